@@ -1,0 +1,1 @@
+"""Does it personalise? Reward accuracy, sensitivity, win rates, statistics and the report."""

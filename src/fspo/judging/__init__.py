@@ -1,0 +1,1 @@
+"""Who prefers what: judges behind one protocol, and the measured attributes of a text."""

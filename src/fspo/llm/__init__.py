@@ -1,0 +1,1 @@
+"""Language models as someone to ask: one protocol, whoever answers."""

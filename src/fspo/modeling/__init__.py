@@ -1,0 +1,1 @@
+"""Language models as tensors: obtaining and loading them, episodes as tokens, trunk-and-branch log-probs, generation, policies on disk."""

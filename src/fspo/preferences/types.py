@@ -1,0 +1,94 @@
+"""Users, preferences and episodes: immutable values, with the verbs the field needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+__all__ = ["Episode", "Preference", "Split", "User"]
+
+Split = Literal["train", "validation", "test"]
+
+
+def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(mapping))
+
+
+@dataclass(frozen=True)
+class User:
+    """One person, synthetic or real: an id, an optional description, optional traits (attribute -> weight)."""
+
+    id: str
+    description: str = ""
+    traits: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
+    """Which kind of user this is, such as `axis` or `interpolated`; free text."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traits", _frozen(self.traits))
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One user's choice between two responses to one prompt, with where it came from."""
+
+    user: str
+    prompt: str
+    chosen: str
+    rejected: str
+    question: str = ""
+    """Id of the question; preferences with one question never straddle a split. Empty: the prompt is its own id."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", _frozen(self.source))
+
+    @property
+    def question_id(self) -> str:
+        """The question's id, which is the prompt itself where none was given."""
+        return self.question or self.prompt
+
+    @property
+    def pair(self) -> frozenset[str]:
+        """The two responses, whichever was chosen."""
+        return frozenset((self.chosen, self.rejected))
+
+    def swap(self) -> Preference:
+        """The same contents with the opposite label."""
+        return replace(self, chosen=self.rejected, rejected=self.chosen)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One user, N shots, K queries: the unit of meta-learning (FSPO, arXiv 2502.19312)."""
+
+    user: str
+    shots: tuple[Preference, ...]
+    queries: tuple[Preference, ...]
+    description: str = ""
+
+    def mirror(self) -> Episode:
+        """The same contents with every label swapped, in shots and queries alike."""
+        return replace(
+            self,
+            shots=tuple(shot.swap() for shot in self.shots),
+            queries=tuple(query.swap() for query in self.queries),
+        )
+
+    def flip_shots(self) -> Episode:
+        """The shots' labels swapped, the queries as they were: what the label-flip rate needs."""
+        return replace(self, shots=tuple(shot.swap() for shot in self.shots))
+
+    def with_shots(self, shots: tuple[Preference, ...]) -> Episode:
+        """The same queries given other shots, such as another user's."""
+        return replace(self, shots=shots)
+
+    def split(self, at: int) -> tuple[Episode, Episode]:
+        """The episode with its first `at` queries, and with the rest; both keep all shots."""
+        return replace(self, queries=self.queries[:at]), replace(self, queries=self.queries[at:])
+
+    def first_shots(self, k: int) -> Episode:
+        """The episode with only its first `k` shots."""
+        return replace(self, shots=self.shots[:k])

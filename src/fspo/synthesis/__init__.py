@@ -1,0 +1,1 @@
+"""Synthetic users, responses and labels, stage by stage."""
