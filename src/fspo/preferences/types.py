@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 __all__ = ["Episode", "Preference", "Split", "User"]
 
 Split = Literal["train", "validation", "test"]
 
 
+class _FrozenDict(dict[str, Any]):
+    """A dict nobody can change. Unlike a mapping proxy it can be pickled (data loader workers) and written as JSON."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("traits and source can't be changed; make a new value with dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _FrozenDict, (dict(self),)
+
+
+_EMPTY = _FrozenDict()
+
+
 def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    return MappingProxyType(dict(mapping))
+    if isinstance(mapping, _FrozenDict):
+        return mapping
+    return _FrozenDict(mapping) if mapping else _EMPTY
 
 
 @dataclass(frozen=True)
@@ -22,11 +38,12 @@ class User:
 
     id: str
     description: str = ""
-    traits: Mapping[str, float] = field(default_factory=dict)
+    traits: Mapping[str, float] = field(default_factory=dict, hash=False)
     group: str = ""
     """Which kind of user this is, such as `axis` or `interpolated`; free text."""
 
     def __post_init__(self) -> None:
+        """Freeze the traits."""
         object.__setattr__(self, "traits", _frozen(self.traits))
 
 
@@ -40,9 +57,10 @@ class Preference:
     rejected: str
     question: str = ""
     """Id of the question; preferences with one question never straddle a split. Empty: the prompt is its own id."""
-    source: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        """Freeze the source."""
         object.__setattr__(self, "source", _frozen(self.source))
 
     @property

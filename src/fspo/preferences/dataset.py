@@ -1,0 +1,328 @@
+"""The dataset: users and their preferences, in memory and as two Parquet files anybody can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from fspo.errors import DataError
+from fspo.files import read_json, write_json, writing
+from fspo.preferences.types import Preference, User
+from fspo.preferences.validation import check_dataset, nearest, parse_preference, parse_user
+
+__all__ = ["FORMAT", "PreferenceDataset"]
+
+FORMAT = 1
+"""Version of the layout on disk."""
+
+_USERS, _PREFERENCES, _MANIFEST = "users.parquet", "preferences.parquet", "dataset.json"
+_ROWS_AT_ONCE = 16_384
+
+
+class PreferenceDataset:
+    """Users and their preferences; never changed, always valid.
+
+    Attributes:
+        users: id -> user, in the order given.
+        preferences: the preferences, in the order given.
+    """
+
+    users: Mapping[str, User]
+    preferences: tuple[Preference, ...]
+
+    def __init__(self, users: Mapping[str, User] | Iterable[User], preferences: Iterable[Preference] = ()) -> None:
+        """Check and keep users and preferences.
+
+        Raises:
+            DataError: a user occurs twice, or a preference is empty, undecided, repeated or of an unknown user.
+        """
+        people = by_id(users.values() if isinstance(users, Mapping) else users)
+        rows = tuple(preferences)
+        check_dataset(people, rows)
+        self._keep(people, rows)
+
+    def _keep(self, users: dict[str, User], preferences: tuple[Preference, ...]) -> None:
+        object.__setattr__(self, "users", MappingProxyType(users))
+        object.__setattr__(self, "preferences", preferences)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse: a dataset is never changed."""
+        raise AttributeError(f"A dataset can't be changed ({name}); make a new one with select or merge.")
+
+    @classmethod
+    def _checked(cls, users: dict[str, User], preferences: tuple[Preference, ...]) -> PreferenceDataset:
+        """A dataset of rows that are known to be valid."""
+        dataset = cls.__new__(cls)
+        dataset._keep(users, preferences)
+        return dataset
+
+    def __len__(self) -> int:
+        """How many preferences there are."""
+        return len(self.preferences)
+
+    def __iter__(self) -> Iterator[Preference]:
+        """The preferences in order."""
+        return iter(self.preferences)
+
+    def __eq__(self, other: object) -> bool:
+        """Same users and same preferences, in the same order."""
+        if not isinstance(other, PreferenceDataset):
+            return NotImplemented
+        return list(self.users.items()) == list(other.users.items()) and self.preferences == other.preferences
+
+    def __hash__(self) -> int:
+        """By contents."""
+        return hash(self.fingerprint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its rows, for data loader workers."""
+        return PreferenceDataset._checked, (dict(self.users), self.preferences)
+
+    def __repr__(self) -> str:
+        """The size, not the contents."""
+        return f"PreferenceDataset({len(self.users)} users, {len(self)} preferences, {len(self.questions())} questions)"
+
+    @cached_property
+    def _by_user(self) -> dict[str, tuple[Preference, ...]]:
+        rows: dict[str, list[Preference]] = {user: [] for user in self.users}
+        for preference in self.preferences:
+            rows[preference.user].append(preference)
+        return {user: tuple(own) for user, own in rows.items()}
+
+    @cached_property
+    def _questions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(preference.question_id for preference in self.preferences))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the contents in order, as hexadecimal digits: what a resumable stage remembers its input by."""
+        digest = hashlib.sha256()
+        for row in chain(map(user_row, self.users.values()), map(preference_row, self.preferences)):
+            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        return digest.hexdigest()
+
+    def of_user(self, user: str) -> tuple[Preference, ...]:
+        """The preferences of one user, in order.
+
+        Raises:
+            DataError: there is no such user.
+        """
+        if user not in self.users:
+            raise unknown("user", user, self.users)
+        return self._by_user[user]
+
+    def questions(self) -> tuple[str, ...]:
+        """The ids of all questions, in the order they first occur."""
+        return self._questions
+
+    def select(
+        self, users: Collection[str] | None = None, questions: Collection[str] | None = None
+    ) -> PreferenceDataset:
+        """The part of the dataset with these users and these questions (None: all).
+
+        A chosen user stays, even where none of its preferences does.
+
+        Raises:
+            DataError: a user or a question is not in the dataset.
+        """
+        _check_known("user", users, self.users)
+        _check_known("question", questions, self.questions())
+        keep_users = set(self.users) if users is None else set(users)
+        keep_questions = None if questions is None else set(questions)
+        return PreferenceDataset._checked(
+            {id: user for id, user in self.users.items() if id in keep_users},
+            tuple(
+                preference
+                for preference in self.preferences
+                if preference.user in keep_users
+                and (keep_questions is None or preference.question_id in keep_questions)
+            ),
+        )
+
+    def merge(self, other: PreferenceDataset) -> PreferenceDataset:
+        """Both datasets in one; a preference that both hold is kept once.
+
+        Raises:
+            DataError: the two know different things of one user, or contradict each other in a preference.
+        """
+        for id, user in other.users.items():
+            if self.users.get(id, user) != user:
+                raise DataError(f"The datasets describe user '{id}' differently; rename the user in one of them.")
+        mine = {_key(preference) for preference in self.preferences}
+        new = tuple(preference for preference in other.preferences if _key(preference) not in mine)
+        return PreferenceDataset({**self.users, **other.users}, self.preferences + new)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `users.parquet`, `preferences.parquet` and `dataset.json` into `folder`, beside whatever is there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StorageError: the disk is full or the folder can't be written.
+        """
+        folder = Path(folder)
+        with writing(folder / _PREFERENCES) as preferences, writing(folder / _USERS) as users:
+            _write_parquet(users, list(_USER_FIELDS), map(_flat, map(user_row, self.users.values())))
+            _write_parquet(preferences, list(_PREFERENCE_FIELDS), map(_flat, map(preference_row, self.preferences)))
+        write_json(
+            folder / _MANIFEST,
+            {
+                "format": FORMAT,
+                "users": len(self.users),
+                "preferences": len(self),
+                "questions": len(self.questions()),
+                "sha256": {name: _sha256(folder / name) for name in (_USERS, _PREFERENCES)},
+            },
+        )
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PreferenceDataset:
+        """Read a dataset that `save` wrote, or two Parquet files of one's own with the same columns.
+
+        Raises:
+            DataError: a file is missing, is not what `dataset.json` says, or a row is wrong.
+        """
+        folder = Path(folder)
+        for name in (_USERS, _PREFERENCES):
+            if not (folder / name).is_file():
+                raise DataError(f"{folder} is not a dataset: it has no {name}. Make one with `fspo synth`, or import your own.")
+        _check_manifest(folder)
+        users_file, file = str(folder / _USERS), str(folder / _PREFERENCES)
+        users = by_id(
+            (parse_user(row, file=users_file, number=number) for number, row in _read_parquet(folder / _USERS)),
+            file=users_file,
+        )
+        shared: dict[str, str] = {}
+        rows = tuple(
+            parse_preference(_share(row, shared), file=file, number=number)
+            for number, row in _read_parquet(folder / _PREFERENCES)
+        )
+        check_dataset(users, rows, file=file)
+        return cls._checked(users, rows)
+
+
+_USER_FIELDS = ("id", "description", "group", "traits")
+_PREFERENCE_FIELDS = ("user", "prompt", "chosen", "rejected", "question", "source")
+
+
+def user_row(user: User) -> dict[str, Any]:
+    """A user as a row, ready for JSON."""
+    return {"id": user.id, "description": user.description, "group": user.group, "traits": dict(user.traits)}
+
+
+def preference_row(preference: Preference) -> dict[str, Any]:
+    """A preference as a row, ready for JSON."""
+    return {
+        "user": preference.user,
+        "prompt": preference.prompt,
+        "chosen": preference.chosen,
+        "rejected": preference.rejected,
+        "question": preference.question,
+        "source": dict(preference.source),
+    }
+
+
+def by_id(users: Iterable[User], *, file: str = "dataset", rows: Sequence[int] | None = None) -> dict[str, User]:
+    """Users by their id.
+
+    Raises:
+        DataError: an id is empty or occurs twice.
+    """
+    people: dict[str, User] = {}
+    for index, user in enumerate(users):
+        number = rows[index] if rows is not None else index + 1
+        if not user.id.strip():
+            raise DataError(f"{file}, row {number}, column 'id': empty; every user needs an id.")
+        if user.id in people:
+            raise DataError(f"{file}, row {number}, column 'id': user '{user.id}' occurs twice; delete one of them.")
+        people[user.id] = user
+    return people
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> DataError:
+    """Say that there is no such user or question, and which one is close."""
+    close = nearest(name, known)
+    return DataError(f"The dataset has no {kind} '{name}'" + (f"; did you mean '{close}'?" if close else "."))
+
+
+def _check_known(kind: str, names: Collection[str] | None, known: Collection[str]) -> None:
+    if names is None:
+        return
+    if isinstance(names, str):
+        raise DataError(f"Select {kind}s with a list of ids, not with the text '{names}'.")
+    missing = sorted(set(names) - set(known))
+    if missing:
+        raise unknown(kind, missing[0], known)
+
+
+def _key(preference: Preference) -> tuple[str, str, str, str]:
+    return preference.user, preference.prompt, preference.chosen, preference.rejected
+
+
+def _flat(row: dict[str, Any]) -> dict[str, str]:
+    """Objects as JSON text: the one form that pyarrow, pandas, datasets and DuckDB all read back the same."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=True) for name, value in row.items()
+    }
+
+
+def _share(row: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
+    """Keep one copy of texts that recur, such as prompts and responses that many users judged."""
+    return {name: shared.setdefault(value, value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _write_parquet(path: Path, columns: list[str], rows: Iterable[dict[str, str]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([pa.field(name, pa.string(), nullable=False) for name in columns])
+    rows = iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while block := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(block, schema=schema))
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row number from 1, row)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} can't be read as Parquet ({error}).") from error
+
+
+def _check_manifest(folder: Path) -> None:
+    """Compare the files with `dataset.json`, where there is one."""
+    path = folder / _MANIFEST
+    if not path.exists():
+        return
+    manifest = read_json(path)
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise DataError(f"{path} has format {version!r}, and this version of fspo reads format {FORMAT}.")
+    for name, digest in manifest.get("sha256", {}).items():
+        if _sha256(folder / name) != digest:
+            raise DataError(
+                f"{folder / name} is not the file that {_MANIFEST} describes: run the command that made it again, or, "
+                f"if you changed it on purpose, delete {path}."
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,312 @@
+"""Episodes drawn from a dataset: N shots, then K queries of the same user that share nothing with them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from fspo.errors import DataError
+from fspo.preferences.dataset import PreferenceDataset, unknown
+from fspo.preferences.types import Episode, Preference
+
+__all__ = ["Balance", "EpisodeSampler", "ShortUser", "check_no_leak"]
+
+T = TypeVar("T")
+
+Balance = Literal["users", "preferences"]
+"""How often a user's turn comes in a round: once, or in proportion to how many preferences it has."""
+
+_Group = tuple[Preference, ...]
+"""Preferences of one user linked by a question, a prompt or a response pair; shots and queries never divide a group."""
+
+
+@dataclass(frozen=True)
+class ShortUser:
+    """A user with too few preferences for an episode."""
+
+    user: str
+    preferences: int
+    unrelated: int
+    """How many of the preferences share no question, prompt or response pair with one another."""
+
+
+class EpisodeSampler:
+    """Draws episodes; `episode(i)` depends on the dataset, the settings and `i` alone, so that a stream can be resumed.
+
+    Users take turns in rounds, each in an order shuffled by the seed. Within a user questions are drawn uniformly, and
+    no two preferences of an episode share a question as long as the user has enough of them. Shots and queries never do.
+
+    Attributes:
+        users: the users episodes are drawn for, in the order of the dataset.
+        skipped: the users left out because they have too few preferences.
+    """
+
+    def __init__(
+        self,
+        dataset: PreferenceDataset,
+        *,
+        shots: int,
+        queries: int,
+        seed: int,
+        users: Collection[str] | None = None,
+        balance: Balance = "users",
+        skip_short_users: bool = False,
+    ) -> None:
+        """Prepare the draws.
+
+        Args:
+            dataset: where preferences come from.
+            shots: N, labelled preferences in context; zero or more.
+            queries: K, held-out preferences; one or more.
+            seed: same dataset, settings and seed, same episodes, on every machine.
+            users: draw for these users only; all by default.
+            balance: give each user the same number of episodes, or more to those with more preferences.
+            skip_short_users: leave users with too few preferences out, and list them in `skipped`.
+
+        Raises:
+            DataError: a user has too few preferences (naming what it has and needs), or nobody has enough.
+        """
+        if shots < 0 or queries < 1:
+            raise DataError(f"An episode needs zero or more shots and at least one query, not {shots} and {queries}.")
+        self.dataset, self.shots, self.queries, self.seed = dataset, shots, queries, seed
+        for user in users or ():
+            if user not in dataset.users:
+                raise unknown("user", user, dataset.users)
+        wanted = [user for user in dataset.users if users is None or user in users]
+        self._groups = {user: _linked(dataset.of_user(user)) for user in wanted}
+        short = [self._short(user) for user in wanted if not _sides(self._groups[user], shots, queries)]
+        if short and not skip_short_users:
+            raise self._too_few(short)
+        self.skipped: tuple[ShortUser, ...] = tuple(short)
+        left_out = {user.user for user in short}
+        self.users: tuple[str, ...] = tuple(user for user in wanted if user not in left_out)
+        if not self.users:
+            raise DataError(
+                f"No user has enough preferences for {shots} shots and {queries} queries"
+                + (f": all {len(short)} are too short." if short else ": there are no users.")
+            )
+        self._turns = self._one_round(balance)
+        self._latest: tuple[int, list[str]] = (-1, [])
+
+    def episode(self, i: int) -> Episode:
+        """The i-th episode of the endless stream (from 0)."""
+        if i < 0:
+            raise DataError(f"Episodes are counted from 0, not {i}.")
+        number, turn = divmod(i, len(self._turns))
+        return self._draw(self._round(number)[turn], f"{i}")
+
+    def stream(self, start: int = 0) -> Iterator[Episode]:
+        """All episodes from `start` on, without end."""
+        while True:
+            yield self.episode(start)
+            start += 1
+
+    def round_length(self) -> int:
+        """How many episodes it takes until every user has had its turn."""
+        return len(self._turns)
+
+    def fixed(self, user: str, count: int) -> tuple[Episode, ...]:
+        """The first `count` of a user's own episodes, for evaluation: they don't depend on which other users there are.
+
+        Where the user has enough unrelated questions, each of them is queried once before any is queried again.
+
+        Raises:
+            DataError: the user is unknown, or has too few preferences.
+        """
+        if user not in self._groups:
+            raise unknown("user", user, self._groups)
+        if not _sides(self._groups[user], self.shots, self.queries):
+            raise self._too_few([self._short(user)])
+        return tuple(self._fixed_episode(user, number) for number in range(count))
+
+    def shots_of(self, user: str, episode: Episode) -> Episode:
+        """The episode's queries, given as many shots of another user: what the user-swap drop needs.
+
+        The new shots share neither question nor prompt nor response pair with the queries, and the description stays
+        that of the episode's own user.
+
+        Raises:
+            DataError: the other user has too few such preferences.
+        """
+        taken = _links(episode.queries)
+        own = self.dataset.of_user(user)
+        groups = [group for group in _linked(own) if taken.isdisjoint(_links(group))]
+        needed = len(episode.shots)
+        if sum(map(len, groups)) < needed:
+            raise DataError(
+                f"User '{user}' has {sum(map(len, groups))} preferences that share nothing with the queries of this "
+                f"episode of user '{episode.user}', and {needed} are needed."
+            )
+        rng = self._rng("swap", user, episode.user, *(query.prompt for query in episode.queries))
+        return episode.with_shots(_take(_shuffled(groups, rng), needed, rng))
+
+    def _rng(self, *parts: object) -> random.Random:
+        # Seeding from a string and random() itself are what Python promises to keep the same from version to version.
+        return random.Random(repr((self.seed, self.shots, self.queries, *map(str, parts))))
+
+    def _one_round(self, balance: Balance) -> tuple[str, ...]:
+        if balance == "users":
+            return self.users
+        if balance != "preferences":
+            raise DataError(f"Episodes are balanced by 'users' or by 'preferences', not by '{balance}'.")
+        size = self.shots + self.queries
+        return tuple(user for user in self.users for _ in range(-(-len(self.dataset.of_user(user)) // size)))
+
+    def _round(self, number: int) -> list[str]:
+        if self._latest[0] != number:
+            self._latest = number, _shuffled(self._turns, self._rng("round", number))
+        return self._latest[1]
+
+    def _draw(self, user: str, key: str) -> Episode:
+        rng = self._rng("episode", user, key)
+        groups = self._groups[user]
+        if len(groups) >= self.shots + self.queries:
+            drawn = _some(groups, self.shots + self.queries, rng)
+            picked = tuple(_one(group, rng) for group in drawn)
+            return self._episode(user, picked[: self.shots], picked[self.shots :])
+        sides = _sides(_shuffled(groups, rng), self.shots, self.queries)
+        if sides is None:
+            raise self._too_few([self._short(user)])
+        return self._episode(user, _take(sides[0], self.shots, rng), _take(sides[1], self.queries, rng))
+
+    def _fixed_episode(self, user: str, number: int) -> Episode:
+        groups = self._groups[user]
+        if len(groups) < self.shots + self.queries:
+            return self._draw(user, f"fixed {number}")
+        turn = self._rng("fixed", user)
+        order = [_shuffled(group, turn) for group in _shuffled(groups, turn)]
+        places = range(number * self.queries, (number + 1) * self.queries)
+        queried = {place % len(order): place // len(order) for place in places}
+        queries = tuple(order[index][lap % len(order[index])] for index, lap in queried.items())
+        rng = self._rng("fixed", user, number)
+        rest = [group for index, group in enumerate(order) if index not in queried]
+        return self._episode(user, tuple(_one(group, rng) for group in _some(rest, self.shots, rng)), queries)
+
+    def _episode(self, user: str, shots: tuple[Preference, ...], queries: tuple[Preference, ...]) -> Episode:
+        if not _links(shots).isdisjoint(_links(queries)):
+            raise DataError(f"An episode of user '{user}' would show a query among its shots, which is a leak.")
+        return Episode(user, shots, queries, self.dataset.users[user].description)
+
+    def _short(self, user: str) -> ShortUser:
+        return ShortUser(user, len(self.dataset.of_user(user)), len(self._groups[user]))
+
+    def _too_few(self, short: Sequence[ShortUser]) -> DataError:
+        first, needed = short[0], self.shots + self.queries
+        others = f" {len(short) - 1} more users are short." if len(short) > 1 else ""
+        return DataError(
+            f"User '{first.user}' has {first.preferences} preferences on {first.unrelated} unrelated questions, and an "
+            f"episode of {self.shots} shots and {self.queries} queries needs {needed}, where shots and queries share no "
+            f"question; ask for fewer, give the user more, or skip short users.{others}"
+        )
+
+
+def check_no_leak(train: PreferenceDataset, test: PreferenceDataset) -> None:
+    """Check that nothing tested was trained on: no user, no question and no prompt is in both.
+
+    Raises:
+        DataError: naming the first thing that is in both, and how many more there are.
+    """
+    prompts = [{preference.prompt for preference in dataset} for dataset in (train, test)]
+    for kind, one, other in (
+        ("User", set(train.users), set(test.users)),
+        ("Question", set(train.questions()), set(test.questions())),
+        ("Prompt", *prompts),
+    ):
+        both = one & other
+        if both:
+            more = f" ({len(both) - 1} more like it)" if len(both) > 1 else ""
+            raise DataError(f"{kind} '{min(both)}' is in the training data and in the test data, which is a leak{more}.")
+
+
+def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:
+    """What must not be shared between shots and queries: questions, prompts, response pairs."""
+    return {
+        link
+        for preference in preferences
+        for link in (("question", preference.question_id), ("prompt", preference.prompt), ("pair", preference.pair))
+    }
+
+
+def _linked(preferences: Sequence[Preference]) -> list[_Group]:
+    """Preferences in groups that share nothing with one another (connected components), in order of appearance."""
+    member: dict[tuple[str, object], list[Preference]] = {}
+    for preference in preferences:
+        touched = list({id(group): group for link in _links((preference,)) if (group := member.get(link))}.values())
+        group = max(touched, key=len, default=[])
+        group.append(preference)
+        for other in touched:
+            if other is not group:
+                group.extend(other)
+        for row in (preference, *(row for other in touched if other is not group for row in other)):
+            member.update(dict.fromkeys(_links((row,)), group))
+    order = {id(preference): index for index, preference in enumerate(preferences)}
+    groups = {id(group): sorted(group, key=lambda row: order[id(row)]) for group in member.values()}
+    return sorted((tuple(group) for group in groups.values()), key=lambda group: order[id(group[0])])
+
+
+def _sides(groups: Sequence[_Group], shots: int, queries: int) -> tuple[list[_Group], list[_Group]] | None:
+    """Divide whole groups so that one side has enough preferences for the shots and the other for the queries.
+
+    None if that can't be done. Which groups go where follows their order, so a shuffled order gives a random division.
+    """
+    total = sum(map(len, groups))
+    if total < shots + queries:
+        return None
+    if shots == 0:
+        return [], list(groups)
+    # reached[size] is the index of the last group of a set of groups that has `size` preferences.
+    reached: dict[int, int] = {0: -1}
+    for index, group in enumerate(groups):
+        for size in sorted(reached, reverse=True):
+            grown = size + len(group)
+            if grown not in reached and grown <= total - queries:
+                reached[grown] = index
+        if max(reached) >= shots:
+            break
+    size = max(reached)
+    if size < shots:
+        return None
+    inside = set()
+    while size:
+        inside.add(reached[size])
+        size -= len(groups[reached[size]])
+    return (
+        [group for index, group in enumerate(groups) if index in inside],
+        [group for index, group in enumerate(groups) if index not in inside],
+    )
+
+
+def _take(groups: Sequence[Sequence[Preference]], count: int, rng: random.Random) -> tuple[Preference, ...]:
+    """Draw preferences without repetition, from as many groups as possible."""
+    piles = [_shuffled(group, rng) for group in _shuffled(groups, rng)]
+    taken: list[Preference] = []
+    while len(taken) < count:
+        for pile in piles:
+            if pile and len(taken) < count:
+                taken.append(pile.pop())
+    return tuple(_shuffled(taken, rng))
+
+
+def _below(limit: int, rng: random.Random) -> int:
+    return int(rng.random() * limit)
+
+
+def _one(items: Sequence[T], rng: random.Random) -> T:
+    return items[_below(len(items), rng)]
+
+
+def _some(items: Sequence[T], count: int, rng: random.Random) -> list[T]:
+    """Draw `count` different items in random order (Fisher-Yates, touching only what is drawn)."""
+    moved: dict[int, int] = {}
+    drawn = []
+    for place in range(count):
+        other = place + _below(len(items) - place, rng)
+        drawn.append(items[moved.get(other, other)])
+        moved[other] = moved.get(place, place)
+    return drawn
+
+
+def _shuffled(items: Sequence[T], rng: random.Random) -> list[T]:
+    return _some(items, len(items), rng)

@@ -1,0 +1,233 @@
+"""Splits of a dataset, disjoint by user and by question: what is tested was never seen in training, on either side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from fspo.errors import DataError
+from fspo.files import read_json, write_json
+from fspo.preferences.dataset import PreferenceDataset, unknown
+from fspo.preferences.types import Split
+from fspo.preferences.validation import nearest
+
+__all__ = ["DEFAULT_FRACTIONS", "SPLITS", "Splits", "make_splits"]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+DEFAULT_FRACTIONS: Mapping[Split, float] = MappingProxyType({"train": 0.8, "validation": 0.1, "test": 0.1})
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which users and which questions belong to which split; can't be made with a leak in it.
+
+    Attributes:
+        users: split -> ids of its users.
+        questions: split -> ids of its questions.
+    """
+
+    users: Mapping[Split, frozenset[str]]
+    questions: Mapping[Split, frozenset[str]]
+
+    def __post_init__(self) -> None:
+        """Freeze, fill in splits that were not named, and refuse a leak."""
+        for name in ("users", "questions"):
+            given: Mapping[Split, Iterable[str]] = getattr(self, name)
+            for split in given:
+                if split not in SPLITS:
+                    raise _no_split(split)
+            whole = {split: frozenset(given.get(split, ())) for split in SPLITS}
+            object.__setattr__(self, name, MappingProxyType(whole))
+        self.check_disjoint()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its contents (mapping proxies can't be)."""
+        return Splits, (dict(self.users), dict(self.questions))
+
+    def check_disjoint(self) -> None:
+        """Check that no user and no question is in two splits.
+
+        Raises:
+            DataError: a leak, naming the user or question and both splits.
+        """
+        for kind, parts in (("User", self.users), ("Question", self.questions)):
+            for one, other in combinations(SPLITS, 2):
+                both = parts[one] & parts[other]
+                if both:
+                    more = f" ({len(both) - 1} more like it)" if len(both) > 1 else ""
+                    raise DataError(f"{kind} '{min(both)}' is in both {one} and {other}, which is a leak{more}.")
+
+    def part(self, dataset: PreferenceDataset, split: Split) -> PreferenceDataset:
+        """The preferences of this split's users on this split's questions."""
+        return self.cross(dataset, users=split, questions=split)
+
+    def cross(self, dataset: PreferenceDataset, *, users: Split, questions: Split) -> PreferenceDataset:
+        """The preferences of one split's users on another's questions, such as trained users on new questions.
+
+        Users and questions that the dataset lacks, or that belong to no split, are left out.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        for split in (users, questions):
+            if split not in SPLITS:
+                raise _no_split(split)
+        return dataset.select(
+            users=self.users[users].intersection(dataset.users),
+            questions=self.questions[questions].intersection(dataset.questions()),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the splits as JSON: {"users": {split: [id, ...]}, "questions": {split: [id, ...]}}."""
+        path = Path(path)
+        write_json(
+            path,
+            {
+                "users": {split: sorted(ids) for split, ids in self.users.items()},
+                "questions": {split: sorted(ids) for split, ids in self.questions.items()},
+            },
+        )
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Splits:
+        """Read splits.
+
+        Raises:
+            DataError: the file does not have the form that `save` writes, or holds a leak.
+            StorageError: the file is missing or is not JSON.
+        """
+        path = Path(path)
+        value = read_json(path)
+        parts = {kind: _parts(path, value, kind) for kind in ("users", "questions")}
+        return cls(parts["users"], parts["questions"])
+
+
+def make_splits(
+    dataset: PreferenceDataset,
+    *,
+    seed: int,
+    user_fractions: Mapping[Split, float] = DEFAULT_FRACTIONS,
+    question_fractions: Mapping[Split, float] = DEFAULT_FRACTIONS,
+    users: Mapping[Split, Iterable[str]] | None = None,
+    questions: Mapping[Split, Iterable[str]] | None = None,
+) -> Splits:
+    """Divide users and questions at random, or as told.
+
+    Questions that share a prompt go to the same split. The result depends on the ids and the seed, not on the order of
+    rows.
+
+    Args:
+        dataset: what to divide.
+        seed: same seed, same splits.
+        user_fractions: split -> share of the users; the shares are scaled to sum to one.
+        question_fractions: split -> share of the questions.
+        users: the users of each split, instead of by chance; has to name all of them.
+        questions: the questions of each split, instead of by chance; has to name all of them.
+
+    Raises:
+        DataError: a share is impossible, there are fewer users or questions than splits, or an id is unknown, left out
+            or in two splits.
+    """
+    chosen_users = (
+        _told(users, dataset.users, "user")
+        if users is not None
+        else _draw([(id,) for id in dataset.users], user_fractions, f"{seed}/users", "users")
+    )
+    chosen_questions = (
+        _told(questions, dataset.questions(), "question")
+        if questions is not None
+        else _draw(_linked_questions(dataset), question_fractions, f"{seed}/questions", "questions")
+    )
+    return Splits(chosen_users, chosen_questions)
+
+
+def _told(parts: Mapping[Split, Iterable[str]], known: Iterable[str], kind: str) -> dict[Split, frozenset[str]]:
+    known = set(known)
+    result = {split: frozenset(ids) for split, ids in parts.items()}
+    named = frozenset().union(*result.values())
+    for id in sorted(named - known):
+        raise unknown(kind, id, known)
+    left = sorted(known - named)
+    if left:
+        raise DataError(
+            f"The splits leave out {len(left)} {kind}{'s' if len(left) > 1 else ''}, such as '{left[0]}'; "
+            f"name every {kind}, or select those you want first."
+        )
+    return result
+
+
+def _draw(
+    groups: list[tuple[str, ...]], fractions: Mapping[Split, float], seed: str, kind: str
+) -> dict[Split, frozenset[str]]:
+    counts = _apportion(len(groups), fractions, kind)
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}/{min(group)}".encode()).digest())
+    result: dict[Split, frozenset[str]] = {}
+    start = 0
+    for split, count in counts.items():
+        result[split] = frozenset(id for group in order[start : start + count] for id in group)
+        start += count
+    return result
+
+
+def _apportion(total: int, fractions: Mapping[Split, float], kind: str) -> dict[Split, int]:
+    """Whole numbers nearest to the fractions (largest remainder), at least one wherever the fraction is above zero."""
+    for split, fraction in fractions.items():
+        if split not in SPLITS:
+            raise _no_split(split)
+        if not fraction >= 0:
+            raise DataError(f"The share of {kind} for {split} must be zero or more, not {fraction}.")
+    wanted = [(split, fractions[split]) for split in SPLITS if fractions.get(split, 0) > 0]
+    if not wanted:
+        raise DataError(f"The shares of {kind} must not all be zero.")
+    if total < len(wanted):
+        raise DataError(f"{total} {kind} can't be divided into {len(wanted)} splits; there must be at least one for each.")
+    whole = sum(fraction for _, fraction in wanted)
+    exact = {split: total * fraction / whole for split, fraction in wanted}
+    counts = {split: max(1, int(share)) for split, share in exact.items()}
+    while sum(counts.values()) != total:
+        step = 1 if sum(counts.values()) < total else -1
+        able = [split for split in counts if step > 0 or counts[split] > 1]
+        split = max(able, key=lambda split: step * (exact[split] - counts[split]))
+        counts[split] += step
+    return counts
+
+
+def _linked_questions(dataset: PreferenceDataset) -> list[tuple[str, ...]]:
+    """Questions in groups that share no prompt with one another."""
+    parent: dict[str, str] = {}
+
+    def root(id: str) -> str:
+        while parent.setdefault(id, id) != id:
+            parent[id] = parent[parent[id]]
+            id = parent[id]
+        return id
+
+    first: dict[str, str] = {}
+    for preference in dataset.preferences:
+        question = preference.question_id
+        parent[root(question)] = root(first.setdefault(preference.prompt, question))
+    groups: dict[str, list[str]] = {}
+    for question in dataset.questions():
+        groups.setdefault(root(question), []).append(question)
+    return [tuple(group) for group in groups.values()]
+
+
+def _no_split(name: str) -> DataError:
+    close = nearest(name, SPLITS)
+    hint = f"; did you mean '{close}'?" if close else f"; the splits are {', '.join(SPLITS)}."
+    return DataError(f"There is no split '{name}'{hint}")
+
+
+def _parts(path: Path, value: object, kind: str) -> dict[Split, frozenset[str]]:
+    parts = value.get(kind) if isinstance(value, dict) else None
+    if not isinstance(parts, dict) or not all(
+        isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in parts.values()
+    ):
+        raise DataError(f'{path} must hold "{kind}": {{"train": [ids], "validation": [ids], "test": [ids]}}.')
+    return {split: frozenset(ids) for split, ids in parts.items()}

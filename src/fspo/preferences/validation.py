@@ -1,0 +1,212 @@
+"""Rows of users and preferences, checked: what is wrong is named by file, row and column."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fspo.errors import DataError
+from fspo.preferences.types import Preference, User
+
+__all__ = [
+    "PREFERENCE_COLUMNS",
+    "USER_COLUMNS",
+    "Problem",
+    "check_dataset",
+    "find_problems",
+    "nearest",
+    "parse_preference",
+    "parse_user",
+]
+
+PREFERENCE_COLUMNS: Mapping[str, bool] = {
+    "user": True,
+    "prompt": True,
+    "chosen": True,
+    "rejected": True,
+    "question": False,
+    "source": False,
+}
+"""Column of a preference -> whether it must be there."""
+
+USER_COLUMNS: Mapping[str, bool] = {"id": True, "description": False, "group": False, "traits": False}
+"""Column of a user -> whether it must be there."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one row. Rows count from 1, as lines in an editor do."""
+
+    row: int
+    column: str
+    what: str
+
+    def error(self, file: str) -> DataError:
+        """The problem as an error that names the file."""
+        return DataError(f"{file}, row {self.row}, column '{self.column}': {self.what}")
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name closest to `name`, or the empty string where none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return found[0] if found else ""
+
+
+def parse_preference(row: Mapping[str, Any], *, file: str, number: int) -> Preference:
+    """Make a preference of one row; columns of one's own are kept in its source.
+
+    Raises:
+        DataError: a column is missing, misspelt, or of the wrong type.
+    """
+    extra = _check_columns(row, PREFERENCE_COLUMNS, file, number)
+    source = _mapping(row, "source", file, number)
+    return Preference(
+        user=_text(row, "user", file, number, identifier=True),
+        prompt=_text(row, "prompt", file, number),
+        chosen=_text(row, "chosen", file, number),
+        rejected=_text(row, "rejected", file, number),
+        question=_text(row, "question", file, number, identifier=True),
+        source={**extra, **source} if extra else source,
+    )
+
+
+def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
+    """Make a user of one row.
+
+    Raises:
+        DataError: a column is missing, misspelt, or of the wrong type, or the id is empty.
+    """
+    extra = _check_columns(row, USER_COLUMNS, file, number)
+    if extra:
+        column = next(iter(extra))
+        raise Problem(number, column, f"unknown; a user has {', '.join(USER_COLUMNS)}").error(file)
+    traits = _mapping(row, "traits", file, number)
+    for name, weight in traits.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise Problem(number, "traits", f"the weight of '{name}' must be a finite number, not {weight!r}").error(file)
+    user = User(
+        id=_text(row, "id", file, number, identifier=True),
+        description=_text(row, "description", file, number),
+        group=_text(row, "group", file, number),
+        traits={name: float(weight) for name, weight in traits.items()},
+    )
+    if not user.id.strip():
+        raise Problem(number, "id", "empty; every user needs an id").error(file)
+    return user
+
+
+def find_problems(
+    users: Mapping[str, User], preferences: Iterable[Preference], rows: Sequence[int] | None = None
+) -> Iterator[Problem]:
+    """Yield every row that can't be used, with the first thing wrong with it.
+
+    Args:
+        users: the users there are.
+        preferences: the rows to check.
+        rows: the row number of each preference; counted from 1 by default.
+    """
+    seen: dict[tuple[str, str, str, str], int] = {}
+    for index, preference in enumerate(preferences):
+        number = rows[index] if rows is not None else index + 1
+        problem = _row_problem(preference, users, number)
+        if problem is None:
+            problem = _repetition(preference, seen, number)
+        if problem is not None:
+            yield problem
+
+
+def check_dataset(
+    users: Mapping[str, User],
+    preferences: Iterable[Preference],
+    *,
+    file: str = "dataset",
+    rows: Sequence[int] | None = None,
+) -> None:
+    """Check that every row can be used.
+
+    Raises:
+        DataError: naming file, row and column of the first row that can't, and how many more there are.
+    """
+    problems = find_problems(users, preferences, rows)
+    first = next(problems, None)
+    if first is None:
+        return
+    more = sum(1 for _ in problems)
+    error = first.error(file)
+    raise error if not more else DataError(f"{error} ({more} more row{'s' if more > 1 else ''} with problems.)")
+
+
+def _row_problem(preference: Preference, users: Mapping[str, User], number: int) -> Problem | None:
+    for column in ("user", "prompt", "chosen", "rejected"):
+        if not getattr(preference, column).strip():
+            return Problem(number, column, "empty; fill it in or delete the row.")
+    if preference.user not in users:
+        close = nearest(preference.user, users)
+        hint = f" (did you mean '{close}'?)" if close else ""
+        return Problem(number, "user", f"no user has the id '{preference.user}'{hint}.")
+    if preference.chosen.strip() == preference.rejected.strip():
+        return Problem(number, "rejected", "the same text as chosen, so nothing is preferred; delete the row.")
+    for column in ("user", "prompt", "chosen", "rejected", "question"):
+        try:
+            getattr(preference, column).encode()
+        except UnicodeEncodeError:
+            return Problem(number, column, "holds half of a surrogate pair, which no file can hold; mend the text.")
+    return None
+
+
+def _repetition(preference: Preference, seen: dict[tuple[str, str, str, str], int], number: int) -> Problem | None:
+    key = (preference.user, preference.prompt, preference.chosen, preference.rejected)
+    same = seen.setdefault(key, number)
+    if same != number:
+        return Problem(number, "chosen", f"repeats row {same}: same user, prompt and pair; delete one of them.")
+    opposite = seen.get((key[0], key[1], key[3], key[2]))
+    if opposite is not None:
+        return Problem(
+            number, "chosen", f"contradicts row {opposite}: same user, prompt and pair, other label; delete one of them."
+        )
+    return None
+
+
+def _check_columns(row: Mapping[str, Any], known: Mapping[str, bool], file: str, number: int) -> dict[str, Any]:
+    """Refuse missing and misspelt columns, and return those that are the caller's own."""
+    extra = {name: value for name, value in row.items() if name not in known}
+    for column, required in known.items():
+        if column in row:
+            continue
+        close = nearest(column, extra, cutoff=0.6 if required else 0.8)
+        if close:
+            raise Problem(number, close, f"unknown; did you mean '{column}'?").error(file)
+        if required:
+            there = ", ".join(row) or "none"
+            raise Problem(number, column, f"missing; the row has the columns: {there}.").error(file)
+    return extra
+
+
+def _text(row: Mapping[str, Any], column: str, file: str, number: int, *, identifier: bool = False) -> str:
+    value = row.get(column)
+    if value is None:
+        return ""
+    if identifier and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise Problem(number, column, f"must be text, not {type(value).__name__}.").error(file)
+    return value
+
+
+def _mapping(row: Mapping[str, Any], column: str, file: str, number: int) -> Mapping[str, Any]:
+    """A column that holds an object, or (as in Parquet) the object written as JSON."""
+    value = row.get(column)
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise Problem(number, column, "must be a JSON object, and is not valid JSON.").error(file) from None
+    if not isinstance(value, Mapping):
+        raise Problem(number, column, f"must be an object (name: value), not {type(value).__name__}.").error(file)
+    return value
