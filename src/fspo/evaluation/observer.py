@@ -1,0 +1,157 @@
+"""The ideal observer: a Bayesian who knows how users of the domain judge texts, and sees the same shots as the model.
+
+For users whose true reward is a weighting of measured attributes, its accuracy after k shots is the ceiling any method can
+reach with k shots, short of luck. It knows the family of users (the prior) and nothing else about the one at hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fspo.errors import ConfigError
+from fspo.preferences.types import Episode, Preference, User
+
+__all__ = ["Prediction", "TextUtility", "axis_users", "family_of", "ideal_observer", "pair_users", "sampled_users"]
+
+
+class TextUtility(Protocol):
+    """A judge that can say how much a user likes a text."""
+
+    def utility(self, user: User, text: str) -> float:
+        """How much `user` likes `text`; only differences mean something."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the observer made of one query after `k` shots."""
+
+    user: str
+    item: str
+    k: int
+    probability: float
+    """The posterior probability that the user chose what they did choose."""
+
+    @property
+    def correct(self) -> float:
+        """1 where the chosen response was predicted, 0 where the other one was, 0.5 where the observer was undecided."""
+        if math.isclose(self.probability, 0.5, abs_tol=1e-9):
+            return 0.5
+        return float(self.probability > 0.5)
+
+
+def axis_users(attributes: Iterable[str]) -> list[User]:
+    """Everybody who minds one attribute, in either direction."""
+    return [User(f"prior:{sign:+.0f}{name}", traits={name: sign}) for name in attributes for sign in (1.0, -1.0)]
+
+
+def pair_users(attributes: Iterable[str]) -> list[User]:
+    """Everybody who minds two attributes equally, in any direction."""
+    half = 1 / math.sqrt(2)
+    return [
+        User(f"prior:{a:+.0f}{first}{b:+.0f}{second}", traits={first: a * half, second: b * half})
+        for first, second in itertools.combinations(attributes, 2)
+        for a, b in itertools.product((1.0, -1.0), repeat=2)
+    ]
+
+
+def sampled_users(attributes: Iterable[str], count: int, seed: int) -> list[User]:
+    """`count` users whose weights point anywhere on the sphere, evenly."""
+    names = list(attributes)
+    generator = random.Random(seed)
+    return [User(f"prior:{index}", traits=_direction(names, generator)) for index in range(count)]
+
+
+def family_of(users: Iterable[User]) -> list[User]:
+    """The prior for attribute users: all axis and all pair users over the attributes that any of `users` minds."""
+    attributes = sorted({name for user in users for name, weight in user.traits.items() if weight})
+    return axis_users(attributes) + pair_users(attributes)
+
+
+def ideal_observer(
+    episodes: Sequence[tuple[str, Episode]],
+    prior: Sequence[User],
+    judge: TextUtility,
+    ks: Sequence[int],
+    *,
+    margin: float = 0.0,
+    noise: float = 0.02,
+) -> list[Prediction]:
+    """Predict every query of every episode from its first k shots, for each k of `ks`.
+
+    Args:
+        episodes: an item id for each episode, and the episode.
+        prior: the users who might have given the shots, each as likely as the next.
+        judge: the utilities by which such users judge.
+        ks: shot counts; one above an episode's number of shots sees all of them.
+        margin: utilities closer than this are a tie, on which a user is as likely to choose either.
+        noise: the chance of a label against the user's own utilities; keeps a wrong label from ruling a user out for good.
+
+    Raises:
+        ConfigError: the prior is empty, or the noise is no chance below a half.
+    """
+    if not prior:
+        raise ConfigError("The ideal observer has no users in its prior; it needs users with traits (attribute weights).")
+    if not 0 < noise < 0.5:
+        raise ConfigError(f"The ideal observer's noise is {noise}, but it has to lie between 0 and 0.5.")
+    utilities = _Utilities(prior, judge, margin, noise)
+    return [
+        prediction for item, episode in episodes for k in ks for prediction in _predict(item, episode, k, utilities)
+    ]
+
+
+class _Utilities:
+    """How likely each user of the prior is to have made a choice; texts are measured once."""
+
+    def __init__(self, prior: Sequence[User], judge: TextUtility, margin: float, noise: float) -> None:
+        self._prior, self._judge = prior, judge
+        self._margin, self._noise = margin, noise
+        self._known: dict[str, list[float]] = {}
+
+    def of(self, text: str) -> list[float]:
+        """The utility of `text` for every user of the prior."""
+        if text not in self._known:
+            self._known[text] = [self._judge.utility(user, text) for user in self._prior]
+        return self._known[text]
+
+    def likelihoods(self, preference: Preference) -> list[float]:
+        """The chance of this very label under every user of the prior."""
+        pairs = zip(self.of(preference.chosen), self.of(preference.rejected), strict=True)
+        return [self._chance(chosen - rejected) for chosen, rejected in pairs]
+
+    def _chance(self, difference: float) -> float:
+        if abs(difference) < self._margin or difference == 0:
+            return 0.5
+        return 1 - self._noise if difference > 0 else self._noise
+
+
+def _predict(item: str, episode: Episode, k: int, utilities: _Utilities) -> list[Prediction]:
+    posterior = _posterior([utilities.likelihoods(shot) for shot in episode.shots[:k]])
+    predictions = []
+    for index, query in enumerate(episode.queries):
+        chances = utilities.likelihoods(query)
+        weights = posterior or [1 / len(chances)] * len(chances)
+        probability = math.fsum(weight * chance for weight, chance in zip(weights, chances, strict=True))
+        predictions.append(Prediction(episode.user, f"{item}/{index}", k, probability))
+    return predictions
+
+
+def _posterior(likelihoods: Sequence[Sequence[float]]) -> list[float]:
+    """Bayes' rule from a uniform prior; empty without evidence."""
+    if not likelihoods:
+        return []
+    logs = [math.fsum(math.log(chance) for chance in chances) for chances in zip(*likelihoods, strict=True)]
+    peak = max(logs)
+    weights = [math.exp(value - peak) for value in logs]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
+
+
+def _direction(names: Sequence[str], generator: random.Random) -> Mapping[str, float]:
+    draws = [generator.gauss(0, 1) for _ in names]
+    length = math.hypot(*draws) or 1.0
+    return {name: draw / length for name, draw in zip(names, draws, strict=True)}

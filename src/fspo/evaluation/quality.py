@@ -1,0 +1,167 @@
+"""What no attribute judge sees: whether an answer is language, repeats itself, and is about the question.
+
+A judge of attributes alone can be won by gibberish that scores high on them. These measures know nothing of users; they
+stand beside every win rate, and an answer below a stated floor loses.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Closeness",
+    "Floors",
+    "Quality",
+    "compression_share",
+    "content_words",
+    "distinct_share",
+    "measure_quality",
+    "overlap",
+    "words_of",
+]
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_STOPWORDS = frozenset(
+    """a about above after again all also am an and any are as at be because been before being below between both but by
+    can could did do does doing don down during each few for from further had has have having he her here hers him his how
+    i if in into is it its itself just like me more most my myself no nor not now of off on once only or other our out over
+    own please same she should so some such tell than that the their them then there these they this those through to too
+    under until up us very was we were what when where which while who whom why will with would write you your yours
+    i'm i've it's don't didn't doesn't isn't wasn't can't you're that's""".split()
+)
+
+
+class Floors(BaseModel):
+    """The least an answer has to reach; one that falls below any of them loses, whatever the judge says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log_prob: float = -4.5
+    """Mean log-prob a token under the base model given the question alone, in nats; random tokens lie near -10."""
+    distinct: float = Field(default=0.5, ge=0, le=1)
+    """Share of the answer's word pairs that are different from each other."""
+    closeness: float = Field(default=0.0, ge=0, le=1)
+    """Tf-idf cosine with the question; 0 asks for nothing, since a good short answer may share no word with it."""
+    words: int = Field(default=2, ge=0)
+    """Words in the answer; an empty one is no answer."""
+
+    def broken_by(self, quality: Quality) -> tuple[str, ...]:
+        """The names of the floors an answer falls below."""
+        return tuple(
+            name
+            for name, reached, least in (
+                ("log_prob", quality.log_prob, self.log_prob),
+                ("distinct", quality.distinct, self.distinct),
+                ("closeness", quality.closeness, self.closeness),
+                ("words", quality.words, self.words),
+            )
+            if reached < least
+        )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The judge-free measures of one answer."""
+
+    log_prob: float
+    """Mean log-prob a token under the base model given the question alone, in nats."""
+    distinct: float
+    """Share of different word pairs, 1 where none repeats."""
+    compression: float
+    """Compressed size over size, in bytes; far below that of ordinary text where phrases repeat."""
+    overlap: float
+    """Share of the question's content words that the answer takes up."""
+    closeness: float
+    """Tf-idf cosine between question and answer."""
+    words: int
+
+    @property
+    def perplexity(self) -> float:
+        """The base model's perplexity of the answer."""
+        return math.exp(min(-self.log_prob, 50.0))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case; punctuation, emoji and list marks are none."""
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def content_words(text: str) -> list[str]:
+    """The words that say what a text is about: no function words."""
+    return [word for word in words_of(text) if word not in _STOPWORDS]
+
+
+def distinct_share(text: str, n: int = 2) -> float:
+    """The share of word n-grams that are different from each other; 1 for a text too short to repeat one.
+
+    The distinct-n of Li et al. 2016 (arXiv 1510.03055).
+    """
+    words = words_of(text)
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def compression_share(text: str) -> float:
+    """Size after zlib over size before, header aside; at most 1."""
+    data = text.encode()
+    if not data:
+        return 1.0
+    header = len(zlib.compress(b"", 9))
+    return min(1.0, (len(zlib.compress(data, 9)) - header) / len(data))
+
+
+def overlap(question: str, answer: str) -> float:
+    """The share of the question's content words found in the answer; 1 for a question without any."""
+    asked = set(content_words(question))
+    return len(asked & set(content_words(answer))) / len(asked) if asked else 1.0
+
+
+class Closeness:
+    """Tf-idf cosine between texts, with document frequencies counted over a collection."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        counts: Counter[str] = Counter()
+        self._documents = 0
+        for document in documents:
+            self._documents += 1
+            counts.update(set(content_words(document)))
+        self._counts = counts
+
+    def cosine(self, first: str, second: str) -> float:
+        """Between 0 (no shared content word) and 1 (the same words in the same shares)."""
+        a, b = self._vector(first), self._vector(second)
+        lengths = math.hypot(*a.values()) * math.hypot(*b.values())
+        if not lengths:
+            return 0.0
+        return min(1.0, math.fsum(weight * b.get(word, 0.0) for word, weight in a.items()) / lengths)
+
+    def _vector(self, text: str) -> Mapping[str, float]:
+        words = Counter(content_words(text))
+        return {word: count * self._rarity(word) for word, count in words.items()}
+
+    def _rarity(self, word: str) -> float:
+        return math.log((1 + self._documents) / (1 + self._counts[word])) + 1
+
+
+def measure_quality(
+    questions: Sequence[str], answers: Sequence[str], log_probs: Sequence[float], closeness: Closeness
+) -> list[Quality]:
+    """Measure each answer to its question; `log_probs[i]` is the mean log-prob a token of `answers[i]`."""
+    return [
+        Quality(
+            log_prob=log_prob,
+            distinct=distinct_share(answer),
+            compression=compression_share(answer),
+            overlap=overlap(question, answer),
+            closeness=closeness.cosine(question, answer),
+            words=len(words_of(answer)),
+        )
+        for question, answer, log_prob in zip(questions, answers, log_probs, strict=True)
+    ]

@@ -1,0 +1,230 @@
+"""Which response a method ranks higher: log-probs of every query under every condition, once, and margins from them.
+
+Each pair of weights and context is scored once per user, with all its shot counts in one pass over the trunk; accuracy,
+the curve over k, the label-flip rate and the user-swap drop are all read off the same table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fspo.evaluation.config import EvaluationConfig, Reduction
+from fspo.evaluation.trials import Trial
+from fspo.files import append_jsonl, read_jsonl
+from fspo.preferences.types import Episode
+from fspo.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = [
+    "Condition",
+    "Context",
+    "Score",
+    "Scores",
+    "accuracy",
+    "antisymmetric_margin",
+    "likelihood_margin",
+    "reference_margin",
+    "score_trials",
+]
+
+Condition = Literal["own", "flipped", "swapped", "swapped-flipped"]
+"""Whose shots, and whether their labels are flipped."""
+
+Context = Literal["none", "shots", "description", "both"]
+
+_MIRROR: Mapping[Condition, Condition] = {
+    "own": "flipped",
+    "flipped": "own",
+    "swapped": "swapped-flipped",
+    "swapped-flipped": "swapped",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probs in nats, summed over the tokens of the chosen and of the rejected response of one query."""
+
+    item: str
+    k: int
+    condition: Condition
+    chosen: float
+    rejected: float
+    chosen_tokens: int
+    rejected_tokens: int
+
+    def margin(self, reduction: Reduction = "sum") -> float:
+        """How much likelier the chosen response is, by sum or by mean a token."""
+        if reduction == "sum":
+            return self.chosen - self.rejected
+        return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
+
+
+class Scores:
+    """The scores of one pair of weights and context, looked up by item, shot count and condition.
+
+    A context without shots is the same at every k, and flipping labels leaves it alone; one without a description is the
+    same whoever is swapped in. Such look-ups find the one score there is.
+    """
+
+    def __init__(self, context: Context, rows: Iterable[Score], *, dropped_shots: int = 0) -> None:
+        self.context: Context = context
+        self.dropped_shots = dropped_shots
+        self._rows = {(row.item, row.k, row.condition): row for row in rows}
+
+    def __len__(self) -> int:
+        """How many scores there are."""
+        return len(self._rows)
+
+    def get(self, item: str, k: int, condition: Condition = "own") -> Score | None:
+        """The score, or None where it was not measured."""
+        if self.context == "none":
+            return self._rows.get((item, 0, "own"))
+        if self.context == "description":
+            return self._rows.get((item, 0, "swapped" if condition.startswith("swapped") else "own"))
+        if k == 0 and self.context == "shots":
+            condition = "own"
+        return self._rows.get((item, k, condition))
+
+
+def likelihood_margin(
+    own: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
+) -> float | None:
+    """log pi(y_w | S, x) - log pi(y_l | S, x): no reference at all."""
+    score = own.get(item, k, condition)
+    return None if score is None else score.margin(reduction)
+
+
+def reference_margin(
+    own: Scores, reference: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
+) -> float | None:
+    """The implicit reward's margin over beta (DPO, arXiv 2305.18290, eq. 5); beta changes no decision."""
+    score, base = own.get(item, k, condition), reference.get(item, k, condition)
+    if score is None or base is None:
+        return None
+    return score.margin(reduction) - base.margin(reduction)
+
+
+def antisymmetric_margin(
+    own: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
+) -> float | None:
+    """Half of [log pi(y | S, x) - log pi(y | S', x)], S' with the labels of the shots swapped, between y_w and y_l."""
+    score, mirrored = own.get(item, k, condition), own.get(item, k, _MIRROR[condition])
+    if score is None or mirrored is None:
+        return None
+    return (score.margin(reduction) - mirrored.margin(reduction)) / 2
+
+
+def accuracy(margin: float) -> float:
+    """1 where the chosen response is ranked higher, 0 where the rejected one is, 0.5 where there is no difference."""
+    if math.isclose(margin, 0.0, abs_tol=1e-6):
+        return 0.5
+    return float(margin > 0)
+
+
+def score_trials(
+    model: PreTrainedModel,
+    renderer: EpisodeRenderer,
+    context: Context,
+    trials: Sequence[Trial],
+    config: EvaluationConfig,
+    *,
+    path: Path,
+    fingerprint: str,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Scores:
+    """Score every trial under every condition asked for; trials already in `path` are taken from there.
+
+    Args:
+        model: the weights, any adapters in place.
+        renderer: renders with the same `context`.
+        context: what the weights are shown.
+        trials: what to score.
+        config: shot counts and conditions.
+        path: `margins.jsonl`; gains one line a trial, so that a killed run goes on where it stopped.
+        fingerprint: identifies the weights; lines of other weights are passed over.
+        name: whom the progress bar names.
+        progress: shown once a trial.
+    """
+    key = f"{fingerprint}/{context}/{','.join(map(str, config.rungs))}/{_conditions(context, config)}/{config.max_length}"
+    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    keys = [f"{trial.key}/{key}" for trial in trials]
+    done = sum(k in known for k in keys)
+    with (progress or Silent()).task(f"Scoring {name or context}", total=len(trials), done=done) as task:
+        for trial, trial_key in zip(trials, keys, strict=True):
+            if trial_key not in known:
+                known[trial_key] = _score_trial(model, renderer, context, trial, config) | {"key": trial_key}
+                append_jsonl(path, known[trial_key])
+                task.advance(1)
+    lines = [known[k] for k in keys]
+    rows = (Score(**row) for line in lines for row in line["rows"])
+    return Scores(context, rows, dropped_shots=sum(line["dropped_shots"] for line in lines))
+
+
+def _score_trial(
+    model: PreTrainedModel, renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig
+) -> dict[str, Any]:
+    rows: list[Score] = []
+    dropped = 0
+    for condition, episode, rungs in _passes(context, trial, config):
+        scores, left_out = _one_pass(model, renderer, trial, condition, episode, rungs)
+        rows += scores
+        dropped = max(dropped, left_out)
+    return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
+
+
+def _passes(
+    context: Context, trial: Trial, config: EvaluationConfig
+) -> Iterator[tuple[Condition, Episode, tuple[int, ...]]]:
+    """The trunks to run: conditions other than the user's own only at the full shot count."""
+    shown = context in ("shots", "both")
+    full = (config.shots,) if shown else (0,)
+    yield "own", trial.own, config.rungs if shown else (0,)
+    for condition in _conditions(context, config):
+        if condition == "flipped":
+            yield condition, trial.own.flip_shots(), full
+        elif trial.swapped is not None:
+            yield condition, trial.swapped.flip_shots() if condition == "swapped-flipped" else trial.swapped, full
+
+
+def _conditions(context: Context, config: EvaluationConfig) -> tuple[Condition, ...]:
+    shown = context in ("shots", "both")
+    wanted: list[Condition] = []
+    if shown and config.label_flip:
+        wanted.append("flipped")
+    if context != "none" and config.user_swap:
+        wanted.append("swapped")
+    if shown and config.label_flip and config.user_swap and config.antisymmetric_swap:
+        wanted.append("swapped-flipped")
+    return tuple(wanted)
+
+
+def _one_pass(
+    model: PreTrainedModel,
+    renderer: EpisodeRenderer,
+    trial: Trial,
+    condition: Condition,
+    episode: Episode,
+    rungs: tuple[int, ...],
+) -> tuple[list[Score], int]:
+    import torch
+
+    from fspo.modeling.logprobs import branch_logprobs
+
+    tokens = renderer.render(episode, shots=rungs)
+    with torch.inference_mode():
+        (result,) = branch_logprobs(model, [tokens])
+    sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
+    rows = [
+        Score(trial.item(branch.query), branch.shots, condition, *sums, *map(int, lengths))
+        for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
+    ]
+    return rows, tokens.dropped_shots

@@ -1,0 +1,59 @@
+"""Does the label matter, and does the user? The label-flip rate and the user-swap drop, read off scored trials.
+
+In-context reward models are known to memorise the contents of their context and ignore its labels; accuracy alone does not
+show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fspo.evaluation.rewards import Condition, accuracy
+from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
+
+__all__ = ["Item", "Margins", "flipped_decisions", "label_flip_rate", "user_swap_drop"]
+
+Item = tuple[str, str]
+"""A user and the id of one of their queries."""
+
+Margins = Callable[[str, Condition], float | None]
+"""The margin of an item at the full shot count under a condition; None where it was not measured."""
+
+
+def flipped_decisions(items: Sequence[Item], margins: Margins, *, only_correct: bool = False) -> dict[Item, float]:
+    """1 for every item whose decision changes when the labels of the shots are flipped, 0 for the others.
+
+    An item without a decision (a margin of zero) on either side counts as unchanged.
+    """
+    decisions: dict[Item, float] = {}
+    for item in items:
+        own, flipped = margins(item[1], "own"), margins(item[1], "flipped")
+        if own is None or flipped is None or (only_correct and accuracy(own) < 1):
+            continue
+        decisions[item] = float({accuracy(own), accuracy(flipped)} == {0.0, 1.0})
+    return decisions
+
+
+def label_flip_rate(items: Sequence[Item], margins: Margins, *, only_correct: bool = False) -> Estimate | None:
+    """The share of decisions that change with the labels of the shots; None where nothing was measured."""
+    decisions = flipped_decisions(items, margins, only_correct=only_correct)
+    return _mean(decisions)
+
+
+def user_swap_drop(items: Sequence[Item], margins: Margins) -> Estimate | None:
+    """Accuracy given the user's own shots minus accuracy given another user's, on the same queries."""
+    own, swapped = _accuracies(items, margins, "own"), _accuracies(items, margins, "swapped")
+    if not any(item in swapped for item in own):
+        return None
+    return paired_difference(own, swapped, lambda item: str(item[0]))
+
+
+def _accuracies(items: Sequence[Item], margins: Margins, condition: Condition) -> dict[Item, float]:
+    found = ((item, margins(item[1], condition)) for item in items)
+    return {item: accuracy(margin) for item, margin in found if margin is not None}
+
+
+def _mean(values: Mapping[Item, float]) -> Estimate | None:
+    if not values:
+        return None
+    return clustered_mean(list(values.values()), [user for user, _ in values])

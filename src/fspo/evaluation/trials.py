@@ -1,0 +1,121 @@
+"""The episodes that are evaluated: a held-out user's shots and queries, and another user's shots for the same queries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from fspo.errors import DataError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.types import Episode, User
+
+__all__ = ["Trial", "build_trials", "donors", "pick_users", "tendency"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One episode of a held-out user, and the same queries given a donor's shots where a donor was found."""
+
+    id: str
+    own: Episode
+    swapped: Episode | None = None
+    donor: str = ""
+
+    @property
+    def user(self) -> str:
+        """Whose queries they are."""
+        return self.own.user
+
+    @property
+    def key(self) -> str:
+        """A digest of the contents: scores of other contents are never taken for these."""
+        texts = [[p.prompt, p.chosen, p.rejected] for p in (*self.own.shots, *self.own.queries)]
+        swapped = [[p.prompt, p.chosen, p.rejected] for p in self.swapped.shots] if self.swapped else []
+        described = [self.own.description, self.swapped.description if self.swapped else ""]
+        return hashlib.sha256(json.dumps([self.id, texts, swapped, described]).encode()).hexdigest()[:16]
+
+    def item(self, query: int) -> str:
+        """The id of one query, unique over users and episodes."""
+        return f"{self.id}/{query}"
+
+
+def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[Trial]:
+    """The trials of every evaluated user, a pure function of dataset and configuration.
+
+    Raises:
+        DataError: a user has too few preferences for the shots and queries asked for.
+    """
+    users = pick_users(dataset, config.users, config.seed)
+    sampler = EpisodeSampler(
+        dataset, shots=config.shots, queries=config.queries, seed=config.seed, users=[user.id for user in users]
+    )
+    trials = []
+    for user in users:
+        for index, episode in enumerate(sampler.fixed(user.id, config.episodes)):
+            swapped, donor = _swapped(sampler, episode, index, user, config) if config.user_swap else (None, "")
+            trials.append(Trial(f"{user.id}/{index}", episode, swapped, donor))
+    return trials
+
+
+def pick_users(dataset: PreferenceDataset, count: int | None, seed: int) -> list[User]:
+    """At most `count` users with preferences, drawn from their groups in turn so that each group is represented."""
+    active = _users(dataset)
+    users = [user for user in dataset.users.values() if user.id in active]
+    if count is None or count >= len(users):
+        return users
+    groups: dict[str, list[User]] = defaultdict(list)
+    for user in sorted(users, key=lambda user: _draw(seed, user.id)):
+        groups[user.group].append(user)
+    rounds = [(place, name) for name, members in groups.items() for place in range(len(members))]
+    chosen = {groups[name][place].id for place, name in sorted(rounds)[:count]}
+    return [user for user in users if user.id in chosen]
+
+
+def tendency(first: User, second: User) -> float | None:
+    """How alike two users judge: the cosine of their traits; None where either has none."""
+    names = set(first.traits) | set(second.traits)
+    lengths = math.hypot(*first.traits.values()) * math.hypot(*second.traits.values())
+    if not lengths:
+        return None
+    return math.fsum(first.traits.get(name, 0.0) * second.traits.get(name, 0.0) for name in names) / lengths
+
+
+def donors(user: User, dataset: PreferenceDataset, seed: int, salt: str = "") -> list[User]:
+    """The other users in the order in which they are asked for shots.
+
+    First those of a differing tendency (cosine of traits at most 0; users without traits count as differing), then the
+    rest from the least alike on; within either, a draw by the seed.
+    """
+    active = _users(dataset)
+    others = [other for other in dataset.users.values() if other.id != user.id and other.id in active]
+
+    def rank(other: User) -> tuple[float, str]:
+        alike = tendency(user, other)
+        return (max(0.0, round(alike, 6)) if alike is not None else 0.0, _draw(seed, salt, user.id, other.id))
+
+    return sorted(others, key=rank)
+
+
+def _swapped(
+    sampler: EpisodeSampler, episode: Episode, index: int, user: User, config: EvaluationConfig
+) -> tuple[Episode | None, str]:
+    for donor in donors(user, sampler.dataset, config.seed, str(index)):
+        try:
+            given = sampler.shots_of(donor.id, episode)
+        except DataError:
+            continue  # too few preferences beside the queries: the next one is asked
+        return replace(given, description=donor.description), donor.id
+    return None, ""
+
+
+def _users(dataset: PreferenceDataset) -> set[str]:
+    return {preference.user for preference in dataset.preferences}
+
+
+def _draw(*parts: object) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""A small world for the tests of evaluation: users who mind length or exclamation marks, and a judge who measures both."""
+
+from __future__ import annotations
+
+import random
+
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Preference, User
+
+__all__ = ["CountingJudge", "small_dataset"]
+
+_WORDS = "film plot cast music story scene warm dull bright slow grand quiet".split()
+
+
+class CountingJudge:
+    """Likes words and exclamation marks by a user's traits; ties where it sees no difference."""
+
+    margin = 0.25
+
+    def utility(self, user: User, text: str) -> float:
+        """A weighted count."""
+        measured = {"length": len(text.split()) / 4, "exclamation": text.count("!")}
+        return sum(weight * measured[name] for name, weight in user.traits.items())
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> str:
+        """The text of the greater utility."""
+        difference = self.utility(user, a) - self.utility(user, b)
+        if abs(difference) < self.margin:
+            return "tie"
+        return "a" if difference > 0 else "b"
+
+
+def small_dataset(prefix: str, *, questions: int = 12, seed: int = 0, described: bool = True) -> PreferenceDataset:
+    """Four users, each with one preference on each question; ids begin with `prefix`, so that two prefixes share none."""
+    generator = random.Random(f"{prefix}{seed}")
+    users = [
+        User(
+            f"{prefix}-{name}-{'more' if sign > 0 else 'less'}",
+            f"Likes {'more' if sign > 0 else 'less'} {name}." if described else "",
+            {name: sign},
+            "axis",
+        )
+        for name in ("length", "exclamation")
+        for sign in (1.0, -1.0)
+    ]
+    return PreferenceDataset(users, [_preference(user, prefix, q, generator) for user in users for q in range(questions)])
+
+
+def _preference(user: User, prefix: str, question: int, generator: random.Random) -> Preference:
+    judge = CountingJudge()
+    prompt = f"What about the {prefix} film number {question}?"
+    while True:
+        a, b = (_text(generator) for _ in range(2))
+        verdict = judge.compare(user, prompt, a, b)
+        if verdict != "tie":
+            chosen, rejected = (a, b) if verdict == "a" else (b, a)
+            return Preference(user.id, prompt, chosen, rejected, question=f"{prefix}-q{question}")
+
+
+def _text(generator: random.Random) -> str:
+    words = generator.choices(_WORDS, k=generator.randint(3, 12))
+    return " ".join(words) + generator.choice([".", "!", "!!", "!!!"])

@@ -1,0 +1,126 @@
+"""Statistics: the interval covers what it claims, and says when it can't."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fspo.errors import DataError
+from fspo.evaluation.statistics import Estimate, bootstrap_interval, clustered_mean, paired_difference
+
+
+def simulated(seed: int, users: int, items: int) -> tuple[list[float], list[str]]:
+    """Right or wrong answers of users whose own rates differ around 0.7."""
+    generator = random.Random(seed)
+    values, names = [], []
+    for user in range(users):
+        rate = min(1.0, max(0.0, generator.gauss(0.7, 0.12)))
+        values += [float(generator.random() < rate) for _ in range(items)]
+        names += [f"u{user}"] * items
+    return values, names
+
+
+def covered(estimate: Estimate, truth: float) -> bool:
+    assert estimate.low is not None
+    assert estimate.high is not None
+    return estimate.low <= truth <= estimate.high
+
+
+@pytest.mark.parametrize("users", [8, 30])
+def test_the_interval_covers_the_truth_as_often_as_it_claims(users: int) -> None:
+    rounds = 400
+    hits = sum(covered(clustered_mean(*simulated(seed, users, 10)), 0.7) for seed in range(rounds))
+    assert 0.90 <= hits / rounds <= 0.99
+
+
+def test_an_interval_that_forgets_the_users_is_too_narrow() -> None:
+    values, users = simulated(1, 12, 40)
+    clustered = clustered_mean(values, users)
+    pretended = clustered_mean(values, [str(i) for i in range(len(values))])
+    assert clustered.low is not None
+    assert pretended.low is not None
+    assert clustered.value - clustered.low > pretended.value - pretended.low
+
+
+def test_items_that_repeat_add_no_certainty() -> None:
+    values, users = simulated(2, 10, 5)
+    once, thrice = clustered_mean(values, users), clustered_mean(values * 3, users * 3)
+    assert once.low is not None
+    assert thrice.low == pytest.approx(once.low)
+    assert thrice.items == 3 * once.items
+
+
+def test_equals_the_textbook_interval_with_one_item_a_user() -> None:
+    values = [0.2, 0.4, 0.5, 0.9, 0.3]
+    estimate = clustered_mean(values, list("abcde"), bounds=None)
+    deviation = math.sqrt(sum((v - 0.46) ** 2 for v in values) / 4 / 5)
+    assert estimate.value == pytest.approx(0.46)
+    assert estimate.high == pytest.approx(0.46 + 2.7764451 * deviation)
+
+
+def test_too_few_users_give_no_interval_and_say_so() -> None:
+    estimate = clustered_mean([1.0, 0.0, 1.0], ["a", "a", "b"])
+    assert (estimate.low, estimate.high, estimate.users) == (None, None, 2)
+    assert "2 users" in estimate.note
+    assert bootstrap_interval([1.0, 0.0], ["a", "b"]) is None
+
+
+@pytest.mark.parametrize(("value", "inner"), [(1.0, "low"), (0.0, "high")])
+def test_a_perfect_record_of_few_users_is_no_certainty(value: float, inner: str) -> None:
+    estimate = clustered_mean([value] * 10, list("aabbccddee"))
+    assert estimate.value == value
+    assert abs(getattr(estimate, inner) - value) == pytest.approx(1 - 0.025 ** (1 / 5))
+
+
+def test_paired_difference_is_over_shared_items_only() -> None:
+    first = {(user, item): 1.0 for user in "abcd" for item in range(3)}
+    second = {(user, item): 0.0 if item else 1.0 for user in "abcd" for item in range(2)}
+    estimate = paired_difference(first, second, lambda item: item[0])
+    assert (estimate.value, estimate.items, estimate.users) == (0.5, 8, 4)
+    with pytest.raises(DataError, match="share no item"):
+        paired_difference(first, {}, lambda item: item[0])
+
+
+def test_pairing_sees_what_two_separate_intervals_do_not() -> None:
+    values, users = simulated(3, 20, 10)
+    items = [(user, i) for i, user in enumerate(users)]
+    better = {item: min(1.0, value + 0.05) if value == 0 else value for item, value in zip(items, values, strict=True)}
+    worse = dict(zip(items, values, strict=True))
+    estimate = paired_difference(better, worse, lambda item: item[0])
+    assert estimate.low is not None
+    assert estimate.low > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "users", "words"),
+    [([], [], "no items"), ([1.0], ["a", "b"], "1 values came with 2 users"), ([math.nan], ["a"], "finite")],
+)
+def test_bad_input_is_refused(values: list[float], users: list[str], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        clustered_mean(values, users)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abcdef")), min_size=1, max_size=40), st.randoms())
+def test_order_does_not_matter_and_bounds_hold(rows: list[tuple[float, str]], shuffler: random.Random) -> None:
+    estimate = clustered_mean([v for v, _ in rows], [u for _, u in rows])
+    shuffler.shuffle(rows)
+    again = clustered_mean([v for v, _ in rows], [u for _, u in rows])
+    assert again.value == pytest.approx(estimate.value)
+    assert Estimate.from_json(estimate.to_json()) == estimate
+    if estimate.low is not None and estimate.high is not None:
+        assert 0 <= estimate.low <= estimate.value + 1e-12
+        assert estimate.value - 1e-12 <= estimate.high <= 1
+
+
+def test_the_bootstrap_agrees_with_the_robust_interval() -> None:
+    values, users = simulated(4, 60, 8)
+    interval = bootstrap_interval(values, users, seed=1)
+    estimate = clustered_mean(values, users)
+    assert interval is not None
+    assert estimate.low is not None
+    assert interval[0] == pytest.approx(estimate.low, abs=0.02)
