@@ -1,0 +1,95 @@
+"""The objectives, by their equations and their gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.training import objectives
+
+nats = st.floats(-50, 50, allow_nan=False)
+rows = st.lists(st.tuples(nats, nats), min_size=1, max_size=6)
+
+
+def column(pairs: list[tuple[float, float]], side: int) -> torch.Tensor:
+    return torch.tensor([pair[side] for pair in pairs], dtype=torch.float64)
+
+
+def test_reduction_is_explicit() -> None:
+    sums, lengths = torch.tensor([[-6.0, -2.0]]), torch.tensor([[3, 4]])
+    assert objectives.reduce_logprobs(sums, lengths, "sum").tolist() == [[-6.0, -2.0]]
+    assert objectives.reduce_logprobs(sums, lengths, "mean").tolist() == [[-2.0, -0.5]]
+
+
+def test_margin_is_relative_to_the_reference() -> None:
+    chosen, rejected = torch.tensor([-1.0]), torch.tensor([-4.0])
+    assert objectives.margins(chosen, rejected).item() == 3
+    assert objectives.margins(chosen, rejected, torch.tensor([-2.0]), torch.tensor([-2.5])).item() == 2.5
+    assert objectives.margins(chosen, rejected, chosen, rejected).item() == 0
+
+
+def test_ipo_rests_at_its_target() -> None:
+    h = torch.tensor([50.0, 0.0], requires_grad=True)
+    losses = objectives.ipo(h, beta=0.01)
+    assert losses.tolist() == [0.0, 2500.0]
+    losses.sum().backward()
+    assert h.grad is not None
+    assert h.grad.tolist() == [0.0, -100.0]
+
+
+@given(st.lists(nats, min_size=1, max_size=6), st.floats(0.01, 2))
+def test_dpo_is_the_equation(values: list[float], beta: float) -> None:
+    losses = objectives.dpo(torch.tensor(values, dtype=torch.float64), beta)
+    for loss, h in zip(losses.tolist(), values, strict=True):
+        assert loss == pytest.approx(math.log1p(math.exp(-beta * h)), rel=1e-9, abs=1e-12)
+
+
+def test_pref_ft_looks_at_the_chosen_only() -> None:
+    assert objectives.pref_ft(torch.tensor([-3.0, -0.5])).tolist() == [3.0, 0.5]
+
+
+@given(rows)
+def test_effect_and_bias_are_the_two_halves_of_both_margins(pairs: list[tuple[float, float]]) -> None:
+    h, mirrored = column(pairs, 0), column(pairs, 1)
+    e, b = objectives.effect(h, mirrored), objectives.bias(h, mirrored)
+    assert torch.allclose(e + b, h)
+    assert torch.allclose(b - e, mirrored)
+    assert torch.equal(objectives.effect(mirrored, h), -e)
+    assert torch.equal(objectives.bias(mirrored, h), b)
+
+
+@given(rows, st.floats(0.01, 1))
+def test_contrast_with_full_bias_weight_is_ipo_on_an_episode_and_its_mirror(
+    pairs: list[tuple[float, float]], beta: float
+) -> None:
+    h, mirrored = column(pairs, 0), column(pairs, 1)
+    both = (objectives.ipo(h, beta) + objectives.ipo(-mirrored, beta)) / 2
+    contrast = objectives.mirrored_contrast(h, mirrored, target=1 / (2 * beta), bias_weight=1.0)
+    assert torch.allclose(contrast, both)
+
+
+@given(rows, nats)
+def test_contrast_without_bias_weight_needs_no_reference(pairs: list[tuple[float, float]], reference: float) -> None:
+    h, mirrored = column(pairs, 0), column(pairs, 1)
+    moved = objectives.mirrored_contrast(h - reference, mirrored - reference, target=2.0)
+    assert torch.allclose(objectives.mirrored_contrast(h, mirrored, target=2.0), moved)
+
+
+def test_contrast_cannot_be_won_by_contents() -> None:
+    same = torch.tensor([9.0])
+    assert objectives.mirrored_contrast(same, same, target=2.0).item() == 4.0
+    assert objectives.mirrored_contrast_logistic(same, same, scale=1.0).item() == pytest.approx(math.log(2))
+
+
+@given(rows, st.floats(0.05, 2), st.floats(0, 1))
+def test_logistic_contrast_is_the_equation(pairs: list[tuple[float, float]], scale: float, weight: float) -> None:
+    losses = objectives.mirrored_contrast_logistic(
+        column(pairs, 0), column(pairs, 1), scale=scale, bias_weight=weight
+    )
+    for loss, (h, mirrored) in zip(losses.tolist(), pairs, strict=True):
+        e, b = (h - mirrored) / 2, (h + mirrored) / 2
+        assert loss == pytest.approx(math.log1p(math.exp(-scale * e)) + weight * b * b, rel=1e-9, abs=1e-12)
