@@ -193,7 +193,9 @@ class PreferenceDataset:
         folder = Path(folder)
         for name in (_USERS, _PREFERENCES):
             if not (folder / name).is_file():
-                raise DataError(f"{folder} is not a dataset: it has no {name}. Make one with `fspo synth`, or import your own.")
+                raise DataError(
+                    f"{folder} is not a dataset: it has no {name}. Make one with `fspo synth`, or import your own."
+                )
         _check_manifest(folder)
         users_file, file = str(folder / _USERS), str(folder / _PREFERENCES)
         users = by_id(

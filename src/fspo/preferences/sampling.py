@@ -36,7 +36,8 @@ class EpisodeSampler:
     """Draws episodes; `episode(i)` depends on the dataset, the settings and `i` alone, so that a stream can be resumed.
 
     Users take turns in rounds, each in an order shuffled by the seed. Within a user questions are drawn uniformly, and
-    no two preferences of an episode share a question as long as the user has enough of them. Shots and queries never do.
+    no two preferences of an episode share a question as long as the user has enough of them. A shot and a query never
+    share a question, a prompt or a response pair.
 
     Attributes:
         users: the users episodes are drawn for, in the order of the dataset.
@@ -197,8 +198,8 @@ class EpisodeSampler:
         others = f" {len(short) - 1} more users are short." if len(short) > 1 else ""
         return DataError(
             f"User '{first.user}' has {first.preferences} preferences on {first.unrelated} unrelated questions, and an "
-            f"episode of {self.shots} shots and {self.queries} queries needs {needed}, where shots and queries share no "
-            f"question; ask for fewer, give the user more, or skip short users.{others}"
+            f"episode of {self.shots} shots and {self.queries} queries needs {needed}, with no question in both; "
+            f"ask for fewer, give the user more, or skip short users.{others}"
         )
 
 
@@ -208,16 +209,15 @@ def check_no_leak(train: PreferenceDataset, test: PreferenceDataset) -> None:
     Raises:
         DataError: naming the first thing that is in both, and how many more there are.
     """
-    prompts = [{preference.prompt for preference in dataset} for dataset in (train, test)]
-    for kind, one, other in (
-        ("User", set(train.users), set(test.users)),
-        ("Question", set(train.questions()), set(test.questions())),
-        ("Prompt", *prompts),
-    ):
-        both = one & other
+    shared = {
+        "User": set(train.users).intersection(test.users),
+        "Question": set(train.questions()).intersection(test.questions()),
+        "Prompt": {row.prompt for row in train}.intersection(row.prompt for row in test),
+    }
+    for kind, both in shared.items():
         if both:
             more = f" ({len(both) - 1} more like it)" if len(both) > 1 else ""
-            raise DataError(f"{kind} '{min(both)}' is in the training data and in the test data, which is a leak{more}.")
+            raise DataError(f"{kind} '{min(both)}' is in training data and test data alike, which is a leak{more}.")
 
 
 def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:

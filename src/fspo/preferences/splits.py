@@ -186,7 +186,7 @@ def _apportion(total: int, fractions: Mapping[Split, float], kind: str) -> dict[
     if not wanted:
         raise DataError(f"The shares of {kind} must not all be zero.")
     if total < len(wanted):
-        raise DataError(f"{total} {kind} can't be divided into {len(wanted)} splits; there must be at least one for each.")
+        raise DataError(f"{total} {kind} can't be divided into {len(wanted)} splits; each needs at least one.")
     whole = sum(fraction for _, fraction in wanted)
     exact = {split: total * fraction / whole for split, fraction in wanted}
     counts = {split: max(1, int(share)) for split, share in exact.items()}

@@ -83,11 +83,12 @@ def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
     extra = _check_columns(row, USER_COLUMNS, file, number)
     if extra:
         column = next(iter(extra))
-        raise Problem(number, column, f"unknown; a user has {', '.join(USER_COLUMNS)}").error(file)
+        raise Problem(number, column, f"unknown; a user has {', '.join(USER_COLUMNS)}.").error(file)
     traits = _mapping(row, "traits", file, number)
     for name, weight in traits.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise Problem(number, "traits", f"the weight of '{name}' must be a finite number, not {weight!r}").error(file)
+            what = f"the weight of '{name}' must be a finite number, not {weight!r}."
+            raise Problem(number, "traits", what).error(file)
     user = User(
         id=_text(row, "id", file, number, identifier=True),
         description=_text(row, "description", file, number),
@@ -165,9 +166,8 @@ def _repetition(preference: Preference, seen: dict[tuple[str, str, str, str], in
         return Problem(number, "chosen", f"repeats row {same}: same user, prompt and pair; delete one of them.")
     opposite = seen.get((key[0], key[1], key[3], key[2]))
     if opposite is not None:
-        return Problem(
-            number, "chosen", f"contradicts row {opposite}: same user, prompt and pair, other label; delete one of them."
-        )
+        what = f"contradicts row {opposite}: same user, prompt and pair, other label; delete one of them."
+        return Problem(number, "chosen", what)
     return None
 
 
