@@ -1,1 +1,2 @@
-"""Language models as tensors: obtaining and loading them, episodes as tokens, trunk-and-branch log-probs, generation, policies on disk."""
+"""Language models as tensors: obtaining and loading them, episodes as tokens, trunk-and-branch log-probs, generation,
+policies on disk."""

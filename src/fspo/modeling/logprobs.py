@@ -1,0 +1,148 @@
+"""Log-probabilities of responses: trunk and branches in one pass, and the naive way that it must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from fspo.errors import ModelError
+from fspo.modeling.attention import ForestPlan, planned_attention, prepare_model
+from fspo.modeling.packing import PackedRow, pack
+from fspo.modeling.rendering import Branch, TokenizedEpisode
+
+__all__ = ["BranchLogprobs", "branch_logprobs", "naive_logprobs", "response_logprobs", "token_logprobs"]
+
+_LOGITS_BUDGET = 64 * 1024 * 1024
+"""Logits held at once, in elements (256 MB in fp32); beyond it they are computed chunk by chunk, and again on the way
+back."""
+
+
+@dataclass(frozen=True)
+class BranchLogprobs:
+    """One episode's log-probs: branches by responses (chosen, rejected)."""
+
+    sums: torch.Tensor
+    """[B, R]: sum over the tokens of a response of log p(token | what is before it), in nats; differentiable."""
+    lengths: torch.Tensor
+    """[B, R]: number of tokens of each response, the end-of-turn token among them."""
+
+    @property
+    def means(self) -> torch.Tensor:
+        """[B, R]: the mean per token."""
+        return self.sums / self.lengths
+
+
+def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]) -> list[BranchLogprobs]:
+    """Log-probs of every response of `episodes`, with each trunk, prompt and response run through the model once.
+
+    All episodes share one row, so that memory grows with their tokens together. Gradients flow through trunks and
+    branches.
+
+    Raises:
+        ModelError: the architecture can't do this exactly, or an episode is malformed.
+    """
+    if not episodes:
+        return []
+    base = prepare_model(model, max(episode.longest for episode in episodes))
+    row = pack(episodes, device=base.device)
+    if len(row.targets) == 0:
+        raise ModelError("There is no response to score in these episodes.")
+    plan = ForestPlan(row.forest)
+    with planned_attention():
+        hidden = _hidden(base, input_ids=row.input_ids, position_ids=row.position_ids, fspo_plan=plan)
+    return _by_episode(token_logprobs(base, hidden[0, row.predictors], row.targets), row)
+
+
+def naive_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]) -> list[BranchLogprobs]:
+    """The same log-probs from one sequence per response: the oracle of the tests and the baseline of the benchmark.
+
+    The sequences run one at a time, without padding or masks, and only response positions go through the LM head.
+    """
+    return [_naive_episode(model, episode) for episode in episodes]
+
+
+def response_logprobs(model: torch.nn.Module, context: Sequence[int], response: Sequence[int]) -> torch.Tensor:
+    """[T]: log-probs of the tokens of `response` after `context`, as one plain causal sequence."""
+    base = prepare_model(model, len(context) + len(response))
+    ids = torch.tensor([[*context, *response]], device=base.device)
+    hidden = _hidden(base, input_ids=ids[:, :-1])
+    return token_logprobs(base, hidden[0, len(context) - 1 :], ids[0, len(context) :])
+
+
+def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """[T]: log p(targets) in fp32 from the last hidden states [T, d], never holding more logits than the budget."""
+    head = base.get_output_embeddings()
+    transform = _LogitTransform.of(base.config.get_text_config())
+    step = max(1, _LOGITS_BUDGET // head.weight.shape[0])
+    if len(targets) <= step:
+        return _score(head, transform, hidden, targets)
+    pieces = zip(torch.split(hidden, step), torch.split(targets, step), strict=True)
+    again = torch.is_grad_enabled()
+    return torch.cat(
+        [
+            checkpoint(_score, head, transform, h, t, use_reentrant=False) if again else _score(head, transform, h, t)
+            for h, t in pieces
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _LogitTransform:
+    """What some architectures do to the head's output."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> _LogitTransform:
+        scale = getattr(config, "logit_scale", None) or 1.0
+        divisor = getattr(config, "logits_scaling", None) or 1.0
+        return cls(scale / divisor, getattr(config, "final_logit_softcapping", None))
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+def _score(
+    head: torch.nn.Module, transform: _LogitTransform, hidden: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    logits = transform(head(hidden)).float()
+    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _hidden(base: Any, **inputs: Any) -> torch.Tensor:
+    hidden: torch.Tensor = base.get_decoder()(use_cache=False, **inputs).last_hidden_state
+    return hidden
+
+
+def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:
+    count = sum(branches * responses for branches, responses in row.shapes)
+    sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device).index_add(0, row.owners, logprobs)
+    lengths = torch.bincount(row.owners, minlength=count)
+    sizes = [branches * responses for branches, responses in row.shapes]
+    return [
+        BranchLogprobs(s.view(shape), n.view(shape))
+        for s, n, shape in zip(torch.split(sums, sizes), torch.split(lengths, sizes), row.shapes, strict=True)
+    ]
+
+
+def _naive_episode(model: torch.nn.Module, episode: TokenizedEpisode) -> BranchLogprobs:
+    scored = [
+        [_naive_response(model, episode, branch, response) for response in branch.responses]
+        for branch in episode.branches
+    ]
+    sums = torch.stack([torch.stack([logprobs.sum() for logprobs in row]) for row in scored])
+    lengths = torch.tensor([[len(logprobs) for logprobs in row] for row in scored], device=sums.device)
+    return BranchLogprobs(sums, lengths)
+
+
+def _naive_response(
+    model: torch.nn.Module, episode: TokenizedEpisode, branch: Branch, response: tuple[int, ...]
+) -> torch.Tensor:
+    return response_logprobs(model, (*episode.trunk_ids[: branch.boundary], *branch.prompt_ids), response)

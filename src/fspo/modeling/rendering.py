@@ -1,0 +1,209 @@
+"""Episodes as token ids.
+
+One user message holds the shots and the query: `[start of user turn][shots][query][end of user turn, start of answer]`.
+The control tokens come from the chat template; the text of descriptions, shots, queries and responses never turns into
+one (see `chat`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fspo.errors import DataError
+from fspo.modeling.chat import ChatFormat, TextEncoder
+from fspo.preferences.types import Episode, Preference
+
+__all__ = ["Branch", "Context", "EpisodeRenderer", "ShotTemplate", "TokenizedEpisode"]
+
+Context = Literal["none", "shots", "description", "both"]
+
+
+@dataclass(frozen=True)
+class ShotTemplate:
+    """The words around shots and queries. Each `{}` takes a user's text as it is."""
+
+    introduction: str = "Two answers to each question, and which one I liked:\n\n"
+    shot: str = "Question: {prompt}\nLiked: {chosen}\nDisliked: {rejected}\n\n"
+    query: str = "Answer the way I like.\nQuestion: {prompt}"
+    description: str = "About me: {description}\n\n"
+
+    def render_shot(self, shot: Preference, *, first: bool) -> str:
+        """One shot; the first one brings the introduction along, so that no shots leave the bare query."""
+        text = _fill(self.shot, prompt=shot.prompt, chosen=shot.chosen, rejected=shot.rejected)
+        return self.introduction + text if first else text
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One query hanging off the trunk: its prompt, and the responses to be scored after it."""
+
+    prompt_ids: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+    """Chosen, then rejected; each ends with the end-of-turn token."""
+    boundary: int
+    """How many tokens of the trunk the branch sees."""
+    shots: int
+    """How many shots those tokens hold."""
+    query: int
+    """Index of the query in the episode."""
+
+
+@dataclass(frozen=True)
+class TokenizedEpisode:
+    """One episode as token ids: what all queries share, and what hangs off it."""
+
+    trunk_ids: tuple[int, ...]
+    boundaries: tuple[int, ...]
+    """Token offsets in the trunk after 0, 1, ... N shots."""
+    branches: tuple[Branch, ...]
+    dropped_shots: int = 0
+    """Shots left out, oldest first, because the episode was longer than the model's context."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model: every part once."""
+        return len(self.trunk_ids) + sum(len(b.prompt_ids) + sum(map(len, b.responses)) for b in self.branches)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest way from the trunk's start to a response's end."""
+        ways = [b.boundary + len(b.prompt_ids) + max(map(len, b.responses), default=0) for b in self.branches]
+        return max([len(self.trunk_ids), *ways])
+
+
+@dataclass
+class EpisodeRenderer:
+    """Turns episodes into token ids. `context` says what the model is told of the user; `max_length` is the model's
+    limit."""
+
+    tokenizer: Any
+    context: Context = "shots"
+    max_length: int | None = None
+    template: ShotTemplate = field(default_factory=ShotTemplate)
+
+    def __post_init__(self) -> None:
+        """Read the chat format and the control tokens once."""
+        self.format = ChatFormat.of(self.tokenizer)
+        self._encode = TextEncoder(self.tokenizer).encode
+
+    def render(self, episode: Episode, *, shots: Sequence[int] | None = None) -> TokenizedEpisode:
+        """The episode's trunk, and every query attached after all shots, or after each number of shots in `shots` (a
+        ladder).
+
+        Too long an episode loses whole shots, oldest first; a ladder's steps then count the shots that are left.
+        Without shots in the context (`none`, `description`) every query is attached once.
+
+        Raises:
+            DataError: a query and its responses alone are longer than `max_length`; they are never cut.
+        """
+        parts = self._shot_parts(episode.shots)
+        prefix = self._prefix(episode.description)
+        queries = [self._query(query, bool(parts)) for query in episode.queries]
+        longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
+        kept = self._fit(prefix, parts, longest, f"query of user {episode.user!r} and its longer response")
+        dropped = len(parts) - len(kept)
+        if dropped:
+            kept = self._shot_parts(episode.shots[dropped:])
+        boundaries = _offsets(len(prefix), kept)
+        branches = tuple(
+            self._branch(index, query, queries[index], count, boundaries)
+            for count in _steps(shots, len(kept))
+            for index, query in enumerate(episode.queries)
+        )
+        trunk = (*prefix, *(i for part in kept for i in part))
+        return TokenizedEpisode(trunk, boundaries, branches, dropped)
+
+    def render_prompt(
+        self, shots: Sequence[Preference], prompt: str, description: str = "", *, reserve: int = 0
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Trunk and prompt ids for answering `prompt`, leaving `reserve` tokens of the context for the answer.
+
+        Raises:
+            DataError: the prompt alone is too long.
+        """
+        prefix = self._prefix(description)
+        parts = self._shot_parts(shots)
+        prompt_ids = self._prompt(prompt, bool(parts))
+        kept = self._fit(prefix, parts, len(prompt_ids) + reserve, "prompt")
+        if len(kept) < len(parts):
+            parts = self._shot_parts(shots[len(shots) - len(kept) :])
+            prompt_ids = self._prompt(prompt, bool(parts))
+        return (*prefix, *(i for part in parts for i in part)), prompt_ids
+
+    def render_response(self, text: str) -> tuple[int, ...]:
+        """A response's ids, with the end-of-turn token."""
+        return (*self._encode(text), self.format.end_of_answer)
+
+    def _branch(
+        self,
+        index: int,
+        query: Preference,
+        full: tuple[tuple[int, ...], tuple[tuple[int, ...], ...]],
+        count: int,
+        boundaries: tuple[int, ...],
+    ) -> Branch:
+        prompt = full[0] if count else self._prompt(query.prompt, False)
+        return Branch(prompt, full[1], boundaries[count], count, index)
+
+    def _query(self, query: Preference, after_shots: bool) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        responses = (self.render_response(query.chosen), self.render_response(query.rejected))
+        return self._prompt(query.prompt, after_shots), responses
+
+    def _prompt(self, prompt: str, after_shots: bool) -> tuple[int, ...]:
+        text = _fill(self.template.query, prompt=prompt) if after_shots else prompt
+        return (*self._encode(text), *self.format.before_answer)
+
+    def _prefix(self, description: str) -> tuple[int, ...]:
+        if self.context not in ("description", "both") or not description:
+            return self.format.before_user
+        return (*self.format.before_user, *self._encode(_fill(self.template.description, description=description)))
+
+    def _shot_parts(self, shots: Sequence[Preference]) -> list[tuple[int, ...]]:
+        if self.context not in ("shots", "both"):
+            return []
+        texts = [self.template.render_shot(shot, first=index == 0) for index, shot in enumerate(shots)]
+        return [tuple(self._encode(text)) for text in texts]
+
+    def _fit(
+        self, prefix: tuple[int, ...], parts: list[tuple[int, ...]], rest: int, what: str
+    ) -> list[tuple[int, ...]]:
+        if self.max_length is None:
+            return parts
+        # The introduction moves to the oldest shot that is left: reserve its length.
+        introduction = len(self._encode(self.template.introduction)) if parts else 0
+        room = self.max_length - len(prefix) - rest
+        for dropped in range(len(parts) + 1):
+            if sum(map(len, parts[dropped:])) + (introduction if 0 < dropped < len(parts) else 0) <= room:
+                return parts[dropped:]
+        raise DataError(
+            f"A {what} take {len(prefix) + rest} tokens, and the limit is {self.max_length}; raise the maximal length "
+            "or leave it out of the data."
+        )
+
+
+def _steps(shots: Sequence[int] | None, available: int) -> list[int]:
+    if shots is None:
+        return [available]
+    return sorted({min(count, available) for count in shots})
+
+
+def _offsets(start: int, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    offsets = [start]
+    for part in parts:
+        offsets.append(offsets[-1] + len(part))
+    return tuple(offsets)
+
+
+def _fill(pattern: str, **texts: str) -> str:
+    # One pass over the pattern: braces inside a user's text are text.
+    out: list[str] = []
+    rest = pattern
+    while True:
+        places = [(rest.find("{" + name + "}"), name) for name in texts if "{" + name + "}" in rest]
+        if not places:
+            return "".join([*out, rest])
+        start, name = min(places)
+        out += [rest[:start], texts[name]]
+        rest = rest[start + len(name) + 2 :]
