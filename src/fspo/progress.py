@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 __all__ = ["Progress", "Silent", "Task"]
@@ -17,18 +17,20 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """Whoever shows progress. `task` is used as a context manager around one piece of work."""
+    """Whoever shows progress."""
 
-    def task(self, name: str, total: float, done: float = 0.0) -> _TaskContext: ...
+    def task(self, name: str, total: float, done: float = 0.0) -> AbstractContextManager[Task]:
+        """Show one piece of work for as long as the `with` block around it lasts.
+
+        Args:
+            name: what is being done, in a few words.
+            total: how many steps there are.
+            done: how many of them an earlier, interrupted call has done.
+        """
+        ...
 
     def say(self, text: str) -> None:
         """Show one line that stays."""
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *details: object) -> bool | None: ...
 
 
 class _SilentTask:

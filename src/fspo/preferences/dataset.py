@@ -12,9 +12,18 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from fspo.errors import DataError
-from fspo.files import read_json, write_json, writing
+from fspo.files import read_json, to_json, write_json, writing
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import check_dataset, nearest, parse_preference, parse_user
+from fspo.preferences.validation import (
+    PREFERENCE_COLUMNS,
+    USER_COLUMNS,
+    Problem,
+    check_dataset,
+    nearest,
+    parse_preference,
+    parse_user,
+    user_problem,
+)
 
 __all__ = ["FORMAT", "PreferenceDataset"]
 
@@ -36,16 +45,29 @@ class PreferenceDataset:
     users: Mapping[str, User]
     preferences: tuple[Preference, ...]
 
-    def __init__(self, users: Mapping[str, User] | Iterable[User], preferences: Iterable[Preference] = ()) -> None:
+    def __init__(
+        self,
+        users: Mapping[str, User] | Iterable[User],
+        preferences: Iterable[Preference] = (),
+        *,
+        file: str = "dataset",
+        rows: Sequence[int] | None = None,
+    ) -> None:
         """Check and keep users and preferences.
+
+        Args:
+            users: the users.
+            preferences: the preferences.
+            file: what errors call the place the preferences come from.
+            rows: the row number there of each preference; counted from 1 by default.
 
         Raises:
             DataError: a user occurs twice, or a preference is empty, undecided, repeated or of an unknown user.
         """
         people = by_id(users.values() if isinstance(users, Mapping) else users)
-        rows = tuple(preferences)
-        check_dataset(people, rows)
-        self._keep(people, rows)
+        kept = tuple(preferences)
+        check_dataset(people, kept, file=file, rows=rows)
+        self._keep(people, kept)
 
     def _keep(self, users: dict[str, User], preferences: tuple[Preference, ...]) -> None:
         object.__setattr__(self, "users", MappingProxyType(users))
@@ -169,8 +191,8 @@ class PreferenceDataset:
         """
         folder = Path(folder)
         with writing(folder / _PREFERENCES) as preferences, writing(folder / _USERS) as users:
-            _write_parquet(users, list(_USER_FIELDS), map(_flat, map(user_row, self.users.values())))
-            _write_parquet(preferences, list(_PREFERENCE_FIELDS), map(_flat, map(preference_row, self.preferences)))
+            write_parquet(users, USER_COLUMNS, map(_flat, map(user_row, self.users.values())))
+            write_parquet(preferences, PREFERENCE_COLUMNS, map(_flat, map(preference_row, self.preferences)))
         write_json(
             folder / _MANIFEST,
             {
@@ -199,20 +221,15 @@ class PreferenceDataset:
         _check_manifest(folder)
         users_file, file = str(folder / _USERS), str(folder / _PREFERENCES)
         users = by_id(
-            (parse_user(row, file=users_file, number=number) for number, row in _read_parquet(folder / _USERS)),
+            (parse_user(row, file=users_file, number=number) for number, row in iterate_parquet(folder / _USERS)),
             file=users_file,
         )
         shared: dict[str, str] = {}
         rows = tuple(
             parse_preference(_share(row, shared), file=file, number=number)
-            for number, row in _read_parquet(folder / _PREFERENCES)
+            for number, row in iterate_parquet(folder / _PREFERENCES)
         )
-        check_dataset(users, rows, file=file)
-        return cls._checked(users, rows)
-
-
-_USER_FIELDS = ("id", "description", "group", "traits")
-_PREFERENCE_FIELDS = ("user", "prompt", "chosen", "rejected", "question", "source")
+        return cls(users, rows, file=file)
 
 
 def user_row(user: User) -> dict[str, Any]:
@@ -241,10 +258,11 @@ def by_id(users: Iterable[User], *, file: str = "dataset", rows: Sequence[int] |
     people: dict[str, User] = {}
     for index, user in enumerate(users):
         number = rows[index] if rows is not None else index + 1
-        if not user.id.strip():
-            raise DataError(f"{file}, row {number}, column 'id': empty; every user needs an id.")
-        if user.id in people:
-            raise DataError(f"{file}, row {number}, column 'id': user '{user.id}' occurs twice; delete one of them.")
+        problem = user_problem(user, number)
+        if problem is None and user.id in people:
+            problem = Problem(number, "id", f"user '{user.id}' occurs twice; delete one of them.")
+        if problem is not None:
+            raise problem.error(file)
         people[user.id] = user
     return people
 
@@ -271,9 +289,7 @@ def _key(preference: Preference) -> tuple[str, str, str, str]:
 
 def _flat(row: dict[str, Any]) -> dict[str, str]:
     """Objects as JSON text: the one form that pyarrow, pandas, datasets and DuckDB all read back the same."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=True) for name, value in row.items()
-    }
+    return {name: value if isinstance(value, str) else to_json(value) for name, value in row.items()}
 
 
 def _share(row: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
@@ -281,19 +297,27 @@ def _share(row: dict[str, Any], shared: dict[str, str]) -> dict[str, Any]:
     return {name: shared.setdefault(value, value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _write_parquet(path: Path, columns: list[str], rows: Iterable[dict[str, str]]) -> None:
+def write_parquet(
+    path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]], messages: Collection[str] = ()
+) -> None:
+    """Write rows in bounded memory; all columns are text, save those of chat messages ({"role", "content"} lists)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([pa.field(name, pa.string(), nullable=False) for name in columns])
+    chat = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    schema = pa.schema([pa.field(name, chat if name in messages else pa.string(), nullable=False) for name in columns])
     rows = iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while block := list(islice(rows, _ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(block, schema=schema))
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (row number from 1, row)."""
+def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row number from 1, row).
+
+    Raises:
+        DataError: the file is missing or is not Parquet.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

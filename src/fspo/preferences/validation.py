@@ -21,6 +21,7 @@ __all__ = [
     "nearest",
     "parse_preference",
     "parse_user",
+    "user_problem",
 ]
 
 PREFERENCE_COLUMNS: Mapping[str, bool] = {
@@ -78,7 +79,7 @@ def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
     """Make a user of one row.
 
     Raises:
-        DataError: a column is missing, misspelt, or of the wrong type, or the id is empty.
+        DataError: a column is missing, misspelt, or of the wrong type.
     """
     extra = _check_columns(row, USER_COLUMNS, file, number)
     if extra:
@@ -89,15 +90,19 @@ def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             what = f"the weight of '{name}' must be a finite number, not {weight!r}."
             raise Problem(number, "traits", what).error(file)
-    user = User(
+    return User(
         id=_text(row, "id", file, number, identifier=True),
         description=_text(row, "description", file, number),
         group=_text(row, "group", file, number),
         traits={name: float(weight) for name, weight in traits.items()},
     )
+
+
+def user_problem(user: User, row: int) -> Problem | None:
+    """What makes a user unusable, if anything does."""
     if not user.id.strip():
-        raise Problem(number, "id", "empty; every user needs an id").error(file)
-    return user
+        return Problem(row, "id", "empty; every user needs an id.")
+    return _unwritable(user, ("id", "description", "group"), row)
 
 
 def find_problems(
@@ -151,11 +156,15 @@ def _row_problem(preference: Preference, users: Mapping[str, User], number: int)
         return Problem(number, "user", f"no user has the id '{preference.user}'{hint}.")
     if preference.chosen.strip() == preference.rejected.strip():
         return Problem(number, "rejected", "the same text as chosen, so nothing is preferred; delete the row.")
-    for column in ("user", "prompt", "chosen", "rejected", "question"):
+    return _unwritable(preference, ("user", "prompt", "chosen", "rejected", "question"), number)
+
+
+def _unwritable(value: User | Preference, columns: Iterable[str], row: int) -> Problem | None:
+    for column in columns:
         try:
-            getattr(preference, column).encode()
+            getattr(value, column).encode()
         except UnicodeEncodeError:
-            return Problem(number, column, "holds half of a surrogate pair, which no file can hold; mend the text.")
+            return Problem(row, column, "holds half of a surrogate pair, which no file can hold; mend the text.")
     return None
 
 

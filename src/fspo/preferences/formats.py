@@ -1,0 +1,288 @@
+"""Preferences from and to the files of others: JSONL for people, and TRL's preference format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import DataError, StorageError
+from fspo.files import to_json, writing
+from fspo.preferences.dataset import (
+    PreferenceDataset,
+    by_id,
+    iterate_parquet,
+    preference_row,
+    user_row,
+    write_parquet,
+)
+from fspo.preferences.types import Preference, User
+from fspo.preferences.validation import PREFERENCE_COLUMNS, Problem, parse_preference, parse_user
+
+__all__ = ["from_trl_rows", "read_jsonl", "read_trl", "to_trl_rows", "users_path_of", "write_jsonl", "write_trl"]
+
+_Numbered = Iterable[tuple[int, dict[str, Any]]]
+
+_TRL_USER = {"user_description": "description", "user_group": "group", "user_traits": "traits"}
+"""Column of TRL's format -> column of a user."""
+
+
+def users_path_of(path: Path) -> Path:
+    """Where the users of a JSONL file of preferences are: `views.jsonl` -> `views.users.jsonl`."""
+    return path.with_name(f"{path.stem}.users.jsonl")
+
+
+def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | Path | None = None) -> Path:
+    """Write one preference a line to `path`, and one user a line to `users_path`.
+
+    Args:
+        dataset: what to write.
+        path: file of the preferences: {"user", "prompt", "chosen", "rejected", "question", "source"}.
+        users_path: file of the users: {"id", "description", "group", "traits"}; `views.users.jsonl` beside
+            `views.jsonl` by default.
+
+    Returns:
+        The path of the preferences.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written.
+    """
+    path = Path(path)
+    users_path = Path(users_path) if users_path is not None else users_path_of(path)
+    with writing(path) as preferences, writing(users_path) as users:
+        _write_lines(users, map(_lean_user, dataset.users.values()))
+        _write_lines(preferences, map(_lean_preference, dataset.preferences))
+    return path
+
+
+def read_jsonl(
+    path: str | Path, users_path: str | Path | None = None, *, columns: Mapping[str, str] | None = None
+) -> PreferenceDataset:
+    """Read one preference a line, and the users beside it.
+
+    Where there is no file of users, the users are those who occur in the preferences.
+
+    Args:
+        path: file of the preferences; columns of one's own are kept in `source`.
+        users_path: file of the users; `views.users.jsonl` beside `views.jsonl` by default, if there is one.
+        columns: fspo's name of a column -> the file's, such as {"user": "annotator"}.
+
+    Raises:
+        DataError: naming file, row (the line, from 1) and column of what is wrong.
+        StorageError: a file can't be read.
+    """
+    path = Path(path)
+    numbers: list[int] = []
+    preferences: list[Preference] = []
+    for number, row in _read_lines(path):
+        preferences.append(parse_preference(_renamed(row, columns, path, number), file=str(path), number=number))
+        numbers.append(number)
+    beside = Path(users_path) if users_path is not None else users_path_of(path)
+    if users_path is not None or beside.exists():
+        users = _read_users(beside)
+    else:
+        users = {row.user: User(row.user) for row in preferences if row.user.strip()}
+    return PreferenceDataset(users, preferences, file=str(path), rows=numbers)
+
+
+def to_trl_rows(dataset: PreferenceDataset, *, conversational: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the rows of TRL's preference format, as `DPOTrainer` takes them, with the user beside.
+
+    Args:
+        dataset: what to convert.
+        conversational: prompt and responses as lists of messages {"role", "content"} instead of plain text.
+
+    Yields:
+        {"prompt", "chosen", "rejected", "user", "user_description", "user_group", "user_traits", "question", "source"};
+        traits and source are JSON text, so that all rows have the same columns.
+    """
+    for preference in dataset.preferences:
+        user = dataset.users[preference.user]
+        texts = {"prompt": preference.prompt, "chosen": preference.chosen, "rejected": preference.rejected}
+        yield {
+            **({name: _message(name, text) for name, text in texts.items()} if conversational else texts),
+            "user": user.id,
+            "user_description": user.description,
+            "user_group": user.group,
+            "user_traits": to_json(dict(user.traits)),
+            "question": preference.question,
+            "source": to_json(dict(preference.source)),
+        }
+
+
+def from_trl_rows(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    columns: Mapping[str, str] | None = None,
+    user: str | None = None,
+    file: str | Path = "rows",
+) -> PreferenceDataset:
+    """Make a dataset of rows in TRL's preference format, such as a `datasets.Dataset`.
+
+    Text may be plain or conversational, and the prompt may be implicit: the messages that chosen and rejected have in
+    common. A prompt has to be one user message, because that is what fspo renders.
+
+    Args:
+        rows: the rows.
+        columns: fspo's name of a column -> the rows' own, such as {"user": "annotator"}.
+        user: the user of all rows that name none; without it a row without a user is refused.
+        file: what to call the rows in errors.
+
+    Raises:
+        DataError: naming file, row (from 1) and column of what is wrong.
+    """
+    return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user)
+
+
+def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: bool = False) -> Path:
+    """Write TRL's preference format, as Parquet or JSONL by the suffix of `path`; TRL trains on it as it is.
+
+    Raises:
+        DataError: the suffix is another one.
+        StorageError: the disk is full or the folder can't be written.
+    """
+    path = Path(path)
+    rows = to_trl_rows(dataset, conversational=conversational)
+    with writing(path) as temporary:
+        if _suffix(path) == ".jsonl":
+            _write_lines(temporary, rows)
+        else:
+            columns = ("prompt", "chosen", "rejected", "user", *_TRL_USER, "question", "source")
+            write_parquet(temporary, columns, rows, messages=columns[:3] if conversational else ())
+    return path
+
+
+def read_trl(
+    path: str | Path, *, columns: Mapping[str, str] | None = None, user: str | None = None
+) -> PreferenceDataset:
+    """Read TRL's preference format from Parquet or JSONL; see `from_trl_rows`.
+
+    Raises:
+        DataError: naming file, row (the line, from 1) and column of what is wrong.
+        StorageError: the file can't be read.
+    """
+    path = Path(path)
+    rows = _read_lines(path) if _suffix(path) == ".jsonl" else iterate_parquet(path)
+    return _from_trl(rows, path, columns, user)
+
+
+def _from_trl(
+    rows: _Numbered, path: Path, columns: Mapping[str, str] | None, default_user: str | None
+) -> PreferenceDataset:
+    users: dict[str, User] = {}
+    preferences: list[Preference] = []
+    numbers: list[int] = []
+    for number, row in rows:
+        row = _plain(_renamed(row, columns, path, number), path, number)
+        about = {_TRL_USER[name]: row.pop(name) for name in _TRL_USER if name in row}
+        if default_user is not None:
+            row.setdefault("user", default_user)
+        preference = parse_preference(row, file=str(path), number=number)
+        if preference.user.strip():
+            person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
+            if users.setdefault(person.id, person) != person:
+                what = f"not the same as in an earlier row of user '{person.id}'."
+                raise Problem(number, "user_description, user_group or user_traits", what).error(str(path))
+        preferences.append(preference)
+        numbers.append(number)
+    return PreferenceDataset(users, preferences, file=str(path), rows=numbers)
+
+
+def _read_users(path: Path) -> dict[str, User]:
+    lines = list(_read_lines(path))
+    users = (parse_user(row, file=str(path), number=number) for number, row in lines)
+    return by_id(users, file=str(path), rows=[number for number, _ in lines])
+
+
+def _lean_user(user: User) -> dict[str, Any]:
+    return {name: value for name, value in user_row(user).items() if value or name == "id"}
+
+
+def _lean_preference(preference: Preference) -> dict[str, Any]:
+    row = preference_row(preference)
+    return {name: value for name, value in row.items() if value or PREFERENCE_COLUMNS[name]}
+
+
+def _message(column: str, text: str) -> list[dict[str, str]]:
+    return [{"role": "user" if column == "prompt" else "assistant", "content": text}]
+
+
+def _plain(row: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
+    """The row with lists of messages, and an implicit prompt, turned into text."""
+    row = dict(row)
+    if "prompt" not in row and isinstance(row.get("chosen"), list) and isinstance(row.get("rejected"), list):
+        shared = _shared_start(row["chosen"], row["rejected"])
+        row["prompt"] = row["chosen"][:shared]
+        row["chosen"], row["rejected"] = row["chosen"][shared:], row["rejected"][shared:]
+    for column, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
+        if isinstance(row.get(column), list):
+            row[column] = _only_message(row[column], role, column, path, number)
+    return row
+
+
+def _shared_start(one: list[Any], other: list[Any]) -> int:
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return count
+
+
+def _only_message(messages: list[Any], role: str, column: str, path: Path, number: int) -> str:
+    if len(messages) != 1:
+        what = f"holds {len(messages)} messages; fspo takes one {role} message, without system prompt or earlier turns."
+        raise Problem(number, column, what).error(str(path))
+    message = messages[0]
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(content, str) or message.get("role") != role:
+        raise Problem(number, column, f'must be {{"role": "{role}", "content": text}}.').error(str(path))
+    return content
+
+
+def _renamed(row: dict[str, Any], columns: Mapping[str, str] | None, path: Path, number: int) -> dict[str, Any]:
+    if not columns:
+        return row
+    row = dict(row)
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            there = ", ".join(row) or "none"
+            raise Problem(number, theirs, f"missing; the row has the columns: {there}.").error(str(path))
+        row[ours] = row.pop(theirs)
+    return row
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{path} must end in .jsonl or .parquet, which says what is in it.")
+    return suffix
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as handle:
+        for row in rows:
+            handle.write(to_json(row) + "\n")
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object); blank lines are passed over.
+
+    Unlike the logs that `fspo.files.read_jsonl` reads, data of one's own must be whole: a bad line is an error.
+    """
+    try:
+        with path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield number, _object(line, path, number)
+    except OSError as error:
+        raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error
+
+
+def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}, row {number}: not a line of JSON in UTF-8 ({error}).") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}, row {number}: must be an object with named columns, not {type(value).__name__}.")
+    return value
