@@ -87,9 +87,7 @@ def test_contrast_cannot_be_won_by_contents() -> None:
 
 @given(rows, st.floats(0.05, 2), st.floats(0, 1))
 def test_logistic_contrast_is_the_equation(pairs: list[tuple[float, float]], scale: float, weight: float) -> None:
-    losses = objectives.mirrored_contrast_logistic(
-        column(pairs, 0), column(pairs, 1), scale=scale, bias_weight=weight
-    )
+    losses = objectives.mirrored_contrast_logistic(column(pairs, 0), column(pairs, 1), scale=scale, bias_weight=weight)
     for loss, (h, mirrored) in zip(losses.tolist(), pairs, strict=True):
         e, b = (h - mirrored) / 2, (h + mirrored) / 2
         assert loss == pytest.approx(math.log1p(math.exp(-scale * e)) + weight * b * b, rel=1e-9, abs=1e-12)

@@ -1,7 +1,7 @@
 """Preference objectives as pure functions of log-probabilities.
 
-Tensors are named by their axes: B is the batch of queries. Log-probabilities are in nats; every function returns one loss
-per query, and the caller takes the mean.
+Tensors are named by their axes: B is the batch of queries. Log-probabilities are in nats; every objective returns one
+loss per query, and the caller takes the mean.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Reduction = Literal["sum", "mean"]
 def reduce_logprobs(sums: Tensor, lengths: Tensor, reduction: Reduction) -> Tensor:
     """Turn summed token log-probabilities of responses into the ones an objective sees.
 
-    `sum` is the convention of the papers (arXiv 2305.18290, 2310.12036, 2502.19312); `mean`, per token, is what TRL takes
-    for IPO. A beta does not carry over: beta for means is about beta for sums times the response length.
+    `sum` is the convention of the papers (arXiv 2305.18290, 2310.12036, 2502.19312); `mean`, per token, is what TRL
+    takes for IPO. A beta does not carry over: beta for means is about beta for sums times the response length.
 
     Args:
         sums: summed log-probabilities, any shape.
@@ -93,8 +93,9 @@ def mirrored_contrast(
 ) -> Tensor:
     """Mirrored contrast, (e - c)^2 + w b^2, shape [B], with e and b as in `effect` and `bias`.
 
-    At w = 1 and c = 1/(2 beta) it is the mean of IPO (arXiv 2310.12036, equation 17) on an episode and on its mirror: their sum
-    is (e + b - c)^2 + (e - b - c)^2 = 2 (e - c)^2 + 2 b^2. At w = 0 no reference is needed, since the mirror is the reference.
+    At w = 1 and c = 1/(2 beta) it is the mean of IPO (arXiv 2310.12036, equation 17) on an episode and on its mirror:
+    their sum is (e + b - c)^2 + (e - b - c)^2 = 2 (e - c)^2 + 2 b^2. At w = 0 no reference is needed, since the mirror
+    is the reference.
 
     Args:
         margins_B: margins of the pairs under the shots.

@@ -1,0 +1,146 @@
+"""The table of methods: what goes into the context, and which objectives the weights saw."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from fspo.errors import ConfigError
+from fspo.training.config import Objective, TrainingConfig
+
+__all__ = ["METHODS", "Method", "MethodContext", "method", "training_order"]
+
+MethodContext = Literal["none", "shots", "description", "both"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table. A method without objectives of its own trains nothing."""
+
+    name: str
+    title: str
+    context: MethodContext
+    """What the model is told of the user, in training and afterwards."""
+    objectives: tuple[Objective, ...]
+    """What the weights were trained on, in order; the last one is this method's own training."""
+    starts_from: str | None
+    """The method whose weights training starts from; None for the base model."""
+    reward_reference: Literal["no-context", "start"]
+    """What the reward is measured against: the same weights without context, or the weights training started from."""
+    description: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of its training that differ from TrainingConfig's."""
+
+    def __post_init__(self) -> None:
+        """Freeze the settings too."""
+        object.__setattr__(self, "defaults", MappingProxyType(dict(self.defaults)))
+
+    @property
+    def trains(self) -> bool:
+        """Whether this method has weights of its own."""
+        return bool(self.objectives)
+
+    def from_base(self) -> Method:
+        """The method with only its last objective, started from the base model."""
+        return replace(self, starts_from=None, objectives=self.objectives[-1:])
+
+    def training(self, overrides: Mapping[str, Any] | None = None) -> TrainingConfig:
+        """The settings of this method's training: its own defaults, then `overrides`.
+
+        Raises:
+            ConfigError: the method trains nothing, or a setting is unknown or out of range.
+        """
+        if not self.trains:
+            raise ConfigError(
+                f"The method '{self.name}' trains nothing, so it takes no training settings; leave them out."
+            )
+        settings = {"objective": self.objectives[-1], **self.defaults, **(overrides or {})}
+        try:
+            return TrainingConfig.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(f"Training of '{self.name}': {_first_problem(error, settings)}") from error
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            Method(
+                "base", "Base model", "none", (), None, "no-context",
+                "The model as it is, told nothing of the user.",
+            ),
+            Method(
+                "few-shot", "Few-shot prompt", "shots", (), None, "no-context",
+                "The model as it is, shown the user's labelled preferences.",
+            ),
+            Method(
+                "pref-ft", "Few-shot Pref-FT", "shots", ("pref-ft",), None, "no-context",
+                "Maximum likelihood of the chosen response given the shots; the first stage of FSPO.",
+            ),
+            Method(
+                "ipo", "IPO, no user", "none", ("ipo",), None, "start",
+                "Preferences of all users together, told of no user: what the population likes.",
+            ),
+            Method(
+                "fspo", "FSPO", "shots", ("pref-ft", "ipo"), "pref-ft", "start",
+                "A preference objective on episodes with their mirrors, given the shots, from the Pref-FT weights.",
+                {"mirror": True},
+            ),
+            Method(
+                "oracle", "Oracle description", "description", (), None, "no-context",
+                "The model as it is, told the user's true description.",
+            ),
+        )
+    }
+)  # fmt: skip
+"""All methods by name, in the order of a report."""
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ConfigError: there is none; the nearest name is given.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    close = difflib.get_close_matches(name, METHODS, n=1)
+    raise ConfigError(
+        f"There is no method '{name}'; "
+        + (f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(METHODS)}.")
+    )
+
+
+def training_order(methods: Iterable[Method]) -> tuple[Method, ...]:
+    """The methods that must be trained, each after the one it starts from, which is added where it is missing.
+
+    Raises:
+        ConfigError: a method starts from one that doesn't exist or trains nothing.
+    """
+    wanted = {row.name: row for row in methods}
+    order: dict[str, Method] = {}
+    for row in list(wanted.values()):
+        chain = [row]
+        while (start := chain[-1].starts_from) is not None and len(chain) <= len(METHODS):
+            chain.append(wanted[start] if start in wanted else method(start))
+            if not chain[-1].trains:
+                raise ConfigError(f"The method '{chain[-2].name}' can't start from '{start}', which trains nothing.")
+        if chain[-1].starts_from is not None:
+            raise ConfigError(f"The method '{row.name}' starts from itself, by way of '{chain[1].name}'.")
+        order |= {link.name: link for link in reversed(chain) if link.trains and link.name not in order}
+    return tuple(order.values())
+
+
+def _first_problem(error: ValidationError, settings: Mapping[str, Any]) -> str:
+    problem = error.errors()[0]
+    place = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(place, TrainingConfig.model_fields, n=1)
+        return f"there is no setting '{place}'" + (f"; did you mean '{close[0]}'?" if close else ".")
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message} (it is {settings.get(place)!r})." if place else f"{message}."

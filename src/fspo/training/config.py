@@ -1,0 +1,154 @@
+"""The settings of one training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["LoraSettings", "Objective", "TrainingConfig"]
+
+Objective = Literal["pref-ft", "ipo", "dpo", "mirrored-contrast"]
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters: which weights get one, and how large it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    r: int = Field(default=16, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(default=32.0, gt=0, description="The adapters' output is scaled by alpha / r.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters.")
+    target_modules: list[str] | Literal["all-linear"] = Field(
+        default="all-linear",
+        description="Names of the layers that get an adapter, such as q_proj; or all linear layers but the head.",
+    )
+    last_layers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Only the uppermost so many layers get adapters, which also spares the way back below them.",
+    )
+
+
+class TrainingConfig(BaseModel):
+    """How a policy is trained; every field has a default that suits a small model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objective: Objective = Field(default="ipo", description="What is minimised; see fspo.training.objectives.")
+    beta: float = Field(default=0.01, gt=0, description="IPO's and DPO's beta, for the reduction chosen below.")
+    target: float = Field(
+        default=2.0, gt=0, description="mirrored-contrast, squared: the effect of the labels aimed at, in nats."
+    )
+    contrast: Literal["squared", "logistic"] = Field(
+        default="squared", description="mirrored-contrast: how the effect is pulled up."
+    )
+    scale: float = Field(
+        default=1.0, gt=0, description="mirrored-contrast, logistic: how soon an effect counts as large enough."
+    )
+    bias_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="mirrored-contrast: weight on the squared bias of the contents; above 0 a reference is needed.",
+    )
+    pref_ft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the chosen response's negative log-likelihood per token, added to the objective.",
+    )
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum",
+        description="Log-probability of a response: sum over its tokens (the papers' way) or mean (TRL's for IPO).",
+    )
+    reference: Literal["shots", "none"] = Field(
+        default="shots",
+        description="What the reference sees: the policy's shots (the paper's way), or the bare prompt (cheaper).",
+    )
+
+    mirror: bool = Field(
+        default=False, description="Train on each episode and its mirror in one step; mirrored-contrast always does."
+    )
+    shots: int = Field(default=4, ge=0, description="N, labelled preferences in the context.")
+    queries: int = Field(default=4, ge=1, description="K, held-out preferences of the same user that are trained on.")
+    ladder: list[Annotated[int, Field(ge=0)]] | None = Field(
+        default=None,
+        description="Shot counts after which queries are attached; by default all queries come after all shots.",
+    )
+    rungs_per_query: Literal["all", "one"] = Field(
+        default="all", description="With a ladder: attach a query at every rung, or at one drawn at random."
+    )
+    skip_short_users: bool = Field(
+        default=False, description="Leave out users with too few preferences instead of stopping."
+    )
+
+    users_per_step: int = Field(default=4, ge=1, description="Episodes, each of one user, in one optimiser step.")
+    steps: int = Field(default=100, ge=1, description="Optimiser steps.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="cosine", description="Course of the learning rate after warm-up."
+    )
+    warmup: int = Field(default=5, ge=0, description="Steps over which the learning rate rises from 0.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="Gradients longer than this are shortened to it; 0 leaves them alone."
+    )
+    lora: LoraSettings | None = Field(
+        default_factory=LoraSettings, description="Low-rank adapters, or null to train all weights."
+    )
+
+    max_length: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens a response may have before and in it; by default what the model can take.",
+    )
+    row_tokens: int = Field(
+        default=4096,
+        ge=1,
+        description="Tokens run through the model at once; a step with more takes several passes. Bounds memory.",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Arithmetic of the forward pass; weights and optimiser stay in float32."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations on the way back: less memory, more time."
+    )
+    seed: int = Field(default=0, ge=0, description="Decides episodes, new adapters and dropout.")
+    save_every: int = Field(
+        default=25, ge=1, description="Steps between checkpoints, from which an interrupted training goes on."
+    )
+    evaluate_every: int = Field(
+        default=0, ge=0, description="Steps between evaluations on the validation part, if there is one; 0 for none."
+    )
+    evaluate_episodes: int = Field(
+        default=16, ge=1, description="Episodes of each such evaluation, always the same ones."
+    )
+    report_to: list[str] = Field(
+        default=[], description="Trackers of transformers that metrics also go to, such as trackio or tensorboard."
+    )
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether each episode is trained on together with its mirror."""
+        return self.mirror or self.objective == "mirrored-contrast"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the objective measures margins against a reference model."""
+        return self.objective in ("ipo", "dpo") or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ladder is not None and not self.ladder:
+            raise ValueError("ladder: an empty list attaches no query anywhere; name shot counts, or leave it out")
+        if self.ladder is not None and max(self.ladder) > self.shots:
+            raise ValueError(f"ladder: its highest rung is {max(self.ladder)}, but there are only {self.shots} shots")
+        if self.mirrors and self.shots == 0:
+            raise ValueError(
+                "mirror: without shots there are no labels to swap; set shots, or choose another objective"
+            )
+        if self.mirrors and self.ladder is not None and 0 in self.ladder:
+            raise ValueError(
+                "ladder: after 0 shots an episode and its mirror are the same prompt with opposite labels; "
+                "start the ladder at 1, or train without the mirror"
+            )
+        return self

@@ -1,0 +1,53 @@
+"""The settings of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fspo.training.config import LoraSettings, TrainingConfig
+
+
+def test_every_field_is_documented() -> None:
+    for model in (TrainingConfig, LoraSettings):
+        assert all(field.description for field in model.model_fields.values())
+
+
+def test_defaults_hold_together_and_survive_json() -> None:
+    config = TrainingConfig()
+    assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rat": 1e-3}, "learning_rat"),
+        ({"beta": 0}, "greater than 0"),
+        ({"objective": "kto"}, "pref-ft"),
+        ({"lora": {"rank": 4}}, "rank"),
+        ({"ladder": []}, "empty list"),
+        ({"shots": 2, "ladder": [1, 3]}, "only 2 shots"),
+        ({"shots": 0, "mirror": True}, "no labels to swap"),
+        ({"objective": "mirrored-contrast", "ladder": [0, 4]}, "start the ladder at 1"),
+    ],
+)
+def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mirrors", "reference"),
+    [
+        ({"objective": "pref-ft"}, False, False),
+        ({"objective": "ipo"}, False, True),
+        ({"objective": "dpo", "mirror": True}, True, True),
+        ({"objective": "mirrored-contrast"}, True, False),
+        ({"objective": "mirrored-contrast", "bias_weight": 0.1}, True, True),
+    ],
+)
+def test_what_an_objective_needs(settings: dict[str, Any], mirrors: bool, reference: bool) -> None:
+    config = TrainingConfig.model_validate(settings)
+    assert (config.mirrors, config.needs_reference) == (mirrors, reference)
