@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fspo.evaluation.quality import Floors
 
@@ -42,6 +42,8 @@ class EvaluationConfig(BaseModel):
     """Score the queries once more given another user's shots."""
     antisymmetric_swap: bool = True
     """Measure the user-swap drop of the antisymmetric reward too, which takes one more trunk."""
+    antisymmetric_ladder: bool = False
+    """Measure the antisymmetric reward at every shot count, not only the full one; on where it is the headline."""
     reduction: Reduction = "sum"
     """Whether a response's log-prob is the sum over its tokens (the paper's) or their mean."""
     headline_reward: Literal["reference", "antisymmetric"] = "reference"
@@ -77,6 +79,19 @@ class EvaluationConfig(BaseModel):
         if any(k < 0 for k in ladder):
             raise ValueError("shot counts can't be negative")
         return tuple(sorted(set(ladder)))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.headline_reward == "antisymmetric" and not self.label_flip:
+            raise ValueError("headline_reward: the antisymmetric reward needs the flipped context; set label_flip to true")
+        if self.answers and self.headline_sampling not in self.samplings:
+            raise ValueError(f"headline_sampling: {self.headline_sampling} is not among the samplings; add it there")
+        return self
+
+    @property
+    def mirrored_ladder(self) -> bool:
+        """Whether the flipped context is scored at every shot count too."""
+        return self.antisymmetric_ladder or self.headline_reward == "antisymmetric"
 
     @property
     def rungs(self) -> tuple[int, ...]:

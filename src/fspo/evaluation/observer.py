@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
 from fspo.preferences.types import Episode, Preference, User
@@ -19,6 +19,7 @@ from fspo.preferences.types import Episode, Preference, User
 __all__ = ["Prediction", "TextUtility", "axis_users", "family_of", "ideal_observer", "pair_users", "sampled_users"]
 
 
+@runtime_checkable
 class TextUtility(Protocol):
     """A judge that can say how much a user likes a text."""
 

@@ -7,7 +7,7 @@ the curve over k, the label-flip rate and the user-swap drop are all read off th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fspo.evaluation.config import EvaluationConfig, Reduction
 from fspo.evaluation.trials import Trial
 from fspo.files import append_jsonl, read_jsonl
+from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
 from fspo.progress import Progress, Silent
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Condition",
-    "Context",
     "Score",
     "Scores",
     "accuracy",
@@ -37,8 +37,6 @@ __all__ = [
 
 Condition = Literal["own", "flipped", "swapped", "swapped-flipped"]
 """Whose shots, and whether their labels are flipped."""
-
-Context = Literal["none", "shots", "description", "both"]
 
 _MIRROR: Mapping[Condition, Condition] = {
     "own": "flipped",
@@ -130,7 +128,7 @@ def accuracy(margin: float) -> float:
 
 
 def score_trials(
-    model: PreTrainedModel,
+    model: Callable[[], PreTrainedModel],
     renderer: EpisodeRenderer,
     context: Context,
     trials: Sequence[Trial],
@@ -144,7 +142,7 @@ def score_trials(
     """Score every trial under every condition asked for; trials already in `path` are taken from there.
 
     Args:
-        model: the weights, any adapters in place.
+        model: gives the weights, any adapters in place; not called where everything is known.
         renderer: renders with the same `context`.
         context: what the weights are shown.
         trials: what to score.
@@ -154,14 +152,14 @@ def score_trials(
         name: whom the progress bar names.
         progress: shown once a trial.
     """
-    key = f"{fingerprint}/{context}/{','.join(map(str, config.rungs))}/{_conditions(context, config)}/{config.max_length}"
+    key = f"{fingerprint}/{context}/{config.rungs}/{_conditions(context, config)}/{config.mirrored_ladder}/{config.max_length}"
     known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
     keys = [f"{trial.key}/{key}" for trial in trials]
     done = sum(k in known for k in keys)
     with (progress or Silent()).task(f"Scoring {name or context}", total=len(trials), done=done) as task:
         for trial, trial_key in zip(trials, keys, strict=True):
             if trial_key not in known:
-                known[trial_key] = _score_trial(model, renderer, context, trial, config) | {"key": trial_key}
+                known[trial_key] = _score_trial(model(), renderer, context, trial, config) | {"key": trial_key}
                 append_jsonl(path, known[trial_key])
                 task.advance(1)
     lines = [known[k] for k in keys]
@@ -190,7 +188,7 @@ def _passes(
     yield "own", trial.own, config.rungs if shown else (0,)
     for condition in _conditions(context, config):
         if condition == "flipped":
-            yield condition, trial.own.flip_shots(), full
+            yield condition, trial.own.flip_shots(), config.rungs if config.mirrored_ladder else full
         elif trial.swapped is not None:
             yield condition, trial.swapped.flip_shots() if condition == "swapped-flipped" else trial.swapped, full
 
@@ -223,8 +221,11 @@ def _one_pass(
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
+    left = len(tokens.boundaries) - 1
     rows = [
-        Score(trial.item(branch.query), branch.shots, condition, *sums, *map(int, lengths))
+        Score(trial.item(branch.query), rung, condition, *sums, *map(int, lengths))
         for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
+        for rung in rungs
+        if min(rung, left) == branch.shots  # where shots were dropped, a rung above what is left stands at the same place
     ]
     return rows, tokens.dropped_shots

@@ -1,0 +1,288 @@
+"""Evaluation from end to end: held-out users on held-out questions, every method on the same items, resumable throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.fluency import answer_log_probs
+from fspo.evaluation.measures import Rewards, answer_measures, mean_of, quality_measures, reward_measures
+from fspo.evaluation.observer import TextUtility, family_of, ideal_observer, sampled_users
+from fspo.evaluation.quality import Closeness, Quality, measure_quality
+from fspo.evaluation.records import Drawn, counts, setting, write_samples
+from fspo.evaluation.rewards import Scores, score_trials
+from fspo.evaluation.sensitivity import Item
+from fspo.evaluation.statistics import Estimate, paired_difference
+from fspo.evaluation.trials import Trial, build_trials
+from fspo.evaluation.weights import Source, Weights
+from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers, judge_pairs
+from fspo.files import write_json
+from fspo.methods.table import METHODS, MethodContext
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import check_no_leak
+from fspo.progress import Progress, Silent
+
+__all__ = ["evaluate"]
+
+def evaluate(
+    config: EvaluationConfig,
+    dataset: PreferenceDataset,
+    policies: Mapping[str, Path | None],
+    *,
+    model: str,
+    out: Path,
+    judge: Comparer,
+    train: PreferenceDataset | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Measure every method and write `metrics.json`, with what it rests on, into `out`.
+
+    Besides: `METHOD/margins.jsonl`, `METHOD/answers.jsonl`, `METHOD/judgements.jsonl`, `samples.jsonl`, `observer.json`,
+    `comparisons.json` and `details.json`. Called again with the same arguments it goes on where it was stopped.
+
+    Args:
+        config: what to measure.
+        dataset: the test part, held-out users on held-out questions.
+        policies: method -> policy folder, None for a method that trains nothing.
+        model: the base model, by name, path or hub id.
+        out: folder of the evaluation.
+        judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
+        train: the training part, which may share no user and no question with the dataset.
+        progress: shows the stages.
+
+    Returns:
+        method -> measure -> {value, low, high, users, items}.
+
+    Raises:
+        DataError: a leak, naming it; or a user has too few preferences.
+        ConfigError: a method is unknown or lacks its policy.
+    """
+    if train is not None:
+        check_no_leak(train, dataset)
+    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
+    stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent())
+    return stage.run()
+
+
+@dataclass
+class _Stage:
+    """One evaluation under way."""
+
+    config: EvaluationConfig
+    dataset: PreferenceDataset
+    methods: Sequence[str]
+    weights: Weights
+    out: Path
+    judge: Comparer
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        """Draw the trials and fix the items."""
+        self.trials: list[Trial] = build_trials(self.dataset, self.config)
+        self.items: tuple[Item, ...] = tuple(
+            (trial.user, trial.item(number)) for trial in self.trials for number in range(len(trial.own.queries))
+        )
+        self._scores: dict[tuple[Source, MethodContext], Scores] = {}
+        self.answers: dict[Drawn, list[Answer]] = {}
+
+    def run(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """All stages in order; the models are read once each, and the base model once more for fluency."""
+        self._with_models()
+        rewards = {name: self._rewards(name) for name in self.methods}
+        estimates = {name: reward_measures(row) for name, row in rewards.items()}
+        qualities = self._qualities()
+        judgements = self._judgements(qualities)
+        for (name, sampling), rows in qualities.items():
+            estimates[name] |= self._answer_estimates(name, sampling, rows, judgements.get((name, sampling)))
+        metrics = {name: _json(row) for name, row in estimates.items()}
+        write_json(self.out / "observer.json", _json(self._observer()))
+        write_json(self.out / "comparisons.json", self._comparisons(rewards, judgements))
+        write_json(self.out / "details.json", self._details(rewards, judgements))
+        write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements)
+        write_json(self.out / "metrics.json", metrics)
+        return metrics
+
+    def _with_models(self) -> None:
+        """Everything that needs weights, one set of weights after the other."""
+        wanted: dict[Source, dict[MethodContext, str]] = {}
+        for name in self.methods:
+            context = METHODS[name].context
+            wanted.setdefault(self.weights.source(name), {})[context] = name
+            source, reference = self._reference_of(name)
+            wanted.setdefault(source, {}).setdefault(reference, f"{name}-reference")
+        for source, contexts in wanted.items():
+            for context, name in contexts.items():
+                self._scores[source, context] = self._score(source, context, name)
+            for name in self.methods:
+                if self.weights.source(name) == source:
+                    self._answer(name)
+        if self.config.answers and "base" not in self.methods:
+            self._answer("base")
+
+    def _reference_of(self, name: str) -> tuple[Source, MethodContext]:
+        """Weights and context a method's implicit reward is measured against."""
+        if METHODS[name].reward_reference == "start" and METHODS[name].trains:
+            return self.weights.start(name), METHODS[name].context
+        return self.weights.source(name), "none"
+
+    def _rewards(self, name: str) -> Rewards:
+        own = self._scores[self.weights.source(name), METHODS[name].context]
+        reference = self._scores[self._reference_of(name)]
+        return Rewards(own, None if reference is own else reference, self.items, self.config)
+
+    def _score(self, source: Source, context: MethodContext, name: str) -> Scores:
+        return score_trials(
+            lambda: self.weights.load(source),
+            self.weights.renderer(context),
+            context,
+            self.trials,
+            self.config,
+            path=self.out / name / "margins.jsonl",
+            fingerprint=self.weights.fingerprint(source),
+            name=name,
+            progress=self.progress,
+        )
+
+    def _answer(self, name: str) -> None:
+        source, context = self.weights.source(name), METHODS[name].context
+        guided = context in ("shots", "both")
+        for sampling in self.config.samplings if name != "base" else ("plain",):
+            if self.config.answers and (guided or sampling == "plain"):
+                self.answers[name, sampling] = draw_answers(
+                    lambda: self.weights.load(source),
+                    self.weights.tokenizer,
+                    self.weights.renderer(context),
+                    context,
+                    self.trials,
+                    self.config,
+                    method=name,
+                    sampling=sampling,
+                    path=self.out / name / "answers.jsonl",
+                    fingerprint=self.weights.fingerprint(source),
+                    progress=self.progress,
+                )
+
+    def _qualities(self) -> dict[Drawn, dict[str, Quality]]:
+        """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
+        everything = [answer for answers in self.answers.values() for answer in answers]
+        log_probs = iter(
+            answer_log_probs(
+                lambda: self.weights.load(None),
+                self.weights.renderer("none"),
+                everything,
+                path=self.out / "fluency.jsonl",
+                fingerprint=self.weights.fingerprint(None),
+                progress=self.progress,
+            )
+            if everything
+            else ()
+        )
+        closeness = Closeness({preference.prompt for preference in self.dataset})
+        found = {}
+        for drawn, answers in self.answers.items():
+            values = [next(log_probs) for _ in answers]
+            rows = measure_quality([a.prompt for a in answers], [a.text for a in answers], values, closeness)
+            found[drawn] = {answer.item: row for answer, row in zip(answers, rows, strict=True)}
+        return found
+
+    def _judgements(self, qualities: Mapping[Drawn, Mapping[str, Quality]]) -> dict[Drawn, list[Judgement]]:
+        found: dict[Drawn, list[Judgement]] = {}
+        base = {answer.item: answer for answer in self.answers.get(("base", "plain"), [])}
+        for (name, sampling), answers in self.answers.items():
+            if name != "base":
+                found[name, sampling] = judge_pairs(
+                    self.judge,
+                    self.dataset.users,
+                    answers,
+                    base,
+                    qualities[name, sampling],
+                    qualities["base", "plain"],
+                    self.config.floors,
+                    path=self.out / name / "judgements.jsonl",
+                    progress=self.progress,
+                )
+        return found
+
+    def _answer_estimates(
+        self, name: str, sampling: Sampling, rows: Mapping[str, Quality], judgements: Sequence[Judgement] | None
+    ) -> dict[str, Estimate]:
+        if name not in self.methods:
+            return {}
+        items = [(answer.user, answer.item) for answer in self.answers[name, sampling]]
+        broken = {item: bool(self.config.floors.broken_by(quality)) for item, quality in rows.items()}
+        found = quality_measures(items, rows, broken, sampling)
+        if judgements:
+            headline = sampling == self._headline_sampling(name)
+            return answer_measures(judgements, sampling, headline=headline) | found
+        return found
+
+    def _headline_sampling(self, name: str) -> Sampling:
+        wanted = self.config.headline_sampling
+        return wanted if (name, wanted) in self.answers else "plain"
+
+    def _observer(self) -> dict[str, Estimate]:
+        """The ideal observer's accuracy at every shot count; empty where users or judge have no utilities."""
+        people = [self.dataset.users[trial.user] for trial in self.trials]
+        if not isinstance(self.judge, TextUtility) or not all(user.traits for user in people):
+            return {}
+        names = sorted({name for user in self.dataset.users.values() for name in user.traits})
+        family = self.config.observer_prior == "family"
+        prior = family_of(self.dataset.users.values()) if family else sampled_users(names, 500, self.config.seed)
+        predictions = ideal_observer(
+            [(trial.id, trial.own) for trial in self.trials],
+            prior,
+            self.judge,
+            self.config.rungs,
+            margin=float(getattr(judge, "margin", 0.0)),
+            noise=self.config.observer_noise,
+        )
+        found = {
+            f"reward_accuracy@{k}": mean_of({(p.user, p.item): p.correct for p in predictions if p.k == k})
+            for k in self.config.rungs
+        }
+        return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+    @property
+    def _lead(self) -> str:
+        return "fspo" if "fspo" in self.methods else self.methods[-1]
+
+    def _comparisons(
+        self, rewards: Mapping[str, Rewards], judgements: Mapping[Drawn, Sequence[Judgement]]
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """The leading method against each other one, on the same items."""
+        accuracies = {name: row.accuracies(row.variants[0], self.config.shots) for name, row in rewards.items()}
+        wins = {
+            name: {(j.user, j.item): j.score for j in judgements.get((name, self._headline_sampling(name)), [])}
+            for name in self.methods
+        }
+        found: dict[str, dict[str, Estimate]] = {}
+        for name in self.methods:
+            if name == self._lead:
+                continue
+            found[name] = {"reward_accuracy": paired_difference(accuracies[self._lead], accuracies[name], _user)}
+            if wins[self._lead] and wins[name]:
+                found[name]["win_rate"] = paired_difference(wins[self._lead], wins[name], _user)
+        return {name: _json(row) for name, row in found.items()}
+
+    def _details(
+        self, rewards: Mapping[str, Rewards], judgements: Mapping[Drawn, Sequence[Judgement]]
+    ) -> dict[str, Any]:
+        return {
+            "model": self.weights.model,
+            "compared": self._lead,
+            "judge_kind": "attributes" if isinstance(self.judge, TextUtility) else "other",
+            "rewards": {name: list(row.variants) for name, row in rewards.items()},
+            "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()},
+            "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
+        } | setting(self.config, self.trials)
+
+
+def _json(row: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    return {measure: estimate.to_json() for measure, estimate in row.items()}
+
+
+def _user(item: Any) -> str:
+    return str(item[0])

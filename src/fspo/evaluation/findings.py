@@ -1,0 +1,95 @@
+"""What the figures say against the method, and what they can't say: sentences for the report, by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fspo.evaluation.statistics import Estimate
+
+__all__ = ["Metrics", "caveats", "headline", "negatives"]
+
+Metrics = Mapping[str, Mapping[str, Estimate]]
+"""method -> measure -> estimate."""
+
+_FEWEST_USERS = 20
+_KNOWN_FLIP_RATE = 0.14
+"""What a trained in-context reward model was found to reach; it had learned contents, not labels."""
+
+
+def headline(metrics: Metrics, method: str) -> str:
+    """One sentence of what came out for `method`; empty where nothing was measured."""
+    measures = metrics.get(method, {})
+    parts = []
+    if accuracy := measures.get("reward_accuracy"):
+        parts.append(f"ranks the preferred of two responses first in {_said(accuracy)} of held-out pairs")
+    if win := measures.get("win_rate"):
+        parts.append(f"wins {_said(win)} of comparisons with the base model's answer")
+    return f"{method} {' and '.join(parts)}." if parts else ""
+
+
+def negatives(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
+    """Everything that came out against a method: chance within the interval, labels or users that make no difference."""
+    found = [sentence for name, measures in metrics.items() for sentence in _against(name, measures)]
+    for name, dropped in details.get("dropped_shots", {}).items():
+        if dropped:
+            found.append(f"{name}: {dropped} shots had to be left out because the context was too long.")
+    for name, counts in details.get("judgements", {}).items():
+        if counts.get("inconsistent"):
+            found.append(
+                f"{name}: the judge contradicted itself when the order was swapped on {counts['inconsistent']} of "
+                f"{counts['items']} comparisons; each counts as a tie."
+            )
+        if counts.get("below_floor"):
+            found.append(f"{name}: {counts['below_floor']} of {counts['items']} answers fell below a floor and lost.")
+    return found
+
+
+def caveats(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
+    """What the figures do not show."""
+    users = max((estimate.users for measures in metrics.values() for estimate in measures.values()), default=0)
+    found = []
+    if 0 < users < _FEWEST_USERS:
+        found.append(f"The intervals rest on {users} users; differences smaller than the intervals may be chance.")
+    if details.get("judge_kind", "attributes") == "attributes":
+        found.append(
+            "The users are weightings of attributes measured in the text, and the judge is the same measurement: these figures "
+            "say that the model reads such weightings out of labels, not that people would like its answers."
+        )
+    found += [
+        "One domain, one model and one seed: nothing here says how far the figures move with another of either.",
+        "Reward accuracy predicts the quality of answers poorly; where only one of the two rose, believe only that one.",
+        "The floors catch gibberish and repetition, not falsehood: nothing checks whether an answer is true.",
+        "The intervals are for each figure alone; among many figures, one in twenty misses by chance.",
+    ]
+    if "base" in metrics:
+        found.append(
+            "The base model without context has no reference to be compared with; its reward is the plain log-likelihood, "
+            "which leans towards short responses."
+        )
+    return found
+
+
+def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
+    found = []
+    for measure, chance in (("reward_accuracy", 0.5), ("win_rate", 0.5), ("user_swap_drop", 0.0)):
+        estimate = measures.get(measure)
+        if estimate is None or estimate.low is None or estimate.high is None or name == "base":
+            continue
+        label = measure.replace("_", " ")
+        if estimate.high < chance:
+            found.append(f"{name}: the {label} of {_said(estimate)} lies below {chance:.0%}.")
+        elif estimate.low <= chance:
+            found.append(f"{name}: the {label} of {_said(estimate)} can't be told from {chance:.0%}.")
+    flips = measures.get("label_flip_rate")
+    if flips is not None and flips.value < 0.5:
+        known = " (a reward model that ignored labels was at 14 %)" if flips.value <= _KNOWN_FLIP_RATE else ""
+        found.append(f"{name}: flipping every label in the context changes only {_said(flips)} of its decisions{known}.")
+    return found
+
+
+def _said(estimate: Estimate) -> str:
+    text = f"{estimate.value * 100:.1f} %"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{estimate.low * 100:.1f}, {estimate.high * 100:.1f}]"

@@ -1,0 +1,80 @@
+"""How likely answers are under the base model given the bare prompt: what fluency is measured by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fspo.evaluation.winrates import Answer
+from fspo.files import append_jsonl, read_jsonl
+from fspo.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = ["answer_log_probs"]
+
+_TOGETHER = 8
+"""Answers scored in one pass."""
+
+
+def answer_log_probs(
+    model: Callable[[], PreTrainedModel],
+    renderer: EpisodeRenderer,
+    answers: Sequence[Answer],
+    *,
+    path: Path,
+    fingerprint: str,
+    progress: Progress | None = None,
+) -> list[float]:
+    """The mean log-prob a token of each answer, in nats; of an empty one, that of saying nothing.
+
+    The token that ends a turn is left out, since an answer may have been stopped before it.
+
+    Args:
+        model: gives the base model; not called where everything is known.
+        renderer: of the context `none`.
+        answers: what to score.
+        path: gains one line an answer.
+        fingerprint: identifies the base model.
+        progress: shown once a batch.
+    """
+    known: dict[str, float] = {line["key"]: line["log_prob"] for line in read_jsonl(path) if "log_prob" in line}
+    keys = [_key(fingerprint, answer) for answer in answers]
+    missing: Mapping[str, Answer] = {k: a for k, a in zip(keys, answers, strict=True) if k not in known}
+    wanted = list(missing.items())
+    with (progress or Silent()).task("Measuring fluency", total=len(answers), done=len(answers) - len(wanted)) as task:
+        for start in range(0, len(wanted), _TOGETHER):
+            batch = wanted[start : start + _TOGETHER]
+            values = _score(model(), renderer, [answer for _, answer in batch])
+            for (key, _), value in zip(batch, values, strict=True):
+                known[key] = value
+                append_jsonl(path, {"key": key, "log_prob": value})
+            task.advance(len(batch))
+    return [known[key] for key in keys]
+
+
+def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[Answer]) -> list[float]:
+    import torch
+
+    from fspo.modeling.logprobs import branch_logprobs
+    from fspo.modeling.rendering import Branch, TokenizedEpisode
+
+    branches = []
+    trunk: tuple[int, ...] = ()
+    for index, answer in enumerate(answers):
+        trunk, prompt = renderer.render_prompt((), answer.prompt)
+        response = renderer.render_response(answer.text)
+        branches.append(Branch(prompt, (response[:-1] or response,), len(trunk), 0, index))
+    with torch.inference_mode():
+        (result,) = branch_logprobs(model, [TokenizedEpisode(trunk, (len(trunk),), tuple(branches))])
+    means: list[float] = result.means[:, 0].tolist()
+    return means
+
+
+def _key(fingerprint: str, answer: Answer) -> str:
+    return hashlib.sha256("\x1f".join((fingerprint, answer.prompt, answer.text)).encode()).hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""The measures of `metrics.json`, computed from scored trials and judged answers; no model is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fspo.evaluation.config import EvaluationConfig, RewardVariant, Sampling
+from fspo.evaluation.quality import Quality
+from fspo.evaluation.rewards import (
+    Condition,
+    Scores,
+    accuracy,
+    antisymmetric_margin,
+    likelihood_margin,
+    reference_margin,
+)
+from fspo.evaluation.sensitivity import Item, label_flip_rate, user_swap_drop
+from fspo.evaluation.statistics import Estimate, clustered_mean
+from fspo.evaluation.winrates import Judgement
+
+__all__ = ["Rewards", "answer_measures", "mean_of", "quality_measures", "reward_measures"]
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """A method's scores and those its implicit reward is measured against (None: it has nothing to be compared with)."""
+
+    own: Scores
+    reference: Scores | None
+    items: tuple[Item, ...]
+    config: EvaluationConfig
+
+    @property
+    def variants(self) -> tuple[RewardVariant, ...]:
+        """The rewards this method has, the headline first."""
+        found: list[RewardVariant] = ["likelihood"]
+        if self.sees_labels and self.config.label_flip:
+            found.insert(0, "antisymmetric")
+        if self.reference is not None:
+            found.insert(0, "reference")
+        return tuple(sorted(found, key=lambda variant: variant != self.config.headline_reward))
+
+    @property
+    def sees_labels(self) -> bool:
+        """Whether shots are in the context."""
+        return self.own.context in ("shots", "both")
+
+    def margin(self, variant: RewardVariant, item: str, k: int, condition: Condition = "own") -> float | None:
+        """How much higher the chosen response is ranked; None where it was not measured."""
+        reduction = self.config.reduction
+        if variant == "antisymmetric":
+            return antisymmetric_margin(self.own, item, k, condition, reduction)
+        if variant == "reference" and self.reference is not None:
+            return reference_margin(self.own, self.reference, item, k, condition, reduction)
+        return likelihood_margin(self.own, item, k, condition, reduction)
+
+    def accuracies(self, variant: RewardVariant, k: int, condition: Condition = "own") -> dict[Item, float]:
+        """1, 0.5 or 0 for each item that was measured."""
+        margins = ((item, self.margin(variant, item[1], k, condition)) for item in self.items)
+        return {item: accuracy(margin) for item, margin in margins if margin is not None}
+
+
+def mean_of(values: Mapping[Item, float]) -> Estimate | None:
+    """The mean over items with an interval clustered by user; None without items."""
+    return clustered_mean(list(values.values()), [user for user, _ in values]) if values else None
+
+
+def reward_measures(rewards: Rewards) -> dict[str, Estimate]:
+    """Accuracy by variant and shot count, label-flip rate and user-swap drop."""
+    full, config = rewards.config.shots, rewards.config
+    found: dict[str, Estimate | None] = {}
+    for variant in rewards.variants:
+        for k in config.rungs:
+            found[f"reward_accuracy@{k}/{variant}"] = mean_of(rewards.accuracies(variant, k))
+        found[f"reward_accuracy/{variant}"] = found[f"reward_accuracy@{full}/{variant}"]
+        if rewards.own.context != "none" and config.user_swap:
+            found[f"user_swap_drop/{variant}"] = user_swap_drop(rewards.items, _AtFull(rewards, variant))
+    headline = rewards.variants[0]
+    for name in ("reward_accuracy", *(f"reward_accuracy@{k}" for k in config.rungs), "user_swap_drop"):
+        found[name] = found.get(f"{name}/{headline}")
+    if rewards.sees_labels and config.label_flip:
+        plain: RewardVariant = "reference" if rewards.reference is not None else "likelihood"
+        margins = _AtFull(rewards, plain)
+        found["label_flip_rate"] = label_flip_rate(rewards.items, margins)
+        found["label_flip_rate/correct"] = label_flip_rate(rewards.items, margins, only_correct=True)
+    return _headlines_first(found)
+
+
+def answer_measures(judgements: Sequence[Judgement], sampling: Sampling, *, headline: bool) -> dict[str, Estimate]:
+    """The win rate of one sampling, after the floors and by the judge's word alone."""
+    users = [judgement.user for judgement in judgements]
+    win = clustered_mean([judgement.score for judgement in judgements], users)
+    alone = clustered_mean([judgement.judged_score for judgement in judgements], users)
+    named = {"win_rate": win} if headline else {}
+    return named | {f"win_rate/{sampling}": win, f"win_rate_without_floors/{sampling}": alone}
+
+
+def quality_measures(
+    items: Sequence[Item], qualities: Mapping[str, Quality], broken: Mapping[str, bool], sampling: Sampling
+) -> dict[str, Estimate]:
+    """The judge-free measures, by item id."""
+    columns = {
+        "fluency": {item: qualities[item[1]].log_prob for item in items},
+        "distinct": {item: qualities[item[1]].distinct for item in items},
+        "compression": {item: qualities[item[1]].compression for item in items},
+        "overlap": {item: qualities[item[1]].overlap for item in items},
+        "closeness": {item: qualities[item[1]].closeness for item in items},
+        "words": {item: float(qualities[item[1]].words) for item in items},
+        "below_floor": {item: float(broken[item[1]]) for item in items},
+    }
+    users = [user for user, _ in items]
+    bounded = ("distinct", "overlap", "closeness", "below_floor")
+    return {
+        f"{name}/{sampling}": clustered_mean(
+            list(column.values()), users, bounds=(0.0, 1.0) if name in bounded else None
+        )
+        for name, column in columns.items()
+    }
+
+
+@dataclass(frozen=True)
+class _AtFull:
+    """The margins of one variant at the full shot count."""
+
+    rewards: Rewards
+    variant: RewardVariant
+
+    def __call__(self, item: str, condition: Condition) -> float | None:
+        return self.rewards.margin(self.variant, item, self.rewards.config.shots, condition)
+
+
+def _headlines_first(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    measured = {name: estimate for name, estimate in found.items() if estimate is not None}
+    return dict(sorted(measured.items(), key=lambda entry: "/" in entry[0]))

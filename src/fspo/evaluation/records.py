@@ -1,0 +1,78 @@
+"""What an evaluation leaves behind besides its figures: samples to read, and the counts that explain them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.trials import Trial
+from fspo.evaluation.winrates import Answer, Judgement
+from fspo.files import write_text
+from fspo.preferences.types import User
+
+__all__ = ["Drawn", "counts", "setting", "write_samples"]
+
+Drawn = tuple[str, Sampling]
+"""A method and how its answers were drawn."""
+
+
+def counts(judgements: Sequence[Judgement]) -> dict[str, int]:
+    """How the comparisons of one method and sampling came out."""
+    return {
+        "items": len(judgements),
+        "wins": sum(j.outcome == "win" for j in judgements),
+        "ties": sum(j.outcome == "tie" for j in judgements),
+        "losses": sum(j.outcome == "loss" for j in judgements),
+        "inconsistent": sum(not j.consistent for j in judgements),
+        "below_floor": sum(bool(j.broken) for j in judgements),
+        "base_below_floor": sum(bool(j.base_broken) for j in judgements),
+    }
+
+
+def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]:
+    """On what, and by which variants, was measured."""
+    queries = [query for trial in trials for query in trial.own.queries]
+    return {
+        "users": len({trial.user for trial in trials}),
+        "questions": len({query.question_id for query in queries}),
+        "pairs": len(queries),
+        "headline_reward": config.headline_reward,
+        "headline_sampling": config.headline_sampling,
+        "floors": config.floors.model_dump(),
+        "without_donor": sum(trial.swapped is None for trial in trials) if config.user_swap else 0,
+    }
+
+
+def write_samples(
+    path: Path,
+    users: Mapping[str, User],
+    answers: Mapping[Drawn, Sequence[Answer]],
+    judgements: Mapping[Drawn, Sequence[Judgement]],
+) -> None:
+    """Write every item's answers by all methods, one line an item."""
+    outcomes = {(drawn, j.item): j.outcome for drawn, rows in judgements.items() for j in rows}
+    lines: dict[str, dict[str, Any]] = {}
+    for drawn, rows in answers.items():
+        label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
+        for answer in rows:
+            line = lines.setdefault(answer.item, _line(users[answer.user], answer))
+            line["answers"][label] = answer.text
+            if (drawn, answer.item) in outcomes:
+                line["outcomes"][label] = outcomes[drawn, answer.item]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
+
+
+def _line(user: User, answer: Answer) -> dict[str, Any]:
+    return {
+        "user": user.id,
+        "description": user.description,
+        "traits": dict(user.traits),
+        "group": user.group,
+        "item": answer.item,
+        "prompt": answer.prompt,
+        "answers": {},
+        "outcomes": {},
+    }

@@ -1,0 +1,63 @@
+"""The table a run ends with in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fspo.evaluation.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["MEASURES", "as_estimates", "summary_table"]
+
+MEASURES: Mapping[str, str] = {
+    "reward_accuracy": "reward accuracy",
+    "label_flip_rate": "label flip",
+    "user_swap_drop": "user swap drop",
+    "win_rate": "win rate",
+}
+"""The headline measures and what they are called."""
+
+
+def as_estimates(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Estimate]]:
+    """The contents of `metrics.json` as estimates."""
+    return {
+        method: {measure: Estimate.from_json(record) for measure, record in measures.items()}
+        for method, measures in metrics.items()
+    }
+
+
+def summary_table(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], *, title: str = "") -> Table:
+    """The headline measures of every method, with 95 % intervals, best values in bold."""
+    from rich.table import Table
+
+    estimates = as_estimates(metrics)
+    measures = [measure for measure in MEASURES if any(measure in row for row in estimates.values())]
+    table = Table(title=title or None, caption=_caption(estimates), header_style="bold", title_justify="left")
+    table.add_column("method")
+    for measure in measures:
+        table.add_column(MEASURES[measure], justify="right", no_wrap=True)
+    best = {measure: max(row[measure].value for row in estimates.values() if measure in row) for measure in measures}
+    for method, row in estimates.items():
+        table.add_row(method, *(_cell(row.get(measure), best[measure]) for measure in measures))
+    return table
+
+
+def _cell(estimate: Estimate | None, best: float) -> str:
+    if estimate is None:
+        return "[dim]–[/dim]"
+    value = f"{estimate.value * 100:.1f}"
+    value = f"[bold]{value}[/bold]" if estimate.value == best else value
+    if estimate.low is None or estimate.high is None:
+        return f"{value} [dim](no interval)[/dim]"
+    return f"{value} [dim]\\[{estimate.low * 100:.1f}, {estimate.high * 100:.1f}][/dim]"
+
+
+def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
+    estimates = [estimate for row in metrics.values() for estimate in row.values()]
+    if not estimates:
+        return "Nothing was measured."
+    users, items = max(e.users for e in estimates), max(e.items for e in estimates)
+    return f"Percent, with 95 % intervals clustered by user; {users} held-out users, {items} held-out pairs."

@@ -1,0 +1,111 @@
+"""The weights under evaluation: the base model and the policies, loaded when they are needed, one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import ConfigError, DataError
+from fspo.files import read_json
+from fspo.methods.table import METHODS, method
+from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = ["Source", "Weights"]
+
+Source = Path | None
+"""A policy folder; None for the base model."""
+
+_PEEK = 1 << 20
+
+
+class Weights:
+    """Where each method's weights, and those its reward is measured against, come from."""
+
+    def __init__(self, model: str, policies: Mapping[str, Path | None], *, dtype: str, max_length: int | None) -> None:
+        """Take stock; nothing is loaded yet.
+
+        Raises:
+            ConfigError: a method is unknown, or one that trains has no policy.
+            DataError: a policy folder does not exist.
+        """
+        for name, folder in policies.items():
+            if method(name).trains and folder is None:
+                raise ConfigError(f"The method '{name}' has no policy to evaluate; train it first, or leave it out.")
+            if folder is not None and not folder.is_dir():
+                raise DataError(f"{folder}, the policy of '{name}', does not exist; run `fspo train` first.")
+        self.model = model
+        self._policies = dict(policies)
+        self._dtype, self._max_length = dtype, max_length
+        self._loaded: tuple[Source, Any] | None = None
+        self._tokenizer: Any = None
+
+    def source(self, name: str) -> Source:
+        """A method's own weights."""
+        folder = self._policies.get(name)
+        return None if folder is None else folder.resolve()
+
+    def start(self, name: str) -> Source:
+        """The weights a method's training started from: as its policy says, or else as the table of methods does."""
+        source = self.source(name)
+        recorded = _recorded_start(source) if source is not None else None
+        if recorded is not None:
+            return recorded or None
+        start = METHODS[name].starts_from
+        if start is None:
+            return None
+        folder = self._policies.get(start) or (source.parent / start if source is not None else None)
+        if folder is None or not folder.is_dir():
+            raise DataError(
+                f"The method '{name}' is measured against '{start}', whose policy isn't there; train or keep '{start}' too."
+            )
+        return folder.resolve()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        if self._tokenizer is None:
+            from fspo.modeling.loading import load_tokenizer
+
+            self._tokenizer = load_tokenizer(self.model)
+        return self._tokenizer
+
+    def renderer(self, context: Any) -> EpisodeRenderer:
+        """Renders episodes for the base model and every policy."""
+        return EpisodeRenderer(self.tokenizer, context=context, max_length=self._max_length)
+
+    def load(self, source: Source) -> Any:
+        """The weights in evaluation mode; those loaded before are let go."""
+        if self._loaded is None or self._loaded[0] != source:
+            self._loaded = None
+            self._loaded = (source, self._read(source).eval())
+        return self._loaded[1]
+
+    def fingerprint(self, source: Source) -> str:
+        """Tells other weights apart: a digest of names, sizes, and the ends of the files."""
+        digest = hashlib.sha256(f"{self.model}/{self._dtype}".encode())
+        folder = source if source is not None else Path(self.model)
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if path.suffix in (".json", ".safetensors") and path.is_file():
+                digest.update(f"{path.relative_to(folder)}/{path.stat().st_size}".encode())
+                with path.open("rb") as handle:
+                    digest.update(handle.read(_PEEK))
+                    handle.seek(max(0, path.stat().st_size - _PEEK))
+                    digest.update(handle.read(_PEEK))
+        return digest.hexdigest()[:16]
+
+    def _read(self, source: Source) -> Any:
+        if source is None:
+            from fspo.modeling.loading import load_model
+
+            return load_model(self.model, dtype=self._dtype)
+        from fspo.modeling.policies import load_policy
+
+        return load_policy(source)
+
+
+def _recorded_start(source: Path) -> Path | None:
+    record = read_json(source / "policy.json")
+    start = record.get("starts_from") if isinstance(record, dict) else None
+    return None if start is None else Path(start)

@@ -1,0 +1,235 @@
+"""Win rates of a method's answers over the base model's, judged for the user in both orders.
+
+Two samplings: `plain`, from the weights given the user's context; `guided`, pushed away from what the same weights would
+say to the mirrored user. Answers and judgements are kept line by line, so that a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.quality import Floors, Quality
+from fspo.evaluation.trials import Trial
+from fspo.files import append_jsonl, read_jsonl
+from fspo.modeling.rendering import Context
+from fspo.preferences.types import User
+from fspo.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = ["Answer", "Comparer", "Judgement", "Outcome", "decide", "draw_answers", "judge_both_orders", "judge_pairs"]
+
+Outcome = Literal["win", "loss", "tie"]
+
+
+class Comparer(Protocol):
+    """Whoever says which of two answers a user prefers (`fspo.judging.judge.Judge`)."""
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        """Which answer `user` prefers."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one prompt of one trial."""
+
+    method: str
+    sampling: Sampling
+    item: str
+    user: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge made of a method's answer against the base model's, and how that came about."""
+
+    item: str
+    user: str
+    judged: Outcome
+    """The judge's word alone, in both orders; a tie where the orders contradict each other."""
+    outcome: Outcome
+    """The same after the floors."""
+    consistent: bool
+    """Whether both orders agreed."""
+    broken: tuple[str, ...]
+    """The floors that the method's answer falls below."""
+    base_broken: tuple[str, ...]
+
+    @property
+    def score(self) -> float:
+        """1 for a win, 0.5 for a tie, 0 for a loss."""
+        return _SCORES[self.outcome]
+
+    @property
+    def judged_score(self) -> float:
+        """The score as the judge alone would have it."""
+        return _SCORES[self.judged]
+
+
+_SCORES: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+def judge_both_orders(judge: Comparer, user: User, prompt: str, answer: str, base: str) -> tuple[Outcome, bool]:
+    """The judge's word on `answer` against `base`, and whether both orders agree; contradicting orders are a tie."""
+    first = {"a": "win", "b": "loss", "tie": "tie"}[judge.compare(user, prompt, answer, base)]
+    second = {"a": "loss", "b": "win", "tie": "tie"}[judge.compare(user, prompt, base, answer)]
+    if first != second:
+        return "tie", False
+    return first, True  # type: ignore[return-value]
+
+
+def decide(judged: Outcome, broken: Sequence[str], base_broken: Sequence[str]) -> Outcome:
+    """The judge's word after the floors: whoever alone falls below one loses; if both do, it is a tie."""
+    if broken and base_broken:
+        return "tie"
+    if broken:
+        return "loss"
+    return "win" if base_broken else judged
+
+
+def judge_pairs(
+    judge: Comparer,
+    users: Mapping[str, User],
+    answers: Sequence[Answer],
+    base_answers: Mapping[str, Answer],
+    qualities: Mapping[str, Quality],
+    base_qualities: Mapping[str, Quality],
+    floors: Floors,
+    *,
+    path: Path,
+    progress: Progress | None = None,
+) -> list[Judgement]:
+    """Judge every answer against the base model's answer to the same item; all mappings are by item id.
+
+    The judge's words are kept in `path`, one line an answer; the floors are applied anew each time.
+    """
+    known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
+    judgements = []
+    with (progress or Silent()).task("Judging answers", total=len(answers)) as task:
+        for answer in answers:
+            base = base_answers[answer.item]
+            key = _digest(answer.user, answer.prompt, answer.text, base.text)
+            if key not in known:
+                judged, consistent = judge_both_orders(judge, users[answer.user], answer.prompt, answer.text, base.text)
+                known[key] = {"key": key, "item": answer.item, "judged": judged, "consistent": consistent}
+                append_jsonl(path, known[key])
+            broken = floors.broken_by(qualities[answer.item])
+            base_broken = floors.broken_by(base_qualities[answer.item])
+            word: Outcome = known[key]["judged"]
+            outcome = decide(word, broken, base_broken)
+            agreed = bool(known[key]["consistent"])
+            judgements.append(Judgement(answer.item, answer.user, word, outcome, agreed, broken, base_broken))
+            task.advance(1)
+    return judgements
+
+
+def draw_answers(
+    model: Callable[[], PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    renderer: EpisodeRenderer,
+    context: Context,
+    trials: Sequence[Trial],
+    config: EvaluationConfig,
+    *,
+    method: str,
+    sampling: Sampling,
+    path: Path,
+    fingerprint: str,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """Answer the first held-out prompts of every trial; answers already in `path` are taken from there.
+
+    Batches are the same however often the run was interrupted, and each answer has its own seed, so the answers are the same.
+    """
+    asked = _asked(trials, config)
+    known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
+    settings = _settings(fingerprint, context, sampling, config)
+    batches = [asked[i : i + config.answer_batch] for i in range(0, len(asked), config.answer_batch)]
+    answers: list[Answer] = []
+    with (progress or Silent()).task(f"Answering, {method} {sampling}", total=len(asked)) as task:
+        for number, batch in enumerate(batches):
+            keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
+            if not all(key in known for key in keys):
+                texts = _generate(model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling)
+                for key, (trial, item, prompt), text in zip(keys, batch, texts, strict=True):
+                    known[key] = asdict(Answer(method, sampling, item, trial.user, prompt, text)) | {"key": key}
+                    append_jsonl(path, known[key])
+            answers += [_answer(known[key]) for key in keys]
+            task.advance(len(batch))
+    return answers
+
+
+_Asked = tuple[Trial, str, str]
+"""A trial, the id of an item and its prompt."""
+
+
+def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
+    """`config.answers` prompts of each user; by a digest of the prompt, so that users answer the same ones where they can."""
+    chosen: list[_Asked] = []
+    seen: dict[str, set[str]] = {}
+    for trial in trials:
+        prompts = seen.setdefault(trial.user, set())
+        for number, query in sorted(enumerate(trial.own.queries), key=lambda query: _digest(config.seed, query[1].prompt)):
+            if len(prompts) < config.answers and query.prompt not in prompts:
+                prompts.add(query.prompt)
+                chosen.append((trial, trial.item(number), query.prompt))
+    return chosen
+
+
+def _generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    renderer: EpisodeRenderer,
+    batch: Sequence[_Asked],
+    config: EvaluationConfig,
+    salt: str,
+    sampling: Sampling,
+) -> list[str]:
+    from fspo.modeling.generation import AnswerRequest, generate
+
+    requests = []
+    reserve = config.max_new_tokens
+    for trial, item, prompt in batch:
+        episode, mirrored = trial.own, trial.own.flip_shots()
+        trunk, ids = renderer.render_prompt(episode.shots, prompt, episode.description, reserve=reserve)
+        mirror, _ = renderer.render_prompt(mirrored.shots, prompt, episode.description, reserve=reserve)
+        seed = int(_digest(salt, item), 16) % 2**31
+        requests.append(AnswerRequest(trunk, ids, mirror if sampling == "guided" else None, seed))
+    return generate(
+        model,
+        tokenizer,
+        requests,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        guidance=config.guidance if sampling == "guided" else 0.0,
+        plausibility=config.plausibility,
+        seed=config.seed,
+        batch_size=len(batch),
+    )
+
+
+def _settings(fingerprint: str, context: Context, sampling: Sampling, config: EvaluationConfig) -> str:
+    drawn = [config.seed, config.max_new_tokens, config.temperature, config.top_p, config.answer_batch, config.max_length]
+    if sampling == "guided":
+        drawn += [config.guidance, config.plausibility]
+    return json.dumps([fingerprint, context, sampling, *drawn])
+
+
+def _answer(line: Mapping[str, Any]) -> Answer:
+    return Answer(**{name: line[name] for name in Answer.__dataclass_fields__})
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:16]

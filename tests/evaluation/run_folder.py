@@ -1,0 +1,123 @@
+"""A run folder with made-up figures, for the tests of report and table."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from fspo.files import append_jsonl, write_json, write_text
+
+__all__ = ["write_run_folder"]
+
+_METHODS = {"base": 0.52, "few-shot": 0.53, "pref-ft": 0.55, "ipo": 0.54, "fspo": 0.77, "oracle": 0.64}
+_KS = (0, 1, 2, 4, 8)
+
+
+def write_run_folder(folder: Path) -> Path:
+    """Everything a finished run holds that the report reads."""
+    metrics = {name: _measures(name, value) for name, value in _METHODS.items()}
+    write_json(folder / "metrics.json", metrics)
+    observer = {f"reward_accuracy@{k}": _estimate(1 - 0.5 * math.exp(-k), 0.02) for k in _KS}
+    write_json(folder / "evaluation" / "observer.json", observer)
+    others = {name: {"reward_accuracy": _estimate(0.77 - value, 0.05)} for name, value in _METHODS.items() if name != "fspo"}
+    write_json(folder / "evaluation" / "comparisons.json", others)
+    write_json(folder / "evaluation" / "details.json", _details())
+    for sample in _samples():
+        append_jsonl(folder / "evaluation" / "samples.jsonl", sample)
+    _write_curves(folder)
+    write_json(folder / "data" / "checks.json", _checks())
+    write_json(folder / "versions.json", {"fspo": "0.1.0", "torch": "2.13.0"})
+    write_text(folder / "config.yaml", "name: reviews-cpu\nmodel: smollm2-135m\nseed: 0\n")
+    return folder
+
+
+def _estimate(value: float, reach: float = 0.04) -> dict[str, Any]:
+    return {"value": value, "low": value - reach, "high": value + reach, "users": 16, "items": 128}
+
+
+def _measures(name: str, value: float) -> dict[str, Any]:
+    row = {"reward_accuracy": _estimate(value), "reward_accuracy/reference": _estimate(value)}
+    row |= {"reward_accuracy/likelihood": _estimate(0.51)}
+    for k in _KS:
+        gain = (1 - math.exp(-k / 2)) if name in ("fspo", "pref-ft", "few-shot") else 1
+        row[f"reward_accuracy@{k}"] = _estimate(0.5 + (value - 0.5) * gain)
+    if name in ("few-shot", "pref-ft", "fspo"):
+        row |= {"label_flip_rate": _estimate(value - 0.12), "user_swap_drop": _estimate(value - 0.5)}
+        row |= {"reward_accuracy/antisymmetric": _estimate(value + 0.01)}
+    for sampling in ("plain", "guided") if name != "base" else ():
+        row[f"win_rate/{sampling}"] = _estimate(value - (0.05 if sampling == "plain" else 0), 0.07)
+    for sampling in ("plain", "guided"):
+        quality = {"fluency": -2.1, "distinct": 0.97, "compression": 0.71, "overlap": 0.4, "closeness": 0.2, "words": 24.0}
+        row |= {f"{measure}/{sampling}": _estimate(level) for measure, level in (quality | {"below_floor": 0.02}).items()}
+    if name != "base":
+        row["win_rate"] = row["win_rate/plain"]
+    return row
+
+
+def _details() -> dict[str, Any]:
+    return {
+        "users": 16,
+        "questions": 24,
+        "pairs": 128,
+        "headline_reward": "reference",
+        "headline_sampling": "plain",
+        "compared": "fspo",
+        "floors": {"log_prob": -4.5, "distinct": 0.5},
+        "dropped_shots": {"few-shot": 0, "fspo": 3},
+        "judgements": {"fspo, plain": {"items": 64, "inconsistent": 1, "below_floor": 2}},
+    }
+
+
+def _samples() -> list[dict[str, Any]]:
+    people = {
+        "cheerful": {"sentiment": 1.0},
+        "gloomy": {"sentiment": -1.0},
+        "terse": {"length": -1.0},
+        "chatty": {"length": 1.0, "exclamation": 0.4},
+    }
+    return [
+        {
+            "user": name,
+            "description": f"Someone who is {name} <b>and says so</b>.",
+            "traits": traits,
+            "group": "axis",
+            "item": f"{name}/0/{number}",
+            "prompt": f"What did you think of the film number {number}?",
+            "answers": {
+                "base": "It is a film about a bath house.",
+                "fspo, plain": f"A {name} answer. It goes on for a while, as answers do.",
+                "fspo, guided": f"- {name}\n- {name} again",
+            },
+            "outcomes": {"fspo, plain": "win", "fspo, guided": "tie"},
+        }
+        for name, traits in people.items()
+        for number in range(2)
+    ]
+
+
+def _write_curves(folder: Path) -> None:
+    generator = random.Random(0)
+    for name, end in (("pref-ft", 0.55), ("ipo", 0.56), ("fspo", 0.85)):
+        for step in range(1, 61):
+            accuracy = 0.5 + (end - 0.5) * (1 - math.exp(-step / 20)) + generator.gauss(0, 0.06)
+            record = {"step": step, "loss": 4 * math.exp(-step / 40) + generator.gauss(0, 0.2), "margin_accuracy": accuracy}
+            append_jsonl(folder / "methods" / name / "metrics.jsonl", record)
+
+
+def _checks() -> dict[str, Any]:
+    generator = random.Random(1)
+    names = [f"{sign}{name}" for name in ("sentiment", "length", "emoji", "bullets", "first_person") for sign in "+-"]
+    matrix = [[0.0 if a == b else generator.uniform(0.2, 0.8) for b in names] for a in names]
+    return {
+        "responses": 1200,
+        "near_duplicate_rate": 0.031,
+        "label_consistency": 0.995,
+        "attributes": {
+            name: {"values": [generator.gauss(0, 1) for _ in range(400)]}
+            for name in ("sentiment", "length", "emoji", "bullets", "formality")
+        },
+        "disagreement": {"users": names, "matrix": matrix, "mean": 0.49},
+        "samples": [{"prompt": "A film?", "response": "Yes 🎬!", "persona": "a cheerful critic"}] * 2,
+    }
