@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fspo.errors import ModelError
 from fspo.modeling.attention import ForestPlan, planned_attention, prepare_model
+from fspo.modeling.heads import hidden_states, logits
 from fspo.modeling.packing import PackedRow, pack
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
@@ -53,7 +54,7 @@ def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]
         raise ModelError("There is no response to score in these episodes.")
     plan = ForestPlan(row.forest)
     with planned_attention():
-        hidden = _hidden(base, input_ids=row.input_ids, position_ids=row.position_ids, fspo_plan=plan)
+        hidden = hidden_states(base, input_ids=row.input_ids, position_ids=row.position_ids, fspo_plan=plan)
     return _by_episode(token_logprobs(base, hidden[0, row.predictors], row.targets), row)
 
 
@@ -69,56 +70,27 @@ def response_logprobs(model: torch.nn.Module, context: Sequence[int], response: 
     """[T]: log-probs of the tokens of `response` after `context`, as one plain causal sequence."""
     base = prepare_model(model, len(context) + len(response))
     ids = torch.tensor([[*context, *response]], device=base.device)
-    hidden = _hidden(base, input_ids=ids[:, :-1])
+    hidden = hidden_states(base, input_ids=ids[:, :-1])
     return token_logprobs(base, hidden[0, len(context) - 1 :], ids[0, len(context) :])
 
 
 def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """[T]: log p(targets) in fp32 from the last hidden states [T, d], never holding more logits than the budget."""
-    head = base.get_output_embeddings()
-    transform = _LogitTransform.of(base.config.get_text_config())
-    step = max(1, _LOGITS_BUDGET // head.weight.shape[0])
+    step = max(1, _LOGITS_BUDGET // base.get_output_embeddings().weight.shape[0])
     if len(targets) <= step:
-        return _score(head, transform, hidden, targets)
+        return _score(base, hidden, targets)
     pieces = zip(torch.split(hidden, step), torch.split(targets, step), strict=True)
     again = torch.is_grad_enabled()
     return torch.cat(
         [
-            checkpoint(_score, head, transform, h, t, use_reentrant=False) if again else _score(head, transform, h, t)
+            checkpoint(_score, base, h, t, use_reentrant=False) if again else _score(base, h, t)
             for h, t in pieces
         ]
     )
 
 
-@dataclass(frozen=True)
-class _LogitTransform:
-    """What some architectures do to the head's output."""
-
-    scale: float = 1.0
-    cap: float | None = None
-
-    @classmethod
-    def of(cls, config: Any) -> _LogitTransform:
-        scale = getattr(config, "logit_scale", None) or 1.0
-        divisor = getattr(config, "logits_scaling", None) or 1.0
-        return cls(scale / divisor, getattr(config, "final_logit_softcapping", None))
-
-    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.scale != 1.0:
-            logits = logits * self.scale
-        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-
-
-def _score(
-    head: torch.nn.Module, transform: _LogitTransform, hidden: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    logits = transform(head(hidden)).float()
-    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-
-
-def _hidden(base: Any, **inputs: Any) -> torch.Tensor:
-    hidden: torch.Tensor = base.get_decoder()(use_cache=False, **inputs).last_hidden_state
-    return hidden
+def _score(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -torch.nn.functional.cross_entropy(logits(base, hidden), targets, reduction="none")
 
 
 def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:

@@ -1,0 +1,297 @@
+"""Answers sampled from a language model: many at once, over shared trunks, with or without guidance by a mirror.
+
+Mirror guidance samples from (1 + g) log p(. | S) - g log p(. | S'), where S' are the shots S with their labels swapped,
+among the tokens that are plausible under S: what the labels changed is amplified (as in classifier-free guidance,
+arXiv 2306.17806, and contrastive decoding, arXiv 2210.15097).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fspo.errors import ConfigError
+from fspo.modeling.chat import ChatFormat
+from fspo.modeling.decoding import Decoder, Stream
+
+__all__ = ["Answer", "AnswerRequest", "Sampling", "generate", "generate_ids", "guided", "nucleus", "sample_texts"]
+
+_NUCLEUS = 512
+"""Most probable tokens looked at first for the nucleus; the whole vocabulary is sorted only where they don't suffice."""
+_WORTH_MOVING = 8
+"""Ended answers are dropped from the batch when they are at least one in so many of it."""
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """One answer wanted: what all of a user's requests share, and what is asked."""
+
+    trunk_ids: Sequence[int]
+    prompt_ids: Sequence[int]
+    mirror_trunk_ids: Sequence[int] | None = None
+    """The trunk with the labels of its shots swapped; needed for guidance only."""
+    seed: int | None = None
+    """Which draw this is. With it, an answer does not depend on what else is asked; without, its place in the list counts."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The sampled ids, without the token that ended them."""
+
+    ids: tuple[int, ...]
+    finished: bool
+    """Whether the model ended its turn, rather than running into `max_new_tokens`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    """0 takes the most probable token."""
+    top_p: float = 1.0
+    guidance: float = 0.0
+    """g above; 0 is plain sampling."""
+    plausibility: float = 0.1
+    """Under guidance, tokens less probable under S than this fraction of the most probable one are ruled out."""
+    end_ids: Collection[int] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        ranges = [
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("guidance", self.guidance >= 0, "at least 0"),
+            ("plausibility", 0 <= self.plausibility <= 1, "between 0 and 1"),
+        ]
+        for name, fits, wanted in ranges:
+            if not fits:
+                raise ConfigError(f"{name} must be {wanted}, but it is {getattr(self, name)}.")
+
+
+def generate(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    requests: Sequence[AnswerRequest],
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    guidance: float = 0.0,
+    plausibility: float = 0.1,
+    seed: int = 0,
+    end_ids: Collection[int] | None = None,
+    batch_size: int = 64,
+) -> list[str]:
+    """The texts of sampled answers, in the order of `requests`; see `Sampling` for the settings.
+
+    `end_ids` end an answer; by default those of the chat format. The same seeds give the same answers.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+        ModelError: the architecture can't decode over shared trunks.
+    """
+    ends = end_tokens(tokenizer) if end_ids is None else end_ids
+    sampling = Sampling(max_new_tokens, temperature, top_p, guidance, plausibility, ends)
+    answers = generate_ids(model, requests, sampling, seed=seed, batch_size=batch_size)
+    return [decode_answer(tokenizer, answer) for answer in answers]
+
+
+def sample_texts(
+    model: torch.nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    end_ids: Collection[int] | None = None,
+    batch_size: int = 128,
+) -> list[str]:
+    """Plain sampling: one text for each of `prompts` (repeat one for several); equal prompts are read once.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+        ModelError: the architecture can't decode over shared trunks.
+    """
+    draws = seeds if seeds is not None else [None] * len(prompts)
+    requests = [AnswerRequest(p[:-1], p[-1:], seed=draw) for p, draw in zip(prompts, draws, strict=True)]
+    return generate(
+        model,
+        tokenizer,
+        requests,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        end_ids=end_ids,
+        batch_size=batch_size,
+    )
+
+
+def generate_ids(
+    model: torch.nn.Module,
+    requests: Sequence[AnswerRequest],
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[Answer]:
+    """Token ids of sampled answers, in the order of `requests`, at most `batch_size` of them decoded side by side."""
+    # Requests of one user belong into one batch: there they share their trunk.
+    by_trunk = sorted(range(len(requests)), key=lambda i: tuple(requests[i].trunk_ids))
+    answers: dict[int, Answer] = {}
+    with _evaluating(model), torch.no_grad():
+        for start in range(0, len(requests), batch_size):
+            chosen = by_trunk[start : start + batch_size]
+            noise = torch.stack([_noise(seed, requests[i].seed, i, sampling.max_new_tokens) for i in chosen])
+            batch = _Batch(model, [requests[i] for i in chosen], sampling, noise)
+            answers.update(zip(chosen, batch.run(), strict=True))
+    return [answers[i] for i in range(len(requests))]
+
+
+def end_tokens(tokenizer: Any) -> frozenset[int]:
+    """The ids that end an answer: the chat format's and the tokenizer's own."""
+    ids = {ChatFormat.of(tokenizer).end_of_answer, tokenizer.eos_token_id}
+    return frozenset(index for index in ids if index is not None)
+
+
+def decode_answer(tokenizer: Any, answer: Answer) -> str:
+    """An answer's text, without control tokens and outer white space."""
+    return str(tokenizer.decode(list(answer.ids), skip_special_tokens=True)).strip()
+
+
+def guided(scores: torch.Tensor, mirror: torch.Tensor, guidance: float, plausibility: float) -> torch.Tensor:
+    """[B, V]: (1 + g) log p - g log p' of logits `scores` and `mirror`, minus infinity where p < plausibility * max p."""
+    plain, swapped = torch.log_softmax(scores, dim=-1), torch.log_softmax(mirror, dim=-1)
+    mixed = (1 + guidance) * plain - guidance * swapped
+    if plausibility == 0:
+        return mixed
+    floor = plain.amax(dim=-1, keepdim=True) + math.log(plausibility)
+    return mixed.masked_fill(plain < floor, float("-inf"))
+
+
+def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """[B, V]: `probabilities` with all but the smallest set of top tokens that holds `top_p` set to 0 (not rescaled)."""
+    if top_p >= 1:
+        return probabilities
+    count = min(_NUCLEUS, probabilities.shape[-1])
+    best = torch.topk(probabilities, count, dim=-1).values
+    flat = best.sum(dim=-1) < top_p
+    if bool(flat.any()) and count < probabilities.shape[-1]:
+        # Sorting a vocabulary takes long: only the rows that need it.
+        probabilities = probabilities.clone()
+        probabilities[flat] = _sorted_nucleus(probabilities[flat], top_p)
+    floor = _smallest_inside(best, top_p).masked_fill(flat[:, None], 0.0)
+    return probabilities.masked_fill(probabilities < floor, 0.0)
+
+
+def _sorted_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    best = torch.sort(probabilities, dim=-1, descending=True).values
+    return probabilities.masked_fill(probabilities < _smallest_inside(best, top_p), 0.0)
+
+
+def _smallest_inside(best: torch.Tensor, top_p: float) -> torch.Tensor:
+    """[B, 1]: the least probable token of the nucleus, from probabilities in descending order."""
+    inside = (best.cumsum(dim=-1) - best < top_p).sum(dim=-1, keepdim=True)
+    return best.gather(-1, inside - 1)
+
+
+def draw(scores: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """[B]: one token for each row of logits [B, V] from one uniform number each [B], by the inverse of the distribution."""
+    if temperature == 0:
+        return scores.argmax(dim=-1)
+    probabilities = nucleus(torch.softmax(scores / temperature, dim=-1), top_p)
+    # In the order of the vocabulary, not of the probabilities: rounding can't exchange two tokens' places.
+    cumulated = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    points = noise.to(cumulated)[:, None] * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, points, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
+
+
+class _Batch:
+    """One batch of requests: each is a stream, or two of them under guidance."""
+
+    def __init__(
+        self, model: torch.nn.Module, requests: Sequence[AnswerRequest], sampling: Sampling, noise: torch.Tensor
+    ) -> None:
+        self.sampling = sampling
+        self.noise = noise
+        streams = [Stream(tuple(r.trunk_ids), tuple(r.prompt_ids)) for r in requests]
+        self.owners = list(range(len(requests)))
+        self.mirrored = [False] * len(requests)
+        for index, request in enumerate(requests):
+            if sampling.guidance and request.mirror_trunk_ids is not None:
+                streams.append(Stream(tuple(request.mirror_trunk_ids), tuple(request.prompt_ids)))
+                self.owners.append(index)
+                self.mirrored.append(True)
+        self.decoder = Decoder(model, streams, sampling.max_new_tokens)
+        self.sampled: list[list[int]] = [[] for _ in requests]
+        self.finished = [False] * len(requests)
+
+    def run(self) -> list[Answer]:
+        """Decode until every answer ended or is as long as it may be."""
+        ends = frozenset(self.sampling.end_ids)
+        active = list(range(len(self.sampled)))
+        for step in range(self.sampling.max_new_tokens):
+            tokens = self._next(active, step)
+            for index, token in zip(active, tokens.tolist(), strict=True):
+                self.finished[index] = self.finished[index] or token in ends
+                if not self.finished[index]:
+                    self.sampled[index].append(token)
+            if all(self.finished) or step + 1 == self.sampling.max_new_tokens:
+                break
+            active, tokens = self._retain(active, tokens)
+            row_of = {index: row for row, index in enumerate(active)}
+            self.decoder.step(tokens[[row_of[self.owners[stream]] for stream in self.decoder.order]])
+        return [Answer(tuple(ids), done) for ids, done in zip(self.sampled, self.finished, strict=True)]
+
+    def _next(self, active: Sequence[int], step: int) -> torch.Tensor:
+        scores = self.decoder.scores
+        places = {(self.owners[stream], self.mirrored[stream]): row for row, stream in enumerate(self.decoder.order)}
+        main = scores[[places[index, False] for index in active]]
+        pairs = [(row, places[index, True]) for row, index in enumerate(active) if (index, True) in places]
+        if pairs:
+            rows, mirrors = map(list, zip(*pairs, strict=True))
+            main[rows] = guided(main[rows], scores[mirrors], self.sampling.guidance, self.sampling.plausibility)
+        noise = self.noise[list(active), step].to(main.device)
+        return draw(main, noise, self.sampling.temperature, self.sampling.top_p)
+
+    def _retain(self, active: list[int], tokens: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+        """Forget the streams of ended answers, once there are enough of them to be worth moving the others."""
+        places = [place for place, index in enumerate(active) if not self.finished[index]]
+        if (len(active) - len(places)) * _WORTH_MOVING < len(active):
+            return active, tokens
+        kept = [active[place] for place in places]
+        rows = [row for row, stream in enumerate(self.decoder.order) if not self.finished[self.owners[stream]]]
+        self.decoder.keep(torch.tensor(rows, device=tokens.device))
+        return kept, tokens[places]
+
+
+def _noise(seed: int, draw: int | None, place: int, count: int) -> torch.Tensor:
+    name = f"{seed}:place {place}" if draw is None else f"{seed}:draw {draw}"
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+    return torch.rand(count, generator=torch.Generator().manual_seed(number))
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
