@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -38,9 +39,7 @@ class Splits:
         """Freeze, fill in splits that were not named, and refuse a leak."""
         for name in ("users", "questions"):
             given: Mapping[Split, Iterable[str]] = getattr(self, name)
-            for split in given:
-                if split not in SPLITS:
-                    raise _no_split(split)
+            _check_names(given)
             whole = {split: frozenset(given.get(split, ())) for split in SPLITS}
             object.__setattr__(self, name, MappingProxyType(whole))
         self.check_disjoint()
@@ -74,9 +73,7 @@ class Splits:
         Raises:
             DataError: there is no such split.
         """
-        for split in (users, questions):
-            if split not in SPLITS:
-                raise _no_split(split)
+        _check_names((users, questions))
         return dataset.select(
             users=self.users[users].intersection(dataset.users),
             questions=self.questions[questions].intersection(dataset.questions()),
@@ -149,6 +146,7 @@ def make_splits(
 
 def _told(parts: Mapping[Split, Iterable[str]], known: Iterable[str], kind: str) -> dict[Split, frozenset[str]]:
     known = set(known)
+    _check_names(parts)
     result = {split: frozenset(ids) for split, ids in parts.items()}
     named = frozenset().union(*result.values())
     for id in sorted(named - known):
@@ -177,10 +175,9 @@ def _draw(
 
 def _apportion(total: int, fractions: Mapping[Split, float], kind: str) -> dict[Split, int]:
     """Whole numbers nearest to the fractions (largest remainder), at least one wherever the fraction is above zero."""
+    _check_names(fractions)
     for split, fraction in fractions.items():
-        if split not in SPLITS:
-            raise _no_split(split)
-        if not fraction >= 0:
+        if not (math.isfinite(fraction) and fraction >= 0):
             raise DataError(f"The share of {kind} for {split} must be zero or more, not {fraction}.")
     wanted = [(split, fractions[split]) for split in SPLITS if fractions.get(split, 0) > 0]
     if not wanted:
@@ -218,10 +215,12 @@ def _linked_questions(dataset: PreferenceDataset) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def _no_split(name: str) -> DataError:
-    close = nearest(name, SPLITS)
-    hint = f"; did you mean '{close}'?" if close else f"; the splits are {', '.join(SPLITS)}."
-    return DataError(f"There is no split '{name}'{hint}")
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in SPLITS:
+            close = nearest(name, SPLITS)
+            hint = f"; did you mean '{close}'?" if close else f"; the splits are {', '.join(SPLITS)}."
+            raise DataError(f"There is no split '{name}'{hint}")
 
 
 def _parts(path: Path, value: object, kind: str) -> dict[Split, frozenset[str]]:

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import pickle
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+
+from fspo.errors import DataError, StorageError
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Preference, User
+from tests.preferences.worlds import datasets, grid
+
+
+@given(datasets())
+def test_a_dataset_comes_back_from_disk_as_it_was(dataset: PreferenceDataset) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        dataset.save(folder)
+        again = PreferenceDataset.load(folder)
+    assert again == dataset
+    assert again.fingerprint == dataset.fingerprint
+    assert list(again.users) == list(dataset.users)
+
+
+def test_pyarrow_pandas_datasets_and_duckdb_read_it_without_us(tmp_path: Path) -> None:
+    import datasets as hub
+    import duckdb
+    import pandas as pd
+
+    dataset = grid()
+    dataset.save(tmp_path)
+    first = {
+        "user": "u0",
+        "prompt": "What about 0?",
+        "chosen": "A long answer to 0",
+        "rejected": "A short answer to 0",
+        "question": "q0",
+        "source": '{"model": "none", "seed": 0}',
+    }
+    path = tmp_path / "preferences.parquet"
+    assert pq.read_table(path).to_pylist()[0] == first
+    assert pd.read_parquet(path).iloc[0].to_dict() == first
+    rows = hub.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    assert rows[0] == first and len(rows) == len(dataset)
+    found = duckdb.sql(
+        f"""SELECT "user", count(*), avg(len(chosen))
+        FROM '{path}' p JOIN '{tmp_path}/users.parquet' u ON p."user" = u.id
+        WHERE CAST(u.traits->>'length' AS DOUBLE) > 0 AND CAST(p.source->>'seed' AS INT) < 10 GROUP BY 1 ORDER BY 1"""
+    ).fetchall()
+    assert found == [("u0", 10, 18.0), ("u2", 10, 18.0), ("u4", 10, 18.0)]
+    manifest = json.loads((tmp_path / "dataset.json").read_text())
+    assert (manifest["format"], manifest["users"], manifest["preferences"], manifest["questions"]) == (1, 6, 72, 12)
+
+
+def test_saving_leaves_the_folder_s_other_files_alone_and_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / "responses.jsonl").write_text("{}\n")
+    grid().save(tmp_path)
+    grid(users=2).save(tmp_path)
+    assert PreferenceDataset.load(tmp_path) == grid(users=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "dataset.json",
+        "preferences.parquet",
+        "responses.jsonl",
+        "users.parquet",
+    ]
+
+
+def test_parquet_of_one_s_own_is_a_dataset_without_a_manifest(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1, 2]}), tmp_path / "users.parquet")
+    columns = {"user": [1], "prompt": ["p"], "chosen": ["a"], "rejected": ["b"], "country": ["NZ"]}
+    pq.write_table(pa.table(columns), tmp_path / "preferences.parquet")
+    assert PreferenceDataset.load(tmp_path) == PreferenceDataset(
+        [User("1"), User("2")], [Preference("1", "p", "a", "b", source={"country": "NZ"})]
+    )
+
+
+def test_what_is_wrong_on_disk_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not a dataset: it has no users\.parquet"):
+        PreferenceDataset.load(tmp_path)
+    grid().save(tmp_path)
+    path = tmp_path / "preferences.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.slice(5), path)
+    with pytest.raises(DataError, match=r"not the file that dataset\.json describes.*delete"):
+        PreferenceDataset.load(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"format": 99}')
+    with pytest.raises(DataError, match="format 99"):
+        PreferenceDataset.load(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(StorageError, match="not valid JSON"):
+        PreferenceDataset.load(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    pq.write_table(table.rename_columns(["user", "prompt", "chosen", "rejectd", "question", "source"]), path)
+    with pytest.raises(
+        DataError, match=r"preferences\.parquet, row 1, column 'rejectd': unknown; did you mean 'rejected'"
+    ):
+        PreferenceDataset.load(tmp_path)
+    pq.write_table(pa.concat_tables([table, table.slice(3, 1)]), path)
+    with pytest.raises(DataError, match=r"preferences\.parquet, row 73, column 'chosen': repeats row 4"):
+        PreferenceDataset.load(tmp_path)
+    path.write_bytes(b"not Parquet at all")
+    with pytest.raises(DataError, match="can't be read as Parquet"):
+        PreferenceDataset.load(tmp_path)
+
+
+def test_a_dataset_that_does_not_hold_together_can_not_be_made() -> None:
+    with pytest.raises(DataError, match=r"row 2, column 'id': user 'a' occurs twice"):
+        PreferenceDataset([User("a"), User("a")])
+    with pytest.raises(DataError, match=r"row 1, column 'id': empty"):
+        PreferenceDataset([User(" ")])
+    with pytest.raises(DataError, match=r"row 1, column 'description': .*surrogate"):
+        PreferenceDataset([User("a", "\udc00")])
+    with pytest.raises(DataError, match="no user has the id 'b'"):
+        PreferenceDataset([User("a")], [Preference("b", "p", "x", "y")])
+
+
+def test_of_user_questions_and_length() -> None:
+    dataset = grid(users=3, questions=4)
+    assert len(dataset) == len(list(dataset)) == 12
+    assert dataset.questions() == ("q0", "q1", "q2", "q3")
+    assert [row.question for row in dataset.of_user("u1")] == ["q0", "q1", "q2", "q3"]
+    assert {row.user for row in dataset.of_user("u1")} == {"u1"}
+    assert PreferenceDataset([User("a")]).of_user("a") == ()
+    with pytest.raises(DataError, match="no user 'u7'"):
+        dataset.of_user("u7")
+
+
+def test_select_keeps_what_was_asked_for_and_knows_what_there_is() -> None:
+    dataset = grid()
+    part = dataset.select(users=["u1", "u4"], questions={"q3"})
+    assert list(part.users) == ["u1", "u4"] and [row.user for row in part] == ["u1", "u4"]
+    assert part.questions() == ("q3",)
+    assert list(dataset.select(questions=[]).users) == list(dataset.users)
+    assert dataset.select() == dataset
+    with pytest.raises(DataError, match="no question 'q99'; did you mean 'q9'"):
+        dataset.select(questions=["q99"])
+    with pytest.raises(DataError, match="list of ids"):
+        dataset.select(users="u1")
+
+
+def test_merge_unites_and_refuses_contradictions() -> None:
+    dataset = grid()
+    half, rest = dataset.select(questions=["q0", "q1"]), dataset.select(questions=["q1", "q2"])
+    both = half.merge(rest)
+    assert both == half.merge(both) and set(both) == set(dataset.select(questions=["q0", "q1", "q2"]))
+    with pytest.raises(DataError, match="user 'u0' differently"):
+        dataset.merge(PreferenceDataset([User("u0", "someone else")]))
+    opposite = PreferenceDataset(dataset.users, [row.swap() for row in dataset])
+    with pytest.raises(DataError, match="contradicts row 1"):
+        dataset.merge(opposite)
+
+
+def test_a_dataset_never_changes_and_travels_to_other_processes() -> None:
+    dataset = grid()
+    with pytest.raises(AttributeError, match="can't be changed"):
+        dataset.preferences = ()
+    with pytest.raises(TypeError):
+        dataset.users["x"] = User("x")  # type: ignore[index]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again == dataset and hash(again) == hash(dataset)
+    assert dataset != "another thing" and dataset != grid(users=2)
+    assert repr(dataset) == "PreferenceDataset(6 users, 72 preferences, 12 questions)"
+
+
+def test_texts_that_recur_are_held_in_memory_once(tmp_path: Path) -> None:
+    grid().save(tmp_path)
+    dataset = PreferenceDataset.load(tmp_path)
+    one, other = dataset.of_user("u0")[0], dataset.of_user("u1")[0]
+    assert one.prompt is other.prompt and one.chosen is other.rejected

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.errors import DataError, StorageError
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.formats import from_trl_rows, read_jsonl, read_trl, to_trl_rows, write_jsonl, write_trl
+from fspo.preferences.types import Preference, User
+from tests.preferences.worlds import datasets, grid
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+GOOD = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
+
+
+@given(datasets())
+def test_jsonl_comes_back_as_it_was(dataset: PreferenceDataset) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_jsonl(dataset, Path(folder) / "views.jsonl")
+        assert read_jsonl(path) == dataset
+        assert len(path.read_bytes().splitlines()) >= len(dataset)
+
+
+@given(datasets(), st.booleans(), st.sampled_from([".jsonl", ".parquet"]))
+def test_trl_comes_back_as_it_was(dataset: PreferenceDataset, conversational: bool, suffix: str) -> None:
+    with_rows = {row.user for row in dataset}  # TRL's format has no place for users without preferences
+    dataset = dataset.select(users=with_rows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_trl(dataset, Path(folder) / f"views{suffix}", conversational=conversational)
+        again = read_trl(path)
+    assert again.preferences == dataset.preferences
+    assert dict(again.users) == dict(dataset.users)
+
+
+def test_a_line_of_jsonl_holds_what_there_is_to_say(tmp_path: Path) -> None:
+    users = [User("ann", "Likes films", {"length": 1.0}), User("bob")]
+    dataset = PreferenceDataset(users, [Preference("ann", "why?", "so", "thus")])
+    write_jsonl(dataset, tmp_path / "views.jsonl")
+    assert (tmp_path / "views.jsonl").read_text() == json.dumps(GOOD) + "\n"
+    assert (tmp_path / "views.users.jsonl").read_text() == (
+        '{"id": "ann", "description": "Likes films", "traits": {"length": 1.0}}\n{"id": "bob"}\n'
+    )
+
+
+def test_users_can_be_missing_or_elsewhere(tmp_path: Path) -> None:
+    path = lines(tmp_path / "views.jsonl", GOOD, {**GOOD, "user": "bob"})
+    assert list(read_jsonl(path).users) == ["ann", "bob"]
+    people = lines(tmp_path / "people.jsonl", {"id": "bob", "group": "staff"}, {"id": "ann"})
+    assert read_jsonl(path, people).users["bob"] == User("bob", group="staff")
+    with pytest.raises(StorageError, match=r"nobody\.jsonl can't be read"):
+        read_jsonl(path, tmp_path / "nobody.jsonl")
+    lines(people, {"id": "ann"}, {"id": "ann"})
+    with pytest.raises(DataError, match=r"people\.jsonl, row 2, column 'id': user 'ann' occurs twice"):
+        read_jsonl(path, people)
+
+
+def test_columns_of_other_names_can_be_told(tmp_path: Path) -> None:
+    path = lines(tmp_path / "v.jsonl", {"annotator": 3, "prompt": "why?", "chosen": "so", "rejected": "thus"})
+    with pytest.raises(DataError, match=r"v\.jsonl, row 1, column 'user': missing; the row has the columns: annotator"):
+        read_jsonl(path)
+    assert read_jsonl(path, columns={"user": "annotator"}).preferences == (Preference("3", "why?", "so", "thus"),)
+    with pytest.raises(DataError, match="column 'rater': missing"):
+        read_jsonl(path, columns={"user": "rater"})
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{", "row 3: not a line of JSON"),
+        (b"\xff{}", "row 3: not a line of JSON in UTF-8"),
+        (b"[1]", "row 3: must be an object with named columns, not list"),
+        (b'{"user": "ann", "prompt": "p", "chosen": "a", "rejected": "a"}', "row 3, column 'rejected': the same text"),
+        (
+            b'{"user": "ann", "promt": "p", "chosen": "a", "rejected": "b"}',
+            "column 'promt': unknown; did you mean 'prompt'",
+        ),
+        (json.dumps(GOOD).encode(), "row 3, column 'chosen': repeats row 1"),
+    ],
+)
+def test_rows_are_lines_as_an_editor_counts_them(tmp_path: Path, line: bytes, says: str) -> None:
+    path = tmp_path / "views.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n\n" + line + b"\n")
+    with pytest.raises(DataError, match=r"views\.jsonl, row 3") as caught:
+        read_jsonl(path)
+    assert says in str(caught.value)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "views.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")
+    assert len(read_jsonl(path)) == 1
+
+
+def test_trl_rows_are_what_trl_documents() -> None:
+    row = next(to_trl_rows(grid()))
+    assert (row["prompt"], row["chosen"], row["rejected"]) == (
+        "What about 0?",
+        "A long answer to 0",
+        "A short answer to 0",
+    )
+    assert (row["user"], row["user_description"], row["user_traits"]) == ("u0", "Person 0", '{"length": 1.0}')
+    row = next(to_trl_rows(grid(), conversational=True))
+    assert row["prompt"] == [{"role": "user", "content": "What about 0?"}]
+    assert row["chosen"] == [{"role": "assistant", "content": "A long answer to 0"}]
+
+
+def message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
+    question = message("user", "why?")
+    rows = [
+        {
+            "user": "ann",
+            "chosen": [question, message("assistant", "so")],
+            "rejected": [question, message("assistant", "thus")],
+        }
+    ]
+    assert from_trl_rows(rows).preferences == (Preference("ann", "why?", "so", "thus"),)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompt": [message("system", "Be brief"), message("user", "why?")]}, "'prompt': holds 2 messages"),
+        ({"prompt": [message("system", "Be brief")]}, '\'prompt\': must be {"role": "user"'),
+        ({"chosen": []}, "'chosen': holds 0 messages"),
+        ({"chosen": ["so"]}, '\'chosen\': must be {"role": "assistant"'),
+        ({"user_traits": "["}, "'traits': must be a JSON object"),
+    ],
+)
+def test_conversations_that_fspo_does_not_render_are_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        from_trl_rows([GOOD, {**GOOD, **change}])
+    assert str(caught.value).startswith("rows, row 2, column") and says in str(caught.value)
+
+
+def test_rows_without_users_need_one_to_be_named() -> None:
+    row = {"prompt": "why?", "chosen": "so", "rejected": "thus"}
+    with pytest.raises(DataError, match="column 'user': missing"):
+        from_trl_rows([row])
+    assert list(from_trl_rows([row], user="everybody").users) == ["everybody"]
+
+
+def test_a_user_described_in_two_ways_is_refused() -> None:
+    rows = [{**GOOD, "user_description": "tall"}, {**GOOD, "prompt": "how?", "user_description": "short"}]
+    with pytest.raises(DataError, match=r"row 2.*not the same as in an earlier row of user 'ann'"):
+        from_trl_rows(rows)
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    for use in (lambda path: write_trl(grid(), path), read_trl):
+        with pytest.raises(DataError, match=r"must end in \.jsonl or \.parquet"):
+            use(tmp_path / "views.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_the_datasets_library_reads_it_and_gives_it_back(tmp_path: Path, conversational: bool) -> None:
+    import datasets as hub
+
+    path = write_trl(grid(), tmp_path / "views.parquet", conversational=conversational)
+    rows = hub.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    assert isinstance(rows, hub.Dataset)
+    assert from_trl_rows(rows) == grid()

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fspo.errors import DataError
+from fspo.preferences.types import Preference, User
+from fspo.preferences.validation import check_dataset, find_problems, nearest, parse_preference, parse_user
+
+GOOD: dict[str, Any] = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
+USERS = {"ann": User("ann"), "bob": User("bob")}
+
+
+def refused(row: dict[str, Any]) -> str:
+    with pytest.raises(DataError) as caught:
+        parse_preference(row, file="views.jsonl", number=7)
+    return str(caught.value)
+
+
+def test_a_good_row_needs_four_columns_alone() -> None:
+    assert parse_preference(GOOD, file="f", number=1) == Preference("ann", "why?", "so", "thus")
+
+
+def test_columns_of_one_s_own_are_kept_in_the_source() -> None:
+    row = parse_preference({**GOOD, "country": "NZ", "source": {"model": "m"}}, file="f", number=1)
+    assert row.source == {"country": "NZ", "model": "m"}
+
+
+def test_numbers_as_ids_become_text() -> None:
+    row = parse_preference({**GOOD, "user": 17, "question": 4}, file="f", number=1)
+    assert (row.user, row.question) == ("17", "4")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {**{k: v for k, v in GOOD.items() if k != "chosen"}, "chosn": "so"},
+            "'chosn': unknown; did you mean 'chosen'?",
+        ),
+        ({**GOOD, "questoin": "q"}, "'questoin': unknown; did you mean 'question'?"),
+        (
+            {k: v for k, v in GOOD.items() if k != "user"},
+            "'user': missing; the row has the columns: prompt, chosen, rejected",
+        ),
+        ({**GOOD, "prompt": ["why?"]}, "'prompt': must be text, not list"),
+        ({**GOOD, "chosen": 3}, "'chosen': must be text, not int"),
+        ({**GOOD, "user": True}, "'user': must be text, not bool"),
+        ({**GOOD, "source": "{"}, "'source': must be a JSON object"),
+        ({**GOOD, "source": [1]}, "'source': must be an object"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_row_and_column(row: dict[str, Any], says: str) -> None:
+    message = refused(row)
+    assert message.startswith("views.jsonl, row 7, column ")
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"id": "a", "traits": {"length": "much"}}, "'traits': the weight of 'length' must be a finite number"),
+        ({"id": "a", "traits": {"length": float("nan")}}, "must be a finite number, not nan"),
+        ({"id": "a", "age": 4}, "'age': unknown; a user has id, description, group, traits"),
+        ({"id": "a", "desciption": "x"}, "did you mean 'description'?"),
+        ({"name": "a"}, "'id': missing"),
+    ],
+)
+def test_a_bad_user_is_named_too(row: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match="users, row 2, column") as caught:
+        parse_user(row, file="users", number=2)
+    assert says in str(caught.value)
+
+
+def test_traits_may_be_json_text() -> None:
+    assert parse_user({"id": 1, "traits": '{"a": 1}'}, file="f", number=1) == User("1", traits={"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "says"),
+    [
+        (Preference("ann", " \n", "a", "b"), "prompt", "empty"),
+        (Preference("ann", "p", "", "b"), "chosen", "empty"),
+        (Preference("ann", "p", "a", "\t"), "rejected", "empty"),
+        (Preference("", "p", "a", "b"), "user", "empty"),
+        (Preference("ann", "p", "a", " a\n"), "rejected", "same text as chosen"),
+        (Preference("anne", "p", "a", "b"), "user", "did you mean 'ann'?"),
+        (Preference("zzz", "p", "a", "b"), "user", "no user has the id 'zzz'."),
+        (Preference("ann", "p", "a\ud83d", "b"), "chosen", "surrogate"),
+        (Preference("ann", "first", "a", "b"), "chosen", "repeats row 10"),
+        (Preference("ann", "first", "b", "a"), "chosen", "contradicts row 10"),
+    ],
+)
+def test_rows_that_can_not_be_used_are_found(row: Preference, column: str, says: str) -> None:
+    first = Preference("ann", "first", "a", "b")
+    problems = list(find_problems(USERS, [first, row], rows=[10, 20]))
+    assert [(problem.row, problem.column) for problem in problems] == [(20, column)]
+    assert says in problems[0].what
+
+
+def test_the_same_pair_may_be_judged_by_another_user_and_for_another_prompt() -> None:
+    rows = [Preference("ann", "p", "a", "b"), Preference("bob", "p", "b", "a"), Preference("ann", "other", "b", "a")]
+    check_dataset(USERS, rows)
+
+
+def test_the_first_problem_is_told_and_the_others_are_counted() -> None:
+    rows = [Preference("ann", "p", "a", "b"), *(Preference("ann", "p", "", "b") for _ in range(3))]
+    with pytest.raises(DataError, match=r"^data, row 2, column 'chosen': empty.* \(2 more rows with problems\.\)$"):
+        check_dataset(USERS, rows, file="data")
+
+
+def test_nearest_knows_when_nothing_is_near() -> None:
+    assert nearest("rejcted", ["chosen", "rejected"]) == "rejected"
+    assert nearest("zebra", ["chosen", "rejected"]) == ""

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo import files
+from fspo.errors import StorageError
+from fspo.files import append_jsonl, read_json, read_jsonl, replace_folder, to_json, write_json, write_text, writing
+
+keys = st.text(max_size=8)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | keys,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def full(*_: object, **__: object) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# Whole files
+
+
+def test_a_file_is_written_with_the_folders_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "text.txt"
+    write_text(path, "héllo\n")
+    assert path.read_text(encoding="utf-8") == "héllo\n"
+    assert names(path.parent) == ["text.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    write_text(path, "old")
+    with pytest.raises(KeyError), writing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_is_one_clear_sentence_and_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "text.txt"
+    write_text(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+        with pytest.raises(StorageError, match=r"The disk is full: .*text\.txt could not be written\. Free some space"):
+            write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_really_full_device_is_told_as_such() -> None:
+    with pytest.raises(StorageError, match="The disk is full"):
+        append_jsonl(Path("/dev/full"), {"a": 1})
+
+
+def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for write in (
+        lambda path: write_text(path, ""),
+        lambda path: append_jsonl(path, {}),
+        lambda path: replace_folder(path).__enter__(),
+    ):
+        with pytest.raises(StorageError, match=r"file/inside/x could not be written \(Not a directory\)"):
+            write(tmp_path / "file" / "inside" / "x")
+
+
+def test_writers_of_one_file_at_one_time_do_not_meet(tmp_path: Path) -> None:
+    path, texts = tmp_path / "text.txt", [str(i) * 50_000 for i in range(8)]
+    threads = [threading.Thread(target=write_text, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in texts
+    assert names(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("maker", ["writing", "replace_folder"])
+def test_what_a_killed_writer_left_is_swept_away_and_the_old_state_stands(tmp_path: Path, maker: str) -> None:
+    path = tmp_path / "thing"
+    make = {"writing": write_old_file, "replace_folder": write_old_folder}[maker]
+    make(path)
+    code = (
+        "import sys, time, pathlib; from fspo.files import writing, replace_folder\n"
+        f"with {maker}(pathlib.Path(sys.argv[1])) as new:\n"
+        "    new = new / 'inside' if new.is_dir() else new\n"
+        "    new.write_text('half'); print('ready', flush=True); time.sleep(60)"
+    )
+    source = str(Path(files.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": source}
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        (tmp_path / ".thing.hidden").write_text("not ours to sweep")
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert len(names(tmp_path)) == 3
+    assert (path / "inside" if path.is_dir() else path).read_text() == "old"
+    make(path)
+    assert names(tmp_path) == [".thing.hidden", "thing"]
+
+
+def write_old_file(path: Path) -> None:
+    write_text(path, "old")
+
+
+def write_old_folder(path: Path) -> None:
+    with replace_folder(path) as staging:
+        (staging / "inside").write_text("old")
+
+
+def test_what_a_living_writer_is_at_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    with writing(path) as outer:
+        outer.write_text("outer")
+        write_text(path, "inner")
+        assert outer.exists()
+    assert path.read_text() == "outer"
+
+
+# JSON
+
+
+@given(values)
+def test_json_comes_back_as_it_was(value: Any) -> None:
+    assert json.loads(to_json(value)) == value
+    assert json.loads(to_json(value, indent=2)) == value
+
+
+def test_json_holds_nothing_that_other_readers_refuse(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"loss": float("nan"), "all": [1.5, float("inf"), (float("-inf"),)], "text": "half \ud83d"})
+    assert read_json(path) == {"loss": None, "all": [1.5, None, [None]], "text": "half \ud83d"}
+    assert b"NaN" not in path.read_bytes() and path.read_bytes().decode("utf-8").endswith("}\n")
+    assert to_json({"é": 1}) == '{"é": 1}'
+
+
+def test_json_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "value.json"
+    with pytest.raises(StorageError, match=r"value\.json does not exist\."):
+        read_json(path)
+    path.write_text('{"a":')
+    with pytest.raises(StorageError, match=r"value\.json is not valid JSON \(.*\); delete it"):
+        read_json(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(StorageError, match="not valid JSON"):
+        read_json(path)
+    with pytest.raises(StorageError, match="could not be read"):
+        read_json(tmp_path)
+    with pytest.raises(StorageError, match="could not be read"):
+        read_jsonl(tmp_path)
+
+
+# Logs
+
+
+@given(st.lists(st.dictionaries(keys, values, max_size=3), max_size=4))
+def test_records_come_back_whatever_text_they_hold(records: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log.jsonl"
+        for record in records:
+            append_jsonl(path, record)
+        assert read_jsonl(path) == records
+
+
+def test_text_with_unusual_line_ends_stays_one_record(tmp_path: Path) -> None:
+    path, record = tmp_path / "log.jsonl", {"text": "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\r\nh\ud800"}
+    append_jsonl(path, record)
+    append_jsonl(path, record)
+    assert read_jsonl(path) == [record, record]
+
+
+def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "log.jsonl"
+    assert read_jsonl(path) == []
+    records = [{"n": n, "text": "é" * n} for n in range(4)]
+    for record in records:
+        append_jsonl(path, record)
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        kept = read_jsonl(path)
+        assert kept == records[: len(kept)] and len(kept) >= whole[:cut].count(b"\n")
+        append_jsonl(path, {"n": "next"})
+        assert read_jsonl(path) == [*kept, {"n": "next"}]
+
+
+def test_lines_that_are_no_records_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'[1]\n\n7\n{"a": 1}\n\xff\xff\n{"b": 2}')
+    assert read_jsonl(path) == [{"a": 1}, {"b": 2}]
+
+
+def test_a_full_disk_while_appending_is_told_and_earlier_records_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    append_jsonl(path, {"a": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match="The disk is full"):
+            append_jsonl(path, {"a": 2})
+    assert read_jsonl(path)[0] == {"a": 1}
+
+
+def test_processes_append_to_one_log_without_tearing_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    code = (
+        "import sys, pathlib; from fspo.files import append_jsonl\n"
+        "for n in range(40): append_jsonl(pathlib.Path(sys.argv[1]), {'who': sys.argv[2], 'n': n, 'text': 'x' * 5000})"
+    )
+    source = str(Path(files.__file__).parents[1])
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), who], env={**os.environ, "PYTHONPATH": source})
+        for who in "abc"
+    ]
+    assert [child.wait() for child in children] == [0, 0, 0]
+    records = read_jsonl(path)
+    assert {who: [r["n"] for r in records if r["who"] == who] for who in "abc"} == {w: list(range(40)) for w in "abc"}
+
+
+# Folders
+
+
+def replaced(path: Path) -> None:
+    with replace_folder(path) as staging:
+        assert list(staging.iterdir()) == []
+        (staging / "deep").mkdir()
+        (staging / "deep" / "new").write_text("new")
+
+
+def old_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "old").write_text("old")
+    return path
+
+
+def test_a_folder_is_made_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "folder"
+    replaced(path)
+    assert (path / "deep" / "new").read_text() == "new"
+    with replace_folder(path) as staging:
+        (staging / "other").write_text("")
+    assert names(path) == ["other"]
+    assert names(path.parent) == ["folder"]
+
+
+def test_a_replaced_folder_is_readable_by_those_the_umask_allows(tmp_path: Path) -> None:
+    replaced(tmp_path / "folder")
+    (tmp_path / "plain").mkdir()
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = old_folder(tmp_path / "folder")
+    with pytest.raises(KeyError), replace_folder(path) as staging:
+        (staging / "new").write_text("half")
+        raise KeyError
+    assert names(path) == ["old"] and names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda patch: patch.setattr(os, "fsync", full),
+        lambda patch: patch.setattr(files, "_put_in_place", full),
+        lambda patch: patch.setattr(Path, "mkdir", full),
+    ],
+    ids=["fsync", "rename", "mkdir"],
+)
+def test_a_full_disk_keeps_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    path = old_folder(tmp_path / "folder")
+    with monkeypatch.context() as patch:
+        break_it(patch)
+        with pytest.raises(StorageError, match="The disk is full"), replace_folder(path) as staging:
+            (staging / "new").write_text("new")
+    assert names(path) == ["old"] and names(tmp_path) == ["folder"]
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(StorageError, match="Not a directory"), replace_folder(path):
+        pass
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="swaps two names in one step on Linux alone")
+def test_readers_never_find_the_folder_missing(tmp_path: Path) -> None:
+    path = old_folder(tmp_path / "folder")
+    if not files._exchange(path, old_folder(tmp_path / "probe")):
+        pytest.skip("this file system can't swap names")
+    missing, done = [], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if not path.is_dir():
+                missing.append(True)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(50):
+        replaced(path)
+    done.set()
+    watcher.join()
+    assert not missing
+
+
+def test_without_a_swap_the_folder_is_still_replaced_and_brought_back_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    path = old_folder(tmp_path / "folder")
+    replaced(path)
+    assert names(path) == ["deep"] and names(tmp_path) == ["folder"]
+    path.rename(tmp_path / ".folder.old")  # as a process leaves it that was killed between the two renames
+    with pytest.raises(KeyError), replace_folder(path):
+        raise KeyError
+    assert names(path) == ["deep"] and names(tmp_path) == ["folder"]
