@@ -25,7 +25,16 @@ from fspo.preferences.validation import (
     user_problem,
 )
 
-__all__ = ["FORMAT", "PreferenceDataset"]
+__all__ = [
+    "FORMAT",
+    "PreferenceDataset",
+    "by_id",
+    "iterate_parquet",
+    "preference_row",
+    "unknown",
+    "user_row",
+    "write_parquet",
+]
 
 FORMAT = 1
 """Version of the layout on disk."""
