@@ -22,6 +22,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "replace_folder",
+    "storage_error",
     "to_json",
     "write_json",
     "write_text",
