@@ -1,4 +1,4 @@
-"""A small world for the tests of evaluation: users who mind length or exclamation marks, and a judge who measures both."""
+"""A small world for the tests of evaluation: users who mind length or exclamation marks, and a judge of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fspo.preferences.types import Preference, User
 
 __all__ = ["CountingJudge", "small_dataset"]
 
-_WORDS = "film plot cast music story scene warm dull bright slow grand quiet".split()
+_WORDS = ["film", "plot", "cast", "music", "story", "scene", "warm", "dull", "bright", "slow", "grand", "quiet"]
 
 
 class CountingJudge:
@@ -31,7 +31,7 @@ class CountingJudge:
 
 
 def small_dataset(prefix: str, *, questions: int = 12, seed: int = 0, described: bool = True) -> PreferenceDataset:
-    """Four users, each with one preference on each question; ids begin with `prefix`, so that two prefixes share none."""
+    """Four users, each with one preference on each question; ids begin with `prefix`, so two prefixes share none."""
     generator = random.Random(f"{prefix}{seed}")
     users = [
         User(
@@ -43,7 +43,9 @@ def small_dataset(prefix: str, *, questions: int = 12, seed: int = 0, described:
         for name in ("length", "exclamation")
         for sign in (1.0, -1.0)
     ]
-    return PreferenceDataset(users, [_preference(user, prefix, q, generator) for user in users for q in range(questions)])
+    return PreferenceDataset(
+        users, [_preference(user, prefix, q, generator) for user in users for q in range(questions)]
+    )
 
 
 def _preference(user: User, prefix: str, question: int, generator: random.Random) -> Preference:

@@ -15,19 +15,21 @@ _METHODS = {"base": 0.52, "few-shot": 0.53, "pref-ft": 0.55, "ipo": 0.54, "fspo"
 _KS = (0, 1, 2, 4, 8)
 
 
-def write_run_folder(folder: Path) -> Path:
-    """Everything a finished run holds that the report reads."""
+def write_run_folder(folder: Path, *, light: bool = False) -> Path:
+    """Everything a finished run holds that the report reads; `light` has less to draw."""
     metrics = {name: _measures(name, value) for name, value in _METHODS.items()}
     write_json(folder / "metrics.json", metrics)
     observer = {f"reward_accuracy@{k}": _estimate(1 - 0.5 * math.exp(-k), 0.02) for k in _KS}
     write_json(folder / "evaluation" / "observer.json", observer)
-    others = {name: {"reward_accuracy": _estimate(0.77 - value, 0.05)} for name, value in _METHODS.items() if name != "fspo"}
+    others = {
+        name: {"reward_accuracy": _estimate(0.77 - value, 0.05)} for name, value in _METHODS.items() if name != "fspo"
+    }
     write_json(folder / "evaluation" / "comparisons.json", others)
     write_json(folder / "evaluation" / "details.json", _details())
     for sample in _samples():
         append_jsonl(folder / "evaluation" / "samples.jsonl", sample)
-    _write_curves(folder)
-    write_json(folder / "data" / "checks.json", _checks())
+    _write_curves(folder, 3 if light else 60)
+    write_json(folder / "data" / "checks.json", _checks(1 if light else 5))
     write_json(folder / "versions.json", {"fspo": "0.1.0", "torch": "2.13.0"})
     write_text(folder / "config.yaml", "name: reviews-cpu\nmodel: smollm2-135m\nseed: 0\n")
     return folder
@@ -49,8 +51,17 @@ def _measures(name: str, value: float) -> dict[str, Any]:
     for sampling in ("plain", "guided") if name != "base" else ():
         row[f"win_rate/{sampling}"] = _estimate(value - (0.05 if sampling == "plain" else 0), 0.07)
     for sampling in ("plain", "guided"):
-        quality = {"fluency": -2.1, "distinct": 0.97, "compression": 0.71, "overlap": 0.4, "closeness": 0.2, "words": 24.0}
-        row |= {f"{measure}/{sampling}": _estimate(level) for measure, level in (quality | {"below_floor": 0.02}).items()}
+        quality = {
+            "fluency": -2.1,
+            "distinct": 0.97,
+            "compression": 0.71,
+            "overlap": 0.4,
+            "closeness": 0.2,
+            "words": 24.0,
+        }
+        row |= {
+            f"{measure}/{sampling}": _estimate(level) for measure, level in (quality | {"below_floor": 0.02}).items()
+        }
     if name != "base":
         row["win_rate"] = row["win_rate/plain"]
     return row
@@ -97,27 +108,29 @@ def _samples() -> list[dict[str, Any]]:
     ]
 
 
-def _write_curves(folder: Path) -> None:
+def _write_curves(folder: Path, steps: int) -> None:
     generator = random.Random(0)
     for name, end in (("pref-ft", 0.55), ("ipo", 0.56), ("fspo", 0.85)):
-        for step in range(1, 61):
+        for step in range(1, steps + 1):
             accuracy = 0.5 + (end - 0.5) * (1 - math.exp(-step / 20)) + generator.gauss(0, 0.06)
-            record = {"step": step, "loss": 4 * math.exp(-step / 40) + generator.gauss(0, 0.2), "margin_accuracy": accuracy}
+            record = {
+                "step": step,
+                "loss": 4 * math.exp(-step / 40) + generator.gauss(0, 0.2),
+                "margin_accuracy": accuracy,
+            }
             append_jsonl(folder / "methods" / name / "metrics.jsonl", record)
 
 
-def _checks() -> dict[str, Any]:
+def _checks(attributes: int) -> dict[str, Any]:
     generator = random.Random(1)
-    names = [f"{sign}{name}" for name in ("sentiment", "length", "emoji", "bullets", "first_person") for sign in "+-"]
+    measured = ("sentiment", "length", "emoji", "bullets", "first_person")[:attributes]
+    names = [f"{sign}{name}" for name in measured for sign in "+-"]
     matrix = [[0.0 if a == b else generator.uniform(0.2, 0.8) for b in names] for a in names]
     return {
         "responses": 1200,
         "near_duplicate_rate": 0.031,
         "label_consistency": 0.995,
-        "attributes": {
-            name: {"values": [generator.gauss(0, 1) for _ in range(400)]}
-            for name in ("sentiment", "length", "emoji", "bullets", "formality")
-        },
+        "attributes": {name: {"values": [generator.gauss(0, 1) for _ in range(400)]} for name in measured},
         "disagreement": {"users": names, "matrix": matrix, "mean": 0.49},
         "samples": [{"prompt": "A film?", "response": "Yes 🎬!", "persona": "a cheerful critic"}] * 2,
     }

@@ -78,7 +78,9 @@ def test_what_was_scored_is_not_scored_again(tiny: tuple[Any, Any], trials: list
     again = scored(tiny, trials, path, model=refuse)
     for trial in trials:
         for query in range(2):
-            assert whole.get(trial.item(query), 1) == resumed.get(trial.item(query), 1) == again.get(trial.item(query), 1)
+            assert (
+                whole.get(trial.item(query), 1) == resumed.get(trial.item(query), 1) == again.get(trial.item(query), 1)
+            )
     with pytest.raises(AssertionError, match="asked for again"):
         scored(tiny, trials, path, model=refuse, config=CONFIG.model_copy(update={"shots": 2}))
 

@@ -13,7 +13,6 @@ USERS = ("ann", "bob", "cid", "dee")
 ITEMS: list[Item] = [(user, f"{user}/{number}") for user in USERS for number in range(4)]
 
 
-
 def test_a_method_that_follows_the_labels_flips_always() -> None:
     rate = label_flip_rate(ITEMS, lambda item, condition: 1.0 if condition == "own" else -1.0)
     assert rate is not None

@@ -41,9 +41,15 @@ def test_a_donor_differs_in_tendency_where_anybody_does() -> None:
 
 
 def test_the_least_alike_comes_first_where_nobody_differs() -> None:
-    users = [User("u", traits={"a": 1.0}), User("near", traits={"a": 1.0, "b": 0.1}), User("far", traits={"a": 1.0, "b": 1.0})]
+    users = [
+        User("u", traits={"a": 1.0}),
+        User("near", traits={"a": 1.0, "b": 0.1}),
+        User("far", traits={"a": 1.0, "b": 1.0}),
+    ]
     rows = [p for name in ("u", "near", "far") for p in small_dataset(name, questions=1).preferences[:1]]
-    dataset = PreferenceDataset(users, [p.__class__(u.id, p.prompt, p.chosen, p.rejected) for u, p in zip(users, rows, strict=True)])
+    dataset = PreferenceDataset(
+        users, [p.__class__(u.id, p.prompt, p.chosen, p.rejected) for u, p in zip(users, rows, strict=True)]
+    )
     assert [user.id for user in donors(users[0], dataset, seed=0)] == ["far", "near"]
 
 
@@ -60,7 +66,9 @@ def test_a_lone_user_has_no_donor() -> None:
 
 def test_fewer_users_are_drawn_from_every_group() -> None:
     dataset = small_dataset("t")
-    mixed = [User(u.id, u.description, u.traits, "axis" if i < 3 else "pair") for i, u in enumerate(dataset.users.values())]
+    mixed = [
+        User(u.id, u.description, u.traits, "axis" if i < 3 else "pair") for i, u in enumerate(dataset.users.values())
+    ]
     picked = pick_users(PreferenceDataset(mixed, dataset.preferences), 2, seed=0)
     assert sorted(user.group for user in picked) == ["axis", "pair"]
 

@@ -36,6 +36,8 @@ class EvaluationConfig(BaseModel):
     """Episodes (draws of shots and queries) of each user."""
     queries: int = Field(default=8, ge=1)
     """Held-out preferences of each episode."""
+    ladder_queries: int | None = Field(default=None, ge=1)
+    """At shot counts below the full one, only so many queries of each episode; null: all of them."""
     label_flip: bool = True
     """Score the queries once more with the labels of the shots swapped; the antisymmetric reward needs it too."""
     user_swap: bool = True
@@ -83,7 +85,9 @@ class EvaluationConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.headline_reward == "antisymmetric" and not self.label_flip:
-            raise ValueError("headline_reward: the antisymmetric reward needs the flipped context; set label_flip to true")
+            raise ValueError(
+                "headline_reward: the antisymmetric reward needs the flipped context; set label_flip to true"
+            )
         if self.answers and self.headline_sampling not in self.samplings:
             raise ValueError(f"headline_sampling: {self.headline_sampling} is not among the samplings; add it there")
         return self

@@ -1,4 +1,4 @@
-"""Evaluation from end to end: held-out users on held-out questions, every method on the same items, resumable throughout."""
+"""Evaluation from end to end: held-out users on held-out questions, every method on the same items, resumable."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from fspo.progress import Progress, Silent
 
 __all__ = ["evaluate"]
 
+
 def evaluate(
     config: EvaluationConfig,
     dataset: PreferenceDataset,
@@ -40,7 +41,7 @@ def evaluate(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
 
-    Besides: `METHOD/margins.jsonl`, `METHOD/answers.jsonl`, `METHOD/judgements.jsonl`, `samples.jsonl`, `observer.json`,
+    Besides: `margins.jsonl`, `answers.jsonl` and `judgements.jsonl` of each method, `samples.jsonl`, `observer.json`,
     `comparisons.json` and `details.json`. Called again with the same arguments it goes on where it was stopped.
 
     Args:
@@ -236,7 +237,7 @@ class _Stage:
             prior,
             self.judge,
             self.config.rungs,
-            margin=float(getattr(judge, "margin", 0.0)),
+            margin=float(getattr(self.judge, "margin", 0.0)),
             noise=self.config.observer_noise,
         )
         found = {
@@ -284,5 +285,5 @@ def _json(row: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {measure: estimate.to_json() for measure, estimate in row.items()}
 
 
-def _user(item: Any) -> str:
-    return str(item[0])
+def _user(item: Item) -> str:
+    return item[0]

@@ -29,7 +29,7 @@ def headline(metrics: Metrics, method: str) -> str:
 
 
 def negatives(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
-    """Everything that came out against a method: chance within the interval, labels or users that make no difference."""
+    """Everything that came out against a method: chance within the interval, labels or users of no consequence."""
     found = [sentence for name, measures in metrics.items() for sentence in _against(name, measures)]
     for name, dropped in details.get("dropped_shots", {}).items():
         if dropped:
@@ -53,19 +53,19 @@ def caveats(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
         found.append(f"The intervals rest on {users} users; differences smaller than the intervals may be chance.")
     if details.get("judge_kind", "attributes") == "attributes":
         found.append(
-            "The users are weightings of attributes measured in the text, and the judge is the same measurement: these figures "
-            "say that the model reads such weightings out of labels, not that people would like its answers."
+            "The users are weightings of attributes measured in the text, and the judge is the same measurement: these "
+            "figures say that the model reads such weightings out of labels, not that people would like its answers."
         )
     found += [
         "One domain, one model and one seed: nothing here says how far the figures move with another of either.",
-        "Reward accuracy predicts the quality of answers poorly; where only one of the two rose, believe only that one.",
+        "Reward accuracy predicts the quality of answers poorly; where only one of them rose, believe only that one.",
         "The floors catch gibberish and repetition, not falsehood: nothing checks whether an answer is true.",
         "The intervals are for each figure alone; among many figures, one in twenty misses by chance.",
     ]
     if "base" in metrics:
         found.append(
-            "The base model without context has no reference to be compared with; its reward is the plain log-likelihood, "
-            "which leans towards short responses."
+            "The base model without context has no reference to be compared with; its reward is the plain "
+            "log-likelihood, which leans towards short responses."
         )
     return found
 
@@ -84,7 +84,9 @@ def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
     flips = measures.get("label_flip_rate")
     if flips is not None and flips.value < 0.5:
         known = " (a reward model that ignored labels was at 14 %)" if flips.value <= _KNOWN_FLIP_RATE else ""
-        found.append(f"{name}: flipping every label in the context changes only {_said(flips)} of its decisions{known}.")
+        found.append(
+            f"{name}: flipping every label in the context changes only {_said(flips)} of its decisions{known}."
+        )
     return found
 
 

@@ -24,7 +24,7 @@ __all__ = ["Rewards", "answer_measures", "mean_of", "quality_measures", "reward_
 
 @dataclass(frozen=True)
 class Rewards:
-    """A method's scores and those its implicit reward is measured against (None: it has nothing to be compared with)."""
+    """A method's scores and those its implicit reward is measured against (None: there is nothing to compare with)."""
 
     own: Scores
     reference: Scores | None

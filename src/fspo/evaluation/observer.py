@@ -1,7 +1,7 @@
 """The ideal observer: a Bayesian who knows how users of the domain judge texts, and sees the same shots as the model.
 
-For users whose true reward is a weighting of measured attributes, its accuracy after k shots is the ceiling any method can
-reach with k shots, short of luck. It knows the family of users (the prior) and nothing else about the one at hand.
+For users whose true reward is a weighting of measured attributes, its accuracy after k shots is the ceiling any method
+can reach with k shots, short of luck. It knows the family of users (the prior) and nothing else about the one at hand.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Prediction:
 
     @property
     def correct(self) -> float:
-        """1 where the chosen response was predicted, 0 where the other one was, 0.5 where the observer was undecided."""
+        """1 where the chosen response was predicted, 0 where the other one was, 0.5 where neither was."""
         if math.isclose(self.probability, 0.5, abs_tol=1e-9):
             return 0.5
         return float(self.probability > 0.5)
@@ -90,13 +90,15 @@ def ideal_observer(
         judge: the utilities by which such users judge.
         ks: shot counts; one above an episode's number of shots sees all of them.
         margin: utilities closer than this are a tie, on which a user is as likely to choose either.
-        noise: the chance of a label against the user's own utilities; keeps a wrong label from ruling a user out for good.
+        noise: the chance of a label against the user's own utilities; keeps one label from ruling a user out for good.
 
     Raises:
         ConfigError: the prior is empty, or the noise is no chance below a half.
     """
     if not prior:
-        raise ConfigError("The ideal observer has no users in its prior; it needs users with traits (attribute weights).")
+        raise ConfigError(
+            "The ideal observer has no users in its prior; it needs users with traits (attribute weights)."
+        )
     if not 0 < noise < 0.5:
         raise ConfigError(f"The ideal observer's noise is {noise}, but it has to lie between 0 and 0.5.")
     utilities = _Utilities(prior, judge, margin, noise)

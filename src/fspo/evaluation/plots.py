@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,9 @@ def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title:
         )
         ends.append((points[-1][1].value, name, colour))
     if observer:
-        axes.plot([k for k, _ in observer], [e.value for _, e in observer], color=_INK, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.plot(
+            [k for k, _ in observer], [e.value for _, e in observer], color=_INK, linestyle=(0, (4, 3)), linewidth=1.2
+        )
         ends.append((observer[-1][1].value, "ideal observer", _INK))
     axes.axhline(0.5, color=_MUTED, linewidth=0.8, linestyle=":")
     ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
@@ -76,7 +79,9 @@ def interval_plot(rows: Sequence[tuple[str, str, Estimate]], *, title: str, chan
     for place, (_, method, estimate) in zip(places, rows, strict=True):
         colour = _colour(method, place)
         if estimate.low is not None and estimate.high is not None:
-            axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot(
+                [estimate.low, estimate.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round"
+            )
         axes.plot([estimate.value], [place], marker=_MARKERS.get(method, "o"), color=colour, markersize=6)
         axes.annotate(
             f"{estimate.value:.1%}",
@@ -91,8 +96,9 @@ def interval_plot(rows: Sequence[tuple[str, str, Estimate]], *, title: str, chan
         axes.axvline(chance, color=_MUTED, linewidth=0.8, linestyle=":")
     axes.set_yticks(places, [label for label, _, _ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    low, high = min((e.low if e.low is not None else e.value for *_, e in rows), default=0), max(
-        (e.high if e.high is not None else e.value for *_, e in rows), default=1
+    low, high = (
+        min((e.low if e.low is not None else e.value for *_, e in rows), default=0),
+        max((e.high if e.high is not None else e.value for *_, e in rows), default=1),
     )
     axes.set_xlim(min(0.25, low - 0.03), max(0.75, high + 0.03))
     axes.grid(visible=False, axis="y")
@@ -114,7 +120,9 @@ def training_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, titl
         axes.plot(xs, smooth, color=colour, linewidth=1.7)
         if smooth:
             axes.plot([xs[-1]], [smooth[-1]], marker=_MARKERS.get(name.split(" ")[0], "x"), color=colour, markersize=4)
-            axes.annotate(f" {name}", (xs[-1], smooth[-1]), va="center", color=colour, fontsize=8.5, annotation_clip=False)
+            axes.annotate(
+                f" {name}", (xs[-1], smooth[-1]), va="center", color=colour, fontsize=8.5, annotation_clip=False
+            )
             ends.append(f"{name} from {ys[0]:.3g} to {ys[-1]:.3g} in {len(ys)} records")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
@@ -133,7 +141,9 @@ def heatmap(matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, 
             if value is None:
                 continue
             share = min(1.0, max(0.0, value))
-            axes.add_patch(Rectangle((column, row), 0.94, 0.94, facecolor=_ACCENT, alpha=0.04 + 0.9 * share, linewidth=0))
+            axes.add_patch(
+                Rectangle((column, row), 0.94, 0.94, facecolor=_ACCENT, alpha=0.04 + 0.9 * share, linewidth=0)
+            )
             if size <= 16:
                 axes.text(
                     column + 0.47, row + 0.49, f"{share * 100:.0f}", ha="center", va="center", color=_INK, fontsize=6.5
@@ -160,7 +170,7 @@ def histograms(columns: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
     grid = figure.subplots(down, across, squeeze=False)
     cells = [cell for row in grid for cell in row]
     for cell, (name, (edges, counts)) in zip(cells, columns.items(), strict=False):
-        widths = [right - left for left, right in zip(edges[:-1], edges[1:], strict=True)]
+        widths = [right - left for left, right in itertools.pairwise(edges)]
         cell.bar(edges[:-1], counts, width=widths, align="edge", color=_ACCENT, alpha=0.75, linewidth=0)
         cell.set_title(name, fontsize=8.5, color=_INK, loc="left")
         _plain(cell)
@@ -252,7 +262,9 @@ def _words(estimate: Estimate) -> str:
 
 def _describe_points(methods: Mapping[str, Points], observer: Points) -> str:
     lines = dict(methods) | ({"ideal observer": observer} if observer else {})
-    return "; ".join(f"{name}: " + ", ".join(f"{e.value:.0%} at {k:g}" for k, e in points) for name, points in lines.items())
+    return "; ".join(
+        f"{name}: " + ", ".join(f"{e.value:.0%} at {k:g}" for k, e in points) for name, points in lines.items()
+    )
 
 
 def _svg(figure: Figure, title: str, description: str) -> str:
@@ -261,7 +273,9 @@ def _svg(figure: Figure, title: str, description: str) -> str:
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None, "Creator": None}
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -275,4 +289,6 @@ def _svg(figure: Figure, title: str, description: str) -> str:
     width = re.search(r'viewBox="0 0 ([\d.]+)', text)
     size = f'style="max-width:{float(width.group(1)) * 1.34:.0f}px"' if width else ""
     text = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", text, count=1)
-    return re.sub(r"<svg ([^>]*)>", rf'<svg role="img" aria-label="{html.escape(title)}" {size} \1>{label}', text, count=1)
+    return re.sub(
+        r"<svg ([^>]*)>", rf'<svg role="img" aria-label="{html.escape(title)}" {size} \1>{label}', text, count=1
+    )

@@ -27,15 +27,16 @@ __all__ = [
     "words_of",
 ]
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_STOPWORDS = frozenset(
-    """a about above after again all also am an and any are as at be because been before being below between both but by
-    can could did do does doing don down during each few for from further had has have having he her here hers him his how
-    i if in into is it its itself just like me more most my myself no nor not now of off on once only or other our out over
-    own please same she should so some such tell than that the their them then there these they this those through to too
-    under until up us very was we were what when where which while who whom why will with would write you your yours
-    i'm i've it's don't didn't doesn't isn't wasn't can't you're that's""".split()
-)
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_FUNCTION_WORDS = """
+a about above after again all also am an and any are as at be because been before being below between both but by can
+could did do does doing don down during each few for from further had has have having he her here hers him his how i if
+in into is it its itself just like me more most my myself no nor not now of off on once only or other our out over own
+please same she should so some such tell than that the their them then there these they this those through to too under
+until up us very was we were what when where which while who whom why will with would write you your yours i'm i've it's
+don't didn't doesn't isn't wasn't can't you're that's
+"""
+_STOPWORDS = frozenset(_FUNCTION_WORDS.split())
 
 
 class Floors(BaseModel):
@@ -90,7 +91,7 @@ class Quality:
 
 def words_of(text: str) -> list[str]:
     """The words of a text in lower case; punctuation, emoji and list marks are none."""
-    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    return [word.lower().replace("\u2019", "'") for word in _WORD.findall(text)]
 
 
 def content_words(text: str) -> list[str]:

@@ -199,7 +199,7 @@ def _settings(config: str) -> Mapping[str, Any]:
 
 
 def _percent(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value * 100:.1f}"
+    return "\N{EN DASH}" if estimate is None else f"{estimate.value * 100:.1f}"
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -207,10 +207,8 @@ def _interval(estimate: Estimate | None) -> str:
         return ""
     if estimate.low is None or estimate.high is None:
         return "no interval"
-    return f"{estimate.low * 100:.1f} – {estimate.high * 100:.1f}"
+    return f"{estimate.low * 100:.1f} \N{EN DASH} {estimate.high * 100:.1f}"
 
 
 def _number(value: float) -> str:
     return f"{value:.2f}"
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,8 +68,8 @@ class Score:
 class Scores:
     """The scores of one pair of weights and context, looked up by item, shot count and condition.
 
-    A context without shots is the same at every k, and flipping labels leaves it alone; one without a description is the
-    same whoever is swapped in. Such look-ups find the one score there is.
+    A context without shots is the same at every k, and flipping labels leaves it alone; one without anything is the same
+    whoever is swapped in. Such look-ups find the one score there is.
     """
 
     def __init__(self, context: Context, rows: Iterable[Score], *, dropped_shots: int = 0) -> None:
@@ -95,7 +95,7 @@ class Scores:
 def likelihood_margin(
     own: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
 ) -> float | None:
-    """log pi(y_w | S, x) - log pi(y_l | S, x): no reference at all."""
+    """Log pi(y_w | S, x) - log pi(y_l | S, x): no reference at all."""
     score = own.get(item, k, condition)
     return None if score is None else score.margin(reduction)
 
@@ -152,7 +152,8 @@ def score_trials(
         name: whom the progress bar names.
         progress: shown once a trial.
     """
-    key = f"{fingerprint}/{context}/{config.rungs}/{_conditions(context, config)}/{config.mirrored_ladder}/{config.max_length}"
+    depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
+    key = f"{fingerprint}/{context}/{depth}/{_conditions(context, config)}"
     known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
     keys = [f"{trial.key}/{key}" for trial in trials]
     done = sum(k in known for k in keys)
@@ -173,7 +174,7 @@ def _score_trial(
     rows: list[Score] = []
     dropped = 0
     for condition, episode, rungs in _passes(context, trial, config):
-        scores, left_out = _one_pass(model, renderer, trial, condition, episode, rungs)
+        scores, left_out = _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
         rows += scores
         dropped = max(dropped, left_out)
     return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
@@ -212,20 +213,25 @@ def _one_pass(
     condition: Condition,
     episode: Episode,
     rungs: tuple[int, ...],
+    ladder_queries: int | None,
 ) -> tuple[list[Score], int]:
     import torch
 
     from fspo.modeling.logprobs import branch_logprobs
 
     tokens = renderer.render(episode, shots=rungs)
+    left = len(tokens.boundaries) - 1
+    full = min(max(rungs), left)
+    few = len(episode.queries) if ladder_queries is None else ladder_queries
+    tokens = replace(tokens, branches=tuple(b for b in tokens.branches if b.shots == full or b.query < few))
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
-    left = len(tokens.boundaries) - 1
+    # Where shots were dropped, rungs above what is left all stand at the same place.
     rows = [
         Score(trial.item(branch.query), rung, condition, *sums, *map(int, lengths))
         for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
         for rung in rungs
-        if min(rung, left) == branch.shots  # where shots were dropped, a rung above what is left stands at the same place
+        if min(rung, left) == branch.shots
     ]
     return rows, tokens.dropped_shots

@@ -1,7 +1,7 @@
 """Does the label matter, and does the user? The label-flip rate and the user-swap drop, read off scored trials.
 
-In-context reward models are known to memorise the contents of their context and ignore its labels; accuracy alone does not
-show it.
+In-context reward models are known to memorise the contents of their context and ignore its labels; accuracy alone does
+not show it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def user_swap_drop(items: Sequence[Item], margins: Margins) -> Estimate | None:
     own, swapped = _accuracies(items, margins, "own"), _accuracies(items, margins, "swapped")
     if not any(item in swapped for item in own):
         return None
-    return paired_difference(own, swapped, lambda item: str(item[0]))
+    return paired_difference(own, swapped, lambda item: item[0])
 
 
 def _accuracies(items: Sequence[Item], margins: Margins, condition: Condition) -> dict[Item, float]:

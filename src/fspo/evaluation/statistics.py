@@ -1,7 +1,7 @@
 """Means with 95 % intervals clustered by user, and paired differences between methods on the same items.
 
-A user's items share the user's shots and taste, so they are no independent draws: the interval has to come from the spread
-between users (cluster-robust variance, Liang and Zeger 1986, with t quantiles at `users - 1` degrees of freedom).
+A user's items share the user's shots and taste, so they are no independent draws: the interval has to come from the
+spread between users (cluster-robust variance, Liang and Zeger 1986; t quantiles at `users - 1` degrees of freedom).
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from scipy.stats import beta as beta_distribution
-from scipy.stats import t as t_distribution
+from scipy.special import betaincinv, stdtrit
 
 from fspo.errors import DataError
 
@@ -24,6 +23,7 @@ MINIMUM_USERS = 3
 """With fewer users no interval is given: the spread between them is not known."""
 
 Bounds = tuple[float, float]
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ def clustered_mean(
 ) -> Estimate:
     """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
 
-    `bounds` are the least and the greatest value an item can have; the interval is clipped to them, and where every item lies
-    at one of them (a spread of zero, which says nothing) it is the exact binomial one with the users as trials. None: unbounded.
+    `bounds` are the least and the greatest value an item can have (None: unbounded); the interval is clipped to them,
+    and where every item lies at one of them (a spread of zero, which says nothing) it is the exact binomial one with
+    the users as trials.
 
     Raises:
         DataError: no items, as many users as values are not given, or a value is not finite.
@@ -84,7 +85,7 @@ def clustered_mean(
     if variance < 1e-18 and bounds is not None:
         low, high = _exact_interval(mean, len(groups), confidence, bounds)
     else:
-        reach = float(t_distribution.ppf(0.5 + confidence / 2, len(groups) - 1)) * math.sqrt(variance)
+        reach = float(stdtrit(len(groups) - 1, 0.5 + confidence / 2)) * math.sqrt(variance)
         low, high = mean - reach, mean + reach
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
@@ -92,9 +93,9 @@ def clustered_mean(
 
 
 def paired_difference(
-    first: Mapping[Hashable, float],
-    second: Mapping[Hashable, float],
-    user_of: Callable[[Any], str],
+    first: Mapping[T, float],
+    second: Mapping[T, float],
+    user_of: Callable[[T], str],
     *,
     confidence: float = 0.95,
 ) -> Estimate:
@@ -153,7 +154,7 @@ def _robust_variance(residuals: Sequence[float], count: int) -> float:
 def _exact_interval(mean: float, trials: int, confidence: float, bounds: Bounds) -> Bounds:
     """Clopper and Pearson's interval when all trials came out alike; between the bounds there is nothing to go by."""
     low, high = bounds
-    miss = (high - low) * (1 - float(beta_distribution.ppf((1 - confidence) / 2, trials, 1)))
+    miss = (high - low) * (1 - float(betaincinv(trials, 1, (1 - confidence) / 2)))
     if math.isclose(mean, high):
         return high - miss, high
     if math.isclose(mean, low):

@@ -38,7 +38,7 @@ def summary_table(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], *, tit
     table = Table(title=title or None, caption=_caption(estimates), header_style="bold", title_justify="left")
     table.add_column("method")
     for measure in measures:
-        table.add_column(MEASURES[measure], justify="right", no_wrap=True)
+        table.add_column(MEASURES[measure], justify="right")
     best = {measure: max(row[measure].value for row in estimates.values() if measure in row) for measure in measures}
     for method, row in estimates.items():
         table.add_row(method, *(_cell(row.get(measure), best[measure]) for measure in measures))
@@ -47,12 +47,13 @@ def summary_table(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], *, tit
 
 def _cell(estimate: Estimate | None, best: float) -> str:
     if estimate is None:
-        return "[dim]–[/dim]"
+        return "[dim]-[/dim]"
     value = f"{estimate.value * 100:.1f}"
     value = f"[bold]{value}[/bold]" if estimate.value == best else value
     if estimate.low is None or estimate.high is None:
         return f"{value} [dim](no interval)[/dim]"
-    return f"{value} [dim]\\[{estimate.low * 100:.1f}, {estimate.high * 100:.1f}][/dim]"
+    # No space within the interval: a narrow terminal breaks the line before it.
+    return f"{value} [dim]({estimate.low * 100:.1f}…{estimate.high * 100:.1f})[/dim]"
 
 
 def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:

@@ -1,4 +1,4 @@
-"""The episodes that are evaluated: a held-out user's shots and queries, and another user's shots for the same queries."""
+"""The episodes that are evaluated: a held-out user's shots and queries, and another user's shots for these queries."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Weights:
         folder = self._policies.get(start) or (source.parent / start if source is not None else None)
         if folder is None or not folder.is_dir():
             raise DataError(
-                f"The method '{name}' is measured against '{start}', whose policy isn't there; train or keep '{start}' too."
+                f"The method '{name}' is measured against '{start}', whose policy isn't there; train '{start}' too."
             )
         return folder.resolve()
 

@@ -1,7 +1,8 @@
 """Win rates of a method's answers over the base model's, judged for the user in both orders.
 
-Two samplings: `plain`, from the weights given the user's context; `guided`, pushed away from what the same weights would
-say to the mirrored user. Answers and judgements are kept line by line, so that a killed run goes on where it stopped.
+Two samplings: `plain`, from the weights given the user's context; `guided`, pushed away from what the same weights
+would say to the mirrored user. Answers and judgements are kept line by line, so that a killed run goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def draw_answers(
 ) -> list[Answer]:
     """Answer the first held-out prompts of every trial; answers already in `path` are taken from there.
 
-    Batches are the same however often the run was interrupted, and each answer has its own seed, so the answers are the same.
+    Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
     asked = _asked(trials, config)
     known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
@@ -175,12 +176,14 @@ _Asked = tuple[Trial, str, str]
 
 
 def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
-    """`config.answers` prompts of each user; by a digest of the prompt, so that users answer the same ones where they can."""
+    """Prompts of each user, chosen by a digest, so that users answer the same ones where they can."""
     chosen: list[_Asked] = []
     seen: dict[str, set[str]] = {}
     for trial in trials:
         prompts = seen.setdefault(trial.user, set())
-        for number, query in sorted(enumerate(trial.own.queries), key=lambda query: _digest(config.seed, query[1].prompt)):
+        for number, query in sorted(
+            enumerate(trial.own.queries), key=lambda query: _digest(config.seed, query[1].prompt)
+        ):
             if len(prompts) < config.answers and query.prompt not in prompts:
                 prompts.add(query.prompt)
                 chosen.append((trial, trial.item(number), query.prompt))
@@ -221,7 +224,14 @@ def _generate(
 
 
 def _settings(fingerprint: str, context: Context, sampling: Sampling, config: EvaluationConfig) -> str:
-    drawn = [config.seed, config.max_new_tokens, config.temperature, config.top_p, config.answer_batch, config.max_length]
+    drawn = [
+        config.seed,
+        config.max_new_tokens,
+        config.temperature,
+        config.top_p,
+        config.answer_batch,
+        config.max_length,
+    ]
     if sampling == "guided":
         drawn += [config.guidance, config.plausibility]
     return json.dumps([fingerprint, context, sampling, *drawn])

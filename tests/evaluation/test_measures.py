@@ -1,0 +1,82 @@
+"""Measures: which variants a method has, what the headline is, and the figures by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.measures import Rewards, answer_measures, quality_measures, reward_measures
+from fspo.evaluation.quality import Quality
+from fspo.evaluation.rewards import Score, Scores
+from fspo.evaluation.winrates import Judgement
+
+USERS = ("ann", "bob", "cid", "dee")
+ITEMS = tuple((user, f"{user}/0/{number}") for user in USERS for number in range(2))
+CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2)
+
+
+def scores(context: Any, margins: dict[tuple[int, str], float]) -> Scores:
+    """The same margins for every item."""
+    return Scores(
+        context,
+        [Score(item, k, c, m, 0.0, 1, 1) for _, item in ITEMS for (k, c), m in margins.items()],  # type: ignore[arg-type]
+    )
+
+
+def follower() -> Scores:
+    """Right with its own labels, wrong with flipped and with swapped ones, wrong without shots."""
+    return scores(
+        "shots",
+        {(0, "own"): -1.0, (2, "own"): 3.0, (2, "flipped"): -3.0, (2, "swapped"): -2.0, (2, "swapped-flipped"): 2.0},
+    )
+
+
+def test_a_follower_of_labels() -> None:
+    found = reward_measures(Rewards(follower(), scores("none", {(0, "own"): -1.0}), ITEMS, CONFIG))
+    assert found["reward_accuracy"].value == found["reward_accuracy@2"].value == 1.0
+    assert found["reward_accuracy@0"].value == 0.5  # equal to its reference
+    assert found["reward_accuracy@0/likelihood"].value == 0.0
+    assert found["label_flip_rate"].value == found["user_swap_drop"].value == 1.0
+    assert found["user_swap_drop/antisymmetric"].value == 1.0
+    assert (found["reward_accuracy"].users, found["reward_accuracy"].items) == (4, 8)
+    assert next(iter(found)) == "reward_accuracy"
+
+
+def test_the_base_model_is_measured_by_likelihood_alone() -> None:
+    found = reward_measures(Rewards(scores("none", {(0, "own"): 1.0}), None, ITEMS, CONFIG))
+    assert found["reward_accuracy@2"].value == 1.0
+    assert not any("flip" in name or "swap" in name or "reference" in name for name in found)
+
+
+def test_the_headline_is_configurable_and_the_flip_rate_stays_the_references() -> None:
+    config = CONFIG.model_copy(update={"headline_reward": "antisymmetric"})
+    contents = scores("shots", {(0, "own"): 1.0, (2, "own"): 1.0, (2, "flipped"): 0.9, (2, "swapped"): 1.0})
+    found = reward_measures(Rewards(contents, scores("none", {(0, "own"): 0.0}), ITEMS, config))
+    assert found["reward_accuracy"] == found["reward_accuracy/antisymmetric"]
+    assert found["label_flip_rate"].value == 0.0
+    assert "user_swap_drop" not in found  # the swapped mirror was not scored
+
+
+def test_a_missing_headline_falls_back_to_the_reference() -> None:
+    config = CONFIG.model_copy(update={"headline_reward": "antisymmetric"})
+    population = Rewards(scores("none", {(0, "own"): 1.0}), scores("none", {(0, "own"): 2.0}), ITEMS, config)
+    assert population.variants == ("reference", "likelihood")
+    assert reward_measures(population)["reward_accuracy"].value == 0.0
+
+
+def test_win_rates_by_hand() -> None:
+    rows = [Judgement(item, user, "win", "loss" if item.endswith("0") else "win", True, (), ()) for user, item in ITEMS]
+    found = answer_measures(rows, "guided", headline=True)
+    assert found["win_rate"] == found["win_rate/guided"]
+    assert (found["win_rate/guided"].value, found["win_rate_without_floors/guided"].value) == (0.5, 1.0)
+    assert "win_rate" not in answer_measures(rows, "plain", headline=False)
+
+
+def test_quality_is_averaged_beside_the_floors() -> None:
+    quality = Quality(log_prob=-2.0, distinct=0.9, compression=0.8, overlap=0.5, closeness=0.4, words=12)
+    broken = {item: item.endswith("0") for _, item in ITEMS}
+    found = quality_measures(ITEMS, {item: quality for _, item in ITEMS}, broken, "plain")
+    assert found["fluency/plain"].value == pytest.approx(-2.0)
+    assert (found["words/plain"].value, found["below_floor/plain"].value) == (12.0, 0.5)
