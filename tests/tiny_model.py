@@ -1,9 +1,15 @@
-"""A tiny random Llama with a real byte-level tokenizer, for tests of every stage: `python -m tests.tiny_model FOLDER`."""
+"""A tiny Llama with a real byte-level tokenizer, for tests of every stage: `python -m tests.tiny_model FOLDER`.
+
+It is random, or taught in a few seconds to string sentences of reviews together, which is all that synthesis needs.
+"""
 
 from __future__ import annotations
 
+import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 __all__ = ["CHAT_TEMPLATE", "build_tiny_model"]
 
@@ -27,8 +33,42 @@ _TEXTS = (
 _CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def build_tiny_model(folder: Path, *, seed: int = 0, vocabulary: int = 384, context: int = 4096) -> Path:
-    """Save a random two-layer Llama (hidden size 32) and its ChatML tokenizer into `folder`, and return the folder."""
+_SUBJECTS = ("story", "cast", "music", "ending", "plot", "acting", "film", "book", "writing", "pace")
+_WORDS = {
+    1: ("wonderful", "brilliant", "beautiful", "excellent", "great", "delightful", "charming"),
+    -1: ("dull", "terrible", "boring", "awful", "bad", "disappointing", "tedious"),
+}
+_TAILS = (
+    "from the first page to the last",
+    "in almost every scene of it",
+    "for anyone who knows the genre well",
+    "and the rest of it is much the same",
+    "and that is what stays with me in the end",
+)
+
+
+def _reviews(count: int, seed: int) -> Iterator[str]:
+    """Short reviews of one opinion each."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        side = rng.choice((1, -1))
+        first, second = rng.sample(_SUBJECTS, 2)
+        adjectives = rng.sample(_WORDS[side], 3)
+        tail = f" {rng.choice(_TAILS)}" if rng.random() < 0.6 else ""
+        rest = rng.choice(
+            (
+                f" The {second} is {adjectives[1]} and {adjectives[2]}{tail}.",
+                f" I found the {second} {adjectives[1]}{tail}.",
+                f" Even the {second} is {adjectives[1]}, which says a lot about it.",
+            )
+        )
+        yield f"The {first} is {adjectives[0]}{'' if rest[1] == 'E' else tail}." + rest
+
+
+def build_tiny_model(
+    folder: Path, *, seed: int = 0, vocabulary: int = 384, context: int = 4096, taught: bool = False
+) -> Path:
+    """Save a two-layer Llama (hidden size 32; 64 if taught) and its ChatML tokenizer into `folder`, and return the folder."""
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,7 +82,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0, vocabulary: int = 384, cont
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(_TEXTS, trainer)
+    backend.train_from_iterator((*_TEXTS, *(_reviews(400, seed) if taught else ())), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token="<|im_start|>",
@@ -58,8 +98,8 @@ def build_tiny_model(folder: Path, *, seed: int = 0, vocabulary: int = 384, cont
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
-                hidden_size=32,
-                intermediate_size=64,
+                hidden_size=64 if taught else 32,
+                intermediate_size=128 if taught else 64,
                 num_hidden_layers=2,
                 num_attention_heads=4,
                 num_key_value_heads=2,
@@ -70,11 +110,38 @@ def build_tiny_model(folder: Path, *, seed: int = 0, vocabulary: int = 384, cont
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
+    if taught:
+        _teach(model, tokenizer, seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(str(folder))
     model.save_pretrained(str(folder))
     return folder
 
 
+def _teach(model: Any, tokenizer: Any, seed: int, *, steps: int = 300, batch: int = 8) -> None:
+    """Train on short reviews after any context, until what is sampled is made of their phrases."""
+    import torch
+
+    rng = random.Random(seed)
+    texts = list(_reviews(steps * batch, seed + 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
+    model.train()
+    with torch.enable_grad():
+        for step in range(steps):
+            # Whatever is read before a review is noise to this model.
+            before = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 60))]
+            rows = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts[step * batch : (step + 1) * batch]]
+            width = max(map(len, rows))
+            ids = torch.tensor([before + row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
+            labels = torch.tensor([[-100] * len(before) + row + [-100] * (width - len(row)) for row in rows])
+            loss = model(input_ids=ids, labels=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    model.eval()
+
+
 if __name__ == "__main__":
-    print(build_tiny_model(Path(sys.argv[1])))
+    print(build_tiny_model(Path(sys.argv[1]), vocabulary=640, taught=True))

@@ -1,0 +1,215 @@
+"""`fspo chat`: answers for one user of a dataset, personalised beside base."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fspo.evaluation.weights import Weights
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.types import Preference
+
+__all__ = ["Chat", "Draw", "chat", "shots_of"]
+
+_HELP = "Type a prompt; /user ID speaks for another user, /users lists them, /shots shows what the model is told, /quit ends."
+
+
+def chat(
+    file: Annotated[Path | None, typer.Argument(help="YAML file of the run, or the folder of a run.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    output: OutputFolder = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Id of the user; by default a held-out one.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="Answer this prompt and stop. Can be repeated.")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="Method that personalises.")] = "fspo",
+    shots: Annotated[int | None, typer.Option(min=0, help="Preferences shown; by default as in the evaluation.")] = None,
+    guidance: Annotated[float, typer.Option(min=0, help="Push away from the mirrored user; 0 samples plainly.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 96,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Answer prompts for one user of a run's dataset: the chosen method beside the base model.
+
+    Examples:
+
+      fspo chat --config configs/reviews-cpu.yaml
+
+      fspo chat runs/reviews-cpu --user sentiment+ --prompt "Write a short review of the film Alien."
+
+      fspo chat runs/reviews-cpu --method few-shot --guidance 2
+    """
+    settings = configured(file, config, overrides, output)
+    from fspo.cli import stages
+    from fspo.cli.folder import RunFolder
+
+    folder = RunFolder(settings)
+    draw = Draw(guidance, max_tokens, temperature, seed)
+    talk = Chat.of(folder, method, user, settings.evaluation.shots if shots is None else shots, draw)
+    out = console()
+    if dry_run:
+        out.print(f"Would answer for {talk.user} with {method} and {talk.count} shots.", markup=False)
+        return
+    stages.quiet()
+    if prompt:
+        for text in prompt:
+            talk.show(text, out)
+        return
+    talk.greet(out)
+    for line in _lines():
+        talk.react(line, out)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How answers are drawn."""
+
+    guidance: float = 0.0
+    max_tokens: int = 96
+    temperature: float = 0.7
+    seed: int = 0
+
+
+@dataclass
+class Chat:
+    """One conversation: whose preferences are shown, to which weights. Weights are read at the first answer."""
+
+    dataset: PreferenceDataset
+    user: str
+    method: str
+    count: int
+    draw: Draw
+    personal: Weights
+    base: Weights
+    asked: int = field(default=0)
+
+    @classmethod
+    def of(cls, folder: Any, method: str, user: str | None, count: int, draw: Draw) -> Chat:
+        """A conversation on what lies in a run's folder.
+
+        Raises:
+            ConfigError: there is no such method.
+            DataError: the method is not trained yet, or there is no such user.
+        """
+        from fspo.cli import stages
+        from fspo.evaluation.weights import Weights
+        from fspo.methods.table import method as method_named
+        from fspo.preferences.dataset import PreferenceDataset
+
+        row = method_named(method)
+        splits = stages.splits_of(folder)
+        dataset = PreferenceDataset.load(folder.data)
+        chosen = user if user is not None else min(splits.users["test"] or dataset.users)
+        dataset.of_user(chosen)
+        policies = {method: stages.policy_of(folder, method) if row.trains else None}
+        settings = folder.config.evaluation
+        model = folder.config.model
+        options: dict[str, Any] = {"dtype": settings.dtype, "max_length": settings.max_length}
+        return cls(dataset, chosen, method, count, draw, Weights(model, policies, **options), Weights(model, {}, **options))
+
+    def answers(self, prompt: str) -> tuple[str, str]:
+        """The personalised and the base model's answer to one prompt; both are drawn with the same numbers."""
+        from fspo.methods.table import METHODS
+
+        self.asked += 1
+        row = METHODS[self.method]
+        shown = shots_of(self.dataset, self.user, self.count, prompt) if row.context in ("shots", "both") else ()
+        personal = self._answer(self.personal, self.method, row.context, shown, prompt)
+        return personal, self._answer(self.base, "base", "none", (), prompt)
+
+    def _answer(self, weights: Weights, name: str, context: Any, shown: Sequence[Preference], prompt: str) -> str:
+        from fspo.modeling.generation import AnswerRequest, generate
+
+        renderer = weights.renderer(context)
+        description = self.dataset.users[self.user].description
+        reserve = self.draw.max_tokens
+        trunk, ids = renderer.render_prompt(shown, prompt, description, reserve=reserve)
+        guidance = self.draw.guidance if shown else 0.0
+        mirror = None
+        if guidance:
+            mirror, _ = renderer.render_prompt([shot.swap() for shot in shown], prompt, description, reserve=reserve)
+        return generate(
+            weights.load(weights.source(name)),
+            weights.tokenizer,
+            [AnswerRequest(trunk, ids, mirror, seed=self.asked)],
+            max_new_tokens=self.draw.max_tokens,
+            temperature=self.draw.temperature,
+            guidance=guidance,
+            seed=self.draw.seed,
+        )[0]
+
+    def show(self, prompt: str, out: Console) -> None:
+        """Print both answers, side by side where there is room."""
+        personal, base = self.answers(prompt)
+        title = f"{self.method}, for {self.user}"
+        if not out.is_terminal:
+            out.print(f"> {prompt}\n\n[{title}]\n{personal}\n\n[base]\n{base}\n", markup=False)
+            return
+        from rich.columns import Columns
+        from rich.panel import Panel
+        from rich.text import Text
+
+        width = max(30, (out.width - 2) // 2)
+        panels = [Panel(Text(text), title=name, width=width) for name, text in ((title, personal), ("base", base))]
+        out.print(Columns(panels, padding=(0, 1)))
+
+    def greet(self, out: Console) -> None:
+        """Say for whom the model speaks, and what can be typed."""
+        description = self.dataset.users[self.user].description
+        out.print(f"Speaking for {self.user}: {description}\n{_HELP}\n", markup=False)
+
+    def react(self, line: str, out: Console) -> None:
+        """Do what was typed; a mistake is told and the conversation goes on."""
+        from fspo.errors import FspoError
+
+        word, _, rest = line.strip().partition(" ")
+        try:
+            if word == "/users":
+                out.print(", ".join(self.dataset.users), markup=False)
+            elif word == "/user":
+                self.dataset.of_user(rest.strip())
+                self.user = rest.strip()
+                self.greet(out)
+            elif word == "/shots":
+                for shot in shots_of(self.dataset, self.user, self.count, ""):
+                    out.print(f"prompt:   {shot.prompt}\nchosen:   {shot.chosen}\nrejected: {shot.rejected}\n", markup=False)
+            elif word.startswith("/"):
+                out.print(_HELP, markup=False)
+            elif line.strip():
+                self.show(line.strip(), out)
+        except FspoError as error:
+            out.print(str(error), markup=False)
+
+
+def shots_of(dataset: PreferenceDataset, user: str, count: int, prompt: str) -> tuple[Preference, ...]:
+    """The user's first `count` preferences, of as many questions as possible, none of them about `prompt` itself."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for index, preference in enumerate(dataset.of_user(user)):
+        if preference.prompt != prompt:
+            turn = seen[preference.question_id] = seen.get(preference.question_id, -1) + 1
+            ranked.append((turn, index, preference))
+    return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            line = input("> ") if sys.stdin.isatty() else sys.stdin.readline()
+        except EOFError:
+            return
+        if line.strip() == "/quit" or (not line and not sys.stdin.isatty()):
+            return
+        yield line

@@ -1,0 +1,192 @@
+"""The configuration of a run: one YAML file that every verb reads, plus `--set` overrides.
+
+Precedence, weakest first: the defaults, the file, `--set` in the order given, options such as `--output`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fspo.cli.yaml_file import Key, Settings, read_settings
+from fspo.errors import ConfigError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.methods.table import METHODS
+from fspo.preferences.validation import nearest
+from fspo.synthesis.config import SynthesisConfig
+from fspo.training.config import TrainingConfig
+
+__all__ = ["EVERY", "RunConfig", "load_config"]
+
+EVERY = "all"
+"""The key below `training` whose settings every trained method starts from."""
+
+
+class RunConfig(BaseModel):
+    """Everything a run depends on; see `configs/` for complete files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$")
+    """Names the report and, by default, the folder below `runs/`."""
+    seed: int = Field(0, ge=0)
+    """Seed of every stage that has no seed of its own in the file."""
+    output: Path = Path()
+    """Folder of the run; by default runs/NAME."""
+    model: str = "smollm2-135m"
+    """The embedded model's name, a local folder, or a hub id."""
+    data: Path | None = None
+    """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Methods to train and evaluate, by their names in `fspo.methods`."""
+    from_base: tuple[str, ...] = ()
+    """Methods trained from the base model, where the table has them start from another method's weights."""
+    synthesis: SynthesisConfig = SynthesisConfig()
+    training: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of training: under `all` for every method, under a method's name for that one alone."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: Any) -> Any:
+        """Hand the run's seed to the stages, and derive the output folder from the name."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        seed = values.get("seed", 0)
+        for section in ("synthesis", "evaluation"):
+            inner = values.get(section)
+            if isinstance(seed, int) and (inner is None or isinstance(inner, dict)):  # a wrong seed is told once
+                values[section] = {"seed": seed, **(inner or {})}
+        values.setdefault("output", Path("runs") / str(values.get("name", "run")))
+        return values
+
+    def training_of(self, method: str) -> dict[str, Any]:
+        """The settings given for training one method: the common ones, overridden by its own."""
+        return {"seed": self.seed, **self.training.get(EVERY, {}), **self.training.get(method, {})}
+
+    def resolved(self) -> dict[str, Any]:
+        """All values, defaults included, ready for YAML and JSON."""
+        return cast(dict[str, Any], self.model_dump(mode="json"))
+
+
+def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
+    """Read the configuration of a run.
+
+    Args:
+        path: the YAML file; None for the defaults alone.
+        overrides: `key.key=value` assignments.
+        output: folder of the run, over what the file says.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown (the nearest known one is named), or a value is
+            of the wrong type; says in which line or override.
+    """
+    settings = read_settings(path) if path is not None else Settings("the defaults")
+    settings.override(overrides)
+    if output is not None:
+        settings.values["output"] = str(output)
+    try:
+        config = RunConfig.model_validate(settings.values)
+    except ValidationError as error:
+        raise _explain(error, settings, RunConfig) from error
+    _check_methods(config, settings)
+    _check_training(config, settings)
+    return config
+
+
+def _check_methods(config: RunConfig, settings: Settings) -> None:
+    named = [(("methods",), name, list(METHODS)) for name in config.methods]
+    named += [(("from_base",), name, list(METHODS)) for name in config.from_base]
+    named += [(("training", name), name, [*METHODS, EVERY]) for name in config.training]
+    for key, name, known in named:
+        if name not in known:
+            raise ConfigError(f"{settings.where(key)}: there is no method '{name}'{_hint(name, known)}")
+    if len(set(config.methods)) < len(config.methods):
+        raise ConfigError(f"{settings.where(('methods',))}: a method is named twice; name each once.")
+    if not config.methods:
+        raise ConfigError(f"{settings.where(('methods',))}: no method is named; name some of {', '.join(METHODS)}.")
+
+
+def _check_training(config: RunConfig, settings: Settings) -> None:
+    """Check each section alone, so that an error names its line, and then every method's settings as a whole."""
+    for name, values in config.training.items():
+        if name != EVERY and not METHODS[name].trains:
+            where = settings.where(("training", name))
+            raise ConfigError(f"{where}: the method '{name}' trains nothing; leave its settings out.")
+        try:
+            TrainingConfig.model_validate(values)
+        except ValidationError as error:
+            # Settings of one section may need those of another to hold together.
+            if error.errors()[0]["type"] != "value_error":
+                raise _explain(error, settings, TrainingConfig, ("training", name)) from error
+    for row in METHODS.values():
+        if row.trains:
+            try:
+                mirrors = row.training(config.training_of(row.name)).mirrors
+                if mirrors and row.context not in ("shots", "both"):
+                    raise ConfigError(
+                        f"'{row.name}' shows the model no shots, so there are no labels to mirror; "
+                        f"set mirror, or a mirrored objective, for other methods only."
+                    )
+            except ConfigError as error:
+                name = row.name if row.name in config.training else EVERY
+                raise ConfigError(f"{settings.where(('training', name))}: {error}") from error
+
+
+def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:
+    """One sentence on the first thing wrong, with where it was written."""
+    problems = error.errors()
+    # A misspelt key is the likelier cause, so it is told before what is missing for want of it.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    location = [part for part in problem["loc"] if not _is_union_tag(part)]
+    key = (*above, *map(str, location))
+    path, where = ".".join(key), settings.where(key)
+    more = f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = _fields(model, location[:-1])
+        return ConfigError(f"{where}: there is no setting '{path}'{more}{_hint(str(location[-1]), known, key[:-1])}")
+    if problem["type"] == "missing":
+        return ConfigError(f"{where}: the setting '{path}' is missing{more}.")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = problem["input"]
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60 else ""
+    subject = f"'{path}': " if path else ""
+    return ConfigError(f"{where}: {subject}{message}{shown}{more}.")
+
+
+def _is_union_tag(part: object) -> bool:
+    """Whether pydantic put this part into a location to say which member of a union it tried."""
+    return isinstance(part, str) and (part.startswith(("literal[", "list[", "function-", "constrained-")) or "[" in part)
+
+
+def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:
+    known = list(known)
+    close = nearest(name, known, cutoff=0.5)
+    if close:
+        return f"; did you mean '{'.'.join((*above, close))}'?"
+    return f"; the known ones are {', '.join(known)}." if known else "."
+
+
+def _fields(model: type[BaseModel], location: Iterable[object]) -> list[str]:
+    """The fields known at a location below `model`."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = _model_in(field.annotation) if field is not None else None
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    """The first pydantic model inside an annotation such as `Model | None` or `list[Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict, Mapping, Literal):
+        return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+    return None

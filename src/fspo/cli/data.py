@@ -1,0 +1,272 @@
+"""`fspo data`: preference datasets in, out, checked, shown and split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console
+
+if TYPE_CHECKING:
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.types import Split
+
+__all__ = ["app", "export", "import_", "show", "split", "validate"]
+
+app = typer.Typer(no_args_is_help=True, help="Import, export, validate, show and split preference datasets.")
+
+
+class Format(StrEnum):
+    """A file format of preferences."""
+
+    JSONL = "jsonl"
+    TRL = "trl"
+    PARQUET = "parquet"
+
+
+FileFormat = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        "-f",
+        help=(
+            "jsonl: one {user, prompt, chosen, rejected} a line; trl: TRL's {prompt, chosen, rejected} plus user, in "
+            "JSONL or Parquet; parquet: a folder with users.parquet and preferences.parquet."
+        ),
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: user=annotator. Can be repeated."),
+]
+Folder = Annotated[Path | None, typer.Argument(help="Folder of the dataset; by default the one of --config.")]
+
+
+@add_verb(app, "import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="File to read (a folder for parquet).")],
+    out: Annotated[Path, typer.Argument(help="Folder of the dataset to write.")],
+    file_format: FileFormat = Format.JSONL,
+    users: Annotated[Path | None, typer.Option(help="JSONL file of the users: {id, description, group, traits}.")] = None,
+    columns: Columns = None,
+    user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is already there.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Read preferences of one's own into a dataset folder, which a run takes as its `data`.
+
+    Every row is checked; what is wrong is named by file, row and column.
+
+    Examples:
+
+      fspo data import ratings.jsonl data/ratings
+
+      fspo data import ratings.parquet data/ratings --format trl --column user=annotator
+
+      fspo run --config my.yaml --set data=data/ratings
+    """
+    from fspo.errors import DataError
+    from fspo.files import replace_folder
+
+    dataset = _read(source, file_format, users, _pairs(columns), user)
+    if out.exists() and any(out.iterdir() if out.is_dir() else (out,)) and not overwrite:
+        raise DataError(f"{out} already exists; name another folder, or add --overwrite to replace it.")
+    if out.exists() and overwrite and not (out / "preferences.parquet").is_file():
+        raise DataError(f"{out} is not a dataset, so it is not overwritten; name another folder.")
+    if dry_run:
+        console().print(f"Would write {_size(dataset)} to {out}.", markup=False)
+        return
+    with replace_folder(out) as staging:
+        dataset.save(staging)
+    console().print(f"{_size(dataset)} written to {out}.", markup=False)
+
+
+@add_verb(app, "export")
+def export(
+    target: Annotated[Path, typer.Argument(help="File to write: .jsonl, or .parquet for trl.")],
+    folder: Folder = None,
+    file_format: FileFormat = Format.JSONL,
+    conversational: Annotated[
+        bool, typer.Option("--conversational", help="trl: messages with roles instead of plain text.")
+    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is already there.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a dataset for people (JSONL), or for TRL's trainers, which train on it as it is.
+
+    Examples:
+
+      fspo data export ratings.jsonl data/ratings
+
+      fspo data export ratings.parquet data/ratings --format trl --conversational
+
+      fspo data export reviews.jsonl --config configs/reviews-cpu.yaml
+    """
+    from fspo.errors import DataError
+    from fspo.preferences.formats import write_jsonl, write_trl
+
+    dataset = _load(folder, config, overrides)
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} already exists; name another file, or add --overwrite to replace it.")
+    if dry_run:
+        console().print(f"Would write {_size(dataset)} to {target}.", markup=False)
+        return
+    if file_format is Format.TRL:
+        write_trl(dataset, target, conversational=conversational)
+    elif file_format is Format.JSONL:
+        write_jsonl(dataset, target)
+    else:
+        dataset.save(target)
+    console().print(f"{_size(dataset)} written to {target}.", markup=False)
+
+
+@add_verb(app, "validate")
+def validate(
+    source: Annotated[Path, typer.Argument(help="File or dataset folder to check.")],
+    file_format: FileFormat = Format.JSONL,
+    users: Annotated[Path | None, typer.Option(help="JSONL file of the users.")] = None,
+    columns: Columns = None,
+    user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Check too that every user has enough for so many shots ...")] = 0,
+    queries: Annotated[int, typer.Option(min=0, help="... and so many queries.")] = 0,
+) -> None:
+    """Check preferences without writing anything; exit 1 where something is wrong.
+
+    Examples:
+
+      fspo data validate ratings.jsonl
+
+      fspo data validate data/ratings --shots 8 --queries 8
+    """
+    from fspo.preferences.sampling import EpisodeSampler
+
+    dataset = _read(source, Format.PARQUET if source.is_dir() else file_format, users, _pairs(columns), user)
+    if shots or queries:
+        EpisodeSampler(dataset, shots=shots, queries=max(queries, 1), seed=0)
+    console().print(f"{source} is valid: {_size(dataset)}.", markup=False)
+
+
+@add_verb(app, "show")
+def show(
+    folder: Folder = None,
+    user: Annotated[str | None, typer.Option(help="Show this user's preferences.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many users, or preferences of the user, to show.")] = 10,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show the users of a dataset, or the preferences of one user.
+
+    Examples:
+
+      fspo data show data/ratings
+
+      fspo data show --config configs/reviews-cpu.yaml --user sentiment+ --limit 3
+    """
+    dataset = _load(folder, config, overrides)
+    out = console()
+    out.print(f"{_size(dataset)}\n", markup=False)
+    if user is None:
+        for person in list(dataset.users.values())[:limit]:
+            group = f" [{person.group}]" if person.group else ""
+            count = len(dataset.of_user(person.id))
+            out.print(f"{person.id}{group}: {count} preferences. {person.description}".rstrip(), markup=False)
+        if len(dataset.users) > limit:
+            out.print(f"... and {len(dataset.users) - limit} more; add --limit to see them.", markup=False)
+        return
+    for row in dataset.of_user(user)[:limit]:
+        out.print(f"prompt:   {row.prompt}\nchosen:   {row.chosen}\nrejected: {row.rejected}\n", markup=False)
+
+
+@add_verb(app, "split")
+def split(
+    folder: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
+    test_users: Annotated[float, typer.Option(min=0, max=1, help="Share of the users held out for testing.")] = 0.2,
+    test_questions: Annotated[float, typer.Option(min=0, max=1, help="Share of the questions held out.")] = 0.2,
+    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of both for validation.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same splits.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace splits that are already there.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Divide a dataset's users and questions into train, validation and test, and write splits.json beside it.
+
+    Users and questions of one split occur in no other.
+
+    Examples:
+
+      fspo data split data/ratings
+
+      fspo data split data/ratings --test-users 0.3 --seed 1 --overwrite
+    """
+    from fspo.errors import DataError
+    from fspo.preferences.splits import make_splits
+
+    dataset = _load(folder, None, None)
+    path = folder / "splits.json"
+    splits = make_splits(
+        dataset,
+        seed=seed,
+        user_fractions=_fractions(test_users, validation),
+        question_fractions=_fractions(test_questions, validation),
+    )
+    names: tuple[Split, ...] = ("train", "validation", "test")
+    sizes = "; ".join(
+        f"{name}: {len(splits.users[name])} users, {len(splits.questions[name])} questions, "
+        f"{len(splits.part(dataset, name))} preferences"
+        for name in names
+    )
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} already exists; add --overwrite to divide the dataset anew.")
+    if not dry_run:
+        splits.save(path)
+    console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
+
+
+def _fractions(test: float, validation: float) -> Mapping[Split, float]:
+    from fspo.errors import ConfigError
+
+    if test + validation >= 1:
+        raise ConfigError(f"Test ({test:g}) and validation ({validation:g}) leave nothing to train on; lower them.")
+    return {"train": 1 - test - validation, "validation": validation, "test": test}
+
+
+def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:
+    from fspo.preferences.dataset import PreferenceDataset
+
+    if folder is None:
+        settings = configured(None, config, overrides, None)
+        folder = settings.data or settings.output / "data"
+    return PreferenceDataset.load(folder)
+
+
+def _read(
+    source: Path, file_format: Format, users: Path | None, columns: dict[str, str] | None, user: str | None
+) -> PreferenceDataset:
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.formats import read_jsonl, read_trl
+
+    if file_format is Format.PARQUET:
+        return PreferenceDataset.load(source)
+    if file_format is Format.TRL:
+        return read_trl(source, columns=columns, user=user)
+    return read_jsonl(source, users, columns=columns)
+
+
+def _pairs(columns: list[str] | None) -> dict[str, str] | None:
+    from fspo.errors import ConfigError
+
+    pairs = [column.partition("=") for column in columns or []]
+    for ours, equals, theirs in pairs:
+        if not (ours and equals and theirs):
+            raise ConfigError(f"--column {ours}{equals}{theirs}: write it as OURS=THEIRS, such as user=annotator.")
+    return {ours: theirs for ours, _, theirs in pairs} or None
+
+
+def _size(dataset: PreferenceDataset) -> str:
+    users, questions = len(dataset.users), len(dataset.questions())
+    return f"{len(dataset):,} preferences of {users:,} users on {questions:,} questions"

@@ -1,0 +1,191 @@
+"""The folder of a run: what lies where, what an earlier call left in it, and whether that may be continued."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fspo.cli.config import RunConfig
+from fspo.cli.env import versions
+from fspo.cli.options import Existing
+from fspo.errors import ConfigError, StorageError
+from fspo.files import read_json, write_json, write_text
+from fspo.methods.table import METHODS, Method, training_order
+
+__all__ = ["DATA", "EVALUATION", "RunFolder", "method_part", "methods_of"]
+
+DATA, EVALUATION = "data", "evaluation"
+"""Parts of a run folder; the third kind is `methods/NAME`. A part depends on those before it."""
+
+_RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
+
+
+def method_part(name: str) -> str:
+    """The part of a run folder that holds one method."""
+    return f"methods/{name}"
+
+
+def methods_of(config: RunConfig) -> tuple[Method, ...]:
+    """The methods of a run, as configured."""
+    rows = (METHODS[name] for name in config.methods)
+    return tuple(row.from_base() if row.name in config.from_base else row for row in rows)
+
+
+class RunFolder:
+    """A run's folder. Its parts remember the settings they were made with, in `settings.json`."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """The folder named by the configuration; nothing is written yet."""
+        self.config = config
+        self.path = config.output
+        self.data = self.path / DATA
+        self.evaluation = self.path / EVALUATION
+        self.report = self.path / "report.html"
+
+    def method(self, name: str) -> Path:
+        """The folder of one trained method."""
+        return self.path / method_part(name)
+
+    def parts(self) -> list[str]:
+        """All parts of this run in the order they are made."""
+        return [DATA, *(method_part(row.name) for row in training_order(methods_of(self.config))), EVALUATION]
+
+    def begun(self, part: str) -> bool:
+        """Whether an earlier call has left something in this part."""
+        folder = self.path / part
+        return folder.is_dir() and any(folder.iterdir())
+
+    def check(self, parts: Iterable[str], policy: Existing) -> None:
+        """Check, without touching anything, that these parts may be made.
+
+        Raises:
+            ConfigError: the folder holds other things, or results that `policy` does not allow to go on from.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; name another folder with --output.")
+        chosen = set(parts)
+        if policy is Existing.FAIL:
+            for part in filter(self.begun, sorted(chosen)):
+                raise ConfigError(
+                    f"{self.path / part} holds results of an earlier call; name another folder with --output, or choose "
+                    "--on-existing resume or overwrite."
+                )
+        made = self._made()
+        for part in filter(self.begun, self.parts()):
+            if part not in made:
+                raise ConfigError(
+                    f"{self.path / part} was not made by a run that is known here; name another folder with --output."
+                )
+            if policy is not Existing.OVERWRITE or part not in self._downstream(chosen):
+                self._check_part(part, made[part], chosen)
+
+    def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
+        change = _first_difference(then, self._settings(part))
+        if change is not None:
+            key, before, now = change
+            remedy = (
+                "choose --on-existing overwrite to make it anew"
+                if part in chosen
+                else f"run `fspo {_verb(part)} --on-existing overwrite` first"
+            )
+            raise ConfigError(
+                f"{self.path / part} was made with {key} = {before}, and now {key} = {now}; "
+                f"{remedy}, name another folder with --output, or change the setting back."
+            )
+
+    @contextmanager
+    def opened(self, parts: Iterable[str], policy: Existing) -> Iterator[RunFolder]:
+        """Hold the folder for making these parts; what `policy` overwrites is removed, the configuration is noted.
+
+        Raises:
+            ConfigError: see `check`.
+            StorageError: another process is at work in the folder, or it can't be written.
+        """
+        parts = list(parts)
+        self.check(parts, policy)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"The folder {self.path} can't be made ({error.strerror or error}).") from error
+        with _locked(self.path):
+            made = self._made()
+            if policy is Existing.OVERWRITE:
+                for part in self._downstream(set(parts)):
+                    shutil.rmtree(self.path / part, ignore_errors=True)
+                for name in _RESULTS:
+                    (self.path / name).unlink(missing_ok=True)
+            settings = {part: self._settings(part) for part in parts}
+            write_json(self.path / "settings.json", {**made, **settings})
+            write_text(
+                self.path / "config.yaml",
+                yaml.safe_dump(self.config.resolved(), sort_keys=False, allow_unicode=True, width=120),
+            )
+            write_json(self.path / "command.json", {"command": ["fspo", *sys.argv[1:]]})
+            write_json(self.path / "versions.json", versions())
+            yield self
+
+    def _made(self) -> dict[str, Any]:
+        path = self.path / "settings.json"
+        made = read_json(path) if path.exists() else {}
+        return made if isinstance(made, dict) else {}
+
+    def _downstream(self, chosen: set[str]) -> list[str]:
+        """The chosen parts and all that were made from them."""
+        if DATA in chosen:
+            return [part for part in (DATA, *self._methods_on_disk(), EVALUATION)]
+        started = {METHODS[name].starts_from: method_part(name) for name in METHODS if METHODS[name].starts_from}
+        also = {part for start, part in started.items() if method_part(str(start)) in chosen}
+        return [part for part in (*self._methods_on_disk(), EVALUATION) if part in chosen | also | {EVALUATION}]
+
+    def _methods_on_disk(self) -> list[str]:
+        made = self._made()
+        parts = (method_part(path.name) for path in sorted((self.path / "methods").glob("*")) if path.is_dir())
+        return [part for part in parts if part in made]
+
+    def _settings(self, part: str) -> dict[str, Any]:
+        """What the contents of a part depend on, besides the parts before it."""
+        config = self.config
+        resolved = config.resolved()
+        if part == DATA:
+            if config.data is not None:
+                return {"data": resolved["data"], "seed": config.seed}
+            return {"model": config.model, "synthesis": resolved["synthesis"]}
+        if part == EVALUATION:
+            return {"model": config.model, "evaluation": resolved["evaluation"]}
+        name = part.rpartition("/")[2]
+        row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
+        training = row.training(config.training_of(name)).model_dump(mode="json")
+        return {"model": config.model, "training": {name: training}, "from": row.starts_from or "base"}
+
+
+def _first_difference(then: Any, now: Any, above: str = "") -> tuple[str, str, str] | None:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*then, *now)):
+            found = _first_difference(then.get(key), now.get(key), f"{above}.{key}" if above else str(key))
+            if found is not None:
+                return found
+        return None
+    return None if then == now else (above, json.dumps(then), json.dumps(now))
+
+
+def _verb(part: str) -> str:
+    return {DATA: "synth", EVALUATION: "eval"}.get(part, "train")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes; a killed process lets go by itself."""
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageError(f"Another fspo is at work in {folder}; wait for it, or name another folder.") from error
+        yield

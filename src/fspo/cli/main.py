@@ -1,0 +1,102 @@
+"""The program `fspo`: which verbs there are, and how an error reaches the person who typed the command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from fspo.cli.options import add_verb
+from fspo.errors import FspoError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class _Verbs(TyperGroup):
+    """Shows errors that a user can mend as one sentence, without a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the verb; exit 1 or 2 after a known error, 130 after Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except FspoError as error:
+            _complain(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            _complain("Interrupted; what was finished is kept. Run the same command again to go on.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if not _is_full_disk(error):
+                raise
+            _complain("The disk is full. Free some space and run the same command again; what was finished is kept.")
+            raise typer.Exit(1) from None
+
+
+def _complain(text: str) -> None:
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(("\x1b[31mError:\x1b[0m " if colour else "Error: ") + text, file=sys.stderr, flush=True)
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether the system refused to write for want of space, whichever library says so and however deep."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=(
+        "Few-shot preference optimization: language models that adapt to a person from a handful of preferences.\n\n"
+        "One YAML file describes a run, and every verb reads the same file. A command that was interrupted goes on "
+        "where it stopped when it is run again."
+    ),
+    epilog="Begin with: fspo run --config configs/reviews-cpu.yaml",
+)
+
+
+def _register() -> None:
+    from fspo.cli import chat, data, env, evaluate, model, report, run, synth, train
+
+    add_verb(app, "run")(run.run)
+    add_verb(app, "synth")(synth.synth)
+    add_verb(app, "train")(train.train)
+    add_verb(app, "eval")(evaluate.evaluate)
+    add_verb(app, "report")(report.report)
+    add_verb(app, "chat")(chat.chat)
+    app.add_typer(model.app, name="model")
+    app.add_typer(data.app, name="data")
+    add_verb(app, "env")(env.env)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the program on the arguments of this process."""
+    # Progress and errors are ours to show; libraries stay quiet unless they were told otherwise.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app(prog_name="fspo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`fspo model`: which models there are, obtaining one ahead of time, and what is known of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fspo.cli.options import DryRun, add_verb, console
+
+__all__ = ["app", "list_", "pull", "show"]
+
+app = typer.Typer(no_args_is_help=True, help="List, obtain and show models.")
+Name = Annotated[str, typer.Argument(help="The embedded model's name, a local folder, or a hub id.")]
+
+
+@add_verb(app, "list")
+def list_() -> None:
+    """List the models that need no hub.
+
+    Examples:
+
+      fspo model list
+    """
+    from fspo.modeling import embedded
+
+    state = f"obtained, in {embedded.folder()}" if embedded.is_obtained() else "not obtained yet"
+    name = f"{embedded.EMBEDDED_MODEL}: SmolLM2-135M-Instruct, Apache-2.0, out of the Python package {embedded.WHEEL}"
+    console().print(f"{name}; {state}.", markup=False)
+    console().print("Any other model is named by a local folder or by its hub id.", markup=False)
+
+
+@add_verb(app, "pull")
+def pull(name: Name = "smollm2-135m", dry_run: DryRun = False) -> None:
+    """Obtain a model now, so that a run needs no network; the embedded one comes from the Python package index.
+
+    Examples:
+
+      fspo model pull
+
+      fspo model pull Qwen/Qwen3-0.6B
+    """
+    from fspo.cli.progress import terminal_progress
+    from fspo.cli.stages import quiet
+    from fspo.modeling import embedded
+    from fspo.modeling.loading import load_model, load_tokenizer
+
+    out = console()
+    if dry_run:
+        out.print(f"Would obtain {name}.", markup=False)
+        return
+    quiet()
+    if name == embedded.EMBEDDED_MODEL:
+        out.print(f"{name} is in {embedded.obtain(terminal_progress(out))}.", markup=False)
+        return
+    load_tokenizer(name)
+    load_model(name)
+    out.print(f"{name} can be loaded.", markup=False)
+
+
+@add_verb(app, "show")
+def show(name: Name = "smollm2-135m") -> None:
+    """Show what is known of a model that is on this machine: architecture, size, context, licence.
+
+    Examples:
+
+      fspo model show
+
+      fspo model show models/my-model
+    """
+    from fspo.cli.stages import quiet
+    from fspo.errors import ModelError
+    from fspo.files import read_json
+    from fspo.modeling import embedded
+
+    folder = embedded.folder() if name == embedded.EMBEDDED_MODEL else Path(name)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
+    quiet()
+    facts: dict[str, Any] = {"model": name, "folder": str(folder)}
+    config = read_json(folder / "config.json")
+    for key in ("architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"):
+        if key in config:
+            value = config[key]
+            facts[key.replace("_", " ")] = ", ".join(value) if isinstance(value, list) else value
+    facts["size"] = f"{sum(path.stat().st_size for path in folder.glob('*.safetensors')) / 1e6:.0f} MB"
+    if (folder / "model.json").is_file():
+        facts |= read_json(folder / "model.json")
+    for key, value in facts.items():
+        console().print(f"{key}: {value}", markup=False)

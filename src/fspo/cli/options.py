@@ -1,0 +1,99 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fspo.cli.config import RunConfig
+
+__all__ = [
+    "ConfigFile",
+    "DryRun",
+    "Existing",
+    "OnExisting",
+    "OutputFolder",
+    "Overrides",
+    "add_verb",
+    "configured",
+    "console",
+]
+
+Verb = TypeVar("Verb", bound=Callable[..., None])
+
+
+class Existing(StrEnum):
+    """What to do where the folder already holds something of the same stage."""
+
+    RESUME = "resume"
+    OVERWRITE = "overwrite"
+    FAIL = "fail"
+
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file that describes the run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Override one setting, such as training.fspo.steps=50. Can be repeated."
+    ),
+]
+OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run, over what the file says.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would be done, and stop.")]
+OnExisting = Annotated[
+    Existing,
+    typer.Option(
+        "--on-existing", help="What to do with results of an earlier call: go on, throw them away, or refuse."
+    ),
+]
+
+
+def add_verb(app: typer.Typer, name: str) -> Callable[[Verb], Verb]:
+    """Make a function a command whose help is its docstring, examples as they are written."""
+
+    def register(verb: Verb) -> Verb:
+        text, examples, commands = inspect.cleandoc(verb.__doc__ or "").partition("Examples:\n")
+        lines = [line for line in commands.splitlines() if line.strip()]
+        # \b keeps click from wrapping a paragraph.
+        help_text = text + ("\b\n" + examples + "\n".join(lines) if examples else "")
+        app.command(name, help=help_text)(verb)
+        return verb
+
+    return register
+
+
+def console() -> Console:
+    """Where verbs write what people read: standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def configured(
+    argument: Path | None, config: Path | None, overrides: list[str] | None, output: Path | None
+) -> RunConfig:
+    """The configuration named by `--config`, by the argument in its place, or of the run in `--output`.
+
+    Raises:
+        ConfigError: none is named, two are, or it does not hold together.
+    """
+    from fspo.cli.config import load_config
+    from fspo.errors import ConfigError
+
+    if argument is not None and config is not None:
+        raise ConfigError(f"Two configurations are named, {argument} and {config}; name one.")
+    path = argument or config
+    if path is not None and path.is_dir():
+        path, output = path / "config.yaml", output or path
+    elif path is None and output is not None:
+        path = output / "config.yaml"
+    if path is None:
+        raise ConfigError("No configuration is named; add --config, such as --config configs/reviews-cpu.yaml.")
+    return load_config(path, overrides or (), output)

@@ -1,0 +1,54 @@
+"""The command reference, written from the commands themselves: `python -m fspo.cli.reference [--check] docs/cli.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+__all__ = ["main", "render"]
+
+_HEADER = """\
+# Command reference
+
+Written by `make docs` from the commands' own help; `make check` compares. Every command exits with 0 when it is done, 1 when
+something failed, 2 when the command or the configuration is wrong, and 130 after Ctrl-C.
+"""
+
+
+def render() -> str:
+    """The whole reference as Markdown."""
+    from fspo.cli.main import app
+
+    command = typer.main.get_command(app)
+    return "\n".join([_HEADER, *_sections(command, "fspo")])
+
+
+def _sections(command: Any, path: str) -> Iterator[str]:
+    # A fixed width, so that the text does not depend on the terminal it is made in.
+    context = typer.Context(command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"])
+    level = "##" if path.count(" ") < 2 else "###"
+    yield f"{level} {path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _sections(inner, f"{path} {name}")
+
+
+def main(arguments: list[str]) -> int:
+    """Write the reference, or compare it with `--check`; returns the exit code."""
+    check = "--check" in arguments
+    path = Path(next(a for a in arguments if not a.startswith("--")))
+    text = render()
+    if not check:
+        path.write_text(text, encoding="utf-8")
+        return 0
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{path} does not say what the commands say; run `make docs`.", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

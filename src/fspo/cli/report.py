@@ -1,0 +1,42 @@
+"""`fspo report`: write the report of a run anew from what is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
+
+__all__ = ["report"]
+
+
+def report(
+    file: Annotated[Path | None, typer.Argument(help="YAML file of the run, or the folder of a run.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    output: OutputFolder = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Print the table of a run, and write its report.html: one page that needs no network and no other file.
+
+    Examples:
+
+      fspo report --config configs/reviews-cpu.yaml
+
+      fspo report runs/reviews-cpu
+    """
+    settings = configured(file, config, overrides, output)
+    from fspo.cli import stages
+    from fspo.cli.folder import RunFolder
+
+    out = console()
+    folder = RunFolder(settings)
+    stages.need_results(folder)
+    if dry_run:
+        out.print(f"Would write {folder.report}.", markup=False)
+        return
+    path = stages.report(folder)
+    stages.print_table(folder, out)
+    out.print(f"\nReport: {path}", markup=False)

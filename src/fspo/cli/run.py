@@ -1,0 +1,50 @@
+"""`fspo run`: the whole loop, from nothing to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+
+__all__ = ["run"]
+
+
+def run(
+    file: Annotated[Path | None, typer.Argument(help="YAML file of the run, or the folder of a run to go on.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    output: OutputFolder = None,
+    on_existing: OnExisting = Existing.RESUME,
+    dry_run: DryRun = False,
+) -> None:
+    """Make the data, train every method, evaluate, and write the report.
+
+    Can be interrupted at any moment; the same command goes on where it stopped and reaches the same figures.
+
+    Examples:
+
+      fspo run configs/reviews-cpu.yaml
+
+      fspo run --config configs/reviews-cpu.yaml --set training.fspo.steps=100 --output runs/longer
+
+      fspo run configs/reviews-cpu.yaml --dry-run
+    """
+    settings = configured(file, config, overrides, output)
+    from fspo.cli import stages
+    from fspo.cli.folder import RunFolder
+
+    out = console()
+    folder = RunFolder(settings)
+    if dry_run:
+        stages.preview(folder, folder.parts(), on_existing, out)
+        return
+    with folder.opened(folder.parts(), on_existing), stages.shown(out) as progress:
+        stages.synth(folder, progress)
+        stages.train(folder, progress)
+        stages.evaluate(folder, progress)
+        path = stages.report(folder)
+    stages.print_table(folder, out)
+    out.print(f"\nReport: {path}", markup=False)

@@ -1,0 +1,307 @@
+"""The stages of a run, joined to one another through the files of its folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.cli.options import Existing
+from fspo.errors import ConfigError, DataError
+from fspo.files import read_json, replace_folder, write_json, writing
+from fspo.methods.table import METHODS, Method, training_order
+from fspo.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fspo.judging.judge import AttributeJudge
+    from fspo.preferences.dataset import PreferenceDataset
+
+__all__ = [
+    "evaluate",
+    "need_results",
+    "policies_of",
+    "policy_of",
+    "preview",
+    "print_table",
+    "quiet",
+    "report",
+    "shown",
+    "splits_of",
+    "synth",
+    "train",
+    "trained_methods",
+]
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Progress]:
+    """Progress on `console`, with the libraries' own bars and chatter off."""
+    from fspo.cli.progress import terminal_progress
+
+    quiet()
+    yield terminal_progress(console)
+
+
+def quiet() -> None:
+    """Turn off the progress bars and notices of the model libraries."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    disable_progress_bars()
+
+
+def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
+    """Check everything that can be checked without a side effect, and say what would be done."""
+    import yaml
+
+    folder.check(parts, policy)
+    _check_model(folder.config.model)
+    if folder.config.data is not None:
+        dataset, splits = _own_data(folder)
+        console.print(f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False)
+    elif DATA not in parts:
+        _dataset(folder)
+    text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
+    console.print(f"{text}\nWould make in {folder.path}:", markup=False)
+    for part in parts:
+        state = "to do"
+        if folder.begun(part):
+            state = "made anew" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
+        console.print(f"  {part}: {state}", markup=False)
+
+
+def synth(folder: RunFolder, progress: Progress) -> PreferenceDataset:
+    """Make the run's dataset, or take over the one of `data`."""
+    if folder.config.data is not None:
+        return _take_over(folder)
+    if _has_data(folder):
+        return _dataset(folder)
+    from fspo.llm.local import LocalModel
+    from fspo.synthesis.synthesize import synthesize
+
+    return synthesize(folder.config.synthesis, LocalModel.load(folder.config.model), folder.data, progress)
+
+
+def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
+    """Train the named methods (by default all that the run needs), each after the one it starts from."""
+    from fspo.training.train import train_policy
+
+    whole, splits = _dataset(folder), splits_of(folder)
+    dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
+    chosen = set(trained_methods(folder) if names is None else names)
+    made = []
+    for row in training_order(methods_of(folder.config)):
+        if row.name not in chosen:
+            continue
+        out = folder.method(row.name)
+        policy = train_policy(
+            row.training(folder.config.training_of(row.name)),
+            dataset,
+            model=_start(folder, row),
+            out=out,
+            context=row.context,
+            progress=progress,
+            validation=validation if len(validation) else None,
+            method=row.name,
+        )
+        made.append(policy)
+    return made
+
+
+def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """Measure the run's methods on held-out users and questions; write metrics.json and samples.jsonl."""
+    from fspo.evaluation.evaluate import evaluate as measure
+    from fspo.judging.judge import AttributeJudge
+
+    dataset, splits = _dataset(folder), splits_of(folder)
+    test = splits.part(dataset, "test")
+    config, judge = folder.config.evaluation, _judge(folder, dataset)
+    if judge is None and config.answers:
+        progress.say("The users have no traits to judge answers by, so win rates are left out.")
+        config = config.model_copy(update={"answers": 0})
+    metrics = measure(
+        config,
+        test,
+        policies_of(folder),
+        model=folder.config.model,
+        out=folder.evaluation,
+        judge=judge or AttributeJudge({}),
+        train=splits.part(dataset, "train"),
+        progress=progress,
+    )
+    write_json(folder.path / "metrics.json", metrics)
+    samples = folder.evaluation / "samples.jsonl"
+    if samples.exists():
+        with writing(folder.path / "samples.jsonl") as copy:
+            shutil.copyfile(samples, copy)
+    return metrics
+
+
+def report(folder: RunFolder) -> Path:
+    """Write summary.json and report.html from what is on disk."""
+    from fspo.evaluation.report import write_report
+
+    metrics = need_results(folder)
+    headline = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
+    write_json(
+        folder.path / "summary.json",
+        {
+            "name": folder.config.name,
+            "model": folder.config.model,
+            "methods": {
+                method: {name: row[name]["value"] for name in headline if name in row} for method, row in metrics.items()
+            },
+        },
+    )
+    return write_report(folder.path, folder.report)
+
+
+def print_table(folder: RunFolder, console: Console) -> None:
+    """Print the headline measures of every method."""
+    from fspo.evaluation.summary import summary_table
+
+    console.print()
+    console.print(summary_table(need_results(folder), title=folder.config.name))
+
+
+def need_results(folder: RunFolder) -> dict[str, Any]:
+    """The contents of metrics.json.
+
+    Raises:
+        DataError: the run has not been evaluated.
+    """
+    path = folder.path / "metrics.json"
+    if not path.exists():
+        raise DataError(f"{folder.path} has no metrics.json; run `fspo eval` or `fspo run` first.")
+    metrics = read_json(path)
+    if not isinstance(metrics, dict):
+        raise DataError(f"{path} is damaged; run `fspo eval` again.")
+    return metrics
+
+
+def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> list[str]:
+    """The methods to train: those named, or all that the run's methods need.
+
+    Raises:
+        ConfigError: a named method trains nothing or does not belong to the run.
+    """
+    order = [row.name for row in training_order(methods_of(folder.config))]
+    for name in names or ():
+        if name not in order:
+            why = "trains nothing" if name in METHODS else "does not exist"
+            why = "is not among the run's methods" if name in METHODS and METHODS[name].trains else why
+            raise ConfigError(f"--method {name}: this method {why}; choose from {', '.join(order)}.")
+    return [name for name in order if not names or name in names]
+
+
+def policies_of(folder: RunFolder) -> dict[str, Path | None]:
+    """Method -> its trained policy, None where it uses the base model's weights.
+
+    Raises:
+        DataError: a method has not been trained yet.
+    """
+    policies: dict[str, Path | None] = {}
+    for row in methods_of(folder.config):
+        policies[row.name] = policy_of(folder, row.name) if row.trains else None
+    return policies
+
+
+def splits_of(folder: RunFolder) -> Any:
+    """The splits of the run's dataset."""
+    from fspo.preferences.splits import Splits
+
+    return Splits.load(folder.data / "splits.json")
+
+
+def policy_of(folder: RunFolder, name: str) -> Path:
+    """The trained policy of a method.
+
+    Raises:
+        DataError: it has not been trained yet.
+    """
+    path = folder.method(name)
+    if not (path / "policy.json").is_file():
+        raise DataError(f"{path} holds no trained policy yet; run `fspo train` or `fspo run` first.")
+    return path
+
+
+def _start(folder: RunFolder, row: Method) -> str | Path:
+    return folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from)
+
+
+def _dataset(folder: RunFolder) -> PreferenceDataset:
+    from fspo.preferences.dataset import PreferenceDataset
+
+    if not _has_data(folder):
+        raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
+    return PreferenceDataset.load(folder.data)
+
+
+def _has_data(folder: RunFolder) -> bool:
+    """Whether the run's dataset is finished."""
+    from fspo.synthesis.synthesize import is_complete
+
+    if folder.config.data is not None:
+        return (folder.data / "splits.json").is_file()  # the folder comes whole
+    return is_complete(folder.data, folder.config.synthesis, folder.config.model)
+
+
+def _take_over(folder: RunFolder) -> PreferenceDataset:
+    dataset, splits = _own_data(folder)
+    if not _has_data(folder):
+        with replace_folder(folder.data) as staging:
+            dataset.save(staging)
+            splits.save(staging / "splits.json")
+    return dataset
+
+
+def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
+    """The dataset named by `data`, with its splits or new ones."""
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.splits import Splits, make_splits
+
+    source = folder.config.data
+    assert source is not None
+    dataset = PreferenceDataset.load(source)
+    path = source / "splits.json"
+    shares: dict[Any, float] = {"train": 0.8, "test": 0.2}
+    splits = (
+        Splits.load(path)
+        if path.exists()
+        else make_splits(dataset, seed=folder.config.seed, user_fractions=shares, question_fractions=shares)
+    )
+    return dataset, splits
+
+
+def _judge(folder: RunFolder, dataset: PreferenceDataset) -> AttributeJudge | None:
+    """The judge that labelled the data; for one's own data one fitted to it, if its users have traits."""
+    from fspo.judging.judge import AttributeJudge
+
+    path = folder.data / "judge.json"
+    if path.exists():
+        return AttributeJudge.load(path)
+    if not all(user.traits for user in dataset.users.values()):
+        return None
+    names = dict.fromkeys(name for user in dataset.users.values() for name in user.traits)
+    texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))
+    return AttributeJudge.fit(texts, names)
+
+
+def _check_model(name: str) -> None:
+    """Check that the model's name can mean something, without downloading or asking a hub.
+
+    Raises:
+        ModelError: it names a folder that holds no model.
+    """
+    from fspo.modeling import embedded
+    from fspo.modeling.loading import locate
+
+    if name != embedded.EMBEDDED_MODEL:
+        locate(name)

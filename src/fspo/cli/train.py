@@ -1,0 +1,47 @@
+"""`fspo train`: train the methods of a run on its dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+
+__all__ = ["train"]
+
+
+def train(
+    file: Annotated[Path | None, typer.Argument(help="YAML file of the run, or the folder of a run.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    output: OutputFolder = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Train only this method. Can be repeated.")
+    ] = None,
+    on_existing: OnExisting = Existing.RESUME,
+    dry_run: DryRun = False,
+) -> None:
+    """Train every method of a run that has weights of its own, each after the one it starts from.
+
+    Examples:
+
+      fspo train --config configs/reviews-cpu.yaml
+
+      fspo train --config configs/reviews-cpu.yaml --method fspo --set training.fspo.steps=200 --on-existing overwrite
+    """
+    settings = configured(file, config, overrides, output)
+    from fspo.cli import stages
+    from fspo.cli.folder import RunFolder, method_part
+
+    out = console()
+    folder = RunFolder(settings)
+    names = stages.trained_methods(folder, method)
+    parts = [method_part(name) for name in names]
+    if dry_run:
+        stages.preview(folder, parts, on_existing, out)
+        return
+    with folder.opened(parts, on_existing), stages.shown(out) as progress:
+        for path in stages.train(folder, progress, names):
+            progress.say(f"Trained policy: {path}")

@@ -1,0 +1,135 @@
+"""A YAML file as plain values, with the line on which each key stands, and overrides from the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fspo.errors import ConfigError
+
+__all__ = ["Settings", "read_settings"]
+
+Key = tuple[str, ...]
+"""Where a value stands, from the top: ("training", "fspo", "steps")."""
+
+
+@dataclass
+class Settings:
+    """Values read from a file and from overrides, and where each came from."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Key, int] = field(default_factory=dict)
+    overridden: dict[Key, str] = field(default_factory=dict)
+
+    def where(self, key: Key) -> str:
+        """In which line, or in which override, the value at `key` (or the nearest one above it) was written."""
+        for length in range(len(key), 0, -1):
+            if key[:length] in self.overridden:
+                return f"--set {self.overridden[key[:length]]}"
+            if key[:length] in self.lines:
+                return f"{self.name}, line {self.lines[key[:length]]}"
+        return self.name
+
+    def override(self, assignments: Iterable[str]) -> None:
+        """Apply `key.key=value` assignments in order; a value is read as YAML.
+
+        Raises:
+            ConfigError: an assignment has no `=`, an impossible value, or goes below a value that is no mapping.
+        """
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            key = tuple(part.strip() for part in path.split("."))
+            if not equals or not all(key):
+                raise ConfigError(f"--set {assignment}: write it as key=value, such as --set training.fspo.steps=50.")
+            try:
+                value = yaml.load(text, _Loader)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"--set {assignment}: the value is not valid YAML ({_problem(error)}).") from error
+            self._put(key, value, assignment)
+
+    def _put(self, key: Key, value: Any, assignment: str) -> None:
+        target = self.values
+        for depth, part in enumerate(key[:-1], start=1):
+            inner = target.get(part)
+            if inner is None:
+                inner = target[part] = {}
+            if not isinstance(inner, dict):
+                above = ".".join(key[:depth])
+                raise ConfigError(f"--set {assignment}: {above} is a single value, so nothing can be set below it.")
+            target = inner
+        target[key[-1]] = value
+        self.overridden[key] = assignment
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `1e-3` is a number too (YAML 1.2), and a key given twice is an error."""
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)$"),
+    list("-+0123456789."),
+)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a YAML file of mappings.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, gives a key twice, or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no configuration file {path}{_similar(path)}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} can't be read ({error}).") from error
+    settings = Settings(str(path))
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return settings
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path} must hold keys and values, such as `model: smollm2-135m`.")
+        _note_lines(settings, node, ())
+        settings.values = loader.construct_document(node)  # type: ignore[no-untyped-call]
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {_problem(error)}.") from error
+    return settings
+
+
+def _note_lines(settings: Settings, node: yaml.MappingNode, above: Key) -> None:
+    for key_node, value_node in node.value:
+        key = (*above, str(key_node.value))
+        line = key_node.start_mark.line + 1
+        if key in settings.lines:
+            raise ConfigError(
+                f"{settings.name}, line {line}: {'.'.join(key)} is given twice (first in line {settings.lines[key]}); "
+                "delete one of them."
+            )
+        settings.lines[key] = line
+        if isinstance(value_node, yaml.MappingNode):
+            _note_lines(settings, value_node, key)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or str(error)
+    return f"{what} in line {mark.line + 1}" if mark is not None else what
+
+
+def _similar(path: Path) -> str:
+    """A hint at a file of nearly the same name beside it, or at those that come with the project."""
+    from difflib import get_close_matches
+
+    folder = path.parent
+    names = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
+    close = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {folder / close[0]}?" if close else ""

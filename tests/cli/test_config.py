@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fspo.cli.config import RunConfig, load_config
+from fspo.errors import ConfigError
+from fspo.methods.table import METHODS
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_loads_and_is_named_after_its_file(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    assert config.output == Path("runs") / path.stem
+    assert set(config.methods) == set(METHODS)
+    for row in METHODS.values():
+        if row.trains:
+            assert row.training(config.training_of(row.name)).seed == config.seed
+
+
+def test_the_defaults_are_a_whole_configuration() -> None:
+    config = load_config(None)
+    assert config.model == "smollm2-135m"
+    assert config.output == Path("runs/run")
+
+
+def test_the_resolved_configuration_loads_to_the_same(tmp_path: Path) -> None:
+    import yaml
+
+    config = load_config(ROOT / "configs" / "tiny.yaml", ["seed=7"])
+    again = load_config(written(tmp_path, yaml.safe_dump(config.resolved())))
+    assert again == config
+
+
+def test_the_seed_of_the_run_is_the_seed_of_its_stages(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "seed: 3\nevaluation: {seed: 9}\ntraining:\n  fspo: {seed: 5}\n"))
+    assert (config.synthesis.seed, config.evaluation.seed) == (3, 9)
+    assert config.training_of("fspo")["seed"] == 5
+    assert config.training_of("ipo")["seed"] == 3
+
+
+def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: a\noutput: from-file\ntraining:\n  all: {steps: 5, shots: 3}\n  fspo: {steps: 6}\n")
+    assert load_config(path).output == Path("from-file")
+    assert load_config(path, ["output=from-set"]).output == Path("from-set")
+    assert load_config(path, ["output=from-set"], tmp_path / "option").output == tmp_path / "option"
+    assert load_config(path).training_of("fspo") == {"seed": 0, "steps": 6, "shots": 3}
+    assert load_config(path, ["training.fspo.steps=7"]).training_of("fspo")["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: x\n", r"run\.yaml, line 1: there is no setting 'modle'; did you mean 'model'\?"),
+        ("evaluation:\n  shots: 2\n  querys: 3\n", r"line 3: .*'evaluation\.querys'; did you mean 'evaluation\.queries'\?"),
+        ("evaluation:\n  floors:\n    fluencie: 1\n", r"line 3: there is no setting 'evaluation\.floors\.fluencie'; "),
+        ("synthesis:\n  title: 3\n", r"'synthesis\.title'; did you mean 'synthesis\.titles'\?"),
+        ("training:\n  fspo:\n    learning_rat: 1\n", r"line 3: .*; did you mean 'training\.fspo\.learning_rate'\?"),
+        ("training:\n  fspo:\n    lora: {rank: 2}\n", r"line 3: there is no setting 'training\.fspo\.lora\.rank'"),
+        ("training:\n  fsop: {steps: 1}\n", r"line 2: there is no method 'fsop'; did you mean 'fspo'\?"),
+        ("methods: [base, oracel]\n", r"line 1: there is no method 'oracel'; did you mean 'oracle'\?"),
+        ("methods: [base, base]\n", "a method is named twice"),
+        ("methods: []\n", "no method is named"),
+        ("from_base: [fspoo]\n", r"did you mean 'fspo'\?"),
+        ("training:\n  few-shot: {steps: 1}\n", "line 2: the method 'few-shot' trains nothing"),
+        ("seed: many\n", r"line 1: 'seed': input should be a valid integer.*, not 'many'"),
+        ("seed: -1\n", "'seed': input should be greater than or equal to 0, not -1"),
+        ("evaluation: 3\n", "line 1: 'evaluation'"),
+        ("training: {fspo: 3}\n", r"'training\.fspo': input should be a valid dictionary"),
+        ("training:\n  fspo:\n    lora: {r: few}\n", r"line 3: 'training\.fspo\.lora\.r'"),
+        ("training:\n  fspo:\n    steps: 0\n", r"line 3: 'training\.fspo\.steps': input should be greater"),
+        ("training:\n  fspo:\n    shots: 0\n", "line 2: .*without shots there are no labels to swap"),
+        ("training:\n  all:\n    shots: 2\n    ladder: [4]\n", "line 2: .*highest rung is 4"),
+        ("training:\n  all: {mirror: true}\n", "line 2: 'ipo' shows the model no shots"),
+        ("name: a/b\n", "'name'"),
+        ("zzz: 1\n", "there is no setting 'zzz'; the known ones are name, seed,"),
+        ("modle: x\nseed: many\n", r"no setting 'modle' \(1 more after it\)"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value).lower()
+
+
+def test_a_bad_override_is_told_as_an_override() -> None:
+    with pytest.raises(ConfigError, match=r"--set evaluation\.shotz=2: there is no setting .*'evaluation\.shots'\?"):
+        load_config(None, ["evaluation.shotz=2"])
+
+
+def test_settings_may_need_another_section_to_hold_together(tmp_path: Path) -> None:
+    path = written(tmp_path, "training:\n  all: {shots: 8}\n  fspo: {ladder: [1, 8]}\n")
+    assert load_config(path).training_of("fspo")["ladder"] == [1, 8]
+
+
+def test_a_configuration_never_changes() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().seed = 3  # type: ignore[misc]

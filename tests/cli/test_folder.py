@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from fspo.cli.config import RunConfig
+from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.cli.options import Existing
+from fspo.errors import ConfigError, StorageError
+
+
+def folder(tmp_path: Path, **values: object) -> RunFolder:
+    return RunFolder(RunConfig.model_validate({"output": tmp_path / "run", **values}))
+
+
+def make(run: RunFolder, *parts: str, policy: Existing = Existing.RESUME) -> None:
+    """Open the folder for these parts, and leave something in each."""
+    with run.opened(parts, policy):
+        for part in parts:
+            (run.path / part).mkdir(parents=True, exist_ok=True)
+            (run.path / part / "result").write_text(part)
+
+
+def test_parts_come_in_the_order_they_are_made(tmp_path: Path) -> None:
+    assert folder(tmp_path).parts() == [DATA, "methods/pref-ft", "methods/ipo", "methods/fspo", EVALUATION]
+    assert folder(tmp_path, methods=["fspo"]).parts() == [DATA, "methods/pref-ft", "methods/fspo", EVALUATION]
+    assert folder(tmp_path, methods=["fspo"], from_base=["fspo"]).parts() == [DATA, "methods/fspo", EVALUATION]
+    assert [row.starts_from for row in methods_of(folder(tmp_path, methods=["fspo"], from_base=["fspo"]).config)] == [None]
+
+
+def test_what_was_asked_for_is_noted(tmp_path: Path) -> None:
+    run = folder(tmp_path, seed=3)
+    make(run, DATA)
+    assert "seed: 3" in (run.path / "config.yaml").read_text()
+    assert json.loads((run.path / "command.json").read_text())["command"][0] == "fspo"
+    assert json.loads((run.path / "versions.json").read_text())["torch"]
+
+
+def test_the_same_settings_go_on(tmp_path: Path) -> None:
+    make(folder(tmp_path), DATA, method_part("fspo"), EVALUATION)
+    make(folder(tmp_path), DATA, method_part("fspo"), EVALUATION)
+    make(folder(tmp_path, name="renamed", methods=["base", "fspo"]), DATA, EVALUATION)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, r"data was made with synthesis\.seed = 0, and now synthesis\.seed = 1; choose --on-existing overwrite"),
+        ({"model": "other"}, 'data was made with model = "smollm2-135m", and now model = "other"'),
+        ({"training": {"fspo": {"steps": 3}}}, r"fspo was made with training\.fspo\.steps = 100"),
+        ({"evaluation": {"shots": 3}}, r"evaluation was made with evaluation\.shots = 8, and now evaluation\.shots = 3"),
+        ({"from_base": ["fspo"]}, r'fspo was made with from = "pref-ft", and now from = "base"'),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    make(folder(tmp_path), DATA, method_part("fspo"), EVALUATION)
+    with pytest.raises(ConfigError, match=message):
+        make(folder(tmp_path, **change), DATA, method_part("fspo"), EVALUATION)
+
+
+def test_a_stage_refuses_inputs_of_other_settings_and_names_the_verb(tmp_path: Path) -> None:
+    make(folder(tmp_path), DATA)
+    with pytest.raises(ConfigError, match="run `fspo synth --on-existing overwrite` first"):
+        make(folder(tmp_path, seed=1), method_part("fspo"))
+
+
+def test_fail_refuses_whatever_is_there(tmp_path: Path) -> None:
+    make(folder(tmp_path), DATA, policy=Existing.FAIL)
+    make(folder(tmp_path), method_part("ipo"), policy=Existing.FAIL)
+    with pytest.raises(ConfigError, match="holds results of an earlier call"):
+        make(folder(tmp_path), DATA, policy=Existing.FAIL)
+
+
+def test_overwriting_takes_what_was_made_from_it_along(tmp_path: Path) -> None:
+    def there(run: RunFolder) -> list[str]:
+        return [part for part in run.parts() if (run.path / part / "result").exists()]
+
+    run = folder(tmp_path)
+    make(run, *run.parts())
+    (run.path / "metrics.json").write_text("{}")
+    (run.path / "my-notes.txt").write_text("mine")
+    with run.opened([method_part("pref-ft")], Existing.OVERWRITE):
+        assert there(run) == [DATA, "methods/ipo"]
+        assert not (run.path / "metrics.json").exists()
+    make(run, *run.parts())
+    with run.opened([EVALUATION], Existing.OVERWRITE):
+        assert there(run) == [DATA, "methods/pref-ft", "methods/ipo", "methods/fspo"]
+    with run.opened([DATA], Existing.OVERWRITE):
+        assert there(run) == []
+    assert (run.path / "my-notes.txt").read_text() == "mine"
+
+
+def test_overwriting_allows_other_settings(tmp_path: Path) -> None:
+    make(folder(tmp_path), DATA, method_part("fspo"))
+    make(folder(tmp_path, seed=1), DATA, policy=Existing.OVERWRITE)
+    make(folder(tmp_path, seed=1), method_part("fspo"))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    (run.path / DATA).mkdir(parents=True)
+    (run.path / DATA / "photos").write_text("mine")
+    for policy in (Existing.RESUME, Existing.OVERWRITE):
+        with pytest.raises(ConfigError, match="was not made by a run"):
+            make(run, DATA, policy=policy)
+    assert (run.path / DATA / "photos").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        make(folder(tmp_path, output=tmp_path / "file"), DATA)
+
+
+def test_checking_writes_nothing(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.check(run.parts(), Existing.OVERWRITE)
+    assert not run.path.exists()
+
+
+def _hold(path: Path, ready: object, done: object) -> None:
+    with folder(path).opened([DATA], Existing.RESUME):
+        ready.set()  # type: ignore[attr-defined]
+        done.wait(60)  # type: ignore[attr-defined]
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready, done))
+    other.start()
+    try:
+        assert ready.wait(120)
+        with pytest.raises(StorageError, match="Another fspo is at work"):
+            make(folder(tmp_path), DATA)
+    finally:
+        done.set()
+        other.join(60)
+    make(folder(tmp_path), DATA)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from fspo.cli.progress import PlainProgress, RichProgress, duration, terminal_progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (200, "3 min 20 s"), (3900, "1 h 05 min"), (-3, "0 s")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_tell_share_time_left_and_the_latest_figures() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, every=10, clock=clock)
+    with progress.task("Training fspo", total=100) as task:
+        for step in range(100):
+            clock.now += 1
+            task.advance(1, f"loss {step}" if step % 2 else "")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "Training fspo ..."
+    assert lines[1] == "Training fspo: 10 %, 1 min 30 s left (loss 9)"
+    assert lines[-1] == "Training fspo: done in 1 min 40 s (loss 99)"
+    assert len(lines) == 11
+
+
+def test_what_was_done_before_does_not_count_as_speed() -> None:
+    out, clock = io.StringIO(), Clock()
+    with PlainProgress(out, every=5, clock=clock).task("Scoring", total=100, done=90) as task:
+        clock.now += 10
+        task.advance(5)
+    assert out.getvalue().splitlines()[:2] == ["Scoring: 90 of 100 done before", "Scoring: 95 %, 10 s left"]
+
+
+def test_a_task_that_fails_is_not_called_done() -> None:
+    out = io.StringIO()
+    with pytest.raises(ValueError, match="no"), PlainProgress(out).task("Scoring", total=2):
+        raise ValueError("no")
+    assert "done" not in out.getvalue()
+
+
+def test_a_task_of_nothing_is_done_at_once() -> None:
+    out = io.StringIO()
+    with PlainProgress(out).task("Nothing", total=0) as task:
+        task.advance(0)
+    assert "done" in out.getvalue()
+
+
+def test_bars_on_a_terminal_and_lines_elsewhere() -> None:
+    assert isinstance(terminal_progress(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})), RichProgress)
+    assert isinstance(terminal_progress(Console(file=io.StringIO())), PlainProgress)
+
+
+def test_bars_leave_one_line_a_task_and_nest() -> None:
+    out = io.StringIO()
+    progress = RichProgress(Console(file=out, force_terminal=True, width=100))
+    with progress.task("Outer", total=2) as outer:
+        with progress.task("Inner [b]", total=3, done=1) as inner:
+            inner.advance(2, "loss 1")
+        outer.advance(2)
+    text = out.getvalue()
+    assert "Inner [b]: done in" in text
+    assert "(loss 1)" in text
+    assert "Outer: done in" in text

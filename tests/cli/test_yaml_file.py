@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.cli.yaml_file import Settings, read_settings
+from fspo.errors import ConfigError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_values_and_lines(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, "# a comment\nseed: 3\ntraining:\n  fspo:\n    steps: 4\n"))
+    assert settings.values == {"seed": 3, "training": {"fspo": {"steps": 4}}}
+    assert settings.where(("training", "fspo", "steps")).endswith("run.yaml, line 5")
+    assert settings.where(("training", "fspo", "no such key")).endswith("line 4")
+    assert settings.where(("elsewhere",)).endswith("run.yaml")
+
+
+def test_an_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
+    assert read_settings(written(tmp_path, "a: 1e-3\nb: 2E5\nc: 1.5e3\nd: e5\n")).values == {
+        "a": 0.001,
+        "b": 200000.0,
+        "c": 1500.0,
+        "d": "e5",
+    }
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert read_settings(written(tmp_path, "# nothing\n")).values == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "must hold keys and values"),
+        ("a: [1\n", "not valid YAML"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: a is given twice \\(first in line 1\\)"),
+        ("a: !!python/object:os.system {}\n", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_settings(written(tmp_path, text))
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    written(tmp_path, "")
+    with pytest.raises(ConfigError, match=r"There is no configuration file .*runs\.yaml; did you mean .*run\.yaml\?"):
+        read_settings(tmp_path / "runs.yaml")
+
+
+def test_a_folder_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_settings(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_settings(tmp_path / "binary")
+
+
+def test_overrides_go_over_the_file_in_order() -> None:
+    settings = Settings("file", {"a": {"b": 1, "c": 2}})
+    settings.override(["a.b=5", "a.b=6", "d.e=[x, y]", "f=1e-4", "g=null"])
+    assert settings.values == {"a": {"b": 6, "c": 2}, "d": {"e": ["x", "y"]}, "f": 1e-4, "g": None}
+    assert settings.where(("a", "b")) == "--set a.b=6"
+
+
+@pytest.mark.parametrize("assignment", ["a", "=3", ".a=3", "a..b=3", "a=[", "a.b.c=1"])
+def test_a_bad_override_is_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        Settings("file", {"a": {"b": 1}}).override([assignment])
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.integers() | st.booleans() | st.text(), max_size=4))
+def test_an_override_reads_back_what_yaml_writes(values: dict[str, object]) -> None:
+    settings = Settings("file")
+    settings.override(f"{key}={yaml.safe_dump(value).removesuffix('...' + chr(10))}" for key, value in values.items())
+    assert settings.values == values
