@@ -1,0 +1,60 @@
+"""Which weights of a model are trained: low-rank adapters or all of them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from fspo.errors import ConfigError
+from fspo.training.config import LoraSettings
+
+__all__ = ["frozen_copy", "prepare_weights"]
+
+
+def prepare_weights(model: Any, lora: LoraSettings | None, *, seed: int) -> Any:
+    """The model ready to be trained: with fresh adapters, whose first weights the seed decides, or with all weights.
+
+    Raises:
+        ConfigError: the settings name no layer of this model.
+    """
+    if lora is None:
+        return model.float().requires_grad_(True)
+    if getattr(model, "peft_config", None) == {}:
+        del model.peft_config  # left behind by adapters that were merged
+    layers = _last_layers(model, lora)
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
+    devices = [weight.device for weight in model.parameters() if weight.is_cuda][:1]
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name on its way out
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, settings)
+        except ValueError as error:
+            raise ConfigError(
+                f"lora.target_modules: {lora.target_modules} names no layers of this model ({error})."
+            ) from error
+
+
+def frozen_copy(model: Any) -> Any:
+    """A copy of the model that never changes, as the reference of a training of all weights."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _last_layers(model: Any, lora: LoraSettings) -> list[int] | None:
+    if lora.last_layers is None:
+        return None
+    count = model.config.get_text_config().num_hidden_layers
+    if lora.last_layers > count:
+        raise ConfigError(f"lora.last_layers: {lora.last_layers}, but the model has only {count} layers.")
+    return list(range(count - lora.last_layers, count))

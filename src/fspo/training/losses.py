@@ -1,0 +1,158 @@
+"""From the log-probabilities of a pass to losses and figures.
+
+Axes: B is the pairs (queries with their attachments) of a pass, R the responses of a pair (chosen, rejected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
+from fspo.modeling.rendering import TokenizedEpisode
+from fspo.training import objectives
+from fspo.training.config import TrainingConfig
+from fspo.training.steps import Unit
+
+__all__ = ["PassScores", "Reference", "figures", "losses", "score"]
+
+Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
+"""Enters the reference model: the policy with its adapters off, or a frozen copy."""
+
+
+@dataclass(frozen=True)
+class PassScores:
+    """What the models say about the pairs of a pass."""
+
+    plain: BranchLogprobs
+    """The policy's log-probabilities, [B, R]."""
+    mirrored: BranchLogprobs | None = None
+    """The same pairs in the same order under the mirrored shots."""
+    reference_B: Tensor | None = None
+    """The reference's margins, reduced."""
+    reference_mirrored_B: Tensor | None = None
+
+
+def score(
+    model: torch.nn.Module, units: Sequence[Unit], config: TrainingConfig, reference: Reference | None = None
+) -> PassScores:
+    """Score the pairs of `units` in one pass of the policy and, where a reference is given, one of the reference."""
+    episodes = [episode for unit in units for episode in unit.policy]
+    reference_B = reference_mirrored_B = None
+    if reference is not None:
+        with torch.no_grad(), reference() as frozen:
+            reference_B, reference_mirrored_B = _reference_margins(frozen, units, episodes, config)
+    plain, mirrored = _twins(branch_logprobs(model, episodes), units)
+    return PassScores(plain, mirrored, reference_B, reference_mirrored_B)
+
+
+def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
+    """The loss of each pair, shape [B]; with a mirror, the mean over the pair and its mirror."""
+    losses_B = torch.zeros_like(scores.plain.sums[:, 0])
+    weight = 1.0 if config.objective == "pref-ft" else config.pref_ft_weight
+    if weight:
+        losses_B = losses_B + weight * _likelihood(scores)
+    if config.objective == "pref-ft":
+        return losses_B
+    h_B, mirrored_B = _margins(scores, config)
+    if config.objective == "mirrored-contrast":
+        return losses_B + _contrast(h_B, mirrored_B, config)
+    objective = objectives.ipo if config.objective == "ipo" else objectives.dpo
+    preference_B = objective(h_B, config.beta)
+    if mirrored_B is not None:
+        # Under the mirrored shots the rejected response is the preferred one.
+        preference_B = (preference_B + objective(-mirrored_B, config.beta)) / 2
+    return losses_B + preference_B
+
+
+def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
+    """Means over the pairs of a pass.
+
+    `nll` is that of the chosen response per token. Where both responses were scored: `margin` and `margin_accuracy`
+    (how often it is positive); with a mirror also `effect`, `bias` (its size) and `direction_accuracy` (how often the
+    effect is positive).
+    """
+    with torch.no_grad():
+        means = {"nll": _likelihood(scores)}
+        if scores.plain.sums.shape[1] == 2:
+            h_B, mirrored_B = _margins(scores, config)
+            right_B, margins_B = _rightness(h_B), h_B
+            if mirrored_B is not None:
+                right_B, margins_B = (right_B + _rightness(-mirrored_B)) / 2, (h_B - mirrored_B) / 2
+                means["effect"] = effect_B = objectives.effect(h_B, mirrored_B)
+                means["bias"] = objectives.bias(h_B, mirrored_B).abs()
+                means["direction_accuracy"] = _rightness(effect_B)
+            means |= {"margin": margins_B, "margin_accuracy": right_B}
+        return {name: values.mean().item() for name, values in means.items()}
+
+
+def _rightness(margins_B: Tensor) -> Tensor:
+    return ((margins_B > 0).double() + (margins_B >= 0).double()) / 2  # an exact tie is half right
+
+
+def _likelihood(scores: PassScores) -> Tensor:
+    nll_B = objectives.pref_ft(scores.plain.means[:, 0])
+    if scores.mirrored is None:
+        return nll_B
+    # The mirrored person's choice is the last response: the rejected one, or the only one that was rendered.
+    return (nll_B + objectives.pref_ft(scores.mirrored.means[:, -1])) / 2
+
+
+def _contrast(h_B: Tensor, mirrored_B: Tensor | None, config: TrainingConfig) -> Tensor:
+    if mirrored_B is None:
+        raise ValueError("The mirrored contrast needs the mirrored episodes' scores.")
+    if config.contrast == "logistic":
+        return objectives.mirrored_contrast_logistic(
+            h_B, mirrored_B, scale=config.scale, bias_weight=config.bias_weight
+        )
+    return objectives.mirrored_contrast(h_B, mirrored_B, target=config.target, bias_weight=config.bias_weight)
+
+
+def _margins(scores: PassScores, config: TrainingConfig) -> tuple[Tensor, Tensor | None]:
+    h_B = _policy_margins(scores.plain, config)
+    mirrored_B = None if scores.mirrored is None else _policy_margins(scores.mirrored, config)
+    reference_B, other_B = scores.reference_B, scores.reference_mirrored_B
+    if reference_B is None:
+        return h_B, mirrored_B
+    if mirrored_B is None or other_B is None:
+        return h_B - reference_B, mirrored_B
+    if config.objective == "mirrored-contrast":
+        # The mirror is the reference of the effect; the reference model only says which bias is its own.
+        reference_B = other_B = (reference_B + other_B) / 2
+    return h_B - reference_B, mirrored_B - other_B
+
+
+def _policy_margins(logprobs: BranchLogprobs, config: TrainingConfig) -> Tensor:
+    logps_BR = objectives.reduce_logprobs(logprobs.sums, logprobs.lengths, config.reduction)
+    return objectives.margins(logps_BR[:, 0], logps_BR[:, 1])
+
+
+def _reference_margins(
+    frozen: torch.nn.Module, units: Sequence[Unit], episodes: Sequence[TokenizedEpisode], config: TrainingConfig
+) -> tuple[Tensor, Tensor | None]:
+    bare = [unit.reference for unit in units if unit.reference is not None]
+    if not bare:
+        plain, mirrored = _twins(branch_logprobs(frozen, episodes), units)
+        return _policy_margins(plain, config), None if mirrored is None else _policy_margins(mirrored, config)
+    scored = branch_logprobs(frozen, bare)
+    margins_B = torch.cat(
+        [
+            _policy_margins(logprobs, config)[[branch.query for branch in unit.plain.branches]]
+            for logprobs, unit in zip(scored, units, strict=True)
+        ]
+    )
+    return margins_B, None if units[0].mirrored is None else margins_B
+
+
+def _twins(scored: Sequence[BranchLogprobs], units: Sequence[Unit]) -> tuple[BranchLogprobs, BranchLogprobs | None]:
+    if units[0].mirrored is None:
+        return _joined(scored), None
+    return _joined(scored[0::2]), _joined(scored[1::2])
+
+
+def _joined(scored: Sequence[BranchLogprobs]) -> BranchLogprobs:
+    return BranchLogprobs(torch.cat([one.sums for one in scored]), torch.cat([one.lengths for one in scored]))

@@ -1,0 +1,157 @@
+"""From a step's number to the token ids it trains on: a pure function of dataset, settings and seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
+from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.types import Episode
+from fspo.training.config import TrainingConfig
+
+__all__ = ["EpisodeStream", "StepBatch", "StepCollator", "Unit", "split_passes"]
+
+
+class EpisodeStream(Dataset[tuple[int, Episode]]):
+    """The episodes of a whole training, numbered; any of them can be had at any time."""
+
+    def __init__(self, sampler: EpisodeSampler, length: int) -> None:
+        """Show the first `length` episodes of `sampler`."""
+        self._sampler, self._length = sampler, length
+
+    def __len__(self) -> int:
+        """Episodes in the whole training."""
+        return self._length
+
+    def __getitem__(self, index: int) -> tuple[int, Episode]:
+        """The episode's number and the episode."""
+        return index, self._sampler.episode(index)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One episode and what must be scored in the same pass: its mirror, and both as the reference sees them."""
+
+    index: int
+    user: str
+    plain: TokenizedEpisode
+    mirrored: TokenizedEpisode | None = None
+    """The same queries, chosen first, under shots with swapped labels."""
+    reference: TokenizedEpisode | None = None
+    """Each query once, without shots: what the reference scores where it doesn't see `plain` and `mirrored`."""
+
+    @property
+    def policy(self) -> tuple[TokenizedEpisode, ...]:
+        """What the policy scores."""
+        return (self.plain,) if self.mirrored is None else (self.plain, self.mirrored)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the policy."""
+        return sum(episode.tokens for episode in self.policy)
+
+    @property
+    def pairs(self) -> int:
+        """Queries with their attachments: how many pairs the loss is a mean of."""
+        return len(self.plain.branches)
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The units of one optimiser step, grouped into passes."""
+
+    passes: tuple[tuple[Unit, ...], ...]
+
+    @property
+    def units(self) -> Iterator[Unit]:
+        """All units in order."""
+        return (unit for group in self.passes for unit in group)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of the whole step."""
+        return sum(unit.pairs for unit in self.units)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole step that go through the policy."""
+        return sum(unit.tokens for unit in self.units)
+
+
+@dataclass(frozen=True)
+class StepCollator:
+    """Turns the episodes of a step into units and passes.
+
+    With `both_sides` every response is rendered, as measuring needs; else Pref-FT leaves out what it doesn't train on.
+    """
+
+    renderer: EpisodeRenderer
+    config: TrainingConfig
+    both_sides: bool = False
+
+    def __call__(self, episodes: Iterable[tuple[int, Episode]]) -> dict[str, Any]:
+        """Render numbered episodes; the batch is a mapping because transformers expects one."""
+        units = [self.unit(index, episode) for index, episode in episodes]
+        return {"step": StepBatch(split_passes(units, self.config.row_tokens))}
+
+    def unit(self, index: int, episode: Episode) -> Unit:
+        """Render one episode, its mirror if the settings ask for it, and the reference's view of it."""
+        config = self.config
+        plain, mirrored = self._twins(episode) if config.mirrors else (self._render(episode), None)
+        if config.ladder is not None and config.rungs_per_query == "one":
+            rungs = self._rungs(index, plain)
+            plain, mirrored = _keep(plain, rungs), mirrored and _keep(mirrored, rungs)
+        reference = None
+        if config.needs_reference and config.reference == "none":
+            reference = self.renderer.render(episode.first_shots(0))
+        if config.objective == "pref-ft" and not self.both_sides:
+            plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
+        return Unit(index, episode.user, plain, mirrored, reference)
+
+    def _render(self, episode: Episode) -> TokenizedEpisode:
+        return self.renderer.render(episode, shots=self.config.ladder)
+
+    def _twins(self, episode: Episode) -> tuple[TokenizedEpisode, TokenizedEpisode]:
+        plain, mirrored = self._render(episode), self._render(episode.flip_shots())
+        dropped = max(plain.dropped_shots, mirrored.dropped_shots)
+        if plain.dropped_shots == mirrored.dropped_shots:
+            return plain, mirrored
+        # Swapping labels can change a length by a token; both must show the same shots.
+        short = episode.with_shots(episode.shots[dropped:])
+        twins = (self._render(short), self._render(short.flip_shots()))
+        return replace(twins[0], dropped_shots=dropped), replace(twins[1], dropped_shots=dropped)
+
+    def _rungs(self, index: int, episode: TokenizedEpisode) -> list[int]:
+        """For each query one of its attachments, as places among the branches."""
+        places: dict[int, list[int]] = {}
+        for place, branch in enumerate(episode.branches):
+            places.setdefault(branch.query, []).append(place)
+        rng = random.Random(f"{self.config.seed} rungs {index}")
+        return [own[int(rng.random() * len(own))] for own in places.values()]
+
+
+def split_passes(units: Sequence[Unit], row_tokens: int) -> tuple[tuple[Unit, ...], ...]:
+    """Group units, in order, so that no group but those of a single unit has more than `row_tokens` tokens."""
+    groups: list[list[Unit]] = []
+    room = 0
+    for unit in units:
+        if not groups or unit.tokens > room:
+            groups.append([])
+            room = row_tokens
+        groups[-1].append(unit)
+        room -= unit.tokens
+    return tuple(tuple(group) for group in groups)
+
+
+def _keep(episode: TokenizedEpisode, places: Sequence[int]) -> TokenizedEpisode:
+    return replace(episode, branches=tuple(episode.branches[place] for place in places))
+
+
+def _one_side(episode: TokenizedEpisode, side: int) -> TokenizedEpisode:
+    branches = tuple(replace(branch, responses=(branch.responses[side],)) for branch in episode.branches)
+    return replace(episode, branches=branches)

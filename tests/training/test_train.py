@@ -1,0 +1,179 @@
+"""Training from end to end: what it leaves behind, repeated, killed and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fspo.errors import ConfigError, DataError, TrainingError
+from fspo.files import read_json, read_jsonl
+from fspo.training.train import TRAINING_FILE, train_policy
+from fspo.training.trainer import METRICS_FILE, PolicyTrainer
+from tests.training.helpers import small_dataset
+from tests.training.train_tiny import tiny_settings, train_tiny
+
+
+def weights(policy: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.parent.relative_to(policy)}/{name}": tensor
+        for path in sorted(policy.rglob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def figures(out: Path) -> list[dict[str, Any]]:
+    clocks = {"seconds", "tokens_per_second"}
+    return [{k: v for k, v in record.items() if k not in clocks} for record in read_jsonl(out / METRICS_FILE)]
+
+
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let training be interrupted when it begins the step after `steps`."""
+    original = PolicyTrainer.training_step
+
+    def step(self: PolicyTrainer, *arguments: Any, **more: Any) -> torch.Tensor:
+        if self.state.global_step == steps:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(PolicyTrainer, "training_step", step)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tiny_model_path, tmp_path_factory.mktemp("finished") / "tiny")
+
+
+def test_it_leaves_a_policy_its_figures_and_its_record(finished: Path) -> None:
+    assert (finished / "policy.json").is_file()
+    assert read_json(finished / TRAINING_FILE)["finished"] is True
+    assert [record["step"] for record in figures(finished)] == list(range(1, 17))
+    assert not (finished / "checkpoints").exists()
+    assert not [path for path in finished.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
+    assert weights(finished)
+
+
+def test_a_finished_training_is_not_repeated(
+    finished: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_after(monkeypatch, 0)
+    assert train_tiny(tiny_model_path, finished, save_every=7) == finished
+
+
+def test_killed_and_continued_it_reaches_the_same_weights(
+    finished: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tiny"
+    command = [sys.executable, "-m", "tests.training.train_tiny", str(tiny_model_path), str(out)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path("src").resolve()), *sys.path[:1], "."])}
+    for steps in (4, 9):
+        with subprocess.Popen(command, env=environment) as process:
+            while process.poll() is None and len(read_jsonl(out / METRICS_FILE)) < steps:
+                time.sleep(0.002)
+            assert process.poll() is None
+            os.kill(process.pid, signal.SIGKILL)
+        assert read_json(out / TRAINING_FILE)["finished"] is False
+        assert list((out / "checkpoints").glob("checkpoint-*"))
+    train_tiny(tiny_model_path, out)
+    assert same(weights(out), weights(finished))
+    assert figures(out) == figures(finished)
+
+
+@pytest.mark.parametrize("after", [2, 3])
+def test_interrupted_and_continued_it_reaches_the_same_weights(
+    tiny_model_path: Path, tmp_path: Path, after: int
+) -> None:
+    whole = train_tiny(tiny_model_path, tmp_path / "whole", steps=5, lora=None, objective="ipo")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(patch, after)
+        train_tiny(tiny_model_path, tmp_path / "cut", steps=5, lora=None, objective="ipo")
+    cut = train_tiny(tiny_model_path, tmp_path / "cut", steps=5, lora=None, objective="ipo")
+    assert same(weights(whole), weights(cut))
+    assert figures(whole) == figures(cut)
+
+
+def test_killed_while_the_policy_is_written_it_writes_it_again(tiny_model_path: Path, tmp_path: Path) -> None:
+    from fspo.training import train
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "save_policy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        train_tiny(tiny_model_path, tmp_path / "a", steps=4)
+    again = train_tiny(tiny_model_path, tmp_path / "a", steps=4)
+    assert same(weights(again), weights(train_tiny(tiny_model_path, tmp_path / "b", steps=4)))
+    assert [record["step"] for record in figures(again)] == [1, 2, 3, 4]
+
+
+def test_another_training_in_the_folder_is_not_overwritten(finished: Path, tiny_model_path: Path) -> None:
+    with pytest.raises(ConfigError, match="another beta, steps;"):
+        train_tiny(tiny_model_path, finished, steps=17, beta=0.5)
+    with pytest.raises(ConfigError, match="another dataset;"):
+        train_policy(tiny_settings(), small_dataset(users=5), model=tiny_model_path, out=finished)
+
+
+@pytest.mark.parametrize("lora", [{"r": 4}, None])
+def test_a_policy_is_trained_on_from_another(
+    tiny_model_path: Path, tmp_path: Path, lora: dict[str, Any] | None
+) -> None:
+    first = train_tiny(tiny_model_path, tmp_path / "first", objective="pref-ft", steps=4, lora=lora, learning_rate=0.05)
+    second = train_tiny(first, tmp_path / "second", objective="ipo", beta=0.1, steps=1, warmup=0, lora=lora)
+    [start] = figures(second)
+    # The reference is the policy it started from, so that the first margins are zero and IPO's loss is (1/(2 beta))^2.
+    assert start["loss"] == pytest.approx(25, rel=1e-3)
+    assert abs(start["margin"]) < 1e-2
+    plain = train_tiny(tiny_model_path, tmp_path / "plain", objective="pref-ft", steps=1, warmup=0, lora=lora)
+    assert figures(plain)[0]["nll"] != pytest.approx(start["nll"], rel=1e-3)
+
+
+def test_validation_is_measured_and_not_trained_on(tiny_model_path: Path, tmp_path: Path) -> None:
+    config = tiny_settings(steps=4, evaluate_every=2, evaluate_episodes=3)
+    people = small_dataset(users=6)
+    train, held_out = people.select(users=["u0", "u1", "u2", "u3"]), people.select(users=["u4", "u5"])
+    with_it = train_policy(config, train, model=tiny_model_path, out=tmp_path / "a", validation=held_out)
+    without = train_policy(config, train, model=tiny_model_path, out=tmp_path / "b")
+    measured = [record["step"] for record in figures(with_it) if "eval_direction_accuracy" in record]
+    assert measured == [2, 4]
+    assert same(weights(with_it), weights(without))
+
+
+def test_population_training_sees_no_shots(tiny_model_path: Path, tmp_path: Path) -> None:
+    config = tiny_settings(objective="ipo", steps=1, queries=8)
+    dataset = small_dataset(questions=8)
+    train_policy(config, dataset, model=tiny_model_path, out=tmp_path / "ipo", context="none")
+    with pytest.raises(DataError, match="2 shots and 8 queries"):
+        train_policy(config, dataset, model=tiny_model_path, out=tmp_path / "fspo", context="shots")
+
+
+def test_a_mirror_without_shots_in_the_context_is_refused(tiny_model_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="context 'none'"):
+        train_policy(tiny_settings(), small_dataset(), model=tiny_model_path, out=tmp_path / "x", context="none")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_diverging_training_says_so_and_keeps_its_checkpoints(tiny_model_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="not a number"):
+        train_tiny(tiny_model_path, tmp_path / "x", learning_rate=1e30, lora=None, schedule="constant", warmup=0)
+    assert not (tmp_path / "x" / "policy.json").exists()
+    assert json.loads((tmp_path / "x" / TRAINING_FILE).read_text())["finished"] is False
+
+
+def test_options_for_small_memory_change_nothing(tiny_model_path: Path, tmp_path: Path) -> None:
+    plain, frugal = (
+        figures(train_tiny(tiny_model_path, tmp_path / str(row_tokens), steps=5, lora={"r": 4}, **more))
+        for row_tokens, more in ((4096, {}), (1, {"row_tokens": 1, "gradient_checkpointing": True}))
+    )
+    for record, other in zip(plain, frugal, strict=True):
+        assert other["loss"] == pytest.approx(record["loss"], rel=1e-3)
+        assert other["grad_norm"] == pytest.approx(record["grad_norm"], rel=1e-3)
