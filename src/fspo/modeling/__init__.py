@@ -1,2 +1,4 @@
-"""Language models as tensors: obtaining and loading them, episodes as tokens, trunk-and-branch log-probs, generation,
-policies on disk."""
+"""Language models as tensors.
+
+Obtaining and loading them, episodes as tokens, trunk-and-branch log-probs, generation, policies on disk.
+"""

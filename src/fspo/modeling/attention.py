@@ -2,9 +2,8 @@
 
 The function is registered with transformers as the attention implementation `fspo`, for every model that uses the
 attention interface. Called without a plan it is transformers' own SDPA. With a `ForestPlan` it computes what a dense
-tree mask would, in
-pieces: one causal SDPA per trunk and one small one per branch, so that nothing of the size S x S exists. With any other
-`AttentionPlan` (see `generation`) the plan does the work.
+tree mask would, in pieces: one causal SDPA per trunk and one small one per branch, so that nothing of the size S x S
+exists. With any other `AttentionPlan` (see `decoding`) the plan does the work.
 """
 
 from __future__ import annotations
@@ -125,8 +124,7 @@ class ForestPlan:
 def branch_visibility(
     segment: Segment, first: int, window: int | None, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Which keys each token of a branch sees: [L, boundary - first + L], trunk tokens `first`... before the branch's
-    own."""
+    """[L, boundary - first + L]: which keys each token of a branch sees, trunk tokens from `first` on, then its own."""
     fork = segment.boundary + segment.prompt
     own = [torch.arange(segment.boundary, fork), *(torch.arange(fork, fork + length) for length in segment.responses)]
     positions = torch.cat(own).to(device)
@@ -176,8 +174,7 @@ def attend(
 
 @contextmanager
 def planned_attention() -> Iterator[None]:
-    """While active, models build no masks, since the plan stands in their place; a layer that gets no plan refuses to
-    run."""
+    """While active, models build no masks, since the plan stands in for them; a layer without a plan refuses to run."""
     token = _planned.set(True)
     try:
         yield
@@ -186,8 +183,7 @@ def planned_attention() -> Iterator[None]:
 
 
 def prepare_model(model: torch.nn.Module, longest: int = 0) -> PreTrainedModel:
-    """Switch `model` to the attention `fspo` (which is SDPA wherever no plan is given) and return it without its
-    wrappers.
+    """Switch `model` to the attention `fspo`, which is SDPA wherever no plan is given, and return it unwrapped.
 
     `longest` is the greatest number of tokens one response will be read with (trunk, prompt and response).
 

@@ -1,7 +1,8 @@
 """Many answers decoded side by side, over shared trunks that are read once and kept once.
 
-A *stream* is one sequence being decoded. Streams with the same trunk share its keys and values: at every step their queries
-meet the trunk in one matrix product. What is their own (prompt and answer so far) is kept per stream, aligned on the right.
+A *stream* is one sequence being decoded. Streams with the same trunk share its keys and values: at every step their
+queries meet the trunk in one matrix product. What is their own (prompt and answer so far) is kept per stream, aligned
+on the right.
 """
 
 from __future__ import annotations
@@ -227,7 +228,9 @@ class _Capture(ForestPlan):
     ) -> torch.Tensor:
         """As in any forest."""
         if layer != len(self.captured):
-            raise ModelError("The layers of this model don't run in order, so decoding over shared trunks can't follow.")
+            raise ModelError(
+                "The layers of this model don't run in order, so decoding over shared trunks can't follow."
+            )
         self.captured.append((key, value))
         return super().attend(layer, query, key, value, scale, window, dropout)
 

@@ -23,7 +23,8 @@ from fspo.modeling.decoding import Decoder, Stream
 __all__ = ["Answer", "AnswerRequest", "Sampling", "generate", "generate_ids", "guided", "nucleus", "sample_texts"]
 
 _NUCLEUS = 512
-"""Most probable tokens looked at first for the nucleus; the whole vocabulary is sorted only where they don't suffice."""
+"""Most probable tokens looked at first for the nucleus; the whole vocabulary is sorted only where they don't
+suffice."""
 _WORTH_MOVING = 8
 """Ended answers are dropped from the batch when they are at least one in so many of it."""
 
@@ -37,7 +38,8 @@ class AnswerRequest:
     mirror_trunk_ids: Sequence[int] | None = None
     """The trunk with the labels of its shots swapped; needed for guidance only."""
     seed: int | None = None
-    """Which draw this is. With it, an answer does not depend on what else is asked; without, its place in the list counts."""
+    """Which draw this is. With it, an answer does not depend on what else is asked; without, its place in the list
+    counts."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def decode_answer(tokenizer: Any, answer: Answer) -> str:
 
 
 def guided(scores: torch.Tensor, mirror: torch.Tensor, guidance: float, plausibility: float) -> torch.Tensor:
-    """[B, V]: (1 + g) log p - g log p' of logits `scores` and `mirror`, minus infinity where p < plausibility * max p."""
+    """[B, V]: (1 + g) log p - g log p' of logits `scores` and `mirror`, -inf where p < plausibility * max p."""
     plain, swapped = torch.log_softmax(scores, dim=-1), torch.log_softmax(mirror, dim=-1)
     mixed = (1 + guidance) * plain - guidance * swapped
     if plausibility == 0:
@@ -186,7 +188,7 @@ def guided(scores: torch.Tensor, mirror: torch.Tensor, guidance: float, plausibi
 
 
 def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """[B, V]: `probabilities` with all but the smallest set of top tokens that holds `top_p` set to 0 (not rescaled)."""
+    """[B, V]: `probabilities`, not rescaled, but 0 outside the smallest set of top tokens that holds `top_p`."""
     if top_p >= 1:
         return probabilities
     count = min(_NUCLEUS, probabilities.shape[-1])
@@ -212,7 +214,7 @@ def _smallest_inside(best: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def draw(scores: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """[B]: one token for each row of logits [B, V] from one uniform number each [B], by the inverse of the distribution."""
+    """[B]: a token for each row of logits [B, V] and each uniform number [B], by the inverse of the distribution."""
     if temperature == 0:
         return scores.argmax(dim=-1)
     probabilities = nucleus(torch.softmax(scores / temperature, dim=-1), top_p)

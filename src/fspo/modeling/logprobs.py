@@ -82,10 +82,7 @@ def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> to
     pieces = zip(torch.split(hidden, step), torch.split(targets, step), strict=True)
     again = torch.is_grad_enabled()
     return torch.cat(
-        [
-            checkpoint(_score, base, h, t, use_reentrant=False) if again else _score(base, h, t)
-            for h, t in pieces
-        ]
+        [checkpoint(_score, base, h, t, use_reentrant=False) if again else _score(base, h, t) for h, t in pieces]
     )
 
 

@@ -75,12 +75,13 @@ class TokenizedEpisode:
 
 @dataclass
 class EpisodeRenderer:
-    """Turns episodes into token ids. `context` says what the model is told of the user; `max_length` is the model's
-    limit."""
+    """Turns episodes into token ids."""
 
     tokenizer: Any
     context: Context = "shots"
+    """What the model is told of the user."""
     max_length: int | None = None
+    """Tokens the model may read at once, prompt and response included; None: no limit."""
     template: ShotTemplate = field(default_factory=ShotTemplate)
 
     def __post_init__(self) -> None:
@@ -89,8 +90,7 @@ class EpisodeRenderer:
         self._encode = TextEncoder(self.tokenizer).encode
 
     def render(self, episode: Episode, *, shots: Sequence[int] | None = None) -> TokenizedEpisode:
-        """The episode's trunk, and every query attached after all shots, or after each number of shots in `shots` (a
-        ladder).
+        """The episode's trunk, and every query attached after all shots, or after each number in `shots` (a ladder).
 
         Too long an episode loses whole shots, oldest first; a ladder's steps then count the shots that are left.
         Without shots in the context (`none`, `description`) every query is attached once.

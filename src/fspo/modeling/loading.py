@@ -1,0 +1,132 @@
+"""Models and tokenizers by name: the embedded model, a local folder or a hub id. Never anybody's code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from fspo.errors import ConfigError, ModelError
+from fspo.files import read_json
+from fspo.modeling import embedded
+
+__all__ = ["POLICY_FILE", "context_length", "default_device", "load_model", "load_tokenizer", "locate"]
+
+POLICY_FILE = "policy.json"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(name: str | Path, dtype: str = "float32", device: str | torch.device | None = None) -> PreTrainedModel:
+    """The causal language model of that name, in evaluation mode.
+
+    `dtype` is float32, bfloat16 or float16; `device` is by default CUDA where there is one.
+
+    Raises:
+        ConfigError: the dtype is unknown.
+        ModelError: the model can't be obtained; the sentence names the embedded one.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+    place = locate(name)
+    if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "config.json").is_file():
+        raise ModelError(f"{place} holds adapters, not a whole model; load it as a policy.")
+    with quietly(), _explained(name):
+        place = _from_hub(place)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=_DTYPES[dtype], trust_remote_code=False)
+    placed: Any = model
+    loaded: PreTrainedModel = placed.to(device or default_device()).eval()
+    return loaded
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """The tokenizer of the model of that name; a policy without one has its base model's.
+
+    Raises:
+        ModelError: it can't be obtained; the sentence names the embedded model.
+    """
+    place = locate(name)
+    if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "tokenizer_config.json").is_file():
+        return load_tokenizer(read_json(Path(place) / POLICY_FILE)["base"])
+    with quietly(), _explained(name):
+        place = _from_hub(place)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+
+
+def locate(name: str | Path) -> str:
+    """What transformers is to load for `name`: a folder, or a hub id as it is. The embedded model is obtained first.
+
+    Raises:
+        ModelError: `name` is a folder without a model, or the embedded model can't be obtained.
+    """
+    if str(name) == embedded.EMBEDDED_MODEL:
+        return str(embedded.obtain())
+    place = Path(name).expanduser()
+    if place.is_dir():
+        if not any((place / file).is_file() for file in ("config.json", POLICY_FILE)):
+            raise ModelError(f"{place} holds no model: it has no config.json. {_INSTEAD}")
+        return str(place)
+    if isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+        raise ModelError(f"The model folder {place} does not exist. {_INSTEAD}")
+    return str(name)
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Tokens the model can read at once, where its configuration says so."""
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
+def default_device() -> torch.device:
+    """The CUDA device where there is one, or else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Load without transformers' own progress bars and notes; fspo shows its own progress."""
+    log: Any = transformers_logging
+    shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if shown:
+            log.enable_progress_bar()
+
+
+def _from_hub(place: str) -> str:
+    """`place` itself where it is a folder or the hub answers, or else the folder of what was fetched earlier.
+
+    The hub is asked once and briefly; transformers itself would try for minutes.
+    """
+    if Path(place).is_dir():
+        return place
+    try:
+        HfApi().model_info(place, timeout=10)
+    except HfHubHTTPError:
+        return place  # the hub has something to say, such as that there is no such model: transformers reports it
+    except Exception:  # whichever HTTP library the hub's client is built on
+        return snapshot_download(place, local_files_only=True)
+    return place
+
+
+_INSTEAD = f"Name a folder with a transformers model, a hub id, or the embedded model {embedded.EMBEDDED_MODEL}."
+
+
+@contextmanager
+def _explained(name: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        what = "could not be loaded" if Path(name).is_dir() else "could not be fetched from the hub"
+        raise ModelError(f"The model {name} {what} ({reason}). {_INSTEAD}") from error

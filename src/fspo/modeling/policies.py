@@ -1,0 +1,158 @@
+"""Policies on disk: `policy.json`, and either adapters over a named base model or whole weights.
+
+Adapters are a chain, oldest first: a policy that was trained on from another one keeps that one's adapters below its
+own. Only safetensors and JSON are read or written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from fspo.errors import FspoError, ModelError
+from fspo.files import read_json, replace_folder, write_json
+from fspo.modeling.loading import POLICY_FILE, load_model, load_tokenizer, quietly
+
+__all__ = ["PolicyCard", "is_policy", "load_policy", "read_card", "save_policy"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PolicyCard:
+    """What `policy.json` says."""
+
+    base: str
+    """Name of the model below all adapters; of a policy with whole weights, the model it was trained from."""
+    adapters: tuple[str, ...] = ()
+    """Folders inside the policy's, oldest first; none means whole weights."""
+    method: str = ""
+    starts_from: str | None = None
+    """Folder of the policy whose weights training started from; None: the base model's."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_policy(folder: Path | str) -> bool:
+    """Whether `folder` holds a policy."""
+    return (Path(folder) / POLICY_FILE).is_file()
+
+
+def read_card(folder: Path) -> PolicyCard:
+    """What is on record of the policy in `folder`.
+
+    Raises:
+        ModelError: there is no policy, or it is of another format.
+    """
+    try:
+        record = dict(read_json(folder / POLICY_FILE))
+        if record.pop("format") != _FORMAT:
+            raise ModelError(f"{folder} holds a policy of another version of fspo; train it again with this one.")
+        return PolicyCard(**{**record, "adapters": tuple(record["adapters"])})
+    except (FspoError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{folder} holds no readable policy ({error}); name a folder that training wrote.") from error
+
+
+def save_policy(
+    model: torch.nn.Module,
+    folder: Path,
+    *,
+    base: str,
+    method: str = "",
+    start: Path | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a policy whole or not at all, and return its folder.
+
+    A model with adapters (peft) is saved as these, on top of those of the policy `start` that it was trained from; any
+    other as whole weights, with the tokenizer, so that every tool for transformers models reads it. `base` is the name
+    of the model that training began with.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written.
+        ModelError: `start` is no policy.
+    """
+    below = read_card(start) if start is not None else PolicyCard(base)
+    with replace_folder(folder) as staging:
+        if isinstance(model, PeftModel):
+            base, adapters = _save_adapters(model, staging, below, start)
+        else:
+            base, adapters = below.base, ()
+            with quietly():
+                model.save_pretrained(staging)  # type: ignore[operator]
+            load_tokenizer(base).save_pretrained(staging)
+        origin = None if start is None else str(start.resolve())
+        card = PolicyCard(base, adapters, method, origin, dict(details or {}))
+        write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
+    return folder
+
+
+def load_policy(
+    folder: Path,
+    *,
+    adapters: Literal["merged", "switchable"] = "merged",
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+) -> PreTrainedModel | PeftModel:
+    """The policy in `folder`, in evaluation mode.
+
+    `merged` folds all adapters into the weights, which is fastest. `switchable` folds all but the newest: inside
+    `with policy.disable_adapter():` the model is then the one that training started from.
+
+    Raises:
+        ModelError: there is no policy, a part of it is missing, or its base model can't be obtained; or
+            `switchable` was asked of whole weights.
+    """
+    card = read_card(folder)
+    if not card.adapters:
+        if adapters == "switchable":
+            raise ModelError(
+                f"{folder} holds whole weights, without adapters to switch off; load its starting point apart."
+            )
+        return load_model(folder, dtype=dtype, device=device)
+    model: Any = load_model(card.base, dtype=dtype, device=device)
+    for index, name in enumerate(card.adapters):
+        newest = index + 1 == len(card.adapters)
+        model = _with_adapter(model, folder / name)
+        if adapters == "merged" or not newest:
+            model = model.merge_and_unload()
+            # What is left of peft on a merged model would be taken for adapters under way.
+            vars(model).pop("peft_config", None)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _save_adapters(
+    model: PeftModel, staging: Path, below: PolicyCard, start: Path | None
+) -> tuple[str, tuple[str, ...]]:
+    older: tuple[str, ...] = ()
+    base = below.base
+    if start is not None and below.adapters:
+        older = below.adapters
+        for name in older:
+            shutil.copytree(start / name, staging / name)
+    elif start is not None:
+        base = str(start.resolve())
+    name = f"adapter-{len(older)}"
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # peft asks the hub for the base model's configuration, and warns where it can't
+        model.save_pretrained(str(staging / name), save_embedding_layers=False)
+    return base, (*older, name)
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"The policy's adapter {folder} is missing or has no safetensors; train the policy again.")
+    with quietly(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(model, str(folder))
