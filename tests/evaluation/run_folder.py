@@ -127,10 +127,32 @@ def _checks(attributes: int) -> dict[str, Any]:
     names = [f"{sign}{name}" for name in measured for sign in "+-"]
     matrix = [[0.0 if a == b else generator.uniform(0.2, 0.8) for b in names] for a in names]
     return {
-        "responses": 1200,
-        "near_duplicate_rate": 0.031,
-        "label_consistency": 0.995,
+        "format": 1,
+        "counts": {"works": 40, "questions": 40, "responses": 400, "users": len(names), "preferences": 2400},
+        "samples": {"asked": 400, "used": 301, "rejected": {"too_short": 61, "no_sentiment": 38}},
         "attributes": {name: {"values": [generator.gauss(0, 1) for _ in range(400)]} for name in measured},
-        "disagreement": {"users": names, "matrix": matrix, "mean": 0.49},
-        "samples": [{"prompt": "A film?", "response": "Yes 🎬!", "persona": "a cheerful critic"}] * 2,
+        "correlation": {"largest": 0.21},
+        "disagreement": {"users": names, "matrix": matrix, "pairs": 400},
+        "labels": {"consistency": 1.0, "tie_share": 0.31, "per_user": {"least": 80, "mean": 100, "most": 120}},
+        "near_duplicates": {"share": 0.031, "verbatim_share": 0.0},
+        "balance": {"positive_share": 0.5, "words": 18.2},
+        "examples": [
+            {
+                "prompt": "A film?",
+                "text": "Yes \N{CLAPPER BOARD}!",
+                "steered_to": "praise",
+                "measured": "praise",
+                "restyle": ["emoji"],
+            }
+        ],
+        "example_pairs": [
+            {
+                "user": names[0],
+                "description": "Likes it warm.",
+                "prompt": "A film?",
+                "chosen": "Lovely.",
+                "rejected": "Dull.",
+            }
+        ]
+        * 2,
     }

@@ -96,8 +96,9 @@ class _Stage:
         estimates = {name: reward_measures(row) for name, row in rewards.items()}
         qualities = self._qualities()
         judgements = self._judgements(qualities)
-        for (name, sampling), rows in qualities.items():
-            estimates[name] |= self._answer_estimates(name, sampling, rows, judgements.get((name, sampling)))
+        for drawn, rows in qualities.items():
+            if drawn[0] in estimates:
+                estimates[drawn[0]] |= self._answer_estimates(drawn, rows, judgements.get(drawn))
         metrics = {name: _json(row) for name, row in estimates.items()}
         write_json(self.out / "observer.json", _json(self._observer()))
         write_json(self.out / "comparisons.json", self._comparisons(rewards, judgements))
@@ -208,11 +209,10 @@ class _Stage:
         return found
 
     def _answer_estimates(
-        self, name: str, sampling: Sampling, rows: Mapping[str, Quality], judgements: Sequence[Judgement] | None
+        self, drawn: Drawn, rows: Mapping[str, Quality], judgements: Sequence[Judgement] | None
     ) -> dict[str, Estimate]:
-        if name not in self.methods:
-            return {}
-        items = [(answer.user, answer.item) for answer in self.answers[name, sampling]]
+        name, sampling = drawn
+        items = [(answer.user, answer.item) for answer in self.answers[drawn]]
         broken = {item: bool(self.config.floors.broken_by(quality)) for item, quality in rows.items()}
         found = quality_measures(items, rows, broken, sampling)
         if judgements:

@@ -68,8 +68,8 @@ class Score:
 class Scores:
     """The scores of one pair of weights and context, looked up by item, shot count and condition.
 
-    A context without shots is the same at every k, and flipping labels leaves it alone; one without anything is the same
-    whoever is swapped in. Such look-ups find the one score there is.
+    A context without shots is the same at every k, and flipping labels leaves it alone; one without anything is the
+    same whoever is swapped in. Such look-ups find the one score there is.
     """
 
     def __init__(self, context: Context, rows: Iterable[Score], *, dropped_shots: int = 0) -> None:

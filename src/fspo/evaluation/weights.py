@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.files import read_json
-from fspo.methods.table import METHODS, method
+from fspo.methods.table import method
 from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = ["Source", "Weights"]
@@ -47,20 +46,25 @@ class Weights:
         return None if folder is None else folder.resolve()
 
     def start(self, name: str) -> Source:
-        """The weights a method's training started from: as its policy says, or else as the table of methods does."""
+        """The weights a method's training started from, as its policy says.
+
+        Raises:
+            DataError: they are another policy, which is no longer there.
+        """
+        from fspo.modeling.policies import read_card
+
         source = self.source(name)
-        recorded = _recorded_start(source) if source is not None else None
-        if recorded is not None:
-            return recorded or None
-        start = METHODS[name].starts_from
-        if start is None:
+        recorded = read_card(source).starts_from if source is not None else None
+        if source is None or recorded is None:
             return None
-        folder = self._policies.get(start) or (source.parent / start if source is not None else None)
-        if folder is None or not folder.is_dir():
-            raise DataError(
-                f"The method '{name}' is measured against '{start}', whose policy isn't there; train '{start}' too."
-            )
-        return folder.resolve()
+        # A run folder may have been moved since: its methods still lie side by side.
+        for place in (Path(recorded), source.parent / Path(recorded).name):
+            if place.is_dir():
+                return place.resolve()
+        raise DataError(
+            f"The policy of '{name}' was trained on from {recorded}, which is gone; its reward is measured "
+            "against that one, so train again or put it back."
+        )
 
     @property
     def tokenizer(self) -> Any:
@@ -73,7 +77,9 @@ class Weights:
 
     def renderer(self, context: Any) -> EpisodeRenderer:
         """Renders episodes for the base model and every policy."""
-        return EpisodeRenderer(self.tokenizer, context=context, max_length=self._max_length)
+        if self._max_length is None:
+            self._max_length = self._longest()
+        return EpisodeRenderer(self.tokenizer, context=context, max_length=self._max_length or None)
 
     def load(self, source: Source) -> Any:
         """The weights in evaluation mode; those loaded before are let go."""
@@ -95,6 +101,15 @@ class Weights:
                     digest.update(handle.read(_PEEK))
         return digest.hexdigest()[:16]
 
+    def _longest(self) -> int:
+        """Tokens the base model can read at once; 0 where its configuration doesn't say."""
+        from transformers import AutoConfig
+
+        from fspo.modeling.loading import locate
+
+        config = AutoConfig.from_pretrained(locate(self.model), trust_remote_code=False).get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 0)
+
     def _read(self, source: Source) -> Any:
         if source is None:
             from fspo.modeling.loading import load_model
@@ -102,10 +117,4 @@ class Weights:
             return load_model(self.model, dtype=self._dtype)
         from fspo.modeling.policies import load_policy
 
-        return load_policy(source)
-
-
-def _recorded_start(source: Path) -> Path | None:
-    record = read_json(source / "policy.json")
-    start = record.get("starts_from") if isinstance(record, dict) else None
-    return None if start is None else Path(start)
+        return load_policy(source, dtype=self._dtype)

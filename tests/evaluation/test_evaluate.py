@@ -1,0 +1,201 @@
+"""Evaluation end to end on a tiny random model: the schema, resuming, and the leak check."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.errors import ConfigError, DataError, ModelError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.evaluate import evaluate
+from fspo.evaluation.quality import Floors
+from fspo.evaluation.report import write_report
+from fspo.files import read_json, read_jsonl
+from fspo.preferences.dataset import PreferenceDataset
+from tests.evaluation.helpers import CountingJudge, small_dataset
+
+CONFIG = EvaluationConfig(
+    shots=2, ladder=(0, 1, 2), queries=2, answers=1, max_new_tokens=4, floors=Floors(log_prob=-99, words=0, distinct=0)
+)
+NO_ANSWERS = CONFIG.model_copy(update={"answers": 0})
+# peft finds what is left of a merged adapter.
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
+FIELDS = {"value", "low", "high", "users", "items"}
+
+
+@pytest.fixture(scope="module")
+def policies(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
+    """Random adapters where training would have put trained ones: Pref-FT, FSPO on top of it, and IPO."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from fspo.modeling.loading import load_model
+    from fspo.modeling.policies import load_policy, save_policy
+
+    folder = tmp_path_factory.mktemp("methods")
+
+    def trained(name: str, start: Path | None) -> Path:
+        torch.manual_seed(len(name))
+        warnings.simplefilter("ignore")  # peft asks transformers by old names
+        below: Any = load_model(tiny_model_path) if start is None else load_policy(start)
+        model: Any = get_peft_model(below, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+        return save_policy(model, folder / name, base=str(tiny_model_path), method=name, start=start)
+
+    pref_ft = trained("pref-ft", None)
+    made: dict[str, Path | None] = {"base": None, "few-shot": None, "pref-ft": pref_ft, "ipo": trained("ipo", None)}
+    return made | {"fspo": trained("fspo", pref_ft), "oracle": None}
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    tiny_model_path: Path, policies: dict[str, Path | None], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, Path]:
+    """`evaluate` with everything but what a test is about filled in, and the folder of one whole evaluation."""
+    whole = tmp_path_factory.mktemp("run") / "evaluation"
+
+    def run(config: EvaluationConfig = CONFIG, out: Path = whole, **options: Any) -> dict[str, Any]:
+        options = {"train": small_dataset("train"), "judge": CountingJudge(), "policies": policies} | options
+        chosen, test = options.pop("policies"), options.pop("test", small_dataset("test"))
+        return evaluate(config, test, chosen, model=str(tiny_model_path), out=out, **options)
+
+    run()
+    return run, whole
+
+
+@pytest.fixture
+def run(evaluated: tuple[Run, Path]) -> Run:
+    return evaluated[0]
+
+
+@pytest.fixture
+def out(evaluated: tuple[Run, Path], tmp_path: Path) -> Path:
+    """A copy of the whole evaluation."""
+    return Path(shutil.copytree(evaluated[1], tmp_path / "evaluation"))
+
+
+def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path) -> None:
+    metrics = read_json(out / "metrics.json")
+    assert list(metrics) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "oracle"]
+    for row in metrics.values():
+        assert {"reward_accuracy", "reward_accuracy@0", "reward_accuracy@1", "reward_accuracy@2"} <= row.keys()
+        assert all(record.keys() == FIELDS for record in row.values())
+        assert row["reward_accuracy"]["items"] == 8
+    assert {"label_flip_rate", "user_swap_drop", "win_rate", "win_rate/plain", "win_rate/guided"} <= metrics[
+        "fspo"
+    ].keys()
+    assert {"reward_accuracy/reference", "reward_accuracy/antisymmetric"} <= metrics["fspo"].keys()
+    assert "label_flip_rate" not in metrics["ipo"]
+    assert "win_rate" not in metrics["base"]
+    assert "win_rate/guided" not in metrics["oracle"]
+    assert "fluency/plain" in metrics["base"]
+    observer = read_json(out / "observer.json")
+    assert observer["reward_accuracy@0"]["value"] <= observer["reward_accuracy@2"]["value"]
+    assert set(read_json(out / "comparisons.json")) == set(metrics) - {"fspo"}
+    details = read_json(out / "details.json")
+    assert (details["users"], details["pairs"], details["compared"]) == (4, 8, "fspo")
+    samples = read_jsonl(out / "samples.jsonl")
+    assert len(samples) == 4
+    assert {"base", "fspo, plain", "fspo, guided", "oracle, plain"} <= samples[0]["answers"].keys()
+    assert (
+        "missing from this run" in write_report(tmp_path, tmp_path / "report.html").read_text()
+    )  # of training and data
+
+
+def test_a_killed_evaluation_ends_with_the_same_figures(run: Run, out: Path) -> None:
+    whole = read_json(out / "metrics.json")
+    for name in ("metrics.json", "fluency.jsonl", "samples.jsonl"):
+        (out / name).unlink()
+    shutil.rmtree(out / "fspo")
+    for path in out.glob("*/*.jsonl"):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:-1]) + lines[-1][:-9], encoding="utf-8")
+    resumed = run(out=out)
+    for method, row in whole.items():
+        for measure, record in row.items():
+            assert resumed[method][measure] == pytest.approx(record, abs=1e-4), (method, measure)
+
+
+def test_what_is_known_needs_no_model(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fspo.evaluation.weights import Weights
+
+    first = read_json(out / "metrics.json")
+    monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
+    assert run(out=out) == first
+    assert (
+        run(out=out, config=CONFIG.model_copy(update={"floors": Floors(words=999)}))["fspo"]["win_rate"]["value"] == 0.5
+    )
+
+
+def test_the_reference_of_fspo_is_the_policy_it_started_from(
+    run: Run, out: Path, policies: dict[str, Path | None], tmp_path: Path
+) -> None:
+    both = read_json(out / "metrics.json")
+    alone = run(out=tmp_path / "alone", policies={"fspo": policies["fspo"]})
+    assert alone["fspo"]["reward_accuracy"] == both["fspo"]["reward_accuracy"]
+    assert (tmp_path / "alone" / "fspo-reference" / "margins.jsonl").exists()
+    assert not (out / "fspo-reference").exists()
+
+
+def test_a_leak_is_refused_by_name(run: Run) -> None:
+    test = small_dataset("test")
+    with pytest.raises(DataError, match="test-exclamation-less"):
+        run(train=test)
+    renamed = PreferenceDataset(small_dataset("train").users, [])
+    questions = [type(p)(next(iter(renamed.users)), p.prompt, p.chosen, p.rejected, p.question) for p in test][:1]
+    with pytest.raises(DataError, match="test-q0"):
+        run(train=PreferenceDataset(renamed.users, questions))
+
+
+def test_missing_policies_are_named(run: Run, policies: dict[str, Path | None], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'fspo' has no policy"):
+        run(policies={"fspo": None})
+    with pytest.raises(DataError, match="run `fspo train`"):
+        run(policies={"fspo": tmp_path / "nowhere"})
+    with pytest.raises(ConfigError, match="did you mean 'fspo'"):
+        run(policies={"fsop": None})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="empty"):
+        run(policies={"fspo": tmp_path / "empty"})
+
+
+def test_a_moved_run_folder_finds_its_start(run: Run, policies: dict[str, Path | None], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    source = policies["fspo"]
+    assert source is not None
+    shutil.copytree(source.parent, tmp_path / "moved")
+    card = tmp_path / "moved" / "fspo" / "policy.json"
+    record = json.loads(card.read_text())
+    card.write_text(json.dumps(record | {"starts_from": "/gone/methods/pref-ft"}))
+    assert "reward_accuracy" in run(NO_ANSWERS, out, policies={"fspo": card.parent})["fspo"]
+    shutil.rmtree(tmp_path / "moved" / "pref-ft")
+    with pytest.raises(DataError, match="which is gone"):
+        run(policies={"fspo": card.parent})
+
+
+def test_without_answers_there_are_no_win_rates(run: Run, tmp_path: Path) -> None:
+    metrics = run(NO_ANSWERS, tmp_path / "evaluation", policies={"base": None, "few-shot": None})
+    assert not any("win_rate" in measure or "fluency" in measure for row in metrics.values() for measure in row)
+    assert read_jsonl(tmp_path / "evaluation" / "samples.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ladder": (-1,)},
+        {"shotz": 3},
+        {"headline_reward": "antisymmetric", "label_flip": False},
+        {"headline_sampling": "guided", "samplings": ("plain",)},
+    ],
+)
+def test_a_contradictory_configuration_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        EvaluationConfig.model_validate(settings)
