@@ -1,0 +1,233 @@
+"""Attributes of a text that people differ in, measured with well-kept libraries; the words that describe liking them.
+
+Sentiment is VADER's (Hutto and Gilbert 2014), emoji are counted by `emoji`, the reading grade is `textstat`'s. What
+one attribute measures is kept out of the others where it can be: sentiment does not see emoji, exclamation marks or
+bullets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache, lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from fspo.errors import ConfigError
+
+__all__ = ["ATTRIBUTES", "Attribute", "attributes_named", "measure", "plain_text", "sentences", "words"]
+
+_BULLET = re.compile(r"^\s*[-*•]\s+")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)]*\s+")
+_FIRST_PERSON = re.compile(r"\b(?:I|[Mm]e|[Mm]y|[Mm]ine|[Mm]yself)\b(?!\.)")
+_INFORMAL = re.compile(
+    r"\b(?:\w+n['\u2019]t|\w+['\u2019](?:s|re|ve|ll|d|m)|kinda|sorta|gonna|wanna|gotta|really|totally|super"
+    r"|pretty much|stuff|honestly|yeah|okay|ok|tbh|lol|guys|a lot|a bit|way too|so much)\b",
+    re.IGNORECASE,
+)
+_POSSESSIVE = re.compile(
+    r"\b(?!(?:it|that|what|who|there|here|he|she|let|how|where)['\u2019]s\b)\w+['\u2019]s\b", re.IGNORECASE
+)
+_FORMAL = re.compile(
+    r"\b(?:indeed|furthermore|moreover|overall|nevertheless|however|therefore|thus|regarding|remarkably|considerably"
+    r"|exceedingly|it is|is not|does not|do not|did not|cannot|are not|was not|would not|that is)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A measurable property of a text.
+
+    Attributes:
+        name: the name configurations and traits use.
+        measure: text -> figure; more is more.
+        high: phrases for texts with much of it: adjectives, or `with ...`, `in ...`, `without ...`.
+        low: the same for texts with little of it.
+        about: one line on what is measured, with its unit.
+    """
+
+    name: str
+    measure: Callable[[str], float]
+    high: tuple[str, ...]
+    low: tuple[str, ...]
+    about: str
+
+
+def words(text: str) -> list[str]:
+    """The words of a text; contractions and hyphenated words are one word each."""
+    return _WORD.findall(text)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text; each line stands for itself."""
+    parts = (part for line in text.splitlines() for part in _SENTENCE_END.split(line.strip()))
+    return [part for part in parts if _WORD.search(part)]
+
+
+def plain_text(text: str) -> str:
+    """The wording alone: without emoji and bullets, with full stops for exclamation marks."""
+    lines = (_BULLET.sub("", line) for line in _without_emoji(text).splitlines())
+    bare = re.sub(r"\s+", " ", " ".join(lines))
+    return re.sub(r"\s+([.?])", r"\1", re.sub(r"!+", ".", bare)).strip()
+
+
+@lru_cache(maxsize=8192)
+def sentiment(text: str) -> float:
+    """VADER's compound score of the wording, -1 (negative) to 1 (positive)."""
+    return float(_vader().polarity_scores(plain_text(text))["compound"])
+
+
+def length(text: str) -> float:
+    """Number of words."""
+    return float(len(words(text)))
+
+
+def bullets(text: str) -> float:
+    """Share of the lines that are list items, 0 to 1."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return sum(bool(_BULLET.match(line)) for line in lines) / len(lines) if lines else 0.0
+
+
+def emoji_count(text: str) -> float:
+    """Number of emoji, at most 3: the fourth makes no difference to anybody."""
+    return 0.0 if text.isascii() else float(min(_emoji().emoji_count(text), 3))
+
+
+def exclamation(text: str) -> float:
+    """Share of the sentences that end in an exclamation mark, 0 to 1."""
+    parts = sentences(_without_emoji(text))
+    return sum("!" in part[-4:] for part in parts) / len(parts) if parts else 0.0
+
+
+def first_person(text: str) -> float:
+    """Number of words by which the writer speaks of themselves (I, me, my, mine, myself), at most 2."""
+    return float(min(len(_FIRST_PERSON.findall(text)), 2))
+
+
+def formality(text: str) -> float:
+    """Formal turns minus contractions and colloquial words, per sentence, -3 to 3."""
+    plain = plain_text(text)
+    informal = len(_INFORMAL.findall(_POSSESSIVE.sub("", plain)))
+    score = (len(_FORMAL.findall(plain)) - informal) / max(1, len(sentences(plain)))
+    return max(-3.0, min(3.0, score))
+
+
+def reading_grade(text: str) -> float:
+    """The automated readability index: about the school grade needed to read the wording, 0 to 20."""
+    plain = plain_text(text)
+    if not words(plain):
+        return 0.0
+    return max(0.0, min(20.0, float(_textstat().automated_readability_index(plain))))
+
+
+def attributes_named(names: Iterable[str]) -> tuple[Attribute, ...]:
+    """Look attributes up.
+
+    Raises:
+        ConfigError: an attribute is unknown or named twice; the nearest known one is named.
+    """
+    names = list(names)
+    for name in names:
+        if name not in ATTRIBUTES:
+            close = get_close_matches(name, ATTRIBUTES, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(ATTRIBUTES)}."
+            raise ConfigError(f"There is no attribute '{name}'; {hint}")
+        if names.count(name) > 1:
+            raise ConfigError(f"The attribute '{name}' is listed twice; list it once.")
+    return tuple(ATTRIBUTES[name] for name in names)
+
+
+def measure(text: str, names: Iterable[str]) -> dict[str, float]:
+    """Measure the named attributes of a text."""
+    return {attribute.name: attribute.measure(text) for attribute in attributes_named(names)}
+
+
+def _without_emoji(text: str) -> str:
+    return text if text.isascii() else str(_emoji().replace_emoji(text, ""))
+
+
+@cache
+def _vader() -> Any:
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+@cache
+def _emoji() -> Any:
+    import emoji
+
+    return emoji
+
+
+@cache
+def _textstat() -> Any:
+    import textstat
+
+    return textstat.textstat
+
+
+_TABLE = (
+    Attribute(
+        "sentiment",
+        sentiment,
+        ("glowing", "positive", "enthusiastic", "full of praise"),
+        ("negative", "harsh", "critical", "full of complaints"),
+        "VADER's compound score of the wording, -1 to 1",
+    ),
+    Attribute(
+        "length",
+        length,
+        ("long", "detailed", "wordy"),
+        ("short", "brief", "terse"),
+        "number of words",
+    ),
+    Attribute(
+        "bullets",
+        bullets,
+        ("in bullet points", "with bullet points", "as a list"),
+        ("in prose", "without bullet points", "as running text"),
+        "share of lines that are list items, 0 to 1",
+    ),
+    Attribute(
+        "emoji",
+        emoji_count,
+        ("with emoji", "with a few emoji", "full of emoji"),
+        ("without emoji", "free of emoji", "with no emoji"),
+        "number of emoji, at most 3",
+    ),
+    Attribute(
+        "exclamation",
+        exclamation,
+        ("with exclamation marks", "excited", "full of exclamation marks"),
+        ("calm", "without exclamation marks", "even-toned"),
+        "share of sentences that end in an exclamation mark, 0 to 1",
+    ),
+    Attribute(
+        "first_person",
+        first_person,
+        ("personal", "in the first person", "with the writer's own 'I'"),
+        ("impersonal", "without any 'I' or 'me'", "detached"),
+        "number of first-person words, at most 2",
+    ),
+    Attribute(
+        "formality",
+        formality,
+        ("formal", "in formal language", "correct"),
+        ("casual", "in everyday language", "with contractions and slang"),
+        "formal turns minus contractions and slang, per sentence, -3 to 3",
+    ),
+    Attribute(
+        "reading_grade",
+        reading_grade,
+        ("sophisticated", "in demanding language", "with complex sentences"),
+        ("simple", "in plain language", "with easy words"),
+        "automated readability index, about a school grade, 0 to 20",
+    ),
+)
+ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({attribute.name: attribute for attribute in _TABLE})
+"""Every known attribute by name."""

@@ -1,0 +1,155 @@
+"""Who prefers what: one protocol for every judge, and the judge of measured attributes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+from fspo.errors import ConfigError, DataError
+from fspo.files import read_json, write_json
+from fspo.judging.attributes import ATTRIBUTES, attributes_named
+from fspo.preferences.types import User
+
+__all__ = ["CLIP", "AttributeJudge", "Judge", "Scale", "Verdict", "scales_of"]
+
+Verdict = Literal["a", "b", "tie"]
+
+Scale = tuple[float, float]
+"""Mean and standard deviation of an attribute over a domain's responses, in the attribute's unit."""
+
+CLIP = 2.0
+"""Standard deviations beyond which more of an attribute changes nothing: a novel is not the best long review."""
+
+
+class Judge(Protocol):
+    """Whoever says which of two responses a given user prefers."""
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+        """Which response to `prompt` `user` prefers, or that they mind neither."""
+
+
+def scales_of(texts: Iterable[str], attributes: Iterable[str]) -> dict[str, Scale]:
+    """The scale of each attribute over the texts.
+
+    Raises:
+        ConfigError: an attribute is unknown.
+        DataError: there is no text, or an attribute is the same in all of them.
+    """
+    texts = list(texts)
+    if not texts:
+        raise DataError("There are no texts to take the scales of the attributes from.")
+    scales = {}
+    for attribute in attributes_named(attributes):
+        figures = [attribute.measure(text) for text in texts]
+        spread = statistics.pstdev(figures)
+        if spread < 1e-9:
+            raise DataError(
+                f"The attribute '{attribute.name}' is the same in all {len(texts)} responses, so that nobody can "
+                "differ in it; leave it out, or make the responses vary in it."
+            )
+        scales[attribute.name] = (statistics.fmean(figures), spread)
+    return scales
+
+
+@dataclass(frozen=True)
+class AttributeJudge:
+    """Judges by what is measured in the text, weighted by the user's traits; needs no model and no network.
+
+    A user's utility of a text is sum_a w_a * clip((m_a - mean_a) / std_a, -2, 2), with w the traits and m the measures.
+
+    Attributes:
+        scales: attribute -> (mean, standard deviation) over the domain's responses.
+        margin: utilities that differ by less are a tie. A user's traits have length 1, so it is in standard deviations.
+    """
+
+    scales: Mapping[str, Scale]
+    margin: float = 0.5
+    _known: dict[str, dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Freeze the scales, and refuse impossible ones.
+
+        Raises:
+            ConfigError: an attribute is unknown, a deviation is not positive, or the margin is negative.
+        """
+        attributes_named(self.scales)
+        for name, (_, spread) in self.scales.items():
+            if not spread > 0:
+                raise ConfigError(f"The standard deviation of '{name}' must be positive, not {spread}.")
+        if not self.margin >= 0:
+            raise ConfigError(f"The judge's margin must be zero or more, not {self.margin}.")
+        object.__setattr__(
+            self, "scales", MappingProxyType({k: (float(m), float(s)) for k, (m, s) in self.scales.items()})
+        )
+
+    @classmethod
+    def fit(cls, texts: Iterable[str], attributes: Iterable[str], margin: float = 0.5) -> AttributeJudge:
+        """A judge whose scales are those of the texts.
+
+        Raises:
+            DataError: see `scales_of`.
+        """
+        return cls(scales_of(texts, attributes), margin)
+
+    def standardized(self, text: str) -> Mapping[str, float]:
+        """Each attribute of the text in standard deviations from the domain's mean, clipped at 2."""
+        if text not in self._known:
+            self._known[text] = {
+                name: max(-CLIP, min(CLIP, (ATTRIBUTES[name].measure(text) - mean) / spread))
+                for name, (mean, spread) in self.scales.items()
+            }
+        return self._known[text]
+
+    def utility(self, user: User, text: str) -> float:
+        """How much `user` likes `text`; only differences mean something.
+
+        Raises:
+            DataError: the user minds an attribute that the judge has no scale for.
+        """
+        measured = self.standardized(text)
+        missing = sorted(name for name, weight in user.traits.items() if weight and name not in measured)
+        if missing:
+            raise DataError(
+                f"User '{user.id}' minds '{missing[0]}', for which the judge has no scale; "
+                f"it has {', '.join(self.scales)}."
+            )
+        return sum(weight * measured[name] for name, weight in user.traits.items() if weight)
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+        """Which response the user prefers; the prompt plays no part. Exactly antisymmetric in `a` and `b`."""
+        difference = self.utility(user, a) - self.utility(user, b)
+        if difference == 0 or abs(difference) < self.margin:
+            return "tie"
+        return "a" if difference > 0 else "b"
+
+    def save(self, path: str | Path) -> Path:
+        """Write scales and margin as JSON: {"scales": {attribute: [mean, standard deviation]}, "margin": number}."""
+        path = Path(path)
+        write_json(path, {"scales": {name: list(scale) for name, scale in self.scales.items()}, "margin": self.margin})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttributeJudge:
+        """Read a judge.
+
+        Raises:
+            DataError: the file does not have the form that `save` writes.
+            StorageError: the file is missing or is not JSON.
+        """
+        value = read_json(Path(path))
+        try:
+            scales = {str(name): _scale(pair) for name, pair in value["scales"].items()}
+            return cls(scales, float(value["margin"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f'{path} must hold {{"scales": {{attribute: [mean, standard deviation]}}, "margin": number}}.'
+            ) from error
+
+
+def _scale(pair: Sequence[float]) -> Scale:
+    mean, spread = pair
+    return float(mean), float(spread)

@@ -1,0 +1,82 @@
+"""The protocol of a language model that is asked for text, whoever answers: a local model, an endpoint, a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from fspo.errors import ConfigError
+
+__all__ = ["Completion", "CompletionRequest", "LanguageModel", "Message", "Role"]
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """One answer wanted.
+
+    Attributes:
+        messages: the chat so far, ending with the user's turn.
+        prefix: how the answer begins; the model goes on from there, and `Completion.text` holds only what it added.
+        max_tokens: the most tokens the model may add.
+        temperature: 0 takes the most probable token.
+        top_p: the share of probability that is sampled from.
+        seed: which draw this is: the same request gives the same answer in the same batch.
+
+    Raises:
+        ConfigError: a setting is out of its range, or there is no message.
+    """
+
+    messages: tuple[Message, ...]
+    prefix: str = ""
+    max_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not self.messages or self.messages[-1].role != "user":
+            raise ConfigError("A request to a language model must end with a user's message.")
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens must be at least 1, not {self.max_tokens}.")
+        if not self.temperature >= 0:
+            raise ConfigError(f"temperature must be zero or more, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model added.
+
+    Attributes:
+        text: without the request's prefix.
+        tokens: how many tokens that is.
+        finish_reason: whether the model ended its turn, or ran into `max_tokens`.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+class LanguageModel(Protocol):
+    """Someone to ask."""
+
+    @property
+    def name(self) -> str:
+        """Which model this is; part of what decides whether earlier answers may be used again."""
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """One completion for each request, in order."""

@@ -1,0 +1,28 @@
+"""How alike two texts are in their wording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fspo.judging.attributes import plain_text, words
+
+__all__ = ["jaccard", "near_duplicates", "shingles"]
+
+
+def shingles(text: str, size: int = 3) -> frozenset[tuple[str, ...]]:
+    """The runs of `size` words in the wording, in lower case; a shorter text is one run."""
+    tokens = [word.lower() for word in words(plain_text(text))]
+    if len(tokens) <= size:
+        return frozenset([tuple(tokens)]) if tokens else frozenset()
+    return frozenset(tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1))
+
+
+def jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+    """Shared runs over all runs, 0 to 1."""
+    return len(a & b) / len(a | b) if a or b else 1.0
+
+
+def near_duplicates(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
+    """The pairs of places (i < j) whose texts overlap by `threshold` or more."""
+    runs = [shingles(text) for text in texts]
+    return [(i, j) for j in range(len(texts)) for i in range(j) if jaccard(runs[i], runs[j]) >= threshold]
