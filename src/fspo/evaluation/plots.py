@@ -111,7 +111,7 @@ def interval_plot(rows: Sequence[tuple[str, str, Estimate]], *, title: str, chan
 def training_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, ylabel: str) -> str:
     """One value over the steps of training, a line for each method."""
     figure, axes = _figure(2.9)
-    ends = []
+    ends, said, right = [], [], 0.0
     for place, (name, points) in enumerate(curves.items()):
         colour = _colour(name.split(" ")[0], place)
         xs, ys = [x for x, _ in points], [y for _, y in points]
@@ -120,14 +120,14 @@ def training_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, titl
         axes.plot(xs, smooth, color=colour, linewidth=1.7)
         if smooth:
             axes.plot([xs[-1]], [smooth[-1]], marker=_MARKERS.get(name.split(" ")[0], "x"), color=colour, markersize=4)
-            axes.annotate(
-                f" {name}", (xs[-1], smooth[-1]), va="center", color=colour, fontsize=8.5, annotation_clip=False
-            )
-            ends.append(f"{name} from {ys[0]:.3g} to {ys[-1]:.3g} in {len(ys)} records")
+            ends.append((smooth[-1], name, colour))
+            right = max(right, xs[-1])
+            said.append(f"{name} from {ys[0]:.3g} to {ys[-1]:.3g} in {len(ys)} records")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.02)
-    return _svg(figure, title, "; ".join(ends))
+    _label_ends(axes, ends, right)
+    return _svg(figure, title, "; ".join(said))
 
 
 def heatmap(matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, title: str) -> str:
@@ -234,8 +234,8 @@ def _reach(estimates: Sequence[Estimate]) -> list[list[float]]:
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], right: float) -> None:
     """Names at the ends of the lines, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.062
-    place = -1.0
+    gap = (high - low) * 0.19 / axes.get_figure().get_size_inches()[1]  # type: ignore[union-attr]
+    place = float("-inf")
     for value, name, colour in sorted(ends):
         place = max(value, place + gap)
         axes.annotate(
@@ -287,7 +287,7 @@ def _svg(figure: Figure, title: str, description: str) -> str:
     text = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", text)
     label = f"<title>{html.escape(title)}</title><desc>{html.escape(description)}</desc>"
     width = re.search(r'viewBox="0 0 ([\d.]+)', text)
-    size = f'style="max-width:{float(width.group(1)) * 1.34:.0f}px"' if width else ""
+    size = f'style="max-width:{float(width.group(1)) * 1.55:.0f}px"' if width else ""
     text = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", text, count=1)
     return re.sub(
         r"<svg ([^>]*)>", rf'<svg role="img" aria-label="{html.escape(title)}" {size} \1>{label}', text, count=1

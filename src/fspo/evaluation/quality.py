@@ -44,8 +44,9 @@ class Floors(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    log_prob: float = -4.5
-    """Mean log-prob a token under the base model given the question alone, in nats; random tokens lie near -10."""
+    log_prob: float = -5.5
+    """Mean log-prob a token under the base model given the question alone, in nats. Under SmolLM2-135M
+    short reviews lie between -2 and -5, with emoji or bullet points too; shuffled words between -6.5 and -8."""
     distinct: float = Field(default=0.5, ge=0, le=1)
     """Share of the answer's word pairs that are different from each other."""
     closeness: float = Field(default=0.0, ge=0, le=1)
