@@ -12,7 +12,7 @@ SYSTEM, ASKED = Message("system", "You are short."), Message("user", "What is th
 
 
 def request(seed: int, *, prefix: str = "The film is", **settings: float) -> CompletionRequest:
-    return CompletionRequest((SYSTEM, ASKED), prefix=prefix, max_tokens=6, seed=seed, **settings)  # type: ignore[arg-type]
+    return CompletionRequest((SYSTEM, ASKED), prefix=prefix, max_tokens=6, seed=seed, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from fspo.synthesis.domain import Work, load_domain
 
 DOMAIN = load_domain("reviews")
 DUNE = Work("book", "Dune")
-TOKENS = re.findall(r"\S+", "Dune is a good bad book , . ! and but the I it which ; : -") + ["\n"]
+TOKENS = [*re.findall(r"\S+", "Dune is a good bad book , . ! and but the I it which ; : -"), "\n"]
 
 
 def cleaned(raw: str, **limits: int) -> Cleaned:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.synthesis.similarity import jaccard, near_duplicates, shingles
+from fspo.synthesis.similarity import jaccard, shingles
 
 text = st.lists(st.sampled_from(["the", "film", "is", "a", "slow", "and", "warm", "one"]), max_size=12).map(" ".join)
 
@@ -18,8 +18,3 @@ def test_overlap_is_symmetric_and_a_share(a: str, b: str) -> None:
 
 def test_form_does_not_count() -> None:
     assert shingles("- The film is slow! 🎬") == shingles("The film is slow.")
-
-
-def test_near_duplicates_are_found_by_place() -> None:
-    texts = ["The film is slow and long.", "A book of many words.", "The film is slow and long!!"]
-    assert near_duplicates(texts, 0.6) == [(0, 2)]

@@ -82,12 +82,12 @@ def _label(
             result.ties += 1
             continue
         decided += 1
-        result.preferences.append(_preference(user, *((a, b) if verdict == "a" else (b, a))))
+        result.preferences.append(_preference(config, user, *((a, b) if verdict == "a" else (b, a))))
 
 
-def _preference(user: User, chosen: Response, rejected: Response) -> Preference:
+def _preference(config: SynthesisConfig, user: User, chosen: Response, rejected: Response) -> Preference:
     source = {
-        "domain": "reviews",
+        "domain": config.domain,
         "judge": "attributes",
         "same_text": chosen.sample == rejected.sample,
         "chosen": chosen.provenance(),

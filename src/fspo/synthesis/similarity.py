@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fspo.judging.attributes import plain_text, words
 
-__all__ = ["jaccard", "near_duplicates", "shingles"]
+__all__ = ["jaccard", "shingles"]
 
 
 def shingles(text: str, size: int = 3) -> frozenset[tuple[str, ...]]:
@@ -20,9 +18,3 @@ def shingles(text: str, size: int = 3) -> frozenset[tuple[str, ...]]:
 def jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
     """Shared runs over all runs, 0 to 1."""
     return len(a & b) / len(a | b) if a or b else 1.0
-
-
-def near_duplicates(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
-    """The pairs of places (i < j) whose texts overlap by `threshold` or more."""
-    runs = [shingles(text) for text in texts]
-    return [(i, j) for j in range(len(texts)) for i in range(j) if jaccard(runs[i], runs[j]) >= threshold]
