@@ -64,11 +64,18 @@ class Completion:
         text: without the request's prefix.
         tokens: how many tokens that is.
         finish_reason: whether the model ended its turn, or ran into `max_tokens`.
+        anew: whether the model was asked to go on from the prefix and did not, so that the text stands alone; only an
+            endpoint, which can't be made to, does so.
     """
 
     text: str
     tokens: int
     finish_reason: Literal["stop", "length"]
+    anew: bool = False
+
+    def after(self, prefix: str) -> str:
+        """The whole answer to a request with this prefix."""
+        return self.text if self.anew else prefix + self.text
 
 
 class LanguageModel(Protocol):

@@ -122,7 +122,7 @@ def _bases(
 ) -> list[_Base]:
     bases: list[_Base] = []
     for sample in samples:
-        raw = sample.opening + completions[sample.id].text
+        raw = completions[sample.id].after(sample.opening)
         cleaned = clean(raw, sample.question.work, domain, min_words=config.min_words, max_words=config.max_words)
         if not isinstance(cleaned, Cleaned):
             result.rejected[cleaned.reason] += 1

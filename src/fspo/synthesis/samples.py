@@ -103,7 +103,9 @@ def sample_all(
     """
     progress = progress or Silent()
     known = {
-        str(r["key"]): Completion(r["text"], r["tokens"], r["finish_reason"]) for r in read_jsonl(path) if "key" in r
+        str(r["key"]): Completion(r["text"], r["tokens"], r["finish_reason"], r.get("anew", False))
+        for r in read_jsonl(path)
+        if "key" in r
     }
     completions: dict[str, Completion] = {}
     batches = list(_batches(samples, batch, llm.name))

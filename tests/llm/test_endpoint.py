@@ -1,0 +1,136 @@
+"""The endpoint, asked by the official client over real HTTP on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from fspo.errors import ConfigError, ModelError
+from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.types import CompletionRequest, Message
+
+pytest.importorskip("openai")
+
+
+class Scripted(ThreadingHTTPServer):
+    """Answers with what `reply` makes of a request's body, and keeps the bodies and keys it saw."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.failures: list[int] = []
+
+    def reply(self, body: dict[str, Any]) -> str:
+        return f"Well, {body['messages'][-1]['content']} #{body['seed']}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Scripted
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.bodies.append(body)
+        self.server.keys.append(self.headers.get("authorization", ""))
+        if self.server.failures:
+            self._send(self.server.failures.pop(0), {"error": {"message": "scripted", "type": "scripted"}})
+            return
+        message = {"role": "assistant", "content": self.server.reply(body)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+        self._send(
+            200,
+            {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage},
+        )
+
+    def _send(self, status: int, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.send_header("retry-after-ms", "1")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    scripted = Scripted()
+    thread = threading.Thread(target=scripted.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield scripted
+    scripted.shutdown()
+    scripted.server_close()
+    thread.join()
+
+
+def endpoint(server: Scripted, **settings: Any) -> Endpoint:
+    address = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    return Endpoint(EndpointConfig(base_url=address, model="m", key_variable="FSPO_TEST_KEY", **settings))
+
+
+def request(text: str, seed: int = 0, prefix: str = "") -> CompletionRequest:
+    return CompletionRequest((Message("system", "Be brief."), Message("user", text)), prefix=prefix, seed=seed)
+
+
+def test_answers_come_in_the_order_of_the_requests(server: Scripted) -> None:
+    answers = endpoint(server).complete([request("hello", seed) for seed in range(12)])
+    assert [answer.text for answer in answers] == [f"Well, hello #{seed}" for seed in range(12)]
+    assert {answer.tokens for answer in answers} == {5}
+    assert sorted(body["seed"] for body in server.bodies) == list(range(12))
+
+
+def test_the_key_comes_from_the_environment(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSPO_TEST_KEY", "sk-secret")
+    asked = endpoint(server)
+    asked.complete([request("hello")])
+    assert server.keys == ["Bearer sk-secret"]
+    assert "secret" not in asked.name + repr(vars(asked)["_config"])
+
+
+def test_a_prefix_that_is_taken_up_is_not_part_of_the_answer(server: Scripted) -> None:
+    (answer,) = endpoint(server).complete([request("hello", prefix="Well,")])
+    assert not answer.anew
+    assert answer.after("Well,").startswith("Well, hello")
+    assert "Begin your answer with these words: Well," in server.bodies[0]["messages"][-1]["content"]
+
+
+def test_an_answer_that_ignores_the_prefix_stands_alone(server: Scripted) -> None:
+    (answer,) = endpoint(server).complete([request("hello", prefix="Boring:")])
+    assert answer.anew
+    assert answer.after("Boring:").startswith("Well, hello")
+
+
+def test_overload_is_asked_again(server: Scripted) -> None:
+    server.failures = [429, 500]
+    (answer,) = endpoint(server).complete([request("hello")])
+    assert answer.text == "Well, hello #0"
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (401, ConfigError, "FSPO_TEST_KEY"),
+        (404, ConfigError, "does not know the model 'm'"),
+        (400, ModelError, "failed on a request"),
+    ],
+)
+def test_refusals_are_one_sentence(server: Scripted, status: int, error: type[Exception], words: str) -> None:
+    server.failures = [status]
+    with pytest.raises(error, match=words):
+        endpoint(server).complete([request("hello")])
+
+
+def test_an_endpoint_that_is_down_is_named() -> None:
+    down = Endpoint(EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m", retries=0))
+    with pytest.raises(ModelError, match=r"http://127\.0\.0\.1:9/v1 can't be reached"):
+        down.complete([request("hello")])
