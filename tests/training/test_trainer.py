@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fspo.errors import TrainingError
+from fspo.errors import ConfigError, TrainingError
 from fspo.files import read_jsonl
 from fspo.modeling.logprobs import naive_logprobs
 from fspo.modeling.rendering import EpisodeRenderer
@@ -219,6 +219,18 @@ def test_lora_on_the_last_layers_only(tiny_model_path: Path) -> None:
     names = trainable_weights(prepare_weights(load(tiny_model_path), lora, seed=0))
     assert len(names) == 2
     assert all(".layers.1." in name for name in names)
+    everywhere = trainable_weights(prepare_weights(load(tiny_model_path), LoraSettings(), seed=0))
+    above = trainable_weights(prepare_weights(load(tiny_model_path), LoraSettings(last_layers=1), seed=0))
+    assert (len(everywhere), len(above)) == (2 * 7 * 2, 7 * 2)
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [({"last_layers": 3}, "only 2 layers"), ({"target_modules": ["no_such"]}, "names no layers")],
+)
+def test_lora_on_what_is_not_there(tiny_model_path: Path, lora: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_weights(load(tiny_model_path), LoraSettings.model_validate(lora), seed=0)
 
 
 def test_new_adapters_follow_the_seed_and_leave_the_generator_alone(tiny_model_path: Path) -> None:

@@ -30,7 +30,7 @@ def prepare_weights(model: Any, lora: LoraSettings | None, *, seed: int) -> Any:
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=_linear_names(model) if lora.target_modules == "all-linear" else lora.target_modules,
         layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
@@ -49,6 +49,13 @@ def prepare_weights(model: Any, lora: LoraSettings | None, *, seed: int) -> Any:
 def frozen_copy(model: Any) -> Any:
     """A copy of the model that never changes, as the reference of a training of all weights."""
     return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _linear_names(model: Any) -> list[str]:
+    # peft's own "all-linear" can't be confined to some layers.
+    head = model.get_output_embeddings()
+    linear = (name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head)
+    return sorted({name.rsplit(".", 1)[-1] for name in linear})
 
 
 def _last_layers(model: Any, lora: LoraSettings) -> list[int] | None:

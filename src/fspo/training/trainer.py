@@ -101,7 +101,7 @@ class PolicyTrainer(Trainer):
             for name, value in means.items():
                 sums[name] = sums.get(name, 0.0) + value * share
         self._average_gradients(policy)
-        self._batch, self._figures = batch, sums
+        self._batch, self._figures = batch, self._averaged(sums)
         return total
 
     def compute_loss(
@@ -158,6 +158,12 @@ class PolicyTrainer(Trainer):
                 if weight.requires_grad:
                     gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
                     weight.grad = self.accelerator.reduce(gradient, reduction="mean")
+
+    def _averaged(self, means: dict[str, float]) -> dict[str, float]:
+        if self.accelerator.num_processes == 1:
+            return means
+        values = torch.tensor(list(means.values()), device=self.args.device)
+        return dict(zip(means, self.accelerator.reduce(values, reduction="mean").tolist(), strict=True))
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         # The last place before the optimiser would spread what is not a number into all weights.
