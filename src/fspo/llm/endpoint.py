@@ -90,7 +90,8 @@ class Endpoint:
             ) from error
         except openai.NotFoundError as error:
             raise ConfigError(
-                f"{self._config.base_url} does not know the model '{self._config.model}'; check its name and the address."
+                f"{self._config.base_url} does not know the model '{self._config.model}'; check its name and the "
+                "address."
             ) from error
         except openai.APIConnectionError as error:
             raise ModelError(
