@@ -28,7 +28,8 @@ _TEXTS = (
     "The book was dull. It is far too long, and nothing in it surprised me. I would not read it again.",
     "Write a short review of the series. What do you think of the ending? Which response do you prefer?",
     "Here is what this person preferred before. Response A. Response B. Preferred: A. The person prefers long answers.",
-    "- The plot is slow\n- The acting is good\n- The pictures are beautiful\n\nI don't think it's for everyone, but I'd watch it.",
+    "- The plot is slow\n- The acting is good\n- The pictures are beautiful\n\n"
+    "I don't think it's for everyone, but I'd watch it.",
 )
 _CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -68,7 +69,7 @@ def _reviews(count: int, seed: int) -> Iterator[str]:
 def build_tiny_model(
     folder: Path, *, seed: int = 0, vocabulary: int = 384, context: int = 4096, taught: bool = False
 ) -> Path:
-    """Save a two-layer Llama (hidden size 32; 64 if taught) and its ChatML tokenizer into `folder`, and return the folder."""
+    """Save a two-layer Llama (hidden size 32; 64 if taught) and its ChatML tokenizer into `folder`, and return that."""
     import torch
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -131,7 +132,9 @@ def _teach(model: Any, tokenizer: Any, seed: int, *, steps: int = 300, batch: in
         for step in range(steps):
             # Whatever is read before a review is noise to this model.
             before = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 60))]
-            rows = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts[step * batch : (step + 1) * batch]]
+            rows = [
+                [*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts[step * batch : (step + 1) * batch]
+            ]
             width = max(map(len, rows))
             ids = torch.tensor([before + row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
             labels = torch.tensor([[-100] * len(before) + row + [-100] * (width - len(row)) for row in rows])

@@ -62,7 +62,10 @@ def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("modle: x\n", r"run\.yaml, line 1: there is no setting 'modle'; did you mean 'model'\?"),
-        ("evaluation:\n  shots: 2\n  querys: 3\n", r"line 3: .*'evaluation\.querys'; did you mean 'evaluation\.queries'\?"),
+        (
+            "evaluation:\n  shots: 2\n  querys: 3\n",
+            r"line 3: .*'evaluation\.querys'; did you mean 'evaluation\.queries'\?",
+        ),
         ("evaluation:\n  floors:\n    fluencie: 1\n", r"line 3: there is no setting 'evaluation\.floors\.fluencie'; "),
         ("synthesis:\n  title: 3\n", r"'synthesis\.title'; did you mean 'synthesis\.titles'\?"),
         ("training:\n  fspo:\n    learning_rat: 1\n", r"line 3: .*; did you mean 'training\.fspo\.learning_rate'\?"),

@@ -28,7 +28,9 @@ def test_parts_come_in_the_order_they_are_made(tmp_path: Path) -> None:
     assert folder(tmp_path).parts() == [DATA, "methods/pref-ft", "methods/ipo", "methods/fspo", EVALUATION]
     assert folder(tmp_path, methods=["fspo"]).parts() == [DATA, "methods/pref-ft", "methods/fspo", EVALUATION]
     assert folder(tmp_path, methods=["fspo"], from_base=["fspo"]).parts() == [DATA, "methods/fspo", EVALUATION]
-    assert [row.starts_from for row in methods_of(folder(tmp_path, methods=["fspo"], from_base=["fspo"]).config)] == [None]
+    assert [row.starts_from for row in methods_of(folder(tmp_path, methods=["fspo"], from_base=["fspo"]).config)] == [
+        None
+    ]
 
 
 def test_what_was_asked_for_is_noted(tmp_path: Path) -> None:
@@ -48,10 +50,16 @@ def test_the_same_settings_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, r"data was made with synthesis\.seed = 0, and now synthesis\.seed = 1; choose --on-existing overwrite"),
+        (
+            {"seed": 1},
+            r"data was made with synthesis\.seed = 0, and now synthesis\.seed = 1; choose --on-existing overwrite",
+        ),
         ({"model": "other"}, 'data was made with model = "smollm2-135m", and now model = "other"'),
         ({"training": {"fspo": {"steps": 3}}}, r"fspo was made with training\.fspo\.steps = 100"),
-        ({"evaluation": {"shots": 3}}, r"evaluation was made with evaluation\.shots = 8, and now evaluation\.shots = 3"),
+        (
+            {"evaluation": {"shots": 3}},
+            r"evaluation was made with evaluation\.shots = 8, and now evaluation\.shots = 3",
+        ),
         ({"from_base": ["fspo"]}, r'fspo was made with from = "pref-ft", and now from = "base"'),
     ],
 )

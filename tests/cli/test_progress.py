@@ -61,7 +61,9 @@ def test_a_task_of_nothing_is_done_at_once() -> None:
 
 
 def test_bars_on_a_terminal_and_lines_elsewhere() -> None:
-    assert isinstance(terminal_progress(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})), RichProgress)
+    assert isinstance(
+        terminal_progress(Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})), RichProgress
+    )
     assert isinstance(terminal_progress(Console(file=io.StringIO())), PlainProgress)
 
 

@@ -79,7 +79,9 @@ def test_a_bad_override_is_refused(assignment: str) -> None:
         Settings("file", {"a": {"b": 1}}).override([assignment])
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.integers() | st.booleans() | st.text(), max_size=4))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.integers() | st.booleans() | st.text(), max_size=4)
+)
 def test_an_override_reads_back_what_yaml_writes(values: dict[str, object]) -> None:
     settings = Settings("file")
     settings.override(f"{key}={yaml.safe_dump(value).removesuffix('...' + chr(10))}" for key, value in values.items())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chat", "Draw", "chat", "shots_of"]
 
-_HELP = "Type a prompt; /user ID speaks for another user, /users lists them, /shots shows what the model is told, /quit ends."
+_HELP = "Type a prompt; /user ID speaks for another user, /users lists them, /shots shows the shots, /quit ends."
 
 
 def chat(
@@ -34,7 +34,9 @@ def chat(
         list[str] | None, typer.Option("--prompt", "-p", help="Answer this prompt and stop. Can be repeated.")
     ] = None,
     method: Annotated[str, typer.Option("--method", "-m", help="Method that personalises.")] = "fspo",
-    shots: Annotated[int | None, typer.Option(min=0, help="Preferences shown; by default as in the evaluation.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Preferences shown; by default as in the evaluation.")
+    ] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Push away from the mirrored user; 0 samples plainly.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 96,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.7,
@@ -44,7 +46,6 @@ def chat(
     """Answer prompts for one user of a run's dataset: the chosen method beside the base model.
 
     Examples:
-
       fspo chat --config configs/reviews-cpu.yaml
 
       fspo chat runs/reviews-cpu --user sentiment+ --prompt "Write a short review of the film Alien."
@@ -117,7 +118,9 @@ class Chat:
         settings = folder.config.evaluation
         model = folder.config.model
         options: dict[str, Any] = {"dtype": settings.dtype, "max_length": settings.max_length}
-        return cls(dataset, chosen, method, count, draw, Weights(model, policies, **options), Weights(model, {}, **options))
+        return cls(
+            dataset, chosen, method, count, draw, Weights(model, policies, **options), Weights(model, {}, **options)
+        )
 
     def answers(self, prompt: str) -> tuple[str, str]:
         """The personalised and the base model's answer to one prompt; both are drawn with the same numbers."""
@@ -184,7 +187,9 @@ class Chat:
                 self.greet(out)
             elif word == "/shots":
                 for shot in shots_of(self.dataset, self.user, self.count, ""):
-                    out.print(f"prompt:   {shot.prompt}\nchosen:   {shot.chosen}\nrejected: {shot.rejected}\n", markup=False)
+                    out.print(
+                        f"prompt:   {shot.prompt}\nchosen:   {shot.chosen}\nrejected: {shot.rejected}\n", markup=False
+                    )
             elif word.startswith("/"):
                 out.print(_HELP, markup=False)
             elif line.strip():

@@ -8,13 +8,14 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fspo.cli.yaml_file import Key, Settings, read_settings
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig
+from fspo.llm.endpoint import EndpointConfig
 from fspo.methods.table import METHODS
 from fspo.preferences.validation import nearest
 from fspo.synthesis.config import SynthesisConfig
@@ -41,6 +42,8 @@ class RunConfig(BaseModel):
     """The embedded model's name, a local folder, or a hub id."""
     data: Path | None = None
     """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
+    endpoint: EndpointConfig | None = None
+    """An OpenAI-compatible endpoint that writes the responses of synthesis, in place of `model`."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Methods to train and evaluate, by their names in `fspo.methods`."""
     from_base: tuple[str, ...] = ()
@@ -71,7 +74,7 @@ class RunConfig(BaseModel):
 
     def resolved(self) -> dict[str, Any]:
         """All values, defaults included, ready for YAML and JSON."""
-        return cast(dict[str, Any], self.model_dump(mode="json"))
+        return self.model_dump(mode="json")
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
@@ -100,7 +103,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
 
 
 def _check_methods(config: RunConfig, settings: Settings) -> None:
-    named = [(("methods",), name, list(METHODS)) for name in config.methods]
+    named: list[tuple[Key, str, list[str]]] = [(("methods",), name, list(METHODS)) for name in config.methods]
     named += [(("from_base",), name, list(METHODS)) for name in config.from_base]
     named += [(("training", name), name, [*METHODS, EVERY]) for name in config.training]
     for key, name, known in named:
@@ -162,7 +165,9 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
 
 def _is_union_tag(part: object) -> bool:
     """Whether pydantic put this part into a location to say which member of a union it tried."""
-    return isinstance(part, str) and (part.startswith(("literal[", "list[", "function-", "constrained-")) or "[" in part)
+    return isinstance(part, str) and (
+        part.startswith(("literal[", "list[", "function-", "constrained-")) or "[" in part
+    )
 
 
 def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:

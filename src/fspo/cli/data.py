@@ -51,7 +51,9 @@ def import_(
     source: Annotated[Path, typer.Argument(help="File to read (a folder for parquet).")],
     out: Annotated[Path, typer.Argument(help="Folder of the dataset to write.")],
     file_format: FileFormat = Format.JSONL,
-    users: Annotated[Path | None, typer.Option(help="JSONL file of the users: {id, description, group, traits}.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="JSONL file of the users: {id, description, group, traits}.")
+    ] = None,
     columns: Columns = None,
     user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is already there.")] = False,
@@ -62,7 +64,6 @@ def import_(
     Every row is checked; what is wrong is named by file, row and column.
 
     Examples:
-
       fspo data import ratings.jsonl data/ratings
 
       fspo data import ratings.parquet data/ratings --format trl --column user=annotator
@@ -101,7 +102,6 @@ def export(
     """Write a dataset for people (JSONL), or for TRL's trainers, which train on it as it is.
 
     Examples:
-
       fspo data export ratings.jsonl data/ratings
 
       fspo data export ratings.parquet data/ratings --format trl --conversational
@@ -139,7 +139,6 @@ def validate(
     """Check preferences without writing anything; exit 1 where something is wrong.
 
     Examples:
-
       fspo data validate ratings.jsonl
 
       fspo data validate data/ratings --shots 8 --queries 8
@@ -163,7 +162,6 @@ def show(
     """Show the users of a dataset, or the preferences of one user.
 
     Examples:
-
       fspo data show data/ratings
 
       fspo data show --config configs/reviews-cpu.yaml --user sentiment+ --limit 3
@@ -198,7 +196,6 @@ def split(
     Users and questions of one split occur in no other.
 
     Examples:
-
       fspo data split data/ratings
 
       fspo data split data/ratings --test-users 0.3 --seed 1 --overwrite

@@ -27,7 +27,6 @@ def env(
     """Show versions, cores, memory, accelerators and folders; with --config, the resolved configuration too.
 
     Examples:
-
       fspo env
 
       fspo env --json

@@ -23,7 +23,6 @@ def evaluate(
     """Measure reward accuracy, sensitivity to the labels, and win rates, and write metrics.json.
 
     Examples:
-
       fspo eval --config configs/reviews-cpu.yaml
 
       fspo eval runs/reviews-cpu --set evaluation.answers=8 --on-existing overwrite

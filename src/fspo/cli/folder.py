@@ -75,8 +75,8 @@ class RunFolder:
         if policy is Existing.FAIL:
             for part in filter(self.begun, sorted(chosen)):
                 raise ConfigError(
-                    f"{self.path / part} holds results of an earlier call; name another folder with --output, or choose "
-                    "--on-existing resume or overwrite."
+                    f"{self.path / part} holds results of an earlier call; name another folder with --output, or "
+                    "choose --on-existing resume or overwrite."
                 )
         made = self._made()
         for part in filter(self.begun, self.parts()):
@@ -157,7 +157,8 @@ class RunFolder:
         if part == DATA:
             if config.data is not None:
                 return {"data": resolved["data"], "seed": config.seed}
-            return {"model": config.model, "synthesis": resolved["synthesis"]}
+            writer = {"model": config.model} if config.endpoint is None else {"endpoint": resolved["endpoint"]}
+            return {**writer, "synthesis": resolved["synthesis"]}
         if part == EVALUATION:
             return {"model": config.model, "evaluation": resolved["evaluation"]}
         name = part.rpartition("/")[2]

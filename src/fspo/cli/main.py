@@ -21,7 +21,7 @@ INTERRUPTED = 130
 class _Verbs(TyperGroup):
     """Shows errors that a user can mend as one sentence, without a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the verb; exit 1 or 2 after a known error, 130 after Ctrl-C."""
         try:
             return super().invoke(ctx)
@@ -96,7 +96,3 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     app(prog_name="fspo")
-
-
-if __name__ == "__main__":
-    main()

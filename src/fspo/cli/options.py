@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -42,10 +43,15 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML fi
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Override one setting, such as training.fspo.steps=50. Can be repeated."
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Override one setting, such as training.fspo.steps=50. Can be repeated.",
     ),
 ]
-OutputFolder = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run, over what the file says.")]
+OutputFolder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder of the run, over what the file says.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would be done, and stop.")]
 OnExisting = Annotated[
     Existing,
@@ -73,7 +79,7 @@ def console() -> Console:
     """Where verbs write what people read: standard output."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 
 def configured(

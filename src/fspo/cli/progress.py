@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from fspo.progress import Progress, Task
 
@@ -54,7 +54,8 @@ class RichProgress:
             console=self._console,
             transient=True,
         )
-        identifier = bars.add_task(name, total=max(total, 1e-9), completed=done, note="")
+        identifier = bars.add_task(name, total=max(total, 1e-9), note="")
+        bars.update(identifier, completed=done)
 
         class Bar:
             def advance(self, steps: float = 1.0, note: str = "") -> None:
@@ -76,7 +77,7 @@ class RichProgress:
 class PlainProgress:
     """Lines for logs: one when a task starts, one at most every `every` seconds, one when it ends."""
 
-    def __init__(self, file: TextIO, *, every: float = 20.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: IO[str], *, every: float = 20.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
         self._every = every
         self._clock = clock

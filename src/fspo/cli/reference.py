@@ -14,8 +14,8 @@ __all__ = ["main", "render"]
 _HEADER = """\
 # Command reference
 
-Written by `make docs` from the commands' own help; `make check` compares. Every command exits with 0 when it is done, 1 when
-something failed, 2 when the command or the configuration is wrong, and 130 after Ctrl-C.
+Written by `make docs` from the commands' own help; `make check` compares. Every command exits with 0 when it is done,
+1 when something failed, 2 when the command or the configuration is wrong, and 130 after Ctrl-C.
 """
 
 
@@ -29,7 +29,9 @@ def render() -> str:
 
 def _sections(command: Any, path: str) -> Iterator[str]:
     # A fixed width, so that the text does not depend on the terminal it is made in.
-    context = typer.Context(command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"])
+    context = typer.Context(
+        command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+    )
     level = "##" if path.count(" ") < 2 else "###"
     yield f"{level} {path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
     for name, inner in getattr(command, "commands", {}).items():

@@ -22,7 +22,6 @@ def report(
     """Print the table of a run, and write its report.html: one page that needs no network and no other file.
 
     Examples:
-
       fspo report --config configs/reviews-cpu.yaml
 
       fspo report runs/reviews-cpu

@@ -25,7 +25,6 @@ def run(
     Can be interrupted at any moment; the same command goes on where it stopped and reaches the same figures.
 
     Examples:
-
       fspo run configs/reviews-cpu.yaml
 
       fspo run --config configs/reviews-cpu.yaml --set training.fspo.steps=100 --output runs/longer

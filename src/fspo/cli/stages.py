@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.cli.cards import model_card
+from fspo.cli.folder import DATA, RunFolder, methods_of
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, DataError
-from fspo.files import read_json, replace_folder, write_json, writing
+from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.methods.table import METHODS, Method, training_order
 from fspo.progress import Progress
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fspo.judging.judge import AttributeJudge
+    from fspo.llm.types import LanguageModel
     from fspo.preferences.dataset import PreferenceDataset
 
 __all__ = [
@@ -49,12 +51,10 @@ def shown(console: Console) -> Iterator[Progress]:
 
 def quiet() -> None:
     """Turn off the progress bars and notices of the model libraries."""
-    from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    disable_progress_bars()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
@@ -65,7 +65,9 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
     _check_model(folder.config.model)
     if folder.config.data is not None:
         dataset, splits = _own_data(folder)
-        console.print(f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False)
+        console.print(
+            f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False
+        )
     elif DATA not in parts:
         _dataset(folder)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
@@ -83,10 +85,9 @@ def synth(folder: RunFolder, progress: Progress) -> PreferenceDataset:
         return _take_over(folder)
     if _has_data(folder):
         return _dataset(folder)
-    from fspo.llm.local import LocalModel
     from fspo.synthesis.synthesize import synthesize
 
-    return synthesize(folder.config.synthesis, LocalModel.load(folder.config.model), folder.data, progress)
+    return synthesize(folder.config.synthesis, _writer(folder), folder.data, progress)
 
 
 def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
@@ -111,6 +112,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
             validation=validation if len(validation) else None,
             method=row.name,
         )
+        write_text(policy / "README.md", model_card(row, folder.config, {}))
         made.append(policy)
     return made
 
@@ -145,10 +147,13 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
 
 
 def report(folder: RunFolder) -> Path:
-    """Write summary.json and report.html from what is on disk."""
+    """Write summary.json, the model cards and report.html from what is on disk."""
     from fspo.evaluation.report import write_report
 
     metrics = need_results(folder)
+    for row in training_order(methods_of(folder.config)):
+        if (folder.method(row.name) / "policy.json").is_file():
+            write_text(folder.method(row.name) / "README.md", model_card(row, folder.config, metrics))
     headline = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
     write_json(
         folder.path / "summary.json",
@@ -156,7 +161,8 @@ def report(folder: RunFolder) -> Path:
             "name": folder.config.name,
             "model": folder.config.model,
             "methods": {
-                method: {name: row[name]["value"] for name in headline if name in row} for method, row in metrics.items()
+                method: {name: row[name]["value"] for name in headline if name in row}
+                for method, row in metrics.items()
             },
         },
     )
@@ -250,7 +256,23 @@ def _has_data(folder: RunFolder) -> bool:
 
     if folder.config.data is not None:
         return (folder.data / "splits.json").is_file()  # the folder comes whole
-    return is_complete(folder.data, folder.config.synthesis, folder.config.model)
+    return is_complete(folder.data, folder.config.synthesis, _writer_name(folder))
+
+
+def _writer(folder: RunFolder) -> LanguageModel:
+    """Who writes the responses of synthesis."""
+    from fspo.llm.endpoint import Endpoint
+    from fspo.llm.local import LocalModel
+
+    if folder.config.endpoint is not None:
+        return Endpoint(folder.config.endpoint)
+    return LocalModel.load(folder.config.model)
+
+
+def _writer_name(folder: RunFolder) -> str:
+    from fspo.llm.endpoint import Endpoint
+
+    return folder.config.model if folder.config.endpoint is None else Endpoint(folder.config.endpoint).name
 
 
 def _take_over(folder: RunFolder) -> PreferenceDataset:

@@ -23,7 +23,6 @@ def synth(
     """Make the dataset of a run: questions, responses, users, labels, splits and checks.
 
     Examples:
-
       fspo synth --config configs/reviews-cpu.yaml
 
       fspo synth --config configs/reviews-cpu.yaml --set seed=1 --on-existing overwrite

@@ -26,7 +26,6 @@ def train(
     """Train every method of a run that has weights of its own, each after the one it starts from.
 
     Examples:
-
       fspo train --config configs/reviews-cpu.yaml
 
       fspo train --config configs/reviews-cpu.yaml --method fspo --set training.fspo.steps=200 --on-existing overwrite

@@ -71,7 +71,7 @@ class _Loader(yaml.SafeLoader):
     """YAML as people write it: `1e-3` is a number too (YAML 1.2), and a key given twice is an error."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)$"),
     list("-+0123456789."),
@@ -99,7 +99,7 @@ def read_settings(path: Path) -> Settings:
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path} must hold keys and values, such as `model: smollm2-135m`.")
         _note_lines(settings, node, ())
-        settings.values = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        settings.values = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_problem(error)}.") from error
     return settings

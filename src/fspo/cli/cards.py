@@ -1,0 +1,69 @@
+"""Model cards: what a trained policy is, what it was made from, what it reached, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from fspo.cli.config import RunConfig
+from fspo.cli.env import versions
+from fspo.methods.table import Method
+
+__all__ = ["model_card"]
+
+_MEASURES = {
+    "reward_accuracy": "Reward accuracy",
+    "label_flip_rate": "Label-flip rate",
+    "user_swap_drop": "User-swap drop",
+    "win_rate": "Win rate over the base model",
+}
+
+
+def model_card(row: Method, config: RunConfig, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The card of one trained method as Markdown; `metrics` is the run's metrics.json, or empty before evaluation."""
+    settings = row.training(config.training_of(row.name)).model_dump(mode="json")
+    start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
+    data = f"the dataset {config.data}" if config.data is not None else "synthetic users and preferences (`data/`)"
+    return "\n".join(
+        [
+            f"# {row.title} ({config.name})\n",
+            row.description + "\n",
+            f"- Base model: `{config.model}`, whose licence applies",
+            f"- Starts from: {start}",
+            f"- Told of the user: {row.context}",
+            f"- Trained on: {data}; held-out users and questions never occur in training",
+            f"- Made with: {', '.join(f'{name} {version}' for name, version in versions().items())}\n",
+            "## Figures\n",
+            *_figures(metrics.get(row.name, {})),
+            "## What it is not for\n",
+            "It was made to study personalisation. It has its base model's faults, was not tested for safety, and the "
+            "figures above say nothing of other domains, languages or people than those measured.\n",
+            "## Training settings\n",
+            f"```yaml\n{yaml.safe_dump(settings, sort_keys=False).rstrip()}\n```\n",
+        ]
+    )
+
+
+def _figures(measures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [(title, measures[name]) for name, title in _MEASURES.items() if name in measures]
+    if not rows:
+        return ["Not evaluated yet.\n"]
+    lines = [
+        "On held-out users and questions, with 95 % intervals clustered by user.\n",
+        "| measure | value | interval |",
+    ]
+    lines.append("|---|---|---|")
+    lines += [f"| {title} | {_percent(row['value'])} | {_interval(row)} |" for title, row in rows]
+    return [*lines, ""]
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row.get("low") is None or row.get("high") is None:
+        return "none"
+    return f"{_percent(row['low'])} to {_percent(row['high'])}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.splits import Splits
+
+
+def fspo(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["data", *map(str, arguments)])
+
+
+def rows(users: int = 4, questions: int = 6) -> list[dict[str, str]]:
+    return [
+        {"user": f"u{u}", "prompt": f"What of {q}?", "chosen": f"{q} is fine.", "rejected": f"{q} is not for user {u}."}
+        for u in range(users)
+        for q in range(questions)
+    ]
+
+
+def jsonl(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return jsonl(tmp_path / "ratings.jsonl", rows())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, source: Path) -> Path:
+    assert fspo("import", source, tmp_path / "ratings").exit_code == 0
+    return tmp_path / "ratings"
+
+
+def test_import_and_export_give_back_what_went_in(tmp_path: Path, folder: Path) -> None:
+    result = fspo("export", tmp_path / "again.jsonl", folder)
+    assert result.output == f"24 preferences of 4 users on 6 questions written to {tmp_path / 'again.jsonl'}.\n"
+    assert fspo("import", tmp_path / "again.jsonl", tmp_path / "again").exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "again") == PreferenceDataset.load(folder)
+
+
+@pytest.mark.parametrize("name", ["trl.jsonl", "trl.parquet"])
+def test_through_trl_and_back(tmp_path: Path, folder: Path, name: str) -> None:
+    path = tmp_path / name
+    assert fspo("export", path, folder, "--format", "trl", "--conversational").exit_code == 0
+    assert fspo("import", path, tmp_path / "again", "--format", "trl").exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "again") == PreferenceDataset.load(folder)
+
+
+def test_parquet_folders_are_taken_over(tmp_path: Path, folder: Path) -> None:
+    assert fspo("import", folder, tmp_path / "copy", "--format", "parquet").exit_code == 0
+    assert fspo("export", tmp_path / "copy2", folder, "--format", "parquet").exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "copy2") == PreferenceDataset.load(tmp_path / "copy")
+
+
+def test_columns_by_other_names(tmp_path: Path) -> None:
+    records = [{"annotator" if key == "user" else key: value for key, value in row.items()} for row in rows()]
+    path = jsonl(tmp_path / "other.jsonl", records)
+    assert fspo("import", path, tmp_path / "out", "--column", "user=annotator").exit_code == 0
+    result = fspo("import", path, tmp_path / "out2", "--column", "user")
+    assert result.exit_code == 2
+    assert "OURS=THEIRS" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"chosen": ""}, "row 3, column 'chosen'"),
+        ({"rejected": "2 is fine."}, "row 3, column 'rejected'"),
+        ({"prompt": 7}, "row 3, column 'prompt'"),
+        ({"user": None}, "row 3, column 'user'"),
+    ],
+)
+def test_a_bad_row_is_named_and_nothing_is_written(tmp_path: Path, change: dict[str, Any], where: str) -> None:
+    records: list[dict[str, Any]] = list(rows())
+    records[2] = records[2] | change
+    path = jsonl(tmp_path / "bad.jsonl", records)
+    for verb in (("validate", path), ("import", path, tmp_path / "out")):
+        result = fspo(*verb)
+        assert result.exit_code == 1
+        assert f"{path}, {where}" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_validate_counts_and_knows_short_users(folder: Path, source: Path) -> None:
+    assert fspo("validate", source).output == f"{source} is valid: 24 preferences of 4 users on 6 questions.\n"
+    assert fspo("validate", folder, "--shots", 3, "--queries", 3).exit_code == 0
+    result = fspo("validate", folder, "--shots", 4, "--queries", 3)
+    assert result.exit_code == 1
+    assert "User 'u0' has 6 preferences" in result.stderr
+
+
+def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:
+    assert "already exists" in fspo("import", source, folder).stderr
+    assert fspo("import", source, folder, "--overwrite").exit_code == 0
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").write_text("me")
+    assert "is not a dataset" in fspo("import", source, tmp_path / "photos", "--overwrite").stderr
+    assert (tmp_path / "photos" / "me.jpg").exists()
+    assert "already exists" in fspo("export", source, folder).stderr
+    assert fspo("export", source, folder, "--overwrite").exit_code == 0
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path, source: Path) -> None:
+    assert "Would write 24 preferences" in fspo("import", source, tmp_path / "new", "--dry-run").output
+    assert "Would write 24 preferences" in fspo("export", tmp_path / "new.jsonl", folder, "--dry-run").output
+    assert "Would write" in fspo("split", folder, "--dry-run").output
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "new.jsonl").exists()
+    assert not (folder / "splits.json").exists()
+
+
+def test_show_users_and_preferences(folder: Path) -> None:
+    text = fspo("show", folder, "--limit", 2).output
+    assert "u0: 6 preferences." in text
+    assert "... and 2 more" in text
+    text = fspo("show", folder, "--user", "u1", "--limit", 1).output
+    assert "rejected: 0 is not for user 1." in text
+    assert "did you mean 'u1'?" in fspo("show", folder, "--user", "u11").stderr
+
+
+def test_split_holds_out_users_and_questions(folder: Path) -> None:
+    result = fspo("split", folder, "--test-users", 0.25, "--test-questions", 0.5)
+    assert "train: 3 users, 3 questions, 9 preferences" in result.output
+    splits = Splits.load(folder / "splits.json")
+    assert len(splits.users["test"]) == 1
+    assert "already exists" in fspo("split", folder).stderr
+    assert fspo("split", folder, "--seed", 1, "--overwrite").exit_code == 0
+    assert fspo("split", folder, "--test-users", 0.9, "--validation", 0.2).exit_code == 2
+
+
+def test_the_dataset_of_a_configuration(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"data: {folder}\n")
+    assert "24 preferences" in fspo("show", "--config", path).output
+    result = fspo("show", "--config", path, "--set", f"data={tmp_path / 'no'}")
+    assert result.exit_code == 1
+    assert "is not a dataset" in result.stderr

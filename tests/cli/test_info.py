@@ -1,0 +1,71 @@
+"""`fspo env`, `fspo model`, the command reference and model cards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli import reference
+from fspo.cli.cards import model_card
+from fspo.cli.config import load_config
+from fspo.cli.main import app
+from fspo.methods.table import METHODS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_env_tells_versions_and_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FSPO_CACHE", str(tmp_path))
+    facts = json.loads(CliRunner().invoke(app, ["env", "--json"]).output)
+    assert facts["cache"] == str(tmp_path)
+    assert facts["embedded model"] == "not obtained yet"
+    assert facts["versions"]["torch"].startswith("2.")
+    text = CliRunner().invoke(app, ["env", "--config", str(ROOT / "configs/tiny.yaml"), "--set", "seed=5"]).output
+    assert "versions:" in text
+    assert "  seed: 5" in text
+
+
+def test_model_list_and_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_path: Path) -> None:
+    monkeypatch.setenv("FSPO_CACHE", str(tmp_path))
+    assert "smollm2-135m: " in CliRunner().invoke(app, ["model", "list"]).output
+    text = CliRunner().invoke(app, ["model", "show", str(tiny_model_path)]).output
+    assert "architectures: LlamaForCausalLM" in text
+    result = CliRunner().invoke(app, ["model", "show"])
+    assert result.exit_code == 1
+    assert "fspo model pull smollm2-135m" in result.stderr
+
+
+def test_model_pull_names_the_embedded_model_where_the_hub_is_out_of_reach(tiny_model_path: Path) -> None:
+    assert "can be loaded" in CliRunner().invoke(app, ["model", "pull", str(tiny_model_path)]).output
+    assert "Would obtain" in CliRunner().invoke(app, ["model", "pull", "--dry-run"]).output
+    result = CliRunner().invoke(app, ["model", "pull", "nobody/nothing"])
+    assert result.exit_code == 1
+    assert "smollm2-135m" in result.stderr
+
+
+def test_the_reference_says_what_the_commands_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reference.main(["--check", str(ROOT / "docs/cli.md")]) == 0
+    path = tmp_path / "cli.md"
+    assert reference.main(["--check", str(path)]) == 1
+    assert "make docs" in capsys.readouterr().err
+    assert reference.main([str(path)]) == 0
+    assert reference.main(["--check", str(path)]) == 0
+    text = path.read_text()
+    assert "### fspo data import" in text
+    assert "\x08" not in text
+
+
+def test_a_model_card_tells_what_was_made_of_what() -> None:
+    config = load_config(ROOT / "configs/tiny.yaml")
+    row = METHODS["fspo"]
+    text = model_card(row, config, {})
+    assert "Not evaluated yet." in text
+    assert "the policy `pref-ft` of the same run" in text
+    estimate = {"value": 0.75, "low": 0.7, "high": 0.8, "users": 9, "items": 90}
+    text = model_card(row, config, {"fspo": {"reward_accuracy": estimate, "win_rate": estimate | {"low": None}}})
+    assert "| Reward accuracy | 75.0 % | 70.0 % to 80.0 % |" in text
+    assert "| Win rate over the base model | 75.0 % | none |" in text
+    assert "mirrored-contrast" in text

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fspo.cli.main import app, main
+from fspo.errors import ConfigError, FspoError
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+    """A program like ours, whose one verb fails with whatever is in `failing.error`."""
+    from fspo.cli.main import _Verbs
+
+    program = typer.Typer(cls=_Verbs, pretty_exceptions_enable=False)
+
+    @program.command()
+    def verb() -> None:
+        raise program.error  # type: ignore[attr-defined]
+
+    @program.command()
+    def other() -> None: ...
+
+    return program
+
+
+def chained() -> Exception:
+    error = RuntimeError("serialising failed")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (FspoError("The row is wrong."), 1, "Error: The row is wrong.\n"),
+        (ConfigError("The key is wrong."), 2, "Error: The key is wrong.\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "Error: Interrupted; what was finished is kept. Run the same command again to go on.\n",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "Error: The disk is full."),
+        (chained(), 1, "Error: The disk is full."),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence_and_an_exit_code(
+    failing: typer.Typer, error: BaseException, code: int, message: str
+) -> None:
+    failing.error = error  # type: ignore[attr-defined]
+    result = CliRunner().invoke(failing, ["verb"])
+    assert result.exit_code == code
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.output
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(failing: typer.Typer) -> None:
+    failing.error = ValueError("a bug")  # type: ignore[attr-defined]
+    result = CliRunner().invoke(failing, ["verb"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ValueError)
+
+
+@pytest.mark.parametrize("arguments", [["no-such-verb"], ["run", "--no-such-option"], ["run"], ["env", "--set", "x"]])
+def test_a_wrong_command_exits_with_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+
+
+@pytest.mark.parametrize("group", [[], ["data"], ["model"]])
+def test_every_verb_has_help_with_examples(group: list[str]) -> None:
+    command = typer.main.get_command(app)
+    for name in group:
+        command = command.commands[name]  # type: ignore[attr-defined]
+    for name, verb in command.commands.items():  # type: ignore[attr-defined]
+        result = CliRunner().invoke(app, [*group, name, "--help"])
+        assert result.exit_code == 0
+        if not hasattr(verb, "commands"):
+            assert f"Examples:\n    fspo {' '.join([*group, name])}" in result.output
+
+
+def test_help_comes_within_a_second_and_without_heavy_imports() -> None:
+    heavy = ("torch", "transformers", "numpy", "pyarrow", "pydantic", "rich")
+    code = f"""
+import resource, sys
+sys.argv = ["fspo", "--help"]
+from fspo.cli.main import main
+try:
+    main()
+except SystemExit:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    print([name for name in {heavy} if name in sys.modules], usage.ru_utime + usage.ru_stime)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
+    assert "Usage: fspo" in done.stdout
+    assert loaded == "[]"
+    # The processor's time, which is the wall's on a machine that does nothing else.
+    assert float(seconds) < 1.0
+
+
+def test_main_is_the_installed_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["fspo", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    assert "Usage: fspo" in capsys.readouterr().out

@@ -1,0 +1,133 @@
+"""What goes wrong for people: one clear sentence, and nothing finished is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, run, tiny
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def said(error: str) -> str:
+    """The one line of an error."""
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: x\n", "line 1: there is no setting 'modle'; did you mean 'model'?"),
+        (
+            "evaluation:\n  shotz: 2\n",
+            "line 2: there is no setting 'evaluation.shotz'; did you mean",
+        ),
+        ("seed: [\n", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_configuration(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert message in said(run("run", path, "--dry-run", code=2).stderr)
+
+
+def test_a_missing_configuration(tmp_path: Path) -> None:
+    assert "There is no configuration file" in said(run("run", tmp_path / "no.yaml", code=2).stderr)
+
+
+def test_a_model_that_no_hub_gives(tmp_path: Path) -> None:
+    error = said(run("synth", *tiny(Path("nobody/nothing"), tmp_path / "run"), code=1).stderr)
+    assert "nobody/nothing" in error
+    assert "smollm2-135m" in error
+    assert "does not exist" in said(run("synth", *tiny(tmp_path / "no", tmp_path / "run2"), code=1).stderr)
+
+
+def ratings(path: Path, *, users: int = 6, questions: int = 10, short: int = 10) -> Path:
+    """Preferences of users who like short or long answers; the last user has only `short` of them."""
+    with path.open("w") as handle:
+        for user in range(users):
+            for question in range(questions if user < users - 1 else short):
+                pair = [
+                    f"The music of {question} is great.",
+                    f"The plot of {question} is dull, and the cast too.",
+                ]
+                row = {"user": f"u{user}", "prompt": f"What of {question}?"}
+                handle.write(json.dumps(row | {"chosen": pair[user % 2], "rejected": pair[1 - user % 2]}) + "\n")
+    return path
+
+
+def own(tmp_path: Path, model: Path, **data: int) -> list[object]:
+    """The options of a run on one's own data."""
+    run("data", "import", ratings(tmp_path / "ratings.jsonl", **data), tmp_path / "data")
+    shares = ["--test-users", "0.34", "--test-questions", "0.4"]
+    run("data", "split", tmp_path / "data", *shares)
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"name: own\noutput: {tmp_path / 'run'}\nmodel: {model}\ndata: {tmp_path / 'data'}\n"
+        "methods: [base, few-shot, ipo, fspo]\nfrom_base: [fspo]\n"
+        "training:\n  all: {shots: 2, queries: 2, steps: 2, users_per_step: 1, lora: {r: 2}}\n"
+        "evaluation: {shots: 2, queries: 2, ladder: [0, 2], max_new_tokens: 4}\n"
+    )
+    return ["--config", path]
+
+
+def test_a_run_on_data_of_ones_own(tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = own(tmp_path, tiny_model_path)
+    text = run("run", *arguments).stdout
+    assert "win rates are left out" in text
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert list(metrics) == ["base", "few-shot", "ipo", "fspo"]
+    assert "win_rate" not in metrics["fspo"]
+    assert "reward_accuracy" in metrics["fspo"]
+
+
+def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = own(tmp_path, tiny_model_path, short=1)
+    splits = json.loads((tmp_path / "data/splits.json").read_text())
+    verb = "train" if "u5" in splits["users"]["train"] else "eval"
+    run("synth", *arguments)
+    if verb == "eval":
+        run("train", *arguments)
+    error = said(run(verb, *arguments, code=1).stderr)
+    assert "User 'u5'" in error
+    assert "needs 4" in error
+
+
+def test_settings_that_changed_are_refused(finished: Path, speaking_model_path: Path) -> None:
+    error = said(run("run", *tiny(speaking_model_path, finished), "--set", "training.all.steps=5", code=2).stderr)
+    assert "steps = 4, and now" in error
+    assert "--on-existing overwrite" in error
+    error = said(run("run", *tiny(speaking_model_path, finished), "--on-existing", "fail", code=2).stderr)
+    assert "holds results of an earlier call" in error
+
+
+def test_a_context_too_short_for_all_shots_drops_whole_ones_and_says_so(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    overwrite = ["--on-existing", "overwrite"]
+    run("eval", copy, *overwrite, "--set", "evaluation.max_length=260", "--set", "evaluation.answers=0")
+    details = json.loads((copy / "evaluation/details.json").read_text())
+    assert details["dropped_shots"]["few-shot"] > 0
+    run("report", copy)
+    assert "had to be left out because the context was too long" in (copy / "report.html").read_text()
+    error = said(run("eval", copy, *overwrite, "--set", "evaluation.max_length=40", code=1).stderr)
+    assert "query" in error
+
+
+def test_a_damaged_dataset(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    path = copy / "data/preferences.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "preferences.parquet" in said(run("eval", copy, code=1).stderr)
+
+
+def test_configs_name_no_machine() -> None:
+    for path in (ROOT / "configs").glob("*.yaml"):
+        assert "/tmp" not in path.read_text()

@@ -1,0 +1,192 @@
+"""The whole loop by the real commands: what comes out, and that interruptions change none of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, command, environment, run, tiny
+
+pytestmark = pytest.mark.timeout(900)
+
+METHODS = ["base", "few-shot", "pref-ft", "ipo", "fspo", "oracle"]
+
+
+def figures(folder: Path) -> bytes:
+    return (folder / "metrics.json").read_bytes()
+
+
+def test_a_run_leaves_everything_it_promises(finished: Path) -> None:
+    metrics = json.loads(figures(finished))
+    assert list(metrics) == METHODS
+    for measures in metrics.values():
+        for estimate in measures.values():
+            assert set(estimate) == {"value", "low", "high", "users", "items"}
+    assert {"reward_accuracy", "reward_accuracy@0", "reward_accuracy@2", "label_flip_rate", "win_rate"} <= set(
+        metrics["fspo"]
+    )
+    for name in ("config.yaml", "command.json", "versions.json", "samples.jsonl", "summary.json", "report.html"):
+        assert (finished / name).stat().st_size > 0
+    for name in ("pref-ft", "ipo", "fspo"):
+        assert "Reward accuracy" in (finished / "methods" / name / "README.md").read_text()
+    assert "http" not in json.loads((finished / "command.json").read_text())["command"]
+    page = (finished / "report.html").read_text()
+    assert page.count("<svg") >= 3
+    assert 'src="http' not in page
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
+    finished: Path, speaking_model_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    arguments = tiny(speaking_model_path, output)
+    for sign in (
+        "data/samples.jsonl",
+        "methods/pref-ft/checkpoints/*",
+        "methods/fspo/metrics.jsonl",
+        "evaluation/few-shot/margins.jsonl",
+        "evaluation/fspo/answers.jsonl",
+    ):
+        _kill_at(output, sign, [str(argument) for argument in command("run", *arguments)])
+    done = run("run", *arguments)
+    assert "Report:" in done.stdout
+    assert figures(output) == figures(finished)
+
+
+def _kill_at(output: Path, sign: str, arguments: list[str]) -> None:
+    """Run until a file like `sign` is there, and kill without warning."""
+    assert not list(output.glob(sign))
+    process = subprocess.Popen(
+        arguments, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not list(output.glob(sign)):
+        assert process.poll() is None, f"ended before there was a {sign}"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (output / "metrics.json").exists()
+
+
+@pytest.mark.slow
+def test_stages_one_by_one_give_what_the_run_gives(finished: Path, speaking_model_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    arguments = tiny(speaking_model_path, output)
+    assert "holds no finished dataset" in run("train", *arguments, code=1).stderr
+    assert "preferences of" in run("synth", *arguments).stdout
+    assert "holds no trained policy yet" in run("eval", *arguments, code=1).stderr
+    run("train", *arguments, "--method", "pref-ft")
+    run("train", *arguments)
+    assert "no metrics.json" in run("report", *arguments, code=1).stderr
+    run("eval", *arguments)
+    assert "Report:" in run("report", *arguments).stdout
+    assert figures(output) == figures(finished)
+
+
+def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = subprocess.Popen(
+        command("synth", *tiny(speaking_model_path, output)),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(output.glob("data/samples.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == "Error: Interrupted; what was finished is kept. Run the same command again to go on.\n"
+    assert (output / "data/samples.jsonl").stat().st_size > 0
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_after_it(speaking_model_path: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    # The system refuses every write after the first few, as on a full disk.
+    (full / "sitecustomize.py").write_text(
+        "import errno, os\nreal, calls = os.fsync, []\n"
+        "def fsync(handle):\n"
+        "    calls.append(handle)\n"
+        "    if len(calls) > 20: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        "    real(handle)\n"
+        "os.fsync = fsync\n"
+    )
+    arguments = tiny(speaking_model_path, tmp_path / "run")
+    error = run("synth", *arguments, code=1, PYTHONPATH=str(full)).stderr
+    assert error.startswith("Error: The disk is full")
+    assert error.count("\n") == 1
+    assert "preferences of" in run("synth", *arguments).stdout
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(speaking_model_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    text = run("run", *tiny(speaking_model_path, output), "--dry-run").stdout
+    assert "methods/fspo: to do" in text
+    assert "held_out:" in text
+    assert not output.exists()
+
+
+def test_a_finished_run_is_not_done_again(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("adapter_model.safetensors")}
+    text = run("run", copy).stdout
+    assert "Sampling" not in text
+    assert before == {path: path.stat().st_mtime_ns for path in copy.rglob("adapter_model.safetensors")}
+    assert figures(copy) == figures(finished)
+
+
+def test_chat_answers_beside_base(finished: Path) -> None:
+    asked = ["--prompt", "Write a short review of the film Alien.", "--max-tokens", "8"]
+    text = run("chat", finished, *asked).stdout
+    assert "[fspo, for " in text
+    assert "[base]" in text
+    assert run("chat", finished, *asked).stdout == text
+    said = run(
+        "chat", finished, "--method", "few-shot", "--max-tokens", "4", stdin="/users\n/user nobody\n/shots\nHi\n/quit\n"
+    )
+    assert "The dataset has no user 'nobody'" in said.stdout
+    assert "rejected:" in said.stdout
+    assert "[few-shot, for " in said.stdout
+    assert "has no user" in run("chat", finished, "--user", "nobody", *asked, code=1).stderr
+
+
+def test_moving_a_run_does_not_break_it(finished: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(finished, moved)
+    shutil.rmtree(moved / "evaluation")
+    (moved / "metrics.json").unlink()
+    run("eval", moved)
+    assert figures(moved) == figures(finished)
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "xterm"])
+def test_progress_without_a_terminal_is_plain_lines(terminal: str, finished: Path) -> None:
+    text = run("report", finished, TERM=terminal, COLUMNS="200").stdout
+    assert "\x1b" not in text
+    assert "fspo" in text
+
+
+def test_output_can_be_piped_into_a_reader_that_leaves(finished: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            command("data", "show", finished / "data"),
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            check=False,
+        )
+    assert b"Traceback" not in done.stderr
