@@ -195,15 +195,18 @@ def prepare_model(model: torch.nn.Module, longest: int = 0) -> PreTrainedModel:
     if config._attn_implementation != IMPLEMENTATION:
         _check_architecture(base, config)
         base.set_attn_implementation(IMPLEMENTATION)
+    _check_length(base, config, longest)
+    return base
+
+
+def _check_length(base: PreTrainedModel, config: Any, longest: int) -> None:
     rope = getattr(config, "rope_parameters", None) or {}
-    limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    limit = int(rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", longest))
     if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPES and longest > limit:
         raise ModelError(
             f"The rotary positions of {type(base).__name__} change with the length of the sequence beyond {limit} "
-            "tokens, and this one has "
-            f"{longest}; show fewer shots, or set the maximal length to {limit}."
+            f"tokens, and this one has {longest}; show fewer shots, or set the maximal length to {limit}."
         )
-    return base
 
 
 def _check_architecture(base: PreTrainedModel, config: Any) -> None:

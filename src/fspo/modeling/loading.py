@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -115,8 +115,15 @@ def _from_hub(place: str) -> str:
     except HfHubHTTPError:
         return place  # the hub has something to say, such as that there is no such model: transformers reports it
     except Exception:  # whichever HTTP library the hub's client is built on
-        return snapshot_download(place, local_files_only=True)
+        return _fetched_before(place)
     return place
+
+
+def _fetched_before(name: str) -> str:
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except LocalEntryNotFoundError as error:
+        raise OSError("the hub can't be reached, and the model was not fetched before") from error
 
 
 _INSTEAD = f"Name a folder with a transformers model, a hub id, or the embedded model {embedded.EMBEDDED_MODEL}."

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
+
+from fspo.errors import ModelError
+from fspo.modeling.attention import (
+    IMPLEMENTATION,
+    ForestPlan,
+    attend,
+    branch_visibility,
+    planned_attention,
+    prepare_model,
+)
+from fspo.modeling.packing import Forest, Segment, Tree
+from tests.modeling.models import build
+
+
+@st.composite
+def forests(draw: Any) -> Forest:
+    trees, start = [], 0
+    for _ in range(draw(st.integers(1, 3))):
+        trunk = draw(st.integers(0, 25))
+        place, segments = start + trunk, []
+        for _ in range(draw(st.integers(0, 3))):
+            sizes = tuple(draw(st.lists(st.integers(0, 5), max_size=3)))
+            segment = Segment(place, draw(st.integers(1, 4)), sizes, draw(st.integers(0, trunk)))
+            segments.append(segment)
+            place += segment.length
+        trees.append(Tree(start, trunk, tuple(segments)))
+        start = place
+    return Forest(tuple(trees))
+
+
+def dense_visibility(forest: Forest, window: int | None) -> torch.Tensor:
+    """The S x S mask, written down token by token from the definition."""
+    ancestry: list[list[int]] = []
+    for tree in forest.trees:
+        for offset in range(tree.trunk):
+            ancestry.append(list(range(tree.start, tree.start + offset + 1)))
+        for segment in tree.segments:
+            before = list(range(tree.start, tree.start + segment.boundary))
+            place = segment.start
+            for _ in range(segment.prompt):
+                before = [*before, place]
+                ancestry.append(before)
+                place += 1
+            for length in segment.responses:
+                path = before
+                for _ in range(length):
+                    path = [*path, place]
+                    ancestry.append(path)
+                    place += 1
+    visible = torch.zeros(forest.length, forest.length, dtype=torch.bool)
+    for token, path in enumerate(ancestry):
+        visible[token, path if window is None else path[-window:]] = True
+    return visible
+
+
+@given(forests(), st.one_of(st.none(), st.integers(1, 12)), st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+def test_pieces_equal_one_dense_mask(forest: Forest, window: int | None, heads: tuple[int, int]) -> None:
+    if forest.length == 0:
+        return
+    generator = torch.Generator().manual_seed(forest.length)
+    query, key, value = (
+        torch.randn(1, count, forest.length, 8, generator=generator) for count in (heads[0], *heads[1:] * 2)
+    )
+    out = ForestPlan(forest).attend(0, query, key, value, 0.3, window, 0.0)
+    repeat = heads[0] // heads[1]
+    scores = query @ key.repeat_interleave(repeat, 1).transpose(2, 3) * 0.3
+    scores = scores.masked_fill(~dense_visibility(forest, window), float("-inf"))
+    expected = torch.softmax(scores, dim=-1) @ value.repeat_interleave(repeat, 1)
+    assert torch.allclose(out, expected, atol=1e-5)
+
+
+def test_masks_are_made_once_for_all_layers_and_are_never_square() -> None:
+    forest = Forest((Tree(0, 200, tuple(Segment(200 + 8 * i, 2, (3, 3), 200) for i in range(20))),))
+    plan = ForestPlan(forest)
+    query = torch.randn(1, 2, forest.length, 4)
+    for layer in range(3):
+        plan.attend(layer, query, query, query, 0.5, None, 0.0)
+    assert sum(mask.numel() for mask in plan._masks.values()) == 8 * 208
+
+
+def test_two_responses_share_the_prompt_and_do_not_see_each_other() -> None:
+    visible = branch_visibility(Segment(3, 1, (2, 1), 3), 0, None)
+    assert visible.int().tolist() == [
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 0, 0, 1],
+    ]
+
+
+def test_without_a_plan_the_model_is_unchanged() -> None:
+    model = build("gemma3").eval()
+    ids = torch.arange(50)[None] % 61
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    before = model(ids, attention_mask=mask).logits[0, 4:]
+    assert prepare_model(model) is model
+    assert model.config._attn_implementation == IMPLEMENTATION
+    assert torch.allclose(model(ids, attention_mask=mask).logits[0, 4:], before, atol=1e-5)
+
+
+def test_wrappers_are_taken_off() -> None:
+    wrapped = build("llama", lora=True)
+    assert prepare_model(wrapped) is wrapped.get_base_model()
+    assert prepare_model(torch.nn.DataParallel(wrapped)) is wrapped.get_base_model()
+    with pytest.raises(ModelError, match="not a transformers model"):
+        prepare_model(torch.nn.Linear(1, 1))
+
+
+SMALL = {"vocab_size": 31, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def test_soft_capping_is_refused() -> None:
+    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, num_key_value_heads=1, head_dim=8))
+    with pytest.raises(ModelError, match="soft-caps"):
+        prepare_model(model)
+
+
+def test_linear_attention_is_refused() -> None:
+    config = Qwen3NextConfig(
+        **SMALL,
+        num_key_value_heads=1,
+        head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+        linear_num_value_heads=2,
+        linear_num_key_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        num_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=8,
+    )
+    with pytest.raises(ModelError, match="linear_attention"):
+        prepare_model(Qwen3NextForCausalLM(config))
+
+
+def test_positions_that_depend_on_the_length_are_refused_where_they_would_differ() -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    model = LlamaForCausalLM(LlamaConfig(**SMALL, max_position_embeddings=64, rope_parameters=rope))
+    prepare_model(model, 64)
+    with pytest.raises(ModelError, match="rotary positions"):
+        prepare_model(model, 65)
+
+
+@pytest.mark.parametrize("option", ["softcap", "s_aux", "position_bias"])
+def test_a_layer_with_extras_is_refused(option: str) -> None:
+    tensor = torch.zeros(1, 1, 1, 4)
+    plan = ForestPlan(Forest((Tree(0, 1, ()),)))
+    with pytest.raises(ModelError, match=option):
+        attend(torch.nn.Linear(1, 1), tensor, tensor, tensor, None, fspo_plan=plan, **{option: 1.0})
+
+
+def test_a_model_that_loses_the_plan_refuses_to_run() -> None:
+    model = prepare_model(build("llama"))
+    with planned_attention(), pytest.raises(ModelError, match="does not hand"):
+        model(torch.tensor([[1, 2]]))
