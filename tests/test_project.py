@@ -1,0 +1,157 @@
+"""The project as a whole: documents say what is so, modules say what they offer, nothing points at one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "src/fspo").rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def tracked() -> list[Path]:
+    """The files of the repository, whether it is a checkout or an unpacked archive."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        kept = ("src", "tests", "configs", "docs", "benchmarks")
+        return [path for name in kept for path in (ROOT / name).rglob("*") if path.is_file()]
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_make_has_what_it_should() -> None:
+    assert {"install", "demo", "test", "check", "bench", "docs"} <= targets()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", ".ci/run", "docs/log.md"])
+def test_commands_of_the_documents_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets()
+    for path in re.findall(r"\b(?:configs|docs|benchmarks|tests|src)/[\w./-]+\w\.(?:yaml|md|py|svg)", text):
+        assert (ROOT / path).exists() or "NAME" in path, path
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_verbs_of_the_readme_exist() -> None:
+    from fspo.cli.reference import render
+
+    text = (ROOT / "README.md").read_text()
+    for verb in set(re.findall(r"`?(?:\.venv/bin/)?fspo ((?:data |model )?[a-z]+)", text)) - {"data", "model"}:
+        if verb.split()[0] in ("run", "synth", "train", "eval", "report", "chat", "data", "model", "env"):
+            assert f"# fspo {verb}\n" in render(), verb
+
+
+def test_the_readme_has_its_parts_in_order() -> None:
+    text = (ROOT / "README.md").read_text()
+    parts = ["adapt to a person", "docs/loop.svg", "make demo", "make test", "## What comes out", "## Bring your own"]
+    parts += ["**A model.**", "**Preference data.**", "**An endpoint.**", "## Commands", "## Layout", "## Licence"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_yaml_of_the_readme_loads() -> None:
+    from fspo.cli.config import RunConfig
+
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        RunConfig.model_validate(yaml.safe_load(block))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_every_module_names_what_it_offers(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "a module says what it is about"
+    names = {name for node in tree.body for name in _bound(node)}
+    if path.name == "__init__.py" and not names:
+        return
+    assert "__all__" in names
+    offered = next(ast.literal_eval(node.value) for node in tree.body if "__all__" in _bound(node))  # type: ignore[attr-defined]
+    assert len(offered) == len(set(offered))
+    missing = set(offered) - names
+    assert not missing, f"offered but not there: {missing}"
+    assert len(path.read_text().splitlines()) < 400
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """The names that a statement at the top of a module binds."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Assign):
+        return {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
+    if isinstance(node, ast.ImportFrom):
+        return {alias.asname or alias.name for alias in node.names}
+    return set()
+
+
+def test_import_directions_are_a_contract_for_every_room() -> None:
+    layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = {part.strip().removeprefix("fspo.") for layer in layers for part in layer.split("|")}
+    rooms = {path.stem for path in (ROOT / "src/fspo").glob("[a-z]*") if path.suffix == ".py" or path.is_dir()}
+    assert rooms - named == set()
+
+
+def test_everything_imported_is_declared() -> None:
+    """Third parties imported at the top or inside functions, against the dependencies in pyproject.toml."""
+    declared = {re.split(r"[<>=\[]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
+    optional = {"openai"}  # extras, asked for by name where they are missing
+    modules = {"yaml": "pyyaml", "jinja2": "jinja2", "markupsafe": "jinja2", "vaderSentiment": "vadersentiment"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            found += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {(module or "").split(".")[0] for module in found}:
+                if name != "fspo" and name not in sys.stdlib_module_names and name not in optional:
+                    assert modules.get(name, name).lower().replace("_", "-") in declared, f"{path.name} imports {name}"
+
+
+def test_constraints_pin_every_dependency_exactly() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), (
+        "no local versions, no addresses"
+    )
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    extras = [line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra]
+    for line in PROJECT["project"]["dependencies"] + extras:
+        name = re.split(r"[<>=\[]", line)[0].lower()
+        assert name == "fspo" or name in pinned, name
+
+
+def test_nothing_points_at_one_machine_or_registry() -> None:
+    registries = [".".join(("pypi", "org")), ".".join(("pythonhosted", "org")), "index" + "-url", "find" + "-links"]
+    machines = ["/" + "root/", "/" + "home/", "/" + "Users/", "/" + "tmp/dev", "/" + "work/"]
+    for path in tracked():
+        if path.suffix in (".png", ".parquet", ".safetensors", ".gguf"):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for word in registries + machines:
+            assert word not in text, f"{path.relative_to(ROOT)} names {word}"
+
+
+def test_the_licence_and_citation_agree() -> None:
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["license"] == "Apache-2.0"
+    assert "2502.19312" in citation["preferred-citation"]["url"]
+
+
+def test_hooks_need_no_network() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
+    assert all(hook["language"] == "system" for hook in hooks["repos"][0]["hooks"])
