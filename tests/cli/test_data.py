@@ -141,6 +141,7 @@ def test_the_dataset_of_a_configuration(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"data: {folder}\n")
     assert "24 preferences" in fspo("show", "--config", path).output
+    assert "24 preferences" in fspo("validate", "--config", path).output
     result = fspo("show", "--config", path, "--set", f"data={tmp_path / 'no'}")
     assert result.exit_code == 1
     assert "is not a dataset" in result.stderr

