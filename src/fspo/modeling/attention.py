@@ -200,8 +200,9 @@ def prepare_model(model: torch.nn.Module, longest: int = 0) -> PreTrainedModel:
 
 
 def _check_length(base: PreTrainedModel, config: Any, longest: int) -> None:
-    rope = getattr(config, "rope_parameters", None) or {}
-    limit = int(rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", longest))
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    trained: int | None = rope.get("original_max_position_embeddings")
+    limit: int = getattr(config, "max_position_embeddings", longest) if trained is None else trained
     if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPES and longest > limit:
         raise ModelError(
             f"The rotary positions of {type(base).__name__} change with the length of the sequence beyond {limit} "

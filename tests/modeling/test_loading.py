@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.utils import logging
+
+from fspo.errors import ConfigError, ModelError
+from fspo.modeling import embedded, loading
+from fspo.modeling.loading import context_length, default_device, load_model, load_tokenizer, locate, quietly
+
+
+def test_a_local_folder(tiny_model_path: Path) -> None:
+    model = load_model(str(tiny_model_path))
+    assert not model.training
+    assert model.dtype == torch.float32
+    assert model.device.type == default_device().type
+    assert context_length(model) == 4096
+    assert load_model(tiny_model_path, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+    assert load_tokenizer(tiny_model_path).chat_template
+
+
+def test_the_embedded_model_is_obtained_by_its_name(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "obtain", lambda: tiny_model_path)
+    assert locate("smollm2-135m") == str(tiny_model_path)
+    assert load_model("smollm2-135m").config.hidden_size == 32
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/no-such-model", Path("nowhere")])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(name: str | Path) -> None:
+    with pytest.raises(ModelError, match=r"does not exist.*smollm2-135m"):
+        load_model(name)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config.json.*smollm2-135m"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_broken_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_an_unreachable_hub_is_one_sentence_that_names_the_embedded_model(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoNetwork:
+        def model_info(self, name: str, timeout: float) -> None:
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr(loading, "HfApi", NoNetwork)
+    with pytest.raises(ModelError, match=r"hub can't be reached.*smollm2-135m") as caught:
+        load("nobody/no-such-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_dtype() -> None:
+    with pytest.raises(ConfigError, match="float64"):
+        load_model("smollm2-135m", dtype="float64")
+
+
+def test_quiet_only_while_loading() -> None:
+    log: Any = logging
+    before = log.is_progress_bar_enabled(), log.get_verbosity()
+    with pytest.raises(RuntimeError), quietly():
+        assert not log.is_progress_bar_enabled()
+        raise RuntimeError
+    assert (log.is_progress_bar_enabled(), log.get_verbosity()) == before

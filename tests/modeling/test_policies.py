@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from fspo.errors import ModelError
+from fspo.modeling.loading import load_model, load_tokenizer
+from fspo.modeling.policies import PolicyCard, is_policy, load_policy, read_card, save_policy
+
+
+def adapted(model: Any, seed: int) -> Any:
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(seed)
+        policy = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+    return policy.eval()
+
+
+def output(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(torch.arange(12)[None]).logits
+    return logits
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[torch.Tensor]]:
+    """Two policies, the second trained from the first; and what base, first and second compute."""
+    folder, base = tmp_path_factory.mktemp("policies"), str(tiny_model_path)
+    outputs = [output(load_model(base))]
+    first = adapted(load_model(base), 1)
+    save_policy(first, folder / "pref-ft", base=base, method="pref-ft")
+    second = adapted(load_policy(folder / "pref-ft"), 2)
+    save_policy(second, folder / "fspo", base=base, method="fspo", start=folder / "pref-ft", details={"steps": 3})
+    return folder, [*outputs, output(first), output(second)]
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_chain_of_adapters_comes_back(chain: tuple[Path, list[torch.Tensor]]) -> None:
+    folder, (base, first, second) = chain
+    assert not close(base, first)
+    assert not close(first, second)
+    assert close(output(load_policy(folder / "pref-ft")), first)
+    merged = load_policy(folder / "fspo")
+    assert not isinstance(merged, PeftModel)
+    assert close(output(merged), second)
+
+
+def test_switched_off_it_is_the_model_training_started_from(chain: tuple[Path, list[torch.Tensor]]) -> None:
+    folder, (base, first, second) = chain
+    policy = load_policy(folder / "fspo", adapters="switchable")
+    assert isinstance(policy, PeftModel)
+    assert close(output(policy), second)
+    with policy.disable_adapter():
+        assert close(output(policy), first)
+    early = load_policy(folder / "pref-ft", adapters="switchable")
+    with early.disable_adapter():
+        assert close(output(early), base)
+
+
+def test_the_card(chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path) -> None:
+    folder, _ = chain
+    assert is_policy(folder / "fspo")
+    assert not is_policy(folder)
+    assert read_card(folder / "fspo") == PolicyCard(
+        base=str(tiny_model_path),
+        adapters=("adapter-0", "adapter-1"),
+        method="fspo",
+        starts_from=str(folder / "pref-ft"),
+        details={"steps": 3},
+    )
+
+
+def test_a_policy_stands_alone_once_its_start_is_gone(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
+    folder, (_, _, second) = chain
+    shutil.copytree(folder / "fspo", tmp_path / "moved")
+    assert close(output(load_policy(tmp_path / "moved")), second)
+
+
+def test_whole_weights_make_a_folder_for_every_tool(
+    chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    folder, (_, _, second) = chain
+    save_policy(load_policy(folder / "fspo"), tmp_path / "whole", base=str(tiny_model_path), method="ipo")
+    assert close(output(load_policy(tmp_path / "whole")), second)
+    assert close(output(load_model(tmp_path / "whole")), second)
+    assert load_tokenizer(tmp_path / "whole").chat_template
+    with pytest.raises(ModelError, match="whole weights"):
+        load_policy(tmp_path / "whole", adapters="switchable")
+    on_top = adapted(load_policy(tmp_path / "whole"), 3)
+    save_policy(on_top, tmp_path / "on-top", base=str(tiny_model_path), start=tmp_path / "whole")
+    assert read_card(tmp_path / "on-top").base == str(tmp_path / "whole")
+    assert close(output(load_policy(tmp_path / "on-top")), output(on_top))
+
+
+def test_saving_again_replaces(tiny_model_path: Path, tmp_path: Path) -> None:
+    for method in ("one", "two"):
+        save_policy(adapted(load_model(tiny_model_path), 4), tmp_path / "p", base=str(tiny_model_path), method=method)
+    assert read_card(tmp_path / "p").method == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+    assert not list((tmp_path / "p").rglob("*.bin")) + list((tmp_path / "p").rglob("*.pt"))
+
+
+def test_the_tokenizer_of_adapters_is_the_base_models(chain: tuple[Path, list[torch.Tensor]]) -> None:
+    assert load_tokenizer(chain[0] / "fspo").chat_template
+    with pytest.raises(ModelError, match="adapters"):
+        load_model(chain[0] / "fspo")
+
+
+def test_broken_folders_are_named(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no readable policy"):
+        load_policy(tmp_path)
+    shutil.copytree(chain[0] / "fspo", tmp_path / "broken")
+    (tmp_path / "broken" / "adapter-0" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match="adapter-0"):
+        load_policy(tmp_path / "broken")
+    card = json.loads((tmp_path / "broken" / "policy.json").read_text())
+    (tmp_path / "broken" / "policy.json").write_text(json.dumps({**card, "format": 99}))
+    with pytest.raises(ModelError, match="another version"):
+        load_policy(tmp_path / "broken")

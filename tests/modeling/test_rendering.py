@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.errors import DataError
+from fspo.modeling.chat import control_ids
+from fspo.modeling.loading import load_tokenizer
+from fspo.modeling.rendering import EpisodeRenderer, ShotTemplate, TokenizedEpisode
+from fspo.preferences.types import Episode, Preference
+from tests.modeling.test_chat import hostile_texts
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model_path: Path) -> Any:
+    return load_tokenizer(tiny_model_path)
+
+
+def preference(number: int) -> Preference:
+    return Preference("ann", f"Review film {number}.", f"Good {number}!", f"It was bad, number {number}.")
+
+
+def episode(shots: int = 3, queries: int = 2) -> Episode:
+    numbers = [preference(i) for i in range(shots + queries)]
+    return Episode("ann", tuple(numbers[:shots]), tuple(numbers[shots:]), description="I like short answers.")
+
+
+def preferences() -> st.SearchStrategy[Preference]:
+    texts = hostile_texts()
+    return st.builds(Preference, st.just("ann"), texts, texts, texts)
+
+
+@given(st.lists(preferences(), max_size=3), st.lists(preferences(), min_size=1, max_size=2), hostile_texts())
+def test_control_tokens_come_from_the_template_only(
+    tokenizer: Any, shots: list[Preference], queries: list[Preference], description: str
+) -> None:
+    renderer = EpisodeRenderer(tokenizer, context="both")
+    rendered = renderer.render(Episode("ann", tuple(shots), tuple(queries), description))
+    control, form = control_ids(tokenizer), renderer.format
+    head = len(form.before_user)
+    assert rendered.trunk_ids[:head] == form.before_user
+    assert control.isdisjoint(rendered.trunk_ids[head:])
+    for branch in rendered.branches:
+        tail = len(form.before_answer)
+        assert branch.prompt_ids[-tail:] == form.before_answer
+        assert control.isdisjoint(branch.prompt_ids[:-tail])
+        for response in branch.responses:
+            assert response[-1] == form.end_of_answer
+            assert control.isdisjoint(response[:-1])
+
+
+@given(st.integers(0, 4), st.integers(1, 3), st.data())
+def test_a_ladder_holds_what_each_number_of_shots_alone_renders(
+    tokenizer: Any, shots: int, queries: int, data: st.DataObject
+) -> None:
+    whole = episode(shots, queries)
+    counts = data.draw(st.lists(st.integers(0, shots), min_size=1, unique=True))
+    renderer = EpisodeRenderer(tokenizer)
+    ladder = renderer.render(whole, shots=counts)
+    assert len(ladder.boundaries) == shots + 1
+    assert ladder.boundaries[-1] == len(ladder.trunk_ids)
+    assert len(ladder.branches) == len(counts) * queries
+    for branch in ladder.branches:
+        alone = renderer.render(whole.first_shots(branch.shots))
+        assert branch.boundary == ladder.boundaries[branch.shots]
+        assert ladder.trunk_ids[: branch.boundary] == alone.trunk_ids
+        same = alone.branches[branch.query]
+        assert (branch.prompt_ids, branch.responses) == (same.prompt_ids, same.responses)
+
+
+def test_no_shots_leave_the_bare_query(tokenizer: Any) -> None:
+    without = EpisodeRenderer(tokenizer, context="none").render(episode())
+    ladder = EpisodeRenderer(tokenizer).render(episode(), shots=[0])
+    assert without.branches == ladder.branches
+    assert without.trunk_ids == ladder.trunk_ids[: ladder.boundaries[0]]
+    text = tokenizer.decode([*without.trunk_ids, *without.branches[0].prompt_ids])
+    chat = [{"role": "user", "content": "Review film 3."}]
+    assert text == tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+
+def test_the_words_around_shots_and_queries(tokenizer: Any) -> None:
+    template = ShotTemplate(
+        introduction="Intro. ",
+        shot="[{prompt}|{chosen}|{rejected}]",
+        query="Q {prompt}",
+        description="D {description} ",
+    )
+    rendered = EpisodeRenderer(tokenizer, context="both", template=template).render(episode(2, 1))
+    form = EpisodeRenderer(tokenizer).format
+    assert tokenizer.decode(rendered.trunk_ids[len(form.before_user) :]) == (
+        "D I like short answers. Intro. [Review film 0.|Good 0!|It was bad, number 0.]"
+        "[Review film 1.|Good 1!|It was bad, number 1.]"
+    )
+    assert tokenizer.decode(rendered.branches[0].prompt_ids[: -len(form.before_answer)]) == "Q Review film 2."
+    assert [tokenizer.decode(response[:-1]) for response in rendered.branches[0].responses] == [
+        "Good 2!",
+        "It was bad, number 2.",
+    ]
+
+
+def test_braces_in_a_users_text_are_text(tokenizer: Any) -> None:
+    shot = Preference("ann", "{chosen} {0} {", "{rejected}", "}")
+    trunk, _ = EpisodeRenderer(tokenizer, template=ShotTemplate(introduction="")).render_prompt([shot], "x")
+    assert tokenizer.decode(trunk).endswith("Question: {chosen} {0} {\nLiked: {rejected}\nDisliked: }\n\n")
+
+
+@pytest.mark.parametrize(("context", "shown", "described"), [
+    ("none", False, False), ("shots", True, False), ("description", False, True), ("both", True, True),
+])  # fmt: skip
+def test_the_context_says_what_is_told(tokenizer: Any, context: Any, shown: bool, described: bool) -> None:
+    rendered = EpisodeRenderer(tokenizer, context=context).render(episode(), shots=[0, 3])
+    text = tokenizer.decode(rendered.trunk_ids)
+    assert ("Review film 0." in text, "short answers" in text) == (shown, described)
+    assert len(rendered.branches) == (4 if shown else 2)
+
+
+def lengths(rendered: TokenizedEpisode) -> list[int]:
+    return [branch.boundary + len(branch.prompt_ids) + max(map(len, branch.responses)) for branch in rendered.branches]
+
+
+@given(st.integers(0, 500))
+def test_too_long_an_episode_loses_whole_shots_oldest_first(tokenizer: Any, limit: int) -> None:
+    whole = episode(5, 2)
+    full = EpisodeRenderer(tokenizer).render(whole)
+    shortest = max(lengths(EpisodeRenderer(tokenizer).render(whole.first_shots(0))))
+    renderer = EpisodeRenderer(tokenizer, max_length=limit)
+    if limit < shortest:
+        with pytest.raises(DataError, match="user 'ann'"):
+            renderer.render(whole)
+        return
+    try:
+        rendered = renderer.render(whole)
+    except DataError:  # the words before the query of an episode with shots may be what is too long
+        assert limit < shortest + 20
+        return
+    assert max(lengths(rendered)) == rendered.longest <= limit
+    assert rendered.dropped_shots == 0 or max(lengths(full)) > limit
+    left = Episode("ann", whole.shots[rendered.dropped_shots :], whole.queries)
+    assert rendered.trunk_ids == EpisodeRenderer(tokenizer).render(left).trunk_ids
+
+
+def test_a_ladder_over_dropped_shots_counts_those_that_are_left(tokenizer: Any) -> None:
+    whole = episode(5, 1)
+    limit = max(lengths(EpisodeRenderer(tokenizer).render(whole.first_shots(3)))) + 1
+    rendered = EpisodeRenderer(tokenizer, max_length=limit).render(whole, shots=[0, 1, 5])
+    kept = 5 - rendered.dropped_shots
+    assert 0 < kept < 5
+    assert [branch.shots for branch in rendered.branches] == [0, 1, kept]
+
+
+def test_a_prompt_to_answer_is_rendered_as_a_query_is(tokenizer: Any) -> None:
+    whole = episode(3, 1)
+    for context in ("none", "shots", "description", "both"):
+        renderer = EpisodeRenderer(tokenizer, context=context)  # type: ignore[arg-type]
+        rendered = renderer.render(whole)
+        assert renderer.render_prompt(whole.shots, whole.queries[0].prompt, whole.description) == (
+            rendered.trunk_ids,
+            rendered.branches[0].prompt_ids,
+        )
+
+
+def test_a_prompt_leaves_room_for_its_answer(tokenizer: Any) -> None:
+    shots = episode(4).shots
+    trunk, prompt = EpisodeRenderer(tokenizer).render_prompt(shots, "Hello")
+    limit = len(trunk) + len(prompt) + 10
+    renderer = EpisodeRenderer(tokenizer, max_length=limit)
+    assert renderer.render_prompt(shots, "Hello", reserve=10) == (trunk, prompt)
+    shorter, _ = renderer.render_prompt(shots, "Hello", reserve=11)
+    assert shorter == EpisodeRenderer(tokenizer).render_prompt(shots[1:], "Hello")[0]
+    with pytest.raises(DataError, match="prompt"):
+        renderer.render_prompt(shots, "Hello", reserve=limit)
+
+
+def test_mirrored_shots_cost_the_same_room(tokenizer: Any) -> None:
+    renderer = EpisodeRenderer(tokenizer)
+    assert renderer.render(episode()).tokens == renderer.render(episode().mirror()).tokens
