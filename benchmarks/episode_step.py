@@ -89,7 +89,7 @@ def measure(model: Any, episode: TokenizedEpisode, *, repeats: int = 2) -> dict[
 def make_episode(
     renderer: EpisodeRenderer, *, shots: int, queries: int, shot_tokens: int, response_tokens: int, seed: int
 ) -> TokenizedEpisode:
-    """An episode of made-up reviews, whose responses have about `shot_tokens` or (in queries) `response_tokens` tokens."""
+    """An episode of made-up reviews; responses have about `shot_tokens` tokens, and `response_tokens` in queries."""
     rng = random.Random(seed)
     long = [
         Preference(
