@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from fspo.files import append_jsonl, write_json, write_text
+from fspo.judging.judge import AttributeJudge
+from fspo.preferences.types import User
+from fspo.synthesis.checks import check
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.labels import label_all
+from fspo.synthesis.responses import Response, Responses
 
 __all__ = ["write_run_folder"]
 
@@ -122,37 +129,22 @@ def _write_curves(folder: Path, steps: int) -> None:
 
 
 def _checks(attributes: int) -> dict[str, Any]:
-    generator = random.Random(1)
-    measured = ("sentiment", "length", "emoji", "bullets", "first_person")[:attributes]
-    names = [f"{sign}{name}" for name in measured for sign in "+-"]
-    matrix = [[0.0 if a == b else generator.uniform(0.2, 0.8) for b in names] for a in names]
-    return {
-        "format": 1,
-        "counts": {"works": 40, "questions": 40, "responses": 400, "users": len(names), "preferences": 2400},
-        "samples": {"asked": 400, "used": 301, "rejected": {"too_short": 61, "no_sentiment": 38}},
-        "attributes": {name: {"values": [generator.gauss(0, 1) for _ in range(400)]} for name in measured},
-        "correlation": {"largest": 0.21},
-        "disagreement": {"users": names, "matrix": matrix, "pairs": 400},
-        "labels": {"consistency": 1.0, "tie_share": 0.31, "per_user": {"least": 80, "mean": 100, "most": 120}},
-        "near_duplicates": {"share": 0.031, "verbatim_share": 0.0},
-        "balance": {"positive_share": 0.5, "words": 18.2},
-        "examples": [
-            {
-                "prompt": "A film?",
-                "text": "Yes \N{CLAPPER BOARD}!",
-                "steered_to": "praise",
-                "measured": "praise",
-                "restyle": ["emoji"],
-            }
-        ],
-        "example_pairs": [
-            {
-                "user": names[0],
-                "description": "Likes it warm.",
-                "prompt": "A film?",
-                "chosen": "Lovely.",
-                "rejected": "Dull.",
-            }
-        ]
-        * 2,
-    }
+    """What synthesis writes of a handful of made-up responses."""
+    measured = ("length", "exclamation", "emoji", "bullets", "first_person")[:attributes]
+    config = SynthesisConfig(margin=0.3)
+    items = [_response(work, number) for work in range(6) for number in range(4)]
+    responses = Responses(items, Counter({"too_short": 61, "no_sentiment": 38}))
+    judge = AttributeJudge.fit([item.text for item in items], measured, margin=config.margin)
+    users = [User(f"{sign}{name}", "Likes it so.", {name: float(f"{sign}1")}) for name in measured for sign in "+-"]
+    labels = label_all(config, users, responses.by_question(), judge)
+    return check(config, 400, responses, users, labels, judge)
+
+
+def _response(work: int, number: int) -> Response:
+    words = [f"{word}{work}{number}" for word in ("a", "film", "of", "warmth", "and", "wit")[: 2 + number]]
+    text = " ".join((*("-", "I")[: number % 3], *words)) + ("!" if number % 2 else ".") + "\N{CLAPPER BOARD}" * number
+    question = f"film-{work}/0"
+    return Response(
+        f"{question}:{number}", question, "A film?", text, f"s{work}-{number}", "fan", "It", "positive", 0.5,
+        {"sentiment": 1}, ("emoji",), (),
+    )  # fmt: skip

@@ -82,6 +82,17 @@ def test_user_text_is_text(page: str) -> None:
     assert "<b>and says so" not in page
 
 
+def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) -> None:
+    checks = read_json(run_folder / "data" / "checks.json")
+    for heading in ("Attributes of the responses", "How often two users disagree", "Labelled pairs", "Responses"):
+        assert f"<h3>{heading}</h3>" in page
+    assert "<dt>texts sampled</dt><dd>400</dd>" in page
+    assert "samples put aside: too short" in page
+    assert checks["samples"][0]["response"] in page
+    assert checks["sample_pairs"][0]["rejected"] in page
+    assert "hold by construction" in page
+
+
 def test_figures_are_shown_with_intervals(page: str) -> None:
     assert "fspo ranks the preferred of two responses first in 77.0 % [73.0, 81.0]" in page
     assert "73.0 \N{EN DASH} 81.0" in page

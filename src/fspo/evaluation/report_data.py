@@ -13,7 +13,6 @@ from fspo.files import read_json
 
 __all__ = ["data_section"]
 
-_MOST_BINS = 24
 _MOST_USERS = 30
 _MOST_SAMPLES = 4
 _FIGURES = (
@@ -22,11 +21,12 @@ _FIGURES = (
     ("responses", "counts", "responses", "{:,}"),
     ("users", "counts", "users", "{:,}"),
     ("labelled pairs", "counts", "preferences", "{:,}"),
-    ("texts sampled", "samples", "asked", "{:,}"),
-    ("of these used", "samples", "used", "{:,}"),
+    ("texts sampled", "sampling", "asked", "{:,}"),
+    ("of these used", "sampling", "used", "{:,}"),
     ("words a response, mean", "balance", "words", "{:.1f}"),
     ("responses of praise", "balance", "positive_share", "{:.1%}"),
     ("labels that hold in the other order", "labels", "consistency", "{:.1%}"),
+    ("disagreement of two users, mean", "disagreement", "mean", "{:.1%}"),
     ("ties among all verdicts", "labels", "tie_share", "{:.1%}"),
     ("pairs made from one sampled text", "labels", "same_text_share", "{:.1%}"),
     ("attributes that differ within a pair", "labels", "styles_differing", "{:.1%}"),
@@ -42,20 +42,20 @@ def data_section(run_dir: Path) -> dict[str, Any]:
     checks = read_json(path) if path.exists() else {}
     if not isinstance(checks, dict) or not checks:
         return {}
-    users = len(_part(checks, "disagreement").get("users", []))
+    shown = min(len(_part(checks, "disagreement").get("users", [])), _MOST_USERS)
     return {
         "distributions": _distributions(checks.get("attributes")),
         "disagreement": _disagreement(checks.get("disagreement")),
-        "shown_users": min(users, _MOST_USERS),
-        "users": users,
+        "shown_users": shown,
+        "users": _part(checks, "counts").get("users", shown),
         "figures": _figures(checks),
-        "pairs": _records(checks, "example_pairs"),
-        "examples": _records(checks, "examples"),
+        "pairs": _records(checks, "sample_pairs"),
+        "examples": _records(checks, "samples"),
     }
 
 
 def _distributions(attributes: object) -> Markup | None:
-    """Histograms; of an attribute with values but no bins they are counted here."""
+    """A histogram of each attribute."""
     if not isinstance(attributes, dict):
         return None
     columns = {name: bins for name, record in attributes.items() if (bins := _bins(record))}
@@ -63,24 +63,11 @@ def _distributions(attributes: object) -> Markup | None:
 
 
 def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
-    if isinstance(record, dict):
-        histogram = record.get("histogram", record)
-        edges, counts = histogram.get("edges") or histogram.get("bins"), histogram.get("counts")
-        if edges and counts and len(edges) == len(counts) + 1:
-            return edges, counts
-        record = record.get("values")
-    if not isinstance(record, list) or not record:
+    if not isinstance(record, dict):
         return None
-    return _counted([float(value) for value in record])
-
-
-def _counted(values: Sequence[float]) -> tuple[list[float], list[float]]:
-    low, high = min(values), max(values)
-    width = (high - low) / _MOST_BINS or 1.0
-    counts = [0.0] * _MOST_BINS
-    for value in values:
-        counts[min(_MOST_BINS - 1, int((value - low) / width))] += 1
-    return [low + width * i for i in range(_MOST_BINS + 1)], counts
+    histogram = _part(record, "histogram")
+    edges, counts = histogram.get("edges"), histogram.get("counts")
+    return (edges, counts) if edges and counts and len(edges) == len(counts) + 1 else None
 
 
 def _disagreement(record: object) -> Markup | None:
@@ -100,14 +87,10 @@ def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
         value = _part(checks, section).get(name)
         if isinstance(value, int | float):
             found[label] = form.format(value)
-    matrix = _part(checks, "disagreement").get("matrix") or []
-    apart = [value for row, values in enumerate(matrix) for value in values[:row]]
-    if apart:
-        found["disagreement of two users, mean"] = f"{sum(apart) / len(apart):.1%}"
     per_user = _part(checks, "labels").get("per_user")
     if isinstance(per_user, dict):
         found["labels a user, least to most"] = f"{per_user.get('least')} to {per_user.get('most')}"
-    for reason, count in _part(_part(checks, "samples"), "rejected").items():
+    for reason, count in _part(_part(checks, "sampling"), "rejected").items():
         found[f"samples put aside: {reason.replace('_', ' ')}"] = f"{count:,}"
     return found
 
