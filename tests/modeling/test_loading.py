@@ -45,6 +45,13 @@ def test_a_broken_folder(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def test_pickled_weights_are_never_read(tiny_model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((tiny_model_path / "config.json").read_text())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="none in safetensors; save the model again"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("load", [load_model, load_tokenizer])
 def test_an_unreachable_hub_is_one_sentence_that_names_the_embedded_model(
     load: Any, monkeypatch: pytest.MonkeyPatch

@@ -37,9 +37,12 @@ def load_model(name: str | Path, dtype: str = "float32", device: str | torch.dev
     place = locate(name)
     if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "config.json").is_file():
         raise ModelError(f"{place} holds adapters, not a whole model; load it as a policy.")
+    _refuse_pickles(Path(place))
     with quietly(), _explained(name):
         place = _from_hub(place)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=_DTYPES[dtype], trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            place, dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
     placed: Any = model
     loaded: PreTrainedModel = placed.to(device or default_device()).eval()
     return loaded
@@ -124,6 +127,15 @@ def _fetched_before(name: str) -> str:
         return snapshot_download(name, local_files_only=True)
     except LocalEntryNotFoundError as error:
         raise OSError("the hub can't be reached, and the model was not fetched before") from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Weights are read from safetensors alone: reading a pickle can run anybody's code."""
+    if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} has its weights in .bin files, which can hold code, and none in safetensors; save the model "
+            "again as safetensors."
+        )
 
 
 _INSTEAD = f"Name a folder with a transformers model, a hub id, or the embedded model {embedded.EMBEDDED_MODEL}."
