@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError
 from fspo.llm.endpoint import Endpoint, EndpointConfig
@@ -74,7 +75,7 @@ def server() -> Iterator[Scripted]:
 
 def endpoint(server: Scripted, **settings: Any) -> Endpoint:
     address = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return Endpoint(EndpointConfig(base_url=address, model="m", key_variable="FSPO_TEST_KEY", **settings))
+    return Endpoint(EndpointConfig(**{"base_url": address, "model": "m", "key_variable": "FSPO_TEST_KEY", **settings}))
 
 
 def request(text: str, seed: int = 0, prefix: str = "") -> CompletionRequest:
@@ -94,6 +95,21 @@ def test_the_key_comes_from_the_environment(server: Scripted, monkeypatch: pytes
     asked.complete([request("hello")])
     assert server.keys == ["Bearer sk-secret"]
     assert "secret" not in asked.name + repr(vars(asked)["_config"])
+
+
+def test_no_key_leaves_the_machine_unless_it_is_named(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    endpoint(server, key_variable=None).complete([request("hello")])
+    assert server.keys == ["Bearer none"]
+    server.failures = [401]
+    with pytest.raises(ConfigError, match="name the variable that holds it: key_variable"):
+        endpoint(server, key_variable=None).complete([request("hello")])
+
+
+@pytest.mark.parametrize("address", ["http://me:sk-secret@127.0.0.1/v1", "https://sk-secret@example.org/v1"])
+def test_a_key_in_the_address_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="key_variable"):
+        EndpointConfig(base_url=address, model="m")
 
 
 def test_a_prefix_that_is_taken_up_is_not_part_of_the_answer(server: Scripted) -> None:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fspo.errors import ConfigError, ModelError
 from fspo.llm.types import Completion, CompletionRequest
@@ -25,12 +26,22 @@ class EndpointConfig(BaseModel):
 
     base_url: str = Field(min_length=1, description="Address of the API, such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
-    key_variable: str = Field(
-        "OPENAI_API_KEY", description="Environment variable that holds the key, if one is needed."
+    key_variable: str | None = Field(
+        None, description="Environment variable that holds the key, if one is needed; no other key is ever sent."
     )
     requests_in_flight: int = Field(8, ge=1, description="Requests under way at once.")
     timeout: float = Field(120.0, gt=0, description="Seconds until a request counts as lost.")
     retries: int = Field(4, ge=0, description="How often the client asks again after an overload or a lost connection.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_a_key(cls, base_url: str) -> str:
+        if "@" in urlsplit(base_url).netloc:
+            raise ValueError(
+                "the address holds a user or a password, which would be written into the run's files; put the key into "
+                "an environment variable and name that as key_variable"
+            )
+        return base_url
 
 
 class Endpoint:
@@ -66,7 +77,7 @@ class Endpoint:
             config = self._config
             self._client = OpenAI(
                 base_url=config.base_url,
-                api_key=os.environ.get(config.key_variable) or "none",
+                api_key=(os.environ.get(config.key_variable) if config.key_variable else None) or "none",
                 timeout=config.timeout,
                 max_retries=config.retries,
             )
@@ -85,9 +96,11 @@ class Endpoint:
                 seed=request.seed,
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise ConfigError(
-                f"{self._config.base_url} refuses the key; set {self._config.key_variable} in the environment."
-            ) from error
+            variable = self._config.key_variable
+            remedy = (
+                f"set {variable} in the environment" if variable else "name the variable that holds it: key_variable"
+            )
+            raise ConfigError(f"{self._config.base_url} refuses the key; {remedy}.") from error
         except openai.NotFoundError as error:
             raise ConfigError(
                 f"{self._config.base_url} does not know the model '{self._config.model}'; check its name and the "
