@@ -50,10 +50,10 @@ def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
     arguments = tiny(speaking_model_path, output)
     for sign in (
         "data/samples.jsonl",
-        "methods/pref-ft/checkpoints/*",
+        "methods/pref-ft/metrics.jsonl",
         "methods/fspo/metrics.jsonl",
         "evaluation/few-shot/margins.jsonl",
-        "evaluation/fspo/answers.jsonl",
+        "evaluation/pref-ft/answers.jsonl",
     ):
         _kill_at(output, sign, [str(argument) for argument in command("run", *arguments)])
     done = run("run", *arguments)
@@ -93,7 +93,9 @@ def test_stages_one_by_one_give_what_the_run_gives(finished: Path, speaking_mode
 def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = subprocess.Popen(
-        command("synth", *tiny(speaking_model_path, output)),
+        command(
+            "synth", *tiny(speaking_model_path, output), "--set", "synthesis.titles=60", "--set", "synthesis.batch=4"
+        ),
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,
