@@ -44,6 +44,20 @@ def test_a_follower_of_labels() -> None:
     assert next(iter(found)) == "reward_accuracy"
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_rounding_is_no_decision(reduction: Any) -> None:
+    """Without shots a prompted model is its own reference, but for the rounding of another packing."""
+    config = CONFIG.model_copy(update={"reduction": reduction})
+
+    def off_by(nats: float) -> Scores:
+        return Scores("shots", [Score(item, 0, "own", -40.0 + nats, -50.0, 20, 10) for _, item in ITEMS])
+
+    plain = Scores("none", [Score(item, 0, "own", -40.0, -50.0, 20, 10) for _, item in ITEMS])
+    for nats, right in ((4e-4, 0.5), (-4e-4, 0.5), (0.1, 1.0), (-0.1, 0.0)):
+        rewards = Rewards(off_by(nats), plain, ITEMS, config)
+        assert set(rewards.accuracies("reference", 0).values()) == {right}
+
+
 def test_the_base_model_is_measured_by_likelihood_alone() -> None:
     found = reward_measures(Rewards(scores("none", {(0, "own"): 1.0}), None, ITEMS, CONFIG))
     assert found["reward_accuracy@2"].value == 1.0

@@ -14,6 +14,7 @@ from fspo.evaluation.rewards import (
     antisymmetric_margin,
     likelihood_margin,
     reference_margin,
+    settled,
 )
 from fspo.evaluation.sensitivity import Item, label_flip_rate, user_swap_drop
 from fspo.evaluation.statistics import Estimate, clustered_mean
@@ -47,7 +48,14 @@ class Rewards:
         return self.own.context in ("shots", "both")
 
     def margin(self, variant: RewardVariant, item: str, k: int, condition: Condition = "own") -> float | None:
-        """How much higher the chosen response is ranked; None where it was not measured."""
+        """How much higher the chosen response is ranked, 0 for mere rounding; None where it was not measured."""
+        margin, score = self._margin(variant, item, k, condition), self.own.get(item, k, condition)
+        if margin is None or score is None:
+            return None
+        by_mean = self.config.reduction == "mean"
+        return settled(margin, min(score.chosen_tokens, score.rejected_tokens) if by_mean else 1)
+
+    def _margin(self, variant: RewardVariant, item: str, k: int, condition: Condition) -> float | None:
         reduction = self.config.reduction
         if variant == "antisymmetric":
             return antisymmetric_margin(self.own, item, k, condition, reduction)

@@ -6,7 +6,6 @@ the curve over k, the label-flip rate and the user-swap drop are all read off th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = [
+    "ROUNDING",
     "Condition",
     "Score",
     "Scores",
@@ -33,7 +33,11 @@ __all__ = [
     "likelihood_margin",
     "reference_margin",
     "score_trials",
+    "settled",
 ]
+
+ROUNDING = 1e-3
+"""Nats, of a sum over the tokens of a response, below which a margin is rounding and no decision."""
 
 Condition = Literal["own", "flipped", "swapped", "swapped-flipped"]
 """Whose shots, and whether their labels are flipped."""
@@ -120,11 +124,17 @@ def antisymmetric_margin(
     return (score.margin(reduction) - mirrored.margin(reduction)) / 2
 
 
+def settled(margin: float, tokens: int = 1) -> float:
+    """The margin, or 0 where it is no more than rounding; a margin by mean is told its shorter response's `tokens`.
+
+    The same response in rows packed differently comes out a little different in float32.
+    """
+    return 0.0 if abs(margin) * tokens < ROUNDING else margin
+
+
 def accuracy(margin: float) -> float:
     """1 where the chosen response is ranked higher, 0 where the rejected one is, 0.5 where there is no difference."""
-    if math.isclose(margin, 0.0, abs_tol=1e-6):
-        return 0.5
-    return float(margin > 0)
+    return 0.5 if margin == 0 else float(margin > 0)
 
 
 def score_trials(
