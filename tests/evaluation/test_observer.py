@@ -82,6 +82,21 @@ def test_a_wrong_label_rules_nobody_out() -> None:
     assert accuracy([(name, misled)], axis_users(["warm"]), 6) == 1.0
 
 
+def test_whoever_would_be_undecided_gave_no_label_made_without_ties() -> None:
+    warm, long = axis_users(["warm", "long"])[::2]
+    query = Preference("u", "q", "1 -1", "-1 1")
+
+    def believed(source: dict[str, str]) -> float:
+        shot = Preference("u", "s", "1 0", "-1 0", source=source)
+        (found,) = ideal_observer(
+            [("i", Episode("u", (shot,), (query,)))], [warm, long], NumbersJudge(), [1], margin=0.3
+        )
+        return found.probability
+
+    assert believed({"judge": "attributes"}) == pytest.approx(0.98 * 0.98 + 0.02 * 0.02)
+    assert believed({}) == pytest.approx((0.98 * 0.98 + 0.5 * 0.02) / 1.48)
+
+
 def test_more_shots_than_there_are_use_all_of_them() -> None:
     rows = episodes([User("u", traits={"warm": 1.0})], 2, 3, seed=7)
     two, eight = (ideal_observer(rows, axis_users(["warm", "long"]), NumbersJudge(), [k]) for k in (2, 8))

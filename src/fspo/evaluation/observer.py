@@ -1,7 +1,7 @@
 """The ideal observer: a Bayesian who knows how users of the domain judge texts, and sees the same shots as the model.
 
-For users whose true reward is a weighting of measured attributes, its accuracy after k shots is the ceiling any method
-can reach with k shots, short of luck. It knows the family of users (the prior) and nothing else about the one at hand.
+For users whose true reward is a weighting of measured attributes, its accuracy after k shots is about what
+any method can hope for with k shots. It knows the family of users (the prior) and nothing else about the one at hand.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def ideal_observer(
         prior: the users who might have given the shots, each as likely as the next.
         judge: the utilities by which such users judge.
         ks: shot counts; one above an episode's number of shots sees all of them.
-        margin: utilities closer than this are a tie, on which a user is as likely to choose either.
+        margin: utilities closer than this are a tie: a user chooses either, or, where labels were made without ties,
+            gave no such shot.
         noise: the chance of a label against the user's own utilities; keeps one label from ruling a user out for good.
 
     Raises:
@@ -121,19 +122,24 @@ class _Utilities:
             self._known[text] = [self._judge.utility(user, text) for user in self._prior]
         return self._known[text]
 
-    def likelihoods(self, preference: Preference) -> list[float]:
-        """The chance of this very label under every user of the prior."""
-        pairs = zip(self.of(preference.chosen), self.of(preference.rejected), strict=True)
-        return [self._chance(chosen - rejected) for chosen, rejected in pairs]
+    def likelihoods(self, preference: Preference, *, shown: bool = False) -> list[float]:
+        """The chance of this very label under every user of the prior.
 
-    def _chance(self, difference: float) -> float:
+        Labels made by the judge of attributes leave out what their user is undecided on; so whoever would be undecided
+        on one that is `shown` did not give it. Of a query the observer may not know this much.
+        """
+        undecided = self._noise if shown and preference.source.get("judge") == "attributes" else 0.5
+        pairs = zip(self.of(preference.chosen), self.of(preference.rejected), strict=True)
+        return [self._chance(chosen - rejected, undecided) for chosen, rejected in pairs]
+
+    def _chance(self, difference: float, undecided: float) -> float:
         if abs(difference) < self._margin or difference == 0:
-            return 0.5
+            return undecided
         return 1 - self._noise if difference > 0 else self._noise
 
 
 def _predict(item: str, episode: Episode, k: int, utilities: _Utilities) -> list[Prediction]:
-    posterior = _posterior([utilities.likelihoods(shot) for shot in episode.shots[:k]])
+    posterior = _posterior([utilities.likelihoods(shot, shown=True) for shot in episode.shots[:k]])
     predictions = []
     for index, query in enumerate(episode.queries):
         chances = utilities.likelihoods(query)
