@@ -14,6 +14,7 @@ import pytest
 from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.evaluate import evaluate
+from fspo.evaluation.findings import caveats
 from fspo.evaluation.quality import Floors
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl
@@ -185,6 +186,17 @@ def test_without_answers_there_are_no_win_rates(run: Run, tmp_path: Path) -> Non
     metrics = run(NO_ANSWERS, tmp_path / "evaluation", policies={"base": None, "few-shot": None})
     assert not any("win_rate" in measure or "fluency" in measure for row in metrics.values() for measure in row)
     assert read_jsonl(tmp_path / "evaluation" / "samples.jsonl") == []
+
+
+def test_without_a_judge_rewards_are_measured_all_the_same(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    metrics = run(out=out, policies={"base": None, "few-shot": None}, judge=None)
+    assert "reward_accuracy" in metrics["few-shot"]
+    assert not any("win_rate" in measure for row in metrics.values() for measure in row)
+    assert read_json(out / "observer.json") == {}
+    details = read_json(out / "details.json")
+    assert details["judge_kind"] == "none"
+    assert not any("weightings of attributes" in sentence for sentence in caveats({}, details))
 
 
 @pytest.mark.parametrize(

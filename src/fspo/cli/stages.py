@@ -120,21 +120,16 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
 def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """Measure the run's methods on held-out users and questions; write metrics.json and samples.jsonl."""
     from fspo.evaluation.evaluate import evaluate as measure
-    from fspo.judging.judge import AttributeJudge
 
     dataset, splits = _dataset(folder), splits_of(folder)
     test = splits.part(dataset, "test")
-    config, judge = folder.config.evaluation, _judge(folder, dataset)
-    if judge is None and config.answers:
-        progress.say("The users have no traits to judge answers by, so win rates are left out.")
-        config = config.model_copy(update={"answers": 0})
     metrics = measure(
-        config,
+        folder.config.evaluation,
         test,
         policies_of(folder),
         model=folder.config.model,
         out=folder.evaluation,
-        judge=judge or AttributeJudge({}),
+        judge=_judge(folder, dataset, test, progress),
         train=splits.part(dataset, "train"),
         progress=progress,
     )
@@ -302,18 +297,30 @@ def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     return dataset, splits
 
 
-def _judge(folder: RunFolder, dataset: PreferenceDataset) -> AttributeJudge | None:
-    """The judge that labelled the data; for one's own data one fitted to it, if its users have traits."""
+def _judge(
+    folder: RunFolder, dataset: PreferenceDataset, test: PreferenceDataset, progress: Progress
+) -> AttributeJudge | None:
+    """The judge that labelled the data, or one fitted to it; None where it can't judge for the users, which is said."""
+    from fspo.judging.attributes import ATTRIBUTES
     from fspo.judging.judge import AttributeJudge
 
     path = folder.data / "judge.json"
-    if path.exists():
-        return AttributeJudge.load(path)
-    if not all(user.traits for user in dataset.users.values()):
-        return None
-    names = dict.fromkeys(name for user in dataset.users.values() for name in user.traits)
-    texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))
-    return AttributeJudge.fit(texts, names)
+    names = list(dict.fromkeys(name for user in test.users.values() for name in user.traits))
+    why = "some users have no traits"
+    if all(user.traits for user in test.users.values()):
+        unknown = [name for name in names if name not in ATTRIBUTES]
+        why = f"'{unknown[0]}' is no attribute that can be measured" if unknown else ""
+    if not why:
+        try:
+            texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))
+            judge = AttributeJudge.load(path) if path.exists() else AttributeJudge.fit(texts, names)
+            if judge.scales.keys() >= set(names):
+                return judge
+            why = f"{path} lacks an attribute they mind"
+        except DataError as error:
+            why = str(error).rstrip(".")
+    progress.say(f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out.")
+    return None
 
 
 def _check_model(name: str) -> None:

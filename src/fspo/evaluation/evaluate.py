@@ -35,7 +35,7 @@ def evaluate(
     *,
     model: str,
     out: Path,
-    judge: Comparer,
+    judge: Comparer | None,
     train: PreferenceDataset | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
@@ -51,6 +51,7 @@ def evaluate(
         model: the base model, by name, path or hub id.
         out: folder of the evaluation.
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
+            Without a judge no answers are drawn, and there is neither a win rate nor an observer.
         train: the training part, which may share no user and no question with the dataset.
         progress: shows the stages.
 
@@ -63,6 +64,8 @@ def evaluate(
     """
     if train is not None:
         check_no_leak(train, dataset)
+    if judge is None:
+        config = config.model_copy(update={"answers": 0})
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
     stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent())
     return stage.run()
@@ -77,7 +80,7 @@ class _Stage:
     methods: Sequence[str]
     weights: Weights
     out: Path
-    judge: Comparer
+    judge: Comparer | None
     progress: Progress
 
     def __post_init__(self) -> None:
@@ -194,7 +197,7 @@ class _Stage:
         found: dict[Drawn, list[Judgement]] = {}
         base = {answer.item: answer for answer in self.answers.get(("base", "plain"), [])}
         for (name, sampling), answers in self.answers.items():
-            if name != "base":
+            if name != "base" and self.judge is not None:
                 found[name, sampling] = judge_pairs(
                     self.judge,
                     self.dataset.users,
@@ -274,11 +277,17 @@ class _Stage:
         return {
             "model": self.weights.model,
             "compared": self._lead,
-            "judge_kind": "attributes" if isinstance(self.judge, TextUtility) else "other",
+            "judge_kind": _kind(self.judge),
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
             "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()},
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
+
+
+def _kind(judge: Comparer | None) -> str:
+    if judge is None:
+        return "none"
+    return "attributes" if isinstance(judge, TextUtility) else "other"
 
 
 def _json(row: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
