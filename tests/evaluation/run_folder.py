@@ -82,9 +82,10 @@ def _details() -> dict[str, Any]:
         "headline_reward": "reference",
         "headline_sampling": "plain",
         "compared": "fspo",
+        "judge_kind": "attributes",
         "floors": {"log_prob": -4.5, "distinct": 0.5},
         "dropped_shots": {"few-shot": 0, "fspo": 3},
-        "judgements": {"fspo, plain": {"items": 64, "inconsistent": 1, "below_floor": 2}},
+        "judgements": {"fspo, plain": {"items": 64, "inconsistent": 1, "below_floor": 2, "base_below_floor": 5}},
     }
 
 
@@ -124,8 +125,12 @@ def _write_curves(folder: Path, steps: int) -> None:
                 "step": step,
                 "loss": 4 * math.exp(-step / 40) + generator.gauss(0, 0.2),
                 "margin_accuracy": accuracy,
+                "tokens": 2000 if name == "fspo" else 1000,
             }
             append_jsonl(folder / "methods" / name / "metrics.jsonl", record)
+        settings = {"config": {"users_per_step": 2, "queries": 4}}
+        write_json(folder / "methods" / name / "training.json", {"identity": settings})
+        write_json(folder / "methods" / name / "policy.json", {"starts_from": "../pref-ft" if name == "fspo" else None})
 
 
 def _checks(attributes: int) -> dict[str, Any]:

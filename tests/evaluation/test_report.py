@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
+from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import caveats, headline, negatives
 from fspo.evaluation.report import contrasting_samples, write_report
 from fspo.evaluation.statistics import Estimate
@@ -80,6 +81,21 @@ def test_the_same_run_gives_the_same_page(run_folder: Path, page: str, tmp_path:
 def test_user_text_is_text(page: str) -> None:
     assert "&lt;b&gt;and says so&lt;/b&gt;" in page
     assert "<b>and says so" not in page
+
+
+def test_what_rewards_are_measured_against_is_said(page: str) -> None:
+    assert "pref-ft weights it started from, given the same shots" in page
+    assert "base weights it started from, without context too" in page
+    assert page.count("the same weights without context") >= 3
+
+
+def test_how_long_methods_were_trained_is_said(run_folder: Path, page: str) -> None:
+    found = efforts(run_folder)
+    assert found["fspo"] == Effort(60, 120_000, 120, 480, "pref-ft")
+    assert found["ipo"] == Effort(60, 60_000, 120, 480, "")
+    assert "tokens from 60,000 (ipo) to 120,000 (fspo)" in page
+    assert "steps from" not in page
+    assert unequal({"ipo": found["ipo"]}) == unequal({}) == ""
 
 
 def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) -> None:
@@ -155,6 +171,8 @@ def test_what_came_out_against_a_method_is_said() -> None:
     assert "lies below 50%" in found[1]
     assert "14 %" in found[2]
     assert "2 shots" in found[3]
+    floored = negatives({}, {"judgements": {"fspo, plain": {"items": 9, "base_below_floor": 4}}})
+    assert [("4 of 9" in sentence, "for nothing" in sentence) for sentence in floored] == [(True, True)]
     assert negatives({"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9)}}, {}) == []
 
 

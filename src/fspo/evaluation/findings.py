@@ -24,7 +24,7 @@ def headline(metrics: Metrics, method: str) -> str:
     if accuracy := measures.get("reward_accuracy"):
         parts.append(f"ranks the preferred of two responses first in {_said(accuracy)} of held-out pairs")
     if win := measures.get("win_rate"):
-        parts.append(f"wins {_said(win)} of comparisons with the base model's answer")
+        parts.append(f"has a win rate of {_said(win)} over the base model's answer")
     return f"{method} {' and '.join(parts)}." if parts else ""
 
 
@@ -40,18 +40,26 @@ def negatives(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
                 f"{name}: the judge contradicted itself when the order was swapped on {counts['inconsistent']} of "
                 f"{counts['items']} comparisons; each counts as a tie."
             )
+        if counts.get("base_below_floor"):
+            found.append(
+                f"{name}: the base model's answer fell below a floor on {counts['base_below_floor']} of "
+                f"{counts['items']} comparisons; each that the method's own answer did not fall below was won for "
+                "nothing."
+            )
         if counts.get("below_floor"):
-            found.append(f"{name}: {counts['below_floor']} of {counts['items']} answers fell below a floor and lost.")
+            found.append(
+                f"{name}: {counts['below_floor']} of {counts['items']} answers fell below a floor and did not win."
+            )
     return found
 
 
-def caveats(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
-    """What the figures do not show."""
+def caveats(metrics: Metrics, details: Mapping[str, Any], unequal_training: str = "") -> list[str]:
+    """What the figures do not show; `unequal_training` is a sentence on that, if there is one to say."""
     users = max((estimate.users for measures in metrics.values() for estimate in measures.values()), default=0)
     found = []
     if 0 < users < _FEWEST_USERS:
         found.append(f"The intervals rest on {users} users; differences smaller than the intervals may be chance.")
-    if details.get("judge_kind", "attributes") == "attributes":
+    if details.get("judge_kind") == "attributes":
         found.append(
             "The users are weightings of attributes measured in the text, and the judge is the same measurement: these "
             "figures say that the model reads such weightings out of labels, not that people would like its answers."
@@ -60,8 +68,12 @@ def caveats(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
         "One domain, one model and one seed: nothing here says how far the figures move with another of either.",
         "Reward accuracy predicts the quality of answers poorly; where only one of them rose, believe only that one.",
         "The floors catch gibberish and repetition, not falsehood: nothing checks whether an answer is true.",
+        "All users share the held-out questions and the responses to them, which intervals clustered by user do not "
+        "cover: with other questions the figures may move further.",
         "The intervals are for each figure alone; among many figures, one in twenty misses by chance.",
     ]
+    if unequal_training:
+        found.append(unequal_training)
     if "base" in metrics:
         found.append(
             "The base model without context has no reference to be compared with; its reward is the plain "

@@ -15,12 +15,14 @@ from markupsafe import Markup
 
 from fspo.errors import DataError
 from fspo.evaluation import plots
+from fspo.evaluation.effort import efforts, unequal
 from fspo.evaluation.findings import Metrics, caveats, headline, negatives
 from fspo.evaluation.report_data import data_section
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.summary import MEASURES, as_estimates
 from fspo.evaluation.trials import tendency
 from fspo.files import read_json, read_jsonl, write_text
+from fspo.methods.table import METHODS
 from fspo.preferences.types import User
 
 __all__ = ["contrasting_samples", "write_report"]
@@ -53,7 +55,7 @@ def write_report(run_dir: Path, out: Path) -> Path:
     if not run_dir.is_dir():
         raise DataError(f"{run_dir} is no run folder; run `fspo run` first, or name the folder it wrote.")
     environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "interval": _interval, "number": _number}
+    environment.filters |= {"percent": _percent, "interval": _interval, "number": _number, "amount": _amount}
     template = environment.from_string((files("fspo.evaluation") / "report.html.j2").read_text(encoding="utf-8"))
     write_text(out, template.render(**_view(run_dir)))
     return out
@@ -91,6 +93,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
     details = _first_json(folder / "details.json")
     config = _text(run_dir / "config.yaml")
     settings = _settings(config)
+    trained = efforts(run_dir)
     lead = "fspo" if "fspo" in metrics else next(iter(reversed(metrics)), "")
     return {
         "name": settings.get("name") or run_dir.resolve().name,
@@ -104,14 +107,27 @@ def _view(run_dir: Path) -> dict[str, Any]:
         "curve": _curve_over_shots(metrics, _first_json(folder / "observer.json")),
         "wins": _wins(metrics),
         "quality": _quality(metrics),
+        "references": {method: _reference(method, row) for method, row in metrics.items()},
+        "efforts": trained,
         "training": _training(run_dir),
         "data": data_section(run_dir),
         "samples": contrasting_samples(read_jsonl(folder / "samples.jsonl")),
         "negatives": negatives(metrics, details),
-        "caveats": caveats(metrics, details),
+        "caveats": caveats(metrics, details, unequal(trained)),
         "config": config,
         "versions": _first_json(run_dir / "versions.json"),
     }
+
+
+def _reference(method: str, row: Mapping[str, Estimate]) -> str:
+    """What the method's reward is measured against."""
+    if "reward_accuracy/reference" not in row or method not in METHODS:
+        return "nothing: plain log-likelihood"
+    entry = METHODS[method]
+    if entry.reward_reference == "start" and entry.trains:
+        seen = "without context too" if entry.context == "none" else "given the same shots"
+        return f"{entry.starts_from or 'base'} weights it started from, {seen}"
+    return "the same weights without context"
 
 
 def _variants(metrics: Metrics) -> dict[str, list[str]]:
@@ -212,3 +228,7 @@ def _interval(estimate: Estimate | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.2f}"
+
+
+def _amount(count: int | None) -> str:
+    return "\N{EN DASH}" if count is None else f"{count:,}"

@@ -1,0 +1,71 @@
+"""How much training each method of a run had: steps, episodes, pairs and tokens, for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fspo.files import read_json, read_jsonl
+
+__all__ = ["Effort", "efforts", "unequal"]
+
+_UNEQUAL = 1.5
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a method's own training took; that of the weights it started from is theirs."""
+
+    steps: int
+    tokens: int
+    """Tokens run through the model, counted in `metrics.jsonl`."""
+    episodes: int | None
+    """None where the settings of the training are gone."""
+    pairs: int | None
+    """Queries of these episodes; one shown after several shot counts, or mirrored, counts once."""
+    start: str
+    """The method whose weights it started from; empty for the base model."""
+
+
+def efforts(run_dir: Path) -> dict[str, Effort]:
+    """Method -> its training, of every method that has a `metrics.jsonl`."""
+    found = {path.parent.name: _effort(path.parent) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
+    return {name: effort for name, effort in found.items() if effort.steps}
+
+
+def unequal(found: Mapping[str, Effort]) -> str:
+    """A sentence where methods were trained on amounts that differ by more than half; empty where they were not."""
+    parts = []
+    for measure in ("steps", "pairs", "tokens"):
+        amounts = {name: value for name, effort in found.items() if (value := getattr(effort, measure))}
+        if amounts and max(amounts.values()) > _UNEQUAL * min(amounts.values()):
+            least, most = min(amounts, key=amounts.__getitem__), max(amounts, key=amounts.__getitem__)
+            parts.append(f"{measure} from {amounts[least]:,} ({least}) to {amounts[most]:,} ({most})")
+    if not parts:
+        return ""
+    return (
+        f"The methods were not trained equally long: {', '.join(parts)}, besides what each started from; "
+        "part of a difference between them may come from that."
+    )
+
+
+def _effort(folder: Path) -> Effort:
+    # A resumed training may have written a step twice; the later line is the one that counted.
+    tokens = {row["step"]: row["tokens"] for row in read_jsonl(folder / "metrics.jsonl") if "tokens" in row}
+    config = _json(folder / "training.json").get("identity", {}).get("config", {})
+    users, queries = config.get("users_per_step"), config.get("queries")
+    episodes = len(tokens) * users if users else None
+    return Effort(
+        steps=len(tokens),
+        tokens=int(sum(tokens.values())),
+        episodes=episodes,
+        pairs=episodes * queries if episodes and queries else None,
+        start=Path(_json(folder / "policy.json").get("starts_from") or "").name,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = read_json(path) if path.exists() else {}
+    return value if isinstance(value, dict) else {}
