@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from fspo.errors import DataError, ModelError
-from fspo.modeling.chat import ChatFormat, TextEncoder, control_ids
+from fspo.modeling.chat import ChatFormat, TextEncoder, control_ids, show_turns
 from fspo.modeling.loading import load_tokenizer
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>")
@@ -90,6 +90,22 @@ def test_templates_that_cannot_be_used_are_refused(tiny_model_path: Path) -> Non
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
         ChatFormat.of(tokenizer)
+
+
+def test_a_template_that_shows_the_date_always_shows_the_same(tiny_model_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model_path)
+    tokenizer.chat_template = (  # as in Llama 3.2
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
+    )
+    assert show_turns(tokenizer, [("user", "Hi")], opening=True) == "26 Jul 2024 Hi"
+
+
+def test_a_template_that_refuses_a_role_is_one_sentence(tiny_model_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model_path)
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(ModelError, match=r"refuses the turns system, user \(System role not supported\)"):
+        show_turns(tokenizer, [("system", "a"), ("user", "b")], opening=True)
 
 
 @pytest.mark.embedded

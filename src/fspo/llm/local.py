@@ -10,7 +10,7 @@ from typing import Any
 
 from fspo.errors import ModelError
 from fspo.llm.types import Completion, CompletionRequest, Message
-from fspo.modeling.chat import TextEncoder
+from fspo.modeling.chat import TextEncoder, show_turns
 from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
 
@@ -96,11 +96,9 @@ class LocalModel:
                 raise ModelError(
                     f"{self._name} has no chat template; use an instruction-tuned model, such as smollm2-135m."
                 )
-            turns = [{"role": role, "content": _PLACE.format(i)} for i, role in enumerate(roles)]
-            shown = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-            parts = re.split("|".join(_PLACE.format(i) for i in range(len(roles))), str(shown))
+            turns = [(role, _PLACE.format(i)) for i, role in enumerate(roles)]
+            shown = show_turns(self._tokenizer, turns, opening=True)
+            parts = re.split("|".join(_PLACE.format(i) for i in range(len(roles))), shown)
             if len(parts) != len(roles) + 1:
                 raise ModelError(f"The chat template of {self._name} can't show the turns {', '.join(roles)}.")
             self._frames[roles] = [tuple(self._tokenizer.encode(part, add_special_tokens=False)) for part in parts]

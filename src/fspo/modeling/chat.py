@@ -10,9 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from fspo.errors import DataError, ModelError
 
-__all__ = ["ChatFormat", "TextEncoder", "control_ids"]
+__all__ = ["ChatFormat", "TextEncoder", "control_ids", "show_turns"]
+
+_DATE = "26 Jul 2024"
+"""The date for templates that show one, so that the same run has the same prompts tomorrow; Llama 3.2's own default."""
 
 
 def control_ids(tokenizer: Any) -> frozenset[int]:
@@ -82,14 +87,39 @@ class ChatFormat:
                 "The tokenizer has no chat template; use an instruction-tuned model, such as the embedded smollm2-135m."
             )
         user, answer = "QUERYPLACE", "ANSWERPLACE"
-        asked = _template(tokenizer, [("user", user)], opening=True)
-        answered = _template(tokenizer, [("user", user), ("assistant", answer)], opening=False)
+        asked = show_turns(tokenizer, [("user", user)], opening=True)
+        answered = show_turns(tokenizer, [("user", user), ("assistant", answer)], opening=False)
         if asked.count(user) != 1 or answered.count(answer) != 1:
             raise ModelError(
                 "The tokenizer's chat template does not show a message exactly once; fspo can't use it safely."
             )
         before, after = asked.split(user)
         return cls(_control(tokenizer, before), _control(tokenizer, after), _end(tokenizer, answered.split(answer)[1]))
+
+
+def show_turns(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: bool) -> str:
+    """The text that the chat template makes of turns (role, content), up to an answer's opening if `opening`.
+
+    Raises:
+        ModelError: the template refuses these turns, as some do a system role.
+    """
+    try:
+        # `enable_thinking` is Qwen3's: an answer is scored and sampled without a hidden monologue. Other templates
+        # ignore what they don't know.
+        return str(
+            tokenizer.apply_chat_template(
+                [{"role": role, "content": text} for role, text in turns],
+                tokenize=False,
+                add_generation_prompt=opening,
+                enable_thinking=False,
+                date_string=_DATE,
+            )
+        )
+    except TemplateError as error:
+        roles = ", ".join(role for role, _ in turns)
+        raise ModelError(
+            f"The tokenizer's chat template refuses the turns {roles} ({error}); use another model."
+        ) from error
 
 
 def _cut(text: str, content: str) -> list[str]:
@@ -101,15 +131,6 @@ def _cut(text: str, content: str) -> list[str]:
         pieces[-1] += content[0]
         pieces.append(content[1:] + part)
     return pieces
-
-
-def _template(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: bool) -> str:
-    messages = [{"role": role, "content": text} for role, text in turns]
-    # `enable_thinking` is Qwen3's: an answer is scored and sampled without a hidden monologue. Other templates ignore
-    # it.
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening, enable_thinking=False)
-    )
 
 
 def _control(tokenizer: Any, text: str) -> tuple[int, ...]:
