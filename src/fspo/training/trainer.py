@@ -271,7 +271,8 @@ def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Refe
         finally:
             model.train(was_training)
 
-    return without_adapters if frozen is None else lambda: nullcontext(frozen)
+    # The copy is no part of the model that the trainer puts on a device, so it follows it here.
+    return without_adapters if frozen is None else lambda: nullcontext(frozen.to(next(model.parameters()).device))
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
