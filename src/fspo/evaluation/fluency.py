@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,21 +39,22 @@ def answer_log_probs(
         model: gives the base model; not called where everything is known.
         renderer: of the context `none`.
         answers: what to score.
-        path: gains one line an answer.
+        path: gains one line an answer; a batch that is not whole in it is scored again, to the same values.
         fingerprint: identifies the base model.
         progress: shown once a batch.
     """
     known: dict[str, float] = {line["key"]: line["log_prob"] for line in read_jsonl(path) if "log_prob" in line}
     keys = [_key(fingerprint, answer) for answer in answers]
-    missing: Mapping[str, Answer] = {k: a for k, a in zip(keys, answers, strict=True) if k not in known}
-    wanted = list(missing.items())
-    with (progress or Silent()).task("Measuring fluency", total=len(answers), done=len(answers) - len(wanted)) as task:
-        for start in range(0, len(wanted), _TOGETHER):
-            batch = wanted[start : start + _TOGETHER]
-            values = _score(model(), renderer, [answer for _, answer in batch])
-            for (key, _), value in zip(batch, values, strict=True):
-                known[key] = value
-                append_jsonl(path, {"key": key, "log_prob": value})
+    # Always the same batches, each scored whole: the last digits of a value depend on what else is in its batch.
+    distinct: list[tuple[str, Answer]] = list(dict(zip(keys, answers, strict=True)).items())
+    batches = [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
+    with (progress or Silent()).task("Measuring fluency", total=len(distinct)) as task:
+        for batch in batches:
+            if not all(key in known for key, _ in batch):
+                values = _score(model(), renderer, [answer for _, answer in batch])
+                for (key, _), value in zip(batch, values, strict=True):
+                    known[key] = value
+                    append_jsonl(path, {"key": key, "log_prob": value})
             task.advance(len(batch))
     return [known[key] for key in keys]
 
