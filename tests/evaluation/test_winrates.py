@@ -12,6 +12,7 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.quality import Floors, Quality
 from fspo.evaluation.trials import build_trials
 from fspo.evaluation.winrates import Answer, decide, draw_answers, judge_both_orders, judge_pairs
+from fspo.judging.judge import AttributeJudge
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
@@ -57,8 +58,28 @@ def test_judgements_are_kept_and_floors_applied_anew(tmp_path: Path) -> None:
     first, second = judge_pairs(CountingJudge(), *args, Floors(), path=path)
     assert (first.score, second.score, second.judged_score) == (1.0, 0.0, 1.0)
     assert second.broken == ("log_prob",)
-    kept = judge_pairs(FirstJudge(), *args, Floors(log_prob=-99), path=path)  # the kept words, not the new judge's
+    before = path.read_bytes()
+    kept = judge_pairs(CountingJudge(), *args, Floors(log_prob=-99), path=path)
     assert [j.score for j in kept] == [1.0, 1.0]
+    assert path.read_bytes() == before
+
+
+def test_the_words_of_another_judge_or_for_a_changed_user_are_not_taken(tmp_path: Path) -> None:
+    drawn, base = answers("fspo", "x " * 9), {a.item: a for a in answers("base", "x")}
+    qualities = {"ann/0/0": FINE}
+    path = tmp_path / "j.jsonl"
+
+    def judged(judge: Any, user: User = ANN) -> str:
+        (found,) = judge_pairs(judge, {"ann": user}, drawn, base, qualities, qualities, Floors(), path=path)
+        return found.judged
+
+    assert judged(CountingJudge()) == "win"
+    assert judged(FirstJudge()) == "tie"
+    assert judged(CountingJudge(), User("ann", traits={"length": -1.0})) == "loss"
+    long = AttributeJudge({"length": (5.0, 1.0)}, margin=0.1)
+    assert judged(long) == "win"
+    assert judged(AttributeJudge(long.scales, margin=9.0)) == "tie"
+    assert len(path.read_text().splitlines()) == 5
 
 
 def drawn(tiny_model_path: Path, path: Path, sampling: Any = "plain", **options: Any) -> list[Answer]:

@@ -113,16 +113,20 @@ def judge_pairs(
 ) -> list[Judgement]:
     """Judge every answer against the base model's answer to the same item; all mappings are by item id.
 
-    The judge's words are kept in `path`, one line an answer; the floors are applied anew each time.
+    The judge's words are kept in `path`, one line an answer, for this judge and these users as they are; the floors are
+    applied anew each time.
     """
+    identity = _identity(judge)
     known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
     judgements = []
     with (progress or Silent()).task("Judging answers", total=len(answers)) as task:
         for answer in answers:
             base = base_answers[answer.item]
-            key = _digest(answer.user, answer.prompt, answer.text, base.text)
+            user = users[answer.user]
+            person = json.dumps([user.id, user.description, sorted(user.traits.items())])
+            key = _digest(identity, person, answer.prompt, answer.text, base.text)
             if key not in known:
-                judged, consistent = judge_both_orders(judge, users[answer.user], answer.prompt, answer.text, base.text)
+                judged, consistent = judge_both_orders(judge, user, answer.prompt, answer.text, base.text)
                 known[key] = {"key": key, "item": answer.item, "judged": judged, "consistent": consistent}
                 append_jsonl(path, known[key])
             broken = floors.broken_by(qualities[answer.item])
@@ -133,6 +137,15 @@ def judge_pairs(
             judgements.append(Judgement(answer.item, answer.user, word, outcome, agreed, broken, base_broken))
             task.advance(1)
     return judgements
+
+
+def _identity(judge: Comparer) -> str:
+    """What tells judges of different words apart: scales and margin where there are some, else a name or the class."""
+    kind = f"{type(judge).__module__}.{type(judge).__qualname__}"
+    if hasattr(judge, "scales"):
+        scales = {name: list(scale) for name, scale in sorted(judge.scales.items())}
+        return json.dumps([kind, scales, getattr(judge, "margin", None)])
+    return f"{kind}/{getattr(judge, 'name', '')}/{getattr(judge, 'margin', '')}"
 
 
 def draw_answers(
