@@ -49,6 +49,27 @@ def test_the_seed_of_the_run_is_the_seed_of_its_stages(tmp_path: Path) -> None:
     assert config.training_of("ipo")["seed"] == 3
 
 
+def test_a_seed_set_for_a_written_configuration_reaches_every_stage(tmp_path: Path) -> None:
+    import yaml
+
+    config = load_config(None, ["seed=3", "evaluation.seed=9"])
+    path = written(tmp_path, yaml.safe_dump(config.written()))
+    assert load_config(path) == config
+    again = load_config(path, ["seed=1"])
+    assert (again.seed, again.synthesis.seed, again.evaluation.seed) == (1, 1, 9)
+
+
+def test_only_the_methods_of_the_run_must_hold_together(tmp_path: Path) -> None:
+    text = "training:\n  all: {mirror: true}\nfrom_base: [fspo]\n"
+    assert load_config(written(tmp_path, text + "methods: [base, fspo]\n")).methods == ("base", "fspo")
+
+
+def test_a_key_in_an_address_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="key_variable") as caught:
+        load_config(written(tmp_path, "endpoint: {base_url: 'http://me:secret@host/v1', model: m}\n"))
+    assert "secret" not in str(caught.value)
+
+
 def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
     path = written(tmp_path, "name: a\noutput: from-file\ntraining:\n  all: {steps: 5, shots: 3}\n  fspo: {steps: 6}\n")
     assert load_config(path).output == Path("from-file")

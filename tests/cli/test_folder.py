@@ -69,6 +69,19 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, ob
         make(folder(tmp_path, **change), DATA, method_part("fspo"), EVALUATION)
 
 
+def test_settings_that_decide_nothing_may_change(tmp_path: Path) -> None:
+    def run(rows: int, retries: int) -> RunFolder:
+        endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retries": retries}
+        return folder(tmp_path, training={"all": {"row_tokens": rows, "save_every": rows}}, endpoint=endpoint)
+
+    make(run(100, 1), DATA, method_part("fspo"))
+    make(run(200, 2), DATA, method_part("fspo"))
+    noted = json.loads((run(100, 1).path / "settings.json").read_text())
+    noted["methods/fspo"]["training"]["fspo"]["row_tokens"] = 7  # as an earlier version noted it
+    (run(100, 1).path / "settings.json").write_text(json.dumps(noted))
+    make(run(200, 2), DATA, method_part("fspo"))
+
+
 def test_a_stage_refuses_inputs_of_other_settings_and_names_the_verb(tmp_path: Path) -> None:
     make(folder(tmp_path), DATA)
     with pytest.raises(ConfigError, match="run `fspo synth --on-existing overwrite` first"):

@@ -16,12 +16,12 @@ from fspo.cli.yaml_file import Key, Settings, read_settings
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.llm.endpoint import EndpointConfig
-from fspo.methods.table import METHODS
+from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.validation import nearest
 from fspo.synthesis.config import SynthesisConfig
 from fspo.training.config import TrainingConfig
 
-__all__ = ["EVERY", "RunConfig", "load_config"]
+__all__ = ["EVERY", "RunConfig", "load_config", "methods_of"]
 
 EVERY = "all"
 """The key below `training` whose settings every trained method starts from."""
@@ -76,6 +76,20 @@ class RunConfig(BaseModel):
         """All values, defaults included, ready for YAML and JSON."""
         return self.model_dump(mode="json")
 
+    def written(self) -> dict[str, Any]:
+        """The values for a file that is read again: a section's seed that is the run's own stays the run's."""
+        values = self.resolved()
+        for section in ("synthesis", "evaluation"):
+            if values[section]["seed"] == self.seed:
+                del values[section]["seed"]
+        return values
+
+
+def methods_of(config: RunConfig) -> tuple[Method, ...]:
+    """The methods of a run, as configured."""
+    rows = (METHODS[name] for name in config.methods)
+    return tuple(row.from_base() if row.name in config.from_base else row for row in rows)
+
 
 def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
     """Read the configuration of a run.
@@ -116,7 +130,7 @@ def _check_methods(config: RunConfig, settings: Settings) -> None:
 
 
 def _check_training(config: RunConfig, settings: Settings) -> None:
-    """Check each section alone, so that an error names its line, and then every method's settings as a whole."""
+    """Check each section alone, so that an error names its line, and then each method of the run as a whole."""
     for name, values in config.training.items():
         if name != EVERY and not METHODS[name].trains:
             where = settings.where(("training", name))
@@ -127,18 +141,17 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
             # Settings of one section may need those of another to hold together.
             if error.errors()[0]["type"] != "value_error":
                 raise _explain(error, settings, TrainingConfig, ("training", name)) from error
-    for row in METHODS.values():
-        if row.trains:
-            try:
-                mirrors = row.training(config.training_of(row.name)).mirrors
-                if mirrors and row.context not in ("shots", "both"):
-                    raise ConfigError(
-                        f"'{row.name}' shows the model no shots, so there are no labels to mirror; "
-                        f"set mirror, or a mirrored objective, for other methods only."
-                    )
-            except ConfigError as error:
-                name = row.name if row.name in config.training else EVERY
-                raise ConfigError(f"{settings.where(('training', name))}: {error}") from error
+    for row in training_order(methods_of(config)):
+        try:
+            mirrors = row.training(config.training_of(row.name)).mirrors
+            if mirrors and row.context not in ("shots", "both"):
+                raise ConfigError(
+                    f"'{row.name}' shows the model no shots, so there are no labels to mirror; "
+                    f"set mirror, or a mirrored objective, for other methods only."
+                )
+        except ConfigError as error:
+            name = row.name if row.name in config.training else EVERY
+            raise ConfigError(f"{settings.where(('training', name))}: {error}") from error
 
 
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:
@@ -158,7 +171,8 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = problem["input"]
-    shown = f", not {given!r}" if isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60 else ""
+    short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
+    shown = f", not {given!r}" if short and location[-1:] != ["base_url"] else ""  # an address may hold a key
     subject = f"'{path}': " if path else ""
     return ConfigError(f"{where}: {subject}{message}{shown}{more}.")
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from fspo.cli.config import RunConfig
+from fspo.cli.config import RunConfig, methods_of
 from fspo.cli.env import versions
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json, write_json, write_text
-from fspo.methods.table import METHODS, Method, training_order
+from fspo.methods.table import METHODS, training_order
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "method_part", "methods_of"]
 
@@ -31,12 +31,6 @@ _RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
 def method_part(name: str) -> str:
     """The part of a run folder that holds one method."""
     return f"methods/{name}"
-
-
-def methods_of(config: RunConfig) -> tuple[Method, ...]:
-    """The methods of a run, as configured."""
-    rows = (METHODS[name] for name in config.methods)
-    return tuple(row.from_base() if row.name in config.from_base else row for row in rows)
 
 
 class RunFolder:
@@ -126,7 +120,7 @@ class RunFolder:
             write_json(self.path / "settings.json", {**made, **settings})
             write_text(
                 self.path / "config.yaml",
-                yaml.safe_dump(self.config.resolved(), sort_keys=False, allow_unicode=True, width=120),
+                yaml.safe_dump(self.config.written(), sort_keys=False, allow_unicode=True, width=120),
             )
             write_json(self.path / "command.json", {"command": ["fspo", *sys.argv[1:]]})
             write_json(self.path / "versions.json", versions())
@@ -157,19 +151,20 @@ class RunFolder:
         if part == DATA:
             if config.data is not None:
                 return {"data": resolved["data"], "seed": config.seed}
-            writer = {"model": config.model} if config.endpoint is None else {"endpoint": resolved["endpoint"]}
+            writer = {"model": config.model} if config.endpoint is None else {"endpoint": config.endpoint.identity()}
             return {**writer, "synthesis": resolved["synthesis"]}
         if part == EVALUATION:
             return {"model": config.model, "evaluation": resolved["evaluation"]}
         name = part.rpartition("/")[2]
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
-        training = row.training(config.training_of(name)).model_dump(mode="json")
+        training = row.training(config.training_of(name)).identity()
         return {"model": config.model, "training": {name: training}, "from": row.starts_from or "base"}
 
 
 def _first_difference(then: Any, now: Any, above: str = "") -> tuple[str, str, str] | None:
+    """The first setting of now that was another then; what was noted then and decides nothing now is left aside."""
     if isinstance(then, dict) and isinstance(now, dict):
-        for key in dict.fromkeys((*then, *now)):
+        for key in now:
             found = _first_difference(then.get(key), now.get(key), f"{above}.{key}" if above else str(key))
             if found is not None:
                 return found

@@ -33,6 +33,10 @@ class EndpointConfig(BaseModel):
     timeout: float = Field(120.0, gt=0, description="Seconds until a request counts as lost.")
     retries: int = Field(4, ge=0, description="How often the client asks again after an overload or a lost connection.")
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is answered, ready for JSON."""
+        return self.model_dump(mode="json", include={"base_url", "model"})
+
     @field_validator("base_url")
     @classmethod
     def _without_a_key(cls, base_url: str) -> str:

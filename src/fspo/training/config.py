@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["LoraSettings", "Objective", "TrainingConfig"]
+__all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig"]
+
+HARMLESS = frozenset(
+    {"evaluate_every", "evaluate_episodes", "gradient_checkpointing", "report_to", "row_tokens", "save_every"}
+)
+"""Settings that may change from one call to the next, since they don't change what is learned."""
 
 Objective = Literal["pref-ft", "ipo", "dpo", "mirrored-contrast"]
 
@@ -135,6 +140,10 @@ class TrainingConfig(BaseModel):
     def needs_reference(self) -> bool:
         """Whether the objective measures margins against a reference model."""
         return self.objective in ("ipo", "dpo") or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is learned, ready for JSON."""
+        return self.model_dump(mode="json", exclude=set(HARMLESS))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

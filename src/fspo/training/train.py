@@ -27,11 +27,6 @@ __all__ = ["TRAINING_FILE", "train_policy"]
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
 
-_HARMLESS = frozenset(
-    {"evaluate_every", "evaluate_episodes", "gradient_checkpointing", "report_to", "row_tokens", "save_every"}
-)
-"""Settings that may change from one call to the next, since they don't change what is learned."""
-
 
 def train_policy(
     config: TrainingConfig,
@@ -100,7 +95,7 @@ def _identity(
     config: TrainingConfig, dataset: PreferenceDataset, model: str | Path, context: Context
 ) -> dict[str, Any]:
     return {
-        "config": config.model_dump(mode="json", exclude=set(_HARMLESS)),
+        "config": config.identity(),
         "dataset": dataset.fingerprint,
         "model": _model_identity(model),
         "context": context,
