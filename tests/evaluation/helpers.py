@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
@@ -22,7 +23,7 @@ class CountingJudge:
         measured = {"length": len(text.split()) / 4, "exclamation": text.count("!")}
         return sum(weight * measured[name] for name, weight in user.traits.items())
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> str:
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
         """The text of the greater utility."""
         difference = self.utility(user, a) - self.utility(user, b)
         if abs(difference) < self.margin:

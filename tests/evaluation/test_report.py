@@ -93,7 +93,7 @@ def test_how_long_methods_were_trained_is_said(run_folder: Path, page: str) -> N
     found = efforts(run_folder)
     assert found["fspo"] == Effort(60, 120_000, 120, 480, "pref-ft")
     assert found["ipo"] == Effort(60, 60_000, 120, 480, "")
-    assert "tokens from 60,000 (ipo) to 120,000 (fspo)" in page
+    assert "tokens from 60,000 (pref-ft) to 120,000 (fspo)" in page
     assert "steps from" not in page
     assert unequal({"ipo": found["ipo"]}) == unequal({}) == ""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.files import read_json, read_jsonl
+from fspo.methods.table import METHODS
 
 __all__ = ["Effort", "efforts", "unequal"]
 
@@ -32,7 +33,9 @@ class Effort:
 def efforts(run_dir: Path) -> dict[str, Effort]:
     """Method -> its training, of every method that has a `metrics.jsonl`."""
     found = {path.parent.name: _effort(path.parent) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
-    return {name: effort for name, effort in found.items() if effort.steps}
+    order = list(METHODS)
+    names = sorted(found, key=lambda name: (order.index(name) if name in METHODS else len(order), name))
+    return {name: found[name] for name in names if found[name].steps}
 
 
 def unequal(found: Mapping[str, Effort]) -> str:

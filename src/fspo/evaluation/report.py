@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from fspo.errors import DataError
 from fspo.evaluation import plots
-from fspo.evaluation.effort import efforts, unequal
+from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import Metrics, caveats, headline, negatives
 from fspo.evaluation.report_data import data_section
 from fspo.evaluation.statistics import Estimate
@@ -107,7 +107,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
         "curve": _curve_over_shots(metrics, _first_json(folder / "observer.json")),
         "wins": _wins(metrics),
         "quality": _quality(metrics),
-        "references": {method: _reference(method, row) for method, row in metrics.items()},
+        "references": {method: _reference(method, row, trained.get(method)) for method, row in metrics.items()},
         "efforts": trained,
         "training": _training(run_dir),
         "data": data_section(run_dir),
@@ -119,14 +119,15 @@ def _view(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _reference(method: str, row: Mapping[str, Estimate]) -> str:
+def _reference(method: str, row: Mapping[str, Estimate], trained: Effort | None) -> str:
     """What the method's reward is measured against."""
     if "reward_accuracy/reference" not in row or method not in METHODS:
         return "nothing: plain log-likelihood"
     entry = METHODS[method]
     if entry.reward_reference == "start" and entry.trains:
         seen = "without context too" if entry.context == "none" else "given the same shots"
-        return f"{entry.starts_from or 'base'} weights it started from, {seen}"
+        start = trained.start if trained else entry.starts_from
+        return f"{start or 'base'} weights it started from, {seen}"
     return "the same weights without context"
 
 
