@@ -89,14 +89,24 @@ def test_a_run_on_data_of_ones_own(tmp_path: Path, tiny_model_path: Path) -> Non
 
 def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
     arguments = own(tmp_path, tiny_model_path, short=1)
-    splits = json.loads((tmp_path / "data/splits.json").read_text())
-    verb = "train" if "u5" in splits["users"]["train"] else "eval"
+    for verb, *more in (["run", "--dry-run"], ["run"], ["train"]):
+        error = said(run(verb, *arguments, *more, code=1).stderr)
+        assert "User 'u5'" in error
+        assert "needs 4" in error
+        assert ".shots" in error
+    assert not (tmp_path / "run/methods").exists()
+
+
+def test_data_that_changed_since_the_run_began_are_refused(tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = own(tmp_path, tiny_model_path)
     run("synth", *arguments)
-    if verb == "eval":
-        run("train", *arguments)
-    error = said(run(verb, *arguments, code=1).stderr)
-    assert "User 'u5'" in error
-    assert "needs 4" in error
+    run("synth", *arguments)
+    run("data", "split", tmp_path / "data", "--test-users", "0.5", "--seed", "3", "--overwrite")
+    for more in ([], ["--dry-run"]):
+        error = said(run("synth", *arguments, *more, code=2).stderr)
+        assert "have changed since" in error
+        assert "--on-existing overwrite" in error
+    run("synth", *arguments, "--on-existing", "overwrite")
 
 
 def test_settings_that_changed_are_refused(finished: Path, speaking_model_path: Path) -> None:

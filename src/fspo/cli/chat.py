@@ -48,7 +48,7 @@ def chat(
     Examples:
       fspo chat --config configs/reviews-cpu.yaml
 
-      fspo chat runs/reviews-cpu --user sentiment+ --prompt "Write a short review of the film Alien."
+      fspo chat runs/reviews-cpu --user high-sentiment-low-length --prompt "Write a short review of the film Alien."
 
       fspo chat runs/reviews-cpu --method few-shot --guidance 2
     """
@@ -105,11 +105,14 @@ class Chat:
             DataError: the method is not trained yet, or there is no such user.
         """
         from fspo.cli import stages
+        from fspo.errors import DataError
         from fspo.evaluation.weights import Weights
         from fspo.methods.table import method as method_named
         from fspo.preferences.dataset import PreferenceDataset
 
         row = method_named(method)
+        if not (folder.data / "splits.json").is_file():
+            raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
         splits = stages.splits_of(folder)
         dataset = PreferenceDataset.load(folder.data)
         chosen = user if user is not None else min(splits.users["test"] or dataset.users)

@@ -169,7 +169,7 @@ def show(
     Examples:
       fspo data show data/ratings
 
-      fspo data show --config configs/reviews-cpu.yaml --user sentiment+ --limit 3
+      fspo data show --config configs/reviews-cpu.yaml --user high-sentiment --limit 3
     """
     dataset = _load(folder, config, overrides)
     out = console()

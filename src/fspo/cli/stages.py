@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.cli.cards import model_card
-from fspo.cli.folder import DATA, RunFolder, methods_of
+from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
@@ -64,12 +64,13 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
     folder.check(parts, policy)
     _check_model(folder.config.model)
     if folder.config.data is not None:
-        dataset, splits = _own_data(folder)
+        dataset, splits = _own_data(folder) if policy is Existing.OVERWRITE else _unchanged(folder)
         console.print(
             f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False
         )
-    elif DATA not in parts:
-        _dataset(folder)
+        _check_episodes(folder, dataset, splits, evaluated=EVALUATION in parts)
+    elif DATA not in parts or (policy is not Existing.OVERWRITE and _has_data(folder)):
+        _check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:
@@ -95,6 +96,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
     from fspo.training.train import train_policy
 
     whole, splits = _dataset(folder), splits_of(folder)
+    _check_episodes(folder, whole, splits, evaluated=names is None)
     dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
     chosen = set(trained_methods(folder) if names is None else names)
     made = []
@@ -271,12 +273,60 @@ def _writer_name(folder: RunFolder) -> str:
 
 
 def _take_over(folder: RunFolder) -> PreferenceDataset:
-    dataset, splits = _own_data(folder)
+    dataset, splits = _unchanged(folder)
     if not _has_data(folder):
         with replace_folder(folder.data) as staging:
             dataset.save(staging)
             splits.save(staging / "splits.json")
     return dataset
+
+
+def _unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
+    """The dataset named by `data` and its splits, the same as when the run began.
+
+    Raises:
+        ConfigError: they have changed since the run took them over.
+    """
+    dataset, splits = _own_data(folder)
+    if _has_data(folder) and (_dataset(folder).fingerprint, splits_of(folder)) != (dataset.fingerprint, splits):
+        raise ConfigError(
+            f"The data in {folder.config.data} have changed since {folder.data} was made from them; choose "
+            "--on-existing overwrite to make everything anew, or name another folder with --output."
+        )
+    return dataset, splits
+
+
+def _check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:
+    """Draw the episodes of training and evaluation once, so that a user with too little is told before any training.
+
+    Where nothing is evaluated now, there need not be anything held out.
+
+    Raises:
+        DataError: naming the user, and the settings to change.
+    """
+    from fspo.evaluation.trials import build_trials
+    from fspo.preferences.sampling import EpisodeSampler
+
+    train, test = splits.part(dataset, "train"), splits.part(dataset, "test")
+    for row in training_order(methods_of(folder.config)):
+        config = row.training(folder.config.training_of(row.name))
+        try:
+            EpisodeSampler(
+                train,
+                shots=config.shots if row.context in ("shots", "both") else 0,
+                queries=config.queries,
+                seed=config.seed,
+                skip_short_users=config.skip_short_users,
+            )
+        except DataError as error:
+            where = f"training.{row.name}"
+            raise DataError(f"{error} For '{row.name}' set {where}.shots, .queries or .skip_short_users.") from error
+    if not len(test) and not evaluated:
+        return
+    try:
+        build_trials(test, folder.config.evaluation.model_copy(update={"user_swap": False}))
+    except DataError as error:
+        raise DataError(f"{error} For the evaluation set evaluation.shots or evaluation.queries.") from error
 
 
 def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
