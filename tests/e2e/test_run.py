@@ -101,6 +101,8 @@ def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not list(output.glob("data/samples.jsonl")):
         assert process.poll() is None
