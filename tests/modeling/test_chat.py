@@ -71,6 +71,16 @@ def test_the_format_is_the_templates(tokenizer: Any) -> None:
     assert tokenizer.decode([form.end_of_answer]) == "<|im_end|>"
 
 
+@pytest.mark.parametrize("ask", [
+    "{{ strftime_now('%d %b %Y') }}",
+    "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}",
+])  # fmt: skip
+def test_prompts_are_the_same_tomorrow(tiny_model_path: Path, ask: str) -> None:
+    tokenizer = load_tokenizer(tiny_model_path)
+    tokenizer.chat_template = "\n{% for m in messages %}" + ask + " {{ m['content'] }}{% endfor %}"
+    assert show_turns(tokenizer, [("user", "Hi")], opening=True) == "\n26 Jul 2024 Hi"
+
+
 def test_without_an_end_in_the_template_the_tokenizers_own_counts(tiny_model_path: Path) -> None:
     tokenizer = load_tokenizer(tiny_model_path)
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"

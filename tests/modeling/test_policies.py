@@ -83,6 +83,27 @@ def test_the_card(chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path)
     )
 
 
+def test_policies_side_by_side_find_each_other_wherever_they_are_moved(
+    chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    save_policy(load_policy(chain[0] / "fspo"), old / "whole", base=str(tiny_model_path), method="ipo")
+    on_top = adapted(load_policy(old / "whole"), 3)
+    save_policy(on_top, old / ".staged", base=str(tiny_model_path), start=old / "whole", home=old / "on-top")
+    (old / ".staged").rename(old / "on-top")
+    assert str(tmp_path) not in (old / "on-top" / "policy.json").read_text()
+    shutil.copytree(old, new)
+    shutil.rmtree(old)
+    card = read_card(new / "on-top")
+    assert (card.base, card.starts_from) == (str(new / "whole"), str(new / "whole"))
+    assert close(output(load_policy(new / "on-top")), output(on_top))
+
+
+def test_a_base_model_named_by_a_relative_path_stays_as_it_was_named(tiny_model_path: Path, tmp_path: Path) -> None:
+    save_policy(adapted(load_model(tiny_model_path), 4), tmp_path / "p", base="../models/mine", method="ipo")
+    assert read_card(tmp_path / "p").base == "../models/mine"
+
+
 def test_a_policy_stands_alone_once_its_start_is_gone(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
     folder, (_, _, second) = chain
     shutil.copytree(folder / "fspo", tmp_path / "moved")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ def test_the_words_around_shots_and_queries(tokenizer: Any) -> None:
 
 def test_braces_in_a_users_text_are_text(tokenizer: Any) -> None:
     shot = Preference("ann", "{chosen} {0} {", "{rejected}", "}")
-    trunk, _ = EpisodeRenderer(tokenizer, template=ShotTemplate(introduction="")).render_prompt([shot], "x")
-    assert tokenizer.decode(trunk).endswith("Question: {chosen} {0} {\nLiked: {rejected}\nDisliked: }\n\n")
+    asked = EpisodeRenderer(tokenizer, template=ShotTemplate(introduction="")).render_prompt([shot], "x")
+    assert tokenizer.decode(asked.trunk_ids).endswith("Question: {chosen} {0} {\nLiked: {rejected}\nDisliked: }\n\n")
 
 
 @pytest.mark.parametrize(("context", "shown", "described"), [
@@ -157,22 +158,45 @@ def test_a_prompt_to_answer_is_rendered_as_a_query_is(tokenizer: Any) -> None:
     for context in ("none", "shots", "description", "both"):
         renderer = EpisodeRenderer(tokenizer, context=context)  # type: ignore[arg-type]
         rendered = renderer.render(whole)
-        assert renderer.render_prompt(whole.shots, whole.queries[0].prompt, whole.description) == (
-            rendered.trunk_ids,
-            rendered.branches[0].prompt_ids,
-        )
+        asked = renderer.render_prompt(whole.shots, whole.queries[0].prompt, whole.description)
+        assert (asked.trunk_ids, asked.prompt_ids) == (rendered.trunk_ids, rendered.branches[0].prompt_ids)
+        mirror = renderer.render(whole.flip_shots()).trunk_ids if context in ("shots", "both") else None
+        assert asked.mirror_trunk_ids == mirror
 
 
-def test_a_prompt_leaves_room_for_its_answer(tokenizer: Any) -> None:
+def test_a_prompt_leaves_room_for_its_answer_and_says_what_that_cost(tokenizer: Any) -> None:
     shots = episode(4).shots
-    trunk, prompt = EpisodeRenderer(tokenizer).render_prompt(shots, "Hello")
-    limit = len(trunk) + len(prompt) + 10
+    unlimited = EpisodeRenderer(tokenizer)
+    whole = unlimited.render_prompt(shots, "Hello")
+    limit = len(whole.trunk_ids) + len(whole.prompt_ids) + 10
     renderer = EpisodeRenderer(tokenizer, max_length=limit)
-    assert renderer.render_prompt(shots, "Hello", reserve=10) == (trunk, prompt)
-    shorter, _ = renderer.render_prompt(shots, "Hello", reserve=11)
-    assert shorter == EpisodeRenderer(tokenizer).render_prompt(shots[1:], "Hello")[0]
+    assert renderer.render_prompt(shots, "Hello", reserve=10) == whole
+    shorter = renderer.render_prompt(shots, "Hello", reserve=11)
+    assert shorter == replace(unlimited.render_prompt(shots[1:], "Hello"), dropped_shots=1)
+    room = limit - len(unlimited.format.before_user) - len(whole.prompt_ids)
+    bare = renderer.render_prompt(shots, "Hello", reserve=room)
+    assert bare == replace(unlimited.render_prompt((), "Hello"), dropped_shots=4)
+    assert bare.mirror_trunk_ids is None
     with pytest.raises(DataError, match="prompt"):
         renderer.render_prompt(shots, "Hello", reserve=limit)
+
+
+@given(st.integers(60, 400))
+def test_an_episode_and_its_mirror_show_the_same_shots(tokenizer: Any, limit: int) -> None:
+    renderer = EpisodeRenderer(tokenizer, max_length=limit)
+    # The first shot is a token longer one way than the other.
+    lopsided = Preference("ann", "Review film 9.", "a b" * 9, "Good!")
+    whole = replace(episode(4, 1), shots=(lopsided, *episode(4, 1).shots))
+    try:
+        trimmed, dropped = renderer.trim(whole)
+    except DataError:
+        return
+    assert trimmed.shots == whole.shots[dropped:]
+    assert renderer.render(trimmed).dropped_shots == renderer.render(trimmed.flip_shots()).dropped_shots == 0
+    asked = renderer.render_prompt(whole.shots, "Hello")
+    left = len(whole.shots) - asked.dropped_shots
+    mirror = EpisodeRenderer(tokenizer).render_prompt([s.swap() for s in whole.shots[asked.dropped_shots :]], "Hello")
+    assert asked.mirror_trunk_ids == (mirror.trunk_ids if left else None)
 
 
 def test_mirrored_shots_cost_the_same_room(tokenizer: Any) -> None:

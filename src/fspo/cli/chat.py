@@ -95,6 +95,8 @@ class Chat:
     personal: Weights
     base: Weights
     asked: int = field(default=0)
+    dropped: int = field(default=0)
+    """Shots that had no room beside the latest prompt and its answer."""
 
     @classmethod
     def of(cls, folder: Any, method: str, user: str | None, count: int, draw: Draw) -> Chat:
@@ -132,24 +134,22 @@ class Chat:
         self.asked += 1
         row = METHODS[self.method]
         shown = shots_of(self.dataset, self.user, self.count, prompt) if row.context in ("shots", "both") else ()
-        personal = self._answer(self.personal, self.method, row.context, shown, prompt)
-        return personal, self._answer(self.base, "base", "none", (), prompt)
+        base = self._answer(self.base, "base", "none", (), prompt)
+        return self._answer(self.personal, self.method, row.context, shown, prompt), base
 
     def _answer(self, weights: Weights, name: str, context: Any, shown: Sequence[Preference], prompt: str) -> str:
         from fspo.modeling.generation import AnswerRequest, generate
 
         renderer = weights.renderer(context)
         description = self.dataset.users[self.user].description
-        reserve = self.draw.max_tokens
-        trunk, ids = renderer.render_prompt(shown, prompt, description, reserve=reserve)
-        guidance = self.draw.guidance if shown else 0.0
-        mirror = None
-        if guidance:
-            mirror, _ = renderer.render_prompt([shot.swap() for shot in shown], prompt, description, reserve=reserve)
+        asked = renderer.render_prompt(shown, prompt, description, reserve=self.draw.max_tokens)
+        guidance = self.draw.guidance if asked.mirror_trunk_ids is not None else 0.0
+        mirror = asked.mirror_trunk_ids if guidance else None
+        self.dropped = asked.dropped_shots
         return generate(
             weights.load(weights.source(name)),
             weights.tokenizer,
-            [AnswerRequest(trunk, ids, mirror, seed=self.asked)],
+            [AnswerRequest(asked.trunk_ids, asked.prompt_ids, mirror, seed=self.asked)],
             max_new_tokens=self.draw.max_tokens,
             temperature=self.draw.temperature,
             guidance=guidance,
@@ -160,6 +160,8 @@ class Chat:
         """Print both answers, side by side where there is room."""
         personal, base = self.answers(prompt)
         title = f"{self.method}, for {self.user}"
+        if self.dropped:
+            title += f" (the {self.dropped} oldest of {self.count} shots had no room)"
         if not out.is_terminal:
             out.print(f"> {prompt}\n\n[{title}]\n{personal}\n\n[base]\n{base}\n", markup=False)
             return

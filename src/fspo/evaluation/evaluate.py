@@ -279,7 +279,11 @@ class _Stage:
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
-            "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()},
+            "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
+            | {
+                f"{name}, {sampling} answers": sum(answer.dropped_shots for answer in answers)
+                for (name, sampling), answers in self.answers.items()
+            },
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
 

@@ -68,9 +68,9 @@ def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[
     branches = []
     trunk: tuple[int, ...] = ()
     for index, answer in enumerate(answers):
-        trunk, prompt = renderer.render_prompt((), answer.prompt)
-        response = renderer.render_response(answer.text)
-        branches.append(Branch(prompt, (response[:-1] or response,), len(trunk), 0, index))
+        asked = renderer.render_prompt((), answer.prompt)
+        trunk, response = asked.trunk_ids, renderer.render_response(answer.text)
+        branches.append(Branch(asked.prompt_ids, (response[:-1] or response,), len(trunk), 0, index))
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [TokenizedEpisode(trunk, (len(trunk),), tuple(branches))])
     means: list[float] = result.means[:, 0].tolist()

@@ -182,26 +182,26 @@ def _score_trial(
     model: PreTrainedModel, renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig
 ) -> dict[str, Any]:
     rows: list[Score] = []
-    dropped = 0
-    for condition, episode, rungs in _passes(context, trial, config):
-        scores, left_out = _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
-        rows += scores
-        dropped = max(dropped, left_out)
+    own, dropped = renderer.trim(trial.own)
+    swapped, more = (None, 0) if trial.swapped is None else renderer.trim(trial.swapped)
+    for condition, episode, rungs in _passes(context, own, swapped, config):
+        rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
+    dropped = max(dropped, more)
     return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
 
 
 def _passes(
-    context: Context, trial: Trial, config: EvaluationConfig
+    context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig
 ) -> Iterator[tuple[Condition, Episode, tuple[int, ...]]]:
     """The trunks to run: conditions other than the user's own only at the full shot count."""
     shown = context in ("shots", "both")
     full = (config.shots,) if shown else (0,)
-    yield "own", trial.own, config.rungs if shown else (0,)
+    yield "own", own, config.rungs if shown else (0,)
     for condition in _conditions(context, config):
         if condition == "flipped":
-            yield condition, trial.own.flip_shots(), config.rungs if config.mirrored_ladder else full
-        elif trial.swapped is not None:
-            yield condition, trial.swapped.flip_shots() if condition == "swapped-flipped" else trial.swapped, full
+            yield condition, own.flip_shots(), config.rungs if config.mirrored_ladder else full
+        elif swapped is not None:
+            yield condition, swapped.flip_shots() if condition == "swapped-flipped" else swapped, full
 
 
 def _conditions(context: Context, config: EvaluationConfig) -> tuple[Condition, ...]:
@@ -224,7 +224,7 @@ def _one_pass(
     episode: Episode,
     rungs: tuple[int, ...],
     ladder_queries: int | None,
-) -> tuple[list[Score], int]:
+) -> list[Score]:
     import torch
 
     from fspo.modeling.logprobs import branch_logprobs
@@ -238,10 +238,9 @@ def _one_pass(
         (result,) = branch_logprobs(model, [tokens])
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
     # Where shots were dropped, rungs above what is left all stand at the same place.
-    rows = [
+    return [
         Score(trial.item(branch.query), rung, condition, *sums, *map(int, lengths))
         for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
         for rung in rungs
         if min(rung, left) == branch.shots
     ]
-    return rows, tokens.dropped_shots

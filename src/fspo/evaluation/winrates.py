@@ -49,6 +49,8 @@ class Answer:
     user: str
     prompt: str
     text: str
+    dropped_shots: int = 0
+    """Shots left out of the context because they and the answer had no room."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,10 @@ def draw_answers(
         for number, batch in enumerate(batches):
             keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
             if not all(key in known for key in keys):
-                texts = _generate(model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling)
-                for key, (trial, item, prompt), text in zip(keys, batch, texts, strict=True):
-                    known[key] = asdict(Answer(method, sampling, item, trial.user, prompt, text)) | {"key": key}
+                drawn = _generate(model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling)
+                for key, (trial, item, prompt), (text, dropped) in zip(keys, batch, drawn, strict=True):
+                    answer = Answer(method, sampling, item, trial.user, prompt, text, dropped)
+                    known[key] = asdict(answer) | {"key": key}
                     append_jsonl(path, known[key])
             answers += [_answer(known[key]) for key in keys]
             task.advance(len(batch))
@@ -211,18 +214,18 @@ def _generate(
     config: EvaluationConfig,
     salt: str,
     sampling: Sampling,
-) -> list[str]:
+) -> list[tuple[str, int]]:
+    """The texts, and how many shots had to be left out for each."""
     from fspo.modeling.generation import AnswerRequest, generate
 
-    requests = []
-    reserve = config.max_new_tokens
+    requests, dropped = [], []
     for trial, item, prompt in batch:
-        episode, mirrored = trial.own, trial.own.flip_shots()
-        trunk, ids = renderer.render_prompt(episode.shots, prompt, episode.description, reserve=reserve)
-        mirror, _ = renderer.render_prompt(mirrored.shots, prompt, episode.description, reserve=reserve)
+        asked = renderer.render_prompt(trial.own.shots, prompt, trial.own.description, reserve=config.max_new_tokens)
+        mirror = asked.mirror_trunk_ids if sampling == "guided" else None
         seed = int(_digest(salt, item), 16) % 2**31
-        requests.append(AnswerRequest(trunk, ids, mirror if sampling == "guided" else None, seed))
-    return generate(
+        requests.append(AnswerRequest(asked.trunk_ids, asked.prompt_ids, mirror, seed))
+        dropped.append(asked.dropped_shots)
+    texts = generate(
         model,
         tokenizer,
         requests,
@@ -234,6 +237,7 @@ def _generate(
         seed=config.seed,
         batch_size=len(batch),
     )
+    return list(zip(texts, dropped, strict=True))
 
 
 def _settings(fingerprint: str, context: Context, sampling: Sampling, config: EvaluationConfig) -> str:
@@ -251,7 +255,7 @@ def _settings(fingerprint: str, context: Context, sampling: Sampling, config: Ev
 
 
 def _answer(line: Mapping[str, Any]) -> Answer:
-    return Answer(**{name: line[name] for name in Answer.__dataclass_fields__})
+    return Answer(**{name: line[name] for name in Answer.__dataclass_fields__ if name in line})
 
 
 def _digest(*parts: object) -> str:

@@ -19,6 +19,9 @@ __all__ = ["ChatFormat", "TextEncoder", "control_ids", "show_turns"]
 _DATE = "26 Jul 2024"
 """The date for templates that show one, so that the same run has the same prompts tomorrow; Llama 3.2's own default."""
 
+_CLOCK = "{% macro strftime_now(format) %}" + _DATE + "{% endmacro %}{{ '' }}"
+"""Stops the clock of templates that ask it; the empty expression keeps a line break they may begin with."""
+
 
 def control_ids(tokenizer: Any) -> frozenset[int]:
     """The ids that mean something to the model beyond their characters: special tokens and tag-like added ones."""
@@ -103,12 +106,14 @@ def show_turns(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: boo
     Raises:
         ModelError: the template refuses these turns, as some do a system role.
     """
+    template = tokenizer.get_chat_template()
     try:
         # `enable_thinking` is Qwen3's: an answer is scored and sampled without a hidden monologue. Other templates
         # ignore what they don't know.
         return str(
             tokenizer.apply_chat_template(
                 [{"role": role, "content": text} for role, text in turns],
+                chat_template=_CLOCK + template if "strftime_now" in template else template,
                 tokenize=False,
                 add_generation_prompt=opening,
                 enable_thinking=False,

@@ -55,6 +55,10 @@ def read_card(folder: Path) -> PolicyCard:
         record = dict(read_json(folder / POLICY_FILE))
         if record.pop("format") != _FORMAT:
             raise ModelError(f"{folder} holds a policy of another version of fspo; train it again with this one.")
+        start = record["starts_from"]
+        if start is not None and start.startswith("../"):
+            place = str((folder / start).resolve())
+            record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
         return PolicyCard(**{**record, "adapters": tuple(record["adapters"])})
     except (FspoError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ModelError):
@@ -70,27 +74,30 @@ def save_policy(
     method: str = "",
     start: Path | None = None,
     details: Mapping[str, Any] | None = None,
+    home: Path | None = None,
 ) -> Path:
     """Write a policy whole or not at all, and return its folder.
 
     A model with adapters (peft) is saved as these, on top of those of the policy `start` that it was trained from; any
     other as whole weights, with the tokenizer, so that every tool for transformers models reads it. `base` is the name
-    of the model that training began with.
+    of the model that training began with. `home` is where the caller will move the folder, if elsewhere: a `start`
+    that lies beside it is recorded relative to it, so that a folder of policies can be moved.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
         ModelError: `start` is no policy.
     """
     below = read_card(start) if start is not None else PolicyCard(base)
+    origin = None if start is None else _written(start.resolve(), (home or folder).resolve())
     with replace_folder(folder) as staging:
         if isinstance(model, PeftModel):
             base, adapters = _save_adapters(model, staging, below, start)
+            base = base or str(origin)
         else:
             base, adapters = below.base, ()
             with quietly():
                 model.save_pretrained(staging)  # type: ignore[operator]
             load_tokenizer(base).save_pretrained(staging)
-        origin = None if start is None else str(start.resolve())
         card = PolicyCard(base, adapters, method, origin, dict(details or {}))
         write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
     return folder
@@ -130,9 +137,15 @@ def load_policy(
     return model.eval()  # type: ignore[no-any-return]
 
 
+def _written(start: Path, home: Path) -> str:
+    """A policy's place as `policy.json` records it: from `home` if the two lie side by side, else in full."""
+    return f"../{start.name}" if start.parent == home.parent else str(start)
+
+
 def _save_adapters(
     model: PeftModel, staging: Path, below: PolicyCard, start: Path | None
 ) -> tuple[str, tuple[str, ...]]:
+    """The name of the base model, empty where `start` itself is the base; and the names of all adapters."""
     older: tuple[str, ...] = ()
     base = below.base
     if start is not None and below.adapters:
@@ -140,7 +153,7 @@ def _save_adapters(
         for name in older:
             shutil.copytree(start / name, staging / name)
     elif start is not None:
-        base = str(start.resolve())
+        base = ""
     name = f"adapter-{len(older)}"
     with warnings.catch_warnings():
         warnings.simplefilter(

@@ -15,7 +15,7 @@ from fspo.errors import DataError
 from fspo.modeling.chat import ChatFormat, TextEncoder
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["Branch", "Context", "EpisodeRenderer", "ShotTemplate", "TokenizedEpisode"]
+__all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "ShotTemplate", "TokenizedEpisode"]
 
 Context = Literal["none", "shots", "description", "both"]
 
@@ -73,6 +73,18 @@ class TokenizedEpisode:
         return max([len(self.trunk_ids), *ways])
 
 
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """One prompt to be answered, as token ids."""
+
+    trunk_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
+    mirror_trunk_ids: tuple[int, ...] | None = None
+    """The trunk with the labels of the same shots swapped; None where no shots are shown."""
+    dropped_shots: int = 0
+    """Shots left out, oldest first, because they and the answer have no room in the model's context."""
+
+
 @dataclass
 class EpisodeRenderer:
     """Turns episodes into token ids."""
@@ -115,22 +127,35 @@ class EpisodeRenderer:
         trunk = (*prefix, *(i for part in kept for i in part))
         return TokenizedEpisode(trunk, boundaries, branches, dropped)
 
+    def trim(self, episode: Episode) -> tuple[Episode, int]:
+        """The episode without the oldest shots that it or its mirror has no room for, and how many these are.
+
+        Swapping labels can change a length by a token, and whoever compares the two must show both the same shots.
+        """
+        if self.max_length is None:
+            return episode, 0
+        dropped = max(self.render(twin).dropped_shots for twin in (episode, episode.flip_shots()))
+        return (episode.with_shots(episode.shots[dropped:]), dropped) if dropped else (episode, 0)
+
     def render_prompt(
         self, shots: Sequence[Preference], prompt: str, description: str = "", *, reserve: int = 0
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Trunk and prompt ids for answering `prompt`, leaving `reserve` tokens of the context for the answer.
+    ) -> RenderedPrompt:
+        """What is read before `prompt` is answered, leaving `reserve` tokens of the context for the answer.
 
         Raises:
             DataError: the prompt alone is too long.
         """
         prefix = self._prefix(description)
-        parts = self._shot_parts(shots)
-        prompt_ids = self._prompt(prompt, bool(parts))
-        kept = self._fit(prefix, parts, len(prompt_ids) + reserve, "prompt")
-        if len(kept) < len(parts):
-            parts = self._shot_parts(shots[len(shots) - len(kept) :])
-            prompt_ids = self._prompt(prompt, bool(parts))
-        return (*prefix, *(i for part in parts for i in part)), prompt_ids
+        mirrored = [shot.swap() for shot in shots]
+        prompt_ids = self._prompt(prompt, bool(self._shot_parts(shots[:1])))
+        sides = [self._shot_parts(side) for side in (shots, mirrored)]
+        kept = min(len(self._fit(prefix, parts, len(prompt_ids) + reserve, "prompt")) for parts in sides)
+        dropped = len(sides[0]) - kept
+        if dropped:
+            sides = [self._shot_parts(side[dropped:]) for side in (shots, mirrored)]
+            prompt_ids = self._prompt(prompt, kept > 0)
+        trunk, mirror = ((*prefix, *(i for part in parts for i in part)) for parts in sides)
+        return RenderedPrompt(trunk, prompt_ids, mirror if kept else None, dropped)
 
     def render_response(self, text: str) -> tuple[int, ...]:
         """A response's ids, with the end-of-turn token."""

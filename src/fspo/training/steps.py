@@ -117,14 +117,9 @@ class StepCollator:
         return self.renderer.render(episode, shots=self.config.ladder)
 
     def _twins(self, episode: Episode) -> tuple[TokenizedEpisode, TokenizedEpisode]:
-        plain, mirrored = self._render(episode), self._render(episode.flip_shots())
-        dropped = max(plain.dropped_shots, mirrored.dropped_shots)
-        if plain.dropped_shots == mirrored.dropped_shots:
-            return plain, mirrored
-        # Swapping labels can change a length by a token; both must show the same shots.
-        short = episode.with_shots(episode.shots[dropped:])
-        twins = (self._render(short), self._render(short.flip_shots()))
-        return replace(twins[0], dropped_shots=dropped), replace(twins[1], dropped_shots=dropped)
+        short, dropped = self.renderer.trim(episode)
+        plain, mirrored = self._render(short), self._render(short.flip_shots())
+        return replace(plain, dropped_shots=dropped), replace(mirrored, dropped_shots=dropped)
 
     def _rungs(self, index: int, episode: TokenizedEpisode) -> list[int]:
         """For each query one of its attachments, as places among the branches."""

@@ -202,6 +202,7 @@ def _write_policy(policy: Any, out: Path, model: str | Path, method: str, identi
         method=method,
         start=Path(model) if is_policy(model) else None,
         details={"context": identity["context"], "training": identity["config"]},
+        home=out,
     )
     try:
         for part in sorted(staged.iterdir(), key=lambda path: path.name == POLICY_FILE):
