@@ -109,6 +109,33 @@ def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Pat
     assert fspo("export", source, folder, "--overwrite").exit_code == 0
 
 
+def test_replacing_a_dataset_leaves_other_files_and_removes_its_splits(tmp_path: Path, folder: Path) -> None:
+    (folder / "raw").mkdir()
+    (folder / "raw" / "answers.csv").write_text("mine")
+    assert fspo("split", folder).exit_code == 0
+    fewer = jsonl(tmp_path / "fewer.jsonl", rows(users=3))
+    assert fspo("import", fewer, folder, "--overwrite", "--dry-run").exit_code == 0
+    assert (folder / "splits.json").exists()
+    result = fspo("import", fewer, folder, "--overwrite")
+    assert result.output == (
+        f"18 preferences of 3 users on 6 questions written to {folder}.\n"
+        f"{folder}: its splits.json belonged to the old data and was removed; divide it again with fspo data split.\n"
+    )
+    assert len(PreferenceDataset.load(folder)) == 18
+    assert not (folder / "splits.json").exists()
+    assert (folder / "raw" / "answers.csv").read_text() == "mine"
+    assert "splits.json" not in fspo("import", fewer, folder, "--overwrite").output
+
+
+def test_the_option_for_a_column_by_another_name_is_told(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "own.jsonl", [{**row, "question_id": f"q{n}"} for n, row in enumerate(rows())])
+    result = fspo("import", path, tmp_path / "out")
+    assert "column 'question_id': unknown; did you mean 'question'?" in result.stderr
+    assert "--column question=question_id" in result.stderr
+    assert fspo("import", path, tmp_path / "out", "--column", "question=question_id").exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "out").questions()[:2] == ("q0", "q1")
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path, source: Path) -> None:
     assert "Would write 24 preferences" in fspo("import", source, tmp_path / "new", "--dry-run").output
     assert "Would write 24 preferences" in fspo("export", tmp_path / "new.jsonl", folder, "--dry-run").output

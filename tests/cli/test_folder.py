@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fspo.cli.config import RunConfig
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
+from fspo.methods.table import METHODS
 
 
 def folder(tmp_path: Path, **values: object) -> RunFolder:
@@ -22,6 +24,14 @@ def make(run: RunFolder, *parts: str, policy: Existing = Existing.RESUME) -> Non
         for part in parts:
             (run.path / part).mkdir(parents=True, exist_ok=True)
             (run.path / part / "result").write_text(part)
+
+
+def keep(run: RunFolder, *parts: str) -> list[Path]:
+    """Leave a file of an earlier call in each of these parts."""
+    files = [run.path / part / "earlier" for part in parts]
+    for file in files:
+        file.write_text("kept")
+    return files
 
 
 def test_parts_come_in_the_order_they_are_made(tmp_path: Path) -> None:
@@ -42,9 +52,40 @@ def test_what_was_asked_for_is_noted(tmp_path: Path) -> None:
 
 
 def test_the_same_settings_go_on(tmp_path: Path) -> None:
-    make(folder(tmp_path), DATA, method_part("fspo"), EVALUATION)
-    make(folder(tmp_path), DATA, method_part("fspo"), EVALUATION)
+    parts = (DATA, method_part("fspo"), EVALUATION)
+    make(folder(tmp_path), *parts)
+    files = keep(folder(tmp_path), *parts)
+    make(folder(tmp_path), *parts)
     make(folder(tmp_path, name="renamed", methods=["base", "fspo"]), DATA, EVALUATION)
+    assert [file.read_text() for file in files] == ["kept"] * 3
+
+
+def test_each_part_keeps_the_versions_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted() -> dict[str, object]:
+        made = json.loads((tmp_path / "run/settings.json").read_text())
+        return {part: settings.get("versions") for part, settings in made.items()}
+
+    older, newer = {"torch": "2.13"}, {"torch": "2.14"}
+    monkeypatch.setattr("fspo.cli.folder.versions", lambda: older)
+    make(folder(tmp_path), DATA, method_part("ipo"))
+    monkeypatch.setattr("fspo.cli.folder.versions", lambda: newer)
+    make(folder(tmp_path), DATA, EVALUATION)
+    assert noted() == {DATA: older, "methods/ipo": older, EVALUATION: newer}
+    assert json.loads((tmp_path / "run/versions.json").read_text()) == newer
+    make(folder(tmp_path), method_part("ipo"), policy=Existing.OVERWRITE)
+    assert noted() == {DATA: older, "methods/ipo": newer, EVALUATION: newer}
+
+
+def test_a_folder_that_notes_no_versions_by_part_goes_on(tmp_path: Path) -> None:
+    make(folder(tmp_path), DATA)
+    path = tmp_path / "run/settings.json"
+    made = json.loads(path.read_text())
+    del made[DATA]["versions"]  # as an earlier version noted it
+    path.write_text(json.dumps(made))
+    make(folder(tmp_path), DATA, EVALUATION)
+    made = json.loads(path.read_text())
+    assert "versions" not in made[DATA]
+    assert made[EVALUATION]["versions"]["python"]
 
 
 @pytest.mark.parametrize(
@@ -75,11 +116,13 @@ def test_settings_that_decide_nothing_may_change(tmp_path: Path) -> None:
         return folder(tmp_path, training={"all": {"row_tokens": rows, "save_every": rows}}, endpoint=endpoint)
 
     make(run(100, 1), DATA, method_part("fspo"))
+    files = keep(run(100, 1), DATA, method_part("fspo"))
     make(run(200, 2), DATA, method_part("fspo"))
     noted = json.loads((run(100, 1).path / "settings.json").read_text())
     noted["methods/fspo"]["training"]["fspo"]["row_tokens"] = 7  # as an earlier version noted it
     (run(100, 1).path / "settings.json").write_text(json.dumps(noted))
     make(run(200, 2), DATA, method_part("fspo"))
+    assert [file.read_text() for file in files] == ["kept"] * 2
 
 
 def test_a_stage_refuses_inputs_of_other_settings_and_names_the_verb(tmp_path: Path) -> None:
@@ -116,8 +159,26 @@ def test_overwriting_takes_what_was_made_from_it_along(tmp_path: Path) -> None:
 
 def test_overwriting_allows_other_settings(tmp_path: Path) -> None:
     make(folder(tmp_path), DATA, method_part("fspo"))
+    files = keep(folder(tmp_path), DATA, method_part("fspo"))
     make(folder(tmp_path, seed=1), DATA, policy=Existing.OVERWRITE)
+    assert not any(file.exists() for file in files)
     make(folder(tmp_path, seed=1), method_part("fspo"))
+    assert "seed: 1" in (tmp_path / "run/config.yaml").read_text()
+    assert json.loads((tmp_path / "run/settings.json").read_text())[DATA]["synthesis"]["seed"] == 1
+
+
+def test_overwriting_takes_every_method_along_that_starts_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {
+        "second": replace(METHODS["fspo"], name="second"),
+        "third": replace(METHODS["fspo"], name="third", starts_from="second"),
+    }
+    monkeypatch.setattr("fspo.cli.folder.METHODS", {**METHODS, **more})
+    run = folder(tmp_path)
+    make(run, *(method_part(name) for name in ("pref-ft", "ipo", "fspo", "second", "third")))
+    with run.opened([method_part("pref-ft")], Existing.OVERWRITE):
+        assert [path.name for path in (run.path / "methods").iterdir()] == ["ipo"]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -71,3 +71,5 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     assert "| Reward accuracy | 75.0 % | 70.0 % to 80.0 % |" in text
     assert "| Win rate over the base model | 75.0 % | none |" in text
     assert "mirrored-contrast" in text
+    named = model_card(row, config, {"fspo": {"reward_accuracy": estimate}}, {"reward": "antisymmetric"})
+    assert "clustered by user; reward: antisymmetric." in named

@@ -50,10 +50,15 @@ def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
     arguments = tiny(speaking_model_path, output)
     for sign in (
         "data/samples.jsonl",
+        "data/responses.jsonl",
+        "data/preferences.parquet",
         "methods/pref-ft/metrics.jsonl",
+        "methods/ipo/metrics.jsonl",
         "methods/fspo/metrics.jsonl",
         "evaluation/few-shot/margins.jsonl",
         "evaluation/pref-ft/answers.jsonl",
+        "evaluation/fluency.jsonl",
+        "evaluation/*/judgements.jsonl",
     ):
         _kill_at(output, sign, [str(argument) for argument in command("run", *arguments)])
     done = run("run", *arguments)

@@ -29,7 +29,9 @@ def write_run_folder(folder: Path, *, light: bool = False) -> Path:
     observer = {f"reward_accuracy@{k}": _estimate(1 - 0.5 * math.exp(-k), 0.02) for k in _KS}
     write_json(folder / "evaluation" / "observer.json", observer)
     others = {
-        name: {"reward_accuracy": _estimate(0.77 - value, 0.05)} for name, value in _METHODS.items() if name != "fspo"
+        name: {"reward_accuracy/reference": _estimate(0.77 - value, 0.05)}
+        for name, value in _METHODS.items()
+        if name != "fspo"
     }
     write_json(folder / "evaluation" / "comparisons.json", others)
     write_json(folder / "evaluation" / "details.json", _details())
@@ -65,6 +67,7 @@ def _measures(name: str, value: float) -> dict[str, Any]:
             "overlap": 0.4,
             "closeness": 0.2,
             "words": 24.0,
+            "unfinished": 0.4 if name == "base" else 0.05,
         }
         row |= {
             f"{measure}/{sampling}": _estimate(level) for measure, level in (quality | {"below_floor": 0.02}).items()
@@ -82,6 +85,12 @@ def _details() -> dict[str, Any]:
         "headline_reward": "reference",
         "headline_sampling": "plain",
         "compared": "fspo",
+        "rewards": {
+            "few-shot": ["antisymmetric", "reference", "likelihood"],
+            "ipo": ["reference"],
+            "fspo": ["reference"],
+        },
+        "samplings": {"fspo": "guided", "few-shot": "plain"},
         "judge_kind": "attributes",
         "floors": {"log_prob": -4.5, "distinct": 0.5},
         "dropped_shots": {"few-shot": 0, "fspo": 3},

@@ -100,7 +100,15 @@ def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path)
     assert "fluency/plain" in metrics["base"]
     observer = read_json(out / "observer.json")
     assert observer["reward_accuracy@0"]["value"] <= observer["reward_accuracy@2"]["value"]
-    assert set(read_json(out / "comparisons.json")) == set(metrics) - {"fspo"}
+    assert "unfinished/guided" in metrics["fspo"]
+    compared = read_json(out / "comparisons.json")
+    assert set(compared) == set(metrics) - {"fspo"}
+    assert {"reward_accuracy", "reward_accuracy/antisymmetric", "win_rate", "win_rate/guided"} <= compared[
+        "few-shot"
+    ].keys()
+    assert "win_rate/guided" not in compared["oracle"]  # it has no mirror to be guided by
+    difference = metrics["fspo"]["reward_accuracy"]["value"] - metrics["ipo"]["reward_accuracy"]["value"]
+    assert compared["ipo"]["reward_accuracy"]["value"] == pytest.approx(difference)
     details = read_json(out / "details.json")
     assert (details["users"], details["pairs"], details["compared"]) == (4, 8, "fspo")
     samples = read_jsonl(out / "samples.jsonl")

@@ -91,6 +91,8 @@ def test_win_rates_by_hand() -> None:
 def test_quality_is_averaged_beside_the_floors() -> None:
     quality = Quality(log_prob=-2.0, distinct=0.9, compression=0.8, overlap=0.5, closeness=0.4, words=12)
     broken = {item: item.endswith("0") for _, item in ITEMS}
-    found = quality_measures(ITEMS, {item: quality for _, item in ITEMS}, broken, "plain")
+    unfinished = {item: not cut for item, cut in broken.items()}
+    found = quality_measures(ITEMS, {item: quality for _, item in ITEMS}, broken, unfinished, "plain")
+    assert found["unfinished/plain"].value == 0.5
     assert found["fluency/plain"].value == pytest.approx(-2.0)
     assert (found["words/plain"].value, found["below_floor/plain"].value) == (12.0, 0.5)

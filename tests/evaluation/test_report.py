@@ -6,6 +6,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -13,9 +14,9 @@ from rich.console import Console
 from fspo.errors import DataError, StorageError
 from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import caveats, headline, negatives
-from fspo.evaluation.report import contrasting_samples, write_report
+from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.summary import summary_table
+from fspo.evaluation.summary import said_variants, summary_table
 from fspo.files import read_json
 from tests.evaluation.run_folder import write_run_folder
 
@@ -130,6 +131,17 @@ def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
     assert text.count("missing from this run") >= 6
 
 
+def test_plots_are_files_of_their_own(run_folder: Path, tmp_path: Path) -> None:
+    written = write_figures(run_folder, tmp_path / "figures")
+    assert [path.name for path in written][:2] == ["accuracy-by-shots.svg", "win-rates.svg"]
+    assert "training-loss.svg" in [path.name for path in written]
+    for path in written:
+        ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        used, given = (set(re.findall(p, path.read_text())) for p in (r"var\((--[\w-]+)\)", r"(--[\w-]+):"))
+        assert used <= given
+    assert write_figures(tmp_path, tmp_path / "none") == []
+
+
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run folder"):
         write_report(tmp_path / "nowhere", tmp_path / "r.html")
@@ -174,6 +186,28 @@ def test_what_came_out_against_a_method_is_said() -> None:
     floored = negatives({}, {"judgements": {"fspo, plain": {"items": 9, "base_below_floor": 4}}})
     assert [("4 of 9" in sentence, "for nothing" in sentence) for sentence in floored] == [(True, True)]
     assert negatives({"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9)}}, {}) == []
+
+
+def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) -> None:
+    details = read_json(run_folder / "evaluation" / "details.json")
+    said = "Reward: antisymmetric (few-shot), reference (ipo, fspo). Sampling: plain (few-shot), guided (fspo)."
+    assert said_variants(details) == said
+    assert said_variants({}) == ""
+    assert said in page
+    rows = re.findall(r'<th scope="row">([\w-]+)</th>.*?<td class="words">(.*?)</td>', page, re.DOTALL)
+    assert "its mirror" in dict(rows)["few-shot"]
+    assert "pref-ft weights it started from" in dict(rows)["fspo"]
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        console.print(summary_table(read_json(run_folder / "metrics.json"), details=details))
+    assert said in " ".join(capture.get().split())
+
+
+def test_answers_cut_off_at_the_limit_are_a_caveat(page: str) -> None:
+    assert "cut off at the limit" in page
+    assert "base plain 40%" in page
+    cut = {"fspo": {"unfinished/plain": estimate(0.01, 0.0, 0.02)}}
+    assert not any("cut off" in sentence for sentence in caveats(cut, {}))
 
 
 def test_few_users_are_a_caveat() -> None:

@@ -26,6 +26,7 @@ class Scripted(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.failures: list[int] = []
+        self.refusal: Any = {"error": {"message": "scripted", "type": "scripted"}}
 
     def reply(self, body: dict[str, Any]) -> str:
         return f"Well, {body['messages'][-1]['content']} #{body['seed']}"
@@ -39,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         self.server.keys.append(self.headers.get("authorization", ""))
         if self.server.failures:
-            self._send(self.server.failures.pop(0), {"error": {"message": "scripted", "type": "scripted"}})
+            self._send(self.server.failures.pop(0), self.server.refusal)
             return
         message = {"role": "assistant", "content": self.server.reply(body)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -49,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
             {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage},
         )
 
-    def _send(self, status: int, value: dict[str, Any]) -> None:
+    def _send(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -106,9 +107,19 @@ def test_no_key_leaves_the_machine_unless_it_is_named(server: Scripted, monkeypa
         endpoint(server, key_variable=None).complete([request("hello")])
 
 
-@pytest.mark.parametrize("address", ["http://me:sk-secret@127.0.0.1/v1", "https://sk-secret@example.org/v1"])
-def test_a_key_in_the_address_is_refused(address: str) -> None:
-    with pytest.raises(ValidationError, match="key_variable"):
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("http://me:sk-secret@127.0.0.1/v1", "a user or a password"),
+        ("https://sk-secret@example.org/v1", "a user or a password"),
+        ("https://example.org/v1?api_key=sk-secret", "a query"),
+        ("https://example.org/v1/?key=sk-secret", "a query"),
+        ("https://example.org?token=sk-secret", "a query"),
+        ("https://example.org/v1#sk-secret", "a query"),
+    ],
+)
+def test_a_key_in_the_address_is_refused(address: str, found: str) -> None:
+    with pytest.raises(ValidationError, match=f"the address holds {found}.* name that as key_variable"):
         EndpointConfig(base_url=address, model="m")
 
 
@@ -137,13 +148,43 @@ def test_overload_is_asked_again(server: Scripted) -> None:
     [
         (401, ConfigError, "FSPO_TEST_KEY"),
         (404, ConfigError, "does not know the model 'm'"),
-        (400, ModelError, "failed on a request"),
+        (400, ModelError, r"refuses a request, and would each time \(scripted\); change the settings"),
+        (422, ModelError, r"refuses a request, and would each time \(scripted\); change the settings"),
+        (418, ModelError, r"failed on a request \(APIStatusError\); run the same command again"),
     ],
 )
 def test_refusals_are_one_sentence(server: Scripted, status: int, error: type[Exception], words: str) -> None:
     server.failures = [status]
     with pytest.raises(error, match=words):
         endpoint(server).complete([request("hello")])
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        ({"error": {"message": "max_tokens is\nnot supported.\x1b[31m"}}, "(max_tokens is not supported. [31m)"),
+        ({"error": {"message": "The key sk-secret is odd."}}, "(The key *** is odd)"),
+        ({"error": "no such option"}, "(no such option)"),
+        ({"object": "error", "message": "too long"}, "(too long)"),
+        ({"detail": [{"loc": ["body", "seed"], "msg": "wrong"}]}, '([{"loc": ["body", "seed"], "msg": "wrong"}])'),
+        ({"error": {"message": "word " * 100}}, "word wo...)"),
+        ({}, "(it does not say why)"),
+    ],
+)
+def test_a_refusal_is_told_as_the_server_puts_it(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, refusal: Any, told: str
+) -> None:
+    monkeypatch.setenv("FSPO_TEST_KEY", "sk-secret")
+    server.failures, server.refusal = [400], refusal
+    with pytest.raises(ModelError) as caught:
+        endpoint(server).complete([request("hello")])
+    message = str(caught.value)
+    assert told in message
+    assert len(message) < 350
+    assert message.isprintable()
+    assert "sk-secret" not in message
+    assert "again" not in message
+    assert len(server.bodies) == 1
 
 
 def test_an_endpoint_that_is_down_is_named() -> None:

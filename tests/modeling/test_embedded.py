@@ -111,6 +111,21 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         embedded.obtain()
 
 
+def test_what_fails_while_the_lock_is_held_is_not_blamed_on_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), embedded._locked(tmp_path / "new" / "lock"):
+        raise PermissionError("elsewhere")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"lock could not be written"), embedded._locked(tmp_path / "file" / "lock"):
+        pass
+
+
+def test_without_a_temporary_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded.tempfile, "tempdir", str(cache / "gone"))
+    with pytest.raises(StorageError, match="set TMPDIR"):
+        embedded.obtain()
+    assert not embedded.folder().exists()
+
+
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FSPO_CACHE", raising=False)
     assert embedded.folder() == Path.home() / ".cache" / "fspo" / "models" / "smollm2-135m"

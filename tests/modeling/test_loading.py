@@ -9,7 +9,15 @@ from transformers.utils import logging
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling import embedded, loading
-from fspo.modeling.loading import context_length, default_device, load_model, load_tokenizer, locate, quietly
+from fspo.modeling.loading import (
+    context_length,
+    default_device,
+    load_configuration,
+    load_model,
+    load_tokenizer,
+    locate,
+    quietly,
+)
 
 
 def test_a_local_folder(tiny_model_path: Path) -> None:
@@ -52,7 +60,7 @@ def test_pickled_weights_are_never_read(tiny_model_path: Path, tmp_path: Path) -
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+@pytest.mark.parametrize("load", [load_model, load_tokenizer, load_configuration])
 def test_an_unreachable_hub_is_one_sentence_that_names_the_embedded_model(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_policies_side_by_side_find_each_other_wherever_they_are_moved(
     card = read_card(new / "on-top")
     assert (card.base, card.starts_from) == (str(new / "whole"), str(new / "whole"))
     assert close(output(load_policy(new / "on-top")), output(on_top))
+    assert load_tokenizer(new / "on-top").chat_template
 
 
 def test_a_base_model_named_by_a_relative_path_stays_as_it_was_named(tiny_model_path: Path, tmp_path: Path) -> None:

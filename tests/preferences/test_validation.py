@@ -57,6 +57,13 @@ def test_a_bad_row_is_named_by_file_row_and_column(row: dict[str, Any], says: st
     assert says in message
 
 
+def test_where_columns_can_be_named_the_option_is_told() -> None:
+    row = {**GOOD, "question_id": "q"}
+    assert refused(row).endswith("did you mean 'question'?")
+    with pytest.raises(DataError, match=r"'question'\? If so, .* import it with --column question=question_id\.$"):
+        parse_preference(row, file="f", number=1, columns_can_be_named=True)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -101,6 +108,7 @@ def test_rows_that_can_not_be_used_are_found(row: Preference, column: str, says:
 
 def test_the_same_pair_may_be_judged_by_another_user_and_for_another_prompt() -> None:
     rows = [Preference("ann", "p", "a", "b"), Preference("bob", "p", "b", "a"), Preference("ann", "other", "b", "a")]
+    assert list(find_problems(USERS, rows)) == []
     check_dataset(USERS, rows)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fspo.errors import ConfigError
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.samples import plan_questions, plan_samples, sample_all
@@ -26,6 +27,14 @@ def test_questions_are_spread_over_works_and_kinds() -> None:
 def test_more_works_keep_the_questions_there_were() -> None:
     more = plan_questions(CONFIG.model_copy(update={"titles": 20}), DOMAIN)
     assert {question.work.id for question in QUESTIONS} <= {question.work.id for question in more}
+
+
+@pytest.mark.parametrize(("setting", "there"), [("titles", len(DOMAIN.works)), ("questions", len(DOMAIN.questions))])
+def test_more_than_the_domain_has_is_refused(setting: str, there: int) -> None:
+    most = plan_questions(CONFIG.model_copy(update={setting: there}), DOMAIN)
+    assert len(most) == there * (CONFIG.questions if setting == "titles" else CONFIG.titles)
+    with pytest.raises(ConfigError, match=rf"synthesis\.{setting} is {there + 1}, .* set it to at most {there}\."):
+        plan_questions(CONFIG.model_copy(update={setting: there + 1}), DOMAIN)
 
 
 def test_half_of_a_questions_samples_are_steered_to_either_side() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -21,8 +22,16 @@ _MEASURES = {
 }
 
 
-def model_card(row: Method, config: RunConfig, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The card of one trained method as Markdown; `metrics` is the run's metrics.json, or empty before evaluation."""
+def model_card(
+    row: Method,
+    config: RunConfig,
+    metrics: Mapping[str, Mapping[str, Any]],
+    variants: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The card of one trained method as Markdown; `metrics` is the run's metrics.json, or empty before evaluation.
+
+    `variants` name the reward and the sampling that the figures are of.
+    """
     settings = row.training(config.training_of(row.name)).model_dump(mode="json")
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
     data = f"the dataset {config.data}" if config.data is not None else "synthetic users and preferences (`data/`)"
@@ -36,7 +45,7 @@ def model_card(row: Method, config: RunConfig, metrics: Mapping[str, Mapping[str
             f"- Trained on: {data}; held-out users and questions never occur in training",
             f"- Made with: {', '.join(f'{name} {version}' for name, version in versions().items())}\n",
             "## Figures\n",
-            *_figures(metrics.get(row.name, {})),
+            *_figures(metrics.get(row.name, {}), variants),
             "## What it is not for\n",
             "It was made to study personalisation. It has its base model's faults, was not tested for safety, and the "
             "figures above say nothing of other domains, languages or people than those measured.\n",
@@ -46,12 +55,14 @@ def model_card(row: Method, config: RunConfig, metrics: Mapping[str, Mapping[str
     )
 
 
-def _figures(measures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _figures(measures: Mapping[str, Mapping[str, Any]], variants: Mapping[str, str]) -> list[str]:
     rows = [(title, measures[name]) for name, title in _MEASURES.items() if name in measures]
     if not rows:
         return ["Not evaluated yet.\n"]
     lines = [
-        "On held-out users and questions, with 95 % intervals clustered by user.\n",
+        "On held-out users and questions, with 95 % intervals clustered by user"
+        + "".join(f"; {kind}: {variant}" for kind, variant in variants.items())
+        + ".\n",
         "| measure | value | interval |",
     ]
     lines.append("|---|---|---|")

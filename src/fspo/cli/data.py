@@ -56,7 +56,12 @@ def import_(
     ] = None,
     columns: Columns = None,
     user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is already there.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace a dataset that is already there, and its splits; other files are left alone."
+        ),
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Read preferences of one's own into a dataset folder, which a run takes as its `data`.
@@ -71,7 +76,6 @@ def import_(
       fspo run --config my.yaml --set data=data/ratings
     """
     from fspo.errors import DataError
-    from fspo.files import replace_folder
 
     dataset = _read(source, file_format, users, _pairs(columns), user)
     if out.exists() and any(out.iterdir() if out.is_dir() else (out,)) and not overwrite:
@@ -81,9 +85,13 @@ def import_(
     if dry_run:
         console().print(f"Would write {_size(dataset)} to {out}.", markup=False)
         return
-    with replace_folder(out) as staging:
-        dataset.save(staging)
+    outdated = _put(dataset, out)
     console().print(f"{_size(dataset)} written to {out}.", markup=False)
+    if outdated:
+        console().print(
+            f"{out}: its splits.json belonged to the old data and was removed; divide it again with fspo data split.",
+            markup=False,
+        )
 
 
 @add_verb(app, "export")
@@ -260,6 +268,25 @@ def _read(
     if file_format is Format.TRL:
         return read_trl(source, columns=columns, user=user)
     return read_jsonl(source, users, columns=columns)
+
+
+def _put(dataset: PreferenceDataset, out: Path) -> bool:
+    """Write a dataset: whole where there is none, and in the place of an old one beside what else is there.
+
+    Returns:
+        Whether there were splits of an old dataset, which are removed.
+    """
+    from fspo.files import replace_folder
+
+    if not (out / "preferences.parquet").is_file():
+        with replace_folder(out) as staging:
+            dataset.save(staging)
+        return False
+    dataset.save(out)
+    splits = out / "splits.json"
+    outdated = splits.exists()
+    splits.unlink(missing_ok=True)
+    return outdated
 
 
 def _pairs(columns: list[str] | None) -> dict[str, str] | None:

@@ -34,7 +34,7 @@ def method_part(name: str) -> str:
 
 
 class RunFolder:
-    """A run's folder. Its parts remember the settings they were made with, in `settings.json`."""
+    """A run's folder. Its parts remember the settings they were made with, in `settings.json`, and the versions."""
 
     def __init__(self, config: RunConfig) -> None:
         """The folder named by the configuration; nothing is written yet."""
@@ -116,14 +116,15 @@ class RunFolder:
                     shutil.rmtree(self.path / part, ignore_errors=True)
                 for name in _RESULTS:
                     (self.path / name).unlink(missing_ok=True)
-            settings = {part: self._settings(part) for part in parts}
-            write_json(self.path / "settings.json", {**made, **settings})
+            latest = versions()
+            noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
+            write_json(self.path / "settings.json", {**made, **noted})
             write_text(
                 self.path / "config.yaml",
                 yaml.safe_dump(self.config.written(), sort_keys=False, allow_unicode=True, width=120),
             )
             write_json(self.path / "command.json", {"command": ["fspo", *sys.argv[1:]]})
-            write_json(self.path / "versions.json", versions())
+            write_json(self.path / "versions.json", latest)
             yield self
 
     def _made(self) -> dict[str, Any]:
@@ -135,14 +136,18 @@ class RunFolder:
         """The chosen parts and all that were made from them."""
         if DATA in chosen:
             return [part for part in (DATA, *self._methods_on_disk(), EVALUATION)]
-        started = {METHODS[name].starts_from: method_part(name) for name in METHODS if METHODS[name].starts_from}
-        also = {part for start, part in started.items() if method_part(str(start)) in chosen}
-        return [part for part in (*self._methods_on_disk(), EVALUATION) if part in chosen | also | {EVALUATION}]
+        gone = _with_what_starts_from(chosen) | {EVALUATION}
+        return [part for part in (*self._methods_on_disk(), EVALUATION) if part in gone]
 
     def _methods_on_disk(self) -> list[str]:
         made = self._made()
         parts = (method_part(path.name) for path in sorted((self.path / "methods").glob("*")) if path.is_dir())
         return [part for part in parts if part in made]
+
+    def _begun_with(self, part: str, made: Mapping[str, Any], latest: Mapping[str, str]) -> dict[str, Any]:
+        """The versions that a part was begun with; they stay on record whoever goes on with it or opens it again."""
+        noted = made.get(part, {}).get("versions") if self.begun(part) else latest
+        return {"versions": noted} if noted else {}
 
     def _settings(self, part: str) -> dict[str, Any]:
         """What the contents of a part depend on, besides the parts before it."""
@@ -159,6 +164,15 @@ class RunFolder:
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
         training = row.training(config.training_of(name)).identity()
         return {"model": config.model, "training": {name: training}, "from": row.starts_from or "base"}
+
+
+def _with_what_starts_from(parts: set[str]) -> set[str]:
+    """The parts, and the methods whose training starts from one of them, be it by way of others."""
+    found = set(parts)
+    starts = [(row.name, row.starts_from) for row in METHODS.values() if row.starts_from]
+    while more := {method_part(name) for name, start in starts if method_part(start) in found} - found:
+        found |= more
+    return found
 
 
 def _first_difference(then: Any, now: Any, above: str = "") -> tuple[str, str, str] | None:

@@ -17,6 +17,7 @@ def report(
     config: ConfigFile = None,
     overrides: Overrides = None,
     output: OutputFolder = None,
+    figures: Annotated[Path | None, typer.Option(help="Write the plots as SVG files into this folder too.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Print the table of a run, and write its report.html: one page that needs no network and no other file.
@@ -25,6 +26,8 @@ def report(
       fspo report --config configs/reviews-cpu.yaml
 
       fspo report runs/reviews-cpu
+
+      fspo report runs/reviews-cpu --figures figures
     """
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
@@ -38,4 +41,9 @@ def report(
         return
     path = stages.report(folder)
     stages.print_table(folder, out)
+    if figures is not None:
+        from fspo.evaluation.report import write_figures
+
+        for plot in write_figures(folder.path, figures):
+            out.print(f"Plot: {plot}", markup=False)
     out.print(f"\nReport: {path}", markup=False)

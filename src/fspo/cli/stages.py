@@ -83,7 +83,7 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
 def synth(folder: RunFolder, progress: Progress) -> PreferenceDataset:
     """Make the run's dataset, or take over the one of `data`."""
     if folder.config.data is not None:
-        return _take_over(folder)
+        return _take_over(folder, progress)
     if _has_data(folder):
         return _dataset(folder)
     from fspo.synthesis.synthesize import synthesize
@@ -146,11 +146,13 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
 def report(folder: RunFolder) -> Path:
     """Write summary.json, the model cards and report.html from what is on disk."""
     from fspo.evaluation.report import write_report
+    from fspo.evaluation.summary import variants_of
 
-    metrics = need_results(folder)
+    metrics, details = need_results(folder), _details(folder)
     for row in training_order(methods_of(folder.config)):
         if (folder.method(row.name) / "policy.json").is_file():
-            write_text(folder.method(row.name) / "README.md", model_card(row, folder.config, metrics))
+            card = model_card(row, folder.config, metrics, variants_of(details, row.name))
+            write_text(folder.method(row.name) / "README.md", card)
     headline = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
     write_json(
         folder.path / "summary.json",
@@ -161,6 +163,7 @@ def report(folder: RunFolder) -> Path:
                 method: {name: row[name]["value"] for name in headline if name in row}
                 for method, row in metrics.items()
             },
+            "variants": {method: variants_of(details, method) for method in metrics},
         },
     )
     return write_report(folder.path, folder.report)
@@ -171,7 +174,7 @@ def print_table(folder: RunFolder, console: Console) -> None:
     from fspo.evaluation.summary import summary_table
 
     console.print()
-    console.print(summary_table(need_results(folder), title=folder.config.name))
+    console.print(summary_table(need_results(folder), title=folder.config.name, details=_details(folder)))
 
 
 def need_results(folder: RunFolder) -> dict[str, Any]:
@@ -187,6 +190,12 @@ def need_results(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(metrics, dict):
         raise DataError(f"{path} is damaged; run `fspo eval` again.")
     return metrics
+
+
+def _details(folder: RunFolder) -> dict[str, Any]:
+    path = folder.evaluation / "details.json"
+    details = read_json(path) if path.exists() else {}
+    return details if isinstance(details, dict) else {}
 
 
 def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> list[str]:
@@ -272,9 +281,14 @@ def _writer_name(folder: RunFolder) -> str:
     return folder.config.model if folder.config.endpoint is None else Endpoint(folder.config.endpoint).name
 
 
-def _take_over(folder: RunFolder) -> PreferenceDataset:
+def _take_over(folder: RunFolder, progress: Progress) -> PreferenceDataset:
     dataset, splits = _unchanged(folder)
     if not _has_data(folder):
+        if not (Path(str(folder.config.data)) / "splits.json").exists():
+            progress.say(
+                f"{folder.config.data} has no splits.json, so a fifth of its users and of its questions are drawn to "
+                "be held out; `fspo data split` divides it otherwise."
+            )
         with replace_folder(folder.data) as staging:
             dataset.save(staging)
             splits.save(staging / "splits.json")
@@ -307,19 +321,29 @@ def _check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, 
     from fspo.evaluation.trials import build_trials
     from fspo.preferences.sampling import EpisodeSampler
 
-    train, test = splits.part(dataset, "train"), splits.part(dataset, "test")
+    train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
     for row in training_order(methods_of(folder.config)):
         config = row.training(folder.config.training_of(row.name))
+        part = "train"
         try:
+            shots = config.shots if row.context in ("shots", "both") else 0
             EpisodeSampler(
                 train,
-                shots=config.shots if row.context in ("shots", "both") else 0,
+                shots=shots,
                 queries=config.queries,
                 seed=config.seed,
                 skip_short_users=config.skip_short_users,
             )
+            if config.evaluate_every and len(validation):
+                part = "validation"
+                EpisodeSampler(validation, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)
         except DataError as error:
             where = f"training.{row.name}"
+            if part == "validation":
+                raise DataError(
+                    f"In the validation part: {error} Set {where}.evaluate_every to 0, or make that part larger "
+                    "(synthesis.validation)."
+                ) from error
             raise DataError(f"{error} For '{row.name}' set {where}.shots, .queries or .skip_short_users.") from error
     if not len(test) and not evaluated:
         return

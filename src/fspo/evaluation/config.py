@@ -43,7 +43,8 @@ class EvaluationConfig(BaseModel):
     user_swap: bool = True
     """Score the queries once more given another user's shots."""
     antisymmetric_swap: bool = True
-    """Measure the user-swap drop of the antisymmetric reward too, which takes one more trunk."""
+    """Measure the user-swap drop of the antisymmetric reward too, which takes one more trunk; on where it is the
+    headline."""
     antisymmetric_ladder: bool = False
     """Measure the antisymmetric reward at every shot count, not only the full one; on where it is the headline."""
     reduction: Reduction = "sum"
@@ -73,7 +74,7 @@ class EvaluationConfig(BaseModel):
     """Whether the observer expects axis and pair users, or weights in any direction (500 draws)."""
     max_length: int | None = Field(default=None, ge=32)
     """Longest context in tokens; older shots are dropped whole. Null: what the model takes."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     @field_validator("ladder")
     @classmethod
@@ -96,6 +97,11 @@ class EvaluationConfig(BaseModel):
     def mirrored_ladder(self) -> bool:
         """Whether the flipped context is scored at every shot count too."""
         return self.antisymmetric_ladder or self.headline_reward == "antisymmetric"
+
+    @property
+    def mirrored_swap(self) -> bool:
+        """Whether another user's shots are scored with flipped labels too."""
+        return self.antisymmetric_swap or self.headline_reward == "antisymmetric"
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fspo.evaluation.comparisons import comparisons
 from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.fluency import answer_log_probs
 from fspo.evaluation.measures import Rewards, answer_measures, mean_of, quality_measures, reward_measures
@@ -15,7 +16,7 @@ from fspo.evaluation.quality import Closeness, Quality, measure_quality
 from fspo.evaluation.records import Drawn, counts, setting, write_samples
 from fspo.evaluation.rewards import Scores, score_trials
 from fspo.evaluation.sensitivity import Item
-from fspo.evaluation.statistics import Estimate, paired_difference
+from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.trials import Trial, build_trials
 from fspo.evaluation.weights import Source, Weights
 from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers, judge_pairs
@@ -104,7 +105,9 @@ class _Stage:
                 estimates[drawn[0]] |= self._answer_estimates(drawn, rows, judgements.get(drawn))
         metrics = {name: _json(row) for name, row in estimates.items()}
         write_json(self.out / "observer.json", _json(self._observer()))
-        write_json(self.out / "comparisons.json", self._comparisons(rewards, judgements))
+        samplings = {name: self._headline_sampling(name) for name in self.methods}
+        compared = comparisons(self._lead, rewards, judgements, samplings)
+        write_json(self.out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
         write_json(self.out / "details.json", self._details(rewards, judgements))
         write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements)
         write_json(self.out / "metrics.json", metrics)
@@ -217,7 +220,8 @@ class _Stage:
         name, sampling = drawn
         items = [(answer.user, answer.item) for answer in self.answers[drawn]]
         broken = {item: bool(self.config.floors.broken_by(quality)) for item, quality in rows.items()}
-        found = quality_measures(items, rows, broken, sampling)
+        unfinished = {answer.item: not answer.finished for answer in self.answers[drawn]}
+        found = quality_measures(items, rows, broken, unfinished, sampling)
         if judgements:
             headline = sampling == self._headline_sampling(name)
             return answer_measures(judgements, sampling, headline=headline) | found
@@ -244,32 +248,21 @@ class _Stage:
             noise=self.config.observer_noise,
         )
         found = {
-            f"reward_accuracy@{k}": mean_of({(p.user, p.item): p.correct for p in predictions if p.k == k})
+            f"reward_accuracy@{k}": mean_of(
+                {(p.user, p.item): p.correct for p in predictions if p.k == k and p.item in self._items_at(k)}
+            )
             for k in self.config.rungs
         }
         return {name: estimate for name, estimate in found.items() if estimate is not None}
 
+    def _items_at(self, k: int) -> frozenset[str]:
+        """The items that methods are measured on at `k` shots."""
+        few = self.config.ladder_queries if k < self.config.shots else None
+        return frozenset(trial.item(n) for trial in self.trials for n in range(len(trial.own.queries))[:few])
+
     @property
     def _lead(self) -> str:
         return "fspo" if "fspo" in self.methods else self.methods[-1]
-
-    def _comparisons(
-        self, rewards: Mapping[str, Rewards], judgements: Mapping[Drawn, Sequence[Judgement]]
-    ) -> dict[str, dict[str, dict[str, Any]]]:
-        """The leading method against each other one, on the same items."""
-        accuracies = {name: row.accuracies(row.variants[0], self.config.shots) for name, row in rewards.items()}
-        wins = {
-            name: {(j.user, j.item): j.score for j in judgements.get((name, self._headline_sampling(name)), [])}
-            for name in self.methods
-        }
-        found: dict[str, dict[str, Estimate]] = {}
-        for name in self.methods:
-            if name == self._lead:
-                continue
-            found[name] = {"reward_accuracy": paired_difference(accuracies[self._lead], accuracies[name], _user)}
-            if wins[self._lead] and wins[name]:
-                found[name]["win_rate"] = paired_difference(wins[self._lead], wins[name], _user)
-        return {name: _json(row) for name, row in found.items()}
 
     def _details(
         self, rewards: Mapping[str, Rewards], judgements: Mapping[Drawn, Sequence[Judgement]]
@@ -279,6 +272,9 @@ class _Stage:
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
+            "samplings": {name: self._headline_sampling(name) for name in self.methods if name != "base"}
+            if judgements
+            else {},
             "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
             | {
                 f"{name}, {sampling} answers": sum(answer.dropped_shots for answer in answers)
@@ -296,7 +292,3 @@ def _kind(judge: Comparer | None) -> str:
 
 def _json(row: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {measure: estimate.to_json() for measure, estimate in row.items()}
-
-
-def _user(item: Item) -> str:
-    return item[0]

@@ -13,6 +13,7 @@ Metrics = Mapping[str, Mapping[str, Estimate]]
 """method -> measure -> estimate."""
 
 _FEWEST_USERS = 20
+_FEW_CUT = 0.1
 _KNOWN_FLIP_RATE = 0.14
 """What a trained in-context reward model was found to reach; it had learned contents, not labels."""
 
@@ -72,6 +73,8 @@ def caveats(metrics: Metrics, details: Mapping[str, Any], unequal_training: str 
         "cover: with other questions the figures may move further.",
         "The intervals are for each figure alone; among many figures, one in twenty misses by chance.",
     ]
+    if cut := _cut_off(metrics):
+        found.append(cut)
     if unequal_training:
         found.append(unequal_training)
     if "base" in metrics:
@@ -80,6 +83,23 @@ def caveats(metrics: Metrics, details: Mapping[str, Any], unequal_training: str 
             "log-likelihood, which leans towards short responses."
         )
     return found
+
+
+def _cut_off(metrics: Metrics) -> str:
+    """A sentence on answers that ran into the limit of tokens, where more than a few did."""
+    shares = {
+        f"{name} {measure.removeprefix('unfinished/')}": estimate.value
+        for name, row in metrics.items()
+        for measure, estimate in row.items()
+        if measure.startswith("unfinished/")
+    }
+    if max(shares.values(), default=0.0) <= _FEW_CUT:
+        return ""
+    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return (
+        f"Answers longer than the limit of tokens are judged as they stand, cut off: {said}. Part of a win rate may be "
+        "that the other answer was cut."
+    )
 
 
 def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:

@@ -105,9 +105,13 @@ def answer_measures(judgements: Sequence[Judgement], sampling: Sampling, *, head
 
 
 def quality_measures(
-    items: Sequence[Item], qualities: Mapping[str, Quality], broken: Mapping[str, bool], sampling: Sampling
+    items: Sequence[Item],
+    qualities: Mapping[str, Quality],
+    broken: Mapping[str, bool],
+    unfinished: Mapping[str, bool],
+    sampling: Sampling,
 ) -> dict[str, Estimate]:
-    """The judge-free measures, by item id."""
+    """The judge-free measures, by item id; `unfinished` answers ran into the limit of tokens."""
     columns = {
         "fluency": {item: qualities[item[1]].log_prob for item in items},
         "distinct": {item: qualities[item[1]].distinct for item in items},
@@ -116,9 +120,10 @@ def quality_measures(
         "closeness": {item: qualities[item[1]].closeness for item in items},
         "words": {item: float(qualities[item[1]].words) for item in items},
         "below_floor": {item: float(broken[item[1]]) for item in items},
+        "unfinished": {item: float(unfinished[item[1]]) for item in items},
     }
     users = [user for user, _ in items]
-    bounded = ("distinct", "overlap", "closeness", "below_floor")
+    bounded = ("distinct", "overlap", "closeness", "below_floor", "unfinished")
     return {
         f"{name}/{sampling}": clustered_mean(
             list(column.values()), users, bounds=(0.0, 1.0) if name in bounded else None

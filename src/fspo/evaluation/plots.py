@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_by_shots", "heatmap", "histograms", "interval_plot", "training_curves"]
+__all__ = ["accuracy_by_shots", "heatmap", "histograms", "interval_plot", "standalone", "training_curves"]
 
 # matplotlib wants colours of its own; these stand-ins are exchanged for the page's CSS variables.
 _INK, _MUTED, _RULE, _ACCENT = "#010101", "#020202", "#030303", "#040404"
@@ -34,6 +34,12 @@ _WIDTH = 7.2
 _MARKERS = {"base": "s", "few-shot": "^", "pref-ft": "D", "ipo": "v", "fspo": "o", "oracle": "P"}
 
 Points = Sequence[tuple[float, Estimate]]
+
+
+def standalone(svg: str, palette: str) -> str:
+    """A plot as a file of its own, from CSS rules that set the page's variables."""
+    style = f"<style>{palette} :root {{ background: var(--paper); font-family: system-ui, sans-serif; }}</style>"
+    return re.sub(r"(<svg [^>]*>)", lambda opening: opening.group(1) + style, svg, count=1) + "\n"
 
 
 def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title: str) -> str:

@@ -19,19 +19,19 @@ from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import Metrics, caveats, headline, negatives
 from fspo.evaluation.report_data import data_section
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.summary import MEASURES, as_estimates
+from fspo.evaluation.summary import MEASURES, as_estimates, said_variants, variants_of
 from fspo.evaluation.trials import tendency
 from fspo.files import read_json, read_jsonl, write_text
 from fspo.methods.table import METHODS
 from fspo.preferences.types import User
 
-__all__ = ["contrasting_samples", "write_report"]
+__all__ = ["contrasting_samples", "write_figures", "write_report"]
 
 _CURVES = (
     ("loss", "training loss"),
     ("margin_accuracy", "share of training queries ranked right"),
     ("direction_accuracy", "share of training queries moved the right way by the labels"),
-    ("eval_margin_accuracy", "share of validation queries ranked right"),
+    ("eval_margin_accuracy", "share of validation queries ranked right (by the training's own margin)"),
     ("eval_direction_accuracy", "share of validation queries moved the right way by the labels"),
 )
 _QUALITY = {
@@ -42,6 +42,7 @@ _QUALITY = {
     "closeness": "closeness to question",
     "words": "words",
     "below_floor": "below a floor",
+    "unfinished": "cut off at the limit",
 }
 
 
@@ -56,9 +57,29 @@ def write_report(run_dir: Path, out: Path) -> Path:
         raise DataError(f"{run_dir} is no run folder; run `fspo run` first, or name the folder it wrote.")
     environment = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": _percent, "interval": _interval, "number": _number, "amount": _amount}
-    template = environment.from_string((files("fspo.evaluation") / "report.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string(_template())
     write_text(out, template.render(**_view(run_dir)))
     return out
+
+
+def write_figures(run_dir: Path, out: Path) -> list[Path]:
+    """Write the plots of the report that there is something for as SVG files into `out`.
+
+    Raises:
+        StorageError: a file of the run is damaged, or a plot can't be written.
+    """
+    metrics = as_estimates(_first_json(run_dir / "metrics.json", run_dir / "evaluation" / "metrics.json"))
+    curve = _curve_over_shots(metrics, _first_json(run_dir / "evaluation" / "observer.json"))
+    drawn = {"accuracy-by-shots": curve.get("svg"), "win-rates": _wins(metrics)}
+    drawn |= {f"training-{plot['key'].replace('_', '-')}": plot["svg"] for plot in _training(run_dir)}
+    page = _template()
+    palette = page[page.index(":root {") : page.index("* { box-sizing")]
+    written = []
+    for name, svg in drawn.items():
+        if svg:
+            write_text(out / f"{name}.svg", plots.standalone(svg, palette))
+            written.append(out / f"{name}.svg")
+    return written
 
 
 def contrasting_samples(samples: Sequence[Mapping[str, Any]], *, pairs: int = 3) -> list[list[Mapping[str, Any]]]:
@@ -87,6 +108,10 @@ def contrasting_samples(samples: Sequence[Mapping[str, Any]], *, pairs: int = 3)
     return chosen or [[sample] for sample in samples[:1]]
 
 
+def _template() -> str:
+    return (files("fspo.evaluation") / "report.html.j2").read_text(encoding="utf-8")
+
+
 def _view(run_dir: Path) -> dict[str, Any]:
     folder = run_dir / "evaluation"
     metrics = as_estimates(_first_json(run_dir / "metrics.json", folder / "metrics.json"))
@@ -94,6 +119,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
     config = _text(run_dir / "config.yaml")
     settings = _settings(config)
     trained = efforts(run_dir)
+    compared = as_estimates(_first_json(folder / "comparisons.json"))
     lead = "fspo" if "fspo" in metrics else next(iter(reversed(metrics)), "")
     return {
         "name": settings.get("name") or run_dir.resolve().name,
@@ -103,11 +129,16 @@ def _view(run_dir: Path) -> dict[str, Any]:
         "measures": {m: label for m, label in MEASURES.items() if any(m in row for row in metrics.values())},
         "metrics": metrics,
         "variants": _variants(metrics),
-        "comparisons": as_estimates(_first_json(folder / "comparisons.json")),
+        "comparisons": compared,
+        "compared_measures": sorted({m for row in compared.values() for m in row if "/" in m}),
         "curve": _curve_over_shots(metrics, _first_json(folder / "observer.json")),
         "wins": _wins(metrics),
         "quality": _quality(metrics),
-        "references": {method: _reference(method, row, trained.get(method)) for method, row in metrics.items()},
+        "said_variants": said_variants(details),
+        "references": {
+            method: _reference(method, variants_of(details, method).get("reward", ""), trained.get(method))
+            for method in metrics
+        },
         "efforts": trained,
         "training": _training(run_dir),
         "data": data_section(run_dir),
@@ -119,9 +150,11 @@ def _view(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _reference(method: str, row: Mapping[str, Estimate], trained: Effort | None) -> str:
-    """What the method's reward is measured against."""
-    if "reward_accuracy/reference" not in row or method not in METHODS:
+def _reference(method: str, variant: str, trained: Effort | None) -> str:
+    """What the method's headline reward is measured against."""
+    if variant == "antisymmetric":
+        return "its mirror: the same weights, given the same shots with their labels swapped"
+    if variant != "reference" or method not in METHODS:
         return "nothing: plain log-likelihood"
     entry = METHODS[method]
     if entry.reward_reference == "start" and entry.trains:
@@ -186,7 +219,9 @@ def _training(run_dir: Path) -> list[dict[str, Any]]:
         curves = {name: _series(rows, key) for name, rows in records.items()}
         curves = {name: points for name, points in curves.items() if len(points) > 1}
         if curves:
-            found.append({"title": label, "svg": Markup(plots.training_curves(curves, title=label, ylabel=label))})
+            found.append(
+                {"key": key, "title": label, "svg": Markup(plots.training_curves(curves, title=label, ylabel=label))}
+            )
     return found
 
 

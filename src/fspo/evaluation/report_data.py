@@ -31,6 +31,7 @@ _FIGURES = (
     ("pairs made from one sampled text", "labels", "same_text_share", "{:.1%}"),
     ("attributes that differ within a pair", "labels", "styles_differing", "{:.1%}"),
     ("near-duplicate responses", "near_duplicates", "share", "{:.1%}"),
+    ("word triples that two responses share, mean", "near_duplicates", "mean_overlap", "{:.1%}"),
     ("responses that occur word for word elsewhere", "near_duplicates", "verbatim_share", "{:.1%}"),
     ("largest correlation of two attributes", "correlation", "largest", "{:.2f}"),
 )
@@ -87,6 +88,11 @@ def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
         value = _part(checks, section).get(name)
         if isinstance(value, int | float):
             found[label] = form.format(value)
+    steering = _part(_part(checks, "sampling"), "steering")
+    if asked := sum(sum(row.values()) for row in steering.values()):
+        found["texts whose sentiment came out as steered"] = (
+            f"{sum(row.get(wanted, 0) for wanted, row in steering.items()) / asked:.1%}"
+        )
     per_user = _part(checks, "labels").get("per_user")
     if isinstance(per_user, dict):
         found["labels a user, least to most"] = f"{per_user.get('least')} to {per_user.get('most')}"

@@ -211,7 +211,7 @@ def _conditions(context: Context, config: EvaluationConfig) -> tuple[Condition, 
         wanted.append("flipped")
     if context != "none" and config.user_swap:
         wanted.append("swapped")
-    if shown and config.label_flip and config.user_swap and config.antisymmetric_swap:
+    if shown and config.label_flip and config.user_swap and config.mirrored_swap:
         wanted.append("swapped-flipped")
     return tuple(wanted)
 

@@ -10,7 +10,7 @@ from fspo.evaluation.statistics import Estimate
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MEASURES", "as_estimates", "summary_table"]
+__all__ = ["MEASURES", "as_estimates", "said_variants", "summary_table", "variants_of"]
 
 MEASURES: Mapping[str, str] = {
     "reward_accuracy": "reward accuracy",
@@ -29,13 +29,42 @@ def as_estimates(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict
     }
 
 
-def summary_table(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], *, title: str = "") -> Table:
-    """The headline measures of every method, with 95 % intervals, best values in bold."""
+def variants_of(details: Mapping[str, Any], method: str) -> dict[str, str]:
+    """Which reward and which sampling a method's headline figures are of, from the contents of `details.json`."""
+    reward, sampling = details.get("rewards", {}).get(method), details.get("samplings", {}).get(method)
+    return ({"reward": reward[0]} if reward else {}) | ({"sampling": sampling} if sampling else {})
+
+
+def said_variants(details: Mapping[str, Any]) -> str:
+    """The variants of the headline figures in words: `Reward: reference (ipo), antisymmetric (few-shot, fspo)` etc."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for method in details.get("rewards", {}):
+        for kind, variant in variants_of(details, method).items():
+            found.setdefault(kind, {}).setdefault(variant, []).append(method)
+    sentences = []
+    for kind, variants in found.items():
+        said = ", ".join(f"{variant} ({', '.join(methods)})" for variant, methods in variants.items())
+        sentences.append(f"{kind.capitalize()}: {said}.")
+    return " ".join(sentences)
+
+
+def summary_table(
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    title: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> Table:
+    """The headline measures of every method, with 95 % intervals, best values in bold; `details` name the variants."""
     from rich.table import Table
 
     estimates = as_estimates(metrics)
     measures = [measure for measure in MEASURES if any(measure in row for row in estimates.values())]
-    table = Table(title=title or None, caption=_caption(estimates), header_style="bold", title_justify="left")
+    table = Table(
+        title=title or None,
+        caption=f"{_caption(estimates)} {said_variants(details or {})}".rstrip(),
+        header_style="bold",
+        title_justify="left",
+    )
     table.add_column("method")
     for measure in measures:
         table.add_column(MEASURES[measure], justify="right")

@@ -103,11 +103,9 @@ class Weights:
 
     def _longest(self) -> int:
         """Tokens the base model can read at once; 0 where its configuration doesn't say."""
-        from transformers import AutoConfig
+        from fspo.modeling.loading import load_configuration
 
-        from fspo.modeling.loading import locate
-
-        config = AutoConfig.from_pretrained(locate(self.model), trust_remote_code=False).get_text_config()
+        config = load_configuration(self.model).get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 0)
 
     def _read(self, source: Source) -> Any:

@@ -51,6 +51,8 @@ class Answer:
     text: str
     dropped_shots: int = 0
     """Shots left out of the context because they and the answer had no room."""
+    finished: bool = True
+    """Whether the model ended its answer, rather than running into `max_new_tokens`."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,8 @@ def draw_answers(
             keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
             if not all(key in known for key in keys):
                 drawn = _generate(model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling)
-                for key, (trial, item, prompt), (text, dropped) in zip(keys, batch, drawn, strict=True):
-                    answer = Answer(method, sampling, item, trial.user, prompt, text, dropped)
+                for key, (trial, item, prompt), (text, dropped, finished) in zip(keys, batch, drawn, strict=True):
+                    answer = Answer(method, sampling, item, trial.user, prompt, text, dropped, finished)
                     known[key] = asdict(answer) | {"key": key}
                     append_jsonl(path, known[key])
             answers += [_answer(known[key]) for key in keys]
@@ -214,30 +216,28 @@ def _generate(
     config: EvaluationConfig,
     salt: str,
     sampling: Sampling,
-) -> list[tuple[str, int]]:
-    """The texts, and how many shots had to be left out for each."""
-    from fspo.modeling.generation import AnswerRequest, generate
+) -> list[tuple[str, int, bool]]:
+    """The texts, how many shots had to be left out for each, and whether it was ended by the model."""
+    from fspo.modeling import generation
 
     requests, dropped = [], []
     for trial, item, prompt in batch:
         asked = renderer.render_prompt(trial.own.shots, prompt, trial.own.description, reserve=config.max_new_tokens)
         mirror = asked.mirror_trunk_ids if sampling == "guided" else None
         seed = int(_digest(salt, item), 16) % 2**31
-        requests.append(AnswerRequest(asked.trunk_ids, asked.prompt_ids, mirror, seed))
+        requests.append(generation.AnswerRequest(asked.trunk_ids, asked.prompt_ids, mirror, seed))
         dropped.append(asked.dropped_shots)
-    texts = generate(
-        model,
-        tokenizer,
-        requests,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        guidance=config.guidance if sampling == "guided" else 0.0,
-        plausibility=config.plausibility,
-        seed=config.seed,
-        batch_size=len(batch),
+    settings = generation.Sampling(
+        config.max_new_tokens,
+        config.temperature,
+        config.top_p,
+        config.guidance if sampling == "guided" else 0.0,
+        config.plausibility,
+        generation.end_tokens(tokenizer),
     )
-    return list(zip(texts, dropped, strict=True))
+    answers = generation.generate_ids(model, requests, settings, seed=config.seed, batch_size=len(batch))
+    texts = (generation.decode_answer(tokenizer, answer) for answer in answers)
+    return list(zip(texts, dropped, (answer.finished for answer in answers), strict=True))
 
 
 def _settings(fingerprint: str, context: Context, sampling: Sampling, config: EvaluationConfig) -> str:

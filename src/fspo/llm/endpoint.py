@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fspo.errors import ConfigError, ModelError
+from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.llm.types import Completion, CompletionRequest
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import OpenAI, OpenAIError
 
 __all__ = ["Endpoint", "EndpointConfig"]
+
+_TOLD = 200
+"""Characters of a server's own message that are shown."""
 
 
 class EndpointConfig(BaseModel):
@@ -40,10 +44,12 @@ class EndpointConfig(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _without_a_key(cls, base_url: str) -> str:
-        if "@" in urlsplit(base_url).netloc:
+        parts = urlsplit(base_url)
+        found = "a user or a password" if "@" in parts.netloc else "a query" if parts.query or parts.fragment else ""
+        if found:
             raise ValueError(
-                "the address holds a user or a password, which would be written into the run's files; put the key into "
-                "an environment variable and name that as key_variable"
+                f"the address holds {found}, which would be written into the run's files; leave it out, put the key "
+                "into an environment variable and name that as key_variable"
             )
         return base_url
 
@@ -66,7 +72,7 @@ class Endpoint:
 
         Raises:
             ConfigError: the `openai` package is missing, or the endpoint refuses the key or the model's name.
-            ModelError: the endpoint can't be reached, or fails on a request again and again.
+            ModelError: the endpoint can't be reached, refuses a request, or fails on one again and again.
         """
         client = self._connect()
         with ThreadPoolExecutor(self._config.requests_in_flight) as pool:
@@ -81,11 +87,16 @@ class Endpoint:
             config = self._config
             self._client = OpenAI(
                 base_url=config.base_url,
-                api_key=(os.environ.get(config.key_variable) if config.key_variable else None) or "none",
+                api_key=self._key() or "none",
                 timeout=config.timeout,
                 max_retries=config.retries,
             )
         return self._client
+
+    def _key(self) -> str:
+        """The key in the environment, or the empty string."""
+        variable = self._config.key_variable
+        return os.environ.get(variable, "") if variable else ""
 
     def _ask(self, client: OpenAI, request: CompletionRequest) -> Completion:
         import openai
@@ -99,28 +110,44 @@ class Endpoint:
                 top_p=request.top_p,
                 seed=request.seed,
             )
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            variable = self._config.key_variable
+        except openai.OpenAIError as error:
+            raise self._explained(error) from error
+        return _completion(request, answer)
+
+    def _explained(self, error: OpenAIError) -> FspoError:
+        """What went wrong, and whether the same request may work another time."""
+        import openai
+
+        address, variable = self._config.base_url, self._config.key_variable
+        again = "run the same command again: what was finished is kept."
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             remedy = (
                 f"set {variable} in the environment" if variable else "name the variable that holds it: key_variable"
             )
-            raise ConfigError(f"{self._config.base_url} refuses the key; {remedy}.") from error
-        except openai.NotFoundError as error:
-            raise ConfigError(
-                f"{self._config.base_url} does not know the model '{self._config.model}'; check its name and the "
-                "address."
-            ) from error
-        except openai.APIConnectionError as error:
-            raise ModelError(
-                f"{self._config.base_url} can't be reached; start the server or mend the address, then run the same "
-                "command again: what was finished is kept."
-            ) from error
-        except openai.OpenAIError as error:
-            raise ModelError(
-                f"{self._config.base_url} failed on a request ({type(error).__name__}); run the same command again: "
-                "what was finished is kept."
-            ) from error
-        return _completion(request, answer)
+            return ConfigError(f"{address} refuses the key; {remedy}.")
+        if isinstance(error, openai.NotFoundError):
+            return ConfigError(
+                f"{address} does not know the model '{self._config.model}'; check its name and the address."
+            )
+        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+            return ModelError(
+                f"{address} refuses a request, and would each time ({_told(error.body, self._key())}); change the "
+                "settings, the model or the server."
+            )
+        if isinstance(error, openai.APIConnectionError):
+            return ModelError(f"{address} can't be reached; start the server or mend the address, then {again}")
+        return ModelError(f"{address} failed on a request ({type(error).__name__}); {again}")
+
+
+def _told(body: object, key: str) -> str:
+    """A server's own message on one line, without the key and not longer than a sentence."""
+    told = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
+    if not told:
+        return "it does not say why"
+    text = told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    text = text.replace(key, "***") if key else text
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line.rstrip(".") if len(line) <= _TOLD else f"{line[: _TOLD - 3]}..."
 
 
 def _messages(request: CompletionRequest) -> list[Any]:

@@ -22,7 +22,15 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from fspo.errors import ModelError
 from fspo.modeling.packing import Forest, Segment
 
-__all__ = ["IMPLEMENTATION", "AttentionPlan", "ForestPlan", "attend", "planned_attention", "prepare_model"]
+__all__ = [
+    "IMPLEMENTATION",
+    "AttentionPlan",
+    "ForestPlan",
+    "attend",
+    "branch_visibility",
+    "planned_attention",
+    "prepare_model",
+]
 
 IMPLEMENTATION = "fspo"
 _SUPPORTED_LAYERS = frozenset({"full_attention", "sliding_attention"})

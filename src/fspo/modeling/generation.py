@@ -20,7 +20,18 @@ from fspo.errors import ConfigError
 from fspo.modeling.chat import ChatFormat
 from fspo.modeling.decoding import Decoder, Stream
 
-__all__ = ["Answer", "AnswerRequest", "Sampling", "generate", "generate_ids", "guided", "nucleus", "sample_texts"]
+__all__ = [
+    "Answer",
+    "AnswerRequest",
+    "Sampling",
+    "decode_answer",
+    "end_tokens",
+    "generate",
+    "generate_ids",
+    "guided",
+    "nucleus",
+    "sample_texts",
+]
 
 _NUCLEUS = 512
 """Most probable tokens looked at first for the nucleus; the whole vocabulary is sorted only where they don't

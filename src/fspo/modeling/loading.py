@@ -10,14 +10,24 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
 from fspo.files import read_json
 from fspo.modeling import embedded
 
-__all__ = ["POLICY_FILE", "context_length", "default_device", "load_model", "load_tokenizer", "locate"]
+__all__ = [
+    "POLICY_FILE",
+    "context_length",
+    "default_device",
+    "load_configuration",
+    "load_model",
+    "load_tokenizer",
+    "locate",
+    "policy_record",
+    "quietly",
+]
 
 POLICY_FILE = "policy.json"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,7 +66,7 @@ def load_tokenizer(name: str | Path) -> Any:
     """
     place = locate(name)
     if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "tokenizer_config.json").is_file():
-        return load_tokenizer(read_json(Path(place) / POLICY_FILE)["base"])
+        return load_tokenizer(policy_record(Path(place))["base"])
     with quietly(), _explained(name):
         place = _from_hub(place)
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
@@ -78,6 +88,27 @@ def locate(name: str | Path) -> str:
     if isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ModelError(f"The model folder {place} does not exist. {_INSTEAD}")
     return str(name)
+
+
+def load_configuration(name: str | Path) -> Any:
+    """The configuration of the model of that name, without its weights.
+
+    Raises:
+        ModelError: it can't be obtained; the sentence names the embedded model.
+    """
+    place = locate(name)
+    with quietly(), _explained(name):
+        return AutoConfig.from_pretrained(_from_hub(place), trust_remote_code=False)
+
+
+def policy_record(folder: Path) -> dict[str, Any]:
+    """The contents of a policy's `policy.json`; the place of a policy beside it, which it began from, in full."""
+    record = dict(read_json(folder / POLICY_FILE))
+    start = record.get("starts_from")
+    if isinstance(start, str) and start.startswith("../"):
+        place = str((folder / start).resolve())
+        record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
+    return record
 
 
 def context_length(model: PreTrainedModel) -> int | None:

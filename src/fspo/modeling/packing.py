@@ -84,8 +84,7 @@ def pack(episodes: Sequence[TokenizedEpisode], device: torch.device | str = "cpu
 
     Raises:
         ModelError: a branch lies outside its trunk, has nothing to be predicted from, or an episode's branches differ
-        in their
-            number of responses.
+            in their number of responses.
     """
     ids: list[int] = []
     positions: list[int] = []

@@ -18,8 +18,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from fspo.errors import FspoError, ModelError
-from fspo.files import read_json, replace_folder, write_json
-from fspo.modeling.loading import POLICY_FILE, load_model, load_tokenizer, quietly
+from fspo.files import replace_folder, write_json
+from fspo.modeling.loading import POLICY_FILE, load_model, load_tokenizer, policy_record, quietly
 
 __all__ = ["PolicyCard", "is_policy", "load_policy", "read_card", "save_policy"]
 
@@ -52,13 +52,9 @@ def read_card(folder: Path) -> PolicyCard:
         ModelError: there is no policy, or it is of another format.
     """
     try:
-        record = dict(read_json(folder / POLICY_FILE))
+        record = policy_record(folder)
         if record.pop("format") != _FORMAT:
             raise ModelError(f"{folder} holds a policy of another version of fspo; train it again with this one.")
-        start = record["starts_from"]
-        if start is not None and start.startswith("../"):
-            place = str((folder / start).resolve())
-            record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
         return PolicyCard(**{**record, "adapters": tuple(record["adapters"])})
     except (FspoError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ModelError):

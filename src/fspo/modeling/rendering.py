@@ -114,7 +114,7 @@ class EpisodeRenderer:
         prefix = self._prefix(episode.description)
         queries = [self._query(query, bool(parts)) for query in episode.queries]
         longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
-        kept = self._fit(prefix, parts, longest, f"query of user {episode.user!r} and its longer response")
+        kept = self._fit(prefix, parts, longest, f"A query of user {episode.user!r} and its longer response")
         dropped = len(parts) - len(kept)
         if dropped:
             kept = self._shot_parts(episode.shots[dropped:])
@@ -149,7 +149,10 @@ class EpisodeRenderer:
         mirrored = [shot.swap() for shot in shots]
         prompt_ids = self._prompt(prompt, bool(self._shot_parts(shots[:1])))
         sides = [self._shot_parts(side) for side in (shots, mirrored)]
-        kept = min(len(self._fit(prefix, parts, len(prompt_ids) + reserve, "prompt")) for parts in sides)
+        kept = min(
+            len(self._fit(prefix, parts, len(prompt_ids) + reserve, "A prompt and the room for its answer"))
+            for parts in sides
+        )
         dropped = len(sides[0]) - kept
         if dropped:
             sides = [self._shot_parts(side[dropped:]) for side in (shots, mirrored)]
@@ -203,8 +206,8 @@ class EpisodeRenderer:
             if sum(map(len, parts[dropped:])) + (introduction if 0 < dropped < len(parts) else 0) <= room:
                 return parts[dropped:]
         raise DataError(
-            f"A {what} take {len(prefix) + rest} tokens, and the limit is {self.max_length}; raise the maximal length "
-            "or leave it out of the data."
+            f"{what} make {len(prefix) + rest} tokens, and the limit is {self.max_length}; raise the maximal length "
+            "or leave the query out."
         )
 
 

@@ -76,7 +76,8 @@ def read_jsonl(
     numbers: list[int] = []
     preferences: list[Preference] = []
     for number, row in _read_lines(path):
-        preferences.append(parse_preference(_renamed(row, columns, path, number), file=str(path), number=number))
+        row = _renamed(row, columns, path, number)
+        preferences.append(parse_preference(row, file=str(path), number=number, columns_can_be_named=True))
         numbers.append(number)
     beside = Path(users_path) if users_path is not None else users_path_of(path)
     if users_path is not None or beside.exists():
@@ -178,7 +179,7 @@ def _from_trl(
         about = {_TRL_USER[name]: row.pop(name) for name in _TRL_USER if name in row}
         if default_user is not None:
             row.setdefault("user", default_user)
-        preference = parse_preference(row, file=str(path), number=number)
+        preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=True)
         if preference.user.strip():
             person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
             if users.setdefault(person.id, person) != person:

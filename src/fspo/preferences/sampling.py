@@ -104,10 +104,6 @@ class EpisodeSampler:
             yield self.episode(start)
             start += 1
 
-    def round_length(self) -> int:
-        """How many episodes it takes until every user has had its turn."""
-        return len(self._turns)
-
     def fixed(self, user: str, count: int) -> tuple[Episode, ...]:
         """The first `count` of a user's own episodes, for evaluation: they don't depend on which other users there are.
 

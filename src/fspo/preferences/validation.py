@@ -38,6 +38,10 @@ USER_COLUMNS: Mapping[str, bool] = {"id": True, "description": False, "group": F
 """Column of a user -> whether it must be there."""
 
 
+_RENAME = " If so, rename it, or import it with --column {ours}={theirs}."
+"""What to do about a column of preferences by another name."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is wrong with one row. Rows count from 1, as lines in an editor do."""
@@ -57,13 +61,21 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return found[0] if found else ""
 
 
-def parse_preference(row: Mapping[str, Any], *, file: str, number: int) -> Preference:
+def parse_preference(
+    row: Mapping[str, Any], *, file: str, number: int, columns_can_be_named: bool = False
+) -> Preference:
     """Make a preference of one row; columns of one's own are kept in its source.
+
+    Args:
+        row: the columns by name.
+        file: what errors call the place the row comes from.
+        number: the row's number there.
+        columns_can_be_named: whether the reader takes other names for columns, which an error then tells of.
 
     Raises:
         DataError: a column is missing, misspelt, or of the wrong type.
     """
-    extra = _check_columns(row, PREFERENCE_COLUMNS, file, number)
+    extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, _RENAME if columns_can_be_named else "")
     source = _mapping(row, "source", file, number)
     return Preference(
         user=_text(row, "user", file, number, identifier=True),
@@ -180,7 +192,9 @@ def _repetition(preference: Preference, seen: dict[tuple[str, str, str, str], in
     return None
 
 
-def _check_columns(row: Mapping[str, Any], known: Mapping[str, bool], file: str, number: int) -> dict[str, Any]:
+def _check_columns(
+    row: Mapping[str, Any], known: Mapping[str, bool], file: str, number: int, remedy: str = ""
+) -> dict[str, Any]:
     """Refuse missing and misspelt columns, and return those that are the caller's own."""
     extra = {name: value for name, value in row.items() if name not in known}
     for column, required in known.items():
@@ -188,7 +202,8 @@ def _check_columns(row: Mapping[str, Any], known: Mapping[str, bool], file: str,
             continue
         close = nearest(column, extra, cutoff=0.6 if required else 0.8)
         if close:
-            raise Problem(number, close, f"unknown; did you mean '{column}'?").error(file)
+            what = f"unknown; did you mean '{column}'?{remedy.format(ours=column, theirs=close)}"
+            raise Problem(number, close, what).error(file)
         if required:
             there = ", ".join(row) or "none"
             raise Problem(number, column, f"missing; the row has the columns: {there}.").error(file)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fspo.errors import ConfigError
 from fspo.files import append_jsonl, read_jsonl
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.progress import Progress, Silent
@@ -47,7 +48,12 @@ class Sample:
 
 
 def plan_questions(config: SynthesisConfig, domain: Domain) -> list[Question]:
-    """The questions of a run, work by work; kinds take turns, phrasings differ within a work."""
+    """The questions of a run, work by work; kinds take turns, phrasings differ within a work.
+
+    Raises:
+        ConfigError: more works, or more questions about each, are asked for than the domain has.
+    """
+    _check_supply(config, domain)
     rng = random.Random(f"{config.seed}/questions")
     kinds: dict[str, list[Work]] = {}
     for work in domain.works:
@@ -122,6 +128,18 @@ def sample_all(
                 task.advance(len(chosen))
             completions.update((sample.id, known[key]) for sample, key in zip(chosen, keys, strict=True))
     return completions
+
+
+def _check_supply(config: SynthesisConfig, domain: Domain) -> None:
+    for setting, wanted, there in (
+        ("titles", config.titles, len(domain.works)),
+        ("questions", config.questions, len(domain.questions)),
+    ):
+        if wanted > there:
+            raise ConfigError(
+                f"synthesis.{setting} is {wanted}, and the domain '{domain.name}' has {there}; set it to at most "
+                f"{there}."
+            )
 
 
 def _rows(columns: Sequence[Sequence[Work]]) -> Iterator[list[Work]]:

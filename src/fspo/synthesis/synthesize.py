@@ -52,6 +52,7 @@ def synthesize(
         The whole dataset; `splits.json` says what is trained on and what is held out.
 
     Raises:
+        ConfigError: more works or questions are asked for than the domain has.
         DataError: the model's texts were too poor to make a dataset of.
         StorageError: the folder can't be written.
     """
