@@ -87,8 +87,10 @@ def _details() -> dict[str, Any]:
         "compared": "fspo",
         "rewards": {
             "few-shot": ["antisymmetric", "reference", "likelihood"],
+            "pref-ft": ["reference"],
             "ipo": ["reference"],
             "fspo": ["reference"],
+            "oracle": ["reference"],
         },
         "samplings": {"fspo": "guided", "few-shot": "plain"},
         "judge_kind": "attributes",

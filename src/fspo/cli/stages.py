@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.cli.cards import model_card
+from fspo.cli.checks import check_episodes
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, DataError
@@ -68,9 +69,9 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         console.print(
             f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False
         )
-        _check_episodes(folder, dataset, splits, evaluated=EVALUATION in parts)
+        check_episodes(folder, dataset, splits, evaluated=EVALUATION in parts)
     elif DATA not in parts or (policy is not Existing.OVERWRITE and _has_data(folder)):
-        _check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
+        check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:
@@ -96,7 +97,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
     from fspo.training.train import train_policy
 
     whole, splits = _dataset(folder), splits_of(folder)
-    _check_episodes(folder, whole, splits, evaluated=names is None)
+    check_episodes(folder, whole, splits, evaluated=names is None)
     dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
     chosen = set(trained_methods(folder) if names is None else names)
     made = []
@@ -308,49 +309,6 @@ def _unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
             "--on-existing overwrite to make everything anew, or name another folder with --output."
         )
     return dataset, splits
-
-
-def _check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:
-    """Draw the episodes of training and evaluation once, so that a user with too little is told before any training.
-
-    Where nothing is evaluated now, there need not be anything held out.
-
-    Raises:
-        DataError: naming the user, and the settings to change.
-    """
-    from fspo.evaluation.trials import build_trials
-    from fspo.preferences.sampling import EpisodeSampler
-
-    train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
-    for row in training_order(methods_of(folder.config)):
-        config = row.training(folder.config.training_of(row.name))
-        part = "train"
-        try:
-            shots = config.shots if row.context in ("shots", "both") else 0
-            EpisodeSampler(
-                train,
-                shots=shots,
-                queries=config.queries,
-                seed=config.seed,
-                skip_short_users=config.skip_short_users,
-            )
-            if config.evaluate_every and len(validation):
-                part = "validation"
-                EpisodeSampler(validation, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)
-        except DataError as error:
-            where = f"training.{row.name}"
-            if part == "validation":
-                raise DataError(
-                    f"In the validation part: {error} Set {where}.evaluate_every to 0, or make that part larger "
-                    "(synthesis.validation)."
-                ) from error
-            raise DataError(f"{error} For '{row.name}' set {where}.shots, .queries or .skip_short_users.") from error
-    if not len(test) and not evaluated:
-        return
-    try:
-        build_trials(test, folder.config.evaluation.model_copy(update={"user_swap": False}))
-    except DataError as error:
-        raise DataError(f"{error} For the evaluation set evaluation.shots or evaluation.queries.") from error
 
 
 def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:

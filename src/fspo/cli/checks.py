@@ -1,0 +1,57 @@
+"""What is checked of a run's data before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fspo.cli.folder import RunFolder, methods_of
+from fspo.errors import DataError
+from fspo.methods.table import training_order
+
+if TYPE_CHECKING:
+    from fspo.preferences.dataset import PreferenceDataset
+
+__all__ = ["check_episodes"]
+
+
+def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:
+    """Draw the episodes of training and evaluation once, so that a user with too little is told before any training.
+
+    Where nothing is evaluated now, there need not be anything held out.
+
+    Raises:
+        DataError: naming the user, and the settings to change.
+    """
+    from fspo.evaluation.trials import build_trials
+    from fspo.preferences.sampling import EpisodeSampler
+
+    train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
+    for row in training_order(methods_of(folder.config)):
+        config = row.training(folder.config.training_of(row.name))
+        part = "train"
+        try:
+            shots = config.shots if row.context in ("shots", "both") else 0
+            EpisodeSampler(
+                train,
+                shots=shots,
+                queries=config.queries,
+                seed=config.seed,
+                skip_short_users=config.skip_short_users,
+            )
+            if config.evaluate_every and len(validation):
+                part = "validation"
+                EpisodeSampler(validation, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)
+        except DataError as error:
+            where = f"training.{row.name}"
+            if part == "validation":
+                raise DataError(
+                    f"In the validation part: {error} Set {where}.evaluate_every to 0, or make that part larger "
+                    "(synthesis.validation)."
+                ) from error
+            raise DataError(f"{error} For '{row.name}' set {where}.shots, .queries or .skip_short_users.") from error
+    if not len(test) and not evaluated:
+        return
+    try:
+        build_trials(test, folder.config.evaluation.model_copy(update={"user_swap": False}))
+    except DataError as error:
+        raise DataError(f"{error} For the evaluation set evaluation.shots or evaluation.queries.") from error
