@@ -95,8 +95,6 @@ class Chat:
     personal: Weights
     base: Weights
     asked: int = field(default=0)
-    dropped: int = field(default=0)
-    """Shots that had no room beside the latest prompt and its answer."""
 
     @classmethod
     def of(cls, folder: Any, method: str, user: str | None, count: int, draw: Draw) -> Chat:
@@ -127,41 +125,45 @@ class Chat:
             dataset, chosen, method, count, draw, Weights(model, policies, **options), Weights(model, {}, **options)
         )
 
-    def answers(self, prompt: str) -> tuple[str, str]:
-        """The personalised and the base model's answer to one prompt; both are drawn with the same numbers."""
+    def answers(self, prompt: str) -> tuple[str, str, int]:
+        """The personalised and the base model's answer to one prompt, and how many shots had no room beside them.
+
+        Both are drawn with the same numbers.
+        """
         from fspo.methods.table import METHODS
 
         self.asked += 1
         row = METHODS[self.method]
         shown = shots_of(self.dataset, self.user, self.count, prompt) if row.context in ("shots", "both") else ()
-        base = self._answer(self.base, "base", "none", (), prompt)
-        return self._answer(self.personal, self.method, row.context, shown, prompt), base
+        personal, dropped = self._answer(self.personal, self.method, row.context, shown, prompt)
+        base, _ = self._answer(self.base, "base", "none", (), prompt)
+        return personal, base, dropped
 
-    def _answer(self, weights: Weights, name: str, context: Any, shown: Sequence[Preference], prompt: str) -> str:
+    def _answer(
+        self, weights: Weights, name: str, context: Any, shown: Sequence[Preference], prompt: str
+    ) -> tuple[str, int]:
         from fspo.modeling.generation import AnswerRequest, generate
 
         renderer = weights.renderer(context)
         description = self.dataset.users[self.user].description
         asked = renderer.render_prompt(shown, prompt, description, reserve=self.draw.max_tokens)
-        guidance = self.draw.guidance if asked.mirror_trunk_ids is not None else 0.0
-        mirror = asked.mirror_trunk_ids if guidance else None
-        self.dropped = asked.dropped_shots
-        return generate(
+        (text,) = generate(
             weights.load(weights.source(name)),
             weights.tokenizer,
-            [AnswerRequest(asked.trunk_ids, asked.prompt_ids, mirror, seed=self.asked)],
+            [AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed=self.asked)],
             max_new_tokens=self.draw.max_tokens,
             temperature=self.draw.temperature,
-            guidance=guidance,
+            guidance=self.draw.guidance,
             seed=self.draw.seed,
-        )[0]
+        )
+        return text, asked.dropped_shots
 
     def show(self, prompt: str, out: Console) -> None:
         """Print both answers, side by side where there is room."""
-        personal, base = self.answers(prompt)
+        personal, base, dropped = self.answers(prompt)
         title = f"{self.method}, for {self.user}"
-        if self.dropped:
-            title += f" (the {self.dropped} oldest of {self.count} shots had no room)"
+        if dropped:
+            title += f" (the {dropped} oldest shots had no room)"
         if not out.is_terminal:
             out.print(f"> {prompt}\n\n[{title}]\n{personal}\n\n[base]\n{base}\n", markup=False)
             return

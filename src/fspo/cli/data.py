@@ -282,10 +282,11 @@ def _put(dataset: PreferenceDataset, out: Path) -> bool:
         with replace_folder(out) as staging:
             dataset.save(staging)
         return False
-    dataset.save(out)
+    # First, so that a killed import never leaves the new data with the old splits.
     splits = out / "splits.json"
     outdated = splits.exists()
     splits.unlink(missing_ok=True)
+    dataset.save(out)
     return outdated
 
 

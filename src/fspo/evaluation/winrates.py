@@ -171,7 +171,7 @@ def draw_answers(
     Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
     asked = _asked(trials, config)
-    known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
+    known = {line["key"]: line for line in read_jsonl(path) if line.keys() >= set(Answer.__dataclass_fields__)}
     settings = _settings(fingerprint, context, sampling, config)
     batches = [asked[i : i + config.answer_batch] for i in range(0, len(asked), config.answer_batch)]
     answers: list[Answer] = []
@@ -223,9 +223,8 @@ def _generate(
     requests, dropped = [], []
     for trial, item, prompt in batch:
         asked = renderer.render_prompt(trial.own.shots, prompt, trial.own.description, reserve=config.max_new_tokens)
-        mirror = asked.mirror_trunk_ids if sampling == "guided" else None
         seed = int(_digest(salt, item), 16) % 2**31
-        requests.append(generation.AnswerRequest(asked.trunk_ids, asked.prompt_ids, mirror, seed))
+        requests.append(generation.AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed))
         dropped.append(asked.dropped_shots)
     settings = generation.Sampling(
         config.max_new_tokens,
@@ -255,7 +254,7 @@ def _settings(fingerprint: str, context: Context, sampling: Sampling, config: Ev
 
 
 def _answer(line: Mapping[str, Any]) -> Answer:
-    return Answer(**{name: line[name] for name in Answer.__dataclass_fields__ if name in line})
+    return Answer(**{name: line[name] for name in Answer.__dataclass_fields__})
 
 
 def _digest(*parts: object) -> str:
