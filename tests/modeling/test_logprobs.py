@@ -77,7 +77,7 @@ def test_a_long_head_is_computed_in_chunks_with_the_same_result(monkeypatch: pyt
     whole_gradients = gradients(model, whole)
     monkeypatch.setattr(logprobs, "_LOGITS_BUDGET", 61 * 4)
     pieces = branch_logprobs(model, some)
-    assert torch.allclose(gradients(model, pieces), whole_gradients, rtol=1e-5, atol=1e-6)
+    assert (gradients(model, pieces) - whole_gradients).norm() < 1e-5 * whole_gradients.norm()
     with torch.no_grad():
         assert torch.allclose(branch_logprobs(model, some)[0].sums, whole[0].sums, atol=1e-5)
 

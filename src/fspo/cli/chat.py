@@ -163,7 +163,7 @@ class Chat:
         personal, base, dropped = self.answers(prompt)
         title = f"{self.method}, for {self.user}"
         if dropped:
-            title += f" (the {dropped} oldest shots had no room)"
+            title += f" (no room for the oldest shots: {dropped})"
         if not out.is_terminal:
             out.print(f"> {prompt}\n\n[{title}]\n{personal}\n\n[base]\n{base}\n", markup=False)
             return
