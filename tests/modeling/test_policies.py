@@ -9,21 +9,30 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspo.errors import ModelError
 from fspo.modeling.loading import load_model, load_tokenizer
-from fspo.modeling.policies import PolicyCard, is_policy, load_policy, read_card, save_policy
+from fspo.modeling.policies import PolicyCard, export_policy, is_policy, load_policy, read_card, save_policy
 
 
-def adapted(model: Any, seed: int) -> Any:
+def adapted(model: Any, seed: int, **settings: Any) -> Any:
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        policy = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        settings = {"r": 2, "target_modules": "all-linear", **settings}
+        policy = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
         for name, weight in policy.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.3)
     return policy.eval()
+
+
+def in_peft(base: Path, folder: Path) -> Any:
+    """The adapter in `folder` as peft itself loads it, which warns of weights that it misses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(folder)).eval()
 
 
 def output(model: Any) -> torch.Tensor:
@@ -68,6 +77,39 @@ def test_switched_off_it_is_the_model_training_started_from(chain: tuple[Path, l
     early = load_policy(folder / "pref-ft", adapters="switchable")
     with early.disable_adapter():
         assert close(output(early), base)
+
+
+def test_peft_alone_reads_a_policy_whose_adapters_lie_on_different_layers(
+    chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    folder, (_, first, second) = chain
+    for name, expected in (("pref-ft", first), ("fspo", second)):
+        assert close(output(in_peft(tiny_model_path, folder / name)), expected)
+    start = load_policy(folder / "pref-ft")
+    upper = adapted(start, 3, target_modules=["q_proj", "down_proj"], layers_to_transform=[1], r=3, lora_alpha=7)
+    save_policy(upper, tmp_path / "upper", base=str(tiny_model_path), start=folder / "pref-ft")
+    third = output(upper)
+    assert not close(third, first)
+    assert close(output(in_peft(tiny_model_path, tmp_path / "upper")), third)
+
+
+def test_adapters_that_do_not_add_up_are_not_joined(
+    chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    folder, _ = chain
+    dora = adapted(load_policy(folder / "pref-ft"), 4, use_dora=True)
+    save_policy(dora, tmp_path / "dora", base=str(tiny_model_path), start=folder / "pref-ft")
+    assert not (tmp_path / "dora" / "adapter_config.json").exists()
+    assert close(output(load_policy(tmp_path / "dora")), output(dora))
+
+
+def test_exported_it_is_a_plain_transformers_folder(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
+    folder, (_, _, second) = chain
+    out = export_policy(folder / "fspo", tmp_path / "plain", card="# A policy")
+    assert close(output(AutoModelForCausalLM.from_pretrained(out).eval()), second)
+    assert AutoTokenizer.from_pretrained(out).chat_template
+    assert (out / "README.md").read_text() == "# A policy"
+    assert not is_policy(out)
 
 
 def test_the_card(chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Policies on disk: `policy.json`, and either adapters over a named base model or whole weights.
 
 Adapters are a chain, oldest first: a policy that was trained on from another one keeps that one's adapters below its
-own. Only safetensors and JSON are read or written.
+own. Beside the chain lies the one adapter that it adds up to, for peft and whatever reads peft's folders. Only
+safetensors and JSON are read or written.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from transformers import PreTrainedModel
 
 from fspo.errors import FspoError, ModelError
 from fspo.files import replace_folder, write_json
+from fspo.modeling import embedded
 from fspo.modeling.loading import POLICY_FILE, load_model, load_tokenizer, policy_record, quietly
+from fspo.modeling.merging import ADAPTER_WEIGHTS, join_adapters
 
-__all__ = ["PolicyCard", "is_policy", "load_policy", "read_card", "save_policy"]
+__all__ = ["PolicyCard", "export_policy", "is_policy", "load_policy", "read_card", "save_policy"]
 
 _FORMAT = 1
 
@@ -88,6 +91,7 @@ def save_policy(
     with replace_folder(folder) as staging:
         if isinstance(model, PeftModel):
             base, adapters = _save_adapters(model, staging, below, start)
+            join_adapters([staging / name for name in adapters], staging, base=_for_others(base or str(start)))
             base = base or str(origin)
         else:
             base, adapters = below.base, ()
@@ -133,6 +137,29 @@ def load_policy(
     return model.eval()  # type: ignore[no-any-return]
 
 
+def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str | None = None) -> Path:
+    """Write the policy in `folder` as whole weights, with its tokenizer, into `out`: a plain transformers folder.
+
+    `card` is the text of its `README.md`.
+
+    Raises:
+        ModelError: there is no policy, or its base model can't be obtained.
+        StorageError: the disk is full or `out` can't be written.
+    """
+    model: Any = load_policy(folder, dtype=dtype, device="cpu")
+    with replace_folder(out) as staging, quietly():
+        model.save_pretrained(staging)
+        load_tokenizer(folder).save_pretrained(staging)
+        if card is not None:
+            (staging / "README.md").write_text(card, encoding="utf-8")
+    return out
+
+
+def _for_others(base: str) -> str:
+    """The name of a base model as other tools know it: they don't know the embedded one by its name."""
+    return str(embedded.folder()) if base == embedded.EMBEDDED_MODEL else base
+
+
 def _written(start: Path, home: Path) -> str:
     """A policy's place as `policy.json` records it: from `home` if the two lie side by side, else in full."""
     return f"../{start.name}" if start.parent == home.parent else str(start)
@@ -160,7 +187,7 @@ def _save_adapters(
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"The policy's adapter {folder} is missing or has no safetensors; train the policy again.")
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

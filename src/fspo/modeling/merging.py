@@ -1,0 +1,95 @@
+"""Policies as other tools read them: a chain of adapters as one adapter, or whole weights in a plain folder.
+
+A chain of low-rank adapters adds up: s0 B0 A0 + s1 B1 A1 = [s0 B0, s1 B1] [A0; A1], one adapter whose rank is the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fspo.files import read_json, write_json
+
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "join_adapters"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "use_dora": (False, None),
+    "use_rslora": (False, None),
+    "bias": ("none",),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "trainable_token_indices": (None,),
+    "layer_replication": (None,),
+    "lora_bias": (False, None),
+}
+"""What the settings of an adapter must say for it to be a plain sum of products."""
+
+
+def join_adapters(adapters: Sequence[Path], out: Path, *, base: str) -> bool:
+    """Write the one adapter that computes what `adapters`, oldest first, compute on top of each other.
+
+    Args:
+        adapters: folders that peft wrote.
+        out: folder that gets `adapter_config.json` and `adapter_model.safetensors`, in peft's layout.
+        base: what the adapter's configuration names as its base model.
+
+    Returns:
+        Whether it was done: some kinds of adapters (DoRA, trained biases) don't add up, and nothing is written then.
+    """
+    settings = [read_json(folder / ADAPTER_CONFIG) for folder in adapters]
+    if len(adapters) > 1 and not all(_is_plain(one) for one in settings):
+        return False
+    joined = {**settings[-1], "base_model_name_or_path": base}
+    tensors = load_file(adapters[0] / ADAPTER_WEIGHTS)
+    if len(adapters) > 1:
+        tensors = _joined_tensors([load_file(folder / ADAPTER_WEIGHTS) for folder in adapters], settings)
+        joined |= _joined_settings(settings, tensors)
+    save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    write_json(out / ADAPTER_CONFIG, joined)
+    return True
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    return all(settings.get(key, allowed[0]) in allowed for key, allowed in _PLAIN.items())
+
+
+def _joined_settings(settings: Sequence[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    rank = sum(int(one["r"]) for one in settings)
+    return {
+        "r": rank,
+        "lora_alpha": rank,  # the scales are in the weights
+        "lora_dropout": 0.0,
+        # By their full names, since the adapters may lie on different layers.
+        "target_modules": sorted({name.removeprefix(_PREFIX).split(".lora_")[0] for name in tensors}),
+        "layers_to_transform": None,
+        "exclude_modules": None,
+    }
+
+
+def _joined_tensors(
+    tensors: Sequence[dict[str, torch.Tensor]], settings: Sequence[dict[str, Any]]
+) -> dict[str, torch.Tensor]:
+    """Every adapted layer's A and B; an adapter that leaves a layer alone adds nothing there."""
+    joined = {}
+    for name in sorted({name for group in tensors for name in group if ".lora_A." in name}):
+        other = name.replace(".lora_A.", ".lora_B.")
+        down, up = next((group[name], group[other]) for group in tensors if name in group)
+        parts = [
+            (group[name], group[other] * (one["lora_alpha"] / one["r"]))
+            if name in group
+            else (down.new_zeros(one["r"], down.shape[1]), up.new_zeros(up.shape[0], one["r"]))
+            for group, one in zip(tensors, settings, strict=True)
+        ]
+        joined[name] = torch.cat([down for down, _ in parts], dim=0).contiguous()
+        joined[other] = torch.cat([up for _, up in parts], dim=1).contiguous()
+    return joined

@@ -1,0 +1,75 @@
+"""Training killed with -9 twenty times, half of them while a checkpoint is being written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+
+from fspo.files import read_jsonl
+from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE
+from tests.training.test_train import figures, same, weights
+from tests.training.train_tiny import train_tiny
+
+KILLS = 20
+SETTINGS = {"steps": 120, "save_every": 1, "queries": 1}
+
+
+def lines(out: Path) -> int:
+    return len(read_jsonl(out / METRICS_FILE)) if (out / METRICS_FILE).exists() else 0
+
+
+def kill_when(context: ForkServerContext, model: Path, out: Path, moment: Callable[[], bool]) -> bool:
+    """Start the training in a process of its own, kill it at that moment, and say whether it was still going."""
+    process = context.Process(target=train_tiny, args=(model, out), kwargs=SETTINGS)
+    process.start()
+    while process.is_alive() and not moment():
+        time.sleep(0.0005)
+    process.kill()
+    process.join()
+    return process.exitcode == -9
+
+
+@pytest.mark.slow
+def test_every_resume_after_a_kill_goes_on_and_the_losses_are_those_of_an_uninterrupted_training(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.train_tiny", "transformers", "peft"])
+    rng = random.Random(0)
+    out = tmp_path / "killed"
+    torn = kills = 0
+    for number in range(KILLS):
+        before, seconds, pause = lines(out), rng.uniform(0, 0.3), rng.uniform(0, 0.002)
+        started: list[float] = []
+
+        def going(before: int = before, started: list[float] = started) -> bool:
+            """Whether a step of this process is done, which notes the time."""
+            if not started and lines(out) > before:
+                started.append(time.monotonic())
+            return bool(started)
+
+        def at_random(
+            seconds: float = seconds, started: list[float] = started, going: Callable[[], bool] = going
+        ) -> bool:
+            return going() and time.monotonic() - started[0] > seconds
+
+        def while_writing(pause: float = pause, going: Callable[[], bool] = going) -> bool:
+            if going() and any((out / CHECKPOINTS_FOLDER).glob(".checkpoint-*")):
+                time.sleep(pause)
+                return True
+            return False
+
+        kills += kill_when(context, tiny_model_path, out, while_writing if number % 2 else at_random)
+        torn += any((out / CHECKPOINTS_FOLDER).glob(".checkpoint-*"))
+    assert kills == KILLS
+    assert torn >= KILLS // 4, "too few kills hit a checkpoint half written for this to show anything"
+    train_tiny(tiny_model_path, out, **SETTINGS)
+    whole = train_tiny(tiny_model_path, tmp_path / "whole", **SETTINGS)
+    assert figures(out) == figures(whole)
+    assert same(weights(out), weights(whole))
