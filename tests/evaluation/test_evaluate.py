@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +221,31 @@ def test_without_a_judge_rewards_are_measured_all_the_same(run: Run, tmp_path: P
 def test_a_contradictory_configuration_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         EvaluationConfig.model_validate(settings)
+
+
+def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
+    tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path
+) -> None:
+    config = NO_ANSWERS.model_copy(update={"ladder_queries": 1})
+    test, train = small_dataset("test"), small_dataset("train")
+    metrics = evaluate(
+        config, test, policies, model=str(tiny_model_path), out=tmp_path, judge=CountingJudge(), train=train
+    )
+    assert {row["reward_accuracy@1"]["items"] for row in metrics.values()} == {4}
+    assert {row["reward_accuracy@2"]["items"] for row in metrics.values()} == {8}
+
+
+def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fspo.evaluation import rewards
+
+    original = rewards._one_pass
+
+    def spoilt(*arguments: Any) -> list[rewards.Score]:
+        return [replace(score, rejected=math.nan) for score in original(*arguments)]
+
+    monkeypatch.setattr(rewards, "_one_pass", spoilt)
+    with pytest.raises(ModelError, match="not numbers in float32"):
+        run(NO_ANSWERS, tmp_path)
+    assert not list(tmp_path.rglob("margins.jsonl"))

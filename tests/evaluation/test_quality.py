@@ -70,10 +70,6 @@ def test_an_empty_answer_is_measured_and_falls_below() -> None:
     assert Floors().broken_by(quality) == ("words",)
 
 
-def test_perplexity_stays_finite() -> None:
-    assert Quality(**{**GOOD.__dict__, "log_prob": -1e6}).perplexity < float("inf")
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_measures_stay_within_their_range(first: str, second: str) -> None:

@@ -188,6 +188,21 @@ def test_what_came_out_against_a_method_is_said() -> None:
     assert negatives({"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9)}}, {}) == []
 
 
+def test_no_variant_is_hidden_by_the_choice_of_a_headline() -> None:
+    wins = {"win_rate": estimate(0.7, 0.6, 0.8), "win_rate/guided": estimate(0.7, 0.6, 0.8)}
+    [found] = negatives({"fspo": {**wins, "win_rate/plain": estimate(0.6, 0.49, 0.7)}}, {})
+    assert "win rate (plain)" in found
+    [found] = negatives({"fspo": {"reward_accuracy": Estimate(0.8, None, None, 2, 9)}}, {})
+    assert "no interval, from 2 users" in found
+
+
+def test_the_first_sentence_names_its_variants() -> None:
+    metrics = {"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9), "win_rate": estimate(0.7, 0.6, 0.8)}}
+    said = headline(metrics, "fspo", {"reward": "antisymmetric", "sampling": "guided"})
+    assert "of held-out pairs by the antisymmetric reward" in said
+    assert "answer with guided sampling" in said
+
+
 def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) -> None:
     details = read_json(run_folder / "evaluation" / "details.json")
     said = (

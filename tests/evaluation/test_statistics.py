@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics import Estimate, bootstrap_interval, clustered_mean, paired_difference
+from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
 
 
 def simulated(seed: int, users: int, items: int) -> tuple[list[float], list[str]]:
@@ -66,7 +66,6 @@ def test_too_few_users_give_no_interval_and_say_so() -> None:
     estimate = clustered_mean([1.0, 0.0, 1.0], ["a", "a", "b"])
     assert (estimate.low, estimate.high, estimate.users) == (None, None, 2)
     assert "2 users" in estimate.note
-    assert bootstrap_interval([1.0, 0.0], ["a", "b"]) is None
 
 
 @pytest.mark.parametrize(("value", "inner"), [(1.0, "low"), (0.0, "high")])
@@ -117,10 +116,50 @@ def test_order_does_not_matter_and_bounds_hold(rows: list[tuple[float, str]], sh
         assert estimate.value - 1e-12 <= estimate.high <= 1
 
 
-def test_the_bootstrap_agrees_with_the_robust_interval() -> None:
+def bootstrap(values: list[float], users: list[str], draws: int = 2000) -> tuple[float, float]:
+    """The percentile interval of the mean when whole users are drawn anew, which assumes no distribution."""
+    groups = [[v for v, u in zip(values, users, strict=True) if u == user] for user in sorted(set(users))]
+    generator = random.Random(1)
+    samples = (generator.choices(groups, k=len(groups)) for _ in range(draws))
+    means = sorted(sum(map(sum, sample)) / sum(map(len, sample)) for sample in samples)
+    return means[int(0.025 * draws)], means[int(0.975 * draws)]
+
+
+def test_the_interval_is_about_that_of_the_bootstrap() -> None:
     values, users = simulated(4, 60, 8)
-    interval = bootstrap_interval(values, users, seed=1)
-    estimate = clustered_mean(values, users)
-    assert interval is not None
+    interval, estimate = bootstrap(values, users), clustered_mean(values, users)
+    assert interval == (pytest.approx(estimate.low, abs=0.02), pytest.approx(estimate.high, abs=0.02))
+
+
+def test_near_the_bounds_a_share_keeps_its_doubt() -> None:
+    users = [f"u{i // 3}" for i in range(90)]
+    none, one = clustered_mean([0.0] * 90, users), clustered_mean([1.0] + [0.0] * 89, users)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 30))
+    assert one.low is not None
+    assert one.high is not None
+    assert 0 < one.low < 0.011 < 0.05 < one.high
+
+
+def test_users_who_are_all_alike_are_no_certainty() -> None:
+    estimate = clustered_mean([1.0, 1.0, 0.0] * 3, list("aaabbbccc"))
     assert estimate.low is not None
-    assert interval[0] == pytest.approx(estimate.low, abs=0.02)
+    assert estimate.high is not None
+    assert estimate.low < 0.3
+    assert estimate.high > 0.9
+    ties = clustered_mean([0.5] * 9, list("aaabbbccc"))
+    assert (ties.low, ties.high) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.5, 0.97])
+def test_intervals_of_rare_and_common_events_cover_the_truth(rate: float) -> None:
+    """Each user's own rate is drawn from a beta distribution around `rate`, so that a user's items are correlated."""
+    hits, rounds = 0, 300
+    for seed in range(rounds):
+        generator = random.Random(seed)
+        values, users = [], []
+        for user in range(30):
+            own = generator.betavariate(rate * 20, (1 - rate) * 20)
+            values += [float(generator.random() < own) for _ in range(8)]
+            users += [str(user)] * 8
+        hits += covered(clustered_mean(values, users), rate)
+    assert hits / rounds >= 0.92

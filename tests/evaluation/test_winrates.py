@@ -13,6 +13,7 @@ from fspo.evaluation.quality import Floors, Quality
 from fspo.evaluation.trials import build_trials
 from fspo.evaluation.winrates import Answer, decide, draw_answers, judge_both_orders, judge_pairs
 from fspo.judging.judge import AttributeJudge
+from fspo.modeling import generation
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
@@ -118,6 +119,23 @@ def test_guided_answers_are_others(tiny_model_path: Path, tmp_path: Path) -> Non
     plain, guided = (drawn(tiny_model_path, tmp_path / f"{s}.jsonl", s) for s in ("plain", "guided"))
     assert [a.item for a in plain] == [a.item for a in guided]
     assert {a.sampling for a in guided} == {"guided"}
+    assert [a.text for a in plain] != [a.text for a in guided]
+
+
+@pytest.mark.parametrize(("sampling", "strength"), [("plain", 0.0), ("guided", CONFIG.guidance)])
+def test_guidance_and_the_mirrored_shots_reach_whoever_draws(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: str, strength: float
+) -> None:
+    seen: list[tuple[float, bool]] = []
+    original = generation.generate_ids
+
+    def spy(model: Any, requests: Any, settings: generation.Sampling, **more: Any) -> Any:
+        seen.extend((settings.guidance, request.mirror_trunk_ids is not None) for request in requests)
+        return original(model, requests, settings, **more)
+
+    monkeypatch.setattr(generation, "generate_ids", spy)
+    drawn(tiny_model_path, tmp_path / "answers.jsonl", sampling)
+    assert set(seen) == {(strength, True)}
 
 
 def test_users_answer_the_same_prompts_where_they_can(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from fspo.modeling.generation import (
     generate_ids,
     guided,
     nucleus,
-    sample_texts,
 )
 from fspo.modeling.loading import load_model, load_tokenizer
 from tests.modeling.models import KINDS, VOCABULARY, build, token_ids
@@ -181,11 +180,15 @@ def test_nothing_to_go_on_from() -> None:
 def test_texts(tiny_model_path: Path) -> None:
     model, tokenizer = load_model(tiny_model_path), load_tokenizer(tiny_model_path)
     prompt = tokenizer.encode("The film was")
-    texts = sample_texts(model, tokenizer, [prompt, prompt, prompt[:2]], max_new_tokens=9, seed=3)
+
+    def texts_of(*asked: AnswerRequest) -> list[str]:
+        return generate(model, tokenizer, asked, max_new_tokens=9, seed=3)
+
+    whole, short = AnswerRequest(prompt[:-1], prompt[-1:], seed=1), AnswerRequest(prompt[:1], prompt[1:2], seed=7)
+    texts = texts_of(whole, whole, short)
     assert len(texts) == 3
     assert all(isinstance(text, str) and text == text.strip() and "<|im_" not in text for text in texts)
-    again = sample_texts(model, tokenizer, [prompt[:2]], max_new_tokens=9, seed=3, seeds=[7])
-    assert again == sample_texts(model, tokenizer, [prompt, prompt[:2]], max_new_tokens=9, seed=3, seeds=[1, 7])[1:]
+    assert texts_of(short) == texts_of(whole, short)[1:]
     assert end_tokens(tokenizer) == {ChatFormat.of(tokenizer).end_of_answer, tokenizer.eos_token_id}
     answers = generate(model, tokenizer, [AnswerRequest(prompt, prompt)], max_new_tokens=4, end_ids=())
     assert len(answers) == 1

@@ -202,3 +202,22 @@ def test_an_episode_and_its_mirror_show_the_same_shots(tokenizer: Any, limit: in
 def test_mirrored_shots_cost_the_same_room(tokenizer: Any) -> None:
     renderer = EpisodeRenderer(tokenizer)
     assert renderer.render(episode()).tokens == renderer.render(episode().mirror()).tokens
+
+
+@pytest.mark.embedded
+def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the_limit(
+    embedded_model_path: Path,
+) -> None:
+    renderer = EpisodeRenderer(load_tokenizer(embedded_model_path))
+    introduction, shot = renderer.template.introduction, renderer.template.render_shot(preference(0), first=False)
+    apart = len(renderer.render_response(introduction)) + len(renderer.render_response(shot)) - 1
+    assert len(renderer.render_response(introduction + shot)) > apart, "this tokenizer shows nothing"
+    whole = episode(5, 2)
+    for limit in range(70, 260):
+        limited = replace(renderer, max_length=limit)
+        assert limited.render(whole).longest <= limit
+        trimmed, dropped = limited.trim(whole)
+        assert len(trimmed.shots) == 5 - dropped
+        assert limited.render(trimmed).dropped_shots == limited.render(trimmed.flip_shots()).dropped_shots == 0
+        asked = limited.render_prompt(whole.shots, "Hello", reserve=9)
+        assert len(asked.trunk_ids) + len(asked.prompt_ids) + 9 <= limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_json, read_jsonl
@@ -177,3 +178,25 @@ def test_options_for_small_memory_change_nothing(tiny_model_path: Path, tmp_path
     for record, other in zip(plain, frugal, strict=True):
         assert other["loss"] == pytest.approx(record["loss"], rel=1e-3)
         assert other["grad_norm"] == pytest.approx(record["grad_norm"], rel=1e-3)
+
+
+def test_a_local_model_is_known_by_its_weights_and_not_by_its_place(tiny_model_path: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model_path, tmp_path / "model")
+    out = train_tiny(model, tmp_path / "out", steps=2)
+    moved = model.rename(tmp_path / "moved")
+    assert train_tiny(moved, out, steps=2) == out
+    path = moved / "model.safetensors"
+    tensors = load_file(path)
+    save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="another model;"):
+        train_tiny(moved, out, steps=2)
+
+
+def test_a_limit_beyond_what_the_model_reads_is_refused(tiny_model_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_length is 5000, and the model reads at most 4096 tokens"):
+        train_tiny(tiny_model_path, tmp_path / "out", max_length=5000)
+
+
+def test_with_dropout_the_passes_are_part_of_what_is_learned() -> None:
+    assert "row_tokens" in tiny_settings().identity()
+    assert "row_tokens" not in tiny_settings(lora={"r": 4}).identity()

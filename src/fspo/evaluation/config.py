@@ -67,7 +67,7 @@ class EvaluationConfig(BaseModel):
     answer_batch: int = Field(default=16, ge=1)
     """Answers drawn at once; part of what decides the draw, so change it only together with the seed."""
     floors: Floors = Floors()
-    """An answer below any of these loses."""
+    """An answer below any of these loses; if the base model's is too, they tie."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
     """The ideal observer's chance of a label against the user's own utilities."""
     observer_prior: Literal["family", "sampled"] = "family"

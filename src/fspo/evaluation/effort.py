@@ -28,6 +28,8 @@ class Effort:
     """Queries of these episodes; one shown after several shot counts, or mirrored, counts once."""
     start: str
     """The method whose weights it started from; empty for the base model."""
+    objective: str = ""
+    """What was minimised; empty where the settings are gone."""
 
 
 def efforts(run_dir: Path) -> dict[str, Effort]:
@@ -66,7 +68,13 @@ def _effort(folder: Path) -> Effort:
         episodes=episodes,
         pairs=episodes * queries if episodes and queries else None,
         start=Path(_json(folder / "policy.json").get("starts_from") or "").name,
+        objective=_objective(config),
     )
+
+
+def _objective(config: Mapping[str, Any]) -> str:
+    objective = str(config.get("objective", ""))
+    return f"{objective}, mirrored" if config.get("mirror") and objective != "mirrored-contrast" else objective
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from fspo.evaluation.comparisons import comparisons
 from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.fluency import answer_log_probs
-from fspo.evaluation.measures import Rewards, answer_measures, mean_of, quality_measures, reward_measures
+from fspo.evaluation.measures import Rewards, answer_measures, items_at, mean_of, quality_measures, reward_measures
 from fspo.evaluation.observer import TextUtility, family_of, ideal_observer, sampled_users
 from fspo.evaluation.quality import Closeness, Quality, measure_quality
 from fspo.evaluation.records import Drawn, counts, setting, write_samples
@@ -247,18 +247,12 @@ class _Stage:
             margin=float(getattr(self.judge, "margin", 0.0)),
             noise=self.config.observer_noise,
         )
-        found = {
-            f"reward_accuracy@{k}": mean_of(
-                {(p.user, p.item): p.correct for p in predictions if p.k == k and p.item in self._items_at(k)}
-            )
-            for k in self.config.rungs
-        }
+        found = {}
+        for k in self.config.rungs:
+            measured = frozenset(items_at(self.items, k, self.config))
+            rows = {(p.user, p.item): p.correct for p in predictions if p.k == k}
+            found[f"reward_accuracy@{k}"] = mean_of({item: row for item, row in rows.items() if item in measured})
         return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-    def _items_at(self, k: int) -> frozenset[str]:
-        """The items that methods are measured on at `k` shots."""
-        few = self.config.ladder_queries if k < self.config.shots else None
-        return frozenset(trial.item(n) for trial in self.trials for n in range(len(trial.own.queries))[:few])
 
     @property
     def _lead(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fspo.evaluation.statistics import Estimate
@@ -12,20 +13,26 @@ __all__ = ["Metrics", "caveats", "headline", "negatives"]
 Metrics = Mapping[str, Mapping[str, Estimate]]
 """method -> measure -> estimate."""
 
+_CHANCE: Mapping[str, float] = MappingProxyType({"reward_accuracy": 0.5, "win_rate": 0.5, "user_swap_drop": 0.0})
 _FEWEST_USERS = 20
 _FEW_CUT = 0.1
 _KNOWN_FLIP_RATE = 0.14
 """What a trained in-context reward model was found to reach; it had learned contents, not labels."""
 
 
-def headline(metrics: Metrics, method: str) -> str:
-    """One sentence of what came out for `method`; empty where nothing was measured."""
+def headline(metrics: Metrics, method: str, variants: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One sentence of what came out for `method`; empty where nothing was measured.
+
+    `variants` name the reward and the sampling that its headline figures are of.
+    """
     measures = metrics.get(method, {})
     parts = []
     if accuracy := measures.get("reward_accuracy"):
-        parts.append(f"ranks the preferred of two responses first in {_said(accuracy)} of held-out pairs")
+        by = f" by the {variants['reward']} reward" if "reward" in variants else ""
+        parts.append(f"ranks the preferred of two responses first in {_said(accuracy)} of held-out pairs{by}")
     if win := measures.get("win_rate"):
-        parts.append(f"has a win rate of {_said(win)} over the base model's answer")
+        by = f" with {variants['sampling']} sampling" if "sampling" in variants else ""
+        parts.append(f"has a win rate of {_said(win)} over the base model's answer{by}")
     return f"{method} {' and '.join(parts)}." if parts else ""
 
 
@@ -104,12 +111,15 @@ def _cut_off(metrics: Metrics) -> str:
 
 def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
     found = []
-    for measure, chance in (("reward_accuracy", 0.5), ("win_rate", 0.5), ("user_swap_drop", 0.0)):
-        estimate = measures.get(measure)
-        if estimate is None or estimate.low is None or estimate.high is None or name == "base":
+    for measure, estimate in measures.items() if name != "base" else ():
+        family, _, variant = measure.partition("/")
+        if family not in _CHANCE or variant == "likelihood" or (not variant and _has_variants(family, measures)):
             continue
-        label = measure.replace("_", " ")
-        if estimate.high < chance:
+        label = family.replace("_", " ") + (f" ({variant})" if variant else "")
+        chance = _CHANCE[family]
+        if estimate.low is None or estimate.high is None:
+            found.append(f"{name}: the {label} of {_said(estimate)} has no interval, from {estimate.users} users.")
+        elif estimate.high < chance:
             found.append(f"{name}: the {label} of {_said(estimate)} lies below {chance:.0%}.")
         elif estimate.low <= chance:
             found.append(f"{name}: the {label} of {_said(estimate)} can't be told from {chance:.0%}.")
@@ -120,6 +130,10 @@ def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
             f"{name}: flipping every label in the context changes only {_said(flips)} of its decisions{known}."
         )
     return found
+
+
+def _has_variants(family: str, measures: Mapping[str, Estimate]) -> bool:
+    return any(measure.startswith(f"{family}/") for measure in measures)
 
 
 def _said(estimate: Estimate) -> str:

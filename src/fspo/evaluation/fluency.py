@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fspo.errors import ModelError
 from fspo.evaluation.winrates import Answer
 from fspo.files import append_jsonl, read_jsonl
 from fspo.progress import Progress, Silent
@@ -42,6 +44,9 @@ def answer_log_probs(
         path: gains one line an answer; a batch that is not whole in it is scored again, to the same values.
         fingerprint: identifies the base model.
         progress: shown once a batch.
+
+    Raises:
+        ModelError: a log-prob is not a finite number.
     """
     known: dict[str, float] = {line["key"]: line["log_prob"] for line in read_jsonl(path) if "log_prob" in line}
     keys = [_key(fingerprint, answer) for answer in answers]
@@ -74,6 +79,10 @@ def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [TokenizedEpisode(trunk, (len(trunk),), tuple(branches))])
     means: list[float] = result.means[:, 0].tolist()
+    if not all(map(math.isfinite, means)):
+        raise ModelError(
+            "The base model's log-probs of the answers are not numbers; set evaluation.dtype to float32 or bfloat16."
+        )
     return means
 
 

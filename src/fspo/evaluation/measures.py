@@ -18,9 +18,10 @@ from fspo.evaluation.rewards import (
 )
 from fspo.evaluation.sensitivity import Item, label_flip_rate, user_swap_drop
 from fspo.evaluation.statistics import Estimate, clustered_mean
+from fspo.evaluation.trials import query_of
 from fspo.evaluation.winrates import Judgement
 
-__all__ = ["Rewards", "answer_measures", "mean_of", "quality_measures", "reward_measures"]
+__all__ = ["Rewards", "answer_measures", "items_at", "mean_of", "quality_measures", "reward_measures"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,14 @@ class Rewards:
 
     def accuracies(self, variant: RewardVariant, k: int, condition: Condition = "own") -> dict[Item, float]:
         """1, 0.5 or 0 for each item that was measured."""
-        margins = ((item, self.margin(variant, item[1], k, condition)) for item in self.items)
+        margins = ((item, self.margin(variant, item[1], k, condition)) for item in items_at(self.items, k, self.config))
         return {item: accuracy(margin) for item, margin in margins if margin is not None}
+
+
+def items_at(items: Sequence[Item], k: int, config: EvaluationConfig) -> tuple[Item, ...]:
+    """The items that every method is measured on at `k` shots: below the full count these may be fewer."""
+    few = config.ladder_queries if k < config.shots else None
+    return tuple(item for item in items if few is None or query_of(item[1]) < few)
 
 
 def mean_of(values: Mapping[Item, float]) -> Estimate | None:

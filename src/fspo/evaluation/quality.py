@@ -1,7 +1,7 @@
 """What no attribute judge sees: whether an answer is language, repeats itself, and is about the question.
 
 A judge of attributes alone can be won by gibberish that scores high on them. These measures know nothing of users; they
-stand beside every win rate, and an answer below a stated floor loses.
+stand beside every win rate, and an answer below a stated floor loses, unless the other one is below it too (a tie).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STOPWORDS = frozenset(_FUNCTION_WORDS.split())
 
 
 class Floors(BaseModel):
-    """The least an answer has to reach; one that falls below any of them loses, whatever the judge says."""
+    """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -83,11 +83,6 @@ class Quality:
     closeness: float
     """Tf-idf cosine between question and answer."""
     words: int
-
-    @property
-    def perplexity(self) -> float:
-        """The base model's perplexity of the answer."""
-        return math.exp(min(-self.log_prob, 50.0))
 
 
 def words_of(text: str) -> list[str]:

@@ -125,7 +125,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
         "name": settings.get("name") or run_dir.resolve().name,
         "model": settings.get("model") or details.get("model") or "",
         "details": details,
-        "headline": headline(metrics, lead),
+        "headline": headline(metrics, lead, variants_of(details, lead)),
         "measures": {m: label for m, label in MEASURES.items() if any(m in row for row in metrics.values())},
         "metrics": metrics,
         "variants": _variants(metrics),

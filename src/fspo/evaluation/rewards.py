@@ -6,11 +6,13 @@ the curve over k, the label-flip rate and the user-swap drop are all read off th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fspo.errors import ModelError
 from fspo.evaluation.config import EvaluationConfig, Reduction
 from fspo.evaluation.trials import Trial
 from fspo.files import append_jsonl, read_jsonl
@@ -161,6 +163,9 @@ def score_trials(
         fingerprint: identifies the weights; lines of other weights are passed over.
         name: whom the progress bar names.
         progress: shown once a trial.
+
+    Raises:
+        ModelError: a log-prob is not a finite number.
     """
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
     key = f"{fingerprint}/{context}/{depth}/{_conditions(context, config)}"
@@ -170,7 +175,9 @@ def score_trials(
     with (progress or Silent()).task(f"Scoring {name or context}", total=len(trials), done=done) as task:
         for trial, trial_key in zip(trials, keys, strict=True):
             if trial_key not in known:
-                known[trial_key] = _score_trial(model(), renderer, context, trial, config) | {"key": trial_key}
+                line = _score_trial(model(), renderer, context, trial, config) | {"key": trial_key}
+                _check_numbers(line["rows"], trial, name or context, config.dtype)
+                known[trial_key] = line
                 append_jsonl(path, known[trial_key])
                 task.advance(1)
     lines = [known[k] for k in keys]
@@ -188,6 +195,15 @@ def _score_trial(
         rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
     dropped = max(dropped, more)
     return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
+
+
+def _check_numbers(rows: Iterable[Mapping[str, Any]], trial: Trial, name: str, dtype: str) -> None:
+    for row in rows:
+        if not (math.isfinite(row["chosen"]) and math.isfinite(row["rejected"])):
+            raise ModelError(
+                f"The log-probs of {name} are not numbers in {dtype} (user {trial.user!r}, pair {row['item']!r}); set "
+                "evaluation.dtype to float32 or bfloat16, or look at how its weights were trained."
+            )
 
 
 def _passes(

@@ -2,14 +2,15 @@
 
 A user's items share the user's shots and taste, so they are no independent draws: the interval has to come from the
 spread between users (cluster-robust variance, Liang and Zeger 1986; t quantiles at `users - 1` degrees of freedom).
+Shares get Wilson's score interval at the number of independent trials that would vary as much, so that it neither
+leaves 0 to 1 nor closes up near them (Wilson 1927; effective size as in Korn and Graubard 1998).
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,12 +18,14 @@ from scipy.special import betaincinv, stdtrit
 
 from fspo.errors import DataError
 
-__all__ = ["MINIMUM_USERS", "Estimate", "bootstrap_interval", "clustered_mean", "paired_difference"]
+__all__ = ["MINIMUM_USERS", "Estimate", "clustered_mean", "paired_difference"]
 
 MINIMUM_USERS = 3
 """With fewer users no interval is given: the spread between them is not known."""
 
 Bounds = tuple[float, float]
+_SHARE: Bounds = (0.0, 1.0)
+_NOTHING = 1e-18
 T = TypeVar("T", bound=Hashable)
 
 
@@ -68,9 +71,9 @@ def clustered_mean(
 ) -> Estimate:
     """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
 
-    `bounds` are the least and the greatest value an item can have (None: unbounded); the interval is clipped to them,
-    and where every item lies at one of them (a spread of zero, which says nothing) it is the exact binomial one with
-    the users as trials.
+    `bounds` are the least and the greatest value an item can have (None: unbounded). Within 0 to 1 the mean is a share
+    and gets a score interval; other bounds clip the interval. Where users don't differ, which says nothing of how they
+    would, a share's interval is the one of as many trials as there are users.
 
     Raises:
         DataError: no items, as many users as values are not given, or a value is not finite.
@@ -82,10 +85,13 @@ def clustered_mean(
         return Estimate(mean, None, None, len(groups), count)
     residuals = [math.fsum(value - mean for value in group) for group in groups.values()]
     variance = _robust_variance(residuals, count)
-    if variance < 1e-18 and bounds is not None:
-        low, high = _exact_interval(mean, len(groups), confidence, bounds)
+    quantile = float(stdtrit(len(groups) - 1, 0.5 + confidence / 2))
+    if variance < _NOTHING and bounds is not None:
+        low, high = _alike(values, mean, len(groups), confidence, bounds)
+    elif bounds == _SHARE:
+        low, high = _score_interval(mean, mean * (1 - mean) / variance, quantile)
     else:
-        reach = float(stdtrit(len(groups) - 1, 0.5 + confidence / 2)) * math.sqrt(variance)
+        reach = quantile * math.sqrt(variance)
         low, high = mean - reach, mean + reach
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
@@ -111,28 +117,6 @@ def paired_difference(
     return clustered_mean(differences, [user_of(item) for item in shared], confidence=confidence, bounds=(-1.0, 1.0))
 
 
-def bootstrap_interval(
-    values: Sequence[float],
-    users: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """The percentile interval of the mean when whole users are drawn anew; None with too few users.
-
-    A check on `clustered_mean` that assumes no distribution; with few users it is too narrow, so it isn't the headline.
-    """
-    groups = _grouped(values, users)
-    if len(groups) < MINIMUM_USERS:
-        return None
-    totals = [(math.fsum(group), len(group)) for group in groups.values()]
-    generator = random.Random(seed)
-    means = sorted(_mean_of_totals(generator.choices(totals, k=len(totals))) for _ in range(draws))
-    tail = (1 - confidence) / 2
-    return means[int(tail * draws)], means[min(draws - 1, int((1 - tail) * draws))]
-
-
 def _grouped(values: Sequence[float], users: Sequence[str]) -> dict[str, list[float]]:
     if not values:
         raise DataError("There are no items to average; evaluate at least one user with one query.")
@@ -151,17 +135,25 @@ def _robust_variance(residuals: Sequence[float], count: int) -> float:
     return clusters / (clusters - 1) * math.fsum(residual**2 for residual in residuals) / count**2
 
 
-def _exact_interval(mean: float, trials: int, confidence: float, bounds: Bounds) -> Bounds:
-    """Clopper and Pearson's interval when all trials came out alike; between the bounds there is nothing to go by."""
+def _score_interval(share: float, trials: float, quantile: float) -> Bounds:
+    """Wilson's interval of a share seen in `trials` independent trials."""
+    square = quantile**2 / trials
+    middle = (share + square / 2) / (1 + square)
+    reach = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return middle - reach, middle + reach
+
+
+def _alike(values: Sequence[float], mean: float, users: int, confidence: float, bounds: Bounds) -> Bounds:
+    """The interval where all users have the same mean."""
     low, high = bounds
-    miss = (high - low) * (1 - float(betaincinv(trials, 1, (1 - confidence) / 2)))
+    # How often something else may yet happen that happened to none of so many users (Clopper and Pearson 1934).
+    miss = 1 - float(betaincinv(users, 1, (1 - confidence) / 2))
     if math.isclose(mean, high):
-        return high - miss, high
-    if math.isclose(mean, low):
-        return low, low + miss
-    return mean, mean
-
-
-def _mean_of_totals(totals: Iterable[tuple[float, int]]) -> float:
-    pairs = list(totals)
-    return math.fsum(total for total, _ in pairs) / sum(count for _, count in pairs)
+        return high - (high - low) * miss, high
+    if math.isclose(mean, low, abs_tol=1e-12):
+        return low, low + (high - low) * miss
+    if max(values) - min(values) < _NOTHING:
+        return mean, mean  # such as ties by construction
+    share = (mean - low) / (high - low)
+    inner = _score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
+    return low + (high - low) * inner[0], low + (high - low) * inner[1]

@@ -14,7 +14,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
 
-__all__ = ["Trial", "build_trials", "donors", "pick_users", "tendency"]
+__all__ = ["Trial", "build_trials", "donors", "pick_users", "query_of", "tendency"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Trial:
     def item(self, query: int) -> str:
         """The id of one query, unique over users and episodes."""
         return f"{self.id}/{query}"
+
+
+def query_of(item: str) -> int:
+    """The number of the query in its episode, from an item's id."""
+    return int(item.rpartition("/")[2])
 
 
 def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[Trial]:

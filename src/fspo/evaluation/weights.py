@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,14 @@ class Weights:
 
     def renderer(self, context: Any) -> EpisodeRenderer:
         """Renders episodes for the base model and every policy."""
+        longest = self._longest
         if self._max_length is None:
-            self._max_length = self._longest()
+            self._max_length = longest
+        elif longest and self._max_length > longest:
+            raise ConfigError(
+                f"evaluation.max_length is {self._max_length}, and the model reads at most {longest} tokens; lower it "
+                "or leave it out."
+            )
         return EpisodeRenderer(self.tokenizer, context=context, max_length=self._max_length or None)
 
     def load(self, source: Source) -> Any:
@@ -91,16 +98,15 @@ class Weights:
     def fingerprint(self, source: Source) -> str:
         """Tells other weights apart: a digest of names, sizes, and the ends of the files."""
         digest = hashlib.sha256(f"{self.model}/{self._dtype}".encode())
-        folder = source if source is not None else Path(self.model)
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if path.suffix in (".json", ".safetensors") and path.is_file():
-                digest.update(f"{path.relative_to(folder)}/{path.stat().st_size}".encode())
-                with path.open("rb") as handle:
-                    digest.update(handle.read(_PEEK))
-                    handle.seek(max(0, path.stat().st_size - _PEEK))
-                    digest.update(handle.read(_PEEK))
+        for name, path in [*_weights_in(source), *_weights_in(Path(self.model))]:
+            digest.update(f"{name}/{path.stat().st_size}".encode())
+            with path.open("rb") as handle:
+                digest.update(handle.read(_PEEK))
+                handle.seek(max(0, path.stat().st_size - _PEEK))
+                digest.update(handle.read(_PEEK))
         return digest.hexdigest()[:16]
 
+    @cached_property
     def _longest(self) -> int:
         """Tokens the base model can read at once; 0 where its configuration doesn't say."""
         from fspo.modeling.loading import load_configuration
@@ -116,3 +122,11 @@ class Weights:
         from fspo.modeling.policies import load_policy
 
         return load_policy(source, dtype=self._dtype)
+
+
+def _weights_in(folder: Source) -> list[tuple[Path, Path]]:
+    """The files that make a model, by their names in the folder; none where there is no such folder."""
+    if folder is None or not folder.is_dir():
+        return []
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".safetensors"))
+    return [(path.relative_to(folder), path) for path in files if path.is_file()]

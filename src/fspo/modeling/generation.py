@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, ModelError
 from fspo.modeling.chat import ChatFormat
 from fspo.modeling.decoding import Decoder, Stream
 
@@ -30,7 +30,6 @@ __all__ = [
     "generate_ids",
     "guided",
     "nucleus",
-    "sample_texts",
 ]
 
 _NUCLEUS = 512
@@ -122,40 +121,6 @@ def generate(
     return [decode_answer(tokenizer, answer) for answer in answers]
 
 
-def sample_texts(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int = 128,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    seeds: Sequence[int] | None = None,
-    end_ids: Collection[int] | None = None,
-    batch_size: int = 128,
-) -> list[str]:
-    """Plain sampling: one text for each of `prompts` (repeat one for several); equal prompts are read once.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-        ModelError: the architecture can't decode over shared trunks.
-    """
-    draws = seeds if seeds is not None else [None] * len(prompts)
-    requests = [AnswerRequest(p[:-1], p[-1:], seed=draw) for p, draw in zip(prompts, draws, strict=True)]
-    return generate(
-        model,
-        tokenizer,
-        requests,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        end_ids=end_ids,
-        batch_size=batch_size,
-    )
-
-
 def generate_ids(
     model: torch.nn.Module,
     requests: Sequence[AnswerRequest],
@@ -225,7 +190,16 @@ def _smallest_inside(best: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def draw(scores: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """[B]: a token for each row of logits [B, V] and each uniform number [B], by the inverse of the distribution."""
+    """[B]: a token for each row of logits [B, V] and each uniform number [B], by the inverse of the distribution.
+
+    Raises:
+        ModelError: the logits are not numbers.
+    """
+    if scores.isnan().any():
+        raise ModelError(
+            "The model's scores are not numbers, so nothing can be drawn from them; use float32 or bfloat16, or look "
+            "at how its weights were trained."
+        )
     if temperature == 0:
         return scores.argmax(dim=-1)
     probabilities = nucleus(torch.softmax(scores / temperature, dim=-1), top_p)

@@ -110,14 +110,12 @@ class EpisodeRenderer:
         Raises:
             DataError: a query and its responses alone are longer than `max_length`; they are never cut.
         """
-        parts = self._shot_parts(episode.shots)
+        shots_shown = self._visible(episode.shots)
         prefix = self._prefix(episode.description)
-        queries = [self._query(query, bool(parts)) for query in episode.queries]
+        queries = [self._query(query, bool(shots_shown)) for query in episode.queries]
         longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
-        kept = self._fit(prefix, parts, longest, f"A query of user {episode.user!r} and its longer response")
-        dropped = len(parts) - len(kept)
-        if dropped:
-            kept = self._shot_parts(episode.shots[dropped:])
+        kept = self._fit(prefix, shots_shown, longest, f"A query of user {episode.user!r} and its longer response")
+        dropped = len(shots_shown) - len(kept)
         boundaries = _offsets(len(prefix), kept)
         branches = tuple(
             self._branch(index, query, queries[index], count, boundaries)
@@ -146,17 +144,15 @@ class EpisodeRenderer:
             DataError: the prompt alone is too long.
         """
         prefix = self._prefix(description)
-        mirrored = [shot.swap() for shot in shots]
-        prompt_ids = self._prompt(prompt, bool(self._shot_parts(shots[:1])))
-        sides = [self._shot_parts(side) for side in (shots, mirrored)]
-        kept = min(
-            len(self._fit(prefix, parts, len(prompt_ids) + reserve, "A prompt and the room for its answer"))
-            for parts in sides
-        )
-        dropped = len(sides[0]) - kept
-        if dropped:
-            sides = [self._shot_parts(side[dropped:]) for side in (shots, mirrored)]
-            prompt_ids = self._prompt(prompt, kept > 0)
+        shots = self._visible(shots)
+        prompt_ids = self._prompt(prompt, bool(shots))
+        twins = (shots, [shot.swap() for shot in shots])
+        what, rest = "A prompt and the room for its answer", len(prompt_ids) + reserve
+        kept = min(len(self._fit(prefix, side, rest, what)) for side in twins)
+        dropped = len(shots) - kept
+        sides = [self._shot_parts(side[dropped:]) for side in twins]
+        if not kept:
+            prompt_ids = self._prompt(prompt, False)
         trunk, mirror = ((*prefix, *(i for part in parts for i in part)) for parts in sides)
         return RenderedPrompt(trunk, prompt_ids, mirror if kept else None, dropped)
 
@@ -188,23 +184,28 @@ class EpisodeRenderer:
             return self.format.before_user
         return (*self.format.before_user, *self._encode(_fill(self.template.description, description=description)))
 
-    def _shot_parts(self, shots: Sequence[Preference]) -> list[tuple[int, ...]]:
-        if self.context not in ("shots", "both"):
-            return []
-        texts = [self.template.render_shot(shot, first=index == 0) for index, shot in enumerate(shots)]
-        return [tuple(self._encode(text)) for text in texts]
+    def _visible(self, shots: Sequence[Preference]) -> Sequence[Preference]:
+        return shots if self.context in ("shots", "both") else ()
 
-    def _fit(
-        self, prefix: tuple[int, ...], parts: list[tuple[int, ...]], rest: int, what: str
-    ) -> list[tuple[int, ...]]:
+    def _shot_parts(self, shots: Sequence[Preference]) -> list[tuple[int, ...]]:
+        return [self._shot(shot, first=index == 0) for index, shot in enumerate(shots)]
+
+    def _shot(self, shot: Preference, *, first: bool) -> tuple[int, ...]:
+        return tuple(self._encode(self.template.render_shot(shot, first=first)))
+
+    def _fit(self, prefix: tuple[int, ...], shots: Sequence[Preference], rest: int, what: str) -> list[tuple[int, ...]]:
+        """The newest shots that have room beside `rest` tokens, as they are shown."""
+        parts = self._shot_parts(shots)
         if self.max_length is None:
             return parts
-        # The introduction moves to the oldest shot that is left: reserve its length.
-        introduction = len(self._encode(self.template.introduction)) if parts else 0
         room = self.max_length - len(prefix) - rest
-        for dropped in range(len(parts) + 1):
-            if sum(map(len, parts[dropped:])) + (introduction if 0 < dropped < len(parts) else 0) <= room:
-                return parts[dropped:]
+        while sum(map(len, parts)) > room and parts:
+            parts = parts[1:]
+            if parts:
+                # The introduction moves to the oldest shot that is left.
+                parts[0] = self._shot(shots[len(shots) - len(parts)], first=True)
+        if room >= 0:
+            return parts
         raise DataError(
             f"{what} make {len(prefix) + rest} tokens, and the limit is {self.max_length}; raise the maximal length "
             "or leave the query out."

@@ -143,7 +143,9 @@ class TrainingConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned, ready for JSON."""
-        return self.model_dump(mode="json", exclude=set(HARMLESS))
+        # Each pass draws its own dropout, so that with it the passes decide too.
+        decisive = frozenset({"row_tokens"}) if self.lora is not None and self.lora.dropout else frozenset()
+        return self.model_dump(mode="json", exclude=set(HARMLESS - decisive))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json, storage_error, write_json
+from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.loading import POLICY_FILE, context_length, load_model, load_tokenizer
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.rendering import Context, EpisodeRenderer
@@ -103,16 +104,16 @@ def _identity(
 
 
 def _model_identity(model: str | Path) -> str:
-    """The contents of a policy, wherever it lies; the name of any other model."""
+    """The contents of a local folder, wherever it lies; the name of any other model."""
     folder = Path(model)
-    if not is_policy(folder):
+    if str(model) == EMBEDDED_MODEL or not folder.is_dir():
         return str(model)
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         if CHECKPOINTS_FOLDER not in path.relative_to(folder).parts:
             with path.open("rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return f"policy sha256:{digest.hexdigest()}"
+    return f"weights sha256:{digest.hexdigest()}"
 
 
 def _is_finished(out: Path, identity: dict[str, Any]) -> bool:
@@ -153,7 +154,7 @@ def _trainer(
         dataset, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=config.skip_short_users
     )
     start: Any = load_policy(Path(model)) if is_policy(model) else load_model(model)
-    max_length = config.max_length or context_length(start)
+    max_length = _max_length(config, start)
     renderer = EpisodeRenderer(load_tokenizer(model), context=context, max_length=max_length)
     weights = prepare_weights(start, config.lora, seed=config.seed)
     reference = None
@@ -169,6 +170,16 @@ def _trainer(
         validation=_validation_units(config, validation, renderer, shots),
     )
     return trainer, len(sampler.skipped)
+
+
+def _max_length(config: TrainingConfig, model: Any) -> int | None:
+    context = context_length(model)
+    if config.max_length is not None and context is not None and config.max_length > context:
+        raise ConfigError(
+            f"training max_length is {config.max_length}, and the model reads at most {context} tokens; lower it or "
+            "leave it out."
+        )
+    return config.max_length or context
 
 
 def _validation_units(
