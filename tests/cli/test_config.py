@@ -70,6 +70,23 @@ def test_a_key_in_an_address_is_not_repeated(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "endpoint.base_url=http://me:secret@host/v1",
+        "endpoint.base_url=me:secret@host/v1",
+        "endpoint.api_key=secret",
+        "endpoint.key_variable=sk-secret",
+        "endpoint={base_url: secret",
+        "endpoint.base_url.key=secret",
+    ],
+)
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(assignment: str) -> None:
+    with pytest.raises(ConfigError, match="--set endpoint") as caught:
+        load_config(None, ["endpoint.model=m", "endpoint.base_url=http://host/v1", assignment])
+    assert "secret" not in str(caught.value)
+
+
 def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
     path = written(tmp_path, "name: a\noutput: from-file\ntraining:\n  all: {steps: 5, shots: 3}\n  fspo: {steps: 6}\n")
     assert load_config(path).output == Path("from-file")

@@ -25,7 +25,9 @@ class Scripted(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.failures: list[int] = []
+        self.raw: bytes | None = None
         self.refusal: Any = {"error": {"message": "scripted", "type": "scripted"}}
 
     def reply(self, body: dict[str, Any]) -> str:
@@ -39,6 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.bodies.append(body)
         self.server.keys.append(self.headers.get("authorization", ""))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.server.failures:
             self._send(self.server.failures.pop(0), self.server.refusal)
             return
@@ -51,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _send(self, status: int, value: Any) -> None:
-        data = json.dumps(value).encode()
+        data = json.dumps(value).encode() if self.server.raw is None else self.server.raw
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
@@ -185,6 +188,40 @@ def test_a_refusal_is_told_as_the_server_puts_it(
     assert "sk-secret" not in message
     assert "again" not in message
     assert len(server.bodies) == 1
+
+
+def test_one_text_that_is_refused_is_a_reject_and_the_others_are_kept(server: Scripted) -> None:
+    server.failures = [400]
+    answers = endpoint(server, requests_in_flight=1).complete([request("bad"), request("good")])
+    assert [(answer.text, answer.finish_reason) for answer in answers] == [("", "refused"), ("Well, good #0", "stop")]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"<html>Sign in</html>", b"", b"{", b"[]", b'"text"', b'{"choices": [{}]}', b'{"choices": 3}', b"null"],
+)
+def test_what_is_no_answer_of_such_a_server_is_one_sentence(server: Scripted, raw: bytes) -> None:
+    server.raw = raw
+    with pytest.raises(ModelError, match=r"does not answer as an OpenAI-compatible server does; check the address"):
+        endpoint(server).complete([request("hello")])
+
+
+def test_nothing_of_the_environment_is_sent_but_the_key_that_is_named(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSPO_TEST_KEY", "sk-mine")
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "sk-other")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-key: sk-other")
+    endpoint(server).complete([request("hello")])
+    assert "sk-other" not in json.dumps(server.headers)
+    assert server.keys == ["Bearer sk-mine"]
+
+
+@pytest.mark.parametrize("address", ["me:secret@host/v1", "localhost:8000/v1", "ftp://host/v1", "http:///v1"])
+def test_an_address_without_a_scheme_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="must begin with http:// or https://"):
+        EndpointConfig(base_url=address, model="m")
 
 
 def test_an_endpoint_that_is_down_is_named() -> None:

@@ -15,17 +15,19 @@ __all__ = ["check_episodes"]
 
 
 def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:
-    """Draw the episodes of training and evaluation once, so that a user with too little is told before any training.
+    """Look for leaks and draw the episodes of training and evaluation once, so that faults are told before training.
 
     Where nothing is evaluated now, there need not be anything held out.
 
     Raises:
-        DataError: naming the user, and the settings to change.
+        DataError: naming the user, and the settings to change; or what is in two parts.
     """
     from fspo.evaluation.trials import build_trials
-    from fspo.preferences.sampling import EpisodeSampler
+    from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 
     train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
+    for part, held_out in (("validation", validation), ("test", test)):
+        check_no_leak(train, held_out, name=part)
     for row in training_order(methods_of(folder.config)):
         config = row.training(folder.config.training_of(row.name))
         part = "train"

@@ -172,7 +172,7 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     message = message[:1].lower() + message[1:]
     given = problem["input"]
     short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
-    shown = f", not {given!r}" if short and location[-1:] != ["base_url"] else ""  # an address may hold a key
+    shown = f", not {given!r}" if short and location[:1] != ["endpoint"] else ""  # it may hold a key
     subject = f"'{path}': " if path else ""
     return ConfigError(f"{where}: {subject}{message}{shown}{more}.")
 

@@ -290,6 +290,10 @@ def _take_over(folder: RunFolder, progress: Progress) -> PreferenceDataset:
                 f"{folder.config.data} has no splits.json, so a fifth of its users and of its questions are drawn to "
                 "be held out; `fspo data split` divides it otherwise."
             )
+        for kind, ids in (("users", dataset.users), ("questions", dataset.questions())):
+            unused = len(set(ids).difference(*getattr(splits, kind).values()))
+            if unused:
+                progress.say(f"{unused} of {len(ids)} {kind} belong to no split and are left out.")
         with replace_folder(folder.data) as staging:
             dataset.save(staging)
             splits.save(staging / "splits.json")

@@ -31,7 +31,7 @@ class Settings:
         """In which line, or in which override, the value at `key` (or the nearest one above it) was written."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.overridden:
-                return f"--set {self.overridden[key[:length]]}"
+                return f"--set {_shown(self.overridden[key[:length]])}"
             if key[:length] in self.lines:
                 return f"{self.name}, line {self.lines[key[:length]]}"
         return self.name
@@ -46,11 +46,15 @@ class Settings:
             path, equals, text = assignment.partition("=")
             key = tuple(part.strip() for part in path.split("."))
             if not equals or not all(key):
-                raise ConfigError(f"--set {assignment}: write it as key=value, such as --set training.fspo.steps=50.")
+                raise ConfigError(
+                    f"--set {_shown(assignment)}: write it as key=value, such as --set training.fspo.steps=50."
+                )
             try:
                 value = yaml.load(text, _Loader)
             except yaml.YAMLError as error:
-                raise ConfigError(f"--set {assignment}: the value is not valid YAML ({_problem(error)}).") from error
+                raise ConfigError(
+                    f"--set {_shown(assignment)}: the value is not valid YAML ({_problem(error)})."
+                ) from error
             self._put(key, value, assignment)
 
     def _put(self, key: Key, value: Any, assignment: str) -> None:
@@ -61,7 +65,9 @@ class Settings:
                 inner = target[part] = {}
             if not isinstance(inner, dict):
                 above = ".".join(key[:depth])
-                raise ConfigError(f"--set {assignment}: {above} is a single value, so nothing can be set below it.")
+                raise ConfigError(
+                    f"--set {_shown(assignment)}: {above} is a single value, so nothing can be set below it."
+                )
             target = inner
         target[key[-1]] = value
         self.overridden[key] = assignment
@@ -117,6 +123,12 @@ def _note_lines(settings: Settings, node: yaml.MappingNode, above: Key) -> None:
         settings.lines[key] = line
         if isinstance(value_node, yaml.MappingNode):
             _note_lines(settings, value_node, key)
+
+
+def _shown(assignment: str) -> str:
+    """An override as messages show it: of an endpoint's settings, which may hold a key, only the name."""
+    name = assignment.partition("=")[0]
+    return f"{name}=..." if name.strip().startswith("endpoint") else assignment
 
 
 def _problem(error: yaml.YAMLError) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,12 +17,14 @@ from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.llm.types import Completion, CompletionRequest
 
 if TYPE_CHECKING:
+    import openai
     from openai import OpenAI, OpenAIError
 
 __all__ = ["Endpoint", "EndpointConfig"]
 
 _TOLD = 200
 """Characters of a server's own message that are shown."""
+_REFUSED = Completion("", 0, "refused")
 
 
 class EndpointConfig(BaseModel):
@@ -31,7 +35,7 @@ class EndpointConfig(BaseModel):
     base_url: str = Field(min_length=1, description="Address of the API, such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
     key_variable: str | None = Field(
-        None, description="Environment variable that holds the key, if one is needed; no other key is ever sent."
+        None, description="Name of the environment variable that holds the key, if one is needed; no other is sent."
     )
     requests_in_flight: int = Field(8, ge=1, description="Requests under way at once.")
     timeout: float = Field(120.0, gt=0, description="Seconds until a request counts as lost.")
@@ -45,6 +49,8 @@ class EndpointConfig(BaseModel):
     @classmethod
     def _without_a_key(cls, base_url: str) -> str:
         parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the address must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
         found = "a user or a password" if "@" in parts.netloc else "a query" if parts.query or parts.fragment else ""
         if found:
             raise ValueError(
@@ -52,6 +58,15 @@ class EndpointConfig(BaseModel):
                 "into an environment variable and name that as key_variable"
             )
         return base_url
+
+    @field_validator("key_variable")
+    @classmethod
+    def _a_name(cls, variable: str | None) -> str | None:
+        if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            raise ValueError(
+                "name the environment variable that holds the key, such as MY_KEY, and never the key itself"
+            )
+        return variable
 
 
 class Endpoint:
@@ -68,15 +83,20 @@ class Endpoint:
         return f"{self._config.model} at {self._config.base_url}"
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """One completion for each request, in order.
+        """One completion for each request, in order; one that is refused for what it says is empty and marked so.
 
         Raises:
             ConfigError: the `openai` package is missing, or the endpoint refuses the key or the model's name.
-            ModelError: the endpoint can't be reached, refuses a request, or fails on one again and again.
+            ModelError: the endpoint can't be reached, answers in another form, refuses all requests, or fails on one
+                again and again.
         """
         client = self._connect()
         with ThreadPoolExecutor(self._config.requests_in_flight) as pool:
-            return list(pool.map(lambda request: self._ask(client, request), requests))
+            answers = list(pool.map(lambda request: self._ask(client, request), requests))
+        refusals = [answer for answer in answers if isinstance(answer, ModelError)]
+        if refusals and len(refusals) == len(answers):
+            raise refusals[0]
+        return [_REFUSED if isinstance(answer, ModelError) else answer for answer in answers]
 
     def _connect(self) -> OpenAI:
         if self._client is None:
@@ -85,12 +105,13 @@ class Endpoint:
             except ImportError as error:
                 raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].") from error
             config = self._config
-            self._client = OpenAI(
-                base_url=config.base_url,
-                api_key=self._key() or "none",
-                timeout=config.timeout,
-                max_retries=config.retries,
-            )
+            with _nothing_else_from_the_environment():
+                self._client = OpenAI(
+                    base_url=config.base_url,
+                    api_key=self._key() or "none",
+                    timeout=config.timeout,
+                    max_retries=config.retries,
+                )
         return self._client
 
     def _key(self) -> str:
@@ -98,7 +119,8 @@ class Endpoint:
         variable = self._config.key_variable
         return os.environ.get(variable, "") if variable else ""
 
-    def _ask(self, client: OpenAI, request: CompletionRequest) -> Completion:
+    def _ask(self, client: OpenAI, request: CompletionRequest) -> Completion | ModelError:
+        """The completion, or why the endpoint refuses this request each time."""
         import openai
 
         try:
@@ -110,9 +132,22 @@ class Endpoint:
                 top_p=request.top_p,
                 seed=request.seed,
             )
+            return _completion(request, answer)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return self._refused(error)
         except openai.OpenAIError as error:
             raise self._explained(error) from error
-        return _completion(request, answer)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self._config.base_url} does not answer as an OpenAI-compatible server does; check the address, "
+                "which often ends in /v1."
+            ) from error
+
+    def _refused(self, error: openai.APIStatusError) -> ModelError:
+        return ModelError(
+            f"{self._config.base_url} refuses a request, and would each time ({_told(error.body, self._key())}); "
+            "change the settings, the model or the server."
+        )
 
     def _explained(self, error: OpenAIError) -> FspoError:
         """What went wrong, and whether the same request may work another time."""
@@ -129,14 +164,19 @@ class Endpoint:
             return ConfigError(
                 f"{address} does not know the model '{self._config.model}'; check its name and the address."
             )
-        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
-            return ModelError(
-                f"{address} refuses a request, and would each time ({_told(error.body, self._key())}); change the "
-                "settings, the model or the server."
-            )
         if isinstance(error, openai.APIConnectionError):
             return ModelError(f"{address} can't be reached; start the server or mend the address, then {again}")
         return ModelError(f"{address} failed on a request ({type(error).__name__}); {again}")
+
+
+@contextmanager
+def _nothing_else_from_the_environment() -> Iterator[None]:
+    """Hide the variables that the client would send on by itself, such as further headers and an organisation."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _told(body: object, key: str) -> str:

@@ -63,14 +63,14 @@ class Completion:
     Attributes:
         text: without the request's prefix.
         tokens: how many tokens that is.
-        finish_reason: whether the model ended its turn, or ran into `max_tokens`.
+        finish_reason: whether the model ended its turn, ran into `max_tokens`, or its server refused the request.
         anew: whether the model was asked to go on from the prefix and did not, so that the text stands alone; only an
             endpoint, which can't be made to, does so.
     """
 
     text: str
     tokens: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "refused"]
     anew: bool = False
 
     def after(self, prefix: str) -> str:

@@ -199,8 +199,8 @@ class EpisodeSampler:
         )
 
 
-def check_no_leak(train: PreferenceDataset, test: PreferenceDataset) -> None:
-    """Check that nothing tested was trained on: no user, no question and no prompt is in both.
+def check_no_leak(train: PreferenceDataset, test: PreferenceDataset, *, name: str = "test") -> None:
+    """Check that nothing held out was trained on: no user, no question and no prompt is in both; `name` is the part's.
 
     Raises:
         DataError: naming the first thing that is in both, and how many more there are.
@@ -213,7 +213,7 @@ def check_no_leak(train: PreferenceDataset, test: PreferenceDataset) -> None:
     for kind, both in shared.items():
         if both:
             more = f" ({len(both) - 1} more like it)" if len(both) > 1 else ""
-            raise DataError(f"{kind} '{min(both)}' is in training data and test data alike, which is a leak{more}.")
+            raise DataError(f"{kind} '{min(both)}' is in training data and {name} data alike, which is a leak{more}.")
 
 
 def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:

@@ -122,7 +122,11 @@ def _bases(
 ) -> list[_Base]:
     bases: list[_Base] = []
     for sample in samples:
-        raw = completions[sample.id].after(sample.opening)
+        completion = completions[sample.id]
+        if completion.finish_reason == "refused":
+            result.rejected["refused by the endpoint"] += 1
+            continue
+        raw = completion.after(sample.opening)
         cleaned = clean(raw, sample.question.work, domain, min_words=config.min_words, max_words=config.max_words)
         if not isinstance(cleaned, Cleaned):
             result.rejected[cleaned.reason] += 1

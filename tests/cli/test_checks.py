@@ -1,0 +1,35 @@
+"""What is checked of a run's data before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fspo.cli.checks import check_episodes
+from fspo.cli.config import load_config
+from fspo.cli.folder import RunFolder
+from fspo.errors import DataError
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.splits import Splits
+from fspo.preferences.types import Preference, User
+
+
+def dataset(prompts: list[str]) -> PreferenceDataset:
+    rows = [
+        Preference(user, prompt, f"{prompt} good {number}", f"{prompt} bad {number}", question=f"q{number}")
+        for user in ("ann", "bob")
+        for number, prompt in enumerate(prompts)
+    ]
+    return PreferenceDataset([User("ann"), User("bob")], rows)
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_prompt_in_two_parts_is_told_before_training(tmp_path: Path, part: str) -> None:
+    settings = ["methods=[base,ipo]", "training.all.shots=0", "training.all.queries=1"]
+    folder = RunFolder(load_config(None, [*settings, "evaluation.shots=1", "evaluation.queries=1"], tmp_path))
+    questions = {"train": {"q0", "q1"}, part: {"q2", "q3"}}
+    splits = Splits({"train": {"ann"}, part: {"bob"}}, questions)  # type: ignore[arg-type, dict-item]
+    check_episodes(folder, dataset(["a", "b", "c", "d"]), splits, evaluated=False)
+    with pytest.raises(DataError, match=f"Prompt 'a' is in training data and {part} data alike"):
+        check_episodes(folder, dataset(["a", "b", "a", "d"]), splits, evaluated=False)
