@@ -31,6 +31,10 @@ def test_defaults_hold_together_and_survive_json() -> None:
         ({"shots": 2, "ladder": [1, 3]}, "only 2 shots"),
         ({"shots": 0, "mirror": True}, "no labels to swap"),
         ({"objective": "mirrored-contrast", "ladder": [0, 4]}, "start the ladder at 1"),
+        ({"label_smoothing": 0.5}, "less than 0.5"),
+        ({"objective": "ipo", "label_smoothing": 0.1}, "ipo has none; choose dpo, robust-dpo, simpo"),
+        ({"objective": "simpo", "length_weight": 0.1}, "simpo has none; choose dpo, hinge, ipo, robust-dpo"),
+        ({"objective": "simpo", "reduction": "sum"}, "means per token"),
     ],
 )
 def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
@@ -44,6 +48,9 @@ def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
         ({"objective": "pref-ft"}, False, False),
         ({"objective": "ipo"}, False, True),
         ({"objective": "dpo", "mirror": True}, True, True),
+        ({"objective": "robust-dpo", "label_smoothing": 0.1}, False, True),
+        ({"objective": "hinge"}, False, True),
+        ({"objective": "simpo"}, False, False),
         ({"objective": "mirrored-contrast"}, True, False),
         ({"objective": "mirrored-contrast", "bias_weight": 0.1}, True, True),
     ],
@@ -51,3 +58,8 @@ def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
 def test_what_an_objective_needs(settings: dict[str, Any], mirrors: bool, reference: bool) -> None:
     config = TrainingConfig.model_validate(settings)
     assert (config.mirrors, config.needs_reference) == (mirrors, reference)
+
+
+def test_simpo_is_of_means() -> None:
+    assert TrainingConfig.model_validate({"objective": "simpo"}).reduction == "mean"
+    assert TrainingConfig(objective="dpo").reduction == "sum"

@@ -48,6 +48,52 @@ def test_dpo_is_the_equation(values: list[float], beta: float) -> None:
         assert loss == pytest.approx(math.log1p(math.exp(-beta * h)), rel=1e-9, abs=1e-12)
 
 
+@given(st.lists(nats, min_size=1, max_size=6), st.floats(0.01, 2), st.floats(0.0, 0.45))
+def test_smoothed_labels_are_a_mixture_of_both_labels(values: list[float], beta: float, share: float) -> None:
+    h = torch.tensor(values, dtype=torch.float64)
+    right, wrong = objectives.dpo(h, beta), objectives.dpo(-h, beta)
+    assert torch.allclose(objectives.dpo(h, beta, share), (1 - share) * right + share * wrong)
+    robust = objectives.robust_dpo(h, beta, share)
+    assert torch.allclose(robust, ((1 - share) * right - share * wrong) / (1 - 2 * share))
+    # Over labels that are flipped that often, robust DPO is DPO on the true ones.
+    flipped = objectives.robust_dpo(-h, beta, share)
+    assert torch.allclose((1 - share) * robust + share * flipped, right)
+
+
+def test_conservative_dpo_rests_where_its_labels_are_as_sure_as_they_are_right() -> None:
+    h = torch.tensor([math.log(0.9 / 0.1) / 0.5], requires_grad=True)
+    objectives.dpo(h, 0.5, 0.1).sum().backward()
+    assert h.grad is not None
+    assert h.grad.item() == pytest.approx(0, abs=1e-7)
+
+
+def test_hinge_leaves_pairs_alone_that_are_apart() -> None:
+    h = torch.tensor([-10.0, 5.0, 10.0, 11.0], requires_grad=True)
+    losses = objectives.hinge(h, beta=0.1)
+    assert losses.tolist() == pytest.approx([2.0, 0.5, 0.0, 0.0])
+    losses.sum().backward()
+    assert h.grad is not None
+    assert h.grad.tolist() == pytest.approx([-0.1, -0.1, 0.0, 0.0])
+
+
+@given(st.lists(nats, min_size=1, max_size=6), st.floats(0.5, 3), st.floats(0, 2))
+def test_simpo_is_the_equation(values: list[float], beta: float, gamma: float) -> None:
+    losses = objectives.simpo(torch.tensor(values, dtype=torch.float64), beta, gamma)
+    for loss, m in zip(losses.tolist(), values, strict=True):
+        assert loss == pytest.approx(math.log1p(math.exp(gamma - beta * m)), rel=1e-9, abs=1e-12)
+
+
+def test_length_control_asks_less_of_a_longer_choice() -> None:
+    h = torch.tensor([1.0, 1.0, 1.0])
+    chosen, rejected = torch.tensor([30, 20, 10]), torch.tensor([10, 20, 30])
+    controlled = objectives.length_controlled(h, chosen, rejected, beta=0.1, weight=0.02)
+    assert controlled.tolist() == pytest.approx([5.0, 1.0, -3.0])
+    longer, same, shorter = objectives.dpo(controlled, 0.1).tolist()
+    assert longer < same < shorter
+    # R-DPO as its paper writes it: -log sigmoid(beta h + a |y_w| - a |y_l|).
+    assert longer == pytest.approx(math.log1p(math.exp(-(0.1 * 1.0 + 0.02 * 30 - 0.02 * 10))), rel=1e-6)
+
+
 def test_pref_ft_looks_at_the_chosen_only() -> None:
     assert objectives.pref_ft(torch.tensor([-3.0, -0.5])).tolist() == [3.0, 0.5]
 

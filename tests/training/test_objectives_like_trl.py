@@ -1,15 +1,19 @@
-"""IPO and DPO equal TRL's DPOTrainer on the same batch, loss and gradients, once the reduction is accounted for."""
+"""Objectives equal TRL's on the same batch, loss and gradients, once the reduction is accounted for."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from fspo.modeling.logprobs import BranchLogprobs
 from fspo.training import objectives
+from fspo.training.config import TrainingConfig
+from fspo.training.losses import PassScores, losses
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
@@ -21,7 +25,7 @@ ROWS = [
 ]
 
 
-def trl_trainer(folder: Path, loss: str, beta: float, out: Path) -> Any:
+def trl_trainer(folder: Path, loss: str, out: Path, **settings: Any) -> Any:
     from datasets import Dataset
     from transformers import AutoTokenizer, LlamaForCausalLM
     from trl import DPOConfig, DPOTrainer
@@ -31,7 +35,6 @@ def trl_trainer(folder: Path, loss: str, beta: float, out: Path) -> Any:
     arguments = DPOConfig(
         output_dir=str(out),
         loss_type=[loss],
-        beta=beta,
         max_length=None,
         per_device_train_batch_size=len(ROWS),
         gradient_checkpointing=False,
@@ -39,6 +42,7 @@ def trl_trainer(folder: Path, loss: str, beta: float, out: Path) -> Any:
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
+        **settings,
     )
     text = {"prompt": ["a", "b"], "chosen": [" c", " d"], "rejected": [" e", " f"]}
     return DPOTrainer(
@@ -70,43 +74,98 @@ def naive_sums(model: torch.nn.Module, side: str) -> torch.Tensor:
     return torch.stack(sums)
 
 
-def our_loss(model: torch.nn.Module, reference: torch.nn.Module, loss: str, beta: float) -> torch.Tensor:
-    reduction: objectives.Reduction = "mean" if loss == "ipo" else "sum"
-    logps = {}
-    for name, scorer in (("policy", model), ("reference", reference)):
-        for side in ("chosen_ids", "rejected_ids"):
-            lengths = torch.tensor([len(row[side]) for row in ROWS])
-            with torch.set_grad_enabled(name == "policy"):
-                logps[name, side] = objectives.reduce_logprobs(naive_sums(scorer, side), lengths, reduction)
-    margins_B = objectives.margins(
-        logps["policy", "chosen_ids"],
-        logps["policy", "rejected_ids"],
-        logps["reference", "chosen_ids"],
-        logps["reference", "rejected_ids"],
-    )
-    return (objectives.ipo if loss == "ipo" else objectives.dpo)(margins_B, beta).mean()
+def naive_logprobs(model: torch.nn.Module) -> BranchLogprobs:
+    lengths = torch.tensor([[len(row["chosen_ids"]), len(row["rejected_ids"])] for row in ROWS])
+    return BranchLogprobs(torch.stack([naive_sums(model, "chosen_ids"), naive_sums(model, "rejected_ids")], 1), lengths)
 
 
-@pytest.mark.parametrize(("loss", "beta"), [("ipo", 0.3), ("ipo", 0.05), ("sigmoid", 0.1), ("sigmoid", 1.0)])
-@pytest.mark.filterwarnings("ignore")
-def test_loss_and_gradients_equal_trls(tiny_model_path: Path, tmp_path: Path, loss: str, beta: float) -> None:
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
+def our_losses(model: torch.nn.Module, reference: torch.nn.Module, config: TrainingConfig) -> torch.Tensor:
+    reference_B = None
+    if config.needs_reference:
+        with torch.no_grad():
+            frozen = naive_logprobs(reference)
+            logps = objectives.reduce_logprobs(frozen.sums, frozen.lengths, config.reduction)
+            reference_B = objectives.margins(logps[:, 0], logps[:, 1])
+    return losses(PassScores(naive_logprobs(model), reference_B=reference_B), config)
 
-    trainer = trl_trainer(tiny_model_path, loss, beta, tmp_path / "trl")
-    batch = DataCollatorForPreference(pad_token_id=2)(ROWS)
-    trainer.model.train()
-    theirs = trainer.compute_loss(trainer.model, batch)
-    theirs.backward()
-    their_gradients = {name: weight.grad.clone() for name, weight in trainer.model.named_parameters()}
-    trainer.model.zero_grad()
 
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def check_same(theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor]) -> None:
+    assert theirs.keys() == ours.keys()
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def load(folder: Path) -> Any:
     from transformers import LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(tiny_model_path)
-    ours = our_loss(model, perturbed(model), loss, beta)
-    ours.backward()
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    assert ours.item() > 0.01
-    for name, weight in model.named_parameters():
-        assert weight.grad is not None
-        torch.testing.assert_close(weight.grad, their_gradients[name], rtol=1e-3, atol=1e-6)
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "ours"),
+    [
+        ("ipo", {"beta": 0.3}, {"objective": "ipo", "reduction": "mean"}),
+        ("ipo", {"beta": 0.05}, {"objective": "ipo", "reduction": "mean"}),
+        ("sigmoid", {"beta": 0.1}, {"objective": "dpo"}),
+        ("sigmoid", {"beta": 1.0}, {"objective": "dpo"}),
+        ("sigmoid_norm", {"beta": 2.0}, {"objective": "dpo", "reduction": "mean"}),
+        ("robust", {"beta": 0.5, "label_smoothing": 0.1}, {"objective": "robust-dpo"}),
+        ("robust", {"beta": 0.5, "label_smoothing": 0.4}, {"objective": "robust-dpo"}),
+        ("hinge", {"beta": 0.2}, {"objective": "hinge"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_loss_and_gradients_equal_trls(
+    tiny_model_path: Path, tmp_path: Path, loss: str, settings: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    trainer = trl_trainer(tiny_model_path, loss, tmp_path / "trl", **settings)
+    trainer.model.train()
+    theirs = trainer.compute_loss(trainer.model, DataCollatorForPreference(pad_token_id=2)(ROWS))
+    model = load(tiny_model_path)
+    value = our_losses(model, perturbed(model), TrainingConfig.model_validate({**settings, **ours})).mean()
+    assert value.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert value.item() > 0.01
+    check_same(gradients(trainer.model, theirs), gradients(model, value))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.05, 0.3])
+@pytest.mark.filterwarnings("ignore")
+def test_conservative_dpo_equals_trls(tiny_model_path: Path, tmp_path: Path, label_smoothing: float) -> None:
+    """TRL smooths labels in its AOT loss, which on a single pair has nothing to sort and is conservative DPO."""
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    settings = {"beta": 0.5, "label_smoothing": label_smoothing}
+    trainer = trl_trainer(tiny_model_path, "aot", tmp_path / "trl", **settings)
+    trainer.model.train()
+    collate = DataCollatorForPreference(pad_token_id=2)
+    theirs = torch.stack([trainer.compute_loss(trainer.model, collate([row])) for row in ROWS])
+    model = load(tiny_model_path)
+    ours = our_losses(model, perturbed(model), TrainingConfig.model_validate({**settings, "objective": "dpo"}))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    check_same(gradients(trainer.model, theirs.mean()), gradients(model, ours.mean()))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.filterwarnings("ignore")
+def test_simpo_equals_trls(tiny_model_path: Path, label_smoothing: float) -> None:
+    from trl.experimental.cpo import CPOTrainer
+
+    settings = {"beta": 2.0, "label_smoothing": label_smoothing}
+    trainer = SimpleNamespace(
+        loss_type="simpo", simpo_gamma=0.7, alpha=0.0, accelerator=SimpleNamespace(device="cpu"), **settings
+    )
+    model = load(tiny_model_path)
+    means = naive_logprobs(model).means
+    theirs, *_ = CPOTrainer.cpo_loss(trainer, means[:, 0], means[:, 1])
+    config = TrainingConfig.model_validate({**settings, "objective": "simpo", "gamma": 0.7})
+    ours = our_losses(model, model, config)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    check_same(gradients(model, theirs.mean()), gradients(model, ours.mean()))

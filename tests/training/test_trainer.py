@@ -90,12 +90,25 @@ def test_a_fresh_policy_equals_its_reference(tiny_model_path: Path, lora: bool) 
     torch.testing.assert_close(moved.reference_B, scores.reference_B)
 
 
-@pytest.mark.parametrize("objective", ["ipo", "dpo"])
-def test_a_mirrored_loss_is_the_mean_of_the_losses_of_both_episodes(tiny_model_path: Path, objective: str) -> None:
-    config = settings(objective=objective, mirror=True)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": "ipo"},
+        {"objective": "dpo", "label_smoothing": 0.1},
+        {"objective": "dpo", "length_weight": 0.05},
+        {"objective": "robust-dpo", "label_smoothing": 0.2},
+        {"objective": "hinge"},
+        {"objective": "simpo", "beta": 2.0},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_a_mirrored_loss_is_the_mean_of_the_losses_of_both_episodes(
+    tiny_model_path: Path, changes: dict[str, Any]
+) -> None:
+    config = settings(mirror=True, **changes)
     alone = config.model_copy(update={"mirror": False})
     model = noisy(prepare_weights(load(tiny_model_path), config.lora, seed=0))
-    reference = reference_of(model, None)
+    reference = reference_of(model, None) if config.needs_reference else None
     index, episode = stream(config)[0]
     one = collator(tiny_model_path, config).unit(index, episode)
     twins = [collator(tiny_model_path, alone).unit(index, e) for e in (episode, episode.mirror())]

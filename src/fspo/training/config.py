@@ -13,7 +13,11 @@ HARMLESS = frozenset(
 )
 """Settings that may change from one call to the next, since they don't change what is learned."""
 
-Objective = Literal["pref-ft", "ipo", "dpo", "mirrored-contrast"]
+Objective = Literal["pref-ft", "ipo", "dpo", "robust-dpo", "hinge", "simpo", "mirrored-contrast"]
+
+
+_AGAINST_REFERENCE = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
+_SMOOTHED = frozenset({"dpo", "robust-dpo", "simpo"})
 
 
 class LoraSettings(BaseModel):
@@ -41,7 +45,21 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     objective: Objective = Field(default="ipo", description="What is minimised; see fspo.training.objectives.")
-    beta: float = Field(default=0.01, gt=0, description="IPO's and DPO's beta, for the reduction chosen below.")
+    beta: float = Field(
+        default=0.01, gt=0, description="Scale of the reward, for the reduction chosen below; see the objectives."
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="dpo, robust-dpo, simpo: share of the labels that are taken for wrong.",
+    )
+    gamma: float = Field(default=0.5, ge=0, description="simpo: how far apart the rewards of both responses are to be.")
+    length_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="ipo, dpo, robust-dpo, hinge: reward per token that length is held to earn by itself (R-DPO).",
+    )
     target: float = Field(
         default=2.0, gt=0, description="mirrored-contrast, squared: the effect of the labels aimed at, in nats."
     )
@@ -139,13 +157,35 @@ class TrainingConfig(BaseModel):
     @property
     def needs_reference(self) -> bool:
         """Whether the objective measures margins against a reference model."""
-        return self.objective in ("ipo", "dpo") or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+        return self.objective in _AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned, ready for JSON."""
         # Each pass draws its own dropout, so that with it the passes decide too.
         decisive = frozenset({"row_tokens"}) if self.lora is not None and self.lora.dropout else frozenset()
         return self.model_dump(mode="json", exclude=set(HARMLESS - decisive))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_defined(cls, values: Any) -> Any:
+        """SimPO is defined on means per token."""
+        if isinstance(values, dict) and values.get("objective") == "simpo":
+            return {"reduction": "mean", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.objective == "simpo" and self.reduction != "mean":
+            raise ValueError("reduction: simpo is defined on means per token; set mean, or leave it out")
+        if self.label_smoothing and self.objective not in _SMOOTHED:
+            raise ValueError(
+                f"label_smoothing: {self.objective} has none; choose {', '.join(sorted(_SMOOTHED))}, or set 0"
+            )
+        if self.length_weight and self.objective not in _AGAINST_REFERENCE:
+            raise ValueError(
+                f"length_weight: {self.objective} has none; choose {', '.join(sorted(_AGAINST_REFERENCE))}, or set 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

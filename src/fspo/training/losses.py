@@ -61,11 +61,12 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
     h_B, mirrored_B = _margins(scores, config)
     if config.objective == "mirrored-contrast":
         return losses_B + _contrast(h_B, mirrored_B, config)
-    objective = objectives.ipo if config.objective == "ipo" else objectives.dpo
-    preference_B = objective(h_B, config.beta)
-    if mirrored_B is not None:
+    h_B = _length_controlled(h_B, scores.plain, config)
+    preference_B = _preference(h_B, config)
+    if scores.mirrored is not None and mirrored_B is not None:
         # Under the mirrored shots the rejected response is the preferred one.
-        preference_B = (preference_B + objective(-mirrored_B, config.beta)) / 2
+        mirrored_B = _length_controlled(mirrored_B, scores.mirrored, config)
+        preference_B = (preference_B + _preference(-mirrored_B, config)) / 2
     return losses_B + preference_B
 
 
@@ -100,6 +101,27 @@ def _likelihood(scores: PassScores) -> Tensor:
         return nll_B
     # The mirrored person's choice is the last response: the rejected one, or the only one that was rendered.
     return (nll_B + objectives.pref_ft(scores.mirrored.means[:, -1])) / 2
+
+
+def _preference(h_B: Tensor, config: TrainingConfig) -> Tensor:
+    match config.objective:
+        case "ipo":
+            return objectives.ipo(h_B, config.beta)
+        case "robust-dpo":
+            return objectives.robust_dpo(h_B, config.beta, config.label_smoothing)
+        case "hinge":
+            return objectives.hinge(h_B, config.beta)
+        case "simpo":
+            return objectives.simpo(h_B, config.beta, config.gamma, config.label_smoothing)
+        case _:
+            return objectives.dpo(h_B, config.beta, config.label_smoothing)
+
+
+def _length_controlled(h_B: Tensor, logprobs: BranchLogprobs, config: TrainingConfig) -> Tensor:
+    if not config.length_weight:
+        return h_B
+    chosen_B, rejected_B = logprobs.lengths.unbind(1)
+    return objectives.length_controlled(h_B, chosen_B, rejected_B, beta=config.beta, weight=config.length_weight)
 
 
 def _contrast(h_B: Tensor, mirrored_B: Tensor | None, config: TrainingConfig) -> Tensor:

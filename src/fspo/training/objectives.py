@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -16,12 +17,16 @@ __all__ = [
     "bias",
     "dpo",
     "effect",
+    "hinge",
     "ipo",
+    "length_controlled",
     "margins",
     "mirrored_contrast",
     "mirrored_contrast_logistic",
     "pref_ft",
     "reduce_logprobs",
+    "robust_dpo",
+    "simpo",
 ]
 
 Reduction = Literal["sum", "mean"]
@@ -70,9 +75,63 @@ def ipo(margins_B: Tensor, beta: float) -> Tensor:
     return (margins_B - 1.0 / (2.0 * beta)) ** 2
 
 
-def dpo(margins_B: Tensor, beta: float) -> Tensor:
-    """Direct preference optimisation, -log sigmoid(beta h), shape [B] (arXiv 2305.18290, equation 7)."""
-    return -logsigmoid(beta * margins_B)
+def dpo(margins_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """Direct preference optimisation, -log sigmoid(beta h), shape [B] (arXiv 2305.18290, equation 7).
+
+    With a share s of labels taken for wrong it is conservative DPO, -(1 - s) log sigmoid(beta h) - s log sigmoid(-beta h)
+    (Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO"): it rests at a margin of
+    log((1 - s)/s) / beta, where plain DPO pulls for ever.
+    """
+    return _smoothed(beta * margins_B, label_smoothing)
+
+
+def robust_dpo(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Provably robust DPO, (-(1 - s) log sigmoid(beta h) + s log sigmoid(-beta h)) / (1 - 2s), shape [B].
+
+    If each label was flipped with probability s < 1/2, its expectation is DPO's loss on the true labels (arXiv
+    2403.00409). Unlike conservative DPO it pulls harder, not softer, and has no lower bound at s > 0.
+    """
+    right_B, wrong_B = -logsigmoid(beta * margins_B), -logsigmoid(-beta * margins_B)
+    return ((1 - label_smoothing) * right_B - label_smoothing * wrong_B) / (1 - 2 * label_smoothing)
+
+
+def hinge(margins_B: Tensor, beta: float) -> Tensor:
+    """Rank calibration, max(0, 1 - beta h), shape [B]: pairs that are apart by 1/beta pull no more.
+
+    SLiC-HF (arXiv 2305.10425, section 2.2), with log-ratios to the reference in the place of log-probabilities as in RSO
+    (arXiv 2309.06657).
+    """
+    return torch.relu(1.0 - beta * margins_B)
+
+
+def simpo(margins_B: Tensor, beta: float, gamma: float, label_smoothing: float = 0.0) -> Tensor:
+    """Simple preference optimisation, -log sigmoid(beta m - gamma), shape [B] (arXiv 2405.14734, equation 6).
+
+    Args:
+        margins_B: m, margins of mean log-probabilities per token, without a reference.
+        beta: scale of the reward.
+        gamma: how far apart the rewards of both responses are to be.
+        label_smoothing: share of labels taken for wrong, as in `dpo`.
+    """
+    return _smoothed(beta * margins_B - gamma, label_smoothing)
+
+
+def length_controlled(
+    margins_B: Tensor, chosen_lengths_B: Tensor, rejected_lengths_B: Tensor, *, beta: float, weight: float
+) -> Tensor:
+    """Margins with a reward for brevity taken out, h + (a / beta) (|y_w| - |y_l|), shape [B].
+
+    Regularised DPO (arXiv 2403.19159): the policy that is best for the reward r - a |y| has r = beta log(pi / pi_ref) +
+    a |y| up to a constant, so that a longer chosen response has to be pulled up less. DPO of it is R-DPO.
+
+    Args:
+        margins_B: h.
+        chosen_lengths_B: tokens of the chosen responses.
+        rejected_lengths_B: tokens of the rejected responses.
+        beta: the objective's beta.
+        weight: a, reward per token.
+    """
+    return margins_B + (weight / beta) * (chosen_lengths_B - rejected_lengths_B)
 
 
 def effect(margins_B: Tensor, mirrored_margins_B: Tensor) -> Tensor:
@@ -122,3 +181,7 @@ def mirrored_contrast_logistic(
     """
     effect_B, bias_B = effect(margins_B, mirrored_margins_B), bias(margins_B, mirrored_margins_B)
     return -logsigmoid(scale * effect_B) + bias_weight * bias_B**2
+
+
+def _smoothed(rewards_B: Tensor, label_smoothing: float) -> Tensor:
+    return -(1 - label_smoothing) * logsigmoid(rewards_B) - label_smoothing * logsigmoid(-rewards_B)
