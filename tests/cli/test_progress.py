@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fspo.cli.progress import PlainProgress, RichProgress, duration, terminal_progress
+from fspo.cli.progress import RichProgress, terminal_progress
+from fspo.progress import PlainProgress, duration
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from fspo.errors import DataError, StorageError
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.formats import from_trl_rows, read_jsonl, read_trl, to_trl_rows, write_jsonl, write_trl
+from fspo.preferences.formats import (
+    from_table,
+    from_trl_rows,
+    read_jsonl,
+    read_trl,
+    to_trl_rows,
+    write_jsonl,
+    write_trl,
+)
 from fspo.preferences.types import Preference, User
 from tests.preferences.worlds import datasets, grid
 
@@ -175,3 +183,59 @@ def test_the_datasets_library_reads_it_and_gives_it_back(tmp_path: Path, convers
     rows = hub.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
     assert isinstance(rows, hub.Dataset)
     assert from_trl_rows(rows) == grid()
+
+
+def test_tables_of_every_kind_make_the_same_dataset(tmp_path: Path) -> None:
+    import datasets as hub
+    import pandas as pd
+
+    rows = [{**GOOD, "user": user, "prompt": prompt} for user in ("ann", "bob") for prompt in ("why?", "how?")]
+    expected = from_trl_rows(rows)
+    assert from_table(rows, file="rows") == expected
+    assert from_table(pd.DataFrame(rows), file="rows") == expected
+    assert from_table(hub.Dataset.from_list(rows), file="rows") == expected
+    assert from_table(expected, file="rows") is expected
+    spoken = [{**row, "prompt": [{"role": "user", "content": row["prompt"]}]} for row in rows]
+    assert from_table(pd.DataFrame(spoken), file="rows") == expected
+    pd.DataFrame(spoken).to_parquet(tmp_path / "spoken.parquet")
+    assert from_table(pd.read_parquet(tmp_path / "spoken.parquet"), file="rows") == expected
+
+
+def test_columns_of_ones_own_stay_with_a_tables_rows() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame([{**GOOD, "user": 7, "when": pd.Timestamp("2026-01-02"), "score": float("nan")}])
+    dataset = from_table(frame, file="rows")
+    assert dataset.preferences[0].user == "7"
+    assert dict(dataset.preferences[0].source) == {"when": "2026-01-02 00:00:00", "score": None}
+    assert dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([GOOD, {**GOOD, "prompt": "how?", "chosen": None}], r"rows, row 2, column 'chosen': empty"),
+        ([GOOD, {**GOOD, "prompt": "how?", "chosen": "thus"}], r"rows, row 2, column 'rejected': the same text"),
+        ([{**GOOD, "chosen": 3.5}], r"rows, row 1, column 'chosen': must be text, not float"),
+        ([{k: v for k, v in GOOD.items() if k != "user"}], r"rows, row 1, column 'user': missing"),
+        ([{**GOOD, "choosen": "so", "chosen": None}], r"column 'chosen': empty"),
+        (
+            [{"user": "ann", "prompt": "why?", "choosen": "so", "rejected": "thus"}],
+            r"rows, row 1, column 'choosen': unknown; did you mean 'chosen'\?$",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named_by_row_and_column(rows: list[dict[str, Any]], message: str) -> None:
+    import pandas as pd
+
+    for table in (rows, pd.DataFrame(rows)):
+        with pytest.raises(DataError, match=message):
+            from_table(table, file="rows")
+
+
+@pytest.mark.parametrize("table", ["rows.csv", {"user": ["ann"]}, 3, None])
+def test_what_is_no_table_is_refused(table: Any) -> None:
+    with pytest.raises(DataError, match="train_dataset must be a pandas DataFrame"):
+        from_table(table, file="train_dataset")
+    with pytest.raises(DataError, match="row 1: must have named columns"):
+        from_table([("ann", "why?")], file="train_dataset")

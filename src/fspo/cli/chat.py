@@ -206,14 +206,10 @@ class Chat:
 
 
 def shots_of(dataset: PreferenceDataset, user: str, count: int, prompt: str) -> tuple[Preference, ...]:
-    """The user's first `count` preferences, of as many questions as possible, none of them about `prompt` itself."""
-    seen: dict[str, int] = {}
-    ranked = []
-    for index, preference in enumerate(dataset.of_user(user)):
-        if preference.prompt != prompt:
-            turn = seen[preference.question_id] = seen.get(preference.question_id, -1) + 1
-            ranked.append((turn, index, preference))
-    return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
+    """The preferences of a user that are shown beside `prompt`."""
+    from fspo.preferences.sampling import shots_beside
+
+    return shots_beside(prompt, dataset.of_user(user), count)
 
 
 def _lines() -> Iterator[str]:

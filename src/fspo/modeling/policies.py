@@ -74,13 +74,15 @@ def save_policy(
     start: Path | None = None,
     details: Mapping[str, Any] | None = None,
     home: Path | None = None,
+    tokenizer: Any = None,
 ) -> Path:
     """Write a policy whole or not at all, and return its folder.
 
     A model with adapters (peft) is saved as these, on top of those of the policy `start` that it was trained from; any
     other as whole weights, with the tokenizer, so that every tool for transformers models reads it. `base` is the name
     of the model that training began with. `home` is where the caller will move the folder, if elsewhere: a `start`
-    that lies beside it is recorded relative to it, so that a folder of policies can be moved.
+    that lies beside it is recorded relative to it, so that a folder of policies can be moved. `tokenizer` is written
+    too, where it is another one than the base model's.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
@@ -97,7 +99,9 @@ def save_policy(
             base, adapters = below.base, ()
             with quietly():
                 model.save_pretrained(staging)  # type: ignore[operator]
-            load_tokenizer(base).save_pretrained(staging)
+            tokenizer = tokenizer or load_tokenizer(base)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
         card = PolicyCard(base, adapters, method, origin, dict(details or {}))
         write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
     return folder

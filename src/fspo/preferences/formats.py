@@ -1,8 +1,9 @@
-"""Preferences from and to the files of others: JSONL for people, and TRL's preference format."""
+"""Preferences from and to what others use: tables in memory, JSONL for people, and TRL's preference format."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,16 @@ from fspo.preferences.dataset import (
 from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import PREFERENCE_COLUMNS, Problem, parse_preference, parse_user
 
-__all__ = ["from_trl_rows", "read_jsonl", "read_trl", "to_trl_rows", "users_path_of", "write_jsonl", "write_trl"]
+__all__ = [
+    "from_table",
+    "from_trl_rows",
+    "read_jsonl",
+    "read_trl",
+    "to_trl_rows",
+    "users_path_of",
+    "write_jsonl",
+    "write_trl",
+]
 
 _Numbered = Iterable[tuple[int, dict[str, Any]]]
 
@@ -136,6 +146,30 @@ def from_trl_rows(
     return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user)
 
 
+def from_table(table: Any, *, file: str) -> PreferenceDataset:
+    """Make a dataset of a table in memory: a pandas DataFrame, a `datasets.Dataset`, or any rows by column name.
+
+    The columns are `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`, with text or messages as in
+    `from_trl_rows`; others are kept in `source`. A dataset is returned as it is.
+
+    Args:
+        table: the rows.
+        file: what errors call the table.
+
+    Raises:
+        DataError: naming table, row (from 1) and column of what is wrong.
+    """
+    if isinstance(table, PreferenceDataset):
+        return table
+    records = table.to_dict("records") if hasattr(table, "iloc") else table
+    if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
+        raise DataError(
+            f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "
+            f"{type(table).__name__}."
+        )
+    return _from_trl(_numbered(records, file), Path(file), None, None, columns_can_be_named=False)
+
+
 def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: bool = False) -> Path:
     """Write TRL's preference format, as Parquet or JSONL by the suffix of `path`; TRL trains on it as it is.
 
@@ -168,8 +202,33 @@ def read_trl(
     return _from_trl(rows, path, columns, user)
 
 
+def _numbered(records: Iterable[Any], file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, Mapping):
+            raise DataError(f"{file}, row {number}: must have named columns, and is a {type(record).__name__}.")
+        yield number, {str(name): _cell(str(name), value) for name, value in record.items()}
+
+
+def _cell(column: str, value: Any) -> Any:
+    """A cell without what tables make of it: arrays become lists, marks of a missing value nothing.
+
+    What stands in a column of one's own, such as a date, becomes what JSON can hold.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
+        return None
+    own = column not in PREFERENCE_COLUMNS and column not in _TRL_USER
+    return json.loads(json.dumps(value, default=str)) if own else value
+
+
 def _from_trl(
-    rows: _Numbered, path: Path, columns: Mapping[str, str] | None, default_user: str | None
+    rows: _Numbered,
+    path: Path,
+    columns: Mapping[str, str] | None,
+    default_user: str | None,
+    *,
+    columns_can_be_named: bool = True,
 ) -> PreferenceDataset:
     users: dict[str, User] = {}
     preferences: list[Preference] = []
@@ -179,7 +238,7 @@ def _from_trl(
         about = {_TRL_USER[name]: row.pop(name) for name in _TRL_USER if name in row}
         if default_user is not None:
             row.setdefault("user", default_user)
-        preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=True)
+        preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=columns_can_be_named)
         if preference.user.strip():
             person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
             if users.setdefault(person.id, person) != person:

@@ -11,7 +11,7 @@ from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["Balance", "EpisodeSampler", "ShortUser", "check_no_leak"]
+__all__ = ["Balance", "EpisodeSampler", "ShortUser", "check_no_leak", "shots_beside"]
 
 T = TypeVar("T")
 
@@ -214,6 +214,17 @@ def check_no_leak(train: PreferenceDataset, test: PreferenceDataset, *, name: st
         if both:
             more = f" ({len(both) - 1} more like it)" if len(both) > 1 else ""
             raise DataError(f"{kind} '{min(both)}' is in training data and {name} data alike, which is a leak{more}.")
+
+
+def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> tuple[Preference, ...]:
+    """The first `count` of a user's preferences, of as many questions as possible, none of them on `prompt` itself."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for index, preference in enumerate(preferences):
+        if preference.prompt != prompt:
+            turn = seen[preference.question_id] = seen.get(preference.question_id, -1) + 1
+            ranked.append((turn, index, preference))
+    return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
 
 
 def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:

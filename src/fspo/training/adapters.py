@@ -14,26 +14,22 @@ from fspo.training.config import LoraSettings
 
 __all__ = ["frozen_copy", "prepare_weights"]
 
+_HARMLESS_STARTS = frozenset({"gaussian", "orthogonal"})
+"""Ways of peft to begin adapters, beside its usual one, that leave the model's own weights alone."""
 
-def prepare_weights(model: Any, lora: LoraSettings | None, *, seed: int) -> Any:
+
+def prepare_weights(model: Any, lora: LoraSettings | LoraConfig | None, *, seed: int) -> Any:
     """The model ready to be trained: with fresh adapters, whose first weights the seed decides, or with all weights.
 
     Raises:
-        ConfigError: the settings name no layer of this model.
+        ConfigError: the settings name no layer of this model, or a peft configuration is one of those that change the
+            weights below the adapters.
     """
     if lora is None:
         return model.float().requires_grad_(True)
     if getattr(model, "peft_config", None) == {}:
         del model.peft_config  # left behind by adapters that were merged
-    layers = _last_layers(model, lora)
-    settings = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=lora.dropout,
-        target_modules=_linear_names(model) if lora.target_modules == "all-linear" else lora.target_modules,
-        layers_to_transform=layers,
-        task_type="CAUSAL_LM",
-    )
+    settings = _checked(lora) if isinstance(lora, LoraConfig) else _peft_settings(model, lora)
     devices = [weight.device for weight in model.parameters() if weight.is_cuda][:1]
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name on its way out
@@ -41,14 +37,38 @@ def prepare_weights(model: Any, lora: LoraSettings | None, *, seed: int) -> Any:
         try:
             return get_peft_model(model, settings)
         except ValueError as error:
-            raise ConfigError(
-                f"lora.target_modules: {lora.target_modules} names no layers of this model ({error})."
-            ) from error
+            named = lora.target_modules
+            raise ConfigError(f"lora.target_modules: {named} names no layers of this model ({error}).") from error
 
 
 def frozen_copy(model: Any) -> Any:
     """A copy of the model that never changes, as the reference of a training of all weights."""
     return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _peft_settings(model: Any, lora: LoraSettings) -> LoraConfig:
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=_linear_names(model) if lora.target_modules == "all-linear" else lora.target_modules,
+        layers_to_transform=_last_layers(model, lora),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _checked(lora: LoraConfig) -> LoraConfig:
+    """A copy of peft's configuration, whose adapters can be switched off to leave the model they were put on."""
+    if lora.bias != "none":
+        raise ConfigError(f"peft_config: bias={lora.bias!r} trains weights outside the adapters; set 'none'.")
+    if isinstance(lora.init_lora_weights, str) and lora.init_lora_weights not in _HARMLESS_STARTS:
+        raise ConfigError(
+            f"peft_config: init_lora_weights={lora.init_lora_weights!r} changes the weights below the adapters, which "
+            f"are the reference; choose True or {', '.join(sorted(_HARMLESS_STARTS))}."
+        )
+    settings = copy.deepcopy(lora)
+    settings.task_type = settings.task_type or "CAUSAL_LM"
+    return settings
 
 
 def _linear_names(model: Any) -> list[str]:

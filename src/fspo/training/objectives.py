@@ -78,8 +78,8 @@ def ipo(margins_B: Tensor, beta: float) -> Tensor:
 def dpo(margins_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
     """Direct preference optimisation, -log sigmoid(beta h), shape [B] (arXiv 2305.18290, equation 7).
 
-    With a share s of labels taken for wrong it is conservative DPO, -(1 - s) log sigmoid(beta h) - s log sigmoid(-beta h)
-    (Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO"): it rests at a margin of
+    With a share s of labels taken for wrong it is conservative DPO, -(1 - s) log sigmoid(beta h) - s log sigmoid(-beta
+    h) (Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO"): it rests at a margin of
     log((1 - s)/s) / beta, where plain DPO pulls for ever.
     """
     return _smoothed(beta * margins_B, label_smoothing)
@@ -98,8 +98,8 @@ def robust_dpo(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor
 def hinge(margins_B: Tensor, beta: float) -> Tensor:
     """Rank calibration, max(0, 1 - beta h), shape [B]: pairs that are apart by 1/beta pull no more.
 
-    SLiC-HF (arXiv 2305.10425, section 2.2), with log-ratios to the reference in the place of log-probabilities as in RSO
-    (arXiv 2309.06657).
+    SLiC-HF (arXiv 2305.10425, section 2.2), with log-ratios to the reference in the place of log-probabilities as in
+    RSO (arXiv 2309.06657).
     """
     return torch.relu(1.0 - beta * margins_B)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json, storage_error, write_json
-from fspo.modeling.embedded import EMBEDDED_MODEL
-from fspo.modeling.loading import POLICY_FILE, context_length, load_model, load_tokenizer
+from fspo.modeling.loading import POLICY_FILE, context_length
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
@@ -20,10 +19,12 @@ from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
+from fspo.training.losses import Reference
+from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
 from fspo.training.trainer import CHECKPOINTS_FOLDER, PolicyTrainer, reference_of, trim_metrics
 
-__all__ = ["TRAINING_FILE", "train_policy"]
+__all__ = ["TRAINING_FILE", "Loop", "Training", "train_policy"]
 
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
@@ -65,111 +66,199 @@ def train_policy(
         TrainingError: the loss is not a number.
         StorageError: the disk is full.
     """
-    progress = progress or Silent()
-    _check_context(config, context)
-    identity = _identity(config, dataset, model, context)
-    if _is_finished(out, identity):
-        return out
-    write_json(out / TRAINING_FILE, {"identity": identity, "finished": False})
-    trainer, dropped = _trainer(config, dataset, model, out, context, validation)
-    if dropped:
-        progress.say(f"{dropped} users have too few preferences for an episode and are left out.")
-    _run(trainer, config, out, progress, f"Training {method or config.objective}")
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer.is_world_process_zero():
-        _write_policy(policy, out, model, method, identity)
-        write_json(out / TRAINING_FILE, {"identity": identity, "finished": True})
-        shutil.rmtree(out / CHECKPOINTS_FOLDER, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
+    training = Training(config, dataset, Start(model, out), out, context, validation, method)
+    if not training.is_finished():
+        training.run(training.loop(), progress or Silent())
     return out
 
 
-def _check_context(config: TrainingConfig, context: Context) -> None:
-    if config.mirrors and context not in ("shots", "both"):
-        raise ConfigError(
-            f"A mirror swaps the labels of the shots, but with context '{context}' the model sees none; "
-            "turn the mirror off and choose an objective without one, or put the shots into the context."
+@dataclass(frozen=True)
+class Loop:
+    """A policy in memory, what renders for it, and the trainer around both."""
+
+    trainer: PolicyTrainer
+    renderer: EpisodeRenderer
+    reference: Reference | None
+    """Enters the model that training started from; None where all weights are trained and nothing needs it."""
+
+    @property
+    def policy(self) -> Any:
+        """The policy itself, without what a device or several processes put around it."""
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: what is learned from what, and where it is kept.
+
+    Raises:
+        ConfigError: the settings don't fit the context.
+        DataError: a user has too few preferences.
+    """
+
+    config: TrainingConfig
+    dataset: PreferenceDataset
+    start: Start
+    out: Path
+    context: Context = "shots"
+    validation: PreferenceDataset | None = None
+    method: str = ""
+    sampler: EpisodeSampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be trained before anything is written."""
+        if self.config.mirrors and not self.shown:
+            raise ConfigError(
+                f"A mirror swaps the labels of the shots, but with context '{self.context}' the model sees none; "
+                "turn the mirror off and choose an objective without one, or put the shots into the context."
+            )
+        object.__setattr__(self, "sampler", self._sampler(self.dataset, self.config.skip_short_users))
+
+    @property
+    def shown(self) -> bool:
+        """Whether the model is shown shots."""
+        return self.context in ("shots", "both")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides which weights come out, ready for JSON."""
+        return {
+            "config": self.config.identity(),
+            "dataset": self.dataset.fingerprint,
+            **self.start.identity,
+            "context": self.context,
+        }
+
+    def is_finished(self) -> bool:
+        """Whether `out` holds the policy that this training makes.
+
+        Raises:
+            ConfigError: `out` holds another training.
+            StorageError: `out` holds something else.
+        """
+        path = self.out / TRAINING_FILE
+        if not path.exists():
+            return False
+        found = read_json(path)
+        if not isinstance(found, dict) or "identity" not in found:
+            raise StorageError(f"{path} is not the record of a training; delete {self.out} and run the command again.")
+        differing = _differences(found["identity"], self.identity)
+        if differing:
+            raise ConfigError(
+                f"{self.out} holds a training with another {', '.join(differing)}; choose another output folder, or "
+                "delete this one to train anew."
+            )
+        return bool(found["finished"]) and is_policy(self.out)
+
+    def loop(self, *, finished: bool = False) -> Loop:
+        """The policy as it is before the first step, or as a finished training left it, ready to be used.
+
+        Raises:
+            ModelError: the model can't be had.
+            TrainingError: the processes can't share the users of a step evenly, or shard the weights.
+        """
+        lora = self.start.adapters or self.config.lora
+        frozen = None
+        if finished:
+            policy: Any = load_policy(self.out, adapters="switchable" if lora else "merged")
+            frozen = None if lora else self.start.load()
+        else:
+            policy = prepare_weights(self.start.load(), lora, seed=self.config.seed)
+            if lora is None and self.config.needs_reference:
+                frozen = frozen_copy(policy)
+        reference = reference_of(policy, frozen) if lora or frozen is not None else None
+        max_length = _max_length(self.config, policy)
+        renderer = EpisodeRenderer(self.start.load_tokenizer(), context=self.context, max_length=max_length)
+        measured = self.validation if self.config.evaluate_every else None
+        trainer = PolicyTrainer(
+            policy,
+            config=self.config,
+            stream=EpisodeStream(self.sampler, self.config.steps * self.config.users_per_step),
+            collator=StepCollator(renderer, self.config),
+            folder=self.out,
+            reference=reference if self.config.needs_reference else None,
+            validation=() if measured is None else self.units(measured, renderer),
+        )
+        return Loop(trainer, renderer, reference)
+
+    def units(self, dataset: PreferenceDataset, renderer: EpisodeRenderer) -> Sequence[Unit]:
+        """The episodes of `dataset` that are measured, always the same ones, each with both sides and its mirror.
+
+        Raises:
+            DataError: nobody has enough preferences.
+        """
+        sampler = self._sampler(dataset, skip_short_users=True)
+        measured = self.config.model_copy(update={"mirror": sampler.shots > 0, "ladder": None})
+        collator = StepCollator(renderer, measured, both_sides=True)
+        return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
+
+    def run(self, loop: Loop, progress: Progress) -> None:
+        """Train from the newest complete checkpoint on, and write the policy.
+
+        Raises:
+            TrainingError: the loss is not a number.
+            StorageError: the disk is full.
+        """
+        write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": False})
+        if self.sampler.skipped:
+            progress.say(f"{len(self.sampler.skipped)} users have too few preferences for an episode and are left out.")
+        self._steps(loop.trainer, progress)
+        if loop.trainer.is_world_process_zero():
+            self._write(loop.policy)
+            write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": True})
+            shutil.rmtree(self.out / CHECKPOINTS_FOLDER, ignore_errors=True)
+        loop.trainer.accelerator.wait_for_everyone()
+
+    def save(self, policy: Any, folder: Path, *, home: Path | None = None) -> Path:
+        """Write the policy alone into `folder`, which is replaced; see `save_policy` for `home`.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        save_policy(
+            policy,
+            folder,
+            base=str(self.start.name),
+            method=self.method,
+            start=self.start.policy,
+            details={"context": self.context, "training": self.identity["config"]},
+            home=home,
+            tokenizer=self.start.tokenizer,
+        )
+        return folder
+
+    def _sampler(self, dataset: PreferenceDataset, skip_short_users: bool) -> EpisodeSampler:
+        config = self.config
+        return EpisodeSampler(
+            dataset,
+            shots=config.shots if self.shown else 0,
+            queries=config.queries,
+            seed=config.seed,
+            skip_short_users=skip_short_users,
         )
 
+    def _steps(self, trainer: PolicyTrainer, progress: Progress) -> None:
+        checkpoint = newest_checkpoint(self.out / CHECKPOINTS_FOLDER)
+        done = int(read_record(checkpoint, "trainer_state")["global_step"]) if checkpoint else 0
+        if trainer.is_world_process_zero():
+            trim_metrics(self.out, done)
+        with progress.task(f"Training {self.method or self.config.objective}", self.config.steps, done) as task:
+            trainer.listener = task
+            if done < self.config.steps or checkpoint is not None:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-def _identity(
-    config: TrainingConfig, dataset: PreferenceDataset, model: str | Path, context: Context
-) -> dict[str, Any]:
-    return {
-        "config": config.identity(),
-        "dataset": dataset.fingerprint,
-        "model": _model_identity(model),
-        "context": context,
-    }
-
-
-def _model_identity(model: str | Path) -> str:
-    """The contents of a local folder, wherever it lies; the name of any other model."""
-    folder = Path(model)
-    if str(model) == EMBEDDED_MODEL or not folder.is_dir():
-        return str(model)
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        if CHECKPOINTS_FOLDER not in path.relative_to(folder).parts:
-            with path.open("rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return f"weights sha256:{digest.hexdigest()}"
-
-
-def _is_finished(out: Path, identity: dict[str, Any]) -> bool:
-    path = out / TRAINING_FILE
-    if not path.exists():
-        return False
-    found = read_json(path)
-    if not isinstance(found, dict) or "identity" not in found:
-        raise StorageError(f"{path} is not the record of a training; delete {out} and run the command again.")
-    differing = _differences(found["identity"], identity)
-    if differing:
-        raise ConfigError(
-            f"{out} holds a training with another {', '.join(differing)}; choose another output folder, or delete this "
-            "one to train anew."
-        )
-    return bool(found["finished"]) and is_policy(out)
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    def flat(identity: dict[str, Any]) -> dict[str, Any]:
-        return {**identity.get("config", {}), **{key: value for key, value in identity.items() if key != "config"}}
-
-    one, other = flat(found), flat(wanted)
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
-
-
-def _trainer(
-    config: TrainingConfig,
-    dataset: PreferenceDataset,
-    model: str | Path,
-    out: Path,
-    context: Context,
-    validation: PreferenceDataset | None,
-) -> tuple[PolicyTrainer, int]:
-    """The trainer, and how many users were left out."""
-    shots = config.shots if context in ("shots", "both") else 0
-    sampler = EpisodeSampler(
-        dataset, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=config.skip_short_users
-    )
-    start: Any = load_policy(Path(model)) if is_policy(model) else load_model(model)
-    max_length = _max_length(config, start)
-    renderer = EpisodeRenderer(load_tokenizer(model), context=context, max_length=max_length)
-    weights = prepare_weights(start, config.lora, seed=config.seed)
-    reference = None
-    if config.needs_reference:
-        reference = reference_of(weights, frozen_copy(weights) if config.lora is None else None)
-    trainer = PolicyTrainer(
-        weights,
-        config=config,
-        stream=EpisodeStream(sampler, config.steps * config.users_per_step),
-        collator=StepCollator(renderer, config),
-        folder=out,
-        reference=reference,
-        validation=_validation_units(config, validation, renderer, shots),
-    )
-    return trainer, len(sampler.skipped)
+    def _write(self, policy: Any) -> None:
+        """Write the policy into `out`, beside what is there; `policy.json` comes last."""
+        out = self.out
+        staged = self.save(policy, out / ".policy", home=out)
+        try:
+            for part in sorted(staged.iterdir(), key=lambda path: path.name == POLICY_FILE):
+                if (out / part.name).is_dir():
+                    shutil.rmtree(out / part.name)
+                part.rename(out / part.name)
+            staged.rmdir()
+        except OSError as error:
+            raise storage_error(out, error) from error
 
 
 def _max_length(config: TrainingConfig, model: Any) -> int | None:
@@ -182,44 +271,13 @@ def _max_length(config: TrainingConfig, model: Any) -> int | None:
     return config.max_length or context
 
 
-def _validation_units(
-    config: TrainingConfig, validation: PreferenceDataset | None, renderer: EpisodeRenderer, shots: int
-) -> Sequence[Unit]:
-    if validation is None or not config.evaluate_every:
-        return ()
-    sampler = EpisodeSampler(validation, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)
-    measured = config.model_copy(update={"mirror": shots > 0, "ladder": None})
-    collator = StepCollator(renderer, measured, both_sides=True)
-    return [collator.unit(index, sampler.episode(index)) for index in range(config.evaluate_episodes)]
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    # What an older version did not know of is as it was then: the default.
+    usual = TrainingConfig().identity()
 
+    def flat(identity: dict[str, Any]) -> dict[str, Any]:
+        settings = {**usual, **identity.get("config", {})}
+        return {**settings, **{key: value for key, value in identity.items() if key != "config"}}
 
-def _run(trainer: PolicyTrainer, config: TrainingConfig, out: Path, progress: Progress, title: str) -> None:
-    checkpoint = newest_checkpoint(out / CHECKPOINTS_FOLDER)
-    done = int(read_record(checkpoint, "trainer_state")["global_step"]) if checkpoint else 0
-    if trainer.is_world_process_zero():
-        trim_metrics(out, done)
-    with progress.task(title, config.steps, done) as task:
-        trainer.listener = task
-        if done < config.steps or checkpoint is not None:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-
-def _write_policy(policy: Any, out: Path, model: str | Path, method: str, identity: dict[str, Any]) -> None:
-    """Write the policy into `out`, beside what is there; `policy.json` comes last."""
-    staged = save_policy(
-        policy,
-        out / ".policy",
-        base=str(model),
-        method=method,
-        start=Path(model) if is_policy(model) else None,
-        details={"context": identity["context"], "training": identity["config"]},
-        home=out,
-    )
-    try:
-        for part in sorted(staged.iterdir(), key=lambda path: path.name == POLICY_FILE):
-            if (out / part.name).is_dir():
-                shutil.rmtree(out / part.name)
-            part.rename(out / part.name)
-        staged.rmdir()
-    except OSError as error:
-        raise storage_error(out, error) from error
+    one, other = flat(found), flat(wanted)
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))

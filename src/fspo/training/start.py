@@ -1,0 +1,175 @@
+"""What a training starts from: a model by name or in memory, its tokenizer, and the adapters that it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from peft import LoraConfig
+from safetensors import safe_open
+
+from fspo.files import replace_folder
+from fspo.modeling.embedded import EMBEDDED_MODEL
+from fspo.modeling.loading import load_model, load_tokenizer, quietly
+from fspo.modeling.policies import is_policy, load_policy
+from fspo.training.trainer import CHECKPOINTS_FOLDER
+
+__all__ = ["Start"]
+
+_BASE = "base"
+"""Folder inside a policy's that keeps a model which is found nowhere else."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from."""
+
+    model: Any
+    """Name of a model, folder of a policy, or a transformers model in memory, whose weights training then changes."""
+    out: Path
+    """Folder of the policy that is trained."""
+    tokenizer: Any = None
+    """In the place of the model's own."""
+    adapters: LoraConfig | None = None
+    """In the place of the settings' own."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the model is given itself, not by its name."""
+        return not isinstance(self.model, str | Path)
+
+    @cached_property
+    def name(self) -> str | Path:
+        """Where the model can be had again: its name, or where a model in memory was loaded from or is kept."""
+        if not self.in_memory:
+            return self.model  # type: ignore[no-any-return]
+        place = str(getattr(self.model, "name_or_path", ""))
+        return place if place and _holds(_folder(place), self.model) else self.out / _BASE
+
+    @property
+    def policy(self) -> Path | None:
+        """The policy that is trained on, if it is one."""
+        return Path(self.name) if is_policy(self.name) else None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, ready for JSON: contents of what is in memory or in a local folder, names of all else."""
+        known: dict[str, Any] = {"model": self._model_identity()}
+        if self.tokenizer is not None:
+            known["tokenizer"] = _tokenizer_identity(self.tokenizer)
+        if self.adapters is not None:
+            known["adapters"] = _as_json(self.adapters)
+        return known
+
+    def load(self) -> Any:
+        """The model to be trained: the one in memory itself, or a fresh one.
+
+        One that is in memory alone is first written into the policy's folder, so that the policy can be loaded again.
+
+        Raises:
+            ModelError: it can't be had.
+            StorageError: the disk is full or the folder can't be written.
+        """
+        if not self.in_memory:
+            return self.load_again()
+        kept = self.out / _BASE
+        if self.name == kept and not kept.exists():
+            with replace_folder(kept) as staging, quietly():
+                self.model.save_pretrained(staging)
+                self.load_tokenizer().save_pretrained(staging)
+        return self.model
+
+    def load_again(self) -> Any:
+        """The model as it was at the start, apart from the one that was trained.
+
+        Raises:
+            ModelError: it can't be had.
+        """
+        return load_policy(self.policy) if self.policy is not None else load_model(self.name)
+
+    def load_tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            ModelError: it can't be had.
+        """
+        return self.tokenizer if self.tokenizer is not None else load_tokenizer(self.name)
+
+    def _model_identity(self) -> str:
+        if self.in_memory:
+            return f"in memory sha256:{_digest(self.model)}"
+        folder = Path(self.model)
+        if str(self.model) == EMBEDDED_MODEL or not folder.is_dir():
+            return str(self.model)
+        digest = hashlib.sha256()
+        for path in sorted(folder.rglob("*.safetensors")):
+            if CHECKPOINTS_FOLDER not in path.relative_to(folder).parts:
+                with path.open("rb") as handle:
+                    digest.update(hashlib.file_digest(handle, "sha256").digest())
+        return f"weights sha256:{digest.hexdigest()}"
+
+
+def _folder(place: str) -> Path | None:
+    """Where the files of that name lie on this machine, if they do."""
+    if Path(place).is_dir():
+        return Path(place)
+    try:
+        return Path(snapshot_download(place, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _holds(folder: Path | None, model: Any) -> bool:
+    """Whether the safetensors of `folder` are exactly the weights of `model`; tied ones may be there once."""
+    if folder is None:
+        return False
+    state = model.state_dict()
+    found: set[int] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                if name not in state or not _equal(file.get_tensor(name), state[name]):
+                    return False
+                found.add(state[name].data_ptr())
+    return bool(found) and all(tensor.data_ptr() in found for tensor in state.values())
+
+
+def _equal(saved: torch.Tensor, current: torch.Tensor) -> bool:
+    return saved.shape == current.shape and torch.equal(saved.to(current.dtype), current.detach().cpu())
+
+
+def _digest(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in _tensors(model):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in model.state_dict().items():
+        yield name, tensor.detach().cpu()
+
+
+def _tokenizer_identity(tokenizer: Any) -> str:
+    facts = [
+        sorted(tokenizer.get_vocab().items()),
+        str(tokenizer.chat_template),
+        str(tokenizer.special_tokens_map),
+    ]
+    return "sha256:" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _as_json(adapters: Any) -> Any:
+    def plain(value: Any) -> Any:
+        return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+    return json.loads(json.dumps(adapters.to_dict(), sort_keys=True, default=plain))
