@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
-from fspo.training.config import Objective, TrainingConfig
+from fspo.training.config import Objective, TrainingConfig, first_problem
 
 __all__ = ["METHODS", "Method", "MethodContext", "method", "training_order"]
 
@@ -63,7 +63,8 @@ class Method:
         try:
             return TrainingConfig.model_validate(settings)
         except ValidationError as error:
-            raise ConfigError(f"Training of '{self.name}': {_first_problem(error, settings)}") from error
+            problem = first_problem(error, TrainingConfig.model_fields)
+            raise ConfigError(f"Training of '{self.name}': {problem}") from error
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -134,13 +135,3 @@ def training_order(methods: Iterable[Method]) -> tuple[Method, ...]:
             raise ConfigError(f"The method '{row.name}' starts from itself, by way of '{chain[1].name}'.")
         order |= {link.name: link for link in reversed(chain) if link.trains and link.name not in order}
     return tuple(order.values())
-
-
-def _first_problem(error: ValidationError, settings: Mapping[str, Any]) -> str:
-    problem = error.errors()[0]
-    place = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(place, TrainingConfig.model_fields, n=1)
-        return f"there is no setting '{place}'" + (f"; did you mean '{close[0]}'?" if close else ".")
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message} (it is {settings.get(place)!r})." if place else f"{message}."

@@ -146,7 +146,7 @@ def from_trl_rows(
     return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user)
 
 
-def from_table(table: Any, *, file: str) -> PreferenceDataset:
+def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceDataset:
     """Make a dataset of a table in memory: a pandas DataFrame, a `datasets.Dataset`, or any rows by column name.
 
     The columns are `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`, with text or messages as in
@@ -155,6 +155,7 @@ def from_table(table: Any, *, file: str) -> PreferenceDataset:
     Args:
         table: the rows.
         file: what errors call the table.
+        user: the user of all rows that name none; without it a row without a user is refused.
 
     Raises:
         DataError: naming table, row (from 1) and column of what is wrong.
@@ -167,7 +168,7 @@ def from_table(table: Any, *, file: str) -> PreferenceDataset:
             f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "
             f"{type(table).__name__}."
         )
-    return _from_trl(_numbered(records, file), Path(file), None, None, columns_can_be_named=False)
+    return _from_trl(_numbered(records, file), Path(file), None, user, columns_can_be_named=False)
 
 
 def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: bool = False) -> Path:

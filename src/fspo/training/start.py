@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig
 from safetensors import safe_open
 
+from fspo.errors import ModelError
 from fspo.files import replace_folder
 from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
@@ -51,7 +52,7 @@ class Start:
         """Where the model can be had again: its name, or where a model in memory was loaded from or is kept."""
         if not self.in_memory:
             return self.model  # type: ignore[no-any-return]
-        place = str(getattr(self.model, "name_or_path", ""))
+        place = self._origin
         return place if place and _holds(_folder(place), self.model) else self.out / _BASE
 
     @property
@@ -59,7 +60,6 @@ class Start:
         """The policy that is trained on, if it is one."""
         return Path(self.name) if is_policy(self.name) else None
 
-    @cached_property
     def identity(self) -> dict[str, Any]:
         """What decides the result, ready for JSON: contents of what is in memory or in a local folder, names of all else."""
         known: dict[str, Any] = {"model": self._model_identity()}
@@ -101,7 +101,17 @@ class Start:
         Raises:
             ModelError: it can't be had.
         """
-        return self.tokenizer if self.tokenizer is not None else load_tokenizer(self.name)
+        if self.tokenizer is not None:
+            return self.tokenizer
+        kept = self.out / _BASE
+        if self.in_memory and not self._origin and not kept.exists():
+            raise ModelError("The model does not say where it was loaded from; give its tokenizer as processing_class.")
+        return load_tokenizer((self._origin or kept) if self.in_memory else self.model)
+
+    @property
+    def _origin(self) -> str:
+        """Where a model in memory says it was loaded from."""
+        return str(getattr(self.model, "name_or_path", ""))
 
     def _model_identity(self) -> str:
         if self.in_memory:

@@ -104,6 +104,8 @@ class Training:
     validation: PreferenceDataset | None = None
     method: str = ""
     sampler: EpisodeSampler = field(init=False)
+    identity: dict[str, Any] = field(init=False)
+    """What decides which weights come out, ready for JSON; taken before training changes a model in memory."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be trained before anything is written."""
@@ -113,21 +115,18 @@ class Training:
                 "turn the mirror off and choose an objective without one, or put the shots into the context."
             )
         object.__setattr__(self, "sampler", self._sampler(self.dataset, self.config.skip_short_users))
+        identity = {
+            "config": self.config.identity(),
+            "dataset": self.dataset.fingerprint,
+            **self.start.identity(),
+            "context": self.context,
+        }
+        object.__setattr__(self, "identity", identity)
 
     @property
     def shown(self) -> bool:
         """Whether the model is shown shots."""
         return self.context in ("shots", "both")
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides which weights come out, ready for JSON."""
-        return {
-            "config": self.config.identity(),
-            "dataset": self.dataset.fingerprint,
-            **self.start.identity,
-            "context": self.context,
-        }
 
     def is_finished(self) -> bool:
         """Whether `out` holds the policy that this training makes.

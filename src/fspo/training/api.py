@@ -1,0 +1,305 @@
+"""`FSPOTrainer`: training from Python, in the terms of TRL's trainers.
+
+A thin layer: model, preferences and settings become a `Training`, which is what `fspo train` runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias
+
+from peft import LoraConfig
+from transformers import PreTrainedModel
+from transformers.trainer_utils import TrainOutput
+
+from fspo.errors import ConfigError, DataError, TrainingError
+from fspo.files import read_jsonl
+from fspo.modeling.chat import ChatFormat
+from fspo.modeling.generation import AnswerRequest, generate
+from fspo.modeling.policies import is_policy
+from fspo.preferences.dataset import PreferenceDataset, unknown
+from fspo.preferences.formats import from_table
+from fspo.preferences.sampling import check_no_leak, shots_beside
+from fspo.preferences.types import Preference
+from fspo.progress import PlainProgress, Progress
+from fspo.training.config import LoraSettings
+from fspo.training.losses import Reference
+from fspo.training.scoring import antisymmetric_rewards, mean_figures, reference_rewards
+from fspo.training.settings import FSPOConfig, unknown_argument
+from fspo.training.start import Start
+from fspo.training.train import Loop, Training
+from fspo.training.trainer import METRICS_FILE, reference_of
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    Table: TypeAlias = pd.DataFrame | datasets.Dataset | Sequence[Mapping[str, Any]] | PreferenceDataset
+
+__all__ = ["FSPOTrainer"]
+
+_ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "peft_config", "progress")
+
+
+class FSPOTrainer:
+    """Trains a model to adapt to a person from a few of their preferences.
+
+    The preferences are a pandas DataFrame, a `datasets.Dataset`, a list of rows or a `PreferenceDataset`, with the
+    columns `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`; text or TRL's messages.
+
+    Attributes:
+        args: the settings.
+        processing_class: the tokenizer.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel,
+        args: FSPOConfig,
+        train_dataset: Table,
+        eval_dataset: Table | None = None,
+        processing_class: Any = None,
+        peft_config: LoraConfig | LoraSettings | None = None,
+        *,
+        progress: Progress | None = None,
+        **unknown_arguments: Never,
+    ) -> None:
+        """Check everything that can be checked before the model is needed.
+
+        Args:
+            model: name of a model, its folder, the folder of a policy, or a transformers model, which is then trained
+                in place.
+            args: the settings.
+            train_dataset: what is trained on.
+            eval_dataset: preferences of other people on other questions, measured and never trained on.
+            processing_class: the tokenizer; the model's own by default.
+            peft_config: the adapters, in the place of `args.lora`.
+            progress: told of every step; by default a line on standard error every 20 seconds.
+            **unknown_arguments: refused, naming what to give instead.
+
+        Raises:
+            ConfigError: an argument is unknown or of the wrong kind, or the folder holds another training.
+            DataError: naming table, row and column of what is wrong, or the user with too few preferences; or somebody
+                is in both tables.
+            ModelError: the tokenizer can't be had, or has no chat template.
+        """
+        for name in unknown_arguments:
+            raise unknown_argument("FSPOTrainer", name, _ARGUMENTS)
+        _check_kinds(model, args, peft_config)
+        self.args = args
+        self._progress = progress or PlainProgress(sys.stderr)
+        dataset = from_table(train_dataset, file="train_dataset")
+        self._held_out = None if eval_dataset is None else from_table(eval_dataset, file="eval_dataset")
+        if self._held_out is not None:
+            check_no_leak(dataset, self._held_out)
+        folder = Path(args.output_dir)
+        adapters = peft_config if isinstance(peft_config, LoraConfig) else None
+        start = Start(model, folder, processing_class, adapters)
+        lora = args.lora if peft_config is None else peft_config if isinstance(peft_config, LoraSettings) else None
+        self._training = Training(args.training(lora), dataset, start, folder, validation=self._held_out)
+        self.processing_class = start.load_tokenizer()
+        ChatFormat.of(self.processing_class)
+        self._finished = self._training.is_finished()
+        self._held: Loop | None = None
+        self._begun = False
+
+    @property
+    def model(self) -> Any:
+        """The policy in memory: as it is before training, or as training left it."""
+        return self._loop.policy
+
+    def train(self) -> TrainOutput:
+        """Train, and write the policy to `args.output_dir`.
+
+        Called again, also in another process, it goes on where it was interrupted, or returns at once when it is done.
+
+        Raises:
+            ConfigError: the folder holds another training.
+            TrainingError: the loss is not a number.
+            StorageError: the disk is full.
+        """
+        if not self._finished:
+            if self._begun:
+                self._forget_what_was_begun()
+            loop, self._begun = self._loop, True
+            self._training.run(loop, self._progress)
+            self._finished = True
+        records = read_jsonl(Path(self.args.output_dir) / METRICS_FILE)
+        loss = sum(record["loss"] for record in records) / max(1, len(records))
+        return TrainOutput(len(records), loss, records[-1] if records else {})
+
+    def evaluate(self, eval_dataset: Table | None = None) -> dict[str, float]:
+        """Figures on `args.evaluate_episodes` episodes of held-out people, such as `eval_margin_accuracy`.
+
+        Raises:
+            DataError: there is no held-out table, it shares somebody or something with the training's, or nobody in it
+                has enough preferences.
+        """
+        held_out = self._held_out
+        if eval_dataset is not None:
+            held_out = from_table(eval_dataset, file="eval_dataset")
+            check_no_leak(self._training.dataset, held_out)
+        if held_out is None:
+            raise DataError(
+                "There is nothing to evaluate on; give an eval_dataset of other people and other questions."
+            )
+        loop = self._loop
+        reference = self._reference if self._training.config.needs_reference else None
+        units = self._training.units(held_out, loop.renderer)
+        with _measuring(loop):
+            figures = mean_figures(loop.policy, units, self._training.config, reference)
+        return {f"eval_{name}": value for name, value in figures.items()}
+
+    def reward(
+        self,
+        user: str | Table,
+        prompt: str,
+        responses: Sequence[str],
+        *,
+        against: Literal["reference", "mirror"] = "reference",
+    ) -> list[float]:
+        """How much a person would like each of `responses` to `prompt`; only differences between them mean something.
+
+        Args:
+            user: id of a user of either table, or a table of one person's own preferences (`user` may be left out).
+            prompt: what is answered.
+            responses: the texts to be compared.
+            against: the model before training (the paper's reward), or the same policy with the labels of the person's
+                preferences swapped, which cancels what the contents do by themselves.
+
+        Raises:
+            DataError: there is no such user, no preference to swap, or no response.
+        """
+        loop, config = self._loop, self._training.config
+        shots = self._shots(user, prompt)
+        with _measuring(loop):
+            if against == "mirror":
+                return antisymmetric_rewards(loop.policy, loop.renderer, shots, prompt, responses, config)
+            if against == "reference":
+                return reference_rewards(loop.policy, self._reference, loop.renderer, shots, prompt, responses, config)
+        raise ConfigError(f"A reward is measured against 'reference' or 'mirror', not {against!r}.")
+
+    def generate(
+        self,
+        user: str | Table,
+        prompt: str,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.7,
+        guidance: float = 0.0,
+        seed: int = 0,
+    ) -> str:
+        """An answer for one person.
+
+        Args:
+            user: as for `reward`.
+            prompt: what is answered.
+            max_new_tokens: longest answer.
+            temperature: 0 takes the likeliest token each time.
+            guidance: how far to push away from what a person of the opposite taste would be told; 0 samples plainly.
+            seed: same seed, same answer.
+
+        Raises:
+            DataError: there is no such user, or the prompt is too long.
+            ConfigError: a setting is out of its range.
+        """
+        loop = self._loop
+        asked = loop.renderer.render_prompt(self._shots(user, prompt), prompt, reserve=max_new_tokens)
+        request = AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed=0)
+        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "guidance": guidance}
+        with _measuring(loop):
+            (text,) = generate(loop.policy, self.processing_class, [request], seed=seed, **settings)
+        return text
+
+    def save_model(self, output_dir: str | Path | None = None) -> None:
+        """Write the policy to another folder; `train` has written it to `args.output_dir` already.
+
+        Raises:
+            ConfigError: the folder holds something else.
+            TrainingError: the training of `args.output_dir` is not finished.
+            StorageError: the disk is full.
+        """
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if folder.resolve() == Path(self.args.output_dir).resolve():
+            if not self._finished:
+                raise TrainingError(f"The policy of {folder} is not trained yet; call train(), which writes it there.")
+            return
+        if folder.exists() and not is_policy(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder} holds something that is no policy; name an empty or a new folder.")
+        self._training.save(self.model, folder)
+
+    @property
+    def _loop(self) -> Loop:
+        if self._held is None:
+            self._held = self._training.loop(finished=self._finished)
+        return self._held
+
+    @property
+    def _reference(self) -> Reference:
+        loop = self._loop
+        if loop.reference is None:
+            # All weights were trained with an objective that needed no reference, so that none was kept.
+            again = self._training.start.load_again().requires_grad_(False)
+            self._held = loop = Loop(loop.trainer, loop.renderer, reference_of(loop.policy, again))
+        assert loop.reference is not None
+        return loop.reference
+
+    def _shots(self, user: str | Table, prompt: str) -> tuple[Preference, ...]:
+        return shots_beside(prompt, self._preferences_of(user), self._training.config.shots)
+
+    def _preferences_of(self, user: str | Table) -> Sequence[Preference]:
+        tables = [self._training.dataset, *([] if self._held_out is None else [self._held_out])]
+        if isinstance(user, str):
+            for table in tables:
+                if user in table.users:
+                    return table.of_user(user)
+            raise unknown("user", user, [known for table in tables for known in table.users])
+        own = from_table(user, file="user", user="this person")
+        if len(own.users) > 1:
+            raise DataError(f"The preferences of one person are wanted, and these are of {len(own.users)} users.")
+        return own.preferences
+
+    def _forget_what_was_begun(self) -> None:
+        """A training under way goes on from its checkpoint, with weights that are as they were at the start."""
+        if self._training.start.in_memory:
+            raise TrainingError(
+                "The interrupted training has changed the model in memory; load the model again and make a new "
+                "FSPOTrainer with it, which goes on from the last checkpoint."
+            )
+        self._held = None
+
+
+@contextmanager
+def _measuring(loop: Loop) -> Iterator[None]:
+    """Inside, the policy drops nothing out and computes in the precision of the training."""
+    policy = loop.policy
+    was_training = policy.training
+    policy.eval()
+    try:
+        with loop.trainer.accelerator.autocast():
+            yield
+    finally:
+        policy.train(was_training)
+
+
+def _check_kinds(model: object, args: object, peft_config: object) -> None:
+    if not isinstance(model, str | Path | PreTrainedModel):
+        raise ConfigError(
+            f"model must be a name, a folder or a transformers model, not {type(model).__name__}; of a model with "
+            "adapters, pass the model below them, or fold them in with merge_and_unload()."
+        )
+    if getattr(model, "peft_config", None):
+        raise ConfigError("The model carries adapters already; fold them in with merge_and_unload(), or load it anew.")
+    if not isinstance(args, FSPOConfig):
+        raise ConfigError(f"args must be an FSPOConfig, not {type(args).__name__}.")
+    if peft_config is None:
+        return
+    if not isinstance(peft_config, LoraConfig | LoraSettings):
+        raise ConfigError(
+            f"peft_config must be peft's LoraConfig or fspo's LoraSettings, not {type(peft_config).__name__}."
+        )
+    if "lora" in args.model_fields_set:
+        raise ConfigError("The adapters are described twice, by peft_config and by lora in args; leave one out.")

@@ -1,0 +1,424 @@
+"""Training from Python: what goes in, what comes out, and what is refused before any training."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import fspo
+from fspo import FSPOConfig, FSPOTrainer, LoraSettings
+from fspo.errors import ConfigError, DataError, ModelError, TrainingError
+from fspo.files import read_json
+from fspo.modeling.loading import load_tokenizer
+from fspo.modeling.logprobs import response_logprobs
+from fspo.modeling.policies import load_policy, read_card
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.formats import from_table, to_trl_rows
+from fspo.progress import Silent
+from fspo.training.train import TRAINING_FILE
+from tests.training.helpers import small_dataset
+from tests.training.test_train import figures, interrupted_after, same, weights
+from tests.training.train_tiny import tiny_settings, train_tiny
+
+SETTINGS: dict[str, Any] = {
+    "objective": "ipo",
+    "beta": 0.1,
+    "shots": 2,
+    "queries": 2,
+    "users_per_step": 2,
+    "max_steps": 4,
+    "save_every": 2,
+    "learning_rate": 0.01,
+}
+ADAPTERS = LoraSettings(r=4)
+WITH_SOURCES = {**os.environ, "PYTHONPATH": str(Path(fspo.__file__).parents[1])}
+
+
+def frame(dataset: PreferenceDataset | None = None) -> pd.DataFrame:
+    rows = to_trl_rows(dataset or small_dataset())
+    return pd.DataFrame(rows)[["user", "prompt", "chosen", "rejected", "question"]]
+
+
+def trainer(model: Any, out: Path, table: Any = None, **changes: Any) -> FSPOTrainer:
+    more = {name: changes.pop(name) for name in ("eval_dataset", "processing_class", "peft_config") if name in changes}
+    return FSPOTrainer(
+        model,
+        args=FSPOConfig(output_dir=out, **{**SETTINGS, **changes}),
+        train_dataset=frame() if table is None else table,
+        progress=Silent(),
+        **more,
+    )
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def others() -> PreferenceDataset:
+    """People and questions that `small_dataset` has not."""
+    rows = frame().assign(user=lambda t: "v" + t.user, prompt=lambda t: "Tell: " + t.prompt, question="")
+    return from_table(rows, file="others")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> FSPOTrainer:
+    made = trainer(tiny_model_path, tmp_path_factory.mktemp("api") / "policy", peft_config=ADAPTERS)
+    made.train()
+    return made
+
+
+def test_everything_public_is_there() -> None:
+    assert {name: getattr(fspo, name).__name__ for name in fspo.__all__ if name != "__version__"} == {
+        name: name for name in fspo.__all__ if name != "__version__"
+    }
+    assert set(fspo.__all__) <= set(dir(fspo))
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
+        _ = fspo.Trainer  # type: ignore[attr-defined]
+
+
+def test_the_package_is_light_until_it_is_used() -> None:
+    code = "import sys, fspo; dir(fspo); fspo.FSPOConfig(output_dir='x'); print({'torch', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=WITH_SOURCES)
+    assert done.stdout == "set()\n"
+
+
+def test_it_is_the_training_of_the_command_line(trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path) -> None:
+    changes = {"objective": "ipo", "bias_weight": 0.0, "beta": 0.1, "steps": 4, "lora": {"r": 4}, "save_every": 2}
+    from fspo.training.train import train_policy
+
+    table = fspo.PreferenceDataset(small_dataset().users, small_dataset().preferences)
+    policy = train_policy(tiny_settings(**changes), table, model=tiny_model_path, out=tmp_path / "policy")
+    assert same(weights(policy), weights(Path(trained.args.output_dir)))
+    assert figures(policy) == figures(Path(trained.args.output_dir))
+
+
+def test_it_says_how_training_went(trained: FSPOTrainer) -> None:
+    output = trained.train()
+    records = figures(Path(trained.args.output_dir))
+    assert output.global_step == len(records) == 4
+    assert output.training_loss == pytest.approx(sum(record["loss"] for record in records) / 4)
+    assert output.metrics["margin"] == records[-1]["margin"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "hub", "dataset"])
+def test_every_kind_of_table_trains_the_same(
+    kind: str, trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    import datasets
+
+    table = {
+        "rows": frame().to_dict("records"),
+        "hub": datasets.Dataset.from_pandas(frame()),
+        "dataset": from_table(frame(), file="rows"),
+    }[kind]
+    other = trainer(tiny_model_path, tmp_path / kind, table, peft_config=ADAPTERS)
+    other.train()
+    assert same(weights(tmp_path / kind), weights(Path(trained.args.output_dir)))
+
+
+def test_a_model_in_memory_trains_like_its_name(trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path) -> None:
+    model, tokenizer = load(tiny_model_path), AutoTokenizer.from_pretrained(tiny_model_path)
+    other = trainer(model, tmp_path / "object", peft_config=ADAPTERS, processing_class=tokenizer)
+    other.train()
+    assert same(weights(tmp_path / "object"), weights(Path(trained.args.output_dir)))
+    assert read_card(tmp_path / "object").base == str(tiny_model_path)
+    assert not (tmp_path / "object" / "base").exists()
+    assert load_tokenizer(tmp_path / "object").get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("adapters", [LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]), None])
+def test_a_model_found_nowhere_else_is_kept_with_the_policy(
+    tiny_model_path: Path, tmp_path: Path, adapters: LoraConfig | None
+) -> None:
+    model = load(tiny_model_path)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.5)
+    start = copy.deepcopy(model)
+    lora = {} if adapters is not None else {"lora": None}
+    made = trainer(model, tmp_path / "policy", peft_config=adapters, **lora)
+    made.train()
+    ids = list(range(5, 25))
+    policy = load_policy(tmp_path / "policy")
+    with torch.no_grad():
+        expected = response_logprobs(made.model, ids[:10], ids[10:])
+        torch.testing.assert_close(response_logprobs(policy, ids[:10], ids[10:]), expected, rtol=1e-4, atol=1e-4)
+        untrained = response_logprobs(start, ids[:10], ids[10:])
+    assert not torch.allclose(expected, untrained, atol=1e-3)
+    base = load(tmp_path / "policy" / "base")
+    assert all(torch.equal(weight, base.state_dict()[name]) for name, weight in start.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers by a name on its way out
+def test_the_folder_loads_without_fspo(trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path) -> None:
+    folder = Path(trained.args.output_dir)
+    ids = list(range(5, 25))
+    plain = PeftModel.from_pretrained(load(tiny_model_path), folder / "adapter-0")
+    with torch.no_grad():
+        expected = response_logprobs(trained.model, ids[:10], ids[10:])
+        logits = plain(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    found = logits[9:-1].gather(1, torch.tensor(ids[10:])[:, None])[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+    whole = trainer(tiny_model_path, tmp_path / "whole", lora=None)
+    whole.train()
+    with torch.no_grad():
+        expected = response_logprobs(whole.model, ids[:10], ids[10:])
+        logits = load(tmp_path / "whole")(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    found = logits[9:-1].gather(1, torch.tensor(ids[10:])[:, None])[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "whole").chat_template
+
+
+def test_pefts_configuration_is_taken_as_it_is(tiny_model_path: Path, tmp_path: Path) -> None:
+    ours = trainer(tiny_model_path, tmp_path / "ours", peft_config=LoraSettings(r=4, target_modules=["q_proj"]))
+    theirs = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj"])
+    other = trainer(tiny_model_path, tmp_path / "theirs", peft_config=theirs)
+    ours.train()
+    other.train()
+    assert same(weights(tmp_path / "ours"), weights(tmp_path / "theirs"))
+    assert theirs.task_type is None
+    assert read_json(tmp_path / "theirs" / TRAINING_FILE)["identity"]["adapters"]["r"] == 4
+    with pytest.raises(ConfigError, match="another adapters;"):
+        trainer(tiny_model_path, tmp_path / "theirs", peft_config=LoraConfig(r=8, target_modules=["q_proj"]))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_interrupted_and_called_again_it_reaches_the_same_weights(
+    trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path, in_memory: bool
+) -> None:
+    model = load(tiny_model_path) if in_memory else tiny_model_path
+    first = trainer(model, tmp_path / "policy", peft_config=ADAPTERS)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(patch, 3)
+        first.train()
+    if in_memory:
+        with pytest.raises(TrainingError, match="load the model again"):
+            first.train()
+        first = trainer(load(tiny_model_path), tmp_path / "policy", peft_config=ADAPTERS)
+    assert first.train().global_step == 4
+    assert same(weights(tmp_path / "policy"), weights(Path(trained.args.output_dir)))
+    assert figures(tmp_path / "policy") == figures(Path(trained.args.output_dir))
+
+
+@pytest.mark.parametrize("lora", [ADAPTERS, None])
+def test_a_finished_training_is_used_as_if_it_had_just_ended(
+    tiny_model_path: Path, tmp_path: Path, lora: LoraSettings | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = ("u0", "What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
+    first = trainer(tiny_model_path, tmp_path / "policy", lora=lora, eval_dataset=others())
+    before = first.evaluate()
+    first.train()
+    measured = (first.reward(*question), first.reward(*question, against="mirror"), first.evaluate())
+    assert measured[2] != before
+    again = trainer(tiny_model_path, tmp_path / "policy", lora=lora, eval_dataset=others())
+    interrupted_after(monkeypatch, 0)
+    assert again.train().global_step == 4
+    repeated = (again.reward(*question), again.reward(*question, against="mirror"), again.evaluate())
+    for one, other in zip(measured[:2], repeated[:2], strict=True):
+        assert other == pytest.approx(one, abs=1e-4)
+    assert repeated[2] == pytest.approx(measured[2], abs=1e-3)
+    assert {"eval_margin_accuracy", "eval_direction_accuracy", "eval_nll"} <= measured[2].keys()
+
+
+@pytest.mark.parametrize("lora", [ADAPTERS, None])
+def test_a_reward_is_the_papers(tiny_model_path: Path, tmp_path: Path, lora: LoraSettings | None) -> None:
+    """Against plain sequences through the loaded policy and the base model, one response at a time."""
+    made = trainer(tiny_model_path, tmp_path / "policy", lora=lora, objective="simpo", beta=0.5)
+    made.train()
+    responses = ["It was good, 99!", "It was bad and slow, 99.", "No idea."]
+    rewards = made.reward("u1", "What about book 99?", responses)
+    policy, base = load_policy(tmp_path / "policy"), load(tiny_model_path)
+    renderer = made._loop.renderer
+    shots = made._training.dataset.of_user("u1")[:2]
+    asked = renderer.render_prompt(shots, "What about book 99?")
+    context = (*asked.trunk_ids, *asked.prompt_ids)
+    with torch.no_grad():
+        for reward, response in zip(rewards, responses, strict=True):
+            ids = renderer.render_response(response)
+            own, reference = (response_logprobs(model, context, ids).mean() for model in (policy, base))
+            assert reward == pytest.approx(0.5 * (own - reference).item(), abs=1e-4)
+
+
+def test_people_are_named_or_bring_their_own_preferences(trained: FSPOTrainer) -> None:
+    question = ("What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
+    named = trained.reward("u1", *question)
+    own = frame().query("user == 'u1'")
+    assert trained.reward(own, *question) == pytest.approx(named)
+    assert trained.reward(own.drop(columns="user").to_dict("records"), *question) == pytest.approx(named)
+    assert trained.reward("u0", *question) != pytest.approx(named)
+    with pytest.raises(DataError, match="no user 'u11'; did you mean 'u1'"):
+        trained.reward("u11", *question)
+    with pytest.raises(DataError, match="of 4 users"):
+        trained.reward(frame(), *question)
+    with pytest.raises(DataError, match="at least one, and none that is empty"):
+        trained.reward("u1", "What?", [])
+    with pytest.raises(DataError, match="no labels to swap"):
+        trained.reward([], *question, against="mirror")
+    with pytest.raises(ConfigError, match="not 'nothing'"):
+        trained.reward("u1", *question, against="nothing")  # type: ignore[arg-type]
+
+
+def test_a_reward_against_the_mirror_turns_over_with_the_labels(trained: FSPOTrainer) -> None:
+    question = ("What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
+    own = frame().query("user == 'u1'")
+    flipped = own.rename(columns={"chosen": "rejected", "rejected": "chosen"})
+    one, other = (trained.reward(table, *question, against="mirror") for table in (own, flipped))
+    assert one == pytest.approx([-value for value in other], abs=1e-6)
+    assert any(abs(value) > 1e-4 for value in one)
+
+
+def test_an_answer_depends_on_the_seed_and_the_person(trained: FSPOTrainer) -> None:
+    def answer(user: str, seed: int) -> str:
+        return trained.generate(user, "What about book 99?", max_new_tokens=12, temperature=1.0, seed=seed)
+
+    assert answer("u0", 1) == answer("u0", 1)
+    assert answer("u0", 1) != answer("u0", 2)
+    assert trained.generate("u0", "And?", max_new_tokens=4, temperature=0, guidance=1.0) is not None
+
+
+def test_a_policy_is_saved_elsewhere_and_trained_on(trained: FSPOTrainer, tmp_path: Path) -> None:
+    trained.save_model()
+    trained.save_model(tmp_path / "copy")
+    copied, original = weights(tmp_path / "copy"), weights(Path(trained.args.output_dir))
+    assert same(copied, original)
+    trained.save_model(tmp_path / "copy")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep me")
+    with pytest.raises(ConfigError, match="no policy; name an empty"):
+        trained.save_model(tmp_path / "notes")
+    second = trainer(tmp_path / "copy", tmp_path / "second", peft_config=ADAPTERS, max_steps=1, warmup=0)
+    second.train()
+    assert abs(figures(tmp_path / "second")[0]["margin"]) < 1e-2
+    assert len(read_card(tmp_path / "second").adapters) == 2
+
+
+def test_an_unfinished_policy_is_not_passed_off(tiny_model_path: Path, tmp_path: Path) -> None:
+    made = trainer(tiny_model_path, tmp_path / "policy")
+    with pytest.raises(TrainingError, match="not trained yet"):
+        made.save_model()
+
+
+def test_trls_names_are_known_or_explained(tmp_path: Path) -> None:
+    args = FSPOConfig(output_dir=tmp_path, max_steps=7, loss_type="dpo")
+    assert (args.steps, args.max_steps, args.objective, args.loss_type) == (7, 7, "dpo", "dpo")
+    assert FSPOConfig(output_dir=tmp_path, steps=9).max_steps == 9
+    assert args.training(None).steps == 7
+    assert FSPOConfig.model_validate(args.model_dump()) == args
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rat": 1e-3}, "FSPOConfig has no argument 'learning_rat'; did you mean 'learning_rate'"),
+        ({"num_train_epochs": 3}, "no argument 'num_train_epochs': set steps or max_steps"),
+        ({"per_device_train_batch_size": 3}, "set users_per_step"),
+        ({"zebra": 3}, r"no argument 'zebra'; help\(FSPOConfig\)"),
+        ({"steps": 3, "max_steps": 4}, "max_steps is another name of steps, and they differ"),
+        ({"loss_type": "kto"}, "objective: Input should be 'pref-ft', 'ipo', 'dpo'.* \\(it is 'kto'\\)"),
+        ({"beta": -1}, "beta: Input should be greater than 0 \\(it is -1\\)"),
+        ({"lora": {"rank": 4}}, "lora.rank"),
+        ({"shots": 0, "mirror": True}, "no labels to swap"),
+    ],
+)
+def test_mistakes_in_the_settings_are_one_sentence(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FSPOConfig(output_dir=tmp_path, **settings)
+    with pytest.raises(ConfigError, match="needs output_dir"):
+        FSPOConfig()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_datset": []}, "FSPOTrainer has no argument 'train_datset'; did you mean 'train_dataset'"),
+        ({"ref_model": "base"}, "no argument 'ref_model': leave it out"),
+        ({"tokenizer": None}, "no argument 'tokenizer': call it processing_class"),
+        ({"peft_config": {"r": 4}}, "peft's LoraConfig or fspo's LoraSettings, not dict"),
+        ({"peft_config": ADAPTERS, "args": {"lora": None}}, "described twice"),
+        ({"args": None}, "args must be an FSPOConfig, not NoneType"),
+        ({"model": 3}, "model must be a name, a folder or a transformers model, not int"),
+    ],
+)
+def test_mistakes_in_the_arguments_are_one_sentence(
+    arguments: dict[str, Any], message: str, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"model": tiny_model_path, "args": {}, "train_dataset": frame(), **arguments}
+    args = given.pop("args")
+    with pytest.raises(ConfigError, match=message):
+        FSPOTrainer(args=None if args is None else FSPOConfig(output_dir=tmp_path, **args), **given)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "message"),
+    [({"bias": "all"}, "outside the adapters"), ({"init_lora_weights": "pissa"}, "are the reference")],
+)
+def test_adapters_that_move_the_reference_are_refused(
+    adapters: dict[str, Any], message: str, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    config = LoraConfig(target_modules=["q_proj"], **adapters)
+    with pytest.raises(ConfigError, match=message):
+        trainer(tiny_model_path, tmp_path, peft_config=config).train()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_models_that_carry_adapters_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    model = get_peft_model(load(tiny_model_path), LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ConfigError, match="merge_and_unload"):
+        trainer(model, tmp_path)
+    with pytest.raises(ConfigError, match="merge_and_unload"):
+        trainer(model.get_base_model(), tmp_path)
+
+
+def test_what_can_not_be_trained_on_is_told_before_the_model_is_loaded(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
+    empty = frame()
+    empty.loc[2, "chosen"] = None
+    for table, message in (
+        (frame().drop(columns="chosen"), "train_dataset, row 1, column 'chosen': missing"),
+        (empty, "train_dataset, row 3, column 'chosen': empty"),
+        (frame(small_dataset(questions=3)), "User 'u0' has 3 preferences on 3 unrelated questions"),
+        (frame().iloc[:0], "No user has enough preferences"),
+        ("views.csv", "train_dataset must be a pandas DataFrame"),
+    ):
+        with pytest.raises(DataError, match=message):
+            trainer(tiny_model_path, tmp_path / "x", table)
+    with pytest.raises(DataError, match="User 'u0' is in training data and test data alike"):
+        trainer(tiny_model_path, tmp_path / "x", eval_dataset=frame())
+    with pytest.raises(DataError, match="nothing to evaluate on"):
+        trainer(tiny_model_path, tmp_path / "x").evaluate()
+    assert not (tmp_path / "x").exists()
+
+
+def test_tokenizers_that_do_not_do_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="no chat template"):
+        trainer(tiny_model_path, tmp_path, processing_class=tokenizer)
+    model = load(tiny_model_path)
+    model.name_or_path = model.config._name_or_path = ""
+    with pytest.raises(ModelError, match="give its tokenizer as processing_class"):
+        trainer(model, tmp_path)
+
+
+def test_another_training_in_the_folder_is_told_at_once(
+    trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="another beta;"):
+        trainer(tiny_model_path, Path(trained.args.output_dir), peft_config=ADAPTERS, beta=0.7)
+    other = train_tiny(tiny_model_path, tmp_path / "other", steps=1)
+    with pytest.raises(ConfigError, match=r"another .*objective"):
+        trainer(tiny_model_path, other)
