@@ -97,7 +97,7 @@ def _bound(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.ImportFrom):
         return {alias.asname or alias.name for alias in node.names}
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-        # What is offered lazily; that it is there when it is asked for is a test of its own (tests/training/test_api.py).
+        # What is offered lazily; that it is there when asked for is a test of its own (tests/training/test_api.py).
         return {name for inner in node.body for name in _bound(inner)}
     return set()
 

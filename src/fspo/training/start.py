@@ -61,7 +61,7 @@ class Start:
         return Path(self.name) if is_policy(self.name) else None
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result, ready for JSON: contents of what is in memory or in a local folder, names of all else."""
+        """What decides the result, ready for JSON: contents of what is in memory or in a folder, names of all else."""
         known: dict[str, Any] = {"model": self._model_identity()}
         if self.tokenizer is not None:
             known["tokenizer"] = _tokenizer_identity(self.tokenizer)
