@@ -33,3 +33,11 @@ def test_a_prompt_in_two_parts_is_told_before_training(tmp_path: Path, part: str
     check_episodes(folder, dataset(["a", "b", "c", "d"]), splits, evaluated=False)
     with pytest.raises(DataError, match=f"Prompt 'a' is in training data and {part} data alike"):
         check_episodes(folder, dataset(["a", "b", "a", "d"]), splits, evaluated=False)
+
+
+def test_weights_can_not_be_chosen_without_a_validation_part(tmp_path: Path) -> None:
+    settings = ["methods=[base,ipo]", "training.all.shots=0", "training.all.queries=1", "training.all.evaluate_every=5"]
+    folder = RunFolder(load_config(None, [*settings, "training.ipo.keep_best=true"], tmp_path))
+    splits = Splits({"train": {"ann", "bob"}}, {"train": {"q0", "q1"}})
+    with pytest.raises(DataError, match=r"training\.ipo: keep_best and patience go by the validation part"):
+        check_episodes(folder, dataset(["a", "b"]), splits, evaluated=False)

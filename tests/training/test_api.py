@@ -396,7 +396,7 @@ def test_what_can_not_be_trained_on_is_told_before_the_model_is_loaded(
     ):
         with pytest.raises(DataError, match=message):
             trainer(tiny_model_path, tmp_path / "x", table)
-    with pytest.raises(DataError, match="User 'u0' is in training data and test data alike"):
+    with pytest.raises(DataError, match="User 'u0' is in training data and evaluation data alike"):
         trainer(tiny_model_path, tmp_path / "x", eval_dataset=frame())
     with pytest.raises(DataError, match="nothing to evaluate on"):
         trainer(tiny_model_path, tmp_path / "x").evaluate()

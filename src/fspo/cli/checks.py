@@ -30,6 +30,11 @@ def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *
         check_no_leak(train, held_out, name=part)
     for row in training_order(methods_of(folder.config)):
         config = row.training(folder.config.training_of(row.name))
+        if config.selects and not len(validation):
+            raise DataError(
+                f"training.{row.name}: keep_best and patience go by the validation part, and there is none; make one "
+                "(synthesis.validation, or `fspo data split --validation`), or leave both out."
+            )
         part = "train"
         try:
             shots = config.shots if row.context in ("shots", "both") else 0

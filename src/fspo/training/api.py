@@ -94,7 +94,7 @@ class FSPOTrainer:
         dataset = from_table(train_dataset, file="train_dataset")
         self._held_out = None if eval_dataset is None else from_table(eval_dataset, file="eval_dataset")
         if self._held_out is not None:
-            check_no_leak(dataset, self._held_out)
+            check_no_leak(dataset, self._held_out, name="evaluation")
         folder = Path(args.output_dir)
         adapters = peft_config if isinstance(peft_config, LoraConfig) else None
         start = Start(model, folder, processing_class, adapters)
@@ -141,7 +141,7 @@ class FSPOTrainer:
         held_out = self._held_out
         if eval_dataset is not None:
             held_out = from_table(eval_dataset, file="eval_dataset")
-            check_no_leak(self._training.dataset, held_out)
+            check_no_leak(self._training.dataset, held_out, name="evaluation")
         if held_out is None:
             raise DataError(
                 "There is nothing to evaluate on; give an eval_dataset of other people and other questions."

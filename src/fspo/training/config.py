@@ -148,6 +148,13 @@ class TrainingConfig(BaseModel):
     evaluate_episodes: int = Field(
         default=16, ge=1, description="Episodes of each such evaluation, always the same ones."
     )
+    keep_best: bool = Field(
+        default=False,
+        description="Keep the weights of the evaluation with the best eval_margin_accuracy, not the last.",
+    )
+    patience: int = Field(
+        default=0, ge=0, description="Evaluations without a better one before training stops early; 0 for never."
+    )
     report_to: list[str] = Field(
         default=[], description="Trackers of transformers that metrics also go to, such as trackio or tensorboard."
     )
@@ -162,10 +169,17 @@ class TrainingConfig(BaseModel):
         """Whether the objective measures margins against a reference model."""
         return self.objective in _AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
 
+    @property
+    def selects(self) -> bool:
+        """Whether evaluations decide which weights come out."""
+        return self.keep_best or self.patience > 0
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned, ready for JSON."""
         # Each pass draws its own dropout, so that with it the passes decide too.
-        decisive = frozenset({"row_tokens"}) if self.lora is not None and self.lora.dropout else frozenset()
+        decisive = {"row_tokens"} if self.lora is not None and self.lora.dropout else set()
+        if self.selects:
+            decisive |= {"evaluate_every", "evaluate_episodes"}
         return self.model_dump(mode="json", exclude=set(HARMLESS - decisive))
 
     @model_validator(mode="before")
@@ -187,6 +201,15 @@ class TrainingConfig(BaseModel):
         if self.length_weight and self.objective not in _AGAINST_REFERENCE:
             raise ValueError(
                 f"length_weight: {self.objective} has none; choose {', '.join(sorted(_AGAINST_REFERENCE))}, or set 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> Self:
+        if self.selects and not 0 < self.evaluate_every <= self.steps:
+            raise ValueError(
+                f"{'keep_best' if self.keep_best else 'patience'}: nothing is evaluated within {self.steps} steps; set "
+                "evaluate_every to that many or fewer"
             )
         return self
 

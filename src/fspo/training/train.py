@@ -20,9 +20,10 @@ from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
+from fspo.training.selection import Course, forget_best
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
-from fspo.training.trainer import CHECKPOINTS_FOLDER, PolicyTrainer, reference_of, trim_metrics
+from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, reference_of, trim_metrics
 
 __all__ = ["TRAINING_FILE", "Loop", "Training", "train_policy"]
 
@@ -115,11 +116,17 @@ class Training:
                 "turn the mirror off and choose an objective without one, or put the shots into the context."
             )
         object.__setattr__(self, "sampler", self._sampler(self.dataset, self.config.skip_short_users))
+        if self.config.selects and not self.validation:
+            raise ConfigError(
+                "keep_best and patience go by evaluations on other people's preferences, and there are none; give a "
+                "validation part (eval_dataset in Python), or leave both out."
+            )
         identity = {
             "config": self.config.identity(),
             "dataset": self.dataset.fingerprint,
             **self.start.identity(),
             "context": self.context,
+            **({"validation": self.validation.fingerprint} if self.validation and self.config.selects else {}),
         }
         object.__setattr__(self, "identity", identity)
 
@@ -202,9 +209,14 @@ class Training:
         if self.sampler.skipped:
             progress.say(f"{len(self.sampler.skipped)} users have too few preferences for an episode and are left out.")
         self._steps(loop.trainer, progress)
+        kept = {}
+        if self.config.keep_best:
+            loop.trainer.restore_best()
+            kept["kept_step"] = loop.trainer.course.best
+            progress.say(f"Kept the weights of step {loop.trainer.course.best}, the best on held-out people.")
         if loop.trainer.is_world_process_zero():
             self._write(loop.policy)
-            write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": True})
+            write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": True, **kept})
             shutil.rmtree(self.out / CHECKPOINTS_FOLDER, ignore_errors=True)
         loop.trainer.accelerator.wait_for_everyone()
 
@@ -241,9 +253,13 @@ class Training:
         done = int(read_record(checkpoint, "trainer_state")["global_step"]) if checkpoint else 0
         if trainer.is_world_process_zero():
             trim_metrics(self.out, done)
+            forget_best(self.out / CHECKPOINTS_FOLDER, done)
+        trainer.course = Course.read(self.out / METRICS_FILE, done)
         with progress.task(f"Training {self.method or self.config.objective}", self.config.steps, done) as task:
             trainer.listener = task
-            if done < self.config.steps or checkpoint is not None:
+            if checkpoint is not None and trainer.course.is_over(self.config.patience):
+                trainer.restore(checkpoint)
+            elif done < self.config.steps or checkpoint is not None:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _write(self, policy: Any) -> None:

@@ -20,6 +20,7 @@ from fspo.progress import Task
 from fspo.training import checkpoints
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference, figures, losses, score
+from fspo.training.selection import ACCURACY, Course, best_weights, save_best
 from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit
 
 __all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "reference_of", "trainable_weights", "trim_metrics"]
@@ -36,6 +37,7 @@ class PolicyTrainer(Trainer):
 
     Attributes:
         listener: told of every step done, if there is one.
+        course: the evaluations made so far.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class PolicyTrainer(Trainer):
         """
         self._config, self._folder = config, folder
         self.listener: Task | None = None
+        self.course = Course()
         self._reference, self._validation = reference, validation
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
@@ -125,6 +128,7 @@ class PolicyTrainer(Trainer):
                 append_jsonl(self._folder / METRICS_FILE, {"step": self.state.global_step, **logs})
                 if self.listener is not None:
                     self.listener.advance(1, _note(logs))
+            self._select(logs)
         super().log(logs, start_time)
 
     def evaluate_episodes(self) -> dict[str, float]:
@@ -142,9 +146,30 @@ class PolicyTrainer(Trainer):
         policy.train(was_training)
         return sums
 
+    def restore_best(self) -> None:
+        """Give the policy the weights of the best evaluation."""
+        if self.course.best is not None:
+            self.restore(best_weights(self._folder / CHECKPOINTS_FOLDER, self.course.best))
+
+    def restore(self, checkpoint: Path) -> None:
+        """Give the policy the weights of a checkpoint."""
+        self._load_from_checkpoint(str(checkpoint))
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: transformers' estimate knows nothing of branches."""
         return 0
+
+    def _select(self, logs: dict[str, float]) -> None:
+        if ACCURACY not in logs:
+            return
+        step = self.state.global_step
+        self.course.add(step, logs[ACCURACY])
+        if self._config.keep_best and self.course.best == step:
+            weights = trainable_weights(self._unwrapped())
+            if self.args.should_save:
+                save_best(self._folder / CHECKPOINTS_FOLDER, step, weights)
+        if self.course.is_over(self._config.patience):
+            self.control.should_training_stop = self.control.should_save = True
 
     def _one_pass(self, policy: torch.nn.Module, units: Sequence[Unit]) -> tuple[torch.Tensor, dict[str, float]]:
         with self.accelerator.autocast():

@@ -1,0 +1,166 @@
+"""Which step's weights are kept, and when training stops early: also where it was killed on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.errors import ConfigError, StorageError
+from fspo.files import read_json
+from fspo.training import selection, train, trainer
+from fspo.training.selection import ACCURACY, Course
+from fspo.training.train import TRAINING_FILE, train_policy
+from tests.training.helpers import small_dataset
+from tests.training.test_train import figures, interrupted_after, same, weights
+from tests.training.train_tiny import tiny_settings
+
+STEPS = 8
+
+
+def run(model: Path, out: Path, **changes: Any) -> Path:
+    """A training on people who contradict each other, told of nobody, so that it gets better and worse."""
+    settings = {
+        "objective": "ipo",
+        "bias_weight": 0.0,
+        "shots": 0,
+        "queries": 4,
+        "users_per_step": 1,
+        "beta": 0.1,
+        "steps": STEPS,
+        "schedule": "constant",
+        "warmup": 0,
+        "learning_rate": 0.02,
+        "seed": 3,
+        "evaluate_every": 1,
+        "evaluate_episodes": 4,
+        "keep_best": True,
+        **changes,
+    }
+    people = small_dataset(users=6)
+    mine, held_out = people.select(users=["u0", "u1", "u2", "u3"]), people.select(users=["u4"])
+    return train_policy(tiny_settings(**settings), mine, model=model, out=out, validation=held_out)
+
+
+def accuracies(out: Path) -> dict[int, float]:
+    return {record["step"]: record[ACCURACY] for record in figures(out) if ACCURACY in record}
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tiny_model_path, tmp_path_factory.mktemp("kept") / "policy")
+
+
+def test_the_best_step_is_the_first_of_the_highest() -> None:
+    course = Course({2: 0.5, 4: 0.8, 6: 0.8})
+    assert course.best == 4
+    course.add(8, 0.9)
+    assert course.best == 8
+    assert Course().best is None
+
+
+def test_patience_counts_evaluations_since_the_best() -> None:
+    course = Course({2: 0.8, 4: 0.5})
+    assert [course.is_over(patience) for patience in (0, 1, 2)] == [False, True, False]
+    course.add(6, 0.8)
+    assert course.is_over(2)
+    course.add(8, 0.9)
+    assert not course.is_over(1)
+    assert not Course().is_over(1)
+
+
+def test_the_weights_of_the_best_evaluation_are_the_policy(kept: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    measured = accuracies(kept)
+    best = read_json(kept / TRAINING_FILE)["kept_step"]
+    assert best == min(step for step in measured if measured[step] == max(measured.values()))
+    assert 1 < best < STEPS, "else the test would show little"
+    until_then = run(tiny_model_path, tmp_path / "short", steps=best, keep_best=False)
+    assert same(weights(kept), weights(until_then))
+    assert not same(weights(kept), weights(run(tiny_model_path, tmp_path / "last", keep_best=False)))
+    assert not (kept / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("after", [2, 6])
+def test_interrupted_and_continued_it_keeps_the_same_step(
+    kept: Path, tiny_model_path: Path, tmp_path: Path, after: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupted_after(patch, after)
+        run(tiny_model_path, tmp_path / "cut")
+    run(tiny_model_path, tmp_path / "cut")
+    assert same(weights(tmp_path / "cut"), weights(kept))
+    assert figures(tmp_path / "cut") == figures(kept)
+    assert read_json(tmp_path / "cut" / TRAINING_FILE) == read_json(kept / TRAINING_FILE)
+
+
+@pytest.mark.parametrize("where", ["before", "after", "policy"])
+def test_killed_where_it_hurts_most_it_keeps_the_same_step(
+    kept: Path, tiny_model_path: Path, tmp_path: Path, where: str
+) -> None:
+    """Between the figures and the weights of the best step; right after these; and while the policy is written."""
+    best, original = read_json(kept / TRAINING_FILE)["kept_step"], selection.save_best
+
+    def killed(folder: Path, step: int, tensors: Any) -> None:
+        if step == best and where == "before":
+            raise KeyboardInterrupt
+        original(folder, step, tensors)
+        if step == best and where == "after":
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "save_best", killed)
+        if where == "policy":
+            patch.setattr(train, "save_policy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(tiny_model_path, tmp_path / "cut")
+    run(tiny_model_path, tmp_path / "cut")
+    assert same(weights(tmp_path / "cut"), weights(kept))
+    assert figures(tmp_path / "cut") == figures(kept)
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_it_stops_when_nothing_gets_better(tiny_model_path: Path, tmp_path: Path, keep_best: bool) -> None:
+    settings = {"patience": 4, "keep_best": keep_best, "steps": 40, "save_every": 5}
+    whole = run(tiny_model_path, tmp_path / "whole", **settings)
+    measured = accuracies(whole)
+    best = Course(measured).best
+    assert best is not None
+    assert max(measured) == len(figures(whole)) == best + 4 < 40
+    kept_step = best if keep_best else best + 4
+    plain = run(tiny_model_path, tmp_path / "plain", steps=kept_step, keep_best=False)
+    assert same(weights(whole), weights(plain))
+    # Killed after it stopped, before the policy was written, it takes no further step.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "save_policy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(tiny_model_path, tmp_path / "cut", **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_after(patch, 0)
+        run(tiny_model_path, tmp_path / "cut", **settings)
+    assert same(weights(tmp_path / "cut"), weights(whole))
+    assert figures(tmp_path / "cut") == figures(whole)
+
+
+def test_what_is_evaluated_is_part_of_such_a_training(kept: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="another evaluate_every"):
+        run(tiny_model_path, kept, evaluate_every=2)
+    plain = run(tiny_model_path, tmp_path / "plain", keep_best=False, steps=1)
+    assert run(tiny_model_path, plain, keep_best=False, steps=1, evaluate_every=0) == plain
+    people = small_dataset()
+    config = tiny_settings(keep_best=True, evaluate_every=1)
+    with pytest.raises(ConfigError, match="there are none"):
+        train_policy(config, people, model=tiny_model_path, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_best_weights_that_are_gone_are_told(tmp_path: Path) -> None:
+    import torch
+
+    selection.save_best(tmp_path / "checkpoints", 3, {"a": torch.zeros(1)})
+    assert selection.best_weights(tmp_path / "checkpoints", 3).is_dir()
+    with pytest.raises(StorageError, match="weights of step 4"):
+        selection.best_weights(tmp_path / "checkpoints", 4)
+    selection.forget_best(tmp_path / "checkpoints", 3)
+    assert selection.best_weights(tmp_path / "checkpoints", 3).is_dir()
+    selection.forget_best(tmp_path / "checkpoints", 2)
+    with pytest.raises(StorageError, match="weights of step 3"):
+        selection.best_weights(tmp_path / "checkpoints", 3)
