@@ -162,7 +162,7 @@ def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceD
     """
     if isinstance(table, PreferenceDataset):
         return table
-    records = table.to_dict("records") if hasattr(table, "iloc") else table
+    records = table.to_dict("records") if hasattr(table, "iloc") and hasattr(table, "columns") else table
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
         raise DataError(
             f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "

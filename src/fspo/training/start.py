@@ -182,4 +182,5 @@ def _as_json(adapters: Any) -> Any:
     def plain(value: Any) -> Any:
         return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
-    return json.loads(json.dumps(adapters.to_dict(), sort_keys=True, default=plain))
+    settings = {name: value for name, value in adapters.to_dict().items() if name != "peft_version"}
+    return json.loads(json.dumps(settings, sort_keys=True, default=plain))
