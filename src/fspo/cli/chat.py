@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fspo.cli.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Chat", "Draw", "chat", "shots_of"]
 
 _HELP = "Type a prompt; /user ID speaks for another user, /users lists them, /shots shows the shots, /quit ends."
+_DESCRIBING = (
+    "/describe shows how the method describes this user, /describe TEXT says it better, /describe - forgets it."
+)
 
 
 def chat(
@@ -94,6 +98,8 @@ class Chat:
     draw: Draw
     personal: Weights
     base: Weights
+    book: DescriptionBook
+    """Descriptions that the method wrote itself, or a person for it."""
     asked: int = field(default=0)
 
     @classmethod
@@ -121,9 +127,9 @@ class Chat:
         settings = folder.config.evaluation
         model = folder.config.model
         options: dict[str, Any] = {"dtype": settings.dtype, "max_length": settings.max_length}
-        return cls(
-            dataset, chosen, method, count, draw, Weights(model, policies, **options), Weights(model, {}, **options)
-        )
+        personal, base = Weights(model, policies, **options), Weights(model, {}, **options)
+        book = DescriptionBook(folder.path / DESCRIPTIONS_FILE)
+        return cls(dataset, chosen, method, count, draw, personal, base, book)
 
     def answers(self, prompt: str) -> tuple[str, str, int]:
         """The personalised and the base model's answer to one prompt, and how many shots had no room beside them.
@@ -142,11 +148,17 @@ class Chat:
     def _answer(
         self, weights: Weights, name: str, context: Any, shown: Sequence[Preference], prompt: str
     ) -> tuple[str, int]:
+        from fspo.methods.table import METHODS
         from fspo.modeling.generation import AnswerRequest, generate
 
         renderer = weights.renderer(context)
-        description = self.dataset.users[self.user].description
-        asked = renderer.render_prompt(shown, prompt, description, reserve=self.draw.max_tokens)
+        description, mirrored = self.dataset.users[self.user].description, None
+        if METHODS[name].describes:
+            description = self.description()
+            mirrored = self.description(mirrored=True) if self.draw.guidance else ""
+        asked = renderer.render_prompt(
+            shown, prompt, description, mirror_description=mirrored, reserve=self.draw.max_tokens
+        )
         (text,) = generate(
             weights.load(weights.source(name)),
             weights.tokenizer,
@@ -157,6 +169,30 @@ class Chat:
             seed=self.draw.seed,
         )
         return text, asked.dropped_shots
+
+    def description(self, *, mirrored: bool = False) -> str:
+        """How the method describes the user, or whoever would have given the opposite labels; written once."""
+        from fspo.modeling.descriptions import write_descriptions
+
+        shots = shots_of(self.dataset, self.user, self.count, "")
+        shots = tuple(shot.swap() for shot in shots) if mirrored else shots
+
+        def write() -> str:
+            weights = self.personal.load(self.personal.source(self.method))
+            return write_descriptions(weights, self.personal.renderer("both"), [shots])[0].text
+
+        return self.book.of(self.method, f"{self.user} (mirrored)" if mirrored else self.user, shots, write)
+
+    def describe(self, text: str, out: Console) -> None:
+        """Show the method's description of the user, after replacing it by `text` if there is one."""
+        from fspo.methods.table import METHODS
+
+        if not METHODS[self.method].describes:
+            out.print(f"The method {self.method} describes nobody in words of its own.", markup=False)
+            return
+        if text:
+            self.book.edit(self.method, self.user, "" if text == "-" else text)
+        out.print(f"{self.method} on {self.user}: {self.description() or '(nothing)'}", markup=False)
 
     def show(self, prompt: str, out: Console) -> None:
         """Print both answers, side by side where there is room."""
@@ -178,7 +214,10 @@ class Chat:
     def greet(self, out: Console) -> None:
         """Say for whom the model speaks, and what can be typed."""
         description = self.dataset.users[self.user].description
-        out.print(f"Speaking for {self.user}: {description}\n{_HELP}\n", markup=False)
+        from fspo.methods.table import METHODS
+
+        more = f" {_DESCRIBING}" if METHODS[self.method].describes else ""
+        out.print(f"Speaking for {self.user}: {description}\n{_HELP}{more}\n", markup=False)
 
     def react(self, line: str, out: Console) -> None:
         """Do what was typed; a mistake is told and the conversation goes on."""
@@ -192,6 +231,8 @@ class Chat:
                 self.dataset.of_user(rest.strip())
                 self.user = rest.strip()
                 self.greet(out)
+            elif word == "/describe":
+                self.describe(rest.strip(), out)
             elif word == "/shots":
                 for shot in shots_of(self.dataset, self.user, self.count, ""):
                     out.print(

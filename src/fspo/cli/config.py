@@ -16,7 +16,7 @@ from fspo.cli.yaml_file import Key, Settings, read_settings
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.llm.endpoint import EndpointConfig
-from fspo.methods.table import METHODS, Method, training_order
+from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.preferences.validation import nearest
 from fspo.synthesis.config import SynthesisConfig
 from fspo.training.config import TrainingConfig
@@ -44,7 +44,7 @@ class RunConfig(BaseModel):
     """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that writes the responses of synthesis, in place of `model`."""
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = USUAL
     """Methods to train and evaluate, by their names in `fspo.methods`."""
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""

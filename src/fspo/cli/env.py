@@ -68,7 +68,7 @@ def describe() -> dict[str, Any]:
     """What `fspo env` shows; importing torch for it takes seconds."""
     import torch
 
-    from fspo.modeling import embedded
+    from fspo.modeling import embedded, wheels
 
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -80,7 +80,7 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory": _memory(),
         "accelerators": ", ".join(accelerators) or "none",
-        "cache": str(embedded.cache_folder()),
+        "cache": str(wheels.cache_folder()),
         "embedded model": "obtained" if embedded.is_obtained() else "not obtained yet",
         "versions": versions(),
     }

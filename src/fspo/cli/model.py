@@ -28,7 +28,8 @@ def list_() -> None:
     from fspo.modeling import embedded
 
     state = f"obtained, in {embedded.folder()}" if embedded.is_obtained() else "not obtained yet"
-    name = f"{embedded.EMBEDDED_MODEL}: SmolLM2-135M-Instruct, Apache-2.0, out of the Python package {embedded.WHEEL}"
+    package = embedded.WHEEL.requirement
+    name = f"{embedded.EMBEDDED_MODEL}: SmolLM2-135M-Instruct, Apache-2.0, out of the Python package {package}"
     console().print(f"{name}; {state}.", markup=False)
     console().print("Any other model is named by a local folder or by its hub id.", markup=False)
 

@@ -68,6 +68,10 @@ class EvaluationConfig(BaseModel):
     """Answers drawn at once; part of what decides the draw, so change it only together with the seed."""
     floors: Floors = Floors()
     """An answer below any of these loses; if the base model's is too, they tie."""
+    description_tokens: int = Field(default=40, ge=1)
+    """Most tokens of a description that a method writes itself."""
+    corruption: tuple[float, ...] = (0.25, 0.5, 1.0)
+    """Shares of a description's words that are replaced by other descriptions' words, to see what hangs on it."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
     """The ideal observer's chance of a label against the user's own utilities."""
     observer_prior: Literal["family", "sampled"] = "family"
@@ -82,6 +86,13 @@ class EvaluationConfig(BaseModel):
         if any(k < 0 for k in ladder):
             raise ValueError("shot counts can't be negative")
         return tuple(sorted(set(ladder)))
+
+    @field_validator("corruption")
+    @classmethod
+    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= share <= 1 for share in shares):
+            raise ValueError("shares must lie between 0 and 1")
+        return shares
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,12 +9,13 @@ from typing import Any
 
 from fspo.evaluation.comparisons import comparisons
 from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.describing import Describer, describe_all, description_cost, spoilt
 from fspo.evaluation.fluency import answer_log_probs
 from fspo.evaluation.measures import Rewards, answer_measures, items_at, mean_of, quality_measures, reward_measures
 from fspo.evaluation.observer import TextUtility, family_of, ideal_observer, sampled_users
 from fspo.evaluation.quality import Closeness, Quality, measure_quality
 from fspo.evaluation.records import Drawn, counts, setting, write_samples
-from fspo.evaluation.rewards import Scores, score_trials
+from fspo.evaluation.rewards import Scores, score_trials, scored_passes
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.trials import Trial, build_trials
@@ -72,6 +73,10 @@ def evaluate(
     return stage.run()
 
 
+View = tuple[MethodContext, str]
+"""A context, and the method that writes the description in it; empty for the users' own."""
+
+
 @dataclass
 class _Stage:
     """One evaluation under way."""
@@ -90,14 +95,15 @@ class _Stage:
         self.items: tuple[Item, ...] = tuple(
             (trial.user, trial.item(number)) for trial in self.trials for number in range(len(trial.own.queries))
         )
-        self._scores: dict[tuple[Source, MethodContext], Scores] = {}
+        self._scores: dict[tuple[Source, View], Scores] = {}
+        self._describers: dict[str, Describer] = {}
         self.answers: dict[Drawn, list[Answer]] = {}
 
     def run(self) -> dict[str, dict[str, dict[str, Any]]]:
         """All stages in order; the models are read once each, and the base model once more for fluency."""
         self._with_models()
         rewards = {name: self._rewards(name) for name in self.methods}
-        estimates = {name: reward_measures(row) for name, row in rewards.items()}
+        estimates = {name: reward_measures(row) | self._corrupted(name) for name, row in rewards.items()}
         qualities = self._qualities()
         judgements = self._judgements(qualities)
         for drawn, rows in qualities.items():
@@ -109,50 +115,99 @@ class _Stage:
         compared = comparisons(self._lead, rewards, judgements, samplings)
         write_json(self.out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
         write_json(self.out / "details.json", self._details(rewards, judgements))
-        write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements)
+        written = {
+            name: {trial.user: describer(trial.own.shots) for trial in self.trials}
+            for name, describer in self._describers.items()
+        }
+        write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements, written)
         write_json(self.out / "metrics.json", metrics)
         return metrics
 
     def _with_models(self) -> None:
         """Everything that needs weights, one set of weights after the other."""
-        wanted: dict[Source, dict[MethodContext, str]] = {}
         for name in self.methods:
-            context = METHODS[name].context
-            wanted.setdefault(self.weights.source(name), {})[context] = name
+            if METHODS[name].describes:
+                self._describers[name] = self._describe(name)
+        wanted: dict[Source, dict[View, str]] = {}
+        for name in self.methods:
+            wanted.setdefault(self.weights.source(name), {})[_view(name)] = name
             source, reference = self._reference_of(name)
             wanted.setdefault(source, {}).setdefault(reference, f"{name}-reference")
-        for source, contexts in wanted.items():
-            for context, name in contexts.items():
-                self._scores[source, context] = self._score(source, context, name)
+        for source, views in wanted.items():
+            for view, name in views.items():
+                self._scores[source, view] = self._score(source, view, name)
             for name in self.methods:
                 if self.weights.source(name) == source:
                     self._answer(name)
         if self.config.answers and "base" not in self.methods:
             self._answer("base")
 
-    def _reference_of(self, name: str) -> tuple[Source, MethodContext]:
-        """Weights and context a method's implicit reward is measured against."""
-        if METHODS[name].reward_reference == "start" and METHODS[name].trains:
-            return self.weights.start(name), METHODS[name].context
-        return self.weights.source(name), "none"
-
-    def _rewards(self, name: str) -> Rewards:
-        own = self._scores[self.weights.source(name), METHODS[name].context]
-        reference = self._scores[self._reference_of(name)]
-        return Rewards(own, None if reference is own else reference, self.items, self.config)
-
-    def _score(self, source: Source, context: MethodContext, name: str) -> Scores:
-        return score_trials(
+    def _describe(self, name: str) -> Describer:
+        """Let a method write all the descriptions that it is scored or asked with."""
+        source, renderer = self.weights.source(name), self.weights.renderer("both")
+        shots = [own.shots for trial in self.trials for own in (trial.own, trial.own.flip_shots())]
+        for trial in self.trials:
+            for _, episode, rungs in scored_passes(renderer, "both", trial, self.config)[0]:
+                shots += [episode.first_shots(k).shots for k in rungs]
+        return describe_all(
             lambda: self.weights.load(source),
-            self.weights.renderer(context),
-            context,
-            self.trials,
-            self.config,
-            path=self.out / name / "margins.jsonl",
+            renderer,
+            shots,
+            max_new_tokens=self.config.description_tokens,
+            path=self.out / name / "descriptions.jsonl",
             fingerprint=self.weights.fingerprint(source),
             name=name,
             progress=self.progress,
         )
+
+    def _reference_of(self, name: str) -> tuple[Source, View]:
+        """Weights a method's implicit reward is measured against, and what these are shown."""
+        if METHODS[name].reward_reference == "start" and METHODS[name].trains:
+            return self.weights.start(name), _view(name)
+        return self.weights.source(name), ("none", "")
+
+    def _rewards(self, name: str) -> Rewards:
+        own = self._scores[self.weights.source(name), _view(name)]
+        reference = self._scores[self._reference_of(name)]
+        return Rewards(own, None if reference is own else reference, self.items, self.config)
+
+    def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
+        """Score all trials; with `corruption` only at the full shot count, given a spoilt description."""
+        context, writer = view
+        describer, trials, config = self._describers.get(writer), self.trials, self.config
+        if corruption:
+            config = config.model_copy(update={"ladder": (), "label_flip": False, "user_swap": False})
+            describer = describer and describer.with_corruption(corruption)
+            trials = spoilt(trials, corruption) if context == "description" else trials
+        return score_trials(
+            lambda: self.weights.load(source),
+            self.weights.renderer(context),
+            context,
+            trials,
+            config,
+            path=self.out / name / "margins.jsonl",
+            fingerprint=self.weights.fingerprint(source),
+            name=f"{name}, {corruption:.0%} corrupted" if corruption else name,
+            describer=describer,
+            progress=self.progress,
+        )
+
+    def _corrupted(self, name: str) -> dict[str, Estimate]:
+        """Accuracy where part of the description is replaced by words of others; nothing for methods without one."""
+        if not (METHODS[name].describes or METHODS[name].context == "description"):
+            return {}
+        sides = ((self.weights.source(name), _view(name)), self._reference_of(name))
+        found = {}
+        for share in sorted({0.0, *self.config.corruption}):
+            own, reference = (
+                self._score(source, view, name, share if view[0] != "none" else 0.0)
+                if share
+                else self._scores[source, view]
+                for source, view in sides
+            )
+            rows = Rewards(own, reference, self.items, self.config).accuracies("reference", self.config.shots)
+            found[f"corrupted_accuracy/{share:.0%}"] = mean_of(rows)
+        return {measure: estimate for measure, estimate in found.items() if estimate is not None}
 
     def _answer(self, name: str) -> None:
         source, context = self.weights.source(name), METHODS[name].context
@@ -170,6 +225,7 @@ class _Stage:
                     sampling=sampling,
                     path=self.out / name / "answers.jsonl",
                     fingerprint=self.weights.fingerprint(source),
+                    describer=self._describers.get(name),
                     progress=self.progress,
                 )
 
@@ -274,8 +330,18 @@ class _Stage:
                 f"{name}, {sampling} answers": sum(answer.dropped_shots for answer in answers)
                 for (name, sampling), answers in self.answers.items()
             },
+            "descriptions": {
+                name: description_cost([describer.of(trial.own.shots) for trial in self.trials])
+                for name, describer in self._describers.items()
+            },
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
+
+
+def _view(name: str) -> View:
+    """What a method's weights are shown, and which method wrote the description among it."""
+    row = METHODS[name]
+    return row.context, name if row.describes else ""
 
 
 def _kind(judge: Comparer | None) -> str:

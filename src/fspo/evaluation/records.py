@@ -51,24 +51,26 @@ def write_samples(
     users: Mapping[str, User],
     answers: Mapping[Drawn, Sequence[Answer]],
     judgements: Mapping[Drawn, Sequence[Judgement]],
+    written: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Write every item's answers by all methods, one line an item."""
+    """Write every item's answers by all methods, one line an item; `written` are methods' descriptions of users."""
     outcomes = {(drawn, j.item): j.outcome for drawn, rows in judgements.items() for j in rows}
     lines: dict[str, dict[str, Any]] = {}
     for drawn, rows in answers.items():
         label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
         for answer in rows:
-            line = lines.setdefault(answer.item, _line(users[answer.user], answer))
+            line = lines.setdefault(answer.item, _line(users[answer.user], answer, written))
             line["answers"][label] = answer.text
             if (drawn, answer.item) in outcomes:
                 line["outcomes"][label] = outcomes[drawn, answer.item]
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
 
 
-def _line(user: User, answer: Answer) -> dict[str, Any]:
+def _line(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     return {
         "user": user.id,
         "description": user.description,
+        "described": {method: texts[user.id] for method, texts in written.items()},
         "traits": dict(user.traits),
         "group": user.group,
         "item": answer.item,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fspo.errors import ModelError
 from fspo.evaluation.config import EvaluationConfig, Reduction
+from fspo.evaluation.describing import Describer
 from fspo.evaluation.trials import Trial
 from fspo.files import append_jsonl, read_jsonl
 from fspo.modeling.rendering import Context
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ROUNDING",
     "Condition",
+    "Pass",
     "Score",
     "Scores",
     "accuracy",
@@ -35,6 +37,7 @@ __all__ = [
     "likelihood_margin",
     "reference_margin",
     "score_trials",
+    "scored_passes",
     "settled",
 ]
 
@@ -43,6 +46,9 @@ ROUNDING = 1e-3
 
 Condition = Literal["own", "flipped", "swapped", "swapped-flipped"]
 """Whose shots, and whether their labels are flipped."""
+
+Pass = tuple[Condition, Episode, tuple[int, ...]]
+"""A condition, the episode under it, and the shot counts it is scored at."""
 
 _MIRROR: Mapping[Condition, Condition] = {
     "own": "flipped",
@@ -78,8 +84,11 @@ class Scores:
     same whoever is swapped in. Such look-ups find the one score there is.
     """
 
-    def __init__(self, context: Context, rows: Iterable[Score], *, dropped_shots: int = 0) -> None:
+    def __init__(
+        self, context: Context, rows: Iterable[Score], *, dropped_shots: int = 0, described: bool = False
+    ) -> None:
         self.context: Context = context
+        self._bare_at_none = context == "shots" or described
         self.dropped_shots = dropped_shots
         self._rows = {(row.item, row.k, row.condition): row for row in rows}
 
@@ -93,7 +102,7 @@ class Scores:
             return self._rows.get((item, 0, "own"))
         if self.context == "description":
             return self._rows.get((item, 0, "swapped" if condition.startswith("swapped") else "own"))
-        if k == 0 and self.context == "shots":
+        if k == 0 and self._bare_at_none:
             condition = "own"
         return self._rows.get((item, k, condition))
 
@@ -149,6 +158,7 @@ def score_trials(
     path: Path,
     fingerprint: str,
     name: str = "",
+    describer: Describer | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score every trial under every condition asked for; trials already in `path` are taken from there.
@@ -162,39 +172,61 @@ def score_trials(
         path: `margins.jsonl`; gains one line a trial, so that a killed run goes on where it stopped.
         fingerprint: identifies the weights; lines of other weights are passed over.
         name: whom the progress bar names.
+        describer: gives the description that stands beside shots, in the place of the user's own.
         progress: shown once a trial.
 
     Raises:
         ModelError: a log-prob is not a finite number.
     """
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
-    key = f"{fingerprint}/{context}/{depth}/{_conditions(context, config)}"
+    key = f"{fingerprint}/{context}/{depth}/{_conditions(context, config)}" + (describer.key if describer else "")
     known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
     keys = [f"{trial.key}/{key}" for trial in trials]
     done = sum(k in known for k in keys)
     with (progress or Silent()).task(f"Scoring {name or context}", total=len(trials), done=done) as task:
         for trial, trial_key in zip(trials, keys, strict=True):
             if trial_key not in known:
-                line = _score_trial(model(), renderer, context, trial, config) | {"key": trial_key}
+                line = _score_trial(model(), renderer, context, trial, config, describer) | {"key": trial_key}
                 _check_numbers(line["rows"], trial, name or context, config.dtype)
                 known[trial_key] = line
                 append_jsonl(path, known[trial_key])
                 task.advance(1)
     lines = [known[k] for k in keys]
     rows = (Score(**row) for line in lines for row in line["rows"])
-    return Scores(context, rows, dropped_shots=sum(line["dropped_shots"] for line in lines))
+    dropped = sum(line["dropped_shots"] for line in lines)
+    return Scores(context, rows, dropped_shots=dropped, described=describer is not None)
 
 
 def _score_trial(
-    model: PreTrainedModel, renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig
+    model: PreTrainedModel,
+    renderer: EpisodeRenderer,
+    context: Context,
+    trial: Trial,
+    config: EvaluationConfig,
+    describer: Describer | None,
 ) -> dict[str, Any]:
     rows: list[Score] = []
+    passes, dropped = scored_passes(renderer, context, trial, config)
+    for condition, episode, rungs in passes:
+        if describer is None:
+            rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
+            continue
+        for k in rungs:
+            # A description follows from the shots that are shown, so every shot count has a trunk of its own.
+            few = config.ladder_queries if k < config.shots else None
+            shown = replace(episode.first_shots(k), queries=episode.queries[:few])
+            described = replace(shown, description=describer(shown.shots))
+            rows += _one_pass(model, renderer, trial, condition, described, (k,), None)
+    return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
+
+
+def scored_passes(
+    renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig
+) -> tuple[list[Pass], int]:
+    """What a trial is scored under, without the shots there is no room for, and how many these are."""
     own, dropped = renderer.trim(trial.own)
     swapped, more = (None, 0) if trial.swapped is None else renderer.trim(trial.swapped)
-    for condition, episode, rungs in _passes(context, own, swapped, config):
-        rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
-    dropped = max(dropped, more)
-    return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
+    return list(_passes(context, own, swapped, config)), max(dropped, more)
 
 
 def _check_numbers(rows: Iterable[Mapping[str, Any]], trial: Trial, name: str, dtype: str) -> None:
@@ -206,9 +238,7 @@ def _check_numbers(rows: Iterable[Mapping[str, Any]], trial: Trial, name: str, d
             )
 
 
-def _passes(
-    context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig
-) -> Iterator[tuple[Condition, Episode, tuple[int, ...]]]:
+def _passes(context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig) -> Iterator[Pass]:
     """The trunks to run: conditions other than the user's own only at the full shot count."""
     shown = context in ("shots", "both")
     full = (config.shots,) if shown else (0,)

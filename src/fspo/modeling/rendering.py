@@ -8,7 +8,7 @@ one (see `chat`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fspo.errors import DataError
@@ -28,6 +28,8 @@ class ShotTemplate:
     shot: str = "Question: {prompt}\nLiked: {chosen}\nDisliked: {rejected}\n\n"
     query: str = "Answer the way I like.\nQuestion: {prompt}"
     description: str = "About me: {description}\n\n"
+    describe: str = "Say in one sentence what I like and what I dislike."
+    """What is asked after the shots for a description of whoever liked and disliked them."""
 
     def render_shot(self, shot: Preference, *, first: bool) -> str:
         """One shot; the first one brings the introduction along, so that no shots leave the bare query."""
@@ -136,25 +138,52 @@ class EpisodeRenderer:
         return (episode.with_shots(episode.shots[dropped:]), dropped) if dropped else (episode, 0)
 
     def render_prompt(
-        self, shots: Sequence[Preference], prompt: str, description: str = "", *, reserve: int = 0
+        self,
+        shots: Sequence[Preference],
+        prompt: str,
+        description: str = "",
+        *,
+        mirror_description: str | None = None,
+        reserve: int = 0,
     ) -> RenderedPrompt:
         """What is read before `prompt` is answered, leaving `reserve` tokens of the context for the answer.
+
+        `mirror_description` describes whoever would have given the mirrored shots; by default it is `description`.
 
         Raises:
             DataError: the prompt alone is too long.
         """
-        prefix = self._prefix(description)
         shots = self._visible(shots)
         prompt_ids = self._prompt(prompt, bool(shots))
-        twins = (shots, [shot.swap() for shot in shots])
+        mirrored = description if mirror_description is None else mirror_description
+        twins = ((self._prefix(description), shots), (self._prefix(mirrored), [shot.swap() for shot in shots]))
         what, rest = "A prompt and the room for its answer", len(prompt_ids) + reserve
-        kept = min(len(self._fit(prefix, side, rest, what)) for side in twins)
+        kept = min(len(self._fit(prefix, side, rest, what)) for prefix, side in twins)
         dropped = len(shots) - kept
-        sides = [self._shot_parts(side[dropped:]) for side in twins]
         if not kept:
             prompt_ids = self._prompt(prompt, False)
-        trunk, mirror = ((*prefix, *(i for part in parts for i in part)) for parts in sides)
+        trunk, mirror = (
+            (*prefix, *(i for part in self._shot_parts(side[dropped:]) for i in part)) for prefix, side in twins
+        )
         return RenderedPrompt(trunk, prompt_ids, mirror if kept else None, dropped)
+
+    def render_describing(self, shots: Sequence[Preference], *, reserve: int = 0) -> RenderedPrompt:
+        """What is read before a description of the user is written, leaving `reserve` tokens for it.
+
+        Raises:
+            DataError: the question alone is too long.
+        """
+        return self._describing.render_prompt(shots, self.template.describe, reserve=reserve)
+
+    def render_descriptions(self, user: str, shots: Sequence[Preference], better: str, worse: str) -> TokenizedEpisode:
+        """Two descriptions of the user who gave the shots, to be scored as the responses of one query."""
+        query = Preference(user, self.template.describe, better, worse)
+        return self._describing.render(Episode(user, tuple(shots), (query,)))
+
+    @property
+    def _describing(self) -> EpisodeRenderer:
+        # A description is an answer to a question of our own, given the shots alone.
+        return replace(self, context="shots", template=replace(self.template, query="{prompt}"))
 
     def render_response(self, text: str) -> tuple[int, ...]:
         """A response's ids, with the end-of-turn token."""

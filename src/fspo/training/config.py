@@ -107,6 +107,25 @@ class TrainingConfig(BaseModel):
         default=False, description="Leave out users with too few preferences instead of stopping."
     )
 
+    describe: Literal["none", "gold", "own"] = Field(
+        default="none",
+        description="The description beside the shots: none; the user's own (gold), which the model also learns to "
+        "write by maximum likelihood; or one of the model's own drafts, among which it learns to prefer the one closer "
+        "in meaning to gold.",
+    )
+    description_weight: float = Field(
+        default=1.0, ge=0, description="describe: weight of the loss on descriptions beside that on responses."
+    )
+    description_beta: float = Field(
+        default=0.1, gt=0, description="describe, own: IPO's beta for two drafts of a description."
+    )
+    description_tokens: int = Field(default=40, ge=1, description="describe, own: most tokens of a draft.")
+    drafts: int = Field(default=4, ge=2, description="describe, own: drafts of each user's description in a step.")
+    closeness: Literal["sentences", "words"] = Field(
+        default="sentences",
+        description="describe, own: closeness in meaning by a sentence embedder, or the share of common words.",
+    )
+
     users_per_step: int = Field(default=4, ge=1, description="Episodes, each of one user, in one optimiser step.")
     steps: int = Field(default=100, ge=1, description="Optimiser steps.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate.")
@@ -167,7 +186,11 @@ class TrainingConfig(BaseModel):
     @property
     def needs_reference(self) -> bool:
         """Whether the objective measures margins against a reference model."""
-        return self.objective in _AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+        return (
+            self.objective in _AGAINST_REFERENCE
+            or self.describe == "own"
+            or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+        )
 
     @property
     def selects(self) -> bool:
@@ -223,6 +246,16 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 "mirror: without shots there are no labels to swap; set shots, or choose another objective"
             )
+        if self.describe != "none" and (self.shots == 0 or self.ladder is not None):
+            raise ValueError(
+                "describe: a description follows from all shots of an episode; set shots, and leave the ladder out"
+            )
+        if self.describe == "gold" and self.mirrors:
+            raise ValueError(
+                "describe: the user's own description contradicts the mirrored labels; set own, or train without mirror"
+            )
+        if self.describe == "own" and self.objective == "pref-ft":
+            raise ValueError("describe: pref-ft has no preference between drafts; set gold, or another objective")
         if self.mirrors and self.ladder is not None and 0 in self.ladder:
             raise ValueError(
                 "ladder: after 0 shots an episode and its mirror are the same prompt with opposite labels; "

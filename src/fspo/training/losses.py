@@ -18,7 +18,7 @@ from fspo.training import objectives
 from fspo.training.config import TrainingConfig
 from fspo.training.steps import Unit
 
-__all__ = ["PassScores", "Reference", "figures", "losses", "score"]
+__all__ = ["PassScores", "Reference", "description_losses", "figures", "losses", "score", "total_loss"]
 
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
 """Enters the reference model: the policy with its adapters off, or a frozen copy."""
@@ -35,6 +35,10 @@ class PassScores:
     reference_B: Tensor | None = None
     """The reference's margins, reduced."""
     reference_mirrored_B: Tensor | None = None
+    described: BranchLogprobs | None = None
+    """The policy's log-probabilities of descriptions given the shots, [D, R]: gold, or a closer and a farther draft."""
+    reference_described_D: Tensor | None = None
+    """The reference's margins between drafts."""
 
 
 def score(
@@ -42,12 +46,36 @@ def score(
 ) -> PassScores:
     """Score the pairs of `units` in one pass of the policy and, where a reference is given, one of the reference."""
     episodes = [episode for unit in units for episode in unit.policy]
-    reference_B = reference_mirrored_B = None
+    drafts = [unit.described for unit in units if unit.described is not None]
+    reference_B = reference_mirrored_B = reference_D = None
     if reference is not None:
         with torch.no_grad(), reference() as frozen:
-            reference_B, reference_mirrored_B = _reference_margins(frozen, units, episodes, config)
-    plain, mirrored = _twins(branch_logprobs(model, episodes), units)
-    return PassScores(plain, mirrored, reference_B, reference_mirrored_B)
+            reference_B, reference_mirrored_B, reference_D = _reference_margins(frozen, units, episodes, drafts, config)
+    scored = branch_logprobs(model, [*episodes, *drafts])
+    plain, mirrored = _twins(scored[: len(episodes)], units)
+    described = _joined(scored[len(episodes) :]) if drafts else None
+    return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D)
+
+
+def total_loss(scores: PassScores, config: TrainingConfig) -> Tensor:
+    """The mean loss of the pairs, and that of the descriptions with its weight."""
+    loss = losses(scores, config).mean()
+    if scores.described is None:
+        return loss
+    return loss + config.description_weight * description_losses(scores, config).mean()
+
+
+def description_losses(scores: PassScores, config: TrainingConfig) -> Tensor:
+    """The loss of each description, shape [D]: likelihood of gold, or IPO between two drafts (arXiv 2502.19312, v2).
+
+    Raises:
+        ValueError: there are none.
+    """
+    if scores.described is None:
+        raise ValueError("These scores hold no descriptions.")
+    if scores.described.sums.shape[1] == 1:
+        return objectives.pref_ft(scores.described.means[:, 0])
+    return objectives.ipo(_description_margins(scores, config), config.description_beta)
 
 
 def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
@@ -75,7 +103,7 @@ def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
 
     `nll` is that of the chosen response per token. Where both responses were scored: `margin` and `margin_accuracy`
     (how often it is positive); with a mirror also `effect`, `bias` (its size) and `direction_accuracy` (how often the
-    effect is positive).
+    effect is positive). Of descriptions `description_nll` a token and, between drafts, `description_accuracy`.
     """
     with torch.no_grad():
         means = {"nll": _likelihood(scores)}
@@ -88,6 +116,10 @@ def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
                 means["bias"] = objectives.bias(h_B, mirrored_B).abs()
                 means["direction_accuracy"] = _rightness(effect_B)
             means |= {"margin": margins_B, "margin_accuracy": right_B}
+        if scores.described is not None:
+            means["description_nll"] = objectives.pref_ft(scores.described.means[:, 0])
+            if scores.described.sums.shape[1] == 2:
+                means["description_accuracy"] = _rightness(_description_margins(scores, config))
         return {name: values.mean().item() for name, values in means.items()}
 
 
@@ -148,26 +180,41 @@ def _margins(scores: PassScores, config: TrainingConfig) -> tuple[Tensor, Tensor
     return h_B - reference_B, mirrored_B - other_B
 
 
+def _description_margins(scores: PassScores, config: TrainingConfig) -> Tensor:
+    assert scores.described is not None
+    margins_D = _policy_margins(scores.described, config)
+    return margins_D if scores.reference_described_D is None else margins_D - scores.reference_described_D
+
+
 def _policy_margins(logprobs: BranchLogprobs, config: TrainingConfig) -> Tensor:
     logps_BR = objectives.reduce_logprobs(logprobs.sums, logprobs.lengths, config.reduction)
     return objectives.margins(logps_BR[:, 0], logps_BR[:, 1])
 
 
 def _reference_margins(
-    frozen: torch.nn.Module, units: Sequence[Unit], episodes: Sequence[TokenizedEpisode], config: TrainingConfig
-) -> tuple[Tensor, Tensor | None]:
+    frozen: torch.nn.Module,
+    units: Sequence[Unit],
+    episodes: Sequence[TokenizedEpisode],
+    drafts: Sequence[TokenizedEpisode],
+    config: TrainingConfig,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The reference's margins of the pairs, of the mirrored pairs, and between drafts."""
     bare = [unit.reference for unit in units if unit.reference is not None]
+    shown = bare or list(episodes)
+    scored = branch_logprobs(frozen, [*shown, *drafts])
+    between = scored[len(shown) :]
+    margins_D = _policy_margins(_joined(between), config) if between and between[0].sums.shape[1] == 2 else None
     if not bare:
-        plain, mirrored = _twins(branch_logprobs(frozen, episodes), units)
-        return _policy_margins(plain, config), None if mirrored is None else _policy_margins(mirrored, config)
-    scored = branch_logprobs(frozen, bare)
+        plain, mirrored = _twins(scored[: len(shown)], units)
+        mirrored_B = None if mirrored is None else _policy_margins(mirrored, config)
+        return _policy_margins(plain, config), mirrored_B, margins_D
     margins_B = torch.cat(
         [
             _policy_margins(logprobs, config)[[branch.query for branch in unit.plain.branches]]
-            for logprobs, unit in zip(scored, units, strict=True)
+            for logprobs, unit in zip(scored, units, strict=False)
         ]
     )
-    return margins_B, None if units[0].mirrored is None else margins_B
+    return margins_B, None if units[0].mirrored is None else margins_B, margins_D
 
 
 def _twins(scored: Sequence[BranchLogprobs], units: Sequence[Unit]) -> tuple[BranchLogprobs, BranchLogprobs | None]:

@@ -14,7 +14,7 @@ from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode
 from fspo.training.config import TrainingConfig
 
-__all__ = ["EpisodeStream", "StepBatch", "StepCollator", "Unit", "split_passes"]
+__all__ = ["Drafts", "EpisodeStream", "StepBatch", "StepCollator", "Unit", "split_passes"]
 
 
 class EpisodeStream(Dataset[tuple[int, Episode]]):
@@ -45,6 +45,11 @@ class Unit:
     reference: TokenizedEpisode | None = None
     """Each query once, without shots: what the reference scores where it doesn't see `plain` and `mirrored`."""
 
+    episode: Episode | None = None
+    """What it was rendered from, where a description is still to be drafted."""
+    described: TokenizedEpisode | None = None
+    """The user's description as a response to the shots: gold alone, or a closer and a farther draft."""
+
     @property
     def policy(self) -> tuple[TokenizedEpisode, ...]:
         """What the policy scores."""
@@ -53,12 +58,25 @@ class Unit:
     @property
     def tokens(self) -> int:
         """Tokens that go through the policy."""
-        return sum(episode.tokens for episode in self.policy)
+        return sum(episode.tokens for episode in self.policy) + (self.described.tokens if self.described else 0)
 
     @property
     def pairs(self) -> int:
         """Queries with their attachments: how many pairs the loss is a mean of."""
         return len(self.plain.branches)
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """A model's own descriptions of a user in one episode."""
+
+    closer: str
+    """Closest in meaning to the user's own description."""
+    farther: str
+    plain: str
+    """Shown beside the shots."""
+    mirrored: str
+    """Written for, and shown beside, the mirrored shots."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +117,18 @@ class StepCollator:
         units = [self.unit(index, episode) for index, episode in episodes]
         return {"step": StepBatch(split_passes(units, self.config.row_tokens))}
 
-    def unit(self, index: int, episode: Episode) -> Unit:
-        """Render one episode, its mirror if the settings ask for it, and the reference's view of it."""
+    def unit(self, index: int, episode: Episode, drafts: Drafts | None = None) -> Unit:
+        """Render one episode, its mirror if the settings ask for it, and the reference's view of it.
+
+        `drafts` are the model's own descriptions, which stand in the place of the user's.
+        """
         config = self.config
-        plain, mirrored = self._twins(episode) if config.mirrors else (self._render(episode), None)
+        waiting = config.describe == "own" and drafts is None
+        plain, mirrored = (
+            self._twins(episode, drafts)
+            if config.mirrors
+            else (self._render(_told(episode, drafts.plain if drafts else None)), None)
+        )
         if config.ladder is not None and config.rungs_per_query == "one":
             rungs = self._rungs(index, plain)
             plain, mirrored = _keep(plain, rungs), mirrored and _keep(mirrored, rungs)
@@ -111,14 +137,24 @@ class StepCollator:
             reference = self.renderer.render(episode.first_shots(0))
         if config.objective == "pref-ft" and not self.both_sides:
             plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
-        return Unit(index, episode.user, plain, mirrored, reference)
+        described = self._described(episode, drafts)
+        return Unit(index, episode.user, plain, mirrored, reference, episode if waiting else None, described)
 
     def _render(self, episode: Episode) -> TokenizedEpisode:
         return self.renderer.render(episode, shots=self.config.ladder)
 
-    def _twins(self, episode: Episode) -> tuple[TokenizedEpisode, TokenizedEpisode]:
+    def _described(self, episode: Episode, drafts: Drafts | None) -> TokenizedEpisode | None:
+        if self.config.describe == "gold" and episode.description:
+            whole = self.renderer.render_descriptions(episode.user, episode.shots, episode.description, "")
+            return _one_side(whole, 0)
+        if drafts is None or drafts.closer == drafts.farther:
+            return None
+        return self.renderer.render_descriptions(episode.user, episode.shots, drafts.closer, drafts.farther)
+
+    def _twins(self, episode: Episode, drafts: Drafts | None) -> tuple[TokenizedEpisode, TokenizedEpisode]:
         short, dropped = self.renderer.trim(episode)
-        plain, mirrored = self._render(short), self._render(short.flip_shots())
+        plain = self._render(_told(short, drafts.plain if drafts else None))
+        mirrored = self._render(_told(short.flip_shots(), drafts.mirrored if drafts else None))
         return replace(plain, dropped_shots=dropped), replace(mirrored, dropped_shots=dropped)
 
     def _rungs(self, index: int, episode: TokenizedEpisode) -> list[int]:
@@ -141,6 +177,10 @@ def split_passes(units: Sequence[Unit], row_tokens: int) -> tuple[tuple[Unit, ..
         groups[-1].append(unit)
         room -= unit.tokens
     return tuple(tuple(group) for group in groups)
+
+
+def _told(episode: Episode, description: str | None) -> Episode:
+    return episode if description is None else replace(episode, description=description)
 
 
 def _keep(episode: TokenizedEpisode, places: Sequence[int]) -> TokenizedEpisode:

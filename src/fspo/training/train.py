@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import ConfigError, StorageError
+from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_json, storage_error, write_json
 from fspo.modeling.loading import POLICY_FILE, context_length
 from fspo.modeling.policies import is_policy, load_policy, save_policy
@@ -20,6 +20,7 @@ from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
+from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.selection import Course, forget_best
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
@@ -115,6 +116,8 @@ class Training:
                 f"A mirror swaps the labels of the shots, but with context '{self.context}' the model sees none; "
                 "turn the mirror off and choose an objective without one, or put the shots into the context."
             )
+        if self.config.describe != "none":
+            self._check_descriptions()
         object.__setattr__(self, "sampler", self._sampler(self.dataset, self.config.skip_short_users))
         if self.config.selects and not self.validation:
             raise ConfigError(
@@ -129,6 +132,19 @@ class Training:
             **({"validation": self.validation.fingerprint} if self.validation and self.config.selects else {}),
         }
         object.__setattr__(self, "identity", identity)
+
+    def _check_descriptions(self) -> None:
+        if self.context != "both":
+            raise ConfigError(
+                f"describe: a description stands beside the shots, but the context is '{self.context}'; use a method "
+                "that shows both, such as fspo-rat."
+            )
+        silent = sorted(name for name, user in self.dataset.users.items() if not user.description)
+        if silent:
+            raise DataError(
+                f"User '{silent[0]}' has no description to learn from ({len(silent)} such users); give every user of "
+                "the training part one, or set describe to none."
+            )
 
     @property
     def shown(self) -> bool:
@@ -176,6 +192,7 @@ class Training:
         max_length = _max_length(self.config, policy)
         renderer = EpisodeRenderer(self.start.load_tokenizer(), context=self.context, max_length=max_length)
         measured = self.validation if self.config.evaluate_every else None
+        units = () if measured is None else self.units(measured, renderer)
         trainer = PolicyTrainer(
             policy,
             config=self.config,
@@ -183,7 +200,8 @@ class Training:
             collator=StepCollator(renderer, self.config),
             folder=self.out,
             reference=reference if self.config.needs_reference else None,
-            validation=() if measured is None else self.units(measured, renderer),
+            validation=units,
+            rationalizer=self._rationalizer(renderer, units),
         )
         return Loop(trainer, renderer, reference)
 
@@ -194,8 +212,7 @@ class Training:
             DataError: nobody has enough preferences.
         """
         sampler = self._sampler(dataset, skip_short_users=True)
-        measured = self.config.model_copy(update={"mirror": sampler.shots > 0, "ladder": None})
-        collator = StepCollator(renderer, measured, both_sides=True)
+        collator = self._measuring(renderer)
         return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
 
     def run(self, loop: Loop, progress: Progress) -> None:
@@ -237,6 +254,18 @@ class Training:
             tokenizer=self.start.tokenizer,
         )
         return folder
+
+    def _measuring(self, renderer: EpisodeRenderer) -> StepCollator:
+        # The user's own description would contradict mirrored labels.
+        mirror = self.shown and self.config.shots > 0 and self.config.describe != "gold"
+        measured = self.config.model_copy(update={"mirror": mirror, "ladder": None})
+        return StepCollator(renderer, measured, both_sides=True)
+
+    def _rationalizer(self, renderer: EpisodeRenderer, validation: Sequence[Unit]) -> Rationalizer | None:
+        if self.config.describe != "own":
+            return None
+        collator, closeness = StepCollator(renderer, self.config), closeness_named(self.config.closeness)
+        return Rationalizer(collator, closeness, measuring=self._measuring(renderer), validation=validation)
 
     def _sampler(self, dataset: PreferenceDataset, skip_short_users: bool) -> EpisodeSampler:
         config = self.config

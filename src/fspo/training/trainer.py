@@ -19,7 +19,8 @@ from fspo.files import append_jsonl, read_jsonl, write_text
 from fspo.progress import Task
 from fspo.training import checkpoints
 from fspo.training.config import TrainingConfig
-from fspo.training.losses import Reference, figures, losses, score
+from fspo.training.losses import Reference, figures, score, total_loss
+from fspo.training.rationalization import Rationalizer
 from fspo.training.selection import ACCURACY, Course, best_weights, save_best
 from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit
 
@@ -50,6 +51,7 @@ class PolicyTrainer(Trainer):
         folder: Path,
         reference: Reference | None = None,
         validation: Sequence[Unit] = (),
+        rationalizer: Rationalizer | None = None,
     ) -> None:
         """Prepare a training of `config.steps` steps whose checkpoints and metrics live in `folder`.
 
@@ -61,6 +63,7 @@ class PolicyTrainer(Trainer):
             folder: gets `metrics.jsonl` and `checkpoints/`.
             reference: enters the reference model, where the objective needs one.
             validation: units scored every `config.evaluate_every` steps, rendered with both sides and the mirror.
+            rationalizer: lets the policy draft the descriptions of every step, where the settings ask for it.
 
         Raises:
             TrainingError: the processes can't share the users of a step evenly, or shard the weights.
@@ -68,7 +71,7 @@ class PolicyTrainer(Trainer):
         self._config, self._folder = config, folder
         self.listener: Task | None = None
         self.course = Course()
-        self._reference, self._validation = reference, validation
+        self._reference, self._validation, self._rationalizer = reference, validation, rationalizer
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
@@ -94,6 +97,8 @@ class PolicyTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         sums: dict[str, float] = {}
         policy = self.accelerator.unwrap_model(model)
+        if self._rationalizer is not None:
+            batch = self._rationalizer.step(policy, batch)
         for units in batch.passes:
             share = sum(unit.pairs for unit in units) / batch.pairs
             loss, means = self._one_pass(policy, units)
@@ -140,7 +145,7 @@ class PolicyTrainer(Trainer):
         policy.eval()
         sums: dict[str, float] = {}
         with torch.no_grad():
-            for unit in self._validation:
+            for unit in self._validation if self._rationalizer is None else self._rationalizer.measured(policy):
                 for name, value in self._one_pass(policy, [unit])[1].items():
                     sums[f"eval_{name}"] = sums.get(f"eval_{name}", 0.0) + value / len(self._validation)
         policy.train(was_training)
@@ -174,7 +179,7 @@ class PolicyTrainer(Trainer):
     def _one_pass(self, policy: torch.nn.Module, units: Sequence[Unit]) -> tuple[torch.Tensor, dict[str, float]]:
         with self.accelerator.autocast():
             scores = score(policy, units, self._config, self._reference)
-        return losses(scores, self._config).mean(), figures(scores, self._config)
+        return total_loss(scores, self._config), figures(scores, self._config)
 
     def _average_gradients(self, policy: torch.nn.Module) -> None:
         # The passes go around DistributedDataParallel's forward, so its hooks don't do this.

@@ -1,0 +1,75 @@
+"""Descriptions of users in a method's own words, kept in a run's folder, where they can be read and edited."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fspo.errors import StorageError
+from fspo.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from fspo.preferences.types import Preference
+
+__all__ = ["DESCRIPTIONS_FILE", "DescriptionBook"]
+
+DESCRIPTIONS_FILE = "descriptions.json"
+
+
+@dataclass(frozen=True)
+class DescriptionBook:
+    """`descriptions.json`: method -> user -> text, the shots it was written from, and whether a person edited it."""
+
+    path: Path
+
+    def of(self, method: str, user: str, shots: Sequence[Preference], write: Callable[[], str]) -> str:
+        """The description on record, or a new one where there is none or it was written from other shots.
+
+        What a person edited stays whatever the shots are.
+
+        Raises:
+            StorageError: the file is damaged, or can't be written.
+        """
+        entry = self._all().get(method, {}).get(user)
+        if entry is None or not (entry["edited"] or entry["shots"] == _digest(shots)):
+            entry = self._put(method, user, {"text": write(), "shots": _digest(shots), "edited": False})
+        return str(entry["text"])
+
+    def edit(self, method: str, user: str, text: str) -> None:
+        """Take a person's own words; none at all let the method write anew.
+
+        Raises:
+            StorageError: the file is damaged, or can't be written.
+        """
+        self._put(method, user, {"text": text, "shots": "", "edited": True} if text else None)
+
+    def _all(self) -> dict[str, dict[str, dict[str, Any]]]:
+        if not self.path.exists():
+            return {}
+        found = read_json(self.path)
+        try:
+            entries = [entry for users in found.values() for entry in users.values()]
+            whole = all({"text", "shots", "edited"} <= entry.keys() for entry in entries)
+        except AttributeError:
+            whole = False
+        if not whole:
+            raise StorageError(f"{self.path} is damaged; mend it, or delete it to have all descriptions written anew.")
+        return dict(found)
+
+    def _put(self, method: str, user: str, entry: dict[str, Any] | None) -> dict[str, Any]:
+        book = self._all()
+        users = book.setdefault(method, {})
+        users.pop(user, None)
+        if entry is not None:
+            users[user] = entry
+        write_json(self.path, book)
+        return entry or {}
+
+
+def _digest(shots: Sequence[Preference]) -> str:
+    texts = [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

@@ -1,0 +1,72 @@
+"""Descriptions of users, written by the model that has read their shots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fspo.modeling.generation import AnswerRequest, Sampling, decode_answer, end_tokens, generate_ids
+from fspo.modeling.rendering import EpisodeRenderer
+from fspo.preferences.types import Preference
+
+__all__ = ["Description", "write_descriptions"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model wrote of a user, and what it took."""
+
+    text: str
+    """One line; empty where there were no shots to go by."""
+    tokens: int = 0
+    """Tokens written."""
+    read: int = 0
+    """Tokens read before."""
+
+
+def write_descriptions(
+    model: torch.nn.Module,
+    renderer: EpisodeRenderer,
+    shots: Sequence[Sequence[Preference]],
+    *,
+    seeds: Sequence[int] | None = None,
+    max_new_tokens: int = 48,
+    temperature: float = 0.0,
+    batch_size: int = 32,
+) -> list[Description]:
+    """A description of each user by their shots; without shots there is none.
+
+    Args:
+        model: writes.
+        renderer: its tokenizer, template and limit; the context doesn't matter.
+        shots: of each description wanted.
+        seeds: which draw each is, where `temperature` is above 0.
+        max_new_tokens: the most tokens of a description; what was begun beyond the last whole sentence is dropped.
+        temperature: 0 takes the most probable tokens.
+        batch_size: descriptions written at once.
+
+    Raises:
+        ModelError: the architecture can't decode over shared trunks.
+    """
+    asked = {i: renderer.render_describing(own, reserve=max_new_tokens) for i, own in enumerate(shots) if own}
+    requests = [
+        AnswerRequest(one.trunk_ids, one.prompt_ids, seed=None if seeds is None else seeds[i])
+        for i, one in asked.items()
+    ]
+    sampling = Sampling(max_new_tokens, temperature, end_ids=end_tokens(renderer.tokenizer))
+    answers = generate_ids(model, requests, sampling, batch_size=batch_size)
+    found = [Description("") for _ in shots]
+    for (i, one), answer in zip(asked.items(), answers, strict=True):
+        text = _line(decode_answer(renderer.tokenizer, answer), whole=answer.finished)
+        found[i] = Description(text, len(answer.ids), len(one.trunk_ids) + len(one.prompt_ids))
+    return found
+
+
+def _line(text: str, *, whole: bool) -> str:
+    line = " ".join(text.split())
+    if whole:
+        return line
+    end = max(line.rfind(mark) for mark in ".!?")
+    return line[: end + 1] or line

@@ -1,0 +1,121 @@
+"""Rationalization: shots, then a description in the model's own words, then a response (arXiv 2502.19312, v2).
+
+In every step the policy drafts descriptions of each user from the shots. The draft closest in meaning to the user's own
+description is to be preferred to the farthest one, and stands beside the shots when responses are ranked. The mirrored
+shots get a draft of their own, since they are another person's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from fspo.modeling.descriptions import write_descriptions
+from fspo.preferences.types import Episode
+from fspo.training.steps import Drafts, StepBatch, StepCollator, Unit, split_passes
+
+__all__ = ["Closeness", "CommonWords", "Rationalizer", "closeness_named"]
+
+
+class Closeness(Protocol):
+    """Says how close texts are in meaning to the one that is wanted."""
+
+    def closeness(self, texts: Sequence[str], wanted: str) -> list[float]:
+        """A number for each text, the greater the closer."""
+
+
+class CommonWords:
+    """Closeness as the share of words in common (Jaccard): needs no model, and knows no synonyms."""
+
+    def closeness(self, texts: Sequence[str], wanted: str) -> list[float]:
+        """Between 0 and 1 for each text."""
+        own = _words(wanted)
+        return [len(own & words) / max(len(own | words), 1) for words in map(_words, texts)]
+
+
+def closeness_named(name: str) -> Closeness:
+    """The measure of closeness that a configuration names.
+
+    Raises:
+        ModelError: the sentence embedder can't be obtained.
+    """
+    if name == "words":
+        return CommonWords()
+    from fspo.modeling.sentences import SentenceEmbedder
+
+    return SentenceEmbedder.load()
+
+
+class Rationalizer:
+    """Gives the units of a step the descriptions that the policy drafts of their users."""
+
+    def __init__(
+        self,
+        collator: StepCollator,
+        closeness: Closeness,
+        *,
+        measuring: StepCollator | None = None,
+        validation: Sequence[Unit] = (),
+    ) -> None:
+        """Draft for `collator`'s units, and for the `validation` units of the collator `measuring`."""
+        self._collator, self._config, self._closeness = collator, collator.config, closeness
+        self._measuring, self._validation = measuring or collator, validation
+
+    def step(self, policy: torch.nn.Module, batch: StepBatch) -> StepBatch:
+        """The whole step with the policy's drafts beside the shots, in passes again."""
+        units = self._drafted(policy, list(batch.units), self._collator)
+        return StepBatch(split_passes(units, self._config.row_tokens))
+
+    def measured(self, policy: torch.nn.Module) -> list[Unit]:
+        """The validation units with the policy's drafts of today."""
+        return self._drafted(policy, self._validation, self._measuring)
+
+    def _drafted(self, policy: torch.nn.Module, units: Sequence[Unit], collator: StepCollator) -> list[Unit]:
+        waiting = [(unit, unit.episode) for unit in units if unit.episode is not None]
+        drafts = self.drafts(policy, waiting)
+        found = {
+            unit.index: collator.unit(unit.index, own, one) for (unit, own), one in zip(waiting, drafts, strict=True)
+        }
+        return [found.get(unit.index, unit) for unit in units]
+
+    def drafts(self, policy: torch.nn.Module, waiting: Sequence[tuple[Unit, Episode]]) -> list[Drafts]:
+        """What the policy writes of each unit's user: several drafts by the shots, one by their mirror."""
+        config = self._config
+        shots, seeds = [], []
+        for unit, episode in waiting:
+            asked = [episode.shots] * config.drafts + [episode.flip_shots().shots] * config.mirrors
+            shots += asked
+            seeds += [_seed(config.seed, unit.index, number) for number in range(len(asked))]
+        written = write_descriptions(
+            policy,
+            self._collator.renderer,
+            shots,
+            seeds=seeds,
+            max_new_tokens=config.description_tokens,
+            temperature=1.0,
+        )
+        texts = iter(row.text for row in written)
+        return [
+            self._ranked(episode, [next(texts) for _ in range(config.drafts + config.mirrors)])
+            for _, episode in waiting
+        ]
+
+    def _ranked(self, episode: Episode, texts: Sequence[str]) -> Drafts:
+        own = texts[: self._config.drafts]
+        scores = self._closeness.closeness(own, episode.description) if episode.description else [0.0] * len(own)
+        order = sorted(range(len(own)), key=lambda place: (-scores[place], place))
+        best, worst = own[order[0]], own[order[-1]]
+        if scores[order[0]] == scores[order[-1]]:
+            worst = best  # nothing to prefer
+        return Drafts(best, worst, plain=best, mirrored=texts[-1] if self._config.mirrors else "")
+
+
+def _seed(*parts: Any) -> int:
+    return int(hashlib.sha256("/".join(map(str, ("drafts", *parts))).encode()).hexdigest()[:8], 16) % 2**31
+
+
+def _words(text: str) -> set[str]:
+    return {word.strip(".,;:!?\"'()").lower() for word in text.split()}

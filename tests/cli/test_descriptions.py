@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fspo.cli.descriptions import DescriptionBook
+from fspo.errors import StorageError
+from fspo.preferences.types import Preference
+
+SHOTS = (Preference("ann", "p", "good", "bad"),)
+
+
+def never() -> str:
+    raise AssertionError("nothing is to be written")
+
+
+def test_it_is_written_once_and_again_for_other_shots(tmp_path: Path) -> None:
+    book = DescriptionBook(tmp_path / "descriptions.json")
+    assert book.of("fspo-rat", "ann", SHOTS, lambda: "Likes it.") == "Likes it."
+    assert DescriptionBook(book.path).of("fspo-rat", "ann", SHOTS, never) == "Likes it."
+    assert book.of("fspo-rat", "bob", SHOTS, lambda: "Another.") == "Another."
+    other = (SHOTS[0].swap(),)
+    assert book.of("fspo-rat", "ann", other, lambda: "Hates it.") == "Hates it."
+
+
+def test_what_a_person_wrote_stays_until_it_is_forgotten(tmp_path: Path) -> None:
+    book = DescriptionBook(tmp_path / "descriptions.json")
+    book.edit("fspo-rat", "ann", "Likes tea.")
+    assert book.of("fspo-rat", "ann", SHOTS, never) == "Likes tea."
+    assert book.of("fspo-rat", "ann", (), never) == "Likes tea."
+    book.edit("fspo-rat", "ann", "")
+    assert book.of("fspo-rat", "ann", SHOTS, lambda: "Anew.") == "Anew."
+
+
+@pytest.mark.parametrize("content", ["[]", json.dumps({"fspo-rat": {"ann": "text"}}), json.dumps({"a": {"b": {}}})])
+def test_a_damaged_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "descriptions.json").write_text(content)
+    with pytest.raises(StorageError, match="is damaged; mend it, or delete it"):
+        DescriptionBook(tmp_path / "descriptions.json").of("fspo-rat", "ann", SHOTS, never)
