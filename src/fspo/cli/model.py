@@ -9,7 +9,7 @@ import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console
 
-__all__ = ["app", "list_", "pull", "show"]
+__all__ = ["app", "export", "list_", "pull", "show"]
 
 app = typer.Typer(no_args_is_help=True, help="List, obtain and show models.")
 Name = Annotated[
@@ -94,6 +94,44 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
         facts |= read_json(folder / "model.json")
     for key, value in facts.items():
         console().print(f"{key}: {value}", markup=False)
+
+
+@add_verb(app, "export")
+def export(
+    policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
+    target: Annotated[Path, typer.Argument(help="Folder that becomes a plain transformers model.")],
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there already.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a policy with its adapters merged into the weights, for any tool that reads transformers' folders.
+
+    The policy's own folder is an adapter that peft reads as it is; this makes a whole model of it.
+
+    Examples:
+      fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo
+
+      fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo --dtype bfloat16 --overwrite
+    """
+    from fspo.cli.stages import quiet
+    from fspo.errors import ConfigError
+    from fspo.modeling.policies import export_policy, read_card
+
+    out = console()
+    card = read_card(policy)
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} is there already; name another folder, or replace it with --overwrite.")
+    if target.resolve() == policy.resolve():
+        raise ConfigError("A policy can't be exported onto itself; name another folder.")
+    if dry_run:
+        out.print(
+            f"Would write {card.method or 'the policy'} over {card.base} as a whole model to {target}.", markup=False
+        )
+        return
+    quiet()
+    readme = policy / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else None
+    out.print(f"The whole model is in {export_policy(policy, target, dtype=dtype, card=text)}.", markup=False)
 
 
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:
