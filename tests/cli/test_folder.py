@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.config import RunConfig
+from fspo.cli.config import RunConfig, load_config
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
@@ -192,6 +193,72 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         make(folder(tmp_path, output=tmp_path / "file"), DATA)
+
+
+@pytest.mark.parametrize("name", ["command.json", "versions.json", "metrics.json", "report.html", "settings.json"])
+@pytest.mark.parametrize("policy", [Existing.RESUME, Existing.OVERWRITE])
+def test_files_that_no_run_made_are_left_alone(tmp_path: Path, name: str, policy: Existing) -> None:
+    run = folder(tmp_path)
+    run.path.mkdir()
+    (run.path / name).write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=rf"{name} was not made by a run that is known here; name another folder"):
+        make(run, DATA, policy=policy)
+    assert {path.name: path.read_text() for path in run.path.iterdir()} == {name: '{"mine": 1}'}
+
+
+def test_a_configuration_written_by_hand_stays_as_it_is(tmp_path: Path) -> None:
+    run = folder(tmp_path, seed=3)
+    run.path.mkdir()
+    own, resolved = run.path / "config.yaml", run.path / "resolved.yaml"
+    own.write_text("# mine\nseed: 3\n")
+    for policy in (Existing.RESUME, Existing.RESUME, Existing.OVERWRITE):
+        make(run, DATA, policy=policy)
+        assert own.read_text() == "# mine\nseed: 3\n"
+        assert load_config(resolved, output=run.path) == run.config
+    own.unlink()
+    make(run, DATA)
+    assert load_config(own, output=run.path) == run.config
+    assert not resolved.exists()
+    own.write_text(own.read_text().replace("seed: 3", "seed: 4  # a line of fspo's own file"))
+    make(run, DATA)
+    assert "seed: 3\n" in own.read_text()
+
+
+def test_a_configuration_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.path.mkdir()
+    (run.path / "config.yaml").write_text("theme: dark\n")
+    with pytest.raises(ConfigError, match=r"no setting 'theme'.* is no run's folder; name another with --output"):
+        make(run, DATA)
+    assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+
+
+def test_what_can_not_be_removed_is_told_and_not_noted_as_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(folder(tmp_path), DATA)
+    before = (tmp_path / "run/settings.json").read_text()
+
+    def refuse(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(StorageError, match=r"run/data could not be removed \(Permission denied\)"):
+        make(folder(tmp_path, seed=1), DATA, policy=Existing.OVERWRITE)
+    assert (tmp_path / "run/settings.json").read_text() == before
+
+
+def test_a_lock_that_can_not_be_had_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", fail)
+        with pytest.raises(StorageError, match=r"can't be locked \(No locks available\)"):
+            make(folder(tmp_path), DATA)
+    (tmp_path / "run/.lock").unlink()
+    (tmp_path / "run/.lock").mkdir()
+    with pytest.raises(StorageError, match=r"\.lock could not be written \(Is a directory\)"):
+        make(folder(tmp_path), DATA)
 
 
 def test_checking_writes_nothing(tmp_path: Path) -> None:

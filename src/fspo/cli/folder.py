@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import shutil
@@ -13,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from fspo.cli.config import RunConfig, methods_of
+from fspo.cli.config import RunConfig, load_config, methods_of
 from fspo.cli.env import versions
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
-from fspo.files import read_json, write_json, write_text
+from fspo.files import read_json, storage_error, write_json, write_text
 from fspo.methods.table import METHODS, training_order
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "method_part", "methods_of"]
@@ -26,6 +27,9 @@ DATA, EVALUATION = "data", "evaluation"
 """Parts of a run folder; the third kind is `methods/NAME`. A part depends on those before it."""
 
 _RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
+_NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml")
+_HEADER = "# Written by fspo, and anew by every verb; without this line the file stays as it is.\n"
+"""The first line of a `config.yaml` that is no person's own."""
 
 
 def method_part(name: str) -> str:
@@ -73,6 +77,8 @@ class RunFolder:
                     "choose --on-existing resume or overwrite."
                 )
         made = self._made()
+        if not made:
+            self._check_strange()
         for part in filter(self.begun, self.parts()):
             if part not in made:
                 raise ConfigError(
@@ -80,6 +86,20 @@ class RunFolder:
                 )
             if policy is not Existing.OVERWRITE or part not in self._downstream(chosen):
                 self._check_part(part, made[part], chosen)
+
+    def _check_strange(self) -> None:
+        """Check that nothing lies where a first run writes; a configuration written by hand may, and is kept."""
+        strange = [name for name in (*_NOTES, *_RESULTS) if (self.path / name).exists()]
+        own = self.path / "config.yaml"
+        if not strange and own.exists():
+            try:
+                load_config(own)
+            except ConfigError as error:
+                raise ConfigError(f"{error} So {self.path} is no run's folder; name another with --output.") from error
+        if strange:
+            raise ConfigError(
+                f"{self.path / strange[0]} was not made by a run that is known here; name another folder with --output."
+            )
 
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
         change = _first_difference(then, self._settings(part))
@@ -113,24 +133,32 @@ class RunFolder:
             made = self._made()
             if policy is Existing.OVERWRITE:
                 for part in self._downstream(set(parts)):
-                    shutil.rmtree(self.path / part, ignore_errors=True)
+                    _remove(self.path / part)
                 for name in _RESULTS:
                     (self.path / name).unlink(missing_ok=True)
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
             write_json(self.path / "settings.json", {**made, **noted})
-            write_text(
-                self.path / "config.yaml",
-                yaml.safe_dump(self.config.written(), sort_keys=False, allow_unicode=True, width=120),
-            )
+            self._write_config()
             write_json(self.path / "command.json", {"command": ["fspo", *sys.argv[1:]]})
             write_json(self.path / "versions.json", latest)
             yield self
 
+    def _write_config(self) -> None:
+        """Write the resolved configuration: as `config.yaml`, or as `resolved.yaml` beside one written by hand."""
+        own, beside = self.path / "config.yaml", self.path / "resolved.yaml"
+        by_hand = own.exists() and not own.read_bytes().startswith(_HEADER.encode())
+        text = yaml.safe_dump(self.config.written(), sort_keys=False, allow_unicode=True, width=120)
+        write_text(beside if by_hand else own, _HEADER + text)
+        if not by_hand:
+            beside.unlink(missing_ok=True)
+
     def _made(self) -> dict[str, Any]:
+        """What settings.json notes of each part; nothing where the file is none of ours."""
         path = self.path / "settings.json"
         made = read_json(path) if path.exists() else {}
-        return made if isinstance(made, dict) else {}
+        parts = (DATA, EVALUATION, *map(method_part, METHODS))
+        return made if isinstance(made, dict) and any(part in made for part in parts) else {}
 
     def _downstream(self, chosen: set[str]) -> list[str]:
         """The chosen parts and all that were made from them."""
@@ -190,12 +218,32 @@ def _verb(part: str) -> str:
     return {DATA: "synth", EVALUATION: "eval"}.get(part, "train")
 
 
+def _remove(path: Path) -> None:
+    """Remove a part, whole: what is left of it would pass for one that was made with the new settings."""
+    try:
+        if path.exists():
+            shutil.rmtree(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} could not be removed ({error.strerror or error}); check its permissions and run the command again."
+        ) from error
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder against other processes; a killed process lets go by itself."""
-    with (folder / ".lock").open("w") as handle:
+    path = folder / ".lock"
+    try:
+        handle = path.open("w")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                raise StorageError(
+                    f"{folder} can't be locked ({error.strerror or error}); name another folder."
+                ) from error
             raise StorageError(f"Another fspo is at work in {folder}; wait for it, or name another folder.") from error
         yield

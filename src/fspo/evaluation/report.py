@@ -116,7 +116,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
     folder = run_dir / "evaluation"
     metrics = as_estimates(_first_json(run_dir / "metrics.json", folder / "metrics.json"))
     details = _first_json(folder / "details.json")
-    config = _text(run_dir / "config.yaml")
+    config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
     trained = efforts(run_dir)
     compared = as_estimates(_first_json(folder / "comparisons.json"))
