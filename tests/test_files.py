@@ -166,6 +166,9 @@ def test_json_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.
     path.write_text('{"a":')
     with pytest.raises(StorageError, match=r"value\.json is not valid JSON \(.*\); delete it"):
         read_json(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(StorageError, match="not valid JSON"):
+        read_json(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(StorageError, match="not valid JSON"):
         read_json(path)
@@ -211,7 +214,7 @@ def test_a_torn_line_costs_itself_alone(tmp_path: Path) -> None:
 
 def test_lines_that_are_no_records_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_bytes(b'[1]\n\n7\n{"a": 1}\n\xff\xff\n{"b": 2}')
+    path.write_bytes(b'[1]\n\n7\n{"a": 1}\n\xff\xff\n' + b"[" * 100_000 + b'\n{"b": 2}')
     assert read_jsonl(path) == [{"a": 1}, {"b": 2}]
 
 

@@ -120,7 +120,7 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path} does not exist.") from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{path} is not valid JSON ({error}); delete it and run the command again.") from error
 
 
@@ -169,7 +169,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line.decode("utf-8", errors="replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -78,6 +78,24 @@ def test_parquet_of_one_s_own_is_a_dataset_without_a_manifest(tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("digests", [[], {"other.parquet": "0"}, {"../users.parquet": "0"}])
+def test_a_damaged_manifest_is_said(tmp_path: Path, digests: object) -> None:
+    grid().save(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"format": 1, "sha256": digests}))
+    with pytest.raises(DataError, match=r"dataset\.json is damaged: its 'sha256' must name users\.parquet"):
+        PreferenceDataset.load(tmp_path)
+
+
+def test_text_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
+    grid(users=1, questions=1).save(tmp_path)
+    table = pq.read_table(tmp_path / "preferences.parquet")
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
+    pq.write_table(table.set_column(1, "prompt", text), tmp_path / "preferences.parquet")
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(DataError, match=r"preferences\.parquet can't be read as Parquet \(.*utf-8"):
+        PreferenceDataset.load(tmp_path)
+
+
 def test_what_is_wrong_on_disk_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not a dataset: it has no users\.parquet"):
         PreferenceDataset.load(tmp_path)

@@ -82,12 +82,23 @@ def test_columns_of_other_names_can_be_told(tmp_path: Path) -> None:
         read_jsonl(path, columns={"user": "rater"})
 
 
+def test_two_columns_can_change_names_and_none_is_lost(tmp_path: Path) -> None:
+    path = lines(tmp_path / "v.jsonl", GOOD)
+    swapped = read_jsonl(path, columns={"chosen": "rejected", "rejected": "chosen"})
+    assert swapped.preferences == (Preference("ann", "why?", "thus", "so"),)
+    lines(path, {**GOOD, "annotator": "bob"})
+    with pytest.raises(DataError, match=r"row 1, column 'user': the row has 'annotator' too, and only one"):
+        read_jsonl(path, columns={"user": "annotator"})
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
         (b"{", "row 3: not a line of JSON"),
         (b"\xff{}", "row 3: not a line of JSON in UTF-8"),
         (b"[1]", "row 3: must be an object with named columns, not list"),
+        (b'{"user":' + b"[" * 100_000, "row 3: too many lists and objects inside one another"),
+        (json.dumps({**GOOD, "user": "\ud83d"}).encode(), "row 3, column 'user': holds half of a surrogate pair"),
         (b'{"user": "ann", "prompt": "p", "chosen": "a", "rejected": "a"}', "row 3, column 'rejected': the same text"),
         (
             b'{"user": "ann", "promt": "p", "chosen": "a", "rejected": "b"}',
@@ -147,6 +158,8 @@ def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
         ({"chosen": []}, "'chosen': holds 0 messages"),
         ({"chosen": ["so"]}, '\'chosen\': must be {"role": "assistant"'),
         ({"user_traits": "["}, "'traits': must be a JSON object"),
+        ({"user": "\ud83d"}, "'user': holds half of a surrogate pair"),
+        ({"user": "bob", "user_description": "\ud83d"}, "'user_description': holds half of a surrogate pair"),
     ],
 )
 def test_conversations_that_fspo_does_not_render_are_refused(change: dict[str, Any], says: str) -> None:
@@ -159,7 +172,9 @@ def test_rows_without_users_need_one_to_be_named() -> None:
     row = {"prompt": "why?", "chosen": "so", "rejected": "thus"}
     with pytest.raises(DataError, match="column 'user': missing"):
         from_trl_rows([row])
-    assert list(from_trl_rows([row], user="everybody").users) == ["everybody"]
+    for nobody in ({}, {"user": None}, {"user": ""}):
+        assert list(from_trl_rows([{**row, **nobody}], user="everybody").users) == ["everybody"]
+    assert list(from_trl_rows([{**row, "user": 0}], user="everybody").users) == ["0"]
 
 
 def test_a_user_described_in_two_ways_is_refused() -> None:

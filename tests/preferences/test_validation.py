@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,6 +12,13 @@ from fspo.preferences.validation import check_dataset, find_problems, nearest, p
 
 GOOD: dict[str, Any] = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
 USERS = {"ann": User("ann"), "bob": User("bob")}
+
+
+def nested(depth: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(depth - 1):
+        inner = [inner]
+    return inner
 
 
 def refused(row: dict[str, Any]) -> str:
@@ -25,6 +34,13 @@ def test_a_good_row_needs_four_columns_alone() -> None:
 def test_columns_of_one_s_own_are_kept_in_the_source() -> None:
     row = parse_preference({**GOOD, "country": "NZ", "source": {"model": "m"}}, file="f", number=1)
     assert row.source == {"country": "NZ", "model": "m"}
+
+
+def test_dates_and_times_are_kept_as_text() -> None:
+    row = {**GOOD, "day": date(2024, 5, 1), "at": [time(9)], "source": {"when": datetime(2024, 5, 1, 9, tzinfo=UTC)}}
+    source = parse_preference(row, file="f", number=1).source
+    assert source == {"day": "2024-05-01", "at": ["09:00:00"], "when": "2024-05-01T09:00:00+00:00"}
+    assert parse_preference({**GOOD, "tree": nested(100)}, file="f", number=1).source == {"tree": nested(100)}
 
 
 def test_numbers_as_ids_become_text() -> None:
@@ -49,6 +65,12 @@ def test_numbers_as_ids_become_text() -> None:
         ({**GOOD, "user": True}, "'user': must be text, not bool"),
         ({**GOOD, "source": "{"}, "'source': must be a JSON object"),
         ({**GOOD, "source": [1]}, "'source': must be an object"),
+        ({**GOOD, "source": "[" * 100_000}, "'source': must be a JSON object"),
+        ({**GOOD, "price": Decimal("1.5")}, "'price': holds a value of the type Decimal, which JSON doesn't have"),
+        ({**GOOD, "raw": {"bytes": [b"1"]}}, "'raw': holds a value of the type bytes, which JSON doesn't have"),
+        ({**GOOD, "source": {"when": timedelta(1)}}, "'source': holds a value of the type timedelta"),
+        ({**GOOD, "source": {"a": {1: "b"}}}, "'source': holds a value of the type dict"),
+        ({**GOOD, "tree": nested(101)}, "'tree': more than 100 lists and objects inside one another"),
     ],
 )
 def test_a_bad_row_is_named_by_file_row_and_column(row: dict[str, Any], says: str) -> None:
@@ -69,6 +91,8 @@ def test_where_columns_can_be_named_the_option_is_told() -> None:
     [
         ({"id": "a", "traits": {"length": "much"}}, "'traits': the weight of 'length' must be a finite number"),
         ({"id": "a", "traits": {"length": float("nan")}}, "must be a finite number, not nan"),
+        ({"id": "a", "traits": {"length": 10**400}}, "must be a finite number, not 1000"),
+        ({"id": "a", "traits": {"length": True}}, "must be a finite number, not True"),
         ({"id": "a", "age": 4}, "'age': unknown; a user has id, description, group, traits"),
         ({"id": "a", "desciption": "x"}, "did you mean 'description'?"),
         ({"name": "a"}, "'id': missing"),
@@ -116,6 +140,15 @@ def test_the_first_problem_is_told_and_the_others_are_counted() -> None:
     rows = [Preference("ann", "p", "a", "b"), *(Preference("ann", "p", "", "b") for _ in range(3))]
     with pytest.raises(DataError, match=r"^data, row 2, column 'chosen': empty.* \(2 more rows with problems\.\)$"):
         check_dataset(USERS, rows, file="data")
+
+
+def test_a_close_name_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("difflib.get_close_matches", lambda name, known, **_: asked.append(known) or ["ann"])
+    rows = [Preference(f"anne{number}", "p", "a", "b") for number in range(50)]
+    with pytest.raises(DataError, match=r"row 1, .*'anne0' \(did you mean 'ann'\?\)\. \(49 more rows"):
+        check_dataset(USERS, rows)
+    assert [known for known in asked if known] == [["ann", "bob"]]
 
 
 def test_nearest_knows_when_nothing_is_near() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from fspo.errors import DataError
+from fspo.errors import DataError, StorageError
 from fspo.files import read_json, to_json, write_json, writing
 from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import (
@@ -325,7 +325,7 @@ def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (row number from 1, row).
 
     Raises:
-        DataError: the file is missing or is not Parquet.
+        DataError: the file is missing, is not Parquet, or holds text or times that can't be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -337,7 +337,7 @@ def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{path} can't be read as Parquet ({error}).") from error
 
 
@@ -350,7 +350,10 @@ def _check_manifest(folder: Path) -> None:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
         raise DataError(f"{path} has format {version!r}, and this version of fspo reads format {FORMAT}.")
-    for name, digest in manifest.get("sha256", {}).items():
+    digests = manifest.get("sha256", {})
+    if not isinstance(digests, dict) or not digests.keys() <= {_USERS, _PREFERENCES}:
+        raise DataError(f"{path} is damaged: its 'sha256' must name {_USERS} and {_PREFERENCES}; delete {path}.")
+    for name, digest in digests.items():
         if _sha256(folder / name) != digest:
             raise DataError(
                 f"{folder / name} is not the file that {_MANIFEST} describes: run the command that made it again, or, "
@@ -359,5 +362,8 @@ def _check_manifest(folder: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fspo.preferences.dataset import (
     write_parquet,
 )
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import PREFERENCE_COLUMNS, Problem, parse_preference, parse_user
+from fspo.preferences.validation import PREFERENCE_COLUMNS, Problem, parse_preference, parse_user, user_problem
 
 __all__ = [
     "from_table",
@@ -94,6 +95,9 @@ def read_jsonl(
         users = _read_users(beside)
     else:
         users = {row.user: User(row.user) for row in preferences if row.user.strip()}
+        for number, preference in zip(numbers, preferences, strict=True):
+            if preference.user in users:
+                _check_user(users[preference.user], {"id": "user"}, path, number)
     return PreferenceDataset(users, preferences, file=str(path), rows=numbers)
 
 
@@ -237,11 +241,12 @@ def _from_trl(
     for number, row in rows:
         row = _plain(_renamed(row, columns, path, number), path, number)
         about = {_TRL_USER[name]: row.pop(name) for name in _TRL_USER if name in row}
-        if default_user is not None:
-            row.setdefault("user", default_user)
+        if default_user is not None and row.get("user") in (None, ""):
+            row["user"] = default_user
         preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=columns_can_be_named)
         if preference.user.strip():
             person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
+            _check_user(person, {"id": "user", **{ours: theirs for theirs, ours in _TRL_USER.items()}}, path, number)
             if users.setdefault(person.id, person) != person:
                 what = f"not the same as in an earlier row of user '{person.id}'."
                 raise Problem(number, "user_description, user_group or user_traits", what).error(str(path))
@@ -254,6 +259,13 @@ def _read_users(path: Path) -> dict[str, User]:
     lines = list(_read_lines(path))
     users = (parse_user(row, file=str(path), number=number) for number, row in lines)
     return by_id(users, file=str(path), rows=[number for number, _ in lines])
+
+
+def _check_user(user: User, columns: Mapping[str, str], path: Path, number: int) -> None:
+    """Refuse a user who can't be written, by the column of the preferences that tells of the user."""
+    problem = user_problem(user, number)
+    if problem is not None:
+        raise replace(problem, column=columns[problem.column]).error(str(path))
 
 
 def _lean_user(user: User) -> dict[str, Any]:
@@ -303,13 +315,18 @@ def _only_message(messages: list[Any], role: str, column: str, path: Path, numbe
 def _renamed(row: dict[str, Any], columns: Mapping[str, str] | None, path: Path, number: int) -> dict[str, Any]:
     if not columns:
         return row
-    row = dict(row)
-    for ours, theirs in columns.items():
+    for theirs in columns.values():
         if theirs not in row:
             there = ", ".join(row) or "none"
             raise Problem(number, theirs, f"missing; the row has the columns: {there}.").error(str(path))
-        row[ours] = row.pop(theirs)
-    return row
+    kept = {name: value for name, value in row.items() if name not in columns.values()}
+    for ours, theirs in columns.items():
+        if ours in kept:
+            what = (
+                f"the row has '{theirs}' too, and only one of them can be '{ours}'; rename the other, or leave it out."
+            )
+            raise Problem(number, ours, what).error(str(path))
+    return kept | {ours: row[theirs] for ours, theirs in columns.items()}
 
 
 def _suffix(path: Path) -> str:
@@ -342,6 +359,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except RecursionError as error:
+        raise DataError(f"{path}, row {number}: too many lists and objects inside one another.") from error
     except ValueError as error:
         raise DataError(f"{path}, row {number}: not a line of JSON in UTF-8 ({error}).") from error
     if not isinstance(value, dict):

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from typing import Any
 
 from fspo.errors import DataError
@@ -41,6 +42,9 @@ USER_COLUMNS: Mapping[str, bool] = {"id": True, "description": False, "group": F
 _RENAME = " If so, rename it, or import it with --column {ours}={theirs}."
 """What to do about a column of preferences by another name."""
 
+_DEPTH = 100
+"""Objects and lists inside one another that a value may hold."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -64,7 +68,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def parse_preference(
     row: Mapping[str, Any], *, file: str, number: int, columns_can_be_named: bool = False
 ) -> Preference:
-    """Make a preference of one row; columns of one's own are kept in its source.
+    """Make a preference of one row; columns of one's own are kept in its source, dates there as ISO text.
 
     Args:
         row: the columns by name.
@@ -73,17 +77,18 @@ def parse_preference(
         columns_can_be_named: whether the reader takes other names for columns, which an error then tells of.
 
     Raises:
-        DataError: a column is missing, misspelt, or of the wrong type.
+        DataError: a column is missing, misspelt, of the wrong type, or nothing that JSON can hold.
     """
     extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, _RENAME if columns_can_be_named else "")
-    source = _mapping(row, "source", file, number)
+    extra = {column: _json(value, column, file, number) for column, value in extra.items()}
+    source = _json(_mapping(row, "source", file, number), "source", file, number)
     return Preference(
         user=_text(row, "user", file, number, identifier=True),
         prompt=_text(row, "prompt", file, number),
         chosen=_text(row, "chosen", file, number),
         rejected=_text(row, "rejected", file, number),
         question=_text(row, "question", file, number, identifier=True),
-        source={**extra, **source} if extra else source,
+        source={**extra, **source},
     )
 
 
@@ -99,7 +104,7 @@ def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
         raise Problem(number, column, f"unknown; a user has {', '.join(USER_COLUMNS)}.").error(file)
     traits = _mapping(row, "traits", file, number)
     for name, weight in traits.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        if not _is_finite(weight):
             what = f"the weight of '{name}' must be a finite number, not {weight!r}."
             raise Problem(number, "traits", what).error(file)
     return User(
@@ -122,18 +127,22 @@ def find_problems(
 ) -> Iterator[Problem]:
     """Yield every row that can't be used, with the first thing wrong with it.
 
+    A name close to an unknown user's is looked for in the first problem alone: among many users that takes long.
+
     Args:
         users: the users there are.
         preferences: the rows to check.
         rows: the row number of each preference; counted from 1 by default.
     """
     seen: dict[tuple[str, str, str, str], int] = {}
+    known: Iterable[str] = users
     for index, preference in enumerate(preferences):
         number = rows[index] if rows is not None else index + 1
-        problem = _row_problem(preference, users, number)
+        problem = _row_problem(preference, users, number, known)
         if problem is None:
             problem = _repetition(preference, seen, number)
         if problem is not None:
+            known = ()
             yield problem
 
 
@@ -158,12 +167,14 @@ def check_dataset(
     raise error if not more else DataError(f"{error} ({more} more row{'s' if more > 1 else ''} with problems.)")
 
 
-def _row_problem(preference: Preference, users: Mapping[str, User], number: int) -> Problem | None:
+def _row_problem(
+    preference: Preference, users: Mapping[str, User], number: int, known: Iterable[str]
+) -> Problem | None:
     for column in ("user", "prompt", "chosen", "rejected"):
         if not getattr(preference, column).strip():
             return Problem(number, column, "empty; fill it in or delete the row.")
     if preference.user not in users:
-        close = nearest(preference.user, users)
+        close = nearest(preference.user, known)
         hint = f" (did you mean '{close}'?)" if close else ""
         return Problem(number, "user", f"no user has the id '{preference.user}'{hint}.")
     if preference.chosen.strip() == preference.rejected.strip():
@@ -229,8 +240,32 @@ def _mapping(row: Mapping[str, Any], column: str, file: str, number: int) -> Map
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Problem(number, column, "must be a JSON object, and is not valid JSON.").error(file) from None
     if not isinstance(value, Mapping):
         raise Problem(number, column, f"must be an object (name: value), not {type(value).__name__}.").error(file)
     return value
+
+
+def _json(value: Any, column: str, file: str, number: int, depth: int = 0) -> Any:
+    """A value as JSON holds it; Parquet has more types than JSON."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if depth == _DEPTH:
+        raise Problem(number, column, f"more than {_DEPTH} lists and objects inside one another.").error(file)
+    if isinstance(value, list | tuple):
+        return [_json(item, column, file, number, depth + 1) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+        return {name: _json(item, column, file, number, depth + 1) for name, item in value.items()}
+    what = f"holds a value of the type {type(value).__name__}, which JSON doesn't have; make it text or a number."
+    raise Problem(number, column, what).error(file)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
