@@ -278,6 +278,21 @@ def test_a_replaced_folder_is_readable_by_those_the_umask_allows(tmp_path: Path)
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_link_points_at_is_written_and_the_link_stays(tmp_path: Path, there: bool) -> None:
+    file, folder = tmp_path / "disk" / "file", tmp_path / "disk" / "folder"
+    if there:
+        write_text(file, "old")
+        old_folder(folder)
+    (tmp_path / "file").symlink_to(file)
+    (tmp_path / "folder").symlink_to(Path("disk/folder"))
+    write_text(tmp_path / "file", "new")
+    replaced(tmp_path / "folder")
+    assert (tmp_path / "file").is_symlink() and (tmp_path / "folder").is_symlink()
+    assert file.read_text() == "new" and names(folder) == ["deep"]
+    assert names(tmp_path) == ["disk", "file", "folder"] and names(tmp_path / "disk") == ["file", "folder"]
+
+
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
     path = old_folder(tmp_path / "folder")
     with pytest.raises(KeyError), replace_folder(path) as staging:

@@ -34,11 +34,12 @@ __all__ = [
 def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it is fsynced and renamed over `path`.
 
-    Where the block raises, `path` stays as it was.
+    Where the block raises, `path` stays as it was. A symbolic link is followed, and stays.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
     """
+    path = _followed(path)
     temporary = _sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +60,12 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty staging folder beside `path`; on success it takes `path`'s place whole, with all it holds.
 
     Where the block raises, `path` stays as it was. Where the file system can swap two names in one step (Linux), `path`
-    is there at every moment, the old one or the new one.
+    is there at every moment, the old one or the new one. A symbolic link is followed, and stays.
 
     Raises:
         StorageError: the disk is full, the folder can't be written, or `path` is a file.
     """
+    path = _followed(path)
     staging = _sibling(path)
     try:
         if path.exists() and not path.is_dir():
@@ -196,6 +198,11 @@ def _finite(value: Any) -> Any:
 
 def _unreadable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path} could not be read ({error.strerror or error}). Check the path and its permissions.")
+
+
+def _followed(path: Path) -> Path:
+    """What a symbolic link points at, there or not; any other path is itself."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _sibling(path: Path) -> Path:
