@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
+import re
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -61,6 +67,21 @@ def test_parquet_folders_are_taken_over(tmp_path: Path, folder: Path) -> None:
     assert PreferenceDataset.load(tmp_path / "copy2") == PreferenceDataset.load(tmp_path / "copy")
 
 
+def test_parquet_of_other_types_is_kept_as_text_or_refused_by_row(tmp_path: Path, folder: Path) -> None:
+    (folder / "dataset.json").unlink()
+    table = pq.read_table(folder / "preferences.parquet")
+    times = pa.array([datetime(2024, 5, day + 1) for day in range(24)])
+    pq.write_table(table.append_column("rated", times), folder / "preferences.parquet")
+    assert fspo("import", folder, tmp_path / "copy", "--format", "parquet").exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "copy").preferences[1].source == {"rated": "2024-05-02T00:00:00"}
+    prices = pa.array([None] * 2 + [Decimal("1.5")] * 22)
+    pq.write_table(table.append_column("price", prices), folder / "preferences.parquet")
+    for verb in (("validate", folder), ("import", folder, tmp_path / "copy", "--format", "parquet", "--overwrite")):
+        result = fspo(*verb)
+        assert result.exit_code == 1
+        assert "preferences.parquet, row 3, column 'price': holds a value of the type Decimal" in result.stderr
+
+
 def test_columns_by_other_names(tmp_path: Path) -> None:
     records = [{"annotator" if key == "user" else key: value for key, value in row.items()} for row in rows()]
     path = jsonl(tmp_path / "other.jsonl", records)
@@ -68,6 +89,47 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     result = fspo("import", path, tmp_path / "out2", "--column", "user")
     assert result.exit_code == 2
     assert "OURS=THEIRS" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--column", "usr=user"], "a preference has no column 'usr'; write --column user=usr"),
+        (["--column", "chosn=best"], "a preference has no column 'chosn'; write --column chosen=best"),
+        (["--column", "zzz=best"], "a preference has no column 'zzz'; see `fspo data import -h`"),
+        (["--column", "user_group=team"], "a preference has no column 'user_group'"),
+        (["--column", "user=a", "--column", "user=b"], "--column user=b: 'user' is 'a' already"),
+        (["--user", "bob"], "--user means nothing for the format jsonl; leave it out, or choose --format trl"),
+        (["--format", "trl", "--users", "people.jsonl"], "--users means nothing for the format trl; leave it out"),
+        (["--format", "parquet", "--column", "user=a"], "--column means nothing for the format parquet"),
+        (["--format", "parquet", "--user", "bob"], "--user means nothing for the format parquet"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    tmp_path: Path, source: Path, arguments: list[str], message: str
+) -> None:
+    for verb in (["import", source, tmp_path / "out"], ["validate", source]):
+        result = fspo(*verb, *arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_of_trl_s_users_can_be_named(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "trl.jsonl", [{**row, "about": "tall"} for row in rows()])
+    column = ["--column", "user_description=about"]
+    assert fspo("import", path, tmp_path / "out", "--format", "trl", *column).exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "out").users["u0"].description == "tall"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--format", "trl"]])
+def test_a_file_without_rows_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    path = jsonl(tmp_path / "empty.jsonl", [])
+    for verb in (["import", path, tmp_path / "out"], ["validate", path]):
+        result = fspo(*verb, *arguments)
+        assert result.exit_code == 1
+        assert result.stderr == f"Error: {path} holds no preferences; write one a row.\n"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +157,19 @@ def test_validate_counts_and_knows_short_users(folder: Path, source: Path) -> No
     assert fspo("validate", folder, "--shots", 3, "--queries", 3).exit_code == 0
     result = fspo("validate", folder, "--shots", 4, "--queries", 3)
     assert result.exit_code == 1
-    assert "User 'u0' has 6 preferences" in result.stderr
+    assert result.stderr.startswith("Error: User 'u0' has 6 preferences")
+
+
+def test_validate_asks_every_part_of_a_divided_dataset(folder: Path) -> None:
+    shares = ["--test-users", 0.25, "--test-questions", 0.5]
+    assert fspo("split", folder, *shares).exit_code == 0
+    assert fspo("validate", folder, "--shots", 2, "--queries", 1).exit_code == 0
+    result = fspo("validate", folder, "--shots", 2, "--queries", 2)
+    assert result.exit_code == 1
+    assert re.match(r"Error: In the training part: User 'u\d' has 3 .* needs 4", result.stderr)
+    assert fspo("split", folder, *shares[:2], "--test-questions", 0.34, "--overwrite").exit_code == 0
+    error = fspo("validate", folder, "--shots", 2, "--queries", 2).stderr
+    assert re.match(r"Error: In the test part: User 'u\d' has 2 .* needs 4", error)
 
 
 def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:
@@ -107,6 +181,70 @@ def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Pat
     assert (tmp_path / "photos" / "me.jpg").exists()
     assert "already exists" in fspo("export", source, folder).stderr
     assert fspo("export", source, folder, "--overwrite").exit_code == 0
+    (tmp_path / "empty").mkdir()
+    assert fspo("import", source, tmp_path / "empty", "--overwrite").exit_code == 0
+
+
+def test_an_export_overwrites_no_users_and_no_splits_unasked(tmp_path: Path, folder: Path) -> None:
+    people = jsonl(tmp_path / "new.users.jsonl", [{"id": "mine"}])
+    result = fspo("export", tmp_path / "new.jsonl", folder)
+    assert result.exit_code == 1
+    assert f"{people} already exists" in result.stderr
+    assert people.read_text() == '{"id": "mine"}\n'
+    assert fspo("export", tmp_path / "new.jsonl", folder, "--overwrite").exit_code == 0
+    parquet = ["--format", "parquet"]
+    assert fspo("export", tmp_path / "copy", folder, *parquet).exit_code == 0
+    assert fspo("split", tmp_path / "copy").exit_code == 0
+    assert "already exists" in fspo("export", tmp_path / "copy", folder, *parquet).stderr
+    assert (
+        "splits.json belonged to the old" in fspo("export", tmp_path / "copy", folder, *parquet, "--overwrite").output
+    )
+    assert not (tmp_path / "copy/splits.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("r.parquet", [], "r.parquet must end in .jsonl for the format jsonl"),
+        ("r.csv", ["--format", "trl"], "r.csv must end in .jsonl or .parquet for the format trl"),
+        ("r.parquet", ["--format", "parquet"], "r.parquet has the name of a file, and a dataset is a folder"),
+        ("r.jsonl", ["--conversational"], "--conversational means nothing for the format jsonl"),
+    ],
+)
+def test_a_file_is_named_after_what_is_in_it(
+    tmp_path: Path, folder: Path, name: str, arguments: list[str], message: str
+) -> None:
+    result = fspo("export", tmp_path / name, folder, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("broken", ["fspo.preferences.dataset.write_parquet", "pathlib.Path.replace"])
+def test_a_dataset_that_can_not_be_replaced_keeps_its_splits(
+    tmp_path: Path, folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    assert fspo("split", folder).exit_code == 0
+    real = Path.replace
+
+    def full(*paths: Any, **_: Any) -> Any:
+        if broken.endswith("replace") and (paths[1].parent != folder or "splits" in paths[1].name):
+            return real(*paths)  # the tables alone can't be put in their place
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    splits, fewer = (folder / "splits.json").read_text(), jsonl(tmp_path / "fewer.jsonl", rows(users=3))
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, full)
+        result = fspo("import", fewer, folder, "--overwrite")
+    assert result.exit_code == 1
+    assert "The disk is full" in result.stderr
+    assert (folder / "splits.json").read_text() == splits
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "dataset.json",
+        "preferences.parquet",
+        "splits.json",
+        "users.parquet",
+    ]
 
 
 def test_replacing_a_dataset_leaves_other_files_and_removes_its_splits(tmp_path: Path, folder: Path) -> None:

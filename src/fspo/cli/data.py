@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fspo.cli.datasets import Format, check_episodes_of, check_options, check_target, put, read, size
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console
 
 if TYPE_CHECKING:
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "export", "import_", "show", "split", "validate"]
 
 app = typer.Typer(no_args_is_help=True, help="Import, export, validate, show and split preference datasets.")
-
-
-class Format(StrEnum):
-    """A file format of preferences."""
-
-    JSONL = "jsonl"
-    TRL = "trl"
-    PARQUET = "parquet"
 
 
 FileFormat = Annotated[
@@ -75,28 +67,14 @@ def import_(
 
       fspo run --config my.yaml --set data=data/ratings
     """
-    from fspo.errors import DataError
-
-    dataset = _read(source, file_format, users, _pairs(columns), user)
-    if out.exists() and any(out.iterdir() if out.is_dir() else (out,)) and not overwrite:
-        raise DataError(f"{out} already exists; name another folder, or add --overwrite to replace it.")
-    if out.exists() and overwrite and not (out / "preferences.parquet").is_file():
-        raise DataError(f"{out} is not a dataset, so it is not overwritten; name another folder.")
-    if dry_run:
-        console().print(f"Would write {_size(dataset)} to {out}.", markup=False)
-        return
-    outdated = _put(dataset, out)
-    console().print(f"{_size(dataset)} written to {out}.", markup=False)
-    if outdated:
-        console().print(
-            f"{out}: its splits.json belonged to the old data and was removed; divide it again with fspo data split.",
-            markup=False,
-        )
+    dataset = read(source, file_format, users, columns, user)
+    check_target(out, Format.PARQUET, overwrite=overwrite)
+    _write(dataset, out, dry_run)
 
 
 @add_verb(app, "export")
 def export(
-    target: Annotated[Path, typer.Argument(help="File to write: .jsonl, or .parquet for trl.")],
+    target: Annotated[Path, typer.Argument(help="File to write: .jsonl, or .parquet for trl; a folder for parquet.")],
     folder: Folder = None,
     file_format: FileFormat = Format.JSONL,
     conversational: Annotated[
@@ -104,7 +82,7 @@ def export(
     ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is already there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write a dataset for people (JSONL), or for TRL's trainers, which train on it as it is.
@@ -116,22 +94,19 @@ def export(
 
       fspo data export reviews.jsonl --config configs/reviews-cpu.yaml
     """
-    from fspo.errors import DataError
     from fspo.preferences.formats import write_jsonl, write_trl
 
+    check_options(file_format, conversational=conversational)
     dataset = _load(folder, config, overrides)
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} already exists; name another file, or add --overwrite to replace it.")
-    if dry_run:
-        console().print(f"Would write {_size(dataset)} to {target}.", markup=False)
+    check_target(target, file_format, overwrite=overwrite)
+    if file_format is Format.PARQUET or dry_run:
+        _write(dataset, target, dry_run)
         return
     if file_format is Format.TRL:
         write_trl(dataset, target, conversational=conversational)
-    elif file_format is Format.JSONL:
-        write_jsonl(dataset, target)
     else:
-        dataset.save(target)
-    console().print(f"{_size(dataset)} written to {target}.", markup=False)
+        write_jsonl(dataset, target)
+    console().print(f"{size(dataset)} written to {target}.", markup=False)
 
 
 @add_verb(app, "validate")
@@ -150,18 +125,18 @@ def validate(
 ) -> None:
     """Check preferences without writing anything; exit 1 where something is wrong.
 
+    In a dataset that is divided, every part must have enough shots and queries.
+
     Examples:
       fspo data validate ratings.jsonl
 
       fspo data validate data/ratings --shots 8 --queries 8
     """
-    from fspo.preferences.sampling import EpisodeSampler
-
     source = source if source is not None else _folder(config, overrides)
-    dataset = _read(source, Format.PARQUET if source.is_dir() else file_format, users, _pairs(columns), user)
+    dataset = read(source, Format.PARQUET if source.is_dir() else file_format, users, columns, user)
     if shots or queries:
-        EpisodeSampler(dataset, shots=shots, queries=max(queries, 1), seed=0)
-    console().print(f"{source} is valid: {_size(dataset)}.", markup=False)
+        check_episodes_of(source, dataset, shots, max(queries, 1))
+    console().print(f"{source} is valid: {size(dataset)}.", markup=False)
 
 
 @add_verb(app, "show")
@@ -181,7 +156,7 @@ def show(
     """
     dataset = _load(folder, config, overrides)
     out = console()
-    out.print(f"{_size(dataset)}\n", markup=False)
+    out.print(f"{size(dataset)}\n", markup=False)
     if user is None:
         for person in list(dataset.users.values())[:limit]:
             group = f" [{person.group}]" if person.group else ""
@@ -257,49 +232,14 @@ def _folder(config: Path | None, overrides: list[str] | None) -> Path:
     return settings.data or settings.output / "data"
 
 
-def _read(
-    source: Path, file_format: Format, users: Path | None, columns: dict[str, str] | None, user: str | None
-) -> PreferenceDataset:
-    from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.formats import read_jsonl, read_trl
-
-    if file_format is Format.PARQUET:
-        return PreferenceDataset.load(source)
-    if file_format is Format.TRL:
-        return read_trl(source, columns=columns, user=user)
-    return read_jsonl(source, users, columns=columns)
-
-
-def _put(dataset: PreferenceDataset, out: Path) -> bool:
-    """Write a dataset: whole where there is none, and in the place of an old one beside what else is there.
-
-    Returns:
-        Whether there were splits of an old dataset, which are removed.
-    """
-    from fspo.files import replace_folder
-
-    if not (out / "preferences.parquet").is_file():
-        with replace_folder(out) as staging:
-            dataset.save(staging)
-        return False
-    # First, so that a killed import never leaves the new data with the old splits.
-    splits = out / "splits.json"
-    outdated = splits.exists()
-    splits.unlink(missing_ok=True)
-    dataset.save(out)
-    return outdated
-
-
-def _pairs(columns: list[str] | None) -> dict[str, str] | None:
-    from fspo.errors import ConfigError
-
-    pairs = [column.partition("=") for column in columns or []]
-    for ours, equals, theirs in pairs:
-        if not (ours and equals and theirs):
-            raise ConfigError(f"--column {ours}{equals}{theirs}: write it as OURS=THEIRS, such as user=annotator.")
-    return {ours: theirs for ours, _, theirs in pairs} or None
-
-
-def _size(dataset: PreferenceDataset) -> str:
-    users, questions = len(dataset.users), len(dataset.questions())
-    return f"{len(dataset):,} preferences of {users:,} users on {questions:,} questions"
+def _write(dataset: PreferenceDataset, out: Path, dry_run: bool) -> None:
+    if dry_run:
+        console().print(f"Would write {size(dataset)} to {out}.", markup=False)
+        return
+    outdated = put(dataset, out)
+    console().print(f"{size(dataset)} written to {out}.", markup=False)
+    if outdated:
+        console().print(
+            f"{out}: its splits.json belonged to the old data and was removed; divide it again with fspo data split.",
+            markup=False,
+        )

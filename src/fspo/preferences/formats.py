@@ -23,6 +23,7 @@ from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import PREFERENCE_COLUMNS, Problem, parse_preference, parse_user, user_problem
 
 __all__ = [
+    "TRL_USER",
     "from_table",
     "from_trl_rows",
     "read_jsonl",
@@ -35,7 +36,7 @@ __all__ = [
 
 _Numbered = Iterable[tuple[int, dict[str, Any]]]
 
-_TRL_USER = {"user_description": "description", "user_group": "group", "user_traits": "traits"}
+TRL_USER = {"user_description": "description", "user_group": "group", "user_traits": "traits"}
 """Column of TRL's format -> column of a user."""
 
 
@@ -188,7 +189,7 @@ def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: b
         if _suffix(path) == ".jsonl":
             _write_lines(temporary, rows)
         else:
-            columns = ("prompt", "chosen", "rejected", "user", *_TRL_USER, "question", "source")
+            columns = ("prompt", "chosen", "rejected", "user", *TRL_USER, "question", "source")
             write_parquet(temporary, columns, rows, messages=columns[:3] if conversational else ())
     return path
 
@@ -223,7 +224,7 @@ def _cell(column: str, value: Any) -> Any:
         value = value.tolist()
     if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and math.isnan(value)):
         return None
-    own = column not in PREFERENCE_COLUMNS and column not in _TRL_USER
+    own = column not in PREFERENCE_COLUMNS and column not in TRL_USER
     return json.loads(json.dumps(value, default=str)) if own else value
 
 
@@ -240,13 +241,13 @@ def _from_trl(
     numbers: list[int] = []
     for number, row in rows:
         row = _plain(_renamed(row, columns, path, number), path, number)
-        about = {_TRL_USER[name]: row.pop(name) for name in _TRL_USER if name in row}
+        about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
         if default_user is not None and row.get("user") in (None, ""):
             row["user"] = default_user
         preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=columns_can_be_named)
         if preference.user.strip():
             person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
-            _check_user(person, {"id": "user", **{ours: theirs for theirs, ours in _TRL_USER.items()}}, path, number)
+            _check_user(person, {"id": "user", **{ours: theirs for theirs, ours in TRL_USER.items()}}, path, number)
             if users.setdefault(person.id, person) != person:
                 what = f"not the same as in an earlier row of user '{person.id}'."
                 raise Problem(number, "user_description, user_group or user_traits", what).error(str(path))

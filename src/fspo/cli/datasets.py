@@ -1,0 +1,207 @@
+"""Datasets as `fspo data` takes and leaves them: read in any format, checked, and put in their place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fspo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fspo.preferences.dataset import PreferenceDataset
+
+__all__ = ["Format", "check_episodes_of", "check_options", "check_target", "columns_of", "put", "read", "size"]
+
+
+class Format(StrEnum):
+    """A file format of preferences."""
+
+    JSONL = "jsonl"
+    TRL = "trl"
+    PARQUET = "parquet"
+
+
+_TAKEN_BY = {
+    "--users": (Format.JSONL,),
+    "--user": (Format.TRL,),
+    "--column": (Format.JSONL, Format.TRL),
+    "--conversational": (Format.TRL,),
+}
+"""Option -> the formats that it means something for."""
+
+
+def check_options(file_format: Format, **given: object) -> None:
+    """Refuse an option that would be ignored.
+
+    Raises:
+        ConfigError: an option is given that the format does not take.
+    """
+    for name, value in given.items():
+        taken = _TAKEN_BY[f"--{name}"]
+        if value and file_format not in taken:
+            raise ConfigError(
+                f"--{name} means nothing for the format {file_format}; leave it out, or choose --format "
+                f"{' or '.join(taken)}."
+            )
+
+
+def columns_of(columns: Iterable[str] | None, file_format: Format) -> dict[str, str] | None:
+    """Our names of columns -> the file's, from `OURS=THEIRS`.
+
+    Raises:
+        ConfigError: one is not written so, names no column of a preference, or is given twice.
+    """
+    from fspo.preferences.formats import TRL_USER
+    from fspo.preferences.validation import PREFERENCE_COLUMNS, nearest
+
+    known = [*PREFERENCE_COLUMNS, *(TRL_USER if file_format is Format.TRL else ())]
+    pairs: dict[str, str] = {}
+    for column in columns or ():
+        ours, equals, theirs = column.partition("=")
+        if not (ours and equals and theirs):
+            raise ConfigError(f"--column {column}: write it as OURS=THEIRS, such as user=annotator.")
+        if ours not in known:
+            close = nearest(theirs if theirs in known else ours, known)
+            hint = (
+                f"write --column {close}={ours if theirs == close else theirs}"
+                if close
+                else "see `fspo data import -h`"
+            )
+            raise ConfigError(f"--column {column}: a preference has no column '{ours}'; {hint}.")
+        if ours in pairs:
+            raise ConfigError(f"--column {column}: '{ours}' is '{pairs[ours]}' already; name one column for it.")
+        pairs[ours] = theirs
+    return pairs or None
+
+
+def read(
+    source: Path, file_format: Format, users: Path | None, columns: Iterable[str] | None, user: str | None
+) -> PreferenceDataset:
+    """Read preferences in any format.
+
+    Raises:
+        ConfigError: an option is given that the format does not take, or that is written wrongly.
+        DataError: naming file, row and column of what is wrong; or there are no preferences.
+    """
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.formats import read_jsonl, read_trl
+
+    check_options(file_format, users=users, user=user, column=columns)
+    named = columns_of(columns, file_format)
+    if file_format is Format.PARQUET:
+        dataset = PreferenceDataset.load(source)
+    elif file_format is Format.TRL:
+        dataset = read_trl(source, columns=named, user=user)
+    else:
+        dataset = read_jsonl(source, users, columns=named)
+    if not len(dataset):
+        raise DataError(f"{source} holds no preferences; write one a row.")
+    return dataset
+
+
+def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
+    """Check that a dataset may be written to `target` in this format.
+
+    Raises:
+        ConfigError: the name says something else than what would be in it.
+        DataError: it is there already, or what is there may not be replaced.
+    """
+    from fspo.preferences.formats import users_path_of
+
+    suffix = target.suffix.lower()
+    if file_format is Format.PARQUET:
+        if suffix in (".jsonl", ".parquet"):
+            raise ConfigError(f"{target} has the name of a file, and a dataset is a folder; name a folder.")
+        _check_folder(target, overwrite)
+        return
+    suffixes = (".jsonl",) if file_format is Format.JSONL else (".jsonl", ".parquet")
+    if suffix not in suffixes:
+        raise ConfigError(
+            f"{target} must end in {' or '.join(suffixes)} for the format {file_format}; rename it, or choose --format "
+            "trl for a Parquet file, or parquet for a folder."
+        )
+    for path in (target, *([users_path_of(target)] if file_format is Format.JSONL else [])):
+        if path.exists() and not overwrite:
+            raise DataError(f"{path} already exists; name another file, or add --overwrite to replace it.")
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
+    if not (folder / "preferences.parquet").is_file():
+        raise DataError(f"{folder} is not a dataset, so it is not overwritten; name another folder.")
+
+
+def put(dataset: PreferenceDataset, out: Path) -> bool:
+    """Write a dataset: whole where there is none, and in the place of an old one beside what else is there.
+
+    Returns:
+        Whether there were splits of an old dataset, which are removed.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
+    """
+    from fspo.files import replace_folder, storage_error
+
+    if not (out / "preferences.parquet").is_file():
+        with replace_folder(out) as staging:
+            dataset.save(staging)
+        return False
+    ready, splits, aside = out / ".new", out / "splits.json", out / ".splits.json.old"
+    outdated = False
+    try:
+        with replace_folder(ready) as staging:
+            dataset.save(staging)
+        # Out of the way meanwhile, so that a killed import never leaves the new data with the old splits.
+        if splits.exists():
+            splits.replace(aside)
+            outdated = True
+        for table in ready.iterdir():
+            table.replace(out / table.name)
+    except OSError as error:
+        if outdated:
+            with suppress(OSError):
+                aside.replace(splits)
+        raise storage_error(out, error) from error
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
+    aside.unlink(missing_ok=True)
+    return outdated
+
+
+def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, queries: int) -> None:
+    """Check that every user has enough for an episode: in each part of a dataset that is divided, else in the whole.
+
+    Raises:
+        DataError: naming the part, the user, and how many preferences are needed.
+    """
+    from fspo.preferences.sampling import EpisodeSampler
+    from fspo.preferences.splits import SPLITS, Splits
+
+    path = folder / "splits.json"
+    if not path.is_file():
+        EpisodeSampler(dataset, shots=shots, queries=queries, seed=0)
+        return
+    splits = Splits.load(path)
+    for split in SPLITS:
+        part = splits.part(dataset, split)
+        if not len(part):
+            continue
+        # Held-out users without held-out preferences are not asked for anything.
+        users = [user for user in part.users if split == "train" or part.of_user(user)]
+        try:
+            EpisodeSampler(part, shots=shots, queries=queries, seed=0, users=users)
+        except DataError as error:
+            raise DataError(f"In the {'training' if split == 'train' else split} part: {error}") from error
+
+
+def size(dataset: PreferenceDataset) -> str:
+    """How much there is of a dataset, in words."""
+    users, questions = len(dataset.users), len(dataset.questions())
+    return f"{len(dataset):,} preferences of {users:,} users on {questions:,} questions"
