@@ -55,10 +55,14 @@ def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *
                     f"In the validation part: {error} Set {where}.evaluate_every to 0, or make that part larger "
                     "(synthesis.validation)."
                 ) from error
-            raise DataError(f"{error} For '{row.name}' set {where}.shots, .queries or .skip_short_users.") from error
+            raise DataError(
+                f"In the training part: {error} For '{row.name}' set {where}.shots, .queries or .skip_short_users."
+            ) from error
     if not len(test) and not evaluated:
         return
     try:
         build_trials(test, folder.config.evaluation.model_copy(update={"user_swap": False}))
     except DataError as error:
-        raise DataError(f"{error} For the evaluation set evaluation.shots or evaluation.queries.") from error
+        raise DataError(
+            f"In the test part: {error} For the evaluation set evaluation.shots or evaluation.queries."
+        ) from error

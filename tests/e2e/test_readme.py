@@ -1,0 +1,74 @@
+"""The commands that the README shows for data of one's own, as they are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
+from tests.e2e.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OWN_DATA = README[README.index("**Preference data.**") : README.index("**An endpoint.**")]
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", OWN_DATA, re.DOTALL)
+    return str(found)
+
+
+def ratings(path: Path, questions: int) -> None:
+    """Rows as the README has one: of ten users, who like the short or the long answer to every question."""
+    example = json.loads(block("json"))
+    with path.open("w", encoding="utf-8") as handle:
+        for user in range(10):
+            for question in range(questions):
+                pair = [f"Number {question} is a box.", f"Number {question} is a monoid in some category or other."]
+                told = {"user": f"u{user}", "prompt": f"What is number {question}?"}
+                row = told | {"chosen": pair[user % 2], "rejected": pair[1 - user % 2]}
+                assert row.keys() == example.keys()
+                handle.write(json.dumps(row) + "\n")
+
+
+def fspo(line: str) -> Any:
+    program, *arguments = shlex.split(line, comments=True)
+    assert program == ".venv/bin/fspo"
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(block("yaml"), encoding="utf-8")
+
+
+def test_the_commands_for_data_of_ones_own_run_in_order(tiny_model_path: Path) -> None:
+    assert "20 questions that all\nanswered are enough" in OWN_DATA
+    ratings(Path("ratings.jsonl"), 20)
+    *lines, last = block("sh").splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        done = fspo(line)
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+    assert "fspo run" in last
+    done = fspo(f"{last} --dry-run --set model={tiny_model_path}")
+    assert done.exit_code == 0, done.output
+    assert "methods/fspo: to do" in done.output
+
+
+def test_fewer_questions_than_the_readme_asks_for_are_told_by_part(tiny_model_path: Path) -> None:
+    ratings(Path("ratings.jsonl"), 18)
+    *lines, check, run = block("sh").splitlines()
+    for line in lines:
+        assert fspo(line).exit_code == 0
+    for line in (check, f"{run} --dry-run --set model={tiny_model_path}"):
+        done = fspo(line)
+        assert done.exit_code == 1
+        assert done.stderr.startswith("Error: In the test part: User 'u")
+        assert "needs 6" in done.stderr
