@@ -34,6 +34,12 @@ def test_an_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
     }
 
 
+def test_dates_are_text_and_an_anchor_may_be_used_twice(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, "name: 2024-13-45\nother: 2024-05-01\na: &x {b: 1}\nc: [*x, *x]\n"))
+    expected = {"name": "2024-13-45", "other": "2024-05-01", "a": {"b": 1}, "c": [{"b": 1}, {"b": 1}]}
+    assert settings.values == expected
+
+
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert read_settings(written(tmp_path, "# nothing\n")).values == {}
 
@@ -45,6 +51,12 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("a: [1\n", "not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "line 3: a is given twice \\(first in line 1\\)"),
         ("a: !!python/object:os.system {}\n", "not valid YAML"),
+        ("a: 1\nb: !!int many\n", "not valid YAML: 'many' is not of the type int in line 2"),
+        ("b: !!timestamp soon\n", "not valid YAML: 'soon' is not of the type timestamp in line 1"),
+        ("b: 0b_\n", "not valid YAML: '0b_' is not of the type int in line 1"),
+        ("training: &x {all: *x}\n", "not valid YAML: a value that holds itself in line 1"),
+        ("training: &x [1, [*x]]\n", "not valid YAML: a value that holds itself in line 1"),
+        ("a: " + "[" * 5000, "not valid YAML: too many values inside one another"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -73,7 +85,9 @@ def test_overrides_go_over_the_file_in_order() -> None:
     assert settings.where(("a", "b")) == "--set a.b=6"
 
 
-@pytest.mark.parametrize("assignment", ["a", "=3", ".a=3", "a..b=3", "a=[", "a.b.c=1"])
+@pytest.mark.parametrize(
+    "assignment", ["a", "=3", ".a=3", "a..b=3", "a=[", "a.b.c=1", "a=!!int x", "a=&x [*x]", "a=" + "[" * 5000]
+)
 def test_a_bad_override_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         Settings("file", {"a": {"b": 1}}).override([assignment])

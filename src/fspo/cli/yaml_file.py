@@ -74,9 +74,41 @@ class Settings:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-3` is a number too (YAML 1.2), and a key given twice is an error."""
+    """YAML as people write it: `1e-3` is a number and `2024-05-01` is text (YAML 1.2); what is wrong is a YAMLError."""
+
+    def get_single_node(self) -> Any:
+        """The document as nodes, none of which holds itself."""
+        try:
+            node = super().get_single_node()
+            _refuse_loops(node, (), set())
+        except RecursionError:
+            raise yaml.YAMLError("too many values inside one another") from None
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError) as error:  # such as !!int many
+            what = f"{node.value!r} is not of the type {node.tag.rpartition(':')[2]}"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark) from error
 
 
+def _refuse_loops(node: yaml.Node | None, above: tuple[yaml.Node, ...], done: set[int]) -> None:
+    if not isinstance(node, yaml.CollectionNode) or id(node) in done:
+        return
+    if node in above:
+        raise yaml.MarkedYAMLError(problem="a value that holds itself", problem_mark=node.start_mark)
+    for item in node.value:
+        for inner in item if isinstance(item, tuple) else (item,):
+            _refuse_loops(inner, (*above, node), done)
+    done.add(id(node))
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)$"),
