@@ -124,6 +124,11 @@ def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
         ("training:\n  all:\n    shots: 2\n    ladder: [4]\n", "line 2: .*highest rung is 4"),
         ("training:\n  all: {mirror: true}\n", "line 2: 'ipo' shows the model no shots"),
         ("name: a/b\n", "'name'"),
+        (
+            "synthesis:\n  seed: 1\n  attributes: [sentimnt, length]\n",
+            r"line 3: 'synthesis\.attributes': there is no attribute 'sentimnt'; did you mean 'sentiment'\?$",
+        ),
+        ("synthesis: {attributes: [length, length]}\n", r"line 1: .*'length' is listed twice; list it once\.$"),
         ("zzz: 1\n", "there is no setting 'zzz'; the known ones are name, seed,"),
         ("modle: x\nseed: many\n", r"no setting 'modle' \(1 more after it\)"),
     ],

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fspo.errors import ConfigError
 from fspo.synthesis.config import SynthesisConfig
 
 
@@ -32,5 +31,5 @@ def test_what_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
 
 
 def test_a_misspelt_attribute_is_named() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'emoji'"):
+    with pytest.raises(ValidationError, match="did you mean 'emoji'"):
         SynthesisConfig(attributes=("length", "emojy"))

@@ -1,17 +1,33 @@
-"""What is checked of a run's data before anything is trained."""
+"""What is checked of a run's settings and data before anything is made of them."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from fspo.cli.config import RunConfig
 from fspo.cli.folder import RunFolder, methods_of
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.methods.table import training_order
 
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
 
-__all__ = ["check_episodes"]
+__all__ = ["check_episodes", "check_synthesis"]
+
+
+def check_synthesis(config: RunConfig) -> None:
+    """Check that there are works and questions enough, and the package that asks an endpoint, without asking anybody.
+
+    Raises:
+        ConfigError: naming the setting, or the package.
+    """
+    from fspo.synthesis.domain import load_domain
+    from fspo.synthesis.samples import plan_questions
+
+    plan_questions(config.synthesis, load_domain(config.synthesis.domain))
+    if config.endpoint is not None and find_spec("openai") is None:
+        raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
 
 
 def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:

@@ -174,7 +174,8 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
     shown = f", not {given!r}" if short and location[:1] != ["endpoint"] else ""  # it may hold a key
     subject = f"'{path}': " if path else ""
-    return ConfigError(f"{where}: {subject}{message}{shown}{more}.")
+    told = f"{where}: {subject}{message.removesuffix('.')}{shown}{more}"
+    return ConfigError(told if told.endswith("?") else f"{told}.")
 
 
 def _is_union_tag(part: object) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.cli.cards import model_card
-from fspo.cli.checks import check_episodes
+from fspo.cli.checks import check_episodes, check_synthesis
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, DataError
@@ -72,6 +72,8 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         check_episodes(folder, dataset, splits, evaluated=EVALUATION in parts)
     elif DATA not in parts or (policy is not Existing.OVERWRITE and _has_data(folder)):
         check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
+    else:
+        check_synthesis(folder.config)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:

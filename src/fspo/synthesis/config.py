@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fspo.errors import ConfigError
 from fspo.judging.attributes import attributes_named
 
 __all__ = ["SynthesisConfig"]
@@ -60,7 +61,10 @@ class SynthesisConfig(BaseModel):
     @field_validator("attributes")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        attributes_named(names)
+        try:
+            attributes_named(names)
+        except ConfigError as error:  # pydantic says where, if it is told so
+            raise ValueError(error) from error
         if len(names) < 2:
             raise ValueError("list at least two attributes, or there is nothing between the axes to hold out")
         return names
