@@ -36,7 +36,9 @@ def test_a_run_leaves_everything_it_promises(finished: Path) -> None:
         assert (finished / name).stat().st_size > 0
     for name in ("pref-ft", "ipo", "fspo"):
         assert "Reward accuracy" in (finished / "methods" / name / "README.md").read_text()
-    assert "http" not in json.loads((finished / "command.json").read_text())["command"]
+    command = json.loads((finished / "command.json").read_text())["command"]
+    assert command[:3] == ["fspo", "run", "--config"]
+    assert not any("http" in word for word in command)
     page = (finished / "report.html").read_text()
     assert page.count("<svg") >= 3
     assert 'src="http' not in page
