@@ -151,6 +151,13 @@ def test_nothing_points_at_one_machine_or_registry() -> None:
             assert word not in text, f"{path.relative_to(ROOT)} names {word}"
 
 
+def test_the_source_archive_holds_what_the_tests_read() -> None:
+    included = {name.removeprefix("/") for name in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    added_by_hatchling = {"pyproject.toml", ".gitignore"}
+    assert {path.relative_to(ROOT).parts[0] for path in tracked()} <= included | added_by_hatchling
+    assert all((ROOT / name).exists() for name in included)
+
+
 def test_the_licence_and_citation_agree() -> None:
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]

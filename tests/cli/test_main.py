@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
 
@@ -79,11 +80,14 @@ def test_every_verb_has_help_with_examples(group: list[str]) -> None:
     command = typer.main.get_command(app)
     for name in group:
         command = command.commands[name]  # type: ignore[attr-defined]
-    for name, verb in command.commands.items():  # type: ignore[attr-defined]
-        result = CliRunner().invoke(app, [*group, name, "--help"])
+    verbs = list(command.commands)  # type: ignore[attr-defined]
+    for name in ([], *([verb] for verb in verbs)):
+        result = CliRunner().invoke(app, [*group, *name, "--help"])
         assert result.exit_code == 0
-        if not hasattr(verb, "commands"):
-            assert f"Examples:\n    fspo {' '.join([*group, name])}" in result.output
+        assert re.search(rf"Examples:\n    {' '.join(['fspo', *group, *name])}\b", result.output)
+    examples = re.findall(r"^    fspo (.*)$", CliRunner().invoke(app, [*group, "--help"]).output, re.MULTILINE)
+    assert len(examples) >= 2
+    assert all(example.split()[len(group)] in verbs for example in examples)
 
 
 def test_help_comes_within_a_second_and_without_heavy_imports() -> None:

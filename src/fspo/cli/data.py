@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fspo.cli.datasets import Format, check_episodes_of, check_options, check_target, put, read, size
-from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console
+from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "export", "import_", "show", "split", "validate"]
 
-app = typer.Typer(no_args_is_help=True, help="Import, export, validate, show and split preference datasets.")
+_HELP = """Import, export, validate, show and split preference datasets.
 
+Examples:
+  fspo data validate ratings.jsonl
+
+  fspo data import ratings.jsonl data/ratings
+
+  fspo data split data/ratings
+"""
+
+app = typer.Typer(no_args_is_help=True, help=help_text(_HELP))
 
 FileFormat = Annotated[
     Format,

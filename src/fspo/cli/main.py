@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from fspo.cli.options import add_verb
+from fspo.cli.options import add_verb, help_text
 from fspo.errors import FspoError
 
 __all__ = ["app", "main"]
@@ -56,6 +56,19 @@ def _is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+_HELP = """Few-shot preference optimization: language models that adapt to a person from a handful of preferences.
+
+One YAML file describes a run, and every verb reads the same file. A command that was interrupted goes on where it
+stopped when it is run again.
+
+Examples:
+  fspo run --config configs/reviews-cpu.yaml
+
+  fspo chat runs/reviews-cpu
+
+  fspo data import ratings.jsonl data/ratings
+"""
+
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
@@ -63,12 +76,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help=(
-        "Few-shot preference optimization: language models that adapt to a person from a handful of preferences.\n\n"
-        "One YAML file describes a run, and every verb reads the same file. A command that was interrupted goes on "
-        "where it stopped when it is run again."
-    ),
-    epilog="Begin with: fspo run --config configs/reviews-cpu.yaml",
+    help=help_text(_HELP),
 )
 
 

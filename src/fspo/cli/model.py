@@ -7,11 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console
+from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 
 __all__ = ["app", "export", "list_", "pull", "show"]
 
-app = typer.Typer(no_args_is_help=True, help="List, obtain and show models.")
+_HELP = """List, obtain and show models.
+
+Examples:
+  fspo model list
+
+  fspo model show models/my-model
+"""
+
+app = typer.Typer(no_args_is_help=True, help=help_text(_HELP))
 Name = Annotated[
     str | None,
     typer.Argument(help="The embedded model's name, a local folder, or a hub id; by default the model of --config."),

@@ -26,6 +26,7 @@ __all__ = [
     "add_verb",
     "configured",
     "console",
+    "help_text",
 ]
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
@@ -65,14 +66,18 @@ def add_verb(app: typer.Typer, name: str) -> Callable[[Verb], Verb]:
     """Make a function a command whose help is its docstring, examples as they are written."""
 
     def register(verb: Verb) -> Verb:
-        text, examples, commands = inspect.cleandoc(verb.__doc__ or "").partition("Examples:\n")
-        lines = [line for line in commands.splitlines() if line.strip()]
-        # \b keeps click from wrapping a paragraph.
-        help_text = text + ("\b\n" + examples + "\n".join(lines) if examples else "")
-        app.command(name, help=help_text)(verb)
+        app.command(name, help=help_text(verb.__doc__ or ""))(verb)
         return verb
 
     return register
+
+
+def help_text(doc: str) -> str:
+    """The help of a command or of a group of them, with the examples at its end as they are written."""
+    text, examples, commands = inspect.cleandoc(doc).partition("Examples:\n")
+    lines = [line for line in commands.splitlines() if line.strip()]
+    # \b keeps click from wrapping a paragraph.
+    return text + ("\b\n" + examples + "\n".join(lines) if examples else "")
 
 
 def console() -> Console:
