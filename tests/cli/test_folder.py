@@ -233,6 +233,19 @@ def test_a_configuration_of_something_else_is_left_alone(tmp_path: Path) -> None
     assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
 
 
+def test_a_part_that_is_a_link_is_overwritten_where_it_points(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/data").symlink_to(disk)
+    with folder(tmp_path).opened([DATA], Existing.RESUME):
+        (disk / "result").write_text("old")
+        (disk / "deep").mkdir()
+    with folder(tmp_path, seed=1).opened([DATA], Existing.OVERWRITE) as run:
+        assert run.data.is_symlink()
+        assert list(disk.iterdir()) == []
+
+
 def test_what_can_not_be_removed_is_told_and_not_noted_as_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder(tmp_path), DATA)
     before = (tmp_path / "run/settings.json").read_text()

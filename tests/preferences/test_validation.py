@@ -91,7 +91,7 @@ def test_where_columns_can_be_named_the_option_is_told() -> None:
     [
         ({"id": "a", "traits": {"length": "much"}}, "'traits': the weight of 'length' must be a finite number"),
         ({"id": "a", "traits": {"length": float("nan")}}, "must be a finite number, not nan"),
-        ({"id": "a", "traits": {"length": 10**400}}, "must be a finite number, not 1000"),
+        ({"id": "a", "traits": {"length": 10**400}}, "finite number, not 1000000000000000000000000000000000000000."),
         ({"id": "a", "traits": {"length": True}}, "must be a finite number, not True"),
         ({"id": "a", "age": 4}, "'age': unknown; a user has id, description, group, traits"),
         ({"id": "a", "desciption": "x"}, "did you mean 'description'?"),

@@ -219,10 +219,16 @@ def _verb(part: str) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a part, whole: what is left of it would pass for one that was made with the new settings."""
+    """Remove a part, whole: what is left of it would pass for one that was made with the new settings.
+
+    Of a symbolic link, what is in the folder that it points at.
+    """
     try:
-        if path.exists():
-            shutil.rmtree(path)
+        for inside in path.iterdir() if path.is_symlink() and path.is_dir() else (path,):
+            if inside.is_dir() and not inside.is_symlink():
+                shutil.rmtree(inside)
+            else:
+                inside.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"{path} could not be removed ({error.strerror or error}); check its permissions and run the command again."

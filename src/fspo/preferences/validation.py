@@ -105,7 +105,7 @@ def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
     traits = _mapping(row, "traits", file, number)
     for name, weight in traits.items():
         if not _is_finite(weight):
-            what = f"the weight of '{name}' must be a finite number, not {weight!r}."
+            what = f"the weight of '{name}' must be a finite number, not {weight!r:.40}."
             raise Problem(number, "traits", what).error(file)
     return User(
         id=_text(row, "id", file, number, identifier=True),
