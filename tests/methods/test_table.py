@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from fspo.errors import ConfigError
-from fspo.methods.table import METHODS, Method, method, training_order
+from fspo.methods.table import METHODS, USUAL, Method, method, training_order
 from fspo.training.config import TrainingConfig
 
 
 def test_names_are_those_of_the_figures() -> None:
-    assert list(METHODS) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "oracle"]
+    assert list(METHODS) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat", "oracle"]
+    assert USUAL == tuple(name for name, row in METHODS.items() if not row.describes)
     assert all(row.name == name and row.title and row.description for name, row in METHODS.items())
 
 
@@ -25,6 +26,7 @@ def test_rows_hold_together(row: Method) -> None:
     if row.trains:
         assert row.training() == TrainingConfig(objective=row.objectives[-1], **row.defaults)
         assert not (row.training().mirrors and row.context == "none")
+        assert row.describes == (row.training().describe != "none") == (row.context == "both")
 
 
 def test_only_the_population_baseline_trains_without_a_user() -> None:
@@ -57,7 +59,7 @@ def test_unknown_method_names_the_nearest() -> None:
 
 def test_a_method_comes_after_what_it_starts_from() -> None:
     everything = training_order(METHODS.values())
-    assert [row.name for row in everything] == ["pref-ft", "ipo", "fspo"]
+    assert [row.name for row in everything] == ["pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat"]
     assert [row.name for row in training_order([method("fspo")])] == ["pref-ft", "fspo"]
     assert [row.name for row in training_order([method("fspo").from_base()])] == ["fspo"]
     assert training_order([method("base")]) == ()
