@@ -13,7 +13,7 @@ from fspo.training.config import TrainingConfig
 
 def test_names_are_those_of_the_figures() -> None:
     assert list(METHODS) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat", "oracle"]
-    assert USUAL == tuple(name for name, row in METHODS.items() if not row.describes)
+    assert tuple(name for name, row in METHODS.items() if not row.describes) == USUAL
     assert all(row.name == name and row.title and row.description for name, row in METHODS.items())
 
 
