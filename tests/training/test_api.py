@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -25,6 +26,7 @@ from fspo.modeling.policies import load_policy, read_card
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import from_table, to_trl_rows
 from fspo.progress import Silent
+from fspo.training.config import Objective
 from fspo.training.train import TRAINING_FILE
 from tests.training.helpers import small_dataset
 from tests.training.test_train import figures, interrupted_after, same, weights
@@ -422,3 +424,29 @@ def test_another_training_in_the_folder_is_told_at_once(
     other = train_tiny(tiny_model_path, tmp_path / "other", steps=1)
     with pytest.raises(ConfigError, match=r"another .*objective"):
         trainer(tiny_model_path, other)
+
+
+def test_the_page_on_training_from_python_runs(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/training-api.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    for printed, quick in (("models/my-model", str(tiny_model_path)), ("max_steps=200", "max_steps=1")):
+        assert block.count(printed) == 1
+        block = block.replace(printed, quick)
+    names: dict[str, Any] = {
+        "train": frame(small_dataset(questions=16)),
+        "held_out": others(),
+        "tokenizer": load_tokenizer(tiny_model_path),
+    }
+    exec(compile(block, "docs/training-api.md", "exec"), names)
+    assert read_card(tmp_path / "policy").adapters == ("adapter-0",)
+
+
+def test_every_setting_of_the_page_exists_and_every_objective_is_on_it() -> None:
+    page = (Path(__file__).parents[2] / "docs/training-api.md").read_text(encoding="utf-8")
+    table = page[page.index("| `objective`") : page.index("`keep_best` makes")]
+    rows = [re.findall(r"`([\w-]+)`", row) for row in table.splitlines()[2:] if row.startswith("|")]
+    assert {row[0] for row in rows} == set(get_args(Objective))
+    assert {name for row in rows for name in row[1:]} - set(FSPOConfig.model_fields) == set()

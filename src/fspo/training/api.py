@@ -121,6 +121,8 @@ class FSPOTrainer:
             TrainingError: the loss is not a number.
             StorageError: the disk is full.
         """
+        if not self._finished and self._training.is_finished():  # by another process in the meantime
+            self._held, self._finished = None, True
         if not self._finished:
             if self._begun:
                 self._forget_what_was_begun()

@@ -98,8 +98,8 @@ def robust_dpo(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor
 def hinge(margins_B: Tensor, beta: float) -> Tensor:
     """Rank calibration, max(0, 1 - beta h), shape [B]: pairs that are apart by 1/beta pull no more.
 
-    SLiC-HF (arXiv 2305.10425, section 2.2), with log-ratios to the reference in the place of log-probabilities as in
-    RSO (arXiv 2309.06657).
+    The rank calibration of SLiC-HF (arXiv 2305.10425), with log-ratios to the reference in the place of
+    log-probabilities as in RSO's hinge-norm (arXiv 2309.06657).
     """
     return torch.relu(1.0 - beta * margins_B)
 
