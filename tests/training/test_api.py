@@ -347,6 +347,7 @@ def test_mistakes_in_the_settings_are_one_sentence(settings: dict[str, Any], mes
         ({"tokenizer": None}, "no argument 'tokenizer': call it processing_class"),
         ({"peft_config": {"r": 4}}, "peft's LoraConfig or fspo's LoraSettings, not dict"),
         ({"peft_config": ADAPTERS, "args": {"lora": None}}, "described twice"),
+        ({"args": {"describe": "own"}}, "describe must be none"),
         ({"args": None}, "args must be an FSPOConfig, not NoneType"),
         ({"model": 3}, "model must be a name, a folder or a transformers model, not int"),
     ],

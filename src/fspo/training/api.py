@@ -297,6 +297,11 @@ def _check_kinds(model: object, args: object, peft_config: object) -> None:
         raise ConfigError("The model carries adapters already; fold them in with merge_and_unload(), or load it anew.")
     if not isinstance(args, FSPOConfig):
         raise ConfigError(f"args must be an FSPOConfig, not {type(args).__name__}.")
+    if args.describe != "none":
+        raise ConfigError(
+            "FSPOTrainer shows the model shots alone, so describe must be none; `fspo train` trains descriptions, as "
+            "the method fspo-rat."
+        )
     if peft_config is None:
         return
     if not isinstance(peft_config, LoraConfig | LoraSettings):
