@@ -10,7 +10,7 @@ import pytest
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json
 from fspo.training import selection, train, trainer
-from fspo.training.selection import ACCURACY, Course
+from fspo.training.selection import Course
 from fspo.training.train import TRAINING_FILE, train_policy
 from tests.training.helpers import small_dataset
 from tests.training.test_train import figures, interrupted_after, same, weights
@@ -43,8 +43,15 @@ def run(model: Path, out: Path, **changes: Any) -> Path:
     return train_policy(tiny_settings(**settings), mine, model=model, out=out, validation=held_out)
 
 
-def accuracies(out: Path) -> dict[int, float]:
-    return {record["step"]: record[ACCURACY] for record in figures(out) if ACCURACY in record}
+def evaluations(out: Path) -> dict[int, tuple[float, float]]:
+    return {r["step"]: (r["eval_margin_accuracy"], r["eval_margin"]) for r in figures(out) if "eval_margin" in r}
+
+
+def course(*evaluations: tuple[int, float, float]) -> Course:
+    made = Course()
+    for step, accuracy, margin in evaluations:
+        assert made.add(step, {"loss": 1.0, "eval_margin_accuracy": accuracy, "eval_margin": margin})
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +59,24 @@ def kept(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run(tiny_model_path, tmp_path_factory.mktemp("kept") / "policy")
 
 
-def test_the_best_step_is_the_first_of_the_highest() -> None:
-    course = Course({2: 0.5, 4: 0.8, 6: 0.8})
-    assert course.best == 4
-    course.add(8, 0.9)
-    assert course.best == 8
+def test_the_best_step_is_the_most_accurate_and_of_equals_the_one_with_the_larger_margin() -> None:
+    assert course((2, 0.5, 9.0), (4, 0.8, 1.0), (6, 0.8, 1.0)).best == 4
+    assert course((2, 0.5, 9.0), (4, 0.8, 1.0), (6, 0.8, 1.1)).best == 6
+    assert course((2, 0.5, 9.0), (4, float("nan"), 1.0), (6, None, 1.0)).best == 2  # type: ignore[arg-type]
     assert Course().best is None
+    assert not Course().add(3, {"loss": 1.0})
 
 
 def test_patience_counts_evaluations_since_the_best() -> None:
-    course = Course({2: 0.8, 4: 0.5})
-    assert [course.is_over(patience) for patience in (0, 1, 2)] == [False, True, False]
-    course.add(6, 0.8)
-    assert course.is_over(2)
-    course.add(8, 0.9)
-    assert not course.is_over(1)
+    before = [(2, 0.8, 1.0), (4, 0.5, 2.0)]
+    assert [course(*before).is_over(patience) for patience in (0, 1, 2)] == [False, True, False]
+    assert course(*before, (6, 0.8, 1.0)).is_over(2)
+    assert not course(*before, (6, 0.8, 1.0), (8, 0.8, 1.1)).is_over(1)
     assert not Course().is_over(1)
 
 
 def test_the_weights_of_the_best_evaluation_are_the_policy(kept: Path, tiny_model_path: Path, tmp_path: Path) -> None:
-    measured = accuracies(kept)
+    measured = evaluations(kept)
     best = read_json(kept / TRAINING_FILE)["kept_step"]
     assert best == min(step for step in measured if measured[step] == max(measured.values()))
     assert 1 < best < STEPS, "else the test would show little"
@@ -122,9 +127,8 @@ def test_killed_where_it_hurts_most_it_keeps_the_same_step(
 def test_it_stops_when_nothing_gets_better(tiny_model_path: Path, tmp_path: Path, keep_best: bool) -> None:
     settings = {"patience": 4, "keep_best": keep_best, "steps": 40, "save_every": 5}
     whole = run(tiny_model_path, tmp_path / "whole", **settings)
-    measured = accuracies(whole)
-    best = Course(measured).best
-    assert best is not None
+    measured = evaluations(whole)
+    best = max(measured, key=lambda step: measured[step])
     assert max(measured) == len(figures(whole)) == best + 4 < 40
     kept_step = best if keep_best else best + 4
     plain = run(tiny_model_path, tmp_path / "plain", steps=kept_step, keep_best=False)

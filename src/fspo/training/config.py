@@ -169,7 +169,7 @@ class TrainingConfig(BaseModel):
     )
     keep_best: bool = Field(
         default=False,
-        description="Keep the weights of the evaluation with the best eval_margin_accuracy, not the last.",
+        description="Keep the weights with the best eval_margin_accuracy (of equals, eval_margin), not the last ones.",
     )
     patience: int = Field(
         default=0, ge=0, description="Evaluations without a better one before training stops early; 0 for never."

@@ -5,6 +5,7 @@ What was measured stands in the metrics, so that a training which was killed dec
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,10 @@ from fspo.errors import StorageError
 from fspo.files import read_jsonl
 from fspo.training import checkpoints
 
-__all__ = ["ACCURACY", "Course", "best_weights", "forget_best", "save_best"]
+__all__ = ["Course", "best_weights", "forget_best", "save_best"]
 
-ACCURACY = "eval_margin_accuracy"
-"""The figure by which steps are compared."""
+_FIGURES = ("eval_margin_accuracy", "eval_margin")
+"""Steps are compared by the first, and where they are equal in it by the second: accuracy is coarse."""
 
 _FOLDER = "best"
 _KEPT = 2
@@ -28,29 +29,40 @@ _KEPT = 2
 class Course:
     """The evaluations of one training."""
 
-    def __init__(self, accuracies: Mapping[int, float] | None = None) -> None:
-        """Begin with evaluations that were made before."""
-        self._accuracies = dict(accuracies or {})
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._figures: dict[int, tuple[float, ...]] = {}
 
     @classmethod
     def read(cls, metrics: Path, until: int) -> Course:
         """The evaluations on record, of steps up to `until`."""
-        records = read_jsonl(metrics) if metrics.exists() else []
-        return cls({r["step"]: r[ACCURACY] for r in records if ACCURACY in r and r["step"] <= until})
+        course = cls()
+        for record in read_jsonl(metrics) if metrics.exists() else []:
+            if record["step"] <= until:
+                course.add(record["step"], record)
+        return course
 
-    def add(self, step: int, accuracy: float) -> None:
-        """Note an evaluation."""
-        self._accuracies[step] = accuracy
+    def add(self, step: int, figures: Mapping[str, float]) -> bool:
+        """Note the figures of a step, and return whether there is an evaluation among them."""
+        evaluated = all(name in figures for name in _FIGURES)
+        if evaluated:
+            self._figures[step] = tuple(_comparable(figures[name]) for name in _FIGURES)
+        return evaluated
 
     @property
     def best(self) -> int | None:
-        """The step with the highest accuracy, the first one of equals; None before any evaluation."""
-        return max(self._accuracies, key=lambda step: (self._accuracies[step], -step), default=None)
+        """The step with the highest accuracy, of equals the larger margin; None before any evaluation."""
+        return max(self._figures, key=lambda step: (self._figures[step], -step), default=None)
 
     def is_over(self, patience: int) -> bool:
         """Whether the last `patience` evaluations brought nothing better; 0 never gives up."""
         best = self.best
-        return best is not None and 0 < patience <= sum(step > best for step in self._accuracies)
+        return best is not None and 0 < patience <= sum(step > best for step in self._figures)
+
+
+def _comparable(figure: float | None) -> float:
+    # What is not a number is null in a file, and never the best.
+    return figure if figure is not None and math.isfinite(figure) else -math.inf
 
 
 def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:

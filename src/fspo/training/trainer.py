@@ -21,7 +21,7 @@ from fspo.training import checkpoints
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference, figures, score, total_loss
 from fspo.training.rationalization import Rationalizer
-from fspo.training.selection import ACCURACY, Course, best_weights, save_best
+from fspo.training.selection import Course, best_weights, save_best
 from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit
 
 __all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "reference_of", "trainable_weights", "trim_metrics"]
@@ -165,10 +165,9 @@ class PolicyTrainer(Trainer):
         return 0
 
     def _select(self, logs: dict[str, float]) -> None:
-        if ACCURACY not in logs:
-            return
         step = self.state.global_step
-        self.course.add(step, logs[ACCURACY])
+        if not self.course.add(step, logs):
+            return
         if self._config.keep_best and self.course.best == step:
             weights = trainable_weights(self._unwrapped())
             if self.args.should_save:
