@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from fspo.modeling.rendering import EpisodeRenderer
+from fspo.modeling.rendering import Branch, EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.training.config import TrainingConfig
-from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, split_passes
+from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, balanced, shares, split_passes
 from tests.training.helpers import small_dataset
 
 
@@ -119,3 +121,33 @@ def test_counts_are_sums_over_units(tokenizer: Any) -> None:
     units: list[Unit] = list(step.units)
     assert step.tokens == sum(unit.tokens for unit in units)
     assert step.pairs == 10
+
+
+def long(index: int, tokens: int, pairs: int = 1) -> Unit:
+    """A unit of so many tokens."""
+    branches = tuple(Branch((), ((1,),), tokens - pairs, 0, query) for query in range(pairs))
+    return Unit(index, f"u{index}", TokenizedEpisode((1,) * (tokens - pairs), (tokens - pairs,), branches))
+
+
+def test_the_longest_units_are_dealt_out_first() -> None:
+    units = [long(index, tokens) for index, tokens in enumerate([100, 900, 400, 500, 300])]
+    assert [[unit.tokens for unit in own] for own in balanced(units, 2)] == [[900, 300], [100, 400, 500]]
+    assert [[unit.tokens for unit in own] for own in balanced(units, 3)] == [[900], [100, 500], [400, 300]]
+
+
+@given(st.lists(st.integers(2, 500), min_size=1, max_size=24), st.integers(1, 6), st.integers(1, 1500))
+def test_shares_are_balanced_and_make_up_the_step(tokens: list[int], processes: int, row_tokens: int) -> None:
+    units = [long(index, count) for index, count in enumerate(tokens)]
+    processes = min(processes, len(units))
+    own = balanced(units, processes)
+    loads = [sum(unit.tokens for unit in part) for part in own]
+    assert sorted(unit.index for part in own for unit in part) == list(range(len(units)))
+    assert min(loads) > 0
+    assert max(loads) - min(loads) <= max(tokens)
+    assert max(loads) <= sum(tokens) / processes + max(tokens) * (1 - 1 / processes)
+    every = shares(units, processes, row_tokens)
+    assert every == shares(units, processes, row_tokens)
+    assert len({len(share.passes) for share in every}) == 1
+    for share, part in zip(every, own, strict=True):
+        assert share.passes[: share.counted] == split_passes(part, row_tokens)
+        assert all(len(extra) == 1 and extra[0] in part for extra in share.passes[share.counted :])

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from fspo.errors import ConfigError, TrainingError
 from fspo.files import read_jsonl
 from fspo.modeling.logprobs import naive_logprobs
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.training import objectives
+from fspo.training import objectives, processes
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.config import LoraSettings, TrainingConfig
 from fspo.training.losses import figures, losses, score
-from fspo.training.steps import EpisodeStream, StepCollator, Unit
+from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, shares, split_passes
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer, reference_of, trainable_weights, trim_metrics
 from tests.training.helpers import small_dataset
 
@@ -82,7 +83,7 @@ def test_a_fresh_policy_equals_its_reference(tiny_model_path: Path, lora: bool) 
     scores = score(model, units(tiny_model_path, config), config, reference)
     assert scores.mirrored is not None
     target = 1 / (2 * config.beta)
-    torch.testing.assert_close(losses(scores, config), torch.full((4,), target**2), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(losses(scores, config), torch.full((4,), target**2).double(), rtol=1e-4, atol=1e-3)
     moved = score(noisy(model), units(tiny_model_path, config), config, reference)
     assert moved.reference_B is not None
     assert scores.reference_B is not None
@@ -268,7 +269,7 @@ def test_what_is_not_a_number_stops_training(
             next(loop.model.parameters()).fill_(math.nan)
     else:
         next(loop.model.parameters()).register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(TrainingError, match=rf"{where} of step 1 .*episodes 0 to 1, users u\d, u\d"):
+    with pytest.raises(TrainingError, match=rf"{where} of step 1 .*episodes 0, 1 of users u\d, u\d"):
         loop.train()
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
@@ -278,3 +279,74 @@ def test_metrics_of_steps_to_be_repeated_are_forgotten(tmp_path: Path) -> None:
     trim_metrics(tmp_path, 2)
     assert read_jsonl(tmp_path / METRICS_FILE) == [{"step": 1}, {"step": 2}]
     trim_metrics(tmp_path / "nowhere", 2)
+
+
+def test_processes_without_a_user_are_refused(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "world_size", 3)
+    with pytest.raises(ConfigError, match="3 processes can't share 2 users a step"):
+        trainer(tiny_model_path, tmp_path, settings())
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "True"},
+            "fsdp_cpu_ram_efficient_loading: false",
+        ),
+    ],
+)
+def test_sharding_that_is_not_supported_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        processes.check_launcher()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("lora", [{}, None])
+def test_the_shares_of_all_processes_add_up_to_the_step(
+    tiny_model_path: Path, tmp_path: Path, count: int, lora: dict[str, Any] | None
+) -> None:
+    config = settings(users_per_step=5, objective="ipo", lora=lora)
+    loop = trainer(tiny_model_path, tmp_path, config)
+    noisy(loop.model)
+    some = units(tiny_model_path, config, 3)
+    uneven = units(tiny_model_path, settings(queries=4, ladder=[1, 2]), 2)
+    step = StepBatch(split_passes([*some, *uneven], config.row_tokens))
+    assert len({unit.pairs for unit in step.units}) == 2
+    whole = loop.compute_loss(loop.model, {"step": step})
+    whole.backward()
+    gradients = {name: weight.grad.clone() for name, weight in trainable_weights(loop.model).items()}
+    loop.model.zero_grad()
+    total = 0.0
+    for share in shares(list(step.units), count, row_tokens=1500):
+        for group in share.passes[: share.counted]:
+            loss = loop.compute_loss(loop.model, {"step": StepBatch((group,))})
+            weighted = loss * sum(unit.pairs for unit in group) / step.pairs
+            weighted.backward()
+            total += weighted.item()
+    assert total == pytest.approx(whole.item(), rel=1e-5)
+    for name, weight in trainable_weights(loop.model).items():
+        difference = (gradients[name] - weight.grad).norm() / weight.grad.norm().clamp(min=1e-6)
+        assert difference < 1e-4
+
+
+def test_the_episode_whose_loss_is_not_a_number_is_named(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fspo.training import losses as module
+
+    def losses_of(scores: Any, config: TrainingConfig) -> torch.Tensor:
+        values = losses(scores, config)
+        return values * torch.where(torch.arange(len(values)) == 3, math.nan, 1.0)
+
+    monkeypatch.setattr(module, "losses", losses_of)
+    with pytest.raises(TrainingError, match=r"step 1 is not a number \(episodes 1 of users u\d\)"):
+        trainer(tiny_model_path, tmp_path, settings()).train()

@@ -7,13 +7,14 @@ import fcntl
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fspo.cli import processes
 from fspo.cli.config import RunConfig, load_config, methods_of
 from fspo.cli.env import versions
 from fspo.cli.options import Existing
@@ -119,11 +120,23 @@ class RunFolder:
     def opened(self, parts: Iterable[str], policy: Existing) -> Iterator[RunFolder]:
         """Hold the folder for making these parts; what `policy` overwrites is removed, the configuration is noted.
 
+        Of several processes the first does so; the others wait for it, and read.
+
         Raises:
             ConfigError: see `check`.
             StorageError: another process is at work in the folder, or it can't be written.
         """
-        parts = list(parts)
+        if not processes.is_first():
+            processes.follow()
+            yield self
+            return
+        with ExitStack() as held:
+            with processes.leading():
+                held.enter_context(self._held(list(parts), policy))
+            yield self
+
+    @contextmanager
+    def _held(self, parts: Sequence[str], policy: Existing) -> Iterator[None]:
         self.check(parts, policy)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +155,7 @@ class RunFolder:
             self._write_config()
             write_json(self.path / "command.json", {"command": ["fspo", *sys.argv[1:]]})
             write_json(self.path / "versions.json", latest)
-            yield self
+            yield
 
     def _write_config(self) -> None:
         """Write the resolved configuration: as `config.yaml`, or as `resolved.yaml` beside one written by hand."""

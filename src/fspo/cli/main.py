@@ -9,8 +9,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from fspo.cli import processes
 from fspo.cli.options import add_verb, help_text
-from fspo.errors import FspoError
+from fspo.errors import ConfigError, FspoError
 
 __all__ = ["app", "main"]
 
@@ -21,12 +22,21 @@ INTERRUPTED = 130
 class _Verbs(TyperGroup):
     """Shows errors that a user can mend as one sentence, without a traceback."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb; all but training run in one process."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name != "train":
+            processes.refuse_several(str(name))
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; exit 1 or 2 after a known error, 130 after Ctrl-C."""
         try:
             return super().invoke(ctx)
         except FspoError as error:
-            _complain(str(error))
+            # All processes read the same configuration, and one complaint about it is enough.
+            if processes.is_first() or not isinstance(error, ConfigError):
+                _complain(str(error) if processes.is_first() else f"(process {processes.number()}) {error}")
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             _complain("Interrupted; what was finished is kept. Run the same command again to go on.")

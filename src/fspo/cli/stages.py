@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fspo.cli import processes
 from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_synthesis
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
@@ -15,7 +16,7 @@ from fspo.cli.options import Existing
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.methods.table import METHODS, Method, training_order
-from fspo.progress import Progress
+from fspo.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,11 +44,11 @@ __all__ = [
 
 @contextmanager
 def shown(console: Console) -> Iterator[Progress]:
-    """Progress on `console`, with the libraries' own bars and chatter off."""
+    """Progress on `console`, with the libraries' own bars and chatter off; of several processes the first shows it."""
     from fspo.cli.progress import terminal_progress
 
     quiet()
-    yield terminal_progress(console)
+    yield terminal_progress(console) if processes.is_first() else Silent()
 
 
 def quiet() -> None:
@@ -117,7 +118,8 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
             validation=validation if len(validation) else None,
             method=row.name,
         )
-        write_text(policy / "README.md", model_card(row, folder.config, {}))
+        if processes.is_first():
+            write_text(policy / "README.md", model_card(row, folder.config, {}))
         made.append(policy)
     return made
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fspo.cli import processes
 from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
 
 __all__ = ["train"]
@@ -29,6 +30,8 @@ def train(
       fspo train --config configs/reviews-cpu.yaml
 
       fspo train --config configs/reviews-cpu.yaml --method fspo --set training.fspo.steps=200 --on-existing overwrite
+
+      accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/reviews-cpu.yaml
     """
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
@@ -39,8 +42,9 @@ def train(
     names = stages.trained_methods(folder, method)
     parts = [method_part(name) for name in names]
     if dry_run:
-        stages.preview(folder, parts, on_existing, out)
+        if processes.is_first():
+            stages.preview(folder, parts, on_existing, out)
         return
-    with folder.opened(parts, on_existing), stages.shown(out) as progress:
+    with processes.together(), folder.opened(parts, on_existing), stages.shown(out) as progress:
         for path in stages.train(folder, progress, names):
             progress.say(f"Trained policy: {path}")

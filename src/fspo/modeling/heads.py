@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["hidden_states", "logits"]
+__all__ = ["hidden_states", "in_place_of_forward", "logits"]
+
+
+def in_place_of_forward(
+    module: torch.nn.Module, function: Callable[..., torch.Tensor], *inputs: torch.Tensor
+) -> torch.Tensor:
+    """What `function` makes of `inputs`, run as if it were the forward of `module`.
+
+    What is hooked onto a call of the module then happens around it: DistributedDataParallel averages the gradients,
+    FSDP2 gathers the sharded weights and frees them again.
+    """
+    inner = module.module if isinstance(module, DistributedDataParallel) else module
+    if inner is module and not module._forward_pre_hooks:
+        return function(*inputs)
+    own = vars(inner).get("forward")
+
+    def once(*arguments: torch.Tensor) -> torch.Tensor:
+        restore()
+        return function(*arguments)
+
+    def restore() -> None:
+        vars(inner).pop("forward", None)
+        if own is not None:
+            vars(inner)["forward"] = own
+
+    vars(inner)["forward"] = once
+    try:
+        result: torch.Tensor = module(*inputs)
+        return result
+    finally:
+        restore()
 
 
 def hidden_states(base: Any, **inputs: Any) -> torch.Tensor:
@@ -19,7 +51,8 @@ def hidden_states(base: Any, **inputs: Any) -> torch.Tensor:
 def logits(base: Any, hidden: torch.Tensor) -> torch.Tensor:
     """[T, V] in fp32: the LM head of `base` on `hidden` [T, d], scaled and soft-capped as its configuration says."""
     transform = _LogitTransform.of(base.config.get_text_config())
-    return transform(base.get_output_embeddings()(hidden)).float()
+    # The head's forward without what is hooked onto it, which whoever cuts its work into pieces does once for all.
+    return transform(base.get_output_embeddings().forward(hidden)).float()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fspo.errors import ModelError
 from fspo.modeling.attention import ForestPlan, planned_attention, prepare_model
-from fspo.modeling.heads import hidden_states, logits
+from fspo.modeling.heads import hidden_states, in_place_of_forward, logits
 from fspo.modeling.packing import PackedRow, pack
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
@@ -27,7 +27,10 @@ class BranchLogprobs:
     """One episode's log-probs: branches by responses (chosen, rejected)."""
 
     sums: torch.Tensor
-    """[B, R]: sum over the tokens of a response of log p(token | what is before it), in nats; differentiable."""
+    """[B, R]: sum over the tokens of a response of log p(token | what is before it), in nats; differentiable.
+
+    In float64, where the device has it: what counts are small differences of large sums.
+    """
     lengths: torch.Tensor
     """[B, R]: number of tokens of each response, the end-of-turn token among them."""
 
@@ -41,7 +44,7 @@ def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]
     """Log-probs of every response of `episodes`, with each trunk, prompt and response run through the model once.
 
     All episodes share one row, so that memory grows with their tokens together. Gradients flow through trunks and
-    branches.
+    branches. `model` may be wrapped by DistributedDataParallel or sharded by FSDP2; the pass is then a call of it.
 
     Raises:
         ModelError: the architecture can't do this exactly, or an episode is malformed.
@@ -53,9 +56,13 @@ def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]
     if len(row.targets) == 0:
         raise ModelError("There is no response to score in these episodes.")
     plan = ForestPlan(row.forest)
-    with planned_attention():
-        hidden = hidden_states(base, input_ids=row.input_ids, position_ids=row.position_ids, fspo_plan=plan)
-    return _by_episode(token_logprobs(base, hidden[0, row.predictors], row.targets), row)
+
+    def run(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        with planned_attention():
+            hidden = hidden_states(base, input_ids=input_ids, position_ids=position_ids, fspo_plan=plan)
+        return token_logprobs(base, hidden[0, row.predictors], row.targets)
+
+    return _by_episode(in_place_of_forward(model, run, row.input_ids, row.position_ids), row)
 
 
 def naive_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]) -> list[BranchLogprobs]:
@@ -76,14 +83,20 @@ def response_logprobs(model: torch.nn.Module, context: Sequence[int], response: 
 
 def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """[T]: log p(targets) in fp32 from the last hidden states [T, d], never holding more logits than the budget."""
-    step = max(1, _LOGITS_BUDGET // base.get_output_embeddings().weight.shape[0])
-    if len(targets) <= step:
-        return _score(base, hidden, targets)
-    pieces = zip(torch.split(hidden, step), torch.split(targets, step), strict=True)
-    again = torch.is_grad_enabled()
-    return torch.cat(
-        [checkpoint(_score, base, h, t, use_reentrant=False) if again else _score(base, h, t) for h, t in pieces]
-    )
+    head = base.get_output_embeddings()
+    step = max(1, _LOGITS_BUDGET // head.weight.shape[0])
+
+    def run(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if len(targets) <= step:
+            return _score(base, hidden, targets)
+        pieces = zip(torch.split(hidden, step), torch.split(targets, step), strict=True)
+        again = torch.is_grad_enabled()
+        return torch.cat(
+            [checkpoint(_score, base, h, t, use_reentrant=False) if again else _score(base, h, t) for h, t in pieces]
+        )
+
+    # One call of the head, however many pieces: sharded processes must gather its weights equally often.
+    return in_place_of_forward(head, run, hidden, targets)
 
 
 def _score(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -92,6 +105,7 @@ def _score(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tens
 
 def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:
     count = sum(branches * responses for branches, responses in row.shapes)
+    logprobs = _fine(logprobs)
     sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device).index_add(0, row.owners, logprobs)
     lengths = torch.bincount(row.owners, minlength=count)
     sizes = [branches * responses for branches, responses in row.shapes]
@@ -101,12 +115,16 @@ def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:
     ]
 
 
+def _fine(logprobs: torch.Tensor) -> torch.Tensor:
+    return logprobs if logprobs.device.type == "mps" else logprobs.double()
+
+
 def _naive_episode(model: torch.nn.Module, episode: TokenizedEpisode) -> BranchLogprobs:
     scored = [
         [_naive_response(model, episode, branch, response) for response in branch.responses]
         for branch in episode.branches
     ]
-    sums = torch.stack([torch.stack([logprobs.sum() for logprobs in row]) for row in scored])
+    sums = torch.stack([torch.stack([_fine(logprobs).sum() for logprobs in row]) for row in scored])
     lengths = torch.tensor([[len(logprobs) for logprobs in row] for row in scored], device=sums.device)
     return BranchLogprobs(sums, lengths)
 

@@ -75,6 +75,7 @@ def save_policy(
     details: Mapping[str, Any] | None = None,
     home: Path | None = None,
     tokenizer: Any = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write a policy whole or not at all, and return its folder.
 
@@ -82,7 +83,8 @@ def save_policy(
     other as whole weights, with the tokenizer, so that every tool for transformers models reads it. `base` is the name
     of the model that training began with. `home` is where the caller will move the folder, if elsewhere: a `start`
     that lies beside it is recorded relative to it, so that a folder of policies can be moved. `tokenizer` is written
-    too, where it is another one than the base model's.
+    too, where it is another one than the base model's. `weights` are the model's by name, where the model itself holds
+    but a part of them.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
@@ -92,13 +94,13 @@ def save_policy(
     origin = None if start is None else _written(start.resolve(), (home or folder).resolve())
     with replace_folder(folder) as staging:
         if isinstance(model, PeftModel):
-            base, adapters = _save_adapters(model, staging, below, start)
+            base, adapters = _save_adapters(model, staging, below, start, weights)
             join_adapters([staging / name for name in adapters], staging, base=_for_others(base or str(start)))
             base = base or str(origin)
         else:
             base, adapters = below.base, ()
             with quietly():
-                model.save_pretrained(staging)  # type: ignore[operator]
+                model.save_pretrained(staging, state_dict=weights)  # type: ignore[operator]
             tokenizer = tokenizer or load_tokenizer(base)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
@@ -170,7 +172,11 @@ def _written(start: Path, home: Path) -> str:
 
 
 def _save_adapters(
-    model: PeftModel, staging: Path, below: PolicyCard, start: Path | None
+    model: PeftModel,
+    staging: Path,
+    below: PolicyCard,
+    start: Path | None,
+    weights: Mapping[str, torch.Tensor] | None,
 ) -> tuple[str, tuple[str, ...]]:
     """The name of the base model, empty where `start` itself is the base; and the names of all adapters."""
     older: tuple[str, ...] = ()
@@ -186,7 +192,7 @@ def _save_adapters(
         warnings.simplefilter(
             "ignore"
         )  # peft asks the hub for the base model's configuration, and warns where it can't
-        model.save_pretrained(str(staging / name), save_embedding_layers=False)
+        model.save_pretrained(str(staging / name), save_embedding_layers=False, state_dict=weights)
     return base, (*older, name)
 
 

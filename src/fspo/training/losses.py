@@ -5,7 +5,7 @@ Axes: B is the pairs (queries with their attachments) of a pass, R the responses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -16,9 +16,20 @@ from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
 from fspo.modeling.rendering import TokenizedEpisode
 from fspo.training import objectives
 from fspo.training.config import TrainingConfig
-from fspo.training.steps import Unit
+from fspo.training.steps import StepBatch, Unit
 
-__all__ = ["PassScores", "Reference", "description_losses", "figures", "losses", "score", "total_loss"]
+__all__ = [
+    "PassScores",
+    "Reference",
+    "add_figures",
+    "description_losses",
+    "figures",
+    "losses",
+    "partial_loss",
+    "score",
+    "total_loss",
+    "without_loss",
+]
 
 Reference = Callable[[], AbstractContextManager[torch.nn.Module]]
 """Enters the reference model: the policy with its adapters off, or a frozen copy."""
@@ -59,10 +70,16 @@ def score(
 
 def total_loss(scores: PassScores, config: TrainingConfig) -> Tensor:
     """The mean loss of the pairs, and that of the descriptions with its weight."""
-    loss = losses(scores, config).mean()
+    described = 0 if scores.described is None else len(scores.described.sums)
+    return partial_loss(scores, config, pairs=len(scores.plain.sums), descriptions=described)
+
+
+def partial_loss(scores: PassScores, config: TrainingConfig, *, pairs: int, descriptions: int) -> Tensor:
+    """A pass's part of the loss of a step with so many pairs and descriptions; the parts of a step add up to it."""
+    loss = losses(scores, config).sum() / pairs
     if scores.described is None:
         return loss
-    return loss + config.description_weight * description_losses(scores, config).mean()
+    return loss + config.description_weight * description_losses(scores, config).sum() / descriptions
 
 
 def description_losses(scores: PassScores, config: TrainingConfig) -> Tensor:
@@ -121,6 +138,21 @@ def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
             if scores.described.sums.shape[1] == 2:
                 means["description_accuracy"] = _rightness(_description_margins(scores, config))
         return {name: values.mean().item() for name, values in means.items()}
+
+
+def add_figures(sums: dict[str, float], means: Mapping[str, float], units: Sequence[Unit], batch: StepBatch) -> None:
+    """Add the means of a pass over `units` to those of the whole step, of which they are a part."""
+    part = StepBatch((tuple(units),))
+    for name, value in means.items():
+        described = name.startswith("description_")
+        weight = part.descriptions / batch.descriptions if described else part.pairs / batch.pairs
+        sums[name] = sums.get(name, 0.0) + value * weight
+
+
+def without_loss(scores: PassScores, units: Sequence[Unit], config: TrainingConfig) -> list[Unit]:
+    """The units whose loss is not a number."""
+    per_unit = torch.split(losses(scores, config).detach(), [unit.pairs for unit in units])
+    return [unit for unit, own_B in zip(units, per_unit, strict=True) if not own_B.isfinite().all()]
 
 
 def _rightness(margins_B: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 
 from fspo.modeling.descriptions import write_descriptions
 from fspo.preferences.types import Episode
+from fspo.training.processes import collected, joined
 from fspo.training.steps import Drafts, StepBatch, StepCollator, Unit, split_passes
 
 __all__ = ["Closeness", "CommonWords", "Rationalizer", "closeness_named"]
@@ -75,7 +76,10 @@ class Rationalizer:
 
     def _drafted(self, policy: torch.nn.Module, units: Sequence[Unit], collator: StepCollator) -> list[Unit]:
         waiting = [(unit, unit.episode) for unit in units if unit.episode is not None]
-        drafts = self.drafts(policy, waiting)
+        # Every process drafts its part, and all get all.
+        process = joined()
+        parts = collected(self.drafts(policy, waiting[process.process_index :: process.num_processes]))
+        drafts = [parts[place % len(parts)][place // len(parts)] for place in range(len(waiting))]
         found = {
             unit.index: collator.unit(unit.index, own, one) for (unit, own), one in zip(waiting, drafts, strict=True)
         }

@@ -21,6 +21,7 @@ from fspo.files import replace_folder
 from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
 from fspo.modeling.policies import is_policy, load_policy
+from fspo.training.processes import joined, loading_device
 from fspo.training.trainer import CHECKPOINTS_FOLDER
 
 __all__ = ["Start"]
@@ -80,11 +81,12 @@ class Start:
         """
         if not self.in_memory:
             return self.load_again()
-        kept = self.out / _BASE
-        if self.name == kept and not kept.exists():
+        kept, process = self.out / _BASE, joined()
+        if process.is_main_process and self.name == kept and not kept.exists():
             with replace_folder(kept) as staging, quietly():
                 self.model.save_pretrained(staging)
                 self.load_tokenizer().save_pretrained(staging)
+        process.wait_for_everyone()
         return self.model
 
     def load_again(self) -> Any:
@@ -93,7 +95,10 @@ class Start:
         Raises:
             ModelError: it can't be had.
         """
-        return load_policy(self.policy) if self.policy is not None else load_model(self.name)
+        device = loading_device()
+        if self.policy is not None:
+            return load_policy(self.policy, device=device)
+        return load_model(self.name, device=device)
 
     def load_tokenizer(self) -> Any:
         """The tokenizer.

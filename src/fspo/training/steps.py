@@ -14,7 +14,17 @@ from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode
 from fspo.training.config import TrainingConfig
 
-__all__ = ["Drafts", "EpisodeStream", "StepBatch", "StepCollator", "Unit", "split_passes"]
+__all__ = [
+    "Drafts",
+    "EpisodeStream",
+    "Share",
+    "StepBatch",
+    "StepCollator",
+    "Unit",
+    "balanced",
+    "shares",
+    "split_passes",
+]
 
 
 class EpisodeStream(Dataset[tuple[int, Episode]]):
@@ -96,9 +106,23 @@ class StepBatch:
         return sum(unit.pairs for unit in self.units)
 
     @property
+    def descriptions(self) -> int:
+        """Descriptions of the whole step."""
+        return sum(unit.described is not None for unit in self.units)
+
+    @property
     def tokens(self) -> int:
         """Tokens of the whole step that go through the policy."""
         return sum(unit.tokens for unit in self.units)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a step: passes, of which all processes have equally many."""
+
+    passes: tuple[tuple[Unit, ...], ...]
+    counted: int
+    """How many of the passes, from the first, count; those after them only keep the other processes company."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +201,36 @@ def split_passes(units: Sequence[Unit], row_tokens: int) -> tuple[tuple[Unit, ..
         groups[-1].append(unit)
         room -= unit.tokens
     return tuple(tuple(group) for group in groups)
+
+
+def balanced(units: Sequence[Unit], processes: int) -> tuple[tuple[Unit, ...], ...]:
+    """Units dealt out so that all processes have about equally many tokens, each share in the order of the step.
+
+    The longest unit goes first, and always to whoever has the fewest tokens yet; so nobody has more than a unit above
+    the least, and nobody has none where there are enough units.
+    """
+    loads = [0] * processes
+    places: list[list[int]] = [[] for _ in range(processes)]
+    for place in sorted(range(len(units)), key=lambda place: -units[place].tokens):
+        least = min(range(processes), key=lambda process: (loads[process], len(places[process])))
+        places[least].append(place)
+        loads[least] += units[place].tokens
+    return tuple(tuple(units[place] for place in sorted(own)) for own in places)
+
+
+def shares(units: Sequence[Unit], processes: int, row_tokens: int) -> tuple[Share, ...]:
+    """Every process's share of `units`, at least as many units as processes.
+
+    Processes with fewer passes than others repeat their smallest unit without counting it: sharded weights are gathered
+    in every pass by all processes together.
+    """
+    own = [split_passes(part, row_tokens) for part in balanced(units, processes)]
+    rounds = max(map(len, own))
+    smallest = [min((unit for group in passes for unit in group), key=lambda unit: unit.tokens) for passes in own]
+    return tuple(
+        Share((*passes, *[(unit,)] * (rounds - len(passes))), len(passes))
+        for passes, unit in zip(own, smallest, strict=True)
+    )
 
 
 def _told(episode: Episode, description: str | None) -> Episode:

@@ -20,6 +20,7 @@ from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
+from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.selection import Course, forget_best
 from fspo.training.start import Start
@@ -46,7 +47,8 @@ def train_policy(
     """Train a policy and write it to `out`, beside `training.json` and `metrics.jsonl`.
 
     Repeated with the same arguments it goes on from the newest complete checkpoint, to the same weights as without the
-    interruption, or returns at once when it is finished.
+    interruption, or returns at once when it is finished. Called by all processes that `accelerate launch` started, it
+    trains one policy with all of them, and the first of them writes.
 
     Args:
         config: the settings.
@@ -177,8 +179,10 @@ class Training:
 
         Raises:
             ModelError: the model can't be had.
-            TrainingError: the processes can't share the users of a step evenly, or shard the weights.
+            ConfigError: the processes can't share the users of a step, or shard the weights in the way that is asked
+                for.
         """
+        joined()  # a process has its device before a model is put on it
         lora = self.start.adapters or self.config.lora
         frozen = None
         if finished:
@@ -222,7 +226,10 @@ class Training:
             TrainingError: the loss is not a number.
             StorageError: the disk is full.
         """
-        write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": False})
+        process = joined()
+        process.wait_for_everyone()
+        if process.is_main_process:
+            write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": False})
         if self.sampler.skipped:
             progress.say(f"{len(self.sampler.skipped)} users have too few preferences for an episode and are left out.")
         self._steps(loop.trainer, progress)
@@ -231,11 +238,11 @@ class Training:
             loop.trainer.restore_best()
             kept["kept_step"] = loop.trainer.course.best
             progress.say(f"Kept the weights of step {loop.trainer.course.best}, the best on held-out people.")
-        if loop.trainer.is_world_process_zero():
-            self._write(loop.policy)
+        self._write(loop.policy)
+        if process.is_main_process:
             write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": True, **kept})
             shutil.rmtree(self.out / CHECKPOINTS_FOLDER, ignore_errors=True)
-        loop.trainer.accelerator.wait_for_everyone()
+        process.wait_for_everyone()
 
     def save(self, policy: Any, folder: Path, *, home: Path | None = None) -> Path:
         """Write the policy alone into `folder`, which is replaced; see `save_policy` for `home`.
@@ -243,16 +250,19 @@ class Training:
         Raises:
             StorageError: the disk is full.
         """
-        save_policy(
-            policy,
-            folder,
-            base=str(self.start.name),
-            method=self.method,
-            start=self.start.policy,
-            details={"context": self.context, "training": self.identity["config"]},
-            home=home,
-            tokenizer=self.start.tokenizer,
-        )
+        weights = whole_state(policy)
+        if joined().is_main_process:
+            save_policy(
+                policy,
+                folder,
+                base=str(self.start.name),
+                method=self.method,
+                start=self.start.policy,
+                details={"context": self.context, "training": self.identity["config"]},
+                home=home,
+                tokenizer=self.start.tokenizer,
+                weights=weights,
+            )
         return folder
 
     def _measuring(self, renderer: EpisodeRenderer) -> StepCollator:
@@ -278,7 +288,7 @@ class Training:
         )
 
     def _steps(self, trainer: PolicyTrainer, progress: Progress) -> None:
-        checkpoint = newest_checkpoint(self.out / CHECKPOINTS_FOLDER)
+        checkpoint = agreed(newest_checkpoint(self.out / CHECKPOINTS_FOLDER))
         done = int(read_record(checkpoint, "trainer_state")["global_step"]) if checkpoint else 0
         if trainer.is_world_process_zero():
             trim_metrics(self.out, done)
@@ -295,6 +305,8 @@ class Training:
         """Write the policy into `out`, beside what is there; `policy.json` comes last."""
         out = self.out
         staged = self.save(policy, out / ".policy", home=out)
+        if not joined().is_main_process:
+            return
         try:
             for part in sorted(staged.iterdir(), key=lambda path: path.name == POLICY_FILE):
                 if (out / part.name).is_dir():

@@ -7,22 +7,34 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
 
-from fspo.errors import StorageError, TrainingError
+from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
 from fspo.progress import Task
-from fspo.training import checkpoints
+from fspo.training import checkpoints, processes
+from fspo.training.arguments import arguments
 from fspo.training.config import TrainingConfig
-from fspo.training.losses import Reference, figures, score, total_loss
+from fspo.training.losses import (
+    PassScores,
+    Reference,
+    add_figures,
+    figures,
+    partial_loss,
+    score,
+    total_loss,
+    without_loss,
+)
 from fspo.training.rationalization import Rationalizer
 from fspo.training.selection import Course, best_weights, save_best
-from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit
+from fspo.training.steps import EpisodeStream, Share, StepBatch, StepCollator, Unit, shares
 
 __all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "reference_of", "trainable_weights", "trim_metrics"]
 
@@ -34,7 +46,8 @@ class PolicyTrainer(Trainer):
     """Trains a policy on episodes; every step's figures go to `metrics.jsonl` at once.
 
     Of transformers' Trainer it uses the loop, optimiser, schedule, clipping, precision, devices and trackers. A step is
-    cut into passes of bounded size, whose gradients add up to those of the whole step.
+    cut into passes of bounded size, whose gradients add up to those of the whole step. Several processes share the
+    units of each step, balanced by their tokens, and all add up to the same gradients.
 
     Attributes:
         listener: told of every step done, if there is one.
@@ -66,7 +79,8 @@ class PolicyTrainer(Trainer):
             rationalizer: lets the policy draft the descriptions of every step, where the settings ask for it.
 
         Raises:
-            TrainingError: the processes can't share the users of a step evenly, or shard the weights.
+            ConfigError: a step has fewer users than there are processes, or these are to shard the weights in a way
+                that is not supported.
         """
         self._config, self._folder = config, folder
         self.listener: Task | None = None
@@ -75,13 +89,32 @@ class PolicyTrainer(Trainer):
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
-        super().__init__(model=model, args=_arguments(config, folder), train_dataset=stream, data_collator=collator)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise TrainingError(
-                "Weights sharded over processes are not supported yet; train with plain data parallelism."
+        super().__init__(
+            model=model,
+            args=arguments(config, folder / CHECKPOINTS_FOLDER),
+            train_dataset=stream,
+            data_collator=collator,
+        )
+        if self.is_fsdp_enabled and rationalizer is not None:
+            raise ConfigError(
+                "A model whose weights are sharded over processes can't draft descriptions; launch with "
+                "configs/accelerate/ddp.yaml, or set describe to gold or none."
             )
+        if self.is_fsdp_enabled and isinstance(reference, FrozenReference):
+            reference.frozen = processes.sharded_reference(self.accelerator, reference.frozen)
         if not config.report_to:
             self.remove_callback(PrinterCallback)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let accelerate find out which processes there are, and whether these shard the weights."""
+        processes.check_launcher()
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = processes.setup_sharding(self.accelerator)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The steps; every process draws all units of a step and trains on its share of them."""
+        stream: Any = self.train_dataset
+        return DataLoader(stream, batch_size=self._config.users_per_step, collate_fn=self.data_collator)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -94,23 +127,30 @@ class PolicyTrainer(Trainer):
         self._started = time.monotonic()
         model.train()
         batch: StepBatch = inputs["step"]
-        total = torch.zeros((), device=self.args.device)
-        sums: dict[str, float] = {}
-        policy = self.accelerator.unwrap_model(model)
         if self._rationalizer is not None:
-            batch = self._rationalizer.step(policy, batch)
-        for units in batch.passes:
-            share = sum(unit.pairs for unit in units) / batch.pairs
-            loss, means = self._one_pass(policy, units)
-            if not torch.isfinite(loss):
-                raise self._not_finite("loss", batch)
-            self.accelerator.backward(loss * share)
-            total += loss.detach() * share
-            for name, value in means.items():
-                sums[name] = sums.get(name, 0.0) + value * share
-        self._average_gradients(policy)
-        self._batch, self._figures = batch, self._averaged(sums)
-        return total
+            batch = self._rationalizer.step(self.accelerator.unwrap_model(model), batch)
+        self._batch = batch
+        count, share = self.accelerator.num_processes, self._share(batch)
+        sums: dict[str, float] = {"loss": 0.0}
+        broken: list[Unit] = []
+        for turn, units in enumerate(share.passes):
+            counts = turn < share.counted
+            with self._gradients_meet(model, last=turn + 1 == len(share.passes)):
+                scores = self._scores(model, units)
+                loss = partial_loss(scores, self._config, pairs=batch.pairs, descriptions=batch.descriptions) * counts
+                # Gradients are averaged over the processes, and are to be summed.
+                self.accelerator.backward(loss * count)
+            sums["loss"] += loss.item()
+            if not math.isfinite(loss):
+                broken += without_loss(scores, units, self._config)
+            if counts:
+                add_figures(sums, figures(scores, self._config), units, batch)
+        self._figures = self._summed(sums)
+        total = self._figures.pop("loss")
+        if not math.isfinite(total):
+            found = [unit for part in processes.collected(broken) for unit in part]
+            raise self._not_finite("loss", found or list(batch.units))
+        return torch.tensor(total, device=self.args.device)
 
     def compute_loss(
         self,
@@ -120,8 +160,9 @@ class PolicyTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The mean loss of a step in one go, without splitting it into passes; with its figures if `return_outputs`."""
-        loss, means = self._one_pass(self.accelerator.unwrap_model(model), list(inputs["step"].units))
-        return (loss, means) if return_outputs else loss
+        scores = self._scores(model, list(inputs["step"].units))
+        loss = total_loss(scores, self._config)
+        return (loss, figures(scores, self._config)) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the figures of a step to `metrics.jsonl`, to trackers and to whoever shows progress."""
@@ -140,16 +181,21 @@ class PolicyTrainer(Trainer):
         """Figures on the validation episodes, their names starting with `eval_`; nothing without such episodes."""
         if not self._validation:
             return {}
-        policy = self.accelerator.unwrap_model(self.model)
+        policy = self._unwrapped()
         was_training = policy.training
         policy.eval()
+        units = self._validation if self._rationalizer is None else self._rationalizer.measured(policy)
+        process, count = self.accelerator.process_index, self.accelerator.num_processes
         sums: dict[str, float] = {}
         with torch.no_grad():
-            for unit in self._validation if self._rationalizer is None else self._rationalizer.measured(policy):
-                for name, value in self._one_pass(policy, [unit])[1].items():
-                    sums[f"eval_{name}"] = sums.get(f"eval_{name}", 0.0) + value / len(self._validation)
+            for first in range(0, len(units), count):
+                counts = first + process < len(units)
+                # Whoever has had its units scores another one along with the others, and doesn't count it.
+                scores = self._scores(policy, [units[first + process if counts else 0]])
+                for name, value in figures(scores, self._config).items() if counts else ():
+                    sums[f"eval_{name}"] = sums.get(f"eval_{name}", 0.0) + value / len(units)
         policy.train(was_training)
-        return sums
+        return self._summed(sums)
 
     def restore_best(self) -> None:
         """Give the policy the weights of the best evaluation."""
@@ -169,49 +215,53 @@ class PolicyTrainer(Trainer):
         if not self.course.add(step, logs):
             return
         if self._config.keep_best and self.course.best == step:
-            weights = trainable_weights(self._unwrapped())
+            weights = processes.whole(self._trained())
             if self.args.should_save:
                 save_best(self._folder / CHECKPOINTS_FOLDER, step, weights)
+            self.accelerator.wait_for_everyone()
         if self.course.is_over(self._config.patience):
             self.control.should_training_stop = self.control.should_save = True
 
-    def _one_pass(self, policy: torch.nn.Module, units: Sequence[Unit]) -> tuple[torch.Tensor, dict[str, float]]:
+    def _scores(self, policy: torch.nn.Module, units: Sequence[Unit]) -> PassScores:
         with self.accelerator.autocast():
-            scores = score(policy, units, self._config, self._reference)
-        return total_loss(scores, self._config), figures(scores, self._config)
+            return score(policy, units, self._config, self._reference)
 
-    def _average_gradients(self, policy: torch.nn.Module) -> None:
-        # The passes go around DistributedDataParallel's forward, so its hooks don't do this.
-        if self.accelerator.num_processes > 1:
-            for weight in policy.parameters():
-                if weight.requires_grad:
-                    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                    weight.grad = self.accelerator.reduce(gradient, reduction="mean")
-
-    def _averaged(self, means: dict[str, float]) -> dict[str, float]:
+    def _share(self, batch: StepBatch) -> Share:
         if self.accelerator.num_processes == 1:
-            return means
-        values = torch.tensor(list(means.values()), device=self.args.device)
-        return dict(zip(means, self.accelerator.reduce(values, reduction="mean").tolist(), strict=True))
+            return Share(batch.passes, len(batch.passes))
+        own: int = self.accelerator.process_index
+        return shares(list(batch.units), self.accelerator.num_processes, self._config.row_tokens)[own]
+
+    def _gradients_meet(self, model: torch.nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Replicated weights are averaged once a step; of sharded ones no process holds all gradients for so long."""
+        return nullcontext() if last or self.is_fsdp_enabled else self.accelerator.no_sync(model)
+
+    def _summed(self, sums: dict[str, float]) -> dict[str, float]:
+        """The sums of all processes added up; what one of them lacks counts as nothing."""
+        total: dict[str, float] = {}
+        for part in processes.collected(sums):
+            for name, value in part.items():
+                total[name] = total.get(name, 0.0) + value
+        return total
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         # The last place before the optimiser would spread what is not a number into all weights.
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         if not math.isfinite(float(norm)):
-            raise self._not_finite("gradient", self._batch)
+            raise self._not_finite("gradient", list(self._batch.units))
         return norm
 
-    def _not_finite(self, what: str, batch: StepBatch) -> TrainingError:
-        units = list(batch.units)
+    def _not_finite(self, what: str, units: Sequence[Unit]) -> TrainingError:
+        episodes = ", ".join(str(index) for index in sorted({unit.index for unit in units}))
+        users = ", ".join(sorted({unit.user for unit in units}))
         return TrainingError(
-            f"The {what} of step {self.state.global_step + 1} is not a number (episodes {units[0].index} to "
-            f"{units[-1].index}, users {', '.join(sorted({unit.user for unit in units}))}); lower the learning rate, "
-            f"or look at these users' data. What was trained up to the last checkpoint is kept."
+            f"The {what} of step {self.state.global_step + 1} is not a number (episodes {episodes} of users {users}); "
+            "lower the learning rate, or look at these users' data. What was trained up to the last checkpoint is kept."
         )
 
     def _speed(self) -> dict[str, float]:
         seconds = time.monotonic() - self._started
-        tokens = self._batch.tokens * self.accelerator.num_processes
+        tokens = self._batch.tokens
         dropped = sum(unit.plain.dropped_shots for unit in self._batch.units)
         return {
             "tokens": tokens,
@@ -221,24 +271,30 @@ class PolicyTrainer(Trainer):
         }
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        optimizer, optimizer_record = checkpoints.optimizer_state(self._tools()[0])
+        weights, optimizer = processes.whole(self._trained()), processes.whole(optimizer)
+        random = processes.collected(checkpoints.random_state())
         if self.args.should_save:
-            optimizer, optimizer_record = checkpoints.optimizer_state(self._tools()[0])
-            random, random_record = checkpoints.random_state()
+            names = [_random_name(process) for process in range(len(random))]
             checkpoints.save_checkpoint(
                 self._folder / CHECKPOINTS_FOLDER,
                 self.state.global_step,
-                tensors={"weights": trainable_weights(self._unwrapped()), "optimizer": optimizer, "random": random},
+                tensors={
+                    "weights": weights,
+                    "optimizer": optimizer,
+                    **{name: tensors for name, (tensors, _) in zip(names, random, strict=True)},
+                },
                 records={
                     "optimizer": optimizer_record,
-                    "random": random_record,
                     "scheduler": self._tools()[1].state_dict(),
                     "trainer_state": dataclasses.asdict(self.state),
+                    **{name: record for name, (_, record) in zip(names, random, strict=True)},
                 },
             )
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        weights = trainable_weights(self._unwrapped())
+        weights = self._trained()
         saved = checkpoints.read_tensors(Path(resume_from_checkpoint), "weights")
         if {name: weight.shape for name, weight in weights.items()} != {
             name: weight.shape for name, weight in saved.items()
@@ -248,26 +304,38 @@ class PolicyTrainer(Trainer):
             )
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.copy_(saved[name])
+                weight.copy_(processes.like(saved[name], weight))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             folder = Path(checkpoint)
-            tensors = checkpoints.read_tensors(folder, "optimizer")
             optimizer, scheduler = self._tools()
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            tensors = {
+                name: processes.like(value, weights[int(name.split(".")[0])])
+                for name, value in checkpoints.read_tensors(folder, "optimizer").items()
+            }
             checkpoints.restore_optimizer(optimizer, tensors, checkpoints.read_record(folder, "optimizer"))
             scheduler.load_state_dict(checkpoints.read_record(folder, "scheduler"))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             folder = Path(checkpoint)
-            tensors = checkpoints.read_tensors(folder, "random")
-            checkpoints.restore_random_state(tensors, checkpoints.read_record(folder, "random"))
+            name = _random_name(self.accelerator.process_index)
+            if not (folder / f"{name}.json").exists():  # fewer processes wrote it
+                name = _random_name(0)
+            checkpoints.restore_random_state(
+                checkpoints.read_tensors(folder, name), checkpoints.read_record(folder, name)
+            )
 
     def _tools(self) -> tuple[torch.optim.Optimizer, Any]:
         if self.optimizer is None or self.lr_scheduler is None:
             raise TrainingError("There is nothing to save or to restore before training has begun.")
         return self.optimizer, self.lr_scheduler
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        processes.reshard(self._unwrapped())
+        return trainable_weights(self._unwrapped())
 
     def _unwrapped(self) -> torch.nn.Module:
         module: torch.nn.Module = self.accelerator.unwrap_model(self.model)
@@ -287,62 +355,40 @@ def trim_metrics(folder: Path, step: int) -> None:
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
+class FrozenReference:
+    """A frozen copy as the reference model; no part of the model in training, but sharded or placed as that one is."""
+
+    def __init__(self, frozen: torch.nn.Module, model: torch.nn.Module) -> None:
+        """`frozen` becomes the reference of `model`."""
+        self.frozen, self._model = frozen, model
+
+    def __call__(self) -> AbstractContextManager[torch.nn.Module]:
+        """Enter the reference model."""
+        if isinstance(self.frozen, FSDPModule):
+            return nullcontext(self.frozen)
+        return nullcontext(self.frozen.to(next(self._model.parameters()).device))
+
+
 def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Reference:
     """The reference model: `frozen` if there is one, else `model` with its adapters off."""
 
     @contextmanager
     def without_adapters() -> Iterator[torch.nn.Module]:
-        was_training = model.training
+        was_training, trained = model.training, trainable_weights(model).values()
         model.eval()  # a reference drops nothing out
         try:
             with model.disable_adapter():  # type: ignore[operator]
+                for weight in trained:
+                    weight.requires_grad_(True)  # peft turns this off, and sharded weights would remember it
                 yield model
         finally:
             model.train(was_training)
 
-    # The copy is no part of the model that the trainer puts on a device, so it follows it here.
-    return without_adapters if frozen is None else lambda: nullcontext(frozen.to(next(model.parameters()).device))
+    return without_adapters if frozen is None else FrozenReference(frozen, model)
 
 
-def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=str(folder / CHECKPOINTS_FOLDER),
-        per_device_train_batch_size=config.users_per_step,
-        max_steps=config.steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
-        warmup_steps=config.warmup,
-        optim="adamw_torch",
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        bf16=config.dtype == "bfloat16",
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        use_cache=False,
-        seed=config.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        eval_strategy="no",
-        report_to=config.report_to or "none",
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",
-        average_tokens_across_devices=False,
-        use_cpu=not torch.accelerator.is_available(),
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # DataParallel can't split an episode
-    users, rest = divmod(config.users_per_step, arguments.world_size)
-    if rest:
-        raise TrainingError(
-            f"{arguments.world_size} processes can't share {config.users_per_step} users a step evenly; "
-            f"set users_per_step to a multiple of {arguments.world_size}."
-        )
-    arguments.per_device_train_batch_size = users
-    return arguments
+def _random_name(process: int) -> str:
+    return f"random-{process}" if process else "random"
 
 
 def _note(logs: dict[str, Any]) -> str:
