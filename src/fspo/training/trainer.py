@@ -140,8 +140,8 @@ class PolicyTrainer(Trainer):
                 loss = partial_loss(scores, self._config, pairs=batch.pairs, descriptions=batch.descriptions) * counts
                 # Gradients are averaged over the processes, and are to be summed.
                 self.accelerator.backward(loss * count)
-            sums["loss"] += loss.item()
-            if not math.isfinite(loss):
+            sums["loss"] += (value := loss.item())
+            if not math.isfinite(value):
                 broken += without_loss(scores, units, self._config)
             if counts:
                 add_figures(sums, figures(scores, self._config), units, batch)
@@ -275,7 +275,7 @@ class PolicyTrainer(Trainer):
         weights, optimizer = processes.whole(self._trained()), processes.whole(optimizer)
         random = processes.collected(checkpoints.random_state())
         if self.args.should_save:
-            names = [_random_name(process) for process in range(len(random))]
+            names = [f"random-{process}" for process in range(len(random))]
             checkpoints.save_checkpoint(
                 self._folder / CHECKPOINTS_FOLDER,
                 self.state.global_step,
@@ -321,9 +321,9 @@ class PolicyTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             folder = Path(checkpoint)
-            name = _random_name(self.accelerator.process_index)
+            name = f"random-{self.accelerator.process_index}"
             if not (folder / f"{name}.json").exists():  # fewer processes wrote it
-                name = _random_name(0)
+                name = "random-0"
             checkpoints.restore_random_state(
                 checkpoints.read_tensors(folder, name), checkpoints.read_record(folder, name)
             )
@@ -385,10 +385,6 @@ def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Refe
             model.train(was_training)
 
     return without_adapters if frozen is None else FrozenReference(frozen, model)
-
-
-def _random_name(process: int) -> str:
-    return f"random-{process}" if process else "random"
 
 
 def _note(logs: dict[str, Any]) -> str:
