@@ -18,8 +18,9 @@ from fspo.modeling.logprobs import naive_logprobs
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
+from fspo.training import processes
 from fspo.training.config import TrainingConfig
-from fspo.training.losses import description_losses, figures, score, total_loss
+from fspo.training.losses import add_figures, description_losses, figures, partial_loss, score, total_loss
 from fspo.training.objectives import ipo
 from fspo.training.rationalization import CommonWords, Rationalizer
 from fspo.training.steps import StepBatch, StepCollator
@@ -124,6 +125,33 @@ def test_losses_on_descriptions_are_those_of_the_formulas(tiny_model_path: Path)
         )
         assert "description_accuracy" in figures(scores, settings)
         assert "description_accuracy" not in figures(alone, settings)
+
+
+def test_descriptions_weigh_the_same_in_whichever_passes_they_are(tiny_model_path: Path) -> None:
+    settings = config(objective="dpo", beta=0.2, description_beta=0.25, description_weight=3.0)
+    made = collator(tiny_model_path, settings)
+    model = load_model(tiny_model_path)
+    units = list(Rationalizer(made, CommonWords()).step(model, waiting(made, 3)).units)
+    told = [made.renderer.render_descriptions("u0", (), text, "Bus.") for text in ("Likes it.", "Likes good things.")]
+    units = [replace(unit, described=one) for unit, one in zip(units, [*told, None], strict=True)]
+    step = StepBatch((tuple(units),))
+    with torch.no_grad():
+        whole = score(model, units, settings)
+        passes = [(part, score(model, part, settings)) for part in ([units[1]], [units[0], units[2]])]
+        parts = [
+            partial_loss(scores, settings, pairs=step.pairs, descriptions=step.descriptions) for _, scores in passes
+        ]
+        assert sum(parts).item() == pytest.approx(total_loss(whole, settings).item(), rel=1e-5)  # type: ignore[union-attr]
+        sums: dict[str, float] = {}
+        for part, scores in passes:
+            add_figures(sums, figures(scores, settings), part, step)
+        assert sums == pytest.approx(figures(whole, settings), rel=1e-5)
+
+
+def test_a_sharded_model_drafts_nothing(tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "setup_sharding", lambda accelerator: True)
+    with pytest.raises(ConfigError, match="can't draft descriptions; launch with"):
+        train_policy(config(steps=1), small_dataset(), model=tiny_model_path, out=tmp_path, context="both")
 
 
 def test_gold_is_learned_by_likelihood_and_shown(tiny_model_path: Path) -> None:

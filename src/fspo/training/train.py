@@ -230,6 +230,8 @@ class Training:
         process.wait_for_everyone()
         if process.is_main_process:
             write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": False})
+        else:
+            progress = Silent()
         if self.sampler.skipped:
             progress.say(f"{len(self.sampler.skipped)} users have too few preferences for an episode and are left out.")
         self._steps(loop.trainer, progress)
