@@ -25,6 +25,7 @@ from fspo.modeling.attention import (
     prepare_model,
 )
 from fspo.modeling.packing import Forest, Segment, Tree
+from fspo.modeling.pieces import forest_pieces
 from tests.modeling.models import build
 
 
@@ -90,8 +91,35 @@ def test_masks_are_made_once_for_all_layers_and_are_never_square() -> None:
     plan = ForestPlan(forest)
     query = torch.randn(1, 2, forest.length, 4)
     for layer in range(3):
-        plan.attend(layer, query, query, query, 0.5, None, 0.0)
+        plan.attend(layer, query, query, query, 0.5, 1000, 0.0)
     assert sum(mask.numel() for mask in plan._masks.values()) == 8 * 208
+
+
+@given(forests(), st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+def test_pieces_without_masks_equal_the_masked_ones_gradients_included(forest: Forest, heads: tuple[int, int]) -> None:
+    if forest.length == 0:
+        return
+    generator = torch.Generator().manual_seed(forest.length)
+    inputs = [
+        torch.randn(1, count, forest.length, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        for count in (heads[0], *heads[1:] * 2)
+    ]
+    plan = ForestPlan(forest)
+    out, expected = plan.attend(0, *inputs, 0.3, None, 0.0), plan._tree_by_tree(*inputs, 0.3, None, 0.0)
+    assert torch.allclose(out, expected, atol=1e-12)
+    towards = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    pairs = zip(torch.autograd.grad(out, inputs, towards), torch.autograd.grad(expected, inputs, towards), strict=True)
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in pairs)
+
+
+@given(forests())
+def test_pieces_cover_each_visible_key_once(forest: Forest) -> None:
+    seen = torch.zeros(forest.length, forest.length, dtype=torch.int)
+    for piece in forest_pieces(forest):
+        ones = torch.ones(piece.end - piece.start, piece.last - piece.first, dtype=torch.int)
+        assert piece.fresh == (seen[piece.start : piece.end].sum() == 0)
+        seen[piece.start : piece.end, piece.first : piece.last] += ones.tril() if piece.causal else ones
+    assert torch.equal(seen, dense_visibility(forest, None).int())
 
 
 def test_two_responses_share_the_prompt_and_do_not_see_each_other() -> None:
