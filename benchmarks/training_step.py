@@ -119,7 +119,10 @@ def _measure(settings: Settings, row: Row, attributed: bool, repeats: int) -> di
     ours = _run(settings, row, side="ours", attributed=attributed, repeats=repeats)
     peers = {1: _run(settings, row, side="peer", micro_batches=_sampled(row))}
     if row.queries >= 8 and _fits(settings, 2 * peers[1]["memory"]):
-        peers[2] = _run(settings, row, side="peer", pairs_at_once=2)
+        try:
+            peers[2] = _run(settings, row, side="peer", pairs_at_once=2)
+        except TrainingError:
+            _say("  two pairs at once don't fit; one at a time stays the peer's best")
     size = min(peers, key=lambda pairs: float(peers[pairs]["seconds"]))
     peer = peers[size]
     speedup = peer["seconds"] / ours["seconds"]
