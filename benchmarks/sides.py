@@ -139,13 +139,15 @@ def _ours(job: Job, policy: Any, reference: Any, episode: TokenizedEpisode) -> M
 
     def measure(memory: _Memory) -> dict[str, Any]:
         step(_shared, episode)
-        seconds, losses_B = [], torch.empty(0)
+        seconds, losses_B, cpu = [], torch.empty(0), time.process_time()
         for _ in range(job.repeats):
             taken, losses_B = step(_shared, episode)
             seconds.append(taken)
+        cpu_seconds = (time.process_time() - cpu) / job.repeats
         figures = {
             "seconds": math.fsum(seconds) / len(seconds),
             "seconds_each": seconds,
+            "cpu_seconds": cpu_seconds,
             "losses": losses_B.tolist(),
             "memory": memory.above(),
         }
@@ -181,14 +183,15 @@ def _peer(job: Job, policy: Any, reference: Any, episode: TokenizedEpisode) -> M
 
     def measure(memory: _Memory) -> dict[str, Any]:
         size, groups = job.pairs_at_once, len(rows) // job.pairs_at_once
-        losses, seconds = [], []
+        losses: list[list[float]] = []
+        seconds, cpu_seconds, optimizer_seconds = [], [], []
         for number in range(1 + job.micro_batches):  # the first one is not timed
             place = number % groups
-            start = _now(job.device)
+            start, cpu = _now(job.device), time.process_time()
             loss = trainer.training_step(trainer.model, collate(rows[place * size : (place + 1) * size]))
             seconds.append(_now(job.device) - start)
+            cpu_seconds.append(time.process_time() - cpu)
             losses.append([place, loss.item() * trainer.args.gradient_accumulation_steps])
-        optimizer_seconds = []
         for _ in range(2):  # the first one makes the optimiser's states
             start = _now(job.device)
             trainer.accelerator.clip_grad_norm_(policy.parameters(), _CLIP)
@@ -197,6 +200,7 @@ def _peer(job: Job, policy: Any, reference: Any, episode: TokenizedEpisode) -> M
         return {
             "seconds": math.fsum(seconds[1:]) / job.micro_batches * groups + optimizer_seconds[-1],
             "seconds_each": seconds[1:],
+            "cpu_seconds": math.fsum(cpu_seconds[1:]) / job.micro_batches * groups,
             "seconds_optimizer": optimizer_seconds[-1],
             "losses": losses,
             "memory": memory.above(),

@@ -8,8 +8,11 @@ fairly: `max_length=None` (its default drops long prompts), no gradient checkpoi
 with as many micro-batches as queries, whose memory is the one to compare with; and, where it fits, two pairs per
 micro-batch, if that is faster. Each side runs in a process of its own. Its memory is the peak of the resident set less
 that of the loaded policy and reference and all libraries. The micro-batches of a row are equally large, so TRL's time
-is that of `peer_micro_batches_measured` of them, taken for all, and of one optimiser step.
+is that of `peer_micro_batches_measured` of them, taken for all, and of one optimiser step. Before what is timed, each
+side runs once what is timed, untimed. fspo keeps freed memory, as it does when it trains (`fspo.modeling.memory`).
 
+`speedup` is that of pairs per second; `speedup_cpu` compares processor seconds of all threads (but for TRL's optimiser
+step), which other programs on the machine stretch less: where the two differ much, the machine wasn't quiet.
 `flop_ratio` is what theory gives (see `theory`; TRL's head scores every position on a processor), and
 `share_of_theory` is the part of it that `speedup` reaches. `attribution` takes a row's speedup apart: `sharing` (one
 sequence per response against trunk and branches, in fspo itself), `head` (every position against responses only),
@@ -42,6 +45,10 @@ from fspo.files import read_json, write_json, write_text
 __all__ = ["Row", "Settings", "main", "measure_rows"]
 
 _PEER = "trl.DPOTrainer"
+_TITLES = (
+    "shots, queries, response tokens, trunk tokens, pairs/s, TRL pairs/s, speedup, by CPU, theory, share, memory GB, "
+    "TRL GB, ratio, loss difference, matmul share"
+).split(", ")
 _NAME = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
@@ -136,6 +143,7 @@ def _measure(settings: Settings, row: Row, attributed: bool, repeats: int) -> di
         "pairs_per_second_ours": row.queries / ours["seconds"],
         "pairs_per_second_peer": row.queries / peer["seconds"],
         "speedup": speedup,
+        "speedup_cpu": peer["cpu_seconds"] / ours["cpu_seconds"],
         "flop_ratio": flop_ratio,
         "flop_ratio_responses_scored": ours["flops_peer_responses_scored"] / ours["flops"],
         "share_of_theory": speedup / flop_ratio,
@@ -224,41 +232,49 @@ def _page(figures: dict[str, Any]) -> str:
     lines = [
         "# One training step beside TRL's DPOTrainer",
         "",
-        f"`python -m benchmarks.training_step --out docs/results/training_step`: {settings['model']}, "
+        f"`python -m benchmarks.{'training_step' if settings['device'] == 'cpu' else 'gpu'}`: {settings['model']}, "
         f"{settings['dtype']} on {settings['device']}, {machine['processors']} processors, reference included on both "
         f"sides, {figures['loss']}; TRL {figures['versions']['trl']} with `max_length=None` and neither gradient "
         "checkpointing nor bf16. What each figure is stands in the program; all of them are in `figures.json`.",
         "",
-        "| shots | queries | response tokens | trunk tokens | pairs/s | TRL pairs/s | speedup | theory | share | "
-        "memory GB | TRL GB | ratio | loss difference | matmul share |",
-        "|" + "---|" * 14,
+        *_table(_TITLES, [_line(row) for row in figures["rows"]]),
     ]
-    for row in figures["rows"]:
-        lines.append(
-            f"| {row['shots']} | {row['queries']} | {row['response_tokens']} | {row['trunk_tokens']} "
-            f"| {row['pairs_per_second_ours']:.3f} | {row['pairs_per_second_peer']:.3f} | {row['speedup']:.2f} "
-            f"| {row['flop_ratio']:.2f} | {row['share_of_theory']:.0%} | {row['memory_ours'] / 1e9:.2f} "
-            f"| {row['memory_peer'] / 1e9:.2f} | {row['memory_ratio']:.2f} | {row['loss_difference']:.0e} "
-            f"| {row['matmul_share']:.0%} |"
-        )
     return "\n".join([*lines, *_attributions(figures["rows"])]) + "\n"
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    return [
+        *(str(row[name]) for name in ("shots", "queries", "response_tokens", "trunk_tokens")),
+        *(f"{row[name]:.3f}" for name in ("pairs_per_second_ours", "pairs_per_second_peer")),
+        *(f"{row[name]:.2f}" for name in ("speedup", "speedup_cpu", "flop_ratio")),
+        f"{row['share_of_theory']:.0%}",
+        *(f"{row[name] / 1e9:.2f}" for name in ("memory_ours", "memory_peer")),
+        f"{row['memory_ratio']:.2f}",
+        f"{row['loss_difference']:.0e}",
+        f"{row['matmul_share']:.0%}",
+    ]
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *lines)]
 
 
 def _attributions(rows: Sequence[dict[str, Any]]) -> list[str]:
     taken_apart = [row for row in rows if "attribution" in row]
     if not taken_apart:
         return []
+    parts = ("sharing", "head", "rest", "reference")
     lines = [
+        [*(str(row[name]) for name in ("shots", "queries", "response_tokens"))]
+        + [f"{row['attribution'][part]:.2f}" for part in parts]
+        for row in taken_apart
+    ]
+    return [
         "",
         "Where it comes from: sharing x head x rest is the speedup; precomputing the reference comes on top.",
         "",
-        "| shots | queries | response tokens | sharing | head | rest | reference precomputed |",
-        "|" + "---|" * 7,
+        *_table(["shots", "queries", "response tokens", *parts], lines),
     ]
-    for row in taken_apart:
-        parts = " | ".join(f"{row['attribution'][part]:.2f}" for part in ("sharing", "head", "rest", "reference"))
-        lines.append(f"| {row['shots']} | {row['queries']} | {row['response_tokens']} | {parts} |")
-    return lines
 
 
 def _say(text: str) -> None:
