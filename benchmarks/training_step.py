@@ -45,10 +45,23 @@ from fspo.files import read_json, write_json, write_text
 __all__ = ["Row", "Settings", "main", "measure_rows"]
 
 _PEER = "trl.DPOTrainer"
-_TITLES = (
-    "shots, queries, response tokens, trunk tokens, pairs/s, TRL pairs/s, speedup, by CPU, theory, share, memory GB, "
-    "TRL GB, ratio, loss difference, matmul share"
-).split(", ")
+_TITLES = [
+    "shots",
+    "queries",
+    "response tokens",
+    "trunk tokens",
+    "pairs/s",
+    "TRL pairs/s",
+    "speedup",
+    "by CPU",
+    "theory",
+    "share",
+    "memory GB",
+    "TRL GB",
+    "ratio",
+    "loss difference",
+    "matmul share",
+]
 _NAME = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
