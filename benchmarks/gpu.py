@@ -39,19 +39,10 @@ def measure(
     figures: dict[str, Any] = {"benchmark": "gpu", "device": _device_name(device), "rows": [], "failures": []}
     for shape in shapes:
         settings = Settings(model=SHAPE + shape, device=device, dtype=dtype, seed=seed)
-        for row in rows:  # one at a time: what one can't, another may
-            try:
-                measured = measure_rows(settings, [row], [row], out=out and out / shape, repeats=repeats)
-            except FspoError as error:
-                print(error, file=sys.stderr)
-                figures["failures"].append({"shape": shape, "row": str(row), "why": str(error)})
-                continue
-            figures["rows"] += [{"shape": shape, **one} for one in measured["rows"] if _same(one, row)]
+        measured = measure_rows(settings, rows, rows, out=out and out / shape, repeats=repeats)
+        for part in ("rows", "failures"):
+            figures[part] += [{"shape": shape, **one} for one in measured[part]]
     return figures
-
-
-def _same(figures: dict[str, Any], row: Row) -> bool:
-    return Row(figures["shots"], figures["queries"], figures["response_tokens"]) == row
 
 
 def _device_name(device: str) -> str:
@@ -71,14 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
         print("There is no CUDA device here; --device cpu --shape tiny shows that the program runs.", file=sys.stderr)
         return 2
-    figures = measure(
-        options.shape or _DEFAULT_SHAPES,
-        options.rows,
-        device=options.device,
-        repeats=options.repeats,
-        out=options.out,
-        seed=options.seed,
-    )
+    try:
+        figures = measure(
+            options.shape or _DEFAULT_SHAPES,
+            options.rows,
+            device=options.device,
+            repeats=options.repeats,
+            out=options.out,
+            seed=options.seed,
+        )
+    except FspoError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(json.dumps(figures))
     return 1 if figures["failures"] else 0
 

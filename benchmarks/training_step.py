@@ -17,7 +17,8 @@ step), which other programs on the machine stretch less: where the two differ mu
 `share_of_theory` is the part of it that `speedup` reaches. `attribution` takes a row's speedup apart: `sharing` (one
 sequence per response against trunk and branches, in fspo itself), `head` (every position against responses only),
 `rest` (TRL against fspo without these two); their product is the speedup. `reference` is what precomputing the
-reference's log-probs would bring on top. Rows found in the folder `--out` are kept and not measured again.
+reference's log-probs would bring on top. Rows found in the folder `--out` are kept and not measured again. A row for
+which there is too little memory is noted under `failures`, and the others go on.
 """
 
 from __future__ import annotations
@@ -82,6 +83,11 @@ class Row:
         return cls(*map(int, found.groups()))
 
     @property
+    def name(self) -> str:
+        """What `of` reads."""
+        return f"{self.shots}x{self.queries}x{self.response_tokens}"
+
+    @property
     def work(self) -> int:
         """About how many tokens both sides run through the model for it, to tell how long the rest will take."""
         trunk = self.shots * (2 * self.response_tokens + 50)
@@ -114,21 +120,26 @@ def measure_rows(
 ) -> dict[str, Any]:
     """Measure `rows`, but those that `out` has already, and keep each one there as soon as it is done.
 
+    A row of which a side failed is noted under `failures`; it is tried again when the folder is measured again.
+
     Raises:
         DataError: `out` holds rows of other settings.
-        TrainingError: a side failed.
     """
-    figures = _begun(settings, out)
+    figures = _begun(settings, out) | {"failures": []}
     have = {Row(row["shots"], row["queries"], row["response_tokens"]) for row in figures["rows"]}
     todo = [row for row in rows if row not in have]
     started, done = time.monotonic(), 0
     for number, row in enumerate(todo):
-        _say(f"row {number + 1} of {len(todo)}: {row.shots} shots, {row.queries} queries, {row.response_tokens} tokens")
-        figures["rows"].append(_measure(settings, row, row in attributed, repeats))
+        _say(f"row {number + 1} of {len(todo)}, {row.name}: shots x queries x response tokens")
+        try:
+            figures["rows"].append(_measure(settings, row, row in attributed, repeats))
+        except TrainingError as error:
+            _say(f"  {error}")
+            figures["failures"].append({**asdict(row), "why": str(error)})
         figures["rows"].sort(key=lambda one: (one["response_tokens"], one["shots"], one["queries"]))
         done += row.work
         left = (time.monotonic() - started) / done * sum(other.work for other in todo[number + 1 :])
-        _say(f"  speedup {figures['rows'][-1]['speedup']:.2f}" if not left else f"  about {left / 60:.0f} minutes left")
+        _say(f"  about {left / 60:.0f} minutes left")
         if out is not None:
             write_json(out / "figures.json", figures)
             write_text(out / "README.md", _page(figures))
@@ -200,7 +211,9 @@ def _run(settings: Settings, row: Row, **more: Any) -> dict[str, Any]:
     )
     if done.returncode:
         why = "was killed, most likely for want of memory" if done.returncode == -9 else f"ended with {done.returncode}"
-        raise TrainingError(f"The side {job.side} of {row} {why}; choose smaller --rows, or see what it said above.")
+        raise TrainingError(
+            f"The side {job.side} of row {row.name} {why}; choose smaller --rows, or see what it said above."
+        )
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -252,6 +265,9 @@ def _page(figures: dict[str, Any]) -> str:
         "",
         *_table(_TITLES, [_line(row) for row in figures["rows"]]),
     ]
+    missing = [Row(*(one[name] for name in ("shots", "queries", "response_tokens"))) for one in figures["failures"]]
+    if missing:
+        lines += ["", f"Not measured, since a side failed: {', '.join(row.name for row in missing)}."]
     return "\n".join([*lines, *_attributions(figures["rows"])]) + "\n"
 
 
@@ -319,9 +335,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = measure_rows(settings, options.rows, attributed, out=options.out, repeats=options.repeats)
     except FspoError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     print(json.dumps(figures))
-    return 0
+    return 1 if figures["failures"] else 0
 
 
 if __name__ == "__main__":

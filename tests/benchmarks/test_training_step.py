@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import models, theory, training_step
+from fspo.errors import TrainingError
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
 TINY = ["--model", "shape:tiny", "--threads", "1"]
@@ -36,8 +37,22 @@ def test_both_sides_take_the_same_step_and_finished_rows_are_kept(
     assert training_step.main([*options, "--rows", "2x4x6"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == marked["rows"]
 
-    assert training_step.main([*options, "--rows", "2x4x6", "--seed", "1"]) == 1
+    assert training_step.main([*options, "--rows", "2x4x6", "--seed", "1"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_a_side_that_fails_is_noted_and_the_next_row_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(settings: training_step.Settings, row: training_step.Row, **more: object) -> dict[str, object]:
+        raise TrainingError(f"The side peer of row {row.name} was killed.")
+
+    monkeypatch.setattr(training_step, "_run", run)
+    assert training_step.main([*TINY, "--out", str(tmp_path), "--rows", "2x2x6,4x2x6"]) == 1
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [failure["shots"] for failure in figures["failures"]] == [2, 4]
+    assert figures["rows"] == []
+    assert "Not measured, since a side failed: 2x2x6, 4x2x6" in (tmp_path / "README.md").read_text()
 
 
 def test_a_row_that_can_not_be_read_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from fspo.errors import StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
+from fspo.modeling.memory import keep_memory
 from fspo.progress import Task
 from fspo.training import checkpoints
 from fspo.training.config import TrainingConfig
@@ -75,6 +76,7 @@ class PolicyTrainer(Trainer):
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
+        keep_memory()
         super().__init__(model=model, args=_arguments(config, folder), train_dataset=stream, data_collator=collator)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise TrainingError(
