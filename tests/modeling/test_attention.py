@@ -19,6 +19,8 @@ from fspo.errors import ModelError
 from fspo.modeling.attention import (
     IMPLEMENTATION,
     ForestPlan,
+    _for_each_head,
+    _sdpa,
     attend,
     branch_visibility,
     planned_attention,
@@ -110,6 +112,13 @@ def test_pieces_without_masks_equal_the_masked_ones_gradients_included(forest: F
     towards = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     pairs = zip(torch.autograd.grad(out, inputs, towards), torch.autograd.grad(expected, inputs, towards), strict=True)
     assert all(torch.allclose(one, other, atol=1e-12) for one, other in pairs)
+
+
+def test_groups_expanded_for_kernels_without_them_give_the_same() -> None:
+    query, key, value = (torch.randn(1, heads, 5, 8) for heads in (6, 2, 2))
+    grouped = _sdpa(query, key, value, 0.3, 0.0)
+    expanded = _sdpa(query, _for_each_head(key, 6), _for_each_head(value, 6), 0.3, 0.0)
+    assert torch.allclose(grouped, expanded, atol=1e-6)
 
 
 @given(forests())

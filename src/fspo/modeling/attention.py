@@ -313,6 +313,9 @@ def _sdpa(
     dropout: float,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    if mask is not None and query.device.type != "cpu":
+        # Elsewhere the kernels that take a mask take no groups of heads, and what is left would keep all scores.
+        key, value = (_for_each_head(tensor, query.shape[1]) for tensor in (key, value))
     return scaled_dot_product_attention(
         query,
         key,
@@ -323,6 +326,11 @@ def _sdpa(
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def _for_each_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, G, S, D] -> [B, heads, S, D], each group's part once for every head of it."""
+    return tensor.repeat_interleave(heads // tensor.shape[1], dim=1) if tensor.shape[1] != heads else tensor
 
 
 def _masks(*args: Any, **options: Any) -> torch.Tensor | None:
