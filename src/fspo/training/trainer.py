@@ -71,12 +71,12 @@ class PolicyTrainer(Trainer):
         """
         self._config, self._folder = config, folder
         self.listener: Task | None = None
+        keep_memory()
         self.course = Course()
         self._reference, self._validation, self._rationalizer = reference, validation, rationalizer
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
-        keep_memory()
         super().__init__(model=model, args=_arguments(config, folder), train_dataset=stream, data_collator=collator)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise TrainingError(
