@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from fspo.errors import ModelError
+from fspo.modeling import pieces
 from fspo.modeling.attention import (
     IMPLEMENTATION,
     ForestPlan,
@@ -27,7 +28,6 @@ from fspo.modeling.attention import (
     prepare_model,
 )
 from fspo.modeling.packing import Forest, Segment, Tree
-from fspo.modeling.pieces import forest_pieces
 from tests.modeling.models import build
 
 
@@ -97,10 +97,15 @@ def test_masks_are_made_once_for_all_layers_and_are_never_square() -> None:
     assert sum(mask.numel() for mask in plan._masks.values()) == 8 * 208
 
 
-@given(forests(), st.sampled_from([(4, 4), (4, 2), (3, 1)]))
-def test_pieces_without_masks_equal_the_masked_ones_gradients_included(forest: Forest, heads: tuple[int, int]) -> None:
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@given(forest=forests(), heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+def test_pieces_without_masks_equal_the_masked_ones_gradients_included(
+    forest: Forest, heads: tuple[int, int], parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if forest.length == 0:
         return
+    monkeypatch.setattr(pieces, "_parts", lambda groups: parts)
+    monkeypatch.setattr(pieces, "_WORTH_CUTTING", 1)
     generator = torch.Generator().manual_seed(forest.length)
     inputs = [
         torch.randn(1, count, forest.length, 8, generator=generator, dtype=torch.float64).requires_grad_()
@@ -124,11 +129,20 @@ def test_groups_expanded_for_kernels_without_them_give_the_same() -> None:
 @given(forests())
 def test_pieces_cover_each_visible_key_once(forest: Forest) -> None:
     seen = torch.zeros(forest.length, forest.length, dtype=torch.int)
-    for piece in forest_pieces(forest):
+    for piece in pieces.forest_pieces(forest):
         ones = torch.ones(piece.end - piece.start, piece.last - piece.first, dtype=torch.int)
         assert piece.fresh == (seen[piece.start : piece.end].sum() == 0)
         seen[piece.start : piece.end, piece.first : piece.last] += ones.tril() if piece.causal else ones
     assert torch.equal(seen, dense_visibility(forest, None).int())
+
+
+@pytest.mark.parametrize(("groups", "threads", "parts"), [(3, 2, 2), (4, 2, 1), (3, 1, 1), (8, 16, 2), (3, 16, 16)])
+def test_every_thread_gets_equally_many_groups_of_heads(
+    groups: int, threads: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert pieces._parts(groups) == parts
+    assert groups * parts % threads == 0
 
 
 def test_two_responses_share_the_prompt_and_do_not_see_each_other() -> None:

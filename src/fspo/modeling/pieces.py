@@ -3,13 +3,15 @@
 A token's attention over several sets of keys is a mean of its attentions over each, weighted by the exponentials of
 their log-sum-exps (as in flash attention, arXiv 2205.14135). So all branches attend to what they share of the trunk in
 one large rectangle, and to themselves in small ones: no mask exists, no key of the trunk is copied for a branch, and
-nothing is computed that is thrown away. On the way back, each piece needs only the merged output and log-sum-exp.
+nothing is computed that is thrown away. On the way back, each piece needs only the merged output and log-sum-exp, and
+is cut so that all threads have equally much to do: the kernel gives each thread whole groups of heads of a sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +19,10 @@ import torch
 
 from fspo.modeling.packing import Forest, Segment, Tree
 
-__all__ = ["Piece", "attend_in_pieces", "forest_pieces", "pieces_apply"]
+__all__ = ["Piece", "attend_in_pieces", "forest_pieces", "pieces_apply", "shared_out"]
+
+_WORTH_CUTTING = 64
+"""Queries that a part has at least."""
 
 # What scaled_dot_product_attention itself runs on processors; it keeps the log-sum-exp to itself, and these return it.
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -35,6 +40,8 @@ class Piece:
     causal: bool
     fresh: bool
     """No earlier piece has these queries."""
+    parts: int = 1
+    """Queries in so many equal parts: of a triangle, the smaller triangles along its diagonal."""
 
 
 def forest_pieces(forest: Forest) -> tuple[Piece, ...]:
@@ -47,6 +54,27 @@ def forest_pieces(forest: Forest) -> tuple[Piece, ...]:
                 pieces.append(Piece(start, end, first, last, causal, start >= covered))
                 covered = max(covered, end)
     return tuple(pieces)
+
+
+def shared_out(pieces: Sequence[Piece], parts: int) -> Iterator[Piece]:
+    """The same cells, in pieces whose queries are in `parts` equal parts wherever they are many enough."""
+    for piece in pieces:
+        length = (piece.end - piece.start) // parts
+        if parts == 1 or length < _WORTH_CUTTING:
+            yield piece
+            continue
+        middle = piece.start + parts * length
+        if not piece.causal:
+            yield replace(piece, end=middle, parts=parts)
+            rest = [replace(piece, start=middle)]
+        else:
+            yield replace(piece, end=middle, last=middle, parts=parts)
+            starts = range(piece.start + length, middle, length)
+            below = [replace(piece, start=at, end=at + length, last=at, causal=False) for at in starts]
+            below.append(replace(piece, start=middle, last=middle, causal=False))
+            yield from shared_out([part for part in below if part.start < part.end], parts)
+            rest = [replace(piece, start=middle, first=middle)]
+        yield from (part for part in rest if part.start < part.end)
 
 
 def pieces_apply(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
@@ -82,22 +110,34 @@ class _PiecewiseAttention(torch.autograd.Function):
     def backward(context: Any, *gradients: Any) -> tuple[torch.Tensor | None, ...]:
         query, key, value, out, lse = context.saved_tensors
         sums = [torch.zeros_like(tensor) for tensor in (query, key, value)]
-        for piece in context.pieces:
+        for piece in shared_out(context.pieces, _parts(key.shape[1])):
             rows, keys = slice(piece.start, piece.end), slice(piece.first, piece.last)
-            parts = _backward(
-                gradients[0][:, :, rows],
-                query[:, :, rows],
-                key[:, :, keys],
-                value[:, :, keys],
-                out[:, :, rows],
-                lse[:, :, rows],
-                0.0,
-                piece.causal,
-                scale=context.scale,
-            )
-            for total, part, place in zip(sums, parts, (rows, keys, keys), strict=True):
-                total[:, :, place] += part
+            of_rows = [_cut(tensor[:, :, rows], piece.parts) for tensor in (gradients[0], query, out, lse)]
+            of_keys = [_keys(tensor[:, :, keys], piece) for tensor in (key, value)]
+            found = _backward(*of_rows[:2], *of_keys, *of_rows[2:], 0.0, piece.causal, scale=context.scale)
+            _cut(sums[0][:, :, rows], piece.parts).add_(found[0])
+            for total, part in zip(sums[1:], found[1:], strict=True):
+                if piece.causal:
+                    _cut(total[:, :, keys], piece.parts).add_(part)
+                else:
+                    total[:, :, keys] += part.sum(0, keepdim=True)
         return (*sums, None, None)
+
+
+def _parts(groups: int) -> int:
+    """In how many parts queries must come for all threads to get equally many groups of heads."""
+    threads = torch.get_num_threads()
+    return threads // math.gcd(groups, threads)
+
+
+def _cut(tensor: torch.Tensor, parts: int) -> torch.Tensor:
+    """[1, H, parts * L, ...] -> [parts, H, L, ...], a view."""
+    batch, heads, length, *rest = tensor.shape
+    return tensor.view(batch * heads, parts, length // parts, *rest).transpose(0, 1)
+
+
+def _keys(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
+    return _cut(tensor, piece.parts) if piece.causal else tensor.expand(piece.parts, -1, -1, -1)
 
 
 def _merged(
