@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 CONFIG ?= configs/reviews-cpu.yaml
-BENCHMARKS ?= episode_step
+BENCHMARKS ?= episode_step step_profile training_step
 
 .PHONY: help install demo test check format docs bench clean
 

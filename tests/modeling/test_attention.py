@@ -16,9 +16,12 @@ from transformers import (
 )
 
 from fspo.errors import ModelError
+from fspo.modeling import pieces
 from fspo.modeling.attention import (
     IMPLEMENTATION,
     ForestPlan,
+    _for_each_head,
+    _sdpa,
     attend,
     branch_visibility,
     planned_attention,
@@ -90,8 +93,56 @@ def test_masks_are_made_once_for_all_layers_and_are_never_square() -> None:
     plan = ForestPlan(forest)
     query = torch.randn(1, 2, forest.length, 4)
     for layer in range(3):
-        plan.attend(layer, query, query, query, 0.5, None, 0.0)
+        plan.attend(layer, query, query, query, 0.5, 1000, 0.0)
     assert sum(mask.numel() for mask in plan._masks.values()) == 8 * 208
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@given(forest=forests(), heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+def test_pieces_without_masks_equal_the_masked_ones_gradients_included(
+    forest: Forest, heads: tuple[int, int], parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if forest.length == 0:
+        return
+    monkeypatch.setattr(pieces, "_parts", lambda groups: parts)
+    monkeypatch.setattr(pieces, "_WORTH_CUTTING", 1)
+    generator = torch.Generator().manual_seed(forest.length)
+    inputs = [
+        torch.randn(1, count, forest.length, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        for count in (heads[0], *heads[1:] * 2)
+    ]
+    plan = ForestPlan(forest)
+    out, expected = plan.attend(0, *inputs, 0.3, None, 0.0), plan._tree_by_tree(*inputs, 0.3, None, 0.0)
+    assert torch.allclose(out, expected, atol=1e-12)
+    towards = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    pairs = zip(torch.autograd.grad(out, inputs, towards), torch.autograd.grad(expected, inputs, towards), strict=True)
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in pairs)
+
+
+def test_groups_expanded_for_kernels_without_them_give_the_same() -> None:
+    query, key, value = (torch.randn(1, heads, 5, 8) for heads in (6, 2, 2))
+    grouped = _sdpa(query, key, value, 0.3, 0.0)
+    expanded = _sdpa(query, _for_each_head(key, 6), _for_each_head(value, 6), 0.3, 0.0)
+    assert torch.allclose(grouped, expanded, atol=1e-6)
+
+
+@given(forests())
+def test_pieces_cover_each_visible_key_once(forest: Forest) -> None:
+    seen = torch.zeros(forest.length, forest.length, dtype=torch.int)
+    for piece in pieces.forest_pieces(forest):
+        ones = torch.ones(piece.end - piece.start, piece.last - piece.first, dtype=torch.int)
+        assert piece.fresh == (seen[piece.start : piece.end].sum() == 0)
+        seen[piece.start : piece.end, piece.first : piece.last] += ones.tril() if piece.causal else ones
+    assert torch.equal(seen, dense_visibility(forest, None).int())
+
+
+@pytest.mark.parametrize(("groups", "threads", "parts"), [(3, 2, 2), (4, 2, 1), (3, 1, 1), (8, 16, 2), (3, 16, 16)])
+def test_every_thread_gets_equally_many_groups_of_heads(
+    groups: int, threads: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert pieces._parts(groups) == parts
+    assert groups * parts % threads == 0
 
 
 def test_two_responses_share_the_prompt_and_do_not_see_each_other() -> None:

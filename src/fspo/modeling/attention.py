@@ -2,8 +2,9 @@
 
 The function is registered with transformers as the attention implementation `fspo`, for every model that uses the
 attention interface. Called without a plan it is transformers' own SDPA. With a `ForestPlan` it computes what a dense
-tree mask would, in pieces: one causal SDPA per trunk and one small one per branch, so that nothing of the size S x S
-exists. With any other `AttentionPlan` (see `decoding`) the plan does the work.
+tree mask would, so that nothing of the size S x S exists: without masks in large pieces where that is exact (see
+`pieces`), else as one causal SDPA per trunk and one small one per branch. With any other `AttentionPlan` (see
+`decoding`) the plan does the work.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from fspo.errors import ModelError
 from fspo.modeling.packing import Forest, Segment
+from fspo.modeling.pieces import attend_in_pieces, forest_pieces, pieces_apply
 
 __all__ = [
     "IMPLEMENTATION",
@@ -58,8 +60,9 @@ class ForestPlan:
     """The attention pattern of one packed row, with its small masks made once and shared by all layers."""
 
     def __init__(self, forest: Forest) -> None:
-        """Nothing is computed before the first layer asks."""
+        """No mask is made before the first layer asks."""
         self.forest = forest
+        self._pieces = forest_pieces(forest)
         self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def attend(
@@ -73,6 +76,19 @@ class ForestPlan:
         dropout: float,
     ) -> torch.Tensor:
         """Attention of the whole row [1, H, S, D]; the same pattern at every layer, but for its sliding window."""
+        if window is None and dropout == 0.0 and pieces_apply(query, key, value):
+            return attend_in_pieces(query, key, value, self._pieces, scale)
+        return self._tree_by_tree(query, key, value, scale, window, dropout)
+
+    def _tree_by_tree(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        window: int | None,
+        dropout: float,
+    ) -> torch.Tensor:
         sizes = [
             size for tree in self.forest.trees for size in (tree.trunk, *(segment.length for segment in tree.segments))
         ]
@@ -297,6 +313,9 @@ def _sdpa(
     dropout: float,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    if mask is not None and query.device.type != "cpu":
+        # Elsewhere the kernels that take a mask take no groups of heads, and what is left would keep all scores.
+        key, value = (_for_each_head(tensor, query.shape[1]) for tensor in (key, value))
     return scaled_dot_product_attention(
         query,
         key,
@@ -307,6 +326,11 @@ def _sdpa(
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def _for_each_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """[B, G, S, D] -> [B, heads, S, D], each group's part once for every head of it."""
+    return tensor.repeat_interleave(heads // tensor.shape[1], dim=1) if tensor.shape[1] != heads else tensor
 
 
 def _masks(*args: Any, **options: Any) -> torch.Tensor | None:

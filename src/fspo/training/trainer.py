@@ -18,6 +18,7 @@ from transformers import PrinterCallback, Trainer
 
 from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
+from fspo.modeling.memory import keep_memory
 from fspo.progress import Task
 from fspo.training import checkpoints, processes
 from fspo.training.arguments import arguments
@@ -84,6 +85,7 @@ class PolicyTrainer(Trainer):
         """
         self._config, self._folder = config, folder
         self.listener: Task | None = None
+        keep_memory()
         self.course = Course()
         self._reference, self._validation, self._rationalizer = reference, validation, rationalizer
         self._figures: dict[str, float] = {}

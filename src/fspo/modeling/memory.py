@@ -1,0 +1,26 @@
+"""How this process gets its memory from the system."""
+
+from __future__ import annotations
+
+import ctypes
+
+__all__ = ["keep_memory"]
+
+# Names and numbers of glibc's malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+
+def keep_memory() -> bool:
+    """Let the C library keep what tensors free, for the tensors to come; whether it can.
+
+    By default glibc takes every large block from the system and gives it back at once, and the system zeroes each page
+    of it again when it is first touched: at every activation of every step. Memory kept is memory that no other process
+    has, so this is for programs that train. Elsewhere than on glibc, or with another allocator preloaded, nothing
+    changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20))
+    return all([mallopt(name, value) == 1 for name, value in settings])

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks import models, theory, training_step
+from fspo.errors import TrainingError
+from fspo.modeling.rendering import Branch, TokenizedEpisode
+
+TINY = ["--model", "shape:tiny", "--threads", "1"]
+
+
+@pytest.mark.slow
+def test_both_sides_take_the_same_step_and_finished_rows_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*TINY, "--out", str(tmp_path)]
+    assert training_step.main([*options, "--rows", "2x4x6", "--attribute", "2x4x6"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures == json.loads((tmp_path / "figures.json").read_text())
+    (row,) = figures["rows"]
+    assert {"peer", "shots", "queries", "response_tokens", "speedup", "memory_ratio"} <= set(row)
+    assert row["loss_difference"] < 1e-4 < row["loss"]
+    assert row["speedup"] == pytest.approx(row["seconds_peer"] / row["seconds_ours"])
+    assert row["share_of_theory"] == pytest.approx(row["speedup"] / row["flop_ratio"])
+    assert min(row["memory_ours"], row["memory_peer"], row["matmul_share"]) > 0
+    parts = row["attribution"]
+    assert math.prod(parts[part] for part in ("sharing", "head", "rest")) == pytest.approx(row["speedup"])
+    assert "| 2 | 4 | 6 |" in (tmp_path / "README.md").read_text()
+
+    marked = json.loads((tmp_path / "figures.json").read_text())
+    marked["rows"][0]["speedup"] = 1234.5
+    (tmp_path / "figures.json").write_text(json.dumps(marked))
+    assert training_step.main([*options, "--rows", "2x4x6"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == marked["rows"]
+
+    assert training_step.main([*options, "--rows", "2x4x6", "--seed", "1"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_a_side_that_fails_is_noted_and_the_next_row_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(settings: training_step.Settings, row: training_step.Row, **more: object) -> dict[str, object]:
+        raise TrainingError(f"The side peer of row {row.name} was killed.")
+
+    monkeypatch.setattr(training_step, "_run", run)
+    assert training_step.main([*TINY, "--out", str(tmp_path), "--rows", "2x2x6,4x2x6"]) == 1
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [failure["shots"] for failure in figures["failures"]] == [2, 4]
+    assert figures["rows"] == []
+    assert "Not measured, since a side failed: 2x2x6, 4x2x6" in (tmp_path / "README.md").read_text()
+
+
+def test_a_row_that_can_not_be_read_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        training_step.main(["--rows", "8x8"])
+    assert "shots x queries x response tokens" in capsys.readouterr().err
+
+
+def test_costs_are_those_of_the_formula_in_the_docstring() -> None:
+    costs = theory.Costs(token=1000, seen=10, scored=100)
+    trunk, queries, prompt, response = 7, 3, 2, 4
+    branch = Branch((1, 1), ((1,) * response, (1,) * response), trunk, 1, 0)
+    episode = TokenizedEpisode((1,) * trunk, (0, trunk), (branch,) * queries)
+    seen = 7 * 8 / 2 + queries * (prompt * trunk + 3 + 2 * (response * (trunk + prompt) + 4 * 5 / 2))
+    tokens = trunk + queries * (prompt + 2 * response)
+    assert costs.ours(episode) == 1000 * tokens + 10 * seen + 100 * 2 * queries * response
+    length = trunk + prompt + response
+    apart = 2 * queries * (1000 * length + 10 * length * (length + 1) / 2)
+    assert costs.peer(episode, every_position=False) == apart + 100 * 2 * queries * response
+    assert costs.peer(episode, every_position=True) == apart + 100 * 2 * queries * (length - 1)
+
+
+def test_responses_have_the_wanted_length(tiny_model_path: Path) -> None:
+    for name in (str(tiny_model_path), "shape:tiny"):
+        episode = models.load_episode(name, shots=2, queries=3, response_tokens=17, seed=0)
+        assert [len(r) for b in episode.branches for r in b.responses] == [17] * 6
+        assert len(episode.trunk_ids) > 2 * 2 * 12
