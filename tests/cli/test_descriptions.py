@@ -7,9 +7,8 @@ import pytest
 
 from fspo.cli.descriptions import DescriptionBook
 from fspo.errors import StorageError
-from fspo.preferences.types import Preference
 
-SHOTS = (Preference("ann", "p", "good", "bad"),)
+ORIGIN = "weights and shots"
 
 
 def never() -> str:
@@ -18,24 +17,23 @@ def never() -> str:
 
 def test_it_is_written_once_and_again_for_other_shots(tmp_path: Path) -> None:
     book = DescriptionBook(tmp_path / "descriptions.json")
-    assert book.of("fspo-rat", "ann", SHOTS, lambda: "Likes it.") == "Likes it."
-    assert DescriptionBook(book.path).of("fspo-rat", "ann", SHOTS, never) == "Likes it."
-    assert book.of("fspo-rat", "bob", SHOTS, lambda: "Another.") == "Another."
-    other = (SHOTS[0].swap(),)
-    assert book.of("fspo-rat", "ann", other, lambda: "Hates it.") == "Hates it."
+    assert book.of("fspo-rat", "ann", ORIGIN, lambda: "Likes it.") == "Likes it."
+    assert DescriptionBook(book.path).of("fspo-rat", "ann", ORIGIN, never) == "Likes it."
+    assert book.of("fspo-rat", "bob", ORIGIN, lambda: "Another.") == "Another."
+    assert book.of("fspo-rat", "ann", "other weights", lambda: "Hates it.") == "Hates it."
 
 
 def test_what_a_person_wrote_stays_until_it_is_forgotten(tmp_path: Path) -> None:
     book = DescriptionBook(tmp_path / "descriptions.json")
     book.edit("fspo-rat", "ann", "Likes tea.")
-    assert book.of("fspo-rat", "ann", SHOTS, never) == "Likes tea."
-    assert book.of("fspo-rat", "ann", (), never) == "Likes tea."
+    assert book.of("fspo-rat", "ann", ORIGIN, never) == "Likes tea."
+    assert book.of("fspo-rat", "ann", "anything", never) == "Likes tea."
     book.edit("fspo-rat", "ann", "")
-    assert book.of("fspo-rat", "ann", SHOTS, lambda: "Anew.") == "Anew."
+    assert book.of("fspo-rat", "ann", ORIGIN, lambda: "Anew.") == "Anew."
 
 
 @pytest.mark.parametrize("content", ["[]", json.dumps({"fspo-rat": {"ann": "text"}}), json.dumps({"a": {"b": {}}})])
 def test_a_damaged_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "descriptions.json").write_text(content)
     with pytest.raises(StorageError, match="is damaged; mend it, or delete it"):
-        DescriptionBook(tmp_path / "descriptions.json").of("fspo-rat", "ann", SHOTS, never)
+        DescriptionBook(tmp_path / "descriptions.json").of("fspo-rat", "ann", ORIGIN, never)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def test_spoilt_trials_differ_in_the_description_alone() -> None:
     for before, after in zip(TRIALS, spoilt(TRIALS, 1.0), strict=True):
         assert after.own.shots == before.own.shots
         assert after.key != before.key or after.own.description == before.own.description
+
+
+def test_spoilt_descriptions_hold_no_word_of_ones_own(tiny_model_path: Path, tmp_path: Path) -> None:
+    written = describer(tiny_model_path, tmp_path / "descriptions.jsonl")
+    words = {trial.own.shots: f"w{number} v{number}" for number, trial in enumerate(TRIALS)}
+    known = {
+        key: replace(row, text=next((w for shots, w in words.items() if written.of(shots) is row), "mirror"))
+        for key, row in written.written.items()
+    }
+    spoiling = replace(written, written=known).with_corruption(1.0, TRIALS)
+    for shots, own in words.items():
+        drawn = set(spoiling(shots).split())
+        assert drawn.isdisjoint(own.split())
+        assert "mirror" not in drawn
+    for before, after in zip(TRIALS, spoilt(TRIALS, 1.0), strict=True):
+        others = {word for t in TRIALS if t.user != before.user for word in t.own.description.split()}
+        assert set(after.own.description.split()) <= others
 
 
 def test_a_method_that_describes_is_measured_with_its_own_words(

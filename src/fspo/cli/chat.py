@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ class Chat:
         description, mirrored = self.dataset.users[self.user].description, None
         if METHODS[name].describes:
             description = self.description()
-            mirrored = self.description(mirrored=True) if self.draw.guidance else ""
+            mirrored = self._mirror_description() if self.draw.guidance else ""
         asked = renderer.render_prompt(
             shown, prompt, description, mirror_description=mirrored, reserve=self.draw.max_tokens
         )
@@ -170,18 +171,25 @@ class Chat:
         )
         return text, asked.dropped_shots
 
-    def description(self, *, mirrored: bool = False) -> str:
-        """How the method describes the user, or whoever would have given the opposite labels; written once."""
+    def description(self) -> str:
+        """How the method describes the user, or what a person made of it; written once."""
+        shots = shots_of(self.dataset, self.user, self.count, "")
+        origin = hashlib.sha256(f"{self._fingerprint}/{shots}".encode()).hexdigest()[:16]
+        return self.book.of(self.method, self.user, origin, lambda: self._written(shots))
+
+    def _mirror_description(self) -> str:
+        """How the method describes whoever would have given the opposite labels; not kept, since it is nobody."""
+        return self._written([shot.swap() for shot in shots_of(self.dataset, self.user, self.count, "")])
+
+    def _written(self, shots: Sequence[Preference]) -> str:
         from fspo.modeling.descriptions import write_descriptions
 
-        shots = shots_of(self.dataset, self.user, self.count, "")
-        shots = tuple(shot.swap() for shot in shots) if mirrored else shots
+        weights = self.personal.load(self.personal.source(self.method))
+        return write_descriptions(weights, self.personal.renderer("both"), [shots])[0].text
 
-        def write() -> str:
-            weights = self.personal.load(self.personal.source(self.method))
-            return write_descriptions(weights, self.personal.renderer("both"), [shots])[0].text
-
-        return self.book.of(self.method, f"{self.user} (mirrored)" if mirrored else self.user, shots, write)
+    @property
+    def _fingerprint(self) -> str:
+        return self.personal.fingerprint(self.personal.source(self.method))
 
     def describe(self, text: str, out: Console) -> None:
         """Show the method's description of the user, after replacing it by `text` if there is one."""

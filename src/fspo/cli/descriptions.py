@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fspo.errors import StorageError
 from fspo.files import read_json, write_json
-
-if TYPE_CHECKING:
-    from fspo.preferences.types import Preference
 
 __all__ = ["DESCRIPTIONS_FILE", "DescriptionBook"]
 
@@ -22,21 +17,27 @@ DESCRIPTIONS_FILE = "descriptions.json"
 
 @dataclass(frozen=True)
 class DescriptionBook:
-    """`descriptions.json`: method -> user -> text, the shots it was written from, and whether a person edited it."""
+    """`descriptions.json`: method -> user -> text, what it was written from, and whether a person edited it."""
 
     path: Path
 
-    def of(self, method: str, user: str, shots: Sequence[Preference], write: Callable[[], str]) -> str:
-        """The description on record, or a new one where there is none or it was written from other shots.
+    def of(self, method: str, user: str, origin: str, write: Callable[[], str]) -> str:
+        """The description on record, or a new one where there is none or it was written from something else.
 
-        What a person edited stays whatever the shots are.
+        What a person edited stays, whatever it would be written from.
+
+        Args:
+            method: who describes.
+            user: who is described.
+            origin: identifies the weights and the shots that it is written from.
+            write: writes it.
 
         Raises:
             StorageError: the file is damaged, or can't be written.
         """
         entry = self._all().get(method, {}).get(user)
-        if entry is None or not (entry["edited"] or entry["shots"] == _digest(shots)):
-            entry = self._put(method, user, {"text": write(), "shots": _digest(shots), "edited": False})
+        if entry is None or not (entry["edited"] or entry["origin"] == origin):
+            entry = self._put(method, user, {"text": write(), "origin": origin, "edited": False})
         return str(entry["text"])
 
     def edit(self, method: str, user: str, text: str) -> None:
@@ -45,7 +46,7 @@ class DescriptionBook:
         Raises:
             StorageError: the file is damaged, or can't be written.
         """
-        self._put(method, user, {"text": text, "shots": "", "edited": True} if text else None)
+        self._put(method, user, {"text": text, "origin": "", "edited": True} if text else None)
 
     def _all(self) -> dict[str, dict[str, dict[str, Any]]]:
         if not self.path.exists():
@@ -53,7 +54,7 @@ class DescriptionBook:
         found = read_json(self.path)
         try:
             entries = [entry for users in found.values() for entry in users.values()]
-            whole = all({"text", "shots", "edited"} <= entry.keys() for entry in entries)
+            whole = all({"text", "origin", "edited"} <= entry.keys() for entry in entries)
         except AttributeError:
             whole = False
         if not whole:
@@ -68,8 +69,3 @@ class DescriptionBook:
             users[user] = entry
         write_json(self.path, book)
         return entry or {}
-
-
-def _digest(shots: Sequence[Preference]) -> str:
-    texts = [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ import yaml
 
 from fspo.cli import processes
 from fspo.cli.config import RunConfig, load_config, methods_of
+from fspo.cli.descriptions import DESCRIPTIONS_FILE
 from fspo.cli.env import versions
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
@@ -147,7 +148,8 @@ class RunFolder:
             if policy is Existing.OVERWRITE:
                 for part in self._downstream(set(parts)):
                     _remove(self.path / part)
-                for name in _RESULTS:
+                # Descriptions belong to the people in the data.
+                for name in (*_RESULTS, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
                     (self.path / name).unlink(missing_ok=True)
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}

@@ -48,23 +48,26 @@ class Describer:
     written: Mapping[str, Described]
     """By the digest of the shots."""
     corruption: float = 0.0
-    """Share of the words that are replaced by other descriptions'."""
+    """Share of the words that are replaced by those of other users' descriptions."""
+    supply: tuple[tuple[Preference, ...], ...] = ()
+    """The shots of every user, whose descriptions these words are taken from."""
 
     def __call__(self, shots: Sequence[Preference]) -> str:
         """The description; empty without shots."""
         text = self.of(shots).text
         if not self.corruption or not text:
             return text
-        others = [other.text for other in self.written.values()]
+        others = [self.written[_digest(other)].text for other in self.supply if other[0].user != shots[0].user]
         return corrupted(text, self.corruption, others, seed=f"{self.key}/{_digest(shots)}")
 
     def of(self, shots: Sequence[Preference]) -> Described:
         """The description as it was written, with its cost; nothing without shots."""
         return self.written[_digest(shots)] if shots else Described("", 0, 0, 0.0)
 
-    def with_corruption(self, share: float) -> Describer:
-        """The same with `share` of each description's words replaced, drawn by the shots and nothing else."""
-        return replace(self, key=f"{self.key}/corrupted-{share:g}", corruption=share)
+    def with_corruption(self, share: float, trials: Sequence[Trial]) -> Describer:
+        """The same with `share` of each description's words replaced by those of the other users of `trials`."""
+        supply = tuple(dict.fromkeys(trial.own.shots for trial in trials if trial.own.shots))
+        return replace(self, key=f"{self.key}/corrupted-{share:g}", corruption=share, supply=supply)
 
 
 def corrupted(text: str, share: float, others: Iterable[str], *, seed: str) -> str:
@@ -72,6 +75,8 @@ def corrupted(text: str, share: float, others: Iterable[str], *, seed: str) -> s
     words = text.split()
     supply = sorted({word for other in others for word in other.split()})
     rng = random.Random(seed)
+    if not supply:
+        return text
     for place in rng.sample(range(len(words)), round(share * len(words))):
         words[place] = rng.choice(supply)
     return " ".join(words)
@@ -79,9 +84,9 @@ def corrupted(text: str, share: float, others: Iterable[str], *, seed: str) -> s
 
 def spoilt(trials: Sequence[Trial], share: float) -> list[Trial]:
     """The trials with a share of each user's own description replaced by words of other users' descriptions."""
-    others = [trial.own.description for trial in trials]
 
     def spoil(trial: Trial) -> Trial:
+        others = [other.own.description for other in trials if other.user != trial.user]
         text = corrupted(trial.own.description, share, others, seed=f"{share}/{trial.id}")
         return replace(trial, own=replace(trial.own, description=text), swapped=None)
 

@@ -116,7 +116,7 @@ class _Stage:
         write_json(self.out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
         write_json(self.out / "details.json", self._details(rewards, judgements))
         written = {
-            name: {trial.user: describer(trial.own.shots) for trial in self.trials}
+            name: {trial.id: describer(trial.own.shots) for trial in self.trials}
             for name, describer in self._describers.items()
         }
         write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements, written)
@@ -177,7 +177,7 @@ class _Stage:
         describer, trials, config = self._describers.get(writer), self.trials, self.config
         if corruption:
             config = config.model_copy(update={"ladder": (), "label_flip": False, "user_swap": False})
-            describer = describer and describer.with_corruption(corruption)
+            describer = describer and describer.with_corruption(corruption, self.trials)
             trials = spoilt(trials, corruption) if context == "description" else trials
         return score_trials(
             lambda: self.weights.load(source),
@@ -193,16 +193,18 @@ class _Stage:
         )
 
     def _corrupted(self, name: str) -> dict[str, Estimate]:
-        """Accuracy where part of the description is replaced by words of others; nothing for methods without one."""
-        if not (METHODS[name].describes or METHODS[name].context == "description"):
+        """Accuracy where part of the description is replaced by words of others.
+
+        Measured where a method of the run describes users itself, and for users' own descriptions beside it.
+        """
+        described = METHODS[name].describes or METHODS[name].context == "description"
+        if not (described and self._describers):
             return {}
         sides = ((self.weights.source(name), _view(name)), self._reference_of(name))
         found = {}
         for share in sorted({0.0, *self.config.corruption}):
             own, reference = (
-                self._score(source, view, name, share if view[0] != "none" else 0.0)
-                if share
-                else self._scores[source, view]
+                self._score(source, view, name, share) if share and view[0] != "none" else self._scores[source, view]
                 for source, view in sides
             )
             rows = Rewards(own, reference, self.items, self.config).accuracies("reference", self.config.shots)

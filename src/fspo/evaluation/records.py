@@ -53,7 +53,7 @@ def write_samples(
     judgements: Mapping[Drawn, Sequence[Judgement]],
     written: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Write every item's answers by all methods, one line an item; `written` are methods' descriptions of users."""
+    """Write every item's answers by all methods, one line an item; `written` are methods' descriptions by trial."""
     outcomes = {(drawn, j.item): j.outcome for drawn, rows in judgements.items() for j in rows}
     lines: dict[str, dict[str, Any]] = {}
     for drawn, rows in answers.items():
@@ -70,7 +70,7 @@ def _line(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) 
     return {
         "user": user.id,
         "description": user.description,
-        "described": {method: texts[user.id] for method, texts in written.items()},
+        "described": {method: texts[answer.item.rpartition("/")[0]] for method, texts in written.items()},
         "traits": dict(user.traits),
         "group": user.group,
         "item": answer.item,

@@ -31,6 +31,8 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": (None,),
     "layer_replication": (None,),
     "lora_bias": (False, None),
+    "target_parameters": (None, []),
+    "alora_invocation_tokens": (None, []),
 }
 """What the settings of an adapter must say for it to be a plain sum of products."""
 
@@ -44,23 +46,24 @@ def join_adapters(adapters: Sequence[Path], out: Path, *, base: str) -> bool:
         base: what the adapter's configuration names as its base model.
 
     Returns:
-        Whether it was done: some kinds of adapters (DoRA, trained biases) don't add up, and nothing is written then.
+        Whether it was done: some adapters (DoRA, trained biases, embeddings) don't add up, and nothing is written then.
     """
     settings = [read_json(folder / ADAPTER_CONFIG) for folder in adapters]
-    if len(adapters) > 1 and not all(_is_plain(one) for one in settings):
-        return False
-    joined = {**settings[-1], "base_model_name_or_path": base}
-    tensors = load_file(adapters[0] / ADAPTER_WEIGHTS)
+    loaded = [load_file(folder / ADAPTER_WEIGHTS) for folder in adapters]
+    joined, tensors = {**settings[-1], "base_model_name_or_path": base}, loaded[0]
     if len(adapters) > 1:
-        tensors = _joined_tensors([load_file(folder / ADAPTER_WEIGHTS) for folder in adapters], settings)
+        if not all(map(_is_plain, settings, loaded)):
+            return False
+        tensors = _joined_tensors(loaded, settings)
         joined |= _joined_settings(settings, tensors)
     save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     write_json(out / ADAPTER_CONFIG, joined)
     return True
 
 
-def _is_plain(settings: dict[str, Any]) -> bool:
-    return all(settings.get(key, allowed[0]) in allowed for key, allowed in _PLAIN.items())
+def _is_plain(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bool:
+    products = all(".lora_A." in name or ".lora_B." in name for name in tensors)  # embeddings have others
+    return products and all(settings.get(key, allowed[0]) in allowed for key, allowed in _PLAIN.items())
 
 
 def _joined_settings(settings: Sequence[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
