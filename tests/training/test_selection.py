@@ -10,6 +10,7 @@ import pytest
 from fspo.errors import ConfigError, StorageError
 from fspo.files import read_json
 from fspo.training import selection, train, trainer
+from fspo.training.checkpoints import save_checkpoint, steps_of
 from fspo.training.selection import Course
 from fspo.training.train import TRAINING_FILE, train_policy
 from tests.training.helpers import small_dataset
@@ -168,3 +169,43 @@ def test_best_weights_that_are_gone_are_told(tmp_path: Path) -> None:
     selection.forget_best(tmp_path / "checkpoints", 2)
     with pytest.raises(StorageError, match="weights of step 3"):
         selection.best_weights(tmp_path / "checkpoints", 3)
+
+
+def test_the_best_at_every_checkpoint_stays_until_that_checkpoint_goes(tmp_path: Path) -> None:
+    import torch
+
+    folder, tensors = tmp_path / "checkpoints", {"a": torch.zeros(1)}
+
+    def checkpoint(step: int) -> None:
+        save_checkpoint(folder, step, tensors={"weights": tensors}, records={}, keep=1)
+        selection.prune_best(folder)
+
+    selection.save_best(folder, 4, tensors)
+    selection.save_best(folder, 8, tensors)
+    assert list(steps_of(folder / "best")) == [8]
+    checkpoint(10)
+    selection.save_best(folder, 12, tensors)
+    selection.save_best(folder, 14, tensors)
+    selection.forget_best(folder, 10)  # killed here, the training goes on from step 10
+    assert selection.best_weights(folder, 8).is_dir()
+    selection.save_best(folder, 12, tensors)
+    checkpoint(20)
+    assert list(steps_of(folder / "best")) == [12]
+
+
+def test_killed_after_two_bests_since_the_checkpoint_it_has_the_one_before(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time, nothing after the checkpoint is as good as what was the best before it."""
+
+    def better_each_step(self: trainer.PolicyTrainer) -> dict[str, float]:
+        return dict.fromkeys(selection._FIGURES, float(self.state.global_step))
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer.PolicyTrainer, "evaluate_episodes", better_each_step)
+        interrupted_after(patch, 5)
+        run(tiny_model_path, tmp_path / "cut", save_every=3)
+    monkeypatch.setattr(trainer.PolicyTrainer, "evaluate_episodes", lambda _: dict.fromkeys(selection._FIGURES, -1.0))
+    run(tiny_model_path, tmp_path / "cut", save_every=3)
+    assert read_json(tmp_path / "cut" / TRAINING_FILE)["kept_step"] == 3
+    assert same(weights(tmp_path / "cut"), weights(run(tiny_model_path, tmp_path / "short", steps=3, keep_best=False)))

@@ -34,6 +34,7 @@ __all__ = [
     "restore_optimizer",
     "restore_random_state",
     "save_checkpoint",
+    "steps_of",
 ]
 
 _MANIFEST = "manifest.json"
@@ -46,7 +47,7 @@ def save_checkpoint(
     *,
     tensors: Mapping[str, Mapping[str, Tensor]],
     records: Mapping[str, Any],
-    keep: int = 2,
+    keep: int | None = 2,
 ) -> Path:
     """Write a checkpoint of `step` into `folder`, then delete all but the newest `keep`.
 
@@ -55,7 +56,7 @@ def save_checkpoint(
         step: optimiser steps done.
         tensors: name -> tensors, each written to `name.safetensors`.
         records: name -> what JSON can hold, each written to `name.json`.
-        keep: how many complete checkpoints stay, at least 1.
+        keep: how many complete checkpoints stay, at least 1; None for all.
 
     Raises:
         StorageError: the disk is full or can't be written; older checkpoints are untouched.
@@ -86,7 +87,17 @@ def save_checkpoint(
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The complete checkpoint with the most steps, or None; torn and tampered ones are passed over."""
-    return next((path for path in _by_step(folder) if _is_complete(path)), None)
+    return next((path for path in steps_of(folder).values() if _is_complete(path)), None)
+
+
+def steps_of(folder: Path) -> dict[int, Path]:
+    """Step -> its checkpoint, complete or not, the newest first."""
+    numbered = {
+        int(path.name.removeprefix(_PREFIX)): path
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdigit()
+    }
+    return dict(sorted(numbered.items(), reverse=True))
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
@@ -184,15 +195,6 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _by_step(folder: Path) -> list[Path]:
-    numbered = {
-        int(path.name.removeprefix(_PREFIX)): path
-        for path in folder.glob(f"{_PREFIX}*")
-        if path.name.removeprefix(_PREFIX).isdigit()
-    }
-    return [path for _, path in sorted(numbered.items(), reverse=True)]
-
-
 def _is_complete(checkpoint: Path) -> bool:
     try:
         files = read_json(checkpoint / _MANIFEST)["files"]
@@ -201,8 +203,8 @@ def _is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def _tidy(folder: Path, keep: int) -> None:
-    for old in _by_step(folder)[keep:]:
+def _tidy(folder: Path, keep: int | None) -> None:
+    for old in list(steps_of(folder).values())[keep:] if keep is not None else ():
         shutil.rmtree(old, ignore_errors=True)
     for staging in folder.glob(f".{_PREFIX}*"):
         shutil.rmtree(staging, ignore_errors=True)

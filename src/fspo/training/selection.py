@@ -16,14 +16,12 @@ from fspo.errors import StorageError
 from fspo.files import read_jsonl
 from fspo.training import checkpoints
 
-__all__ = ["Course", "best_weights", "forget_best", "save_best"]
+__all__ = ["Course", "best_weights", "forget_best", "prune_best", "save_best"]
 
 _FIGURES = ("eval_margin_accuracy", "eval_margin")
 """Steps are compared by the first, and where they are equal in it by the second: accuracy is coarse."""
 
 _FOLDER = "best"
-_KEPT = 2
-"""Sets of best weights on disk: one that is being replaced is there until its successor is whole."""
 
 
 class Course:
@@ -71,7 +69,22 @@ def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
     Raises:
         StorageError: the disk is full or can't be written.
     """
-    checkpoints.save_checkpoint(folder / _FOLDER, step, tensors={"weights": weights}, records={}, keep=_KEPT)
+    checkpoints.save_checkpoint(folder / _FOLDER, step, tensors={"weights": weights}, records={}, keep=None)
+    prune_best(folder)
+
+
+def prune_best(folder: Path) -> None:
+    """Delete the best weights that nothing in `folder` can ask for any more.
+
+    A training that is killed goes on from a checkpoint and forgets what was the best after it, so that what was the
+    best at each of the checkpoints stays, as does the best of all.
+    """
+    kept = checkpoints.steps_of(folder / _FOLDER)
+    needed = {max(kept, default=0)}
+    for resumed in checkpoints.steps_of(folder):
+        needed.add(max((step for step in kept if step <= resumed), default=0))
+    for step in kept.keys() - needed:
+        shutil.rmtree(kept[step], ignore_errors=True)
 
 
 def best_weights(folder: Path, step: int) -> Path:
@@ -91,7 +104,6 @@ def best_weights(folder: Path, step: int) -> Path:
 
 def forget_best(folder: Path, step: int) -> None:
     """Delete what was kept of steps after `step`, which are about to be taken again."""
-    for kept in (folder / _FOLDER).glob("checkpoint-*"):
-        number = kept.name.rpartition("-")[2]
-        if number.isdigit() and int(number) > step:
+    for number, kept in checkpoints.steps_of(folder / _FOLDER).items():
+        if number > step:
             shutil.rmtree(kept, ignore_errors=True)

@@ -34,7 +34,7 @@ from fspo.training.losses import (
     without_loss,
 )
 from fspo.training.rationalization import Rationalizer
-from fspo.training.selection import Course, best_weights, save_best
+from fspo.training.selection import Course, best_weights, prune_best, save_best
 from fspo.training.steps import EpisodeStream, Share, StepBatch, StepCollator, Unit, shares
 
 __all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "reference_of", "trainable_weights", "trim_metrics"]
@@ -293,6 +293,7 @@ class PolicyTrainer(Trainer):
                     **{name: record for name, (_, record) in zip(names, random, strict=True)},
                 },
             )
+            prune_best(self._folder / CHECKPOINTS_FOLDER)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
