@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from fspo import files
 from fspo.cli.main import app
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
@@ -220,16 +222,13 @@ def test_a_file_is_named_after_what_is_in_it(
     assert not (tmp_path / name).exists()
 
 
-@pytest.mark.parametrize("broken", ["fspo.preferences.dataset.write_parquet", "pathlib.Path.replace"])
-def test_a_dataset_that_can_not_be_replaced_keeps_its_splits(
+@pytest.mark.parametrize("broken", ["fspo.preferences.dataset.write_parquet", "fspo.files._put_in_place"])
+def test_a_dataset_that_can_not_be_replaced_stays_with_its_splits(
     tmp_path: Path, folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     assert fspo("split", folder).exit_code == 0
-    real = Path.replace
 
-    def full(*paths: Any, **_: Any) -> Any:
-        if broken.endswith("replace") and (paths[1].parent != folder or "splits" in paths[1].name):
-            return real(*paths)  # the tables alone can't be put in their place
+    def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     splits, fewer = (folder / "splits.json").read_text(), jsonl(tmp_path / "fewer.jsonl", rows(users=3))
@@ -239,6 +238,7 @@ def test_a_dataset_that_can_not_be_replaced_keeps_its_splits(
     assert result.exit_code == 1
     assert "The disk is full" in result.stderr
     assert (folder / "splits.json").read_text() == splits
+    assert len(PreferenceDataset.load(folder)) == 24
     assert sorted(path.name for path in folder.iterdir()) == [
         "dataset.json",
         "preferences.parquet",
@@ -247,9 +247,32 @@ def test_a_dataset_that_can_not_be_replaced_keeps_its_splits(
     ]
 
 
+def test_a_dataset_is_the_old_one_or_the_new_one_whenever_its_import_is_killed(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fspo("split", folder).exit_code == 0
+    seen: list[tuple[int, bool]] = []
+
+    def watched(move: Callable[..., Any]) -> Callable[..., Any]:
+        def moved(*paths: Any) -> Any:
+            result = move(*paths)
+            seen.append((len(PreferenceDataset.load(folder)), (folder / "splits.json").exists()))
+            return result
+
+        return moved
+
+    fewer = jsonl(tmp_path / "fewer.jsonl", rows(users=3))
+    for where, name in ((Path, "replace"), (Path, "rename"), (files, "_exchange")):
+        monkeypatch.setattr(where, name, watched(getattr(where, name)))
+    result = fspo("import", fewer, folder, "--overwrite")
+    assert result.exit_code == 0, result.stderr
+    assert set(seen) == {(24, True), (18, False)}
+
+
 def test_replacing_a_dataset_leaves_other_files_and_removes_its_splits(tmp_path: Path, folder: Path) -> None:
     (folder / "raw").mkdir()
     (folder / "raw" / "answers.csv").write_text("mine")
+    (folder / "latest.csv").symlink_to("raw/answers.csv")
     assert fspo("split", folder).exit_code == 0
     fewer = jsonl(tmp_path / "fewer.jsonl", rows(users=3))
     assert fspo("import", fewer, folder, "--overwrite", "--dry-run").exit_code == 0
@@ -261,7 +284,8 @@ def test_replacing_a_dataset_leaves_other_files_and_removes_its_splits(tmp_path:
     )
     assert len(PreferenceDataset.load(folder)) == 18
     assert not (folder / "splits.json").exists()
-    assert (folder / "raw" / "answers.csv").read_text() == "mine"
+    assert (folder / "raw" / "answers.csv").read_text() == (folder / "latest.csv").read_text() == "mine"
+    assert (folder / "latest.csv").is_symlink()
     assert "splits.json" not in fspo("import", fewer, folder, "--overwrite").output
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,32 +147,34 @@ def put(dataset: PreferenceDataset, out: Path) -> bool:
     Raises:
         StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
     """
-    from fspo.files import replace_folder, storage_error
+    from fspo.files import replace_folder
 
     if not (out / "preferences.parquet").is_file():
         with replace_folder(out) as staging:
             dataset.save(staging)
         return False
-    ready, splits, aside = out / ".new", out / "splits.json", out / ".splits.json.old"
-    outdated = False
-    try:
-        with replace_folder(ready) as staging:
-            dataset.save(staging)
-        # Out of the way meanwhile, so that a killed import never leaves the new data with the old splits.
-        if splits.exists():
-            splits.replace(aside)
-            outdated = True
-        for table in ready.iterdir():
-            table.replace(out / table.name)
-    except OSError as error:
-        if outdated:
-            with suppress(OSError):
-                aside.replace(splits)
-        raise storage_error(out, error) from error
-    finally:
-        shutil.rmtree(ready, ignore_errors=True)
-    aside.unlink(missing_ok=True)
+    outdated = (out / "splits.json").exists()
+    # The folder as a whole, since its tables one by one would be neither dataset in between.
+    with replace_folder(out.resolve()) as staging:
+        dataset.save(staging)
+        replaced = {"splits.json", *(table.name for table in staging.iterdir())}
+        shutil.copytree(
+            out,
+            staging,
+            symlinks=True,
+            ignore=lambda inside, _: replaced if Path(inside) == out else (),
+            copy_function=_linked,
+            dirs_exist_ok=True,
+        )
     return outdated
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file at another place, and not its contents once more where the file system can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, queries: int) -> None:
