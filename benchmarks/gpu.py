@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.models import SHAPE, SHAPES
-from benchmarks.training_step import Row, Settings, measure_rows
+from benchmarks.training_step import Row, Settings, device_name, measure_rows
 from fspo.errors import FspoError
 
 __all__ = ["main"]
@@ -36,17 +36,13 @@ def measure(
 ) -> dict[str, Any]:
     """The rows of each shape, and what failed; with `out`, one folder for each shape."""
     dtype = "float32" if torch.device(device).type == "cpu" else "bfloat16"
-    figures: dict[str, Any] = {"benchmark": "gpu", "device": _device_name(device), "rows": [], "failures": []}
+    figures: dict[str, Any] = {"benchmark": "gpu", "device": device_name(device), "rows": [], "failures": []}
     for shape in shapes:
         settings = Settings(model=SHAPE + shape, device=device, dtype=dtype, seed=seed)
         measured = measure_rows(settings, rows, rows, out=out and out / shape, repeats=repeats)
         for part in ("rows", "failures"):
             figures[part] += [{"shape": shape, **one} for one in measured[part]]
     return figures
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

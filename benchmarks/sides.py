@@ -4,7 +4,9 @@
 
 Both sides load the same policy and reference, read what they occupy by then, and take the same step: IPO on mean
 log-probs per token (TRL's reduction), reference included, gradients of all weights clipped to 1, fused AdamW (with a
-learning rate of 0, so that every step sees the same weights). The last line printed is the side's figures as JSON.
+learning rate of 0, so that every step sees the same weights). Both keep freed memory (`fspo.modeling.memory`), which
+TRL by itself does not: it would gain from that as well, and what is compared is how the step is computed. The last line
+printed is the side's figures as JSON.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Job:
 
 def run(job: Job) -> dict[str, Any]:
     """The figures of a side."""
-    kept = job.side == "ours" and keep_memory()
+    kept = keep_memory()
     episode = load_episode(
         job.model, shots=job.shots, queries=job.queries, response_tokens=job.response_tokens, seed=job.seed
     )

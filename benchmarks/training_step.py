@@ -9,21 +9,24 @@ with as many micro-batches as queries, whose memory is the one to compare with; 
 micro-batch, if that is faster. Each side runs in a process of its own. Its memory is the peak of the resident set less
 that of the loaded policy and reference and all libraries. The micro-batches of a row are equally large, so TRL's time
 is that of `peer_micro_batches_measured` of them, taken for all, and of one optimiser step. Before what is timed, each
-side runs once what is timed, untimed. fspo keeps freed memory, as it does when it trains (`fspo.modeling.memory`).
+side runs once what is timed, untimed. Both sides keep freed memory, as fspo does when it trains
+(`fspo.modeling.memory`) and TRL by itself does not: `memory_kept` tells whether the C library can.
 
 `speedup` is that of pairs per second; `speedup_cpu` compares processor seconds of all threads (but for TRL's optimiser
 step), which other programs on the machine stretch less: where the two differ much, the machine wasn't quiet.
-`flop_ratio` is what theory gives (see `theory`; TRL's head scores every position on a processor), and
-`share_of_theory` is the part of it that `speedup` reaches. `attribution` takes a row's speedup apart: `sharing` (one
-sequence per response against trunk and branches, in fspo itself), `head` (every position against responses only),
-`rest` (TRL against fspo without these two); their product is the speedup. `reference` is what precomputing the
-reference's log-probs would bring on top. Rows found in the folder `--out` are kept and not measured again. A row for
-which there is too little memory is noted under `failures`, and the others go on.
+`flop_ratio` is what theory gives (see `theory`; TRL's head scores every position on a processor), and `share_of_theory`
+is the part of it that `speedup` reaches. `attribution` takes a row's speedup apart: `sharing` (one sequence per
+response against trunk and branches, in fspo itself), `head` (every position against responses only), `rest` (TRL
+against fspo without these two); their product is the speedup. `reference` is what precomputing the reference's
+log-probs would bring on top. Rows found in the folder `--out` are kept and not measured again, but for those of another
+machine, device or code (`measured_with`), which are left out until they are. A row for which there is too little memory
+is noted under `failures`, and the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import math
@@ -39,11 +42,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import fspo
 from benchmarks.sides import BETA, Job
 from fspo.errors import DataError, FspoError, TrainingError
 from fspo.files import read_json, write_json, write_text
 
-__all__ = ["Row", "Settings", "main", "measure_rows"]
+__all__ = ["Row", "Settings", "device_name", "main", "measure_rows"]
 
 _PEER = "trl.DPOTrainer"
 _TITLES = [
@@ -125,14 +131,15 @@ def measure_rows(
     Raises:
         DataError: `out` holds rows of other settings.
     """
-    figures = _begun(settings, out) | {"failures": []}
+    source = _source(settings)
+    figures = _begun(settings, source, out) | {"failures": []}
     have = {Row(row["shots"], row["queries"], row["response_tokens"]) for row in figures["rows"]}
     todo = [row for row in rows if row not in have]
     started, done = time.monotonic(), 0
     for number, row in enumerate(todo):
         _say(f"row {number + 1} of {len(todo)}, {row.name}: shots x queries x response tokens")
         try:
-            figures["rows"].append(_measure(settings, row, row in attributed, repeats))
+            figures["rows"].append(_measure(settings, row, row in attributed, repeats) | {"measured_with": source})
         except TrainingError as error:
             _say(f"  {error}")
             figures["failures"].append({**asdict(row), "why": str(error)})
@@ -174,6 +181,7 @@ def _measure(settings: Settings, row: Row, attributed: bool, repeats: int) -> di
         "memory_ours": ours["memory"],
         "memory_peer": peers[1]["memory"],
         "memory_ratio": ours["memory"] / peers[1]["memory"],
+        "memory_kept": ours["memory_kept"] and peers[1]["memory_kept"],
         "loss_difference": max(abs(ours["losses"][place] - loss) for place, loss in peers[1]["losses"]),
         "loss": math.fsum(ours["losses"]) / row.queries,
         "matmul_share": ours["flops"] / ours["seconds"] / ours["matmul_flops_per_second"],
@@ -234,7 +242,39 @@ def _fits(settings: Settings, memory: int) -> bool:
     return available is not None and int(available[1]) * 2**10 > memory * 1.2 + 3 * 2**30
 
 
-def _begun(settings: Settings, out: Path | None) -> dict[str, Any]:
+def _source(settings: Settings) -> dict[str, Any]:
+    """What else a row's figures depend on: a row of another machine, device or code is no part of this table."""
+    return {
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": device_name(settings.device),
+        "code": _code(),
+    }
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself; a processor by its model where the system tells."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or device
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return platform.processor() or device if found is None else found[1]
+
+
+def _code() -> str:
+    """A digest of the sources of fspo and of the benchmarks."""
+    digest = hashlib.sha256()
+    for folder in (Path(fspo.__file__).parent, Path(__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder.parent).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _begun(settings: Settings, source: dict[str, Any], out: Path | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "benchmark": "training_step",
         "loss": f"ipo, mean log-probs per token, beta {BETA}",
@@ -250,18 +290,24 @@ def _begun(settings: Settings, out: Path | None) -> dict[str, Any]:
         raise DataError(
             f"{out} holds rows measured with other settings or versions; name another folder, or delete it."
         )
-    return begun
+    kept = [row for row in begun["rows"] if row.get("measured_with") == source]
+    if len(kept) < len(begun["rows"]):
+        _say(f"{len(begun['rows']) - len(kept)} rows of another machine, device or code are left out")
+    return figures | {"rows": kept}
 
 
 def _page(figures: dict[str, Any]) -> str:
     settings, machine = figures["settings"], figures["machine"]
+    kept = "Neither side keeps freed memory."
+    if all(row["memory_kept"] for row in figures["rows"]):
+        kept = "Both sides keep freed memory (`fspo.modeling.memory`), which TRL by itself does not."
     lines = [
         "# One training step beside TRL's DPOTrainer",
         "",
         f"`python -m benchmarks.{'training_step' if settings['device'] == 'cpu' else 'gpu'}`: {settings['model']}, "
         f"{settings['dtype']} on {settings['device']}, {machine['processors']} processors, reference included on both "
         f"sides, {figures['loss']}; TRL {figures['versions']['trl']} with `max_length=None` and neither gradient "
-        "checkpointing nor bf16. What each figure is stands in the program; all of them are in `figures.json`.",
+        f"checkpointing nor bf16. {kept} What each figure is stands in the program; all of them are in `figures.json`.",
         "",
         *_table(_TITLES, [_line(row) for row in figures["rows"]]),
     ]

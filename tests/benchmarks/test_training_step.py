@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from benchmarks import models, theory, training_step
+import fspo
+from benchmarks import models, sides, theory, training_step
 from fspo.errors import TrainingError
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
@@ -29,7 +32,9 @@ def test_both_sides_take_the_same_step_and_finished_rows_are_kept(
     assert min(row["memory_ours"], row["memory_peer"], row["matmul_share"]) > 0
     parts = row["attribution"]
     assert math.prod(parts[part] for part in ("sharing", "head", "rest")) == pytest.approx(row["speedup"])
-    assert "| 2 | 4 | 6 |" in (tmp_path / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text()
+    assert "| 2 | 4 | 6 |" in page
+    assert f"{'Both sides keep' if row['memory_kept'] else 'Neither side keeps'} freed memory" in page
 
     marked = json.loads((tmp_path / "figures.json").read_text())
     marked["rows"][0]["speedup"] = 1234.5
@@ -53,6 +58,43 @@ def test_a_side_that_fails_is_noted_and_the_next_row_goes_on(
     assert [failure["shots"] for failure in figures["failures"]] == [2, 4]
     assert figures["rows"] == []
     assert "Not measured, since a side failed: 2x2x6, 4x2x6" in (tmp_path / "README.md").read_text()
+
+
+def test_rows_of_another_code_or_device_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(settings: training_step.Settings, row: training_step.Row, *_: object) -> dict[str, object]:
+        measured.append(row.name)
+        return asdict(row)
+
+    def names(*wanted: str) -> list[str]:
+        measured.clear()
+        rows = [training_step.Row.of(name) for name in wanted]
+        training_step.measure_rows(training_step.Settings(model="shape:tiny"), rows, out=tmp_path)
+        return list(measured)
+
+    monkeypatch.setattr(training_step, "_measure", measure)
+    monkeypatch.setattr(training_step, "_page", lambda _: "")
+    assert names("2x2x6") == ["2x2x6"]
+    assert names("2x2x6", "4x2x6") == ["4x2x6"]
+    monkeypatch.setattr(training_step, "device_name", lambda _: "another")
+    assert names("2x2x6", "4x2x6") == ["2x2x6", "4x2x6"]
+    (tmp_path / "fspo").mkdir()
+    (tmp_path / "fspo" / "__init__.py").write_text("changed = True")
+    monkeypatch.setattr(fspo, "__file__", str(tmp_path / "fspo" / "__init__.py"))
+    assert names("2x2x6") == ["2x2x6"]
+    assert [row["shots"] for row in json.loads((tmp_path / "figures.json").read_text())["rows"]] == [2]
+    assert names("2x2x6") == []
+
+
+@pytest.mark.parametrize("side", ["ours", "peer"])
+def test_both_sides_keep_memory(side: Literal["ours", "peer"], monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept() -> bool:
+        raise InterruptedError("kept")
+
+    monkeypatch.setattr(sides, "keep_memory", kept)
+    with pytest.raises(InterruptedError, match="kept"):
+        sides.run(sides.Job(side=side, model="shape:tiny", shots=1, queries=1, response_tokens=6))
 
 
 def test_a_row_that_can_not_be_read_is_told(capsys: pytest.CaptureFixture[str]) -> None:

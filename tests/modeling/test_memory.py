@@ -27,16 +27,27 @@ print(kept, fetched, faults())
 """
 
 
-def test_kept_memory_is_not_fetched_again() -> None:
+def measured(**environment: str) -> list[str]:
     # In a process of its own: it can't be undone.
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env={"PYTHONPATH": str(Path(fspo.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(Path(fspo.__file__).parents[1]), "OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    kept, before, after = done.stdout.split()
+    return done.stdout.split()
+
+
+def test_no_memory_is_kept_where_the_environment_forbids_it() -> None:
+    kept, _, after = measured(FSPO_KEEP_MEMORY="0")
+    assert kept == "False"
+    if sys.platform == "linux":
+        assert int(after) > 1000
+
+
+def test_kept_memory_is_not_fetched_again() -> None:
+    kept, before, after = measured()
     if kept != "True":
         pytest.skip("another C library or allocator")
     assert int(before) > 1000

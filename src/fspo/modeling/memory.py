@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 __all__ = ["keep_memory"]
 
@@ -16,8 +17,10 @@ def keep_memory() -> bool:
     By default glibc takes every large block from the system and gives it back at once, and the system zeroes each page
     of it again when it is first touched: at every activation of every step. Memory kept is memory that no other process
     has, so this is for programs that train. Elsewhere than on glibc, or with another allocator preloaded, nothing
-    changes.
+    changes; nor does it where the environment says `FSPO_KEEP_MEMORY=0`.
     """
+    if os.environ.get("FSPO_KEEP_MEMORY") == "0":
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
