@@ -20,10 +20,11 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.training import processes
 from fspo.training.config import TrainingConfig
-from fspo.training.losses import add_figures, description_losses, figures, partial_loss, score, total_loss
+from fspo.training.losses import add_figures, description_losses, figures, losses, partial_loss, score, total_loss
 from fspo.training.objectives import ipo
 from fspo.training.rationalization import CommonWords, Rationalizer
-from fspo.training.steps import StepBatch, StepCollator
+from fspo.training.scoring import means
+from fspo.training.steps import Drafts, StepBatch, StepCollator
 from fspo.training.train import train_policy
 from tests.training.helpers import small_dataset
 from tests.training.test_train import figures as recorded
@@ -223,3 +224,59 @@ def test_a_description_needs_its_context_and_its_gold(tiny_model_path: Path, tmp
     silent = PreferenceDataset([replace(known.users["u0"], description=""), *list(known.users.values())[1:]], known)
     with pytest.raises(DataError, match=r"User 'u0' has no description to learn from \(1 such users\)"):
         train_policy(config(), silent, model=tiny_model_path, out=tmp_path / "b", context="both")
+
+
+def test_pairs_of_an_objective_without_reference_know_none(tiny_model_path: Path) -> None:
+    settings = config(objective="simpo", beta=2.0)
+    made, model = collator(tiny_model_path, settings), load_model(tiny_model_path)
+    units = list(Rationalizer(made, CommonWords()).step(model, waiting(made)).units)
+    drafts = made.renderer.render_descriptions("u0", (), "Likes it.", "Bus.")
+    units = [replace(unit, described=drafts) for unit in units]
+    other = load_model(tiny_model_path)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.1)
+        alone = score(model, units, settings)
+        beside = score(model, units, settings, lambda: nullcontext(other))
+        assert torch.allclose(losses(beside, settings), losses(alone, settings))
+        assert not torch.allclose(description_losses(beside, settings), description_losses(alone, settings))
+
+
+def test_a_bare_reference_is_told_no_description(tiny_model_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model_path)
+    [unit, _] = waiting(collator(tiny_model_path, config(reference="none", objective="ipo"))).units
+    assert unit.reference is not None
+    assert "About me" not in tokenizer.decode(unit.reference.trunk_ids)
+
+
+def test_twins_whose_drafts_differ_in_length_lose_the_same_shots(tiny_model_path: Path) -> None:
+    made = collator(tiny_model_path, config(mirror=True))
+    episode = EpisodeSampler(small_dataset(), shots=2, queries=2, seed=0).episode(0)
+    drafts = Drafts("short", "other", plain="short", mirrored="a much longer description " * 8)
+    whole = made.unit(0, episode, drafts)
+    assert whole.mirrored is not None
+    narrow = replace(made, renderer=replace(made.renderer, max_length=whole.mirrored.longest - 1))
+    unit = narrow.unit(0, episode, drafts)
+    assert unit.mirrored is not None
+    assert unit.plain.dropped_shots == unit.mirrored.dropped_shots > 0
+    assert len(unit.plain.boundaries) == len(unit.mirrored.boundaries) == 3 - unit.plain.dropped_shots
+
+
+def test_measuring_shows_the_first_draft_and_not_the_closest_to_gold(tiny_model_path: Path) -> None:
+    settings = config(mirror=True, drafts=5, description_tokens=9)
+    made = collator(tiny_model_path, settings)
+    measuring = replace(made, both_sides=True)
+    model = load_model(tiny_model_path)
+    step = waiting(made)
+    asked = [(unit, unit.episode) for unit in step.units if unit.episode]
+    rationalizer = Rationalizer(made, Scripted(), measuring=measuring, validation=list(step.units))
+    [trained, _] = rationalizer.drafts(model, asked)
+    [measured, _] = rationalizer.drafts(model, asked, measuring=True)
+    assert trained.plain == trained.closer == measured.closer
+    assert measured.plain != measured.closer
+    [unit, _] = rationalizer.measured(model)
+    assert measured.plain in load_tokenizer(tiny_model_path).decode(unit.plain.trunk_ids)
+
+
+def test_a_figure_is_the_mean_of_the_units_that_have_it() -> None:
+    assert means([{"a": 1.0, "b": 1.0}, {"a": 0.0}]) == {"a": 0.5, "b": 1.0}

@@ -147,7 +147,7 @@ class _Stage:
         source, renderer = self.weights.source(name), self.weights.renderer("both")
         shots = [own.shots for trial in self.trials for own in (trial.own, trial.own.flip_shots())]
         for trial in self.trials:
-            for _, episode, rungs in scored_passes(renderer, "both", trial, self.config)[0]:
+            for _, episode, rungs in scored_passes(renderer, "both", trial, self.config, described=True)[0]:
                 shots += [episode.first_shots(k).shots for k in rungs]
         return describe_all(
             lambda: self.weights.load(source),

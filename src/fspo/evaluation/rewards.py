@@ -44,6 +44,9 @@ __all__ = [
 ROUNDING = 1e-3
 """Nats, of a sum over the tokens of a response, below which a margin is rounding and no decision."""
 
+_AROUND = 16
+"""Tokens allowed for the words around a description, and for its being cut otherwise when it is read."""
+
 Condition = Literal["own", "flipped", "swapped", "swapped-flipped"]
 """Whose shots, and whether their labels are flipped."""
 
@@ -206,7 +209,7 @@ def _score_trial(
     describer: Describer | None,
 ) -> dict[str, Any]:
     rows: list[Score] = []
-    passes, dropped = scored_passes(renderer, context, trial, config)
+    passes, dropped = scored_passes(renderer, context, trial, config, described=describer is not None)
     for condition, episode, rungs in passes:
         if describer is None:
             rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
@@ -221,11 +224,18 @@ def _score_trial(
 
 
 def scored_passes(
-    renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig
+    renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig, *, described: bool = False
 ) -> tuple[list[Pass], int]:
-    """What a trial is scored under, without the shots there is no room for, and how many these are."""
-    own, dropped = renderer.trim(trial.own)
-    swapped, more = (None, 0) if trial.swapped is None else renderer.trim(trial.swapped)
+    """What a trial is scored under, without the shots there is no room for, and how many these are.
+
+    Where a description is still to be written (`described`), there is room for it in the place of the user's own.
+    """
+    own, swapped, reserve = trial.own, trial.swapped, 0
+    if described:
+        own, swapped = replace(own, description=""), swapped and replace(swapped, description="")
+        reserve = config.description_tokens + _AROUND
+    own, dropped = renderer.trim(own, reserve=reserve)
+    swapped, more = (None, 0) if swapped is None else renderer.trim(swapped, reserve=reserve)
     return list(_passes(context, own, swapped, config)), max(dropped, more)
 
 

@@ -127,14 +127,18 @@ class EpisodeRenderer:
         trunk = (*prefix, *(i for part in kept for i in part))
         return TokenizedEpisode(trunk, boundaries, branches, dropped)
 
-    def trim(self, episode: Episode) -> tuple[Episode, int]:
+    def trim(self, episode: Episode, mirror_description: str | None = None, *, reserve: int = 0) -> tuple[Episode, int]:
         """The episode without the oldest shots that it or its mirror has no room for, and how many these are.
 
         Swapping labels can change a length by a token, and whoever compares the two must show both the same shots.
+        `mirror_description` stands in the mirror; by default it is the episode's own. `reserve` tokens are kept free.
         """
         if self.max_length is None:
             return episode, 0
-        dropped = max(self.render(twin).dropped_shots for twin in (episode, episode.flip_shots()))
+        narrow = replace(self, max_length=self.max_length - reserve)
+        told = episode.description if mirror_description is None else mirror_description
+        twins = (episode, replace(episode.flip_shots(), description=told))
+        dropped = max(narrow.render(twin).dropped_shots for twin in twins)
         return (episode.with_shots(episode.shots[dropped:]), dropped) if dropped else (episode, 0)
 
     def render_prompt(

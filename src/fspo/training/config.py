@@ -184,13 +184,14 @@ class TrainingConfig(BaseModel):
         return self.mirror or self.objective == "mirrored-contrast"
 
     @property
+    def compares_pairs(self) -> bool:
+        """Whether the objective measures the margins of pairs against a reference model."""
+        return self.objective in _AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
+
+    @property
     def needs_reference(self) -> bool:
-        """Whether the objective measures margins against a reference model."""
-        return (
-            self.objective in _AGAINST_REFERENCE
-            or self.describe == "own"
-            or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
-        )
+        """Whether anything is measured against a reference model: pairs, or drafts of a description."""
+        return self.compares_pairs or self.describe == "own"
 
     @property
     def selects(self) -> bool:

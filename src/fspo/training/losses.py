@@ -202,7 +202,7 @@ def _margins(scores: PassScores, config: TrainingConfig) -> tuple[Tensor, Tensor
     h_B = _policy_margins(scores.plain, config)
     mirrored_B = None if scores.mirrored is None else _policy_margins(scores.mirrored, config)
     reference_B, other_B = scores.reference_B, scores.reference_mirrored_B
-    if reference_B is None:
+    if reference_B is None or not config.compares_pairs:
         return h_B, mirrored_B
     if mirrored_B is None or other_B is None:
         return h_B - reference_B, mirrored_B

@@ -71,26 +71,39 @@ class Rationalizer:
         return StepBatch(split_passes(units, self._config.row_tokens))
 
     def measured(self, policy: torch.nn.Module) -> list[Unit]:
-        """The validation units with the policy's drafts of today."""
+        """The validation units with the policy's drafts of today; shown is the first one, not the closest to gold."""
         return self._drafted(policy, self._validation, self._measuring)
 
     def _drafted(self, policy: torch.nn.Module, units: Sequence[Unit], collator: StepCollator) -> list[Unit]:
         waiting = [(unit, unit.episode) for unit in units if unit.episode is not None]
         # Every process drafts its part, and all get all.
         process = joined()
-        parts = collected(self.drafts(policy, waiting[process.process_index :: process.num_processes]))
+        own_part = waiting[process.process_index :: process.num_processes]
+        parts = collected(self.drafts(policy, own_part, measuring=collator.both_sides, mirrors=collator.config.mirrors))
         drafts = [parts[place % len(parts)][place // len(parts)] for place in range(len(waiting))]
         found = {
             unit.index: collator.unit(unit.index, own, one) for (unit, own), one in zip(waiting, drafts, strict=True)
         }
         return [found.get(unit.index, unit) for unit in units]
 
-    def drafts(self, policy: torch.nn.Module, waiting: Sequence[tuple[Unit, Episode]]) -> list[Drafts]:
-        """What the policy writes of each unit's user: several drafts by the shots, one by their mirror."""
+    def drafts(
+        self,
+        policy: torch.nn.Module,
+        waiting: Sequence[tuple[Unit, Episode]],
+        *,
+        measuring: bool = False,
+        mirrors: bool | None = None,
+    ) -> list[Drafts]:
+        """What the policy writes of each unit's user: several drafts by the shots and, if it `mirrors`, one by theirs.
+
+        In training the draft closest to gold is shown beside the shots; in measuring the first one, since gold is not
+        to be known then.
+        """
         config = self._config
+        mirrors = config.mirrors if mirrors is None else mirrors
         shots, seeds = [], []
         for unit, episode in waiting:
-            asked = [episode.shots] * config.drafts + [episode.flip_shots().shots] * config.mirrors
+            asked = [episode.shots] * config.drafts + [episode.flip_shots().shots] * mirrors
             shots += asked
             seeds += [_seed(config.seed, unit.index, number) for number in range(len(asked))]
         written = write_descriptions(
@@ -102,19 +115,19 @@ class Rationalizer:
             temperature=1.0,
         )
         texts = iter(row.text for row in written)
-        return [
-            self._ranked(episode, [next(texts) for _ in range(config.drafts + config.mirrors)])
-            for _, episode in waiting
-        ]
+        found = []
+        for _, episode in waiting:
+            own = [next(texts) for _ in range(config.drafts)]
+            closer, farther = self._ranked(episode, own)
+            found.append(Drafts(closer, farther, own[0] if measuring else closer, next(texts) if mirrors else ""))
+        return found
 
-    def _ranked(self, episode: Episode, texts: Sequence[str]) -> Drafts:
-        own = texts[: self._config.drafts]
+    def _ranked(self, episode: Episode, own: Sequence[str]) -> tuple[str, str]:
+        """The closest draft and the farthest; the same one where there is nothing to prefer."""
         scores = self._closeness.closeness(own, episode.description) if episode.description else [0.0] * len(own)
         order = sorted(range(len(own)), key=lambda place: (-scores[place], place))
-        best, worst = own[order[0]], own[order[-1]]
-        if scores[order[0]] == scores[order[-1]]:
-            worst = best  # nothing to prefer
-        return Drafts(best, worst, plain=best, mirrored=texts[-1] if self._config.mirrors else "")
+        best, worst = order[0], order[-1]
+        return own[best], own[best if scores[best] == scores[worst] else worst]
 
 
 def _seed(*parts: Any) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -15,7 +16,7 @@ from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference, figures, score
 from fspo.training.steps import Unit
 
-__all__ = ["antisymmetric_rewards", "mean_figures", "reference_rewards"]
+__all__ = ["antisymmetric_rewards", "mean_figures", "means", "reference_rewards"]
 
 
 def reference_rewards(
@@ -73,12 +74,14 @@ def mean_figures(
     policy: torch.nn.Module, units: Sequence[Unit], config: TrainingConfig, reference: Reference | None
 ) -> dict[str, float]:
     """Means of `figures` over episodes, each scored in a pass of its own."""
-    sums: dict[str, float] = {}
     with torch.no_grad():
-        for unit in units:
-            for name, value in figures(score(policy, [unit], config, reference), config).items():
-                sums[name] = sums.get(name, 0.0) + value / len(units)
-    return sums
+        return means([figures(score(policy, [unit], config, reference), config) for unit in units])
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
 
 
 def _rendered(

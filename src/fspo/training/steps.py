@@ -158,7 +158,7 @@ class StepCollator:
             plain, mirrored = _keep(plain, rungs), mirrored and _keep(mirrored, rungs)
         reference = None
         if config.needs_reference and config.reference == "none":
-            reference = self.renderer.render(episode.first_shots(0))
+            reference = self.renderer.render(replace(episode.first_shots(0), description=""))
         if config.objective == "pref-ft" and not self.both_sides:
             plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
         described = self._described(episode, drafts)
@@ -176,9 +176,9 @@ class StepCollator:
         return self.renderer.render_descriptions(episode.user, episode.shots, drafts.closer, drafts.farther)
 
     def _twins(self, episode: Episode, drafts: Drafts | None) -> tuple[TokenizedEpisode, TokenizedEpisode]:
-        short, dropped = self.renderer.trim(episode)
-        plain = self._render(_told(short, drafts.plain if drafts else None))
-        mirrored = self._render(_told(short.flip_shots(), drafts.mirrored if drafts else None))
+        other = drafts.mirrored if drafts else None
+        short, dropped = self.renderer.trim(_told(episode, drafts.plain if drafts else None), other)
+        plain, mirrored = self._render(short), self._render(_told(short.flip_shots(), other))
         return replace(plain, dropped_shots=dropped), replace(mirrored, dropped_shots=dropped)
 
     def _rungs(self, index: int, episode: TokenizedEpisode) -> list[int]:

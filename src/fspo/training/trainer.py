@@ -34,6 +34,7 @@ from fspo.training.losses import (
     without_loss,
 )
 from fspo.training.rationalization import Rationalizer
+from fspo.training.scoring import means
 from fspo.training.selection import Course, best_weights, prune_best, save_best
 from fspo.training.steps import EpisodeStream, Share, StepBatch, StepCollator, Unit, shares
 
@@ -188,16 +189,16 @@ class PolicyTrainer(Trainer):
         policy.eval()
         units = self._validation if self._rationalizer is None else self._rationalizer.measured(policy)
         process, count = self.accelerator.process_index, self.accelerator.num_processes
-        sums: dict[str, float] = {}
+        rows: list[dict[str, float]] = []
         with torch.no_grad():
             for first in range(0, len(units), count):
                 counts = first + process < len(units)
                 # Whoever has had its units scores another one along with the others, and doesn't count it.
                 scores = self._scores(policy, [units[first + process if counts else 0]])
-                for name, value in figures(scores, self._config).items() if counts else ():
-                    sums[f"eval_{name}"] = sums.get(f"eval_{name}", 0.0) + value / len(units)
+                rows += [figures(scores, self._config)] if counts else []
         policy.train(was_training)
-        return self._summed(sums)
+        found = means([row for part in processes.collected(rows) for row in part])
+        return {f"eval_{name}": value for name, value in found.items()}
 
     def restore_best(self) -> None:
         """Give the policy the weights of the best evaluation."""
