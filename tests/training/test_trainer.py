@@ -19,8 +19,9 @@ from fspo.training import objectives, processes
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.config import LoraSettings, TrainingConfig
 from fspo.training.losses import figures, losses, score
+from fspo.training.references import reference_of, trainable_weights
 from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, shares, split_passes
-from fspo.training.trainer import METRICS_FILE, PolicyTrainer, reference_of, trainable_weights, trim_metrics
+from fspo.training.trainer import METRICS_FILE, PolicyTrainer, trim_metrics
 from tests.training.helpers import small_dataset
 
 

@@ -27,11 +27,12 @@ from fspo.preferences.types import Preference
 from fspo.progress import PlainProgress, Progress
 from fspo.training.config import LoraSettings
 from fspo.training.losses import Reference
+from fspo.training.references import reference_of
 from fspo.training.scoring import antisymmetric_rewards, mean_figures, reference_rewards
 from fspo.training.settings import FSPOConfig, unknown_argument
 from fspo.training.start import Start
 from fspo.training.train import Loop, Training
-from fspo.training.trainer import METRICS_FILE, reference_of
+from fspo.training.trainer import METRICS_FILE
 
 if TYPE_CHECKING:
     import datasets

@@ -22,10 +22,11 @@ from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
 from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
+from fspo.training.references import reference_of
 from fspo.training.selection import Course, forget_best
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
-from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, reference_of, trim_metrics
+from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
 __all__ = ["TRAINING_FILE", "Loop", "Training", "train_policy"]
 

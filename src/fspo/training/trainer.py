@@ -6,13 +6,12 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
@@ -34,11 +33,12 @@ from fspo.training.losses import (
     without_loss,
 )
 from fspo.training.rationalization import Rationalizer
+from fspo.training.references import FrozenReference, trainable_weights
 from fspo.training.scoring import means
 from fspo.training.selection import Course, best_weights, prune_best, save_best
 from fspo.training.steps import EpisodeStream, Share, StepBatch, StepCollator, Unit, shares
 
-__all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "reference_of", "trainable_weights", "trim_metrics"]
+__all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "trim_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -346,49 +346,12 @@ class PolicyTrainer(Trainer):
         return module
 
 
-def trainable_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The weights that are trained, by name."""
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-
 def trim_metrics(folder: Path, step: int) -> None:
     """Forget the figures of steps after `step`, which are about to be taken again."""
     path = folder / METRICS_FILE
     if path.exists():
         kept = [record for record in read_jsonl(path) if record.get("step", 0) <= step]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-class FrozenReference:
-    """A frozen copy as the reference model; no part of the model in training, but sharded or placed as that one is."""
-
-    def __init__(self, frozen: torch.nn.Module, model: torch.nn.Module) -> None:
-        """`frozen` becomes the reference of `model`."""
-        self.frozen, self._model = frozen, model
-
-    def __call__(self) -> AbstractContextManager[torch.nn.Module]:
-        """Enter the reference model."""
-        if isinstance(self.frozen, FSDPModule):
-            return nullcontext(self.frozen)
-        return nullcontext(self.frozen.to(next(self._model.parameters()).device))
-
-
-def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Reference:
-    """The reference model: `frozen` if there is one, else `model` with its adapters off."""
-
-    @contextmanager
-    def without_adapters() -> Iterator[torch.nn.Module]:
-        was_training, trained = model.training, trainable_weights(model).values()
-        model.eval()  # a reference drops nothing out
-        try:
-            with model.disable_adapter():  # type: ignore[operator]
-                for weight in trained:
-                    weight.requires_grad_(True)  # peft turns this off, and sharded weights would remember it
-                yield model
-        finally:
-            model.train(was_training)
-
-    return without_adapters if frozen is None else FrozenReference(frozen, model)
 
 
 def _note(logs: dict[str, Any]) -> str:
