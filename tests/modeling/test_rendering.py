@@ -204,6 +204,19 @@ def test_mirrored_shots_cost_the_same_room(tokenizer: Any) -> None:
     assert renderer.render(episode()).tokens == renderer.render(episode().mirror()).tokens
 
 
+def test_room_that_is_kept_free_costs_shots_and_no_query(tokenizer: Any) -> None:
+    whole = episode(3, 1)
+    shortest = max(lengths(EpisodeRenderer(tokenizer).render(whole.first_shots(0))))
+    renderer = EpisodeRenderer(tokenizer, max_length=EpisodeRenderer(tokenizer).render(whole).longest)
+    assert renderer.trim(whole) == (whole, 0)
+    kept, dropped = renderer.trim(whole, reserve=9)
+    assert (len(kept.shots), dropped) == (2, 1)
+    bare, all_dropped = replace(renderer, max_length=shortest + 30).trim(whole, reserve=40)
+    assert (bare.shots, all_dropped) == ((), 3)
+    with pytest.raises(DataError):
+        replace(renderer, max_length=shortest - 1).trim(whole)
+
+
 @pytest.mark.embedded
 def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the_limit(
     embedded_model_path: Path,

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_json, read_jsonl
-from fspo.training.train import TRAINING_FILE, train_policy
+from fspo.training.start import Start
+from fspo.training.train import TRAINING_FILE, Training, train_policy
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer
 from tests.training.helpers import small_dataset
 from tests.training.train_tiny import tiny_settings, train_tiny
@@ -200,3 +202,13 @@ def test_a_limit_beyond_what_the_model_reads_is_refused(tiny_model_path: Path, t
 def test_with_dropout_the_passes_are_part_of_what_is_learned() -> None:
     assert "row_tokens" in tiny_settings().identity()
     assert "row_tokens" not in tiny_settings(lora={"r": 4}).identity()
+
+
+def test_dropout_of_adapters_in_memory_makes_the_passes_decide_too(tiny_model_path: Path, tmp_path: Path) -> None:
+    def identity(dropout: float, row_tokens: int) -> dict[str, Any]:
+        adapters = LoraConfig(r=2, lora_dropout=dropout, target_modules=["q_proj"])
+        start = Start(tiny_model_path, tmp_path, adapters=adapters)
+        return Training(tiny_settings(lora=None, row_tokens=row_tokens), small_dataset(), start, tmp_path).identity
+
+    assert identity(0.0, 100) == identity(0.0, 9000)
+    assert identity(0.1, 100) != identity(0.1, 9000)

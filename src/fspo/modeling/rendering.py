@@ -138,7 +138,12 @@ class EpisodeRenderer:
         narrow = replace(self, max_length=self.max_length - reserve)
         told = episode.description if mirror_description is None else mirror_description
         twins = (episode, replace(episode.flip_shots(), description=told))
-        dropped = max(narrow.render(twin).dropped_shots for twin in twins)
+        try:
+            dropped = max(narrow.render(twin).dropped_shots for twin in twins)
+        except DataError:
+            if not reserve:
+                raise
+            dropped = len(episode.shots)  # without shots there is nothing to keep room for
         return (episode.with_shots(episode.shots[dropped:]), dropped) if dropped else (episode, 0)
 
     def render_prompt(

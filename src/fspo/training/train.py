@@ -127,11 +127,14 @@ class Training:
                 "keep_best and patience go by evaluations on other people's preferences, and there are none; give a "
                 "validation part (eval_dataset in Python), or leave both out."
             )
+        adapters = self.start.adapters
         identity = {
             "config": self.config.identity(),
             "dataset": self.dataset.fingerprint,
             **self.start.identity(),
             "context": self.context,
+            # Each pass draws its own dropout, so that with it the passes decide too.
+            **({"row_tokens": self.config.row_tokens} if adapters is not None and adapters.lora_dropout else {}),
             **({"validation": self.validation.fingerprint} if self.validation and self.config.selects else {}),
         }
         object.__setattr__(self, "identity", identity)
