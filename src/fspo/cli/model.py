@@ -9,7 +9,7 @@ import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 
-__all__ = ["app", "export", "list_", "pull", "show"]
+__all__ = ["app", "export", "list_", "pull", "push", "show"]
 
 _HELP = """List, obtain and show models.
 
@@ -140,6 +140,39 @@ def export(
     readme = policy / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else None
     out.print(f"The whole model is in {export_policy(policy, target, dtype=dtype, card=text)}.", markup=False)
+
+
+@add_verb(app, "push")
+def push(
+    policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the hub, as owner/name; made if it is not there.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; by default private.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Upload the base model's weights too.")] = False,
+    dtype: Annotated[str, typer.Option(help="Of whole weights: float32, bfloat16 or float16.")] = "float32",
+    dry_run: DryRun = False,
+) -> None:
+    """Upload a policy to a hub: its adapter, tokenizer and model card; never data, metrics or folders' names.
+
+    An adapter over a model that is on no hub, such as the embedded one, goes up as a whole model. The token is taken
+    from HF_TOKEN, the hub's address from HF_ENDPOINT.
+
+    Examples:
+      fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo
+
+      fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo --whole --dtype bfloat16 --public
+    """
+    from fspo.cli.stages import quiet
+    from fspo.modeling.publishing import goes_whole, publish
+
+    out = console()
+    whole = whole or goes_whole(policy)
+    what = "a whole model" if whole else "an adapter"
+    if dry_run:
+        out.print(f"Would upload {policy} as {what} to {repo}.", markup=False)
+        return
+    quiet()
+    out.print(f"Uploading {policy} as {what} ...", markup=False)
+    out.print(f"The policy is at {publish(policy, repo, private=not public, whole=whole, dtype=dtype)}.", markup=False)
 
 
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:

@@ -12,7 +12,15 @@ from fspo.preferences.validation import nearest
 __all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig", "first_problem"]
 
 HARMLESS = frozenset(
-    {"evaluate_every", "evaluate_episodes", "gradient_checkpointing", "report_to", "row_tokens", "save_every"}
+    {
+        "evaluate_every",
+        "evaluate_episodes",
+        "gradient_checkpointing",
+        "precompute_reference",
+        "report_to",
+        "row_tokens",
+        "save_every",
+    }
 )
 """Settings that may change from one call to the next, since they don't change what is learned."""
 
@@ -102,6 +110,16 @@ class TrainingConfig(BaseModel):
     )
     rungs_per_query: Literal["all", "one"] = Field(
         default="all", description="With a ladder: attach a query at every rung, or at one drawn at random."
+    )
+    episodes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Train on so many fixed episodes again and again, shuffled; by default every step draws new ones.",
+    )
+    precompute_reference: bool = Field(
+        default=False,
+        description="Score the fixed episodes by the reference before the first step: no reference pass in any step, "
+        "and no frozen copy where all weights are trained.",
     )
     skip_short_users: bool = Field(
         default=False, description="Leave out users with too few preferences instead of stopping."
@@ -226,6 +244,16 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"length_weight: {self.objective} has none; choose {', '.join(sorted(_AGAINST_REFERENCE))}, or set 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _known_beforehand(self) -> Self:
+        if self.precompute_reference and self.episodes is None:
+            raise ValueError(
+                "precompute_reference: every step draws new episodes; set episodes to fix how many there are"
+            )
+        if self.precompute_reference and self.describe == "own":
+            raise ValueError("precompute_reference: every step drafts new descriptions; turn it off, or set describe")
         return self
 
     @model_validator(mode="after")

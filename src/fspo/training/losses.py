@@ -16,7 +16,7 @@ from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
 from fspo.modeling.rendering import TokenizedEpisode
 from fspo.training import objectives
 from fspo.training.config import TrainingConfig
-from fspo.training.steps import StepBatch, Unit
+from fspo.training.steps import Margins, StepBatch, Unit
 
 __all__ = [
     "PassScores",
@@ -26,6 +26,7 @@ __all__ = [
     "figures",
     "losses",
     "partial_loss",
+    "reference_margins",
     "score",
     "total_loss",
     "without_loss",
@@ -55,17 +56,32 @@ class PassScores:
 def score(
     model: torch.nn.Module, units: Sequence[Unit], config: TrainingConfig, reference: Reference | None = None
 ) -> PassScores:
-    """Score the pairs of `units` in one pass of the policy and, where a reference is given, one of the reference."""
+    """Score the pairs of `units` in one pass of the policy and, where a reference is given, one of the reference.
+
+    Margins of the reference that the units bring along are taken as they are.
+    """
     episodes = [episode for unit in units for episode in unit.policy]
     drafts = [unit.described for unit in units if unit.described is not None]
     reference_B = reference_mirrored_B = reference_D = None
-    if reference is not None:
+    known = [unit.margins for unit in units if unit.margins is not None]
+    if reference is not None and len(known) < len(units):
         with torch.no_grad(), reference() as frozen:
             reference_B, reference_mirrored_B, reference_D = _reference_margins(frozen, units, episodes, drafts, config)
     scored = branch_logprobs(model, [*episodes, *drafts])
     plain, mirrored = _twins(scored[: len(episodes)], units)
     described = _joined(scored[len(episodes) :]) if drafts else None
+    if known and len(known) == len(units):
+        reference_B = plain.sums.new_tensor([margin for one in known for margin in one.plain])
+        if mirrored is not None:
+            reference_mirrored_B = plain.sums.new_tensor([margin for one in known for margin in one.mirrored or ()])
     return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D)
+
+
+def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) -> Margins:
+    """What the reference says of the pairs of one unit, in a pass of its own."""
+    with torch.no_grad(), reference() as frozen:
+        plain_B, mirrored_B, _ = _reference_margins(frozen, [unit], unit.policy, (), config)
+    return Margins(tuple(plain_B.tolist()), None if mirrored_B is None else tuple(mirrored_B.tolist()))
 
 
 def total_loss(scores: PassScores, config: TrainingConfig) -> Tensor:

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from fspo.training.losses import Reference
 
-__all__ = ["FrozenReference", "reference_of", "trainable_weights"]
+__all__ = ["FrozenReference", "reference_of", "trainable_weights", "untrained"]
 
 
 class FrozenReference:
@@ -43,6 +43,21 @@ def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Refe
             model.train(was_training)
 
     return without_adapters if frozen is None else FrozenReference(frozen, model)
+
+
+def untrained(model: torch.nn.Module) -> Reference:
+    """The model itself as its own reference, which it is until the first step."""
+
+    @contextmanager
+    def as_it_is() -> Iterator[torch.nn.Module]:
+        was_training = model.training
+        model.eval()
+        try:
+            yield model
+        finally:
+            model.train(was_training)
+
+    return as_it_is
 
 
 def trainable_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -17,6 +17,7 @@ from fspo.training.config import TrainingConfig
 __all__ = [
     "Drafts",
     "EpisodeStream",
+    "Margins",
     "Share",
     "StepBatch",
     "StepCollator",
@@ -30,17 +31,33 @@ __all__ = [
 class EpisodeStream(Dataset[tuple[int, Episode]]):
     """The episodes of a whole training, numbered; any of them can be had at any time."""
 
-    def __init__(self, sampler: EpisodeSampler, length: int) -> None:
-        """Show the first `length` episodes of `sampler`."""
-        self._sampler, self._length = sampler, length
+    def __init__(self, sampler: EpisodeSampler, length: int, *, fixed: int | None = None) -> None:
+        """Show the first `length` episodes of `sampler`; or the first `fixed` ones again and again, shuffled anew."""
+        self._sampler, self._length, self._fixed = sampler, length, fixed
+        self._lap: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
-        """Episodes in the whole training."""
+        """Episodes in the whole training, repeated ones counted again."""
         return self._length
 
     def __getitem__(self, index: int) -> tuple[int, Episode]:
         """The episode's number and the episode."""
-        return index, self._sampler.episode(index)
+        number = index if self._fixed is None else self._order(index // self._fixed)[index % self._fixed]
+        return number, self._sampler.episode(number)
+
+    def _order(self, lap: int) -> list[int]:
+        if self._lap[0] != lap:
+            rng = random.Random(f"{self._sampler.seed} lap {lap}")
+            self._lap = lap, sorted(range(self._fixed or 0), key=lambda _: rng.random())
+        return self._lap[1]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """What the reference says of a unit's pairs: the chosen response's log-probability above the other's, reduced."""
+
+    plain: tuple[float, ...]
+    mirrored: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class Unit:
     """What it was rendered from, where a description is still to be drafted."""
     described: TokenizedEpisode | None = None
     """The user's description as a response to the shots: gold alone, or a closer and a farther draft."""
+    margins: Margins | None = None
+    """What the reference says of the pairs, where it was asked before training."""
 
     @property
     def policy(self) -> tuple[TokenizedEpisode, ...]:
@@ -135,6 +154,8 @@ class StepCollator:
     renderer: EpisodeRenderer
     config: TrainingConfig
     both_sides: bool = False
+    margins: Mapping[int, Margins] = field(default_factory=dict)
+    """The reference's margins of episodes that were scored before training, by their numbers."""
 
     def __call__(self, episodes: Iterable[tuple[int, Episode]]) -> dict[str, Any]:
         """Render numbered episodes; the batch is a mapping because transformers expects one."""
@@ -161,8 +182,8 @@ class StepCollator:
             reference = self.renderer.render(replace(episode.first_shots(0), description=""))
         if config.objective == "pref-ft" and not self.both_sides:
             plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
-        described = self._described(episode, drafts)
-        return Unit(index, episode.user, plain, mirrored, reference, episode if waiting else None, described)
+        described, known = self._described(episode, drafts), self.margins.get(index)
+        return Unit(index, episode.user, plain, mirrored, reference, episode if waiting else None, described, known)
 
     def _render(self, episode: Episode) -> TokenizedEpisode:
         return self.renderer.render(episode, shots=self.config.ladder)

@@ -20,9 +20,10 @@ from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
+from fspo.training.precomputing import REFERENCE_FILE, precompute
 from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
-from fspo.training.references import reference_of
+from fspo.training.references import reference_of, untrained
 from fspo.training.selection import Course, forget_best
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
@@ -194,7 +195,7 @@ class Training:
             frozen = None if lora else self.start.load()
         else:
             policy = prepare_weights(self.start.load(), lora, seed=self.config.seed)
-            if lora is None and self.config.needs_reference:
+            if lora is None and self.config.needs_reference and not self.config.precompute_reference:
                 frozen = frozen_copy(policy)
         reference = reference_of(policy, frozen) if lora or frozen is not None else None
         max_length = _max_length(self.config, policy)
@@ -204,7 +205,9 @@ class Training:
         trainer = PolicyTrainer(
             policy,
             config=self.config,
-            stream=EpisodeStream(self.sampler, self.config.steps * self.config.users_per_step),
+            stream=EpisodeStream(
+                self.sampler, self.config.steps * self.config.users_per_step, fixed=self.config.episodes
+            ),
             collator=StepCollator(renderer, self.config),
             folder=self.out,
             reference=reference if self.config.needs_reference else None,
@@ -238,6 +241,8 @@ class Training:
             progress = Silent()
         if self.sampler.skipped:
             progress.say(f"{len(self.sampler.skipped)} users have too few preferences for an episode and are left out.")
+        if self.config.precompute_reference and self.config.needs_reference:
+            self._precompute(loop, progress)
         self._steps(loop.trainer, progress)
         kept = {}
         if self.config.keep_best:
@@ -248,6 +253,7 @@ class Training:
         if process.is_main_process:
             write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": True, **kept})
             shutil.rmtree(self.out / CHECKPOINTS_FOLDER, ignore_errors=True)
+            (self.out / REFERENCE_FILE).unlink(missing_ok=True)
         process.wait_for_everyone()
 
     def save(self, policy: Any, folder: Path, *, home: Path | None = None) -> Path:
@@ -282,6 +288,28 @@ class Training:
             return None
         collator, closeness = StepCollator(renderer, self.config), closeness_named(self.config.closeness)
         return Rationalizer(collator, closeness, measuring=self._measuring(renderer), validation=validation)
+
+    def _precompute(self, loop: Loop, progress: Progress) -> None:
+        """Ask the reference about all fixed episodes, also the validation ones; nothing has been trained yet."""
+        collator = StepCollator(loop.renderer, self.config)
+        measured = self.validation if self.config.evaluate_every else None
+        units = () if measured is None else self.units(measured, loop.renderer)
+        settings: dict[str, Any] = {"config": self.config, "folder": self.out, "progress": progress}
+        settings |= {"accelerator": loop.trainer.accelerator, "reference": loop.reference or untrained(loop.policy)}
+        loop.trainer.remember(
+            precompute(
+                unit=lambda number: collator.unit(number, self.sampler.episode(number)),
+                count=self.config.episodes or 0,
+                dataset=self.dataset.fingerprint,
+                **settings,
+            ),
+            precompute(
+                unit=units.__getitem__,
+                count=len(units),
+                dataset=measured.fingerprint if measured else "",
+                **settings,
+            ),
+        )
 
     def _sampler(self, dataset: PreferenceDataset, skip_short_users: bool) -> EpisodeSampler:
         config = self.config

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from fspo.training.rationalization import Rationalizer
 from fspo.training.references import FrozenReference, trainable_weights
 from fspo.training.scoring import means
 from fspo.training.selection import Course, best_weights, prune_best, save_best
-from fspo.training.steps import EpisodeStream, Share, StepBatch, StepCollator, Unit, shares
+from fspo.training.steps import EpisodeStream, Margins, Share, StepBatch, StepCollator, Unit, shares
 
 __all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "trim_metrics"]
 
@@ -84,7 +84,7 @@ class PolicyTrainer(Trainer):
             ConfigError: a step has fewer users than there are processes, or these are to shard the weights in a way
                 that is not supported.
         """
-        self._config, self._folder = config, folder
+        self._config, self._folder, self._collator = config, folder, collator
         self.listener: Task | None = None
         keep_memory()
         self.course = Course()
@@ -102,6 +102,11 @@ class PolicyTrainer(Trainer):
             raise ConfigError(
                 "A model whose weights are sharded over processes can't draft descriptions; launch with "
                 "configs/accelerate/ddp.yaml, or set describe to gold or none."
+            )
+        if self.is_fsdp_enabled and config.precompute_reference:
+            raise ConfigError(
+                "A model whose weights are sharded over processes can't score episodes beforehand; launch with "
+                "configs/accelerate/ddp.yaml, or set precompute_reference: false."
             )
         if self.is_fsdp_enabled and isinstance(reference, FrozenReference):
             reference.frozen = processes.sharded_reference(self.accelerator, reference.frozen)
@@ -199,6 +204,11 @@ class PolicyTrainer(Trainer):
         policy.train(was_training)
         found = means([row for part in processes.collected(rows) for row in part])
         return {f"eval_{name}": value for name, value in found.items()}
+
+    def remember(self, margins: Mapping[int, Margins], validation: Mapping[int, Margins]) -> None:
+        """Take the reference's margins of these episodes, by their numbers, instead of asking it in every step."""
+        self.data_collator = self._collator = dataclasses.replace(self._collator, margins=margins)
+        self._validation = [dataclasses.replace(unit, margins=validation[unit.index]) for unit in self._validation]
 
     def restore_best(self) -> None:
         """Give the policy the weights of the best evaluation."""

@@ -1,0 +1,127 @@
+"""Policies on a hub: an adapter, where its base model is there too, or else the whole model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from fspo.errors import ConfigError, ModelError
+from fspo.modeling.embedded import EMBEDDED_MODEL
+from fspo.modeling.loading import quietly
+from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from fspo.modeling.policies import PolicyCard, export_policy, read_card
+
+__all__ = ["goes_whole", "publish"]
+
+_CARD = "README.md"
+_TAGS = ["fspo", "personalization", "preference-optimization"]
+
+
+def goes_whole(folder: Path) -> bool:
+    """Whether the policy in `folder` is published with its base model's weights.
+
+    An adapter alone is of use to those who can get what it was trained on: by a hub id, not a folder or a package.
+
+    Raises:
+        ModelError: there is no policy.
+    """
+    base = read_card(folder).base
+    on_hub = base != EMBEDDED_MODEL and base.count("/") <= 1 and not Path(base).exists()
+    return not (on_hub and (folder / ADAPTER_WEIGHTS).is_file())
+
+
+def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = False, dtype: str = "float32") -> str:
+    """Upload the policy in `folder` to a hub, and return where it is.
+
+    Goes up: the one adapter that the policy adds up to, or the whole model (if `whole`, or if it must be, see
+    `goes_whole`); the tokenizer; the model card. Nothing of the data, the metrics or this machine's folders. An
+    interrupted upload is begun again by the same call.
+
+    Args:
+        folder: the policy.
+        repo: `name` or `owner/name`; made if it is not there.
+        private: whether a repository that is made is private.
+        whole: whether the base model's weights go along.
+        dtype: of whole weights, float32, bfloat16 or float16.
+
+    Raises:
+        ModelError: there is no policy, or the hub can't be reached or refuses.
+        ConfigError: `repo` is no name of a repository.
+    """
+    card = read_card(folder)
+    whole = whole or goes_whole(folder)
+    api = HfApi()
+    with tempfile.TemporaryDirectory(prefix="fspo-push-") as temporary:
+        staging = Path(temporary) / "model"
+        if whole:
+            export_policy(folder, staging, dtype=dtype)
+        else:
+            _stage_adapter(folder, staging)
+        (staging / _CARD).write_text(_model_card(folder, card, whole=whole), encoding="utf-8")
+        with _explained(repo), quietly():
+            made = api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(repo_id=made.repo_id, folder_path=staging, commit_message="Upload a policy of fspo")
+        return str(made)
+
+
+def _stage_adapter(folder: Path, staging: Path) -> None:
+    staging.mkdir()
+    names = [ADAPTER_CONFIG, ADAPTER_WEIGHTS, "chat_template.jinja"]
+    for path in [*map(folder.joinpath, names), *folder.glob("tokenizer*"), *folder.glob("special_tokens*")]:
+        if path.is_file():
+            shutil.copy(path, staging / path.name)
+
+
+def _model_card(folder: Path, card: PolicyCard, *, whole: bool) -> str:
+    """The card that the run wrote, with what a hub reads at its head."""
+    head: dict[str, Any] = {"library_name": "transformers" if whole else "peft", "tags": _TAGS}
+    if not whole:
+        head["base_model"] = card.base
+    path = folder / _CARD
+    text = path.read_text(encoding="utf-8") if path.is_file() else f"# {card.method or 'A policy'}, trained by fspo\n"
+    return f"---\n{_yaml(head)}---\n{_without_head(text)}"
+
+
+def _without_head(text: str) -> str:
+    parts = text.split("---\n", 2)
+    return parts[2] if len(parts) == 3 and not parts[0] else text
+
+
+def _yaml(head: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(dict(head), sort_keys=False)
+    return text
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    try:
+        yield
+    except HFValidationError as error:
+        raise ConfigError(f"'{repo}' is no name of a repository; name it as owner/name.") from error
+    except LocalTokenNotFoundError as error:
+        raise ModelError("The hub asks who you are; set HF_TOKEN to a token that may write.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise ModelError(
+                f"The hub refuses to write to {repo} ({status}); set HF_TOKEN to a token that may write there."
+            ) from error
+        raise ModelError(f"The hub could not take {repo} ({_reason(error)}); run the command again.") from error
+    except Exception as error:  # whichever HTTP library the hub's client is built on
+        raise ModelError(
+            f"The hub can't be reached ({_reason(error)}); run the command again where it can, or share the folder "
+            "that `fspo model export` writes."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,78 @@
+"""What the reference says of fixed episodes, asked once before the first step and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from fspo.files import append_jsonl, read_jsonl
+from fspo.progress import Progress
+from fspo.training.config import TrainingConfig
+from fspo.training.losses import Reference, reference_margins
+from fspo.training.processes import agreed, collected
+from fspo.training.steps import Margins, Unit
+
+__all__ = ["REFERENCE_FILE", "precompute"]
+
+REFERENCE_FILE = "reference.jsonl"
+"""A line for each episode, with the dataset that it is from."""
+
+
+def precompute(
+    reference: Reference,
+    unit: Callable[[int], Unit],
+    count: int,
+    *,
+    dataset: str,
+    config: TrainingConfig,
+    folder: Path,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> dict[int, Margins]:
+    """The reference's margins of the episodes 0 to `count` - 1, by their numbers; those on file are not asked again.
+
+    Args:
+        reference: enters the reference model.
+        unit: renders an episode by its number.
+        count: how many there are.
+        dataset: fingerprint of what they are drawn from.
+        config: the settings of the training.
+        folder: keeps `reference.jsonl`.
+        accelerator: knows the precision, and the other processes, which share the episodes.
+        progress: told of every episode.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    path = folder / REFERENCE_FILE
+    found = agreed(_on_file(path, dataset))
+    missing = [number for number in range(count) if number not in found]
+    if not missing:
+        return found
+    own, processes = accelerator.process_index, accelerator.num_processes
+    with progress.task("Scoring episodes by the reference", count, count - len(missing)) as task:
+        for first in range(0, len(missing), processes):
+            numbers = missing[first : first + processes]
+            scored = {}
+            if own < len(numbers):
+                with accelerator.autocast():
+                    scored = {numbers[own]: reference_margins(reference, unit(numbers[own]), config)}
+            for part in collected(scored):
+                for number, margins in part.items():
+                    found[number] = margins
+                    if accelerator.is_main_process:
+                        record = {"dataset": dataset, "episode": number}
+                        append_jsonl(path, record | {"plain": margins.plain, "mirrored": margins.mirrored})
+            task.advance(len(numbers))
+    return found
+
+
+def _on_file(path: Path, dataset: str) -> dict[int, Margins]:
+    records = read_jsonl(path) if path.exists() else []
+    return {
+        record["episode"]: Margins(tuple(record["plain"]), record["mirrored"] and tuple(record["mirrored"]))
+        for record in records
+        if record["dataset"] == dataset
+    }

@@ -1,0 +1,90 @@
+"""A hub of models on this machine: the few calls by which a repository is made and filled, over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Hub", "hub"]
+
+
+@dataclass
+class Hub:
+    """What was put there."""
+
+    address: str = ""
+    token: str = "hf_of_the_tests"
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    private: dict[str, bool] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def clone(self, repo: str, folder: Path) -> Path:
+        """Write a repository's files into a folder."""
+        folder.mkdir()
+        for name, content in self.files[repo].items():
+            (folder / name).write_bytes(content)
+        return folder
+
+
+@contextmanager
+def hub() -> Iterator[Hub]:
+    """Serve a hub that knows one token."""
+    state = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            state.asked.append(self.path)
+            if self.headers["Authorization"] != f"Bearer {state.token}":
+                return self._say({"error": "Invalid credentials"}, 401)
+            if self.path == "/api/repos/create":
+                return self._create(json.loads(body))
+            repo, verb = "/".join(self.path.split("/")[3:5]), self.path.split("/")[5]
+            if verb == "preupload":
+                modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                return self._say({"files": [{"path": one["path"], **modes} for one in json.loads(body)["files"]]})
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    state.files[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            return self._say({"commitUrl": f"{state.address}/{repo}/commit/1", "commitOid": "1"})
+
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            self._say({"sha": "0", "id": "/".join(self.path.split("/")[3:5]), "siblings": []})
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _create(self, wanted: dict[str, Any]) -> None:
+            owner = wanted.get("organization") or "me"
+            repo = f"{owner}/{wanted['name']}"
+            if repo in state.files:
+                return self._say({"error": "You already created this", "url": f"{state.address}/{repo}"}, 409)
+            state.files[repo], state.private[repo] = {}, bool(wanted.get("private"))
+            return self._say({"url": f"{state.address}/{repo}", "name": repo, "id": "1"})
+
+        def _say(self, answer: Any, status: int = 200) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
