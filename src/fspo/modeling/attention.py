@@ -3,8 +3,8 @@
 The function is registered with transformers as the attention implementation `fspo`, for every model that uses the
 attention interface. Called without a plan it is transformers' own SDPA. With a `ForestPlan` it computes what a dense
 tree mask would, so that nothing of the size S x S exists: without masks in large pieces where that is exact (see
-`pieces`), else as one causal SDPA per trunk and one small one per branch. With any other `AttentionPlan` (see
-`decoding`) the plan does the work.
+`pieces`), on CUDA by FlexAttention (see `flex`), else as one causal SDPA per trunk and one small one per branch. With
+any other `AttentionPlan` (see `decoding`) the plan does the work.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from fspo.errors import ModelError
+from fspo.modeling.flex import FlexForest, attend_flexibly, flex_applies
 from fspo.modeling.packing import Forest, Segment
 from fspo.modeling.pieces import attend_in_pieces, forest_pieces, pieces_apply
 
@@ -63,6 +64,7 @@ class ForestPlan:
         """No mask is made before the first layer asks."""
         self.forest = forest
         self._pieces = forest_pieces(forest)
+        self._flex: FlexForest | None = None
         self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def attend(
@@ -78,6 +80,9 @@ class ForestPlan:
         """Attention of the whole row [1, H, S, D]; the same pattern at every layer, but for its sliding window."""
         if window is None and dropout == 0.0 and pieces_apply(query, key, value):
             return attend_in_pieces(query, key, value, self._pieces, scale)
+        if dropout == 0.0 and flex_applies(query, key, value, _portable):
+            self._flex = self._flex or FlexForest(self.forest, query.device)
+            return attend_flexibly(self._flex, query, key, value, scale, window)
         return self._tree_by_tree(query, key, value, scale, window, dropout)
 
     def _tree_by_tree(
@@ -143,6 +148,12 @@ class ForestPlan:
         if name not in self._masks:
             self._masks[name] = _additive(branch_visibility(segment, first, window, like.device), like.dtype)
         return self._masks[name]
+
+
+def _portable(
+    forest: Forest, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None
+) -> torch.Tensor:
+    return ForestPlan(forest)._tree_by_tree(query, key, value, scale, window, 0.0)
 
 
 def branch_visibility(
