@@ -24,7 +24,7 @@ from fspo.modeling import embedded
 from fspo.modeling.loading import POLICY_FILE, load_model, load_tokenizer, policy_record, quietly
 from fspo.modeling.merging import ADAPTER_WEIGHTS, join_adapters
 
-__all__ = ["PolicyCard", "export_policy", "is_policy", "load_policy", "read_card", "save_policy"]
+__all__ = ["PolicyCard", "export_policy", "is_policy", "load_policies", "load_policy", "read_card", "save_policy"]
 
 _FORMAT = 1
 
@@ -141,6 +141,45 @@ def load_policy(
             # What is left of peft on a merged model would be taken for adapters under way.
             vars(model).pop("peft_config", None)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def load_policies(
+    folders: Mapping[str, Path], *, dtype: str = "float32", device: str | torch.device | None = None
+) -> PeftModel:
+    """Several policies over one base model in memory, in evaluation mode, each the one adapter that it adds up to.
+
+    `model.set_adapter(name)` turns to one of them; the first is on to begin with, and inside
+    `with model.disable_adapter():` the model is the base.
+
+    Args:
+        folders: name -> folder of a policy; all with adapters over the same base.
+        dtype: float32, bfloat16 or float16.
+        device: by default CUDA where there is one.
+
+    Raises:
+        ModelError: there is no policy, it has whole weights or adapters that don't add up, or the bases differ.
+    """
+    if not folders:
+        raise ModelError("No policy was named; name at least one.")
+    cards = {name: read_card(folder) for name, folder in folders.items()}
+    first = next(iter(cards))
+    for name, card in cards.items():
+        if not card.adapters or not (folders[name] / ADAPTER_WEIGHTS).is_file():
+            raise ModelError(f"{folders[name]} is no single adapter over a base model; load it apart by load_policy.")
+        if card.base != cards[first].base:
+            raise ModelError(
+                f"{folders[first]} is over {cards[first].base}, and {folders[name]} over {card.base}; only policies "
+                "over the same base can share it."
+            )
+    model: Any = load_model(cards[first].base, dtype=dtype, device=device)
+    with quietly(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        shared = PeftModel.from_pretrained(model, str(folders[first]), adapter_name=first)
+        for name, folder in folders.items():
+            if name != first:
+                shared.load_adapter(str(folder), adapter_name=name)
+    shared.set_adapter(first)
+    return shared.eval()
 
 
 def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str | None = None) -> Path:
