@@ -49,7 +49,7 @@ from benchmarks.sides import BETA, Job
 from fspo.errors import DataError, FspoError, TrainingError
 from fspo.files import read_json, write_json, write_text
 
-__all__ = ["Row", "Settings", "device_name", "main", "measure_rows"]
+__all__ = ["Row", "Settings", "code_digest", "device_name", "main", "measure_rows"]
 
 _PEER = "trl.DPOTrainer"
 _TITLES = [
@@ -248,7 +248,7 @@ def _source(settings: Settings) -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "device": device_name(settings.device),
-        "code": _code(),
+        "code": code_digest(),
     }
 
 
@@ -264,7 +264,7 @@ def device_name(device: str) -> str:
     return platform.processor() or device if found is None else found[1]
 
 
-def _code() -> str:
+def code_digest() -> str:
     """A digest of the sources of fspo and of the benchmarks."""
     digest = hashlib.sha256()
     for folder in (Path(fspo.__file__).parent, Path(__file__).parent):

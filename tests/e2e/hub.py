@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,13 +51,21 @@ def hub() -> Iterator[Hub]:
                 modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
                 return self._say({"files": [{"path": one["path"], **modes} for one in json.loads(body)["files"]]})
             for line in map(json.loads, body.splitlines()):
+                if line["key"] == "deletedFile":
+                    del state.files[repo][line["value"]["path"]]
                 if line["key"] == "file":
                     state.files[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             return self._say({"commitUrl": f"{state.address}/{repo}/commit/1", "commitOid": "1"})
 
         def do_GET(self) -> None:
             state.asked.append(self.path)
-            self._say({"sha": "0", "id": "/".join(self.path.split("/")[3:5]), "siblings": []})
+            repo = "/".join(self.path.split("?")[0].split("/")[3:5])
+            if repo not in state.files:
+                return self._say({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            if "/tree/" in self.path:
+                names = state.files[repo].items()
+                return self._say([{"type": "file", "path": name, "size": len(x), "oid": "1"} for name, x in names])
+            return self._say({"sha": "0", "id": repo, "siblings": []})
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -70,9 +78,11 @@ def hub() -> Iterator[Hub]:
             state.files[repo], state.private[repo] = {}, bool(wanted.get("private"))
             return self._say({"url": f"{state.address}/{repo}", "name": repo, "id": "1"})
 
-        def _say(self, answer: Any, status: int = 200) -> None:
+        def _say(self, answer: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
             body = json.dumps(answer).encode()
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fspo.modeling import flex
 from fspo.modeling.attention import _portable
-from fspo.modeling.flex import FlexForest, _attend, _trial, flex_applies
-from fspo.modeling.packing import Forest
+from fspo.modeling.flex import FlexForest, _attend, _trial, as_computed, attend_flexibly, flex_applies
+from fspo.modeling.packing import Forest, Tree
 from tests.modeling.test_attention import dense_visibility, forests
 
 CPU = torch.device("cpu")
@@ -22,8 +24,9 @@ WINDOWS = st.one_of(st.none(), st.integers(1, 12))
 
 
 @pytest.fixture(autouse=True)
-def _asked_afresh() -> None:
+def _asked_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     flex._is_right.cache_clear()
+    monkeypatch.setattr(flex, "_broken", False)
 
 
 @given(forests(), WINDOWS)
@@ -67,7 +70,48 @@ def test_attention_equals_one_dense_mask_and_the_portable_path(window: int | Non
 def test_processors_go_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flex, "_is_right", lambda *_: pytest.fail("asked"))
     tensor = torch.zeros(1, 2, 4, 8)
-    assert not flex_applies(tensor, tensor, tensor, _portable)
+    assert not flex_applies(tensor, tensor, tensor, None, _portable)
+
+
+@pytest.mark.parametrize("length", [100, 300])
+def test_rows_that_are_long_enough_and_of_one_kind_go_through_it(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    asked = []
+    monkeypatch.setattr(flex, "_is_right", lambda *what: not asked.append(what))
+    query = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.bfloat16, shape=(1, 4, length, 16))
+    key = SimpleNamespace(**vars(query) | {"shape": (1, 2, length, 16)})
+    mixed = SimpleNamespace(**vars(key) | {"dtype": torch.float32})
+    assert flex_applies(query, key, key, None, _portable) == (length > 128)  # type: ignore[arg-type]
+    assert not flex_applies(query, mixed, key, None, _portable)  # type: ignore[arg-type]
+    monkeypatch.setenv("FSPO_FLEX", "0")
+    assert not flex_applies(query, key, key, 7, _portable)  # type: ignore[arg-type]
+    assert asked == [(torch.bfloat16, query.device, (4, 2, 16), False, _portable)] * (length > 128)
+
+
+def test_under_autocast_all_three_come_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = (torch.float32, torch.float32, torch.bfloat16)
+    here = [torch.zeros(1, 2, 4, 8, dtype=kind) for kind in kinds]
+    there = [SimpleNamespace(device=torch.device("cuda", 0), to=lambda dtype: dtype) for _ in kinds]
+    assert as_computed(*there) == tuple(there)  # type: ignore[arg-type, comparison-overlap]
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    assert as_computed(*there) == (torch.bfloat16,) * 3  # type: ignore[arg-type, comparison-overlap]
+    assert all(one is other for one, other in zip(as_computed(*here), here, strict=True))
+
+
+def test_a_compiler_that_gives_up_later_is_announced_and_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("recompile limit reached")
+
+    monkeypatch.setattr(flex, "_compiled", lambda: full)
+    tensor = torch.zeros(1, 2, _trial().length, 8)
+    with caplog.at_level(logging.WARNING, "fspo"):
+        assert attend_flexibly(FlexForest(_trial(), CPU), tensor, tensor, tensor, 0.3, None) is None
+    assert "recompile limit reached" in caplog.records[0].getMessage()
+    monkeypatch.setattr(flex, "_is_right", lambda *_: True)
+    query = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32, shape=(1, 4, 300, 16))
+    assert not flex_applies(query, query, query, None, _portable)  # type: ignore[arg-type]
 
 
 def test_what_does_not_compile_is_said_once_and_left(
@@ -78,32 +122,44 @@ def test_what_does_not_compile_is_said_once_and_left(
 
     monkeypatch.setattr(flex, "_compiled", broken)
     with caplog.at_level(logging.WARNING, "fspo"):
-        assert [flex._is_right(torch.float32, CPU, 4, 2, 16, _portable) for _ in range(3)] == [False] * 3
+        assert [flex._is_right(torch.float32, CPU, (4, 2, 16), False, _portable) for _ in range(3)] == [False] * 3
     [record] = caplog.records
     assert "FlexAttention could not be used (RuntimeError: no compiler here); attention goes" in record.getMessage()
 
 
-def test_a_kernel_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def near(forest: FlexForest, query: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        return _portable(_trial(), query, *rest)  # type: ignore[arg-type]
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_kernel_that_is_wrong_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, inference: bool
+) -> None:
+    def near(_: object, __: object, query: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return _portable(_trial(), query, *rest)
 
-    monkeypatch.setattr(flex, "attend_flexibly", near)
-    assert flex._is_right(torch.float32, CPU, 4, 2, 16, _portable)
-    assert not caplog.records
-    for wrong in (
-        lambda *arguments: near(*arguments) * 1.01,
-        lambda forest, query, key, value, scale, window: near(forest, query, key, value, scale, None),
-        lambda forest, query, key, *rest: near(forest, query, key.detach() + 0 * key, *rest),
-        lambda *arguments: near(*arguments) * float("nan"),
-    ):
+    def right(kernel: object) -> bool:
         flex._is_right.cache_clear()
-        monkeypatch.setattr(flex, "attend_flexibly", wrong)
-        assert not flex._is_right(torch.float32, CPU, 4, 2, 16, _portable)
+        monkeypatch.setattr(flex, "_attend", kernel)
+        with torch.inference_mode(inference):
+            return flex._is_right(torch.float32, CPU, (4, 2, 16), True, _portable)
+
+    assert right(near)
+    assert not caplog.records
+    assert not right(lambda *arguments: near(*arguments) * 1.01)
+    assert not right(lambda *arguments: near(*arguments[:-1], None))
+    assert not right(lambda a, b, query, key, *rest: near(a, b, query, key.detach() + 0 * key, *rest))
+    assert not right(lambda *arguments: near(*arguments) * float("nan"))
+    assert len(caplog.records) == 4
     assert all("differs from the portable path" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_cuda_it_is_right_and_compiled_for_all_lengths(dtype: torch.dtype) -> None:
-    device = torch.device("cuda")
-    assert flex._is_right(dtype, device, 9, 3, 64, _portable)
+    device = torch.device("cuda", 0)
+    forest = Forest(tuple(Tree(700 * n, 700, ()) for n in range(2)))
+    assert flex._is_right(dtype, device, (9, 3, 64), False, _portable)
+    for trees in (1, 2):
+        part = Forest(forest.trees[:trees])
+        tensors = [torch.randn(1, part.length, heads, 64, device=device, dtype=dtype) for heads in (9, 3, 3)]
+        query, key, value = (tensor.requires_grad_().transpose(1, 2) for tensor in tensors)
+        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert attend_flexibly(FlexForest(part, device), query, key, value, 0.125, None) is not None
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before

@@ -121,12 +121,13 @@ def test_killed_in_the_middle_it_asks_about_the_rest_only(
     assert asked == []
 
 
-def test_margins_of_other_held_out_people_are_not_taken(tiny_model_path: Path, tmp_path: Path) -> None:
+def test_margins_of_other_data_or_of_another_part_are_not_taken(tiny_model_path: Path, tmp_path: Path) -> None:
     data = small_dataset()
     settings = tiny_settings(**FIXED, precompute_reference=True, evaluate_every=4, evaluate_episodes=2)
-    training = Training(settings, data, Start(tiny_model_path, tmp_path), tmp_path)
+    # The same data measured too: there each episode is rendered with its mirror.
+    training = Training(settings, data, Start(tiny_model_path, tmp_path), tmp_path, validation=data)
     (tmp_path / REFERENCE_FILE).write_text(
-        '{"dataset": "another", "episode": 0, "plain": [999, 999], "mirrored": null}\n'
+        '{"part": "train of another", "episode": 0, "plain": [999, 999], "mirrored": null}\n'
     )
     loop = training.loop()
     with pytest.MonkeyPatch.context() as patch:
@@ -135,6 +136,8 @@ def test_margins_of_other_held_out_people_are_not_taken(tiny_model_path: Path, t
     unit = loop.trainer.data_collator([(0, training.sampler.episode(0))])["step"].passes[0][0]
     assert unit.margins is not None
     assert max(map(abs, unit.margins.plain)) < 99 and len(unit.margins.plain) == 2
+    assert unit.margins.mirrored is None
+    assert all(one.margins is not None and one.margins.mirrored for one in loop.trainer.validation)
 
 
 def test_objectives_without_a_reference_need_nothing_beforehand(tiny_model_path: Path, tmp_path: Path) -> None:

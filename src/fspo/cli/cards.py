@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from fspo.cli.config import RunConfig
 from fspo.cli.env import versions
 from fspo.methods.table import Method
+from fspo.modeling.loading import is_hub_id
 
 __all__ = ["model_card"]
 
@@ -34,12 +36,14 @@ def model_card(
     """
     settings = row.training(config.training_of(row.name)).model_dump(mode="json")
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
-    data = f"the dataset {config.data}" if config.data is not None else "synthetic users and preferences (`data/`)"
+    # Cards are published: no folder of this machine stands in them.
+    model = config.model if is_hub_id(config.model) or "/" not in config.model else Path(config.model).name
+    data = "a dataset of one's own" if config.data is not None else "synthetic users and preferences"
     return "\n".join(
         [
             f"# {row.title} ({config.name})\n",
             row.description + "\n",
-            f"- Base model: `{config.model}`, whose licence applies",
+            f"- Base model: `{model}`, whose licence applies",
             f"- Starts from: {start}",
             f"- Told of the user: {row.context}",
             f"- Trained on: {data}; held-out users and questions never occur in training",

@@ -151,7 +151,7 @@ def push(
     dtype: Annotated[str, typer.Option(help="Of whole weights: float32, bfloat16 or float16.")] = "float32",
     dry_run: DryRun = False,
 ) -> None:
-    """Upload a policy to a hub: its adapter, tokenizer and model card; never data, metrics or folders' names.
+    """Upload a policy to a hub: its adapter, tokenizer and model card; never data or names of folders.
 
     An adapter over a model that is on no hub, such as the embedded one, goes up as a whole model. The token is taken
     from HF_TOKEN, the hub's address from HF_ENDPOINT.

@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from fspo.errors import ModelError
-from fspo.modeling.flex import FlexForest, attend_flexibly, flex_applies
+from fspo.modeling.flex import FlexForest, as_computed, attend_flexibly, flex_applies
 from fspo.modeling.packing import Forest, Segment
 from fspo.modeling.pieces import attend_in_pieces, forest_pieces, pieces_apply
 
@@ -80,9 +80,12 @@ class ForestPlan:
         """Attention of the whole row [1, H, S, D]; the same pattern at every layer, but for its sliding window."""
         if window is None and dropout == 0.0 and pieces_apply(query, key, value):
             return attend_in_pieces(query, key, value, self._pieces, scale)
-        if dropout == 0.0 and flex_applies(query, key, value, _portable):
+        query, key, value = as_computed(query, key, value)
+        if dropout == 0.0 and flex_applies(query, key, value, window, _portable):
             self._flex = self._flex or FlexForest(self.forest, query.device)
-            return attend_flexibly(self._flex, query, key, value, scale, window)
+            out = attend_flexibly(self._flex, query, key, value, scale, window)
+            if out is not None:
+                return out
         return self._tree_by_tree(query, key, value, scale, window, dropout)
 
     def _tree_by_tree(

@@ -1,7 +1,8 @@
 """Attention over a forest by FlexAttention, on CUDA: one compiled kernel that skips blocks which the tree hides.
 
-The kernel is compiled once for all lengths. Before a process trusts it, a small forest goes through it and through the
-portable path, forward and back; where they differ, or nothing compiles, one line says so and the portable path stays.
+The kernel is compiled once for all lengths, but for the shortest rows, which take the portable path. Before a process
+trusts it, a small forest goes through it and through the portable path, forward and back; where they differ, or nothing
+compiles, one line says so and the portable path stays.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from fspo.modeling.packing import Forest, Segment, Tree
 
-__all__ = ["FlexForest", "Portable", "attend_flexibly", "flex_applies"]
+__all__ = ["FlexForest", "Portable", "as_computed", "attend_flexibly", "flex_applies"]
 
 Portable = Callable[[Forest, Tensor, Tensor, Tensor, float, int | None], Tensor]
 """Attention of a whole row in plain pieces: forest, query, key, value, scale, window -> out."""
@@ -27,7 +28,11 @@ _BLOCK = 128
 _TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference to the portable path, relative to the largest entry; float32 may run in TF32."""
 
+_VARIANTS = 64
+"""Most kernels that are compiled for one process: with and without gradients, windows, kinds of numbers."""
+
 _log = logging.getLogger("fspo")
+_broken = False
 
 
 class FlexForest:
@@ -76,22 +81,46 @@ class FlexForest:
         )
 
 
-def flex_applies(query: Tensor, key: Tensor, value: Tensor, portable: Portable) -> bool:
+def as_computed(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The tensors in autocast's precision, where it is on, as SDPA would take them: rotary positions are float32."""
+    kind = query.device.type
+    if kind != "cuda" or not torch.is_autocast_enabled(kind):
+        return query, key, value
+    dtype = torch.get_autocast_dtype(kind)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
+
+
+def flex_applies(query: Tensor, key: Tensor, value: Tensor, window: int | None, portable: Portable) -> bool:
     """Whether these tensors go through FlexAttention: on CUDA, of a kind for which it was seen to be right.
 
     `FSPO_FLEX=0` in the environment turns it off.
     """
-    same = query.shape[-1] == value.shape[-1] and query.dtype == key.dtype == value.dtype
-    if query.device.type != "cuda" or os.environ.get("FSPO_FLEX") == "0" or not same or query.dtype not in _TOLERANCES:
+    if query.device.type != "cuda" or _broken or os.environ.get("FSPO_FLEX") == "0":
         return False
-    return _is_right(query.dtype, query.device, query.shape[1], key.shape[1], query.shape[-1], portable)
+    same = query.shape[-1] == value.shape[-1] and query.dtype == key.dtype == value.dtype
+    # Shorter rows would be compiled apart, as if they were steps of decoding.
+    if not same or query.dtype not in _TOLERANCES or query.shape[2] <= _BLOCK:
+        return False
+    sizes = (query.shape[1], key.shape[1], query.shape[-1])
+    return _is_right(query.dtype, query.device, sizes, window is not None, portable)
 
 
 def attend_flexibly(
     flex: FlexForest, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
-) -> Tensor:
-    """Attention of the whole row: [1, H, S, D] over [1, G, S, D] (G divides H) -> [1, H, S, D], differentiable."""
-    return _attend(_compiled(), flex, query, key, value, scale, window)
+) -> Tensor | None:
+    """Attention of the whole row: [1, H, S, D] over [1, G, S, D] (G divides H) -> [1, H, S, D], differentiable.
+
+    None, announced, where the compiler gives up on it; from then on FlexAttention applies to nothing.
+    """
+    global _broken
+    try:
+        return _attend(_compiled(), flex, query, key, value, scale, window)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a compiler can fail in any way
+        _broken = True
+        _announced(f"could not be used ({_reason(error)})")
+        return None
 
 
 def _attend(
@@ -109,21 +138,34 @@ def _attend(
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True)
+    # A whole graph or none: what runs uncompiled keeps all scores in memory.
+    compiled: Callable[..., Tensor] = torch.compile(
+        flex_attention, dynamic=True, fullgraph=True, recompile_limit=_VARIANTS, isolate_recompiles=True
+    )
     return compiled
 
 
 @functools.cache
-def _is_right(dtype: torch.dtype, device: torch.device, heads: int, groups: int, size: int, portable: Portable) -> bool:
-    """Whether the compiled kernel agrees with the portable path on a small forest, forward and back."""
+def _is_right(
+    dtype: torch.dtype, device: torch.device, sizes: tuple[int, int, int], windowed: bool, portable: Portable
+) -> bool:
+    """Whether the compiled kernel agrees with the portable path on a small forest, forward and back.
+
+    `sizes` are the heads of queries, those of keys, and the size of a head.
+    """
     try:
-        worst = max(_difference(dtype, device, heads, groups, size, window, portable) for window in (None, 48))
-    except Exception as error:  # a compiler can fail in any way
-        reason = str(error).strip().splitlines()
-        return _announced(f"could not be used ({type(error).__name__}: {reason[0] if reason else 'no reason given'})")
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            worst = _difference(dtype, device, sizes, 48 if windowed else None, portable)
+    except Exception as error:
+        return _announced(f"could not be used ({_reason(error)})")
     if worst > _TOLERANCES[dtype]:
         return _announced(f"differs from the portable path by {worst:.1e} in {dtype}")
     return True
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
 def _announced(what: str) -> bool:
@@ -134,26 +176,26 @@ def _announced(what: str) -> bool:
 def _difference(
     dtype: torch.dtype,
     device: torch.device,
-    heads: int,
-    groups: int,
-    size: int,
+    sizes: tuple[int, int, int],
     window: int | None,
     portable: Portable,
 ) -> float:
     """The largest difference in outputs and gradients, relative to the largest entry of each."""
     forest = _trial()
     generator = torch.Generator().manual_seed(0)
-    shapes = [(1, count, forest.length, size) for count in (heads, groups, groups, heads)]
+    heads, groups, size = sizes
+    # Tokens before heads in memory, as the layers of a model lay them out.
+    shapes = [(1, forest.length, count, size) for count in (heads, groups, groups, heads)]
     drawn = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
     found: list[list[Tensor]] = []
     for flexible in (True, False):
-        query, key, value = (tensor.clone().requires_grad_() for tensor in drawn[:3])
-        with torch.enable_grad():
-            if flexible:
-                out = attend_flexibly(FlexForest(forest, device), query, key, value, size**-0.5, window)
-            else:
-                out = portable(forest, query, key, value, size**-0.5, window)
-            gradients = torch.autograd.grad(out, (query, key, value), drawn[3])
+        leaves = [tensor.clone().requires_grad_() for tensor in drawn[:3]]
+        query, key, value = (leaf.transpose(1, 2) for leaf in leaves)
+        if flexible:
+            out = _attend(_compiled(), FlexForest(forest, device), query, key, value, size**-0.5, window)
+        else:
+            out = portable(forest, query, key, value, size**-0.5, window)
+        gradients = torch.autograd.grad(out, leaves, drawn[3].transpose(1, 2))
         found.append([out.detach(), *gradients])
     worst = [(one - other).abs().max() / other.abs().max() for one, other in zip(*found, strict=True)]
     # Not max() of numbers: what is not a number would get lost there.

@@ -21,6 +21,7 @@ __all__ = [
     "POLICY_FILE",
     "context_length",
     "default_device",
+    "is_hub_id",
     "load_configuration",
     "load_model",
     "load_tokenizer",
@@ -88,6 +89,12 @@ def locate(name: str | Path) -> str:
     if isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
         raise ModelError(f"The model folder {place} does not exist. {_INSTEAD}")
     return str(name)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` names a model on a hub by its form: not the embedded one, and no folder's path."""
+    path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    return name != embedded.EMBEDDED_MODEL and not path and not Path(name).exists()
 
 
 def load_configuration(name: str | Path) -> Any:

@@ -148,7 +148,7 @@ def load_policies(
 ) -> PeftModel:
     """Several policies over one base model in memory, in evaluation mode, each the one adapter that it adds up to.
 
-    `model.set_adapter(name)` turns to one of them; the first is on to begin with, and inside
+    `model.set_adapter(name, inference_mode=True)` turns to one of them; the first is on to begin with, and inside
     `with model.disable_adapter():` the model is the base.
 
     Args:
@@ -178,7 +178,7 @@ def load_policies(
         for name, folder in folders.items():
             if name != first:
                 shared.load_adapter(str(folder), adapter_name=name)
-    shared.set_adapter(first)
+    shared.set_adapter(first, inference_mode=True)
     return shared.eval()
 
 

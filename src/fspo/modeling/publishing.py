@@ -13,15 +13,16 @@ import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-from fspo.errors import ConfigError, ModelError
-from fspo.modeling.embedded import EMBEDDED_MODEL
-from fspo.modeling.loading import quietly
+from fspo.errors import ConfigError, FspoError, ModelError
+from fspo.modeling.loading import is_hub_id, quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fspo.modeling.policies import PolicyCard, export_policy, read_card
 
 __all__ = ["goes_whole", "publish"]
 
 _CARD = "README.md"
+_OURS = ["adapter_*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+"""What an earlier upload may have left: an adapter beside a whole model would be taken for a part of it."""
 _TAGS = ["fspo", "personalization", "preference-optimization"]
 
 
@@ -33,16 +34,15 @@ def goes_whole(folder: Path) -> bool:
     Raises:
         ModelError: there is no policy.
     """
-    base = read_card(folder).base
-    on_hub = base != EMBEDDED_MODEL and base.count("/") <= 1 and not Path(base).exists()
-    return not (on_hub and (folder / ADAPTER_WEIGHTS).is_file())
+    return not (is_hub_id(read_card(folder).base) and (folder / ADAPTER_WEIGHTS).is_file())
 
 
 def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = False, dtype: str = "float32") -> str:
     """Upload the policy in `folder` to a hub, and return where it is.
 
     Goes up: the one adapter that the policy adds up to, or the whole model (if `whole`, or if it must be, see
-    `goes_whole`); the tokenizer; the model card. Nothing of the data, the metrics or this machine's folders. An
+    `goes_whole`); the tokenizer; the model card, with its settings and figures. Nothing of the data, and no name of
+    a folder of this machine. Weights of an earlier upload that this one does not replace are deleted there. An
     interrupted upload is begun again by the same call.
 
     Args:
@@ -67,8 +67,11 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
             _stage_adapter(folder, staging)
         (staging / _CARD).write_text(_model_card(folder, card, whole=whole), encoding="utf-8")
         with _explained(repo), quietly():
+            if not whole and not api.repo_exists(card.base):
+                raise ModelError(f"The base model {card.base} is not on the hub; upload it along with --whole.")
             made = api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=made.repo_id, folder_path=staging, commit_message="Upload a policy of fspo")
+            message = "Upload a policy of fspo"
+            api.upload_folder(repo_id=made.repo_id, folder_path=staging, commit_message=message, delete_patterns=_OURS)
         return str(made)
 
 
@@ -87,7 +90,10 @@ def _model_card(folder: Path, card: PolicyCard, *, whole: bool) -> str:
         head["base_model"] = card.base
     path = folder / _CARD
     text = path.read_text(encoding="utf-8") if path.is_file() else f"# {card.method or 'A policy'}, trained by fspo\n"
-    return f"---\n{_yaml(head)}---\n{_without_head(text)}"
+    text = _without_head(text)
+    if not is_hub_id(card.base) and "/" in card.base:
+        text = text.replace(card.base, Path(card.base).name)
+    return f"---\n{_yaml(head)}---\n{text}"
 
 
 def _without_head(text: str) -> str:
@@ -104,6 +110,8 @@ def _yaml(head: Mapping[str, Any]) -> str:
 def _explained(repo: str) -> Iterator[None]:
     try:
         yield
+    except FspoError:
+        raise
     except HFValidationError as error:
         raise ConfigError(f"'{repo}' is no name of a repository; name it as owner/name.") from error
     except LocalTokenNotFoundError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from fspo.errors import TrainingError
 from fspo.files import append_jsonl, read_jsonl
 from fspo.progress import Progress
 from fspo.training.config import TrainingConfig
@@ -17,7 +19,7 @@ from fspo.training.steps import Margins, Unit
 __all__ = ["REFERENCE_FILE", "precompute"]
 
 REFERENCE_FILE = "reference.jsonl"
-"""A line for each episode, with the dataset that it is from."""
+"""A line for each episode, with the part of the data that it is from."""
 
 
 def precompute(
@@ -25,7 +27,7 @@ def precompute(
     unit: Callable[[int], Unit],
     count: int,
     *,
-    dataset: str,
+    part: str,
     config: TrainingConfig,
     folder: Path,
     accelerator: Accelerator,
@@ -37,17 +39,18 @@ def precompute(
         reference: enters the reference model.
         unit: renders an episode by its number.
         count: how many there are.
-        dataset: fingerprint of what they are drawn from.
+        part: names what they are drawn from, unlike anything else that `folder` may hold margins of.
         config: the settings of the training.
         folder: keeps `reference.jsonl`.
         accelerator: knows the precision, and the other processes, which share the episodes.
         progress: told of every episode.
 
     Raises:
+        TrainingError: a margin is not a number.
         StorageError: the disk is full.
     """
     path = folder / REFERENCE_FILE
-    found = agreed(_on_file(path, dataset))
+    found = agreed(_on_file(path, part))
     missing = [number for number in range(count) if number not in found]
     if not missing:
         return found
@@ -59,20 +62,24 @@ def precompute(
             if own < len(numbers):
                 with accelerator.autocast():
                     scored = {numbers[own]: reference_margins(reference, unit(numbers[own]), config)}
-            for part in collected(scored):
-                for number, margins in part.items():
+            for one in collected(scored):
+                for number, margins in one.items():
+                    if not all(map(math.isfinite, [*margins.plain, *(margins.mirrored or ())])):
+                        raise TrainingError(
+                            f"The reference's score of episode {number} is not a number; look at its data."
+                        )
                     found[number] = margins
                     if accelerator.is_main_process:
-                        record = {"dataset": dataset, "episode": number}
+                        record = {"part": part, "episode": number}
                         append_jsonl(path, record | {"plain": margins.plain, "mirrored": margins.mirrored})
             task.advance(len(numbers))
     return found
 
 
-def _on_file(path: Path, dataset: str) -> dict[int, Margins]:
+def _on_file(path: Path, part: str) -> dict[int, Margins]:
     records = read_jsonl(path) if path.exists() else []
     return {
         record["episode"]: Margins(tuple(record["plain"]), record["mirrored"] and tuple(record["mirrored"]))
         for record in records
-        if record["dataset"] == dataset
+        if record["part"] == part
     }

@@ -182,7 +182,7 @@ class StepCollator:
             reference = self.renderer.render(replace(episode.first_shots(0), description=""))
         if config.objective == "pref-ft" and not self.both_sides:
             plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
-        described, known = self._described(episode, drafts), self.margins.get(index)
+        described, known = self._described(episode, drafts), self.margins[index] if self.margins else None
         return Unit(index, episode.user, plain, mirrored, reference, episode if waiting else None, described, known)
 
     def _render(self, episode: Episode) -> TokenizedEpisode:

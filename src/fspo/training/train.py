@@ -292,21 +292,20 @@ class Training:
     def _precompute(self, loop: Loop, progress: Progress) -> None:
         """Ask the reference about all fixed episodes, also the validation ones; nothing has been trained yet."""
         collator = StepCollator(loop.renderer, self.config)
-        measured = self.validation if self.config.evaluate_every else None
-        units = () if measured is None else self.units(measured, loop.renderer)
+        units = loop.trainer.validation
         settings: dict[str, Any] = {"config": self.config, "folder": self.out, "progress": progress}
         settings |= {"accelerator": loop.trainer.accelerator, "reference": loop.reference or untrained(loop.policy)}
         loop.trainer.remember(
             precompute(
                 unit=lambda number: collator.unit(number, self.sampler.episode(number)),
                 count=self.config.episodes or 0,
-                dataset=self.dataset.fingerprint,
+                part=f"train {self.dataset.fingerprint}",
                 **settings,
             ),
             precompute(
                 unit=units.__getitem__,
                 count=len(units),
-                dataset=measured.fingerprint if measured else "",
+                part=f"validation {self.validation.fingerprint if self.validation else ''}",
                 **settings,
             ),
         )

@@ -54,6 +54,7 @@ class PolicyTrainer(Trainer):
     Attributes:
         listener: told of every step done, if there is one.
         course: the evaluations made so far.
+        validation: units that are measured now and then.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class PolicyTrainer(Trainer):
         self.listener: Task | None = None
         keep_memory()
         self.course = Course()
-        self._reference, self._validation, self._rationalizer = reference, validation, rationalizer
+        self._reference, self.validation, self._rationalizer = reference, validation, rationalizer
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
@@ -103,7 +104,7 @@ class PolicyTrainer(Trainer):
                 "A model whose weights are sharded over processes can't draft descriptions; launch with "
                 "configs/accelerate/ddp.yaml, or set describe to gold or none."
             )
-        if self.is_fsdp_enabled and config.precompute_reference:
+        if self.is_fsdp_enabled and config.precompute_reference and config.needs_reference:
             raise ConfigError(
                 "A model whose weights are sharded over processes can't score episodes beforehand; launch with "
                 "configs/accelerate/ddp.yaml, or set precompute_reference: false."
@@ -187,12 +188,12 @@ class PolicyTrainer(Trainer):
 
     def evaluate_episodes(self) -> dict[str, float]:
         """Figures on the validation episodes, their names starting with `eval_`; nothing without such episodes."""
-        if not self._validation:
+        if not self.validation:
             return {}
         policy = self._unwrapped()
         was_training = policy.training
         policy.eval()
-        units = self._validation if self._rationalizer is None else self._rationalizer.measured(policy)
+        units = self.validation if self._rationalizer is None else self._rationalizer.measured(policy)
         process, count = self.accelerator.process_index, self.accelerator.num_processes
         rows: list[dict[str, float]] = []
         with torch.no_grad():
@@ -208,7 +209,7 @@ class PolicyTrainer(Trainer):
     def remember(self, margins: Mapping[int, Margins], validation: Mapping[int, Margins]) -> None:
         """Take the reference's margins of these episodes, by their numbers, instead of asking it in every step."""
         self.data_collator = self._collator = dataclasses.replace(self._collator, margins=margins)
-        self._validation = [dataclasses.replace(unit, margins=validation[unit.index]) for unit in self._validation]
+        self.validation = [dataclasses.replace(unit, margins=validation[unit.index]) for unit in self.validation]
 
     def restore_best(self) -> None:
         """Give the policy the weights of the best evaluation."""
