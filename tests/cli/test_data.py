@@ -334,3 +334,15 @@ def test_the_dataset_of_a_configuration(tmp_path: Path, folder: Path) -> None:
     result = fspo("show", "--config", path, "--set", f"data={tmp_path / 'no'}")
     assert result.exit_code == 1
     assert "is not a dataset" in result.stderr
+
+
+def test_published_data_is_read_in_its_own_columns(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "response_x": "So.", "response_y": "Hence.", "scorer_level": "child", "label": 0}
+    source = jsonl(tmp_path / "elix.jsonl", [row, row])
+    done = fspo("import", source, tmp_path / "out", "--format", "elix")
+    assert done.exit_code == 0, done.output
+    assert "1 rows left out: repeating an earlier row." in done.output
+    assert "1 preferences of 1 users" in done.output
+    for option in ("--drawn-users=3", "--seed=0", "--pairs=2"):
+        refused = fspo("import", source, tmp_path / "no", "--format", "elix", option)
+        assert f"{option.split('=')[0]} means nothing for the format elix" in refused.stderr

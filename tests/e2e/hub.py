@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 __all__ = ["Hub", "hub"]
+
+_COMMIT = "1" * 40
 
 
 @dataclass
@@ -59,13 +62,32 @@ def hub() -> Iterator[Hub]:
 
         def do_GET(self) -> None:
             state.asked.append(self.path)
-            repo = "/".join(self.path.split("?")[0].split("/")[3:5])
+            path = self.path.split("?")[0]
+            if path.startswith("/datasets/"):
+                return self._file(path)
+            repo = "/".join(path.split("/")[3:5])
             if repo not in state.files:
                 return self._say({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-            if "/tree/" in self.path:
+            if "/tree/" in path:
                 names = state.files[repo].items()
                 return self._say([{"type": "file", "path": name, "size": len(x), "oid": "1"} for name, x in names])
-            return self._say({"sha": "0", "id": repo, "siblings": []})
+            return self._say({"sha": _COMMIT, "id": repo, "siblings": [{"rfilename": x} for x in state.files[repo]]})
+
+        def do_HEAD(self) -> None:
+            self._file(self.path.split("?")[0], body=False)
+
+        def _file(self, path: str, *, body: bool = True) -> None:
+            parts = path.split("/")  # "", datasets, owner, name, resolve, revision, file
+            content = state.files.get("/".join(parts[2:4]), {}).get("/".join(parts[6:]))
+            if content is None:
+                return self._say({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+            self.send_response(200)
+            self.send_header("ETag", '"' + hashlib.sha1(content).hexdigest() + '"')
+            self.send_header("X-Repo-Commit", _COMMIT)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             pass

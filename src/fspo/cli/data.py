@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fspo.cli.datasets import Format, check_episodes_of, check_options, check_target, put, read, size
+from fspo.cli.datasets import (
+    Format,
+    Source,
+    check_episodes_of,
+    check_options,
+    check_target,
+    put,
+    read,
+    read_published,
+    size,
+)
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 
 if TYPE_CHECKING:
@@ -49,14 +59,37 @@ Folder = Annotated[Path | None, typer.Argument(help="Folder of the dataset; by d
 
 @add_verb(app, "import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="File to read (a folder for parquet).")],
+    source: Annotated[
+        str, typer.Argument(help="File to read (a folder for parquet); of published data also hub:owner/name.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the dataset to write.")],
-    file_format: FileFormat = Format.JSONL,
+    file_format: Annotated[
+        Source,
+        typer.Option(
+            "--format",
+            "-f",
+            help=(
+                "jsonl, trl, parquet: as in `fspo data validate`. The others are columns of published data: roleplay, "
+                "elix, reviews (the FSPO paper's), reward-bench (PersonalRewardBench), prism (PRISM's utterances), "
+                "personal-llm (PersonalLLM)."
+            ),
+        ),
+    ] = Source.JSONL,
     users: Annotated[
         Path | None, typer.Option(help="JSONL file of the users: {id, description, group, traits}.")
     ] = None,
     columns: Columns = None,
     user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
+    drawn_users: Annotated[
+        int | None, typer.Option(help="personal-llm: users that are drawn, each weighing the scores. [default: 100]")
+    ] = None,
+    concentration: Annotated[
+        float | None, typer.Option(help="personal-llm: of the Dirichlet distribution of the weights. [default: 0.05]")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="personal-llm: pairs to each prompt that a user labels. [default: 1]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="personal-llm: same seed, same users. [default: 0]")] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -67,16 +100,32 @@ def import_(
 ) -> None:
     """Read preferences of one's own into a dataset folder, which a run takes as its `data`.
 
-    Every row is checked; what is wrong is named by file, row and column.
+    Every row is checked; what is wrong is named by file, row and column. Of published data, rows that can't be used are
+    left out and counted.
 
     Examples:
       fspo data import ratings.jsonl data/ratings
 
       fspo data import ratings.parquet data/ratings --format trl --column user=annotator
 
+      fspo data import hub:MichaelR207/prism_personalized_0125 data/prism --format reward-bench
+
+      fspo data import personalllm.parquet data/drawn --format personal-llm --drawn-users 200 --pairs 2
+
       fspo run --config my.yaml --set data=data/ratings
     """
-    dataset = read(source, file_format, users, columns, user)
+    drawn = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
+    drawn = {name: value for name, value in drawn.items() if value is not None}
+    if file_format.is_published:
+        check_options(file_format, users=users, user=user, column=columns)
+        check_target(out, Format.PARQUET, overwrite=overwrite)
+        imported = read_published(source, file_format, **drawn)
+        for why, count in imported.left_out.items():
+            console().print(f"{count:,} rows left out: {why}.", markup=False)
+        _write(imported.dataset, out, dry_run)
+        return
+    check_options(file_format, **{"drawn-users": drawn_users}, concentration=concentration, pairs=pairs, seed=seed)
+    dataset = read(Path(source), Format(file_format), users, columns, user)
     check_target(out, Format.PARQUET, overwrite=overwrite)
     _write(dataset, out, dry_run)
 

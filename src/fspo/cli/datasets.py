@@ -7,14 +7,26 @@ import shutil
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fspo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.published import Imported
 
-__all__ = ["Format", "check_episodes_of", "check_options", "check_target", "columns_of", "put", "read", "size"]
+__all__ = [
+    "Format",
+    "Source",
+    "check_episodes_of",
+    "check_options",
+    "check_target",
+    "columns_of",
+    "put",
+    "read",
+    "read_published",
+    "size",
+]
 
 
 class Format(StrEnum):
@@ -25,16 +37,39 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-_TAKEN_BY = {
+class Source(StrEnum):
+    """What preferences can be imported from: a file format, or the columns of published data."""
+
+    JSONL = "jsonl"
+    TRL = "trl"
+    PARQUET = "parquet"
+    ROLEPLAY = "roleplay"
+    ELIX = "elix"
+    REVIEWS = "reviews"
+    REWARD_BENCH = "reward-bench"
+    PRISM = "prism"
+    PERSONAL_LLM = "personal-llm"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is published data."""
+        return self not in (Source.JSONL, Source.TRL, Source.PARQUET)
+
+
+_TAKEN_BY: dict[str, tuple[str, ...]] = {
     "--users": (Format.JSONL,),
     "--user": (Format.TRL,),
     "--column": (Format.JSONL, Format.TRL),
     "--conversational": (Format.TRL,),
+    "--drawn-users": (Source.PERSONAL_LLM,),
+    "--concentration": (Source.PERSONAL_LLM,),
+    "--pairs": (Source.PERSONAL_LLM,),
+    "--seed": (Source.PERSONAL_LLM,),
 }
 """Option -> the formats that it means something for."""
 
 
-def check_options(file_format: Format, **given: object) -> None:
+def check_options(file_format: Format | Source, **given: object) -> None:
     """Refuse an option that would be ignored.
 
     Raises:
@@ -42,7 +77,7 @@ def check_options(file_format: Format, **given: object) -> None:
     """
     for name, value in given.items():
         taken = _TAKEN_BY[f"--{name}"]
-        if value and file_format not in taken:
+        if value is not None and value is not False and value != [] and file_format not in taken:
             raise ConfigError(
                 f"--{name} means nothing for the format {file_format}; leave it out, or choose --format "
                 f"{' or '.join(taken)}."
@@ -101,6 +136,25 @@ def read(
     if not len(dataset):
         raise DataError(f"{source} holds no preferences; write one a row.")
     return dataset
+
+
+def read_published(source: str, kind: Source, **drawn: Any) -> Imported:
+    """Read published data from files, or from a hub (`hub:owner/name`), files together in the order of their names.
+
+    Raises:
+        ConfigError: an option is out of its range.
+        DataError: naming file, row and column of what is wrong; or nothing can be used.
+        StorageError: a file can't be read, or the hub can't be reached.
+    """
+    from itertools import chain
+
+    from fspo.preferences.formats import numbered_rows
+    from fspo.preferences.hub import HUB, fetch
+    from fspo.preferences.published import Drawn, from_published
+
+    check_options(kind, **{"drawn-users" if name == "users" else name: value for name, value in drawn.items()})
+    paths = fetch(source) if source.startswith(HUB) else [Path(source)]
+    return from_published(chain.from_iterable(map(numbered_rows, paths)), kind, file=source, drawn=Drawn(**drawn))
 
 
 def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "TRL_USER",
     "from_table",
     "from_trl_rows",
+    "numbered_rows",
     "read_jsonl",
     "read_trl",
     "to_trl_rows",
@@ -204,8 +205,18 @@ def read_trl(
         StorageError: the file can't be read.
     """
     path = Path(path)
-    rows = _read_lines(path) if _suffix(path) == ".jsonl" else iterate_parquet(path)
-    return _from_trl(rows, path, columns, user)
+    return _from_trl(numbered_rows(path), path, columns, user)
+
+
+def numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number from 1, columns by name) of a JSONL or Parquet file, whatever the columns are.
+
+    Raises:
+        DataError: the suffix is another one, or a row is no object.
+        StorageError: the file can't be read.
+    """
+    path = Path(path)
+    return _read_lines(path) if _suffix(path) == ".jsonl" else iterate_parquet(path)
 
 
 def _numbered(records: Iterable[Any], file: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,0 +1,47 @@
+"""Published data from a hub on this machine, through the real command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fspo.preferences.dataset import PreferenceDataset
+from tests.e2e.conftest import run
+from tests.e2e.hub import hub
+from tests.preferences.test_published import BENCH
+
+
+def lines(*rows: dict[str, object]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:
+    other = BENCH | {"user_id": "user8", "context": [{"role": "user", "content": "Why?"}]}
+    with hub() as state:
+        state.files["someone/bench"] = {
+            "README.md": b"a card",
+            "data/test.jsonl": lines(other, BENCH),
+            "data/train.jsonl": lines(BENCH),
+        }
+        state.files["someone/pictures"] = {"a.png": b""}
+        reach = {"HF_ENDPOINT": state.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        command = ["data", "import", "hub:someone/bench"]
+        done = run(*command, tmp_path / "all", "--format", "reward-bench", **reach)
+        assert "1 rows left out: repeating an earlier row." in done.stdout
+        assert "2 preferences of 2 users" in done.stdout
+        assert list(PreferenceDataset.load(tmp_path / "all").users) == ["user8", "user7"]
+
+        run("data", "import", "hub:someone/bench/data/train.jsonl", tmp_path / "one", "-f", "reward-bench", **reach)
+        assert len(PreferenceDataset.load(tmp_path / "one")) == 1
+
+        for name, said in (
+            ("hub:someone/nothing", "There is no dataset someone/nothing on the hub"),
+            ("hub:someone/pictures", "has no .jsonl or .parquet file (it holds a.png)"),
+            ("hub:someone", "names no dataset of a hub"),
+        ):
+            code = 2 if name == "hub:someone" else 1
+            assert said in run("data", "import", name, tmp_path / "no", "-f", "elix", code=code, **reach).stderr
+        reach["HF_ENDPOINT"] = "http://127.0.0.1:9"
+        reach["HF_HOME"] = str(tmp_path / "empty")
+        assert "can't be reached" in run(*command, tmp_path / "no", "-f", "elix", code=1, **reach).stderr
+    assert not (tmp_path / "no").exists()

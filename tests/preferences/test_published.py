@@ -1,0 +1,230 @@
+"""Published datasets, in rows of exactly the columns they were published with."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.errors import ConfigError, DataError
+from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_published
+
+ROLEPLAY = {
+    "x": "How do I rest?",
+    "yw": "Sleep.",
+    "yl": "Run.",
+    "level": 17,
+    "score_persona": {"persona_uuid": "a-b", "persona_description": "A nurse who works at night."},
+}
+ELIX = {
+    "prompt": "Explain tides.",
+    "response_x": "The Moon pulls the sea.",
+    "response_y": "Differential gravitation raises two bulges.",
+    "level_x": "elementary",
+    "level_y": "PhD",
+    "level_id_x": 1,
+    "level_id_y": 5,
+    "model_name_x": "one",
+    "model_name_y": "two",
+    "scorer_level": "PhD",
+    "scorer_level_id": 5,
+    "label": 1,
+    "det_choice": 1,
+}
+REVIEWS = {
+    "prompt": "Review Alien.",
+    "response_x": "Great!",
+    "response_y": "It is, on the whole, rather too long.",
+    "level_x": "positive",
+    "level_y": "verbose",
+    "label": 0,
+    "scorer_level": "positive+concise",
+}
+BENCH = {
+    "user_id": "user7",
+    "split": "train",
+    "context": [{"role": "user", "content": "Is it late?"}],
+    "chosen": {"role": "assistant", "content": "Yes."},
+    "rejected": {"role": "assistant", "content": "Time is a construct."},
+}
+
+
+def prism(interaction: str, response: str, chosen: bool, **changes: Any) -> dict[str, Any]:
+    row = {
+        "utterance_id": f"{interaction}-{response}",
+        "interaction_id": interaction,
+        "conversation_id": "c1",
+        "user_id": "user0",
+        "turn": 0,
+        "within_turn_id": 0,
+        "conversation_type": "unguided",
+        "user_prompt": "Hello?",
+        "model_response": response,
+        "model_name": "m",
+        "score": 50,
+        "if_chosen": chosen,
+    }
+    return {**row, **changes}
+
+
+def imported(kind: str, *rows: dict[str, Any], **more: Any) -> Imported:
+    return from_published(enumerate(rows, start=1), kind, file="theirs.jsonl", **more)
+
+
+def test_roleplay() -> None:
+    found = imported("roleplay", ROLEPLAY, ROLEPLAY | {"level": 18, "yw": "Run.", "yl": "Sleep."})
+    assert [user.id for user in found.dataset.users.values()] == ["17", "18"]
+    assert found.dataset.users["17"].description == "A nurse who works at night."
+    row = found.dataset.preferences[0]
+    assert (row.prompt, row.chosen, row.rejected) == ("How do I rest?", "Sleep.", "Run.")
+    assert row.source == {"persona": "a-b"}
+    assert found.left_out == {}
+
+
+def test_elix_and_reviews_go_by_the_label() -> None:
+    (row,) = imported("elix", ELIX).dataset.preferences
+    assert (row.user, row.chosen) == ("PhD", ELIX["response_y"])
+    assert row.source["model_name_y"] == "two"
+    found = imported("reviews", REVIEWS, REVIEWS | {"scorer_level": "negative", "label": 1})
+    assert [row.chosen for row in found.dataset] == [REVIEWS["response_x"], REVIEWS["response_y"]]
+    assert [user.group for user in found.dataset.users.values()] == ["interpolated", "axis"]
+    assert found.dataset.users["positive+concise"].description == "Likes reviews that are positive and concise."
+
+
+def test_reward_bench_keeps_single_questions() -> None:
+    earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi."}, *BENCH["context"]]
+    found = imported("reward-bench", BENCH, BENCH | {"context": earlier}, BENCH | {"context": earlier[:2]})
+    (row,) = found.dataset.preferences
+    assert (row.user, row.prompt, row.chosen, row.rejected) == ("user7", "Is it late?", "Yes.", "Time is a construct.")
+    assert found.left_out == {"with turns before the question": 1, "whose context does not end with the user": 1}
+
+
+def test_prism_prefers_the_chosen_response_to_each_other_one() -> None:
+    rows = [
+        *(prism("i1", text, text == "b") for text in "abcd"),
+        *(prism("i2", text, text == "b", turn=1) for text in "ab"),
+        *(prism("i3", text, False, user_id="user1") for text in "ab"),
+    ]
+    found = imported("prism", *rows)
+    assert [(row.chosen, row.rejected) for row in found.dataset] == [("b", "a"), ("b", "c"), ("b", "d")]
+    assert list(found.dataset.users) == ["user0"]
+    assert found.left_out == {
+        "with turns before the question": 1,
+        "of an interaction without one chosen response": 1,
+    }
+
+
+def personal(prompt: str, *scores: tuple[float, float]) -> dict[str, Any]:
+    row: dict[str, Any] = {"prompt": prompt, "subset": "s"}
+    for number, (one, other) in enumerate(scores, start=1):
+        row[f"response_{number}"] = f"Answer {number} to {prompt}"
+        row[f"response_{number}_model"] = "m"
+        row[f"response_{number}_rm_one"], row[f"response_{number}_rm_two"] = one, other
+    return row
+
+
+def test_personal_llm_draws_users_who_go_by_their_weights() -> None:
+    rows = [personal(f"p{n}", *((float(i * n % 7), 100.0 * (i * (n + 3) % 5)) for i in range(1, 9))) for n in range(6)]
+    drawn = Drawn(users=30, concentration=0.5, pairs=3, seed=4)
+    found = imported("personal-llm", *rows, drawn=drawn)
+    assert found == imported("personal-llm", *rows, drawn=drawn)
+    assert found.dataset != imported("personal-llm", *rows, drawn=Drawn(30, 0.5, 3, seed=5)).dataset
+    scores = {
+        row[f"response_{i}"]: (row[f"response_{i}_rm_one"], row[f"response_{i}_rm_two"])
+        for row in rows
+        for i in range(1, 9)
+    }
+    means = [statistics.fmean(column) for column in zip(*scores.values(), strict=True)]
+    spreads = [statistics.pstdev(column) for column in zip(*scores.values(), strict=True)]
+    assert len(found.dataset) + sum(found.left_out.values()) == 30 * 6 * 3
+    for row in found.dataset:
+        weights = found.dataset.users[row.user].traits
+        assert math.fsum(weights.values()) == pytest.approx(1)
+
+        def reward(text: str, weights: Any = weights) -> float:
+            parts = zip(("rm_one", "rm_two"), scores[text], means, spreads, strict=True)
+            return math.fsum(weights[name] * (score - mean) / spread for name, score, mean, spread in parts)
+
+        assert reward(row.chosen) > reward(row.rejected)
+
+
+def test_the_smaller_the_concentration_the_fewer_models_a_user_goes_by() -> None:
+    row = personal("p", (0.0, 1.0), (1.0, 0.0))
+
+    def heaviest(concentration: float) -> float:
+        users = imported("personal-llm", row, drawn=Drawn(80, concentration)).dataset.users.values()
+        return statistics.fmean(max(user.traits.values()) for user in users)
+
+    assert heaviest(0.001) > 0.99 > heaviest(1.0) > heaviest(50.0)
+
+
+def test_what_one_user_says_twice_or_both_ways_is_counted() -> None:
+    other = ELIX | {"label": 0}
+    rows = [ELIX, ELIX, ELIX | {"prompt": "Explain fog."}, ELIX | {"prompt": "Explain ice."}]
+    rows += [other | {"prompt": "Explain ice."}, ELIX | {"prompt": "Explain ice."}, other | {"scorer_level": "child"}]
+    found = imported("elix", *rows, ELIX | {"prompt": " "}, ELIX | {"response_y": ELIX["response_x"] + " "})
+    assert [(row.user, row.prompt) for row in found.dataset] == [
+        ("PhD", "Explain tides."),
+        ("PhD", "Explain fog."),
+        ("child", "Explain tides."),
+    ]
+    assert found.left_out == {
+        "repeating an earlier row": 1,
+        "of a pair that its user labels both ways": 3,
+        "with an empty user, prompt or response": 1,
+        "with the same response twice": 1,
+    }
+
+
+def test_descriptions_can_be_left_out() -> None:
+    assert imported("roleplay", ROLEPLAY, describe=False).dataset.users["17"].description == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "message"),
+    [
+        ("elix", {k: v for k, v in ELIX.items() if k != "label"}, "theirs.jsonl, row 1, column 'label': missing; rows"),
+        ("elix", ELIX | {"label": "x"}, "row 1, column 'label': must be a number"),
+        ("elix", ELIX | {"label": math.nan}, "row 1, column 'label': must be a number"),
+        ("roleplay", ROLEPLAY | {"score_persona": "nurse"}, "column 'score_persona': must be an object"),
+        ("roleplay", ROLEPLAY | {"x": ["a"]}, "column 'x': must be text, not list"),
+        ("reward-bench", BENCH | {"context": "Hi"}, "column 'context': must be a list of messages"),
+        ("reward-bench", BENCH | {"chosen": {"role": "assistant"}}, "column 'chosen': must hold"),
+        ("personal-llm", {"prompt": "p", "response_1": "a", "response_2": "b"}, "no scores"),
+        ("reviews", REVIEWS | {"response_y": "Great!"}, "holds no preference that can be used: 1 with the same"),
+    ],
+)
+def test_what_is_wrong_is_named(kind: str, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        imported(kind, row)
+
+
+def test_unknown_kinds_and_draws_that_make_nothing() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'elix'"):
+        imported("elixx", ELIX)
+    for wrong in ({"users": 0}, {"pairs": 0}, {"concentration": 0.0}, {"concentration": math.nan}):
+        with pytest.raises(ConfigError, match="Drawn users need"):
+            Drawn(**wrong)
+    with pytest.raises(DataError, match="it has no rows"):
+        imported("elix")
+
+
+TEXTS = st.sampled_from(["", " ", "a", "b", "c", "\ud800"])
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS, st.sampled_from(["u", "v"]), st.integers(0, 1)), max_size=12))
+def test_every_row_is_kept_or_counted(rows: list[tuple[str, str, str, str, int]]) -> None:
+    names = ("prompt", "response_x", "response_y", "scorer_level", "label")
+    try:
+        found = imported("elix", *(dict(zip(names, row, strict=True)) for row in rows))
+    except DataError:
+        return
+    assert len(found.dataset) + sum(found.left_out.values()) == len(rows)
+
+
+def test_every_kind_says_what_it_is() -> None:
+    assert all(published.about and published.columns for published in PUBLISHED.values())
