@@ -42,6 +42,7 @@ from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.splits import Splits
+from fspo.preferences.types import Split
 from fspo.training.adapters import prepare_weights
 from fspo.training.config import LoraSettings, TrainingConfig
 from fspo.training.losses import figures, score, total_loss
@@ -122,9 +123,10 @@ def race(settings: Settings, *, out: Path | None = None) -> dict[str, Any]:
 
 def _course(
     settings: Settings, model: Any, step: Step, episodes: _Episodes, least: float | None
-) -> Iterator[dict[str, float]]:
+) -> Iterator[dict[str, Any]]:
     """Measurements over a training of `settings.steps` steps that lasts at least so many seconds, if it is to."""
-    seconds, taken, losses = 0.0, 0, []
+    seconds, taken = 0.0, 0
+    losses: list[float] = []
     last = settings.steps * (1 if least is None else settings.limit)
     while True:
         measured = _measured(settings, model, episodes)
@@ -256,7 +258,7 @@ def _trl_trainer(settings: Settings, folder: str) -> Any:
     adapters = {name: weight.detach() for name, weight in start.named_parameters() if weight.requires_grad}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = DPOTrainer(
+        trainer: Any = DPOTrainer(
             model=load_model(settings.model, device="cpu"),
             args=DPOConfig(**options),
             train_dataset=texts,
@@ -277,7 +279,7 @@ def _episodes(settings: Settings) -> _Episodes:
     renderer = EpisodeRenderer(load_tokenizer(settings.model))
     collator = StepCollator(renderer, settings.training(), both_sides=True)
 
-    def sampler(part: str) -> EpisodeSampler:
+    def sampler(part: Split) -> EpisodeSampler:
         rows = splits.part(whole, part)
         return EpisodeSampler(rows, shots=settings.shots, queries=settings.queries, seed=settings.seed)
 

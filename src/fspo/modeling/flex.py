@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -139,9 +139,8 @@ def _attend(
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
     # A whole graph or none: what runs uncompiled keeps all scores in memory.
-    compiled: Callable[..., Tensor] = torch.compile(
-        flex_attention, dynamic=True, fullgraph=True, recompile_limit=_VARIANTS, isolate_recompiles=True
-    )
+    settings: dict[str, Any] = {"fullgraph": True, "recompile_limit": _VARIANTS, "isolate_recompiles": True}
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True, **settings)
     return compiled
 
 
