@@ -49,6 +49,8 @@ def hub() -> Iterator[Hub]:
                 return self._say({"error": "Invalid credentials"}, 401)
             if self.path == "/api/repos/create":
                 return self._create(json.loads(body))
+            if self.path == "/api/validate-yaml":  # the head of a model card
+                return self._say({"errors": [], "warnings": []})
             repo, verb = "/".join(self.path.split("/")[3:5]), self.path.split("/")[5]
             if verb == "preupload":
                 modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
@@ -97,7 +99,8 @@ def hub() -> Iterator[Hub]:
             repo = f"{owner}/{wanted['name']}"
             if repo in state.files:
                 return self._say({"error": "You already created this", "url": f"{state.address}/{repo}"}, 409)
-            state.files[repo], state.private[repo] = {}, bool(wanted.get("private"))
+            state.files[repo] = {}
+            state.private[repo] = wanted.get("visibility") == "private" or bool(wanted.get("private"))
             return self._say({"url": f"{state.address}/{repo}", "name": repo, "id": "1"})
 
         def _say(self, answer: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:

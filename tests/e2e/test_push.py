@@ -21,6 +21,9 @@ from tests.e2e.hub import Hub, hub
 IDS = torch.tensor([list(range(5, 45))])
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # between peft and transformers
+
+
 @pytest.fixture
 def served() -> Iterator[Hub]:
     with hub() as state:
