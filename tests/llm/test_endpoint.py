@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError
-from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.budget import BudgetReached
+from fspo.llm.cache import RequestCache, Spent
+from fspo.llm.endpoint import Endpoint, EndpointConfig, _retry_after
 from fspo.llm.types import CompletionRequest, Message
 
 pytest.importorskip("openai")
@@ -27,6 +31,8 @@ class Scripted(ThreadingHTTPServer):
         self.keys: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.failures: list[int] = []
+        self.broken: set[int] = set()
+        self.retry_after = {"retry-after-ms": "1"}
         self.raw: bytes | None = None
         self.refusal: Any = {"error": {"message": "scripted", "type": "scripted"}}
 
@@ -42,6 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         self.server.keys.append(self.headers.get("authorization", ""))
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        if body["seed"] in self.server.broken:
+            self._send(500, self.server.refusal)
+            return
         if self.server.failures:
             self._send(self.server.failures.pop(0), self.server.refusal)
             return
@@ -58,7 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
-        self.send_header("retry-after-ms", "1")
+        for name, text in self.server.retry_after.items():
+            self.send_header(name, text)
         self.end_headers()
         self.wfile.write(data)
 
@@ -77,9 +87,10 @@ def server() -> Iterator[Scripted]:
     thread.join()
 
 
-def endpoint(server: Scripted, **settings: Any) -> Endpoint:
+def endpoint(server: Scripted, cache: RequestCache | None = None, **settings: Any) -> Endpoint:
     address = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return Endpoint(EndpointConfig(**{"base_url": address, "model": "m", "key_variable": "FSPO_TEST_KEY", **settings}))
+    usual = {"base_url": address, "model": "m", "key_variable": "FSPO_TEST_KEY"}
+    return Endpoint(EndpointConfig.model_validate({**usual, **settings}), cache)
 
 
 def request(text: str, seed: int = 0, prefix: str = "") -> CompletionRequest:
@@ -228,3 +239,85 @@ def test_an_endpoint_that_is_down_is_named() -> None:
     down = Endpoint(EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m", retries=0))
     with pytest.raises(ModelError, match=r"http://127\.0\.0\.1:9/v1 can't be reached"):
         down.complete([request("hello")])
+
+
+def test_an_answer_in_the_cache_is_not_asked_for_again(server: Scripted, tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    requests = [request("hello", seed) for seed in range(5)]
+    first = endpoint(server, cache=RequestCache(path)).complete(requests[:3])
+    again = endpoint(server, cache=RequestCache(path)).complete(requests)
+    assert again[:3] == first
+    assert sorted(body["seed"] for body in server.bodies) == [0, 1, 2, 3, 4]
+    other = endpoint(server, model="other", cache=RequestCache(path)).complete(requests[:1])
+    assert other == first[:1]
+    assert len(server.bodies) == 6  # another model's answers are its own
+    assert RequestCache(path).spent() == Spent(6, 18, 30)
+
+
+def test_answers_that_came_are_kept_when_others_fail(server: Scripted, tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    server.broken = {1, 3}
+    with pytest.raises(ModelError, match=r"2 of 5 requests failed; the first: .*InternalServerError"):
+        endpoint(server, retries=1, cache=cache).complete([request("hello", seed) for seed in range(5)])
+    assert sum(cache.failures().values()) == 2
+    assert len(server.bodies) == 3 + 2 * 2
+    server.broken = set()
+    answers = endpoint(server, cache=cache).complete([request("hello", seed) for seed in range(5)])
+    assert [answer.text for answer in answers] == [f"Well, hello #{seed}" for seed in range(5)]
+    assert len(server.bodies) == 3 + 2 * 2 + 2
+    assert cache.failures() == {}
+
+
+def test_the_budget_stops_before_it_is_passed(server: Scripted, tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    requests = [request("hello", seed) for seed in range(50)]
+    for more in (200, 400):
+        asked = endpoint(server, requests_in_flight=1, budget={"tokens": more}, cache=cache)
+        with pytest.raises(BudgetReached, match=f"The budget of {more} tokens leaves no room"):
+            asked.complete(requests)
+        spent = asked.spent
+        assert spent.prompt_tokens + spent.tokens == 8 * len(server.bodies) <= more
+    assert 0 < len(server.bodies) < 50
+    assert len({body["seed"] for body in server.bodies}) == len(server.bodies)  # nothing paid for twice
+
+
+def test_prices_make_a_budget_of_dollars(server: Scripted) -> None:
+    prices = {"dollars_per_million_prompt_tokens": 1e6, "dollars_per_million_answer_tokens": 2e6}
+    asked = endpoint(server, budget=prices)
+    asked.complete([request("hello")])
+    assert asked.dollars == 3 + 2 * 5
+    with pytest.raises(BudgetReached, match="20 dollars"):
+        endpoint(server, budget={**prices, "dollars": 20}).complete([request("hello")])
+    with pytest.raises(ValidationError, match="dollars_per_million_prompt_tokens and"):
+        endpoint(server, budget={"dollars": 1})
+
+
+def test_the_server_is_waited_for_as_long_as_it_says(server: Scripted) -> None:
+    server.failures, server.retry_after = [429], {"retry-after": "1"}
+    started = time.monotonic()
+    endpoint(server).complete([request("hello")])
+    assert 0.9 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "1e9"}, 60.0),
+        ({"retry-after": "-5"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({}, None),
+    ],
+)
+def test_how_long_a_server_may_ask_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert _retry_after(headers) == seconds
+
+
+def test_a_refused_key_stops_all_other_requests(server: Scripted) -> None:
+    server.failures = [401] * 100
+    with pytest.raises(ConfigError, match="refuses the key"):
+        endpoint(server, requests_in_flight=2).complete([request("hello", seed) for seed in range(60)])
+    assert len(server.bodies) < 20

@@ -41,6 +41,9 @@ __all__ = [
     "trained_methods",
 ]
 
+_ANSWERS = "answers.sqlite"
+"""What an endpoint has answered, in a run's folder."""
+
 
 @contextmanager
 def shown(console: Console) -> Iterator[Progress]:
@@ -92,7 +95,10 @@ def synth(folder: RunFolder, progress: Progress) -> PreferenceDataset:
         return _dataset(folder)
     from fspo.synthesis.synthesize import synthesize
 
-    return synthesize(folder.config.synthesis, _writer(folder), folder.data, progress)
+    writer = _writer(folder)
+    dataset = synthesize(folder.config.synthesis, writer, folder.data, progress)
+    _say_spent(writer, progress)
+    return dataset
 
 
 def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
@@ -272,12 +278,26 @@ def _has_data(folder: RunFolder) -> bool:
 
 def _writer(folder: RunFolder) -> LanguageModel:
     """Who writes the responses of synthesis."""
+    from fspo.llm.cache import RequestCache
     from fspo.llm.endpoint import Endpoint
     from fspo.llm.local import LocalModel
 
     if folder.config.endpoint is not None:
-        return Endpoint(folder.config.endpoint)
+        # Beside the data, which may be made anew: what was paid for is not asked again.
+        return Endpoint(folder.config.endpoint, RequestCache(folder.path / _ANSWERS))
     return LocalModel.load(folder.config.model)
+
+
+def _say_spent(writer: LanguageModel, progress: Progress) -> None:
+    from fspo.llm.endpoint import Endpoint
+
+    if isinstance(writer, Endpoint):
+        spent = writer.spent
+        dollars = f", {writer.dollars:.2f} dollars" if writer.dollars else ""
+        progress.say(
+            f"The endpoint gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} tokens of "
+            f"prompts, {spent.tokens:,} of answers{dollars}."
+        )
 
 
 def _writer_name(folder: RunFolder) -> str:

@@ -1,0 +1,120 @@
+"""Answers already paid for, in one durable file: nothing is asked twice, whatever is killed in between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from fspo.errors import StorageError
+from fspo.llm.types import Completion, CompletionRequest
+
+__all__ = ["RequestCache", "Spent", "key_of"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+    finish_reason TEXT NOT NULL, anew INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_BUSY = 60.0
+"""Seconds to wait for another process that writes."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the answers in a cache have cost, in tokens."""
+
+    requests: int
+    prompt_tokens: int
+    tokens: int
+
+
+def key_of(model: Mapping[str, Any], request: CompletionRequest) -> str:
+    """The exact request, seed and all, to this model: equal keys have equal answers."""
+    text = json.dumps([dict(model), asdict(request)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class RequestCache:
+    """A SQLite file of answers by request. Every answer is on disk before it is handed out; threads may share it."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the file, or make it.
+
+        Raises:
+            StorageError: it can't be written, or is something else.
+        """
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(_SCHEMA)
+
+    def get(self, key: str) -> Completion | None:
+        """The answer, if it was given before."""
+        rows = self._do("SELECT text, tokens, finish_reason, anew FROM answers WHERE key = ?", key)
+        if not rows:
+            return None
+        text, tokens, finish_reason, anew = rows[0]
+        reason = cast('Literal["stop", "length", "refused"]', finish_reason)
+        return Completion(text, tokens, reason, bool(anew))
+
+    def put(self, key: str, completion: Completion, prompt_tokens: int = 0) -> None:
+        """Keep an answer, and forget that its request failed before.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        text = completion.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
+        row = (key, text, completion.tokens, prompt_tokens, completion.finish_reason, completion.anew)
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
+
+    def fail(self, key: str, reason: str) -> None:
+        """Note that a request failed in the end; it is asked again when it comes again."""
+        self._do(
+            "INSERT INTO failures VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE SET reason = ?, times = times + 1",
+            key,
+            reason,
+            reason,
+        )
+
+    def failures(self) -> dict[str, int]:
+        """Reason -> requests that failed and were not answered since."""
+        return dict(self._do("SELECT reason, COUNT(*) FROM failures GROUP BY reason ORDER BY 2 DESC, 1"))
+
+    def spent(self) -> Spent:
+        """What all answers have cost."""
+        rows = self._do("SELECT COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(tokens), 0) FROM answers")
+        return Spent(*rows[0])
+
+    def close(self) -> None:
+        """Close the file; all that was put is in it."""
+        self._connection.close()
+
+    def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock, self._explained():
+            return self._connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"The answers in {self.path} can't be read or written ({error}); free disk space, or move the file "
+                "away to ask everything anew."
+            ) from error
