@@ -341,7 +341,7 @@ def test_published_data_is_read_in_its_own_columns(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "elix.jsonl", [row, row])
     done = fspo("import", source, tmp_path / "out", "--format", "elix")
     assert done.exit_code == 0, done.output
-    assert "1 rows left out: repeating an earlier row." in done.output
+    assert "Left out: 1 rows repeating an earlier one." in done.output
     assert "1 preferences of 1 users" in done.output
     for option in ("--drawn-users=3", "--seed=0", "--pairs=2"):
         refused = fspo("import", source, tmp_path / "no", "--format", "elix", option)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +15,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fspo.errors import ConfigError, ModelError
+from fspo.errors import ConfigError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent
-from fspo.llm.endpoint import Endpoint, EndpointConfig, _retry_after
-from fspo.llm.types import CompletionRequest, Message
+from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.types import Completion, CompletionRequest, Message
+from fspo.llm.wire import retry_after
 
 pytest.importorskip("openai")
 
@@ -33,6 +36,8 @@ class Scripted(ThreadingHTTPServer):
         self.failures: list[int] = []
         self.broken: set[int] = set()
         self.retry_after = {"retry-after-ms": "1"}
+        self.usage: Any = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+        self.answered_first = 0
         self.raw: bytes | None = None
         self.refusal: Any = {"error": {"message": "scripted", "type": "scripted"}}
 
@@ -51,16 +56,15 @@ class _Handler(BaseHTTPRequestHandler):
         if body["seed"] in self.server.broken:
             self._send(500, self.server.refusal)
             return
-        if self.server.failures:
+        if self.server.answered_first:
+            self.server.answered_first -= 1
+        elif self.server.failures:
             self._send(self.server.failures.pop(0), self.server.refusal)
             return
         message = {"role": "assistant", "content": self.server.reply(body)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
-        self._send(
-            200,
-            {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage},
-        )
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        self._send(200, answer | ({} if self.server.usage is None else {"usage": self.server.usage}))
 
     def _send(self, status: int, value: Any) -> None:
         data = json.dumps(value).encode() if self.server.raw is None else self.server.raw
@@ -164,7 +168,7 @@ def test_overload_is_asked_again(server: Scripted) -> None:
         (404, ConfigError, "does not know the model 'm'"),
         (400, ModelError, r"refuses a request, and would each time \(scripted\); change the settings"),
         (422, ModelError, r"refuses a request, and would each time \(scripted\); change the settings"),
-        (418, ModelError, r"failed on a request \(APIStatusError\); run the same command again"),
+        (418, ModelError, r"failed on a request \(418: scripted\); run the same command again"),
     ],
 )
 def test_refusals_are_one_sentence(server: Scripted, status: int, error: type[Exception], words: str) -> None:
@@ -257,7 +261,7 @@ def test_an_answer_in_the_cache_is_not_asked_for_again(server: Scripted, tmp_pat
 def test_answers_that_came_are_kept_when_others_fail(server: Scripted, tmp_path: Path) -> None:
     cache = RequestCache(tmp_path / "answers.sqlite")
     server.broken = {1, 3}
-    with pytest.raises(ModelError, match=r"2 of 5 requests failed; the first: .*InternalServerError"):
+    with pytest.raises(ModelError, match=r"2 of 5 requests failed; the first: .*500: scripted"):
         endpoint(server, retries=1, cache=cache).complete([request("hello", seed) for seed in range(5)])
     assert sum(cache.failures().values()) == 2
     assert len(server.bodies) == 3 + 2 * 2
@@ -268,17 +272,71 @@ def test_answers_that_came_are_kept_when_others_fail(server: Scripted, tmp_path:
     assert cache.failures() == {}
 
 
-def test_the_budget_stops_before_it_is_passed(server: Scripted, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_the_budget_stops_before_it_is_passed_and_not_much_before(
+    server: Scripted, tmp_path: Path, at_once: int
+) -> None:
     cache = RequestCache(tmp_path / "answers.sqlite")
-    requests = [request("hello", seed) for seed in range(50)]
-    for more in (200, 400):
-        asked = endpoint(server, requests_in_flight=1, budget={"tokens": more}, cache=cache)
-        with pytest.raises(BudgetReached, match=f"The budget of {more} tokens leaves no room"):
+    requests = [request("hello", seed) for seed in range(200)]
+    for limit in (600, 900):
+        asked = endpoint(server, requests_in_flight=at_once, budget={"tokens": limit}, cache=cache)
+        with pytest.raises(BudgetReached, match=f"The budget of {limit} tokens leaves no room"):
             asked.complete(requests)
         spent = asked.spent
-        assert spent.prompt_tokens + spent.tokens == 8 * len(server.bodies) <= more
-    assert 0 < len(server.bodies) < 50
+        # What one request may cost at most is left over: 14 bytes, 2 messages, 64 tokens.
+        assert limit - 14 - 2 * 64 - 64 - 8 < spent.prompt_tokens + spent.tokens == 8 * len(server.bodies) <= limit
     assert len({body["seed"] for body in server.bodies}) == len(server.bodies)  # nothing paid for twice
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+def test_a_server_that_does_not_count_can_not_pass_the_budget(server: Scripted, tmp_path: Path, usage: Any) -> None:
+    server.usage = usage
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    with pytest.raises(BudgetReached):
+        endpoint(server, budget={"tokens": 2000}, cache=cache).complete([request("hello", n) for n in range(100)])
+    assert 5 <= len(server.bodies) <= 2000 // 150
+    assert cache.spent().requests == len(server.bodies)
+    assert 1000 < cache.spent().prompt_tokens + cache.spent().tokens <= 2000
+
+
+def test_an_interrupt_sends_nothing_more_and_keeps_what_came(
+    server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, put = RequestCache(tmp_path / "answers.sqlite"), RequestCache.put
+
+    def interrupted(self: RequestCache, key: str, completion: Completion, prompt_tokens: int = 0) -> None:
+        put(self, key, completion, prompt_tokens)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    server.failures = [429] * 1000
+    server.retry_after = {"retry-after": "30"}
+    monkeypatch.setattr(RequestCache, "put", interrupted)
+    server.answered_first = 1
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        endpoint(server, cache=cache).complete([request("hello", seed) for seed in range(60)])
+    assert time.monotonic() - started < 5
+    assert cache.spent().requests == 1
+    assert len(server.bodies) <= 32
+
+
+def test_a_full_disk_stops_the_spending(server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("The disk is full.")
+
+    monkeypatch.setattr(RequestCache, "put", full)
+    with pytest.raises(StorageError, match="The disk is full"):
+        endpoint(server, requests_in_flight=2, cache=RequestCache(tmp_path / "a.sqlite")).complete(
+            [request("hello", seed) for seed in range(50)]
+        )
+    assert len(server.bodies) <= 4
+
+
+def test_a_server_that_only_fails_is_given_up_once_and_not_for_each_request(server: Scripted) -> None:
+    server.failures = [503] * 1000
+    with pytest.raises(ModelError, match=r"failed on a request|requests failed"):
+        endpoint(server, requests_in_flight=2, retries=1).complete([request("hello", seed) for seed in range(40)])
+    assert len(server.bodies) <= 8
 
 
 def test_prices_make_a_budget_of_dollars(server: Scripted) -> None:
@@ -288,6 +346,7 @@ def test_prices_make_a_budget_of_dollars(server: Scripted) -> None:
     assert asked.dollars == 3 + 2 * 5
     with pytest.raises(BudgetReached, match="20 dollars"):
         endpoint(server, budget={**prices, "dollars": 20}).complete([request("hello")])
+    endpoint(server, budget={**prices, "dollars": 1000}).complete([request("hello")])
     with pytest.raises(ValidationError, match="dollars_per_million_prompt_tokens and"):
         endpoint(server, budget={"dollars": 1})
 
@@ -313,11 +372,11 @@ def test_the_server_is_waited_for_as_long_as_it_says(server: Scripted) -> None:
     ],
 )
 def test_how_long_a_server_may_ask_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert _retry_after(headers) == seconds
+    assert retry_after(headers) == (seconds or 0.0)
 
 
 def test_a_refused_key_stops_all_other_requests(server: Scripted) -> None:
     server.failures = [401] * 100
     with pytest.raises(ConfigError, match="refuses the key"):
         endpoint(server, requests_in_flight=2).complete([request("hello", seed) for seed in range(60)])
-    assert len(server.bodies) < 20
+    assert len(server.bodies) <= 4

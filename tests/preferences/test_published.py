@@ -100,7 +100,10 @@ def test_reward_bench_keeps_single_questions() -> None:
     found = imported("reward-bench", BENCH, BENCH | {"context": earlier}, BENCH | {"context": earlier[:2]})
     (row,) = found.dataset.preferences
     assert (row.user, row.prompt, row.chosen, row.rejected) == ("user7", "Is it late?", "Yes.", "Time is a construct.")
-    assert found.left_out == {"with turns before the question": 1, "whose context does not end with the user": 1}
+    assert found.left_out == {
+        "rows with turns before the question": 1,
+        "rows whose context does not end with the user": 1,
+    }
 
 
 def test_prism_prefers_the_chosen_response_to_each_other_one() -> None:
@@ -113,8 +116,8 @@ def test_prism_prefers_the_chosen_response_to_each_other_one() -> None:
     assert [(row.chosen, row.rejected) for row in found.dataset] == [("b", "a"), ("b", "c"), ("b", "d")]
     assert list(found.dataset.users) == ["user0"]
     assert found.left_out == {
-        "with turns before the question": 1,
-        "of an interaction without one chosen response": 1,
+        "rows with turns before the question": 2,
+        "rows of an interaction without one chosen response": 2,
     }
 
 
@@ -173,15 +176,29 @@ def test_what_one_user_says_twice_or_both_ways_is_counted() -> None:
         ("child", "Explain tides."),
     ]
     assert found.left_out == {
-        "repeating an earlier row": 1,
-        "of a pair that its user labels both ways": 3,
-        "with an empty user, prompt or response": 1,
-        "with the same response twice": 1,
+        "rows repeating an earlier one": 1,
+        "rows of a pair that its user labels both ways": 3,
+        "rows with an empty user, prompt or response": 1,
+        "rows with the same response twice": 1,
     }
 
 
-def test_descriptions_can_be_left_out() -> None:
-    assert imported("roleplay", ROLEPLAY, describe=False).dataset.users["17"].description == ""
+def test_of_a_description_that_grows_the_longest_is_kept() -> None:
+    persona = ROLEPLAY["score_persona"]
+    assert isinstance(persona, dict)
+    longer = persona["persona_description"] + " She sleeps at noon."
+    rows = [
+        ROLEPLAY | {"x": f"{number}?", "score_persona": persona | {"persona_description": text}}
+        for number, text in enumerate(["", persona["persona_description"], longer, "A nurse."])
+    ]
+    assert imported("roleplay", *rows).dataset.users["17"].description == longer
+
+
+@pytest.mark.parametrize("label", [-1, 0.5, 2])
+def test_other_labels_than_0_and_1_say_nothing(label: float) -> None:
+    found = imported("elix", ELIX, ELIX | {"prompt": "Explain fog.", "label": label})
+    assert len(found.dataset) == 1
+    assert found.left_out == {"rows whose label is neither 0 nor 1": 1}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +212,7 @@ def test_descriptions_can_be_left_out() -> None:
         ("reward-bench", BENCH | {"context": "Hi"}, "column 'context': must be a list of messages"),
         ("reward-bench", BENCH | {"chosen": {"role": "assistant"}}, "column 'chosen': must hold"),
         ("personal-llm", {"prompt": "p", "response_1": "a", "response_2": "b"}, "no scores"),
-        ("reviews", REVIEWS | {"response_y": "Great!"}, "holds no preference that can be used: 1 with the same"),
+        ("reviews", REVIEWS | {"response_y": "Great!"}, "holds no preference that can be used: 1 rows with the same"),
     ],
 )
 def test_what_is_wrong_is_named(kind: str, row: dict[str, Any], message: str) -> None:
@@ -206,7 +223,13 @@ def test_what_is_wrong_is_named(kind: str, row: dict[str, Any], message: str) ->
 def test_unknown_kinds_and_draws_that_make_nothing() -> None:
     with pytest.raises(ConfigError, match="did you mean 'elix'"):
         imported("elixx", ELIX)
-    for wrong in ({"users": 0}, {"pairs": 0}, {"concentration": 0.0}, {"concentration": math.nan}):
+    for wrong in (
+        {"users": 0},
+        {"pairs": 0},
+        {"concentration": 1e-320},
+        {"concentration": math.inf},
+        {"concentration": math.nan},
+    ):
         with pytest.raises(ConfigError, match="Drawn users need"):
             Drawn(**wrong)
     with pytest.raises(DataError, match="it has no rows"):

@@ -121,7 +121,7 @@ def import_(
         check_target(out, Format.PARQUET, overwrite=overwrite)
         imported = read_published(source, file_format, **drawn)
         for why, count in imported.left_out.items():
-            console().print(f"{count:,} rows left out: {why}.", markup=False)
+            console().print(f"Left out: {count:,} {why}.", markup=False)
         _write(imported.dataset, out, dry_run)
         return
     check_options(file_format, **{"drawn-users": drawn_users}, concentration=concentration, pairs=pairs, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,15 +146,20 @@ def read_published(source: str, kind: Source, **drawn: Any) -> Imported:
         DataError: naming file, row and column of what is wrong; or nothing can be used.
         StorageError: a file can't be read, or the hub can't be reached.
     """
-    from itertools import chain
-
     from fspo.preferences.formats import numbered_rows
     from fspo.preferences.hub import HUB, fetch
     from fspo.preferences.published import Drawn, from_published
 
     check_options(kind, **{"drawn-users" if name == "users" else name: value for name, value in drawn.items()})
     paths = fetch(source) if source.startswith(HUB) else [Path(source)]
-    return from_published(chain.from_iterable(map(numbered_rows, paths)), kind, file=source, drawn=Drawn(**drawn))
+    file = [source]
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for path in paths:
+            file[0] = f"{source} ({path.name})" if len(paths) > 1 else source
+            yield from numbered_rows(path)
+
+    return from_published(rows(), kind, file=lambda: file[0], drawn=Drawn(**drawn))
 
 
 def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:

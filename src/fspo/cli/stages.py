@@ -296,7 +296,7 @@ def _say_spent(writer: LanguageModel, progress: Progress) -> None:
         dollars = f", {writer.dollars:.2f} dollars" if writer.dollars else ""
         progress.say(
             f"The endpoint gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} tokens of "
-            f"prompts, {spent.tokens:,} of answers{dollars}."
+            f"prompts, {spent.tokens:,} of answers{dollars}; {writer.reused:,} were taken from {_ANSWERS} this time."
         )
 
 

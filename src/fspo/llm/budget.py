@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,11 +11,12 @@ from fspo.errors import ModelError
 from fspo.llm.cache import Spent
 from fspo.llm.types import CompletionRequest
 
-__all__ = ["Account", "Budget", "BudgetReached"]
+__all__ = ["Account", "Budget", "BudgetReached", "Reserved"]
 
-_CHARACTERS_PER_TOKEN = 2.0
-"""Fewer than any usual tokenizer has on average, so that a prompt is not thought too small."""
-_PER_MESSAGE = 8
+_PER_MESSAGE = 64
+"""Tokens of a message beside its text, and of what asks for a prefix."""
+_PATIENCE = 0.5
+"""Seconds between two looks at whether to stop."""
 
 
 class BudgetReached(ModelError):
@@ -48,6 +50,14 @@ class Budget(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """The most tokens that one request may cost."""
+
+    prompt: float
+    answer: float
+
+
 class Account:
     """Counts what is spent and what requests under way may come to; threads share it."""
 
@@ -56,11 +66,12 @@ class Account:
         self._budget = budget
         spent = spent or Spent(0, 0, 0)
         self._requests, self._prompt, self._answer = spent.requests, float(spent.prompt_tokens), float(spent.tokens)
-        self._lock = threading.Lock()
+        self._under_way: list[Reserved] = []
+        self._changed = threading.Condition()
 
     @property
     def spent(self) -> Spent:
-        """What is spent, with what is under way at its worst."""
+        """What is spent, without what is under way."""
         return Spent(self._requests, round(self._prompt), round(self._answer))
 
     @property
@@ -68,41 +79,57 @@ class Account:
         """The same in dollars."""
         return self._budget.cost(self._prompt, self._answer)
 
-    def reserve(self, request: CompletionRequest) -> tuple[float, float]:
-        """Set aside the most that a request may cost, and return it in tokens: prompt, answer.
+    def reserve(self, request: CompletionRequest, stopped: threading.Event) -> Reserved | None:
+        """Set aside the most that a request may cost; None once `stopped` is set.
+
+        Where there is no room for it beside the requests under way, these are waited for: most cost less than they may.
 
         Raises:
-            BudgetReached: that would pass the budget.
+            BudgetReached: there is no room although none is under way.
         """
-        prompt = sum(len(m.content) / _CHARACTERS_PER_TOKEN + _PER_MESSAGE for m in request.messages)
-        prompt += len(request.prefix) / _CHARACTERS_PER_TOKEN
-        answer = float(request.max_tokens)
-        with self._lock:
-            tokens, dollars = self._budget.tokens, self._budget.dollars
-            if tokens is not None and self._prompt + self._answer + prompt + answer > tokens:
-                raise self._reached(f"{tokens:,} tokens", "tokens")
-            if dollars is not None and self.dollars + self._budget.cost(prompt, answer) > dollars:
-                raise self._reached(f"{dollars:g} dollars", "dollars")
-            self._add(1, prompt, answer)
-        return prompt, answer
+        # A token has at least one byte.
+        prompt = sum(len(m.content.encode("utf-8", "replace")) + _PER_MESSAGE for m in request.messages)
+        reserved = Reserved(prompt + len(request.prefix.encode("utf-8", "replace")), request.max_tokens)
+        with self._changed:
+            while not stopped.is_set():
+                limit = self._passed(reserved)
+                if limit is None:
+                    self._under_way.append(reserved)
+                    return reserved
+                if not self._under_way:
+                    raise BudgetReached(
+                        f"The budget of {limit[0]} leaves no room for another request ({self._requests:,} are "
+                        f"answered); raise endpoint.budget.{limit[1]} and run the same command again: what was paid "
+                        "for is kept."
+                    )
+                self._changed.wait(_PATIENCE)
+        return None
 
-    def settle(self, reserved: tuple[float, float], prompt_tokens: int, tokens: int) -> None:
-        """Count what an answer did cost in the place of what was set aside for it."""
-        with self._lock:
-            self._add(0, prompt_tokens - reserved[0], tokens - reserved[1])
+    def settle(self, reserved: Reserved, prompt_tokens: float | None = None, tokens: float | None = None) -> None:
+        """Count what a request did cost, or the most it may have cost, in the place of what was set aside for it."""
+        with self._changed:
+            self._requests += 1
+            self._prompt += reserved.prompt if prompt_tokens is None else prompt_tokens
+            self._answer += reserved.answer if tokens is None else tokens
+            self._forget(reserved)
 
-    def release(self, reserved: tuple[float, float]) -> None:
-        """Give back what was set aside for a request that was not answered."""
-        with self._lock:
-            self._add(-1, -reserved[0], -reserved[1])
+    def release(self, reserved: Reserved | None) -> None:
+        """Give back what was set aside for a request that cost nothing."""
+        with self._changed:
+            if reserved is not None:
+                self._forget(reserved)
 
-    def _add(self, requests: int, prompt: float, answer: float) -> None:
-        self._requests += requests
-        self._prompt += prompt
-        self._answer += answer
+    def _forget(self, reserved: Reserved) -> None:
+        self._under_way.remove(reserved)
+        self._changed.notify_all()
 
-    def _reached(self, limit: str, setting: str) -> BudgetReached:
-        return BudgetReached(
-            f"The budget of {limit} leaves no room for another request ({self._requests:,} are answered or under way); "
-            f"raise endpoint.budget.{setting} and run the same command again: what was paid for is kept."
-        )
+    def _passed(self, more: Reserved) -> tuple[str, str] | None:
+        """The limit that `more` might pass, in words, and its setting."""
+        prompt = self._prompt + sum(one.prompt for one in self._under_way) + more.prompt
+        answer = self._answer + sum(one.answer for one in self._under_way) + more.answer
+        tokens, dollars = self._budget.tokens, self._budget.dollars
+        if tokens is not None and prompt + answer > tokens:
+            return f"{tokens:,} tokens", "tokens"
+        if dollars is not None and self._budget.cost(prompt, answer) > dollars:
+            return f"{dollars:g} dollars", "dollars"
+        return None

@@ -44,7 +44,7 @@ def key_of(model: Mapping[str, Any], request: CompletionRequest) -> str:
 
 
 class RequestCache:
-    """A SQLite file of answers by request. Every answer is on disk before it is handed out; threads may share it."""
+    """A SQLite file of answers by request. Every answer is in it before it is handed out; threads may share it."""
 
     def __init__(self, path: str | Path) -> None:
         """Open the file, or make it.
@@ -115,6 +115,6 @@ class RequestCache:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
-                f"The answers in {self.path} can't be read or written ({error}); free disk space, or move the file "
-                "away to ask everything anew."
+                f"The answers in {self.path} can't be read or written ({error}); free disk space, and if it is no file "
+                "of answers, move it away."
             ) from error

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fspo.errors import ConfigError, FspoError, ModelError
-from fspo.llm.budget import Account, Budget, BudgetReached
+from fspo.errors import ConfigError, FspoError, ModelError, StorageError
+from fspo.llm.budget import Account, Budget, BudgetReached, Reserved
 from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.pacing import Pacer
 from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.wire import LONGEST_WAIT, completion_of, counted, messages_of, retry_after, told
 
 if TYPE_CHECKING:
     import openai
@@ -31,12 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "EndpointConfig"]
 
-_TOLD = 200
-"""Characters of a server's own message that are shown."""
 _REFUSED = Completion("", 0, "refused")
 _OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_SHORTEST, _LONGEST = 0.5, 60.0
-"""Seconds to wait before a request is sent again: the first time, and at most."""
+_SHORTEST = 0.5
+"""Seconds to wait before a request is sent again the first time."""
 
 
 class EndpointConfig(BaseModel):
@@ -101,6 +98,8 @@ class Endpoint:
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
         self._stopped = threading.Event()
+        self._last_answer = -math.inf
+        self._reused: list[str] = []
 
     @property
     def name(self) -> str:
@@ -117,6 +116,11 @@ class Endpoint:
         """The same in dollars; 0 without prices."""
         return self._account.dollars
 
+    @property
+    def reused(self) -> int:
+        """Answers that came from the cache."""
+        return len(self._reused)
+
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order; one that is refused for what it says is empty and marked so.
 
@@ -129,7 +133,11 @@ class Endpoint:
         client = self._connect()
         self._stopped.clear()
         with ThreadPoolExecutor(min(self._config.requests_in_flight, max(1, len(requests)))) as pool:
-            answers = list(pool.map(lambda request: self._answer(client, request), requests))
+            try:
+                answers = list(pool.map(lambda request: self._answer(client, request), requests))
+            except BaseException:  # an interrupt: what is under way is waited for and kept, and nothing else is sent
+                self._stopped.set()
+                raise
         problems = [answer for answer in answers if isinstance(answer, FspoError)]
         lasting = [problem for problem in problems if not isinstance(problem, _Refusal)]
         if lasting:
@@ -161,75 +169,92 @@ class Endpoint:
 
     def _answer(self, client: OpenAI, request: CompletionRequest) -> Completion | FspoError:
         """The completion, from the cache or from the endpoint, or why there is none."""
-        key = key_of(self._config.identity(), request)
-        known = self._cache.get(key) if self._cache is not None else None
-        if known is not None:
-            return known
-        if self._stopped.is_set():
-            return _Unasked("The request was not sent, since an earlier one could not be.")
         try:
-            reserved = self._account.reserve(request)
-        except BudgetReached as error:
+            key = key_of(self._config.identity(), request)
+            known = self._cache.get(key) if self._cache is not None else None
+            if known is not None:
+                self._reused.append(key)
+                return known
+            found = self._asked(client, request)
+            if isinstance(found, FspoError):
+                if self._cache is not None and not isinstance(found, _Refusal | _Unasked | BudgetReached):
+                    self._cache.fail(key, str(found))
+                return found
+            completion, prompt_tokens = found
+            if self._cache is not None:
+                self._cache.put(key, completion, prompt_tokens)
+            return completion
+        except (BudgetReached, StorageError) as error:  # no room for another answer, in the budget or on the disk
             self._stopped.set()
             return error
-        found = self._asked(client, request)
-        if isinstance(found, FspoError):
-            self._account.release(reserved)
-            if self._cache is not None and not isinstance(found, _Refusal):
-                self._cache.fail(key, str(found))
-            return found
-        completion, prompt_tokens = found
-        self._account.settle(reserved, prompt_tokens, completion.tokens)
-        if self._cache is not None:
-            self._cache.put(key, completion, prompt_tokens)
-        return completion
+        except BaseException:
+            self._stopped.set()
+            raise
 
     def _asked(self, client: OpenAI, request: CompletionRequest) -> tuple[Completion, int] | FspoError:
         """The completion and the tokens of its prompt; or what went wrong in the end."""
-        attempt = 0
+        attempt, first = 0, time.monotonic()
         while True:
-            with self._pacer.slot() as began:
+            reserved = self._account.reserve(request, self._stopped)
+            with self._pacer.slot(self._stopped) as began:
+                if reserved is None or began is None:
+                    self._account.release(reserved)
+                    return _Unasked("The request was not sent, since an earlier one could not be.")
                 found = self._asked_once(client, request)
             if not isinstance(found, _Overload):
-                return self._judged(found)
-            self._pacer.overloaded(began, found.retry_after or 0.0)
+                return self._judged(found, request, reserved)
+            # What took too long may have been worked on, and be paid for.
+            (self._account.settle if found.late else self._account.release)(reserved)
+            self._pacer.overloaded(began, found.wait)
             if attempt == self._config.retries:
-                if found.unreachable:
-                    self._stopped.set()
+                if found.unreachable or self._last_answer < first:
+                    self._stopped.set()  # nobody was answered all the while
                 return found.error
-            wait = min(_LONGEST, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
-            time.sleep(wait if found.retry_after is None else found.retry_after)
+            wait = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
+            self._stopped.wait(max(wait, found.wait))
             attempt += 1
 
-    def _judged(self, found: tuple[Completion, int] | FspoError) -> tuple[Completion, int] | FspoError:
-        """The same, after drawing the conclusions for other requests."""
-        if not isinstance(found, FspoError):
-            self._pacer.answered()
-        elif not isinstance(found, _Refusal | _Failure):
-            self._stopped.set()  # the key, the name, the form of the answers: all others would fail too
-        return found
+    def _judged(
+        self, found: _Answered | FspoError, request: CompletionRequest, reserved: Reserved
+    ) -> tuple[Completion, int] | FspoError:
+        """What is handed out, after drawing the conclusions for other requests and for the budget."""
+        if isinstance(found, FspoError):
+            self._account.release(reserved)
+            if not isinstance(found, _Refusal | _Failure):
+                self._stopped.set()  # the key, the name, the form of the answers: all others would fail too
+            return found
+        self._pacer.answered()
+        self._last_answer = time.monotonic()
+        completion, prompt_tokens = found.completion, found.prompt_tokens
+        if prompt_tokens is None:  # a server that doesn't count: at most so many
+            prompt_tokens = round(reserved.prompt)
+            completion = replace(completion, tokens=min(request.max_tokens, len(completion.text.encode())))
+        self._account.settle(reserved, prompt_tokens, completion.tokens)
+        return completion, prompt_tokens
 
-    def _asked_once(self, client: OpenAI, request: CompletionRequest) -> tuple[Completion, int] | FspoError | _Overload:
+    def _asked_once(self, client: OpenAI, request: CompletionRequest) -> _Answered | FspoError | _Overload:
         import openai
 
         try:
             answer = client.chat.completions.create(
                 model=self._config.model,
-                messages=_messages(request),
+                messages=messages_of(request),
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 top_p=request.top_p,
                 seed=request.seed,
             )
-            return _completion(request, answer), answer.usage.prompt_tokens if answer.usage else 0
+            return _Answered(completion_of(request, answer), counted(answer, "prompt_tokens"))
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return self._refused(error)
         except openai.OpenAIError as error:
             explained = self._explained(error)
             if isinstance(error, openai.APIConnectionError):
-                return _Overload(explained, unreachable=not isinstance(error, openai.APITimeoutError))
+                lost = not isinstance(error, openai.APITimeoutError)
+                unreachable = lost or type(error.__cause__).__name__ == "ConnectTimeout"
+                return _Overload(explained, unreachable=unreachable, late=not unreachable)
             if isinstance(error, openai.APIStatusError) and error.status_code in _OVERLOADED:
-                return _Overload(explained, _retry_after(error.response.headers))
+                return _Overload(explained, retry_after(error.response.headers))
             return explained
         except (AttributeError, LookupError, TypeError, ValueError):
             return ModelError(
@@ -239,7 +264,7 @@ class Endpoint:
 
     def _refused(self, error: openai.APIStatusError) -> _Refusal:
         return _Refusal(
-            f"{self._config.base_url} refuses a request, and would each time ({_told(error.body, self._key())}); "
+            f"{self._config.base_url} refuses a request, and would each time ({told(error.body, self._key())}); "
             "change the settings, the model or the server."
         )
 
@@ -260,7 +285,10 @@ class Endpoint:
             )
         if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
             return ModelError(f"{address} can't be reached; start the server or mend the address, then {again}")
-        return _Failure(f"{address} failed on a request ({type(error).__name__}); {again}")
+        why = type(error).__name__
+        if isinstance(error, openai.APIStatusError):
+            why = f"{error.status_code}: {told(error.body, self._key())}"
+        return _Failure(f"{address} failed on a request ({why}); {again}")
 
 
 class _Refusal(ModelError):
@@ -276,13 +304,23 @@ class _Unasked(ModelError):
 
 
 @dataclass(frozen=True)
+class _Answered:
+    """What the server gave, and how many tokens it counted in the prompt, if it counts."""
+
+    completion: Completion
+    prompt_tokens: int | None
+
+
+@dataclass(frozen=True)
 class _Overload:
     """The server can't keep up or is away: what to say if it stays so, and when to ask again."""
 
     error: FspoError
-    retry_after: float | None = None
+    wait: float = 0.0
     """Seconds, where the server says so."""
     unreachable: bool = False
+    late: bool = False
+    """Whether the server may have worked on it."""
 
 
 def _worst(problems: Sequence[FspoError], asked: int) -> FspoError:
@@ -296,25 +334,6 @@ def _worst(problems: Sequence[FspoError], asked: int) -> FspoError:
     return ModelError(f"{len(told)} of {asked} requests failed; the first: {told[0]}")
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, at most `_LONGEST`."""
-    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * scale
-        except ValueError:
-            try:
-                until = parsedate_to_datetime(value)
-            except (TypeError, ValueError):
-                continue
-            seconds = until.timestamp() - time.time()
-        if math.isfinite(seconds):
-            return min(_LONGEST, max(0.0, seconds))
-    return None
-
-
 @contextmanager
 def _nothing_else_from_the_environment() -> Iterator[None]:
     """Hide the variables that the client would send on by itself, such as further headers and an organisation."""
@@ -323,36 +342,3 @@ def _nothing_else_from_the_environment() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _told(body: object, key: str) -> str:
-    """A server's own message on one line, without the key and not longer than a sentence."""
-    told = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
-    if not told:
-        return "it does not say why"
-    text = told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
-    text = text.replace(key, "***") if key else text
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line.rstrip(".") if len(line) <= _TOLD else f"{line[: _TOLD - 3]}..."
-
-
-def _messages(request: CompletionRequest) -> list[Any]:
-    turns = [{"role": message.role, "content": message.content} for message in request.messages]
-    if request.prefix:
-        turns[-1]["content"] += f"\n\nBegin your answer with these words: {request.prefix}"
-    return turns
-
-
-def _completion(request: CompletionRequest, answer: Any) -> Completion:
-    # An answer without text, such as a refusal that came as one, is an empty text: a reject further on, not a crash.
-    choice = answer.choices[0] if answer.choices else None
-    text = (choice.message.content or "").strip() if choice else ""
-    tokens = answer.usage.completion_tokens if answer.usage else 0
-    begun = request.prefix.strip()
-    taken_up = text.lower().startswith(begun.lower())
-    return Completion(
-        text[len(begun) :] if taken_up else text,
-        tokens,
-        "length" if choice and choice.finish_reason == "length" else "stop",
-        anew=bool(begun) and not taken_up,
-    )

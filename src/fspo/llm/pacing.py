@@ -13,6 +13,8 @@ from contextlib import contextmanager
 __all__ = ["Pacer"]
 
 _START = 8.0
+_PATIENCE = 0.5
+"""Seconds between two looks at whether to stop."""
 
 
 class Pacer:
@@ -37,19 +39,29 @@ class Pacer:
         return int(self._window)
 
     @contextmanager
-    def slot(self) -> Iterator[float]:
-        """Wait for a place, and hold it for as long as the block lasts; yields when the request began."""
-        with self._changed:
-            while self._under_way >= int(self._window) or self._clock() < self._closed_until:
-                self._changed.wait(max(0.01, min(1.0, self._closed_until - self._clock())))
-            self._under_way += 1
-            began = self._clock()
+    def slot(self, stopped: threading.Event | None = None) -> Iterator[float | None]:
+        """Wait for a place, and hold it for as long as the block lasts; yields when that began.
+
+        Yields None, without a place, once `stopped` is set.
+        """
+        began = self._enter(stopped)
         try:
             yield began
         finally:
-            with self._changed:
-                self._under_way -= 1
-                self._changed.notify_all()
+            if began is not None:
+                with self._changed:
+                    self._under_way -= 1
+                    self._changed.notify_all()
+
+    def _enter(self, stopped: threading.Event | None) -> float | None:
+        with self._changed:
+            while stopped is None or not stopped.is_set():
+                closed = self._closed_until - self._clock()
+                if closed <= 0 and self._under_way < int(self._window):
+                    self._under_way += 1
+                    return self._clock()
+                self._changed.wait(min(_PATIENCE, closed) if closed > 0 else _PATIENCE)
+        return None
 
     def answered(self) -> None:
         """Count an answer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ __all__ = ["PUBLISHED", "Drawn", "Imported", "Published", "from_published"]
 _Numbered = Iterable[tuple[int, Mapping[str, Any]]]
 _Found = Iterator["tuple[User, Preference] | str"]
 """A user's preference, or why a row is left out."""
+
+
+_RESPONSE = re.compile(r"response_[1-9]\d*")
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,12 @@ class Drawn:
         """Check the numbers.
 
         Raises:
-            ConfigError: one of them is not positive.
+            ConfigError: one of them is out of its range.
         """
-        if self.users < 1 or self.pairs < 1 or not self.concentration > 0:
-            raise ConfigError("Drawn users need at least 1 user, 1 pair a prompt and a concentration above 0.")
+        if self.users < 1 or self.pairs < 1 or not 1e-3 <= self.concentration <= 1e3:
+            raise ConfigError(
+                "Drawn users need at least 1 user, 1 pair a prompt and a concentration from 0.001 to 1000."
+            )
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,13 @@ class Published:
 @dataclass(frozen=True)
 class _Source:
     rows: _Numbered
-    file: str
+    named: Callable[[], str]
     drawn: Drawn = field(default_factory=Drawn)
+
+    @property
+    def file(self) -> str:
+        """What errors call it."""
+        return self.named()
 
     def text(self, row: Mapping[str, Any], column: str, number: int) -> str:
         """A column as text; ids may be numbers."""
@@ -83,16 +94,15 @@ class _Source:
 
 
 def from_published(
-    rows: _Numbered, kind: str, *, file: str, drawn: Drawn | None = None, describe: bool = True
+    rows: _Numbered, kind: str, *, file: str | Callable[[], str], drawn: Drawn | None = None
 ) -> Imported:
     """Make a dataset of published rows.
 
     Args:
         rows: (number from 1, columns by name), such as a file of JSON lines or of Parquet gives.
         kind: one of `PUBLISHED`.
-        file: what errors call the source.
+        file: what errors call the source; or tells, for the row that was read last.
         drawn: how users are drawn where the data has none (`personal-llm`).
-        describe: whether users keep the descriptions that the data has of them.
 
     Raises:
         ConfigError: there is no such kind.
@@ -105,7 +115,8 @@ def from_published(
             + (f"; did you mean '{close}'?" if close else f"; choose {', '.join(PUBLISHED)}.")
         )
     published = PUBLISHED[kind]
-    source = _Source(_checked(rows, published, file, kind), file, drawn or Drawn())
+    named = file if callable(file) else lambda: file
+    source = _Source(_checked(rows, published, named, kind), named, drawn or Drawn())
     users: dict[str, User] = {}
     labels: dict[tuple[str, str, frozenset[str]], Preference | None] = {}
     left_out: Counter[str] = Counter()
@@ -115,7 +126,9 @@ def from_published(
             left_out[why] += 1
             continue
         user, preference = found
-        users.setdefault(user.id, user if describe else User(user.id, group=user.group, traits=user.traits))
+        known = users.get(user.id)
+        if known is None or len(user.description) > len(known.description):  # personas are extended, row by row
+            users[user.id] = user
         key = (preference.user, preference.prompt, preference.pair)
         earlier = labels.setdefault(key, preference)
         if earlier is preference:
@@ -124,39 +137,41 @@ def from_published(
             labels[key] = None
             left_out[_CONTRADICTED] += 2
         else:
-            left_out[_CONTRADICTED if earlier is None else "repeating an earlier row"] += 1
+            left_out[_CONTRADICTED if earlier is None else "rows repeating an earlier one"] += 1
     kept = [preference for preference in labels.values() if preference is not None]
     if not kept:
         reasons = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "it has no rows"
-        raise DataError(f"{file} holds no preference that can be used: {reasons}.")
+        raise DataError(f"{named()} holds no preference that can be used: {reasons}.")
     used = {preference.user for preference in kept}
-    dataset = PreferenceDataset([user for user in users.values() if user.id in used], kept, file=file)
+    dataset = PreferenceDataset([user for user in users.values() if user.id in used], kept, file=named())
     return Imported(dataset, dict(left_out))
 
 
-_CONTRADICTED = "of a pair that its user labels both ways"
+_CONTRADICTED = "rows of a pair that its user labels both ways"
 
 
-def _checked(rows: _Numbered, published: Published, file: str, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _checked(
+    rows: _Numbered, published: Published, named: Callable[[], str], kind: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, row in rows:
         for column in published.columns:
             if column not in row:
                 there = ", ".join(row) or "none"
                 what = f"missing; rows of the kind '{kind}' have it, and this one has: {there}."
-                raise Problem(number, column, what).error(file)
+                raise Problem(number, column, what).error(named())
         yield number, row
 
 
 def _unusable(preference: Preference) -> str:
     texts = (preference.user, preference.prompt, preference.chosen, preference.rejected)
     if not all(text.strip() for text in texts):
-        return "with an empty user, prompt or response"
+        return "rows with an empty user, prompt or response"
     if preference.chosen.strip() == preference.rejected.strip():
-        return "with the same response twice"
+        return "rows with the same response twice"
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:
-        return "with half of a surrogate pair"
+        return "rows with half of a surrogate pair"
     return ""
 
 
@@ -188,6 +203,9 @@ def _labelled(described: Callable[[str], str], group: Callable[[str], str]) -> C
             label = row["label"]
             if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
                 raise Problem(number, "label", f"must be a number, not {label!r:.40}.").error(source.file)
+            if label not in (0, 1):
+                yield "rows whose label is neither 0 nor 1"
+                continue
             pair = [source.text(row, column, number) for column in ("response_x", "response_y")]
             chosen, rejected = pair if label == 0 else pair[::-1]
             user = source.text(row, "scorer_level", number)
@@ -208,9 +226,9 @@ def _rewarded(source: _Source) -> _Found:
     for number, row in source.rows:
         turns = [_message(turn, "context", number, source) for turn in _list(row["context"], "context", number, source)]
         if not turns or turns[-1][0] != "user":
-            yield "whose context does not end with the user"
+            yield "rows whose context does not end with the user"
         elif len(turns) > 1:
-            yield "with turns before the question"
+            yield "rows with turns before the question"
         else:
             user = source.text(row, "user_id", number)
             chosen, rejected = (_message(row[column], column, number, source)[1] for column in ("chosen", "rejected"))
@@ -241,12 +259,16 @@ def _prism(source: _Source) -> _Found:
             {**row, **{name: source.text(row, name, number) for name in ("user_id", "user_prompt", "model_response")}}
         )
     for interaction, rows in interactions.items():
-        if any(row["turn"] != 0 for row in rows):
-            yield "with turns before the question"
-            continue
         best = [row for row in rows if row["if_chosen"]]
-        if len(best) != 1:
-            yield "of an interaction without one chosen response"
+        why = ""
+        if any(row["turn"] != 0 for row in rows):
+            why = "rows with turns before the question"
+        elif len(best) != 1:
+            why = "rows of an interaction without one chosen response"
+        elif len(rows) == 1:
+            why = "rows of an interaction with one response"
+        if why:
+            yield from [why] * len(rows)
             continue
         (chosen,) = best
         user, prompt = chosen["user_id"], chosen["user_prompt"]
@@ -278,7 +300,7 @@ def _scored(source: _Source) -> _Found:
             ]
             for one, other in _some_pairs(len(responses), source.drawn.pairs, rng):
                 if rewards[one] == rewards[other]:
-                    yield "of equal reward"
+                    yield "pairs of equal reward"
                     continue
                 best, worst = (one, other) if rewards[one] > rewards[other] else (other, one)
                 yield user, Preference(user.id, prompt, responses[best][0], responses[worst][0])
@@ -286,7 +308,7 @@ def _scored(source: _Source) -> _Found:
 
 def _responses(row: Mapping[str, Any], number: int, source: _Source) -> list[tuple[str, dict[str, float]]]:
     found = []
-    for index in range(1, 1 + sum(name.removeprefix("response_").isdigit() for name in row)):
+    for index in range(1, 1 + sum(_RESPONSE.fullmatch(name) is not None for name in row)):
         column = f"response_{index}"
         if column not in row:
             raise Problem(number, column, "missing; responses are numbered from 1 without gaps.").error(source.file)

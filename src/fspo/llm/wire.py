@@ -1,0 +1,79 @@
+"""What goes to an OpenAI-compatible server and comes back: messages, answers, waiting times, refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from fspo.llm.types import Completion, CompletionRequest
+
+__all__ = ["LONGEST_WAIT", "completion_of", "counted", "messages_of", "retry_after", "told"]
+
+LONGEST_WAIT = 60.0
+"""Seconds that a server can make a request wait at a time."""
+_TOLD = 200
+"""Characters of a server's own message that are shown."""
+
+
+def messages_of(request: CompletionRequest) -> list[Any]:
+    """The turns as the API takes them; a prefix is asked for in words, since no server can be made to begin with it."""
+    turns = [{"role": message.role, "content": message.content} for message in request.messages]
+    if request.prefix:
+        turns[-1]["content"] += f"\n\nBegin your answer with these words: {request.prefix}"
+    return turns
+
+
+def completion_of(request: CompletionRequest, answer: Any) -> Completion:
+    """What an answer holds, without the prefix that was asked for."""
+    # An answer without text, such as a refusal that came as one, is an empty text: a reject further on, not a crash.
+    choice = answer.choices[0] if answer.choices else None
+    text = (choice.message.content or "").strip() if choice else ""
+    tokens = counted(answer, "completion_tokens") or 0
+    begun = request.prefix.strip()
+    taken_up = text.lower().startswith(begun.lower())
+    return Completion(
+        text[len(begun) :] if taken_up else text,
+        tokens,
+        "length" if choice and choice.finish_reason == "length" else "stop",
+        anew=bool(begun) and not taken_up,
+    )
+
+
+def counted(answer: Any, name: str) -> int | None:
+    """A count of tokens in an answer, where the server gives one."""
+    count = getattr(answer.usage, name, None) if answer.usage else None
+    return count if isinstance(count, int) and count >= 0 else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the server asks to wait, at most `LONGEST_WAIT`; 0 where it does not say."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                until = parsedate_to_datetime(value)
+            except (TypeError, ValueError):
+                continue
+            seconds = until.timestamp() - time.time()
+        if math.isfinite(seconds):
+            return min(LONGEST_WAIT, max(0.0, seconds))
+    return 0.0
+
+
+def told(body: object, key: str) -> str:
+    """A server's own message on one line, without the key and not longer than a sentence."""
+    said = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
+    if not said:
+        return "it does not say why"
+    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    text = text.replace(key, "***") if key else text
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line.rstrip(".") if len(line) <= _TOLD else f"{line[: _TOLD - 3]}..."
