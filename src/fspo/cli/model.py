@@ -153,8 +153,8 @@ def push(
 ) -> None:
     """Upload a policy to a hub: its adapter, tokenizer and model card; never data or names of folders.
 
-    An adapter over a model that is on no hub, such as the embedded one, goes up as a whole model. What an earlier upload
-    left in the repository of weights and their configuration is replaced or deleted there. The token is taken from
+    An adapter over a model that is on no hub, such as the embedded one, goes up as a whole model. Weights and their
+    configuration that an earlier upload left in the repository are replaced or deleted there. The token is taken from
     HF_TOKEN, the hub's address from HF_ENDPOINT.
 
     Examples:
