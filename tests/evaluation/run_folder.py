@@ -11,10 +11,10 @@ from typing import Any
 from fspo.files import append_jsonl, write_json, write_text
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.types import User
-from fspo.synthesis.checks import check
-from fspo.synthesis.config import SynthesisConfig
-from fspo.synthesis.labels import label_all
-from fspo.synthesis.responses import Response, Responses
+from fspo.synthesis.restyled.checks import check
+from fspo.synthesis.restyled.config import RestyledConfig
+from fspo.synthesis.restyled.labels import label_all
+from fspo.synthesis.restyled.responses import Response, Responses
 
 __all__ = ["write_run_folder"]
 
@@ -147,7 +147,7 @@ def _write_curves(folder: Path, steps: int) -> None:
 def _checks(attributes: int) -> dict[str, Any]:
     """What synthesis writes of a handful of made-up responses."""
     measured = ("length", "exclamation", "emoji", "bullets", "first_person")[:attributes]
-    config = SynthesisConfig(margin=0.3)
+    config = RestyledConfig(margin=0.3)
     items = [_response(work, number) for work in range(6) for number in range(4)]
     responses = Responses(items, Counter({"too_short": 61, "no_sentiment": 38}))
     judge = AttributeJudge.fit([item.text for item in items], measured, margin=config.margin)

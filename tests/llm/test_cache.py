@@ -114,3 +114,13 @@ def test_what_is_no_cache_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="can't be read or written"):
         RequestCache(tmp_path / "file" / "a.sqlite")
+
+
+def test_several_answers_are_kept_all_or_none(tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    cache.put_all({"a": Completion("one", 1, "stop"), "b": Completion("two \ud800", 2, "length")})
+    assert cache.get("a") == Completion("one", 1, "stop")
+    assert cache.get("b") == Completion("two ?", 2, "length")
+    with pytest.raises(StorageError):
+        cache.put_all({"c": Completion("three", 1, "stop"), "d": Completion("four", object(), "stop")})  # type: ignore[arg-type]
+    assert cache.get("c") is None

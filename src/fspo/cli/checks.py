@@ -17,16 +17,26 @@ __all__ = ["check_episodes", "check_synthesis"]
 
 
 def check_synthesis(config: RunConfig) -> None:
-    """Check that there are works and questions enough, and the package that asks an endpoint, without asking anybody.
+    """Check the domain, that there is as much of it as is asked for, and the package that asks an endpoint.
+
+    Nobody is asked.
 
     Raises:
         ConfigError: naming the setting, or the package.
+        DataError: the domain is wrong.
     """
-    from fspo.synthesis.domain import load_domain
-    from fspo.synthesis.samples import plan_questions
+    from fspo.synthesis.recipe.config import RecipeConfig
+    from fspo.synthesis.recipe.domain import load_recipe_domain
+    from fspo.synthesis.recipe.people import places_of
+    from fspo.synthesis.restyled.domain import load_domain
+    from fspo.synthesis.restyled.samples import plan_questions
 
-    plan_questions(config.synthesis, load_domain(config.synthesis.domain))
-    if config.endpoint is not None and find_spec("openai") is None:
+    if isinstance(config.synthesis, RecipeConfig):
+        places_of(config.synthesis, load_recipe_domain(config.synthesis.domain))
+    else:
+        plan_questions(config.synthesis, load_domain(config.synthesis.domain))
+    asked = [config.endpoint, *(member.endpoint for member in config.ensemble)]
+    if any(endpoint is not None for endpoint in asked) and find_spec("openai") is None:
         raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
 
 

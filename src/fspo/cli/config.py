@@ -16,9 +16,11 @@ from fspo.cli.yaml_file import Key, Settings, read_settings
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.llm.endpoint import EndpointConfig
+from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.preferences.validation import nearest
-from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.config import RECIPES, SynthesisConfig
+from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.training.config import TrainingConfig
 
 __all__ = ["EVERY", "RunConfig", "load_config", "methods_of"]
@@ -43,12 +45,14 @@ class RunConfig(BaseModel):
     data: Path | None = None
     """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
     endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible endpoint that writes the responses of synthesis, in place of `model`."""
+    """An OpenAI-compatible endpoint that is asked for everything in synthesis, in place of `model`."""
+    ensemble: tuple[MemberConfig, ...] = ()
+    """Who writes the responses of synthesis, drawn by weight; by default whoever is asked for everything else."""
     methods: tuple[str, ...] = USUAL
     """Methods to train and evaluate, by their names in `fspo.methods`."""
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""
-    synthesis: SynthesisConfig = SynthesisConfig()
+    synthesis: SynthesisConfig = RestyledConfig()
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of training: under `all` for every method, under a method's name for that one alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -65,6 +69,8 @@ class RunConfig(BaseModel):
             inner = values.get(section)
             if isinstance(seed, int) and (inner is None or isinstance(inner, dict)):  # a wrong seed is told once
                 values[section] = {"seed": seed, **(inner or {})}
+        if isinstance(values.get("synthesis"), dict):
+            values["synthesis"].setdefault("recipe", "restyled")
         values.setdefault("output", Path("runs") / str(values.get("name", "run")))
         return values
 
@@ -160,22 +166,35 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     # A misspelt key is the likelier cause, so it is told before what is missing for want of it.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     location = [part for part in problem["loc"] if not _is_union_tag(part)]
+    recipe = str(location.pop(1)) if location[:1] == ["synthesis"] and str(location[1:2]) in _TAGS else "restyled"
     key = (*above, *map(str, location))
     path, where = ".".join(key), settings.where(key)
     more = f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
-        known = _fields(model, location[:-1])
+        other = next((name for name, kind in RECIPES.items() if str(location[-1]) in kind.model_fields), None)
+        if location[:-1] == ["synthesis"] and other:
+            return ConfigError(f"{where}: '{path}' is a setting of the recipe '{other}'; write recipe: {other}{more}.")
+        known = _fields(model, location[:-1], recipe)
         return ConfigError(f"{where}: there is no setting '{path}'{more}{_hint(str(location[-1]), known, key[:-1])}")
     if problem["type"] == "missing":
         return ConfigError(f"{where}: the setting '{path}' is missing{more}.")
+    if problem["type"] == "union_tag_invalid":
+        given = str(problem.get("ctx", {}).get("tag"))
+        where = settings.where((*key, "recipe"))
+        return ConfigError(f"{where}: there is no recipe '{given}'{_hint(given, RECIPES)}")
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = problem["input"]
     short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
-    shown = f", not {given!r}" if short and location[:1] != ["endpoint"] else ""  # it may hold a key
+    hidden = location[:1] in (["endpoint"], ["ensemble"])  # it may hold a key
+    shown = f", not {given!r}" if short and not hidden else ""
     subject = f"'{path}': " if path else ""
     told = f"{where}: {subject}{message.removesuffix('.')}{shown}{more}"
     return ConfigError(told if told.endswith("?") else f"{told}.")
+
+
+_TAGS = {str([recipe]) for recipe in RECIPES}
+"""What pydantic puts after `synthesis` to say which recipe's settings it looked at."""
 
 
 def _is_union_tag(part: object) -> bool:
@@ -193,13 +212,14 @@ def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:
     return f"; the known ones are {', '.join(known)}." if known else "."
 
 
-def _fields(model: type[BaseModel], location: Iterable[object]) -> list[str]:
-    """The fields known at a location below `model`."""
+def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> list[str]:
+    """The fields known at a location below `model`, where synthesis is by `recipe`."""
     current: Any = model
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
             current = _model_in(field.annotation) if field is not None else None
+            current = RECIPES[recipe] if current in RECIPES.values() else current
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
 

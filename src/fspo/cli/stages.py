@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_synthesis
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
+from fspo.cli.writers import judges_by_language_model, language_judge, names_of, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.methods.table import METHODS, Method, training_order
@@ -21,8 +22,7 @@ from fspo.progress import Progress, Silent
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fspo.judging.judge import AttributeJudge
-    from fspo.llm.types import LanguageModel
+    from fspo.evaluation.winrates import Comparer
     from fspo.preferences.dataset import PreferenceDataset
 
 __all__ = [
@@ -40,9 +40,6 @@ __all__ = [
     "train",
     "trained_methods",
 ]
-
-_ANSWERS = "answers.sqlite"
-"""What an endpoint has answered, in a run's folder."""
 
 
 @contextmanager
@@ -87,18 +84,23 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         console.print(f"  {part}: {state}", markup=False)
 
 
-def synth(folder: RunFolder, progress: Progress) -> PreferenceDataset:
-    """Make the run's dataset, or take over the one of `data`."""
-    if folder.config.data is not None:
-        return _take_over(folder, progress)
-    if _has_data(folder):
-        return _dataset(folder)
+def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
+    """Make the run's dataset, or take over the one of `data`.
+
+    Returns:
+        What `dataset.json` says of it: how many `users`, `preferences` and `questions` there are, among others. The
+        dataset itself may be larger than memory.
+    """
     from fspo.synthesis.synthesize import synthesize
 
-    writer = _writer(folder)
-    dataset = synthesize(folder.config.synthesis, writer, folder.data, progress)
-    _say_spent(writer, progress)
-    return dataset
+    if folder.config.data is not None:
+        _take_over(folder, progress)
+    elif not _has_data(folder):
+        writers = writers_of(folder)
+        synthesize(folder.config.synthesis, writers, folder.data, progress)
+        say_spent(writers, progress)
+    manifest: Mapping[str, Any] = read_json(folder.data / "dataset.json")
+    return manifest
 
 
 def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
@@ -273,40 +275,10 @@ def _has_data(folder: RunFolder) -> bool:
 
     if folder.config.data is not None:
         return (folder.data / "splits.json").is_file()  # the folder comes whole
-    return is_complete(folder.data, folder.config.synthesis, _writer_name(folder))
+    return is_complete(folder.data, folder.config.synthesis, *names_of(folder.config))
 
 
-def _writer(folder: RunFolder) -> LanguageModel:
-    """Who writes the responses of synthesis."""
-    from fspo.llm.cache import RequestCache
-    from fspo.llm.endpoint import Endpoint
-    from fspo.llm.local import LocalModel
-
-    if folder.config.endpoint is not None:
-        # Beside the data, which may be made anew: what was paid for is not asked again.
-        return Endpoint(folder.config.endpoint, RequestCache(folder.path / _ANSWERS))
-    return LocalModel.load(folder.config.model)
-
-
-def _say_spent(writer: LanguageModel, progress: Progress) -> None:
-    from fspo.llm.endpoint import Endpoint
-
-    if isinstance(writer, Endpoint):
-        spent = writer.spent
-        dollars = f", {writer.dollars:.2f} dollars" if writer.dollars else ""
-        progress.say(
-            f"The endpoint gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} tokens of "
-            f"prompts, {spent.tokens:,} of answers{dollars}; {writer.reused:,} were taken from {_ANSWERS} this time."
-        )
-
-
-def _writer_name(folder: RunFolder) -> str:
-    from fspo.llm.endpoint import Endpoint
-
-    return folder.config.model if folder.config.endpoint is None else Endpoint(folder.config.endpoint).name
-
-
-def _take_over(folder: RunFolder, progress: Progress) -> PreferenceDataset:
+def _take_over(folder: RunFolder, progress: Progress) -> None:
     dataset, splits = _unchanged(folder)
     if not _has_data(folder):
         if not (Path(str(folder.config.data)) / "splits.json").exists():
@@ -321,7 +293,6 @@ def _take_over(folder: RunFolder, progress: Progress) -> PreferenceDataset:
         with replace_folder(folder.data) as staging:
             dataset.save(staging)
             splits.save(staging / "splits.json")
-    return dataset
 
 
 def _unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
@@ -359,24 +330,30 @@ def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
 
 def _judge(
     folder: RunFolder, dataset: PreferenceDataset, test: PreferenceDataset, progress: Progress
-) -> AttributeJudge | None:
+) -> Comparer | None:
     """The judge that labelled the data, or one fitted to it; None where it can't judge for the users, which is said."""
     from fspo.judging.attributes import ATTRIBUTES
+    from fspo.judging.by_topic import OWN, load_judge
     from fspo.judging.judge import AttributeJudge
 
+    if judges_by_language_model(folder.config):
+        return language_judge(folder)
     path = folder.data / "judge.json"
-    names = list(dict.fromkeys(name for user in test.users.values() for name in user.traits))
-    why = "some users have no traits"
-    if all(user.traits for user in test.users.values()):
+    names = list(dict.fromkeys(name.partition(OWN)[0] for user in test.users.values() for name in user.traits))
+    if not all(user.traits for user in test.users.values()):
+        why = "some users have no traits"
+    elif path.exists():
+        judge = load_judge(path)
+        if judge.knows(names):
+            return judge
+        why = f"{path} lacks an attribute they mind"
+    else:
         unknown = [name for name in names if name not in ATTRIBUTES]
         why = f"'{unknown[0]}' is no attribute that can be measured" if unknown else ""
-    if not why:
         try:
-            texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))
-            judge = AttributeJudge.load(path) if path.exists() else AttributeJudge.fit(texts, names)
-            if judge.scales.keys() >= set(names):
-                return judge
-            why = f"{path} lacks an attribute they mind"
+            if not why:
+                texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))
+                return AttributeJudge.fit(texts, names)
         except DataError as error:
             why = str(error).rstrip(".")
     progress.say(f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out.")

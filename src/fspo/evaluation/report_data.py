@@ -38,7 +38,10 @@ _FIGURES = (
 
 
 def data_section(run_dir: Path) -> dict[str, Any]:
-    """Plots, figures and samples from `data/checks.json` (see `fspo.synthesis.checks`); empty where there is none."""
+    """Plots, figures and samples from `data/checks.json`; empty where there is none.
+
+    See `fspo.synthesis.restyled.checks` and `fspo.synthesis.recipe.checks`.
+    """
     path = run_dir / "data" / "checks.json"
     checks = read_json(path) if path.exists() else {}
     if not isinstance(checks, dict) or not checks:

@@ -1,8 +1,8 @@
 """Attributes of a text that people differ in, measured with well-kept libraries; the words that describe liking them.
 
-Sentiment is VADER's (Hutto and Gilbert 2014), emoji are counted by `emoji`, the reading grade is `textstat`'s. What
-one attribute measures is kept out of the others where it can be: sentiment does not see emoji, exclamation marks or
-bullets.
+Sentiment is VADER's (Hutto and Gilbert 2014), emoji are counted by `emoji`, the reading grade is `textstat`'s, how rare
+words are is `wordfreq`'s (Speer 2022). What one attribute measures is kept out of the others where it can be: sentiment
+does not see emoji, exclamation marks or bullets.
 """
 
 from __future__ import annotations
@@ -124,6 +124,17 @@ def reading_grade(text: str) -> float:
     return max(0.0, min(20.0, float(_textstat().automated_readability_index(plain))))
 
 
+@lru_cache(maxsize=65536)
+def _zipf(word: str) -> float:
+    return float(_wordfreq().zipf_frequency(word, "en"))
+
+
+def rarity(text: str) -> float:
+    """How rare the words are on average: 8 minus the Zipf frequency, from 0 (`the`) to 8 (not in any corpus)."""
+    tokens = words(plain_text(text))
+    return sum(8.0 - _zipf(token.lower()) for token in tokens) / len(tokens) if tokens else 0.0
+
+
 def attributes_named(names: Iterable[str]) -> tuple[Attribute, ...]:
     """Look attributes up.
 
@@ -169,6 +180,13 @@ def _textstat() -> Any:
     import textstat
 
     return textstat.textstat
+
+
+@cache
+def _wordfreq() -> Any:
+    import wordfreq
+
+    return wordfreq
 
 
 _TABLE = (
@@ -227,6 +245,13 @@ _TABLE = (
         ("sophisticated", "in demanding language", "with complex sentences"),
         ("simple", "in plain language", "with easy words"),
         "automated readability index, about a school grade, 0 to 20",
+    ),
+    Attribute(
+        "rarity",
+        rarity,
+        ("with technical terms", "in specialist language", "full of rare words"),
+        ("with everyday words", "without technical terms", "in common words"),
+        "mean rarity of the words, 8 minus the Zipf frequency, 0 to 8",
     ),
 )
 ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({attribute.name: attribute for attribute in _TABLE})

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, write_json
-from fspo.judging.attributes import ATTRIBUTES, attributes_named
+from fspo.judging.attributes import Attribute
+from fspo.judging.topics import named
 from fspo.preferences.types import User
 
 __all__ = ["CLIP", "AttributeJudge", "Judge", "Scale", "Verdict", "scales_of"]
@@ -20,6 +21,8 @@ Verdict = Literal["a", "b", "tie"]
 
 Scale = tuple[float, float]
 """Mean and standard deviation of an attribute over a domain's responses, in the attribute's unit."""
+
+_NO_TOPICS: Mapping[str, Iterable[str]] = MappingProxyType({})
 
 CLIP = 2.0
 """Standard deviations beyond which more of an attribute changes nothing: a novel is not the best long review."""
@@ -32,8 +35,10 @@ class Judge(Protocol):
         """Which response to `prompt` `user` prefers, or that they mind neither."""
 
 
-def scales_of(texts: Iterable[str], attributes: Iterable[str]) -> dict[str, Scale]:
-    """The scale of each attribute over the texts.
+def scales_of(
+    texts: Iterable[str], attributes: Iterable[str], vocabularies: Mapping[str, Iterable[str]] = _NO_TOPICS
+) -> dict[str, Scale]:
+    """The scale of each attribute over the texts; `vocabularies` has the words of each topic among the attributes.
 
     Raises:
         ConfigError: an attribute is unknown.
@@ -43,7 +48,7 @@ def scales_of(texts: Iterable[str], attributes: Iterable[str]) -> dict[str, Scal
     if not texts:
         raise DataError("There are no texts to take the scales of the attributes from.")
     scales = {}
-    for attribute in attributes_named(attributes):
+    for attribute in named(attributes, vocabularies).values():
         figures = [attribute.measure(text) for text in texts]
         spread = statistics.pstdev(figures)
         if spread < 1e-9:
@@ -64,10 +69,13 @@ class AttributeJudge:
     Attributes:
         scales: attribute -> (mean, standard deviation) over the domain's responses.
         margin: utilities that differ by less are a tie. A user's traits have length 1, so it is in standard deviations.
+        vocabularies: topic -> its words, for attributes such as `topic.sport`.
     """
 
     scales: Mapping[str, Scale]
     margin: float = 0.5
+    vocabularies: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    _attributes: dict[str, Attribute] = field(default_factory=dict, repr=False, compare=False)
     _known: dict[str, dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +84,7 @@ class AttributeJudge:
         Raises:
             ConfigError: an attribute is unknown, a deviation is not positive, or the margin is negative.
         """
-        attributes_named(self.scales)
+        self._attributes.update(named(self.scales, self.vocabularies))
         for name, (_, spread) in self.scales.items():
             if not spread > 0:
                 raise ConfigError(f"The standard deviation of '{name}' must be positive, not {spread}.")
@@ -87,19 +95,29 @@ class AttributeJudge:
         )
 
     @classmethod
-    def fit(cls, texts: Iterable[str], attributes: Iterable[str], margin: float = 0.5) -> AttributeJudge:
+    def fit(
+        cls,
+        texts: Iterable[str],
+        attributes: Iterable[str],
+        margin: float = 0.5,
+        vocabularies: Mapping[str, Iterable[str]] = _NO_TOPICS,
+    ) -> AttributeJudge:
         """A judge whose scales are those of the texts.
 
         Raises:
             DataError: see `scales_of`.
         """
-        return cls(scales_of(texts, attributes), margin)
+        return cls(scales_of(texts, attributes, vocabularies), margin, vocabularies)
+
+    def knows(self, attributes: Iterable[str]) -> bool:
+        """Whether the judge has a scale for each of these attributes."""
+        return self.scales.keys() >= set(attributes)
 
     def standardized(self, text: str) -> Mapping[str, float]:
         """Each attribute of the text in standard deviations from the domain's mean, clipped at 2."""
         if text not in self._known:
             self._known[text] = {
-                name: max(-CLIP, min(CLIP, (ATTRIBUTES[name].measure(text) - mean) / spread))
+                name: max(-CLIP, min(CLIP, (self._attributes[name].measure(text) - mean) / spread))
                 for name, (mean, spread) in self.scales.items()
             }
         return self._known[text]
@@ -127,10 +145,18 @@ class AttributeJudge:
         return "a" if difference > 0 else "b"
 
     def save(self, path: str | Path) -> Path:
-        """Write scales and margin as JSON: {"scales": {attribute: [mean, standard deviation]}, "margin": number}."""
+        """Write scales, margin and words as JSON; see `record`."""
         path = Path(path)
-        write_json(path, {"scales": {name: list(scale) for name, scale in self.scales.items()}, "margin": self.margin})
+        write_json(path, self.record())
         return path
+
+    def record(self) -> dict[str, Any]:
+        """{"scales": {attribute: [mean, standard deviation]}, "margin": number}, "topics": {topic: [word]} if any."""
+        record: dict[str, Any] = {"scales": {name: list(scale) for name, scale in self.scales.items()}}
+        record["margin"] = self.margin
+        if self.vocabularies:
+            record["topics"] = {name: sorted(words) for name, words in self.vocabularies.items()}
+        return record
 
     @classmethod
     def load(cls, path: str | Path) -> AttributeJudge:
@@ -143,7 +169,7 @@ class AttributeJudge:
         value = read_json(Path(path))
         try:
             scales = {str(name): _scale(pair) for name, pair in value["scales"].items()}
-            return cls(scales, float(value["margin"]))
+            return cls(scales, float(value["margin"]), {str(k): tuple(v) for k, v in value.get("topics", {}).items()})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f'{path} must hold {{"scales": {{attribute: [mean, standard deviation]}}, "margin": number}}.'

@@ -83,6 +83,20 @@ class RequestCache:
             self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
 
+    def put_all(self, completions: Mapping[str, Completion]) -> None:
+        """Keep several answers, all of them or none.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        rows = [
+            (key, c.text.encode("utf-8", "replace").decode(), c.tokens, 0, c.finish_reason, c.anew)
+            for key, c in completions.items()
+        ]
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
+
     def fail(self, key: str, reason: str) -> None:
         """Note that a request failed in the end; it is asked again when it comes again."""
         self._do(

@@ -33,6 +33,7 @@ __all__ = [
     "preference_row",
     "unknown",
     "user_row",
+    "write_dataset",
     "write_parquet",
 ]
 
@@ -198,21 +199,7 @@ class PreferenceDataset:
         Raises:
             StorageError: the disk is full or the folder can't be written.
         """
-        folder = Path(folder)
-        with writing(folder / _PREFERENCES) as preferences, writing(folder / _USERS) as users:
-            write_parquet(users, USER_COLUMNS, map(_flat, map(user_row, self.users.values())))
-            write_parquet(preferences, PREFERENCE_COLUMNS, map(_flat, map(preference_row, self.preferences)))
-        write_json(
-            folder / _MANIFEST,
-            {
-                "format": FORMAT,
-                "users": len(self.users),
-                "preferences": len(self),
-                "questions": len(self.questions()),
-                "sha256": {name: _sha256(folder / name) for name in (_USERS, _PREFERENCES)},
-            },
-        )
-        return folder
+        return write_dataset(folder, self.users.values(), self.preferences)
 
     @classmethod
     def load(cls, folder: str | Path) -> PreferenceDataset:
@@ -239,6 +226,37 @@ class PreferenceDataset:
             for number, row in iterate_parquet(folder / _PREFERENCES)
         )
         return cls(users, rows, file=file)
+
+
+def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterable[Preference]) -> Path:
+    """Write a dataset in bounded memory, row by row; what is wrong with a row comes out when it is loaded.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written.
+    """
+    folder, questions = Path(folder), set[str]()
+    counts = {"users": 0, "preferences": 0}
+
+    def rows() -> Iterator[dict[str, str]]:
+        for preference in preferences:
+            counts["preferences"] += 1
+            questions.add(preference.question_id)
+            yield _flat(preference_row(preference))
+
+    def people() -> Iterator[dict[str, str]]:
+        for user in users:
+            counts["users"] += 1
+            yield _flat(user_row(user))
+
+    with writing(folder / _PREFERENCES) as preferences_file, writing(folder / _USERS) as users_file:
+        write_parquet(users_file, USER_COLUMNS, people())
+        write_parquet(preferences_file, PREFERENCE_COLUMNS, rows())
+    digests = {name: _sha256(folder / name) for name in (_USERS, _PREFERENCES)}
+    write_json(folder / _MANIFEST, {"format": FORMAT, **counts, "questions": len(questions), "sha256": digests})
+    return folder
 
 
 def user_row(user: User) -> dict[str, Any]:

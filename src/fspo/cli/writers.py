@@ -1,0 +1,150 @@
+"""The language models of a run's synthesis: who is asked, who writes responses, where their answers are kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fspo.cli.config import RunConfig
+from fspo.cli.folder import RunFolder
+from fspo.progress import Progress
+
+if TYPE_CHECKING:
+    from fspo.judging.pairwise import PairwiseJudge
+    from fspo.llm.endpoint import Endpoint, EndpointConfig
+    from fspo.llm.ensemble import MemberConfig
+    from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+    from fspo.synthesis.synthesize import Writers
+
+__all__ = ["ANSWERS", "judges_by_language_model", "language_judge", "names_of", "say_spent", "writers_of"]
+
+ANSWERS = "answers.sqlite"
+"""What was answered, in a run's folder: the data may be made anew, and what was paid for is not asked again."""
+
+
+def writers_of(folder: RunFolder) -> Writers:
+    """The models, ready to be asked.
+
+    Raises:
+        ConfigError: the package that asks endpoints is missing.
+        ModelError: a model can't be obtained.
+    """
+    from fspo.llm.ensemble import Ensemble, Member
+    from fspo.synthesis.synthesize import Writers
+
+    config = folder.config
+    ask = _asked_of(folder)
+    if not config.ensemble:
+        return Writers(ask, ask)
+    members = [Member(_member(folder, member), member.weight, member.temperature) for member in config.ensemble]
+    return Writers(ask, Ensemble(members))
+
+
+def names_of(config: RunConfig) -> tuple[str, str]:
+    """The names of who is asked and who writes the responses, without loading or asking anybody."""
+    from fspo.llm.ensemble import Ensemble, Member
+
+    ask = _name(config.model, config.endpoint)
+    if not config.ensemble:
+        return ask, ask
+    members = [
+        Member(_Named(_name(member.model or "", member.endpoint)), member.weight, member.temperature)
+        for member in config.ensemble
+    ]
+    return ask, Ensemble(members).name
+
+
+def say_spent(writers: Writers, progress: Progress) -> None:
+    """Say what the endpoints have given."""
+    from fspo.llm.endpoint import Endpoint
+
+    for model in _asked(writers):
+        if isinstance(model, Endpoint):
+            spent = model.spent
+            dollars = f", {model.dollars:.2f} dollars" if model.dollars else ""
+            progress.say(
+                f"{model.name} gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} "
+                f"tokens of prompts, {spent.tokens:,} of answers{dollars}; {model.reused:,} were kept from before."
+            )
+
+
+def judges_by_language_model(config: RunConfig) -> bool:
+    """Whether a language model labels the run's data, so that it has to judge the answers too."""
+    synthesis = config.synthesis
+    return config.data is None and synthesis.recipe == "paper" and synthesis.judge == "llm"
+
+
+def language_judge(folder: RunFolder) -> PairwiseJudge:
+    """The judge that labelled the run's data, ready to be asked.
+
+    Raises:
+        ModelError: the model can't be obtained.
+    """
+    from fspo.synthesis.recipe.config import RecipeConfig
+    from fspo.synthesis.recipe.domain import load_recipe_domain
+    from fspo.synthesis.recipe.judges import pairwise_judge
+
+    config = folder.config.synthesis
+    assert isinstance(config, RecipeConfig)
+    return pairwise_judge(config, load_recipe_domain(config.domain), _asked_of(folder))
+
+
+class _Named:
+    """A model of which only the name is wanted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """Refuse."""
+        raise NotImplementedError
+
+
+def _asked_of(folder: RunFolder) -> LanguageModel:
+    endpoint = folder.config.endpoint
+    return _local(folder, "") if endpoint is None else _endpoint(endpoint, folder.path / ANSWERS)
+
+
+def _asked(writers: Writers) -> Iterator[LanguageModel]:
+    from fspo.llm.ensemble import Ensemble
+
+    yield writers.ask
+    if isinstance(writers.write, Ensemble):
+        yield from (member.model for member in writers.write.members)
+
+
+def _member(folder: RunFolder, member: MemberConfig) -> LanguageModel:
+    if member.endpoint is None:
+        return _local(folder, member.model or "")
+    return _endpoint(member.endpoint, folder.path / _file_of(_name("", member.endpoint)))
+
+
+def _endpoint(config: EndpointConfig, path: Path) -> Endpoint:
+    from fspo.llm.cache import RequestCache
+    from fspo.llm.endpoint import Endpoint
+
+    return Endpoint(config, RequestCache(path))
+
+
+def _local(folder: RunFolder, name: str) -> LanguageModel:
+    from fspo.llm.asking import Remembered
+    from fspo.llm.cache import RequestCache
+    from fspo.llm.local import LocalModel
+
+    model = LocalModel.load(name or folder.config.model)
+    if folder.config.synthesis.recipe == "restyled":
+        return model  # it keeps the texts itself
+    return Remembered(model, RequestCache(folder.path / _file_of(model.name)))
+
+
+def _name(model: str, endpoint: EndpointConfig | None) -> str:
+    from fspo.llm.endpoint import Endpoint
+
+    return model if endpoint is None else Endpoint(endpoint).name
+
+
+def _file_of(name: str) -> str:
+    """A file of answers for one model, so that each has its own account."""
+    return f"answers-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower()}.sqlite"

@@ -1,0 +1,86 @@
+"""The judge of measured attributes for users who want something else on a topic of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fspo.errors import DataError
+from fspo.files import read_json, write_json
+from fspo.judging.judge import AttributeJudge, Verdict
+from fspo.preferences.types import User
+
+__all__ = ["OWN", "TopicJudge", "load_judge", "weights_on"]
+
+OWN = "@"
+"""Between an attribute and the topic that its weight is for, as in `rarity@physics`."""
+
+
+def weights_on(user: User, topic: str) -> User:
+    """The user with the weights that hold on a topic: those for it alone if there are any, else the general ones."""
+    own = {
+        name.removesuffix(OWN + topic): weight
+        for name, weight in user.traits.items()
+        if topic and name.endswith(OWN + topic)
+    }
+    general = {name: weight for name, weight in user.traits.items() if OWN not in name}
+    return replace(user, traits=own or general)
+
+
+@dataclass(frozen=True)
+class TopicJudge:
+    """Judges by measured attributes, with weights that depend on what the prompt is about.
+
+    Attributes:
+        attributes: the judge once the weights are chosen.
+        topics: prompt -> its topic; the general weights hold for any other prompt.
+    """
+
+    attributes: AttributeJudge
+    topics: Mapping[str, str]
+    _known: dict[tuple[str, str], User] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What tells judges apart whose verdicts are kept."""
+        return f"by topic {self.attributes.record()}"
+
+    def knows(self, attributes: Iterable[str]) -> bool:
+        """Whether the judge has a scale for each of these attributes."""
+        return self.attributes.knows(attributes)
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+        """Which response to `prompt` `user` prefers. Exactly antisymmetric in `a` and `b`.
+
+        Raises:
+            DataError: the user minds an attribute that the judge has no scale for.
+        """
+        topic = self.topics.get(prompt, "")
+        key = user.id, topic
+        known = self._known.get(key)
+        if known is None or known.description != user.description:
+            known = self._known[key] = weights_on(user, topic)
+        return self.attributes.compare(known, prompt, a, b)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the attribute judge's record, and "prompts": {prompt: topic}."""
+        path = Path(path)
+        write_json(path, {**self.attributes.record(), "prompts": dict(self.topics)})
+        return path
+
+
+def load_judge(path: str | Path) -> AttributeJudge | TopicJudge:
+    """Read a judge of either kind.
+
+    Raises:
+        DataError: the file does not have the form that `save` writes.
+        StorageError: the file is missing or is not JSON.
+    """
+    judge = AttributeJudge.load(path)
+    prompts = read_json(Path(path)).get("prompts")
+    if prompts is None:
+        return judge
+    if not isinstance(prompts, dict):
+        raise DataError(f"{path}: 'prompts' must say the topic of each prompt.")
+    return TopicJudge(judge, {str(prompt): str(topic) for prompt, topic in prompts.items()})

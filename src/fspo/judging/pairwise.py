@@ -1,0 +1,188 @@
+"""The user-aware pairwise judge: a language model that reads a description of the user, asked in both orders.
+
+A pair is decided where both orders agree (FSPO, arXiv 2502.19312, section 5); anything else is kept apart with its
+reason. How often the orders agree, and how often the first place wins, tells how far the decided ones can be trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+from fspo.judging.judge import Verdict
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
+from fspo.preferences.types import User
+
+__all__ = ["Choice", "Comparison", "Judgement", "OrderTally", "PairwiseJudge", "Reason", "read_choice"]
+
+Choice = Literal["first", "second", "unclear", "unreadable", "refused"]
+"""What one answer of the judge says."""
+
+Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused"]
+"""Why a pair is not decided; empty where it is."""
+
+_ANSWER_TOKENS = 48
+_OBJECT = re.compile(r"\{[^{}]*\}")
+_LETTER = re.compile(r"\W*(?:answer|response|option)?\W*([AB])\b(?!['\u2019])[\W_]*$", re.IGNORECASE)
+_CHOICES: dict[str, Choice] = {"a": "first", "b": "second", "unclear": "unclear", "tie": "unclear"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two responses to put before a user's judge."""
+
+    user: User
+    prompt: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came of a comparison, in both orders."""
+
+    verdict: Verdict
+    reason: Reason
+    choices: tuple[Choice, Choice]
+    """With `a` shown first, and with `b` shown first."""
+
+
+@dataclass
+class OrderTally:
+    """How the two orders of many pairs compare; counts of pairs that were read in both."""
+
+    agreed: int = 0
+    disagreed: int = 0
+    first: int = 0
+    """Answers, two to a pair, for the response shown first."""
+    undecided: Counter[str] = field(default_factory=Counter)
+    """Reason -> pairs."""
+
+    def add(self, judgement: Judgement) -> None:
+        """Count one pair."""
+        if judgement.reason:
+            self.undecided[judgement.reason] += 1
+        if set(judgement.choices) <= {"first", "second"}:
+            self.first += judgement.choices.count("first")
+            self.agreed += not judgement.reason
+            self.disagreed += bool(judgement.reason)
+
+    @property
+    def read(self) -> int:
+        """Pairs that were read in both orders."""
+        return self.agreed + self.disagreed
+
+    @property
+    def agreement(self) -> float:
+        """Share of the pairs read where both orders name the same response; NaN for none."""
+        return self.agreed / self.read if self.read else math.nan
+
+    @property
+    def first_share(self) -> float:
+        """Share of the answers for the response shown first: 0.5 for a judge without order bias; NaN for none."""
+        return self.first / (2 * self.read) if self.read else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Estimated share of the decided pairs that are decided as the judge means it, 0.5 to 1; NaN for none.
+
+        If the better response is named with probability x when shown first and 1 - y when shown second, independently
+        and alike for all pairs, then first_share = (x + y) / 2 and agreement = x (1 - y) + (1 - x) y; both are solved
+        for x and y, and x (1 - y) / agreement of the pairs that agree are right.
+        """
+        if not self.agreed:
+            return math.nan
+        share, agreement = self.first_share, self.agreement
+        spread = math.sqrt(max(0.0, share * share - share + agreement / 2))
+        x, y = min(1.0, share + spread), max(0.0, share - spread)
+        return min(1.0, max(0.5, x * (1 - y) / agreement))
+
+
+class PairwiseJudge:
+    """Asks a language model which of two responses a user prefers, once in each order."""
+
+    def __init__(
+        self, llm: LanguageModel, prompt: Callable[[User, str, str, str], str], *, seed: int = 0, at_once: int = 1024
+    ) -> None:
+        """Judge by `llm`.
+
+        Args:
+            llm: who judges, at temperature 0.
+            prompt: (user, question, first response, second response) -> what the judge reads. It asks for the JSON
+                {"preferred": "A"}, where A is the first, B the second, and "unclear" is allowed.
+            seed: handed on to the model.
+            at_once: comparisons whose requests are held at a time.
+        """
+        self._llm, self._prompt, self._seed, self._at_once = llm, prompt, seed, at_once
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return f"{self._llm.name} in both orders"
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+        """Which response the user prefers; a tie where the two orders do not agree."""
+        return next(self.judge([Comparison(user, prompt, a, b)])).verdict
+
+    def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+        """Judge many pairs, in order.
+
+        Raises:
+            ModelError: the model failed; see its `complete`.
+        """
+        comparisons = iter(comparisons)
+        while chosen := list(islice(comparisons, self._at_once)):
+            requests = [
+                self.request(c.user, c.prompt, first, second)
+                for c in chosen
+                for first, second in ((c.a, c.b), (c.b, c.a))
+            ]
+            answers = [read_choice(completion) for completion in self._llm.complete(requests)]
+            for place in range(len(chosen)):
+                yield _judgement(answers[2 * place], answers[2 * place + 1])
+
+    def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
+        """What is asked about a pair in one order."""
+        return CompletionRequest(
+            (Message("user", self._prompt(user, prompt, first, second)),),
+            max_tokens=_ANSWER_TOKENS,
+            temperature=0.0,
+            seed=self._seed,
+        )
+
+
+def read_choice(completion: Completion) -> Choice:
+    """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable."""
+    if completion.finish_reason == "refused":
+        return "refused"
+    for found in _OBJECT.findall(completion.text):
+        try:
+            said = json.loads(found).get("preferred")
+        except ValueError:
+            continue
+        return _CHOICES.get(str(said).strip().lower(), "unreadable")
+    letter = _LETTER.match(completion.text.strip())
+    if letter:
+        return _CHOICES[letter[1].lower()]
+    return "unclear" if completion.text.strip().strip("\"'.").lower() == "unclear" else "unreadable"
+
+
+def _judgement(with_a_first: Choice, with_b_first: Choice) -> Judgement:
+    choices = with_a_first, with_b_first
+    reason = _reason(choices)
+    verdict: Verdict = "tie" if reason else ("a" if with_a_first == "first" else "b")
+    return Judgement(verdict, reason, choices)
+
+
+def _reason(choices: Sequence[Choice]) -> Reason:
+    reasons: tuple[Reason, ...] = ("refused", "unreadable", "unclear")
+    for reason in reasons:
+        if reason in choices:
+            return reason
+    return "inconsistent" if choices[0] == choices[1] else ""

@@ -1,0 +1,57 @@
+"""What a text is about, as an attribute: how many words of a topic's list it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fspo.errors import ConfigError
+from fspo.judging.attributes import Attribute, attributes_named, words
+
+__all__ = ["MOST", "TOPIC", "named", "topic"]
+
+TOPIC = "topic."
+"""What the names of topics begin with among attributes."""
+
+MOST = 3.0
+"""Words of a topic from which more make no difference."""
+
+
+def topic(name: str, vocabulary: Iterable[str]) -> Attribute:
+    """An attribute `topic.NAME`: words of `vocabulary` in the text, at most 3; plural forms in -s count too.
+
+    Raises:
+        ConfigError: the vocabulary is empty.
+    """
+    known = frozenset(word.lower() for word in vocabulary)
+    if not known:
+        raise ConfigError(f"The topic '{name}' has no words; list some.")
+
+    def measure(text: str) -> float:
+        tokens = (word.lower() for word in words(text))
+        return min(MOST, float(sum(token in known or token.removesuffix("s") in known for token in tokens)))
+
+    about = name.replace("_", " ")
+    return Attribute(
+        TOPIC + name, measure, (f"about {about}",), (f"on anything but {about}",), f"words on {about}, at most 3"
+    )
+
+
+def named(names: Iterable[str], vocabularies: Mapping[str, Iterable[str]]) -> dict[str, Attribute]:
+    """Look attributes up, topics among them.
+
+    Raises:
+        ConfigError: an attribute or a topic is unknown, or an attribute is named twice.
+    """
+    names = list(names)
+    plain = attributes_named(name for name in names if not name.startswith(TOPIC))
+    found = {attribute.name: attribute for attribute in plain}
+    for name in names:
+        if name.startswith(TOPIC):
+            short = name.removeprefix(TOPIC)
+            if short not in vocabularies:
+                raise ConfigError(
+                    f"There is no topic '{short}' for the attribute '{name}'; "
+                    f"known are {', '.join(vocabularies) or 'none'}."
+                )
+            found[name] = topic(short, vocabularies[short])
+    return {name: found[name] for name in names}

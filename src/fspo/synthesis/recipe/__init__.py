@@ -1,0 +1,1 @@
+"""The paper's recipe, stage by stage: questions, responses, users, labels, checks; for any domain folder."""

@@ -1,0 +1,199 @@
+"""Who the users are in the end: drawn, portrayed, refined, compared, and drawn anew where they do not fit."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fspo.judging.judge import Verdict
+from fspo.judging.pairwise import Comparison, Judgement, OrderTally
+from fspo.llm.asking import ask_all
+from fspo.llm.types import CompletionRequest, LanguageModel, Message
+from fspo.preferences.types import Split, User
+from fspo.progress import Progress
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.disagreement import Matrix, disagreement_of, outside
+from fspo.synthesis.recipe.domain import RecipeDomain
+from fspo.synthesis.recipe.judges import Judging
+from fspo.synthesis.recipe.pairs import Pair, Pairs
+from fspo.synthesis.recipe.people import Place, make_user
+from fspo.synthesis.recipe.refinement import Refined, refine
+from fspo.synthesis.recipe.texts import fault, tidied
+
+__all__ = ["Cast", "Casting"]
+
+_PORTRAIT_TOKENS = 120
+
+
+@dataclass
+class Cast:
+    """The users, and how they came about.
+
+    Attributes:
+        users: with their final descriptions, in the order of their places.
+        first: user -> the description before refinement.
+        added: user -> the sentences that refinement added.
+        attempts: user -> how often they were made anew.
+        outside: user -> why they are still outside the bounds of disagreement.
+        matrix: disagreement on the shared pairs.
+        entropy: mean entropy of a shared pair's label over the two orders, in nats, before and after refinement.
+        open: pairs left open in each round of refinement.
+        rejected: reason -> portraits and sentences not used.
+        order: how the judge's two orders compare on the shared pairs, with the final descriptions.
+    """
+
+    users: list[User] = field(default_factory=list)
+    first: dict[str, str] = field(default_factory=dict)
+    added: dict[str, list[str]] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
+    matrix: Matrix | None = None
+    entropy: tuple[float, float] = (math.nan, math.nan)
+    open: list[int] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    order: OrderTally = field(default_factory=OrderTally)
+
+
+class Casting:
+    """Makes the users of a dataset."""
+
+    def __init__(
+        self,
+        config: RecipeConfig,
+        domain: RecipeDomain,
+        pairs: Pairs,
+        parts: dict[Split, frozenset[str]],
+        judging: Judging,
+        llm: LanguageModel,
+        progress: Progress,
+    ) -> None:
+        """Take what is needed; `parts` are ids of users, `llm` writes portraits and sentences."""
+        self._config, self._domain, self._pairs, self._judging = config, domain, pairs, judging
+        self._llm, self._progress = llm, progress
+        self._split: dict[str, Split] = {id: split for split, ids in parts.items() for id in ids}
+        self._users: dict[str, User] = {}
+        self._judged: dict[str, tuple[list[Judgement], list[Judgement]]] = {}
+        self._cast = Cast()
+
+    def cast(self, places: Sequence[Place]) -> Cast:
+        """The users of all places.
+
+        Raises:
+            ModelError: a model failed.
+        """
+        bounds, result = self._config.disagreement, self._cast
+        result.attempts = {place.id: 0 for place in places}
+        todo = list(places)
+        while True:
+            self._make(todo)
+            result.matrix = disagreement_of(
+                [place.id for place in places], [_verdicts(self._judged[place.id][1]) for place in places]
+            )
+            result.outside = outside(result.matrix, bounds) if bounds is not None else {}
+            todo = [
+                place
+                for place in places
+                if place.id in result.outside
+                and bounds is not None
+                and result.attempts[place.id] < bounds.attempts
+                and self._varies
+            ]
+            if not todo:
+                break
+            self._progress.say(f"{len(todo)} users are too much alike, or too unlike the others, and are made anew.")
+            for place in todo:
+                result.attempts[place.id] += 1
+        result.users = [self._users[place.id] for place in places]
+        before, after = zip(*(self._judged[place.id] for place in places), strict=True)
+        result.entropy = (_entropy(before), _entropy(after))
+        for row in after:
+            for judgement in row:
+                result.order.add(judgement)
+        return result
+
+    @property
+    def _varies(self) -> bool:
+        """Whether another attempt makes another user."""
+        return bool(self._domain.users.draw) or self._config.portraits or self._refines
+
+    @property
+    def _refines(self) -> bool:
+        return self._config.refinement is not None and self._config.judge == "llm"
+
+    def _make(self, places: Sequence[Place]) -> None:
+        attempts = self._cast.attempts
+        made = [make_user(self._config, self._domain, place, attempts[place.id]) for place in places]
+        if self._config.portraits:
+            made = self._portrayed(made)
+        self._cast.first.update((user.id, user.description) for user in made)
+        before = self._on_shared(made, "Labelling shared pairs")
+        users, after = made, before
+        if self._refines:
+            refined = self._refined(made)
+            users = refined.users
+            self._cast.added.update(refined.added)
+            self._cast.rejected.update(refined.rejected)
+            self._cast.open = _summed(self._cast.open, refined.open)
+            after = self._on_shared(users, "Labelling them again")
+        self._users.update((user.id, user) for user in users)
+        self._judged.update((user.id, (before[user.id], after[user.id])) for user in users)
+
+    def _portrayed(self, users: Sequence[User]) -> list[User]:
+        template, config = self._domain.prompts["portrait"], self._config
+        requests = [
+            CompletionRequest(
+                (Message("user", template.fill(description=user.description, about=self._domain.file.about)),),
+                max_tokens=_PORTRAIT_TOKENS,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                seed=config.seed + 7919 * self._cast.attempts[user.id],
+            )
+            for user in users
+        ]
+        made = []
+        with self._progress.task("Writing portraits", total=len(users)) as task:
+            for user, completion in zip(users, ask_all(self._llm, requests, config.batch, task), strict=True):
+                text = " ".join(tidied(completion).split())
+                why = fault(text, min_words=5, language=self._domain.file.language)
+                if why:  # the traits in a line still describe the user
+                    self._cast.rejected[f"portrait: {why}"] += 1
+                made.append(user if why else replace(user, description=text))
+        return made
+
+    def _refined(self, users: Sequence[User]) -> Refined:
+        refinement = self._config.refinement
+        assert refinement is not None
+
+        def pairs(user: User, turn: int, count: int) -> list[Pair]:
+            key = f"{user.id}/{self._cast.attempts[user.id]}"
+            return self._pairs.to_refine(key, self._split[user.id], turn, count)
+
+        with self._progress.task("Refining descriptions", total=len(users)) as task:
+            return refine(self._config, refinement, self._domain, users, pairs, self._judging, self._llm, task)
+
+    def _on_shared(self, users: Sequence[User], name: str) -> dict[str, list[Judgement]]:
+        shared = self._pairs.shared
+        found: dict[str, list[Judgement]] = {user.id: [] for user in users}
+        comparisons = (Comparison(user, p.question.text, p.a.text, p.b.text) for user in users for p in shared)
+        with self._progress.task(name, total=len(users) * len(shared)) as task:
+            for place, judgement in enumerate(self._judging(comparisons)):
+                found[users[place // len(shared)].id].append(judgement)
+                task.advance()
+        return found
+
+
+def _verdicts(judgements: Iterable[Judgement]) -> list[Verdict]:
+    return [judgement.verdict for judgement in judgements]
+
+
+def _entropy(rows: Iterable[Sequence[Judgement]]) -> float:
+    """Mean entropy in nats: nothing for a pair both orders decide alike, log 2 for one they do not."""
+    open_pairs = [bool(judgement.reason) for row in rows for judgement in row]
+    return math.log(2) * sum(open_pairs) / len(open_pairs) if open_pairs else math.nan
+
+
+def _summed(one: Sequence[int], other: Sequence[int]) -> list[int]:
+    longest = max(len(one), len(other))
+    return [sum(row[place] for row in (one, other) if place < len(row)) for place in range(longest)]

@@ -1,0 +1,206 @@
+"""The paper's recipe from questions to a dataset; every stage leaves its files in the dataset's folder.
+
+`questions.jsonl`, `views.jsonl` (steering by views), `responses.jsonl`, `judge.json` (measured judge), `people.json`,
+`labels/` and `undecided/` (a file for each shard of users), the dataset (`users.parquet`, `preferences.parquet`,
+`dataset.json`), `checks.json`, `README.md` (its card), `synthesis.json`, and last `splits.json`. Answers of language
+models are kept by whoever asks them (`fspo.llm.cache`), so that a killed call goes on from there and nothing is asked
+twice.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import DataError
+from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
+from fspo.llm.types import LanguageModel
+from fspo.preferences.dataset import write_dataset
+from fspo.preferences.splits import Splits
+from fspo.preferences.types import Split
+from fspo.progress import Progress
+from fspo.synthesis.recipe.card import dataset_card
+from fspo.synthesis.recipe.casting import Cast, Casting
+from fspo.synthesis.recipe.checks import check
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import RecipeDomain, load_recipe_domain
+from fspo.synthesis.recipe.judges import Judging, by_measures, measured_judge, pairwise_judge
+from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, LabelCounts, label_all, preferences_of
+from fspo.synthesis.recipe.pairs import Pairs, split_questions
+from fspo.synthesis.recipe.people import places_of, split_users
+from fspo.synthesis.recipe.questions import Question, Questions, make_questions
+from fspo.synthesis.recipe.responses import Response, Responses, make_responses, make_views
+
+__all__ = ["identity_of", "is_complete", "make_dataset"]
+
+_IDENTITY, _BEGUN, _SPLITS, _PEOPLE = "synthesis.json", "begun.json", "splits.json", "people.json"
+_QUESTIONS, _VIEWS, _RESPONSES, _JUDGE = "questions.jsonl", "views.jsonl", "responses.jsonl", "judge.json"
+
+
+def make_dataset(config: RecipeConfig, ask: LanguageModel, write: LanguageModel, out: Path, progress: Progress) -> Path:
+    """Make the dataset in `out`, going on from what is there.
+
+    Args:
+        config: stages and amounts.
+        ask: writes questions, viewpoints, portraits and sentences of descriptions, and judges.
+        write: writes the responses; may be `ask` itself, or an ensemble.
+        out: the folder.
+        progress: shows how far it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: more users are asked for than the domain has.
+        DataError: the domain is wrong, or what the models wrote was too poor to make a dataset of.
+        ModelError: a model failed; what it has answered is kept.
+        StorageError: the folder can't be written.
+    """
+    domain = load_recipe_domain(config.domain)
+    identity = identity_of(config, domain, ask.name, write.name)
+    if is_complete(out, identity):
+        return out
+    _begin(out, identity)
+    questions = _questions(config, domain, ask, out, progress)
+    responses = _responses(config, domain, questions.items, ask, write, out, progress)
+    used = Counter(response.question for response in responses.items)
+    question_parts = split_questions(config, questions.items, {id for id, count in used.items() if count >= 2})
+    places = places_of(config, domain)
+    user_parts = split_users(config, places)
+    pairs = Pairs(config, questions.items, responses.items, question_parts, domain.users.own_share)
+    judging = _judging(config, domain, questions.items, responses.items, ask, out)
+    cast = Casting(config, domain, pairs, user_parts, judging, ask, progress).cast(places)
+    write_json(out / _PEOPLE, _people(cast))
+    topics = {place.id: place.topic for place in places}
+    counts = label_all(config, cast.users, topics, user_parts, pairs, judging, out, progress)
+    _refuse_unlabelled(counts)
+    by_id = {question.id: question for question in questions.items}
+    by_response = {response.id: response for response in responses.items}
+    write_dataset(out, cast.users, preferences_of(config, domain.name, by_id, by_response, out))
+    rows = preferences_of(config, domain.name, by_id, by_response, out)
+    checks = check(config, domain, questions, responses, cast, counts, rows)
+    write_json(out / "checks.json", checks)
+    write_text(out / "README.md", dataset_card(config, domain, ask.name, write.name, checks))
+    write_json(out / _IDENTITY, identity)
+    _save_splits(user_parts, question_parts, out)
+    progress.say(_summary(checks))
+    return out
+
+
+def identity_of(config: RecipeConfig, domain: RecipeDomain, ask: str, write: str) -> dict[str, Any]:
+    """What decides the dataset, ready for JSON."""
+    settings = json.loads(config.model_dump_json(exclude={"batch", "domain"}))
+    named = {"name": domain.name, "sha256": domain.fingerprint}
+    return {"config": settings, "domain": named, "asked": ask, "written by": write}
+
+
+def is_complete(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether the folder holds the finished dataset of this identity."""
+    if not (out / _SPLITS).exists() or not (out / _IDENTITY).exists():
+        return False
+    return bool(read_json(out / _IDENTITY) == identity)
+
+
+def _begin(out: Path, identity: dict[str, Any]) -> None:
+    """Keep the stages of an interrupted call with the same identity; remove any others."""
+    (out / _SPLITS).unlink(missing_ok=True)
+    if (out / _BEGUN).exists() and read_json(out / _BEGUN) == identity:
+        return
+    for name in (_BEGUN, _QUESTIONS, _VIEWS, _RESPONSES, _JUDGE, _PEOPLE):
+        (out / name).unlink(missing_ok=True)
+    for folder in (LABELS, UNDECIDED):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    write_json(out / _BEGUN, identity)
+
+
+def _questions(
+    config: RecipeConfig, domain: RecipeDomain, ask: LanguageModel, out: Path, progress: Progress
+) -> Questions:
+    path = out / _QUESTIONS
+    if path.exists():
+        header, *rows = read_jsonl(path)
+        return Questions([Question(**row) for row in rows], Counter(header["rejected"]))
+    questions = make_questions(config, domain, ask, progress)
+    _write(path, {"rejected": dict(questions.rejected)}, [question.record() for question in questions.items])
+    return questions
+
+
+def _responses(
+    config: RecipeConfig,
+    domain: RecipeDomain,
+    questions: list[Question],
+    ask: LanguageModel,
+    write: LanguageModel,
+    out: Path,
+    progress: Progress,
+) -> Responses:
+    path = out / _RESPONSES
+    if path.exists():
+        header, *rows = read_jsonl(path)
+        return Responses([Response(**row) for row in rows], header["asked"], Counter(header["rejected"]))
+    views: dict[str, list[str]] = {}
+    if config.steering == "views":
+        views = make_views(config, domain, questions, ask, progress)
+        _write(out / _VIEWS, {}, [{"question": id, "views": listed} for id, listed in views.items()])
+    responses = make_responses(config, domain, questions, views, write, progress)
+    header = {"asked": responses.asked, "rejected": dict(responses.rejected)}
+    _write(path, header, [response.record() for response in responses.items])
+    return responses
+
+
+def _judging(
+    config: RecipeConfig,
+    domain: RecipeDomain,
+    questions: list[Question],
+    responses: list[Response],
+    ask: LanguageModel,
+    out: Path,
+) -> Judging:
+    if config.judge == "llm":
+        return pairwise_judge(config, domain, ask).judge
+    judge = measured_judge(config, domain, questions, responses)
+    judge.save(out / _JUDGE)
+    return by_measures(judge)
+
+
+def _people(cast: Cast) -> dict[str, Any]:
+    """The users' descriptions before and after, for readers."""
+    return {
+        user.id: {
+            "first": cast.first[user.id],
+            "added": cast.added.get(user.id, []),
+            "made anew": cast.attempts[user.id],
+            "outside": cast.outside.get(user.id, ""),
+        }
+        for user in cast.users
+    }
+
+
+def _refuse_unlabelled(counts: LabelCounts) -> None:
+    if counts.decided >= max(1, counts.asked // 50):
+        return
+    worst = ", ".join(f"{reason} ({count})" for reason, count in counts.order.undecided.most_common(3))
+    raise DataError(
+        f"Only {counts.decided} of {counts.asked} pairs were decided; the others were left for: {worst}. A judge that "
+        "goes by the order of the responses decides nothing: use another model, or, for the measured judge, lower "
+        "synthesis.margin."
+    )
+
+
+def _write(path: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    write_text(path, "".join(to_json(row) + "\n" for row in (header, *rows)))
+
+
+def _save_splits(users: dict[Split, frozenset[str]], questions: dict[Split, frozenset[str]], out: Path) -> None:
+    Splits(users=users, questions=questions).save(out / _SPLITS)
+
+
+def _summary(checks: dict[str, Any]) -> str:
+    counts = checks["counts"]
+    return (
+        f"{counts['preferences']:,} preferences of {counts['users']:,} users on {counts['responses']:,} responses to "
+        f"{counts['questions']:,} questions; {counts['ties']:,} pairs were left undecided."
+    )

@@ -1,0 +1,214 @@
+"""The responses to every question: steered by personas or by viewpoints, tidied, and without near-duplicates."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import tee
+from typing import Any, Protocol, runtime_checkable
+
+from fspo.errors import DataError
+from fspo.llm.asking import ask_all
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
+from fspo.progress import Progress
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import RecipeDomain
+from fspo.synthesis.recipe.questions import Question
+from fspo.synthesis.recipe.texts import fault, lines_of, tidied
+from fspo.synthesis.similarity import Overlaps
+
+__all__ = ["Response", "Responses", "make_responses", "make_views"]
+
+_VIEW_TOKENS = 32
+"""Tokens that one viewpoint may take."""
+
+
+@runtime_checkable
+class _Drawing(Protocol):
+    """A model that is several."""
+
+    def member_of(self, request: CompletionRequest) -> str: ...
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response.
+
+    Attributes:
+        id: the question's id and a number.
+        question: the question's id.
+        text: what a user sees.
+        steered: the persona, or the viewpoint, that it was steered by; empty for none.
+        model: who wrote it.
+    """
+
+    id: str
+    question: str
+    text: str
+    steered: str
+    model: str
+
+    def record(self) -> dict[str, Any]:
+        """As one line of `responses.jsonl`."""
+        return asdict(self)
+
+
+@dataclass
+class Responses:
+    """All usable responses, and what was not used and why."""
+
+    items: list[Response] = field(default_factory=list)
+    asked: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    id: str
+    question: Question
+    steered: str
+    request: CompletionRequest
+
+
+def make_views(
+    config: RecipeConfig, domain: RecipeDomain, questions: Sequence[Question], llm: LanguageModel, progress: Progress
+) -> dict[str, list[str]]:
+    """Question id -> different viewpoints from which it can be answered; none where the model listed none.
+
+    Raises:
+        ModelError: the model failed.
+    """
+    requests = (
+        CompletionRequest(
+            (
+                Message(
+                    "user",
+                    domain.prompts["views"].fill(question=q.text, number=config.views, about=domain.file.about),
+                ),
+            ),
+            max_tokens=_VIEW_TOKENS * config.views,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=_seed(config, "views", q.id),
+        )
+        for q in questions
+    )
+    with progress.task("Listing viewpoints", total=len(questions)) as task:
+        return {
+            question.id: list(dict.fromkeys(lines_of(completion.text)))[: config.views]
+            for question, completion in zip(questions, ask_all(llm, requests, config.batch, task), strict=True)
+        }
+
+
+def make_responses(
+    config: RecipeConfig,
+    domain: RecipeDomain,
+    questions: Sequence[Question],
+    views: Mapping[str, Sequence[str]],
+    llm: LanguageModel,
+    progress: Progress,
+) -> Responses:
+    """Ask for every question's responses and keep what is usable.
+
+    Args:
+        config: how many, and how they are steered.
+        domain: personas and prompts.
+        questions: all questions.
+        views: viewpoints for each, where the steering is by views.
+        llm: who answers, which may be an ensemble.
+        progress: shows how far it is.
+
+    Raises:
+        DataError: fewer than three questions got two usable responses.
+        ModelError: the model failed.
+    """
+    result = Responses(asked=len(questions) * config.responses)
+    plan, asked = tee(_plan(config, domain, questions, views))
+    known, current = Overlaps(config.near_duplicate), ""
+    with progress.task("Sampling responses", total=result.asked) as task:
+        completions = ask_all(llm, (one.request for one in asked), config.batch, task)
+        for completion, one in zip(completions, plan, strict=True):
+            if one.question.id != current:  # they come question by question
+                known, current = Overlaps(config.near_duplicate), one.question.id
+            _take(config, domain, one, completion, llm, known, result)
+    _refuse_poor(result, len(questions))
+    return result
+
+
+def _plan(
+    config: RecipeConfig, domain: RecipeDomain, questions: Sequence[Question], views: Mapping[str, Sequence[str]]
+) -> Iterator[_Wanted]:
+    for question in questions:
+        rng = random.Random(f"{config.seed}/steering/{question.id}")
+        steerings = _steerings(config, domain, question, views.get(question.id, ()), rng)
+        for number, (steered, system) in enumerate(steerings):
+            yield _Wanted(
+                f"{question.id}:{number}",
+                question,
+                steered,
+                CompletionRequest(
+                    (Message("system", system), Message("user", question.text)),
+                    max_tokens=config.max_tokens,
+                    temperature=config.temperature,
+                    top_p=config.top_p,
+                    seed=_seed(config, "response", f"{question.id}:{number}"),
+                ),
+            )
+
+
+def _steerings(
+    config: RecipeConfig, domain: RecipeDomain, question: Question, views: Sequence[str], rng: random.Random
+) -> list[tuple[str, str]]:
+    """(persona or view, what the model is told) of each response; each is used as often as the others."""
+    about = domain.file.about
+    plain = ("", domain.prompts["answer"].fill(question=question.text, about=about))
+    pool = [plain]
+    if config.steering == "persona":
+        pool = [(name, system.fill(kind=question.kind, title=question.title)) for name, system in domain.personas]
+    elif config.steering == "views" and views:
+        view = domain.prompts["view"]
+        pool = [(one, view.fill(view=one, question=question.text, about=about)) for one in views]
+    drawn: list[tuple[str, str]] = []
+    while len(drawn) < config.responses:
+        drawn += rng.sample(pool, len(pool))
+    return drawn[: config.responses]
+
+
+def _take(
+    config: RecipeConfig,
+    domain: RecipeDomain,
+    one: _Wanted,
+    completion: Completion,
+    llm: LanguageModel,
+    known: Overlaps,
+    result: Responses,
+) -> None:
+    if completion.finish_reason == "refused":
+        result.rejected["refused by the endpoint"] += 1
+        return
+    text = tidied(completion)
+    why = fault(text, min_words=config.min_words, language=domain.file.language)
+    if why is None and not known.add(text):
+        why = "near-duplicate"
+    if why is not None:
+        result.rejected[why] += 1
+        return
+    model = llm.member_of(one.request) if isinstance(llm, _Drawing) else llm.name
+    result.items.append(Response(one.id, one.question.id, text, one.steered, model))
+
+
+def _refuse_poor(responses: Responses, questions: int) -> None:
+    counts = Counter(response.question for response in responses.items)
+    answered = sum(count >= 2 for count in counts.values())
+    if answered < max(3, questions // 3):
+        worst = ", ".join(f"{reason} ({count})" for reason, count in responses.rejected.most_common(3))
+        raise DataError(
+            f"Only {answered} of {questions} questions got two usable responses; texts were rejected for: "
+            f"{worst or 'none'}. Raise synthesis.responses or synthesis.max_tokens, or use a better model."
+        )
+
+
+def _seed(config: RecipeConfig, *parts: str) -> int:
+    return random.Random("/".join([str(config.seed), *parts])).randrange(2**31)

@@ -1,0 +1,56 @@
+"""Prompt templates with {variables}; what is filled in is never read as a template itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from fspo.errors import DataError
+from fspo.preferences.validation import nearest
+
+__all__ = ["Template"]
+
+_VARIABLE = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with {variables}; doubled braces stand for braces.
+
+    Attributes:
+        text: the template.
+        known: the variables that may occur.
+        where: file and key, for errors.
+
+    Raises:
+        DataError: the text names a variable that is not known.
+    """
+
+    text: str
+    known: frozenset[str]
+    where: str
+
+    def __post_init__(self) -> None:
+        """Refuse unknown variables."""
+        for name in self.variables():
+            if name not in self.known:
+                close = nearest(name, self.known, cutoff=0.5)
+                hint = f"did you mean '{{{close}}}'?" if close else f"known are {_list(self.known)}."
+                raise DataError(f"{self.where}: the template names the unknown variable '{{{name}}}'; {hint}")
+
+    def variables(self) -> list[str]:
+        """The variables that occur, in order."""
+        return list(dict.fromkeys(found[1] for found in _VARIABLE.finditer(self.text) if found[1]))
+
+    def fill(self, **values: object) -> str:
+        """The text with each variable's value in its place."""
+
+        def put(found: re.Match[str]) -> str:
+            return str(values[found[1]]) if found[1] else found[0][0]
+
+        return _VARIABLE.sub(put, self.text).strip()
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in sorted(names)) or "none"

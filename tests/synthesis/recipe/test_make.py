@@ -1,0 +1,211 @@
+"""The whole recipe: what comes to lie in the folder, and that being killed changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.errors import DataError
+from fspo.files import read_jsonl
+from fspo.llm.asking import Remembered
+from fspo.llm.cache import RequestCache
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import check_no_leak
+from fspo.preferences.splits import Splits
+from fspo.progress import Silent
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.make import make_dataset
+from fspo.synthesis.synthesize import Writers, is_complete, synthesize
+from tests.synthesis.recipe.helpers import ScriptedModel, Stopped, config_of, write_domain
+
+
+def made(config: RecipeConfig, out: Path, model: ScriptedModel | None = None) -> dict[str, Any]:
+    model = model or ScriptedModel()
+    make_dataset(config, model, model, out, Silent())
+    checks: dict[str, Any] = json.loads((out / "checks.json").read_text())
+    return checks
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+EVERYTHING = {"domain": "roleplay", "questions": 110, "users": 12, "steering": "views", "portraits": True, "shard": 5}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    made(config_of(**EVERYTHING), out)
+    return out
+
+
+def test_the_dataset_holds_together(whole: Path) -> None:
+    dataset, splits = PreferenceDataset.load(whole), Splits.load(whole / "splits.json")
+    parts = {split: splits.part(dataset, split) for split in ("train", "validation", "test")}  # type: ignore[arg-type]
+    for name in ("validation", "test"):
+        check_no_leak(parts["train"], parts[name], name=name)
+    assert len(dataset.users) == 12
+    assert all(len(part) for part in parts.values())
+    users = {user.id: user.description for user in dataset.users.values()}
+    people = json.loads((whole / "people.json").read_text())
+    for id, person in people.items():
+        assert users[id] == " ".join([person["first"], *person["added"]])
+    assert any(person["added"] for person in people.values())
+    source = dataset.preferences[0].source
+    assert source["judge"] == "llm"
+    assert source["chosen"]["model"] == "scripted"
+    assert source["chosen"]["steered"].startswith("Think of")
+
+
+def test_every_pair_is_labelled_or_kept_apart_with_its_reason(whole: Path) -> None:
+    checks = json.loads((whole / "checks.json").read_text())
+    apart = [row for path in (whole / "undecided").glob("*.jsonl") for row in read_jsonl(path)]
+    assert checks["counts"]["ties"] == len(apart) > 0
+    assert {row["reason"] for row in apart} <= {"unclear", "inconsistent"}
+    assert sum(checks["labels"]["undecided"].values()) == len(apart)
+    assert checks["counts"]["preferences"] + len(apart) == 12 * 20
+    assert len(list((whole / "labels").glob("*.jsonl"))) == 3
+
+
+def test_the_card_says_how_it_was_made(whole: Path) -> None:
+    card = (whole / "README.md").read_text()
+    for said in (
+        "| users | 12 |",
+        "Licence",
+        "viewpoints",
+        "both orders",
+        "portrayed",
+        "scripted",
+        "Limits",
+        "entropy",
+    ):
+        assert said in card
+    assert "nan" not in card.lower().replace("nance", "")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_anywhere_it_comes_out_the_same_and_nothing_is_asked_twice(
+    seed: int, whole: Path, tmp_path: Path
+) -> None:
+    out, rng = tmp_path / "data", random.Random(seed)
+    config, asked = config_of(**EVERYTHING), []
+    for _ in range(40):
+        model = ScriptedModel(stop_at=rng.randrange(1, 4))
+        remembered = Remembered(model, RequestCache(tmp_path / "answers.sqlite"), batch=64)
+        try:
+            make_dataset(config, remembered, remembered, out, Silent())
+        except Stopped:
+            asked += model.asked
+            continue
+        asked += model.asked
+        break
+    else:
+        pytest.fail("it never came to its end")
+    assert digests(out) == digests(whole)
+    before = len(asked)
+    remembered = Remembered(model, RequestCache(tmp_path / "answers.sqlite"), batch=64)
+    make_dataset(config, remembered, remembered, out, Silent())
+    assert len(asked) == before
+
+
+@pytest.mark.parametrize("domain", ["reviews", "elix-easy", "elix-hard", "roleplay"])
+def test_every_domain_is_labelled_by_measures_without_a_judge(domain: str, tmp_path: Path) -> None:
+    model = ScriptedModel()
+    settings = {"domain": domain, "judge": "measured", "augment": False, "margin": 0.2, "responses": 8}
+    if domain == "roleplay":  # the scripted texts have no emoji, bullets and so on
+        settings["domain"] = str(write_domain(tmp_path / "mine"))
+        settings["questions"] = 4
+    checks = made(config_of(users=6 if domain == "roleplay" else 5, **settings), tmp_path / "out", model)
+    assert not any("Two responses" in request.messages[-1].content for request in model.asked)
+    assert checks["labels"]["consistency"] == 1.0
+    assert (tmp_path / "out" / "judge.json").exists()
+    assert checks["refinement"]["sentences"] == 0
+
+
+def test_refinement_makes_labels_clearer(tmp_path: Path) -> None:
+    class Vague(ScriptedModel):
+        def judge(self, description: str, first: str, second: str, rng: random.Random) -> str:
+            return "unclear" if "Adores" not in description else ("A" if first < second else "B")
+
+    plain = made(config_of(refinement=None, disagreement=None, judge="llm", domain="elix-easy"), tmp_path / "a", Half())
+    assert plain["refinement"]["sentences"] == 0
+    checks = made(config_of(disagreement=None), tmp_path / "b", Vague())
+    assert checks["refinement"]["sentences"] >= 5
+    assert checks["labels"]["entropy"]["before"] > 0.6
+    assert checks["labels"]["entropy"]["after"] < 0.1
+
+
+class Half(ScriptedModel):
+    """Leaves every second pair open."""
+
+    def judge(self, description: str, first: str, second: str, rng: random.Random) -> str:
+        if (len(first) + len(second)) % 2:
+            return "unclear"
+        return "A" if first < second else "B"
+
+
+def test_users_who_are_too_much_alike_are_made_anew(tmp_path: Path) -> None:
+    folder = str(write_domain(tmp_path / "mine"))
+    bounds = {"least": 0.05, "most": 0.95, "attempts": 2}
+    settings = {"domain": folder, "questions": 10, "refinement": None, "responses": 8}
+    alike = made(config_of(**settings, disagreement=bounds), tmp_path / "a")["casting"]
+    assert alike["made_anew"] >= 1
+    left = made(config_of(**settings, disagreement=None), tmp_path / "b")["casting"]
+    assert left == {"made_anew": 0, "outside": {}}
+
+
+def test_a_judge_of_the_first_place_leaves_no_labels_and_is_told(tmp_path: Path) -> None:
+    class First(ScriptedModel):
+        def judge(self, description: str, first: str, second: str, rng: random.Random) -> str:
+            return "A"
+
+    with pytest.raises(DataError, match=r"Only 0 of 100 pairs were decided; .*inconsistent \(100\)"):
+        made(config_of(refinement=None, disagreement=None), tmp_path / "out", First())
+    assert not (tmp_path / "out" / "splits.json").exists()
+
+
+def test_a_judge_biased_to_one_side_leaves_labels_whose_accuracy_is_stated(tmp_path: Path) -> None:
+    class Biased(ScriptedModel):
+        """Right in 70 of 100 when the better one comes first, in 50 of 100 otherwise."""
+
+        def judge(self, description: str, first: str, second: str, rng: random.Random) -> str:
+            better_first = (len(first), first) > (len(second), second)
+            named = rng.random() < (0.9 if better_first else 0.5)
+            return "A" if better_first == named else "B"
+
+    settings = {"pairs": 400, "questions": 100, "responses": 8, "shared_pairs": 0}
+    made(config_of(**settings, refinement=None, disagreement=None), tmp_path / "out", Biased())
+    checks = json.loads((tmp_path / "out" / "checks.json").read_text())
+    rows = PreferenceDataset.load(tmp_path / "out").preferences
+    true = sum((len(row.chosen), row.chosen) > (len(row.rejected), row.rejected) for row in rows) / len(rows)
+    assert checks["labels"]["order"]["estimated_accuracy"] == pytest.approx(true, abs=0.06)
+    assert checks["labels"]["order"]["first_share"] == pytest.approx(0.7, abs=0.05)
+    assert f"{checks['labels']['order']['estimated_accuracy']:.3f}" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_another_configuration_makes_the_data_anew(tmp_path: Path) -> None:
+    first = made(config_of(pairs=20), tmp_path)
+    assert made(config_of(pairs=12), tmp_path)["counts"]["preferences"] < first["counts"]["preferences"]
+    assert len(list((tmp_path / "labels").glob("*.jsonl"))) == 1
+
+
+def test_both_recipes_are_made_by_one_function(tmp_path: Path) -> None:
+    config, model = config_of(), ScriptedModel()
+    assert not is_complete(tmp_path, config, "scripted", "scripted")
+    assert synthesize(config, Writers(model, model), tmp_path) == tmp_path
+    assert is_complete(tmp_path, config, "scripted", "scripted")
+    assert not is_complete(tmp_path, config, "scripted", "another")
+    assert not is_complete(tmp_path, config_of(seed=1), "scripted", "scripted")
+    calls = model.calls
+    synthesize(config, Writers(model, model), tmp_path)
+    assert model.calls == calls

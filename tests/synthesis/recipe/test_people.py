@@ -1,0 +1,78 @@
+"""Users from tables of traits, and who is held out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from fspo.errors import ConfigError
+from fspo.judging.by_topic import weights_on
+from fspo.synthesis.recipe.domain import domain_names, load_recipe_domain
+from fspo.synthesis.recipe.people import LISTED, make_user, places_of, split_users
+from tests.synthesis.recipe.helpers import config_of, write_domain
+
+COUNTS = {"reviews": 8, "elix-easy": 5, "elix-hard": 550, "roleplay": 1500}
+
+
+@pytest.mark.parametrize("name", domain_names())
+def test_there_are_as_many_users_as_in_the_paper(name: str) -> None:
+    config, domain = config_of(domain=name), load_recipe_domain(name)
+    places = places_of(config, domain)
+    assert len(places) == len({place.id for place in places}) == COUNTS[name]
+    users = [make_user(config, domain, place) for place in places]
+    assert all(user.description and "{" not in user.description for user in users)
+    for user in users:
+        for topic in {name.partition("@")[2] for name in user.traits}:
+            weights = weights_on(user, topic).traits.values()
+            assert math.isclose(sum(weight**2 for weight in weights), 1, abs_tol=1e-4)
+    parts = split_users(config, places)
+    assert sum(map(len, parts.values())) == len(frozenset().union(*parts.values())) == len(places)
+    assert all(parts[split] for split in ("train", "test"))
+
+
+def test_who_is_named_to_be_held_out_is() -> None:
+    config, domain = config_of(domain="reviews"), load_recipe_domain("reviews")
+    parts = split_users(config, places_of(config, domain))
+    assert parts["train"] == {"positive", "negative", "concise", "verbose"}
+    assert len(parts["test"]) == 4
+    assert not parts["validation"]
+
+
+def test_an_expert_wants_something_else_on_their_own_field() -> None:
+    config, domain = config_of(domain="elix-hard"), load_recipe_domain("elix-hard")
+    place = next(place for place in places_of(config, domain) if place.id == "professor-art_history")
+    user = make_user(config, domain, place)
+    assert place.topic == "art history"
+    assert weights_on(user, "art history").traits["rarity"] > 0 > weights_on(user, "optics").traits["rarity"]
+
+
+def test_another_attempt_draws_other_traits_and_the_same_one_the_same() -> None:
+    config, domain = config_of(domain="roleplay"), load_recipe_domain("roleplay")
+    place = places_of(config, domain)[0]
+    made = [make_user(config, domain, place, attempt).description for attempt in (0, 0, 1, 2)]
+    assert made[0] == made[1]
+    assert len(set(made)) > 1
+    assert make_user(config_of(domain="roleplay", seed=1), domain, place).id == place.id
+
+
+def test_fewer_users_are_spread_over_all_combinations() -> None:
+    domain = load_recipe_domain("roleplay")
+    for users, groups in ((25, 25), (50, 50), (70, 50)):
+        places = places_of(config_of(domain="roleplay", users=users), domain)
+        assert (len(places), len({place.group for place in places})) == (users, groups)
+    with pytest.raises(ConfigError, match=r"synthesis.users is 2000, .* has 1500"):
+        places_of(config_of(domain="roleplay", users=2000), domain)
+
+
+def test_of_a_few_users_two_are_left_to_train_on(tmp_path: Path) -> None:
+    domain = load_recipe_domain(str(write_domain(tmp_path / "mine")))
+    config = config_of(domain="mine", users=3, validation=0.5, held_out=0.3)
+    parts = split_users(config, places_of(config, domain))
+    assert {split: len(ids) for split, ids in parts.items()} == {"train": 2, "validation": 0, "test": 1}
+
+
+def test_listed_users_are_of_one_group() -> None:
+    domain = load_recipe_domain("elix-easy")
+    assert {place.group for place in places_of(config_of(), domain)} == {LISTED}

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fspo.synthesis.restyled.config import RestyledConfig
+
+
+def test_the_default_is_the_demo() -> None:
+    config = RestyledConfig()
+    assert config.attributes == ("sentiment", "length", "bullets", "emoji", "exclamation", "first_person")
+    assert config.titles * config.questions * config.samples == 400
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"titels": 3},
+        {"attributes": ["length"]},
+        {"long_words": 50},
+        {"held_out": 0.7, "validation": 0.3},
+        {"samples": 0},
+        {"domain": "elsewhere"},
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        RestyledConfig(**settings)
+
+
+def test_a_misspelt_attribute_is_named() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'emoji'"):
+        RestyledConfig(attributes=("length", "emojy"))
