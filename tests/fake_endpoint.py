@@ -1,0 +1,192 @@
+"""An OpenAI-compatible server that follows a script, as a process of its own over real HTTP.
+
+`python -m tests.fake_endpoint --latency 0.3 --limit 200 --faults 429=0.05,500=0.02` prints its address. `GET /stats` says
+how many requests came and were answered, how many of the answered ones came again, and how many were there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from fspo.llm.types import CompletionRequest, Message
+from tests.synthesis.recipe.helpers import ScriptedModel
+
+__all__ = ["Faults", "fake_endpoint", "stats"]
+
+ROOT = Path(__file__).parents[1]
+
+Faults = dict[str, float]
+"""Kind of fault -> its share: 429, 500, malformed, truncated, hang, disconnect."""
+
+
+@dataclass
+class Stats:
+    """What the server saw."""
+
+    came: int = 0
+    answered: int = 0
+    again: int = 0
+    """Requests that were answered before and came again."""
+    most: int = 0
+    """Most under way at once."""
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+class Server:
+    """Answers `chat/completions` by the script of `ScriptedModel`."""
+
+    def __init__(self, latency: float, limit: int, faults: Faults, burst: tuple[float, float]) -> None:
+        """`limit`: requests at once, above which 429 is answered; `burst`: seconds between which all are."""
+        self.latency, self.limit, self.faults, self.burst = latency, limit, faults, burst
+        self.stats, self.model, self.under_way = Stats(), ScriptedModel(), 0
+        self.answered: set[bytes] = set()
+        self.began: float | None = None
+        self.rng = random.Random(0)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                lengths = [line for line in head.splitlines() if line.lower().startswith("content-length:")]
+                body = await reader.readexactly(int(lengths[0].split(":")[1])) if lengths else b""
+                if head.startswith("GET"):
+                    self._write(writer, 200, json.dumps(asdict(self.stats)).encode())
+                elif not await self._answer(body, writer):
+                    return
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+    async def _answer(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; says whether the connection stays."""
+        self.stats.came += 1
+        self.began = self.began or time.monotonic()
+        since = time.monotonic() - self.began
+        self.under_way += 1
+        self.stats.most = max(self.stats.most, self.under_way)
+        try:
+            if self.under_way > self.limit or self.burst[0] <= since < self.burst[1]:
+                return self._fault("429", body, writer)
+            if self.latency:
+                await asyncio.sleep(self.latency)
+            kind = self._drawn()
+            if kind == "hang":
+                self.stats.faults["hang"] = self.stats.faults.get("hang", 0) + 1
+                await asyncio.sleep(3600)
+            if kind:
+                return self._fault(kind, body, writer)
+            self._write(writer, 200, self._completion(body))
+            return True
+        finally:
+            self.under_way -= 1
+
+    def _drawn(self) -> str:
+        at = self.rng.random()
+        for kind, share in self.faults.items():
+            at -= share
+            if at < 0:
+                return kind
+        return ""
+
+    def _fault(self, kind: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
+        self.stats.faults[kind] = self.stats.faults.get(kind, 0) + 1
+        if kind == "disconnect":
+            return False
+        if kind == "malformed":
+            self._write(writer, 502, b"{not JSON")
+            return True
+        if kind == "truncated":
+            writer.write(b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"id"')
+            return False
+        wait = {"retry-after-ms": "50"} if kind == "429" else {}
+        self._write(writer, int(kind), b'{"error": {"message": "scripted"}}', wait)
+        return True
+
+    def _completion(self, body: bytes) -> bytes:
+        digest = hashlib.sha256(body).digest()
+        self.stats.again += digest in self.answered
+        self.answered.add(digest)
+        self.stats.answered += 1
+        asked = json.loads(body)
+        messages = tuple(Message(message["role"], message["content"]) for message in asked["messages"])
+        text = self.model._complete(CompletionRequest(messages, seed=asked["seed"])).text
+        message = {"role": "assistant", "content": text}
+        answer: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"]}
+        answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        answer["usage"] = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+        return json.dumps(answer).encode()
+
+    @staticmethod
+    def _write(writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+@contextmanager
+def fake_endpoint(
+    latency: float = 0.0,
+    limit: int = 10**6,
+    faults: Faults | None = None,
+    burst: tuple[float, float] = (0.0, 0.0),
+    port: int = 0,
+) -> Iterator[str]:
+    """Start the server; yields its address, which ends in /v1."""
+    told = ",".join(f"{kind}={share}" for kind, share in (faults or {}).items())
+    command = [sys.executable, "-m", "tests.fake_endpoint", "--latency", str(latency), "--limit", str(limit)]
+    command += ["--faults", told, "--burst", f"{burst[0]},{burst[1]}", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def stats(address: str) -> dict[str, Any]:
+    """What the server saw so far."""
+    with urlopen(address.removesuffix("/v1") + "/stats", timeout=30) as answer:
+        seen: dict[str, Any] = json.load(answer)
+    return seen
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+async def _main(server: Server, port: int) -> None:
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", port, limit=2**20, backlog=1024)
+    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
+    async with listening:
+        await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--limit", type=int, default=10**6)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--faults", default="")
+    parser.add_argument("--burst", default="0,0")
+    given = parser.parse_args()
+    pairs = (part.split("=") for part in given.faults.split(",") if part)
+    first, last = map(float, given.burst.split(","))
+    asyncio.run(_main(Server(given.latency, given.limit, {k: float(v) for k, v in pairs}, (first, last)), given.port))
