@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that follows a script, as a process of its own over real HTTP.
 
-`python -m tests.fake_endpoint --latency 0.3 --limit 200 --faults 429=0.05,500=0.02` prints its address. `GET /stats` says
+`python -m tests.fake_endpoint --latency 0.3 --limit 200 --faults 429=0.05` prints its address. `GET /stats` says
 how many requests came and were answered, how many of the answered ones came again, and how many were there at once.
 """
 
