@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -27,6 +28,8 @@ pytest.importorskip("openai")
 
 class Scripted(ThreadingHTTPServer):
     """Answers with what `reply` makes of a request's body, and keeps the bodies and keys it saw."""
+
+    request_queue_size = 128
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -256,6 +259,48 @@ def test_an_answer_in_the_cache_is_not_asked_for_again(server: Scripted, tmp_pat
     assert other == first[:1]
     assert len(server.bodies) == 6  # another model's answers are its own
     assert RequestCache(path).spent() == Spent(6, 18, 30)
+
+
+def test_equal_requests_are_sent_once_and_answered_alike(server: Scripted) -> None:
+    asked = [request(text, seed) for seed in range(3) for text in ("hello", "hello", "there")]
+    answers = [answer.text for answer in endpoint(server).complete(asked)]
+    assert answers == [f"Well, {text} #{seed}" for seed in range(3) for text in ("hello", "hello", "there")]
+    assert len(server.bodies) == 6
+
+
+def test_a_stream_asks_ahead_and_no_further(server: Scripted) -> None:
+    drawn = 0
+
+    def requests() -> Iterator[CompletionRequest]:
+        nonlocal drawn
+        for drawn in range(200):
+            yield request("hello", drawn)
+
+    stream = endpoint(server).stream(requests(), ahead=40)
+    assert [next(stream).text for _ in range(20)] == [f"Well, hello #{seed}" for seed in range(20)]
+    assert 20 <= drawn <= 20 + 40 + 5
+    assert [answer.text for answer in stream] == [f"Well, hello #{seed}" for seed in range(20, 200)]
+    assert sorted(body["seed"] for body in server.bodies) == list(range(200))
+
+
+def test_a_stream_that_is_left_sends_nothing_more(server: Scripted, tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    asked = endpoint(server, requests_in_flight=2, cache=cache)
+    stream = asked.stream((request("hello", seed) for seed in range(1000)), ahead=800)
+    next(stream)
+    stream.close()
+    sent = len(server.bodies)
+    time.sleep(0.05)
+    assert len(server.bodies) == sent < 400
+    assert cache.spent().requests == sent  # what was under way is kept
+    assert asked.complete([request("hello", 999)])[0].text == "Well, hello #999"
+
+
+def test_it_works_inside_a_running_event_loop(server: Scripted) -> None:
+    async def notebook() -> str:
+        return endpoint(server).complete([request("hello")])[0].text
+
+    assert asyncio.run(notebook()) == "Well, hello #0"
 
 
 def test_answers_that_came_are_kept_when_others_fail(server: Scripted, tmp_path: Path) -> None:

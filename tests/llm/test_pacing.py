@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import threading
-import time
+import asyncio
 
 import pytest
 
@@ -28,7 +27,29 @@ def test_it_doubles_until_the_first_overload_and_then_goes_up_by_one_each_round(
     assert pacer.window == 32
     for _ in range(32):
         pacer.answered()
-    assert pacer.window == pytest.approx(33, abs=1)
+    assert pacer.window == pytest.approx(32 + 1000 / 50, abs=5)
+
+
+def test_after_a_long_burst_it_is_soon_half_as_wide_as_before() -> None:
+    clock = Clock()
+    pacer = Pacer(200, clock=clock)
+    for _ in range(200):
+        pacer.answered()
+    for _ in range(20):  # one round after another is refused
+        clock.now += 1
+        pacer.overloaded(began=clock.now)
+    assert pacer.window == 1
+    rounds = 0
+    while pacer.window < 100:
+        rounds += 1
+        for _ in range(pacer.window):
+            pacer.answered()
+    assert rounds <= 8
+    while pacer.window < 200:
+        rounds += 1
+        for _ in range(pacer.window):
+            pacer.answered()
+    assert 30 < rounds <= 40
 
 
 def test_a_burst_halves_it_once() -> None:
@@ -58,36 +79,65 @@ def test_a_small_limit_is_kept() -> None:
 
 
 def test_never_more_are_under_way_than_the_window() -> None:
-    pacer, lock = Pacer(5), threading.Lock()
     under_way = most = 0
 
-    def work() -> None:
+    async def work(pacer: Pacer) -> None:
         nonlocal under_way, most
         for _ in range(5):
-            with pacer.slot():
-                with lock:
-                    under_way += 1
-                    most = max(most, under_way)
-                time.sleep(0.002)
-                with lock:
-                    under_way -= 1
+            await pacer.enter()
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.002)
+            under_way -= 1
+            pacer.leave()
 
-    threads = [threading.Thread(target=work) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    async def all_of_them() -> None:
+        pacer = Pacer(5)
+        await asyncio.gather(*(work(pacer) for _ in range(20)))
+
+    asyncio.run(all_of_them())
     assert most == 5
 
 
 def test_nothing_begins_while_the_server_wants_to_be_left_alone() -> None:
-    pacer = Pacer(4)
-    with pacer.slot() as began:
-        pacer.overloaded(began, retry_after=0.3)
-    started = time.monotonic()
-    with pacer.slot():
-        assert time.monotonic() - started > 0.25
-    with pytest.raises(ValueError), pacer.slot():
-        raise ValueError
-    with pacer.slot():  # the place was given back
-        pass
+    async def waits() -> float:
+        pacer, loop = Pacer(4), asyncio.get_running_loop()
+        pacer.overloaded(await pacer.enter(), retry_after=0.3)
+        pacer.leave()
+        started = loop.time()
+        await pacer.enter()
+        return loop.time() - started
+
+    assert asyncio.run(waits()) > 0.25
+
+
+def test_those_who_wait_already_go_on_after_a_pause_too() -> None:
+    async def waits() -> int:
+        pacer = Pacer(1)
+        began = await pacer.enter()
+        waiting = [asyncio.create_task(pacer.enter()) for _ in range(3)]
+        await asyncio.sleep(0)
+        pacer.overloaded(began, retry_after=0.05)
+        pacer.leave()
+        for task in waiting:
+            await asyncio.wait_for(task, timeout=2)
+            pacer.overloaded(began, retry_after=0.01)
+            pacer.leave()
+        return sum(task.done() for task in waiting)
+
+    assert asyncio.run(waits()) == 3
+
+
+def test_who_gives_up_waiting_passes_the_turn_on() -> None:
+    async def passes() -> int:
+        pacer = Pacer(1)
+        await pacer.enter()
+        waiting = [asyncio.create_task(pacer.enter()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        pacer.leave()  # the turn goes to the first, which is cancelled just then, or to the second
+        waiting[1].cancel()
+        done, _ = await asyncio.wait(waiting, timeout=5)
+        return len([task for task in done if not task.cancelled()])
+
+    assert asyncio.run(passes()) == 1

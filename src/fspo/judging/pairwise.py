@@ -12,10 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal
 
 from fspo.judging.judge import Verdict
+from fspo.llm.asking import ask_all
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
 
@@ -136,16 +136,14 @@ class PairwiseJudge:
         Raises:
             ModelError: the model failed; see its `complete`.
         """
-        comparisons = iter(comparisons)
-        while chosen := list(islice(comparisons, self._at_once)):
-            requests = [
-                self.request(c.user, c.prompt, first, second)
-                for c in chosen
-                for first, second in ((c.a, c.b), (c.b, c.a))
-            ]
-            answers = [read_choice(completion) for completion in self._llm.complete(requests)]
-            for place in range(len(chosen)):
-                yield _judgement(answers[2 * place], answers[2 * place + 1])
+        requests = (
+            self.request(c.user, c.prompt, first, second)
+            for c in comparisons
+            for first, second in ((c.a, c.b), (c.b, c.a))
+        )
+        answers = map(read_choice, ask_all(self._llm, requests, 2 * self._at_once))
+        for with_a_first, with_b_first in zip(answers, answers, strict=True):
+            yield _judgement(with_a_first, with_b_first)
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""

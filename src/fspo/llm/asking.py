@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import islice
 
 from fspo.llm.cache import RequestCache
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming
 from fspo.progress import Task
 
 __all__ = ["Remembered", "ask_all"]
@@ -20,14 +20,21 @@ def ask_all(
 ) -> Iterator[Completion]:
     """One completion for each request, in order; no more than `size` requests are held at a time.
 
+    A model that streams is kept busy all the while; any other has its pieces one after the other.
+
     Raises:
         ModelError: see the model's own `complete`.
     """
-    requests = iter(requests)
+    answers = llm.stream(requests, size) if isinstance(llm, Streaming) else _in_pieces(llm, iter(requests), size)
+    for completion in answers:
+        if task is not None:
+            task.advance(1)
+        yield completion
+
+
+def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: int) -> Iterator[Completion]:
     while piece := list(islice(requests, size)):
         yield from llm.complete(piece)
-        if task is not None:
-            task.advance(len(piece))
 
 
 class Remembered:
@@ -58,9 +65,9 @@ class Remembered:
         whole = json.dumps([self.name, [asdict(request) for request in requests]], sort_keys=True)
         digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
         keys = [f"{digest}/{place}" for place in range(len(requests))]
-        known = [completion for key in keys if (completion := self._cache.get(key)) is not None]
+        known = self._cache.get_all(keys)
         if len(known) == len(keys):
-            return known
+            return list(known.values())
         completions = self._model.complete(requests)
         self._cache.put_all(dict(zip(keys, completions, strict=True)))
         return completions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,8 +15,6 @@ __all__ = ["Account", "Budget", "BudgetReached", "Reserved"]
 
 _PER_MESSAGE = 64
 """Tokens of a message beside its text, and of what asks for a prefix."""
-_PATIENCE = 0.5
-"""Seconds between two looks at whether to stop."""
 
 
 class BudgetReached(ModelError):
@@ -59,15 +57,16 @@ class Reserved:
 
 
 class Account:
-    """Counts what is spent and what requests under way may come to; threads share it."""
+    """Counts what is spent and what requests under way may come to; the tasks of one event loop share it."""
 
     def __init__(self, budget: Budget, spent: Spent | None = None) -> None:
         """Begin with what earlier calls have spent."""
         self._budget = budget
         spent = spent or Spent(0, 0, 0)
         self._requests, self._prompt, self._answer = spent.requests, float(spent.prompt_tokens), float(spent.tokens)
-        self._under_way: list[Reserved] = []
-        self._changed = threading.Condition()
+        self._set_aside = Reserved(0.0, 0.0)
+        self._under_way = 0
+        self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def spent(self) -> Spent:
@@ -79,8 +78,8 @@ class Account:
         """The same in dollars."""
         return self._budget.cost(self._prompt, self._answer)
 
-    def reserve(self, request: CompletionRequest, stopped: threading.Event) -> Reserved | None:
-        """Set aside the most that a request may cost; None once `stopped` is set.
+    async def reserve(self, request: CompletionRequest) -> Reserved:
+        """Set aside the most that a request may cost.
 
         Where there is no room for it beside the requests under way, these are waited for: most cost less than they may.
 
@@ -90,43 +89,43 @@ class Account:
         # A token has at least one byte.
         prompt = sum(len(m.content.encode("utf-8", "replace")) + _PER_MESSAGE for m in request.messages)
         reserved = Reserved(prompt + len(request.prefix.encode("utf-8", "replace")), request.max_tokens)
-        with self._changed:
-            while not stopped.is_set():
-                limit = self._passed(reserved)
-                if limit is None:
-                    self._under_way.append(reserved)
-                    return reserved
-                if not self._under_way:
-                    raise BudgetReached(
-                        f"The budget of {limit[0]} leaves no room for another request ({self._requests:,} are "
-                        f"answered); raise endpoint.budget.{limit[1]} and run the same command again: what was paid "
-                        "for is kept."
-                    )
-                self._changed.wait(_PATIENCE)
-        return None
+        while (limit := self._passed(reserved)) is not None:
+            if not self._under_way:
+                raise BudgetReached(
+                    f"The budget of {limit[0]} leaves no room for another request ({self._requests:,} are "
+                    f"answered); raise endpoint.budget.{limit[1]} and run the same command again: what was paid "
+                    "for is kept."
+                )
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(changed)
+            await changed
+        self._move(reserved, 1)
+        return reserved
 
     def settle(self, reserved: Reserved, prompt_tokens: float | None = None, tokens: float | None = None) -> None:
         """Count what a request did cost, or the most it may have cost, in the place of what was set aside for it."""
-        with self._changed:
-            self._requests += 1
-            self._prompt += reserved.prompt if prompt_tokens is None else prompt_tokens
-            self._answer += reserved.answer if tokens is None else tokens
-            self._forget(reserved)
+        self._requests += 1
+        self._prompt += reserved.prompt if prompt_tokens is None else prompt_tokens
+        self._answer += reserved.answer if tokens is None else tokens
+        self.release(reserved)
 
-    def release(self, reserved: Reserved | None) -> None:
+    def release(self, reserved: Reserved) -> None:
         """Give back what was set aside for a request that cost nothing."""
-        with self._changed:
-            if reserved is not None:
-                self._forget(reserved)
+        self._move(reserved, -1)
+        waiting, self._waiting = self._waiting, []
+        for changed in waiting:
+            if not changed.done():
+                changed.set_result(None)
 
-    def _forget(self, reserved: Reserved) -> None:
-        self._under_way.remove(reserved)
-        self._changed.notify_all()
+    def _move(self, reserved: Reserved, sign: int) -> None:
+        before = self._set_aside
+        self._set_aside = Reserved(before.prompt + sign * reserved.prompt, before.answer + sign * reserved.answer)
+        self._under_way += sign
 
     def _passed(self, more: Reserved) -> tuple[str, str] | None:
         """The limit that `more` might pass, in words, and its setting."""
-        prompt = self._prompt + sum(one.prompt for one in self._under_way) + more.prompt
-        answer = self._answer + sum(one.answer for one in self._under_way) + more.answer
+        prompt = self._prompt + self._set_aside.prompt + more.prompt
+        answer = self._answer + self._set_aside.answer + more.answer
         tokens, dollars = self._budget.tokens, self._budget.dollars
         if tokens is not None and prompt + answer > tokens:
             return f"{tokens:,} tokens", "tokens"

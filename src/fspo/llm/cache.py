@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
 """
+_GET = "SELECT text, tokens, finish_reason, anew FROM answers WHERE key = ?"
 _BUSY = 60.0
 """Seconds to wait for another process that writes."""
 
@@ -63,12 +64,19 @@ class RequestCache:
 
     def get(self, key: str) -> Completion | None:
         """The answer, if it was given before."""
-        rows = self._do("SELECT text, tokens, finish_reason, anew FROM answers WHERE key = ?", key)
-        if not rows:
-            return None
-        text, tokens, finish_reason, anew = rows[0]
-        reason = cast('Literal["stop", "length", "refused"]', finish_reason)
-        return Completion(text, tokens, reason, bool(anew))
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Sequence[str]) -> dict[str, Completion]:
+        """Key -> answer, for those that were given before."""
+        found = {}
+        with self._lock, self._explained():
+            for key in keys:
+                row = self._connection.execute(_GET, (key,)).fetchone()
+                if row is not None:
+                    text, tokens, finish_reason, anew = row
+                    reason = cast('Literal["stop", "length", "refused"]', finish_reason)
+                    found[key] = Completion(text, tokens, reason, bool(anew))
+        return found
 
     def put(self, key: str, completion: Completion, prompt_tokens: int = 0) -> None:
         """Keep an answer, and forget that its request failed before.

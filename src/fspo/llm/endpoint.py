@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-import os
 import random
 import re
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from itertools import islice
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fspo.errors import ConfigError, FspoError, ModelError, StorageError
+from fspo.errors import FspoError, ModelError, StorageError
+from fspo.llm import background
 from fspo.llm.budget import Account, Budget, BudgetReached, Reserved
 from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.pacing import Pacer
+from fspo.llm.transport import Answered, Failure, Overload, Refusal, Transport, WebTransport
 from fspo.llm.types import Completion, CompletionRequest
-from fspo.llm.wire import LONGEST_WAIT, completion_of, counted, messages_of, retry_after, told
-
-if TYPE_CHECKING:
-    import openai
-    from openai import OpenAI, OpenAIError
+from fspo.llm.wire import LONGEST_WAIT
 
 __all__ = ["Endpoint", "EndpointConfig"]
 
 _REFUSED = Completion("", 0, "refused")
-_OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SHORTEST = 0.5
 """Seconds to wait before a request is sent again the first time."""
+_PIECES = 8
+"""Pieces that what is asked ahead is divided into."""
+
+_Answer = Completion | FspoError
 
 
 class EndpointConfig(BaseModel):
@@ -86,20 +88,31 @@ class EndpointConfig(BaseModel):
 class Endpoint:
     """Asks `chat/completions`, as many requests at once as the server can take.
 
-    An answer is in the cache, where there is one, before it is handed out. Overloads, timeouts and lost connections are
-    asked again, after as long as the server says or else ever longer; what fails in the end is noted, and asked again
-    by the next call.
+    An answer is in the cache, where there is one, before it is handed out, and equal requests under way at once are
+    sent once. Overloads, timeouts and lost connections are asked again, after as long as the server says or else ever
+    longer; what fails in the end is noted, and asked again by the next call.
     """
 
-    def __init__(self, config: EndpointConfig, cache: RequestCache | None = None) -> None:
-        """Nothing is sent before the first request; `cache` holds earlier answers."""
-        self._config, self._cache = config, cache
-        self._client: OpenAI | None = None
+    def __init__(
+        self, config: EndpointConfig, cache: RequestCache | None = None, transport: Transport | None = None
+    ) -> None:
+        """Nothing is sent before the first request.
+
+        Args:
+            config: where to ask, and how much at once.
+            cache: holds earlier answers.
+            transport: the way to the server; over HTTP by default.
+        """
+        self._config, self._cache, self._transport = config, cache, transport
+        # Those that wait to be sent again count too: who can't answer some gets no others meanwhile.
+        self._places = asyncio.Semaphore(config.requests_in_flight)
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
-        self._stopped = threading.Event()
+        self._stopped = False
         self._last_answer = -math.inf
-        self._reused: list[str] = []
+        self._reused = 0
+        self._tasks: dict[str, asyncio.Task[_Answer]] = {}
+        self._idle: set[asyncio.Task[Any]] = set()
 
     @property
     def name(self) -> str:
@@ -119,7 +132,7 @@ class Endpoint:
     @property
     def reused(self) -> int:
         """Answers that came from the cache."""
-        return len(self._reused)
+        return self._reused
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order; one that is refused for what it says is empty and marked so.
@@ -130,100 +143,140 @@ class Endpoint:
             ModelError: the endpoint can't be reached, answers in another form, refuses all requests, or fails on some
                 again and again; answers that came are in the cache.
         """
-        client = self._connect()
-        self._stopped.clear()
-        with ThreadPoolExecutor(min(self._config.requests_in_flight, max(1, len(requests)))) as pool:
-            try:
-                answers = list(pool.map(lambda request: self._answer(client, request), requests))
-            except BaseException:  # an interrupt: what is under way is waited for and kept, and nothing else is sent
-                self._stopped.set()
-                raise
+        return list(self._handed_out(iter([list(requests)]), 1))
+
+    def stream(self, requests: Iterable[CompletionRequest], ahead: int) -> Iterator[Completion]:
+        """The same for any number of requests, of which at most `ahead` are asked before their turn.
+
+        Raises:
+            ConfigError: as `complete`.
+            ModelError: as `complete`.
+        """
+        requests, size = iter(requests), max(1, ahead // _PIECES)
+        return self._handed_out(iter(lambda: list(islice(requests, size)), []), _PIECES)
+
+    def _handed_out(self, pieces: Iterator[list[CompletionRequest]], ahead: int) -> Iterator[Completion]:
+        """The completions of all pieces, in order; `ahead` of them are asked at once."""
+        transport = self._connect()
+        self._stopped = False
+        under_way: deque[Future[list[_Answer]]] = deque()
+        try:
+            for piece in pieces:
+                under_way.append(background.submit(self._all(transport, piece)))
+                if len(under_way) == ahead:
+                    yield from self._sound(under_way.popleft().result())
+            while under_way:
+                yield from self._sound(under_way.popleft().result())
+        finally:  # a failure or an interrupt: what is under way is waited for and kept, and nothing else is sent
+            if under_way:
+                background.call(self._stop)
+                wait(under_way)
+
+    def _connect(self) -> Transport:
+        if self._transport is None:
+            self._transport = WebTransport(self._config)
+        return self._transport
+
+    def _sound(self, answers: list[_Answer]) -> list[Completion]:
+        """The answers where none is missing."""
         problems = [answer for answer in answers if isinstance(answer, FspoError)]
-        lasting = [problem for problem in problems if not isinstance(problem, _Refusal)]
+        lasting = [problem for problem in problems if not isinstance(problem, Refusal)]
         if lasting:
-            raise _worst(lasting, len(requests))
-        if problems and len(problems) == len(answers):
+            raise _worst(lasting, len(answers))
+        if problems and len(problems) == len(answers) and self._last_answer == -math.inf:
             raise problems[0]
         return [_REFUSED if isinstance(answer, FspoError) else answer for answer in answers]
 
-    def _connect(self) -> OpenAI:
-        if self._client is None:
-            try:
-                from openai import OpenAI
-            except ImportError as error:
-                raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].") from error
-            config = self._config
-            with _nothing_else_from_the_environment():
-                self._client = OpenAI(
-                    base_url=config.base_url,
-                    api_key=self._key() or "none",
-                    timeout=config.timeout,
-                    max_retries=0,  # whoever asks again must also ask less at once
-                )
-        return self._client
+    # What follows runs in the loop of `background`.
 
-    def _key(self) -> str:
-        """The key in the environment, or the empty string."""
-        variable = self._config.key_variable
-        return os.environ.get(variable, "") if variable else ""
+    async def _all(self, transport: Transport, requests: Sequence[CompletionRequest]) -> list[_Answer]:
+        keys = [key_of(self._config.identity(), request) for request in requests]
+        known = self._cache.get_all(keys) if self._cache is not None else {}
+        self._reused += sum(key in known for key in keys)
+        tasks = {
+            key: self._task(transport, key, request)
+            for key, request in zip(keys, requests, strict=True)
+            if key not in known
+        }
+        given = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        found: dict[str, Any] = {**known, **dict(zip(tasks, given, strict=True))}
+        for answer in given:
+            if isinstance(answer, BaseException) and not isinstance(answer, FspoError):
+                raise answer
+        return [found[key] for key in keys]
 
-    def _answer(self, client: OpenAI, request: CompletionRequest) -> Completion | FspoError:
-        """The completion, from the cache or from the endpoint, or why there is none."""
+    def _task(self, transport: Transport, key: str, request: CompletionRequest) -> asyncio.Task[_Answer]:
+        """The task that gets this answer; one that is under way serves all who ask the same."""
+        if key not in self._tasks:
+            task = asyncio.create_task(self._answer(transport, key, request))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return self._tasks[key]
+
+    async def _answer(self, transport: Transport, key: str, request: CompletionRequest) -> _Answer:
+        """The completion, or why there is none."""
         try:
-            key = key_of(self._config.identity(), request)
-            known = self._cache.get(key) if self._cache is not None else None
-            if known is not None:
-                self._reused.append(key)
-                return known
-            found = self._asked(client, request)
+            with self._waiting():
+                await self._places.acquire()
+            try:
+                found = await self._asked(transport, request)
+            finally:
+                self._places.release()
             if isinstance(found, FspoError):
-                if self._cache is not None and not isinstance(found, _Refusal | _Unasked | BudgetReached):
+                if self._cache is not None and not isinstance(found, Refusal | _Unasked):
                     self._cache.fail(key, str(found))
                 return found
             completion, prompt_tokens = found
             if self._cache is not None:
                 self._cache.put(key, completion, prompt_tokens)
             return completion
+        except asyncio.CancelledError:
+            return _Unasked("The request was not sent, since an earlier one could not be.")
         except (BudgetReached, StorageError) as error:  # no room for another answer, in the budget or on the disk
-            self._stopped.set()
+            self._stop()
             return error
         except BaseException:
-            self._stopped.set()
+            self._stop()
             raise
 
-    def _asked(self, client: OpenAI, request: CompletionRequest) -> tuple[Completion, int] | FspoError:
+    async def _asked(self, transport: Transport, request: CompletionRequest) -> tuple[Completion, int] | FspoError:
         """The completion and the tokens of its prompt; or what went wrong in the end."""
         attempt, first = 0, time.monotonic()
         while True:
-            reserved = self._account.reserve(request, self._stopped)
-            with self._pacer.slot(self._stopped) as began:
-                if reserved is None or began is None:
-                    self._account.release(reserved)
-                    return _Unasked("The request was not sent, since an earlier one could not be.")
-                found = self._asked_once(client, request)
-            if not isinstance(found, _Overload):
+            with self._waiting():
+                began = await self._pacer.enter()
+            try:
+                with self._waiting():
+                    reserved = await self._account.reserve(request)
+                found = await transport.send(request)
+                if isinstance(found, Overload):
+                    self._pacer.overloaded(began, found.wait)
+                elif isinstance(found, Answered):
+                    self._pacer.answered()
+            finally:
+                self._pacer.leave()
+            if not isinstance(found, Overload):
                 return self._judged(found, request, reserved)
             # What took too long may have been worked on, and be paid for.
             (self._account.settle if found.late else self._account.release)(reserved)
-            self._pacer.overloaded(began, found.wait)
             if attempt == self._config.retries:
                 if found.unreachable or self._last_answer < first:
-                    self._stopped.set()  # nobody was answered all the while
+                    self._stop()  # nobody was answered all the while
                 return found.error
-            wait = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
-            self._stopped.wait(max(wait, found.wait))
+            pause = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
+            with self._waiting():
+                await asyncio.sleep(max(pause, found.wait))
             attempt += 1
 
     def _judged(
-        self, found: _Answered | FspoError, request: CompletionRequest, reserved: Reserved
+        self, found: Answered | FspoError, request: CompletionRequest, reserved: Reserved
     ) -> tuple[Completion, int] | FspoError:
         """What is handed out, after drawing the conclusions for other requests and for the budget."""
         if isinstance(found, FspoError):
             self._account.release(reserved)
-            if not isinstance(found, _Refusal | _Failure):
-                self._stopped.set()  # the key, the name, the form of the answers: all others would fail too
+            if not isinstance(found, Refusal | Failure):
+                self._stop()  # the key, the name, the form of the answers: all others would fail too
             return found
-        self._pacer.answered()
         self._last_answer = time.monotonic()
         completion, prompt_tokens = found.completion, found.prompt_tokens
         if prompt_tokens is None:  # a server that doesn't count: at most so many
@@ -232,113 +285,36 @@ class Endpoint:
         self._account.settle(reserved, prompt_tokens, completion.tokens)
         return completion, prompt_tokens
 
-    def _asked_once(self, client: OpenAI, request: CompletionRequest) -> _Answered | FspoError | _Overload:
-        import openai
-
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """While a request is not under way, it need not be sent: a stop cancels it."""
+        if self._stopped:
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        assert task is not None
+        self._idle.add(task)
         try:
-            answer = client.chat.completions.create(
-                model=self._config.model,
-                messages=messages_of(request),
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                top_p=request.top_p,
-                seed=request.seed,
-            )
-            return _Answered(completion_of(request, answer), counted(answer, "prompt_tokens"))
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return self._refused(error)
-        except openai.OpenAIError as error:
-            explained = self._explained(error)
-            if isinstance(error, openai.APIConnectionError):
-                lost = not isinstance(error, openai.APITimeoutError)
-                unreachable = lost or type(error.__cause__).__name__ == "ConnectTimeout"
-                return _Overload(explained, unreachable=unreachable, late=not unreachable)
-            if isinstance(error, openai.APIStatusError) and error.status_code in _OVERLOADED:
-                return _Overload(explained, retry_after(error.response.headers))
-            return explained
-        except (AttributeError, LookupError, TypeError, ValueError):
-            return ModelError(
-                f"{self._config.base_url} does not answer as an OpenAI-compatible server does; check the address, "
-                "which often ends in /v1."
-            )
+            yield
+        finally:
+            self._idle.discard(task)
 
-    def _refused(self, error: openai.APIStatusError) -> _Refusal:
-        return _Refusal(
-            f"{self._config.base_url} refuses a request, and would each time ({told(error.body, self._key())}); "
-            "change the settings, the model or the server."
-        )
-
-    def _explained(self, error: OpenAIError) -> FspoError:
-        """What went wrong, and whether the same request may work another time."""
-        import openai
-
-        address, variable = self._config.base_url, self._config.key_variable
-        again = "run the same command again: what was finished is kept."
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            remedy = (
-                f"set {variable} in the environment" if variable else "name the variable that holds it: key_variable"
-            )
-            return ConfigError(f"{address} refuses the key; {remedy}.")
-        if isinstance(error, openai.NotFoundError):
-            return ConfigError(
-                f"{address} does not know the model '{self._config.model}'; check its name and the address."
-            )
-        if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
-            return ModelError(f"{address} can't be reached; start the server or mend the address, then {again}")
-        why = type(error).__name__
-        if isinstance(error, openai.APIStatusError):
-            why = f"{error.status_code}: {told(error.body, self._key())}"
-        return _Failure(f"{address} failed on a request ({why}); {again}")
-
-
-class _Refusal(ModelError):
-    """The endpoint refuses this one request each time."""
-
-
-class _Failure(ModelError):
-    """This one request failed; others, and it another time, may not."""
+    def _stop(self) -> None:
+        """Send nothing more."""
+        self._stopped = True
+        for task in tuple(self._idle):
+            task.cancel()
 
 
 class _Unasked(ModelError):
     """A request that was not sent."""
 
 
-@dataclass(frozen=True)
-class _Answered:
-    """What the server gave, and how many tokens it counted in the prompt, if it counts."""
-
-    completion: Completion
-    prompt_tokens: int | None
-
-
-@dataclass(frozen=True)
-class _Overload:
-    """The server can't keep up or is away: what to say if it stays so, and when to ask again."""
-
-    error: FspoError
-    wait: float = 0.0
-    """Seconds, where the server says so."""
-    unreachable: bool = False
-    late: bool = False
-    """Whether the server may have worked on it."""
-
-
 def _worst(problems: Sequence[FspoError], asked: int) -> FspoError:
     """The one problem to tell of: what stops everything, or else how many requests failed and why the first did."""
     told = [problem for problem in problems if not isinstance(problem, _Unasked)]
-    stopping = [problem for problem in told if not isinstance(problem, _Failure)]
+    stopping = [problem for problem in told if not isinstance(problem, Failure)]
     if stopping:
         return stopping[0]
     if len(told) == 1:
         return told[0]
     return ModelError(f"{len(told)} of {asked} requests failed; the first: {told[0]}")
-
-
-@contextmanager
-def _nothing_else_from_the_environment() -> Iterator[None]:
-    """Hide the variables that the client would send on by itself, such as further headers and an organisation."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)

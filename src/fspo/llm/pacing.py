@@ -5,76 +5,101 @@ Additive increase, multiplicative decrease, as in TCP's congestion control (Jaco
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 
 __all__ = ["Pacer"]
 
 _START = 8.0
-_PATIENCE = 0.5
-"""Seconds between two looks at whether to stop."""
+_ROUNDS = 50
+"""Rounds of answers in which the window opens from nothing to its limit, where it opens slowly."""
 
 
 class Pacer:
-    """A window of requests that may be under way. Threads share it.
+    """A window of requests that may be under way. The tasks of one event loop share it.
 
-    Until the first overload every answer opens the window by one, so that it doubles in the time of an answer; from
-    then on by one for each whole window of answers. An overload halves it, and a burst of overloads does so once.
+    Every answer opens it by one, so that it doubles in the time of an answer, until it is half as wide as when the
+    server last couldn't keep up; from there on by a fiftieth of the limit, or one, for each whole window of answers. An
+    overload halves it, and overloads of requests that were under way together do so once.
     """
 
     def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """At most `limit` requests at once."""
         self._limit, self._clock = float(limit), clock
+        self._step = max(1.0, limit / _ROUNDS)
         self._window = min(_START, self._limit)
-        self._slow_start = True
+        self._threshold = self._limit
+        """Below it, the window opens by one with each answer."""
+        self._answers = False
+        """Whether one came since the last overload."""
         self._under_way = 0
         self._closed_until = self._halved_at = float("-inf")
-        self._changed = threading.Condition()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def window(self) -> int:
         """Requests that may be under way now."""
         return int(self._window)
 
-    @contextmanager
-    def slot(self, stopped: threading.Event | None = None) -> Iterator[float | None]:
-        """Wait for a place, and hold it for as long as the block lasts; yields when that began.
+    async def enter(self) -> float:
+        """Wait for a place and take it, first come, first served; returns when that was, by the clock."""
+        if self._waiting or not self._open():
+            await self._turn()
+        else:
+            self._under_way += 1
+        return self._clock()
 
-        Yields None, without a place, once `stopped` is set.
-        """
-        began = self._enter(stopped)
-        try:
-            yield began
-        finally:
-            if began is not None:
-                with self._changed:
-                    self._under_way -= 1
-                    self._changed.notify_all()
-
-    def _enter(self, stopped: threading.Event | None) -> float | None:
-        with self._changed:
-            while stopped is None or not stopped.is_set():
-                closed = self._closed_until - self._clock()
-                if closed <= 0 and self._under_way < int(self._window):
-                    self._under_way += 1
-                    return self._clock()
-                self._changed.wait(min(_PATIENCE, closed) if closed > 0 else _PATIENCE)
-        return None
+    def leave(self) -> None:
+        """Give the place back."""
+        self._under_way -= 1
+        self._wake()
 
     def answered(self) -> None:
         """Count an answer."""
-        with self._changed:
-            self._window = min(self._limit, self._window + (1.0 if self._slow_start else 1.0 / self._window))
-            self._changed.notify_all()
+        quick = self._window < self._threshold
+        self._window = min(self._limit, self._window + (1.0 if quick else self._step / self._window))
+        self._answers = True
+        self._wake()
 
     def overloaded(self, began: float, retry_after: float = 0.0) -> None:
         """Halve the window, unless it was halved since the request began; begin nothing for `retry_after` seconds."""
-        with self._changed:
-            now = self._clock()
-            self._closed_until = max(self._closed_until, now + retry_after)
-            if began > self._halved_at:
-                self._window = max(1.0, self._window / 2)
-                self._slow_start = False
-                self._halved_at = now
+        now = self._clock()
+        self._closed_until = max(self._closed_until, now + retry_after)
+        if began > self._halved_at:
+            if self._answers or self._halved_at < 0:  # else the same trouble goes on, and the first width stands
+                self._threshold = self._window / 2
+            self._window = max(1.0, self._window / 2)
+            self._halved_at, self._answers = now, False
+
+    def _open(self) -> bool:
+        return self._clock() >= self._closed_until and self._under_way < int(self._window)
+
+    async def _turn(self) -> None:
+        """Wait until a place is given."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._wake()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.leave()  # it was given just then
+            raise
+
+    def _wake(self) -> None:
+        """Give places to those who wait, as many as there are; while the server is left alone, when that is over."""
+        while self._waiting and self._open():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._under_way += 1
+        closed = self._closed_until - self._clock()
+        if self._waiting and closed > 0 and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(closed, self._reopen)
+
+    def _reopen(self) -> None:
+        self._timer = None
+        self._wake()

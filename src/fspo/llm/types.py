@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
 
-__all__ = ["Completion", "CompletionRequest", "LanguageModel", "Message", "Role"]
+__all__ = ["Completion", "CompletionRequest", "LanguageModel", "Message", "Role", "Streaming"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -87,3 +87,11 @@ class LanguageModel(Protocol):
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order."""
+
+
+@runtime_checkable
+class Streaming(LanguageModel, Protocol):
+    """Someone to ask who is kept busy across the pieces of a long list."""
+
+    def stream(self, requests: Iterable[CompletionRequest], ahead: int) -> Iterator[Completion]:
+        """One completion for each request, in order; at most `ahead` are asked before their turn."""

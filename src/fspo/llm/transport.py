@@ -1,0 +1,183 @@
+"""One request to an OpenAI-compatible server, by the official client: what it gave, or what kind of failure it was."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from fspo.errors import ConfigError, FspoError, ModelError
+from fspo.llm import background
+from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.wire import completion_of, counted, messages_of, retry_after, told
+
+if TYPE_CHECKING:
+    import openai
+
+    from fspo.llm.endpoint import EndpointConfig
+
+__all__ = ["Answered", "Failure", "Outcome", "Overload", "Refusal", "Transport", "WebTransport"]
+
+_OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the server gave, and how many tokens it counted in the prompt, if it counts."""
+
+    completion: Completion
+    prompt_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Overload:
+    """The server can't keep up or is away: what to say if it stays so, and when to ask again."""
+
+    error: FspoError
+    wait: float = 0.0
+    """Seconds, where the server says so."""
+    unreachable: bool = False
+    late: bool = False
+    """Whether the server may have worked on it."""
+
+
+class Refusal(ModelError):
+    """The endpoint refuses this one request each time."""
+
+
+class Failure(ModelError):
+    """This one request failed; others, and it another time, may not."""
+
+
+Outcome = Answered | Overload | FspoError
+"""An error that is neither a `Refusal` nor a `Failure` would meet every other request too."""
+
+
+class Transport(Protocol):
+    """The way to a server and back."""
+
+    async def send(self, request: CompletionRequest) -> Outcome:
+        """Ask once."""
+
+
+class WebTransport:
+    """The way over HTTP. All calls come from the loop of `background`."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        """Make the client; nothing is sent.
+
+        Raises:
+            ConfigError: the `openai` package is missing.
+        """
+        self._config = config
+        variable = config.key_variable
+        self._key = os.environ.get(variable, "") if variable else ""
+        self._client = _client(config, self._key)
+        # The client's connections are the loop's, and are closed there.
+        weakref.finalize(self, _close, self._client)
+
+    async def send(self, request: CompletionRequest) -> Outcome:
+        """Ask once; what takes longer than the timeout is lost."""
+        import openai
+
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                answer = await self._client.chat.completions.create(
+                    model=self._config.model,
+                    messages=messages_of(request),
+                    max_tokens=request.max_tokens,
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    seed=request.seed,
+                )
+            return Answered(completion_of(request, answer), counted(answer, "prompt_tokens"))
+        except TimeoutError:
+            return Overload(self._failure("timed out"), late=True)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return self._refused(error)
+        except openai.OpenAIError as error:
+            return self._failed(error)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return ModelError(
+                f"{self._config.base_url} does not answer as an OpenAI-compatible server does; check the address, "
+                "which often ends in /v1."
+            )
+
+    def _failed(self, error: openai.OpenAIError) -> Outcome:
+        """What went wrong, and whether the same request may work another time."""
+        import openai
+
+        address, variable = self._config.base_url, self._config.key_variable
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            remedy = (
+                f"set {variable} in the environment" if variable else "name the variable that holds it: key_variable"
+            )
+            return ConfigError(f"{address} refuses the key; {remedy}.")
+        if isinstance(error, openai.NotFoundError):
+            return ConfigError(
+                f"{address} does not know the model '{self._config.model}'; check its name and the address."
+            )
+        # A refused connection is a ConnectTimeout to the client over aiohttp.
+        connected = type(error.__cause__).__name__ != "ConnectTimeout"
+        if isinstance(error, openai.APITimeoutError) and connected:
+            return Overload(self._failure("timed out"), late=True)
+        if isinstance(error, openai.APIConnectionError):
+            away = ModelError(
+                f"{address} can't be reached; start the server or mend the address, then run the same command again: "
+                "what was finished is kept."
+            )
+            return Overload(away, unreachable=True)
+        if isinstance(error, openai.APIStatusError):
+            failure = self._failure(f"{error.status_code}: {told(error.body, self._key)}")
+            if error.status_code in _OVERLOADED:
+                return Overload(failure, retry_after(error.response.headers))
+            return failure
+        return self._failure(type(error).__name__)
+
+    def _refused(self, error: openai.APIStatusError) -> Refusal:
+        return Refusal(
+            f"{self._config.base_url} refuses a request, and would each time ({told(error.body, self._key)}); "
+            "change the settings, the model or the server."
+        )
+
+    def _failure(self, why: str) -> Failure:
+        return Failure(
+            f"{self._config.base_url} failed on a request ({why}); run the same command again: what was finished is "
+            "kept."
+        )
+
+
+def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].") from error
+    # aiohttp takes half the time of the usual client for each request.
+    quick = importlib.util.find_spec("aiohttp") is not None
+    with _nothing_else_from_the_environment():
+        return openai.AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=key or "none",
+            timeout=config.timeout,
+            max_retries=0,  # whoever asks again must also ask less at once
+            http_client=openai.DefaultAioHttpClient(timeout=config.timeout) if quick else None,
+        )
+
+
+def _close(client: openai.AsyncOpenAI) -> None:
+    background.finish(client.close())
+
+
+@contextmanager
+def _nothing_else_from_the_environment() -> Iterator[None]:
+    """Hide the variables that the client would send on by itself, such as further headers and an organisation."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
