@@ -63,7 +63,8 @@ class Server:
                 lengths = [line for line in head.splitlines() if line.lower().startswith("content-length:")]
                 body = await reader.readexactly(int(lengths[0].split(":")[1])) if lengths else b""
                 if head.startswith("GET"):
-                    self._write(writer, 200, json.dumps(asdict(self.stats)).encode())
+                    since = 0.0 if self.began is None else time.monotonic() - self.began
+                    self._write(writer, 200, json.dumps({**asdict(self.stats), "seconds": since}).encode())
                 elif not await self._answer(body, writer):
                     return
                 await writer.drain()
@@ -159,7 +160,7 @@ def fake_endpoint(
 
 
 def stats(address: str) -> dict[str, Any]:
-    """What the server saw so far."""
+    """What the server saw so far, and `seconds` since its first request."""
     with urlopen(address.removesuffix("/v1") + "/stats", timeout=30) as answer:
         seen: dict[str, Any] = json.load(answer)
     return seen
