@@ -122,14 +122,12 @@ def make(folder: Path, config: RecipeConfig, kills: int, rng: random.Random, arg
     while not (folder / "seconds.json").exists():
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.synthesis_scale", "--work", folder, *arguments])
         began = time.perf_counter()
-        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-            if moments and _sent(folder) >= moments[0]:
-                process.send_signal(signal.SIGKILL)
-                ended = os.wait4(process.pid, 0)
-                made.kills += 1
-                moments = moments[1:]
-                break
-            time.sleep(0.02)
+        try:
+            ended = _watch(process, folder, made, moments)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         process.returncode = os.waitstatus_to_exitcode(ended[1])
         made.seconds += time.perf_counter() - began
         made.peak_memory_gb = max(made.peak_memory_gb, ended[2].ru_maxrss / 2**20)
@@ -138,6 +136,17 @@ def make(folder: Path, config: RecipeConfig, kills: int, rng: random.Random, arg
         _count(made)
         moments = [moment for moment in moments if moment > made.sent]
     return made
+
+
+def _watch(process: subprocess.Popen[bytes], folder: Path, made: Made, moments: list[int]) -> Any:
+    """Wait for the process, and kill it when so many requests are sent; returns what `os.wait4` says of it."""
+    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        if moments and _sent(folder) >= moments[0]:
+            process.send_signal(signal.SIGKILL)
+            made.kills += 1
+            return os.wait4(process.pid, 0)
+        time.sleep(0.02)
+    return ended
 
 
 def _sent(folder: Path) -> int:
