@@ -10,7 +10,7 @@ from pathlib import Path
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.synthesis.recipe.config import RecipeConfig
 
-__all__ = ["ScriptedModel", "Stopped", "config_of", "write_domain"]
+__all__ = ["ScriptedModel", "Stopped", "TopicalModel", "config_of", "write_domain"]
 
 _PARTS = (
     "plot",
@@ -95,6 +95,38 @@ class ScriptedModel:
     @staticmethod
     def _said(text: str) -> Completion:
         return Completion(text.strip(), len(text.split()), "stop")
+
+
+class TopicalModel:
+    """Writes texts that differ in every attribute, and hold some of the words given; a function of the request alone.
+
+    Attributes:
+        asked: every request, in order.
+    """
+
+    name = "topical"
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        self.asked: list[CompletionRequest] = []
+        self._vocabulary = tuple(vocabulary)
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        self.asked += requests
+        return [self._complete(random.Random(f"{request}")) for request in requests]
+
+    def _complete(self, rng: random.Random) -> Completion:
+        openings = (
+            "I love it!",
+            "That is terrible.",
+            "It's really great, honestly.",
+            "Indeed, it is not bad \U0001f600",
+        )
+        lines = [rng.choice(openings), *_GRADES.values()] if rng.random() < 0.5 else [rng.choice(openings)]
+        for _ in range(rng.choice((1, 3, 6))):
+            said = " ".join(rng.choice((*self._vocabulary, *_PARTS, *_VERBS)) for _ in range(rng.choice((4, 9))))
+            lines.append(f"The {said}.")
+        text = "\n".join(f"- {line}" for line in lines) if rng.random() < 0.3 else " ".join(lines)
+        return Completion(text, len(text.split()), "stop")
 
 
 def config_of(**settings: object) -> RecipeConfig:

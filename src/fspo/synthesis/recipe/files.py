@@ -155,9 +155,8 @@ def validated(kind: Any, value: object, where: object) -> Any:
         if problem["type"] == "extra_forbidden":
             known = _keys_at(kind, problem["loc"])
             message = f"there is no such key{_hint(str(problem['loc'][-1]), known)}"
-        raise DataError(
-            f"{where}{f', {key}' if key else ''}: {message[:1].lower()}{message[1:].rstrip('.')}."
-        ) from error
+        told = f"{message[:1].lower()}{message[1:].rstrip('.')}"
+        raise DataError(f"{where}{f', {key}' if key else ''}: {told}{'' if told.endswith('?') else '.'}") from error
 
 
 def _is_tag(part: object) -> bool:
