@@ -102,7 +102,8 @@ class Casting:
             ]
             if not todo:
                 break
-            self._progress.say(f"{len(todo)} users are too much alike, or too unlike the others, and are made anew.")
+            who = "1 user is" if len(todo) == 1 else f"{len(todo)} users are"
+            self._progress.say(f"{who} too much like another, or too unlike the others, and made anew.")
             for place in todo:
                 result.attempts[place.id] += 1
         result.users = [self._users[place.id] for place in places]

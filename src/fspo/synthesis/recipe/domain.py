@@ -109,7 +109,7 @@ def load_recipe_domain(name: str) -> RecipeDomain:
     topics = validated(dict[str, list[str]], read_yaml(folder, "topics.yaml", needed=False) or {}, where["topics.yaml"])
     filled = frozenset({"kind", "title"} if titles else ())
     domain = RecipeDomain(
-        name=Path(name).name,
+        name=Path(name).resolve().name,
         file=about,
         seeds=_seeds(questions, titles, where["questions.yaml"]),
         personas=tuple((row.name, Template(row.system, filled, where["steering.yaml"])) for row in steering.personas),
