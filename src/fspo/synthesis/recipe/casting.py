@@ -42,6 +42,7 @@ class Cast:
         open: pairs left open in each round of refinement.
         rejected: reason -> portraits and sentences not used.
         order: how the judge's two orders compare on the shared pairs, with the final descriptions.
+        judged: user -> what came of each shared pair with the final description.
     """
 
     users: list[User] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Cast:
     open: list[int] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     order: OrderTally = field(default_factory=OrderTally)
+    judged: dict[str, list[Judgement]] = field(default_factory=dict)
 
 
 class Casting:
@@ -108,6 +110,7 @@ class Casting:
         result.users = [self._users[place.id] for place in places]
         before, after = zip(*(self._judged[place.id] for place in places), strict=True)
         result.entropy = (_entropy(before), _entropy(after))
+        result.judged = {place.id: self._judged[place.id][1] for place in places}
         for row in after:
             for judgement in row:
                 result.order.add(judgement)
