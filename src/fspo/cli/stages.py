@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fspo.cli import processes
 from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_synthesis
+from fspo.cli.estimates import asked_table
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
 from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, names_of, say_spent, writers_of
@@ -75,6 +76,9 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
     else:
         check_synthesis(folder.config)
+        table = asked_table(folder.config)
+        if table:
+            console.print(f"{table}\n", markup=False)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:

@@ -32,7 +32,7 @@ class ReadOnly(RequestCache):
         """
         self.path, self._lock = path, threading.Lock()
         with self._explained():
-            address = f"{path.resolve().as_uri()}?immutable=1"
+            address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
             self._connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
             self._connection.execute("SELECT key FROM answers LIMIT 1")
 

@@ -22,9 +22,9 @@ from fspo.synthesis.recipe.people import Place, make_user
 from fspo.synthesis.recipe.refinement import Refined, refine
 from fspo.synthesis.recipe.texts import fault, tidied
 
-__all__ = ["Cast", "Casting"]
+__all__ = ["PORTRAIT_TOKENS", "Cast", "Casting"]
 
-_PORTRAIT_TOKENS = 120
+PORTRAIT_TOKENS = 120
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Casting:
         requests = [
             CompletionRequest(
                 (Message("user", template.fill(description=user.description, about=self._domain.file.about)),),
-                max_tokens=_PORTRAIT_TOKENS,
+                max_tokens=PORTRAIT_TOKENS,
                 temperature=config.temperature,
                 top_p=config.top_p,
                 seed=config.seed + 7919 * self._cast.attempts[user.id],
