@@ -18,6 +18,7 @@ from fspo.synthesis.recipe.people import make_user, places_of
 from fspo.synthesis.recipe.questions import AT_ONCE, EXAMPLES, TOKENS
 from fspo.synthesis.recipe.refinement import SENTENCE_TOKENS
 from fspo.synthesis.recipe.responses import VIEW_TOKENS
+from fspo.synthesis.recipe.templates import Template
 
 __all__ = ["Estimate", "Stage", "estimate"]
 
@@ -80,19 +81,20 @@ def estimate(config: RecipeConfig, domain: RecipeDomain) -> Estimate:
     description = _mean(len(make_user(config, domain, place).description) for place in places[:_SAMPLE])
     response = config.max_tokens * _CHARACTERS
     new = max(0, config.questions - len(domain.seeds)) if config.augment else 0
+    count = min(config.questions, len(domain.seeds) + new)
 
     def prompt(name: str, filled: float) -> float:
-        return _FRAME + (len(prompts[name].text) + filled) / _CHARACTERS
+        return _FRAME + (_length(prompts[name]) + filled) / _CHARACTERS
 
     rows = [_stage("questions", -(-new * 4 // (3 * AT_ONCE)), prompt("augment", EXAMPLES * question), AT_ONCE * TOKENS)]
-    told = len(prompts["answer"].text)
+    told = _length(prompts["answer"])
     if config.steering == "views":
-        rows.append(_stage("viewpoints", config.questions, prompt("views", question), VIEW_TOKENS * config.views))
-        told = len(prompts["view"].text) + VIEW_TOKENS * _CHARACTERS
+        rows.append(_stage("viewpoints", count, prompt("views", question), VIEW_TOKENS * config.views))
+        told = _length(prompts["view"]) + VIEW_TOKENS * _CHARACTERS
     elif config.steering == "persona":
-        told = round(_mean(len(system.text) for _, system in domain.personas))
+        told = round(_mean(_length(system) for _, system in domain.personas))
     asked = _FRAME + (told + question) / _CHARACTERS
-    rows.append(_stage("responses", config.questions * config.responses, asked, config.max_tokens))
+    rows.append(_stage("responses", count * config.responses, asked, config.max_tokens))
     if config.portraits:
         rows.append(_stage("portraits", users, prompt("portrait", description), PORTRAIT_TOKENS))
         description = PORTRAIT_TOKENS * _CHARACTERS
@@ -116,6 +118,11 @@ def estimate(config: RecipeConfig, domain: RecipeDomain) -> Estimate:
 
 def _stage(name: str, requests: int, prompt: float, answer: int) -> Stage:
     return Stage(name, requests, round(requests * prompt), requests * answer)
+
+
+def _length(template: Template) -> int:
+    """Characters, without what is filled in."""
+    return len(template.fill(**dict.fromkeys(template.variables(), "")))
 
 
 def _mean(values: Iterable[float]) -> float:
