@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from fspo.errors import ConfigError, DataError, FspoError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
@@ -32,6 +33,8 @@ __all__ = ["RayExecutor"]
 _TRIES = 5
 """Workers that one shard may cost before it is taken for the cause of their death."""
 _NOTHING = Spent(0, 0, 0)
+_SHARD: TypeAdapter[Shard] = TypeAdapter(Shard)
+"""As JSON: what goes between machines is data and no code."""
 _ERRORS: dict[str, type[FspoError]] = {
     kind.__name__: kind for kind in (BudgetReached, ConfigError, DataError, ModelError, StorageError, FspoError)
 }
@@ -101,7 +104,7 @@ def _mapped(shards: Sequence[Shard], worker: tuple[Any, ...], workers: int, shar
     context.execution_no_progress_timeout_s = -1  # a shard may take hours
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     users = sum(len(shard.people) for shard in shards)
-    items = [{"shard": pickle.dumps((shard, len(shard.people) / users))} for shard in shards]
+    items = [{"shard": _SHARD.dump_json(shard), "share": len(shard.people) / users} for shard in shards]
     results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _Worker,
         fn_constructor_args=worker,
@@ -121,7 +124,7 @@ class _Worker:
         self._opened: tuple[Labeller, Opener | None, RequestCache] | None = None
 
     def __call__(self, table: pyarrow.Table) -> dict[str, list[Any]]:
-        shard, share = pickle.loads(table["shard"][0].as_py())
+        shard, share = _SHARD.validate_json(table["shard"][0].as_py()), table["share"][0].as_py()
         spent, error = _NOTHING, None
         try:
             if not self._work.done(shard):
