@@ -52,7 +52,7 @@ class Rewards:
         """The rewards this method has, the headline first."""
         found: list[RewardVariant] = ["score" if self.foreign else "likelihood"]
         if self.sees_labels and self.config.label_flip:
-            found.insert(0, "antisymmetric")
+            found.insert(1 if self.foreign else 0, "antisymmetric")
         if self.reference is not None:
             found.insert(0, "reference")
         return tuple(sorted(found, key=lambda variant: variant != self.config.headline_reward))

@@ -27,7 +27,8 @@ nothing else."""
 _TOLD = "For some earlier questions you see the two answers this person was given, and which one they liked. "
 _MOST_TOKENS = 12
 _RATING = re.compile(
-    r"\W*(?:(?:rating|score|answer)\W+)?(\d{1,3}(?:\.\d+)?)(?:\s*(?:/|out of)\s*100)?\W*", re.IGNORECASE
+    r"[\s\"'*]*(?:(?:rating|score|answer)[\s\"'*:]+)?(\d{1,3}(?:\.\d+)?)(?:\s*(?:/|out of)\s*100)?[\s\"'*.%]*",
+    re.IGNORECASE,
 )
 
 
