@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, ModelError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.foreign.obtaining import obtain
@@ -65,10 +65,16 @@ def test_code_that_is_not_there_is_told(place: str, told: str, tmp_path: Path) -
 
 
 def test_nothing_is_loaded_or_asked_before_it_is_needed(tmp_path: Path) -> None:
-    for entry in ({"model": str(tmp_path / "nowhere")}, {"endpoint": ENDPOINT}):
+    for entry in ({"model": "somebody/some-reward-model"}, {"endpoint": ENDPOINT}):
         found = obtain(RewardModelConfig.model_validate({"name": "later", **entry}), CONFIG, tmp_path)
         assert len(found.fingerprint) == 16
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    entry = RewardModelConfig(name="gone", model=str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match="does not exist"):
+        obtain(entry, CONFIG, tmp_path)
 
 
 def test_an_endpoint_becomes_one_that_rates_and_keeps_its_answers(tmp_path: Path) -> None:

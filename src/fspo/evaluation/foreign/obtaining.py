@@ -7,6 +7,7 @@ import importlib
 import json
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -36,16 +37,24 @@ class Foreign:
 def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> Foreign:
     """The reward model of an entry; `folder` keeps what an endpoint has answered.
 
+    Nothing is loaded or asked yet; what can be known to be missing is told now, and not after the methods are measured.
+
     Raises:
-        ConfigError: the code of a scorer can't be found.
+        ConfigError: the code of a scorer can't be found, or the package that asks endpoints is missing.
+        ModelError: a folder holds no model.
     """
     if entry.scorer is not None:
         scorer = _scorer(entry)
         return Foreign(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
+        if find_spec("openai") is None:
+            raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
         identity = json.dumps(entry.endpoint.identity(), sort_keys=True)
         return Foreign(entry.name, lambda: _asked(entry, folder), _digest(identity), shots=entry.shots)
     from fspo.evaluation.foreign.classifier import ClassifierRewardModel
+    from fspo.modeling.loading import locate
+
+    locate(str(entry.model))
 
     def load() -> RewardModel:
         return ClassifierRewardModel.load(str(entry.model), dtype=config.dtype, max_length=config.max_length)
