@@ -14,7 +14,7 @@ from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.describing import description_cost
 from fspo.evaluation.figures import calibrations, reward_figures
 from fspo.evaluation.fluency import answer_log_probs
-from fspo.evaluation.foreign.obtaining import Foreign, obtain
+from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
 from fspo.evaluation.foreign.protocol import RewardModel
 from fspo.evaluation.measures import Rewards, answer_measures, quality_measures
 from fspo.evaluation.observer import TextUtility
@@ -88,7 +88,7 @@ def evaluate(
     for name, scorer in (reward_models or {}).items():
         if name in METHODS or name in (entry.name for entry in foreign):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
-        foreign.append(Foreign(name, lambda scorer=scorer: scorer))  # type: ignore[misc]
+        foreign.append(given(name, scorer))
     stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent(), trained, foreign)
     return stage.run()
 
