@@ -90,7 +90,7 @@ def random_cases(count: int, seed: int) -> list[Case]:
 
 
 def annotations(case: Case) -> tuple[list[Judged], list[Judged]]:
-    """The rows and the anchors of a case: two for each row, briefer and longer answers of the baseline's own."""
+    """The rows of a case, and its anchors: briefer answers of the baseline's own to all rows, then longer ones."""
     generator = random.Random(case.seed)
     rows, anchors = [], []
     for place in range(case.rows):
@@ -100,7 +100,7 @@ def annotations(case: Case) -> tuple[list[Judged], list[Judged]]:
         for kind, longer in (("brief", -1.0), ("verbose", 1.0)):
             user = f"{kind} {place}"
             anchors.append(replace(_row(generator, case, user, baseline, 0.0, longer, difficulty), user=user))
-    return rows, anchors
+    return rows, anchors[::2] + anchors[1::2]
 
 
 def _row(
@@ -180,7 +180,7 @@ def _table(path: Path, rows: Sequence[Judged], anchors: Sequence[Judged]) -> Pat
             ["model", "preference", "index", "std_delta_len", "instruction_difficulty", "not_gamed_baseline"]
         )
         # Rows are found by their number, so the difficulty of row i has to stand in line i.
-        by_row = [anchors[place::2] for place in (0, 1)]
+        by_row = anchors[: len(rows)], anchors[len(rows) :]
         for kind, column in zip(("brief", "verbose"), by_row, strict=True):
             for place, (anchor, row) in enumerate(zip(column, rows, strict=True)):
                 length = (anchor.baseline_length - anchor.length) / deviation
