@@ -32,7 +32,7 @@ __all__ = ["ANCHOR_WEIGHT", "Judged", "LengthControlled", "difficulties", "lengt
 ANCHOR_WEIGHT = 0.1
 """What an anchor counts for beside a judged answer: 0.2 over two kinds of them, in AlpacaEval 2."""
 
-_INVERSE_PENALTIES = tuple(10.0 ** (-4 + 8 * step / 9) for step in range(10))
+_INVERSE_PENALTIES: tuple[float, ...] = tuple(10.0 ** (-4 + 8 * step / 9) for step in range(10))
 _FOLDS = 5
 _FEW_SHORTER = 0.05
 _MOST_STEPS, _MOST_HALVINGS, _MOST_SWEEPS = 100, 40, 50
@@ -281,7 +281,7 @@ def _chosen(data: _Data) -> float:
         )
         for penalty in _INVERSE_PENALTIES
     }
-    return min(losses, key=lambda penalty: losses[penalty])
+    return min(_INVERSE_PENALTIES, key=losses.__getitem__)
 
 
 def _folds(users: Sequence[str]) -> NDArray[np.int64]:
