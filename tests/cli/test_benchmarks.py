@@ -162,6 +162,25 @@ def test_a_domain_is_made_and_measured_in_one_go(
     assert (tmp_path / "run/benchmarks/reviews/few-shot/answers.jsonl").read_bytes() == answers
 
 
+def test_a_run_of_the_domain_is_measured_on_its_own_held_out_part(tmp_path: Path, speaking_model_path: Path) -> None:
+    made = (
+        "{recipe: paper, domain: elix-easy, questions: 30, responses: 6, max_tokens: 40, pairs: 80, shared_pairs: 8, "
+        "augment: false, judge: measured, meaning: false, disagreement: null, held_out: 0.4, validation: 0.0}"
+    )
+    fewer = (f"benchmarks.elix-easy.{what}" for what in ("shots=2", "queries=2", "episodes=2", "answers=0"))
+    sets = (*QUICK, f"synthesis={made}", *fewer)
+    done = measured(tmp_path, speaking_model_path, "elix-easy", sets=sets)
+    assert done.exit_code == 0, done.stderr
+    assert "no interval: 1 user" in " ".join((done.stdout + done.stderr).split())
+    found = comparison(tmp_path, "elix-easy")
+    assert found["data"]["source"] == str(tmp_path / "run/data")
+    assert not (tmp_path / "run/benchmarks/elix-easy/data").exists()
+    # The run knows its data as its own.
+    assert fspo("synth", tmp_path / "run").exit_code == 0
+    assert fspo("eval", tmp_path / "run", "--benchmark", "elix-easy", "--on-existing", "overwrite").exit_code == 0
+    assert (tmp_path / "run/data/splits.json").exists()
+
+
 def test_what_is_missing_is_one_sentence(tmp_path: Path, tiny_model_path: Path) -> None:
     def told(name: str, *arguments: object, code: int, sets: tuple[str, ...] = QUICK) -> str:
         done = measured(tmp_path, tiny_model_path, name, *arguments, sets=sets)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.preferences.test_published import BENCH, ELIX, REVIEWS, ROLEPLAY, personal, prism
 
-__all__ = ["bench_rows", "domain_rows", "personal_rows", "prism_rows", "written"]
+__all__ = ["Row", "bench_rows", "domain_rows", "personal_rows", "prism_rows", "written"]
 
 Row = dict[str, Any]
+
+_USERS: Mapping[str, Sequence[str | int]] = {
+    "reviews": ("positive", "positive+concise", "negative+verbose", "negative+concise"),
+    "elix": ("child", "pupil", "student", "PhD"),
+    "roleplay": (11, 12, 13, 14),
+}
 
 _WORDS = ("rain", "stars", "trains", "bread", "music", "tides", "salt", "glass", "wind", "iron", "ink", "maps")
 
@@ -67,11 +73,7 @@ def personal_rows(prompts: int = 16) -> list[Row]:
 
 def domain_rows(kind: str, questions: int = 12) -> list[Row]:
     """Rows of Reviews, ELIX or Roleplay, of four users each."""
-    users = {
-        "reviews": ["positive", "positive+concise", "negative+verbose", "negative+concise"],
-        "elix": ["child", "pupil", "student", "PhD"],
-        "roleplay": [11, 12, 13, 14],
-    }[kind]
+    users = _USERS[kind]
     rows: list[Row] = []
     for place, user in enumerate(users):
         for number in range(questions):

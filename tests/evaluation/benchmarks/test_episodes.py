@@ -11,7 +11,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.published import from_published
 from tests.evaluation.benchmarks.rows import bench_rows, prism_rows
 
-CONFIG = EvaluationConfig(robustness={"users": 0})
+CONFIG = EvaluationConfig()
 
 
 def dataset(kind: str, rows: list[dict[str, object]]) -> PreferenceDataset:
