@@ -57,6 +57,7 @@ def test_reward_bench_stands_beside_published_rows(tmp_path: Path, tiny_model_pa
     assert {row["source"]["where"] for row in found["published"]} == {"arXiv 2602.12116, Table 1"}
     assert found["data"]["source"] == str(rows)
     page = (tmp_path / "run/benchmarks/reward-bench-prism/README.md").read_text()
+    assert str(tmp_path) not in page and str(tiny_model_path) not in page
     assert "| P-GenRM | Llama 3.1 8B | three earlier pairs | 65.32 ± 0.56 | arXiv 2602.12116, Table 1 |" in page
     for lines in page.split("\n\n"):
         columns = {line.count("|") for line in lines.splitlines() if line.startswith("|")}

@@ -81,7 +81,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     comparison = Comparison(
         benchmark,
         protocol,
-        folder.config.model,
+        _called(folder.config.model),
         metrics,
         _amount(data, episodes),
         [*_notes(benchmark, settings, data, episodes), *_unable(policies, able)],
@@ -214,6 +214,11 @@ def _unable(policies: Mapping[str, Path | None], able: Mapping[str, Path | None]
     left = [name for name in policies if name not in able]
     if left:
         yield f"Not measured, since users have no descriptions: {', '.join(left)}."
+
+
+def _called(model: str) -> str:
+    """The model's name, of a folder without where it lies."""
+    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
 
 
 def _seen(folder: RunFolder) -> PreferenceDataset | None:
