@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fspo.cli.yaml_file import Key, Settings, read_settings
 from fspo.errors import ConfigError
+from fspo.evaluation.benchmarks.config import BenchmarkConfig
+from fspo.evaluation.benchmarks.table import BENCHMARKS
 from fspo.evaluation.config import EvaluationConfig
 from fspo.llm.endpoint import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
@@ -58,6 +60,8 @@ class RunConfig(BaseModel):
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of training: under `all` for every method, under a method's name for that one alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
+    """What of a benchmark's protocol this run changes, and where its data are, by the benchmark's name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -119,18 +123,22 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:
         raise _explain(error, settings, RunConfig) from error
-    _check_methods(config, settings)
+    _check_names(config, settings)
     _check_training(config, settings)
     return config
 
 
-def _check_methods(config: RunConfig, settings: Settings) -> None:
+def _check_names(config: RunConfig, settings: Settings) -> None:
     named: list[tuple[Key, str, list[str]]] = [(("methods",), name, list(METHODS)) for name in config.methods]
     named += [(("from_base",), name, list(METHODS)) for name in config.from_base]
     named += [(("training", name), name, [*METHODS, EVERY]) for name in config.training]
     for key, name, known in named:
         if name not in known:
             raise ConfigError(f"{settings.where(key)}: there is no method '{name}'{_hint(name, known)}")
+    for name in config.benchmarks:
+        if name not in BENCHMARKS:
+            where = settings.where(("benchmarks", name))
+            raise ConfigError(f"{where}: there is no benchmark '{name}'{_hint(name, BENCHMARKS)}")
     if len(set(config.methods)) < len(config.methods):
         raise ConfigError(f"{settings.where(('methods',))}: a method is named twice; name each once.")
     if not config.methods:
@@ -217,11 +225,14 @@ def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:
 def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> list[str]:
     """The fields known at a location below `model`, where synthesis is by `recipe`."""
     current: Any = model
+    named = False
     for part in location:
-        if isinstance(part, int):
-            continue  # the place in a list, whose entries are all of one kind
+        if isinstance(part, int) or named:
+            named = False
+            continue  # the place in a list, or a name in a mapping, whose entries are all of one kind
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
+            named = field is not None and get_origin(field.annotation) is dict
             current = _model_in(field.annotation) if field is not None else None
             current = RECIPES[recipe] if current in RECIPES.values() else current
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

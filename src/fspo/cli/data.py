@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -114,7 +114,7 @@ def import_(
 
       fspo run --config my.yaml --set data=data/ratings
     """
-    drawn = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
+    drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
     drawn = {name: value for name, value in drawn.items() if value is not None}
     if file_format.is_published:
         check_options(file_format, users=users, user=user, column=columns)

@@ -138,8 +138,11 @@ def read(
     return dataset
 
 
-def read_published(source: str, kind: Source, **drawn: Any) -> Imported:
-    """Read published data from files, or from a hub (`hub:owner/name`), files together in the order of their names.
+def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -> Imported:
+    """Read published data from a file or a folder of them, or from a hub (`hub:owner/name`).
+
+    Files are read together in the order of their names; of several only those of this `part`, such as `test`, where
+    there are any.
 
     Raises:
         ConfigError: an option is out of its range.
@@ -147,11 +150,10 @@ def read_published(source: str, kind: Source, **drawn: Any) -> Imported:
         StorageError: a file can't be read, or the hub can't be reached.
     """
     from fspo.preferences.formats import numbered_rows
-    from fspo.preferences.hub import HUB, fetch
     from fspo.preferences.published import Drawn, from_published
 
     check_options(kind, **{"drawn-users" if name == "users" else name: value for name, value in drawn.items()})
-    paths = fetch(source) if source.startswith(HUB) else [Path(source)]
+    paths = _files(source, part)
     file = [source]
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -160,6 +162,20 @@ def read_published(source: str, kind: Source, **drawn: Any) -> Imported:
             yield from numbered_rows(path)
 
     return from_published(rows(), kind, file=lambda: file[0], drawn=Drawn(**drawn))
+
+
+def _files(source: str, part: str) -> list[Path]:
+    from fspo.preferences.hub import HUB, SUFFIXES, fetch, of_part
+
+    if source.startswith(HUB):
+        return fetch(source, part)
+    folder = Path(source)
+    if not folder.is_dir():
+        return [folder]
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"{folder} holds no .jsonl or .parquet file; name the file or folder that has the rows.")
+    return [Path(path) for path in of_part(found, part)]
 
 
 def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,28 @@ def evaluate(
     config: ConfigFile = None,
     overrides: Overrides = None,
     output: OutputFolder = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark",
+            metavar="NAME",
+            help=(
+                "Measure on a benchmark instead, beside published figures: reviews, elix-easy, elix-hard, roleplay, "
+                "reward-bench-arena, reward-bench-prism, prism or personal-llm."
+            ),
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help=(
+                "The benchmark's rows: a file, a folder of them, or hub:owner/name. [default: the hub; for the own "
+                "domains made by fspo synth]"
+            ),
+        ),
+    ] = None,
     on_existing: OnExisting = Existing.RESUME,
     dry_run: DryRun = False,
 ) -> None:
@@ -26,11 +49,21 @@ def evaluate(
       fspo eval --config configs/reviews-cpu.yaml
 
       fspo eval runs/reviews-cpu --set evaluation.answers=8 --on-existing overwrite
+
+      fspo eval runs/reviews-cpu --benchmark reward-bench-prism --data prism.parquet
+
+      fspo eval runs/reviews-cpu --benchmark elix-easy
     """
+    if benchmark is not None:
+        _on_benchmark(benchmark, data, file, config, overrides, output, on_existing, dry_run)
+        return
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import EVALUATION, RunFolder
+    from fspo.errors import ConfigError
 
+    if data is not None:
+        raise ConfigError("--data names the rows of a benchmark; name the benchmark with --benchmark.")
     out = console()
     folder = RunFolder(settings)
     if dry_run:
@@ -39,3 +72,31 @@ def evaluate(
     with folder.opened([EVALUATION], on_existing), stages.shown(out) as progress:
         stages.evaluate(folder, progress)
     stages.print_table(folder, out)
+
+
+def _on_benchmark(
+    name: str,
+    data: str | None,
+    file: Path | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    output: Path | None,
+    on_existing: Existing,
+    dry_run: bool,
+) -> None:
+    from fspo.evaluation.benchmarks.table import benchmark_of
+
+    benchmark_of(name)
+    named = [] if data is None else [f"benchmarks.{name}.data={json.dumps(data)}"]
+    settings = configured(file, config, [*(overrides or []), *named], output)
+    from fspo.cli import benchmarks, stages
+    from fspo.cli.folder import RunFolder
+
+    out = console()
+    folder = RunFolder(settings)
+    if dry_run:
+        benchmarks.preview_benchmark(folder, name, on_existing, out)
+        return
+    with folder.opened(benchmarks.parts_made(folder, name), on_existing), stages.shown(out) as progress:
+        comparison = benchmarks.evaluate_benchmark(folder, name, progress)
+    benchmarks.print_comparison(comparison, out)

@@ -20,14 +20,16 @@ from fspo.cli.descriptions import DESCRIPTIONS_FILE
 from fspo.cli.env import versions
 from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
+from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.files import read_json, storage_error, write_json, write_text
 from fspo.methods.table import METHODS, training_order
 
-__all__ = ["DATA", "EVALUATION", "RunFolder", "method_part", "methods_of"]
+__all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
 
 DATA, EVALUATION = "data", "evaluation"
-"""Parts of a run folder; the third kind is `methods/NAME`. A part depends on those before it."""
+"""Parts of a run folder; two kinds more are `methods/NAME` and `benchmarks/NAME`. A part depends on those before it."""
 
+_BENCHMARKS = "benchmarks/"
 _RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
 _NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml")
 _HEADER = "# Written by fspo, and anew by every verb; without this line the file stays as it is.\n"
@@ -37,6 +39,11 @@ _HEADER = "# Written by fspo, and anew by every verb; without this line the file
 def method_part(name: str) -> str:
     """The part of a run folder that holds one method."""
     return f"methods/{name}"
+
+
+def benchmark_part(name: str) -> str:
+    """The part of a run folder that holds what was measured on one benchmark."""
+    return f"{_BENCHMARKS}{name}"
 
 
 class RunFolder:
@@ -81,13 +88,19 @@ class RunFolder:
         made = self._made()
         if not made:
             self._check_strange()
-        for part in filter(self.begun, self.parts()):
+        for part in filter(self.begun, self._checked(chosen)):
             if part not in made:
                 raise ConfigError(
                     f"{self.path / part} was not made by a run that is known here; name another folder with --output."
                 )
             if policy is not Existing.OVERWRITE or part not in self._downstream(chosen):
                 self._check_part(part, made[part], chosen)
+
+    def _checked(self, chosen: set[str]) -> list[str]:
+        """The parts whose settings must be those of now; a benchmark does without the run's own evaluation."""
+        benchmarks = {part for part in chosen if part.startswith(_BENCHMARKS)}
+        alone = bool(chosen) and chosen == benchmarks
+        return [*(part for part in self.parts() if not (alone and part == EVALUATION)), *sorted(benchmarks)]
 
     def _check_strange(self) -> None:
         """Check that nothing lies where a first run writes; a configuration written by hand may, and is kept."""
@@ -149,7 +162,8 @@ class RunFolder:
                 for part in self._downstream(set(parts)):
                     _remove(self.path / part)
                 # Descriptions belong to the people in the data.
-                for name in (*_RESULTS, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
+                outdated = _RESULTS if any(not part.startswith(_BENCHMARKS) for part in parts) else ()
+                for name in (*outdated, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
                     (self.path / name).unlink(missing_ok=True)
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
@@ -173,18 +187,23 @@ class RunFolder:
         path = self.path / "settings.json"
         made = read_json(path) if path.exists() else {}
         parts = (DATA, EVALUATION, *map(method_part, METHODS))
-        return made if isinstance(made, dict) and any(part in made for part in parts) else {}
+        known = isinstance(made, dict) and any(part in parts or part.startswith(_BENCHMARKS) for part in made)
+        return made if known else {}
 
     def _downstream(self, chosen: set[str]) -> list[str]:
         """The chosen parts and all that were made from them."""
+        methods, benchmarks = self._on_disk("methods"), self._on_disk("benchmarks")
         if DATA in chosen:
-            return [part for part in (DATA, *self._methods_on_disk(), EVALUATION)]
-        gone = _with_what_starts_from(chosen) | {EVALUATION}
-        return [part for part in (*self._methods_on_disk(), EVALUATION) if part in gone]
+            return [DATA, *methods, EVALUATION, *benchmarks]
+        measured = {part for part in chosen if part.startswith(_BENCHMARKS)}
+        if chosen <= measured | {EVALUATION}:
+            return sorted(chosen)
+        gone = _with_what_starts_from(chosen) | {EVALUATION, *benchmarks}
+        return [part for part in (*methods, EVALUATION, *benchmarks) if part in gone]
 
-    def _methods_on_disk(self) -> list[str]:
+    def _on_disk(self, kind: str) -> list[str]:
         made = self._made()
-        parts = (method_part(path.name) for path in sorted((self.path / "methods").glob("*")) if path.is_dir())
+        parts = (f"{kind}/{path.name}" for path in sorted((self.path / kind).glob("*")) if path.is_dir())
         return [part for part in parts if part in made]
 
     def _begun_with(self, part: str, made: Mapping[str, Any], latest: Mapping[str, str]) -> dict[str, Any]:
@@ -204,6 +223,11 @@ class RunFolder:
         if part == EVALUATION:
             return {"model": config.model, "evaluation": config.evaluation.identity()}
         name = part.rpartition("/")[2]
+        if part.startswith(_BENCHMARKS):
+            settings = config.benchmarks.get(name, BenchmarkConfig())
+            evaluation = config.evaluation.identity()
+            own = {name: settings.model_dump(mode="json")}
+            return {"model": config.model, "evaluation": evaluation, "benchmarks": own}
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
         training = row.training(config.training_of(name)).identity()
         return {"model": config.model, "training": {name: training}, "from": row.starts_from or "base"}
@@ -230,6 +254,8 @@ def _first_difference(then: Any, now: Any, above: str = "") -> tuple[str, str, s
 
 
 def _verb(part: str) -> str:
+    if part.startswith(_BENCHMARKS):
+        return f"eval --benchmark {part.removeprefix(_BENCHMARKS)}"
     return {DATA: "synth", EVALUATION: "eval"}.get(part, "train")
 
 

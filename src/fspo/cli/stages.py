@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
 
 __all__ = [
+    "check_model",
+    "dataset_of",
     "evaluate",
+    "has_data",
+    "judge_of",
     "need_results",
     "policies_of",
     "policy_of",
@@ -65,15 +69,15 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
     import yaml
 
     folder.check(parts, policy)
-    _check_model(folder.config.model)
+    check_model(folder.config.model)
     if folder.config.data is not None:
         dataset, splits = _own_data(folder) if policy is Existing.OVERWRITE else _unchanged(folder)
         console.print(
             f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False
         )
         check_episodes(folder, dataset, splits, evaluated=EVALUATION in parts)
-    elif DATA not in parts or (policy is not Existing.OVERWRITE and _has_data(folder)):
-        check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
+    elif DATA not in parts or (policy is not Existing.OVERWRITE and has_data(folder)):
+        check_episodes(folder, dataset_of(folder), splits_of(folder), evaluated=EVALUATION in parts)
     else:
         check_synthesis(folder.config)
         table = asked_table(folder.config)
@@ -99,7 +103,7 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
 
     if folder.config.data is not None:
         _take_over(folder, progress)
-    elif not _has_data(folder):
+    elif not has_data(folder):
         executor, writers = executor_of(folder), writers_of(folder)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
         say_spent(folder, writers, progress)
@@ -111,7 +115,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
     """Train the named methods (by default all that the run needs), each after the one it starts from."""
     from fspo.training.train import train_policy
 
-    whole, splits = _dataset(folder), splits_of(folder)
+    whole, splits = dataset_of(folder), splits_of(folder)
     check_episodes(folder, whole, splits, evaluated=names is None)
     dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
     chosen = set(trained_methods(folder) if names is None else names)
@@ -140,7 +144,7 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """Measure the run's methods on held-out users and questions; write metrics.json and samples.jsonl."""
     from fspo.evaluation.evaluate import evaluate as measure
 
-    dataset, splits = _dataset(folder), splits_of(folder)
+    dataset, splits = dataset_of(folder), splits_of(folder)
     test = splits.part(dataset, "test")
     metrics = measure(
         folder.config.evaluation,
@@ -148,7 +152,7 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         policies_of(folder),
         model=folder.config.model,
         out=folder.evaluation,
-        judge=_judge(folder, dataset, test, progress),
+        judge=judge_of(folder, dataset, test, progress),
         train=splits.part(dataset, "train"),
         progress=progress,
     )
@@ -265,15 +269,20 @@ def _start(folder: RunFolder, row: Method) -> str | Path:
     return folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from)
 
 
-def _dataset(folder: RunFolder) -> PreferenceDataset:
+def dataset_of(folder: RunFolder) -> PreferenceDataset:
+    """The run's dataset.
+
+    Raises:
+        DataError: it is not finished.
+    """
     from fspo.preferences.dataset import PreferenceDataset
 
-    if not _has_data(folder):
+    if not has_data(folder):
         raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
     return PreferenceDataset.load(folder.data)
 
 
-def _has_data(folder: RunFolder) -> bool:
+def has_data(folder: RunFolder) -> bool:
     """Whether the run's dataset is finished."""
     from fspo.synthesis.synthesize import is_complete
 
@@ -284,7 +293,7 @@ def _has_data(folder: RunFolder) -> bool:
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:
     dataset, splits = _unchanged(folder)
-    if not _has_data(folder):
+    if not has_data(folder):
         if not (Path(str(folder.config.data)) / "splits.json").exists():
             progress.say(
                 f"{folder.config.data} has no splits.json, so a fifth of its users and of its questions are drawn to "
@@ -306,7 +315,7 @@ def _unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
         ConfigError: they have changed since the run took them over.
     """
     dataset, splits = _own_data(folder)
-    if _has_data(folder) and (_dataset(folder).fingerprint, splits_of(folder)) != (dataset.fingerprint, splits):
+    if has_data(folder) and (dataset_of(folder).fingerprint, splits_of(folder)) != (dataset.fingerprint, splits):
         raise ConfigError(
             f"The data in {folder.config.data} have changed since {folder.data} was made from them; choose "
             "--on-existing overwrite to make everything anew, or name another folder with --output."
@@ -332,7 +341,7 @@ def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     return dataset, splits
 
 
-def _judge(
+def judge_of(
     folder: RunFolder, dataset: PreferenceDataset, test: PreferenceDataset, progress: Progress
 ) -> Comparer | None:
     """The judge that labelled the data, or one fitted to it; None where it can't judge for the users, which is said."""
@@ -364,7 +373,7 @@ def _judge(
     return None
 
 
-def _check_model(name: str) -> None:
+def check_model(name: str) -> None:
     """Check that the model's name can mean something, without downloading or asking a hub.
 
     Raises:

@@ -49,6 +49,7 @@ def evaluate(
     judge: Comparer | None,
     train: PreferenceDataset | None = None,
     reward_models: Mapping[str, RewardModel] | None = None,
+    trials: Sequence[Trial] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
@@ -67,6 +68,7 @@ def evaluate(
             Without a judge no answers are drawn, and there is neither a win rate nor an observer.
         train: the training part, which may share no user and no question with the dataset.
         reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
+        trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
         progress: shows the stages.
 
     Returns:
@@ -89,7 +91,8 @@ def evaluate(
         if name in METHODS or name in (entry.name for entry in foreign):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
         foreign.append(given(name, scorer))
-    stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent(), trained, foreign)
+    drawn = build_trials(dataset, config) if trials is None else list(trials)
+    stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent(), trained, foreign, drawn)
     return stage.run()
 
 
@@ -106,10 +109,10 @@ class _Stage:
     progress: Progress
     trained: Mapping[str, Trained]
     foreign: Sequence[Foreign]
+    trials: Sequence[Trial]
 
     def __post_init__(self) -> None:
-        """Draw the trials and fix the items."""
-        self.trials: list[Trial] = build_trials(self.dataset, self.config)
+        """Fix the items."""
         self.items: tuple[Item, ...] = tuple(
             (trial.user, trial.item(number)) for trial in self.trials for number in range(len(trial.own.queries))
         )

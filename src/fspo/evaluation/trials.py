@@ -14,7 +14,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
 
-__all__ = ["Trial", "build_trials", "donors", "pick_users", "query_of", "tendency"]
+__all__ = ["Trial", "build_trials", "donors", "pick_users", "query_of", "tendency", "with_donor"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
     trials = []
     for user in users:
         for index, episode in enumerate(sampler.fixed(user.id, config.episodes)):
-            swapped, donor = _swapped(sampler, episode, index, user, config) if config.user_swap else (None, "")
+            swapped, donor = with_donor(sampler, episode, index, config.seed) if config.user_swap else (None, "")
             trials.append(Trial(f"{user.id}/{index}", episode, swapped, donor))
     return trials
 
@@ -106,10 +106,13 @@ def donors(user: User, dataset: PreferenceDataset, seed: int, salt: str = "") ->
     return sorted(others, key=rank)
 
 
-def _swapped(
-    sampler: EpisodeSampler, episode: Episode, index: int, user: User, config: EvaluationConfig
-) -> tuple[Episode | None, str]:
-    for donor in donors(user, sampler.dataset, config.seed, str(index)):
+def with_donor(sampler: EpisodeSampler, episode: Episode, index: int, seed: int) -> tuple[Episode | None, str]:
+    """The same queries given another user's shots, and whose they are; None and empty where nobody has enough.
+
+    `index` is the episode's number among those of its user; the sampler's dataset is where donors come from.
+    """
+    user = sampler.dataset.users[episode.user]
+    for donor in donors(user, sampler.dataset, seed, str(index)):
         try:
             given = sampler.shots_of(donor.id, episode)
         except DataError:

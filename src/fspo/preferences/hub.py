@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from fspo.errors import ConfigError, DataError, StorageError
 
-__all__ = ["HUB", "fetch"]
+__all__ = ["HUB", "SUFFIXES", "fetch", "of_part"]
 
 HUB = "hub:"
 """Begins the name of a dataset on a hub."""
 
-_SUFFIXES = (".parquet", ".jsonl")
+SUFFIXES = (".parquet", ".jsonl")
+"""Of files that rows are read from."""
 
 
-def fetch(name: str) -> list[Path]:
+def fetch(name: str, part: str = "") -> list[Path]:
     """The data files of `hub:owner/name`, in order of their names; or the one file of `hub:owner/name/path/to/file`.
+
+    Of several files only those of this `part` are fetched, see `of_part`.
 
     Raises:
         ConfigError: the name is no dataset's.
@@ -32,11 +36,11 @@ def fetch(name: str) -> list[Path]:
         raise ConfigError(f"'{name}' names no dataset of a hub; write it as {HUB}owner/name.")
     try:
         files = [inside] if inside else sorted(HfApi().list_repo_files(repo, repo_type="dataset"))
-        wanted = [file for file in files if file.endswith(_SUFFIXES)]
+        wanted = [file for file in files if file.endswith(SUFFIXES)]
         if not wanted:
             there = ", ".join(files[:5]) or "nothing"
             raise DataError(f"{name} has no .jsonl or .parquet file (it holds {there}); convert it, and name the file.")
-        return [Path(hf_hub_download(repo, file, repo_type="dataset")) for file in wanted]
+        return [Path(hf_hub_download(repo, file, repo_type="dataset")) for file in of_part(wanted, part)]
     except HFValidationError as error:
         raise ConfigError(f"'{name}' names no dataset of a hub; write it as {HUB}owner/name.") from error
     except RepositoryNotFoundError as error:
@@ -49,6 +53,11 @@ def fetch(name: str) -> list[Path]:
         raise StorageError(
             f"The hub can't be reached ({_reason(error)}); fetch {repo} where it can, and import its files from here."
         ) from error
+
+
+def of_part(files: Sequence[str], part: str) -> list[str]:
+    """Those whose names (without folders) hold `part`, such as `test`; all of them where it is empty or none does."""
+    return [file for file in files if part and part in PurePath(file).name] or list(files)
 
 
 def _reason(error: Exception) -> str:

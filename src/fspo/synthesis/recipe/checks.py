@@ -186,7 +186,13 @@ def _examples(
 ) -> list[dict[str, Any]]:
     prompts = {question.id: question.text for question in questions}
     return [
-        {"prompt": prompts[r.question], "response": r.text, "steered_to": r.steered or "nothing", "measured": r.model}
+        {
+            "prompt": prompts[r.question],
+            "response": r.text,
+            "steered_to": r.steered or "nothing",
+            "measured": r.model,
+            "restyle": [],  # samples of both recipes have the same keys
+        }
         for r in _some(responses, _EXAMPLES, config.seed)
     ]
 

@@ -1,0 +1,266 @@
+"""A benchmark measured in a run's folder: its data obtained, its episodes built, and our rows put beside others'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fspo.cli import stages
+from fspo.cli.checks import check_synthesis
+from fspo.cli.folder import DATA, RunFolder, benchmark_part, methods_of
+from fspo.cli.options import Existing
+from fspo.errors import ConfigError, DataError, StorageError
+from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
+from fspo.evaluation.benchmarks.config import BenchmarkConfig
+from fspo.evaluation.benchmarks.table import benchmark_of
+from fspo.files import write_json, write_text
+from fspo.methods.table import METHODS
+from fspo.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fspo.evaluation.benchmarks.comparison import Comparison
+    from fspo.evaluation.benchmarks.episodes import Episodes
+    from fspo.preferences.dataset import PreferenceDataset
+
+__all__ = ["evaluate_benchmark", "parts_made", "preview_benchmark", "print_comparison"]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Who is held out, and what they prefer."""
+
+    whole: PreferenceDataset
+    held_out: PreferenceDataset
+    name: str
+    """What messages call it."""
+    home: RunFolder
+    """The folder that knows how it was labelled."""
+    left_out: Mapping[str, int]
+
+
+def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comparison:
+    """Measure the run's methods and reward models on a benchmark, in `benchmarks/NAME` of the run's folder.
+
+    Raises:
+        ConfigError: there is no such benchmark, or none of the run's methods can be measured on it.
+        DataError: a method has not been trained yet; or the data are missing or wrong, or a user of theirs was trained
+            on, naming them.
+        StorageError: the hub can't be reached.
+    """
+    from fspo.evaluation.benchmarks.comparison import Comparison, comparison_page
+    from fspo.evaluation.benchmarks.episodes import build_episodes
+    from fspo.evaluation.evaluate import evaluate
+
+    benchmark, settings, protocol = _followed(folder, name)
+    policies = stages.policies_of(folder)
+    data = _obtain(folder, benchmark, settings, progress)
+    config = protocol.evaluation(folder.config.evaluation)
+    episodes = build_episodes(data.held_out, protocol, config, file=data.name)
+    able = _able(policies, episodes)
+    if not able and not config.reward_models:
+        raise ConfigError(
+            f"The users of {data.name} have no descriptions, and the run's methods are shown nothing else."
+        )
+    judged = config.answers or benchmark.synthesis
+    out = folder.path / benchmark_part(name)
+    metrics = evaluate(
+        config,
+        data.held_out,
+        able,
+        model=folder.config.model,
+        out=out,
+        judge=stages.judge_of(data.home, data.whole, data.held_out, progress) if judged else None,
+        train=_seen(folder),
+        trials=episodes.trials,
+        progress=progress,
+    )
+    comparison = Comparison(
+        benchmark,
+        protocol,
+        _called(folder.config.model),
+        metrics,
+        _amount(data, episodes),
+        [*_notes(benchmark, settings, data, episodes), *_unable(policies, able)],
+    )
+    write_json(out / "comparison.json", comparison.record())
+    write_text(out / "README.md", comparison_page(comparison))
+    return comparison
+
+
+def parts_made(folder: RunFolder, name: str) -> list[str]:
+    """The parts of the run's folder that are made: the run's data too, where they are the benchmark's and not there."""
+    benchmark, settings, _ = _followed(folder, name)
+    own = settings.data is None and _is_own(folder, benchmark)
+    return [*([DATA] if own and not stages.has_data(folder) else []), benchmark_part(name)]
+
+
+def preview_benchmark(folder: RunFolder, name: str, policy: Existing, console: Console) -> None:
+    """Check what can be checked without fetching or making anything, and say what would be done."""
+    benchmark, settings, protocol = _followed(folder, name)
+    folder.check(parts_made(folder, name), policy)
+    stages.check_model(folder.config.model)
+    stages.policies_of(folder)
+    if settings.data is None and benchmark.synthesis:
+        home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
+        check_synthesis(home.config)
+        source = f"the held-out part of {home.data}" + ("" if stages.has_data(home) else ", still to be made")
+    else:
+        source = settings.data or benchmark.rows.hub
+        if not source.startswith("hub:") and not Path(source).exists():
+            raise _missing(benchmark, source)
+    console.print(f"{benchmark.title}\nData: {source}.\n{_told(protocol)}", markup=False)
+    for line in (*_departures(benchmark, settings), *benchmark.differences):
+        console.print(f"- {line}", markup=False)
+    console.print(f"Would measure {', '.join(folder.config.methods)} in {folder.path / benchmark_part(name)}.")
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print our rows and the published ones."""
+    from fspo.evaluation.benchmarks.comparison import comparison_table
+
+    console.print()
+    console.print(comparison_table(comparison))
+
+
+def _followed(folder: RunFolder, name: str) -> tuple[Benchmark, BenchmarkConfig, Protocol]:
+    benchmark = benchmark_of(name)
+    settings = folder.config.benchmarks.get(name, BenchmarkConfig())
+    return benchmark, settings, benchmark.protocol.changed(settings)
+
+
+def _obtain(folder: RunFolder, benchmark: Benchmark, settings: BenchmarkConfig, progress: Progress) -> _Data:
+    if settings.data is not None or not benchmark.synthesis:
+        return _published(folder, benchmark, settings.data or benchmark.rows.hub)
+    home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
+    stages.synth(home, progress)
+    whole = stages.dataset_of(home)
+    return _Data(whole, stages.splits_of(home).part(whole, "test"), str(home.data), home, {})
+
+
+def _is_own(folder: RunFolder, benchmark: Benchmark) -> bool:
+    """Whether the run's own data are of this domain, so that its held-out part is the benchmark's."""
+    synthesis = folder.config.synthesis
+    return folder.config.data is None and synthesis.recipe == "paper" and synthesis.domain == benchmark.name
+
+
+def _home(folder: RunFolder, benchmark: Benchmark) -> RunFolder:
+    """The run as one whose data are this domain's, beside what is measured on them."""
+    from fspo.synthesis.recipe.config import RecipeConfig
+
+    made = RecipeConfig.model_validate(dict(benchmark.synthesis))
+    home = RunFolder(folder.config.model_copy(update={"data": None, "synthesis": made}))
+    home.data = folder.path / benchmark_part(benchmark.name) / "data"
+    return home
+
+
+def _published(folder: RunFolder, benchmark: Benchmark, source: str) -> _Data:
+    from fspo.cli.datasets import Source, read_published
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.hub import HUB
+
+    rows, drawn = benchmark.rows, {}
+    if rows.drawn is not None:
+        drawn = vars(rows.drawn)
+    if not source.startswith(HUB) and not Path(source).exists():
+        raise _missing(benchmark, source)
+    if (Path(source) / "preferences.parquet").is_file():
+        dataset, left_out = PreferenceDataset.load(source), {}
+    else:
+        try:
+            imported = read_published(source, Source(rows.kind), part=rows.part, **drawn)
+        except StorageError as error:
+            raise StorageError(f"{str(error).partition(';')[0].rstrip('.')}; {_how(benchmark)}") from error
+        dataset, left_out = imported.dataset, dict(imported.left_out)
+    if rows.drawn is not None:
+        dataset = _renamed(dataset)
+    grouped = {user.id for user in dataset.users.values() if rows.group and user.group == rows.group}
+    home = RunFolder(folder.config.model_copy(update={"data": Path(source)}))
+    home.data = folder.path / benchmark_part(benchmark.name)
+    return _Data(dataset, dataset.select(users=grouped) if grouped else dataset, source, home, left_out)
+
+
+def _renamed(dataset: PreferenceDataset) -> PreferenceDataset:
+    """Drawn users under other names than those that a run may have been trained on: they are other people."""
+    from fspo.preferences.dataset import PreferenceDataset
+
+    users = [replace(user, id=f"unseen-{user.id}") for user in dataset.users.values()]
+    return PreferenceDataset(users, [replace(row, user=f"unseen-{row.user}") for row in dataset])
+
+
+def _missing(benchmark: Benchmark, source: str) -> DataError:
+    return DataError(f"There is no file or folder {source} with the data of '{benchmark.name}'; {_how(benchmark)}")
+
+
+def _how(benchmark: Benchmark) -> str:
+    name = benchmark.rows.hub.removeprefix("hub:")
+    return f"fetch {name} where the hub can be reached, and name its files here with --data."
+
+
+def _able(policies: Mapping[str, Path | None], episodes: Episodes) -> dict[str, Path | None]:
+    """The methods that can be measured: without descriptions of the users, none that is told them."""
+    described = all(trial.own.description for trial in episodes.trials)
+    return {
+        name: policy
+        for name, policy in policies.items()
+        if described or METHODS[name].describes or METHODS[name].context != "description"
+    }
+
+
+def _unable(policies: Mapping[str, Path | None], able: Mapping[str, Path | None]) -> Iterator[str]:
+    left = [name for name in policies if name not in able]
+    if left:
+        yield f"Not measured, since users have no descriptions: {', '.join(left)}."
+
+
+def _called(model: str) -> str:
+    """The model's name, of a folder without where it lies."""
+    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
+
+
+def _seen(folder: RunFolder) -> PreferenceDataset | None:
+    """What the run's methods were trained on; None where they were not."""
+    if not any(row.trains for row in methods_of(folder.config)):
+        return None
+    return stages.splits_of(folder).part(stages.dataset_of(folder), "train")  # type: ignore[no-any-return]
+
+
+def _amount(data: _Data, episodes: Episodes) -> dict[str, Any]:
+    trials = episodes.trials
+    return {
+        "source": data.name,
+        "fingerprint": data.held_out.fingerprint,
+        "users": len({trial.user for trial in trials}),
+        "pairs": sum(len(trial.own.queries) for trial in trials),
+        "short_users": episodes.short,
+        "users_beyond_the_limit": episodes.limited,
+        "left_out": dict(data.left_out),
+    }
+
+
+def _notes(benchmark: Benchmark, settings: BenchmarkConfig, data: _Data, episodes: Episodes) -> Iterator[str]:
+    yield from _departures(benchmark, settings)
+    if data.left_out:
+        yield f"Left out: {', '.join(f'{count:,} {why}' for why, count in data.left_out.items())}."
+    if episodes.short:
+        yield f"Left out: {episodes.short:,} users with too few pairs."
+    if episodes.limited:
+        yield f"{episodes.limited:,} users more have enough pairs and are not evaluated."
+
+
+def _departures(benchmark: Benchmark, settings: BenchmarkConfig) -> Iterator[str]:
+    for setting, (theirs, ours) in benchmark.protocol.departures(settings).items():
+        usual = {"users": "all", "queries": "all", "answers": "those of evaluation.answers"}.get(setting, "none")
+        yield (
+            f"This run departs from the protocol: {setting} {ours} instead of {usual if theirs is None else theirs} "
+            f"(benchmarks.{benchmark.name}.{setting})."
+        )
+
+
+def _told(protocol: Protocol) -> str:
+    asked = "all held-out pairs" if protocol.queries is None else f"up to {protocol.queries} queries"
+    users = "all users" if protocol.users is None else f"up to {protocol.users} users"
+    return f"Protocol: {users}, {protocol.shots} shots, {asked} in each of {protocol.episodes} episode(s) a user."

@@ -1,0 +1,148 @@
+"""Our rows beside the published ones: as a record, a table for the terminal and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
+from fspo.evaluation.benchmarks.published import Figure, published
+from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.summary import as_estimates
+from fspo.evaluation.values import no_interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Comparison", "comparison_page", "comparison_table"]
+
+_LABELS: Mapping[str, str] = {"reward_accuracy": "reward accuracy", "win_rate": "win rate over the base model"}
+
+_BESIDE = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
+"""Measures that the page shows of our rows besides the benchmark's own."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a run reached on a benchmark, beside what others did."""
+
+    benchmark: Benchmark
+    protocol: Protocol
+    """As it was followed."""
+    model: str
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    """The contents of `metrics.json`."""
+    data: Mapping[str, Any]
+    """Where the data came from, and how much of them there is."""
+    notes: Sequence[str]
+    """What of this run departs from the protocol, or was left out."""
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The published rows."""
+        return published(self.benchmark.name)
+
+    @property
+    def ours(self) -> dict[str, Estimate]:
+        """Method -> the benchmark's measure, of those that have it."""
+        rows = as_estimates(self.metrics)
+        return {name: row[self.benchmark.measure] for name, row in rows.items() if self.benchmark.measure in row}
+
+    @property
+    def differences(self) -> list[str]:
+        """All that stands between our rows and the published ones."""
+        return [*self.notes, *self.benchmark.differences]
+
+    def record(self) -> dict[str, Any]:
+        """The comparison, ready for JSON; estimates are shares, published figures percent as published."""
+        return {
+            "benchmark": self.benchmark.name,
+            "title": self.benchmark.title,
+            "measure": self.benchmark.measure,
+            "model": self.model,
+            "protocol": asdict(self.protocol),
+            "data": dict(self.data),
+            "ours": {name: estimate.to_json() for name, estimate in self.ours.items()},
+            "published": [asdict(figure) for figure in self.figures],
+            "differences": self.differences,
+        }
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The benchmark's measure of every row, ours first, and below it what differs."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=comparison.benchmark.title,
+        caption=escape(_caption(comparison)),
+        header_style="bold",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("", "model", "knows of the user"):
+        table.add_column(column)
+    table.add_column(f"{_LABELS[comparison.benchmark.measure]}, %", justify="right")
+    table.add_column("source")
+    for name, estimate in comparison.ours.items():
+        table.add_row(f"[bold]{name}[/bold]", escape(comparison.model), "", _interval(estimate), "this run")
+    table.add_section()
+    for figure in comparison.figures:
+        table.add_row(figure.name, figure.model, figure.sees, _value(figure), figure.source.where)
+    return table
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The same as Markdown, with our other measures."""
+    metrics = as_estimates(comparison.metrics)
+    shown = [name for name in _BESIDE if any(name in row for row in metrics.values())]
+    lines = [
+        f"# {comparison.benchmark.title}",
+        "",
+        f"`fspo eval --benchmark {comparison.benchmark.name}`, {comparison.model}. {_amount(comparison)} Percent, with "
+        "95 % intervals clustered by user.",
+        "",
+        f"| {' | '.join(['', *(name.replace('_', ' ') for name in shown)])} |",
+        "|---|" + "---|" * len(shown),
+        *(
+            f"| {name} | {' | '.join(_interval(row[measure]) if measure in row else '-' for measure in shown)} |"
+            for name, row in metrics.items()
+        ),
+        "",
+        f"## Published: {_LABELS[comparison.benchmark.measure]}",
+        "",
+    ]
+    if comparison.figures:
+        lines += ["| | model | knows of the user | % | source |", "|---|---|---|---|---|"]
+        lines += [f"| {f.name} | {f.model} | {f.sees} | {_value(f)} | {f.source.where} |" for f in comparison.figures]
+        sources = {figure.source for figure in comparison.figures}
+        errors = [f" Errors are the {source.error}." if source.error else "" for source in sources]
+        lines += ["", *(f"{s.paper}, {s.where}.{error}" for s, error in zip(sources, errors, strict=True))]
+    else:
+        lines.append("None that could be read in its source and is of this protocol.")
+    return "\n".join([*lines, "", "## What differs", "", *(f"- {line}" for line in comparison.differences)]) + "\n"
+
+
+def _caption(comparison: Comparison) -> str:
+    lines = [_amount(comparison), no_interval(comparison.ours.values())]
+    if not comparison.ours:
+        lines.append(f"Nothing of this run has a {_LABELS[comparison.benchmark.measure]}; see the other measures.")
+    if not comparison.figures:
+        lines.append("No published figure could be read in its source and is of this protocol.")
+    return "\n".join([*filter(None, lines), *(f"- {line}" for line in comparison.differences)])
+
+
+def _amount(comparison: Comparison) -> str:
+    data = comparison.data
+    return f"{data['users']:,} users, {data['pairs']:,} pairs, {comparison.protocol.shots} shots."
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value * 100:.1f}"
+    return f"{estimate.value * 100:.1f} ({estimate.low * 100:.1f}…{estimate.high * 100:.1f})"
+
+
+def _value(figure: Figure) -> str:
+    return f"{figure.value:g}" if figure.error is None else f"{figure.value:.2f} ± {figure.error:.2f}"
