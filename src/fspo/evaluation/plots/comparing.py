@@ -145,9 +145,11 @@ def user_dots(methods: Mapping[str, Mapping[str, float]], *, title: str, xlabel:
     for place, (name, users) in zip(places, methods.items(), strict=True):
         colour = colour_of(name, place)
         xs, ys = _stacked(list(users.values()))
-        axes.scatter(xs, [place + y for y in ys], s=17, color=colour, alpha=0.75, linewidths=0, marker=marker_of(name))
+        axes.scatter(
+            xs, [place + y for y in ys], s=17, color=colour, linewidths=0, marker=marker_of(name, "o"), zorder=3
+        )
         middle = statistics.median(users.values())
-        axes.plot([middle, middle], [place - 0.38, place + 0.38], color=INK, linewidth=1.2)
+        axes.plot([middle, middle], [place - 0.44, place + 0.44], color=INK, linewidth=1.2, zorder=2)
         told.append(
             f"{name}: {len(users)} users from {min(users.values()):.0%} to {max(users.values()):.0%}, "
             f"half of them at {middle:.0%} or more"

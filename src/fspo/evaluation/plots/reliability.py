@@ -57,7 +57,7 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str) -> str:
             cell.tick_params(labelbottom=True)
     for cell in cells[len(methods) :]:
         cell.set_visible(False)
-    figure.subplots_adjust(hspace=0.42, wspace=0.12)
+    figure.subplots_adjust(hspace=0.42, wspace=0.22)
     return svg_of(figure, title, "; ".join(f"{name}: {_told(bins)}" for name, (bins, _) in methods.items()))
 
 

@@ -89,6 +89,7 @@ def environment() -> Environment:
         "points": _points,
         "in_units": lambda measure: measure.partition("/")[0] in _IN_UNITS,
         "cell": _cell,
+        "tight": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
     }
     return found
 
@@ -265,7 +266,7 @@ def _settings(config: str) -> Mapping[str, Any]:
 
 
 def _percent(estimate: Estimate | None) -> str:
-    return "\N{EN DASH}" if estimate is None else f"{estimate.value * 100:.1f}"
+    return "\N{EN DASH}" if estimate is None else _signed(estimate.value * 100)
 
 
 def _interval(estimate: Estimate | None, percent: bool = True) -> str:
