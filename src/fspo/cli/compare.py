@@ -19,7 +19,7 @@ __all__ = ["compare"]
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.", metavar="RUN...")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.", metavar="RUN")],
     measure: Annotated[
         str,
         typer.Option(
@@ -34,9 +34,9 @@ def compare(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON into this file too.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write it as one self-contained page too.")] = None,
 ) -> None:
-    """Compare every two methods of the runs on the same items: paired by item, clustered by user, Holm's correction.
+    """Compare every two methods of evaluated runs on the same items.
 
-    The runs must have been evaluated on the same users, prompts, shots and seed; else it says what differs. A method
+    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have been evaluated on the same users, prompts, shots and seed; else it says what differs. A method
     that is the same item by item in all runs stands once.
 
     Examples:

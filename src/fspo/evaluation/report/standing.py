@@ -29,6 +29,7 @@ from fspo.evaluation.statistics import (
 __all__ = ["Paired", "accuracy_standing", "answer_standing", "paired_with_lead"]
 
 _BASE = "base"
+_UNKNOWN = (None, None)
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
         return {}
     ranks = {s.method: (s.best_rank, s.worst_rank) for s in ranking.standings} if ranking is not None else {}
     rows = [
-        {"method": name, "rank": place, "ranks": _range(ranks.get(name)), "estimate": estimate}
+        {"method": name, "rank": place, "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
         for place, (name, estimate) in enumerate(found.items(), start=1)
     ]
     title = "Chance to be preferred to the base model's answer"
     svg = plots.interval_plot([(name, name, estimate) for name, estimate in found.items()], title=title)
     numbers = [
-        {"method": row["method"], "rank": row["rank"]}
-        | dict(zip(("best_rank", "worst_rank"), ranks.get(row["method"], (None, None)), strict=True))
-        | row["estimate"].to_json()
-        for row in rows
+        {"method": name, "rank": place}
+        | dict(zip(("best_rank", "worst_rank"), ranks.get(name, _UNKNOWN), strict=True))
+        | estimate.to_json()
+        for place, (name, estimate) in enumerate(found.items(), start=1)
     ]
     return {
         "plot": Plotted("ranking-answers", title, Markup(svg), numbers),
@@ -123,18 +124,18 @@ def _ranked(games: Sequence[Game]) -> Ranking | None:
 
 def _over_base(strength: float, low: float | None, high: float | None, ranking: Ranking) -> Estimate:
     """A strength over the base model's, in log-odds, as a chance."""
-    ends = (None if end is None else _chance(end) for end in (low, high))
-    return Estimate(_chance(strength), *ends, users=ranking.users, items=ranking.games)
+    least, most = (None if end is None else _chance(end) for end in (low, high))
+    return Estimate(_chance(strength), least, most, ranking.users, ranking.games)
 
 
 def _chance(log_odds: float) -> float:
     return 1 / (1 + math.exp(-log_odds))
 
 
-def _range(ranks: tuple[int | None, int | None] | None) -> str:
-    if ranks is None or None in ranks:
+def _range(best: int | None, worst: int | None) -> str:
+    if best is None or worst is None:
         return ""
-    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"
+    return str(best) if best == worst else f"{best} to {worst}"
 
 
 def _number(value: float | TooFewUsers) -> float | None:
