@@ -52,7 +52,7 @@ def kill_a_worker(process: subprocess.Popen[str], parts: Path) -> int:
             try:
                 if any(file.path in held for file in child.open_files()):
                     os.kill(child.pid, signal.SIGKILL)
-                    return child.pid
+                    return int(child.pid)
             except psutil.Error:
                 continue
         time.sleep(0.05)
@@ -100,3 +100,7 @@ def test_what_can_not_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("seed: 0\n")
     error = run(*restyled, "--config", tmp_path / "run.yaml", code=2).stderr
     assert error.startswith("Error: executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray")
+    missing = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
+    with fake_endpoint() as address:
+        error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2).stderr
+    assert "Error: There is no Ray cluster at 127.0.0.1:9 (" in error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -196,10 +197,17 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[int]:
             if address is None:
                 ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
             else:
+                _knock(address)
                 ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError) as error:
+        except Exception as error:  # Ray has no type of its own for a cluster that does not come up
+            what = " ".join(str(error).split())
+            if address is None:
+                raise ModelError(
+                    f"No Ray cluster came up on this machine ({what}); it may be too busy: run the same command again, "
+                    "or without --executor ray."
+                ) from error
             raise ConfigError(
-                f"There is no Ray cluster at {address} ({error}); start one with `ray start --head`, or leave the "
+                f"There is no Ray cluster at {address} ({what}); start one with `ray start --head`, or leave the "
                 "address out for one on this machine."
             ) from error
     try:
@@ -208,3 +216,14 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[int]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Try a connection, since Ray itself waits for minutes where nobody answers.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
