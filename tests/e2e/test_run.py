@@ -44,6 +44,17 @@ def test_a_run_leaves_everything_it_promises(finished: Path) -> None:
     assert 'src="http' not in page
 
 
+def test_the_methods_of_a_run_are_compared(finished: Path, tmp_path: Path) -> None:
+    done = run("eval", "compare", finished, "--measure", "win_rate", "--json", tmp_path / "compared.json")
+    assert "the first less the second" in done.stdout
+    found = json.loads((tmp_path / "compared.json").read_text())
+    metrics = json.loads(figures(finished))
+    assert {m["name"]: m["value"] for m in found["methods"]} == {
+        name: row["win_rate"]["value"] for name, row in metrics.items() if "win_rate" in row
+    }
+    assert len(found["pairs"]) == 10  # of every two of five
+
+
 @pytest.mark.slow
 def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
     finished: Path, speaking_model_path: Path, tmp_path: Path

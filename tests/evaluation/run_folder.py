@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.synthesis.restyled.labels import label_all
 from fspo.synthesis.restyled.responses import Response, Responses
 
-__all__ = ["write_run_folder"]
+__all__ = ["write_kept", "write_run_folder"]
 
 _METHODS = {"base": 0.52, "few-shot": 0.53, "pref-ft": 0.55, "ipo": 0.54, "fspo": 0.77, "oracle": 0.64}
 _KS = (0, 1, 2, 4, 8)
@@ -27,6 +30,7 @@ def write_run_folder(folder: Path, *, light: bool = False) -> Path:
     metrics = {name: _measures(name, value) for name, value in _METHODS.items()}
     write_json(folder / "metrics.json", metrics)
     observer = {f"reward_accuracy@{k}": _estimate(1 - 0.5 * math.exp(-k), 0.02) for k in _KS}
+    observer |= {"wrong_labels_drop/25%": _estimate(0.05), "regret_share": _estimate(0.01, 0.01)}
     write_json(folder / "evaluation" / "observer.json", observer)
     others = {
         name: {"reward_accuracy/reference": _estimate(0.77 - value, 0.05)}
@@ -35,6 +39,7 @@ def write_run_folder(folder: Path, *, light: bool = False) -> Path:
     }
     write_json(folder / "evaluation" / "comparisons.json", others)
     write_json(folder / "evaluation" / "details.json", _details())
+    write_kept(folder / "evaluation")
     for sample in _samples():
         append_jsonl(folder / "evaluation" / "samples.jsonl", sample)
     _write_curves(folder, 3 if light else 60)
@@ -57,6 +62,7 @@ def _measures(name: str, value: float) -> dict[str, Any]:
     if name in ("few-shot", "pref-ft", "fspo"):
         row |= {"label_flip_rate": _estimate(value - 0.12), "user_swap_drop": _estimate(value - 0.5)}
         row |= {"reward_accuracy/antisymmetric": _estimate(value + 0.01)}
+    row |= _more_measures(name, value)
     for sampling in ("plain", "guided") if name != "base" else ():
         row[f"win_rate/{sampling}"] = _estimate(value - (0.05 if sampling == "plain" else 0), 0.07)
     for sampling in ("plain", "guided"):
@@ -77,22 +83,89 @@ def _measures(name: str, value: float) -> dict[str, Any]:
     return row
 
 
+def _more_measures(name: str, value: float) -> dict[str, Any]:
+    """What is measured of rewards besides accuracy, and what personalisation costs."""
+    row = {"regret": _estimate(1.1 - value), "regret_share": _estimate(1 - value)}
+    for suffix in ("", "/fitted"):
+        row |= {f"calibration_error{suffix}": _estimate(0.1), f"brier{suffix}": _estimate(0.25)}
+        row |= {f"overconfidence{suffix}": _estimate(-0.05)}
+    if name in ("few-shot", "pref-ft", "fspo"):
+        row |= {f"wrong_labels_drop/{share}%": _estimate(share / 200, 0.1) for share in (10, 25)}
+        row |= {"other_topics_drop": _estimate(0.02, 0.1), "order_change_rate": _estimate(0.1)}
+    if name != "base":
+        row |= {"tax_general": _estimate(0.05), "tax_refusal/injected": _estimate(0.1), "tax_fluency": _estimate(0.2)}
+        row |= {"win_rate_length_controlled/plain": _estimate(value), "win_rate_by/other/plain": _estimate(value)}
+    return row | {"general_pass/personal": _estimate(0.8), "answer_utility/plain": _estimate(value - 0.6)}
+
+
+def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: int = 16, salt: str = "") -> None:
+    """Items, games and figures by user of an evaluation's folder; `salt` draws others on the same items."""
+    rewards = _details()["rewards"]
+    right: dict[str, dict[str, float]] = {name: {} for name in methods}
+    items: list[dict[str, Any]] = []
+    games: list[dict[str, Any]] = []
+    for user in range(users):
+        for number in range(8):
+            item = f"user-{user}/0/{number}"
+            line = {"item": item, "user": f"user-{user}", "prompt": f"What of film {number}?", "chosen": "Fine.",
+                    "rejected": f"Poor, <i>{user}</i>.", "shots": f"shots-{user}", "base_answer": "same"}  # fmt: skip
+            values: dict[str, dict[str, float]] = {}
+            for name, share in methods.items():
+                reward, drawn = rewards[name][0], random.Random(f"{name}/{item}{salt}").random()
+                right[name][item] = float(drawn < share)
+                values[name] = {f"reward_accuracy/{reward}": right[name][item], "regret": 1.0 - right[name][item]}
+                values[name] |= {"answer_utility/plain": drawn, "answer_utility/guided": drawn}
+                if name != "base":
+                    values[name]["win_rate/plain"] = values[name]["win_rate/guided"] = float(drawn > 0.4)
+            items.append(line | {"values": values})
+            for first, second in itertools.combinations(methods, 2):
+                score = (1 + right[first][item] - right[second][item]) / 2
+                games.append({"user": f"user-{user}", "first": first, "second": second, "score": score})
+    write_text(folder / "items.jsonl", "".join(json.dumps(line) + "\n" for line in items))
+    write_text(folder / "games.jsonl", "".join(json.dumps(game) + "\n" for game in games))
+    write_json(folder / "per_user.json", {name: {"reward_accuracy": _by_user(row)} for name, row in right.items()})
+    bins = [{"confidence": 0.55 + i / 10, "accuracy": 0.5 + i / 12, "users": 9, "items": 40 - 9 * i} for i in range(4)]
+    calibrated = {"reward": "reference", "scale": 1.0, "bins": bins, "fitted_bins": bins[:2]}
+    write_json(folder / "calibration.json", dict.fromkeys(methods, calibrated))
+    agreed = {"judges": ["headline", "other"], "share": _estimate(0.8), "kappa": 0.55}
+    write_json(folder / "judges.json", {"agreement": [agreed]})
+
+
+def _by_user(right: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    users: dict[str, list[float]] = {}
+    for item, value in right.items():
+        users.setdefault(item.partition("/")[0], []).append(value)
+    return {user: {"value": sum(row) / len(row), "items": len(row)} for user, row in users.items()}
+
+
 def _details() -> dict[str, Any]:
     return {
         "users": 16,
         "questions": 24,
         "pairs": 128,
+        "seed": 0,
+        "shots": 8,
+        "episodes": 1,
+        "queries": 8,
+        "robustness": {
+            "users": 6,
+            "pairs": 18,
+            "other_topics_users": 6,
+            "wrong_labels": {"10%": 1, "25%": 2},
+            "orders": 2,
+        },
         "headline_reward": "reference",
         "headline_sampling": "plain",
         "compared": "fspo",
         "rewards": {
+            "base": ["likelihood"],
             "few-shot": ["antisymmetric", "reference", "likelihood"],
             "pref-ft": ["reference"],
             "ipo": ["reference"],
             "fspo": ["reference"],
             "oracle": ["reference"],
         },
-        "samplings": {"fspo": "guided", "few-shot": "plain"},
+        "samplings": {"fspo": "guided", "few-shot": "plain", "pref-ft": "plain", "ipo": "plain", "oracle": "plain"},
         "judge_kind": "attributes",
         "floors": {"log_prob": -4.5, "distinct": 0.5},
         "dropped_shots": {"few-shot": 0, "fspo": 3},
@@ -120,7 +193,8 @@ def _samples() -> list[dict[str, Any]]:
                 "fspo, plain": f"A {name} answer. It goes on for a while, as answers do.",
                 "fspo, guided": f"- {name}\n- {name} again",
             },
-            "outcomes": {"fspo, plain": "win", "fspo, guided": "tie"},
+            "outcomes": {"fspo, plain": "win", "fspo, guided": "loss"},
+            "broken": {"fspo, guided": ["distinct"]} if name == "gloomy" else {},
         }
         for name, traits in people.items()
         for number in range(2)

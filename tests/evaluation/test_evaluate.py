@@ -17,6 +17,8 @@ from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.findings import caveats
 from fspo.evaluation.foreign.protocol import FunctionRewardModel
+from fspo.evaluation.games import read_games
+from fspo.evaluation.items import Items
 from fspo.evaluation.quality import Floors
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl
@@ -97,6 +99,29 @@ def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path)
     assert (
         "missing from this run" in write_report(tmp_path, tmp_path / "report.html").read_text()
     )  # of training and data
+
+
+def test_items_and_games_are_kept_and_say_what_the_figures_say(out: Path) -> None:
+    metrics, details = read_json(out / "metrics.json"), read_json(out / "details.json")
+    items = Items.read(out)
+    assert len(items.lines) == 8
+    assert items.methods == list(metrics)
+    for name, row in metrics.items():
+        headline = f"reward_accuracy/{details['rewards'][name][0]}"
+        for measure in (headline, "label_flip_rate", "win_rate/plain", "regret"):
+            values = items.values(name, measure)
+            assert bool(values) == (measure in row), (name, measure)
+            if values:
+                assert math.fsum(values.values()) / len(values) == pytest.approx(row[measure]["value"], abs=1e-5)
+    line = items.lines[0]
+    assert line["user"] == line["item"].split("/")[0]
+    assert {"prompt", "chosen", "rejected", "shots"} <= line.keys()
+    assert sum("base_answer" in line for line in items.lines) == 4  # one prompt a user was answered
+    games = read_games(out)
+    met = {frozenset((game.first, game.second)) for game in games}
+    assert len(met) == math.comb(len(metrics), 2)
+    over_base = [game for game in games if (game.first, game.second) == ("base", "oracle")]
+    assert 1 - math.fsum(g.score for g in over_base) / len(over_base) == metrics["oracle"]["win_rate"]["value"]
 
 
 def test_a_killed_evaluation_ends_with_the_same_figures(run: Run, out: Path) -> None:

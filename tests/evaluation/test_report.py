@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import Markup
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
 from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import caveats, headline, negatives
+from fspo.evaluation.items import Items
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.report.plotted import Plotted
+from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
+from fspo.evaluation.report.standing import answer_standing, paired_with_lead
+from fspo.evaluation.statistics import Estimate, Game
 from fspo.evaluation.summary import said_variants, summary_table
-from fspo.files import read_json
+from fspo.files import read_json, read_jsonl
 from tests.evaluation.run_folder import write_run_folder
 
 
@@ -60,7 +69,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page: str) -> None:
     assert balance.stack == []
     assert len(balance.ids) == len(set(balance.ids))
     assert "<script" not in page
-    assert not re.search(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href"))
+    assert not re.search(r'(?:src|href)="(?!#|data:text/csv;)', page.replace("xlink:href", "href"))
     assert not re.search(r"url\((?!#)", page)
     assert "missing from this run" not in page
 
@@ -70,7 +79,7 @@ def test_every_plot_says_what_it_shows(page: str) -> None:
     assert len(plots) >= 6
     for plot in plots:
         assert 'role="img"' in plot
-        assert re.search(r"<title>[^<]+</title><desc>[^<]+</desc>", plot)
+        assert re.search(r'<title id="[^"]+">[^<]+</title><desc id="[^"]+">[^<]+</desc>', plot)
         assert "var(--" in plot
         assert "#0505" not in plot
 
@@ -111,8 +120,8 @@ def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) 
 
 
 def test_figures_are_shown_with_intervals(page: str) -> None:
-    assert "fspo ranks the preferred of two responses first in 77.0 % [73.0, 81.0]" in page
-    assert "73.0 \N{EN DASH} 81.0" in page
+    assert "fspo ranks the preferred of two responses first in 77.0\N{NO-BREAK SPACE}% [73.0, 81.0]" in page
+    assert "73.0 to 81.0" in page
     assert "ideal observer" in page
 
 
@@ -133,8 +142,9 @@ def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_plots_are_files_of_their_own(run_folder: Path, tmp_path: Path) -> None:
     written = write_figures(run_folder, tmp_path / "figures")
-    assert [path.name for path in written][:2] == ["accuracy-by-shots.svg", "win-rates.svg"]
-    assert "training-loss.svg" in [path.name for path in written]
+    names = {path.name for path in written}
+    assert {"ranking-answers.svg", "accuracy-by-shots.svg", "win-rates.svg", "training-loss.svg"} <= names
+    assert all(path.with_suffix(".csv").exists() for path in written)
     for path in written:
         ElementTree.fromstring(path.read_text(encoding="utf-8"))
         used, given = (set(re.findall(p, path.read_text())) for p in (r"var\((--[\w-]+)\)", r"(--[\w-]+):"))
@@ -162,6 +172,102 @@ def test_contrasting_users_are_the_least_alike_on_a_shared_prompt() -> None:
     assert first[0]["traits"]["x"] * first[1]["traits"]["x"] < 0
     assert contrasting_samples([]) == []
     assert contrasting_samples(samples[:1]) == [[samples[0]]]
+
+
+def test_the_words_stand_out_from_the_ground_by_day_by_night_and_on_paper(page: str) -> None:
+    """At least 4.5 to 1 (WCAG 2.2, 1.4.3): axe does not look into drawings."""
+    blocks = re.findall(r":root {(.*?)}", page, re.DOTALL)
+    schemes = [dict(re.findall(r"(--[\w-]+): (#\w+);", block)) for block in blocks]
+    assert len(schemes) == 3
+    for colours in schemes:
+        words = [name for name in colours if name in ("--ink", "--muted", "--accent") or name.startswith("--series")]
+        assert len(words) == 11
+        for ground in ("--paper", "--card"):
+            for name in words:
+                assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground, colours)
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    shares = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_every_plot_comes_with_its_numbers(run_folder: Path, page: str) -> None:
+    links = re.findall(r'<a href="data:text/csv;charset=utf-8;base64,([\w+/=]+)" download="([\w-]+)\.csv">', page)
+    tables = {name: list(csv.DictReader(io.StringIO(base64.b64decode(text).decode()))) for text, name in links}
+    assert len(tables) == len(re.findall(r"<svg", page))
+    metrics = read_json(run_folder / "metrics.json")
+    for row in tables["accuracy-by-shots"]:
+        if row["method"] != "ideal observer":
+            assert float(row["value"]) == metrics[row["method"]][f"reward_accuracy@{row['shots']}"]["value"]
+    assert {row["user"] for row in tables["per-user"]} == {f"user-{number}" for number in range(16)}
+    assert {row["measure"] for row in tables["sensitivity"]} >= {"label_flip_rate", "wrong_labels_drop/25%"}
+
+
+def test_a_name_cannot_become_a_formula_in_a_spreadsheet() -> None:
+    plot = Plotted("x", "x", Markup(), [{"user": "=1+1", "value": -0.5}, {"user": "plain, quoted", "value": None}])
+    assert plot.csv == 'user,value\n\'=1+1,-0.5\n"plain, quoted",\n'
+
+
+def test_the_ranking_rests_on_every_game_there_is() -> None:
+    users = [f"u{number}" for number in range(10)]
+    played = (("a", "base", 1.0), ("base", "a", 0.5), ("a", "b", 0.5), ("b", "base", 0.5))
+    games = [Game(user, first, second, score) for user in users for first, second, score in played]
+    metrics = {name: {"win_rate": estimate(value, 0.4, 0.9)} for name, value in (("a", 0.75), ("b", 0.5))}
+    found = answer_standing(games, metrics)
+    assert found["each_other"]
+    assert [row["method"] for row in found["rows"]] == ["a", "b", "base"]
+    assert found["rows"][-1]["estimate"].value == 0.5
+    over_base = [game for game in games if "base" in (game.first, game.second)]
+    found = answer_standing(over_base, metrics)
+    assert not found["each_other"]
+    assert [row["estimate"].value for row in found["rows"]] == [0.75, 0.5]  # the win rates themselves
+    assert answer_standing([], metrics)["rows"][0]["ranks"] == ""
+    assert answer_standing([], {}) == {}
+
+
+def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run_folder: Path, page: str) -> None:
+    items = Items.read(run_folder / "evaluation")
+    rewards = {name: row[0] for name, row in read_json(run_folder / "evaluation" / "details.json")["rewards"].items()}
+    found = paired_with_lead(items, "fspo", rewards)
+    ours, theirs = (items.values(name, "reward_accuracy/reference") for name in ("fspo", "ipo"))
+    assert found["ipo"].comparison.difference.value == pytest.approx(fmean(ours.values()) - fmean(theirs.values()))
+    assert all(row.comparison.adjusted >= row.comparison.p for row in found.values())  # type: ignore[operator]
+    assert all(row.detectable for row in found.values())
+    assert "fspo is better than ipo" in page
+    assert "corrected together by Holm" in page
+    assert paired_with_lead(Items(()), "fspo", rewards) == {}
+
+
+def test_failures_are_chosen_by_rule(run_folder: Path) -> None:
+    samples = read_jsonl(run_folder / "evaluation" / "samples.jsonl")
+    base = {"answer_utility/plain": 1.0}
+    lines = [
+        {"user": s["user"], "item": s["item"]}
+        | {"values": {"base": base, "fspo": {"answer_utility/guided": -float(len(s["item"]))}}}
+        for s in samples
+    ]
+    lost = worst_losses(samples, Items(tuple(lines)), "fspo, guided")
+    assert [row["user"] for row in lost] == ["cheerful", "chatty", "terse"]  # by the most first, each once
+    assert lost[0]["by"] == 1.0 + len("cheerful/0/0")
+    assert [row["user"] for row in broken_answers(samples, "fspo, guided")] == ["gloomy"]
+    assert worst_losses(samples, Items(()), "fspo, guided")[0]["by"] is None
+    wrong = wrong_pairs(Items.read(run_folder / "evaluation"), "fspo", "reference")
+    assert len({row["user"] for row in wrong}) == len(wrong) == 3
+    assert all(row["values"]["fspo"]["reward_accuracy/reference"] == 0 for row in wrong)
+
+
+def test_users_without_traits_contrast_by_how_often_they_disagreed() -> None:
+    samples = [{"user": user, "prompt": "p", "traits": {}} for user in "abc"]
+    record = {"users": ["a", "b", "c"], "matrix": [[0, 0.1, 0.9], [0.1, 0, 0.2], [0.9, 0.2, 0]]}
+    assert [[s["user"] for s in pair] for pair in contrasting_samples(samples, record)] == [["a", "c"]]
 
 
 def estimate(value: float, low: float, high: float, users: int = 30) -> Estimate:
@@ -206,8 +312,8 @@ def test_the_first_sentence_names_its_variants() -> None:
 def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) -> None:
     details = read_json(run_folder / "evaluation" / "details.json")
     said = (
-        "Reward: antisymmetric (few-shot), reference (pref-ft, ipo, fspo, oracle). "
-        "Sampling: plain (few-shot), guided (fspo)."
+        "Reward: likelihood (base), antisymmetric (few-shot), reference (pref-ft, ipo, fspo, oracle). "
+        "Sampling: plain (few-shot, pref-ft, ipo, oracle), guided (fspo)."
     )
     assert said_variants(details) == said
     assert said_variants({}) == ""

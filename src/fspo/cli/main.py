@@ -23,7 +23,9 @@ class _Verbs(TyperGroup):
     """Shows errors that a user can mend as one sentence, without a traceback."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the verb; all but training run in one process."""
+        """Find the verb, of two words where there is one (`eval compare`); all but training run in one process."""
+        if (both := " ".join(args[:2])) in self.commands:
+            args = [both, *args[2:]]
         name, command, rest = super().resolve_command(ctx, args)
         if name != "train":
             processes.refuse_several(str(name))
@@ -91,12 +93,14 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from fspo.cli import chat, data, env, evaluate, model, report, run, synth, train
+    from fspo.cli import chat, compare, data, env, evaluate, model, report, run, synth, train
 
     add_verb(app, "run")(run.run)
     add_verb(app, "synth")(synth.synth)
     add_verb(app, "train")(train.train)
     add_verb(app, "eval")(evaluate.evaluate)
+    # `eval` takes the folder of a run where a group of commands would look for a command, so it can't be such a group.
+    add_verb(app, "eval compare")(compare.compare)
     add_verb(app, "report")(report.report)
     add_verb(app, "chat")(chat.chat)
     app.add_typer(model.app, name="model")

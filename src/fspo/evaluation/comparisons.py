@@ -11,7 +11,7 @@ from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate, paired_difference
 from fspo.evaluation.winrates import Judgement
 
-__all__ = ["comparisons"]
+__all__ = ["comparisons", "item_values"]
 
 
 def comparisons(
@@ -31,11 +31,11 @@ def comparisons(
         judgements: of every method and sampling that was judged.
         samplings: the sampling that a method's `win_rate` is of.
     """
-    ours = _items(lead, rewards[lead], judgements)
+    ours = item_values(lead, rewards[lead], judgements)
     found = {}
     for name, row in rewards.items():
         if name != lead:
-            theirs = _items(name, row, judgements)
+            theirs = item_values(name, row, judgements)
             found[name] = {m: paired_difference(ours[m], theirs[m], _user) for m in ours if theirs.get(m)}
             for measure, one, other in (
                 ("win_rate", samplings[lead], samplings[name]),
@@ -46,10 +46,10 @@ def comparisons(
     return found
 
 
-def _items(
+def item_values(
     name: str, rewards: Rewards, judgements: Mapping[Drawn, Sequence[Judgement]]
 ) -> dict[str, dict[Item, float]]:
-    """What a method reached on each item, by measure."""
+    """What a method reached on each item, by measure: right or wrong for each reward, won or lost for each sampling."""
     found = {
         f"reward_accuracy/{variant}": rewards.accuracies(variant, rewards.config.shots) for variant in rewards.variants
     }

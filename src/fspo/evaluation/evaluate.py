@@ -9,13 +9,15 @@ from typing import Any
 
 from fspo.errors import ConfigError
 from fspo.evaluation.ceiling import Ceiling
-from fspo.evaluation.comparisons import comparisons
+from fspo.evaluation.comparisons import comparisons, item_values
 from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.describing import description_cost
 from fspo.evaluation.figures import calibrations, reward_figures
 from fspo.evaluation.fluency import answer_log_probs
 from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
 from fspo.evaluation.foreign.protocol import RewardModel
+from fspo.evaluation.games import GAMES_FILE, all_games, write_games
+from fspo.evaluation.items import ITEMS_FILE, write_items
 from fspo.evaluation.measures import Rewards, answer_measures, quality_measures
 from fspo.evaluation.observer import TextUtility
 from fspo.evaluation.quality import Closeness, Quality, measure_quality
@@ -55,7 +57,8 @@ def evaluate(
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
 
     Besides: `margins.jsonl`, `variations.jsonl`, `answers.jsonl` and `judgements.jsonl` of each method, and
-    `samples.jsonl`, `observer.json`, `comparisons.json`, `per_user.json`, `calibration.json` and `details.json`.
+    `samples.jsonl`, `observer.json`, `comparisons.json`, `per_user.json`, `calibration.json`, `items.jsonl`,
+    `games.jsonl` and `details.json`.
     Called again with the same arguments it goes on where it was stopped.
 
     Args:
@@ -169,6 +172,11 @@ class _Stage:
             for name, describer in self.scoring.describers.items()
         }
         write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements, written)
+        games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings)
+        write_games(self.out / GAMES_FILE, games)
+        values = {name: item_values(name, row, judgements) for name, row in rewards.items()}
+        base = {answer.item: answer.text for answer in self.answers.get(("base", "plain"), ())}
+        write_items(self.out / ITEMS_FILE, self.trials, measured, values, base)
 
     def _with_models(self) -> None:
         """Everything that needs weights, one set of weights after the other."""
@@ -258,6 +266,11 @@ class _Stage:
         wanted = self.config.headline_sampling
         return wanted if (name, wanted) in self.answers else "plain"
 
+    @property
+    def _samplings(self) -> dict[str, Sampling]:
+        """What the win rate of each method is of."""
+        return {name: self._headline_sampling(name) for name in self.methods if name != "base"}
+
     def _true_rewards(self) -> Regrets | None:
         """The users' own utilities; None where users or judge have none."""
         people = [self.dataset.users[trial.user] for trial in self.trials]
@@ -286,9 +299,7 @@ class _Stage:
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
             "robustness": varied_setting(self.config, self.probes),
-            "samplings": {name: self._headline_sampling(name) for name in self.methods if name != "base"}
-            if judgements
-            else {},
+            "samplings": self._samplings if judgements else {},
             "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
             | {
                 f"{name}, {sampling} answers": sum(answer.dropped_shots for answer in answers)

@@ -40,6 +40,10 @@ def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]
         "users": len({trial.user for trial in trials}),
         "questions": len({query.question_id for query in queries}),
         "pairs": len(queries),
+        "seed": config.seed,
+        "shots": config.shots,
+        "episodes": config.episodes,
+        "queries": config.queries,
         "headline_reward": config.headline_reward,
         "headline_sampling": config.headline_sampling,
         "floors": config.floors.model_dump(),
@@ -68,15 +72,17 @@ def write_samples(
     written: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Write every item's answers by all methods, one line an item; `written` are methods' descriptions by trial."""
-    outcomes = {(drawn, j.item): j.outcome for drawn, rows in judgements.items() for j in rows}
+    judged = {(drawn, j.item): j for drawn, rows in judgements.items() for j in rows}
     lines: dict[str, dict[str, Any]] = {}
     for drawn, rows in answers.items():
         label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
         for answer in rows:
             line = lines.setdefault(answer.item, _line(users[answer.user], answer, written))
             line["answers"][label] = answer.text
-            if (drawn, answer.item) in outcomes:
-                line["outcomes"][label] = outcomes[drawn, answer.item]
+            if (drawn, answer.item) in judged:
+                judgement = judged[drawn, answer.item]
+                line["outcomes"][label] = judgement.outcome
+                line["broken"] |= {label: list(judgement.broken)} if judgement.broken else {}
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
 
 
@@ -91,4 +97,5 @@ def _line(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) 
         "prompt": answer.prompt,
         "answers": {},
         "outcomes": {},
+        "broken": {},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fspo.evaluation import plots
+from fspo.evaluation.report.plotted import Plotted
 from fspo.files import read_json
 
 __all__ = ["data_section"]
@@ -58,12 +60,20 @@ def data_section(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _distributions(attributes: object) -> Markup | None:
+def _distributions(attributes: object) -> Plotted | None:
     """A histogram of each attribute."""
     if not isinstance(attributes, dict):
         return None
     columns = {name: bins for name, record in attributes.items() if (bins := _bins(record))}
-    return Markup(plots.histograms(columns, title="Attributes of the responses")) if columns else None
+    if not columns:
+        return None
+    title = "Attributes of the responses"
+    numbers = [
+        {"attribute": name, "from": left, "to": right, "responses": count}
+        for name, (edges, counts) in columns.items()
+        for left, right, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    return Plotted("attributes", title, Markup(plots.histograms(columns, title=title)), numbers)
 
 
 def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -74,14 +84,19 @@ def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
     return (edges, counts) if edges and counts and len(edges) == len(counts) + 1 else None
 
 
-def _disagreement(record: object) -> Markup | None:
+def _disagreement(record: object) -> Plotted | None:
     if not isinstance(record, dict):
         return None
     users, matrix = record.get("users"), record.get("matrix")
     if not users or not matrix:
         return None
     shown = [row[:_MOST_USERS] for row in matrix[:_MOST_USERS]]
-    return Markup(plots.heatmap(shown, users[:_MOST_USERS], title="How often two users disagree on a pair"))
+    title = "How often two users disagree on a pair"
+    numbers = [
+        {"user": users[row], "other": users[column], "disagree": matrix[row][column]}
+        for row, column in itertools.combinations(range(min(len(users), len(matrix))), 2)
+    ]
+    return Plotted("disagreement", title, Markup(plots.heatmap(shown, users[:_MOST_USERS], title=title)), numbers)
 
 
 def _figures(checks: Mapping[str, Any]) -> dict[str, str]:

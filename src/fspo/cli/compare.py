@@ -1,0 +1,130 @@
+"""`fspo eval compare`: methods of several runs side by side on the same items."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fspo.cli.options import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fspo.evaluation.across import Across, Pair
+
+__all__ = ["compare"]
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluated runs.", metavar="RUN")],
+    measure: Annotated[
+        str,
+        typer.Option(
+            "--measure",
+            help="What to compare by: reward_accuracy or win_rate, each method by its headline variant; or one by "
+            "name, such as reward_accuracy/antisymmetric, win_rate/guided, label_flip_rate or regret.",
+        ),
+    ] = "reward_accuracy",
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Only this method. Can be repeated.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON into this file too.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write it as one self-contained page too.")] = None,
+) -> None:
+    """Compare every two methods of evaluated runs on the same items.
+
+    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have been evaluated on the same users, prompts, shots and seed; else it says what differs. A method
+    that is the same item by item in all runs stands once.
+
+    Examples:
+      fspo eval compare runs/reviews-cpu runs/longer
+
+      fspo eval compare runs/reviews-cpu runs/longer --method fspo --measure win_rate --html compared.html
+    """
+    from fspo.evaluation.across import compare_runs
+    from fspo.files import write_text
+
+    found = compare_runs(runs, measure=measure, methods=methods or ())
+    out = console()
+    out.print(standings(found))
+    out.print(pairs(found))
+    if found.same:
+        out.print(f"The same item by item in several runs, shown once: {', '.join(found.same)}.", markup=False)
+    if found.left_out:
+        out.print(f"Without this measure: {', '.join(found.left_out)}.", markup=False)
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_json(), indent=2) + "\n")
+        out.print(f"JSON: {json_file}", markup=False)
+    if html_file is not None:
+        from fspo.evaluation.report import write_comparison
+
+        out.print(f"Page: {write_comparison(found, html_file)}", markup=False)
+
+
+def standings(found: Across) -> Table:
+    """Every method by itself, the best first."""
+    from rich.table import Table
+
+    users = max(entrant.estimate.users for entrant in found.entrants)
+    unit = "Percent" if found.percent else "In units"
+    table = Table(
+        title=found.measure.replace("_", " "),
+        caption=f"{unit}, with 95 % intervals clustered by user; {users} users.",
+        header_style="bold",
+        title_justify="left",
+    )
+    for column in ("method", "value", "95 % interval", "items"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for entrant in found.entrants:
+        e = entrant.estimate
+        limits = "no interval" if e.low is None or e.high is None else f"{_said(e.low, found)}…{_said(e.high, found)}"
+        table.add_row(
+            f"{entrant.name} [dim]{entrant.variant.partition('/')[2]}[/dim]",
+            _said(e.value, found),
+            limits,
+            str(e.items),
+        )
+    return table
+
+
+def pairs(found: Across) -> Table:
+    """Every two methods."""
+    from rich.table import Table
+
+    table = Table(
+        title="On the same items, the first less the second",
+        caption="p values of all pairs are corrected together (Holm). Detectable: the true difference that these items "
+        "would show with a chance of 80 %.",
+        header_style="bold",
+        title_justify="left",
+    )
+    for column in ("first", "second", "difference", "95 % interval", "p, corrected", "detectable"):
+        table.add_column(column, justify="left" if column in ("first", "second") else "right")
+    for pair in found.pairs:
+        table.add_row(*_row(pair, found))
+    return table
+
+
+def _row(pair: Pair, found: Across) -> tuple[str, ...]:
+    from rich.markup import escape
+
+    difference, p = pair.comparison.difference, pair.comparison.adjusted
+    limits = "no interval"
+    if difference.low is not None and difference.high is not None:
+        limits = f"{_said(difference.low, found)}…{_said(difference.high, found)}"
+    bold = ("[bold]", "[/bold]") if pair.comparison.significant else ("", "")
+    return (
+        escape(pair.first),
+        escape(pair.second),
+        f"{bold[0]}{_said(difference.value, found, sign='+')}{bold[1]}",
+        limits,
+        "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "-" if pair.detectable is None else _said(pair.detectable, found),
+    )
+
+
+def _said(value: float, found: Across, sign: str = "") -> str:
+    return f"{value * 100:{sign}.1f}" if found.percent else f"{value:{sign}.3f}"

@@ -1,0 +1,221 @@
+"""Plots that set methods side by side: over shots, in one row each, in panels, and user by user."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fspo.evaluation.plots.drawing import (
+    FONT,
+    INK,
+    MUTED,
+    RULE,
+    colour_of,
+    label_ends,
+    marker_of,
+    new_figure,
+    percent_axis,
+    percent_formatter,
+    plain,
+    reach,
+    said,
+    svg_of,
+)
+from fspo.evaluation.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Panel", "Points", "accuracy_by_shots", "interval_plot", "panels", "user_dots"]
+
+Points = Sequence[tuple[float, Estimate]]
+
+_PANEL_WIDTH = 1.75
+_ACROSS = 3
+_ROW = 0.24
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One measure of several methods."""
+
+    title: str
+    rows: Mapping[str, Estimate]
+    """Method -> estimate; a method that is left out has an empty row."""
+    chance: float | None = None
+    """Where a dotted line stands."""
+    percent: bool = True
+
+
+def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title: str) -> str:
+    """Reward accuracy over the number of shots, with intervals, beside the ideal observer's where there is one."""
+    figure, axes = new_figure(3.4)
+    ends = []
+    count = len(methods)
+    for place, (name, points) in enumerate(methods.items()):
+        colour = colour_of(name, place)
+        shift = 0.05 * (place - (count - 1) / 2)
+        axes.errorbar(
+            [k + shift for k, _ in points],
+            [e.value for _, e in points],
+            yerr=reach([e for _, e in points]),
+            color=colour,
+            marker=marker_of(name),
+            markersize=4.5,
+            linewidth=2.2 if name == "fspo" else 1.3,
+            elinewidth=0.8,
+            capsize=0,
+        )
+        ends.append((points[-1][1].value, name, colour))
+    if observer:
+        axes.plot(
+            [k for k, _ in observer], [e.value for _, e in observer], color=INK, linestyle=(0, (4, 3)), linewidth=1.2
+        )
+        ends.append((observer[-1][1].value, "ideal observer", INK))
+    axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
+    ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
+    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
+    axes.set_xlabel("shots in context")
+    axes.set_ylabel("reward accuracy")
+    percent_axis(axes)
+    label_ends(axes, ends, max(ticks, default=0))
+    return svg_of(figure, title, _describe_points(methods, observer))
+
+
+def interval_plot(
+    rows: Sequence[tuple[str, str, Estimate]], *, title: str, chance: float | None = 0.5, percent: bool = True
+) -> str:
+    """Estimates with their intervals, one line each: (label, method, estimate)."""
+    figure, axes = new_figure(0.6 + 0.28 * len(rows), width=5.0)
+    places = list(range(len(rows)))[::-1]
+    form = "{:.1%}" if percent else "{:.2f}"
+    for place, (_, method, estimate) in zip(places, rows, strict=True):
+        _interval(axes, place, method, estimate)
+        axes.annotate(
+            form.format(estimate.value),
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=INK,
+            fontsize=FONT,
+            annotation_clip=False,
+        )
+    axes.set_yticks(places, [label for label, _, _ in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    _sideways(axes, [estimate for *_, estimate in rows], chance, percent=percent, least=(0.25, 0.75))
+    return svg_of(figure, title, "; ".join(f"{label}: {said(e, percent=percent)}" for label, _, e in rows))
+
+
+def panels(shown: Sequence[Panel], *, title: str) -> str:
+    """Small plots of one measure each, the same methods in the same rows."""
+    methods = list(dict.fromkeys(name for panel in shown for name in panel.rows))
+    across = min(_ACROSS, len(shown))
+    down = -(-len(shown) // across)
+    height = 0.55 + _ROW * len(methods)
+    figure, _ = new_figure(height * down, width=1.2 + _PANEL_WIDTH * across, axes=False)
+    grid = figure.subplots(down, across, squeeze=False)
+    cells = [cell for row in grid for cell in row]
+    places = {name: len(methods) - 1 - number for number, name in enumerate(methods)}
+    for number, (cell, panel) in enumerate(zip(cells, shown, strict=False)):
+        plain(cell)
+        for name, estimate in panel.rows.items():
+            _interval(cell, places[name], name, estimate, size=4.5)
+        cell.set_title(panel.title, fontsize=FONT, color=INK, loc="left")
+        cell.set_yticks(list(places.values()), list(places) if number % across == 0 else [""] * len(places))
+        cell.set_ylim(-0.6, len(methods) - 0.4)
+        _sideways(cell, list(panel.rows.values()), panel.chance, percent=panel.percent)
+    for cell in cells[len(shown) :]:
+        cell.set_visible(False)
+    figure.subplots_adjust(hspace=0.62, wspace=0.14)
+    told = (
+        f"{panel.title}: " + ", ".join(f"{name} {said(e, percent=panel.percent)}" for name, e in panel.rows.items())
+        for panel in shown
+    )
+    return svg_of(figure, title, "; ".join(told))
+
+
+def user_dots(methods: Mapping[str, Mapping[str, float]], *, title: str, xlabel: str, chance: float = 0.5) -> str:
+    """A dot for every user of every method (method -> user -> share), with a line at the middle one."""
+    figure, axes = new_figure(0.6 + 0.5 * len(methods), width=5.6)
+    places = list(range(len(methods)))[::-1]
+    told = []
+    for place, (name, users) in zip(places, methods.items(), strict=True):
+        colour = colour_of(name, place)
+        xs, ys = _stacked(list(users.values()))
+        axes.scatter(
+            xs, [place + y for y in ys], s=17, color=colour, linewidths=0, marker=marker_of(name, "o"), zorder=3
+        )
+        middle = statistics.median(users.values())
+        axes.plot([middle, middle], [place - 0.44, place + 0.44], color=INK, linewidth=1.2, zorder=2)
+        told.append(
+            f"{name}: {len(users)} users from {min(users.values()):.0%} to {max(users.values()):.0%}, "
+            f"half of them at {middle:.0%} or more"
+        )
+    axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
+    axes.set_yticks(places, list(methods))
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel(xlabel)
+    _grid_sideways(axes)
+    axes.xaxis.set_major_formatter(percent_formatter())
+    return svg_of(figure, title, "; ".join(told))
+
+
+def _interval(axes: Axes, place: int, method: str, estimate: Estimate, *, size: float = 6.0) -> None:
+    colour = colour_of(method, place)
+    if estimate.low is not None and estimate.high is not None:
+        axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2.0, solid_capstyle="round")
+    axes.plot([estimate.value], [place], marker=marker_of(method, "o"), color=colour, markersize=size)
+
+
+def _sideways(
+    axes: Axes,
+    estimates: Sequence[Estimate],
+    chance: float | None,
+    *,
+    percent: bool,
+    least: tuple[float, float] | None = None,
+) -> None:
+    """A level axis that all intervals and the line of chance fit on, and `least` in percent."""
+    ends = [end for e in estimates for end in (e.low, e.value, e.high) if end is not None]
+    ends += [chance] if chance is not None else []
+    ends += least if least is not None and percent else []
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    room = 0.06 * (high - low) or 0.05
+    axes.set_xlim(low - room, high + room)
+    if chance is not None:
+        axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
+    axes.locator_params(axis="x", nbins=4)
+    _grid_sideways(axes)
+    if percent:
+        axes.xaxis.set_major_formatter(percent_formatter())
+
+
+def _grid_sideways(axes: Axes) -> None:
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x", color=RULE, linewidth=0.6)
+    axes.spines["left"].set_visible(False)
+
+
+def _stacked(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Dots of the same value one above the other, around the middle of their row, never out of it."""
+    groups: dict[float, list[float]] = defaultdict(list)
+    for value in sorted(values):
+        groups[round(value * 50)].append(value)
+    most = max(map(len, groups.values()), default=1)
+    step = min(0.13, 0.72 / max(1, most - 1))
+    xs, ys = [], []
+    for group in groups.values():
+        xs += group
+        ys += [step * (number - (len(group) - 1) / 2) for number in range(len(group))]
+    return xs, ys
+
+
+def _describe_points(methods: Mapping[str, Points], observer: Points) -> str:
+    lines = dict(methods) | ({"ideal observer": observer} if observer else {})
+    return "; ".join(
+        f"{name}: " + ", ".join(f"{e.value:.0%} at {k:g}" for k, e in points) for name, points in lines.items()
+    )

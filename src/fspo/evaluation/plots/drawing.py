@@ -1,0 +1,171 @@
+"""What all plots share: colours that stand for the page's, plain axes, and figures as `<svg>` that can be read out."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fspo.evaluation.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "ACCENT",
+    "FONT",
+    "INK",
+    "MUTED",
+    "RULE",
+    "WIDTH",
+    "colour_of",
+    "label_ends",
+    "marker_of",
+    "new_figure",
+    "percent_axis",
+    "percent_formatter",
+    "plain",
+    "reach",
+    "said",
+    "standalone",
+    "svg_of",
+]
+
+# matplotlib wants colours of its own; these stand-ins are exchanged for the page's CSS variables.
+INK, MUTED, RULE, ACCENT = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent"}
+_SERIES = {
+    "base": "#050501",
+    "few-shot": "#050502",
+    "pref-ft": "#050503",
+    "ipo": "#050504",
+    "fspo": "#050505",
+    "oracle": "#050506",
+}
+_OTHERS = ("#050507", "#050508")
+_VARIABLES |= {code: f"--series-{number}" for number, code in enumerate((*_SERIES.values(), *_OTHERS), start=1)}
+_MARKERS = {"base": "s", "few-shot": "^", "pref-ft": "D", "ipo": "v", "fspo": "o", "oracle": "P"}
+
+WIDTH = 6.2
+"""Inches; narrow, so that the letters are still read where the page is."""
+
+FONT = 9.0
+"""Points."""
+
+_PIXELS = 1.62
+"""Pixels of the page for each point of a figure, at most."""
+
+
+def standalone(svg: str, palette: str) -> str:
+    """A plot as a file of its own, from CSS rules that set the page's variables."""
+    style = f"<style>{palette} :root {{ background: var(--paper); font-family: system-ui, sans-serif; }}</style>"
+    return re.sub(r"(<svg [^>]*>)", lambda opening: opening.group(1) + style, svg, count=1) + "\n"
+
+
+def new_figure(height: float, *, width: float = WIDTH, axes: bool = True) -> tuple[Figure, Any]:
+    """A figure of so many inches without a ground of its own, with one area to draw in unless `axes` is false."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    figure.patch.set_alpha(0.0)
+    if not axes:
+        return figure, None
+    area = figure.add_subplot()
+    plain(area)
+    area.grid(visible=True, axis="y", color=RULE, linewidth=0.6)
+    return figure, area
+
+
+def plain(axes: Axes) -> None:
+    """Axes of two thin lines, with muted words."""
+    axes.patch.set_alpha(0.0)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, length=0, labelsize=FONT)
+    axes.xaxis.label.set(color=MUTED, size=FONT)
+    axes.yaxis.label.set(color=MUTED, size=FONT)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set(color=RULE)
+
+
+def colour_of(method: str, place: int) -> str:
+    """The colour of a method, the same in every plot; others take turns in two."""
+    return _SERIES.get(method, _OTHERS[place % len(_OTHERS)])
+
+
+def marker_of(method: str, other: str = "x") -> str:
+    """The mark of a method, so that colour is never all that tells methods apart."""
+    return _MARKERS.get(method, other)
+
+
+def percent_axis(axes: Axes) -> None:
+    """An upright axis of shares in percent, from 40 to 80 at least."""
+    axes.yaxis.set_major_formatter(percent_formatter())
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.4), min(max(high, 0.8), 1.02))
+
+
+def percent_formatter() -> Any:
+    """Shares as whole percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(1.0, decimals=0)
+
+
+def reach(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """How far intervals reach below and above their values; nothing where there is none."""
+    return [
+        [0.0 if e.low is None else max(0.0, e.value - e.low) for e in estimates],
+        [0.0 if e.high is None else max(0.0, e.high - e.value) for e in estimates],
+    ]
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], right: float) -> None:
+    """Names at the ends of the lines (value, name, colour), pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.2 / axes.get_figure().get_size_inches()[1]  # type: ignore[union-attr]
+    place = float("-inf")
+    for value, name, colour in sorted(ends):
+        place = max(value, place + gap)
+        axes.annotate(
+            name, (right, place), xytext=(10, 0), textcoords="offset points", va="center", color=colour, fontsize=FONT,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def said(estimate: Estimate, *, percent: bool = True) -> str:
+    """An estimate in words."""
+    form = "{:.1%}" if percent else "{:.3g}"
+    if estimate.low is None or estimate.high is None:
+        return f"{form.format(estimate.value)}, no interval"
+    return f"{form.format(estimate.value)}, interval {form.format(estimate.low)} to {form.format(estimate.high)}"
+
+
+def svg_of(figure: Figure, title: str, description: str) -> str:
+    """The figure as an `<svg>` with a title and a description for readers who don't see it."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None, "Creator": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for code, variable in _VARIABLES.items():
+        text = text.replace(code, f"var({variable})")
+    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)
+    prefix = re.sub(r"\W+", "-", title.lower()).strip("-")
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", text)
+    label = f'<title id="{prefix}-title">{html.escape(title)}</title>'
+    label += f'<desc id="{prefix}-desc">{html.escape(description)}</desc>'
+    width = re.search(r'viewBox="0 0 ([\d.]+)', text)
+    size = f'style="max-width:{float(width.group(1)) * _PIXELS:.0f}px"' if width else ""
+    text = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", text, count=1)
+    spoken = f'role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc"'
+    return re.sub(r"<svg ([^>]*)>", rf"<svg {spoken} {size} \1>{label}", text, count=1)

@@ -1,0 +1,250 @@
+"""The sections of one kind of measure each: by shots, sensitivity, calibration, regret, win rates, tax, users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from fspo.evaluation import plots
+from fspo.evaluation.findings import Metrics
+from fspo.evaluation.plots import Panel
+from fspo.evaluation.report.plotted import Plotted, estimate_rows
+from fspo.evaluation.statistics import Estimate
+
+__all__ = [
+    "QUALITY",
+    "by_shots",
+    "calibration",
+    "per_user",
+    "quality",
+    "regret",
+    "sensitivity",
+    "tax",
+    "win_rates",
+]
+
+Row = Mapping[str, Estimate]
+
+QUALITY = {
+    "fluency": "log-prob a token",
+    "distinct": "distinct word pairs",
+    "compression": "compressed size",
+    "overlap": "question words taken up",
+    "closeness": "closeness to question",
+    "words": "words",
+    "below_floor": "below a floor",
+    "unfinished": "cut off at the limit",
+}
+_SENSITIVITY = {
+    "label_flip_rate": ("labels flipped: changed", None),
+    "user_swap_drop": ("another user's shots: loss", 0.0),
+    "wrong_labels_drop": ("wrong labels", 0.0),
+    "other_topics_drop": ("other topics: loss", 0.0),
+    "order_change_rate": ("other order: changed", None),
+}
+"""Measure or family -> what its panel is called, and where its dotted line stands."""
+
+_REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
+_ERRORS = {"calibration_error": "calibration error", "brier": "Brier score", "overconfidence": "overconfidence"}
+_WINS = "win_rate"
+_TAX = "tax_"
+_TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency")
+_OBSERVER = "ideal observer"
+
+
+def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
+    """Headline reward accuracy by number of shots; empty where it was not measured."""
+    lines = {name: points for name, row in metrics.items() if (points := _at_shots(row))}
+    seen = _at_shots(observer)
+    if not lines:
+        return {}
+    title = "Reward accuracy by number of shots"
+    table = {name: dict(points) for name, points in lines.items()} | ({_OBSERVER: dict(seen)} if seen else {})
+    numbers = estimate_rows(
+        ({"method": name, "shots": int(k)}, e) for name, row in table.items() for k, e in row.items()
+    )
+    svg = plots.accuracy_by_shots(lines, seen, title=title)
+    return {
+        "plot": Plotted("accuracy-by-shots", title, Markup(svg), numbers),
+        "table": table,
+        "ks": sorted({k for row in table.values() for k in row}),
+    }
+
+
+def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
+    """What changes with the labels, the user, and worse shots; a panel for each, empty without any."""
+    shown: dict[str, Panel] = {}
+    for family, (label, chance) in _SENSITIVITY.items():
+        for measure in _named(metrics, family):
+            rows = _having(metrics, measure)
+            rows |= {_OBSERVER: observer[measure]} if measure in observer else {}
+            variant = measure.partition("/")[2]
+            shown[measure] = Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
+    if not shown:
+        return {}
+    title = "What changes a decision"
+    svg = plots.panels(list(shown.values()), title=title)
+    numbers = estimate_rows(
+        ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
+    )
+    return {"plot": Plotted("sensitivity", title, Markup(svg), numbers), "panels": shown}
+
+
+def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+    """Accuracy over confidence, and the errors of both kinds of margin; empty where it was not measured."""
+    bins = {name: (row.get("bins", []), row.get("fitted_bins", [])) for name, row in records.items() if row.get("bins")}
+    if not bins:
+        return {}
+    title = "How often a margin is right, by how sure it is"
+    numbers = [
+        {"method": name, "scale": scale} | {key: row[key] for key in ("confidence", "accuracy", "users", "items")}
+        for name, both in bins.items()
+        for scale, rows in zip(("as it is", "fitted"), both, strict=True)
+        for row in rows
+    ]
+    columns = {
+        f"{measure}{suffix}": f"{label}{', fitted' if suffix else ''}"
+        for measure, label in _ERRORS.items()
+        for suffix in ("", "/fitted")
+        if any(f"{measure}{suffix}" in row for row in metrics.values())
+    }
+    return {
+        "plot": Plotted("calibration", title, Markup(plots.reliability(bins, title=title)), numbers),
+        "columns": columns,
+    }
+
+
+def regret(metrics: Metrics, observer: Row) -> dict[str, Any]:
+    """What users lose where their true reward is known; empty where it isn't."""
+    shares = _having(metrics, "regret_share")
+    if not shares:
+        return {}
+    shares = dict(sorted(shares.items(), key=lambda entry: entry[1].value))
+    rows = [(name, name, estimate) for name, estimate in shares.items()]
+    if "regret_share" in observer:
+        rows.insert(0, (_OBSERVER, _OBSERVER, observer["regret_share"]))
+    title = "Share of what is at stake that is lost"
+    names = [measure for family in _REGRET for measure in _named(metrics, family)]
+    numbers = _numbers(dict(metrics) | {_OBSERVER: observer}, names)
+    svg = plots.interval_plot(rows, title=title)
+    return {"plot": Plotted("regret", title, Markup(svg), numbers), "columns": {m: _label(m) for m in names}}
+
+
+def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
+    """Every kind of win rate, with each sampling and by each judge, and how far judges agree; empty without any."""
+    names = [m for m in _all(metrics) if m.startswith(_WINS) and "/" in m]
+    plain = [
+        (f"{name}, {m.partition('/')[2]}", name, row[m])
+        for name, row in metrics.items()
+        for m in row
+        if m.startswith(f"{_WINS}/")
+    ]
+    if not plain:
+        return {}
+    title = "Win rate over the base model"
+    numbers = _numbers(metrics, names)
+    others = [m for m in names if not m.startswith(f"{_WINS}/")]
+    return {
+        "plot": Plotted("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers),
+        "columns": {m: _label(m) for m in others},
+        "agreement": _agreements(records),
+    }
+
+
+def tax(metrics: Metrics) -> dict[str, Any]:
+    """What personalisation costs elsewhere, a panel for each kind; empty where it was not measured."""
+    names = [m for m in _all(metrics) if m.startswith(_TAX)]
+    if not names:
+        return {}
+    levels = [m for m in _all(metrics) if m.partition("/")[0] in _TAX_LEVELS]
+    shown = [Panel(_label(m.removeprefix(_TAX)), _having(metrics, m), 0.0, "fluency" not in m) for m in names]
+    title = "What is lost against the base model"
+    numbers = _numbers(metrics, [*names, *levels])
+    return {
+        "plot": Plotted("tax", title, Markup(plots.panels(shown, title=title)), numbers),
+        "columns": {m: _label(m) for m in (*names, *levels)},
+    }
+
+
+def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
+    """Every user's reward accuracy by every method, and the lead's users from the worst on; empty where unknown."""
+    shares = {
+        name: {user: cell["value"] for user, cell in row["reward_accuracy"].items()}
+        for name, row in records.items()
+        if row.get("reward_accuracy")
+    }
+    if not shares:
+        return {}
+    title = "Reward accuracy of each user"
+    numbers = [
+        {"method": name, "user": user, "value": value, "items": records[name]["reward_accuracy"][user]["items"]}
+        for name, users in shares.items()
+        for user, value in users.items()
+    ]
+    worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
+    svg = plots.user_dots(shares, title=title, xlabel="reward accuracy")
+    return {
+        "plot": Plotted("per-user", title, Markup(svg), numbers),
+        "worst": worst[:5],
+        "best": worst[-1] if worst else None,
+        "at_chance": sum(value <= 0.5 for _, value in worst),
+        "users": len(worst),
+    }
+
+
+def quality(metrics: Metrics) -> dict[str, Any]:
+    """Judge-free measures of the answers, by method and sampling."""
+    rows = {
+        f"{method}, {sampling}": {q: row.get(f"{q}/{sampling}") for q in QUALITY}
+        for method, row in metrics.items()
+        for sampling in ("plain", "guided")
+        if f"words/{sampling}" in row
+    }
+    return {"columns": QUALITY, "rows": rows} if rows else {}
+
+
+def _agreements(records: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of every two judges, the share of answers on which they agree."""
+    return [
+        {
+            "judges": " and ".join(row["judges"]),
+            "share": Estimate.from_json(row["share"]) if row.get("share") else None,
+            "kappa": row.get("kappa"),
+        }
+        for row in records.get("agreement", [])
+    ]
+
+
+def _at_shots(row: Row) -> list[tuple[float, Estimate]]:
+    prefix = "reward_accuracy@"
+    found = ((name.removeprefix(prefix), estimate) for name, estimate in row.items() if name.startswith(prefix))
+    return sorted((float(k), estimate) for k, estimate in found if "/" not in k)
+
+
+def _named(metrics: Metrics, family: str) -> list[str]:
+    """The measures of a family that any method has: itself, or its variants where it has no other."""
+    found = [m for m in _all(metrics) if m == family or m.startswith(f"{family}/")]
+    return [family] if family in found else found
+
+
+def _having(metrics: Metrics, measure: str) -> dict[str, Estimate]:
+    return {name: row[measure] for name, row in metrics.items() if measure in row}
+
+
+def _numbers(metrics: Metrics, measures: Iterable[str]) -> list[dict[str, Any]]:
+    return estimate_rows(
+        ({"measure": measure, "method": name}, row[measure])
+        for measure in measures
+        for name, row in metrics.items()
+        if measure in row
+    )
+
+
+def _all(metrics: Metrics) -> Iterable[str]:
+    return dict.fromkeys(name for row in metrics.values() for name in row)
+
+
+def _label(measure: str) -> str:
+    return measure.replace("_", " ").replace("/", ", ")

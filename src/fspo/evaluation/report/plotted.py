@@ -1,0 +1,67 @@
+"""A plot of the page together with its numbers: as a table to be read out, and as CSV to be taken away."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from fspo.evaluation.statistics import Estimate
+
+__all__ = ["Plotted", "estimate_rows"]
+
+Row = Mapping[str, Any]
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Plotted:
+    """One plot and what it was drawn from.
+
+    Attributes:
+        name: of its files, and its place on the page.
+        title: what it shows.
+        svg: the drawing; empty where numbers stand alone.
+        rows: one mapping a number, all with the same keys; shares are fractions.
+    """
+
+    name: str
+    title: str
+    svg: Markup
+    rows: Sequence[Row] = field(default_factory=tuple)
+
+    @property
+    def columns(self) -> list[str]:
+        """The keys of the rows."""
+        return list(dict.fromkeys(key for row in self.rows for key in row))
+
+    @property
+    def csv(self) -> str:
+        """The rows as comma-separated values, as many digits as were computed; names can't become formulas."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_safe(row.get(column)) for column in self.columns] for row in self.rows)
+        return out.getvalue()
+
+    @property
+    def href(self) -> str:
+        """The CSV within the page, as the target of a link."""
+        return "data:text/csv;charset=utf-8;base64," + base64.b64encode(self.csv.encode()).decode()
+
+
+def estimate_rows(found: Iterable[tuple[Mapping[str, Any], Estimate]]) -> list[dict[str, Any]]:
+    """Rows of estimates: what each is of, then value, low, high, users and items."""
+    return [dict(about) | estimate.to_json() for about, estimate in found]
+
+
+def _safe(value: object) -> object:
+    """Text that a spreadsheet would take for a formula is quoted; user ids are anybody's."""
+    if isinstance(value, str) and value.startswith(_FORMULAS):
+        return "'" + value
+    return "" if value is None else value

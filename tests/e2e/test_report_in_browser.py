@@ -1,0 +1,186 @@
+"""The report in a real browser: accessible, whole on a phone and on paper, and in need of nothing from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.evaluation.across import compare_runs
+from fspo.evaluation.report import write_comparison, write_report
+from fspo.files import read_json, write_json
+from tests.evaluation.run_folder import write_kept, write_run_folder
+
+pytest.importorskip("playwright", reason="playwright is not installed; `pip install -e '.[dev]'` brings it")
+axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed; see above")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PHONE, LAPTOP, PAPER = 390, 1366, 680  # pixels; PAPER is A4 without the margins of the page
+PATIENCE = 240_000  # milliseconds, for a machine that does other things too
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    found = os.environ.get("FSPO_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        pytest.skip("no Chromium here: `apt-get install chromium`, or name one with FSPO_BROWSER")
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, as whom containers run.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        opened = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run_folder(tmp_path_factory.mktemp("browser") / "run")
+
+
+@pytest.fixture(scope="module")
+def report(run_folder: Path) -> Path:
+    return write_report(run_folder, run_folder / "report.html")
+
+
+def opened(browser: Any, path: Path, width: int, scheme: str = "light", **more: Any) -> Any:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    return page
+
+
+def violations(page: Any) -> list[str]:
+    """What axe finds, all of its rules, best practice among them, with everything unfolded."""
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    page.evaluate(axe.AXE_SCRIPT)
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")
+    assert len(found["passes"]) > 20, "axe has looked at next to nothing"
+    return [f"{row['id']}: {node['html'][:200]}" for row in found["violations"] for node in row["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, LAPTOP])
+def test_the_report_is_accessible_at_every_size_by_day_and_by_night(
+    browser: Any, report: Path, width: int, scheme: str
+) -> None:
+    page = opened(browser, report, width, scheme)
+    assert violations(page) == []
+    # Wide tables and plots scroll by themselves; the page does not.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    luminance = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (min(luminance) > 200) == (scheme == "light")
+    page.context.close()
+
+
+def test_the_instrument_finds_what_is_wrong(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text("<title>x</title><p style='color:#aaa'>pale</p><img src='data:,'>")
+    found = " ".join(violations_of_bad(opened(browser, tmp_path / "bad.html", LAPTOP)))
+    assert "color-contrast" in found
+    assert "image-alt" in found
+
+
+def violations_of_bad(page: Any) -> list[str]:
+    page.evaluate(axe.AXE_SCRIPT)
+    return [row["id"] for row in page.evaluate("axe.run()")["violations"]]
+
+
+def test_nothing_is_asked_of_anybody(browser: Any, report: Path) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(report.as_uri(), timeout=PATIENCE)
+    page.wait_for_load_state("networkidle", timeout=PATIENCE)
+    assert asked == [report.as_uri()]
+    assert said == []
+    context.close()
+
+
+def test_the_keyboard_reaches_everything(browser: Any, report: Path) -> None:
+    page = opened(browser, report, LAPTOP)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the figures"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    numbers = page.locator("#plot-ranking-accuracy details")
+    numbers.locator("summary").focus()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert numbers.get_attribute("open") is not None
+    assert numbers.get_by_role("table").is_visible()
+    page.context.close()
+
+
+def test_plots_are_read_out(browser: Any, report: Path) -> None:
+    page = opened(browser, report, LAPTOP)
+    plots = page.get_by_role("img").all()
+    assert len(plots) == page.locator("svg").count() >= 9
+    snapshot = page.locator("#plot-accuracy-by-shots").aria_snapshot()
+    assert 'img "Reward accuracy by number of shots"' in snapshot
+    described = page.evaluate(
+        "[...document.querySelectorAll('svg')].map(s => document.getElementById(s.getAttribute('aria-describedby'))"
+        ".textContent)"
+    )
+    assert all(re.search(r"\d", text) for text in described if "distributions" not in text)
+    page.context.close()
+
+
+def test_the_numbers_of_a_plot_are_downloaded(browser: Any, run_folder: Path, report: Path, tmp_path: Path) -> None:
+    page = opened(browser, report, PHONE, accept_downloads=True)
+    with page.expect_download() as waiting:
+        page.locator("#plot-accuracy-by-shots a[download]").click()
+    assert waiting.value.suggested_filename == "accuracy-by-shots.csv"
+    waiting.value.save_as(tmp_path / "numbers.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "numbers.csv").read_text())))
+    known = read_json(run_folder / "metrics.json")["fspo"]["reward_accuracy@4"]
+    (row,) = [row for row in rows if (row["method"], row["shots"]) == ("fspo", "4")]
+    assert float(row["value"]) == known["value"]
+    assert [float(row["low"]), float(row["high"]), int(row["users"])] == [known["low"], known["high"], known["users"]]
+    page.context.close()
+
+
+def test_it_prints_on_white_with_everything_that_paper_can_show(browser: Any, report: Path) -> None:
+    page = opened(browser, report, PAPER, "dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    style = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]"
+    assert page.locator("body").evaluate(style) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+    assert not page.locator("nav").is_visible()
+    assert page.locator("pre").is_visible()  # the configuration, which is folded on the screen
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
+    cut = "[...document.querySelectorAll('table, svg')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert page.evaluate(f"{cut}.map(e => e.textContent.slice(0, 80))") == []
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.startswith(b"%PDF")
+    assert 5 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 25
+    page.context.close()
+
+
+def test_the_comparison_of_runs_is_accessible_too(browser: Any, run_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_kept(other / "evaluation", salt="other")
+    write_json(other / "evaluation" / "details.json", read_json(run_folder / "evaluation" / "details.json"))
+    page_path = write_comparison(compare_runs([run_folder, other]), tmp_path / "compared.html")
+    for scheme in ("light", "dark"):
+        page = opened(browser, page_path, PHONE, scheme)
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+        page.context.close()
+
+
+def test_a_run_with_next_to_nothing_is_accessible(browser: Any, tmp_path: Path) -> None:
+    page = opened(browser, write_report(tmp_path, tmp_path / "empty.html"), PHONE)
+    assert violations(page) == []
+    page.context.close()
