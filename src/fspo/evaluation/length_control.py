@@ -1,0 +1,315 @@
+"""Length-controlled win rates: what a method's win rate would be if its answers were as long as the baseline's.
+
+The logistic model of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475). For answer i of a method with d_i characters
+more than the baseline's, to a prompt of difficulty g_i,
+
+    P(win_i) = sigmoid(method + length tanh(d_i / sd(d)) + difficulty g_i)
+
+and the length-controlled win rate is the mean of sigmoid(method + difficulty g_i). As there, the three weights are
+fitted under an L1 penalty that is chosen by cross-validation. Where every item is a user of its own, that is
+alpaca_eval's figure to 0.1 points (`benchmarks/length_control.py`). What is different here: folds are cut by user, so
+that no user is on both sides; and the interval, clustered by user, comes from how far each user pulls the fitted rate
+(the influence function; Huber 1967, Liang and Zeger 1986), not from the spread of the predictions, which leaves out
+that the weights are estimates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from fspo.errors import DataError
+from fspo.evaluation.statistics import MINIMUM_USERS, Estimate, Spread, clustered_mean, estimate_of
+
+__all__ = ["ANCHOR_WEIGHT", "Judged", "LengthControlled", "difficulties", "length_controlled"]
+
+ANCHOR_WEIGHT = 0.1
+"""What an anchor counts for beside a judged answer: 0.2 over two kinds of them, in AlpacaEval 2."""
+
+_INVERSE_PENALTIES = tuple(10.0 ** (-4 + 8 * step / 9) for step in range(10))
+_FOLDS = 5
+_FEW_SHORTER = 0.05
+_MOST_STEPS, _MOST_HALVINGS, _MOST_SWEEPS = 100, 40, 2000
+_CLOSE = 1e-9
+_Array = NDArray[np.float64]
+Item = TypeVar("Item", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer of a method's that was judged against the baseline's."""
+
+    user: str
+    score: float | None
+    """How far it was preferred: 1 won, 0.5 tied, 0 lost, or a probability; None where the judge gave no answer."""
+    length: int
+    baseline_length: int
+    """Both in characters."""
+    difficulty: float = 0.0
+    """How easily the baseline is beaten on this prompt, in log-odds (`difficulties`); 0 where nothing is known."""
+
+
+@dataclass(frozen=True)
+class LengthControlled:
+    """A method's win rate at equal lengths."""
+
+    win_rate: Estimate
+    plain: Estimate
+    """The same without length control, over the answers that the judge decided."""
+    method: float
+    length: float
+    """What the judge gives for length: log-odds for each unit of tanh; positive where longer answers win."""
+    difficulty: float
+    inverse_penalty: float
+    """C of the L1 penalty that cross-validation chose."""
+    shorter: float
+    """The share of answers that are shorter than the baseline's."""
+
+    @property
+    def note(self) -> str:
+        """Why the figure should not be trusted, or has no interval; empty where nothing speaks against it."""
+        if not _FEW_SHORTER <= self.shorter <= 1 - _FEW_SHORTER:
+            often = "hardly ever" if self.shorter < 0.5 else "nearly always"
+            return (
+                f"the answers are {often} shorter than the baseline's ({self.shorter:.0%}), so that a win rate at "
+                "equal lengths is extrapolated"
+            )
+        return self.win_rate.note
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields by name, and the note."""
+        return vars(self) | {
+            "win_rate": self.win_rate.to_json(),
+            "plain": self.plain.to_json(),
+            "note": self.note,
+        }
+
+
+def length_controlled(
+    rows: Sequence[Judged], *, anchors: Sequence[Judged] = (), inverse_penalty: float | None = None
+) -> LengthControlled:
+    """The win rate of one method at equal lengths, with an interval clustered by user.
+
+    Args:
+        rows: the method's answers. Lengths are standardised over all of them; those without a score are predicted, but
+            teach nothing.
+        anchors: judged answers by which the weight of length is steadied, such as the baseline's own, told to be brief
+            or verbose, against the baseline. Each counts `ANCHOR_WEIGHT`, and has no part in the method's own weight.
+            Their lengths are standardised over themselves.
+        inverse_penalty: C of the L1 penalty; None chooses it by cross-validation over users (over rows where there are
+            fewer than five users, and the weakest where there are fewer than five rows).
+
+    Raises:
+        DataError: nothing was decided, or a score is outside 0 to 1.
+    """
+    plain = _plain(rows)
+    data = _Data.of(anchors, ANCHOR_WEIGHT, method=0.0).joined(_Data.of(rows, 1.0, method=1.0))
+    penalty = inverse_penalty if inverse_penalty is not None else _chosen(data)
+    weights = _fit(data, penalty)
+    return LengthControlled(
+        win_rate=_win_rate(rows, data, weights, plain),
+        plain=plain,
+        method=float(weights[0]),
+        length=float(weights[1]),
+        difficulty=float(weights[2]),
+        inverse_penalty=penalty,
+        shorter=sum(row.length < row.baseline_length for row in rows) / len(rows),
+    )
+
+
+def difficulties(scores: Mapping[str, Mapping[Item, float]]) -> dict[str, dict[Item, float]]:
+    """For each method and item, how easily the other methods beat the baseline there, in log-odds.
+
+    (wins + 1) against (losses + 1), ties as half, so that few methods say little; 0 where no other method was judged.
+    A method's own score stays out of its difficulties, or it would be explained by itself. AlpacaEval 2 fits its
+    difficulties once over all methods of its leaderboard; that table only fits its own prompts.
+    """
+    found: dict[str, dict[Item, float]] = {}
+    for name, own in scores.items():
+        others = [items for other, items in scores.items() if other != name]
+        found[name] = {item: _log_odds([items[item] for items in others if item in items]) for item in own}
+    return found
+
+
+def _log_odds(scores: Sequence[float]) -> float:
+    return math.log((sum(scores) + 1) / (len(scores) - sum(scores) + 1))
+
+
+def _plain(rows: Sequence[Judged]) -> Estimate:
+    """The win rate over the decided rows.
+
+    Raises:
+        DataError: nothing was decided, or a score is outside 0 to 1.
+    """
+    decided = [row for row in rows if row.score is not None]
+    if not decided:
+        raise DataError(
+            "No judgement decided anything, so there is no win rate; look at why the judge gave no answers."
+        )
+    for row in decided:
+        if row.score is not None and not 0 <= row.score <= 1:
+            raise DataError(f"A judgement of user {row.user!r} has the score {row.score}; it has to lie from 0 to 1.")
+    return clustered_mean([row.score for row in decided if row.score is not None], [row.user for row in decided])
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What the model is fitted to: features are the method, tanh of the standardised length, the difficulty."""
+
+    features: _Array
+    scores: _Array
+    weights: _Array
+    users: list[str]
+
+    @classmethod
+    def of(cls, rows: Sequence[Judged], weight: float, *, method: float) -> _Data:
+        longer = np.array([row.length - row.baseline_length for row in rows], dtype=float)
+        deviation = float(longer.std(ddof=1)) if len(rows) > 1 else 0.0
+        length = np.tanh(longer / deviation) if deviation > 0 else np.zeros(len(rows))
+        difficulty = np.array([row.difficulty for row in rows], dtype=float)
+        features = np.column_stack([np.full(len(rows), method), length, difficulty])
+        kept = [place for place, row in enumerate(rows) if row.score is not None]
+        return cls(
+            features[kept],
+            np.array([row.score for row in rows if row.score is not None], dtype=float),
+            np.full(len(kept), weight),
+            [rows[place].user for place in kept],
+        )
+
+    def joined(self, other: _Data) -> _Data:
+        return _Data(
+            np.concatenate([self.features, other.features]),
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.weights, other.weights]),
+            self.users + other.users,
+        )
+
+    def part(self, kept: NDArray[np.bool_]) -> _Data:
+        users = [user for user, keep in zip(self.users, kept, strict=True) if keep]
+        return _Data(self.features[kept], self.scores[kept], self.weights[kept], users)
+
+    def loss(self, weights: _Array) -> _Array:
+        """Each row's weighted log loss."""
+        logits = self.features @ weights
+        loss: _Array = self.weights * (np.logaddexp(0.0, logits) - self.scores * logits)
+        return loss
+
+
+def _fit(data: _Data, inverse_penalty: float) -> _Array:
+    """The weights w that minimise sum(loss) + |w| / C, by Newton steps on the loss with the penalty kept as it is."""
+    penalty = 1 / inverse_penalty
+    weights = np.zeros(data.features.shape[1])
+    reached = _objective(data, weights, penalty)
+    for _ in range(_MOST_STEPS):
+        chance = expit(data.features @ weights)
+        slope = data.features.T @ (data.weights * (chance - data.scores))
+        towards = _penalised_minimum(weights, slope, _curvature(data, chance), penalty) - weights
+        for _ in range(_MOST_HALVINGS):
+            if (objective := _objective(data, weights + towards, penalty)) <= reached:
+                break
+            towards /= 2
+        else:
+            break
+        weights, reached = weights + towards, objective
+        if np.abs(towards).max() < _CLOSE:
+            break
+    return weights
+
+
+def _objective(data: _Data, weights: _Array, penalty: float) -> float:
+    return float(data.loss(weights).sum() + penalty * np.abs(weights).sum())
+
+
+def _curvature(data: _Data, chance: _Array) -> _Array:
+    curvature: _Array = data.features.T @ (data.features * (data.weights * chance * (1 - chance))[:, None])
+    return curvature
+
+
+def _penalised_minimum(start: _Array, slope: _Array, curvature: _Array, penalty: float) -> _Array:
+    """Where slope (w - start) + (w - start) curvature (w - start) / 2 + penalty |w| is least, by coordinate descent."""
+    weights, steep, curved = start.tolist(), slope.tolist(), curvature.tolist()
+    for _ in range(_MOST_SWEEPS):
+        moved = 0.0
+        for place, row in enumerate(curved):
+            if row[place] <= 0:
+                continue  # nothing says anything about this weight, such as where all lengths are equal
+            wanted = weights[place] - steep[place] / row[place]
+            step = math.copysign(max(abs(wanted) - penalty / row[place], 0.0), wanted) - weights[place]
+            weights[place] += step
+            steep = [value + step * other for value, other in zip(steep, row, strict=True)]
+            moved = max(moved, abs(step))
+        if moved < _CLOSE:
+            break
+    return np.array(weights)
+
+
+def _chosen(data: _Data) -> float:
+    """C of the penalty whose fits predict users left out best, the strongest of equals."""
+    if len(data.users) < _FOLDS:
+        return _INVERSE_PENALTIES[-1]
+    folds = _folds(data.users)
+    losses = {
+        penalty: float(
+            np.mean(
+                [
+                    data.part(folds == fold).loss(_fit(data.part(folds != fold), penalty)).mean()
+                    for fold in range(_FOLDS)
+                ]
+            )
+        )
+        for penalty in _INVERSE_PENALTIES
+    }
+    return min(losses, key=lambda penalty: losses[penalty])
+
+
+def _folds(users: Sequence[str]) -> NDArray[np.int64]:
+    """Which fold each row is in: whole users, the one with most rows first, always into the lightest fold."""
+    rows: dict[str, list[int]] = {}
+    for place, user in enumerate(users):
+        rows.setdefault(user, []).append(place)
+    # Too few users to leave any out: single rows then.
+    groups = list(rows.values()) if len(rows) >= _FOLDS else [[place] for place in range(len(users))]
+    folds, filled = np.zeros(len(users), dtype=np.int64), [0] * _FOLDS
+    for places in reversed(sorted(groups, key=len)):
+        lightest = filled.index(min(filled))
+        filled[lightest] += len(places)
+        folds[places] = lightest
+    return folds
+
+
+def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array, plain: Estimate) -> Estimate:
+    """The mean prediction at equal lengths, and how it varies with the users who were drawn.
+
+    A user moves the mean by their own predictions, and by moving the weights: by H^-1 times their summed scores
+    (y - p) x, where H is the curvature of the loss. The penalty is left out of that, so that a weight which it holds at
+    zero still has its doubt.
+    """
+    level = np.array([[1.0, 0.0, row.difficulty] for row in rows])
+    predicted = expit(level @ weights)
+    value, count = float(predicted.mean()), len(rows)
+    users = list(dict.fromkeys(row.user for row in rows))
+    if len(users) < MINIMUM_USERS:
+        return Estimate(value, None, None, len(users), count)
+    chance = expit(data.features @ weights)
+    slope = (level * (predicted * (1 - predicted))[:, None]).sum(axis=0)
+    pull = (data.features * (data.weights * (data.scores - chance))[:, None]) @ (
+        np.linalg.pinv(_curvature(data, chance), hermitian=True) @ slope
+    )
+    moved = dict.fromkeys(users, 0.0)
+    for user, amount in [
+        *zip((row.user for row in rows), predicted - value, strict=True),
+        *zip(data.users, pull, strict=True),
+    ]:
+        if user in moved:
+            moved[user] += float(amount)
+    drift = math.fsum(moved.values()) / len(users)
+    spread = Spread.of([amount - drift for amount in moved.values()], count)
+    # Where all users agree, their number is all that the interval can rest on.
+    most = len(users) if plain.value in (0.0, 1.0) else plain.items
+    return estimate_of(value, spread, users=len(users), items=count, most_trials=most)

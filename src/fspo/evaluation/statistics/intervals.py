@@ -1,0 +1,163 @@
+"""Means with 95 % intervals clustered by user.
+
+A user's items share the user's shots and taste, so they are no independent draws: the interval has to come from the
+spread between users (cluster-robust variance, Liang and Zeger 1986). Two things are added, because with few users, or
+near 0 and 1, that alone covers the truth too rarely (`benchmarks/interval_coverage.py` has the figures):
+
+- Shares get Wilson's score interval at the number of independent trials that would vary as much, so that it neither
+  leaves 0 to 1 nor closes up near them (Wilson 1927; effective size as in Korn and Graubard 1998).
+- The t quantile has the degrees of freedom that the spread is really known with. The variance is a sum of squares, one
+  for each user; where a few users make up most of it, it is known less well than `users - 1` says. The match of its
+  first two moments (Satterthwaite 1946), with the fourth moment of the users' residuals instead of a normal one, says
+  how much. With residuals of normal shape this is `users - 1` again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import betaincinv, stdtrit
+
+from fspo.errors import DataError
+from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
+
+__all__ = ["Spread", "clustered_mean", "estimate_of", "grouped"]
+
+_SHARE: Bounds = (0.0, 1.0)
+_NOTHING = 1e-18
+_LEAST_DEGREES = 2.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a mean, and the degrees of freedom that it is known with."""
+
+    variance: float
+    degrees: float
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return math.sqrt(self.variance)
+
+    @property
+    def none(self) -> bool:
+        """Whether all users have the same mean."""
+        return self.variance < _NOTHING
+
+    def quantile(self, confidence: float) -> float:
+        """How many standard errors an interval reaches on either side."""
+        return float(stdtrit(self.degrees, 0.5 + confidence / 2))
+
+    @classmethod
+    def of(cls, residuals: Sequence[float], items: int) -> Spread:
+        """From each user's sum of deviations from the mean (at least two users) over `items` items in all.
+
+        With residuals r of G users and n items, the variance is G / (G - 1) sum(r^2) / n^2, and its degrees of freedom
+        are 2 / (sum(r^4) / sum(r^2)^2 - 1 / G), between 2 and G - 1.
+        """
+        users, squares = len(residuals), [residual**2 for residual in residuals]
+        total = math.fsum(squares)
+        variance = users / (users - 1) * total / items**2
+        if variance < _NOTHING:
+            return cls(variance, users - 1)
+        unevenness = math.fsum(square**2 for square in squares) / total**2 - 1 / users
+        degrees = 2 / unevenness if unevenness > 0 else math.inf
+        return cls(variance, min(max(degrees, _LEAST_DEGREES), users - 1))
+
+
+def clustered_mean(
+    values: Sequence[float],
+    users: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    bounds: Bounds | None = (0.0, 1.0),
+) -> Estimate:
+    """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
+
+    `bounds` are the least and the greatest value an item can have (None: unbounded). Within 0 to 1 the mean is a share
+    and gets a score interval; other bounds clip the interval. Where users don't differ, which says nothing of how they
+    would, a share's interval is the one of as many trials as there are users.
+
+    Raises:
+        DataError: no items, as many users as values are not given, or a value is not finite.
+    """
+    groups = grouped(values, users)
+    mean = math.fsum(values) / len(values)
+    if len(groups) < MINIMUM_USERS:
+        return Estimate(mean, None, None, len(groups), len(values))
+    spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
+    if spread.none and bounds is not None:
+        low, high = _alike(values, mean, len(groups), confidence, bounds)
+        return Estimate(mean, max(low, bounds[0]), min(high, bounds[1]), len(groups), len(values))
+    return estimate_of(mean, spread, users=len(groups), items=len(values), confidence=confidence, bounds=bounds)
+
+
+def estimate_of(
+    value: float,
+    spread: Spread,
+    *,
+    users: int,
+    items: int,
+    confidence: float = 0.95,
+    bounds: Bounds | None = (0.0, 1.0),
+    most_trials: float = math.inf,
+) -> Estimate:
+    """`value` with the interval that its `spread` gives: a score interval for shares, plus and minus for others.
+
+    `most_trials` is how many independent trials a share's interval is worth at most, however little it varied.
+    """
+    quantile = spread.quantile(confidence)
+    if bounds == _SHARE:
+        trials = value * (1 - value) / spread.variance if spread.variance > 0 else math.inf
+        low, high = _score_interval(value, max(min(trials, most_trials), _NOTHING), quantile)
+    else:
+        low, high = value - quantile * spread.error, value + quantile * spread.error
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Estimate(value, low, high, users, items)
+
+
+def grouped(values: Sequence[float], users: Sequence[str]) -> Mapping[str, list[float]]:
+    """Each user's values.
+
+    Raises:
+        DataError: no items, as many users as values are not given, or a value is not finite.
+    """
+    if not values:
+        raise DataError("There are no items to average; evaluate at least one user with one query.")
+    if len(values) != len(users):
+        raise DataError(f"{len(values)} values came with {len(users)} users; every value needs the user it belongs to.")
+    if not all(math.isfinite(value) for value in values):
+        raise DataError("A value to average is not a finite number; look for a model whose log-probs overflow.")
+    groups: dict[str, list[float]] = defaultdict(list)
+    for value, user in zip(values, users, strict=True):
+        groups[user].append(value)
+    return groups
+
+
+def _score_interval(share: float, trials: float, quantile: float) -> Bounds:
+    """Wilson's interval of a share seen in `trials` independent trials."""
+    square = quantile**2 / trials
+    middle = (share + square / 2) / (1 + square)
+    reach = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return middle - reach, middle + reach
+
+
+def _alike(values: Sequence[float], mean: float, users: int, confidence: float, bounds: Bounds) -> Bounds:
+    """The interval where all users have the same mean."""
+    low, high = bounds
+    # How often something else may yet happen that happened to none of so many users (Clopper and Pearson 1934).
+    miss = 1 - float(betaincinv(users, 1, (1 - confidence) / 2))
+    if math.isclose(mean, high):
+        return high - (high - low) * miss, high
+    if math.isclose(mean, low, abs_tol=1e-12):
+        return low, low + (high - low) * miss
+    if max(values) - min(values) < _NOTHING:
+        return mean, mean  # such as ties by construction
+    share = (mean - low) / (high - low)
+    inner = _score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
+    return low + (high - low) * inner[0], low + (high - low) * inner[1]

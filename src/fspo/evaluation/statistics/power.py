@@ -1,0 +1,98 @@
+"""How small a difference a study can see: the minimum detectable difference, for the study at hand or one to plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from scipy.special import nctdtrinc, stdtrit
+
+from fspo.evaluation.statistics.comparing import differences
+from fspo.evaluation.statistics.estimates import MINIMUM_USERS, TooFewUsers
+from fspo.evaluation.statistics.intervals import Spread, grouped
+
+__all__ = ["Variation", "detectable_difference", "smallest_detectable", "variation"]
+
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How items vary: between users, and within a user."""
+
+    between: float
+    """Variance of the users' true means, 0 where they vary no more than chance explains."""
+    within: float
+    """Variance of a user's items around the user's mean; 0 where users have one item each, `between` is then all."""
+
+    @property
+    def correlation(self) -> float:
+        """How alike two items of a user are: 0 not at all, 1 the same (the intraclass correlation)."""
+        total = self.between + self.within
+        return self.between / total if total > 0 else 0.0
+
+    def error(self, users: int, items_per_user: float) -> float:
+        """The standard error of a mean over `users` with `items_per_user` items each."""
+        return math.sqrt((self.between + self.within / items_per_user) / users)
+
+
+def variation(values: Sequence[float], users: Sequence[str]) -> Variation | TooFewUsers:
+    """The variance between and within users, by analysis of variance (Donner 1986 for users with unequal counts)."""
+    groups = grouped(values, users)
+    if len(groups) < MINIMUM_USERS:
+        return TooFewUsers(len(groups))
+    count, mean = len(values), math.fsum(values) / len(values)
+    sizes, means = (
+        [len(group) for group in groups.values()],
+        [math.fsum(group) / len(group) for group in groups.values()],
+    )
+    spread = math.fsum(size * (own - mean) ** 2 for size, own in zip(sizes, means, strict=True)) / (len(groups) - 1)
+    if count == len(groups):
+        return Variation(spread, 0.0)
+    residual = math.fsum(
+        (value - own) ** 2 for group, own in zip(groups.values(), means, strict=True) for value in group
+    )
+    within = residual / (count - len(groups))
+    typical_size = (count - sum(size**2 for size in sizes) / count) / (len(groups) - 1)
+    return Variation(max(0.0, (spread - within) / typical_size), within)
+
+
+def smallest_detectable(
+    varying: Variation, users: int, items_per_user: float, *, power: float = 0.8, alpha: float = 0.05
+) -> float | TooFewUsers:
+    """The true difference that a study of this size finds significant with chance `power`.
+
+    `varying` is that of the paired differences. From the noncentral t distribution at `users - 1` degrees of freedom.
+    """
+    if users < MINIMUM_USERS:
+        return TooFewUsers(users)
+    return _errors_needed(users, power, alpha) * varying.error(users, items_per_user)
+
+
+def detectable_difference(
+    first: Mapping[T, float],
+    second: Mapping[T, float],
+    user_of: Callable[[T], str],
+    *,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> float | TooFewUsers:
+    """What two methods would have to differ by to be told apart by the items at hand; 0 where they never differed.
+
+    Raises:
+        DataError: the two share no item.
+    """
+    values, users = differences(first, second, user_of)
+    mean, groups = math.fsum(values) / len(values), grouped(values, users)
+    if len(groups) < MINIMUM_USERS:
+        return TooFewUsers(len(groups))
+    spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
+    return _errors_needed(len(groups), power, alpha) * spread.error
+
+
+def _errors_needed(users: int, power: float, alpha: float) -> float:
+    """How many standard errors a difference has to be: 2.8 for many users, more for few."""
+    critical = float(stdtrit(users - 1, 1 - alpha / 2))
+    return float(nctdtrinc(users - 1, 1 - power, critical))

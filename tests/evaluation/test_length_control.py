@@ -1,0 +1,162 @@
+"""Length control: agrees with alpaca_eval, takes away what longer answers win by their length alone, and no more."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.length_control import CASES, MODELS, Case, ours, peer, random_cases
+from fspo.errors import DataError
+from fspo.evaluation.length_control import Judged, difficulties, length_controlled
+from fspo.evaluation.statistics.estimates import TooFewUsers
+from tests.evaluation.simulations import judged
+
+FIGURES: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "docs/results/length_control/figures.json").read_text(encoding="utf-8")
+)
+
+
+def longer_is_better(extra: float, generator: random.Random) -> bool:
+    return generator.random() < 0.95 if extra > 0 else generator.random() < 0.05
+
+
+def fair(extra: float, generator: random.Random) -> bool:
+    return generator.random() < 0.7
+
+
+def coin(extra: float, generator: random.Random) -> bool:
+    return generator.random() < 0.5
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_agrees_with_the_kept_figures_of_alpaca_eval_to_a_tenth_of_a_point(case: Case) -> None:
+    """The figures are alpaca_eval's own; `python -m benchmarks.length_control` made them."""
+    kept = {(row["case"], row["model"]): row["peer"] for row in FIGURES["rows"]}
+    for model in MODELS:
+        assert ours(case, model) == pytest.approx(kept[case.name, model], abs=0.1)
+
+
+def test_the_kept_figures_agree_on_cases_drawn_by_chance_too() -> None:
+    assert len(FIGURES["random_rows"]) >= 30
+    assert max(abs(row["ours"] - row["peer"]) for row in FIGURES["random_rows"]) < 0.1
+    first = next(row for row in FIGURES["random_rows"] if row["model"] == MODELS[0])
+    assert ours(random_cases(1, 3)[0], MODELS[0]) == pytest.approx(first["ours"], abs=1e-4)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("alpaca_eval") is None,
+    reason="alpaca_eval is not installed; the head of benchmarks/length_control.py says why, and how to install it",
+)
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("model", MODELS)
+def test_agrees_with_alpaca_eval_itself(model: str) -> None:
+    for case in CASES:
+        assert ours(case, model) == pytest.approx(peer(case, model), abs=0.1)
+
+
+def test_the_advantage_of_a_judge_for_whom_longer_is_better_disappears() -> None:
+    found = length_controlled(judged(0, longer_is_better, users=60, items=10))
+    assert found.plain.value > 0.65
+    assert found.plain.low is not None
+    assert found.plain.low > 0.6
+    assert found.win_rate.low is not None
+    assert found.win_rate.high is not None
+    assert found.win_rate.low < 0.5 < found.win_rate.high
+    assert abs(found.win_rate.value - 0.5) < 0.05
+    assert found.length > 1
+
+
+def test_an_advantage_that_length_does_not_explain_stays() -> None:
+    found = length_controlled(judged(1, fair, users=60, items=10))
+    assert found.win_rate.value == pytest.approx(found.plain.value, abs=0.03)
+    assert found.win_rate.low is not None
+    assert found.win_rate.low > 0.6
+
+
+def test_a_method_that_hides_behind_its_length_is_seen_to_be_worse() -> None:
+    def worse_but_long(extra: float, generator: random.Random) -> bool:
+        return generator.random() < 1 / (1 + math.exp(0.8 - 2.5 * math.tanh(extra)))
+
+    found = length_controlled(judged(2, worse_but_long, users=60, items=10, longer=1.0))
+    assert found.plain.value > 0.5
+    assert found.win_rate.high is not None
+    assert found.win_rate.high < 0.5
+
+
+def test_a_coin_is_within_its_interval() -> None:
+    found = [length_controlled(judged(seed, coin, users=12, items=5)).win_rate for seed in range(40)]
+    assert sum((one.low or 0) <= 0.5 <= (one.high or 0) for one in found) >= 35
+
+
+def test_the_interval_is_clustered_by_user() -> None:
+    rows = [Judged(str(user), float(user % 2), 1000 + 10 * item, 1040) for user in range(20) for item in range(9)]
+    alone = [Judged(f"{row.user} {place}", row.score, row.length, 1040) for place, row in enumerate(rows)]
+    clustered, naive = (length_controlled(given, inverse_penalty=100.0).win_rate for given in (rows, alone))
+    assert clustered.value == pytest.approx(naive.value)
+    assert clustered.low is not None
+    assert naive.low is not None
+    assert clustered.value - clustered.low > 2 * (naive.value - naive.low)
+
+
+def test_answers_of_equal_length_are_left_as_they_are() -> None:
+    rows = [Judged(str(n % 12), float(n % 3 > 0), 500, 500) for n in range(120)]
+    found = length_controlled(rows, inverse_penalty=1e6)
+    assert found.win_rate.value == pytest.approx(found.plain.value, abs=1e-4)
+    assert found.length == 0
+    assert found.win_rate.low == pytest.approx(found.plain.low, abs=1e-3)
+
+
+def test_always_longer_answers_are_marked() -> None:
+    assert "hardly ever shorter" in length_controlled(judged(3, fair, users=12, items=6, longer=6.0)).note
+    assert "nearly always shorter" in length_controlled(judged(3, fair, users=12, items=6, longer=-6.0)).note
+    assert length_controlled(judged(3, fair, users=12, items=6)).note == ""
+
+
+@pytest.mark.parametrize("users", [1, 2])
+def test_too_few_users_give_no_interval(users: int) -> None:
+    found = length_controlled(judged(4, fair, users=users, items=12))
+    assert found.win_rate.shortage == TooFewUsers(users)
+    assert found.to_json()["note"]
+
+
+def test_a_judge_who_prefers_every_answer_leaves_doubt_by_the_number_of_users() -> None:
+    found = length_controlled(judged(5, lambda *_: True, users=10, items=6))
+    assert found.win_rate.value > 0.9
+    assert found.win_rate.low is not None
+    assert 0.5 < found.win_rate.low < 0.9
+
+
+def test_rows_without_a_score_teach_nothing() -> None:
+    rows = judged(6, fair, users=12, items=6)
+    more = [*rows, Judged("0", None, 1000, 1000)]
+    found = length_controlled(more, inverse_penalty=10.0)
+    assert found.plain.items == len(rows)
+    assert found.win_rate.items == len(more)
+
+
+def test_anchors_steady_the_weight_of_length() -> None:
+    rows = judged(7, coin, users=10, items=4)
+    anchors = judged(8, longer_is_better, users=100, items=10, longer=0.0)
+    assert length_controlled(rows, anchors=anchors).length > length_controlled(rows).length + 0.5
+
+
+def test_difficulty_is_what_the_other_methods_reached() -> None:
+    found = difficulties({"a": {"x": 1.0, "y": 0.0}, "b": {"x": 1.0}, "c": {"x": 0.5, "y": 1.0}})
+    assert found["a"] == {"x": pytest.approx(math.log(2.5 / 1.5)), "y": pytest.approx(math.log(2))}
+    assert found["b"] == {"x": pytest.approx(math.log(2.5 / 1.5))}
+    assert difficulties({"alone": {"x": 1.0}}) == {"alone": {"x": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [([], "No judgement"), ([Judged("u", None, 1, 1)], "No judgement"), ([Judged("u", 2.0, 1, 1)], "score 2.0")],
+)
+def test_bad_input_is_refused(rows: list[Judged], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        length_controlled(rows)
