@@ -154,3 +154,15 @@ def test_settings_may_need_another_section_to_hold_together(tmp_path: Path) -> N
 def test_a_configuration_never_changes() -> None:
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().seed = 3  # type: ignore[misc]
+
+
+def test_reward_models_are_configured_and_their_faults_told(tmp_path: Path) -> None:
+    plain, asked = "{name: plain, model: somebody/reward-model}", "{name: asked, endpoint: {base_url: %s, model: m}}"
+    text = f"evaluation:\n  reward_models:\n    - {plain}\n    - {asked}\n"
+    found = load_config(written(tmp_path, text % "http://127.0.0.1:8000/v1")).evaluation.reward_models
+    assert [entry.name for entry in found] == ["plain", "asked"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, text % "http://me:secret@host/v1"))
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"did you mean 'evaluation\.reward_models\.0\.model'"):
+        load_config(written(tmp_path, "evaluation: {reward_models: [{name: x, modle: y}]}"))

@@ -31,8 +31,13 @@ class CountingJudge:
         return "a" if difference > 0 else "b"
 
 
-def small_dataset(prefix: str, *, questions: int = 12, seed: int = 0, described: bool = True) -> PreferenceDataset:
-    """Four users, each with one preference on each question; ids begin with `prefix`, so two prefixes share none."""
+def small_dataset(
+    prefix: str, *, questions: int = 12, seed: int = 0, described: bool = True, topics: int = 0
+) -> PreferenceDataset:
+    """Four users, each with one preference on each question; ids begin with `prefix`, so two prefixes share none.
+
+    With `topics`, questions take turns in so many.
+    """
     generator = random.Random(f"{prefix}{seed}")
     users = [
         User(
@@ -45,11 +50,11 @@ def small_dataset(prefix: str, *, questions: int = 12, seed: int = 0, described:
         for sign in (1.0, -1.0)
     ]
     return PreferenceDataset(
-        users, [_preference(user, prefix, q, generator) for user in users for q in range(questions)]
+        users, [_preference(user, prefix, q, generator, topics) for user in users for q in range(questions)]
     )
 
 
-def _preference(user: User, prefix: str, question: int, generator: random.Random) -> Preference:
+def _preference(user: User, prefix: str, question: int, generator: random.Random, topics: int) -> Preference:
     judge = CountingJudge()
     prompt = f"What about the {prefix} film number {question}?"
     while True:
@@ -57,7 +62,8 @@ def _preference(user: User, prefix: str, question: int, generator: random.Random
         verdict = judge.compare(user, prompt, a, b)
         if verdict != "tie":
             chosen, rejected = (a, b) if verdict == "a" else (b, a)
-            return Preference(user.id, prompt, chosen, rejected, question=f"{prefix}-q{question}")
+            source = {"topic": f"topic {question % topics}"} if topics else {}
+            return Preference(user.id, prompt, chosen, rejected, question=f"{prefix}-q{question}", source=source)
 
 
 def _text(generator: random.Random) -> str:

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.findings import caveats
+from fspo.evaluation.foreign.protocol import FunctionRewardModel
 from fspo.evaluation.quality import Floors
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
 CONFIG = EvaluationConfig(
@@ -225,3 +227,106 @@ def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_ke
     with pytest.raises(ModelError, match="not numbers in float32"):
         run(NO_ANSWERS, tmp_path)
     assert not list(tmp_path.rglob("margins.jsonl"))
+
+
+def test_shots_are_varied_for_whoever_sees_them(out: Path) -> None:
+    metrics = read_json(out / "metrics.json")
+    varied = {"wrong_labels_accuracy/10%", "wrong_labels_drop/25%", "order_accuracy", "order_change_rate"}
+    for name, row in metrics.items():
+        sees = name in ("few-shot", "pref-ft", "fspo")
+        assert varied <= row.keys() if sees else varied.isdisjoint(row), name
+        assert {"calibration_error", "brier/fitted", "regret", "regret_share", "shortfall@2"} <= row.keys()
+        assert ("first_shot_gain" in row) == ("gain_over_no_context" in row) == sees
+        assert ("gain_over_population" in row) == (name != "ipo")
+        assert {"answer_utility/plain", "answer_regret/plain"} <= row.keys()
+    assert metrics["few-shot"]["reward_accuracy@0"]["value"] == 0.5
+    assert metrics["fspo"]["order_spread"]["items"] == 4
+    assert {"reward_accuracy@0", "wrong_labels_accuracy/10%", "regret"} <= read_json(out / "observer.json").keys()
+    calibration = read_json(out / "calibration.json")
+    assert calibration["fspo"]["reward"] == "reference"
+    assert sum(row["items"] for row in calibration["fspo"]["bins"]) == 8
+    assert read_json(out / "per_user.json")["fspo"]["order_spread"].keys() == small_dataset("test").users.keys()
+
+
+def test_other_topics_are_varied_where_there_are_some(run: Run, tmp_path: Path) -> None:
+    config = NO_ANSWERS.model_copy(update={"robustness": RobustnessConfig(users=3, queries=1)})
+    metrics = run(config, tmp_path, policies={"few-shot": None}, test=small_dataset("test", topics=3))
+    record = metrics["few-shot"]["other_topics_accuracy"]
+    assert (record["users"], record["items"]) == (3, 3)
+    assert read_json(tmp_path / "details.json")["robustness"]["other_topics_users"] == 3
+
+
+def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Path, tiny_model_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from fspo.evaluation.trials import build_trials
+    from fspo.evaluation.variations import build_probes
+    from fspo.modeling.logprobs import naive_logprobs
+    from fspo.modeling.rendering import EpisodeRenderer
+
+    test = small_dataset("test", topics=3)
+    run(NO_ANSWERS, tmp_path, policies={"few-shot": None}, test=test)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(tiny_model_path)).eval()
+    renderer = EpisodeRenderer(AutoTokenizer.from_pretrained(str(tiny_model_path)))
+    line = read_jsonl(tmp_path / "few-shot" / "variations.jsonl")[1]
+    probe = next(
+        p for p in build_probes(test, build_trials(test, NO_ANSWERS), NO_ANSWERS) if p.trial.user == line["user"]
+    )
+    variations = probe.variations(NO_ANSWERS)
+    assert len(line["rows"]) == sum(len(v.numbers) for v in variations)
+    for variation in variations:
+        (naive,) = naive_logprobs(model, [renderer.render(variation.episode)])
+        rows = [row for row in line["rows"] if row["condition"] == variation.condition]
+        assert [row["item"] for row in rows] == [probe.trial.item(number) for number in variation.numbers]
+        for row, sums in zip(rows, naive.sums.tolist(), strict=True):
+            assert [row["chosen"], row["rejected"]] == pytest.approx(sums, abs=1e-3)
+
+
+def test_no_shot_and_one_shot_are_measured_whatever_the_ladder(run: Run, tmp_path: Path) -> None:
+    metrics = run(NO_ANSWERS.model_copy(update={"ladder": ()}), tmp_path, policies={"few-shot": None})
+    assert {"reward_accuracy@0", "reward_accuracy@1", "reward_accuracy@2"} <= metrics["few-shot"].keys()
+
+
+def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
+    run: Run, tmp_path: Path, policies: dict[str, Path | None]
+) -> None:
+    source = policies["fspo"]
+    assert source is not None
+    moved = shutil.copytree(source.parent, tmp_path / "methods") / "fspo"
+    identity = {"config": {"shots": 2, "objective": "ipo", "beta": 0.1, "reduction": "sum"}}
+    (moved / "training.json").write_text(json.dumps({"identity": identity}))
+    config = NO_ANSWERS.model_copy(update={"shots": 3, "ladder": ()})
+    metrics = run(config, tmp_path / "out", policies={"fspo": moved})
+    row = metrics["fspo"]
+    gain = row["reward_accuracy@3"]["value"] - row["reward_accuracy@2"]["value"]
+    assert row["beyond_training_gain"]["value"] == pytest.approx(gain)
+    assert read_json(tmp_path / "out" / "details.json")["training_shots"] == {"fspo": [2]}
+    assert read_json(tmp_path / "out" / "calibration.json")["fspo"]["scale"] == 0.1
+    identity["dataset"] = "other data"  # type: ignore[assignment]
+    (moved / "training.json").write_text(json.dumps({"identity": identity}))
+    with pytest.raises(DataError, match="policy of 'fspo' was trained on other data"):
+        run(config, tmp_path / "out", policies={"fspo": moved})
+
+
+def test_too_few_users_for_an_interval_are_told(run: Run, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    config = NO_ANSWERS.model_copy(update={"users": 2})
+    metrics = run(config, tmp_path, policies={"few-shot": None}, progress=Listening())
+    assert all(record["low"] is record["high"] is None for record in metrics["few-shot"].values())
+    assert any("2 users, at least 3 are needed" in text for text in said)
+
+
+def test_a_reward_model_from_elsewhere_stands_beside_the_methods(run: Run, tmp_path: Path) -> None:
+    length = FunctionRewardModel(lambda shots, prompt, response: float(len(response)), "length")
+    policies = {"base": None, "few-shot": None}
+    metrics = run(NO_ANSWERS, tmp_path / "evaluation", policies=policies, reward_models={"length": length})
+    assert list(metrics) == ["base", "few-shot", "length"]
+    assert metrics["length"]["reward_accuracy"]["items"] == metrics["few-shot"]["reward_accuracy"]["items"]
+    assert metrics["length"]["label_flip_rate"]["value"] == 0.0
+    write_report(tmp_path, tmp_path / "report.html")
+    assert "nothing: its own score" in (tmp_path / "report.html").read_text()

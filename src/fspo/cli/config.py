@@ -186,7 +186,7 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     message = message[:1].lower() + message[1:]
     given = problem["input"]
     short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
-    hidden = location[:1] in (["endpoint"], ["ensemble"])  # it may hold a key
+    hidden = "endpoint" in location or location[:1] == ["ensemble"]  # it may hold a key
     shown = f", not {given!r}" if short and not hidden else ""
     subject = f"'{path}': " if path else ""
     told = f"{where}: {subject}{message.removesuffix('.')}{shown}{more}"
@@ -216,6 +216,8 @@ def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> 
     """The fields known at a location below `model`, where synthesis is by `recipe`."""
     current: Any = model
     for part in location:
+        if isinstance(part, int):
+            continue  # the place in a list, whose entries are all of one kind
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
             current = _model_in(field.annotation) if field is not None else None

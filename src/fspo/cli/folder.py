@@ -202,7 +202,7 @@ class RunFolder:
             writer = {"model": config.model} if config.endpoint is None else {"endpoint": config.endpoint.identity()}
             return {**writer, "synthesis": resolved["synthesis"]}
         if part == EVALUATION:
-            return {"model": config.model, "evaluation": resolved["evaluation"]}
+            return {"model": config.model, "evaluation": config.evaluation.identity()}
         name = part.rpartition("/")[2]
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
         training = row.training(config.training_of(name)).identity()

@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fspo.evaluation.quality import Floors
+from fspo.llm.endpoint import EndpointConfig
+from fspo.methods.table import METHODS
 
-__all__ = ["EvaluationConfig", "Reduction", "RewardVariant", "Sampling"]
+__all__ = [
+    "EvaluationConfig",
+    "Reduction",
+    "RewardModelConfig",
+    "RewardVariant",
+    "RobustnessConfig",
+    "Sampling",
+    "percent",
+]
 
-RewardVariant = Literal["reference", "antisymmetric", "likelihood"]
-"""How a margin comes about; see `fspo.evaluation.rewards`."""
+RewardVariant = Literal["reference", "antisymmetric", "likelihood", "score"]
+"""How a margin comes about; see `fspo.evaluation.rewards`. A reward model from elsewhere gives its own `score`."""
 
 Sampling = Literal["plain", "guided"]
 """How an answer is drawn; see `fspo.evaluation.winrates`."""
 
 Reduction = Literal["sum", "mean"]
+
+
+class RobustnessConfig(BaseModel):
+    """Under what else the full context is measured, on a part of the users: each costs one more trunk a user."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    users: int | None = Field(default=6, ge=0)
+    """At most so many of the evaluated users, their first episode each; 0: none of this, null: all of them."""
+    queries: int | None = Field(default=3, ge=1)
+    """At most so many queries of each episode; null: all of them."""
+    wrong_labels: tuple[float, ...] = (0.1, 0.25)
+    """Shares of the shots whose label is swapped, at least one shot each."""
+    other_topics: bool = True
+    """Shots from other topics than the queries, where the data name topics."""
+    orders: int = Field(default=2, ge=0)
+    """Other orders of the same shots."""
+
+    @field_validator("wrong_labels")
+    @classmethod
+    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < share <= 1 for share in shares):
+            raise ValueError("shares must lie above 0 and be at most 1")
+        return tuple(sorted(set(shares)))
+
+
+class RewardModelConfig(BaseModel):
+    """A reward model from elsewhere, evaluated beside the methods; exactly one of model, endpoint and scorer is set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    """What it is called in the table."""
+    model: str | None = None
+    """A sequence-classification model of transformers with one output: a local folder or a hub id."""
+    endpoint: EndpointConfig | None = None
+    """An OpenAI-compatible endpoint that is shown the shots and asked to rate the response."""
+    scorer: str | None = None
+    """Code of one's own as `module:name`, a function of (shots, prompt, response) or a `RewardModel`."""
+    shots: bool = True
+    """Whether it is shown the user's shots; without them it is a baseline that knows no user."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(kind is not None for kind in (self.model, self.endpoint, self.scorer)) != 1:
+            raise ValueError(f"the reward model '{self.name}' needs exactly one of model, endpoint and scorer")
+        if self.name in METHODS or self.name.endswith("-reference"):
+            raise ValueError(f"a reward model can't be called '{self.name}', which is taken; call it otherwise")
+        return self
 
 
 class EvaluationConfig(BaseModel):
@@ -72,6 +132,10 @@ class EvaluationConfig(BaseModel):
     """Most tokens of a description that a method writes itself."""
     corruption: tuple[float, ...] = (0.25, 0.5, 1.0)
     """Shares of a description's words that are replaced by other descriptions' words, to see what hangs on it."""
+    robustness: RobustnessConfig = RobustnessConfig()
+    """Wrong labels, other topics, other orders of the shots."""
+    reward_models: tuple[RewardModelConfig, ...] = ()
+    """Reward models from elsewhere that are measured on the same items and stand in the same table."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
     """The ideal observer's chance of a label against the user's own utilities."""
     observer_prior: Literal["family", "sampled"] = "family"
@@ -102,7 +166,21 @@ class EvaluationConfig(BaseModel):
             )
         if self.answers and self.headline_sampling not in self.samplings:
             raise ValueError(f"headline_sampling: {self.headline_sampling} is not among the samplings; add it there")
+        names = [entry.name for entry in self.reward_models]
+        if len(set(names)) < len(names):
+            raise ValueError("reward_models: a name is given twice; every reward model needs one of its own")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is measured, ready for JSON: of endpoints, not how they are asked."""
+        settings = self.model_dump(mode="json")
+        for entry, record in zip(self.reward_models, settings["reward_models"], strict=True):
+            record["endpoint"] = entry.endpoint and entry.endpoint.identity()
+        return settings
+
+    def with_rungs(self, rungs: Iterable[int]) -> EvaluationConfig:
+        """The same with these shot counts in the ladder too."""
+        return self.model_copy(update={"ladder": tuple(sorted({*self.ladder, *rungs}))})
 
     @property
     def mirrored_ladder(self) -> bool:
@@ -118,3 +196,8 @@ class EvaluationConfig(BaseModel):
     def rungs(self) -> tuple[int, ...]:
         """The shot counts measured, `shots` included."""
         return tuple(sorted({k for k in self.ladder if k < self.shots} | {self.shots}))
+
+
+def percent(share: float) -> str:
+    """A share as it stands in the names of measures and conditions: 0.1 is `10`, 0.125 is `12.5`."""
+    return f"{share * 100:g}"

@@ -7,24 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fspo.errors import ConfigError
+from fspo.evaluation.ceiling import Ceiling
 from fspo.evaluation.comparisons import comparisons
 from fspo.evaluation.config import EvaluationConfig, Sampling
-from fspo.evaluation.describing import Describer, describe_all, description_cost, spoilt
+from fspo.evaluation.describing import description_cost
+from fspo.evaluation.figures import calibrations, reward_figures
 from fspo.evaluation.fluency import answer_log_probs
-from fspo.evaluation.measures import Rewards, answer_measures, items_at, mean_of, quality_measures, reward_measures
-from fspo.evaluation.observer import TextUtility, family_of, ideal_observer, sampled_users
+from fspo.evaluation.foreign.obtaining import Foreign, obtain
+from fspo.evaluation.foreign.protocol import RewardModel
+from fspo.evaluation.measures import Rewards, answer_measures, quality_measures
+from fspo.evaluation.observer import TextUtility
 from fspo.evaluation.quality import Closeness, Quality, measure_quality
-from fspo.evaluation.records import Drawn, counts, setting, write_samples
-from fspo.evaluation.rewards import Scores, score_trials, scored_passes
+from fspo.evaluation.records import Drawn, counts, setting, varied_setting, write_samples
+from fspo.evaluation.regret import Regrets
+from fspo.evaluation.robustness import COLD
+from fspo.evaluation.scored import Scoring
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.trained import Trained, check_unseen, trained_as
 from fspo.evaluation.trials import Trial, build_trials
-from fspo.evaluation.weights import Source, Weights
+from fspo.evaluation.values import Measured, estimates, no_interval, per_user
+from fspo.evaluation.variations import Probe, build_probes
+from fspo.evaluation.weights import Weights
 from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers, judge_pairs
 from fspo.files import write_json
-from fspo.methods.table import METHODS, MethodContext
+from fspo.methods.table import METHODS
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.sampling import check_no_leak
 from fspo.progress import Progress, Silent
 
 __all__ = ["evaluate"]
@@ -39,12 +48,14 @@ def evaluate(
     out: Path,
     judge: Comparer | None,
     train: PreferenceDataset | None = None,
+    reward_models: Mapping[str, RewardModel] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
 
-    Besides: `margins.jsonl`, `answers.jsonl` and `judgements.jsonl` of each method, `samples.jsonl`, `observer.json`,
-    `comparisons.json` and `details.json`. Called again with the same arguments it goes on where it was stopped.
+    Besides: `margins.jsonl`, `variations.jsonl`, `answers.jsonl` and `judgements.jsonl` of each method, and
+    `samples.jsonl`, `observer.json`, `comparisons.json`, `per_user.json`, `calibration.json` and `details.json`.
+    Called again with the same arguments it goes on where it was stopped.
 
     Args:
         config: what to measure.
@@ -55,26 +66,31 @@ def evaluate(
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
             Without a judge no answers are drawn, and there is neither a win rate nor an observer.
         train: the training part, which may share no user and no question with the dataset.
+        reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
         progress: shows the stages.
 
     Returns:
         method -> measure -> {value, low, high, users, items}.
 
     Raises:
-        DataError: a leak, naming it; or a user has too few preferences.
-        ConfigError: a method is unknown or lacks its policy.
+        DataError: a leak, naming it; a policy was trained on other data; or a user has too few preferences.
+        ConfigError: a method is unknown or lacks its policy, or a reward model's name is taken.
     """
+    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
+    trained = trained_as(policies)
     if train is not None:
-        check_no_leak(train, dataset)
+        check_unseen(trained, train, dataset)
     if judge is None:
         config = config.model_copy(update={"answers": 0})
-    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
-    stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent())
+    rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
+    config = config.with_rungs(k for k in rungs if k <= config.shots)
+    foreign = [obtain(entry, config, out / entry.name) for entry in config.reward_models]
+    for name, scorer in (reward_models or {}).items():
+        if name in METHODS or name in (entry.name for entry in foreign):
+            raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
+        foreign.append(Foreign(name, lambda scorer=scorer: scorer))  # type: ignore[misc]
+    stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent(), trained, foreign)
     return stage.run()
-
-
-View = tuple[MethodContext, str]
-"""A context, and the method that writes the description in it; empty for the users' own."""
 
 
 @dataclass
@@ -88,6 +104,8 @@ class _Stage:
     out: Path
     judge: Comparer | None
     progress: Progress
+    trained: Mapping[str, Trained]
+    foreign: Sequence[Foreign]
 
     def __post_init__(self) -> None:
         """Draw the trials and fix the items."""
@@ -95,121 +113,69 @@ class _Stage:
         self.items: tuple[Item, ...] = tuple(
             (trial.user, trial.item(number)) for trial in self.trials for number in range(len(trial.own.queries))
         )
-        self._scores: dict[tuple[Source, View], Scores] = {}
-        self._describers: dict[str, Describer] = {}
+        self.probes: list[Probe] = build_probes(self.dataset, self.trials, self.config)
+        self.scoring = Scoring(self.config, self.trials, self.probes, self.items, self.weights, self.out, self.progress)
         self.answers: dict[Drawn, list[Answer]] = {}
 
     def run(self) -> dict[str, dict[str, dict[str, Any]]]:
         """All stages in order; the models are read once each, and the base model once more for fluency."""
         self._with_models()
-        rewards = {name: self._rewards(name) for name in self.methods}
-        estimates = {name: reward_measures(row) | self._corrupted(name) for name, row in rewards.items()}
+        rewards = {name: self.scoring.rewards(name) for name in self.methods}
+        corrupted = {name: self.scoring.corrupted(name) for name in self.methods}
         qualities = self._qualities()
+        self.weights.let_go()
+        rewards |= {entry.name: self.scoring.foreign(entry) for entry in self.foreign}
         judgements = self._judgements(qualities)
-        for drawn, rows in qualities.items():
-            if drawn[0] in estimates:
-                estimates[drawn[0]] |= self._answer_estimates(drawn, rows, judgements.get(drawn))
-        metrics = {name: _json(row) for name, row in estimates.items()}
-        write_json(self.out / "observer.json", _json(self._observer()))
-        samplings = {name: self._headline_sampling(name) for name in self.methods}
+        known = self._true_rewards()
+        ceiling = self._ceiling(known)
+        measured = {
+            name: reward_figures(name, rewards, self.trained.get(name, Trained()), known, ceiling) for name in rewards
+        }
+        for (name, sampling), answers in self.answers.items():
+            if name in measured and known is not None:
+                drawn = [((answer.user, answer.item), answer.prompt, answer.text) for answer in answers]
+                measured[name] |= known.answers(drawn, sampling)
+        found = {name: estimates(row) | corrupted.get(name, {}) for name, row in measured.items()}
+        for key, rows in qualities.items():
+            if key[0] in found:
+                found[key[0]] |= self._answer_estimates(key, rows, judgements.get(key))
+        self._write(rewards, measured, judgements, ceiling.values(known.gaps) if ceiling and known else {})
+        metrics = {name: _json(row) for name, row in found.items()}
+        if note := no_interval(estimate for row in found.values() for estimate in row.values()):
+            self.progress.say(note)
+        write_json(self.out / "metrics.json", metrics)
+        return metrics
+
+    def _write(
+        self,
+        rewards: Mapping[str, Rewards],
+        measured: Mapping[str, Measured],
+        judgements: Mapping[Drawn, Sequence[Judgement]],
+        observed: Measured,
+    ) -> None:
+        """Everything that lies beside the metrics."""
+        write_json(self.out / "observer.json", _json(estimates(observed)))
+        write_json(self.out / "per_user.json", {name: per_user(row) for name, row in measured.items()})
+        write_json(self.out / "calibration.json", calibrations(rewards, self.trained))
+        samplings = {name: self._headline_sampling(name) for name in rewards}
         compared = comparisons(self._lead, rewards, judgements, samplings)
         write_json(self.out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
         write_json(self.out / "details.json", self._details(rewards, judgements))
         written = {
             name: {trial.id: describer(trial.own.shots) for trial in self.trials}
-            for name, describer in self._describers.items()
+            for name, describer in self.scoring.describers.items()
         }
         write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements, written)
-        write_json(self.out / "metrics.json", metrics)
-        return metrics
 
     def _with_models(self) -> None:
         """Everything that needs weights, one set of weights after the other."""
-        for name in self.methods:
-            if METHODS[name].describes:
-                self._describers[name] = self._describe(name)
-        wanted: dict[Source, dict[View, str]] = {}
-        for name in self.methods:
-            wanted.setdefault(self.weights.source(name), {})[_view(name)] = name
-            source, reference = self._reference_of(name)
-            wanted.setdefault(source, {}).setdefault(reference, f"{name}-reference")
-        for source, views in wanted.items():
-            for view, name in views.items():
-                self._scores[source, view] = self._score(source, view, name)
+        for source, views in self.scoring.wanted(self.methods).items():
+            self.scoring.score(source, views)
             for name in self.methods:
                 if self.weights.source(name) == source:
                     self._answer(name)
         if self.config.answers and "base" not in self.methods:
             self._answer("base")
-
-    def _describe(self, name: str) -> Describer:
-        """Let a method write all the descriptions that it is scored or asked with."""
-        source, renderer = self.weights.source(name), self.weights.renderer("both")
-        shots = [own.shots for trial in self.trials for own in (trial.own, trial.own.flip_shots())]
-        for trial in self.trials:
-            for _, episode, rungs in scored_passes(renderer, "both", trial, self.config, described=True)[0]:
-                shots += [episode.first_shots(k).shots for k in rungs]
-        return describe_all(
-            lambda: self.weights.load(source),
-            renderer,
-            shots,
-            max_new_tokens=self.config.description_tokens,
-            path=self.out / name / "descriptions.jsonl",
-            fingerprint=self.weights.fingerprint(source),
-            name=name,
-            progress=self.progress,
-        )
-
-    def _reference_of(self, name: str) -> tuple[Source, View]:
-        """Weights a method's implicit reward is measured against, and what these are shown."""
-        if METHODS[name].reward_reference == "start" and METHODS[name].trains:
-            return self.weights.start(name), _view(name)
-        return self.weights.source(name), ("none", "")
-
-    def _rewards(self, name: str) -> Rewards:
-        own = self._scores[self.weights.source(name), _view(name)]
-        reference = self._scores[self._reference_of(name)]
-        return Rewards(own, None if reference is own else reference, self.items, self.config)
-
-    def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
-        """Score all trials; with `corruption` only at the full shot count, given a spoilt description."""
-        context, writer = view
-        describer, trials, config = self._describers.get(writer), self.trials, self.config
-        if corruption:
-            config = config.model_copy(update={"ladder": (), "label_flip": False, "user_swap": False})
-            describer = describer and describer.with_corruption(corruption, self.trials)
-            trials = spoilt(trials, corruption) if context == "description" else trials
-        return score_trials(
-            lambda: self.weights.load(source),
-            self.weights.renderer(context),
-            context,
-            trials,
-            config,
-            path=self.out / name / "margins.jsonl",
-            fingerprint=self.weights.fingerprint(source),
-            name=f"{name}, {corruption:.0%} corrupted" if corruption else name,
-            describer=describer,
-            progress=self.progress,
-        )
-
-    def _corrupted(self, name: str) -> dict[str, Estimate]:
-        """Accuracy where part of the description is replaced by words of others.
-
-        Measured where a method of the run describes users itself, and for users' own descriptions beside it.
-        """
-        described = METHODS[name].describes or METHODS[name].context == "description"
-        if not (described and self._describers):
-            return {}
-        sides = ((self.weights.source(name), _view(name)), self._reference_of(name))
-        found = {}
-        for share in sorted({0.0, *self.config.corruption}):
-            own, reference = (
-                self._score(source, view, name, share) if share and view[0] != "none" else self._scores[source, view]
-                for source, view in sides
-            )
-            rows = Rewards(own, reference, self.items, self.config).accuracies("reference", self.config.shots)
-            found[f"corrupted_accuracy/{share:.0%}"] = mean_of(rows)
-        return {measure: estimate for measure, estimate in found.items() if estimate is not None}
 
     def _answer(self, name: str) -> None:
         source, context = self.weights.source(name), METHODS[name].context
@@ -227,7 +193,7 @@ class _Stage:
                     sampling=sampling,
                     path=self.out / name / "answers.jsonl",
                     fingerprint=self.weights.fingerprint(source),
-                    describer=self._describers.get(name),
+                    describer=self.scoring.describers.get(name),
                     progress=self.progress,
                 )
 
@@ -289,32 +255,22 @@ class _Stage:
         wanted = self.config.headline_sampling
         return wanted if (name, wanted) in self.answers else "plain"
 
-    def _observer(self) -> dict[str, Estimate]:
-        """The ideal observer's accuracy at every shot count; empty where users or judge have no utilities."""
+    def _true_rewards(self) -> Regrets | None:
+        """The users' own utilities; None where users or judge have none."""
         people = [self.dataset.users[trial.user] for trial in self.trials]
         if not isinstance(self.judge, TextUtility) or not all(user.traits for user in people):
-            return {}
-        names = sorted({name for user in self.dataset.users.values() for name in user.traits})
-        family = self.config.observer_prior == "family"
-        prior = family_of(self.dataset.users.values()) if family else sampled_users(names, 500, self.config.seed)
-        predictions = ideal_observer(
-            [(trial.id, trial.own) for trial in self.trials],
-            prior,
-            self.judge,
-            self.config.rungs,
-            margin=float(getattr(self.judge, "margin", 0.0)),
-            noise=self.config.observer_noise,
-        )
-        found = {}
-        for k in self.config.rungs:
-            measured = frozenset(items_at(self.items, k, self.config))
-            rows = {(p.user, p.item): p.correct for p in predictions if p.k == k}
-            found[f"reward_accuracy@{k}"] = mean_of({item: row for item, row in rows.items() if item in measured})
-        return {name: estimate for name, estimate in found.items() if estimate is not None}
+            return None
+        return Regrets(self.judge, self.dataset, self.trials)
+
+    def _ceiling(self, known: Regrets | None) -> Ceiling | None:
+        if known is None or not isinstance(self.judge, TextUtility):
+            return None
+        return Ceiling(self.judge, self.dataset.users, self.trials, self.probes, self.items, self.config)
 
     @property
     def _lead(self) -> str:
-        return "fspo" if "fspo" in self.methods else self.methods[-1]
+        names = [*self.methods, *(entry.name for entry in self.foreign)]
+        return "fspo" if "fspo" in names else names[-1]
 
     def _details(
         self, rewards: Mapping[str, Rewards], judgements: Mapping[Drawn, Sequence[Judgement]]
@@ -324,6 +280,9 @@ class _Stage:
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
+            "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
+            "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
+            "robustness": varied_setting(self.config, self.probes),
             "samplings": {name: self._headline_sampling(name) for name in self.methods if name != "base"}
             if judgements
             else {},
@@ -334,16 +293,10 @@ class _Stage:
             },
             "descriptions": {
                 name: description_cost([describer.of(trial.own.shots) for trial in self.trials])
-                for name, describer in self._describers.items()
+                for name, describer in self.scoring.describers.items()
             },
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
-
-
-def _view(name: str) -> View:
-    """What a method's weights are shown, and which method wrote the description among it."""
-    row = METHODS[name]
-    return row.context, name if row.describes else ""
 
 
 def _kind(judge: Comparer | None) -> str:

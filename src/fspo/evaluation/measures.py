@@ -16,12 +16,24 @@ from fspo.evaluation.rewards import (
     reference_margin,
     settled,
 )
-from fspo.evaluation.sensitivity import Item, label_flip_rate, user_swap_drop
+from fspo.evaluation.sensitivity import Item, flipped_decisions, swap_drops
 from fspo.evaluation.statistics import Estimate, clustered_mean
 from fspo.evaluation.trials import query_of
+from fspo.evaluation.values import Measured, Values, estimates
 from fspo.evaluation.winrates import Judgement
 
-__all__ = ["Rewards", "answer_measures", "items_at", "mean_of", "quality_measures", "reward_measures"]
+__all__ = [
+    "Rewards",
+    "answer_measures",
+    "items_at",
+    "mean_of",
+    "quality_measures",
+    "reward_measures",
+    "reward_values",
+]
+
+_EQUAL = 1e-6
+"""Scores of a reward model from elsewhere that differ by less are equal: the same input in other batches."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +44,30 @@ class Rewards:
     reference: Scores | None
     items: tuple[Item, ...]
     config: EvaluationConfig
+    foreign: bool = False
+    """Whether the scores are a reward model's own, and no log-probs."""
 
     @property
     def variants(self) -> tuple[RewardVariant, ...]:
         """The rewards this method has, the headline first."""
-        found: list[RewardVariant] = ["likelihood"]
+        found: list[RewardVariant] = ["score" if self.foreign else "likelihood"]
         if self.sees_labels and self.config.label_flip:
-            found.insert(0, "antisymmetric")
+            found.insert(1 if self.foreign else 0, "antisymmetric")
         if self.reference is not None:
             found.insert(0, "reference")
         return tuple(sorted(found, key=lambda variant: variant != self.config.headline_reward))
+
+    @property
+    def headline(self) -> RewardVariant:
+        """The reward that figures without a variant in their name are of."""
+        return self.variants[0]
+
+    @property
+    def plain(self) -> RewardVariant:
+        """The reward that a single context gives, which the label-flip rate is of."""
+        if self.foreign:
+            return "score"
+        return "reference" if self.reference is not None else "likelihood"
 
     @property
     def sees_labels(self) -> bool:
@@ -53,6 +79,8 @@ class Rewards:
         margin, score = self._margin(variant, item, k, condition), self.own.get(item, k, condition)
         if margin is None or score is None:
             return None
+        if self.foreign:
+            return 0.0 if abs(margin) < _EQUAL else margin
         by_mean = self.config.reduction == "mean"
         return settled(margin, min(score.chosen_tokens, score.rejected_tokens) if by_mean else 1)
 
@@ -83,23 +111,28 @@ def mean_of(values: Mapping[Item, float]) -> Estimate | None:
 
 def reward_measures(rewards: Rewards) -> dict[str, Estimate]:
     """Accuracy by variant and shot count, label-flip rate and user-swap drop."""
+    return estimates(reward_values(rewards))
+
+
+def reward_values(rewards: Rewards) -> Measured:
+    """What `reward_measures` averages, by item."""
     full, config = rewards.config.shots, rewards.config
-    found: dict[str, Estimate | None] = {}
+    found: Measured = {}
     for variant in rewards.variants:
         for k in config.rungs:
-            found[f"reward_accuracy@{k}/{variant}"] = mean_of(rewards.accuracies(variant, k))
+            found[f"reward_accuracy@{k}/{variant}"] = Values(rewards.accuracies(variant, k))
         found[f"reward_accuracy/{variant}"] = found[f"reward_accuracy@{full}/{variant}"]
         if rewards.own.context != "none" and config.user_swap:
-            found[f"user_swap_drop/{variant}"] = user_swap_drop(rewards.items, _AtFull(rewards, variant))
-    headline = rewards.variants[0]
+            drops = swap_drops(rewards.items, _AtFull(rewards, variant))
+            found[f"user_swap_drop/{variant}"] = Values(drops, bounds=(-1.0, 1.0))
     for name in ("reward_accuracy", *(f"reward_accuracy@{k}" for k in config.rungs), "user_swap_drop"):
-        found[name] = found.get(f"{name}/{headline}")
+        if f"{name}/{rewards.headline}" in found:
+            found[name] = found[f"{name}/{rewards.headline}"]
     if rewards.sees_labels and config.label_flip:
-        plain: RewardVariant = "reference" if rewards.reference is not None else "likelihood"
-        margins = _AtFull(rewards, plain)
-        found["label_flip_rate"] = label_flip_rate(rewards.items, margins)
-        found["label_flip_rate/correct"] = label_flip_rate(rewards.items, margins, only_correct=True)
-    return _headlines_first(found)
+        margins = _AtFull(rewards, rewards.plain)
+        for name, only in (("label_flip_rate", False), ("label_flip_rate/correct", True)):
+            found[name] = Values(flipped_decisions(rewards.items, margins, only_correct=only))
+    return dict(sorted(found.items(), key=lambda entry: "/" in entry[0]))
 
 
 def answer_measures(judgements: Sequence[Judgement], sampling: Sampling, *, headline: bool) -> dict[str, Estimate]:
@@ -148,8 +181,3 @@ class _AtFull:
 
     def __call__(self, item: str, condition: Condition) -> float | None:
         return self.rewards.margin(self.variant, item, self.rewards.config.shots, condition)
-
-
-def _headlines_first(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
-    measured = {name: estimate for name, estimate in found.items() if estimate is not None}
-    return dict(sorted(measured.items(), key=lambda entry: "/" in entry[0]))

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.config import EvaluationConfig, Sampling, percent
 from fspo.evaluation.trials import Trial
+from fspo.evaluation.variations import Probe
 from fspo.evaluation.winrates import Answer, Judgement
 from fspo.files import write_text
 from fspo.preferences.types import User
 
-__all__ = ["Drawn", "counts", "setting", "write_samples"]
+__all__ = ["Drawn", "counts", "setting", "varied_setting", "write_samples"]
 
 Drawn = tuple[str, Sampling]
 """A method and how its answers were drawn."""
@@ -43,6 +44,19 @@ def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]
         "headline_sampling": config.headline_sampling,
         "floors": config.floors.model_dump(),
         "without_donor": sum(trial.swapped is None for trial in trials) if config.user_swap else 0,
+    }
+
+
+def varied_setting(config: EvaluationConfig, probes: Sequence[Probe]) -> dict[str, Any]:
+    """On how many users the shots were varied, and how many of them had enough shots of other topics."""
+    return {
+        "users": len({probe.trial.user for probe in probes}),
+        "pairs": sum(len(probe.trial.own.queries[: config.robustness.queries]) for probe in probes),
+        "other_topics_users": sum(probe.elsewhere is not None for probe in probes),
+        "wrong_labels": {
+            f"{percent(share)}%": max(1, round(share * config.shots)) for share in config.robustness.wrong_labels
+        },
+        "orders": config.robustness.orders,
     }
 
 

@@ -44,6 +44,8 @@ _QUALITY = {
     "below_floor": "below a floor",
     "unfinished": "cut off at the limit",
 }
+_IN_UNITS = frozenset({"answer_utility", "answer_regret"})
+"""Measures in units of the users' utility, which are no shares."""
 
 
 def write_report(run_dir: Path, out: Path) -> Path:
@@ -154,6 +156,8 @@ def _reference(method: str, variant: str, trained: Effort | None) -> str:
     """What the method's headline reward is measured against."""
     if variant == "antisymmetric":
         return "its mirror: the same weights, given the same shots with their labels swapped"
+    if variant == "score":
+        return "nothing: its own score"
     if variant != "reference" or method not in METHODS:
         return "nothing: plain log-likelihood"
     entry = METHODS[method]
@@ -169,7 +173,7 @@ def _variants(metrics: Metrics) -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics.values() for name in row):
         family, slash, _ = name.partition("/")
-        if slash and family not in _QUALITY and "@" not in family:
+        if slash and family not in _QUALITY and family not in _IN_UNITS and "@" not in family:
             families.setdefault(family, []).append(name)
     return families
 

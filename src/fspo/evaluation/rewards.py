@@ -1,7 +1,8 @@
 """Which response a method ranks higher: log-probs of every query under every condition, once, and margins from them.
 
 Each pair of weights and context is scored once per user, with all its shot counts in one pass over the trunk; accuracy,
-the curve over k, the label-flip rate and the user-swap drop are all read off the same table.
+the curve over k, the label-flip rate, the user-swap drop and what is measured under variations are all read off the
+same table.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fspo.errors import ModelError
 from fspo.evaluation.config import EvaluationConfig, Reduction
 from fspo.evaluation.describing import Describer
 from fspo.evaluation.trials import Trial
+from fspo.evaluation.variations import Probe, Variation
 from fspo.files import append_jsonl, read_jsonl
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
@@ -35,10 +37,14 @@ __all__ = [
     "accuracy",
     "antisymmetric_margin",
     "likelihood_margin",
+    "mirror_of",
+    "passes",
     "reference_margin",
     "score_trials",
+    "score_variations",
     "scored_passes",
     "settled",
+    "varied_passes",
 ]
 
 ROUNDING = 1e-3
@@ -47,18 +53,20 @@ ROUNDING = 1e-3
 _AROUND = 16
 """Tokens allowed for the words around a description, and for its being cut otherwise when it is read."""
 
-Condition = Literal["own", "flipped", "swapped", "swapped-flipped"]
-"""Whose shots, and whether their labels are flipped."""
+Condition = str
+"""Which shots, and whether their labels are flipped: own, flipped, swapped, swapped-flipped, or a variation's."""
 
 Pass = tuple[Condition, Episode, tuple[int, ...]]
 """A condition, the episode under it, and the shot counts it is scored at."""
 
-_MIRROR: Mapping[Condition, Condition] = {
-    "own": "flipped",
-    "flipped": "own",
-    "swapped": "swapped-flipped",
-    "swapped-flipped": "swapped",
-}
+_FLIPPED = "-flipped"
+
+
+def mirror_of(condition: Condition) -> Condition:
+    """The condition whose shots are the same with flipped labels."""
+    if condition in ("own", "flipped"):
+        return "flipped" if condition == "own" else "own"
+    return condition.removesuffix(_FLIPPED) if condition.endswith(_FLIPPED) else condition + _FLIPPED
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,17 @@ class Scores:
     """
 
     def __init__(
-        self, context: Context, rows: Iterable[Score], *, dropped_shots: int = 0, described: bool = False
+        self,
+        context: Context,
+        rows: Iterable[Score],
+        *,
+        dropped_shots: int = 0,
+        described: bool = False,
+        unread: int = 0,
     ) -> None:
         self.context: Context = context
+        self.unread = unread
+        """Pairs of which a reward model from elsewhere gave nothing to go by."""
         self._bare_at_none = context == "shots" or described
         self.dropped_shots = dropped_shots
         self._rows = {(row.item, row.k, row.condition): row for row in rows}
@@ -98,6 +114,13 @@ class Scores:
     def __len__(self) -> int:
         """How many scores there are."""
         return len(self._rows)
+
+    def joined(self, rows: Iterable[Score]) -> Scores:
+        """These scores and more of the same weights and context, under other conditions."""
+        described = self.context == "both" and self._bare_at_none
+        return Scores(
+            self.context, [*self._rows.values(), *rows], dropped_shots=self.dropped_shots, described=described
+        )
 
     def get(self, item: str, k: int, condition: Condition = "own") -> Score | None:
         """The score, or None where it was not measured."""
@@ -132,7 +155,7 @@ def antisymmetric_margin(
     own: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
 ) -> float | None:
     """Half of [log pi(y | S, x) - log pi(y | S', x)], S' with the labels of the shots swapped, between y_w and y_l."""
-    score, mirrored = own.get(item, k, condition), own.get(item, k, _MIRROR[condition])
+    score, mirrored = own.get(item, k, condition), own.get(item, k, mirror_of(condition))
     if score is None or mirrored is None:
         return None
     return (score.margin(reduction) - mirrored.margin(reduction)) / 2
@@ -200,6 +223,57 @@ def score_trials(
     return Scores(context, rows, dropped_shots=dropped, described=describer is not None)
 
 
+def score_variations(
+    model: Callable[[], PreTrainedModel],
+    renderer: EpisodeRenderer,
+    context: Context,
+    probes: Sequence[Probe],
+    config: EvaluationConfig,
+    *,
+    path: Path,
+    fingerprint: str,
+    name: str = "",
+    describer: Describer | None = None,
+    progress: Progress | None = None,
+) -> list[Score]:
+    """Score every probe at the full shot count under its variations; arguments and resuming as in `score_trials`.
+
+    Raises:
+        ModelError: a log-prob is not a finite number.
+    """
+    key = f"{fingerprint}/{context}/{config.shots}/{config.max_length}" + (describer.key if describer else "")
+    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    keys = [f"{probe.key(config)}/{key}" for probe in probes]
+    done = sum(k in known for k in keys)
+    with (progress or Silent()).task(f"Varying the shots, {name or context}", len(probes), done) as task:
+        for probe, probe_key in zip(probes, keys, strict=True):
+            if probe_key not in known:
+                rows: list[Score] = []
+                for v in varied_passes(renderer, probe, config, described=describer is not None):
+                    told = replace(v.episode, description=describer(v.episode.shots)) if describer else v.episode
+                    rows += _one_pass(
+                        model(), renderer, probe.trial, v.condition, told, (config.shots,), None, numbers=v.numbers
+                    )
+                found = [asdict(row) for row in rows]
+                _check_numbers(found, probe.trial, name or context, config.dtype)
+                known[probe_key] = {"user": probe.trial.user, "rows": found, "key": probe_key}
+                append_jsonl(path, known[probe_key])
+                task.advance(1)
+    return [Score(**row) for k in keys for row in known[k]["rows"]]
+
+
+def varied_passes(
+    renderer: EpisodeRenderer, probe: Probe, config: EvaluationConfig, *, described: bool = False
+) -> list[Variation]:
+    """The variations of a probe without the shots there is no room for; see `scored_passes`."""
+
+    def trim(episode: Episode) -> tuple[Episode, int]:
+        reserve = config.description_tokens + _AROUND if described else 0
+        return renderer.trim(replace(episode, description="") if described else episode, reserve=reserve)
+
+    return probe.variations(config, trim)
+
+
 def _score_trial(
     model: PreTrainedModel,
     renderer: EpisodeRenderer,
@@ -209,8 +283,8 @@ def _score_trial(
     describer: Describer | None,
 ) -> dict[str, Any]:
     rows: list[Score] = []
-    passes, dropped = scored_passes(renderer, context, trial, config, described=describer is not None)
-    for condition, episode, rungs in passes:
+    wanted, dropped = scored_passes(renderer, context, trial, config, described=describer is not None)
+    for condition, episode, rungs in wanted:
         if describer is None:
             rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
             continue
@@ -236,7 +310,7 @@ def scored_passes(
         reserve = config.description_tokens + _AROUND
     own, dropped = renderer.trim(own, reserve=reserve)
     swapped, more = (None, 0) if swapped is None else renderer.trim(swapped, reserve=reserve)
-    return list(_passes(context, own, swapped, config)), max(dropped, more)
+    return list(passes(context, own, swapped, config)), max(dropped, more)
 
 
 def _check_numbers(rows: Iterable[Mapping[str, Any]], trial: Trial, name: str, dtype: str) -> None:
@@ -248,7 +322,7 @@ def _check_numbers(rows: Iterable[Mapping[str, Any]], trial: Trial, name: str, d
             )
 
 
-def _passes(context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig) -> Iterator[Pass]:
+def passes(context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig) -> Iterator[Pass]:
     """The trunks to run: conditions other than the user's own only at the full shot count."""
     shown = context in ("shots", "both")
     full = (config.shots,) if shown else (0,)
@@ -280,7 +354,10 @@ def _one_pass(
     episode: Episode,
     rungs: tuple[int, ...],
     ladder_queries: int | None,
+    *,
+    numbers: Sequence[int] | None = None,
 ) -> list[Score]:
+    """Scores of the episode's queries, which are the trial's of these `numbers`, or all of them in order."""
     import torch
 
     from fspo.modeling.logprobs import branch_logprobs
@@ -293,9 +370,10 @@ def _one_pass(
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
+    items = [trial.item(number) for number in (numbers or range(len(episode.queries)))]
     # Where shots were dropped, rungs above what is left all stand at the same place.
     return [
-        Score(trial.item(branch.query), rung, condition, *sums, *map(int, lengths))
+        Score(items[branch.query], rung, condition, *sums, *map(int, lengths))
         for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
         for rung in rungs
         if min(rung, left) == branch.shots

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fspo.evaluation.rewards import Condition, accuracy
 from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
 
-__all__ = ["Item", "Margins", "flipped_decisions", "label_flip_rate", "user_swap_drop"]
+__all__ = ["Item", "Margins", "flipped_decisions", "label_flip_rate", "swap_drops", "user_swap_drop"]
 
 Item = tuple[str, str]
 """A user and the id of one of their queries."""
@@ -46,6 +46,12 @@ def user_swap_drop(items: Sequence[Item], margins: Margins) -> Estimate | None:
     if not any(item in swapped for item in own):
         return None
     return paired_difference(own, swapped, lambda item: item[0])
+
+
+def swap_drops(items: Sequence[Item], margins: Margins) -> dict[Item, float]:
+    """What `user_swap_drop` is the mean of, by item."""
+    own, swapped = _accuracies(items, margins, "own"), _accuracies(items, margins, "swapped")
+    return {item: own[item] - swapped[item] for item in own if item in swapped}
 
 
 def _accuracies(items: Sequence[Item], margins: Margins, condition: Condition) -> dict[Item, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.values import no_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,4 +91,5 @@ def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
     if not estimates:
         return "Nothing was measured."
     users, items = max(e.users for e in estimates), max(e.items for e in estimates)
-    return f"Percent, with 95 % intervals clustered by user; {users} held-out users, {items} held-out pairs."
+    said = f"Percent, with 95 % intervals clustered by user; {users} held-out users, {items} held-out pairs."
+    return f"{said} {no_interval(e for row in metrics.values() for m, e in row.items() if m in MEASURES)}".rstrip()

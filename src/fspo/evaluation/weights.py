@@ -12,7 +12,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.methods.table import method
 from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Source", "Weights"]
+__all__ = ["Source", "Weights", "weights_digest"]
 
 Source = Path | None
 """A policy folder; None for the base model."""
@@ -97,14 +97,11 @@ class Weights:
 
     def fingerprint(self, source: Source) -> str:
         """Tells other weights apart: a digest of names, sizes, and the ends of the files."""
-        digest = hashlib.sha256(f"{self.model}/{self._dtype}".encode())
-        for name, path in [*_weights_in(source), *_weights_in(Path(self.model))]:
-            digest.update(f"{name}/{path.stat().st_size}".encode())
-            with path.open("rb") as handle:
-                digest.update(handle.read(_PEEK))
-                handle.seek(max(0, path.stat().st_size - _PEEK))
-                digest.update(handle.read(_PEEK))
-        return digest.hexdigest()[:16]
+        return weights_digest(f"{self.model}/{self._dtype}", source, Path(self.model))
+
+    def let_go(self) -> None:
+        """Forget the weights that are loaded, so that another model has room."""
+        self._loaded = None
 
     @cached_property
     def _longest(self) -> int:
@@ -122,6 +119,18 @@ class Weights:
         from fspo.modeling.policies import load_policy
 
         return load_policy(source, dtype=self._dtype)
+
+
+def weights_digest(salt: str, *folders: Source) -> str:
+    """A digest of `salt` and of the models in the folders: names, sizes, and the ends of the files."""
+    digest = hashlib.sha256(salt.encode())
+    for name, path in (entry for folder in folders for entry in _weights_in(folder)):
+        digest.update(f"{name}/{path.stat().st_size}".encode())
+        with path.open("rb") as handle:
+            digest.update(handle.read(_PEEK))
+            handle.seek(max(0, path.stat().st_size - _PEEK))
+            digest.update(handle.read(_PEEK))
+    return digest.hexdigest()[:16]
 
 
 def _weights_in(folder: Source) -> list[tuple[Path, Path]]:

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
@@ -24,6 +30,7 @@ __all__ = [
     "is_hub_id",
     "load_configuration",
     "load_model",
+    "load_reward_model",
     "load_tokenizer",
     "locate",
     "policy_record",
@@ -57,6 +64,39 @@ def load_model(name: str | Path, dtype: str = "float32", device: str | torch.dev
     placed: Any = model
     loaded: PreTrainedModel = placed.to(device or default_device()).eval()
     return loaded
+
+
+def load_reward_model(
+    name: str | Path, dtype: str = "float32", device: str | torch.device | None = None
+) -> PreTrainedModel:
+    """The sequence-classification model of that name, in evaluation mode: its one output is the reward of what it read.
+
+    Raises:
+        ConfigError: the dtype is unknown.
+        ModelError: the model can't be obtained, or it gives more than one number or has no trained head for one.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+    place = locate(name)
+    _refuse_pickles(Path(place))
+    with quietly(), _explained(name):
+        place = _from_hub(place)
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            place, dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    model, info = loaded
+    if info["missing_keys"]:
+        # transformers would have drawn what is missing at random.
+        raise ModelError(
+            f"The model {name} is no trained reward model: its weights lack {min(info['missing_keys'])}; name one that "
+            "was trained and saved for sequence classification."
+        )
+    if model.config.num_labels != 1:
+        raise ModelError(
+            f"The model {name} gives {model.config.num_labels} numbers, and a reward is one; name another."
+        )
+    reward_model: PreTrainedModel = model.to(device or default_device()).eval()
+    return reward_model
 
 
 def load_tokenizer(name: str | Path) -> Any:

@@ -36,6 +36,10 @@ class ShotTemplate:
         text = _fill(self.shot, prompt=shot.prompt, chosen=shot.chosen, rejected=shot.rejected)
         return self.introduction + text if first else text
 
+    def render_query(self, prompt: str) -> str:
+        """What is asked after shots."""
+        return _fill(self.query, prompt=prompt)
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -214,7 +218,7 @@ class EpisodeRenderer:
         return self._prompt(query.prompt, after_shots), responses
 
     def _prompt(self, prompt: str, after_shots: bool) -> tuple[int, ...]:
-        text = _fill(self.template.query, prompt=prompt) if after_shots else prompt
+        text = self.template.render_query(prompt) if after_shots else prompt
         return (*self._encode(text), *self.format.before_answer)
 
     def _prefix(self, description: str) -> tuple[int, ...]:

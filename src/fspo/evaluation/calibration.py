@@ -1,0 +1,103 @@
+"""Is a wide margin surer to be right? Reliability of the reward margin, read as a probability by the sigmoid.
+
+Under Bradley and Terry's model (1952) the chosen response is preferred with probability sigmoid(r_w - r_l). A reward's
+scale is arbitrary where nothing has set it, so each figure stands beside one for the margin times a scale that fits the
+other users best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from fspo.evaluation.sensitivity import Item
+from fspo.evaluation.values import Measured, Values
+
+__all__ = ["BINS", "calibration_values", "fitted_margins", "reliability_bins"]
+
+BINS = 5
+"""Bins of equal width between a confidence of a half, no idea, and of one."""
+
+_WIDEST = 12.0
+"""Natural logarithms of the least and greatest scale that is tried, after margins are brought to a spread of 1."""
+
+
+def calibration_values(margins: Mapping[Item, float], suffix: str = "") -> Measured:
+    """Calibration error, Brier score and overconfidence of margins (chosen less rejected, in units of the logit).
+
+    The calibration error is the expected one (Naeini et al. 2015) over confidence max(p, 1 - p): sum over bins of
+    n_b / n |mean confidence - accuracy|. As a mean over items it is sign_b (confidence - right), which is what its
+    interval is taken from. The Brier score is (1 - p)^2, p the probability of what was chosen; a coin has 0.25.
+    """
+    rows = {item: _confidence(margin) for item, margin in margins.items()}
+    places: dict[int, list[Item]] = defaultdict(list)
+    for item, (confidence, _) in rows.items():
+        places[_bin(confidence)].append(item)
+    errors: dict[Item, float] = {}
+    for items in places.values():
+        sign = math.copysign(1.0, math.fsum(confidence - right for confidence, right in (rows[i] for i in items)))
+        errors |= {item: sign * (rows[item][0] - rows[item][1]) for item in items}
+    return {
+        f"calibration_error{suffix}": Values({item: errors[item] for item in rows}, bounds=(-1.0, 1.0)),
+        f"brier{suffix}": Values({item: float(expit(-margin)) ** 2 for item, margin in margins.items()}),
+        f"overconfidence{suffix}": Values({i: conf - right for i, (conf, right) in rows.items()}, bounds=(-1.0, 1.0)),
+    }
+
+
+def reliability_bins(margins: Mapping[Item, float]) -> list[dict[str, Any]]:
+    """Per bin of confidence that has items: its edges, mean confidence, accuracy, users and items."""
+    places: dict[int, list[tuple[str, float, float]]] = defaultdict(list)
+    for (user, _), margin in margins.items():
+        confidence, right = _confidence(margin)
+        places[_bin(confidence)].append((user, confidence, right))
+    return [
+        {
+            "low": 0.5 + place / (2 * BINS),
+            "high": 0.5 + (place + 1) / (2 * BINS),
+            "confidence": math.fsum(confidence for _, confidence, _ in rows) / len(rows),
+            "accuracy": math.fsum(right for _, _, right in rows) / len(rows),
+            "users": len({user for user, _, _ in rows}),
+            "items": len(rows),
+        }
+        for place, rows in sorted(places.items())
+    ]
+
+
+def fitted_margins(margins: Mapping[Item, float]) -> dict[Item, float]:
+    """Each user's margins times the scale that makes all other users' choices likeliest; none for a lone user."""
+    by_user: dict[str, list[float]] = defaultdict(list)
+    for (user, _), margin in margins.items():
+        by_user[user].append(margin)
+    if len(by_user) < 2:
+        return {}
+    scales = {user: _scale([m for other in by_user if other != user for m in by_user[other]]) for user in by_user}
+    return {item: scales[item[0]] * margin for item, margin in margins.items()}
+
+
+def _scale(margins: Sequence[float]) -> float:
+    """The positive a that minimises the mean of log(1 + exp(-a m))."""
+    margins_M = np.asarray(margins)
+    spread = float(np.sqrt(np.mean(margins_M**2)))
+    if spread == 0:
+        return 1.0
+
+    def loss(log_scale: float) -> float:
+        return float(np.mean(np.logaddexp(0.0, -math.exp(log_scale) * margins_M / spread)))
+
+    best = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
+    return math.exp(float(best.x)) / spread
+
+
+def _confidence(margin: float) -> tuple[float, float]:
+    """How sure the decision is, 0.5 to 1, and whether it is right (0.5 where there is none)."""
+    return float(expit(abs(margin))), 0.5 if margin == 0 else float(margin > 0)
+
+
+def _bin(confidence: float) -> int:
+    return min(BINS - 1, int((confidence - 0.5) * 2 * BINS))

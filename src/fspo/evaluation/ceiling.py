@@ -1,0 +1,103 @@
+"""The ideal observer on the items of an evaluation: about the most to be hoped for, at every k and under variations.
+
+See `fspo.evaluation.observer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fspo.evaluation.config import EvaluationConfig, percent
+from fspo.evaluation.measures import Rewards, items_at
+from fspo.evaluation.observer import TextUtility, family_of, ideal_observer, sampled_users
+from fspo.evaluation.regret import Gaps, pair_regrets
+from fspo.evaluation.sensitivity import Item
+from fspo.evaluation.trials import Trial
+from fspo.evaluation.values import Measured, Values, difference
+from fspo.evaluation.variations import OTHER_TOPICS, Probe, Variation, wrong_labels
+from fspo.preferences.types import User
+
+__all__ = ["Ceiling"]
+
+_SUREST_NOISE = 0.49
+
+
+class Ceiling:
+    """What the observer makes of every item; computed once."""
+
+    def __init__(
+        self,
+        judge: TextUtility,
+        users: Mapping[str, User],
+        trials: Sequence[Trial],
+        probes: Sequence[Probe],
+        items: Sequence[Item],
+        config: EvaluationConfig,
+    ) -> None:
+        """Predict every query of the trials after each shot count, and of the probes under their variations.
+
+        `users` are all of the dataset's: over their attributes the prior ranges.
+        """
+        self._judge, self._items, self._config = judge, items, config
+        names = sorted({name for user in users.values() for name in user.traits})
+        family = config.observer_prior == "family"
+        self._prior = family_of(users.values()) if family else sampled_users(names, 500, config.seed)
+        whole = [(trial, Variation("own", trial.own, tuple(range(len(trial.own.queries))))) for trial in trials]
+        self._at = self._predict(whole, config.rungs, config.observer_noise)
+        self._probes = probes
+
+    def at(self, k: int) -> dict[Item, float]:
+        """1, 0.5 or 0 for each item that methods are measured on at `k` shots."""
+        return {item: self._at[k][item] for item in items_at(self._items, k, self._config) if item in self._at[k]}
+
+    def values(self, gaps: Gaps) -> Measured:
+        """The observer's figures, named as a method's; `gaps` are the true differences of the pairs.
+
+        It is told how many labels are wrong, and not which.
+        """
+        full, settings = self._config.shots, self._config.robustness
+        found = {f"reward_accuracy@{k}": Values(self.at(k)) for k in self._config.rungs}
+        found |= pair_regrets(self.at(full), gaps)
+        varied = {"other_topics": (OTHER_TOPICS, "", self._config.observer_noise)}
+        for share in settings.wrong_labels:
+            noise = min(_SUREST_NOISE, max(self._config.observer_noise, share))
+            varied[f"wrong_labels/{percent(share)}"] = (wrong_labels(share), f"/{percent(share)}%", noise)
+        for name, (condition, suffix, noise) in varied.items():
+            family = name.partition("/")[0]
+            right = self._predict(self._under(condition), (full,), noise)[full]
+            found[f"{family}_accuracy{suffix}"] = Values(right)
+            found[f"{family}_drop{suffix}"] = difference(self.at(full), right)
+        return found
+
+    def shortfalls(self, rewards: Rewards) -> Measured:
+        """How far a method's headline accuracy stays below the observer's, on the same items, at every shot count."""
+        rungs = self._config.rungs if rewards.sees_labels else (self._config.shots,)
+        found = {f"shortfall@{k}": difference(self.at(k), rewards.accuracies(rewards.headline, k)) for k in rungs}
+        return {"shortfall": found[f"shortfall@{self._config.shots}"]} | found
+
+    def _under(self, condition: str) -> list[tuple[Trial, Variation]]:
+        return [
+            (probe.trial, variation)
+            for probe in self._probes
+            for variation in probe.variations(self._config)
+            if variation.condition == condition
+        ]
+
+    def _predict(
+        self, shown: Sequence[tuple[Trial, Variation]], ks: Sequence[int], noise: float
+    ) -> dict[int, dict[Item, float]]:
+        """Shot count -> item -> 1, 0.5 or 0."""
+        predictions = ideal_observer(
+            [(str(place), variation.episode) for place, (_, variation) in enumerate(shown)],
+            self._prior,
+            self._judge,
+            ks,
+            margin=float(getattr(self._judge, "margin", 0.0)),
+            noise=noise,
+        )
+        found: dict[int, dict[Item, float]] = {k: {} for k in ks}
+        for prediction in predictions:
+            place, _, query = prediction.item.rpartition("/")
+            trial, variation = shown[int(place)]
+            found[prediction.k][prediction.user, trial.item(variation.numbers[int(query)])] = prediction.correct
+        return found

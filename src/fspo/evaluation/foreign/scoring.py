@@ -1,0 +1,121 @@
+"""A reward model from elsewhere over the trials of an evaluation, under every condition a method is measured under."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import ModelError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.foreign.protocol import RewardModel, RewardRequest, blind
+from fspo.evaluation.rewards import Score, Scores, passes
+from fspo.evaluation.trials import Trial
+from fspo.evaluation.variations import Probe
+from fspo.files import append_jsonl, read_jsonl
+from fspo.modeling.rendering import Context
+from fspo.preferences.types import Episode
+from fspo.progress import Progress, Silent
+
+__all__ = ["foreign_scores"]
+
+_Shown = tuple[str, Episode, int, tuple[int, ...]]
+"""A condition, the episode under it, a shot count, and which of the trial's queries it has."""
+
+
+def foreign_scores(
+    model: Callable[[], RewardModel],
+    trials: Sequence[Trial],
+    probes: Sequence[Probe],
+    config: EvaluationConfig,
+    *,
+    path: Path,
+    fingerprint: str,
+    shots: bool = True,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Scores:
+    """Let the model score every pair under every condition; trials already in `path` are taken from there.
+
+    Args:
+        model: gives the reward model; not called where everything is known.
+        trials: what to score.
+        probes: those of the trials that are scored under variations too.
+        config: shot counts and conditions.
+        path: `margins.jsonl`; gains one line a trial.
+        fingerprint: identifies the model; lines of another one are passed over.
+        shots: whether it is shown any.
+        name: what it is called in errors and on the progress bar.
+        progress: shown once a trial.
+
+    Raises:
+        ModelError: a score is no finite number, or there are more or fewer than were asked for.
+    """
+    context: Context = "shots" if shots else "none"
+    depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.label_flip, config.user_swap)
+    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    varied = {probe.trial.id: probe for probe in probes} if shots else {}
+    keys = [
+        f"{varied[t.id].key(config) if t.id in varied else t.key}/{fingerprint}/{context}/{depth}"
+        f"/{config.mirrored_swap}"
+        for t in trials
+    ]
+    done = sum(key in known for key in keys)
+    with (progress or Silent()).task(f"Scoring {name}", total=len(trials), done=done) as task:
+        for trial, key in zip(trials, keys, strict=True):
+            if key not in known:
+                known[key] = _score_trial(model(), context, trial, varied.get(trial.id), config, name) | {"key": key}
+                append_jsonl(path, known[key])
+                task.advance(1)
+    lines = [known[key] for key in keys]
+    rows = (Score(**row) for line in lines for row in line["rows"])
+    return Scores(context, rows, unread=sum(line["unread"] for line in lines))
+
+
+def _score_trial(
+    model: RewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig, name: str
+) -> dict[str, Any]:
+    shown = list(_shown(context, trial, probe, config))
+    requests, rows, unread = [], [], 0
+    for _, episode, k, _ in shown:
+        seen = blind(episode.shots[:k])
+        for query in episode.queries:
+            requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
+    values = iter(_checked(model.score(requests), len(requests), name, trial.user))
+    for condition, _, k, numbers in shown:
+        for number in numbers:
+            chosen, rejected = next(values), next(values)
+            if chosen is None or rejected is None:
+                # Nothing to go by is no decision, which counts half: leaving it out would flatter the model.
+                chosen, rejected, unread = 0.0, 0.0, unread + 1
+            rows.append(Score(trial.item(number), k, condition, chosen, rejected, 1, 1))
+    return {"user": trial.user, "donor": trial.donor, "unread": unread, "rows": [asdict(row) for row in rows]}
+
+
+def _shown(context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig) -> Iterator[_Shown]:
+    """Everything that the trial is scored under; below the full count the first queries alone."""
+    for condition, episode, rungs in passes(context, trial.own, trial.swapped, config):
+        for k in rungs:
+            few = config.ladder_queries if context == "shots" and k < config.shots else None
+            queries = episode.queries[:few]
+            yield condition, replace(episode, queries=queries), k, tuple(range(len(queries)))
+    if probe is not None:
+        for variation in probe.variations(config):
+            yield variation.condition, variation.episode, config.shots, variation.numbers
+
+
+def _checked(found: Sequence[float | None], wanted: int, name: str, user: str) -> list[float | None]:
+    values = [None if value is None else float(value) for value in found]
+    if len(values) != wanted:
+        raise ModelError(
+            f"The reward model '{name}' gave {len(values)} scores for {wanted} responses; its score must return one "
+            "for each request, in order."
+        )
+    if not all(value is None or math.isfinite(value) for value in values):
+        raise ModelError(
+            f"The reward model '{name}' gave a score that is no finite number (user {user!r}); let it return None for "
+            "what it can't score."
+        )
+    return values

@@ -1,0 +1,109 @@
+"""Scoring by a reward model from elsewhere: what it is shown, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fspo.errors import ConfigError, ModelError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardRequest
+from fspo.files import read_json
+from fspo.preferences.types import Preference
+from tests.evaluation.foreign.helpers import CONFIG, Instrument, evaluated
+from tests.evaluation.helpers import small_dataset
+
+DATASET = small_dataset("test", questions=16)
+
+
+class Recorder:
+    """Remembers what it was asked; gives the same to everything, or what it is told to."""
+
+    name = "recorder"
+
+    def __init__(self, value: float | None = 1.0) -> None:
+        self.asked: list[RewardRequest] = []
+        self.value = value
+
+    def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
+        self.asked += requests
+        return [self.value for _ in requests]
+
+
+def test_it_is_told_what_was_chosen_and_not_who_chose(tmp_path: Path) -> None:
+    recorder = Recorder()
+    evaluated(tmp_path, DATASET, recorder=recorder)
+    shots = {shot for request in recorder.asked for shot in request.shots}
+    assert {len(request.shots) for request in recorder.asked} == {0, 1, 2, 4}
+    assert all((shot.user, shot.question, dict(shot.source)) == ("", "", {}) for shot in shots)
+    for first, second in zip(recorder.asked[::2], recorder.asked[1::2], strict=True):
+        assert (first.shots, first.prompt) == (second.shots, second.prompt)
+        assert first.prompt not in {shot.prompt for shot in first.shots}
+
+
+def test_equal_scores_are_no_decision(tmp_path: Path) -> None:
+    row = evaluated(tmp_path, DATASET, same=Recorder())["same"]
+    assert row["reward_accuracy"]["value"] == 0.5
+    assert row["label_flip_rate"]["value"] == row["user_swap_drop"]["value"] == 0.0
+    assert row["brier"]["value"] == 0.25
+
+
+def test_what_it_can_not_score_counts_half_and_is_counted(tmp_path: Path) -> None:
+    row = evaluated(tmp_path, DATASET, mute=Recorder(None))["mute"]
+    assert (row["reward_accuracy"]["value"], row["reward_accuracy"]["items"]) == (0.5, 24)
+    assert read_json(tmp_path / "details.json")["reward_models"]["mute"]["unread"] > 24
+
+
+def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
+    models = Instrument(DATASET)
+    first = evaluated(tmp_path, DATASET, knows=models.knows)
+    path = tmp_path / "knows" / "margins.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) + lines[-1][:40])
+    asked: list[int] = []
+
+    def counted(shots: Sequence[Preference], prompt: str, response: str) -> float:
+        asked.append(len(shots))
+        return models.knows(shots, prompt, response)
+
+    def again() -> dict[str, object]:
+        return evaluated(tmp_path, DATASET, knows=FunctionRewardModel(counted, "knows"))["knows"]  # type: ignore[return-value]
+
+    assert again() == first["knows"]
+    once = len(asked)
+    assert 0 < once < 4 * 24 * 2 * 12
+    assert again() == first["knows"]
+    assert len(asked) == once
+    evaluated(tmp_path, DATASET, knows=FunctionRewardModel(counted, "another"))
+    assert len(asked) == 5 * once  # four users, of whom one was scored again before
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"), [([1.0], "1 scores for"), ([math.nan], "no finite number")], ids=["too few", "not a number"]
+)
+def test_scores_that_are_none_are_refused(tmp_path: Path, scores: list[float], told: str) -> None:
+    class Broken:
+        name = "broken"
+
+        def score(self, requests: Sequence[RewardRequest]) -> list[float]:
+            return scores if len(scores) == 1 and not math.isnan(scores[0]) else scores * len(requests)
+
+    with pytest.raises(ModelError, match=told):
+        evaluated(tmp_path, DATASET, broken=Broken())
+    assert not list(tmp_path.rglob("margins.jsonl"))
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'fspo' has a name that is taken"):
+        evaluated(tmp_path, DATASET, fspo=Recorder())
+
+
+def test_without_a_flip_nothing_is_asked_about_flipped_labels(tmp_path: Path) -> None:
+    bare = {"label_flip": False, "user_swap": False, "robustness": {"users": 0}, "ladder": (4,)}
+    recorder = Recorder()
+    row = evaluated(tmp_path, DATASET, EvaluationConfig(**(CONFIG.model_dump() | bare)), recorder=recorder)["recorder"]
+    assert len(recorder.asked) == 4 * 6 * 2 * 3  # four users, six pairs, after 0, 1 and 4 shots
+    assert not any(measure.startswith(("label_flip", "wrong_labels", "order")) for measure in row)

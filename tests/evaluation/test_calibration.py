@@ -1,0 +1,79 @@
+"""Calibration: figures by hand, and margins made with known chances."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.evaluation.calibration import BINS, calibration_values, fitted_margins, reliability_bins
+from fspo.evaluation.sensitivity import Item
+from fspo.evaluation.values import Measured, estimates
+
+
+def value(measured: Measured, name: str) -> float:
+    return estimates(measured)[name].value
+
+
+def made(scale: float, *, users: int = 40, items: int = 50, seed: int = 0) -> dict[Item, float]:
+    """Margins whose sigmoid at `scale` 1 is the chance that what they favour was chosen."""
+    generator = random.Random(seed)
+    found = {}
+    for user in range(users):
+        for number in range(items):
+            margin = generator.gauss(0, 2)
+            chosen = generator.random() < 1 / (1 + math.exp(-margin))
+            found[f"u{user}", f"u{user}/{number}"] = scale * (margin if chosen else -margin)
+    return found
+
+
+def test_figures_by_hand() -> None:
+    sure = math.log(9)  # a confidence of 0.9
+    margins = {("a", "1"): sure, ("a", "2"): sure, ("b", "3"): -sure, ("c", "4"): 0.0}
+    found = calibration_values(margins)
+    assert value(found, "calibration_error") == pytest.approx((3 * abs(0.9 - 2 / 3) + 0) / 4)
+    assert value(found, "brier") == pytest.approx((0.01 + 0.01 + 0.81 + 0.25) / 4)
+    assert value(found, "overconfidence") == pytest.approx((3 * 0.9 + 0.5) / 4 - 2.5 / 4)
+    first, last = reliability_bins(margins)
+    assert (first["low"], first["items"], first["accuracy"]) == (0.5, 1, 0.5)
+    assert (last["users"], last["items"], last["accuracy"]) == (2, 3, pytest.approx(2 / 3))
+    assert last["confidence"] == pytest.approx(0.9)
+
+
+def test_true_chances_are_calibrated_and_inflated_ones_are_not() -> None:
+    for scale, least, most in ((1.0, 0.0, 0.03), (4.0, 0.1, 0.3)):
+        found = calibration_values(made(scale))
+        assert least <= value(found, "calibration_error") <= most
+    inflated = estimates(calibration_values(made(4.0)))["overconfidence"]
+    assert inflated.low is not None
+    assert inflated.low > 0
+    assert value(calibration_values(made(0.1)), "overconfidence") < -0.1
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])
+def test_a_scale_fitted_on_the_other_users_undoes_any_scale(scale: float) -> None:
+    found = calibration_values(fitted_margins(made(scale)), "/fitted")
+    assert value(found, "calibration_error/fitted") < 0.03
+    assert value(found, "brier/fitted") == pytest.approx(value(calibration_values(made(1.0)), "brier"), abs=0.003)
+
+
+def test_nobody_is_fitted_on_themselves() -> None:
+    margins = {("a", "1"): 1.0, ("a", "2"): 1.0, ("b", "3"): -1.0, ("b", "4"): 1.0, ("c", "5"): 1.0}
+    fitted = fitted_margins(margins)
+    assert fitted["b", "4"] > 10  # all that is known of the others is that they were right
+    assert fitted["a", "1"] < 2
+    assert fitted_margins({("a", "1"): 1.0}) == {}
+    assert set(fitted_margins(dict.fromkeys(margins, 0.0)).values()) == {0.0}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(-800, 800)), min_size=1, max_size=40))
+def test_bins_hold_every_item_once_and_the_error_is_theirs(rows: list[tuple[str, float]]) -> None:
+    margins = {(user, f"{user}/{place}"): margin for place, (user, margin) in enumerate(rows)}
+    bins = reliability_bins(margins)
+    assert sum(row["items"] for row in bins) == len(rows)
+    assert len(bins) <= BINS
+    error = sum(row["items"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(rows)
+    assert value(calibration_values(margins), "calibration_error") == pytest.approx(error, abs=1e-9)

@@ -1,0 +1,47 @@
+"""What an evaluation knows of training: the shots, the scale of the reward, and whom it must not have seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.errors import DataError
+from fspo.evaluation.trained import Trained, check_unseen, trained_as
+from fspo.files import write_json
+from fspo.preferences.dataset import PreferenceDataset
+from tests.evaluation.helpers import small_dataset
+
+TRAIN, TEST = small_dataset("train"), small_dataset("test")
+
+
+def read(folder: Path, **settings: Any) -> Trained:
+    write_json(folder / "training.json", {"identity": {"config": settings, "dataset": "abc"}, "finished": True})
+    return trained_as({"fspo": folder})["fspo"]
+
+
+def test_shots_are_the_ladders_or_the_full_count(tmp_path: Path) -> None:
+    assert read(tmp_path, shots=8, ladder=[4, 8, 2]).shots == (2, 4, 8)
+    assert read(tmp_path, shots=8, ladder=None).shots == (8,)
+    assert read(tmp_path, shots=0).shots == ()
+    assert trained_as({"base": None, "gone": tmp_path / "nowhere"}) == {"base": Trained(), "gone": Trained()}
+
+
+def test_beta_scales_the_reward_that_it_was_trained_with(tmp_path: Path) -> None:
+    assert read(tmp_path, objective="ipo", beta=0.05, reduction="sum").scale("sum") == 0.05
+    assert read(tmp_path, objective="ipo", beta=0.05, reduction="sum").scale("mean") == 1.0
+    assert read(tmp_path, objective="mirrored-contrast", beta=0.05, reduction="sum").scale("sum") == 1.0
+    assert Trained().scale("sum") == 1.0
+
+
+def test_a_user_seen_in_training_is_named_with_a_way_out() -> None:
+    both = PreferenceDataset([*TEST.users.values(), next(iter(TRAIN.users.values()))], TEST)
+    with pytest.raises(DataError, match=r"User 'train-length-more' is in training data.*fspo data split"):
+        check_unseen({}, TRAIN, both)
+
+
+def test_a_policy_trained_on_other_data_is_named() -> None:
+    check_unseen({"fspo": Trained(dataset=TRAIN.fingerprint), "base": Trained()}, TRAIN, TEST)
+    with pytest.raises(DataError, match="policy of 'fspo' was trained on other data"):
+        check_unseen({"fspo": Trained(dataset=small_dataset("else").fingerprint)}, TRAIN, TEST)
