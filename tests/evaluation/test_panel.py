@@ -87,14 +87,17 @@ def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -
 
 
 def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_path: Path) -> None:
-    drawn = answers(longer=1.5)
+    drawn = answers(longer=1.5, each=10)
     config = EvaluationConfig.model_validate({"judges": [{"name": "longer", "likes": {"length": 1}}]})
     texts = [answer.text for rows in drawn.values() for answer in rows]
     judges = obtain_judges(config.judges, texts, USERS.values(), tmp_path)
     found = panel(tmp_path, drawn, judges={"headline": judges["longer"]})
     measures = found.measures(FSPO, headline=True)
     assert measures["win_rate"].low is not None and measures["win_rate"].low > 0.6
-    assert measures["win_rate_length_controlled"].value == pytest.approx(0.5, abs=0.06)
+    controlled = measures["win_rate_length_controlled"]
+    assert controlled.low is not None and controlled.high is not None
+    assert controlled.low <= 0.5 <= controlled.high
+    assert controlled.value < measures["win_rate"].value - 0.05
     assert found.controlled["headline"][FSPO].length > 0
 
 

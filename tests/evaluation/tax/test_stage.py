@@ -67,7 +67,7 @@ def test_methods_of_every_kind_on_a_tiny_model(
     for name in ("few-shot", "fspo", "ipo", "oracle", "base", "base"):
         made.answer(name)
     rows = {name: made.measures(name) for name in ("base", "few-shot", "fspo", "ipo", "oracle", "pref-ft")}
-    assert {"general_pass/bare", "refusal_rate/bare"} == set(rows["base"])
+    assert {"general_pass/bare", "refusal_rate/bare", "general_fluency/bare"} == set(rows["base"])
     assert {"tax_general", "tax_refusal", "tax_refusal/injected", "tax_fluency"} <= rows["few-shot"].keys()
     assert "tax_general/bare" not in rows["few-shot"]  # the base model's own answers
     assert {"tax_general", "tax_general/bare", "tax_refusal/bare", "tax_fluency/bare"} <= rows["fspo"].keys()
