@@ -32,7 +32,7 @@ from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.length_control import Judged, length_controlled
 from fspo.files import write_json, write_text
 
-__all__ = ["CASES", "MODELS", "Case", "annotations", "compare", "main", "ours", "peer", "random_cases"]
+__all__ = ["CASES", "MODELS", "Case", "compare", "made_up", "main", "ours", "peer", "random_cases"]
 
 MODELS = ("length_controlled_minimal", "length_controlled_noreg", "length_controlled_v1")
 """alpaca_eval's: without difficulty, with it, and with anchors too."""
@@ -89,8 +89,8 @@ def random_cases(count: int, seed: int) -> list[Case]:
     ]
 
 
-def annotations(case: Case) -> tuple[list[Judged], list[Judged]]:
-    """The rows and the anchors of a case: two for each row, briefer and longer answers of the baseline's own."""
+def made_up(case: Case) -> tuple[list[Judged], list[Judged]]:
+    """The rows of a case, and its anchors: briefer answers of the baseline's own to all rows, then longer ones."""
     generator = random.Random(case.seed)
     rows, anchors = [], []
     for place in range(case.rows):
@@ -100,7 +100,7 @@ def annotations(case: Case) -> tuple[list[Judged], list[Judged]]:
         for kind, longer in (("brief", -1.0), ("verbose", 1.0)):
             user = f"{kind} {place}"
             anchors.append(replace(_row(generator, case, user, baseline, 0.0, longer, difficulty), user=user))
-    return rows, anchors
+    return rows, anchors[::2] + anchors[1::2]
 
 
 def _row(
@@ -119,7 +119,7 @@ def _row(
 
 def ours(case: Case, model: str) -> float:
     """Our figure, in percent."""
-    rows, anchors = annotations(case)
+    rows, anchors = made_up(case)
     if model == "length_controlled_minimal":
         rows = [replace(row, difficulty=0.0) for row in rows]
     given = anchors if model == "length_controlled_v1" else []
@@ -139,7 +139,7 @@ def peer(case: Case, model: str, *, tolerance: float | None = None) -> float:
         raise ConfigError(
             f"alpaca_eval can't be imported ({error}); the head of benchmarks/length_control.py says how to install it."
         ) from error
-    rows, anchors = annotations(case)
+    rows, anchors = made_up(case)
     frame = pd.DataFrame(
         {
             # 1 is the baseline's win and 2 the method's; ties are 1.5.
@@ -180,7 +180,7 @@ def _table(path: Path, rows: Sequence[Judged], anchors: Sequence[Judged]) -> Pat
             ["model", "preference", "index", "std_delta_len", "instruction_difficulty", "not_gamed_baseline"]
         )
         # Rows are found by their number, so the difficulty of row i has to stand in line i.
-        by_row = [anchors[place::2] for place in (0, 1)]
+        by_row = anchors[: len(rows)], anchors[len(rows) :]
         for kind, column in zip(("brief", "verbose"), by_row, strict=True):
             for place, (anchor, row) in enumerate(zip(column, rows, strict=True)):
                 length = (anchor.baseline_length - anchor.length) / deviation

@@ -109,10 +109,11 @@ def bradley_terry(
     _connected(total, methods)
     met = (total + total.T > 0).astype(float)
     strengths = _anchored(_strengths(total[None], met)[0], methods, anchor)
-    sampled, shortage = None, TooFewUsers(len(users), MINIMUM_USERS_RANKED)
-    if len(users) >= MINIMUM_USERS_RANKED:
+    sampled: _Matrix | None = None
+    shortage = TooFewUsers(len(users), MINIMUM_USERS_RANKED) if len(users) < MINIMUM_USERS_RANKED else None
+    if shortage is None:
         weights = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
-        sampled, shortage = _anchored(_strengths(np.tensordot(weights, won, axes=1), met), methods, anchor), None
+        sampled = _anchored(_strengths(np.tensordot(weights, won, axes=1), met), methods, anchor)
     standings = _standings(methods, strengths, sampled, _tail(len(users), confidence))
     return Ranking(standings, len(users), len(games), shortage, bool(not _bounded(total[None])[0]))
 
