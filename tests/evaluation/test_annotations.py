@@ -63,14 +63,14 @@ def test_a_judge_that_is_down_in_the_middle_leaves_what_it_said(tmp_path: Path) 
     with pytest.raises(ModelError, match="run the same command again"):
         annotate(Streamed(("first", "second"), ("second", "first")), pairs, path=path)
     assert len(read_jsonl(path)) == 2
-    rest = Streamed(*[("first", "second")] * 3)
+    rest = Streamed(("first", "second"), ("first", "second"), ("first", "second"))
     assert [a.judged for a in annotate(rest, pairs, path=path)] == ["win", "loss", "win", "win", "win"]
     assert annotate(Streamed(), pairs, path=path) == annotate(Streamed(), pairs, path=path)
 
 
 def test_the_key_is_judge_user_prompt_and_both_outputs(tmp_path: Path) -> None:
-    path, said = tmp_path / "j.jsonl", ("first", "second")
-    annotate(Streamed(said), [pair()], path=path)
+    path = tmp_path / "j.jsonl"
+    annotate(Streamed(("first", "second")), [pair()], path=path)
     others = [
         pair(user=User("ben", ANN.description, ANN.traits)),
         pair(user=User("ann", "Likes it long.", ANN.traits)),

@@ -266,7 +266,7 @@ def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Pa
 
     test = small_dataset("test", topics=3)
     run(NO_ANSWERS, tmp_path, policies={"few-shot": None}, test=test)
-    model: Any = AutoModelForCausalLM.from_pretrained(str(tiny_model_path)).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(str(tiny_model_path))
     renderer = EpisodeRenderer(AutoTokenizer.from_pretrained(str(tiny_model_path)))
     line = read_jsonl(tmp_path / "few-shot" / "variations.jsonl")[1]
     probe = next(

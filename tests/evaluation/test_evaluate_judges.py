@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from fspo.errors import DataError, ModelError
+from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.quality import Floors
@@ -95,7 +95,7 @@ def test_a_further_judge_takes_the_place_of_one_that_is_missing(tiny_model_path:
     row = run(tiny_model_path, tmp_path, config, judge=None, progress=Heard())["few-shot"]
     assert "win_rate" in row
     assert "win_rate_by/longer/plain" not in row
-    assert any("'longer' is the headline" in text for text in said)
+    assert any("'longer' judges for the headline" in text for text in said)
     assert list(read_json(tmp_path / "judges.json")["judges"]) == ["headline"]
 
 
@@ -114,3 +114,9 @@ def test_a_judge_of_descriptions_and_users_without_any_are_told_before_anything_
             judge=CountingJudge(),
         )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_name_is_given_once(tiny_model_path: Path, tmp_path: Path) -> None:
+    for name in ("longer", "headline"):
+        with pytest.raises(ConfigError, match=f"'{name}' has a name that is taken"):
+            run(tiny_model_path, tmp_path, judges={name: CountingJudge()})

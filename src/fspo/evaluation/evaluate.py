@@ -14,10 +14,9 @@ from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.describing import description_cost
 from fspo.evaluation.figures import calibrations, reward_figures
 from fspo.evaluation.fluency import answer_log_probs
-from fspo.evaluation.foreign.obtaining import Foreign, obtain
+from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
 from fspo.evaluation.foreign.protocol import RewardModel
-from fspo.evaluation.judge_config import HEADLINE
-from fspo.evaluation.jury import obtain_judges
+from fspo.evaluation.jury import jury_of
 from fspo.evaluation.measures import Rewards, quality_measures
 from fspo.evaluation.observer import TextUtility
 from fspo.evaluation.panel import Panel
@@ -83,20 +82,14 @@ def evaluate(
     Raises:
         DataError: a leak, naming it; a policy was trained on other data; a user has too few preferences, or no
             description for a judge that goes by it.
-        ConfigError: a method is unknown or lacks its policy, or a reward model's name is taken.
+        ConfigError: a method is unknown or lacks its policy, or the name of a reward model or a judge is taken.
         ModelError: a judge or a reward model failed; what was measured before is kept.
     """
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
     trained = trained_as(policies)
     if train is not None:
         check_unseen(trained, train, dataset)
-    texts = (text for row in dataset for text in (row.chosen, row.rejected))
-    found = obtain_judges(config.judges, texts, dataset.users.values(), out / "judges") | dict(judges or {})
-    jury = ({HEADLINE: judge} if judge is not None else {}) | found
-    if judge is None and found:
-        first = next(iter(found))
-        jury = {HEADLINE: jury.pop(first)} | jury
-        (progress or Silent()).say(f"Nobody labelled these users' data who could judge, so '{first}' is the headline.")
+    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", progress or Silent())
     if not jury:
         config = config.model_copy(update={"answers": 0})
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
@@ -105,7 +98,7 @@ def evaluate(
     for name, scorer in (reward_models or {}).items():
         if name in METHODS or name in (entry.name for entry in foreign):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
-        foreign.append(Foreign(name, lambda scorer=scorer: scorer))  # type: ignore[misc]
+        foreign.append(given(name, scorer))
     panel = Panel(config, dataset.users, jury, out, progress or Silent())
     stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent(), trained, foreign, panel)
     return stage.run()

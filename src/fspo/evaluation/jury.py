@@ -9,16 +9,19 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.evaluation.annotations import Comparer
-from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judge_config import HEADLINE, JudgeConfig
 from fspo.judging.judge import AttributeJudge, Verdict
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge, letter_prompt
 from fspo.llm.types import LanguageModel
+from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
+from fspo.progress import Progress
 
-__all__ = ["MeasuredJudge", "asked_judge", "obtain_judges"]
+__all__ = ["MeasuredJudge", "asked_judge", "jury_of", "obtain_judges"]
 
 Prompt = Callable[[User, str, str, str], str]
 
@@ -46,6 +49,43 @@ class MeasuredJudge:
         """Which answer these weights prefer; a tie for users who mind none of the attributes."""
         own = {name: user.traits[name] for name in self.attributes if name in user.traits}
         return self.measured.compare(replace(user, traits=dict(self.likes) or own), prompt, a, b)
+
+
+def jury_of(
+    config: EvaluationConfig,
+    judge: Comparer | None,
+    others: Mapping[str, Comparer],
+    dataset: PreferenceDataset,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Comparer]:
+    """All judges of an evaluation, the headline first: `judge`, or else the first of the further ones.
+
+    Args:
+        config: names further judges.
+        judge: the one that labelled the data, where it can judge.
+        others: name -> further judge that is given as it is.
+        dataset: whose answers are judged.
+        folder: keeps what endpoints have answered.
+        progress: told where a further judge becomes the headline.
+
+    Raises:
+        ConfigError: a name is taken, or the package that asks endpoints is missing.
+        DataError: see `obtain_judges`.
+    """
+    texts = (text for row in dataset for text in (row.chosen, row.rejected))
+    found = obtain_judges(config.judges, texts, dataset.users.values(), folder)
+    for name in others:
+        if name == HEADLINE or name in found:
+            raise ConfigError(f"The judge '{name}' has a name that is taken; call it otherwise.")
+    found |= others
+    if judge is not None:
+        return {HEADLINE: judge} | found
+    if not found:
+        return {}
+    first = next(iter(found))
+    progress.say(f"No judge comes with these users' data, so '{first}' judges for the headline.")
+    return {HEADLINE: found.pop(first)} | found
 
 
 def obtain_judges(

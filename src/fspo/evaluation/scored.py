@@ -80,6 +80,7 @@ class Scoring:
             name=entry.name,
             progress=self.progress,
         )
+        entry.let_go()
         return Rewards(scores, None, self.items, self.config, foreign=True)
 
     def corrupted(self, name: str) -> dict[str, Estimate]:

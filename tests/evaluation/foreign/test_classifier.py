@@ -25,11 +25,13 @@ def folder(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def saved(base: Path, folder: Path, *, labels: int) -> Path:
     import torch
-    from transformers import AutoConfig, AutoTokenizer, LlamaForSequenceClassification
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(str(base), num_labels=labels)
     torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(str(folder))
+    made: Any = transformers.LlamaForSequenceClassification
+    made(config).save_pretrained(str(folder))
     AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(folder))
     return folder
 

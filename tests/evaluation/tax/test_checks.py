@@ -46,7 +46,7 @@ def test_rules(check: dict[str, Any], right: str, wrong: str) -> None:
 
 
 def test_every_kind_of_rule_is_tested() -> None:
-    marks = next(mark for mark in test_rules.pytestmark)  # type: ignore[attr-defined]
+    marks = next(mark for mark in test_rules.pytestmark)
     assert {kind for check, _, _ in marks.args[1] for kind in check} == {*CHECKS, "or"}
 
 

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -16,7 +15,7 @@ from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel
 from fspo.evaluation.weights import weights_digest
 
-__all__ = ["Foreign", "obtain"]
+__all__ = ["Foreign", "given", "obtain"]
 
 
 class Foreign:
@@ -25,13 +24,29 @@ class Foreign:
     def __init__(self, name: str, get: Callable[[], RewardModel], fingerprint: str = "", *, shots: bool = True) -> None:
         """`fingerprint` is by default a digest of the model's own name; `shots`: whether it is shown any."""
         self.name, self.shots = name, shots
-        self.get: Callable[[], RewardModel] = cache(get)
+        self._get = get
+        self._held: RewardModel | None = None
         self._fingerprint = fingerprint
+
+    def get(self) -> RewardModel:
+        """The model; obtained the first time."""
+        if self._held is None:
+            self._held = self._get()
+        return self._held
+
+    def let_go(self) -> None:
+        """Forget the model, so that another one has room."""
+        self._held = None
 
     @property
     def fingerprint(self) -> str:
         """Identifies the model."""
         return self._fingerprint or hashlib.sha256(self.get().name.encode()).hexdigest()[:16]
+
+
+def given(name: str, model: RewardModel) -> Foreign:
+    """A reward model that is there already."""
+    return Foreign(name, lambda: model)
 
 
 def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> Foreign:
