@@ -50,7 +50,8 @@ def measure(
     """
     best = limit / latency
     with tempfile.TemporaryDirectory() as scratch, fake_endpoint(latency, limit, burst=burst) as address:
-        config = EndpointConfig(base_url=address, model="m", requests_in_flight=in_flight, retries=30)
+        settings = {"base_url": address, "model": "m", "requests_in_flight": in_flight, "retries": 30}
+        config = EndpointConfig.model_validate(settings)
         endpoint = Endpoint(config, RequestCache(Path(scratch) / "answers.sqlite"))
         endpoint.complete([_request(-1)])  # imports, and the first connection
         began, cpu = time.perf_counter(), time.process_time()

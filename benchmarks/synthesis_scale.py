@@ -73,7 +73,8 @@ def work(folder: Path, config: RecipeConfig) -> None:
     transports: list[InstantTransport] = []
 
     def endpoint(model: str) -> Endpoint:
-        settings = EndpointConfig(base_url="http://127.0.0.1:9/v1", model=model, requests_in_flight=64)
+        address = "http://127.0.0.1:9/v1"  # nobody is there, and nobody is asked
+        settings = EndpointConfig.model_validate({"base_url": address, "model": model, "requests_in_flight": 64})
         transports.append(InstantTransport(settings.identity(), folder / "sent"))
         return Endpoint(settings, cache, transports[-1])
 

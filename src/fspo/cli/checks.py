@@ -38,6 +38,8 @@ def check_synthesis(config: RunConfig) -> None:
     asked = [config.endpoint, *(member.endpoint for member in config.ensemble)]
     if any(endpoint is not None for endpoint in asked) and find_spec("openai") is None:
         raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
+    if config.executor.kind == "ray" and find_spec("ray") is None:
+        raise ConfigError("The executor ray needs the package ray; install fspo[ray].")
 
 
 def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:

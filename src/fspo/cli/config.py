@@ -19,7 +19,7 @@ from fspo.llm.endpoint import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.preferences.validation import nearest
-from fspo.synthesis.config import RECIPES, SynthesisConfig
+from fspo.synthesis.config import RECIPES, ExecutorConfig, SynthesisConfig
 from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.training.config import TrainingConfig
 
@@ -53,6 +53,8 @@ class RunConfig(BaseModel):
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""
     synthesis: SynthesisConfig = RestyledConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+    """Who labels in synthesis: this process, or a Ray cluster. It decides nothing in the data."""
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of training: under `all` for every method, under a method's name for that one alone."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fspo.cli import processes
 from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_synthesis
+from fspo.cli.estimates import asked_table
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
-from fspo.cli.writers import judges_by_language_model, language_judge, names_of, say_spent, writers_of
+from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, names_of, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.methods.table import METHODS, Method, training_order
@@ -75,6 +76,9 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         check_episodes(folder, _dataset(folder), splits_of(folder), evaluated=EVALUATION in parts)
     else:
         check_synthesis(folder.config)
+        table = asked_table(folder.config)
+        if table:
+            console.print(f"{table}\n", markup=False)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:
@@ -96,9 +100,9 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     if folder.config.data is not None:
         _take_over(folder, progress)
     elif not _has_data(folder):
-        writers = writers_of(folder)
-        synthesize(folder.config.synthesis, writers, folder.data, progress)
-        say_spent(writers, progress)
+        executor, writers = executor_of(folder), writers_of(folder)
+        synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
+        say_spent(folder, writers, progress)
     manifest: Mapping[str, Any] = read_json(folder.data / "dataset.json")
     return manifest
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.errors import ConfigError
 
 if TYPE_CHECKING:
     from fspo.cli.config import RunConfig
 
 __all__ = ["synth"]
+
+
+class Where(StrEnum):
+    """Who does the work."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 def synth(
@@ -28,6 +37,19 @@ def synth(
     ] = None,
     overrides: Overrides = None,
     output: OutputFolder = None,
+    executor: Annotated[
+        Where | None, typer.Option(help="Who labels: this process (local), or the workers of a Ray cluster.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster, or auto for the one on this machine; by default a cluster of this "
+            "machine alone."
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the Ray cluster; by default one for each processor.")
+    ] = None,
     on_existing: OnExisting = Existing.RESUME,
     dry_run: DryRun = False,
 ) -> None:
@@ -39,8 +61,11 @@ def synth(
       fspo synth --config configs/reviews-cpu.yaml --set seed=1 --on-existing overwrite
 
       fspo synth --domain ./my-domain --set synthesis.judge=measured --output runs/mine
+
+      fspo synth --config big.yaml --executor ray --ray-address auto
     """
-    settings = _settings(file, config, domain, overrides, output)
+    who = _executor(executor, ray_address, ray_workers)
+    settings = _settings(file, config, domain, [*(overrides or []), *who], output)
     from fspo.cli import stages
     from fspo.cli.folder import DATA, RunFolder
 
@@ -55,13 +80,21 @@ def synth(
 
 
 def _settings(
-    file: Path | None, config: Path | None, domain: str | None, overrides: list[str] | None, output: Path | None
+    file: Path | None, config: Path | None, domain: str | None, overrides: list[str], output: Path | None
 ) -> RunConfig:
     from fspo.cli.config import load_config
 
     if domain is None:
         return configured(file, config, overrides, output)
-    chosen = ["synthesis.recipe=paper", f"synthesis.domain={json.dumps(domain)}", *(overrides or [])]
+    chosen = ["synthesis.recipe=paper", f"synthesis.domain={json.dumps(domain)}", *overrides]
     if file is None and config is None:
         return load_config(None, [f"name={json.dumps(Path(domain).resolve().name)}", *chosen], output)
     return configured(file, config, chosen, output)
+
+
+def _executor(kind: Where | None, address: str | None, workers: int | None) -> list[str]:
+    """The options on who labels, as overrides."""
+    if kind is not Where.RAY and (address is not None or workers is not None):
+        raise ConfigError("--ray-address and --ray-workers are for --executor ray; add it, or leave them out.")
+    given = {"kind": kind, "address": address, "workers": workers}
+    return [f"executor.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fspo.cli.config import RunConfig
 from fspo.cli.folder import RunFolder
+from fspo.errors import ConfigError
 from fspo.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,9 +17,18 @@ if TYPE_CHECKING:
     from fspo.llm.endpoint import Endpoint, EndpointConfig
     from fspo.llm.ensemble import MemberConfig
     from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+    from fspo.synthesis.recipe.executors import Executor
     from fspo.synthesis.synthesize import Writers
 
-__all__ = ["ANSWERS", "judges_by_language_model", "language_judge", "names_of", "say_spent", "writers_of"]
+__all__ = [
+    "ANSWERS",
+    "executor_of",
+    "judges_by_language_model",
+    "language_judge",
+    "names_of",
+    "say_spent",
+    "writers_of",
+]
 
 ANSWERS = "answers.sqlite"
 """What was answered, in a run's folder: the data may be made anew, and what was paid for is not asked again."""
@@ -42,6 +52,29 @@ def writers_of(folder: RunFolder) -> Writers:
     return Writers(ask, Ensemble(members))
 
 
+def executor_of(folder: RunFolder) -> Executor:
+    """Who labels the run's data.
+
+    Raises:
+        ConfigError: the recipe is not made by others than this process.
+    """
+    from fspo.synthesis.recipe.executors import Here
+
+    config = folder.config
+    if config.executor.kind == "local":
+        return Here()
+    if config.synthesis.recipe != "paper":
+        raise ConfigError("executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray; set it to local.")
+    from fspo.llm.sources import ModelSource
+    from fspo.synthesis.recipe.ray_executor import RayExecutor
+
+    where = Path(config.model).resolve() if Path(config.model).is_dir() else None
+    source = ModelSource(config.model, where, config.endpoint)
+    return RayExecutor(
+        source, _answers_of_asked(folder), address=config.executor.address, workers=config.executor.workers
+    )
+
+
 def names_of(config: RunConfig) -> tuple[str, str]:
     """The names of who is asked and who writes the responses, without loading or asking anybody."""
     from fspo.llm.ensemble import Ensemble, Member
@@ -56,14 +89,17 @@ def names_of(config: RunConfig) -> tuple[str, str]:
     return ask, Ensemble(members).name
 
 
-def say_spent(writers: Writers, progress: Progress) -> None:
-    """Say what the endpoints have given."""
+def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
+    """Say what the endpoints have given, to this process and to the workers of its executor."""
     from fspo.llm.endpoint import Endpoint
 
     for model in _asked(writers):
         if isinstance(model, Endpoint):
-            spent = model.spent
-            dollars = f", {model.dollars:.2f} dollars" if model.dollars else ""
+            account = model
+            if model is writers.ask and folder.config.endpoint is not None and folder.config.executor.kind == "ray":
+                account = _endpoint(folder.config.endpoint, folder.path / ANSWERS)  # with what workers were given
+            spent = account.spent
+            dollars = f", {account.dollars:.2f} dollars" if account.dollars else ""
             progress.say(
                 f"{model.name} gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} "
                 f"tokens of prompts, {spent.tokens:,} of answers{dollars}; {model.reused:,} were kept from before."
@@ -103,8 +139,17 @@ class _Named:
 
 
 def _asked_of(folder: RunFolder) -> LanguageModel:
+    from fspo.llm.parts import absorb_parts
+
+    absorb_parts(_answers_of_asked(folder))
     endpoint = folder.config.endpoint
     return _local(folder, "") if endpoint is None else _endpoint(endpoint, folder.path / ANSWERS)
+
+
+def _answers_of_asked(folder: RunFolder) -> Path:
+    """Where the answers of whoever is asked are kept."""
+    config = folder.config
+    return folder.path / (_file_of(config.model) if config.endpoint is None else ANSWERS)
 
 
 def _asked(writers: Writers) -> Iterator[LanguageModel]:

@@ -31,6 +31,13 @@ _GET = (
 )
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_FIRST = "INSERT OR IGNORE INTO first_tokens VALUES (?, ?)"
+_ABSORB = (
+    "INSERT OR IGNORE INTO answers SELECT key, text, tokens, prompt_tokens, finish_reason, anew FROM other.answers",
+    "INSERT OR IGNORE INTO first_tokens SELECT key, tokens FROM other.first_tokens",
+    "INSERT INTO failures SELECT key, reason, times FROM other.failures WHERE true "
+    "ON CONFLICT (key) DO UPDATE SET reason = excluded.reason, times = times + excluded.times",
+    "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
+)
 _BUSY = 60.0
 """Seconds to wait for another process that writes."""
 
@@ -53,17 +60,19 @@ def key_of(model: Mapping[str, Any], request: CompletionRequest) -> str:
 class RequestCache:
     """A SQLite file of answers by request. Every answer is in it before it is handed out; threads may share it."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the file, or make it.
+    def __init__(self, path: str | Path, *, alone: bool = False) -> None:
+        """Open the file, or make it; `alone` keeps all other processes out for as long as it is open.
 
         Raises:
-            StorageError: it can't be written, or is something else.
+            StorageError: it can't be written, is something else, or is held by another process that is alone with it.
         """
         self.path = Path(path)
         self._lock = threading.Lock()
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False, isolation_level=None)
+            if alone:  # and the log's index is in memory, since a network file system can't share it
+                self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_SCHEMA)
@@ -123,6 +132,33 @@ class RequestCache:
         """What all answers have cost."""
         rows = self._do("SELECT COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(tokens), 0) FROM answers")
         return Spent(*rows[0])
+
+    def absorb(self, path: Path) -> None:
+        """Take over all that another file of answers holds, or nothing of it; the file stays.
+
+        Raises:
+            StorageError: either file can't be read or written.
+        """
+        RequestCache(path).close()  # one that was cut short is made whole
+        with self._lock, self._explained():
+            self._connection.execute("ATTACH ? AS other", (str(path),))
+            try:
+                with self._connection:
+                    self._connection.execute("BEGIN")
+                    for statement in _ABSORB:
+                        self._connection.execute(statement)
+            finally:
+                self._connection.execute("DETACH other")
+
+    def settle(self) -> None:
+        """Bring everything into the file itself, so that who reads nothing else sees it (`fspo.llm.parts`).
+
+        Raises:
+            StorageError: another process is at work in the file.
+        """
+        ((busy, *_),) = self._do("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            raise StorageError(f"Another process is at work in {self.path}; wait for it, then run the command again.")
 
     def close(self) -> None:
         """Close the file; all that was put is in it."""

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.restyled.config import RestyledConfig
 
-__all__ = ["RECIPES", "SynthesisConfig"]
+__all__ = ["RECIPES", "ExecutorConfig", "SynthesisConfig"]
 
 SynthesisConfig = Annotated[RestyledConfig | RecipeConfig, Field(discriminator="recipe")]
 """The section `synthesis` of a run; its key `recipe` says which of the two it is."""
 
 RECIPES: dict[str, type[RestyledConfig] | type[RecipeConfig]] = {"restyled": RestyledConfig, "paper": RecipeConfig}
 """Value of `recipe` -> the settings there are then."""
+
+
+class ExecutorConfig(BaseModel):
+    """Who does the work of synthesis. It decides nothing in what is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["local", "ray"] = "local"
+    """This process, or the workers of a Ray cluster, who label (`recipe: paper` only)."""
+    address: str | None = Field(default=None, min_length=1)
+    """Of a Ray cluster, or `auto` for this machine's; by default RAY_ADDRESS, or a cluster for this run alone."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes of the cluster; by default as many as it has processors."""

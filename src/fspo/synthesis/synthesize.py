@@ -11,6 +11,7 @@ from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.recipe import make as paper
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.executors import Executor
 from fspo.synthesis.restyled import make as restyled
 
 __all__ = ["Writers", "is_complete", "synthesize"]
@@ -29,10 +30,17 @@ class Writers:
     write: LanguageModel
 
 
-def synthesize(config: SynthesisConfig, writers: Writers, out: str | Path, progress: Progress | None = None) -> Path:
+def synthesize(
+    config: SynthesisConfig,
+    writers: Writers,
+    out: str | Path,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> Path:
     """Make synthetic users and preferences in the folder `out`, going on from what is there.
 
-    The result is a function of the configuration and the models; an interrupted call gives the same as any other.
+    The result is a function of the configuration and the models; an interrupted call gives the same as any other, and
+    so does every `executor`, who labels in the paper's recipe (by default this process).
 
     Returns:
         The folder: a dataset, and `splits.json`, which says what is trained on and what is held out.
@@ -45,7 +53,7 @@ def synthesize(config: SynthesisConfig, writers: Writers, out: str | Path, progr
     """
     out, progress = Path(out), progress or Silent()
     if isinstance(config, RecipeConfig):
-        return paper.make_dataset(config, writers.ask, writers.write, out, progress)
+        return paper.make_dataset(config, writers.ask, writers.write, out, progress, executor)
     restyled.synthesize(config, writers.write, out, progress)
     return out
 

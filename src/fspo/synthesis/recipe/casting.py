@@ -22,9 +22,9 @@ from fspo.synthesis.recipe.people import Place, make_user
 from fspo.synthesis.recipe.refinement import Refined, refine
 from fspo.synthesis.recipe.texts import fault, tidied
 
-__all__ = ["Cast", "Casting"]
+__all__ = ["PORTRAIT_TOKENS", "Cast", "Casting"]
 
-_PORTRAIT_TOKENS = 120
+PORTRAIT_TOKENS = 120
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Cast:
         open: pairs left open in each round of refinement.
         rejected: reason -> portraits and sentences not used.
         order: how the judge's two orders compare on the shared pairs, with the final descriptions.
+        judged: user -> what came of each shared pair with the final description.
     """
 
     users: list[User] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Cast:
     open: list[int] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     order: OrderTally = field(default_factory=OrderTally)
+    judged: dict[str, list[Judgement]] = field(default_factory=dict)
 
 
 class Casting:
@@ -109,6 +111,7 @@ class Casting:
         result.users = [self._users[place.id] for place in places]
         before, after = zip(*(self._judged[place.id] for place in places), strict=True)
         result.entropy = (_entropy(before), _entropy(after))
+        result.judged = {place.id: self._judged[place.id][1] for place in places}
         for row in after:
             for judgement in row:
                 result.order.add(judgement)
@@ -146,7 +149,7 @@ class Casting:
         requests = [
             CompletionRequest(
                 (Message("user", template.fill(description=user.description, about=self._domain.file.about)),),
-                max_tokens=_PORTRAIT_TOKENS,
+                max_tokens=PORTRAIT_TOKENS,
                 temperature=config.temperature,
                 top_p=config.top_p,
                 seed=config.seed + 7919 * self._cast.attempts[user.id],

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
+from fspo.files import read_json, to_json, write_json, write_text
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import write_dataset
 from fspo.preferences.splits import Splits
@@ -27,20 +27,30 @@ from fspo.synthesis.recipe.casting import Cast, Casting
 from fspo.synthesis.recipe.checks import check
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain, load_recipe_domain
+from fspo.synthesis.recipe.executors import Executor, Here
 from fspo.synthesis.recipe.judges import Judging, by_measures, measured_judge, pairwise_judge
+from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses
 from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, LabelCounts, label_all, preferences_of
-from fspo.synthesis.recipe.pairs import Pairs, split_questions
-from fspo.synthesis.recipe.people import places_of, split_users
+from fspo.synthesis.recipe.pairs import pairs_of
+from fspo.synthesis.recipe.people import Place, places_of, split_users
 from fspo.synthesis.recipe.questions import Question, Questions, make_questions
 from fspo.synthesis.recipe.responses import Response, Responses, make_responses, make_views
+from fspo.synthesis.recipe.shards import Labeller, Person, Work
 
 __all__ = ["identity_of", "is_complete", "make_dataset"]
 
 _IDENTITY, _BEGUN, _SPLITS, _PEOPLE = "synthesis.json", "begun.json", "splits.json", "people.json"
-_QUESTIONS, _VIEWS, _RESPONSES, _JUDGE = "questions.jsonl", "views.jsonl", "responses.jsonl", "judge.json"
+_VIEWS = "views.jsonl"
 
 
-def make_dataset(config: RecipeConfig, ask: LanguageModel, write: LanguageModel, out: Path, progress: Progress) -> Path:
+def make_dataset(
+    config: RecipeConfig,
+    ask: LanguageModel,
+    write: LanguageModel,
+    out: Path,
+    progress: Progress,
+    executor: Executor | None = None,
+) -> Path:
     """Make the dataset in `out`, going on from what is there.
 
     Args:
@@ -49,6 +59,7 @@ def make_dataset(config: RecipeConfig, ask: LanguageModel, write: LanguageModel,
         write: writes the responses; may be `ask` itself, or an ensemble.
         out: the folder.
         progress: shows how far it is.
+        executor: who labels; by default this process. It decides nothing in the dataset.
 
     Returns:
         The folder.
@@ -66,16 +77,14 @@ def make_dataset(config: RecipeConfig, ask: LanguageModel, write: LanguageModel,
     _begin(out, identity)
     questions = _questions(config, domain, ask, out, progress)
     responses = _responses(config, domain, questions.items, ask, write, out, progress)
-    used = Counter(response.question for response in responses.items)
-    question_parts = split_questions(config, questions.items, {id for id, count in used.items() if count >= 2})
+    pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
     places = places_of(config, domain)
     user_parts = split_users(config, places)
-    pairs = Pairs(config, questions.items, responses.items, question_parts, domain.users.own_share)
     judging = _judging(config, domain, questions.items, responses.items, ask, out)
     cast = Casting(config, domain, pairs, user_parts, judging, ask, progress).cast(places)
     write_json(out / _PEOPLE, _people(cast))
-    topics = {place.id: place.topic for place in places}
-    counts = label_all(config, cast.users, topics, user_parts, pairs, judging, out, progress)
+    labeller = Labeller(Work(config, domain, out), pairs, judging)
+    counts = label_all(_to_label(cast, places, user_parts), labeller, executor or Here(), progress)
     _refuse_unlabelled(counts)
     by_id = {question.id: question for question in questions.items}
     by_response = {response.id: response for response in responses.items}
@@ -109,7 +118,7 @@ def _begin(out: Path, identity: dict[str, Any]) -> None:
     (out / _SPLITS).unlink(missing_ok=True)
     if (out / _BEGUN).exists() and read_json(out / _BEGUN) == identity:
         return
-    for name in (_BEGUN, _QUESTIONS, _VIEWS, _RESPONSES, _JUDGE, _PEOPLE):
+    for name in (_BEGUN, QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE):
         (out / name).unlink(missing_ok=True)
     for folder in (LABELS, UNDECIDED):
         shutil.rmtree(out / folder, ignore_errors=True)
@@ -119,10 +128,9 @@ def _begin(out: Path, identity: dict[str, Any]) -> None:
 def _questions(
     config: RecipeConfig, domain: RecipeDomain, ask: LanguageModel, out: Path, progress: Progress
 ) -> Questions:
-    path = out / _QUESTIONS
+    path = out / QUESTIONS
     if path.exists():
-        header, *rows = read_jsonl(path)
-        return Questions([Question(**row) for row in rows], Counter(header["rejected"]))
+        return load_questions(out)
     questions = make_questions(config, domain, ask, progress)
     _write(path, {"rejected": dict(questions.rejected)}, [question.record() for question in questions.items])
     return questions
@@ -137,10 +145,9 @@ def _responses(
     out: Path,
     progress: Progress,
 ) -> Responses:
-    path = out / _RESPONSES
+    path = out / RESPONSES
     if path.exists():
-        header, *rows = read_jsonl(path)
-        return Responses([Response(**row) for row in rows], header["asked"], Counter(header["rejected"]))
+        return load_responses(out)
     views: dict[str, list[str]] = {}
     if config.steering == "views":
         views = make_views(config, domain, questions, ask, progress)
@@ -162,8 +169,16 @@ def _judging(
     if config.judge == "llm":
         return pairwise_judge(config, domain, ask).judge
     judge = measured_judge(config, domain, questions, responses)
-    judge.save(out / _JUDGE)
+    judge.save(out / JUDGE)
     return by_measures(judge)
+
+
+def _to_label(cast: Cast, places: Sequence[Place], parts: Mapping[Split, frozenset[str]]) -> list[Person]:
+    split: dict[str, Split] = {id: name for name, ids in parts.items() for id in ids}
+    return [
+        Person(user, split[user.id], place.topic, tuple(cast.judged[user.id]))
+        for user, place in zip(cast.users, places, strict=True)
+    ]
 
 
 def _people(cast: Cast) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fspo.preferences.types import Split
 from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.questions import Question
 from fspo.synthesis.recipe.responses import Response
 
-__all__ = ["Pair", "Pairs", "split_questions"]
+__all__ = ["Pair", "Pairs", "pairs_of", "split_questions"]
 
 _FEW = 4
 """A pool is listed as a whole where it is less than so many times what is drawn from it."""
@@ -101,6 +103,15 @@ class Pairs:
     def _all(self, id: str) -> list[Pair]:
         own = self._responses[id]
         return [Pair(self._questions[id], a, b) for place, a in enumerate(own) for b in own[place + 1 :]]
+
+
+def pairs_of(
+    config: RecipeConfig, domain: RecipeDomain, questions: Sequence[Question], responses: Sequence[Response]
+) -> tuple[Pairs, dict[Split, frozenset[str]]]:
+    """The pairs of a dataset, and the parts of its questions."""
+    used = Counter(response.question for response in responses)
+    parts = split_questions(config, questions, {id for id, count in used.items() if count >= 2})
+    return Pairs(config, questions, responses, parts, domain.users.own_share), parts
 
 
 def split_questions(config: RecipeConfig, questions: Sequence[Question], used: set[str]) -> dict[Split, frozenset[str]]:

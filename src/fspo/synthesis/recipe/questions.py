@@ -18,12 +18,12 @@ from fspo.synthesis.recipe.domain import RecipeDomain, Seed
 from fspo.synthesis.recipe.texts import lines_of
 from fspo.synthesis.similarity import Overlaps
 
-__all__ = ["Question", "Questions", "make_questions"]
+__all__ = ["AT_ONCE", "EXAMPLES", "TOKENS", "Question", "Questions", "make_questions"]
 
-_EXAMPLES = 4
-_AT_ONCE = 6
+EXAMPLES = 4
+AT_ONCE = 6
 """New questions asked for in one request."""
-_TOKENS = 40
+TOKENS = 40
 """Tokens that one new question may take."""
 _LEAST, _MOST = 3, 45
 """Words of a question."""
@@ -117,7 +117,7 @@ def _augment(
                 return
             rng = random.Random(f"{config.seed}/augment/{turn}")
             # A third more than is missing, since some will be near-duplicates.
-            count = -(-missing * 4 // (3 * _AT_ONCE))
+            count = -(-missing * 4 // (3 * AT_ONCE))
             asked = [topics[(turn + place) % len(topics)] for place in range(count)]
             requests = [_request(config, domain, topic, seeds, rng) for topic in asked]
             for topic, completion in zip(asked, ask_all(llm, requests, config.batch), strict=True):
@@ -137,16 +137,16 @@ def _request(
     config: RecipeConfig, domain: RecipeDomain, topic: str, seeds: Sequence[Seed], rng: random.Random
 ) -> CompletionRequest:
     own = [seed.text for seed in seeds if seed.topic == topic]
-    examples = rng.sample(own, min(_EXAMPLES, len(own)))
+    examples = rng.sample(own, min(EXAMPLES, len(own)))
     text = domain.prompts["augment"].fill(
         about=domain.file.about,
         topic=f"Topic: {topic}" if topic else "",
         examples="\n".join(f"- {example}" for example in examples),
-        number=_AT_ONCE,
+        number=AT_ONCE,
     )
     return CompletionRequest(
         (Message("user", text),),
-        max_tokens=_TOKENS * _AT_ONCE,
+        max_tokens=TOKENS * AT_ONCE,
         temperature=config.temperature,
         top_p=config.top_p,
         seed=rng.randrange(2**31),

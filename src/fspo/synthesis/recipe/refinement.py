@@ -23,9 +23,9 @@ from fspo.synthesis.recipe.judges import Judging
 from fspo.synthesis.recipe.pairs import Pair
 from fspo.synthesis.recipe.texts import fault, tidied
 
-__all__ = ["Refined", "refine"]
+__all__ = ["SENTENCE_TOKENS", "Refined", "refine"]
 
-_TOKENS = 60
+SENTENCE_TOKENS = 60
 _MOST_WORDS = 60
 
 
@@ -123,7 +123,7 @@ def _request(domain: RecipeDomain, config: RecipeConfig, user: User, pair: Pair)
     text = domain.prompts["append"].fill(
         description=user.description, question=pair.question.text, chosen=pair.a.text, rejected=pair.b.text
     )
-    return CompletionRequest((Message("user", text),), max_tokens=_TOKENS, temperature=0.7, seed=config.seed)
+    return CompletionRequest((Message("user", text),), max_tokens=SENTENCE_TOKENS, temperature=0.7, seed=config.seed)
 
 
 def _sentence(completion: Completion, description: str, language: str) -> tuple[str, str]:

@@ -19,9 +19,9 @@ from fspo.synthesis.recipe.questions import Question
 from fspo.synthesis.recipe.texts import fault, lines_of, tidied
 from fspo.synthesis.similarity import Overlaps
 
-__all__ = ["Response", "Responses", "make_responses", "make_views"]
+__all__ = ["VIEW_TOKENS", "Response", "Responses", "make_responses", "make_views"]
 
-_VIEW_TOKENS = 32
+VIEW_TOKENS = 32
 """Tokens that one viewpoint may take."""
 
 
@@ -88,7 +88,7 @@ def make_views(
                     domain.prompts["views"].fill(question=q.text, number=config.views, about=domain.file.about),
                 ),
             ),
-            max_tokens=_VIEW_TOKENS * config.views,
+            max_tokens=VIEW_TOKENS * config.views,
             temperature=config.temperature,
             top_p=config.top_p,
             seed=_seed(config, "views", q.id),

@@ -1,0 +1,129 @@
+"""What a synthesis will ask, before anything is asked: requests and tokens of each stage.
+
+Tokens are estimated at four characters each, from the domain's own seeds, users and prompts. Answers count as long as
+they may be, but for the judge's, which are one short JSON object. Every description is taken to stay open through all
+rounds of refinement, and nobody to be made anew; so most runs take less.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fspo.synthesis.recipe.casting import PORTRAIT_TOKENS
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import RecipeDomain
+from fspo.synthesis.recipe.people import make_user, places_of
+from fspo.synthesis.recipe.questions import AT_ONCE, EXAMPLES, TOKENS
+from fspo.synthesis.recipe.refinement import SENTENCE_TOKENS
+from fspo.synthesis.recipe.responses import VIEW_TOKENS
+from fspo.synthesis.recipe.templates import Template
+
+__all__ = ["Estimate", "Stage", "estimate"]
+
+_CHARACTERS = 4
+"""Of a token, in English."""
+_FRAME = 8
+"""Tokens of a chat around its messages."""
+_CHOICE = 10
+"""Tokens of {"preferred": "A"} with its end."""
+_SAMPLE = 50
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage asks.
+
+    Attributes:
+        name: in a few words.
+        requests: how many.
+        prompt_tokens: of all their prompts.
+        answer_tokens: of all their answers, at most.
+    """
+
+    name: str
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a synthesis asks, and gets."""
+
+    stages: tuple[Stage, ...]
+    users: int
+    preferences: int
+    """At most: pairs left undecided are none."""
+
+    @property
+    def total(self) -> Stage:
+        """Of all stages."""
+        rows = self.stages
+        return Stage(
+            "all",
+            sum(row.requests for row in rows),
+            sum(row.prompt_tokens for row in rows),
+            sum(row.answer_tokens for row in rows),
+        )
+
+
+def estimate(config: RecipeConfig, domain: RecipeDomain) -> Estimate:
+    """Requests and tokens of all stages that ask a language model.
+
+    Raises:
+        ConfigError: more users are asked for than the domain has.
+    """
+    places = places_of(config, domain)
+    users, prompts = len(places), domain.prompts
+    question = _mean(len(seed.text) for seed in domain.seeds)
+    description = _mean(len(make_user(config, domain, place).description) for place in places[:_SAMPLE])
+    response = config.max_tokens * _CHARACTERS
+    new = max(0, config.questions - len(domain.seeds)) if config.augment else 0
+    count = min(config.questions, len(domain.seeds) + new)
+
+    def prompt(name: str, filled: float) -> float:
+        return _FRAME + (_length(prompts[name]) + filled) / _CHARACTERS
+
+    rows = [_stage("questions", -(-new * 4 // (3 * AT_ONCE)), prompt("augment", EXAMPLES * question), AT_ONCE * TOKENS)]
+    told = _length(prompts["answer"])
+    if config.steering == "views":
+        rows.append(_stage("viewpoints", count, prompt("views", question), VIEW_TOKENS * config.views))
+        told = _length(prompts["view"]) + VIEW_TOKENS * _CHARACTERS
+    elif config.steering == "persona":
+        told = round(_mean(_length(system) for _, system in domain.personas))
+    asked = _FRAME + (told + question) / _CHARACTERS
+    rows.append(_stage("responses", count * config.responses, asked, config.max_tokens))
+    if config.portraits:
+        rows.append(_stage("portraits", users, prompt("portrait", description), PORTRAIT_TOKENS))
+        description = PORTRAIT_TOKENS * _CHARACTERS
+    if config.judge == "llm":
+        shown = question + 2 * response
+        first = prompt("judge", description + shown)
+        rows.append(_stage("shared pairs", 2 * users * config.shared_pairs, first, _CHOICE))
+        if config.refinement is not None:
+            rounds, added = config.refinement.rounds, SENTENCE_TOKENS * _CHARACTERS
+            between = prompt("judge", description + rounds * added / 2 + shown)
+            last = prompt("judge", description + rounds * added + shown)
+            rows += [
+                _stage("refinement: pairs", 2 * users * rounds * config.refinement.pairs, between, _CHOICE),
+                _stage("refinement: sentences", users * rounds, prompt("append", description + shown), SENTENCE_TOKENS),
+                _stage("shared pairs, again", 2 * users * config.shared_pairs, last, _CHOICE),
+            ]
+            first = last
+        rows.append(_stage("labels", 2 * users * (config.pairs - config.shared_pairs), first, _CHOICE))
+    return Estimate(tuple(row for row in rows if row.requests), users, users * config.pairs)
+
+
+def _stage(name: str, requests: int, prompt: float, answer: int) -> Stage:
+    return Stage(name, requests, round(requests * prompt), requests * answer)
+
+
+def _length(template: Template) -> int:
+    """Characters, without what is filled in."""
+    return len(template.fill(**dict.fromkeys(template.variables(), "")))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)

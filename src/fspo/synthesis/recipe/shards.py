@@ -1,0 +1,172 @@
+"""The labels of one shard of users: what is to be done, and who does it, in this process or in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import StorageError
+from fspo.files import to_json, write_json, write_text
+from fspo.judging.by_topic import load_judge
+from fspo.judging.pairwise import Comparison, Judgement, OrderTally
+from fspo.llm.types import LanguageModel
+from fspo.preferences.types import Split, User
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import RecipeDomain
+from fspo.synthesis.recipe.judges import Judging, by_measures, pairwise_judge
+from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses
+from fspo.synthesis.recipe.pairs import Pair, Pairs, pairs_of
+
+__all__ = [
+    "LABELS",
+    "UNDECIDED",
+    "Labeller",
+    "Person",
+    "Shard",
+    "Work",
+    "labels_file",
+    "open_judging",
+    "open_labeller",
+    "tally_file",
+]
+
+LABELS, UNDECIDED = "labels", "undecided"
+"""Folders of the shards: decided pairs, and those left undecided with their reason."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """One user whose pairs are to be labelled.
+
+    Attributes:
+        user: with the final description.
+        split: the part of the questions that they see.
+        topic: their own, if any.
+        known: what came of the shared pairs before, in their order.
+    """
+
+    user: User
+    split: Split
+    topic: str
+    known: tuple[Judgement, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Users whose labels lie in one file."""
+
+    number: int
+    people: tuple[Person, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the labels of all shards depend on, besides the questions and responses in `out` and the model."""
+
+    config: RecipeConfig
+    domain: RecipeDomain
+    out: Path
+
+    def done(self, shard: Shard) -> bool:
+        """Whether the shard is finished."""
+        return tally_file(self.out, shard.number).exists()
+
+
+class Labeller:
+    """Labels shards."""
+
+    def __init__(self, work: Work, pairs: Pairs, judging: Judging) -> None:
+        """Take what labels are made of."""
+        self.work = work
+        self._pairs, self._judging, self._shared = pairs, judging, pairs.shared
+
+    def judged_by(self, judging: Judging) -> Labeller:
+        """The same with another judge."""
+        return Labeller(self.work, self._pairs, judging)
+
+    def label(self, shard: Shard) -> None:
+        """Judge the pairs of a shard's users and write its files, the tally last.
+
+        Raises:
+            ModelError: the judge failed.
+            StorageError: the disk is full.
+        """
+        decided: list[dict[str, Any]] = []
+        undecided: list[dict[str, Any]] = []
+        per_user, order = dict.fromkeys((person.user.id for person in shard.people), 0), OrderTally()
+        for user, pair, judgement in self._judged(shard):
+            order.add(judgement)
+            if judgement.verdict == "tie":
+                undecided.append(_undecided(user, pair, judgement))
+                continue
+            per_user[user.id] += 1
+            first, second = (pair.a, pair.b) if judgement.verdict == "a" else (pair.b, pair.a)
+            decided.append({"user": user.id, "chosen": first.id, "rejected": second.id})
+        for folder, rows in ((LABELS, decided), (UNDECIDED, undecided)):
+            text = "".join(to_json(row) + "\n" for row in rows)
+            write_text(labels_file(self.work.out, shard.number, folder), text)
+        tally = {"agreed": order.agreed, "disagreed": order.disagreed, "first": order.first}
+        write_json(
+            tally_file(self.work.out, shard.number),
+            {"per_user": per_user, **tally, "undecided": dict(order.undecided)},
+        )
+
+    def _judged(self, shard: Shard) -> Iterator[tuple[User, Pair, Judgement]]:
+        """Every pair of every user; the shared ones were judged when the users were made."""
+        asked = [(person, self._pairs.of(person.user.id, person.split, person.topic)) for person in shard.people]
+        common = len(self._shared)
+        comparisons = (
+            Comparison(person.user, pair.question.text, pair.a.text, pair.b.text)
+            for person, pairs in asked
+            for pair in pairs[common:]
+        )
+        judgements = iter(self._judging(comparisons))
+        for person, pairs in asked:
+            known = zip(self._shared, person.known, strict=True)
+            for pair, judgement in chain(known, zip(pairs[common:], judgements, strict=False)):
+                yield person.user, pair, judgement
+
+
+def open_labeller(work: Work) -> Labeller:
+    """The labeller of a process that has nothing yet; where a model judges, see `open_judging`.
+
+    Raises:
+        StorageError: the questions and responses are not to be seen from here.
+    """
+    for name in (QUESTIONS, RESPONSES, *([JUDGE] if work.config.judge == "measured" else [])):
+        if not (work.out / name).exists():
+            raise StorageError(
+                f"{work.out / name} is not to be seen from here; the run's folder must lie on a file system that all "
+                "nodes share, under the same path."
+            )
+    questions, responses = load_questions(work.out).items, load_responses(work.out).items
+    pairs, _ = pairs_of(work.config, work.domain, questions, responses)
+    if work.config.judge == "measured":
+        return Labeller(work, pairs, by_measures(load_judge(work.out / JUDGE)))
+    return Labeller(work, pairs, _nobody)
+
+
+def open_judging(work: Work, model: LanguageModel) -> Judging:
+    """The judge of this work by a model."""
+    return pairwise_judge(work.config, work.domain, model).judge
+
+
+def _nobody(comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+    raise NotImplementedError("no model was opened")
+
+
+def labels_file(out: Path, number: int, folder: str = LABELS) -> Path:
+    """The rows of a shard."""
+    return out / folder / f"{number:05d}.jsonl"
+
+
+def tally_file(out: Path, number: int) -> Path:
+    """The counts of a shard, written last: where it is, the shard is finished."""
+    return out / LABELS / f"{number:05d}.json"
+
+
+def _undecided(user: User, pair: Pair, judgement: Judgement) -> dict[str, Any]:
+    return {"user": user.id, "a": pair.a.id, "b": pair.b.id, "reason": judgement.reason, "said": judgement.choices}

@@ -1,0 +1,106 @@
+"""`fspo synth --executor ray`: the real command over HTTP, with a worker killed in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import command, environment, run
+from tests.fake_endpoint import fake_endpoint, stats
+from tests.synthesis.recipe.helpers import write_domain
+
+pytest.importorskip("openai")
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+IN_FLIGHT = 8
+
+
+def arguments(address: str, domain: Path, output: Path, *more: str) -> list[object]:
+    settings = ["questions=20", "pairs=60", "shared_pairs=6", "responses=8", "shard=1", "meaning=false", "batch=64"]
+    settings = [f"synthesis.{setting}" for setting in (*settings, "portraits=true", "disagreement=null")]
+    settings += [f"endpoint.base_url={address}", "endpoint.model=scripted", f"endpoint.requests_in_flight={IN_FLIGHT}"]
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    return ["synth", "--domain", domain, "--output", output, *chosen, *more]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def distinct(seen: dict[str, Any]) -> int:
+    """Different requests that were answered."""
+    return int(seen["answered"] - seen["again"])
+
+
+def kill_a_worker(process: subprocess.Popen[str], parts: Path) -> int:
+    """Kill -9 the first worker that keeps answers; returns its process id."""
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        held = [str(path) for path in parts.glob("*.sqlite")]
+        for child in psutil.Process(process.pid).children(recursive=True):
+            try:
+                if any(file.path in held for file in child.open_files()):
+                    os.kill(child.pid, signal.SIGKILL)
+                    return int(child.pid)
+            except psutil.Error:
+                continue
+        time.sleep(0.05)
+    raise AssertionError(f"no worker was seen: {process.communicate()}")
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    domain = write_domain(tmp_path / "mine")
+    with fake_endpoint() as address:
+        run(*arguments(address, domain, tmp_path / "here"))
+        once = distinct(stats(address))
+    there = tmp_path / "there"
+    with fake_endpoint(latency=0.02, port=int(urlsplit(address).port or 0)) as address:
+        ray = command(*arguments(address, domain, there, "--executor", "ray", "--ray-workers", "2"))
+        with subprocess.Popen(
+            ray, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as held:
+            kill_a_worker(held, there / "answers-parts")
+            said, error = held.communicate(timeout=300)
+        seen = stats(address)
+    assert held.returncode == 0, said + error
+    assert digests(there / "data") == digests(tmp_path / "here" / "data")
+    # A kill can lose what was answered and not yet written: at most what was under way at that worker.
+    assert distinct(seen) == once
+    assert seen["again"] <= IN_FLIGHT // 2
+    assert f"gave {once:,} answers in all calls of this run" in said
+    assert sorted(path.name for path in there.glob("answers*")) == ["answers.sqlite"]
+
+
+def test_the_executor_is_no_part_of_the_data(tmp_path: Path) -> None:
+    domain = write_domain(tmp_path / "mine")
+    with fake_endpoint() as address:
+        run(*arguments(address, domain, tmp_path / "run"))
+        before = stats(address)["came"]
+        run(*arguments(address, domain, tmp_path / "run", "--executor", "ray"))
+        assert stats(address)["came"] == before
+
+
+def test_what_can_not_be_is_told(tmp_path: Path) -> None:
+    domain = write_domain(tmp_path / "mine")
+    address = "http://127.0.0.1:9/v1"
+    error = run(*arguments(address, domain, tmp_path / "run", "--ray-workers", "2"), code=2).stderr
+    assert error == "Error: --ray-address and --ray-workers are for --executor ray; add it, or leave them out.\n"
+    restyled = ["synth", "--set", "executor.kind=ray", "--output", tmp_path / "run2", "--set", "name=x"]
+    (tmp_path / "run.yaml").write_text("seed: 0\n")
+    error = run(*restyled, "--config", tmp_path / "run.yaml", code=2).stderr
+    assert error.startswith("Error: executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray")
+    missing = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
+    with fake_endpoint() as address:
+        error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2).stderr
+    assert "Error: There is no Ray cluster at 127.0.0.1:9 (" in error

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.llm.asking import Remembered
+from fspo.llm.budget import Budget
+from fspo.llm.cache import RequestCache, Spent
+from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.sources import ModelSource
+
+PRICED = {"dollars_per_million_prompt_tokens": 1.0, "dollars_per_million_answer_tokens": 3.0}
+
+
+def endpoint(budget: Budget, in_flight: int = 100) -> EndpointConfig:
+    return EndpointConfig(
+        base_url="http://127.0.0.1:9/v1",
+        model="m",
+        key_variable="SOME_KEY",
+        requests_in_flight=in_flight,
+        budget=budget,
+    )
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.lists(st.integers(1, 64), min_size=1))
+def test_shares_of_a_budget_never_come_to_more_than_is_left(
+    tokens: int, prompt: int, answer: int, users: list[int]
+) -> None:
+    budget = Budget(tokens=tokens, dollars=5.0, **PRICED)
+    spent = Spent(1, prompt, answer)
+    source = ModelSource("m", None, endpoint(budget)).divided(2, spent)
+    opener = source.opener()
+    shares = [opener(None, count / sum(users)) for count in users]  # type: ignore[arg-type]
+    budgets = [share._config.budget for share in shares if isinstance(share, Endpoint)]
+    assert sum(share.tokens or 0 for share in budgets) <= max(0, tokens - prompt - answer)
+    left = max(0.0, 5.0 - budget.cost(prompt, answer))
+    assert sum(share.dollars or 0.0 for share in budgets) <= left * (1 + 1e-9)
+    assert source.endpoint is not None and source.endpoint.identity() == endpoint(budget).identity()
+
+
+def test_requests_in_flight_are_divided_among_workers() -> None:
+    for workers, own in ((1, 100), (3, 33), (1000, 1)):
+        source = ModelSource("m", None, endpoint(Budget())).divided(workers, Spent(0, 0, 0))
+        assert source.endpoint is not None and source.endpoint.requests_in_flight == own
+
+
+def test_a_key_is_not_sent_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOME_KEY", "very-secret")
+    source = ModelSource("m", None, endpoint(Budget())).divided(2, Spent(0, 0, 0))
+    source.opener()(RequestCache(tmp_path / "a.sqlite"), 1.0)
+    assert b"very-secret" not in pickle.dumps(source)
+    assert pickle.loads(pickle.dumps(source)) == source
+
+
+def test_a_local_model_keeps_its_name_wherever_it_lies(tiny_model_path: Path, tmp_path: Path) -> None:
+    source = ModelSource("some/model", tiny_model_path)
+    assert source.divided(4, Spent(0, 0, 0)) == source
+    model = source.opener()(RequestCache(tmp_path / "a.sqlite"), 1.0)
+    assert isinstance(model, Remembered) and model.name == "some/model"

@@ -1,0 +1,82 @@
+"""What a dry run says is asked, against what is asked."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fspo.cli.config import load_config
+from fspo.cli.estimates import asked_table
+from fspo.progress import Silent
+from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.estimate import estimate
+from fspo.synthesis.recipe.make import make_dataset
+from tests.synthesis.recipe.helpers import ScriptedModel, config_of, write_domain
+
+SIGNS = {
+    "new questions of the same kind": "questions",
+    "viewpoints": "viewpoints",
+    "short portrait": "portraits",
+    "Write one more sentence": "refinement: sentences",
+    "Two responses": "judged",
+}
+JUDGED = ("shared pairs", "shared pairs, again", "refinement: pairs", "labels")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steering": "views", "portraits": True},
+        {"refinement": None, "steering": "none"},
+        {"judge": "measured", "augment": False},
+    ],
+)
+def test_no_stage_asks_more_than_is_said(settings: dict[str, object], tmp_path: Path) -> None:
+    folder = str(write_domain(tmp_path / "mine"))
+    config = config_of(domain=folder, questions=14, disagreement=None, responses=8, **settings)
+    model = ScriptedModel()
+    make_dataset(config, model, model, tmp_path / "out", Silent())
+    asked = Counter(
+        next((name for sign, name in SIGNS.items() if sign in request.messages[-1].content), "responses")
+        for request in model.asked
+    )
+    found = estimate(config, load_recipe_domain(folder))
+    said = Counter[str]()
+    for row in found.stages:
+        said["judged" if row.name in JUDGED else row.name] += row.requests
+    assert said.keys() == asked.keys()
+    exact = {"viewpoints", "portraits", "responses"} | (set() if config.refinement else {"judged"})
+    for name, count in asked.items():
+        assert count == said[name] if name in exact else count <= said[name]
+    assert found.total.requests == sum(said.values())
+    assert found.preferences == 6 * 20
+
+
+def test_prompts_are_as_long_as_said(tmp_path: Path) -> None:
+    folder = str(write_domain(tmp_path / "mine"))
+    config = config_of(domain=folder, questions=14, disagreement=None, responses=8, refinement=None, augment=False)
+    config = config.model_copy(update={"questions": 4})
+    model = ScriptedModel()
+    make_dataset(config, model, model, tmp_path / "out", Silent())
+    judged = [r.messages[-1].content for r in model.asked if "Two responses" in r.messages[-1].content]
+    shown = [len(part) for text in judged for part in re.findall(r"Response [AB]:\n(.*?)\n\n", text, re.S)]
+    frame = sum(map(len, judged)) - sum(shown)
+    row = next(row for row in estimate(config, load_recipe_domain(folder)).stages if row.name == "labels")
+    # Apart from the responses, which are taken to be as long as they may be, and what a chat puts around a message.
+    without = row.prompt_tokens / row.requests - 2 * config.max_tokens - 8
+    assert without == pytest.approx(frame / len(judged) / 4, rel=0.03)
+
+
+def test_the_plan_of_a_million_is_what_a_dry_run_says(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "scale.md").read_text()
+    settings = re.search(r"```yaml\n(.*?)```", text, re.S)
+    plan = re.search(r"<!-- million -->\n```text\n(.*?)```", text, re.S)
+    assert settings and plan
+    (tmp_path / "million.yaml").write_text(settings[1])
+    table = asked_table(load_config(tmp_path / "million.yaml"))
+    head, *lines = table.splitlines()
+    assert "1,000,500 preferences of 1,500 users" in head
+    assert "\n".join(lines) + "\n" == plan[1]
