@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -51,7 +52,7 @@ def judging(llm: Scripted) -> WeightedJudge:
     return WeightedJudge(llm, lambda user, question, a, b: f"{question}|{a}|{b}")
 
 
-def judged(llm: Scripted, *pairs: tuple[str, str]) -> list[tuple[str, str, float | None, int]]:
+def judged(llm: Scripted, *pairs: tuple[str, str]) -> list[tuple[str, str, Any, int]]:
     found = judging(llm).judge(Comparison(USER, "?", a, b) for a, b in pairs)
     return [(j.verdict, j.reason, j.preference, j.unweighed) for j in found]
 
@@ -143,7 +144,7 @@ def test_the_prompt_shows_everything_and_another_one_is_another_judge() -> None:
 def test_an_endpoint_weighs_or_is_read_instead(mode: str, unweighed: int, tmp_path: Path) -> None:
     pytest.importorskip("openai")
     with fake_endpoint(logprobs=mode) as address:
-        config = EndpointConfig(base_url=address, model="m")
+        config = EndpointConfig.model_validate({"base_url": address, "model": "m"})
         pairs = [
             Comparison(SHORT, "?", "Short.", "Quite a lot longer than the other one."),
             Comparison(SHORT, "?", "x", "y"),

@@ -87,12 +87,10 @@ class Panel:
                 found |= _named({f"win_rate_by/{name}/{sampling}": _decided(rows)})
             place = sampling if name == HEADLINE else f"{name}/{sampling}"
             controlled = self.controlled[name].get(drawn)
-            measures = {
-                f"win_rate_weighted/{place}": _weighted(rows),
-                f"win_rate_length_controlled/{place}": controlled and controlled.win_rate,
-            }
+            alike = controlled.win_rate if controlled is not None else None
+            measures = {f"win_rate_weighted/{place}": _weighted(rows), f"win_rate_length_controlled/{place}": alike}
             if name == HEADLINE and headline:
-                measures["win_rate_length_controlled"] = controlled and controlled.win_rate
+                measures["win_rate_length_controlled"] = alike
             found |= _named(measures)
         return found | _named({f"win_rate_matched/{sampling}": _decided(self.matched.get(drawn, []))})
 

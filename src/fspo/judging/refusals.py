@@ -28,7 +28,8 @@ _WHAT = (
 )
 _DECLINES = re.compile(
     rf"\bI {_NOT} (?:\w+ly )?{_WHAT}"
-    r"|\bI(?:'m| am) (?:unable|not able|not going|not allowed|not permitted|not willing|not comfortable)\b"
+    r"|\bI(?:'m| am) (?:unable|not able|not going|not allowed|not permitted|not willing|not comfortable"
+    r"|not (?:equipped|designed|programmed|trained) to|not here to (?:help|assist))\b"
     r"|\bI (?:must|have to|need to|will|would)? ?(?:respectfully |politely )?(?:decline|refuse)\b"
     r"|^(?:I'm|I am|I'm very|we are|we're)? ?(?:sorry|afraid)\b ?(?:[,.;:]|but\b|I\b)"
     r"|^(?:my apologies|I apologi[sz]e)\b"
