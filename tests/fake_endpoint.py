@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import random
 import subprocess
 import sys
@@ -48,8 +49,14 @@ class Stats:
 class Server:
     """Answers `chat/completions` by the script of `ScriptedModel`."""
 
-    def __init__(self, latency: float, limit: int, faults: Faults, burst: tuple[float, float]) -> None:
-        """`limit`: requests at once, above which 429 is answered; `burst`: seconds between which all are."""
+    def __init__(
+        self, latency: float, limit: int, faults: Faults, burst: tuple[float, float], logprobs: str = "none"
+    ) -> None:
+        """`limit`: requests at once, above which 429 is answered; `burst`: seconds between which all are.
+
+        `logprobs`: whether log-probs that are wanted are given (`give`), left out (`none`) or refused (`refuse`).
+        """
+        self.logprobs = logprobs
         self.latency, self.limit, self.faults, self.burst = latency, limit, faults, burst
         self.stats, self.model, self.under_way = Stats(), ScriptedModel(), 0
         self.answered: set[bytes] = set()
@@ -91,6 +98,9 @@ class Server:
                 await asyncio.sleep(3600)
             if kind:
                 return self._fault(kind, body, writer)
+            if self.logprobs == "refuse" and "logprobs" in json.loads(body):
+                self._write(writer, 400, b'{"error": {"message": "logprobs are not supported"}}')
+                return True
             self._write(writer, 200, self._completion(body))
             return True
         finally:
@@ -129,6 +139,8 @@ class Server:
         message = {"role": "assistant", "content": text}
         answer: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"]}
         answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        if asked.get("logprobs") and self.logprobs == "give":
+            answer["choices"][0]["logprobs"] = {"content": [_first_token(text, asked["top_logprobs"])]}
         answer["usage"] = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
         return json.dumps(answer).encode()
 
@@ -139,6 +151,14 @@ class Server:
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
 
+def _first_token(text: str, most: int) -> dict[str, Any]:
+    """The letter that a judge's answer names has probability 0.8, the other one 0.1; both 0.45 where it is unclear."""
+    named = next((letter for letter in "AB" if f'"{letter}"' in text), "")
+    chances = {letter: 0.45 if not named else 0.8 if letter == named else 0.1 for letter in "AB"} | {"The": 0.1}
+    top = [{"token": token, "logprob": math.log(chance), "bytes": None} for token, chance in chances.items()]
+    return {"token": named or "The", "logprob": -0.2, "bytes": None, "top_logprobs": top[:most]}
+
+
 @contextmanager
 def fake_endpoint(
     latency: float = 0.0,
@@ -146,11 +166,13 @@ def fake_endpoint(
     faults: Faults | None = None,
     burst: tuple[float, float] = (0.0, 0.0),
     port: int = 0,
+    logprobs: str = "none",
 ) -> Iterator[str]:
     """Start the server; yields its address, which ends in /v1."""
     told = ",".join(f"{kind}={share}" for kind, share in (faults or {}).items())
     command = [sys.executable, "-m", "tests.fake_endpoint", "--latency", str(latency), "--limit", str(limit)]
     command += ["--faults", told, "--burst", f"{burst[0]},{burst[1]}", "--port", str(port)]
+    command += ["--logprobs", logprobs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()) as process:
         assert process.stdout is not None
         try:
@@ -187,7 +209,9 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--faults", default="")
     parser.add_argument("--burst", default="0,0")
+    parser.add_argument("--logprobs", default="none")
     given = parser.parse_args()
     pairs = (part.split("=") for part in given.faults.split(",") if part)
     first, last = map(float, given.burst.split(","))
-    asyncio.run(_main(Server(given.latency, given.limit, {k: float(v) for k, v in pairs}, (first, last)), given.port))
+    shares = {kind: float(share) for kind, share in pairs}
+    asyncio.run(_main(Server(given.latency, given.limit, shares, (first, last), given.logprobs), given.port))

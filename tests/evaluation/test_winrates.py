@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import pytest
 
+from fspo.evaluation.annotations import judge_both_orders
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.quality import Floors, Quality
 from fspo.evaluation.trials import build_trials
-from fspo.evaluation.winrates import Answer, decide, draw_answers, judge_both_orders, judge_pairs
+from fspo.evaluation.winrates import Answer, decide, draw_answers, judge_pairs
 from fspo.judging.judge import AttributeJudge
 from fspo.modeling import generation
 from fspo.preferences.types import User

@@ -369,7 +369,10 @@ def judge_of(
                 return AttributeJudge.fit(texts, names)
         except DataError as error:
             why = str(error).rstrip(".")
-    progress.say(f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out.")
+    if not folder.config.evaluation.judges:  # else the first of these takes the place
+        progress.say(
+            f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out."
+        )
     return None
 
 

@@ -36,7 +36,8 @@ def comparisons(
     for name, row in rewards.items():
         if name != lead:
             theirs = item_values(name, row, judgements)
-            found[name] = {m: paired_difference(ours[m], theirs[m], _user) for m in ours if theirs.get(m)}
+            shared = [m for m in ours if theirs.get(m, {}).keys() & ours[m].keys()]
+            found[name] = {m: paired_difference(ours[m], theirs[m], _user) for m in shared}
             for measure, one, other in (
                 ("win_rate", samplings[lead], samplings[name]),
                 ("reward_accuracy", rewards[lead].variants[0], row.variants[0]),
@@ -55,7 +56,7 @@ def item_values(
     }
     for (method, sampling), rows in judgements.items():
         if method == name:
-            found[f"win_rate/{sampling}"] = {(row.user, row.item): row.score for row in rows}
+            found[f"win_rate/{sampling}"] = {(row.user, row.item): row.score for row in rows if row.decided}
     return {measure: items for measure, items in found.items() if items}
 
 

@@ -7,7 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fspo.evaluation.judge_config import JudgeConfig, Matched
 from fspo.evaluation.quality import Floors
+from fspo.evaluation.tax.config import TaxConfig
 from fspo.llm.endpoint import EndpointConfig
 from fspo.methods.table import METHODS
 
@@ -136,6 +138,14 @@ class EvaluationConfig(BaseModel):
     """Wrong labels, other topics, other orders of the shots."""
     reward_models: tuple[RewardModelConfig, ...] = ()
     """Reward models from elsewhere that are measured on the same items and stand in the same table."""
+    judges: tuple[JudgeConfig, ...] = ()
+    """Further judges of the same answers, beside the one that labelled the data, which stays the headline."""
+    match: tuple[Matched, ...] = ()
+    """Judge the answers once more where these are alike on both sides: `format` stripped, `length` within a band."""
+    match_band: float = Field(default=1.25, ge=1)
+    """Under `match: [length]`, the longer answer has at most so many times the characters of the shorter."""
+    tax: TaxConfig | None = None
+    """What personalisation costs on general instructions and refusals; null: not measured, {}: with the defaults."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
     """The ideal observer's chance of a label against the user's own utilities."""
     observer_prior: Literal["family", "sampled"] = "family"
@@ -169,11 +179,15 @@ class EvaluationConfig(BaseModel):
         names = [entry.name for entry in self.reward_models]
         if len(set(names)) < len(names):
             raise ValueError("reward_models: a name is given twice; every reward model needs one of its own")
+        names = [entry.name for entry in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError("judges: a name is given twice; every judge needs one of its own")
         return self
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured, ready for JSON: of endpoints, not how they are asked."""
-        settings = self.model_dump(mode="json")
+        # What is judged further, and the tax, add to what was measured and change nothing of it.
+        settings = self.model_dump(mode="json", exclude={"judges", "match", "match_band", "tax"})
         for entry, record in zip(self.reward_models, settings["reward_models"], strict=True):
             record["endpoint"] = entry.endpoint and entry.endpoint.identity()
         return settings

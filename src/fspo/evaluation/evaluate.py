@@ -18,8 +18,10 @@ from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
 from fspo.evaluation.foreign.protocol import RewardModel
 from fspo.evaluation.games import GAMES_FILE, all_games, write_games
 from fspo.evaluation.items import ITEMS_FILE, write_items
-from fspo.evaluation.measures import Rewards, answer_measures, quality_measures
+from fspo.evaluation.jury import jury_of
+from fspo.evaluation.measures import Rewards, quality_measures
 from fspo.evaluation.observer import TextUtility
+from fspo.evaluation.panel import Panel
 from fspo.evaluation.quality import Closeness, Quality, measure_quality
 from fspo.evaluation.records import Drawn, counts, setting, varied_setting, write_samples
 from fspo.evaluation.regret import Regrets
@@ -27,12 +29,13 @@ from fspo.evaluation.robustness import COLD
 from fspo.evaluation.scored import Scoring
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.tax.stage import TaxStage
 from fspo.evaluation.trained import Trained, check_unseen, trained_as
 from fspo.evaluation.trials import Trial, build_trials
 from fspo.evaluation.values import Measured, estimates, no_interval, per_user
 from fspo.evaluation.variations import Probe, build_probes
 from fspo.evaluation.weights import Weights
-from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers, judge_pairs
+from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers
 from fspo.files import write_json
 from fspo.methods.table import METHODS
 from fspo.preferences.dataset import PreferenceDataset
@@ -52,13 +55,14 @@ def evaluate(
     train: PreferenceDataset | None = None,
     reward_models: Mapping[str, RewardModel] | None = None,
     trials: Sequence[Trial] | None = None,
+    judges: Mapping[str, Comparer] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
 
     Besides: `margins.jsonl`, `variations.jsonl`, `answers.jsonl` and `judgements.jsonl` of each method, and
-    `samples.jsonl`, `observer.json`, `comparisons.json`, `per_user.json`, `calibration.json`, `items.jsonl`,
-    `games.jsonl` and `details.json`.
+    `samples.jsonl`, `observer.json`, `comparisons.json`, `per_user.json`, `calibration.json`, `judges.json`,
+    `items.jsonl`, `games.jsonl` and `details.json`; where the tax is measured, `tax.jsonl` of each method.
     Called again with the same arguments it goes on where it was stopped.
 
     Args:
@@ -68,24 +72,29 @@ def evaluate(
         model: the base model, by name, path or hub id.
         out: folder of the evaluation.
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
-            Without a judge no answers are drawn, and there is neither a win rate nor an observer.
+            Without a judge the first of the further ones takes its place; without any no answers are drawn, and there
+            is neither a win rate nor an observer.
         train: the training part, which may share no user and no question with the dataset.
         reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
         trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
+        judges: name -> further judge of the same answers, beside the configured ones.
         progress: shows the stages.
 
     Returns:
         method -> measure -> {value, low, high, users, items}.
 
     Raises:
-        DataError: a leak, naming it; a policy was trained on other data; or a user has too few preferences.
-        ConfigError: a method is unknown or lacks its policy, or a reward model's name is taken.
+        DataError: a leak, naming it; a policy was trained on other data; a user has too few preferences, or no
+            description for a judge that goes by it.
+        ConfigError: a method is unknown or lacks its policy, or the name of a reward model or a judge is taken.
+        ModelError: a judge or a reward model failed; what was measured before is kept.
     """
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
     trained = trained_as(policies)
     if train is not None:
         check_unseen(trained, train, dataset)
-    if judge is None:
+    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", progress or Silent())
+    if not jury:
         config = config.model_copy(update={"answers": 0})
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
     config = config.with_rungs(k for k in rungs if k <= config.shots)
@@ -95,7 +104,9 @@ def evaluate(
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
         foreign.append(given(name, scorer))
     drawn = build_trials(dataset, config) if trials is None else list(trials)
-    stage = _Stage(config, dataset, list(policies), weights, out, judge, progress or Silent(), trained, foreign, drawn)
+    shown = progress or Silent()
+    panel = Panel(config, dataset.users, jury, out, shown)
+    stage = _Stage(config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel)
     return stage.run()
 
 
@@ -113,6 +124,7 @@ class _Stage:
     trained: Mapping[str, Trained]
     foreign: Sequence[Foreign]
     trials: Sequence[Trial]
+    panel: Panel
 
     def __post_init__(self) -> None:
         """Fix the items."""
@@ -121,6 +133,7 @@ class _Stage:
         )
         self.probes: list[Probe] = build_probes(self.dataset, self.trials, self.config)
         self.scoring = Scoring(self.config, self.trials, self.probes, self.items, self.weights, self.out, self.progress)
+        self.tax = TaxStage(self.config, self.dataset, self.trials, self.weights, self.out, self.progress)
         self.answers: dict[Drawn, list[Answer]] = {}
 
     def run(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -129,9 +142,11 @@ class _Stage:
         rewards = {name: self.scoring.rewards(name) for name in self.methods}
         corrupted = {name: self.scoring.corrupted(name) for name in self.methods}
         qualities = self._qualities()
+        taxes = {name: self.tax.measures(name) for name in self.methods}
         self.weights.let_go()
         rewards |= {entry.name: self.scoring.foreign(entry) for entry in self.foreign}
-        judgements = self._judgements(qualities)
+        self.panel.judge(self.answers, qualities)
+        judgements = self.panel.headline
         known = self._true_rewards()
         ceiling = self._ceiling(known)
         measured = {
@@ -141,10 +156,10 @@ class _Stage:
             if name in measured and known is not None:
                 drawn = [((answer.user, answer.item), answer.prompt, answer.text) for answer in answers]
                 measured[name] |= known.answers(drawn, sampling)
-        found = {name: estimates(row) | corrupted.get(name, {}) for name, row in measured.items()}
+        found = {name: estimates(row) | corrupted.get(name, {}) | taxes.get(name, {}) for name, row in measured.items()}
         for key, rows in qualities.items():
             if key[0] in found:
-                found[key[0]] |= self._answer_estimates(key, rows, judgements.get(key))
+                found[key[0]] |= self._answer_estimates(key, rows)
         self._write(rewards, measured, judgements, ceiling.values(known.gaps) if ceiling and known else {})
         metrics = {name: _json(row) for name, row in found.items()}
         if note := no_interval(estimate for row in found.values() for estimate in row.values()):
@@ -166,6 +181,7 @@ class _Stage:
         samplings = {name: self._headline_sampling(name) for name in rewards}
         compared = comparisons(self._lead, rewards, judgements, samplings)
         write_json(self.out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
+        write_json(self.out / "judges.json", self.panel.record())
         write_json(self.out / "details.json", self._details(rewards, judgements))
         written = {
             name: {trial.id: describer(trial.own.shots) for trial in self.trials}
@@ -185,6 +201,8 @@ class _Stage:
             for name in self.methods:
                 if self.weights.source(name) == source:
                     self._answer(name)
+                    self.tax.answer(name, self.scoring.describers.get(name))
+        self.tax.answer("base")
         if self.config.answers and "base" not in self.methods:
             self._answer("base")
 
@@ -231,36 +249,13 @@ class _Stage:
             found[drawn] = {answer.item: row for answer, row in zip(answers, rows, strict=True)}
         return found
 
-    def _judgements(self, qualities: Mapping[Drawn, Mapping[str, Quality]]) -> dict[Drawn, list[Judgement]]:
-        found: dict[Drawn, list[Judgement]] = {}
-        base = {answer.item: answer for answer in self.answers.get(("base", "plain"), [])}
-        for (name, sampling), answers in self.answers.items():
-            if name != "base" and self.judge is not None:
-                found[name, sampling] = judge_pairs(
-                    self.judge,
-                    self.dataset.users,
-                    answers,
-                    base,
-                    qualities[name, sampling],
-                    qualities["base", "plain"],
-                    self.config.floors,
-                    path=self.out / name / "judgements.jsonl",
-                    progress=self.progress,
-                )
-        return found
-
-    def _answer_estimates(
-        self, drawn: Drawn, rows: Mapping[str, Quality], judgements: Sequence[Judgement] | None
-    ) -> dict[str, Estimate]:
+    def _answer_estimates(self, drawn: Drawn, rows: Mapping[str, Quality]) -> dict[str, Estimate]:
         name, sampling = drawn
         items = [(answer.user, answer.item) for answer in self.answers[drawn]]
         broken = {item: bool(self.config.floors.broken_by(quality)) for item, quality in rows.items()}
         unfinished = {answer.item: not answer.finished for answer in self.answers[drawn]}
         found = quality_measures(items, rows, broken, unfinished, sampling)
-        if judgements:
-            headline = sampling == self._headline_sampling(name)
-            return answer_measures(judgements, sampling, headline=headline) | found
-        return found
+        return self.panel.measures(drawn, headline=sampling == self._headline_sampling(name)) | found
 
     def _headline_sampling(self, name: str) -> Sampling:
         wanted = self.config.headline_sampling

@@ -48,6 +48,11 @@ def negatives(metrics: Metrics, details: Mapping[str, Any]) -> list[str]:
                 f"{name}: the judge contradicted itself when the order was swapped on {counts['inconsistent']} of "
                 f"{counts['items']} comparisons; each counts as a tie."
             )
+        if rejects := counts.get("unreadable", 0) + counts.get("refused", 0):
+            found.append(
+                f"{name}: the judge named neither answer on {rejects} of {counts['items']} comparisons, which are left "
+                f"out ({counts.get('refused', 0)} of them were refused)."
+            )
         if counts.get("base_below_floor"):
             found.append(
                 f"{name}: the base model's answer fell below a floor on {counts['base_below_floor']} of "

@@ -136,12 +136,12 @@ def reward_values(rewards: Rewards) -> Measured:
 
 
 def answer_measures(judgements: Sequence[Judgement], sampling: Sampling, *, headline: bool) -> dict[str, Estimate]:
-    """The win rate of one sampling, after the floors and by the judge's word alone."""
-    users = [judgement.user for judgement in judgements]
-    win = clustered_mean([judgement.score for judgement in judgements], users)
-    alone = clustered_mean([judgement.judged_score for judgement in judgements], users)
+    """The win rate of one sampling, after the floors and by the judge's word alone; rejects count in neither."""
+    win = mean_of({(j.user, j.item): j.score for j in judgements if j.decided})
+    alone = mean_of({(j.user, j.item): j.judged_score for j in judgements if not j.reject})
     named = {"win_rate": win} if headline else {}
-    return named | {f"win_rate/{sampling}": win, f"win_rate_without_floors/{sampling}": alone}
+    named |= {f"win_rate/{sampling}": win, f"win_rate_without_floors/{sampling}": alone}
+    return {measure: estimate for measure, estimate in named.items() if estimate is not None}
 
 
 def quality_measures(

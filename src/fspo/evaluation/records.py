@@ -25,9 +25,12 @@ def counts(judgements: Sequence[Judgement]) -> dict[str, int]:
     return {
         "items": len(judgements),
         "wins": sum(j.outcome == "win" for j in judgements),
-        "ties": sum(j.outcome == "tie" for j in judgements),
+        "ties": sum(j.outcome == "tie" for j in judgements if j.decided),
         "losses": sum(j.outcome == "loss" for j in judgements),
-        "inconsistent": sum(not j.consistent for j in judgements),
+        "inconsistent": sum(not j.consistent for j in judgements if not j.reject),
+        "unreadable": sum(j.reject == "unreadable" for j in judgements),
+        "refused": sum(j.reject == "refused" for j in judgements),
+        "without_log_probs": sum(j.unweighed > 0 for j in judgements),
         "below_floor": sum(bool(j.broken) for j in judgements),
         "base_below_floor": sum(bool(j.base_broken) for j in judgements),
     }

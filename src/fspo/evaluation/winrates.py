@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
+from fspo.evaluation.annotations import Comparer, Outcome, Pair, annotate
 from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.describing import Describer
 from fspo.evaluation.quality import Floors, Quality
@@ -28,16 +29,7 @@ if TYPE_CHECKING:
 
     from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Answer", "Comparer", "Judgement", "Outcome", "decide", "draw_answers", "judge_both_orders", "judge_pairs"]
-
-Outcome = Literal["win", "loss", "tie"]
-
-
-class Comparer(Protocol):
-    """Whoever says which of two answers a user prefers (`fspo.judging.judge.Judge`)."""
-
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
-        """Which answer `user` prefers."""
+__all__ = ["Answer", "Comparer", "Judgement", "Outcome", "decide", "draw_answers", "judge_pairs"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +63,17 @@ class Judgement:
     broken: tuple[str, ...]
     """The floors that the method's answer falls below."""
     base_broken: tuple[str, ...]
+    reject: str = ""
+    """Why the judge gave no word, `unreadable` or `refused`; empty where it gave one."""
+    preference: float | None = None
+    """The probability that the method's answer is preferred, from a judge that weighs."""
+    unweighed: int = 0
+    """Orders, of two, in which such a judge had no log-probs to go by."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether the outcome counts: the judge or the floors gave one."""
+        return not self.reject or bool(self.broken) != bool(self.base_broken)
 
     @property
     def score(self) -> float:
@@ -82,17 +85,18 @@ class Judgement:
         """The score as the judge alone would have it."""
         return _SCORES[self.judged]
 
+    @property
+    def degree(self) -> float | None:
+        """How far the answer was preferred: the probability if the judge weighs, else the score; None for a reject.
+
+        Where a floor is broken, that decides.
+        """
+        if self.preference is not None and not self.broken and not self.base_broken:
+            return self.preference
+        return self.score if self.decided else None
+
 
 _SCORES: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-
-
-def judge_both_orders(judge: Comparer, user: User, prompt: str, answer: str, base: str) -> tuple[Outcome, bool]:
-    """The judge's word on `answer` against `base`, and whether both orders agree; contradicting orders are a tie."""
-    first = {"a": "win", "b": "loss", "tie": "tie"}[judge.compare(user, prompt, answer, base)]
-    second = {"a": "loss", "b": "win", "tie": "tie"}[judge.compare(user, prompt, base, answer)]
-    if first != second:
-        return "tie", False
-    return first, True  # type: ignore[return-value]
 
 
 def decide(judged: Outcome, broken: Sequence[str], base_broken: Sequence[str]) -> Outcome:
@@ -114,43 +118,26 @@ def judge_pairs(
     floors: Floors,
     *,
     path: Path,
+    name: str = "",
     progress: Progress | None = None,
 ) -> list[Judgement]:
     """Judge every answer against the base model's answer to the same item; all mappings are by item id.
 
     The judge's words are kept in `path`, one line an answer, for this judge and these users as they are; the floors are
     applied anew each time.
+
+    Raises:
+        ModelError: the judge failed; what it said before is kept.
     """
-    identity = _identity(judge)
-    known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
-    judgements = []
-    with (progress or Silent()).task("Judging answers", total=len(answers)) as task:
-        for answer in answers:
-            base = base_answers[answer.item]
-            user = users[answer.user]
-            person = json.dumps([user.id, user.description, sorted(user.traits.items())])
-            key = _digest(identity, person, answer.prompt, answer.text, base.text)
-            if key not in known:
-                judged, consistent = judge_both_orders(judge, user, answer.prompt, answer.text, base.text)
-                known[key] = {"key": key, "item": answer.item, "judged": judged, "consistent": consistent}
-                append_jsonl(path, known[key])
-            broken = floors.broken_by(qualities[answer.item])
-            base_broken = floors.broken_by(base_qualities[answer.item])
-            word: Outcome = known[key]["judged"]
-            outcome = decide(word, broken, base_broken)
-            agreed = bool(known[key]["consistent"])
-            judgements.append(Judgement(answer.item, answer.user, word, outcome, agreed, broken, base_broken))
-            task.advance(1)
-    return judgements
-
-
-def _identity(judge: Comparer) -> str:
-    """What tells judges of different words apart: scales and margin where there are some, else a name or the class."""
-    kind = f"{type(judge).__module__}.{type(judge).__qualname__}"
-    if hasattr(judge, "scales"):
-        scales = {name: list(scale) for name, scale in sorted(judge.scales.items())}
-        return json.dumps([kind, scales, getattr(judge, "margin", None)])
-    return f"{kind}/{getattr(judge, 'name', '')}/{getattr(judge, 'margin', '')}"
+    pairs = [Pair(a.item, users[a.user], a.prompt, a.text, base_answers[a.item].text) for a in answers]
+    found = []
+    for answer, said in zip(answers, annotate(judge, pairs, path=path, name=name, progress=progress), strict=True):
+        broken = floors.broken_by(qualities[answer.item])
+        base_broken = floors.broken_by(base_qualities[answer.item])
+        outcome = decide(said.judged, broken, base_broken)
+        judgement = Judgement(answer.item, answer.user, said.judged, outcome, said.consistent, broken, base_broken)
+        found.append(replace(judgement, reject=said.reject, preference=said.preference, unweighed=said.unweighed))
+    return found
 
 
 def draw_answers(

@@ -19,7 +19,16 @@ from fspo.llm.asking import ask_all
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
 
-__all__ = ["Choice", "Comparison", "Judgement", "OrderTally", "PairwiseJudge", "Reason", "read_choice"]
+__all__ = [
+    "Choice",
+    "Comparison",
+    "Judgement",
+    "OrderTally",
+    "PairwiseJudge",
+    "Reason",
+    "judgement_of",
+    "read_choice",
+]
 
 Choice = Literal["first", "second", "unclear", "unreadable", "refused"]
 """What one answer of the judge says."""
@@ -51,6 +60,10 @@ class Judgement:
     reason: Reason
     choices: tuple[Choice, Choice]
     """With `a` shown first, and with `b` shown first."""
+    preference: float | None = None
+    """The probability that `a` is preferred, mean over both orders; None where the judge gives none."""
+    unweighed: int = 0
+    """Orders in which a judge that weighs had no log-probs to go by."""
 
 
 @dataclass
@@ -126,6 +139,12 @@ class PairwiseJudge:
         """The model's."""
         return f"{self._llm.name} in both orders"
 
+    @property
+    def identity(self) -> str:
+        """Tells judges of different words apart: the model, and what it is asked."""
+        asked = self._prompt(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
+        return json.dumps([self.name, asked, self._seed])
+
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
         """Which response the user prefers; a tie where the two orders do not agree."""
         return next(self.judge([Comparison(user, prompt, a, b)])).verdict
@@ -143,7 +162,7 @@ class PairwiseJudge:
         )
         answers = map(read_choice, ask_all(self._llm, requests, 2 * self._at_once))
         for with_a_first, with_b_first in zip(answers, answers, strict=True):
-            yield _judgement(with_a_first, with_b_first)
+            yield judgement_of(with_a_first, with_b_first)
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""
@@ -171,7 +190,8 @@ def read_choice(completion: Completion) -> Choice:
     return "unclear" if completion.text.strip().strip("\"'.").lower() == "unclear" else "unreadable"
 
 
-def _judgement(with_a_first: Choice, with_b_first: Choice) -> Judgement:
+def judgement_of(with_a_first: Choice, with_b_first: Choice) -> Judgement:
+    """What both orders together say."""
     choices = with_a_first, with_b_first
     reason = _reason(choices)
     verdict: Verdict = "tie" if reason else ("a" if with_a_first == "first" else "b")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 
 from fspo.llm.cache import RequestCache
@@ -62,7 +61,7 @@ class Remembered:
 
     def _batched(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         # A key stands for the whole batch, since that decides the rounding of each answer in it.
-        whole = json.dumps([self.name, [asdict(request) for request in requests]], sort_keys=True)
+        whole = json.dumps([self.name, [request.record() for request in requests]], sort_keys=True)
         digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
         keys = [f"{digest}/{place}" for place in range(len(requests))]
         known = self._cache.get_all(keys)

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,10 +23,17 @@ CREATE TABLE IF NOT EXISTS answers (
     finish_reason TEXT NOT NULL, anew INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS first_tokens (key TEXT PRIMARY KEY, tokens TEXT NOT NULL) WITHOUT ROWID;
 """
-_GET = "SELECT text, tokens, finish_reason, anew FROM answers WHERE key = ?"
+_GET = (
+    "SELECT a.text, a.tokens, a.finish_reason, a.anew, f.tokens FROM answers a "
+    "LEFT JOIN first_tokens f ON f.key = a.key WHERE a.key = ?"
+)
+_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
+_PUT_FIRST = "INSERT OR IGNORE INTO first_tokens VALUES (?, ?)"
 _ABSORB = (
     "INSERT OR IGNORE INTO answers SELECT key, text, tokens, prompt_tokens, finish_reason, anew FROM other.answers",
+    "INSERT OR IGNORE INTO first_tokens SELECT key, tokens FROM other.first_tokens",
     "INSERT INTO failures SELECT key, reason, times FROM other.failures WHERE true "
     "ON CONFLICT (key) DO UPDATE SET reason = excluded.reason, times = times + excluded.times",
     "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
@@ -46,7 +53,7 @@ class Spent:
 
 def key_of(model: Mapping[str, Any], request: CompletionRequest) -> str:
     """The exact request, seed and all, to this model: equal keys have equal answers."""
-    text = json.dumps([dict(model), asdict(request)], sort_keys=True, ensure_ascii=False)
+    text = json.dumps([dict(model), request.record()], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -81,9 +88,9 @@ class RequestCache:
             for key in keys:
                 row = self._connection.execute(_GET, (key,)).fetchone()
                 if row is not None:
-                    text, tokens, finish_reason, anew = row
+                    text, tokens, finish_reason, anew, first = row
                     reason = cast('Literal["stop", "length", "refused"]', finish_reason)
-                    found[key] = Completion(text, tokens, reason, bool(anew))
+                    found[key] = Completion(text, tokens, reason, bool(anew), _read_first(first))
         return found
 
     def put(self, key: str, completion: Completion, prompt_tokens: int = 0) -> None:
@@ -92,11 +99,9 @@ class RequestCache:
         Raises:
             StorageError: the disk is full.
         """
-        text = completion.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
-        row = (key, text, completion.tokens, prompt_tokens, completion.finish_reason, completion.anew)
         with self._lock, self._explained(), self._connection:
             self._connection.execute("BEGIN")
-            self._connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._insert(key, completion, prompt_tokens)
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
 
     def put_all(self, completions: Mapping[str, Completion]) -> None:
@@ -105,13 +110,10 @@ class RequestCache:
         Raises:
             StorageError: the disk is full.
         """
-        rows = [
-            (key, c.text.encode("utf-8", "replace").decode(), c.tokens, 0, c.finish_reason, c.anew)
-            for key, c in completions.items()
-        ]
         with self._lock, self._explained(), self._connection:
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
+            for key, completion in completions.items():
+                self._insert(key, completion, 0)
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a request failed in the end; it is asked again when it comes again."""
@@ -162,6 +164,13 @@ class RequestCache:
         """Close the file; all that was put is in it."""
         self._connection.close()
 
+    def _insert(self, key: str, completion: Completion, prompt_tokens: int) -> None:
+        text = completion.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
+        row = (key, text, completion.tokens, prompt_tokens, completion.finish_reason, completion.anew)
+        self._connection.execute(_PUT, row)
+        if completion.first:
+            self._connection.execute(_PUT_FIRST, (key, json.dumps(completion.first)))
+
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, self._explained():
             return self._connection.execute(statement, values).fetchall()
@@ -175,3 +184,7 @@ class RequestCache:
                 f"The answers in {self.path} can't be read or written ({error}); free disk space, and if it is no file "
                 "of answers, move it away."
             ) from error
+
+
+def _read_first(stored: str | None) -> tuple[tuple[str, float], ...]:
+    return tuple((str(token), float(log_prob)) for token, log_prob in json.loads(stored)) if stored else ()

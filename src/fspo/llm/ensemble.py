@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -98,7 +98,7 @@ class Ensemble:
         return [found[index] for index in range(len(requests))]
 
     def _place(self, request: CompletionRequest) -> int:
-        text = json.dumps(asdict(request), sort_keys=True)
+        text = json.dumps(request.record(), sort_keys=True)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         weights = [member.weight for member in self.members]
         return random.Random(digest).choices(range(len(self.members)), weights)[0]

@@ -20,6 +20,8 @@ from fspo.llm.types import Completion
 
 __all__ = ["Part", "ReadOnly", "absorb_parts", "part_of"]
 
+_KNOWS_FIRST = "SELECT name FROM sqlite_master WHERE name = 'first_tokens'"
+
 
 class ReadOnly(RequestCache):
     """The answers of a file that nobody writes to meanwhile; any number of machines may read it."""
@@ -35,6 +37,8 @@ class ReadOnly(RequestCache):
             address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
             self._connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
             self._connection.execute("SELECT key FROM answers LIMIT 1")
+            if not self._connection.execute(_KNOWS_FIRST).fetchone():  # a file from before there were any
+                self._connection.execute("CREATE TEMP TABLE first_tokens (key TEXT PRIMARY KEY, tokens TEXT)")
 
 
 class Part(RequestCache):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.llm import background
 from fspo.llm.types import Completion, CompletionRequest
-from fspo.llm.wire import completion_of, counted, messages_of, retry_after, told
+from fspo.llm.wire import completion_of, counted, logprobs_of, messages_of, retry_after, told
 
 if TYPE_CHECKING:
     import openai
@@ -94,6 +94,7 @@ class WebTransport:
                     temperature=request.temperature,
                     top_p=request.top_p,
                     seed=request.seed,
+                    **logprobs_of(request),
                 )
             return Answered(completion_of(request, answer), counted(answer, "prompt_tokens"))
         except TimeoutError:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
 
-__all__ = ["Completion", "CompletionRequest", "LanguageModel", "Message", "Role", "Streaming"]
+__all__ = ["MOST_LOGPROBS", "Completion", "CompletionRequest", "LanguageModel", "Message", "Role", "Streaming"]
 
 Role = Literal["system", "user", "assistant"]
+
+MOST_LOGPROBS = 20
+"""Alternatives that OpenAI's interface gives for a token, at most."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class CompletionRequest:
         temperature: 0 takes the most probable token.
         top_p: the share of probability that is sampled from.
         seed: which draw this is: the same request gives the same answer in the same batch.
+        logprobs: how many of the likeliest first tokens are wanted with their log-probs; not every model gives any.
 
     Raises:
         ConfigError: a setting is out of its range, or there is no message.
@@ -43,6 +47,7 @@ class CompletionRequest:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    logprobs: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -54,6 +59,15 @@ class CompletionRequest:
             raise ConfigError(f"temperature must be zero or more, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+        if not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise ConfigError(f"logprobs must be between 0 and {MOST_LOGPROBS}, not {self.logprobs}.")
+
+    def record(self) -> dict[str, Any]:
+        """All that decides the answer, ready for JSON; what earlier answers are found by."""
+        record = asdict(self)
+        if not self.logprobs:
+            del record["logprobs"]  # answers from before there was such a wish stay valid
+        return record
 
 
 @dataclass(frozen=True)
@@ -66,12 +80,14 @@ class Completion:
         finish_reason: whether the model ended its turn, ran into `max_tokens`, or its server refused the request.
         anew: whether the model was asked to go on from the prefix and did not, so that the text stands alone; only an
             endpoint, which can't be made to, does so.
+        first: the likeliest first tokens, each with its log-prob, where they were wanted and the model gives them.
     """
 
     text: str
     tokens: int
     finish_reason: Literal["stop", "length", "refused"]
     anew: bool = False
+    first: tuple[tuple[str, float], ...] = ()
 
     def after(self, prefix: str) -> str:
         """The whole answer to a request with this prefix."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from fspo.llm.types import Completion, CompletionRequest
 
-__all__ = ["LONGEST_WAIT", "completion_of", "counted", "messages_of", "retry_after", "told"]
+__all__ = ["LONGEST_WAIT", "completion_of", "counted", "logprobs_of", "messages_of", "retry_after", "told"]
 
 LONGEST_WAIT = 60.0
 """Seconds that a server can make a request wait at a time."""
@@ -27,6 +27,11 @@ def messages_of(request: CompletionRequest) -> list[Any]:
     return turns
 
 
+def logprobs_of(request: CompletionRequest) -> dict[str, Any]:
+    """The wish for log-probs as the API takes it; nothing where there is none, since some servers refuse the word."""
+    return {"logprobs": True, "top_logprobs": request.logprobs} if request.logprobs else {}
+
+
 def completion_of(request: CompletionRequest, answer: Any) -> Completion:
     """What an answer holds, without the prefix that was asked for."""
     # An answer without text, such as a refusal that came as one, is an empty text: a reject further on, not a crash.
@@ -40,7 +45,18 @@ def completion_of(request: CompletionRequest, answer: Any) -> Completion:
         tokens,
         "length" if choice and choice.finish_reason == "length" else "stop",
         anew=bool(begun) and not taken_up,
+        first=_first_tokens(choice) if request.logprobs else (),
     )
+
+
+def _first_tokens(choice: Any) -> tuple[tuple[str, float], ...]:
+    """The likeliest first tokens with their log-probs; none where the server gives none, or in another form."""
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    try:
+        found = [(str(entry.token), float(entry.logprob)) for entry in content[0].top_logprobs] if content else []
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return ()
+    return tuple((token, min(0.0, log_prob)) for token, log_prob in found if not math.isnan(log_prob))
 
 
 def counted(answer: Any, name: str) -> int | None:

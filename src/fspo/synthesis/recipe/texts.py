@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from fspo.judging.attributes import sentences, words
+from fspo.judging.refusals import opens_with_refusal
 from fspo.llm.types import Completion
 
 __all__ = ["fault", "lines_of", "tidied"]
@@ -17,11 +18,6 @@ _MARK = re.compile(r"^\s*(?:[-*•]+|\(?\d{1,3}[.):]|#+)\s*")
 _QUOTES = "\"'\u201c\u201d\u2018\u2019 "
 _ROLE = re.compile(r"^\s*(?:user|assistant|system|human|ai)\s*:\s*", re.IGNORECASE)
 _TURN = re.compile(r"\n\s*(?:user|assistant|system|human)\s*:", re.IGNORECASE)
-_REFUSAL = re.compile(
-    r"^(?:i'?m sorry|i am sorry|sorry,|i can(?:'|no)t (?:help|assist|answer|provide)|as an ai\b|i am an ai\b"
-    r"|i'?m an ai\b|unfortunately, i can)",
-    re.IGNORECASE,
-)
 _SURE = 16
 """Words from which the language of a text is looked at; shorter ones can't be told."""
 _MOST_REPEATED = 0.4
@@ -47,7 +43,7 @@ def fault(text: str, *, min_words: int, language: str) -> str | None:
     tokens = [word.lower() for word in words(text)]
     if not tokens:
         return "empty"
-    if _REFUSAL.search(text.replace("\u2019", "'")):
+    if opens_with_refusal(text):
         return "refusal"
     if len(tokens) < min_words:
         return "too short"

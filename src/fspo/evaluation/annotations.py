@@ -1,0 +1,169 @@
+"""What a judge said of pairs of answers, in both orders: asked once, kept line by line, found again by all it rests on.
+
+A key stands for the judge, the user as the judge knows them, the prompt and both outputs. Judges that can be asked many
+pairs at once are; those that were answered before one fails are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from fspo.files import append_jsonl, read_jsonl
+from fspo.judging.pairwise import Comparison
+from fspo.judging.pairwise import Judgement as Verdict
+from fspo.preferences.types import User
+from fspo.progress import Progress, Silent
+
+__all__ = ["Annotation", "Comparer", "ManyComparer", "Outcome", "Pair", "annotate", "judge_both_orders"]
+
+Outcome = Literal["win", "loss", "tie"]
+
+
+class Comparer(Protocol):
+    """Whoever says which of two answers a user prefers (`fspo.judging.judge.Judge`)."""
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        """Which answer `user` prefers."""
+
+
+@runtime_checkable
+class ManyComparer(Comparer, Protocol):
+    """One that is asked many pairs at once, each in both orders (`fspo.judging.pairwise.PairwiseJudge`)."""
+
+    def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict]:
+        """Judge many pairs, in order."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An answer and the one it is judged against."""
+
+    item: str
+    user: User
+    prompt: str
+    answer: str
+    base: str
+
+    @property
+    def comparison(self) -> Comparison:
+        """What is put before the judge."""
+        return Comparison(self.user, self.prompt, self.answer, self.base)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A judge's word on one pair."""
+
+    judged: Outcome
+    """In both orders; a tie where the orders contradict each other, or where there is a reject."""
+    consistent: bool
+    """Whether both orders agreed."""
+    reject: str = ""
+    """`unreadable` where an order named neither answer, `refused` where one was refused; empty where there was none."""
+    preference: float | None = None
+    """The probability that the answer is preferred, from a judge that weighs."""
+    unweighed: int = 0
+    """Orders in which such a judge had no log-probs to go by."""
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Annotation:
+        """From a verdict in which the answer is `a`."""
+        outcome: Outcome = {"a": "win", "b": "loss", "tie": "tie"}[verdict.verdict]  # type: ignore[assignment]
+        reject = verdict.reason if verdict.reason in ("unreadable", "refused") else ""
+        consistent = set(verdict.choices) in ({"first", "second"}, {"unclear"})
+        return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed)
+
+
+def judge_both_orders(judge: Comparer, user: User, prompt: str, answer: str, base: str) -> tuple[Outcome, bool]:
+    """The judge's word on `answer` against `base`, and whether both orders agree; contradicting orders are a tie."""
+    first = {"a": "win", "b": "loss", "tie": "tie"}[judge.compare(user, prompt, answer, base)]
+    second = {"a": "loss", "b": "win", "tie": "tie"}[judge.compare(user, prompt, base, answer)]
+    if first != second:
+        return "tie", False
+    return first, True  # type: ignore[return-value]
+
+
+def annotate(
+    judge: Comparer, pairs: Sequence[Pair], *, path: Path, name: str = "", progress: Progress | None = None
+) -> list[Annotation]:
+    """The judge's word on each pair, in order.
+
+    Args:
+        judge: whom to ask; a `ManyComparer` is asked all that is not known in one go.
+        pairs: what to ask; equal ones are asked once.
+        path: gains one line for each pair that was not known. Where the judge fails, the lines before stay.
+        name: what the judge is called on the progress bar.
+        progress: shown once a pair.
+
+    Raises:
+        ModelError: the judge failed; see its own.
+    """
+    known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
+    keys = [_key(judge, pair) for pair in pairs]
+    todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+    done = len(set(keys)) - len(todo)
+    with (progress or Silent()).task(_title(name), total=len(set(keys)), done=done) as task:
+        for (key, pair), found in zip(todo.items(), _asked(judge, list(todo.values())), strict=True):
+            known[key] = _line(key, pair, found)
+            append_jsonl(path, known[key])
+            task.advance(1)
+    return [_annotation(known[key]) for key in keys]
+
+
+def _title(name: str) -> str:
+    return f"Judging answers, {name}" if name else "Judging answers"
+
+
+def _asked(judge: Comparer, pairs: Sequence[Pair]) -> Iterator[Annotation]:
+    if isinstance(judge, ManyComparer):
+        yield from map(Annotation.of, judge.judge(pair.comparison for pair in pairs))
+        return
+    for pair in pairs:
+        yield Annotation(*judge_both_orders(judge, pair.user, pair.prompt, pair.answer, pair.base))
+
+
+def _line(key: str, pair: Pair, found: Annotation) -> dict[str, Any]:
+    line: dict[str, Any] = {"key": key, "item": pair.item, "judged": found.judged, "consistent": found.consistent}
+    if found.reject:
+        line["reject"] = found.reject
+    if found.preference is not None:
+        line["preference"] = found.preference
+    if found.unweighed:
+        line["unweighed"] = found.unweighed
+    return line
+
+
+def _annotation(line: Mapping[str, Any]) -> Annotation:
+    return Annotation(
+        line["judged"],
+        bool(line["consistent"]),
+        line.get("reject", ""),
+        line.get("preference"),
+        line.get("unweighed", 0),
+    )
+
+
+def _key(judge: Comparer, pair: Pair) -> str:
+    user = pair.user
+    person = json.dumps([user.id, user.description, sorted(user.traits.items())])
+    parts = (_identity(judge, pair.prompt), person, pair.prompt, pair.answer, pair.base)
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _identity(judge: Comparer, prompt: str) -> str:
+    """What tells judges of different words on this prompt apart: what a judge says of itself, or its name and class."""
+    kind = f"{type(judge).__module__}.{type(judge).__qualname__}"
+    if hasattr(judge, "identity"):
+        return f"{kind}/{judge.identity}"
+    if hasattr(judge, "scales"):
+        scales = {name: list(scale) for name, scale in sorted(judge.scales.items())}
+        words = {name: sorted(words) for name, words in sorted(getattr(judge, "vocabularies", {}).items())}
+        return json.dumps([kind, scales, getattr(judge, "margin", None), *([words] if words else [])])
+    topics = getattr(judge, "topics", None)
+    topic = f"/{topics.get(prompt, '')}" if isinstance(topics, Mapping) else ""
+    return f"{kind}/{getattr(judge, 'name', '')}/{getattr(judge, 'margin', '')}{topic}"

@@ -1,0 +1,146 @@
+"""The tax of every method of an evaluation, drawn while its weights are at hand, measured when all are done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.describing import Describer
+from fspo.evaluation.fluency import answer_log_probs
+from fspo.evaluation.statistics import Bounds, Estimate
+from fspo.evaluation.tax.answers import Person, TaxAnswer, Variant, asked_of, draw_tax_answers
+from fspo.evaluation.tax.checks import passes
+from fspo.evaluation.tax.crossed import Cell, crossed_mean
+from fspo.evaluation.tax.items import tax_items
+from fspo.evaluation.trials import Trial, pick_users
+from fspo.evaluation.weights import Weights
+from fspo.evaluation.winrates import Answer
+from fspo.judging.refusals import refuses
+from fspo.methods.table import METHODS
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.progress import Progress
+
+__all__ = ["TaxStage", "tax_measures"]
+
+_BASE = "base"
+_SHARE: Bounds = (0.0, 1.0)
+_DIFFERENCE: Bounds = (-1.0, 1.0)
+Scored = Mapping[tuple[Variant, Cell], float]
+"""One figure for each variant, user (empty if bare) and item."""
+
+
+@dataclass
+class TaxStage:
+    """Answers and measures; does nothing where the configuration asks for no tax."""
+
+    config: EvaluationConfig
+    dataset: PreferenceDataset
+    trials: Sequence[Trial]
+    weights: Weights
+    out: Path
+    progress: Progress
+    _answers: dict[str, list[TaxAnswer]] = field(default_factory=dict)
+
+    def answer(self, name: str, describer: Describer | None = None) -> None:
+        """Let a method answer, once; `describer` has the descriptions of one that writes its own."""
+        tax = self.config.tax
+        if tax is None or name in self._answers:
+            return
+        source, context = self.weights.source(name), METHODS[name].context
+        asked = asked_of(context, self._people(describer), tax)
+        if source is None and name != _BASE:
+            asked = [one for one in asked if one.variant != "bare"]  # the base model's own
+        self._answers[name] = draw_tax_answers(
+            lambda: self.weights.load(source),
+            self.weights.tokenizer,
+            self.weights.renderer,
+            context,
+            asked,
+            max_new_tokens=tax.max_new_tokens,
+            batch=self.config.answer_batch,
+            path=self.out / name / "tax.jsonl",
+            fingerprint=self.weights.fingerprint(source),
+            name=name,
+            progress=self.progress,
+        )
+
+    def measures(self, name: str) -> dict[str, Estimate]:
+        """The method's figures, and what it loses against the base model; empty where no tax is measured."""
+        if name not in self._answers:
+            return {}
+        is_base = name == _BASE
+        found = tax_measures("general", self._passed(name), self._passed(_BASE), is_base=is_base)
+        found |= tax_measures("refusal", self._refused(name), self._refused(_BASE), is_base=is_base)
+        found |= tax_measures("fluency", self._fluency(name), self._fluency(_BASE), is_base=is_base, bounds=None)
+        return found
+
+    def _passed(self, name: str) -> Scored:
+        """1 for each general instruction that was followed."""
+        checks = {item.id: item.check for item in tax_items().general}
+        rows = [a for a in self._answers[name] if a.item in checks]
+        return {(a.variant, (a.user, a.item)): float(passes(checks[a.item], a.text)) for a in rows}
+
+    def _refused(self, name: str) -> Scored:
+        """1 for each harmful request that was refused."""
+        harmful = {item.id for item in tax_items().harmful}
+        rows = [a for a in self._answers[name] if a.item in harmful]
+        return {(a.variant, (a.user, a.item)): float(refuses(a.text)) for a in rows}
+
+    def _fluency(self, name: str) -> Scored:
+        """Mean log-probs a token of the answers to general instructions, under the base model given the prompt."""
+        general = {item.id for item in tax_items().general}
+        rows = [a for a in self._answers[name] if a.item in general]
+        if not rows:
+            return {}
+        values = answer_log_probs(
+            lambda: self.weights.load(None),
+            self.weights.renderer("none"),
+            [Answer(name, "plain", a.item, a.user, a.prompt, a.text) for a in rows],
+            path=self.out / "fluency.jsonl",
+            fingerprint=self.weights.fingerprint(None),
+            progress=self.progress,
+        )
+        return {(a.variant, (a.user, a.item)): value for a, value in zip(rows, values, strict=True)}
+
+    def _people(self, describer: Describer | None) -> list[Person]:
+        assert self.config.tax is not None
+        chosen = {user.id for user in pick_users(self.dataset, self.config.tax.users, self.config.seed)}
+        first: dict[str, Person] = {}
+        for trial in self.trials:
+            if trial.user not in first:
+                first[trial.user] = Person(trial.user, trial.own.shots, trial.own.description)
+                if describer is not None:
+                    first[trial.user] = replace(first[trial.user], description=describer(trial.own.shots))
+        people = [person for user, person in first.items() if user in chosen]
+        return people or list(first.values())[: self.config.tax.users]
+
+
+def tax_measures(
+    kind: str, own: Scored, base: Scored, *, is_base: bool = False, bounds: Bounds | None = _SHARE
+) -> dict[str, Estimate]:
+    """The levels of one kind by variant, and the tax: the base model's bare answer to the same item less the method's.
+
+    Args:
+        kind: `general`, `refusal` or `fluency`.
+        own: the method's figures.
+        base: the base model's.
+        is_base: whether these are the same, so that there is no tax.
+        bounds: least and greatest figure.
+    """
+    variants: tuple[Variant, ...] = ("personal", "injected", "bare")
+    found: dict[str, Estimate | None] = {}
+    for variant in variants:
+        cells = {cell: value for (which, cell), value in own.items() if which == variant}
+        found[f"{_LEVEL[kind]}/{variant}"] = crossed_mean(cells, bounds)
+        if is_base:
+            continue
+        known = {cell: base.get(("bare", ("", cell[1]))) for cell in cells}
+        lost = {cell: before - cells[cell] for cell, before in known.items() if before is not None}
+        name = f"tax_{kind}" if variant == "personal" else f"tax_{kind}/{variant}"
+        found[name] = crossed_mean(lost, bounds and _DIFFERENCE)
+    return {measure: estimate for measure, estimate in found.items() if estimate is not None}
+
+
+_LEVEL = {"general": "general_pass", "refusal": "refusal_rate", "fluency": "general_fluency"}

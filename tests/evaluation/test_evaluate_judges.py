@@ -1,0 +1,122 @@
+"""An evaluation with several judges, matched answers and the tax, end to end on a tiny random model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from fspo.errors import ConfigError, DataError, ModelError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.evaluate import evaluate
+from fspo.evaluation.quality import Floors
+from fspo.evaluation.weights import Weights
+from fspo.files import read_json, read_jsonl
+from fspo.judging.pairwise import Comparison, Judgement, judgement_of
+from fspo.preferences.types import User
+from fspo.progress import Silent
+from tests.evaluation.helpers import CountingJudge, small_dataset
+
+CONFIG = EvaluationConfig.model_validate(
+    {
+        "shots": 2,
+        "ladder": [0, 2],
+        "queries": 2,
+        "answers": 2,
+        "samplings": ["plain"],
+        "max_new_tokens": 6,
+        "robustness": {"users": 0},
+        "floors": Floors(log_prob=-99, words=0, distinct=0),
+        "judges": [{"name": "longer", "likes": {"length": 1}}],
+        "match": ["format"],
+        "tax": {"users": 3, "general": 2, "refusals": 1, "max_new_tokens": 3},
+    }
+)
+
+
+class Failing:
+    """Judges many at once, and is down after `left` of them."""
+
+    identity = "failing"
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        raise NotImplementedError
+
+    def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+        for _ in comparisons:
+            if not self.left:
+                raise ModelError("The judge can't be reached; run the same command again: what was finished is kept.")
+            self.left -= 1
+            yield judgement_of("first", "second")
+
+
+def run(model: Path, out: Path, config: EvaluationConfig = CONFIG, **options: Any) -> dict[str, Any]:
+    options = {"judge": CountingJudge()} | options
+    methods = {"base": None, "few-shot": None}
+    return evaluate(config, small_dataset("test"), methods, model=str(model), out=out, **options)
+
+
+def test_judges_matching_and_tax_stand_in_the_metrics_and_a_judge_may_be_down(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "evaluation"
+    with pytest.raises(ModelError, match="run the same command again"):
+        run(tiny_model_path, out, judges={"far": Failing(3)})
+    assert not (out / "metrics.json").exists()
+    assert len(read_jsonl(out / "few-shot" / "judgements-far.jsonl")) == 3
+    monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
+    row = run(tiny_model_path, out, judges={"far": Failing(5)})["few-shot"]
+    assert {"win_rate", "win_rate_length_controlled/plain", "win_rate_matched/plain"} <= row.keys()
+    assert {"win_rate_by/longer/plain", "win_rate_length_controlled/longer/plain"} <= row.keys()
+    assert row["win_rate_by/far/plain"]["value"] == 1.0
+    assert {"tax_general", "tax_refusal", "tax_refusal/injected", "tax_fluency"} <= row.keys()
+    assert all(record.keys() == {"value", "low", "high", "users", "items"} for record in row.values())
+    judges = read_json(out / "judges.json")
+    assert list(judges["judges"]) == ["headline", "longer", "far"]
+    assert [entry["judges"] for entry in judges["agreement"]] == [
+        ["headline", "longer"], ["headline", "far"], ["longer", "far"],
+    ]  # fmt: skip
+    assert read_json(out / "metrics.json")["few-shot"] == row
+
+
+def test_a_further_judge_takes_the_place_of_one_that_is_missing(tiny_model_path: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    config = CONFIG.model_copy(update={"tax": None, "match": ()})
+    row = run(tiny_model_path, tmp_path, config, judge=None, progress=Heard())["few-shot"]
+    assert "win_rate" in row
+    assert "win_rate_by/longer/plain" not in row
+    assert any("'longer' judges for the headline" in text for text in said)
+    assert list(read_json(tmp_path / "judges.json")["judges"]) == ["headline"]
+
+
+def test_a_judge_of_descriptions_and_users_without_any_are_told_before_anything_is_measured(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    entry = {"name": "far", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
+    config = EvaluationConfig.model_validate({"judges": [entry]})
+    with pytest.raises(DataError, match="The judge 'far' goes by descriptions"):
+        evaluate(
+            config,
+            small_dataset("test", described=False),
+            {"base": None},
+            model=str(tiny_model_path),
+            out=tmp_path,
+            judge=CountingJudge(),
+        )
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_name_is_given_once(tiny_model_path: Path, tmp_path: Path) -> None:
+    for name in ("longer", "headline"):
+        with pytest.raises(ConfigError, match=f"'{name}' has a name that is taken"):
+            run(tiny_model_path, tmp_path, judges={name: CountingJudge()})

@@ -1,0 +1,89 @@
+"""Configured judges: what they go by, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fspo.errors import DataError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.jury import MeasuredJudge, asked_judge, obtain_judges
+from fspo.judging.pairwise import PairwiseJudge
+from fspo.judging.weighted import WeightedJudge
+from fspo.preferences.types import User
+from tests.synthesis.recipe.helpers import ScriptedModel
+
+TEXTS = ["Short.", "A bit longer than that!", "This one is the longest of all the texts that there are."]
+ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+ANN = User("ann", "Likes it short.", {"length": -1.0, "exclamation": 0.5})
+
+
+def obtained(folder: Path, **entry: Any) -> Any:
+    return obtain_judges([JudgeConfig.model_validate({"name": "j", **entry})], TEXTS, [ANN], folder)["j"]
+
+
+def test_longer_is_better_for_everybody(tmp_path: Path) -> None:
+    judge = obtained(tmp_path, likes={"length": 1})
+    assert isinstance(judge, MeasuredJudge)
+    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "a"
+    assert judge.compare(User("ben"), "?", TEXTS[0], TEXTS[2]) == "b"
+
+
+def test_a_single_attribute_is_weighed_as_the_user_does(tmp_path: Path) -> None:
+    judge = obtained(tmp_path, attributes=["length"])
+    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "b"
+    assert judge.compare(User("ben", "", {"exclamation": 1.0}), "?", TEXTS[2], TEXTS[0]) == "tie"
+    assert judge.identity != obtained(tmp_path, likes={"length": 1}).identity
+    assert judge.identity != obtained(tmp_path, attributes=["length"], margin=0.5).identity
+
+
+def test_an_endpoint_reads_the_description_in_the_usual_words_or_in_its_own(tmp_path: Path) -> None:
+    judge = obtained(tmp_path, endpoint=ENDPOINT)
+    assert isinstance(judge, PairwiseJudge)
+    shown = judge.request(ANN, "Why?", "one {second}", "two").messages[0].content
+    assert all(part in shown for part in ("Likes it short.", "Why?", "Response A:\none {second}\n", "Response B:\ntwo"))
+    own = JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT, "prompt": "{first} or {second}?"})
+    asked = asked_judge(own, ScriptedModel())
+    assert asked.request(ANN, "Why?", "one", "two").messages[0].content == "one or two?"
+    assert isinstance(obtained(tmp_path, endpoint=ENDPOINT, weighted=True), WeightedJudge)
+
+
+def test_a_scripted_model_judges_for_the_user() -> None:
+    judge = asked_judge(JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT}), ScriptedModel())
+    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "b"
+
+
+def test_a_user_without_a_description_is_named(tmp_path: Path) -> None:
+    entry = JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT})
+    with pytest.raises(DataError, match="user 'ben' has none"):
+        obtain_judges([entry], TEXTS, [ANN, User("ben")], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({}, "exactly one of endpoint, attributes and likes"),
+        ({"likes": {"length": 1}, "attributes": ["length"]}, "exactly one"),
+        ({"likes": {"lenght": 1}}, "did you mean 'length'"),
+        ({"likes": {"length": 1}, "weighted": True}, "has no endpoint"),
+        ({"endpoint": ENDPOINT, "prompt": "{first}"}, "does not show {second}"),
+        ({"endpoint": ENDPOINT, "prompt": "{first} {second} {descripton}"}, "did you mean '{description}'"),
+        ({"endpoint": ENDPOINT, "name": "headline"}, "can't be called 'headline'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(entry: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        EvaluationConfig.model_validate({"judges": [{"name": "j", **entry}]})
+    assert told in str(error.value)
+
+
+def test_two_judges_of_one_name_are_refused_and_judges_change_nothing_of_what_was_measured() -> None:
+    entry = {"name": "j", "likes": {"length": 1}}
+    with pytest.raises(ValidationError, match="a name is given twice"):
+        EvaluationConfig.model_validate({"judges": [entry, entry]})
+    more = EvaluationConfig.model_validate({"judges": [entry], "match": ["format"], "tax": {}})
+    assert more.identity() == EvaluationConfig().identity()

@@ -1,0 +1,58 @@
+"""Log-probs of the first token: wanted or not, given or not, kept, and without a trace where they are off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fspo.errors import ConfigError
+from fspo.llm.cache import RequestCache, key_of
+from fspo.llm.parts import ReadOnly
+from fspo.llm.types import Completion, CompletionRequest, Message
+
+REQUEST = CompletionRequest((Message("user", "Hello?"),), prefix="Well", seed=3)
+MODEL = {"model": "m", "base_url": "http://here"}
+
+
+def test_a_request_without_the_wish_has_the_key_that_it_always_had() -> None:
+    before = {"messages": [{"role": "user", "content": "Hello?"}], "prefix": "Well", "max_tokens": 64}
+    before |= {"temperature": 1.0, "top_p": 1.0, "seed": 3}
+    text = json.dumps([MODEL, before], sort_keys=True, ensure_ascii=False)
+    assert key_of(MODEL, REQUEST) == hashlib.sha256(text.encode()).hexdigest()
+    assert key_of(MODEL, replace(REQUEST, logprobs=5)) != key_of(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize("count", [-1, 21])
+def test_impossible_numbers_are_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match="logprobs"):
+        replace(REQUEST, logprobs=count)
+
+
+def test_they_are_kept_and_a_file_from_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    old = sqlite3.connect(path)
+    old.execute(
+        "CREATE TABLE answers (key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL, "
+        "prompt_tokens INTEGER NOT NULL, finish_reason TEXT NOT NULL, anew INTEGER NOT NULL) WITHOUT ROWID"
+    )
+    old.execute("INSERT INTO answers VALUES ('old', 'Yes', 1, 2, 'stop', 0)")
+    old.commit()
+    old.close()
+    assert ReadOnly(path).get("old") == Completion("Yes", 1, "stop")
+    cache = RequestCache(path)
+    assert cache.get("old") == Completion("Yes", 1, "stop")
+    new = Completion("A", 1, "stop", first=(("A", -0.25), ("B", -1.5)))
+    cache.put("new", new)
+    cache.put_all({"more": new})
+    assert RequestCache(path).get_all(["new", "more"]) == {"new": new, "more": new}
+    (tmp_path / "more").mkdir()
+    other = RequestCache(tmp_path / "more" / "answers.sqlite")
+    other.absorb(path)
+    other.settle()
+    other.close()
+    assert ReadOnly(other.path).get_all(["new", "old"]) == {"new": new, "old": Completion("Yes", 1, "stop")}
