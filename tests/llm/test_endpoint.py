@@ -296,6 +296,49 @@ def test_a_stream_that_is_left_sends_nothing_more(server: Scripted, tmp_path: Pa
     assert asked.complete([request("hello", 999)])[0].text == "Well, hello #999"
 
 
+def test_a_call_after_a_stream_that_was_left_is_answered(server: Scripted) -> None:
+    asked = endpoint(server)
+    for turn in range(30):
+        stream = asked.stream((request("hello", seed) for seed in range(turn * 100, turn * 100 + 9)), ahead=8)
+        next(stream)
+        stream.close()
+        assert asked.complete([request("there", turn)])[0].text == f"Well, there #{turn}"
+
+
+def test_a_stream_that_is_left_stops_no_other(server: Scripted) -> None:
+    asked = endpoint(server, requests_in_flight=2)
+    left = asked.stream((request("hello", seed) for seed in range(100)), ahead=80)
+    other = asked.stream((request("there", seed) for seed in range(40)), ahead=16)
+    next(left), next(other)
+    left.close()
+    assert len(list(other)) == 39
+
+
+def test_an_interrupt_while_answers_come_sends_nothing_more(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, reply = endpoint(server, requests_in_flight=4), server.reply
+
+    def interrupting(body: dict[str, Any]) -> str:
+        if body["seed"] == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+        return reply(body)
+
+    monkeypatch.setattr(server, "reply", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        asked.complete([request("hello", seed) for seed in range(400)])
+    sent = len(server.bodies)
+    time.sleep(0.2)
+    assert len(server.bodies) == sent < 200
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_stops_the_others_is_told_and_not_that_they_were_stopped(server: Scripted, seed: int) -> None:
+    server.failures, server.retry_after = [429], {"retry-after": "1"}
+    asked = endpoint(server, requests_in_flight=4, budget={"tokens": 600})
+    with pytest.raises(BudgetReached):
+        list(asked.stream((request("hello", number) for number in range(seed, 100)), ahead=8))
+
+
 def test_it_works_inside_a_running_event_loop(server: Scripted) -> None:
     async def notebook() -> str:
         return endpoint(server).complete([request("hello")])[0].text

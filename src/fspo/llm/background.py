@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-__all__ = ["call", "finish", "submit"]
+__all__ = ["call", "finish", "settle", "submit"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,12 @@ _loop: asyncio.AbstractEventLoop | None = None
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Start `work` in the loop; its result is waited for from outside the loop."""
     return asyncio.run_coroutine_threadsafe(work, _running())
+
+
+def settle(under_way: Iterable[Future[Any]]) -> None:
+    """Wait until all of it is done, where that can be: in the loop's own thread nothing is waited for."""
+    if threading.current_thread().name != _NAME:
+        wait(list(under_way))
 
 
 def finish(work: Coroutine[Any, Any, object]) -> None:

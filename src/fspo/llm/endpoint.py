@@ -9,7 +9,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -108,11 +108,9 @@ class Endpoint:
         self._places = asyncio.Semaphore(config.requests_in_flight)
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
-        self._stopped = False
         self._last_answer = -math.inf
         self._reused = 0
-        self._tasks: dict[str, asyncio.Task[_Answer]] = {}
-        self._idle: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[tuple[_Call, str], asyncio.Task[_Answer]] = {}
 
     @property
     def name(self) -> str:
@@ -157,46 +155,47 @@ class Endpoint:
 
     def _handed_out(self, pieces: Iterator[list[CompletionRequest]], ahead: int) -> Iterator[Completion]:
         """The completions of all pieces, in order; `ahead` of them are asked at once."""
-        transport = self._connect()
-        self._stopped = False
+        call = _Call(self._connect())
         under_way: deque[Future[list[_Answer]]] = deque()
         try:
             for piece in pieces:
-                under_way.append(background.submit(self._all(transport, piece)))
+                under_way.append(background.submit(self._all(call, piece)))
                 if len(under_way) == ahead:
-                    yield from self._sound(under_way.popleft().result())
+                    yield from self._sound(call, under_way)
             while under_way:
-                yield from self._sound(under_way.popleft().result())
+                yield from self._sound(call, under_way)
         finally:  # a failure or an interrupt: what is under way is waited for and kept, and nothing else is sent
             if under_way:
-                background.call(self._stop)
-                wait(under_way)
+                background.call(call.stop)
+                background.settle(under_way)
 
     def _connect(self) -> Transport:
         if self._transport is None:
             self._transport = WebTransport(self._config)
         return self._transport
 
-    def _sound(self, answers: list[_Answer]) -> list[Completion]:
-        """The answers where none is missing."""
+    def _sound(self, call: _Call, under_way: deque[Future[list[_Answer]]]) -> list[Completion]:
+        """The answers of the first piece, where none is missing."""
+        answers = under_way[
+            0
+        ].result()  # it counts as under way until then: an interrupt may come while it is waited for
+        under_way.popleft()
         problems = [answer for answer in answers if isinstance(answer, FspoError)]
         lasting = [problem for problem in problems if not isinstance(problem, Refusal)]
         if lasting:
-            raise _worst(lasting, len(answers))
+            raise _worst(lasting, len(answers), call.cause)
         if problems and len(problems) == len(answers) and self._last_answer == -math.inf:
             raise problems[0]
         return [_REFUSED if isinstance(answer, FspoError) else answer for answer in answers]
 
     # What follows runs in the loop of `background`.
 
-    async def _all(self, transport: Transport, requests: Sequence[CompletionRequest]) -> list[_Answer]:
+    async def _all(self, call: _Call, requests: Sequence[CompletionRequest]) -> list[_Answer]:
         keys = [key_of(self._config.identity(), request) for request in requests]
         known = self._cache.get_all(keys) if self._cache is not None else {}
         self._reused += sum(key in known for key in keys)
         tasks = {
-            key: self._task(transport, key, request)
-            for key, request in zip(keys, requests, strict=True)
-            if key not in known
+            key: self._task(call, key, request) for key, request in zip(keys, requests, strict=True) if key not in known
         }
         given = await asyncio.gather(*tasks.values(), return_exceptions=True)
         found: dict[str, Any] = {**known, **dict(zip(tasks, given, strict=True))}
@@ -205,21 +204,22 @@ class Endpoint:
                 raise answer
         return [found[key] for key in keys]
 
-    def _task(self, transport: Transport, key: str, request: CompletionRequest) -> asyncio.Task[_Answer]:
+    def _task(self, call: _Call, key: str, request: CompletionRequest) -> asyncio.Task[_Answer]:
         """The task that gets this answer; one that is under way serves all who ask the same."""
-        if key not in self._tasks:
-            task = asyncio.create_task(self._answer(transport, key, request))
-            self._tasks[key] = task
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
-        return self._tasks[key]
+        place = call, key
+        if place not in self._tasks:
+            task = asyncio.create_task(self._answer(call, key, request))
+            self._tasks[place] = task
+            task.add_done_callback(lambda _: self._tasks.pop(place, None))
+        return self._tasks[place]
 
-    async def _answer(self, transport: Transport, key: str, request: CompletionRequest) -> _Answer:
+    async def _answer(self, call: _Call, key: str, request: CompletionRequest) -> _Answer:
         """The completion, or why there is none."""
         try:
-            with self._waiting():
+            with call.waiting():
                 await self._places.acquire()
             try:
-                found = await self._asked(transport, request)
+                found = await self._asked(call, request)
             finally:
                 self._places.release()
             if isinstance(found, FspoError):
@@ -233,22 +233,22 @@ class Endpoint:
         except asyncio.CancelledError:
             return _Unasked("The request was not sent, since an earlier one could not be.")
         except (BudgetReached, StorageError) as error:  # no room for another answer, in the budget or on the disk
-            self._stop()
+            call.stop(error)
             return error
         except BaseException:
-            self._stop()
+            call.stop()
             raise
 
-    async def _asked(self, transport: Transport, request: CompletionRequest) -> tuple[Completion, int] | FspoError:
+    async def _asked(self, call: _Call, request: CompletionRequest) -> tuple[Completion, int] | FspoError:
         """The completion and the tokens of its prompt; or what went wrong in the end."""
         attempt, first = 0, time.monotonic()
         while True:
-            with self._waiting():
+            with call.waiting():
                 began = await self._pacer.enter()
             try:
-                with self._waiting():
+                with call.waiting():
                     reserved = await self._account.reserve(request)
-                found = await transport.send(request)
+                found = await call.transport.send(request)
                 if isinstance(found, Overload):
                     self._pacer.overloaded(began, found.wait)
                 elif isinstance(found, Answered):
@@ -256,26 +256,26 @@ class Endpoint:
             finally:
                 self._pacer.leave()
             if not isinstance(found, Overload):
-                return self._judged(found, request, reserved)
+                return self._judged(call, found, request, reserved)
             # What took too long may have been worked on, and be paid for.
             (self._account.settle if found.late else self._account.release)(reserved)
             if attempt == self._config.retries:
                 if found.unreachable or self._last_answer < first:
-                    self._stop()  # nobody was answered all the while
+                    call.stop(found.error)  # nobody was answered all the while
                 return found.error
             pause = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
-            with self._waiting():
+            with call.waiting():
                 await asyncio.sleep(max(pause, found.wait))
             attempt += 1
 
     def _judged(
-        self, found: Answered | FspoError, request: CompletionRequest, reserved: Reserved
+        self, call: _Call, found: Answered | FspoError, request: CompletionRequest, reserved: Reserved
     ) -> tuple[Completion, int] | FspoError:
         """What is handed out, after drawing the conclusions for other requests and for the budget."""
         if isinstance(found, FspoError):
             self._account.release(reserved)
             if not isinstance(found, Refusal | Failure):
-                self._stop()  # the key, the name, the form of the answers: all others would fail too
+                call.stop(found)  # the key, the name, the form of the answers: all others would fail too
             return found
         self._last_answer = time.monotonic()
         completion, prompt_tokens = found.completion, found.prompt_tokens
@@ -285,8 +285,19 @@ class Endpoint:
         self._account.settle(reserved, prompt_tokens, completion.tokens)
         return completion, prompt_tokens
 
+
+class _Call:
+    """One call of an endpoint: it stops as a whole, and no other with it. What is here runs in the loop."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.cause: FspoError | None = None
+        """Why it was stopped, where it was for an error."""
+        self._stopped = False
+        self._idle: set[asyncio.Task[Any]] = set()
+
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def waiting(self) -> Iterator[None]:
         """While a request is not under way, it need not be sent: a stop cancels it."""
         if self._stopped:
             raise asyncio.CancelledError
@@ -298,9 +309,9 @@ class Endpoint:
         finally:
             self._idle.discard(task)
 
-    def _stop(self) -> None:
+    def stop(self, cause: FspoError | None = None) -> None:
         """Send nothing more."""
-        self._stopped = True
+        self._stopped, self.cause = True, self.cause or cause
         for task in tuple(self._idle):
             task.cancel()
 
@@ -309,9 +320,11 @@ class _Unasked(ModelError):
     """A request that was not sent."""
 
 
-def _worst(problems: Sequence[FspoError], asked: int) -> FspoError:
+def _worst(problems: Sequence[FspoError], asked: int, cause: FspoError | None) -> FspoError:
     """The one problem to tell of: what stops everything, or else how many requests failed and why the first did."""
     told = [problem for problem in problems if not isinstance(problem, _Unasked)]
+    if not told:  # others stopped these
+        return cause or problems[0]
     stopping = [problem for problem in told if not isinstance(problem, Failure)]
     if stopping:
         return stopping[0]

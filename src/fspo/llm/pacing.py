@@ -46,7 +46,7 @@ class Pacer:
 
     async def enter(self) -> float:
         """Wait for a place and take it, first come, first served; returns when that was, by the clock."""
-        if self._waiting or not self._open():
+        if self._waiting or not self._open(self._clock()):
             await self._turn()
         else:
             self._under_way += 1
@@ -74,8 +74,8 @@ class Pacer:
             self._window = max(1.0, self._window / 2)
             self._halved_at, self._answers = now, False
 
-    def _open(self) -> bool:
-        return self._clock() >= self._closed_until and self._under_way < int(self._window)
+    def _open(self, now: float) -> bool:
+        return now >= self._closed_until and self._under_way < int(self._window)
 
     async def _turn(self) -> None:
         """Wait until a place is given."""
@@ -91,12 +91,13 @@ class Pacer:
 
     def _wake(self) -> None:
         """Give places to those who wait, as many as there are; while the server is left alone, when that is over."""
-        while self._waiting and self._open():
+        now = self._clock()
+        while self._waiting and self._open(now):
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 self._under_way += 1
-        closed = self._closed_until - self._clock()
+        closed = self._closed_until - now
         if self._waiting and closed > 0 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(closed, self._reopen)
 
