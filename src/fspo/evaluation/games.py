@@ -47,7 +47,9 @@ def all_games(
     """
     if not isinstance(judge, TextUtility):
         headline = {name: judgements.get((name, sampling), ()) for name, sampling in samplings.items()}
-        return games_over_base({name: {(j.user, j.item): j.score for j in rows if j.decided} for name, rows in headline.items()})
+        return games_over_base(
+            {name: {(j.user, j.item): j.score for j in rows if j.decided} for name, rows in headline.items()}
+        )
     broken: dict[tuple[str, str], tuple[str, ...]] = {}
     texts: dict[str, dict[str, Answer]] = defaultdict(dict)
     drawn: dict[str, Sampling] = {_BASE: "plain", **samplings}
