@@ -36,8 +36,9 @@ def compare(
 ) -> None:
     """Compare every two methods of evaluated runs on the same items.
 
-    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have been evaluated on the same users, prompts, shots and seed; else it says what differs. A method
-    that is the same item by item in all runs stands once.
+    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have
+    been evaluated on the same users, prompts, shots and seed; else it says what differs. A method that is the same
+    item by item in all runs stands once.
 
     Examples:
       fspo eval compare runs/reviews-cpu runs/longer
