@@ -112,6 +112,8 @@ def pairs(found: Across) -> Table:
 def _row(pair: Pair, found: Across) -> tuple[str, ...]:
     from rich.markup import escape
 
+    from fspo.evaluation.across import detectable
+
     difference, p = pair.comparison.difference, pair.comparison.adjusted
     limits = "no interval"
     if difference.low is not None and difference.high is not None:
@@ -123,7 +125,7 @@ def _row(pair: Pair, found: Across) -> tuple[str, ...]:
         f"{bold[0]}{_said(difference.value, found, sign='+')}{bold[1]}",
         limits,
         "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-        "-" if pair.detectable is None else _said(pair.detectable, found),
+        detectable(pair.detectable, percent=found.percent),
     )
 
 
