@@ -28,7 +28,7 @@ def judged(name: str, outcome: Literal["win", "loss"], broken: tuple[str, ...] =
 
 
 def test_a_judge_that_measures_is_asked_about_every_pair() -> None:
-    found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), {}, SAMPLINGS)
+    found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), {}, SAMPLINGS, {})
     assert {(game.first, game.second): game.score for game in found} == {
         ("base", "a"): 0.0,
         ("base", "b"): 0.0,
@@ -39,7 +39,7 @@ def test_a_judge_that_measures_is_asked_about_every_pair() -> None:
 
 def test_an_answer_below_a_floor_loses_to_every_other() -> None:
     broken = judged("b", "loss", ("distinct",))
-    found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), broken, SAMPLINGS)
+    found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), broken, SAMPLINGS, {})
     assert {(g.first, g.second): g.score for g in found}["a", "b"] == 1.0
     assert {(g.first, g.second): g.score for g in found}["base", "b"] == 1.0
 
@@ -49,9 +49,10 @@ def test_any_other_judge_is_not_asked_again() -> None:
         def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
             raise AssertionError("asked, at a cost")
 
-    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "win"), SAMPLINGS)
+    values = {"a": {"win_rate/plain": {("u", "u/0/0"): 1.0}, "win_rate/guided": {("u", "u/0/0"): 0.0}}}
+    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "win"), SAMPLINGS, values)
     assert found == [Game("u", "a", "base", 1.0)]
-    assert all_games(None, USERS, {}, {}, {}) == []
+    assert all_games(None, USERS, {}, {}, {}, {}) == []
 
 
 def test_games_are_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
+from fspo.evaluation.across import detectable
 from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import caveats, headline, negatives
 from fspo.evaluation.items import Items
@@ -244,6 +246,22 @@ def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run
     assert "fspo is better than ipo" in page
     assert "corrected together by Holm" in page
     assert paired_with_lead(Items(()), "fspo", rewards) == {}
+
+
+def test_what_is_against_the_lead_comes_first(page: str) -> None:
+    against = page[page.index("<h3>Against it</h3>") : page.index("<h3>Not shown</h3>")]
+    said = re.findall(r"<li>([\w-]+)", against)
+    assert said[0] == "fspo"
+    assert said.count("fspo") == len(list(takewhile(lambda name: name == "fspo", said)))
+    assert f"{said.count('fspo')} findings against fspo" in page
+    assert f"and {len(said) - said.count('fspo')} against other methods" in page
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"), [(None, "\N{EN DASH}"), (0.0, "\N{EN DASH}"), (0.123, "12.3"), (1.3, "over 100")]
+)
+def test_a_detectable_difference_is_one_that_there_can_be(difference: float | None, said: str) -> None:
+    assert detectable(difference) == said
 
 
 def test_failures_are_chosen_by_rule(run_folder: Path) -> None:

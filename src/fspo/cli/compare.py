@@ -36,8 +36,9 @@ def compare(
 ) -> None:
     """Compare every two methods of evaluated runs on the same items.
 
-    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have been evaluated on the same users, prompts, shots and seed; else it says what differs. A method
-    that is the same item by item in all runs stands once.
+    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have
+    been evaluated on the same users, prompts, shots and seed; else it says what differs. A method that is the same
+    item by item in all runs stands once.
 
     Examples:
       fspo eval compare runs/reviews-cpu runs/longer
@@ -111,6 +112,8 @@ def pairs(found: Across) -> Table:
 def _row(pair: Pair, found: Across) -> tuple[str, ...]:
     from rich.markup import escape
 
+    from fspo.evaluation.across import detectable
+
     difference, p = pair.comparison.difference, pair.comparison.adjusted
     limits = "no interval"
     if difference.low is not None and difference.high is not None:
@@ -122,7 +125,7 @@ def _row(pair: Pair, found: Across) -> tuple[str, ...]:
         f"{bold[0]}{_said(difference.value, found, sign='+')}{bold[1]}",
         limits,
         "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-        "-" if pair.detectable is None else _said(pair.detectable, found),
+        detectable(pair.detectable, percent=found.percent),
     )
 
 

@@ -25,7 +25,7 @@ from fspo.evaluation.statistics import (
 )
 from fspo.files import read_json
 
-__all__ = ["Across", "Entrant", "Evaluated", "Pair", "compare_runs"]
+__all__ = ["Across", "Entrant", "Evaluated", "Pair", "compare_runs", "detectable"]
 
 MEASURES = ("reward_accuracy", "win_rate")
 """Measures that are of each method's own headline variant."""
@@ -157,6 +157,18 @@ def compare_runs(runs: Sequence[Path], *, measure: str = "reward_accuracy", meth
         )
     ordered = sorted(entrants, key=lambda e: e.estimate.value, reverse=measure != "regret")
     return Across(measure, ordered, _pairs(ordered, measure), same, left_out)
+
+
+def detectable(difference: float | None, percent: bool = True) -> str:
+    """The smallest difference that would have been seen, for people; a dash where it can't be told.
+
+    It can't where users are too few, or where the two never differed. No two shares differ by more than 100 points.
+    """
+    if not difference:
+        return "\N{EN DASH}"
+    if not percent:
+        return f"{difference:.2f}"
+    return f"{difference * 100:.1f}" if difference <= 1 else "over 100"
 
 
 def _entrants(

@@ -188,9 +188,9 @@ class _Stage:
             for name, describer in self.scoring.describers.items()
         }
         write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements, written)
-        games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings)
-        write_games(self.out / GAMES_FILE, games)
         values = {name: item_values(name, row, judgements) for name, row in rewards.items()}
+        games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings, values)
+        write_games(self.out / GAMES_FILE, games)
         base = {answer.item: answer.text for answer in self.answers.get(("base", "plain"), ())}
         write_items(self.out / ITEMS_FILE, self.trials, measured, values, base)
 

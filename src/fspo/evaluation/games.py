@@ -12,6 +12,7 @@ from typing import Literal
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.observer import TextUtility
 from fspo.evaluation.records import Drawn
+from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Game
 from fspo.evaluation.winrates import Answer, Comparer, Judgement, Outcome, decide
 from fspo.files import read_jsonl, write_text
@@ -32,6 +33,7 @@ def all_games(
     answers: Mapping[Drawn, Sequence[Answer]],
     judgements: Mapping[Drawn, Sequence[Judgement]],
     samplings: Mapping[str, Sampling],
+    values: Mapping[str, Mapping[str, Mapping[Item, float]]],
 ) -> list[Game]:
     """All pairs of methods on all items that both answered, after the floors; each by its headline sampling.
 
@@ -44,12 +46,10 @@ def all_games(
         answers: of every method and sampling.
         judgements: of these, against the base model's; they know which answers fall below a floor.
         samplings: the sampling of each method.
+        values: method -> measure -> item -> value; of `win_rate/...` what was decided against the base model's answer.
     """
     if not isinstance(judge, TextUtility):
-        headline = {name: judgements.get((name, sampling), ()) for name, sampling in samplings.items()}
-        return games_over_base(
-            {name: {(j.user, j.item): j.score for j in rows if j.decided} for name, rows in headline.items()}
-        )
+        return games_over_base({name: values.get(name, {}).get(f"win_rate/{s}", {}) for name, s in samplings.items()})
     broken: dict[tuple[str, str], tuple[str, ...]] = {}
     texts: dict[str, dict[str, Answer]] = defaultdict(dict)
     drawn: dict[str, Sampling] = {_BASE: "plain", **samplings}
@@ -69,7 +69,7 @@ def all_games(
     return found
 
 
-def games_over_base(scores: Mapping[str, Mapping[tuple[str, str], float]]) -> list[Game]:
+def games_over_base(scores: Mapping[str, Mapping[Item, float]]) -> list[Game]:
     """Each method's answers against the base model's: method -> (user, item) -> 1 for a win, 0.5 for a tie, else 0."""
     return [
         Game(user, name, _BASE, score)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from fspo.errors import DataError
 from fspo.evaluation import plots
+from fspo.evaluation.across import detectable
 from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import Metrics, caveats, headline, negatives
 from fspo.evaluation.games import games_over_base, read_games
@@ -86,6 +87,7 @@ def environment() -> Environment:
         "number": _number,
         "amount": _amount,
         "chance": _chance,
+        "detectable": detectable,
         "points": _points,
         "in_units": lambda measure: measure.partition("/")[0] in _IN_UNITS,
         "cell": _cell,
@@ -122,7 +124,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
             "efforts": trained,
             "training": _training(run_dir),
             "data": data_section(run_dir),
-            "negatives": negatives(metrics, details),
+            "negatives": _lead_first(negatives(metrics, details), lead),
             "caveats": caveats(metrics, details, unequal(trained)),
             "config": config,
             "versions": _first_json(run_dir / "versions.json"),
@@ -197,6 +199,8 @@ def _plots(view: Mapping[str, Any]) -> list[Plotted]:
 
 def _reference(method: str, variant: str, trained: Effort | None) -> str:
     """What the method's headline reward is measured against."""
+    if not variant:
+        return "not recorded in this run"
     if variant == "antisymmetric":
         return "its mirror: the same weights, given the same shots with their labels swapped"
     if variant == "score":
@@ -209,6 +213,12 @@ def _reference(method: str, variant: str, trained: Effort | None) -> str:
         start = trained.start if trained else entry.starts_from
         return f"{start or 'base'} weights it started from, {seen}"
     return "the same weights without context"
+
+
+def _lead_first(sentences: Sequence[str], lead: str) -> dict[str, bool]:
+    """Sentence -> whether it is on the lead, those that are first."""
+    about = {sentence: sentence.startswith((f"{lead}:", f"{lead},")) for sentence in sentences}
+    return dict(sorted(about.items(), key=lambda entry: not entry[1]))
 
 
 def _variants(metrics: Metrics) -> dict[str, list[str]]:

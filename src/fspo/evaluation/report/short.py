@@ -65,7 +65,10 @@ def _labels(row: Mapping[str, Estimate]) -> str:
     if flips is None:
         return ""
     text = f"Flipping every label in the context changes {flips.value:.1%} of its decisions"
-    return text + (f"; another user's shots cost it {drop.value * 100:.1f} points." if drop else ".")
+    if drop is None:
+        return f"{text}."
+    does = "cost" if drop.value >= 0 else "bring"
+    return f"{text}; another user's shots {does} it {abs(drop.value) * 100:.1f} points."
 
 
 def _users(per_user: Mapping[str, Any], lead: str) -> str:
