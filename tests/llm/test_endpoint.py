@@ -94,6 +94,14 @@ def server() -> Iterator[Scripted]:
     thread.join()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever started the tests in the background may have had interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def endpoint(server: Scripted, cache: RequestCache | None = None, **settings: Any) -> Endpoint:
     address = f"http://127.0.0.1:{server.server_address[1]}/v1"
     usual = {"base_url": address, "model": "m", "key_variable": "FSPO_TEST_KEY"}
@@ -314,6 +322,7 @@ def test_a_stream_that_is_left_stops_no_other(server: Scripted) -> None:
     assert len(list(other)) == 39
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_answers_come_sends_nothing_more(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, reply = endpoint(server, requests_in_flight=4), server.reply
 
@@ -387,6 +396,7 @@ def test_a_server_that_does_not_count_can_not_pass_the_budget(server: Scripted, 
     assert 1000 < cache.spent().prompt_tokens + cache.spent().tokens <= 2000
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_sends_nothing_more_and_keeps_what_came(
     server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-__all__ = ["call", "finish", "settle", "submit"]
+__all__ = ["call", "finish", "result", "settle", "submit"]
 
 T = TypeVar("T")
 
 _NAME = "fspo-network"
+_PATIENCE = 0.5
+"""Seconds between two looks at whether there was an interrupt."""
 _LONGEST = 2.0
 """Seconds to wait for what is done in passing."""
 
@@ -24,6 +26,13 @@ _loop: asyncio.AbstractEventLoop | None = None
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Start `work` in the loop; its result is waited for from outside the loop."""
     return asyncio.run_coroutine_threadsafe(work, _running())
+
+
+def result(future: Future[T]) -> T:
+    """Wait for what `submit` gave, without missing an interrupt that comes just before the wait begins."""
+    while not future.done():
+        wait([future], timeout=_PATIENCE)
+    return future.result()
 
 
 def settle(under_way: Iterable[Future[Any]]) -> None:
