@@ -176,9 +176,8 @@ class Endpoint:
 
     def _sound(self, call: _Call, under_way: deque[Future[list[_Answer]]]) -> list[Completion]:
         """The answers of the first piece, where none is missing."""
-        answers = under_way[
-            0
-        ].result()  # it counts as under way until then: an interrupt may come while it is waited for
+        # Under way until it is there: an interrupt may come while it is waited for.
+        answers = background.result(under_way[0])
         under_way.popleft()
         problems = [answer for answer in answers if isinstance(answer, FspoError)]
         lasting = [problem for problem in problems if not isinstance(problem, Refusal)]
