@@ -12,7 +12,7 @@ import yaml
 from fspo.cli.config import RunConfig
 from fspo.cli.env import versions
 from fspo.methods.table import Method
-from fspo.modeling.loading import is_hub_id
+from fspo.modeling.places import is_hub_id
 
 __all__ = ["model_card"]
 

@@ -383,7 +383,7 @@ def check_model(name: str) -> None:
         ModelError: it names a folder that holds no model.
     """
     from fspo.modeling import embedded
-    from fspo.modeling.loading import locate
+    from fspo.modeling.places import locate
 
     if name != embedded.EMBEDDED_MODEL:
         locate(name)

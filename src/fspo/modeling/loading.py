@@ -21,23 +21,19 @@ from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
 from fspo.files import read_json
-from fspo.modeling import embedded
+from fspo.modeling.places import INSTEAD, POLICY_FILE, locate
 
 __all__ = [
-    "POLICY_FILE",
     "context_length",
     "default_device",
-    "is_hub_id",
     "load_configuration",
     "load_model",
     "load_reward_model",
     "load_tokenizer",
-    "locate",
     "policy_record",
     "quietly",
 ]
 
-POLICY_FILE = "policy.json"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -111,30 +107,6 @@ def load_tokenizer(name: str | Path) -> Any:
     with quietly(), _explained(name):
         place = _from_hub(place)
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-
-
-def locate(name: str | Path) -> str:
-    """What transformers is to load for `name`: a folder, or a hub id as it is. The embedded model is obtained first.
-
-    Raises:
-        ModelError: `name` is a folder without a model, or the embedded model can't be obtained.
-    """
-    if str(name) == embedded.EMBEDDED_MODEL:
-        return str(embedded.obtain())
-    place = Path(name).expanduser()
-    if place.is_dir():
-        if not any((place / file).is_file() for file in ("config.json", POLICY_FILE)):
-            raise ModelError(f"{place} holds no model: it has no config.json. {_INSTEAD}")
-        return str(place)
-    if isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        raise ModelError(f"The model folder {place} does not exist. {_INSTEAD}")
-    return str(name)
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` names a model on a hub by its form: not the embedded one, and no folder's path."""
-    path = name.startswith((".", "/", "~")) or name.count("/") != 1
-    return name != embedded.EMBEDDED_MODEL and not path and not Path(name).exists()
 
 
 def load_configuration(name: str | Path) -> Any:
@@ -216,9 +188,6 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-_INSTEAD = f"Name a folder with a transformers model, a hub id, or the embedded model {embedded.EMBEDDED_MODEL}."
-
-
 @contextmanager
 def _explained(name: str | Path) -> Iterator[None]:
     try:
@@ -226,4 +195,4 @@ def _explained(name: str | Path) -> Iterator[None]:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = "could not be loaded" if Path(name).is_dir() else "could not be fetched from the hub"
-        raise ModelError(f"The model {name} {what} ({reason}). {_INSTEAD}") from error
+        raise ModelError(f"The model {name} {what} ({reason}). {INSTEAD}") from error

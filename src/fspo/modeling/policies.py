@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from fspo.errors import FspoError, ModelError
 from fspo.files import replace_folder, write_json
 from fspo.modeling import embedded
-from fspo.modeling.loading import POLICY_FILE, load_model, load_tokenizer, policy_record, quietly
+from fspo.modeling.loading import load_model, load_tokenizer, policy_record, quietly
 from fspo.modeling.merging import ADAPTER_WEIGHTS, join_adapters
+from fspo.modeling.places import POLICY_FILE
 
 __all__ = ["PolicyCard", "export_policy", "is_policy", "load_policies", "load_policy", "read_card", "save_policy"]
 

@@ -14,8 +14,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from fspo.errors import ConfigError, FspoError, ModelError
-from fspo.modeling.loading import is_hub_id, quietly
+from fspo.modeling.loading import quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from fspo.modeling.places import is_hub_id
 from fspo.modeling.policies import PolicyCard, export_policy, read_card
 
 __all__ = ["goes_whole", "publish"]

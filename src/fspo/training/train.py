@@ -10,7 +10,8 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_json, storage_error, write_json
-from fspo.modeling.loading import POLICY_FILE, context_length
+from fspo.modeling.loading import context_length
+from fspo.modeling.places import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset

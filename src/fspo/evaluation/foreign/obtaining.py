@@ -67,7 +67,7 @@ def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> 
         identity = json.dumps(entry.endpoint.identity(), sort_keys=True)
         return Foreign(entry.name, lambda: _asked(entry, folder), _digest(identity), shots=entry.shots)
     from fspo.evaluation.foreign.classifier import ClassifierRewardModel
-    from fspo.modeling.loading import locate
+    from fspo.modeling.places import locate
 
     locate(str(entry.model))
 
