@@ -6,7 +6,8 @@ The server (`tests.fake_endpoint`, a process of its own, real HTTP on loopback) 
 what is above 200 requests at once with status 429, so that it gives 667 answers a second at most. Requests come as a
 stream, as they do in a synthesis, and every answer goes into the cache.
 
-    steady     the client knows the limit; `share` is that of the server's best over all requests, the start included
+    steady     the client knows the limit; `share` is that of the server's best over all requests, start and end
+               included, `sustained` over the middle four fifths of the time
     unknown    the client may ask 400 at once and has to find the limit by itself
     burst      for three seconds everything is refused; `recovered_after` is how many seconds after its end the rate of
                a second was at 90 % of the server's best again
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import tempfile
@@ -50,7 +52,7 @@ def measure(
     """
     best = limit / latency
     with tempfile.TemporaryDirectory() as scratch, fake_endpoint(latency, limit, burst=burst) as address:
-        settings = {"base_url": address, "model": "m", "requests_in_flight": in_flight, "retries": 30}
+        settings = {"base_url": address, "model": "m", "requests_in_flight": in_flight}
         config = EndpointConfig.model_validate(settings)
         endpoint = Endpoint(config, RequestCache(Path(scratch) / "answers.sqlite"))
         endpoint.complete([_request(-1)])  # imports, and the first connection
@@ -64,6 +66,7 @@ def measure(
         "seconds": round(seconds, 2),
         "per_second": round(done / seconds, 1),
         "share": round(done / seconds / best, 4),
+        "sustained": round(_sustained(rows) / best, 4),
         "most_at_once": seen["most"],
         "refused": seen["faults"].get("429", 0),
         "asked_again_after_an_answer": seen["again"],
@@ -96,6 +99,15 @@ class _watched:
             self.rows.append((seen["seconds"], seen["answered"]))
 
 
+def _sustained(rows: list[tuple[float, int]]) -> float:
+    """Answers a second without the first and the last tenth of the time; NaN where that was not looked at."""
+    middle = [row for row in rows if 0.1 * rows[-1][0] <= row[0] <= 0.9 * rows[-1][0]]
+    if len(middle) < 2:
+        return math.nan
+    (first, before), (last, after) = middle[0], middle[-1]
+    return (after - before) / (last - first)
+
+
 def _recovered(rows: list[tuple[float, int]], best: float, end: float) -> float | None:
     """Seconds from `end` to the first second at nearly the best rate; None if there was none."""
     width = round(1 / _EVERY)
@@ -123,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency", type=float, default=0.3, help="seconds")
     parser.add_argument("--limit", type=int, default=200, help="requests at once")
-    parser.add_argument("--seconds", type=float, default=30.0, help="that the requests of a row take at best")
+    parser.add_argument("--seconds", type=float, default=45.0, help="that the requests of a row take at best")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     figures: dict[str, Any] = {

@@ -119,7 +119,7 @@ class Server:
         if kind == "disconnect":
             return False
         if kind == "malformed":
-            self._write(writer, 502, b"{not JSON")
+            self._write(writer, 200, b"{not JSON")
             return True
         if kind == "truncated":
             writer.write(b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"id"')

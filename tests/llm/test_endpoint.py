@@ -284,7 +284,7 @@ def test_a_stream_asks_ahead_and_no_further(server: Scripted) -> None:
         for drawn in range(200):
             yield request("hello", drawn)
 
-    stream = endpoint(server).stream(requests(), ahead=40)
+    stream = endpoint(server, requests_in_flight=16).stream(requests(), ahead=40)
     assert [next(stream).text for _ in range(20)] == [f"Well, hello #{seed}" for seed in range(20)]
     assert 20 <= drawn <= 20 + 40 + 5
     assert [answer.text for answer in stream] == [f"Well, hello #{seed}" for seed in range(20, 200)]
@@ -320,6 +320,45 @@ def test_a_stream_that_is_left_stops_no_other(server: Scripted) -> None:
     next(left), next(other)
     left.close()
     assert len(list(other)) == 39
+
+
+def test_an_error_that_came_as_an_answer_is_not_kept(server: Scripted, tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    server.raw = b'{"error": {"message": "no free GPU"}, "choices": null}'
+    with pytest.raises(ModelError, match="no free GPU"):
+        endpoint(server, cache=RequestCache(path)).complete([request("hello")])
+    server.raw = None
+    assert endpoint(server, cache=RequestCache(path)).complete([request("hello")])[0].text == "Well, hello #0"
+
+
+def test_one_garbled_answer_among_good_ones_is_asked_again(server: Scripted) -> None:
+    asked = endpoint(server)
+    asked.complete([request("hello")])
+    server.raw = b"{not JSON"
+    threading.Timer(0.2, lambda: setattr(server, "raw", None)).start()
+    assert asked.complete([request("there")])[0].text == "Well, there #0"
+
+
+def test_a_request_that_is_refused_again_does_not_stop_a_resumed_call(server: Scripted, tmp_path: Path) -> None:
+    path, both = tmp_path / "answers.sqlite", [request("good"), request("bad")]
+    server.failures, server.answered_first = [400], 1
+    first = endpoint(server, requests_in_flight=1, cache=RequestCache(path)).complete(both)
+    server.failures = [400]
+    assert list(endpoint(server, cache=RequestCache(path)).stream(iter(both), ahead=1)) == first
+
+
+def test_further_fields_are_sent_and_decide_what_is_the_same(server: Scripted, tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    for extra in ({}, {"chat_template_kwargs": {"enable_thinking": False}}):
+        endpoint(server, cache=cache, extra_body=extra).complete([request("hello")])
+    assert [body.get("chat_template_kwargs") for body in server.bodies] == [None, {"enable_thinking": False}]
+
+
+def test_thoughts_are_no_part_of_an_answer(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "reply", lambda body: "<think>A or B? A.</think>\n\nB")
+    assert endpoint(server).complete([request("hello")])[0].text == "B"
+    monkeypatch.setattr(server, "reply", lambda body: "<think>A or B? It goes on and on")
+    assert endpoint(server).complete([request("hello")])[0].text == ""
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -18,16 +18,16 @@ class Clock:
 def test_it_doubles_until_the_first_overload_and_then_goes_up_by_one_each_round() -> None:
     clock = Clock()
     pacer = Pacer(1000, clock=clock)
-    for expected in (16, 32, 64):
+    for expected in (32, 64, 128):
         for _ in range(pacer.window):
             pacer.answered()
         assert pacer.window == expected
     clock.now += 1
     pacer.overloaded(began=clock.now)
-    assert pacer.window == 32
-    for _ in range(32):
+    assert pacer.window == 64
+    for _ in range(64):
         pacer.answered()
-    assert pacer.window == pytest.approx(32 + 1000 / 50, abs=5)
+    assert pacer.window == pytest.approx(64 + 1000 / 20, abs=12)
 
 
 def test_after_a_long_burst_it_is_soon_half_as_wide_as_before() -> None:
@@ -49,7 +49,7 @@ def test_after_a_long_burst_it_is_soon_half_as_wide_as_before() -> None:
         rounds += 1
         for _ in range(pacer.window):
             pacer.answered()
-    assert 30 < rounds <= 40
+    assert 15 < rounds <= 22
 
 
 def test_a_burst_halves_it_once() -> None:
@@ -126,6 +126,19 @@ def test_those_who_wait_already_go_on_after_a_pause_too() -> None:
         return sum(task.done() for task in waiting)
 
     assert asyncio.run(waits()) == 3
+
+
+def test_refusals_without_a_time_to_wait_are_followed_by_growing_pauses() -> None:
+    clock = Clock()
+    pacer, pauses = Pacer(1, clock=clock), []
+    for _ in range(4):
+        pacer.overloaded(began=clock.now)
+        pauses.append(pacer._closed_until - clock.now)
+        clock.now += 100
+    assert pauses == [0.25, 0.5, 1.0, 2.0]
+    pacer.answered()
+    pacer.overloaded(began=clock.now)
+    assert pacer._closed_until - clock.now == 2.0
 
 
 def test_who_gives_up_waiting_passes_the_turn_on() -> None:

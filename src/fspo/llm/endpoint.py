@@ -23,7 +23,7 @@ from fspo.llm import background
 from fspo.llm.budget import Account, Budget, BudgetReached, Reserved
 from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.pacing import Pacer
-from fspo.llm.transport import Answered, Failure, Overload, Refusal, Transport, WebTransport
+from fspo.llm.transport import Answered, Failure, Garbled, Overload, Refusal, Transport, WebTransport
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.llm.wire import LONGEST_WAIT
 
@@ -55,11 +55,16 @@ class EndpointConfig(BaseModel):
     retries: int = Field(
         6, ge=0, description="How often a request is sent again after an overload or a lost connection."
     )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of every request, such as {chat_template_kwargs: {enable_thinking: false}}.",
+    )
     budget: Budget = Field(default_factory=Budget, description="What the endpoint may cost, over all calls of a run.")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is answered, ready for JSON."""
-        return self.model_dump(mode="json", include={"base_url", "model"})
+        more = {"extra_body": self.extra_body} if self.extra_body else {}
+        return {"base_url": self.base_url, "model": self.model, **more}
 
     @field_validator("base_url")
     @classmethod
@@ -109,6 +114,8 @@ class Endpoint:
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
         self._last_answer = -math.inf
+        self._proven = False
+        """Whether the endpoint has answered anything, in this call or an earlier one."""
         self._reused = 0
         self._tasks: dict[tuple[_Call, str], asyncio.Task[_Answer]] = {}
 
@@ -150,6 +157,7 @@ class Endpoint:
             ConfigError: as `complete`.
             ModelError: as `complete`.
         """
+        ahead = max(ahead, 2 * self._config.requests_in_flight)  # else the places could not all be taken
         requests, size = iter(requests), max(1, ahead // _PIECES)
         return self._handed_out(iter(lambda: list(islice(requests, size)), []), _PIECES)
 
@@ -183,7 +191,7 @@ class Endpoint:
         lasting = [problem for problem in problems if not isinstance(problem, Refusal)]
         if lasting:
             raise _worst(lasting, len(answers), call.cause)
-        if problems and len(problems) == len(answers) and self._last_answer == -math.inf:
+        if problems and len(problems) == len(answers) and not self._proven:
             raise problems[0]
         return [_REFUSED if isinstance(answer, FspoError) else answer for answer in answers]
 
@@ -193,6 +201,7 @@ class Endpoint:
         keys = [key_of(self._config.identity(), request) for request in requests]
         known = self._cache.get_all(keys) if self._cache is not None else {}
         self._reused += sum(key in known for key in keys)
+        self._proven = self._proven or bool(known)
         tasks = {
             key: self._task(call, key, request) for key, request in zip(keys, requests, strict=True) if key not in known
         }
@@ -248,6 +257,8 @@ class Endpoint:
                 with call.waiting():
                     reserved = await self._account.reserve(request)
                 found = await call.transport.send(request)
+                if isinstance(found, Garbled) and self._proven:  # the address is right, so that it was this answer
+                    found = Overload(found, late=True)
                 if isinstance(found, Overload):
                     self._pacer.overloaded(began, found.wait)
                 elif isinstance(found, Answered):
@@ -276,7 +287,7 @@ class Endpoint:
             if not isinstance(found, Refusal | Failure):
                 call.stop(found)  # the key, the name, the form of the answers: all others would fail too
             return found
-        self._last_answer = time.monotonic()
+        self._last_answer, self._proven = time.monotonic(), True
         completion, prompt_tokens = found.completion, found.prompt_tokens
         if prompt_tokens is None:  # a server that doesn't count: at most so many
             prompt_tokens = round(reserved.prompt)

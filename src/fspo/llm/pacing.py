@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 __all__ = ["Pacer"]
 
-_START = 8.0
-_ROUNDS = 50
+_START = 16.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+"""Seconds that nothing is sent after a refusal where only one request is under way and the server names no time."""
+_ROUNDS = 20
 """Rounds of answers in which the window opens from nothing to its limit, where it opens slowly."""
 
 
@@ -21,8 +23,8 @@ class Pacer:
     """A window of requests that may be under way. The tasks of one event loop share it.
 
     Every answer opens it by one, so that it doubles in the time of an answer, until it is half as wide as when the
-    server last couldn't keep up; from there on by a fiftieth of the limit, or one, for each whole window of answers. An
-    overload halves it, and overloads of requests that were under way together do so once.
+    server last couldn't keep up; from there on by a twentieth of the limit, or one, for each whole window of answers.
+    An overload halves it, and overloads of requests that were under way together do so once.
     """
 
     def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,6 +38,7 @@ class Pacer:
         """Whether one came since the last overload."""
         self._under_way = 0
         self._closed_until = self._halved_at = float("-inf")
+        self._pause = _SHORTEST_PAUSE
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,12 +64,15 @@ class Pacer:
         """Count an answer."""
         quick = self._window < self._threshold
         self._window = min(self._limit, self._window + (1.0 if quick else self._step / self._window))
-        self._answers = True
+        self._answers, self._pause = True, max(_SHORTEST_PAUSE, self._pause / 2)
         self._wake()
 
     def overloaded(self, began: float, retry_after: float = 0.0) -> None:
         """Halve the window, unless it was halved since the request began; begin nothing for `retry_after` seconds."""
         now = self._clock()
+        if self._window == 1.0 and not retry_after:  # it can't ask less at once, and is not told how long to wait
+            retry_after = self._pause
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
         self._closed_until = max(self._closed_until, now + retry_after)
         if began > self._halved_at:
             if self._answers or self._halved_at < 0:  # else the same trouble goes on, and the first width stands

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.llm import background
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fspo.llm.endpoint import EndpointConfig
 
-__all__ = ["Answered", "Failure", "Outcome", "Overload", "Refusal", "Transport", "WebTransport"]
+__all__ = ["Answered", "Failure", "Garbled", "Outcome", "Overload", "Refusal", "Transport", "WebTransport"]
 
 _OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
@@ -52,6 +52,10 @@ class Refusal(ModelError):
 
 class Failure(ModelError):
     """This one request failed; others, and it another time, may not."""
+
+
+class Garbled(ModelError):
+    """What came is no answer of such a server: the wrong address, or one torn answer."""
 
 
 Outcome = Answered | Overload | FspoError
@@ -87,15 +91,10 @@ class WebTransport:
 
         try:
             async with asyncio.timeout(self._config.timeout):
-                answer = await self._client.chat.completions.create(
-                    model=self._config.model,
-                    messages=messages_of(request),
-                    max_tokens=request.max_tokens,
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    seed=request.seed,
-                    **logprobs_of(request),
-                )
+                # The client's own way for requests of any kind: its way for chats takes half as long again.
+                answer: Any = await self._client.post("/chat/completions", cast_to=object, body=self._body(request))
+            if isinstance(answer, dict) and answer.get("error") and not answer.get("choices"):
+                return self._failure(told(answer["error"], self._key))
             return Answered(completion_of(request, answer), counted(answer, "prompt_tokens"))
         except TimeoutError:
             return Overload(self._failure("timed out"), late=True)
@@ -104,10 +103,22 @@ class WebTransport:
         except openai.OpenAIError as error:
             return self._failed(error)
         except (AttributeError, LookupError, TypeError, ValueError):
-            return ModelError(
+            return Garbled(
                 f"{self._config.base_url} does not answer as an OpenAI-compatible server does; check the address, "
                 "which often ends in /v1."
             )
+
+    def _body(self, request: CompletionRequest) -> dict[str, Any]:
+        return {
+            "model": self._config.model,
+            "messages": messages_of(request),
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            **logprobs_of(request),
+            **self._config.extra_body,
+        }
 
     def _failed(self, error: openai.OpenAIError) -> Outcome:
         """What went wrong, and whether the same request may work another time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,7 @@ __all__ = ["LONGEST_WAIT", "completion_of", "counted", "logprobs_of", "messages_
 
 LONGEST_WAIT = 60.0
 """Seconds that a server can make a request wait at a time."""
+_THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TOLD = 200
 """Characters of a server's own message that are shown."""
 
@@ -32,36 +34,47 @@ def logprobs_of(request: CompletionRequest) -> dict[str, Any]:
     return {"logprobs": True, "top_logprobs": request.logprobs} if request.logprobs else {}
 
 
-def completion_of(request: CompletionRequest, answer: Any) -> Completion:
-    """What an answer holds, without the prefix that was asked for."""
+def completion_of(request: CompletionRequest, answer: Mapping[str, Any]) -> Completion:
+    """What an answer holds, without the prefix that was asked for and without thoughts before it.
+
+    Raises:
+        LookupError: it holds no choice.
+        TypeError: it has another form.
+    """
+    choice = answer["choices"][0]
     # An answer without text, such as a refusal that came as one, is an empty text: a reject further on, not a crash.
-    choice = answer.choices[0] if answer.choices else None
-    text = (choice.message.content or "").strip() if choice else ""
-    tokens = counted(answer, "completion_tokens") or 0
+    text = _THOUGHTS.sub("", _whole(choice["message"].get("content") or "")).strip()
+    tokens = counted(answer, "completion_tokens")
     begun = request.prefix.strip()
     taken_up = text.lower().startswith(begun.lower())
     return Completion(
         text[len(begun) :] if taken_up else text,
-        tokens,
-        "length" if choice and choice.finish_reason == "length" else "stop",
+        len(text.encode()) if tokens is None else tokens,  # at most so many
+        "length" if choice.get("finish_reason") == "length" else "stop",
         anew=bool(begun) and not taken_up,
         first=_first_tokens(choice) if request.logprobs else (),
     )
 
 
-def _first_tokens(choice: Any) -> tuple[tuple[str, float], ...]:
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which fit into no file."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _first_tokens(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
     """The likeliest first tokens with their log-probs; none where the server gives none, or in another form."""
-    content = getattr(getattr(choice, "logprobs", None), "content", None)
     try:
-        found = [(str(entry.token), float(entry.logprob)) for entry in content[0].top_logprobs] if content else []
+        entries = choice["logprobs"]["content"][0]["top_logprobs"]
+        found = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
     except (AttributeError, LookupError, TypeError, ValueError):
         return ()
     return tuple((token, min(0.0, log_prob)) for token, log_prob in found if not math.isnan(log_prob))
 
 
-def counted(answer: Any, name: str) -> int | None:
+def counted(answer: Mapping[str, Any], name: str) -> int | None:
     """A count of tokens in an answer, where the server gives one."""
-    count = getattr(answer.usage, name, None) if answer.usage else None
+    usage = answer.get("usage")
+    count = usage.get(name) if isinstance(usage, Mapping) else None
     return count if isinstance(count, int) and count >= 0 else None
 
 
