@@ -126,6 +126,20 @@ def test_settings_that_decide_nothing_may_change(tmp_path: Path) -> None:
     assert [file.read_text() for file in files] == ["kept"] * 2
 
 
+def test_other_writers_are_other_data_and_what_is_asked_ahead_is_not(tmp_path: Path) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+
+    def run(batch: int, *weights: float) -> RunFolder:
+        members = [{"endpoint": endpoint, "weight": weight} for weight in weights]
+        synthesis = {"recipe": "paper", "domain": "roleplay", "batch": batch}
+        return folder(tmp_path, endpoint=endpoint, synthesis=synthesis, ensemble=members)
+
+    make(run(100, 1.0, 2.0), DATA)
+    make(run(50, 1.0, 2.0), DATA)
+    with pytest.raises(ConfigError, match="ensemble"):
+        make(run(50, 1.0, 3.0), DATA)
+
+
 def test_a_stage_refuses_inputs_of_other_settings_and_names_the_verb(tmp_path: Path) -> None:
     make(folder(tmp_path), DATA)
     with pytest.raises(ConfigError, match="run `fspo synth --on-existing overwrite` first"):

@@ -219,7 +219,11 @@ class RunFolder:
             if config.data is not None:
                 return {"data": resolved["data"], "seed": config.seed}
             writer = {"model": config.model} if config.endpoint is None else {"endpoint": config.endpoint.identity()}
-            return {**writer, "synthesis": resolved["synthesis"]}
+            ensemble = [member.identity() for member in config.ensemble]
+            synthesis = dict(resolved["synthesis"])
+            if config.endpoint is not None and not any(member.model for member in config.ensemble):
+                synthesis.pop("batch", None)  # how many are asked ahead; a local model's batches decide its rounding
+            return {**writer, "synthesis": synthesis, **({"ensemble": ensemble} if ensemble else {})}
         if part == EVALUATION:
             return {"model": config.model, "evaluation": config.evaluation.identity()}
         name = part.rpartition("/")[2]

@@ -48,7 +48,10 @@ def writers_of(folder: RunFolder) -> Writers:
     ask = _asked_of(folder)
     if not config.ensemble:
         return Writers(ask, ask)
-    members = [Member(_member(folder, member), member.weight, member.temperature) for member in config.ensemble]
+    opened: dict[str, LanguageModel] = {}  # a model named twice, such as for two temperatures, has one account
+    if config.endpoint is not None:
+        opened[_key(config.endpoint, "")] = ask
+    members = [Member(_member(folder, member, opened), member.weight, member.temperature) for member in config.ensemble]
     return Writers(ask, Ensemble(members))
 
 
@@ -157,13 +160,21 @@ def _asked(writers: Writers) -> Iterator[LanguageModel]:
 
     yield writers.ask
     if isinstance(writers.write, Ensemble):
-        yield from (member.model for member in writers.write.members)
+        members = {id(member.model): member.model for member in writers.write.members}
+        yield from (model for model in members.values() if model is not writers.ask)
 
 
-def _member(folder: RunFolder, member: MemberConfig) -> LanguageModel:
-    if member.endpoint is None:
-        return _local(folder, member.model or "")
-    return _endpoint(member.endpoint, folder.path / _file_of(_name("", member.endpoint)))
+def _member(folder: RunFolder, member: MemberConfig, opened: dict[str, LanguageModel]) -> LanguageModel:
+    key = _key(member.endpoint, member.model or "")
+    if key not in opened and member.endpoint is None:
+        opened[key] = _local(folder, member.model or "")
+    elif key not in opened and member.endpoint is not None:
+        opened[key] = _endpoint(member.endpoint, folder.path / _file_of(_name("", member.endpoint)))
+    return opened[key]
+
+
+def _key(endpoint: EndpointConfig | None, model: str) -> str:
+    return model if endpoint is None else endpoint.model_dump_json()
 
 
 def _endpoint(config: EndpointConfig, path: Path) -> Endpoint:

@@ -37,7 +37,7 @@ Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused"]
 """Why a pair is not decided; empty where it is."""
 
 _ANSWER_TOKENS = 48
-_OBJECT = re.compile(r"\{[^{}]*\}")
+_PREFERRED = re.compile(r'"preferred"\s*:\s*"([^"{}]{1,20})"\s*[,}]')
 _LETTER = re.compile(r"\W*(?:answer|response|option)?\W*([AB])\b(?!['\u2019])[\W_]*$", re.IGNORECASE)
 _CHOICES: dict[str, Choice] = {"a": "first", "b": "second", "unclear": "unclear", "tie": "unclear"}
 
@@ -178,12 +178,9 @@ def read_choice(completion: Completion) -> Choice:
     """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable."""
     if completion.finish_reason == "refused":
         return "refused"
-    for found in _OBJECT.findall(completion.text):
-        try:
-            said = json.loads(found).get("preferred")
-        except ValueError:
-            continue
-        return _CHOICES.get(str(said).strip().lower(), "unreadable")
+    found = _PREFERRED.findall(completion.text)
+    if found:  # thoughts may quote the other ways to answer first
+        return _CHOICES.get(found[-1].strip().lower(), "unreadable")
     letter = _LETTER.match(completion.text.strip())
     if letter:
         return _CHOICES[letter[1].lower()]

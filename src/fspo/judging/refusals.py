@@ -14,8 +14,8 @@ from fspo.judging.attributes import plain_text, sentences
 __all__ = ["opens_with_refusal", "refuses"]
 
 _OPENING = re.compile(
-    r"^(?:i'?m sorry|i am sorry|sorry,|i can(?:'|no)t (?:help|assist|answer|provide)|as an ai\b|i am an ai\b"
-    r"|i'?m an ai\b|unfortunately, i can)",
+    r"^(?:(?:i'?m|i am) sorry(?! (?:to hear|that you|for your|about your))|sorry,"
+    r"|i can(?:'|no)t (?:help|assist|answer|provide)|as an ai\b|i am an ai\b|i'?m an ai\b|unfortunately, i can)",
     re.IGNORECASE,
 )
 _LOOKED_AT = 3

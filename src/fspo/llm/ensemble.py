@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +30,11 @@ class MemberConfig(BaseModel):
     """How often it is asked, relative to the others."""
     temperature: float | None = Field(None, gt=0)
     """Takes the place of `synthesis.temperature`."""
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is written, ready for JSON."""
+        who = {"model": self.model} if self.endpoint is None else {"endpoint": self.endpoint.identity()}
+        return {**who, "weight": self.weight, "temperature": self.temperature}
 
     @model_validator(mode="after")
     def _one(self) -> MemberConfig:

@@ -70,3 +70,12 @@ def test_a_question_with_one_response_is_not_asked() -> None:
     few = [r for r in RESPONSES if r.question != "q0" or r.id == "q0:0"]
     asked = Pairs(config, QUESTIONS, few, parts, 0.5).of("u", next(s for s in parts if "q0" in parts[s]))
     assert "q0" not in {pair.question.id for pair in asked}
+
+
+@given(st.integers(2, 12), st.floats(0.05, 0.9), st.floats(0.0, 0.5))
+def test_some_questions_are_left_to_train_on(count: int, held_out: float, validation: float) -> None:
+    if held_out + validation >= 1:
+        return
+    parts = split_questions(config_of(held_out=held_out, validation=validation), QUESTIONS[: 2 * count], USED)
+    assert parts["train"]
+    assert parts["test"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, DataError
 from fspo.judging.by_topic import weights_on
 from fspo.synthesis.recipe.domain import domain_names, load_recipe_domain
 from fspo.synthesis.recipe.people import LISTED, make_user, places_of, split_users
@@ -76,3 +76,13 @@ def test_of_a_few_users_two_are_left_to_train_on(tmp_path: Path) -> None:
 def test_listed_users_are_of_one_group() -> None:
     domain = load_recipe_domain("elix-easy")
     assert {place.group for place in places_of(config_of(), domain)} == {LISTED}
+
+
+def test_users_with_the_same_id_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    users = (
+        "combine: [language]\neach: 1\ndescription: 'Writes {language}.'\ntraits:\n"
+        "  language: [{name: C, text: C}, {name: C++, text: C++}]\n"
+    )
+    domain = load_recipe_domain(str(write_domain(tmp_path / "mine", users=users)))
+    with pytest.raises(DataError, match=r"users.yaml gives the id 'c' to more than one user"):
+        places_of(config_of(domain="mine"), domain)

@@ -78,3 +78,27 @@ def test_without_augmentation_nobody_is_asked(tmp_path: Path) -> None:
     made = make_questions(config_of(domain="mine", questions=16, augment=False), domain, model, Silent())
     assert len(made.items) == 4
     assert not model.asked
+
+
+def test_what_leads_to_a_list_is_cut_off_or_declines_is_no_question(tmp_path: Path) -> None:
+    domain = load_recipe_domain(str(write_domain(tmp_path / "mine")))
+    listed = "Here are six new questions for you:\n1. Will the snow stay until the weekend?\n"
+    for text, rest in ((listed, 5), ("I'm sorry, but I cannot write more questions.", 4)):
+        made = make_questions(config_of(domain="mine", questions=6), domain, Saying(text), Silent())
+        assert len(made.items) == rest
+
+
+def test_seeds_that_come_twice_are_taken_once(tmp_path: Path) -> None:
+    folder = write_domain(
+        tmp_path / "mine",
+        questions='film:\n- "What is {title} about?"\n- "Is the cinema dead?"\n',
+        titles="film: [Jaws, Alien, Jaws]\n",
+    )
+    made = make_questions(
+        config_of(domain="mine", questions=12, augment=False),
+        load_recipe_domain(str(folder)),
+        ScriptedModel(),
+        Silent(),
+    )
+    assert len({question.id for question in made.items}) == len(made.items) == 3
+    assert made.rejected["duplicate seed"] == 3

@@ -58,3 +58,9 @@ def test_any_text_is_read(text: str) -> None:
         assert kept == kept.strip()
     assert all(item.strip() for item in lines_of(text))
     fault(text, min_words=1, language="en")
+
+
+def test_a_word_of_sympathy_is_no_refusal() -> None:
+    text = "I'm sorry to hear that your plant died. Water the next one less, and give it light."
+    assert fault(text, min_words=4, language="en") is None
+    assert fault("I'm sorry, but I can't help with that one.", min_words=4, language="en") == "refusal"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import read_json, to_json, write_json, write_text
+from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
+from fspo.judging.pairwise import OrderTally
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import write_dataset
 from fspo.preferences.splits import Splits
@@ -39,6 +40,8 @@ from fspo.synthesis.recipe.shards import Labeller, Person, Work
 
 __all__ = ["identity_of", "is_complete", "make_dataset"]
 
+_ENOUGH = 100
+"""Shared pairs, over all users, that a judge's worth can be told from."""
 _IDENTITY, _BEGUN, _SPLITS, _PEOPLE = "synthesis.json", "begun.json", "splits.json", "people.json"
 _VIEWS = "views.jsonl"
 
@@ -83,6 +86,7 @@ def make_dataset(
     judging = _judging(config, domain, questions.items, responses.items, ask, out)
     cast = Casting(config, domain, pairs, user_parts, judging, ask, progress).cast(places)
     write_json(out / _PEOPLE, _people(cast))
+    _refuse_undecided(cast.order)
     labeller = Labeller(Work(config, domain, out), pairs, judging)
     counts = label_all(_to_label(cast, places, user_parts), labeller, executor or Here(), progress)
     _refuse_unlabelled(counts)
@@ -150,12 +154,28 @@ def _responses(
         return load_responses(out)
     views: dict[str, list[str]] = {}
     if config.steering == "views":
-        views = make_views(config, domain, questions, ask, progress)
-        _write(out / _VIEWS, {}, [{"question": id, "views": listed} for id, listed in views.items()])
+        views = _views(config, domain, questions, ask, out, progress)
     responses = make_responses(config, domain, questions, views, write, progress)
     header = {"asked": responses.asked, "rejected": dict(responses.rejected)}
     _write(path, header, [response.record() for response in responses.items])
     return responses
+
+
+def _views(
+    config: RecipeConfig,
+    domain: RecipeDomain,
+    questions: list[Question],
+    ask: LanguageModel,
+    out: Path,
+    progress: Progress,
+) -> dict[str, list[str]]:
+    path = out / _VIEWS
+    if path.exists():
+        _, *rows = read_jsonl(path)
+        return {row["question"]: row["views"] for row in rows}
+    views = make_views(config, domain, questions, ask, progress)
+    _write(path, {}, [{"question": id, "views": listed} for id, listed in views.items()])
+    return views
 
 
 def _judging(
@@ -194,12 +214,27 @@ def _people(cast: Cast) -> dict[str, Any]:
     }
 
 
+def _refuse_undecided(order: OrderTally) -> None:
+    """Before all pairs are paid for: a judge that decides next to nothing of the shared ones decides none of the rest.
+
+    Raises:
+        DataError: so it is.
+    """
+    asked = order.agreed + order.undecided.total()
+    if asked >= _ENOUGH:
+        _refuse(order.agreed, asked, order)
+
+
 def _refuse_unlabelled(counts: LabelCounts) -> None:
-    if counts.decided >= max(1, counts.asked // 50):
+    _refuse(counts.decided, counts.asked, counts.order)
+
+
+def _refuse(decided: int, asked: int, order: OrderTally) -> None:
+    if not asked or decided >= max(1, asked // 50):
         return
-    worst = ", ".join(f"{reason} ({count})" for reason, count in counts.order.undecided.most_common(3))
+    worst = ", ".join(f"{reason} ({count})" for reason, count in order.undecided.most_common(3))
     raise DataError(
-        f"Only {counts.decided} of {counts.asked} pairs were decided; the others were left for: {worst}. A judge that "
+        f"Only {decided} of {asked} pairs were decided; the others were left for: {worst}. A judge that "
         "goes by the order of the responses decides nothing: use another model, or, for the measured judge, lower "
         "synthesis.margin."
     )

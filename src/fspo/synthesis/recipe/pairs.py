@@ -128,8 +128,9 @@ def split_questions(config: RecipeConfig, questions: Sequence[Question], used: s
             units.setdefault(question.unit, set()).add(question.id)
     names = sorted(units)
     random.Random(f"{config.seed}/split questions").shuffle(names)
-    tested = max(1, round(config.held_out * len(names)))
+    tested = max(1, min(round(config.held_out * len(names)), len(names) - 1))  # one at least is to train on
     validated = max(1, round(config.validation * len(names))) if config.validation and len(names) > 3 else 0
+    validated = min(validated, len(names) - tested - 1)
     chosen: dict[Split, list[str]] = {
         "train": names[tested + validated :],
         "validation": names[tested : tested + validated],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, DataError
 from fspo.judging.by_topic import OWN
 from fspo.preferences.types import Split, User
 from fspo.synthesis.recipe.config import RecipeConfig
@@ -47,6 +48,7 @@ def places_of(config: RecipeConfig, domain: RecipeDomain) -> list[Place]:
 
     Raises:
         ConfigError: more users are asked for than there are.
+        DataError: two users have the same id.
     """
     users = domain.users
     if users.users:
@@ -57,6 +59,7 @@ def places_of(config: RecipeConfig, domain: RecipeDomain) -> list[Place]:
             for number in range(users.each)
             for rows in product(*(users.traits[factor] for factor in users.combine))
         ]
+    _refuse_namesakes(domain, places)
     if config.users is None:
         return places
     if config.users > len(places):
@@ -68,6 +71,15 @@ def places_of(config: RecipeConfig, domain: RecipeDomain) -> list[Place]:
     if config.users >= combined:  # one of each combination first, then a second one
         return places[: config.users]
     return [places[at * combined // config.users] for at in range(config.users)]
+
+
+def _refuse_namesakes(domain: RecipeDomain, places: Sequence[Place]) -> None:
+    twice = [id for id, count in Counter(place.id for place in places).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"The domain '{domain.name}': users.yaml gives the id '{twice[0]}' to more than one user; give their "
+            "traits names that differ in letters or digits."
+        )
 
 
 def make_user(config: RecipeConfig, domain: RecipeDomain, place: Place, attempt: int = 0) -> User:

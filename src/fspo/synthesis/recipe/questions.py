@@ -15,7 +15,7 @@ from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain, Seed
-from fspo.synthesis.recipe.texts import lines_of
+from fspo.synthesis.recipe.texts import fault, items_of
 from fspo.synthesis.similarity import Overlaps
 
 __all__ = ["AT_ONCE", "EXAMPLES", "TOKENS", "Question", "Questions", "make_questions"]
@@ -83,7 +83,12 @@ def _seeds(config: RecipeConfig, domain: RecipeDomain, known: Overlaps, result: 
     kept: list[Seed] = []
     topics: dict[str, list[Seed]] = {}
     works = any(seed.title for seed in domain.seeds)
+    texts: set[tuple[str, str]] = set()
     for seed in domain.seeds:
+        if (seed.topic, seed.text) in texts:
+            result.rejected["duplicate seed"] += 1
+            continue
+        texts.add((seed.topic, seed.text))
         # Phrasings of one pattern on many works are alike on purpose.
         if not works and not known.add(seed.text):
             result.rejected["near-duplicate seed"] += 1
@@ -96,6 +101,9 @@ def _seeds(config: RecipeConfig, domain: RecipeDomain, known: Overlaps, result: 
         taken = [seed for row in _rows(list(topics.values())) for seed in row]
     else:
         taken = kept
+    if works:  # a new question may be like none of them
+        for seed in taken[: config.questions]:
+            known.add(seed.text)
     result.items += [_question(seed.text, seed.topic, seed, True) for seed in taken[: config.questions]]
     return kept
 
@@ -122,9 +130,9 @@ def _augment(
             requests = [_request(config, domain, topic, seeds, rng) for topic in asked]
             for topic, completion in zip(asked, ask_all(llm, requests, config.batch), strict=True):
                 before = len(result.items)
-                for text in lines_of(completion.text):
+                for text in items_of(completion):
                     if len(result.items) < config.questions:
-                        _take(text, topic, known, result)
+                        _take(text, topic, domain.file.language, known, result)
                 task.advance(len(result.items) - before)
     if len(result.items) < config.questions:
         progress.say(
@@ -153,9 +161,12 @@ def _request(
     )
 
 
-def _take(text: str, topic: str, known: Overlaps, result: Questions) -> None:
+def _take(text: str, topic: str, language: str, known: Overlaps, result: Questions) -> None:
     count = len(words(text))
-    if not _LEAST <= count <= _MOST:
+    why = fault(text, min_words=1, language=language)
+    if why is not None:
+        result.rejected[f"question: {why}"] += 1
+    elif not _LEAST <= count <= _MOST:
         result.rejected["question too short or too long"] += 1
     elif not text.isprintable():
         result.rejected["question with control characters"] += 1

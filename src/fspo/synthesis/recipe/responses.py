@@ -10,13 +10,14 @@ from itertools import tee
 from typing import Any, Protocol, runtime_checkable
 
 from fspo.errors import DataError
+from fspo.judging.refusals import opens_with_refusal
 from fspo.llm.asking import ask_all
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.questions import Question
-from fspo.synthesis.recipe.texts import fault, lines_of, tidied
+from fspo.synthesis.recipe.texts import fault, items_of, tidied
 from fspo.synthesis.similarity import Overlaps
 
 __all__ = ["VIEW_TOKENS", "Response", "Responses", "make_responses", "make_views"]
@@ -97,9 +98,14 @@ def make_views(
     )
     with progress.task("Listing viewpoints", total=len(questions)) as task:
         return {
-            question.id: list(dict.fromkeys(lines_of(completion.text)))[: config.views]
+            question.id: _views_of(completion)[: config.views]
             for question, completion in zip(questions, ask_all(llm, requests, config.batch, task), strict=True)
         }
+
+
+def _views_of(completion: Completion) -> list[str]:
+    items = () if opens_with_refusal(completion.text) else items_of(completion)
+    return list(dict.fromkeys(items))
 
 
 def make_responses(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +124,10 @@ class Labeller:
         )
         judgements = iter(self._judging(comparisons))
         for person, pairs in asked:
-            known = zip(self._shared, person.known, strict=True)
-            for pair, judgement in chain(known, zip(pairs[common:], judgements, strict=False)):
+            for pair, judgement in zip(self._shared, person.known, strict=True):
                 yield person.user, pair, judgement
+            for pair in pairs[common:]:
+                yield person.user, pair, next(judgements)
 
 
 def open_labeller(work: Work) -> Labeller:

@@ -12,7 +12,7 @@ from fspo.judging.attributes import sentences, words
 from fspo.judging.refusals import opens_with_refusal
 from fspo.llm.types import Completion
 
-__all__ = ["fault", "lines_of", "tidied"]
+__all__ = ["fault", "items_of", "lines_of", "tidied"]
 
 _MARK = re.compile(r"^\s*(?:[-*•]+|\(?\d{1,3}[.):]|#+)\s*")
 _QUOTES = "\"'\u201c\u201d\u2018\u2019 "
@@ -27,6 +27,14 @@ def lines_of(text: str) -> list[str]:
     """The items of a list that a model wrote, without numbers, bullets and quotation marks."""
     items = (_MARK.sub("", line).strip().strip(_QUOTES) for line in text.splitlines())
     return [item for item in items if words(item)]
+
+
+def items_of(completion: Completion) -> list[str]:
+    """The items of a list that a model wrote: no line that leads to others, and none that was cut off."""
+    items = lines_of(completion.text)
+    if completion.finish_reason == "length":
+        items = items[:-1]
+    return [item for item in items if not item.endswith(":")]
 
 
 def tidied(completion: Completion) -> str:
