@@ -56,6 +56,7 @@ SMALL = (
     "evaluation.answers=1",
     "evaluation.robustness.users=1",
     "evaluation.ladder=[0, 4]",
+    "evaluation.tax.users=1",
     "training.pref-ft.steps=4",
     "training.ipo.steps=4",
     "training.fspo.steps=6",
@@ -83,6 +84,8 @@ _SHOWN = {
     "regret_share": "regret",
     "shortfall": "below the observer",
     "win_rate": "win rate",
+    "tax_general": "tax",
+    "tax_refusal": "tax on refusals",
 }
 
 
@@ -131,7 +134,8 @@ def estimate(config: RunConfig, users: int) -> Expected:
     rows = methods_of(config)
     training = sum(_training(row, row.training(config.training_of(row.name)), response) for row in training_order(rows))
     measured = min(users, config.evaluation.users or users)
-    return Expected(making, training, measured * config.evaluation.episodes * _evaluation(rows, config, response))
+    evaluation = measured * config.evaluation.episodes * _evaluation(rows, config, response) + _tax(rows, config)
+    return Expected(making, training, evaluation)
 
 
 def _training(row: Method, config: TrainingConfig, response: int) -> float:
@@ -180,6 +184,15 @@ def _evaluation(rows: Sequence[Method], config: RunConfig, response: int) -> flo
         read += answers * (trunk if row.context in ("shots", "both") else 60) * (1.5 if samplings > 1 else 1)
         read += answers * (40 + evaluation.max_new_tokens)  # fluency
     return read / SCORING + drafted / DRAFTING
+
+
+def _tax(rows: Sequence[Method], config: RunConfig) -> float:
+    """Seconds for the answers to general instructions and harmful requests, for users and for nobody."""
+    tax = config.evaluation.tax
+    if tax is None:
+        return 0.0
+    answers = len(rows) * ((tax.users or 0) + 1) * (tax.general + 2 * tax.refusals)
+    return answers * tax.max_new_tokens / DRAFTING
 
 
 def _trunk(shots: int, response: int) -> int:

@@ -118,7 +118,7 @@ def make(folder: Path, config: RecipeConfig, kills: int, rng: random.Random, arg
     folder.mkdir(parents=True)
     # A few more are asked than these, so that every kill comes before the end.
     expected = 2 * (config.users or 0) * config.pairs
-    moments = sorted(rng.randrange(expected // 100, expected) for _ in range(kills))
+    moments = sorted(rng.randrange(expected // 100, expected * 9 // 10) for _ in range(kills))
     made = Made(folder)
     while not (folder / "seconds.json").exists():
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.synthesis_scale", "--work", folder, *arguments])
@@ -135,18 +135,21 @@ def make(folder: Path, config: RecipeConfig, kills: int, rng: random.Random, arg
         if process.returncode not in (0, -signal.SIGKILL):
             raise SystemExit(f"The work in {folder} failed with code {process.returncode}.")
         _count(made)
-        moments = [moment for moment in moments if moment > made.sent]
     return made
 
 
 def _watch(process: subprocess.Popen[bytes], folder: Path, made: Made, moments: list[int]) -> Any:
-    """Wait for the process, and kill it when so many requests are sent; returns what `os.wait4` says of it."""
+    """Wait for the process, and kill it when so many requests are sent; returns what `os.wait4` says of it.
+
+    A moment that the last process ran past comes as soon as this one has sent something.
+    """
     while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-        if moments and _sent(folder) >= moments[0]:
+        if moments and _sent(folder) >= max(moments[0], made.sent + 1):
             process.send_signal(signal.SIGKILL)
             made.kills += 1
+            del moments[0]
             return os.wait4(process.pid, 0)
-        time.sleep(0.02)
+        time.sleep(0.005)
     return ended
 
 

@@ -36,4 +36,6 @@ def test_the_configuration_for_an_endpoint_runs_and_asks_nothing_twice(tmp_path:
     assert len(models) == 2 and all(" at T=" in model for model in models)
     assert (output / "data/views.jsonl").is_file()
     assert checks["labels"]["order"]["agreement"] > 0.9
-    assert "viewpoints" in (output / "data/README.md").read_text()
+    card = (output / "data/README.md").read_text()
+    assert "viewpoints" in card
+    assert "127.0.0.1" not in card

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import ModelError
+from fspo.llm.asking import Remembered
+from fspo.llm.cache import RequestCache
 from fspo.llm.local import LocalModel
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 
@@ -23,6 +25,8 @@ def model(tiny_model_path: Path) -> LocalModel:
 def test_it_is_a_language_model_named_as_loaded(model: LocalModel, tiny_model_path: Path) -> None:
     asked: LanguageModel = model
     assert asked.name == str(tiny_model_path)
+    assert model.title == tiny_model_path.name  # others need not know of folders
+    assert Remembered(model, RequestCache(":memory:")).title == model.title
 
 
 def test_every_request_is_answered_in_order_and_again_the_same(model: LocalModel) -> None:

@@ -56,6 +56,7 @@ def test_parts_are_taken_over_into_the_one_file(answers: Path) -> None:
         part = Part(part_of(answers, number), ReadOnly(answers))
         part.put(key, completion, 3)
         part.fail("d", "lost")
+        part.lose(10, 20)
         part.close()
     (answers.with_name("answers-parts") / "00001.tries").write_text("..")
     absorb_parts(answers)
@@ -63,7 +64,7 @@ def test_parts_are_taken_over_into_the_one_file(answers: Path) -> None:
     assert [path.name for path in answers.parent.iterdir() if "part" in path.name] == []
     cache = RequestCache(answers)
     assert cache.get_all(["a", "b", "c"]) == {"a": ONE, "b": TWO, "c": THREE}
-    assert cache.spent() == Spent(3, 5 + 3 + 3, 3)
+    assert cache.spent() == Spent(3, 5 + 3 + 3 + 3 * 10, 3 + 3 * 20)
     assert cache.failures() == {"lost": 1}  # d; c was answered
     assert sqlite3.connect(answers).execute("SELECT times FROM failures").fetchall() == [(3,)]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from fspo.llm.cache import RequestCache
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, title_of
 from fspo.progress import Task
 
 __all__ = ["Remembered", "ask_all"]
@@ -50,6 +50,11 @@ class Remembered:
     def name(self) -> str:
         """The model's."""
         return self._model.name
+
+    @property
+    def title(self) -> str:
+        """The model's."""
+        return title_of(self._model)
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order."""

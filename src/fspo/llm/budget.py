@@ -102,11 +102,17 @@ class Account:
         self._move(reserved, 1)
         return reserved
 
-    def settle(self, reserved: Reserved, prompt_tokens: float | None = None, tokens: float | None = None) -> None:
-        """Count what a request did cost, or the most it may have cost, in the place of what was set aside for it."""
+    def settle(self, reserved: Reserved, prompt_tokens: float, tokens: float) -> None:
+        """Count what an answer did cost, in the place of what was set aside for it."""
         self._requests += 1
-        self._prompt += reserved.prompt if prompt_tokens is None else prompt_tokens
-        self._answer += reserved.answer if tokens is None else tokens
+        self._prompt += prompt_tokens
+        self._answer += tokens
+        self.release(reserved)
+
+    def lose(self, reserved: Reserved) -> None:
+        """Count the most that an answer may have cost that never came."""
+        self._prompt += reserved.prompt
+        self._answer += reserved.answer
         self.release(reserved)
 
     def release(self, reserved: Reserved) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS first_tokens (key TEXT PRIMARY KEY, tokens TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (id TEXT PRIMARY KEY, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL)
+WITHOUT ROWID;
 """
 _GET = (
     "SELECT a.text, a.tokens, a.finish_reason, a.anew, f.tokens FROM answers a "
@@ -37,6 +40,11 @@ _ABSORB = (
     "INSERT INTO failures SELECT key, reason, times FROM other.failures WHERE true "
     "ON CONFLICT (key) DO UPDATE SET reason = excluded.reason, times = times + excluded.times",
     "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
+    "INSERT OR IGNORE INTO lost SELECT id, prompt_tokens, tokens FROM other.lost",
+)
+_SPENT = (
+    "SELECT (SELECT COUNT(*) FROM answers), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(tokens), 0) FROM "
+    "(SELECT prompt_tokens, tokens FROM answers UNION ALL SELECT prompt_tokens, tokens FROM lost)"
 )
 _BUSY = 60.0
 """Seconds to wait for another process that writes."""
@@ -44,7 +52,7 @@ _BUSY = 60.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What the answers in a cache have cost, in tokens."""
+    """How many answers are in a cache, and what they and those that got lost have cost, in tokens."""
 
     requests: int
     prompt_tokens: int
@@ -128,10 +136,13 @@ class RequestCache:
         """Reason -> requests that failed and were not answered since."""
         return dict(self._do("SELECT reason, COUNT(*) FROM failures GROUP BY reason ORDER BY 2 DESC, 1"))
 
+    def lose(self, prompt_tokens: float, tokens: float) -> None:
+        """Note what an answer may have cost that never came."""
+        self._do("INSERT INTO lost VALUES (?, ?, ?)", uuid.uuid4().hex, round(prompt_tokens), round(tokens))
+
     def spent(self) -> Spent:
-        """What all answers have cost."""
-        rows = self._do("SELECT COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(tokens), 0) FROM answers")
-        return Spent(*rows[0])
+        """What all answers have cost, and those that never came may have."""
+        return Spent(*self._do(_SPENT)[0])
 
     def absorb(self, path: Path) -> None:
         """Take over all that another file of answers holds, or nothing of it; the file stays.

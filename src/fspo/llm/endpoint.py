@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -125,6 +125,11 @@ class Endpoint:
         return f"{self._config.model} at {self._config.base_url}"
 
     @property
+    def title(self) -> str:
+        """The model's name alone."""
+        return self._config.model
+
+    @property
     def spent(self) -> Spent:
         """What all answers have cost, those of earlier calls too, in tokens."""
         return self._account.spent
@@ -163,34 +168,29 @@ class Endpoint:
 
     def _handed_out(self, pieces: Iterator[list[CompletionRequest]], ahead: int) -> Iterator[Completion]:
         """The completions of all pieces, in order; `ahead` of them are asked at once."""
-        call = _Call(self._connect())
-        under_way: deque[Future[list[_Answer]]] = deque()
-        try:
-            for piece in pieces:
-                under_way.append(background.submit(self._all(call, piece)))
-                if len(under_way) == ahead:
-                    yield from self._sound(call, under_way)
-            while under_way:
-                yield from self._sound(call, under_way)
-        finally:  # a failure or an interrupt: what is under way is waited for and kept, and nothing else is sent
-            if under_way:
-                background.call(call.stop)
-                background.settle(under_way)
+        with closing(self.asking()) as asking:
+            for count, piece in enumerate(pieces, start=1):
+                asking.begin(piece)
+                if count >= ahead:
+                    yield from asking.take()
+            while asking.left:
+                yield from asking.take()
+
+    def asking(self) -> _Asking:
+        """A line of pieces of requests, all under way at once; its `take` raises what `complete` does."""
+        return _Asking(self)
 
     def _connect(self) -> Transport:
         if self._transport is None:
             self._transport = WebTransport(self._config)
         return self._transport
 
-    def _sound(self, call: _Call, under_way: deque[Future[list[_Answer]]]) -> list[Completion]:
-        """The answers of the first piece, where none is missing."""
-        # Under way until it is there: an interrupt may come while it is waited for.
-        answers = background.result(under_way[0])
-        under_way.popleft()
+    def _sound(self, answers: Sequence[_Answer], cause: FspoError | None) -> list[Completion]:
+        """The answers of a piece, where none is missing."""
         problems = [answer for answer in answers if isinstance(answer, FspoError)]
         lasting = [problem for problem in problems if not isinstance(problem, Refusal)]
         if lasting:
-            raise _worst(lasting, len(answers), call.cause)
+            raise _worst(lasting, len(answers), cause)
         if problems and len(problems) == len(answers) and not self._proven:
             raise problems[0]
         return [_REFUSED if isinstance(answer, FspoError) else answer for answer in answers]
@@ -267,8 +267,7 @@ class Endpoint:
                 self._pacer.leave()
             if not isinstance(found, Overload):
                 return self._judged(call, found, request, reserved)
-            # What took too long may have been worked on, and be paid for.
-            (self._account.settle if found.late else self._account.release)(reserved)
+            self._lost(reserved) if found.late else self._account.release(reserved)
             if attempt == self._config.retries:
                 if found.unreachable or self._last_answer < first:
                     call.stop(found.error)  # nobody was answered all the while
@@ -277,6 +276,12 @@ class Endpoint:
             with call.waiting():
                 await asyncio.sleep(max(pause, found.wait))
             attempt += 1
+
+    def _lost(self, reserved: Reserved) -> None:
+        """What was under way and never came may have been worked on, and be paid for."""
+        self._account.lose(reserved)
+        if self._cache is not None:
+            self._cache.lose(reserved.prompt, reserved.answer)
 
     def _judged(
         self, call: _Call, found: Answered | FspoError, request: CompletionRequest, reserved: Reserved
@@ -294,6 +299,34 @@ class Endpoint:
             completion = replace(completion, tokens=min(request.max_tokens, len(completion.text.encode())))
         self._account.settle(reserved, prompt_tokens, completion.tokens)
         return completion, prompt_tokens
+
+
+class _Asking:
+    """What `Endpoint.asking` gives."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint, self._call = endpoint, _Call(endpoint._connect())
+        self._under_way: deque[Future[list[_Answer]]] = deque()
+
+    @property
+    def left(self) -> int:
+        """Pieces that are not taken."""
+        return len(self._under_way)
+
+    def begin(self, requests: Sequence[CompletionRequest]) -> None:
+        self._under_way.append(background.submit(self._endpoint._all(self._call, requests)))
+
+    def take(self) -> list[Completion]:
+        # Under way until it is there: an interrupt may come while it is waited for.
+        answers = background.result(self._under_way[0])
+        self._under_way.popleft()
+        return self._endpoint._sound(answers, self._call.cause)
+
+    def close(self) -> None:
+        """After a failure or an interrupt: what is under way is waited for and kept, and nothing else is sent."""
+        if self._under_way:
+            background.call(self._call.stop)
+            background.settle(self._under_way)
 
 
 class _Call:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint import EndpointConfig
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, title_of
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]
+
+_PIECES = 8
+"""Pieces under way at once."""
+
+_Piece = dict[int, dict[int, CompletionRequest]]
+"""Place of a member -> place in the piece -> what it is asked."""
 
 
 class MemberConfig(BaseModel):
@@ -60,7 +69,15 @@ class Member:
     @property
     def label(self) -> str:
         """The model's name, and the temperature where one is set."""
-        return self.model.name if self.temperature is None else f"{self.model.name} at T={self.temperature:g}"
+        return self._at(self.model.name)
+
+    @property
+    def title(self) -> str:
+        """The same for others to read."""
+        return self._at(title_of(self.model))
+
+    def _at(self, name: str) -> str:
+        return name if self.temperature is None else f"{name} at T={self.temperature:g}"
 
 
 class Ensemble:
@@ -83,6 +100,11 @@ class Ensemble:
         """All members with their weights."""
         return " + ".join(f"{member.weight:g} x {member.label}" for member in self.members)
 
+    @property
+    def title(self) -> str:
+        """The same for others to read."""
+        return " + ".join(f"{member.weight:g} x {member.title}" for member in self.members)
+
     def member_of(self, request: CompletionRequest) -> str:
         """The label of the member that answers this request."""
         return self.members[self._place(request)].label
@@ -93,15 +115,46 @@ class Ensemble:
         Raises:
             ModelError: a member failed; see its own `complete`.
         """
-        own: dict[int, list[int]] = {}
+        return list(self.stream(requests, max(1, len(requests))))
+
+    def stream(self, requests: Iterable[CompletionRequest], ahead: int) -> Iterator[Completion]:
+        """The same for any number of requests, in pieces of `ahead`; all members at endpoints are kept busy at once.
+
+        Raises:
+            ModelError: a member failed; see its own `complete`.
+        """
+        requests, under_way = iter(requests), deque[_Piece]()
+        with ExitStack() as stack:
+            lines = {
+                place: stack.enter_context(closing(member.model.asking()))
+                for place, member in enumerate(self.members)
+                if isinstance(member.model, Concurrent)
+            }
+            while asked := list(islice(requests, ahead)):
+                piece = self._divided(asked)
+                for place in piece.keys() & lines.keys():
+                    lines[place].begin(list(piece[place].values()))
+                under_way.append(piece)
+                if len(under_way) == (_PIECES if lines else 1):
+                    yield from self._taken(under_way.popleft(), lines)
+            while under_way:
+                yield from self._taken(under_way.popleft(), lines)
+
+    def _divided(self, requests: Sequence[CompletionRequest]) -> _Piece:
+        piece: _Piece = {}
         for index, request in enumerate(requests):
-            own.setdefault(self._place(request), []).append(index)
+            place = self._place(request)
+            piece.setdefault(place, {})[index] = _at(request, self.members[place].temperature)
+        return piece
+
+    def _taken(self, piece: _Piece, lines: Mapping[int, Asking]) -> list[Completion]:
+        """The completions of a piece, in order; models on this machine are asked now, one after the other."""
         found: dict[int, Completion] = {}
-        for place, indices in sorted(own.items()):
-            member = self.members[place]
-            asked = [_at(requests[index], member.temperature) for index in indices]
-            found.update(zip(indices, member.model.complete(asked), strict=True))
-        return [found[index] for index in range(len(requests))]
+        for place, own in sorted(piece.items()):
+            asked = list(own.values())
+            given = lines[place].take() if place in lines else self.members[place].model.complete(asked)
+            found.update(zip(own, given, strict=True))
+        return [found[index] for index in sorted(found)]
 
     def _place(self, request: CompletionRequest) -> int:
         text = json.dumps(request.record(), sort_keys=True)

@@ -47,6 +47,11 @@ class LocalModel:
         """The name it was loaded by."""
         return self._name
 
+    @property
+    def title(self) -> str:
+        """The name, of a folder the last part alone."""
+        return Path(self._name).resolve().name if Path(self._name).is_dir() else self._name
+
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order.
 

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Failure", "Garbled", "Outcome", "Overload", "Refusal", "Transport", "WebTransport"]
 
-_OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_OVERLOADED = frozenset({408, 409, 425, 429})
+"""And whatever is the server's own fault: 500 and above."""
+_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout"})
+"""A refused connection is a ConnectTimeout to the client over aiohttp, and so is one that was cut."""
+_CUT = "ServerDisconnectedError"
+_LATE = frozenset({408, 504, 524})
+"""Somebody on the way lost patience with a server that may be at work."""
 
 
 @dataclass(frozen=True)
@@ -134,20 +140,20 @@ class WebTransport:
             return ConfigError(
                 f"{address} does not know the model '{self._config.model}'; check its name and the address."
             )
-        # A refused connection is a ConnectTimeout to the client over aiohttp.
-        connected = type(error.__cause__).__name__ != "ConnectTimeout"
-        if isinstance(error, openai.APITimeoutError) and connected:
+        causes = _causes(error)
+        connected = _CUT in causes or not causes & _NOT_CONNECTED
+        if isinstance(error, openai.APITimeoutError) and connected and _CUT not in causes:
             return Overload(self._failure("timed out"), late=True)
         if isinstance(error, openai.APIConnectionError):
             away = ModelError(
                 f"{address} can't be reached; start the server or mend the address, then run the same command again: "
                 "what was finished is kept."
             )
-            return Overload(away, unreachable=True)
+            return Overload(away, unreachable=True, late=connected)
         if isinstance(error, openai.APIStatusError):
             failure = self._failure(f"{error.status_code}: {told(error.body, self._key)}")
-            if error.status_code in _OVERLOADED:
-                return Overload(failure, retry_after(error.response.headers))
+            if error.status_code in _OVERLOADED or error.status_code >= 500:
+                return Overload(failure, retry_after(error.response.headers), late=error.status_code in _LATE)
             return failure
         return self._failure(type(error).__name__)
 
@@ -179,6 +185,16 @@ def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
             max_retries=0,  # whoever asks again must also ask less at once
             http_client=openai.DefaultAioHttpClient(timeout=config.timeout) if quick else None,
         )
+
+
+def _causes(error: BaseException) -> set[str]:
+    """The kinds of all errors behind this one, which differ by the client's way to the network."""
+    found: set[str] = set()
+    cause = error.__cause__
+    while cause is not None:
+        found.add(type(cause).__name__)
+        cause = cause.__cause__
+    return found
 
 
 def _close(client: openai.AsyncOpenAI) -> None:

@@ -8,7 +8,18 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
 
-__all__ = ["MOST_LOGPROBS", "Completion", "CompletionRequest", "LanguageModel", "Message", "Role", "Streaming"]
+__all__ = [
+    "MOST_LOGPROBS",
+    "Asking",
+    "Completion",
+    "CompletionRequest",
+    "Concurrent",
+    "LanguageModel",
+    "Message",
+    "Role",
+    "Streaming",
+    "title_of",
+]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -111,3 +122,29 @@ class Streaming(LanguageModel, Protocol):
 
     def stream(self, requests: Iterable[CompletionRequest], ahead: int) -> Iterator[Completion]:
         """One completion for each request, in order; at most `ahead` are asked before their turn."""
+
+
+class Asking(Protocol):
+    """Requests under way, piece after piece."""
+
+    def begin(self, requests: Sequence[CompletionRequest]) -> None:
+        """Send a piece, and don't wait for it."""
+
+    def take(self) -> list[Completion]:
+        """Wait for the completions of the first piece that was begun and not yet taken."""
+
+    def close(self) -> None:
+        """Send nothing more, and wait for what is under way."""
+
+
+@runtime_checkable
+class Concurrent(LanguageModel, Protocol):
+    """Someone who answers while others are asked too."""
+
+    def asking(self) -> Asking:
+        """A new line of pieces; it must be closed."""
+
+
+def title_of(model: LanguageModel) -> str:
+    """What others are told of a model: its name without addresses and folders, where it knows of such (`title`)."""
+    return str(getattr(model, "title", model.name))

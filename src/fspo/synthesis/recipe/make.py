@@ -18,7 +18,7 @@ from typing import Any
 from fspo.errors import DataError
 from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
 from fspo.judging.pairwise import OrderTally
-from fspo.llm.types import LanguageModel
+from fspo.llm.types import LanguageModel, title_of
 from fspo.preferences.dataset import write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
@@ -96,7 +96,7 @@ def make_dataset(
     rows = preferences_of(config, domain.name, by_id, by_response, out)
     checks = check(config, domain, questions, responses, cast, counts, rows)
     write_json(out / "checks.json", checks)
-    write_text(out / "README.md", dataset_card(config, domain, ask.name, write.name, checks))
+    write_text(out / "README.md", dataset_card(config, domain, title_of(ask), title_of(write), checks))
     write_json(out / _IDENTITY, identity)
     _save_splits(user_parts, question_parts, out)
     progress.say(_summary(checks))
