@@ -192,7 +192,7 @@ def _tax(rows: Sequence[Method], config: RunConfig) -> float:
     if tax is None:
         return 0.0
     answers = len(rows) * ((tax.users or 0) + 1) * (tax.general + 2 * tax.refusals)
-    return answers * tax.max_new_tokens / DRAFTING
+    return answers * tax.max_new_tokens / WRITING
 
 
 def _trunk(shots: int, response: int) -> int:
