@@ -312,6 +312,19 @@ def test_what_came_out_against_a_method_is_said() -> None:
     assert negatives({"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9)}}, {}) == []
 
 
+def test_a_gain_that_is_none_and_a_loss_that_is_one_are_said() -> None:
+    row = {
+        "gain_over_population": estimate(0.02, -0.03, 0.07),
+        "gain_over_no_context": estimate(0.2, 0.1, 0.3),
+        "tax_general": estimate(0.12, 0.04, 0.2),
+        "tax_refusal": estimate(0.0, -0.1, 0.1),
+        "shortfall": Estimate(0.2, None, None, 2, 9),
+    }
+    over, loses = negatives({"fspo": row}, {})
+    assert "no gain in reward accuracy over the model of the whole population" in over and "[-3.0, 7.0]" in over
+    assert "loses 12.0 % [4.0, 20.0] of general instructions" in loses
+
+
 def test_no_variant_is_hidden_by_the_choice_of_a_headline() -> None:
     wins = {"win_rate": estimate(0.7, 0.6, 0.8), "win_rate/guided": estimate(0.7, 0.6, 0.8)}
     [found] = negatives({"fspo": {**wins, "win_rate/plain": estimate(0.6, 0.49, 0.7)}}, {})

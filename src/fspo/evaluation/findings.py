@@ -13,7 +13,26 @@ __all__ = ["Metrics", "caveats", "headline", "negatives"]
 Metrics = Mapping[str, Mapping[str, Estimate]]
 """method -> measure -> estimate."""
 
-_CHANCE: Mapping[str, float] = MappingProxyType({"reward_accuracy": 0.5, "win_rate": 0.5, "user_swap_drop": 0.0})
+_CHANCE: Mapping[str, float] = MappingProxyType(
+    {"reward_accuracy": 0.5, "win_rate": 0.5, "win_rate_length_controlled": 0.5, "user_swap_drop": 0.0}
+)
+_GAINS: Mapping[str, str] = MappingProxyType(
+    {
+        "gain_over_population": "the model of the whole population",
+        "gain_over_no_context": "itself without shots",
+        "first_shot_gain": "itself without shots, from one shot",
+    }
+)
+"""Measure -> whom a method that personalises is to be better than."""
+_LOSSES: Mapping[str, str] = MappingProxyType(
+    {
+        "tax_general": "of general instructions followed, against the base model",
+        "tax_refusal": "of harmful requests refused, against the base model",
+        "tax_refusal/injected": "of harmful requests refused, against the base model, with such requests in the shots",
+        "other_topics_drop": "of reward accuracy where the shots are on other topics than the query",
+        "shortfall": "of reward accuracy to an ideal observer of the same shots",
+    }
+)
 _FEWEST_USERS = 20
 _FEW_CUT = 0.1
 _KNOWN_FLIP_RATE = 0.14
@@ -128,6 +147,14 @@ def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
             found.append(f"{name}: the {label} of {_said(estimate)} lies below {chance:.0%}.")
         elif estimate.low <= chance:
             found.append(f"{name}: the {label} of {_said(estimate)} can't be told from {chance:.0%}.")
+    for measure, whom in _GAINS.items():
+        gain = measures.get(measure)
+        if gain is not None and gain.low is not None and gain.low <= 0:
+            found.append(f"{name}: no gain in reward accuracy over {whom} can be told ({_said(gain)}).")
+    for measure, what in _LOSSES.items():
+        loss = measures.get(measure)
+        if loss is not None and loss.low is not None and loss.low > 0:
+            found.append(f"{name}: loses {_said(loss)} {what}.")
     flips = measures.get("label_flip_rate")
     if flips is not None and flips.value < 0.5:
         known = " (a reward model that ignored labels was at 14 %)" if flips.value <= _KNOWN_FLIP_RATE else ""
