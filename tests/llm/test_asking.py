@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from fspo.llm.asking import Remembered, ask_all
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest, Message
+from fspo.progress import PlainProgress
 
 
 class Batched:
@@ -45,6 +47,13 @@ def test_requests_are_asked_a_few_at_a_time_and_answered_in_order() -> None:
     assert len(drawn) == 4
     assert [answer.text.split()[0] for answer in answers] == [str(n) for n in range(1, 10)]
     assert model.sizes == [4, 4, 2]
+
+
+def test_a_piece_counts_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    now = iter([0.0, 30.0, 60.0, 90.0])
+    with PlainProgress(sys.stdout, clock=lambda: next(now)).task("Asking", total=12) as task:
+        assert len(list(ask_all(Batched(), requests(12), 6, task))) == 12
+    assert "Asking: 50 %, 30 s left" in capsys.readouterr().out
 
 
 def test_what_a_killed_call_finished_is_not_asked_again(tmp_path: Path) -> None:

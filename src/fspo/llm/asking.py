@@ -24,16 +24,20 @@ def ask_all(
     Raises:
         ModelError: see the model's own `complete`.
     """
-    answers = llm.stream(requests, size) if isinstance(llm, Streaming) else _in_pieces(llm, iter(requests), size)
-    for completion in answers:
+    pieces: Iterator[list[Completion]]
+    if isinstance(llm, Streaming):
+        pieces = ([completion] for completion in llm.stream(requests, size))
+    else:
+        pieces = _in_pieces(llm, iter(requests), size)
+    for piece in pieces:
         if task is not None:
-            task.advance(1)
-        yield completion
+            task.advance(len(piece))  # as one, or the first of a piece would be taken for slow and the others for quick
+        yield from piece
 
 
-def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: int) -> Iterator[Completion]:
+def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: int) -> Iterator[list[Completion]]:
     while piece := list(islice(requests, size)):
-        yield from llm.complete(piece)
+        yield llm.complete(piece)
 
 
 class Remembered:
