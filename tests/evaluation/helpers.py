@@ -18,7 +18,7 @@ class CountingJudge:
 
     margin = 0.25
 
-    def utility(self, user: User, text: str) -> float:
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
         """A weighted count."""
         measured = {"length": len(text.split()) / 4, "exclamation": text.count("!")}
         return sum(weight * measured[name] for name, weight in user.traits.items())

@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import JudgeConfig
-from fspo.evaluation.jury import MeasuredJudge, asked_judge, obtain_judges
+from fspo.evaluation.jury import MeasuredJudge, asked_judge, jury_of, obtain_judges
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge
-from fspo.preferences.types import User
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Preference, User
+from fspo.progress import Silent
 from tests.synthesis.recipe.helpers import ScriptedModel
 
 TEXTS = ["Short.", "A bit longer than that!", "This one is the longest of all the texts that there are."]
@@ -55,6 +57,13 @@ def test_an_endpoint_reads_the_description_in_the_usual_words_or_in_its_own(tmp_
 def test_a_scripted_model_judges_for_the_user() -> None:
     judge = asked_judge(JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT}), ScriptedModel())
     assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "b"
+
+
+def test_where_nothing_is_answered_no_judge_is_needed(tmp_path: Path) -> None:
+    asked = {"name": "asked", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
+    config = EvaluationConfig.model_validate({"answers": 0, "judges": [asked]})
+    nobody = PreferenceDataset({"u": User("u")}, [Preference("u", "Why?", "a", "b")])  # without a description
+    assert jury_of(config, None, {}, nobody, tmp_path, Silent()) == {}
 
 
 def test_a_user_without_a_description_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import ConfigError
-from fspo.evaluation.observer import axis_users, family_of, ideal_observer, pair_users, sampled_users
+from fspo.evaluation.observer import axis_users, family_of, ideal_observer, pair_users, prior_of, sampled_users
 from fspo.preferences.types import Episode, Preference, User
 
 
@@ -19,7 +19,7 @@ class NumbersJudge:
 
     calls = 0
 
-    def utility(self, user: User, text: str) -> float:
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
         self.calls += 1
         values = dict(zip(("warm", "long"), map(float, text.split()), strict=True))
         return sum(weight * values[name] for name, weight in user.traits.items())
@@ -136,3 +136,30 @@ def test_mirroring_an_episode_mirrors_nothing_but_the_labels(seed: int) -> None:
         for e in (episode, episode.mirror())
     )
     assert plain == pytest.approx(mirrored)
+
+
+def user(name: str, **traits: float) -> User:
+    return User(name, traits=traits)
+
+
+def test_the_prior_is_the_family_where_it_holds_everybody() -> None:
+    inside = [user("a", warm=2.0), user("b", warm=0.7, long=-0.7)]
+    kind, prior = prior_of("auto", inside, [user("c", warm=1.0, long=0.2)], 0)
+    assert (kind, len(prior)) == ("family", 8)
+
+
+def test_users_outside_the_family_are_expected_to_be_like_those_of_the_training_part() -> None:
+    uneven, known = [user("a", warm=0.4, long=0.9)], [user("c", warm=1.0, long=0.2), user("d"), user("e", warm=1.0)]
+    assert prior_of("auto", uneven, known, 0) == ("trained", [known[0], known[2]])
+    assert prior_of("auto", uneven, [user("d")], 0)[0] == "family"  # nobody known has traits
+    many = [user(str(number), warm=number / 7, long=1.0) for number in range(900)]
+    assert len(prior_of("trained", uneven, many, 0)[1]) == 500
+    assert prior_of("trained", uneven, many, 0) == prior_of("trained", uneven, many, 0)
+    assert prior_of("sampled", uneven, many, 0)[0] == "sampled"
+
+
+def test_a_prior_of_the_right_users_predicts_better_than_the_family() -> None:
+    generator = random.Random(1)
+    kinds = [user(str(n), warm=0.3 + n / 100, long=0.95) for n in range(12)]
+    rows = episodes(kinds, 4, 8, seed=generator.randrange(99))
+    assert accuracy(rows, prior_of("auto", kinds, kinds[::2], 0)[1], 0) > accuracy(rows, family_of(kinds), 0) + 0.2

@@ -73,6 +73,12 @@ def test_fewer_users_are_drawn_from_every_group() -> None:
     assert sorted(user.group for user in picked) == ["axis", "pair"]
 
 
+def test_only_those_are_drawn_who_may_be() -> None:
+    dataset = small_dataset("t")
+    *_, one, other = dataset.users
+    assert [user.id for user in pick_users(dataset, 3, seed=0, among={one, other})] == [one, other]
+
+
 def test_a_user_with_too_few_preferences_is_named() -> None:
     with pytest.raises(DataError, match="t-length-more"):
         build_trials(small_dataset("t", questions=5), CONFIG)

@@ -48,6 +48,12 @@ def test_wrong_labels_are_swapped_shots_in_their_places_and_more_are_the_same_an
             assert found[name].episode.queries == probe.trial.own.queries[:2]
 
 
+def test_shares_that_come_to_the_same_number_are_one() -> None:
+    assert EvaluationConfig(shots=8).wrong_labels == {0.1: 1, 0.25: 2}
+    assert EvaluationConfig(shots=4).wrong_labels == {0.25: 1}
+    assert EvaluationConfig(shots=2).wrong_labels == {0.25: 1}
+
+
 def test_orders_are_other_orders_of_the_same_shots() -> None:
     for probe in probes()[0]:
         found = varied(probe, CONFIG)

@@ -5,11 +5,11 @@ See `fspo.evaluation.observer`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from fspo.evaluation.config import EvaluationConfig, percent
 from fspo.evaluation.measures import Rewards, items_at
-from fspo.evaluation.observer import TextUtility, family_of, ideal_observer, sampled_users
+from fspo.evaluation.observer import TextUtility, ideal_observer
 from fspo.evaluation.regret import Gaps, pair_regrets
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.trials import Trial
@@ -28,20 +28,14 @@ class Ceiling:
     def __init__(
         self,
         judge: TextUtility,
-        users: Mapping[str, User],
+        prior: Sequence[User],
         trials: Sequence[Trial],
         probes: Sequence[Probe],
         items: Sequence[Item],
         config: EvaluationConfig,
     ) -> None:
-        """Predict every query of the trials after each shot count, and of the probes under their variations.
-
-        `users` are all of the dataset's: over their attributes the prior ranges.
-        """
-        self._judge, self._items, self._config = judge, items, config
-        names = sorted({name for user in users.values() for name in user.traits})
-        family = config.observer_prior == "family"
-        self._prior = family_of(users.values()) if family else sampled_users(names, 500, config.seed)
+        """Predict every query of the trials after each shot count, and of the probes under their variations."""
+        self._judge, self._prior, self._items, self._config = judge, prior, items, config
         whole = [(trial, Variation("own", trial.own, tuple(range(len(trial.own.queries))))) for trial in trials]
         self._at = self._predict(whole, config.rungs, config.observer_noise)
         self._probes = probes
@@ -55,12 +49,12 @@ class Ceiling:
 
         It is told how many labels are wrong, and not which.
         """
-        full, settings = self._config.shots, self._config.robustness
+        full = self._config.shots
         found = {f"reward_accuracy@{k}": Values(self.at(k)) for k in self._config.rungs}
         found |= pair_regrets(self.at(full), gaps)
         varied = {"other_topics": (OTHER_TOPICS, "", self._config.observer_noise)}
-        for share in settings.wrong_labels:
-            noise = min(_SUREST_NOISE, max(self._config.observer_noise, share))
+        for share, count in self._config.wrong_labels.items():
+            noise = min(_SUREST_NOISE, max(self._config.observer_noise, count / full))
             varied[f"wrong_labels/{percent(share)}"] = (wrong_labels(share), f"/{percent(share)}%", noise)
         for name, (condition, suffix, noise) in varied.items():
             family = name.partition("/")[0]

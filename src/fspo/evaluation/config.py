@@ -148,8 +148,9 @@ class EvaluationConfig(BaseModel):
     """What personalisation costs on general instructions and refusals; null: not measured, {}: with the defaults."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
     """The ideal observer's chance of a label against the user's own utilities."""
-    observer_prior: Literal["family", "sampled"] = "family"
-    """Whether the observer expects axis and pair users, or weights in any direction (500 draws)."""
+    observer_prior: Literal["auto", "family", "trained", "sampled"] = "auto"
+    """Whom the observer expects: axis and pair users (`family`), users like those of the training part (`trained`),
+    weights in any direction (`sampled`, 500 draws); `auto`: the family where it holds all users, else the trained."""
     max_length: int | None = Field(default=None, ge=32)
     """Longest context in tokens; older shots are dropped whole. Null: what the model takes."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -205,6 +206,16 @@ class EvaluationConfig(BaseModel):
     def mirrored_swap(self) -> bool:
         """Whether another user's shots are scored with flipped labels too."""
         return self.antisymmetric_swap or self.headline_reward == "antisymmetric"
+
+    @property
+    def wrong_labels(self) -> dict[float, int]:
+        """Share -> how many shots of a full context that is; of shares that come to the same the nearest one stays."""
+        counted: dict[int, float] = {}
+        for share in self.robustness.wrong_labels:
+            count = max(1, round(share * self.shots))
+            if count not in counted or abs(share * self.shots - count) < abs(counted[count] * self.shots - count):
+                counted[count] = share
+        return {share: count for count, share in counted.items()}
 
     @property
     def rungs(self) -> tuple[int, ...]:

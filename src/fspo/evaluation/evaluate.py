@@ -20,7 +20,7 @@ from fspo.evaluation.games import GAMES_FILE, all_games, write_games
 from fspo.evaluation.items import ITEMS_FILE, write_items
 from fspo.evaluation.jury import jury_of
 from fspo.evaluation.measures import Rewards, quality_measures
-from fspo.evaluation.observer import TextUtility
+from fspo.evaluation.observer import TextUtility, prior_of
 from fspo.evaluation.panel import Panel
 from fspo.evaluation.quality import Closeness, Quality, measure_quality
 from fspo.evaluation.records import Drawn, counts, setting, varied_setting, write_samples
@@ -39,6 +39,7 @@ from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers
 from fspo.files import write_json
 from fspo.methods.table import METHODS
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
 __all__ = ["evaluate"]
@@ -106,7 +107,9 @@ def evaluate(
     drawn = build_trials(dataset, config) if trials is None else list(trials)
     shown = progress or Silent()
     panel = Panel(config, dataset.users, jury, out, shown)
-    stage = _Stage(config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel)
+    known = train.users.values() if train is not None else ()
+    prior = prior_of(config.observer_prior, dataset.users.values(), known, config.seed)
+    stage = _Stage(config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior)
     return stage.run()
 
 
@@ -125,6 +128,7 @@ class _Stage:
     foreign: Sequence[Foreign]
     trials: Sequence[Trial]
     panel: Panel
+    prior: tuple[str, list[User]]
 
     def __post_init__(self) -> None:
         """Fix the items."""
@@ -276,7 +280,7 @@ class _Stage:
     def _ceiling(self, known: Regrets | None) -> Ceiling | None:
         if known is None or not isinstance(self.judge, TextUtility):
             return None
-        return Ceiling(self.judge, self.dataset.users, self.trials, self.probes, self.items, self.config)
+        return Ceiling(self.judge, self.prior[1], self.trials, self.probes, self.items, self.config)
 
     @property
     def _lead(self) -> str:
@@ -290,6 +294,7 @@ class _Stage:
             "model": self.weights.model,
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
+            "observer_prior": self.prior[0],
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},

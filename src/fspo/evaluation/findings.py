@@ -149,8 +149,9 @@ def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
             found.append(f"{name}: the {label} of {_said(estimate)} can't be told from {chance:.0%}.")
     for measure, whom in _GAINS.items():
         gain = measures.get(measure)
-        if gain is not None and gain.low is not None and gain.low <= 0:
-            found.append(f"{name}: no gain in reward accuracy over {whom} can be told ({_said(gain)}).")
+        if gain is not None and (gain.low is None or gain.low <= 0):
+            why = f", without an interval from {gain.users} users" if gain.low is None else ""
+            found.append(f"{name}: no gain in reward accuracy over {whom} can be told ({_said(gain)}{why}).")
     for measure, what in _LOSSES.items():
         loss = measures.get(measure)
         if loss is not None and loss.low is not None and loss.low > 0:

@@ -61,6 +61,8 @@ def jury_of(
 ) -> dict[str, Comparer]:
     """All judges of an evaluation, the headline first: `judge`, or else the first of the further ones.
 
+    None where no answers are drawn.
+
     Args:
         config: names further judges.
         judge: the one that labelled the data, where it can judge.
@@ -73,6 +75,8 @@ def jury_of(
         ConfigError: a name is taken, or the package that asks endpoints is missing.
         DataError: see `obtain_judges`.
     """
+    if not config.answers:
+        return {}
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
     found = obtain_judges(config.judges, texts, dataset.users.values(), folder)
     for name in others:

@@ -16,15 +16,27 @@ from typing import Protocol, runtime_checkable
 from fspo.errors import ConfigError
 from fspo.preferences.types import Episode, Preference, User
 
-__all__ = ["Prediction", "TextUtility", "axis_users", "family_of", "ideal_observer", "pair_users", "sampled_users"]
+__all__ = [
+    "Prediction",
+    "TextUtility",
+    "axis_users",
+    "family_of",
+    "ideal_observer",
+    "pair_users",
+    "prior_of",
+    "sampled_users",
+]
+
+_MOST = 500
+"""Users of a prior."""
 
 
 @runtime_checkable
 class TextUtility(Protocol):
     """A judge that can say how much a user likes a text."""
 
-    def utility(self, user: User, text: str) -> float:
-        """How much `user` likes `text`; only differences mean something."""
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
+        """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,40 @@ def family_of(users: Iterable[User]) -> list[User]:
     return axis_users(attributes) + pair_users(attributes)
 
 
+def prior_of(kind: str, users: Iterable[User], trained: Iterable[User], seed: int) -> tuple[str, list[User]]:
+    """Who might have given the shots, and which kind of prior that is.
+
+    Args:
+        kind: `family` or `sampled`, over the attributes that any of `users` minds; `trained`, the users of the training
+            part; `auto`, the family where it holds all of `users`, and else those of the training part, if they have
+            traits.
+        users: those of the evaluated dataset.
+        trained: those of the training part, who are others; of more than 500 as many are drawn.
+        seed: of the draws.
+    """
+    people = [user for user in users if user.traits]
+    known = list({tuple(sorted(user.traits.items())): user for user in trained if user.traits}.values())
+    family = family_of(people)
+    if kind == "auto":
+        kind = "trained" if known and not all(_belongs(user, family) for user in people) else "family"
+    if kind == "trained" and known:
+        if len(known) > _MOST:
+            known = random.Random(f"{seed}/prior").sample(known, _MOST)
+        return "trained", known
+    if kind == "sampled":
+        return "sampled", sampled_users(sorted({name for user in people for name in user.traits}), _MOST, seed)
+    return "family", family
+
+
+def _belongs(user: User, family: Iterable[User]) -> bool:
+    """Whether somebody in the family has weights of the same proportions."""
+    length = math.hypot(*user.traits.values())
+    return any(
+        math.fsum(weight * other.traits.get(name, 0.0) for name, weight in user.traits.items()) > 0.999 * length
+        for other in family
+    )
+
+
 def ideal_observer(
     episodes: Sequence[tuple[str, Episode]],
     prior: Sequence[User],
@@ -114,13 +160,14 @@ class _Utilities:
     def __init__(self, prior: Sequence[User], judge: TextUtility, margin: float, noise: float) -> None:
         self._prior, self._judge = prior, judge
         self._margin, self._noise = margin, noise
-        self._known: dict[str, list[float]] = {}
+        self._known: dict[tuple[str, str], list[float]] = {}
 
-    def of(self, text: str) -> list[float]:
+    def of(self, text: str, prompt: str) -> list[float]:
         """The utility of `text` for every user of the prior."""
-        if text not in self._known:
-            self._known[text] = [self._judge.utility(user, text) for user in self._prior]
-        return self._known[text]
+        key = text, prompt
+        if key not in self._known:
+            self._known[key] = [self._judge.utility(user, text, prompt) for user in self._prior]
+        return self._known[key]
 
     def likelihoods(self, preference: Preference, *, shown: bool = False) -> list[float]:
         """The chance of this very label under every user of the prior.
@@ -129,8 +176,8 @@ class _Utilities:
         on one that is `shown` did not give it. Of a query the observer may not know this much.
         """
         undecided = self._noise if shown and preference.source.get("judge") == "attributes" else 0.5
-        pairs = zip(self.of(preference.chosen), self.of(preference.rejected), strict=True)
-        return [self._chance(chosen - rejected, undecided) for chosen, rejected in pairs]
+        chosen, rejected = (self.of(text, preference.prompt) for text in (preference.chosen, preference.rejected))
+        return [self._chance(a - b, undecided) for a, b in zip(chosen, rejected, strict=True)]
 
     def _chance(self, difference: float, undecided: float) -> float:
         if abs(difference) < self._margin or difference == 0:

@@ -60,9 +60,7 @@ def varied_setting(config: EvaluationConfig, probes: Sequence[Probe]) -> dict[st
         "users": len({probe.trial.user for probe in probes}),
         "pairs": sum(len(probe.trial.own.queries[: config.robustness.queries]) for probe in probes),
         "other_topics_users": sum(probe.elsewhere is not None for probe in probes),
-        "wrong_labels": {
-            f"{percent(share)}%": max(1, round(share * config.shots)) for share in config.robustness.wrong_labels
-        },
+        "wrong_labels": {f"{percent(share)}%": count for share, count in config.wrong_labels.items()},
         "orders": config.robustness.orders,
     }
 

@@ -54,7 +54,7 @@ class Regrets:
         for trial in trials:
             user = self._users[trial.user]
             for number, query in enumerate(trial.own.queries):
-                gap = self._of(user, query.chosen) - self._of(user, query.rejected)
+                gap = self._of(user, query.chosen, query.prompt) - self._of(user, query.rejected, query.prompt)
                 self.gaps[trial.user, trial.item(number)] = gap
         self._responses: dict[str, dict[str, None]] = defaultdict(dict)
         for row in dataset:
@@ -68,12 +68,12 @@ class Regrets:
         liked, lost = {}, {}
         for item, prompt, text in drawn:
             user = self._users[item[0]]
-            liked[item] = self._of(user, text)
-            lost[item] = max(self._of(user, other) for other in self._responses[prompt]) - liked[item]
+            liked[item] = self._of(user, text, prompt)
+            lost[item] = max(self._of(user, other, prompt) for other in self._responses[prompt]) - liked[item]
         return {
             f"answer_utility/{suffix}": Values(liked, bounds=None),
             f"answer_regret/{suffix}": Values(lost, bounds=None),
         }
 
-    def _of(self, user: User, text: str) -> float:
-        return self._judge.utility(user, text)
+    def _of(self, user: User, text: str, prompt: str) -> float:
+        return self._judge.utility(user, text, prompt)

@@ -37,7 +37,7 @@ def robustness_values(rewards: Rewards) -> Measured:
 
     own = right("own")
     named = {"other_topics": (OTHER_TOPICS, "")}
-    named |= {f"wrong_labels/{percent(s)}%": (wrong_labels(s), f"/{percent(s)}%") for s in settings.wrong_labels}
+    named |= {f"wrong_labels/{percent(s)}%": (wrong_labels(s), f"/{percent(s)}%") for s in rewards.config.wrong_labels}
     found: Measured = {}
     for name, (condition, suffix) in named.items():
         accuracies = right(condition)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
@@ -67,9 +68,14 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
     return trials
 
 
-def pick_users(dataset: PreferenceDataset, count: int | None, seed: int) -> list[User]:
-    """At most `count` users with preferences, drawn from their groups in turn so that each group is represented."""
-    active = _users(dataset)
+def pick_users(
+    dataset: PreferenceDataset, count: int | None, seed: int, among: Container[str] | None = None
+) -> list[User]:
+    """At most `count` users with preferences, drawn from their groups in turn so that each group is represented.
+
+    `among`: the ids of those who may be drawn; by default all.
+    """
+    active = {user for user in _users(dataset) if among is None or user in among}
     users = [user for user in dataset.users.values() if user.id in active]
     if count is None or count >= len(users):
         return users

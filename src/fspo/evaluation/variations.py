@@ -84,7 +84,7 @@ def build_probes(dataset: PreferenceDataset, trials: Sequence[Trial], config: Ev
     """The first episode of each of the users chosen for this, a pure function of dataset and configuration."""
     wanted, evaluated = config.robustness.users, len({trial.user for trial in trials})
     count = evaluated if wanted is None else min(wanted, evaluated)
-    chosen = {user.id for user in pick_users(dataset, count, config.seed)} if count else set()
+    chosen = {user.id for user in pick_users(dataset, count, config.seed, {t.user for t in trials})} if count else set()
     first: dict[str, Trial] = {}
     for trial in trials:
         if trial.user in chosen:
@@ -108,7 +108,7 @@ def _changed(
     found = []
     # One order for all shares: what is wrong among 10 % is wrong among 25 % too.
     places = _shuffled(len(shots), f"{seed}/wrong")
-    for share in config.robustness.wrong_labels:
+    for share in config.wrong_labels:
         wrong = set(places[: max(1, round(share * len(shots)))])
         found.append((wrong_labels(share), tuple(s.swap() if i in wrong else s for i, s in enumerate(shots))))
     for number in range(1, config.robustness.orders + 1 if len(shots) > 1 else 0):

@@ -56,12 +56,28 @@ class TopicJudge:
         Raises:
             DataError: the user minds an attribute that the judge has no scale for.
         """
+        return self.attributes.compare(self._on(user, prompt), prompt, a, b)
+
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
+        """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something.
+
+        Raises:
+            DataError: the user minds an attribute that the judge has no scale for.
+        """
+        return self.attributes.utility(self._on(user, prompt), text)
+
+    @property
+    def margin(self) -> float:
+        """Utilities that differ by less are a tie."""
+        return self.attributes.margin
+
+    def _on(self, user: User, prompt: str) -> User:
         topic = self.topics.get(prompt, "")
         key = user.id, topic
         known = self._known.get(key)
         if known is None or known.description != user.description:
             known = self._known[key] = weights_on(user, topic)
-        return self.attributes.compare(known, prompt, a, b)
+        return known
 
     def save(self, path: str | Path) -> Path:
         """Write the attribute judge's record, and "prompts": {prompt: topic}."""

@@ -122,8 +122,8 @@ class AttributeJudge:
             }
         return self._known[text]
 
-    def utility(self, user: User, text: str) -> float:
-        """How much `user` likes `text`; only differences mean something.
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
+        """How much `user` likes `text`, whatever the prompt; only differences mean something.
 
         Raises:
             DataError: the user minds an attribute that the judge has no scale for.

@@ -10,7 +10,7 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.tax.answers import Variant
 from fspo.evaluation.tax.config import TaxConfig
 from fspo.evaluation.tax.crossed import Cell
-from fspo.evaluation.tax.stage import TaxStage, tax_measures
+from fspo.evaluation.tax.stage import TaxStage, tax_measures, training_tax
 from fspo.evaluation.trials import build_trials
 from fspo.evaluation.weights import Weights
 from fspo.files import read_jsonl
@@ -49,6 +49,14 @@ def test_who_answers_better_has_a_tax_below_zero_and_the_base_has_none() -> None
 def test_items_that_the_base_did_not_answer_are_no_comparison() -> None:
     found = tax_measures("general", scored("personal", 1.0), {})
     assert set(found) == {"general_pass/personal"}
+
+
+def test_what_training_costs_is_told_apart_from_what_shots_cost() -> None:
+    before = scored("personal", 1.0) | scored("bare", 1.0)
+    found = training_tax("general", scored("personal", 0.0) | scored("bare", 1.0), before)
+    assert set(found) == {"tax_general/training"}
+    assert (found["tax_general/training"].value, found["tax_general/training"].items) == (1.0, 12)
+    assert training_tax("general", scored("bare", 0.0), before) == {}
 
 
 def stage(tiny_model_path: Path, out: Path, tax: TaxConfig | None, policies: dict[str, Path | None]) -> TaxStage:

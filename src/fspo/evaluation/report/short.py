@@ -37,7 +37,11 @@ def _rivals(paired: Mapping[str, Any], ranked: Mapping[str, Any], lead: str) -> 
     if not others:
         return ""
     if not paired:
-        return f"In reward accuracy the next best is {others[0]}."
+        order = list(ranked["order"])
+        place = order.index(lead) if lead in order else len(order)
+        beside = [f"after {order[place - 1]}"] if place else []
+        beside += [f"before {order[place + 1]}"] if place + 1 < len(order) else []
+        return f"In reward accuracy {lead} stands {place + 1} of {len(order)}, {' and '.join(beside)}."
     beaten = [
         name for name, row in paired.items() if row.comparison.significant and row.comparison.difference.value > 0
     ]
@@ -64,11 +68,11 @@ def _labels(row: Mapping[str, Estimate]) -> str:
     flips, drop = row.get("label_flip_rate"), row.get("user_swap_drop")
     if flips is None:
         return ""
-    text = f"Flipping every label in the context changes {flips.value:.1%} of its decisions"
+    text = f"Flipping every label in the context changes {flips.value:.1%} of its decisions{_within(flips)}"
     if drop is None:
         return f"{text}."
     does = "cost" if drop.value >= 0 else "bring"
-    return f"{text}; another user's shots {does} it {abs(drop.value) * 100:.1f} points."
+    return f"{text}; another user's shots {does} it {abs(drop.value) * 100:.1f} points{_within(drop, does == 'bring')}."
 
 
 def _users(per_user: Mapping[str, Any], lead: str) -> str:
@@ -79,7 +83,7 @@ def _users(per_user: Mapping[str, Any], lead: str) -> str:
 
 def _answers(rank: Mapping[str, Any], lead: str) -> str:
     place = next((row for row in rank.get("rows", ()) if row["method"] == lead), None)
-    if place is None:
+    if place is None or not place["ranks"]:  # an order without ranges is none
         return ""
     ranks = f", between {place['ranks'].replace(' to ', ' and ')} in 95 % of draws" if " to " in place["ranks"] else ""
     return f"By whose answers users prefer it ranks {place['rank']} of {len(rank['rows'])}{ranks}."
@@ -87,8 +91,16 @@ def _answers(rank: Mapping[str, Any], lead: str) -> str:
 
 def _cost(row: Mapping[str, Estimate]) -> str:
     named = {"tax_general": "general instructions followed", "tax_refusal": "harmful requests refused"}
-    parts = [f"{row[m].value * 100:.1f} points of {label}" for m, label in named.items() if m in row]
+    parts = [f"{row[m].value * 100:.1f} points of {label}{_within(row[m])}" for m, label in named.items() if m in row]
     return f"What it loses against the base model: {' and '.join(parts)}." if parts else ""
+
+
+def _within(estimate: Estimate, turned: bool = False) -> str:
+    """The interval in percent or points, with the sign that the sentence has; or why there is none."""
+    if estimate.low is None or estimate.high is None:
+        return " (too few for an interval)"
+    ends = sorted((-estimate.low, -estimate.high) if turned else (estimate.low, estimate.high))
+    return f" ({ends[0] * 100:.1f} to {ends[1] * 100:.1f})"
 
 
 def _listed(names: list[str]) -> str:

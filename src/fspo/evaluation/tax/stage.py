@@ -22,9 +22,11 @@ from fspo.methods.table import METHODS
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress
 
-__all__ = ["TaxStage", "tax_measures"]
+__all__ = ["TaxStage", "tax_measures", "training_tax"]
 
 _BASE = "base"
+_UNTRAINED = "few-shot"
+"""The base model's weights, shown the shots."""
 _SHARE: Bounds = (0.0, 1.0)
 _DIFFERENCE: Bounds = (-1.0, 1.0)
 Scored = Mapping[tuple[Variant, Cell], float]
@@ -74,6 +76,9 @@ class TaxStage:
         found = tax_measures("general", self._passed(name), self._passed(_BASE), is_base=is_base)
         found |= tax_measures("refusal", self._refused(name), self._refused(_BASE), is_base=is_base)
         found |= tax_measures("fluency", self._fluency(name), self._fluency(_BASE), is_base=is_base, bounds=None)
+        if name != _UNTRAINED and _UNTRAINED in self._answers and self.weights.source(name) is not None:
+            found |= training_tax("general", self._passed(name), self._passed(_UNTRAINED))
+            found |= training_tax("refusal", self._refused(name), self._refused(_UNTRAINED))
         return found
 
     def _passed(self, name: str) -> Scored:
@@ -106,15 +111,15 @@ class TaxStage:
 
     def _people(self, describer: Describer | None) -> list[Person]:
         assert self.config.tax is not None
-        chosen = {user.id for user in pick_users(self.dataset, self.config.tax.users, self.config.seed)}
+        evaluated = {trial.user for trial in self.trials}
+        chosen = {user.id for user in pick_users(self.dataset, self.config.tax.users, self.config.seed, evaluated)}
         first: dict[str, Person] = {}
         for trial in self.trials:
             if trial.user not in first:
                 first[trial.user] = Person(trial.user, trial.own.shots, trial.own.description)
                 if describer is not None:
                     first[trial.user] = replace(first[trial.user], description=describer(trial.own.shots))
-        people = [person for user, person in first.items() if user in chosen]
-        return people or list(first.values())[: self.config.tax.users]
+        return [person for user, person in first.items() if user in chosen]
 
 
 def tax_measures(
@@ -141,6 +146,15 @@ def tax_measures(
         name = f"tax_{kind}" if variant == "personal" else f"tax_{kind}/{variant}"
         found[name] = crossed_mean(lost, bounds and _DIFFERENCE)
     return {measure: estimate for measure, estimate in found.items() if estimate is not None}
+
+
+def training_tax(kind: str, own: Scored, before: Scored) -> dict[str, Estimate]:
+    """What training costs: the answers of the untrained weights given the same shots less the method's, by item."""
+    cells = {cell: value for (which, cell), value in own.items() if which == "personal"}
+    known = {cell: before.get(("personal", cell)) for cell in cells}
+    lost = {cell: was - cells[cell] for cell, was in known.items() if was is not None}
+    estimate = crossed_mean(lost, _DIFFERENCE)
+    return {} if estimate is None else {f"tax_{kind}/training": estimate}
 
 
 _LEVEL = {"general": "general_pass", "refusal": "refusal_rate", "fluency": "general_fluency"}
