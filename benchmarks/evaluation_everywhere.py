@@ -179,7 +179,7 @@ def _evaluation(rows: Sequence[Method], config: RunConfig, response: int) -> flo
         if row.context == "description":
             read += 2 * queries
         samplings = len(evaluation.samplings) if row.context in ("shots", "both") else 1
-        answers = evaluation.answers * samplings
+        answers = evaluation.answers * (samplings + (len(evaluation.answer_ladder) if samplings > 1 else 0))
         drafted += answers * evaluation.max_new_tokens * (1.5 if samplings > 1 else 1)
         read += answers * (trunk if row.context in ("shots", "both") else 60) * (1.5 if samplings > 1 else 1)
         read += answers * (40 + evaluation.max_new_tokens)  # fluency

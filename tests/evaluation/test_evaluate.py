@@ -254,9 +254,26 @@ def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_ke
     assert not list(tmp_path.rglob("margins.jsonl"))
 
 
+def test_answers_are_drawn_and_judged_at_fewer_shots_too(run: Run, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"answer_ladder": (1,)})
+    metrics = run(config, tmp_path, policies={"few-shot": None, "oracle": None})
+    row = metrics["few-shot"]
+    headline = f"win_rate/{CONFIG.headline_sampling}"
+    assert row[f"{headline}@1"]["items"] == row[headline]["items"]
+    assert not [m for m in row if "@1" in m and not m.startswith(("win_rate", "reward_accuracy", "shortfall"))]
+    assert not [m for m in metrics["oracle"] if m.startswith("win_rate") and "@" in m]  # it sees no shots
+    lines = read_jsonl(tmp_path / "few-shot" / "answers.jsonl")
+    full, few = ([line for line in lines if line["sampling"] == s] for s in ("plain", "plain@1"))
+    assert [line["item"] for line in full] == [line["item"] for line in few]
+    assert [line["text"] for line in full] != [line["text"] for line in few]
+    again = run(config, tmp_path, policies={"few-shot": None, "oracle": None})
+    assert again == metrics
+    assert read_jsonl(tmp_path / "few-shot" / "answers.jsonl") == lines
+
+
 def test_shots_are_varied_for_whoever_sees_them(out: Path) -> None:
     metrics = read_json(out / "metrics.json")
-    varied = {"wrong_labels_accuracy/10%", "wrong_labels_drop/25%", "order_accuracy", "order_change_rate"}
+    varied = {"wrong_labels_accuracy/25%", "wrong_labels_drop/25%", "order_accuracy", "order_change_rate"}
     for name, row in metrics.items():
         sees = name in ("few-shot", "pref-ft", "fspo")
         assert varied <= row.keys() if sees else varied.isdisjoint(row), name
@@ -266,7 +283,7 @@ def test_shots_are_varied_for_whoever_sees_them(out: Path) -> None:
         assert {"answer_utility/plain", "answer_regret/plain"} <= row.keys()
     assert metrics["few-shot"]["reward_accuracy@0"]["value"] == 0.5
     assert metrics["fspo"]["order_spread"]["items"] == 4
-    assert {"reward_accuracy@0", "wrong_labels_accuracy/10%", "regret"} <= read_json(out / "observer.json").keys()
+    assert {"reward_accuracy@0", "wrong_labels_accuracy/25%", "regret"} <= read_json(out / "observer.json").keys()
     calibration = read_json(out / "calibration.json")
     assert calibration["fspo"]["reward"] == "reference"
     assert sum(row["items"] for row in calibration["fspo"]["bins"]) == 8

@@ -119,6 +119,9 @@ class EvaluationConfig(BaseModel):
     """Held-out prompts answered for each user; 0 leaves the win rates out."""
     samplings: tuple[Sampling, ...] = ("plain", "guided")
     """How the answers are drawn."""
+    answer_ladder: tuple[int, ...] = ()
+    """Shot counts below the full one at which answers are drawn too, by the headline sampling, for the win rate by the
+    number of shots; each costs as much as the answers themselves."""
     max_new_tokens: int = Field(default=48, ge=1)
     temperature: float = Field(default=0.7, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -155,7 +158,7 @@ class EvaluationConfig(BaseModel):
     """Longest context in tokens; older shots are dropped whole. Null: what the model takes."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
-    @field_validator("ladder")
+    @field_validator("ladder", "answer_ladder")
     @classmethod
     def _counts(cls, ladder: tuple[int, ...]) -> tuple[int, ...]:
         if any(k < 0 for k in ladder):
@@ -188,7 +191,7 @@ class EvaluationConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured, ready for JSON: of endpoints, not how they are asked."""
         # What is judged further, and the tax, add to what was measured and change nothing of it.
-        settings = self.model_dump(mode="json", exclude={"judges", "match", "match_band", "tax"})
+        settings = self.model_dump(mode="json", exclude={"judges", "match", "match_band", "tax", "answer_ladder"})
         for entry, record in zip(self.reward_models, settings["reward_models"], strict=True):
             record["endpoint"] = entry.endpoint and entry.endpoint.identity()
         return settings

@@ -157,7 +157,7 @@ class _Stage:
             name: reward_figures(name, rewards, self.trained.get(name, Trained()), known, ceiling) for name in rewards
         }
         for (name, sampling), answers in self.answers.items():
-            if name in measured and known is not None:
+            if name in measured and known is not None and "@" not in sampling:
                 drawn = [((answer.user, answer.item), answer.prompt, answer.text) for answer in answers]
                 measured[name] |= known.answers(drawn, sampling)
         found = {name: estimates(row) | corrupted.get(name, {}) | taxes.get(name, {}) for name, row in measured.items()}
@@ -191,7 +191,8 @@ class _Stage:
             name: {trial.id: describer(trial.own.shots) for trial in self.trials}
             for name, describer in self.scoring.describers.items()
         }
-        write_samples(self.out / "samples.jsonl", self.dataset.users, self.answers, judgements, written)
+        full = {drawn: answers for drawn, answers in self.answers.items() if "@" not in drawn[1]}
+        write_samples(self.out / "samples.jsonl", self.dataset.users, full, judgements, written)
         values = {name: item_values(name, row, judgements) for name, row in rewards.items()}
         games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings, values)
         write_games(self.out / GAMES_FILE, games)
@@ -211,24 +212,32 @@ class _Stage:
             self._answer("base")
 
     def _answer(self, name: str) -> None:
-        source, context = self.weights.source(name), METHODS[name].context
-        guided = context in ("shots", "both")
+        guided = METHODS[name].context in ("shots", "both")
         for sampling in self.config.samplings if name != "base" else ("plain",):
             if self.config.answers and (guided or sampling == "plain"):
-                self.answers[name, sampling] = draw_answers(
-                    lambda: self.weights.load(source),
-                    self.weights.tokenizer,
-                    self.weights.renderer(context),
-                    context,
-                    self.trials,
-                    self.config,
-                    method=name,
-                    sampling=sampling,
-                    path=self.out / name / "answers.jsonl",
-                    fingerprint=self.weights.fingerprint(source),
-                    describer=self.scoring.describers.get(name),
-                    progress=self.progress,
-                )
+                self.answers[name, sampling] = self._drawn(name, sampling, self.trials)
+        if self.config.answers and guided:
+            for k in self.config.answer_ladder:
+                if k < self.config.shots:
+                    few = f"{self._headline_sampling(name)}@{k}"
+                    self.answers[name, few] = self._drawn(name, few, [trial.first(k) for trial in self.trials])
+
+    def _drawn(self, name: str, sampling: str, trials: Sequence[Trial]) -> list[Answer]:
+        source, context = self.weights.source(name), METHODS[name].context
+        return draw_answers(
+            lambda: self.weights.load(source),
+            self.weights.tokenizer,
+            self.weights.renderer(context),
+            context,
+            trials,
+            self.config,
+            method=name,
+            sampling=sampling,
+            path=self.out / name / "answers.jsonl",
+            fingerprint=self.weights.fingerprint(source),
+            describer=self.scoring.describers.get(name),
+            progress=self.progress,
+        )
 
     def _qualities(self) -> dict[Drawn, dict[str, Quality]]:
         """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
@@ -258,7 +267,7 @@ class _Stage:
         items = [(answer.user, answer.item) for answer in self.answers[drawn]]
         broken = {item: bool(self.config.floors.broken_by(quality)) for item, quality in rows.items()}
         unfinished = {answer.item: not answer.finished for answer in self.answers[drawn]}
-        found = quality_measures(items, rows, broken, unfinished, sampling)
+        found = {} if "@" in sampling else quality_measures(items, rows, broken, unfinished, sampling)
         return self.panel.measures(drawn, headline=sampling == self._headline_sampling(name)) | found
 
     def _headline_sampling(self, name: str) -> Sampling:

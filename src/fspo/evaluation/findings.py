@@ -137,7 +137,12 @@ def _against(name: str, measures: Mapping[str, Estimate]) -> list[str]:
     found = []
     for measure, estimate in measures.items() if name != "base" else ():
         family, _, variant = measure.partition("/")
-        if family not in _CHANCE or variant == "likelihood" or (not variant and _has_variants(family, measures)):
+        if (
+            family not in _CHANCE
+            or variant == "likelihood"
+            or "@" in variant
+            or (not variant and _has_variants(family, measures))
+        ):
             continue
         label = family.replace("_", " ") + (f" ({variant})" if variant else "")
         chance = _CHANCE[family]

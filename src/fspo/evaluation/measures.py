@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fspo.evaluation.config import EvaluationConfig, RewardVariant, Sampling
+from fspo.evaluation.config import EvaluationConfig, RewardVariant
 from fspo.evaluation.quality import Quality
 from fspo.evaluation.rewards import (
     Condition,
@@ -135,7 +135,7 @@ def reward_values(rewards: Rewards) -> Measured:
     return dict(sorted(found.items(), key=lambda entry: "/" in entry[0]))
 
 
-def answer_measures(judgements: Sequence[Judgement], sampling: Sampling, *, headline: bool) -> dict[str, Estimate]:
+def answer_measures(judgements: Sequence[Judgement], sampling: str, *, headline: bool) -> dict[str, Estimate]:
     """The win rate of one sampling, after the floors and by the judge's word alone; rejects count in neither."""
     win = mean_of({(j.user, j.item): j.score for j in judgements if j.decided})
     alone = mean_of({(j.user, j.item): j.judged_score for j in judgements if not j.reject})
@@ -149,7 +149,7 @@ def quality_measures(
     qualities: Mapping[str, Quality],
     broken: Mapping[str, bool],
     unfinished: Mapping[str, bool],
-    sampling: Sampling,
+    sampling: str,
 ) -> dict[str, Estimate]:
     """The judge-free measures, by item id; `unfinished` answers ran into the limit of tokens."""
     columns = {

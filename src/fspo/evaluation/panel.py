@@ -10,7 +10,7 @@ from typing import Any
 
 from fspo.evaluation.agreement import agreement, cohens_kappa
 from fspo.evaluation.annotations import Comparer
-from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import HEADLINE
 from fspo.evaluation.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.matching import bared, matched_in_length
@@ -65,12 +65,14 @@ class Panel:
         Raises:
             ModelError: a judge failed; all that was said before is kept.
         """
+        full = {drawn: rows for drawn, rows in answers.items() if "@" not in drawn[1]}
         for name, judge in self.judges.items():
             file = "judgements.jsonl" if name == HEADLINE else f"judgements-{name}.jsonl"
-            self.said[name] = self._judged(judge, answers, answers, qualities, file, name)
-            self.controlled[name] = _controlled(self.said[name], answers)
+            asked = answers if name == HEADLINE else full  # fewer shots are for the headline's judge alone
+            self.said[name] = self._judged(judge, asked, asked, qualities, file, name)
+            self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
         if self.config.match and HEADLINE in self.judges:
-            alike, base = self._alike(answers)
+            alike, base = self._alike(full)
             self.matched = self._judged(
                 self.judges[HEADLINE], alike, base, qualities, "judgements-matched.jsonl", "matched"
             )
@@ -157,8 +159,7 @@ def _controlled(said: Judgements, answers: Answers) -> dict[Drawn, LengthControl
     base = {answer.item: len(answer.text) for answer in answers.get(_BASE, ())}
     lengths = {drawn: {answer.item: len(answer.text) for answer in rows} for drawn, rows in answers.items()}
     found = {}
-    samplings: tuple[Sampling, ...] = tuple(dict.fromkeys(sampling for _, sampling in said))
-    for sampling in samplings:
+    for sampling in dict.fromkeys(sampling for _, sampling in said):
         alike = {drawn: rows for drawn, rows in said.items() if drawn[1] == sampling}
         hard = difficulties({drawn[0]: _degrees(rows) for drawn, rows in alike.items()})
         for drawn, rows in alike.items():

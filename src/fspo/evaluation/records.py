@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig, Sampling, percent
+from fspo.evaluation.config import EvaluationConfig, percent
 from fspo.evaluation.trials import Trial
 from fspo.evaluation.variations import Probe
 from fspo.evaluation.winrates import Answer, Judgement
@@ -16,8 +16,8 @@ from fspo.preferences.types import User
 
 __all__ = ["Drawn", "counts", "setting", "varied_setting", "write_samples"]
 
-Drawn = tuple[str, Sampling]
-"""A method and how its answers were drawn."""
+Drawn = tuple[str, str]
+"""A method and how its answers were drawn: a sampling, with `@k` behind it where only the first k shots were shown."""
 
 
 def counts(judgements: Sequence[Judgement]) -> dict[str, int]:

@@ -40,6 +40,10 @@ class Trial:
         described = [self.own.description, self.swapped.description if self.swapped else ""]
         return hashlib.sha256(json.dumps([self.id, texts, swapped, described]).encode()).hexdigest()[:16]
 
+    def first(self, shots: int) -> Trial:
+        """The same queries given the first shots alone."""
+        return replace(self, own=self.own.with_shots(self.own.shots[:shots]))
+
     def item(self, query: int) -> str:
         """The id of one query, unique over users and episodes."""
         return f"{self.id}/{query}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.annotations import Comparer, Outcome, Pair, annotate
-from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.describing import Describer
 from fspo.evaluation.quality import Floors, Quality
 from fspo.evaluation.trials import Trial
@@ -37,7 +37,7 @@ class Answer:
     """One answer to one prompt of one trial."""
 
     method: str
-    sampling: Sampling
+    sampling: str
     item: str
     user: str
     prompt: str
@@ -149,13 +149,15 @@ def draw_answers(
     config: EvaluationConfig,
     *,
     method: str,
-    sampling: Sampling,
+    sampling: str,
     path: Path,
     fingerprint: str,
     describer: Describer | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
     """Answer the first held-out prompts of every trial; answers already in `path` are taken from there.
+
+    A `sampling` may say by `@k` how many shots the trials hold; it is drawn with the random numbers of the full one.
 
     Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
@@ -168,9 +170,8 @@ def draw_answers(
         for number, batch in enumerate(batches):
             keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
             if not all(key in known for key in keys):
-                drawn = _generate(
-                    model(), tokenizer, renderer, batch, config, f"{method}/{sampling}", sampling, describer
-                )
+                salt = f"{method}/{sampling.partition('@')[0]}"
+                drawn = _generate(model(), tokenizer, renderer, batch, config, salt, sampling, describer)
                 for key, (trial, item, prompt), (text, dropped, finished) in zip(keys, batch, drawn, strict=True):
                     answer = Answer(method, sampling, item, trial.user, prompt, text, dropped, finished)
                     known[key] = asdict(answer) | {"key": key}
@@ -206,7 +207,7 @@ def _generate(
     batch: Sequence[_Asked],
     config: EvaluationConfig,
     salt: str,
-    sampling: Sampling,
+    sampling: str,
     describer: Describer | None,
 ) -> list[tuple[str, int, bool]]:
     """The texts, how many shots had to be left out for each, and whether it was ended by the model."""
@@ -227,7 +228,7 @@ def _generate(
         config.max_new_tokens,
         config.temperature,
         config.top_p,
-        config.guidance if sampling == "guided" else 0.0,
+        config.guidance if _guided(sampling) else 0.0,
         config.plausibility,
         generation.end_tokens(tokenizer),
     )
@@ -236,7 +237,11 @@ def _generate(
     return list(zip(texts, dropped, (answer.finished for answer in answers), strict=True))
 
 
-def _settings(fingerprint: str, context: Context, sampling: Sampling, config: EvaluationConfig) -> str:
+def _guided(sampling: str) -> bool:
+    return sampling.partition("@")[0] == "guided"
+
+
+def _settings(fingerprint: str, context: Context, sampling: str, config: EvaluationConfig) -> str:
     drawn = [
         config.seed,
         config.max_new_tokens,
@@ -245,7 +250,7 @@ def _settings(fingerprint: str, context: Context, sampling: Sampling, config: Ev
         config.answer_batch,
         config.max_length,
     ]
-    if sampling == "guided":
+    if _guided(sampling):
         drawn += [config.guidance, config.plausibility]
     return json.dumps([fingerprint, context, sampling, *drawn])
 
