@@ -51,10 +51,10 @@ def run(arguments: list[str]) -> str:
     return printed.getvalue().splitlines()[-1]
 
 
-def test_the_whole_takes_under_an_hour_and_the_small_one_less() -> None:
+def test_the_whole_takes_about_an_hour_and_the_small_one_less() -> None:
     whole = json.loads(run(["--estimate"]))
     assert whole["seconds"].keys() == DOMAINS.keys()
-    assert 20 < whole["minutes"] < 60
+    assert 20 < whole["minutes"] < 80
     assert json.loads(run(["--estimate", "--small"]))["minutes"] < whole["minutes"] / 2
 
 
@@ -76,7 +76,7 @@ def test_the_estimate_grows_with_what_is_done(tmp_path: Path) -> None:
     usual = expected()
     assert expected("synthesis.responses=12").synthesis == pytest.approx(2 * usual.synthesis)
     assert expected("training.fspo.steps=32").training > usual.training
-    for more in ("users=8", "answers=4", "robustness.users=4", "ladder=[0,1,2,4]", "queries=6"):
+    for more in ("users=9", "answers=4", "robustness.users=4", "ladder=[0,1,2,4]", "queries=6", "answer_ladder=[1,2]"):
         found = expected(f"evaluation.{more}")
         assert found.evaluation > usual.evaluation
         assert found.training == usual.training

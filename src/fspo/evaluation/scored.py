@@ -105,7 +105,8 @@ class Scoring:
     def _describe(self, name: str) -> Describer:
         """Let a method write all the descriptions that it is scored or asked with."""
         source, renderer = self.weights.source(name), self.weights.renderer("both")
-        shots = [own.shots for trial in self.trials for own in (trial.own, trial.own.flip_shots())]
+        few = [trial.first(k) for trial in self.trials for k in self.config.answer_ladder if self.config.answers]
+        shots = [own.shots for trial in (*self.trials, *few) for own in (trial.own, trial.own.flip_shots())]
         for trial in self.trials:
             for _, episode, rungs in scored_passes(renderer, "both", trial, self.config, described=True)[0]:
                 shots += [episode.first_shots(k).shots for k in rungs]

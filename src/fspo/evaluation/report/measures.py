@@ -136,7 +136,7 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
     """Every kind of win rate, with each sampling and by each judge, and how far judges agree; empty without any."""
     names = [m for m in _all(metrics) if m.startswith(_WINS) and "/" in m]
     plain = [
-        (f"{name}, {m.partition('/')[2]}", name, row[m])
+        (f"{name}, {_drawn(m.partition('/')[2])}", name, row[m])
         for name, row in metrics.items()
         for m in row
         if m.startswith(f"{_WINS}/")
@@ -151,6 +151,12 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
         "columns": {m: _label(m) for m in others},
         "agreement": _agreements(records),
     }
+
+
+def _drawn(variant: str) -> str:
+    """A sampling, and how many shots were shown where these were not all."""
+    sampling, _, shots = variant.partition("@")
+    return f"{sampling}, {shots} {'shot' if shots == '1' else 'shots'}" if shots else sampling
 
 
 def tax(metrics: Metrics) -> dict[str, Any]:
