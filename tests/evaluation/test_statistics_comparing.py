@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import nctdtrinc
 from scipy.stats import ttest_rel
 
 from fspo.errors import DataError
 from fspo.evaluation.statistics import (
     Comparison,
+    Spread,
     Variation,
     clustered_mean,
     compare,
@@ -120,6 +122,31 @@ def test_a_difference_as_large_as_detectable_is_detected_in_four_of_five() -> No
     assert isinstance(size, float)
     found = [compared(seed, size, users=25) for seed in range(300)]
     assert 0.70 <= sum(one.significant for one in found) / len(found) <= 0.90
+
+
+def test_among_many_comparisons_it_is_detected_as_often_after_their_correction() -> None:
+    """One method of fifteen differs from the lead, by what is called detectable."""
+    varying = variation(*_differences(0, users=3000))
+    assert isinstance(varying, Variation)
+    found = {}
+    for comparisons in (1, 15):
+        size = smallest_detectable(varying, 20, 8, comparisons=comparisons)
+        assert isinstance(size, float)
+        names = {"lead": 0.0, "other": -size} | {f"same {n}": 0.0 for n in range(14)}
+        drawn = (compare_all("lead", scores(seed, names, users=20, items=8), user_of) for seed in range(100))
+        found[comparisons] = sum(one["other"].significant for one in drawn) / 100
+    assert 0.70 <= found[15] <= 0.92
+    assert found[1] < 0.5
+
+
+def test_the_study_at_hand_has_the_degrees_of_freedom_of_its_test() -> None:
+    """Two of thirty users make up nearly all of the spread, which is then hardly known."""
+    one = {(str(user), 0): float(user < 2) for user in range(30)}
+    none = dict.fromkeys(one, 0.0)
+    spread = Spread.of([value - 2 / 30 for value in one.values()], 30)
+    assert spread.degrees < 5
+    found = detectable_difference(one, none, user_of)
+    assert found == pytest.approx(nctdtrinc(spread.degrees, 0.2, spread.quantile(0.95)) * spread.error)
 
 
 def test_the_study_at_hand_detects_what_one_of_its_size_would() -> None:

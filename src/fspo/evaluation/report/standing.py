@@ -39,7 +39,8 @@ class Paired:
     comparison: Comparison
     """The lead less the method."""
     detectable: float | None
-    """The true difference that this study would find with a chance of 80 %; None where there are too few users."""
+    """The true difference that this study would find with a chance of 80 %, after the correction for all comparisons;
+    None where there are too few users."""
 
 
 def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
@@ -108,8 +109,9 @@ def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> di
         compared = compare_all(lead, rows, _user)
     except DataError:
         return {}
+    tested = sum(row.p is not None for row in compared.values())
     return {
-        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], _user)))
+        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], _user, comparisons=max(1, tested))))
         for name, row in compared.items()
     }
 
