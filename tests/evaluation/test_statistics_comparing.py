@@ -79,6 +79,24 @@ def test_users_who_all_differ_alike_are_a_sign_test() -> None:
     assert compare(better, better, user_of).p == 1
 
 
+@given(st.integers(3, 60), st.floats(-1, 1), st.sampled_from([(-1.0, 1.0), (-2.0, 2.0), (-0.5, 1.0)]))
+def test_p_and_interval_agree_where_users_are_alike(users: int, part: float, bounds: tuple[float, float]) -> None:
+    value = part * bounds[1] if part > 0 else -part * bounds[0]
+    one = {(str(user), item): value for user in range(users) for item in range(2)}
+    found = compare(one, dict.fromkeys(one, 0.0), user_of, bounds=bounds)
+    assert found.p is not None
+    if abs(found.p - 0.05) > 1e-9:
+        assert (found.p < 0.05) != covers(found.difference.low, found.difference.high, 0.0)
+
+
+def test_three_users_who_differ_alike_are_no_finding() -> None:
+    one = {(user, item): float(item) for user in "abc" for item in range(2)}
+    found = compare(one, dict.fromkeys(one, 0.0), user_of)
+    assert found.difference.value == 0.5
+    assert covers(found.difference.low, found.difference.high, 0.0)
+    assert not found.significant
+
+
 def test_items_that_only_one_method_has_are_refused_by_name() -> None:
     one = {("u", item): 1.0 for item in range(5)}
     with pytest.raises(DataError, match=r"2 items are only in the first .*\('u', 3\), \('u', 4\)"):

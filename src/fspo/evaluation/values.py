@@ -20,12 +20,15 @@ class Values:
 
     of: Mapping[Item, float]
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    fixed: bool = False
+    """Whether they could not have been others, such as ties by construction, which leave no doubt."""
 
     def estimate(self) -> Estimate | None:
         """The mean over items with an interval clustered by user; None without items."""
         if not self.of:
             return None
-        return clustered_mean(list(self.of.values()), [user for user, _ in self.of], bounds=self.bounds)
+        users = [user for user, _ in self.of]
+        return clustered_mean(list(self.of.values()), users, bounds=self.bounds, fixed=self.fixed)
 
 
 Measured = dict[str, Values]
@@ -56,6 +59,6 @@ def per_user(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def no_interval(found: Iterable[Estimate]) -> str:
-    """A sentence where the users are too few for intervals; empty where every measure has one."""
+    """A sentence where there is too little for intervals; empty where every measure has one."""
     notes = {estimate.note for estimate in found if estimate.note}
     return f"Some figures have {'; '.join(sorted(notes))}." if notes else ""
