@@ -232,6 +232,8 @@ def test_the_ranking_rests_on_every_game_there_is() -> None:
     assert not found["each_other"]
     assert [row["estimate"].value for row in found["rows"]] == [0.75, 0.5]  # the win rates themselves
     assert answer_standing([], metrics)["rows"][0]["ranks"] == ""
+    tied = answer_standing([Game(g.user, g.first, g.second, 0.5) for g in games], metrics)
+    assert {(row["rank"], row["ranks"]) for row in tied["rows"]} == {(1, "1 to 3")}
     assert answer_standing([], {}) == {}
 
 

@@ -30,6 +30,7 @@ __all__ = ["Paired", "accuracy_standing", "answer_standing", "paired_with_lead"]
 
 _BASE = "base"
 _UNKNOWN = (None, None)
+_EQUAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,21 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
     else:
         return {}
     ranks = {s.method: (s.best_rank, s.worst_rank) for s in ranking.standings} if ranking is not None else {}
+    places = {
+        name: 1 + sum(other.value > estimate.value + _EQUAL for other in found.values())
+        for name, estimate in found.items()
+    }
     rows = [
-        {"method": name, "rank": place, "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
-        for place, (name, estimate) in enumerate(found.items(), start=1)
+        {"method": name, "rank": places[name], "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
+        for name, estimate in found.items()
     ]
     title = "Chance to be preferred to the base model's answer"
     svg = plots.interval_plot([(name, name, estimate) for name, estimate in found.items()], title=title)
     numbers = [
-        {"method": name, "rank": place}
+        {"method": name, "rank": places[name]}
         | dict(zip(("best_rank", "worst_rank"), ranks.get(name, _UNKNOWN), strict=True))
         | estimate.to_json()
-        for place, (name, estimate) in enumerate(found.items(), start=1)
+        for name, estimate in found.items()
     ]
     return {
         "plot": Plotted("ranking-answers", title, Markup(svg), numbers),

@@ -24,7 +24,7 @@ from scipy.special import betaincinv, stdtr, stdtrit
 from fspo.errors import DataError
 from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
 
-__all__ = ["Spread", "clustered_mean", "estimate_of", "grouped", "p_of_alike"]
+__all__ = ["Spread", "clustered_mean", "estimate_of", "grouped", "p_of_alike", "score_interval"]
 
 _SHARE: Bounds = (0.0, 1.0)
 _NOTHING = 1e-18
@@ -118,7 +118,7 @@ def estimate_of(
     quantile = spread.quantile(confidence)
     if bounds == _SHARE:
         trials = value * (1 - value) / spread.variance if spread.variance > 0 else math.inf
-        low, high = _score_interval(value, max(min(trials, most_trials), _NOTHING), quantile)
+        low, high = score_interval(value, max(min(trials, most_trials), _NOTHING), quantile)
     else:
         low, high = value - quantile * spread.error, value + quantile * spread.error
     if bounds is not None:
@@ -144,7 +144,7 @@ def grouped(values: Sequence[float], users: Sequence[str]) -> Mapping[str, list[
     return groups
 
 
-def _score_interval(share: float, trials: float, quantile: float) -> Bounds:
+def score_interval(share: float, trials: float, quantile: float) -> Bounds:
     """Wilson's interval of a share seen in `trials` independent trials."""
     square = quantile**2 / trials
     middle = (share + square / 2) / (1 + square)
@@ -181,5 +181,5 @@ def _alike(mean: float, users: int, confidence: float, bounds: Bounds) -> Bounds
     if math.isclose(mean, low, abs_tol=_ALIKE):
         return low, low + (high - low) * miss
     share = (mean - low) / (high - low)
-    inner = _score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
+    inner = score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
     return low + (high - low) * inner[0], low + (high - low) * inner[1]
