@@ -218,9 +218,9 @@ def _limits(strengths: _Matrix, sampled: _Matrix, users: int, confidence: float)
     for place in np.flatnonzero(np.ptp(sampled, axis=0) < _EQUAL):
         share, quantile = float(expit(strengths[place])), float(stdtrit(users - 1, 0.5 + confidence / 2))
         low[place], high[place] = logit(score_interval(share, users, quantile))
-    best, worst = _ranks(sampled)
-    best = np.quantile(best, tail, axis=0, method="inverted_cdf")
-    worst = np.quantile(worst, 1 - tail, axis=0, method="inverted_cdf")
+    bests, worsts = _ranks(sampled)
+    best = np.quantile(bests, tail, axis=0, method="inverted_cdf")
+    worst = np.quantile(worsts, 1 - tail, axis=0, method="inverted_cdf")
     return [(float(low[i]), float(high[i]), int(best[i]), int(worst[i])) for i in range(len(strengths))]
 
 
