@@ -253,6 +253,12 @@ def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run
     assert paired_with_lead(Items(()), "fspo", rewards) == {}
 
 
+def test_the_error_of_calibration_stands_beside_what_chance_gives(page: str) -> None:
+    table = page[page.index("<caption><span>Percent. Calibration error") :].partition("</table>")[0]
+    rows = [re.findall(r"<td>([^<]+)</td>", row) for row in table.split("</tr>") if re.search(r">\s*fspo\s*<", row)]
+    assert rows == [["as they are", "10.0", "4.3", "7.6"], ["fitted", "10.0", *["\N{EN DASH}"] * 2]]
+
+
 def test_what_is_against_the_lead_comes_first(page: str) -> None:
     against = page[page.index("<h3>Against it</h3>") : page.index("<h3>Not shown</h3>")]
     said = re.findall(r"<li>([\w-]+)", against)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fspo.evaluation.calibration import calibration_values, fitted_margins, reliability_bins
+from fspo.evaluation.calibration import calibration_values, error_by_chance, fitted_margins, reliability_bins
 from fspo.evaluation.ceiling import Ceiling
 from fspo.evaluation.measures import Rewards, reward_values
 from fspo.evaluation.regret import Regrets, pair_regrets
@@ -50,16 +50,19 @@ def reward_figures(
 
 
 def calibrations(rewards: Mapping[str, Rewards], trained: Mapping[str, Trained]) -> dict[str, dict[str, Any]]:
-    """Method -> its reward, the scale its margins are multiplied by, and reliability by bins of confidence."""
+    """Method -> its reward, the scale of its margins, reliability by bins of confidence, and the error by chance."""
     found = {}
     for name, row in rewards.items():
         how = trained.get(name, Trained())
         margins = scaled_margins(row, how)
+        fitted = fitted_margins(margins)
         found[name] = {
             "reward": row.headline,
             "scale": _scale(row, how),
             "bins": reliability_bins(margins),
-            "fitted_bins": reliability_bins(fitted_margins(margins)),
+            "fitted_bins": reliability_bins(fitted),
+            "error_by_chance": error_by_chance(margins),
+            "fitted_error_by_chance": error_by_chance(fitted),
         }
     return found
 
