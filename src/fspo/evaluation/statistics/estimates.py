@@ -38,12 +38,12 @@ class Estimate:
     users: int
     items: int
     lacking: str = ""
-    """What an interval would need, in words, where it is something else than users."""
+    """Why there is no interval, in words, where users alone are not what is short; files don't keep it."""
 
     @property
     def shortage(self) -> TooFewUsers | None:
         """How many users an interval would need; None where there is one, or users are not what it lacks."""
-        short = self.low is None and not self.lacking and self.users < MINIMUM_USERS
+        short = self.low is None and not self.lacking and 0 < self.users < MINIMUM_USERS
         return TooFewUsers(self.users) if short else None
 
     @property
@@ -56,21 +56,16 @@ class Estimate:
         return f"no interval: {self.lacking}" if self.lacking else "no interval"
 
     def to_json(self) -> dict[str, Any]:
-        """The five fields of `metrics.json`; `low` and `high` are null where there is no interval.
-
-        A sixth, `lacking`, only where something else than users is.
-        """
-        found = {
+        """The five fields of `metrics.json`; `low` and `high` are null where there is no interval."""
+        return {
             "value": self.value,
             "low": self.low,
             "high": self.high,
             "users": self.users,
             "items": self.items,
         }
-        return found | ({"lacking": self.lacking} if self.lacking else {})
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Estimate:
         """The estimate that `to_json` wrote."""
-        lacking: str = record.get("lacking", "")
-        return cls(record["value"], record["low"], record["high"], record["users"], record["items"], lacking)
+        return cls(record["value"], record["low"], record["high"], record["users"], record["items"])
