@@ -123,7 +123,7 @@ def ours(case: Case, model: str) -> float:
     if model == "length_controlled_minimal":
         rows = [replace(row, difficulty=0.0) for row in rows]
     given = anchors if model == "length_controlled_v1" else []
-    return 100 * length_controlled(rows, anchors=given).win_rate.value
+    return 100 * length_controlled(rows, anchors=given, undecided=True).win_rate.value
 
 
 def peer(case: Case, model: str, *, tolerance: float | None = None) -> float:

@@ -125,7 +125,8 @@ def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: 
     write_text(folder / "games.jsonl", "".join(json.dumps(game) + "\n" for game in games))
     write_json(folder / "per_user.json", {name: {"reward_accuracy": _by_user(row)} for name, row in right.items()})
     bins = [{"confidence": 0.55 + i / 10, "accuracy": 0.5 + i / 12, "users": 9, "items": 40 - 9 * i} for i in range(4)]
-    calibrated = {"reward": "reference", "scale": 1.0, "bins": bins, "fitted_bins": bins[:2]}
+    calibrated: dict[str, Any] = {"reward": "reference", "scale": 1.0, "bins": bins, "fitted_bins": bins[:2]}
+    calibrated["error_by_chance"] = {"mean": 0.0432, "high": 0.0761}
     write_json(folder / "calibration.json", dict.fromkeys(methods, calibrated))
     agreed = {"judges": ["headline", "other"], "share": _estimate(0.8), "kappa": 0.55}
     write_json(folder / "judges.json", {"agreement": [agreed]})

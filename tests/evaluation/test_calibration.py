@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.evaluation.calibration import BINS, calibration_values, fitted_margins, reliability_bins
+from fspo.evaluation.calibration import BINS, calibration_values, error_by_chance, fitted_margins, reliability_bins
 from fspo.evaluation.sensitivity import Item
-from fspo.evaluation.values import Measured, estimates
+from fspo.evaluation.values import Measured, estimates, no_interval, per_user
 
 
 def value(measured: Measured, name: str) -> float:
@@ -51,6 +52,36 @@ def test_true_chances_are_calibrated_and_inflated_ones_are_not() -> None:
     assert inflated.low is not None
     assert inflated.low > 0
     assert value(calibration_values(made(0.1)), "overconfidence") < -0.1
+
+
+def test_the_error_has_no_interval_and_is_nothing_of_a_single_user() -> None:
+    measured = calibration_values(made(1.0))
+    found = estimates(measured)["calibration_error"]
+    assert (found.low, found.high, found.shortage) == (None, None, None)
+    assert "chance alone" in found.note
+    assert no_interval([found]) == ""
+    assert set(per_user(measured)) == {"brier", "overconfidence"}
+    assert "2 users" in no_interval(estimates(calibration_values(made(1.0, users=2))).values())
+
+
+def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:
+    above, errors, means = 0, [], []
+    for seed in range(200):
+        margins = made(1.0, users=10, items=8, seed=seed)
+        chance = error_by_chance(margins, draws=200, seed=seed)
+        errors.append(value(calibration_values(margins), "calibration_error"))
+        means.append(chance["mean"])
+        above += errors[-1] > chance["high"]
+    assert 0.02 <= above / 200 <= 0.09
+    assert fmean(errors) == pytest.approx(fmean(means), rel=0.1)
+
+
+def test_what_chance_gives_is_far_below_the_error_of_inflated_margins() -> None:
+    margins = made(4.0)
+    assert value(calibration_values(margins), "calibration_error") > 5 * error_by_chance(margins)["high"]
+    assert error_by_chance(margins) == error_by_chance(margins)
+    assert error_by_chance({}) == {}
+    assert error_by_chance({("a", "1"): 0.0, ("b", "2"): 0.0}) == {"mean": 0.0, "high": 0.0}
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])

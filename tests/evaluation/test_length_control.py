@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,34 @@ def test_answers_of_equal_length_are_left_as_they_are() -> None:
 
 
 def test_always_longer_answers_are_marked() -> None:
-    assert "hardly ever shorter" in length_controlled(judged(3, fair, users=12, items=6, longer=6.0)).note
+    assert "nearly always longer" in length_controlled(judged(3, fair, users=12, items=6, longer=6.0)).note
     assert "nearly always shorter" in length_controlled(judged(3, fair, users=12, items=6, longer=-6.0)).note
     assert length_controlled(judged(3, fair, users=12, items=6)).note == ""
+
+
+def test_answers_of_equal_length_extrapolate_nothing() -> None:
+    equal = [Judged(str(n % 12), float(n % 3 > 0), 500, 500) for n in range(120)]
+    found = length_controlled(equal)
+    assert (found.shorter, found.longer, found.note) == (0, 0, "")
+    half = [Judged(row.user, row.score, 500 + 100 * (n % 2), 500) for n, row in enumerate(equal)]
+    assert length_controlled(half).note == ""
+
+
+def test_users_of_whom_nothing_was_decided_are_not_counted() -> None:
+    rows = judged(7, fair, users=10, items=6)
+    one = [row if row.user == "0" else replace(row, score=None) for row in rows]
+    found = length_controlled(one)
+    assert (found.win_rate.low, found.win_rate.users, found.win_rate.items) == (None, 1, 6)
+    assert found.win_rate.shortage == TooFewUsers(1)
+    four = length_controlled([row if row.user < "4" else replace(row, score=None) for row in rows])
+    assert (four.win_rate.users, four.win_rate.items) == (four.plain.users, four.plain.items) == (4, 24)
+    assert four.win_rate.low is not None
+
+
+def test_ties_alone_leave_doubt_by_the_number_of_users() -> None:
+    found = length_controlled([replace(row, score=0.5) for row in judged(8, fair, users=10, items=6)])
+    assert found.win_rate.value == pytest.approx(0.5)
+    assert found.win_rate.low == pytest.approx(found.plain.low, abs=1e-6)
 
 
 @pytest.mark.parametrize("users", [1, 2])
@@ -137,7 +163,7 @@ def test_rows_without_a_score_teach_nothing() -> None:
     more = [*rows, Judged("0", None, 1000, 1000)]
     found = length_controlled(more, inverse_penalty=10.0)
     assert found.plain.items == len(rows)
-    assert found.win_rate.items == len(more)
+    assert found.win_rate.items == len(rows)
 
 
 def test_anchors_steady_the_weight_of_length() -> None:

@@ -26,7 +26,7 @@ from fspo.evaluation.report import contrasting_samples, write_figures, write_rep
 from fspo.evaluation.report.plotted import Plotted
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
 from fspo.evaluation.report.standing import answer_standing, paired_with_lead
-from fspo.evaluation.statistics import Estimate, Game
+from fspo.evaluation.statistics import Estimate, Game, detectable_difference
 from fspo.evaluation.summary import said_variants, summary_table
 from fspo.files import read_json, read_jsonl
 from tests.evaluation.run_folder import write_run_folder
@@ -232,6 +232,8 @@ def test_the_ranking_rests_on_every_game_there_is() -> None:
     assert not found["each_other"]
     assert [row["estimate"].value for row in found["rows"]] == [0.75, 0.5]  # the win rates themselves
     assert answer_standing([], metrics)["rows"][0]["ranks"] == ""
+    tied = answer_standing([Game(g.user, g.first, g.second, 0.5) for g in games], metrics)
+    assert {(row["rank"], row["ranks"]) for row in tied["rows"]} == {(1, "1 to 3")}
     assert answer_standing([], {}) == {}
 
 
@@ -242,10 +244,19 @@ def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run
     ours, theirs = (items.values(name, "reward_accuracy/reference") for name in ("fspo", "ipo"))
     assert found["ipo"].comparison.difference.value == pytest.approx(fmean(ours.values()) - fmean(theirs.values()))
     assert all(row.comparison.adjusted >= row.comparison.p for row in found.values())  # type: ignore[operator]
-    assert all(row.detectable for row in found.values())
+    counted = len(found)
+    assert counted > 1
+    assert found["ipo"].detectable == detectable_difference(ours, theirs, lambda item: item[0], comparisons=counted)
+    assert "after that correction" in page
     assert "fspo is better than ipo" in page
     assert "corrected together by Holm" in page
     assert paired_with_lead(Items(()), "fspo", rewards) == {}
+
+
+def test_the_error_of_calibration_stands_beside_what_chance_gives(page: str) -> None:
+    table = page[page.index("<caption><span>Percent. Calibration error") :].partition("</table>")[0]
+    rows = [re.findall(r"<td>([^<]+)</td>", row) for row in table.split("</tr>") if re.search(r">\s*fspo\s*<", row)]
+    assert rows == [["as they are", "10.0", "4.3", "7.6"], ["fitted", "10.0", *["\N{EN DASH}"] * 2]]
 
 
 def test_what_is_against_the_lead_comes_first(page: str) -> None:

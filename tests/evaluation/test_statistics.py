@@ -146,8 +146,33 @@ def test_users_who_are_all_alike_are_no_certainty() -> None:
     assert estimate.high is not None
     assert estimate.low < 0.3
     assert estimate.high > 0.9
-    ties = clustered_mean([0.5] * 9, list("aaabbbccc"))
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 2.0)])
+def test_ties_alone_leave_as_much_doubt_as_there_are_few_users(bounds: tuple[float, float]) -> None:
+    reaches = []
+    for users in (10, 100):
+        ties = clustered_mean([0.5] * 4 * users, [str(place // 4) for place in range(4 * users)], bounds=bounds)
+        assert ties.low is not None
+        assert ties.high is not None
+        assert ties.high - 0.5 == pytest.approx(0.5 - ties.low)
+        reaches.append((ties.high - 0.5) / (bounds[1] - bounds[0]))
+    assert 0.25 < reaches[0] < 0.4
+    assert 0.08 < reaches[1] < 0.12
+
+
+def test_values_that_could_not_have_been_others_are_exact_and_only_those() -> None:
+    ties = clustered_mean([0.5] * 9, list("aaabbbccc"), fixed=True)
     assert (ties.low, ties.high) == (0.5, 0.5)
+    values, users = simulated(5, 10, 4)
+    assert clustered_mean(values, users, fixed=True) == clustered_mean(values, users)
+
+
+def test_where_all_are_alike_and_nothing_is_bounded_there_is_no_interval() -> None:
+    alike = clustered_mean([7.0] * 10, list("abcdefghij"), bounds=None)
+    assert (alike.value, alike.low, alike.high, alike.shortage) == (7.0, None, None, None)
+    assert "all are alike" in alike.note
+    assert Estimate.from_json(alike.to_json()).note == "no interval"
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.5, 0.97])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import nctdtrinc
 from scipy.stats import ttest_rel
 
 from fspo.errors import DataError
 from fspo.evaluation.statistics import (
     Comparison,
+    Spread,
     Variation,
     clustered_mean,
     compare,
@@ -77,6 +79,24 @@ def test_users_who_all_differ_alike_are_a_sign_test() -> None:
     assert compare(better, better, user_of).p == 1
 
 
+@given(st.integers(3, 60), st.floats(-1, 1), st.sampled_from([(-1.0, 1.0), (-2.0, 2.0), (-0.5, 1.0)]))
+def test_p_and_interval_agree_where_users_are_alike(users: int, part: float, bounds: tuple[float, float]) -> None:
+    value = part * bounds[1] if part > 0 else -part * bounds[0]
+    one = {(str(user), item): value for user in range(users) for item in range(2)}
+    found = compare(one, dict.fromkeys(one, 0.0), user_of, bounds=bounds)
+    assert found.p is not None
+    if abs(found.p - 0.05) > 1e-9:
+        assert (found.p < 0.05) != covers(found.difference.low, found.difference.high, 0.0)
+
+
+def test_three_users_who_differ_alike_are_no_finding() -> None:
+    one = {(user, item): float(item) for user in "abc" for item in range(2)}
+    found = compare(one, dict.fromkeys(one, 0.0), user_of)
+    assert found.difference.value == 0.5
+    assert covers(found.difference.low, found.difference.high, 0.0)
+    assert not found.significant
+
+
 def test_items_that_only_one_method_has_are_refused_by_name() -> None:
     one = {("u", item): 1.0 for item in range(5)}
     with pytest.raises(DataError, match=r"2 items are only in the first .*\('u', 3\), \('u', 4\)"):
@@ -120,6 +140,31 @@ def test_a_difference_as_large_as_detectable_is_detected_in_four_of_five() -> No
     assert isinstance(size, float)
     found = [compared(seed, size, users=25) for seed in range(300)]
     assert 0.70 <= sum(one.significant for one in found) / len(found) <= 0.90
+
+
+def test_among_many_comparisons_it_is_detected_as_often_after_their_correction() -> None:
+    """One method of fifteen differs from the lead, by what is called detectable."""
+    varying = variation(*_differences(0, users=3000))
+    assert isinstance(varying, Variation)
+    found = {}
+    for comparisons in (1, 15):
+        size = smallest_detectable(varying, 20, 8, comparisons=comparisons)
+        assert isinstance(size, float)
+        names = {"lead": 0.0, "other": -size} | {f"same {n}": 0.0 for n in range(14)}
+        drawn = (compare_all("lead", scores(seed, names, users=20, items=8), user_of) for seed in range(100))
+        found[comparisons] = sum(one["other"].significant for one in drawn) / 100
+    assert 0.70 <= found[15] <= 0.92
+    assert found[1] < 0.5
+
+
+def test_the_study_at_hand_has_the_degrees_of_freedom_of_its_test() -> None:
+    """Two of thirty users make up nearly all of the spread, which is then hardly known."""
+    one = {(str(user), 0): float(user < 2) for user in range(30)}
+    none = dict.fromkeys(one, 0.0)
+    spread = Spread.of([value - 2 / 30 for value in one.values()], 30)
+    assert spread.degrees < 5
+    found = detectable_difference(one, none, user_of)
+    assert found == pytest.approx(nctdtrinc(spread.degrees, 0.2, spread.quantile(0.95)) * spread.error)
 
 
 def test_the_study_at_hand_detects_what_one_of_its_size_would() -> None:

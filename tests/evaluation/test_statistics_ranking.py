@@ -67,6 +67,42 @@ def test_ranks_overlap_where_methods_are_alike() -> None:
     assert {(s.best_rank, s.worst_rank) for s in alike.standings} == {(1, 2)}
 
 
+def test_methods_that_only_tied_share_a_rank_and_may_have_any() -> None:
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    games = [Game(str(user), one, other, 0.5) for user in range(10) for one, other in pairs]
+    for anchor in (None, "b"):
+        for standing in bradley_terry(games, anchor=anchor).standings:
+            assert (standing.rank, standing.best_rank, standing.worst_rank) == (1, 1, 3)
+            assert standing.low is not None
+            if standing.method == anchor:
+                assert (standing.low, standing.high) == (0, 0)
+            else:
+                assert standing.low < -0.5
+                assert standing.high == pytest.approx(-standing.low)
+
+
+def test_two_equals_take_both_ranks_and_the_next_is_third() -> None:
+    """One of them stronger for one half of the users, the other for the other half, and a third weaker for all."""
+    games = []
+    for user in range(40):
+        one, other = ("a", "b") if user % 2 else ("b", "a")
+        games += [Game(str(user), one, other, 1.0), Game(str(user), one, "c", 1.0), Game(str(user), other, "c", 1.0)]
+        games.append(Game(str(user), "c", one if user % 4 < 2 else other, 1.0))
+    standings = {standing.method: standing for standing in bradley_terry(games).standings}
+    assert [standings[name].rank for name in "abc"] == [1, 1, 3]
+    assert {(standings[name].best_rank, standings[name].worst_rank) for name in "ab"} == {(1, 2)}
+    assert (standings["c"].best_rank, standings["c"].worst_rank) == (3, 3)
+
+
+def test_ranks_are_taken_as_far_out_as_strengths() -> None:
+    """With eight users a rank that a few percent of draws have is within the limits, as that strength is."""
+    for seed in range(20):
+        two = bradley_terry(tournament(seed, {"one": 0.0, "other": 0.9}, users=8), anchor="one").standings
+        other = next(standing for standing in two if standing.method == "other")
+        assert other.low is not None
+        assert (other.worst_rank == 2) == (other.low < 1e-6)
+
+
 def test_groups_that_never_met_are_refused_by_name() -> None:
     games = [Game("u", "a", "b", 1.0), Game("u", "c", "d", 0.0), Game("u", "b", "a", 1.0)]
     with pytest.raises(DataError, match=r"a and b \| c and d"):

@@ -98,7 +98,7 @@ def pairs(found: Across) -> Table:
     table = Table(
         title="On the same items, the first less the second",
         caption="p values of all pairs are corrected together (Holm). Detectable: the true difference that these items "
-        "would show with a chance of 80 %.",
+        "would show with a chance of 80 % by itself, before the correction.",
         header_style="bold",
         title_justify="left",
     )

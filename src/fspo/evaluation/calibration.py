@@ -19,7 +19,7 @@ from scipy.special import expit
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.values import Measured, Values
 
-__all__ = ["BINS", "calibration_values", "fitted_margins", "reliability_bins"]
+__all__ = ["BINS", "calibration_values", "error_by_chance", "fitted_margins", "reliability_bins"]
 
 BINS = 5
 """Bins of equal width between a confidence of a half, no idea, and of one."""
@@ -32,8 +32,10 @@ def calibration_values(margins: Mapping[Item, float], suffix: str = "") -> Measu
     """Calibration error, Brier score and overconfidence of margins (chosen less rejected, in units of the logit).
 
     The calibration error is the expected one (Naeini et al. 2015) over confidence max(p, 1 - p): sum over bins of
-    n_b / n |mean confidence - accuracy|. As a mean over items it is sign_b (confidence - right), which is what its
-    interval is taken from. The Brier score is (1 - p)^2, p the probability of what was chosen; a coin has 0.25.
+    n_b / n |mean confidence - accuracy|. As a mean over items it is sign_b (confidence - right). The signs are chosen
+    so that it is positive: an interval of that mean would leave out perfect calibration where there is nothing but
+    chance. So it has none, and is to be read beside `error_by_chance`. The Brier score is (1 - p)^2, p the probability
+    of what was chosen; a coin has 0.25.
     """
     rows = {item: _confidence(margin) for item, margin in margins.items()}
     places: dict[int, list[Item]] = defaultdict(list)
@@ -44,10 +46,29 @@ def calibration_values(margins: Mapping[Item, float], suffix: str = "") -> Measu
         sign = math.copysign(1.0, math.fsum(confidence - right for confidence, right in (rows[i] for i in items)))
         errors |= {item: sign * (rows[item][0] - rows[item][1]) for item in items}
     return {
-        f"calibration_error{suffix}": Values({item: errors[item] for item in rows}, bounds=(-1.0, 1.0)),
+        f"calibration_error{suffix}": Values({i: errors[i] for i in rows}, bounds=(-1.0, 1.0), absolute=True),
         f"brier{suffix}": Values({item: float(expit(-margin)) ** 2 for item, margin in margins.items()}),
         f"overconfidence{suffix}": Values({i: conf - right for i, (conf, right) in rows.items()}, bounds=(-1.0, 1.0)),
     }
+
+
+def error_by_chance(margins: Mapping[Item, float], *, draws: int = 1000, seed: int = 0) -> dict[str, float]:
+    """The calibration error that a perfectly calibrated reward of the same confidences would have; empty without any.
+
+    Each decision is drawn to be right with the chance that its margin states, by itself; `mean` and `high`, the 95th
+    percentile, are over all draws. An error below `high` may be chance alone.
+    """
+    if not margins:
+        return {}
+    confidence = np.array([_confidence(margin)[0] for margin in margins.values()])
+    places = np.array([_bin(one) for one in confidence])
+    undecided = np.array([margin == 0 for margin in margins.values()])
+    rng = np.random.default_rng(seed)
+    errors = np.empty(draws)
+    for draw in range(draws):
+        right = np.where(undecided, 0.5, rng.random(len(confidence)) < confidence)
+        errors[draw] = np.abs(np.bincount(places, weights=confidence - right)).sum() / len(confidence)
+    return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95))}
 
 
 def reliability_bins(margins: Mapping[Item, float]) -> list[dict[str, Any]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from fspo.evaluation.calibration import calibration_values, fitted_margins, reliability_bins
+from fspo.evaluation.calibration import calibration_values, error_by_chance, fitted_margins, reliability_bins
 from fspo.evaluation.ceiling import Ceiling
 from fspo.evaluation.measures import Rewards, reward_values
 from fspo.evaluation.regret import Regrets, pair_regrets
@@ -36,7 +37,7 @@ def reward_figures(
     row = rewards[name]
     full = row.config.shots
     margins = scaled_margins(row, trained)
-    found = reward_values(row)
+    found = _with_ties_marked(reward_values(row), row)
     found |= robustness_values(row) | few_shot_values(row, trained.shots) | baseline_gains(name, rewards)
     found |= calibration_values(margins)
     if fitted := fitted_margins(margins):
@@ -49,16 +50,19 @@ def reward_figures(
 
 
 def calibrations(rewards: Mapping[str, Rewards], trained: Mapping[str, Trained]) -> dict[str, dict[str, Any]]:
-    """Method -> its reward, the scale its margins are multiplied by, and reliability by bins of confidence."""
+    """Method -> its reward, the scale of its margins, reliability by bins of confidence, and the error by chance."""
     found = {}
     for name, row in rewards.items():
         how = trained.get(name, Trained())
         margins = scaled_margins(row, how)
+        fitted = fitted_margins(margins)
         found[name] = {
             "reward": row.headline,
             "scale": _scale(row, how),
             "bins": reliability_bins(margins),
-            "fitted_bins": reliability_bins(fitted_margins(margins)),
+            "fitted_bins": reliability_bins(fitted),
+            "error_by_chance": error_by_chance(margins),
+            "fitted_error_by_chance": error_by_chance(fitted),
         }
     return found
 
@@ -68,6 +72,12 @@ def scaled_margins(row: Rewards, trained: Trained) -> dict[Item, float]:
     scale = _scale(row, trained)
     margins = {item: row.margin(row.headline, item[1], row.config.shots) for item in row.items}
     return {item: scale * margin for item, margin in margins.items() if margin is not None}
+
+
+def _with_ties_marked(found: Measured, row: Rewards) -> Measured:
+    """Without shots there are no labels to mirror: the antisymmetric reward ties by construction, whoever is asked."""
+    ties = {"reward_accuracy@0/antisymmetric"} | ({"reward_accuracy@0"} if row.headline == "antisymmetric" else set())
+    return {name: replace(values, fixed=True) if name in ties else values for name, values in found.items()}
 
 
 def _scale(row: Rewards, trained: Trained) -> float:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics import MINIMUM_USERS, Estimate, Spread, clustered_mean, estimate_of
+from fspo.evaluation.statistics import MINIMUM_USERS, Estimate, Spread, clustered_mean, estimate_of, grouped
 
 __all__ = ["ANCHOR_WEIGHT", "Judged", "LengthControlled", "difficulties", "length_controlled"]
 
@@ -34,7 +34,7 @@ ANCHOR_WEIGHT = 0.1
 
 _INVERSE_PENALTIES: tuple[float, ...] = tuple(10.0 ** (-4 + 8 * step / 9) for step in range(10))
 _FOLDS = 5
-_FEW_SHORTER = 0.05
+_NEARLY_ALL = 0.95
 _MOST_STEPS, _MOST_HALVINGS, _MOST_SWEEPS = 100, 40, 50
 _CLOSE, _NO_GAIN = 1e-9, 1e-15
 _Array = NDArray[np.float64]
@@ -69,17 +69,19 @@ class LengthControlled:
     inverse_penalty: float
     """C of the L1 penalty that cross-validation chose."""
     shorter: float
-    """The share of answers that are shorter than the baseline's."""
+    """The share of decided answers that are shorter than the baseline's."""
+    longer: float
+    """The share of those that are longer; what is left to 1 is as long."""
 
     @property
     def note(self) -> str:
         """Why the figure should not be trusted, or has no interval; empty where nothing speaks against it."""
-        if not _FEW_SHORTER <= self.shorter <= 1 - _FEW_SHORTER:
-            often = "hardly ever" if self.shorter < 0.5 else "nearly always"
-            return (
-                f"the answers are {often} shorter than the baseline's ({self.shorter:.0%}), so that a win rate at "
-                "equal lengths is extrapolated"
-            )
+        for share, how in ((self.longer, "longer"), (self.shorter, "shorter")):
+            if share > _NEARLY_ALL:
+                return (
+                    f"the answers are nearly always {how} than the baseline's ({share:.0%}), so that a win rate at "
+                    "equal lengths is extrapolated"
+                )
         return self.win_rate.note
 
     def to_json(self) -> dict[str, Any]:
@@ -92,34 +94,42 @@ class LengthControlled:
 
 
 def length_controlled(
-    rows: Sequence[Judged], *, anchors: Sequence[Judged] = (), inverse_penalty: float | None = None
+    rows: Sequence[Judged],
+    *,
+    anchors: Sequence[Judged] = (),
+    inverse_penalty: float | None = None,
+    undecided: bool = False,
 ) -> LengthControlled:
     """The win rate of one method at equal lengths, with an interval clustered by user.
 
     Args:
-        rows: the method's answers. Lengths are standardised over all of them; those without a score are predicted, but
-            teach nothing.
+        rows: the method's answers. Lengths are standardised over all of them; otherwise those without a score have no
+            part, but for `undecided`.
         anchors: judged answers by which the weight of length is steadied, such as the baseline's own, told to be brief
             or verbose, against the baseline. Each counts `ANCHOR_WEIGHT`, and has no part in the method's own weight.
             Their lengths are standardised over themselves.
         inverse_penalty: C of the L1 penalty; None chooses it by cross-validation over users (over rows where there are
             fewer than five users, and the weakest where there are fewer than five rows).
+        undecided: whether the mean is also over the predictions of rows without a score, as alpaca_eval's is. They are
+            no evidence of their users, who are not counted for them.
 
     Raises:
         DataError: nothing was decided, or a score is outside 0 to 1.
     """
-    plain = _plain(rows)
+    decided = [row for row in rows if row.score is not None]
+    plain = _plain(decided)
     data = _Data.of(anchors, ANCHOR_WEIGHT, method=0.0).joined(_Data.of(rows, 1.0, method=1.0))
     penalty = inverse_penalty if inverse_penalty is not None else _chosen(data)
     weights = _fit(data, penalty)
     return LengthControlled(
-        win_rate=_win_rate(rows, data, weights, plain),
+        win_rate=_win_rate(rows if undecided else decided, data, weights),
         plain=plain,
         method=float(weights[0]),
         length=float(weights[1]),
         difficulty=float(weights[2]),
         inverse_penalty=penalty,
-        shorter=sum(row.length < row.baseline_length for row in rows) / len(rows),
+        shorter=sum(row.length < row.baseline_length for row in decided) / len(decided),
+        longer=sum(row.length > row.baseline_length for row in decided) / len(decided),
     )
 
 
@@ -141,13 +151,12 @@ def _log_odds(scores: Sequence[float]) -> float:
     return math.log((sum(scores) + 1) / (len(scores) - sum(scores) + 1))
 
 
-def _plain(rows: Sequence[Judged]) -> Estimate:
+def _plain(decided: Sequence[Judged]) -> Estimate:
     """The win rate over the decided rows.
 
     Raises:
         DataError: nothing was decided, or a score is outside 0 to 1.
     """
-    decided = [row for row in rows if row.score is not None]
     if not decided:
         raise DataError(
             "No judgement decided anything, so there is no win rate; look at why the judge gave no answers."
@@ -155,7 +164,11 @@ def _plain(rows: Sequence[Judged]) -> Estimate:
     for row in decided:
         if row.score is not None and not 0 <= row.score <= 1:
             raise DataError(f"A judgement of user {row.user!r} has the score {row.score}; it has to lie from 0 to 1.")
-    return clustered_mean([row.score for row in decided if row.score is not None], [row.user for row in decided])
+    return clustered_mean(*_scores(decided))
+
+
+def _scores(decided: Sequence[Judged]) -> tuple[list[float], list[str]]:
+    return [row.score for row in decided if row.score is not None], [row.user for row in decided]
 
 
 @dataclass(frozen=True)
@@ -299,8 +312,8 @@ def _folds(users: Sequence[str]) -> NDArray[np.int64]:
     return folds
 
 
-def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array, plain: Estimate) -> Estimate:
-    """The mean prediction at equal lengths, and how it varies with the users who were drawn.
+def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array) -> Estimate:
+    """The mean prediction for `rows` at equal lengths, and how it varies with the users who were drawn.
 
     A user moves the mean by their own predictions, and by moving the weights: by H^-1 times their summed scores
     (y - p) x, where H is the curvature of the loss. The penalty is left out of that, so that a weight which it holds at
@@ -309,7 +322,8 @@ def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array, plain: Estim
     level = np.array([[1.0, 0.0, row.difficulty] for row in rows])
     predicted = expit(level @ weights)
     value, count = float(predicted.mean()), len(rows)
-    users = list(dict.fromkeys(row.user for row in rows))
+    decided = [row for row in rows if row.score is not None]
+    users = list(dict.fromkeys(row.user for row in decided))
     if len(users) < MINIMUM_USERS:
         return Estimate(value, None, None, len(users), count)
     chance = expit(data.features @ weights)
@@ -327,5 +341,6 @@ def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array, plain: Estim
     drift = math.fsum(moved.values()) / len(users)
     spread = Spread.of([amount - drift for amount in moved.values()], count)
     # Where all users agree, their number is all that the interval can rest on.
-    most = len(users) if plain.value in (0.0, 1.0) else plain.items
+    means = [math.fsum(scores) / len(scores) for scores in grouped(*_scores(decided)).values()]
+    most = len(users) if max(means) - min(means) < _CLOSE else len(decided)
     return estimate_of(value, spread, users=len(users), items=count, most_trials=most)

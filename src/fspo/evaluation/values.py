@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate, clustered_mean
 
 __all__ = ["Measured", "Values", "difference", "estimates", "no_interval", "per_user"]
+
+_ABSOLUTE = "it is a mean of absolute differences; see what chance alone gives"
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,18 @@ class Values:
 
     of: Mapping[Item, float]
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    fixed: bool = False
+    """Whether they could not have been others, such as ties by construction, which leave no doubt."""
+    absolute: bool = False
+    """Whether the mean is one of absolute differences over all users, which has no interval, nor a figure for each."""
 
     def estimate(self) -> Estimate | None:
         """The mean over items with an interval clustered by user; None without items."""
         if not self.of:
             return None
-        return clustered_mean(list(self.of.values()), [user for user, _ in self.of], bounds=self.bounds)
+        users = [user for user, _ in self.of]
+        found = clustered_mean(list(self.of.values()), users, bounds=self.bounds, fixed=self.fixed)
+        return replace(found, low=None, high=None, lacking=_ABSOLUTE) if self.absolute else found
 
 
 Measured = dict[str, Values]
@@ -50,12 +58,12 @@ def per_user(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
         own: dict[str, list[float]] = defaultdict(list)
         for (user, _), value in values.of.items():
             own[user].append(value)
-        if own:
+        if own and not values.absolute:
             found[name] = {user: {"value": math.fsum(v) / len(v), "items": len(v)} for user, v in own.items()}
     return found
 
 
 def no_interval(found: Iterable[Estimate]) -> str:
-    """A sentence where the users are too few for intervals; empty where every measure has one."""
-    notes = {estimate.note for estimate in found if estimate.note}
+    """A sentence where there is too little for intervals; empty where every measure has what it can have."""
+    notes = {estimate.note for estimate in found if estimate.note and estimate.lacking != _ABSOLUTE}
     return f"Some figures have {'; '.join(sorted(notes))}." if notes else ""

@@ -47,7 +47,8 @@ _SENSITIVITY = {
 """Measure or family -> what its panel is called, and where its dotted line stands."""
 
 _REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
-_ERRORS = {"calibration_error": "calibration error", "brier": "Brier score", "overconfidence": "overconfidence"}
+_CALIBRATION_ERROR = "calibration_error"
+_ERRORS = {"brier": "Brier score", "overconfidence": "overconfidence"}
 _WINS = "win_rate"
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency")
@@ -113,6 +114,17 @@ def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
     return {
         "plot": Plotted("calibration", title, Markup(plots.reliability(bins, title=title)), numbers),
         "columns": columns,
+        "errors": [
+            {
+                "method": name,
+                "margins": said,
+                "error": row[f"{_CALIBRATION_ERROR}{suffix}"],
+                "by_chance": records.get(name, {}).get(f"{kind}error_by_chance", {}),
+            }
+            for name, row in metrics.items()
+            for said, kind, suffix in (("as they are", "", ""), ("fitted", "fitted_", "/fitted"))
+            if f"{_CALIBRATION_ERROR}{suffix}" in row
+        ],
     }
 
 

@@ -30,6 +30,7 @@ __all__ = ["Paired", "accuracy_standing", "answer_standing", "paired_with_lead"]
 
 _BASE = "base"
 _UNKNOWN = (None, None)
+_EQUAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Paired:
     comparison: Comparison
     """The lead less the method."""
     detectable: float | None
-    """The true difference that this study would find with a chance of 80 %; None where there are too few users."""
+    """The true difference that this study would find with a chance of 80 %, after the correction for all comparisons;
+    None where there are too few users."""
 
 
 def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
@@ -59,17 +61,21 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
     else:
         return {}
     ranks = {s.method: (s.best_rank, s.worst_rank) for s in ranking.standings} if ranking is not None else {}
+    places = {
+        name: 1 + sum(other.value > estimate.value + _EQUAL for other in found.values())
+        for name, estimate in found.items()
+    }
     rows = [
-        {"method": name, "rank": place, "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
-        for place, (name, estimate) in enumerate(found.items(), start=1)
+        {"method": name, "rank": places[name], "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
+        for name, estimate in found.items()
     ]
     title = "Chance to be preferred to the base model's answer"
     svg = plots.interval_plot([(name, name, estimate) for name, estimate in found.items()], title=title)
     numbers = [
-        {"method": name, "rank": place}
+        {"method": name, "rank": places[name]}
         | dict(zip(("best_rank", "worst_rank"), ranks.get(name, _UNKNOWN), strict=True))
         | estimate.to_json()
-        for place, (name, estimate) in enumerate(found.items(), start=1)
+        for name, estimate in found.items()
     ]
     return {
         "plot": Plotted("ranking-answers", title, Markup(svg), numbers),
@@ -108,8 +114,9 @@ def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> di
         compared = compare_all(lead, rows, _user)
     except DataError:
         return {}
+    tested = sum(row.p is not None for row in compared.values())
     return {
-        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], _user)))
+        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], _user, comparisons=max(1, tested))))
         for name, row in compared.items()
     }
 

@@ -16,7 +16,7 @@ from scipy.special import stdtr
 
 from fspo.errors import DataError
 from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
-from fspo.evaluation.statistics.intervals import Spread, clustered_mean, grouped
+from fspo.evaluation.statistics.intervals import Spread, clustered_mean, grouped, p_of_alike
 
 __all__ = ["Comparison", "compare", "compare_all", "differences", "holm", "paired_difference"]
 
@@ -97,7 +97,7 @@ def compare(
     _same_items(first, second)
     values, users = differences(first, second, user_of)
     difference = clustered_mean(values, users, bounds=bounds)
-    p = _p_value(values, users) if difference.users >= MINIMUM_USERS else None
+    p = _p_value(values, users, bounds) if difference.users >= MINIMUM_USERS else None
     return Comparison(difference, p, p)
 
 
@@ -148,10 +148,9 @@ def _same_items(first: Mapping[T, float], second: Mapping[T, float]) -> None:
             )
 
 
-def _p_value(values: list[float], users: list[str]) -> float:
+def _p_value(values: list[float], users: list[str], bounds: Bounds | None) -> float:
     mean, groups = math.fsum(values) / len(values), grouped(values, users)
     spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
-    if not spread.none:
-        return min(1.0, 2 * float(stdtr(spread.degrees, -abs(mean) / spread.error)))
-    # All users differ by the same: no spread to test against, but that they all lie on one side (the sign test).
-    return 1.0 if math.isclose(mean, 0.0, abs_tol=1e-12) else 2 * 0.5 ** len(groups)
+    if spread.none:
+        return p_of_alike(mean, len(groups), bounds)
+    return min(1.0, 2 * float(stdtr(spread.degrees, -abs(mean) / spread.error)))

@@ -30,23 +30,30 @@ class TooFewUsers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `items` of `users`, with its 95 % interval, or none where there are too few users to tell."""
+    """A mean over `items` of `users`, with its 95 % interval, or none where too little is known to tell."""
 
     value: float
     low: float | None
     high: float | None
     users: int
     items: int
+    lacking: str = ""
+    """Why there is no interval, in words, where users alone are not what is short; files don't keep it."""
 
     @property
     def shortage(self) -> TooFewUsers | None:
-        """Why there is no interval; None where there is one."""
-        return TooFewUsers(self.users) if self.low is None else None
+        """How many users an interval would need; None where there is one, or users are not what it lacks."""
+        short = self.low is None and not self.lacking and 0 < self.users < MINIMUM_USERS
+        return TooFewUsers(self.users) if short else None
 
     @property
     def note(self) -> str:
         """Why there is no interval, in words; empty where there is one."""
-        return self.shortage.reason if self.shortage else ""
+        if self.low is not None:
+            return ""
+        if self.shortage:
+            return self.shortage.reason
+        return f"no interval: {self.lacking}" if self.lacking else "no interval"
 
     def to_json(self) -> dict[str, Any]:
         """The five fields of `metrics.json`; `low` and `high` are null where there is no interval."""

@@ -19,15 +19,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import betaincinv, stdtrit
+from scipy.special import betaincinv, stdtr, stdtrit
 
 from fspo.errors import DataError
 from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
 
-__all__ = ["Spread", "clustered_mean", "estimate_of", "grouped"]
+__all__ = ["Spread", "clustered_mean", "estimate_of", "grouped", "p_of_alike", "score_interval"]
 
 _SHARE: Bounds = (0.0, 1.0)
 _NOTHING = 1e-18
+_ALIKE = 1e-12
+_NO_SPREAD = "all are alike, and nothing bounds what others may be"
 _LEAST_DEGREES = 2.0
 
 
@@ -75,12 +77,14 @@ def clustered_mean(
     *,
     confidence: float = 0.95,
     bounds: Bounds | None = (0.0, 1.0),
+    fixed: bool = False,
 ) -> Estimate:
     """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
 
     `bounds` are the least and the greatest value an item can have (None: unbounded). Within 0 to 1 the mean is a share
     and gets a score interval; other bounds clip the interval. Where users don't differ, which says nothing of how they
-    would, a share's interval is the one of as many trials as there are users.
+    would, the interval is the one of as many trials as there are users, whatever the bounds; without any there is none.
+    `fixed` says that the values could not have been others, such as ties by construction: those leave no doubt.
 
     Raises:
         DataError: no items, as many users as values are not given, or a value is not finite.
@@ -90,9 +94,10 @@ def clustered_mean(
     if len(groups) < MINIMUM_USERS:
         return Estimate(mean, None, None, len(groups), len(values))
     spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
-    if spread.none and bounds is not None:
-        low, high = _alike(values, mean, len(groups), confidence, bounds)
-        return Estimate(mean, max(low, bounds[0]), min(high, bounds[1]), len(groups), len(values))
+    if spread.none and not fixed:
+        if bounds is None:
+            return Estimate(mean, None, None, len(groups), len(values), _NO_SPREAD)
+        return Estimate(mean, *_alike(mean, len(groups), confidence, bounds), len(groups), len(values))
     return estimate_of(mean, spread, users=len(groups), items=len(values), confidence=confidence, bounds=bounds)
 
 
@@ -113,7 +118,7 @@ def estimate_of(
     quantile = spread.quantile(confidence)
     if bounds == _SHARE:
         trials = value * (1 - value) / spread.variance if spread.variance > 0 else math.inf
-        low, high = _score_interval(value, max(min(trials, most_trials), _NOTHING), quantile)
+        low, high = score_interval(value, max(min(trials, most_trials), _NOTHING), quantile)
     else:
         low, high = value - quantile * spread.error, value + quantile * spread.error
     if bounds is not None:
@@ -139,7 +144,7 @@ def grouped(values: Sequence[float], users: Sequence[str]) -> Mapping[str, list[
     return groups
 
 
-def _score_interval(share: float, trials: float, quantile: float) -> Bounds:
+def score_interval(share: float, trials: float, quantile: float) -> Bounds:
     """Wilson's interval of a share seen in `trials` independent trials."""
     square = quantile**2 / trials
     middle = (share + square / 2) / (1 + square)
@@ -147,17 +152,34 @@ def _score_interval(share: float, trials: float, quantile: float) -> Bounds:
     return middle - reach, middle + reach
 
 
-def _alike(values: Sequence[float], mean: float, users: int, confidence: float, bounds: Bounds) -> Bounds:
-    """The interval where all users have the same mean."""
+def p_of_alike(mean: float, users: int, bounds: Bounds | None) -> float:
+    """The p value of 0 where all users have the same mean: below 0.05 where the 95 % interval of `_alike` leaves out 0.
+
+    At the ends of what is possible, and where nothing bounds the values, that all users lie on one side of 0.
+    """
+    if math.isclose(mean, 0.0, abs_tol=_ALIKE):
+        return 1.0
+    low, high = bounds or (-abs(mean), abs(mean))
+    if not low < 0 < high:
+        raise DataError(f"Differences from {low:g} to {high:g} can't be tested against 0; give bounds on both sides.")
+    null = -low / (high - low)
+    if math.isclose(mean, high):
+        return min(1.0, 2 * null**users)
+    if math.isclose(mean, low):
+        return min(1.0, 2 * (1 - null) ** users)
+    errors = abs(mean) / (high - low) / math.sqrt(null * (1 - null) / users)
+    return min(1.0, 2 * float(stdtr(users - 1, -errors)))
+
+
+def _alike(mean: float, users: int, confidence: float, bounds: Bounds) -> Bounds:
+    """The interval where all users have the same mean: as if each were one trial."""
     low, high = bounds
     # How often something else may yet happen that happened to none of so many users (Clopper and Pearson 1934).
     miss = 1 - float(betaincinv(users, 1, (1 - confidence) / 2))
     if math.isclose(mean, high):
         return high - (high - low) * miss, high
-    if math.isclose(mean, low, abs_tol=1e-12):
+    if math.isclose(mean, low, abs_tol=_ALIKE):
         return low, low + (high - low) * miss
-    if max(values) - min(values) < _NOTHING:
-        return mean, mean  # such as ties by construction
     share = (mean - low) / (high - low)
-    inner = _score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
+    inner = score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
     return low + (high - low) * inner[0], low + (high - low) * inner[1]

@@ -60,15 +60,23 @@ def variation(values: Sequence[float], users: Sequence[str]) -> Variation | TooF
 
 
 def smallest_detectable(
-    varying: Variation, users: int, items_per_user: float, *, power: float = 0.8, alpha: float = 0.05
+    varying: Variation,
+    users: int,
+    items_per_user: float,
+    *,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    comparisons: int = 1,
 ) -> float | TooFewUsers:
-    """The true difference that a study of this size finds significant with chance `power`.
+    """The true difference that a study of this size finds significant with chance `power`, at least.
 
     `varying` is that of the paired differences. From the noncentral t distribution at `users - 1` degrees of freedom.
+    `comparisons` is how many p values are corrected together; each then has to be below `alpha / comparisons`. Holm's
+    method asks that of the smallest p value only, and less of the others, so that the true power is no lower.
     """
     if users < MINIMUM_USERS:
         return TooFewUsers(users)
-    return _errors_needed(users, power, alpha) * varying.error(users, items_per_user)
+    return _errors_needed(users - 1, power, alpha / comparisons) * varying.error(users, items_per_user)
 
 
 def detectable_difference(
@@ -78,8 +86,11 @@ def detectable_difference(
     *,
     power: float = 0.8,
     alpha: float = 0.05,
+    comparisons: int = 1,
 ) -> float | TooFewUsers:
     """What two methods would have to differ by to be told apart by the items at hand; 0 where they never differed.
+
+    With the degrees of freedom of their own test, and `comparisons` as in `smallest_detectable`.
 
     Raises:
         DataError: the two share no item.
@@ -89,10 +100,10 @@ def detectable_difference(
     if len(groups) < MINIMUM_USERS:
         return TooFewUsers(len(groups))
     spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
-    return _errors_needed(len(groups), power, alpha) * spread.error
+    return _errors_needed(spread.degrees, power, alpha / comparisons) * spread.error
 
 
-def _errors_needed(users: int, power: float, alpha: float) -> float:
-    """How many standard errors a difference has to be: 2.8 for many users, more for few."""
-    critical = float(stdtrit(users - 1, 1 - alpha / 2))
-    return float(nctdtrinc(users - 1, 1 - power, critical))
+def _errors_needed(degrees: float, power: float, alpha: float) -> float:
+    """How many standard errors a difference has to be: 2.8 for many users and one comparison, more for few."""
+    critical = float(stdtrit(degrees, 1 - alpha / 2))
+    return float(nctdtrinc(degrees, 1 - power, critical))

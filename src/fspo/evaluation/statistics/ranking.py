@@ -3,7 +3,7 @@
 The chance that method i is preferred to method j is 1 / (1 + exp(s_j - s_i)) (Bradley and Terry 1952); a tie counts as
 half a win for each. Intervals and ranks come from drawing whole users anew, since a user's judgements are alike.
 Percentiles of so few draws of users are too narrow; they are taken as far out as a t interval would be (the expanded
-percentiles of Hesterberg 2015).
+percentiles of Hesterberg 2015), for ranks as for strengths.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
-from scipy.special import ndtr, stdtrit
+from scipy.special import expit, logit, ndtr, stdtrit
 
 from fspo.errors import DataError
 from fspo.evaluation.statistics.estimates import TooFewUsers
+from fspo.evaluation.statistics.intervals import score_interval
 
 __all__ = ["MINIMUM_USERS_RANKED", "Game", "Ranking", "Standing", "bradley_terry"]
 
@@ -29,8 +30,11 @@ MINIMUM_USERS_RANKED = 8
 _DRAWS = 1000
 _MOST_STEPS = 60
 _CLOSE = 1e-9
+_EQUAL = 1e-6
+"""Strengths that differ by less are equal: what is left of fitting them."""
 _HALF_DRAW = 0.25
 _Matrix = NDArray[np.float64]
+_Limits = tuple[float | None, float | None, int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,10 @@ class Standing:
     low: float | None
     high: float | None
     rank: int
-    """1 for the strongest."""
+    """1 for the strongest; equals share the better rank."""
     best_rank: int | None
     worst_rank: int | None
-    """Between which the rank lies in 95 % of the draws."""
+    """The 95 % limits of the rank; among equals it may be any of theirs."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name."""
@@ -114,7 +118,13 @@ def bradley_terry(
     if shortage is None:
         weights = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
         sampled = _anchored(_strengths(np.tensordot(weights, won, axes=1), met), methods, anchor)
-    standings = _standings(methods, strengths, sampled, _tail(len(users), confidence))
+    limits: list[_Limits] = [(None, None, None, None)] * len(methods)
+    if sampled is not None:
+        limits = _limits(strengths, sampled, len(users), confidence)
+        if anchor is not None:
+            place = methods.index(anchor)
+            limits[place] = (0.0, 0.0, *limits[place][2:])
+    standings = _standings(methods, strengths, limits)
     return Ranking(standings, len(users), len(games), shortage, bool(not _bounded(total[None])[0]))
 
 
@@ -200,22 +210,32 @@ def _tail(users: int, confidence: float) -> float:
     return float(ndtr(-math.sqrt(users / (users - 1)) * quantile))
 
 
-def _standings(
-    methods: Sequence[str], strengths: _Matrix, sampled: _Matrix | None, tail: float
-) -> tuple[Standing, ...]:
-    ranks = _ranks(strengths[None])[0]
-    limits: list[tuple[float | None, float | None, int | None, int | None]] = [(None, None, None, None)] * len(methods)
-    if sampled is not None:
-        low, high = np.quantile(sampled, [tail, 1 - tail], axis=0)
-        best, worst = np.quantile(_ranks(sampled), [0.025, 0.975], axis=0, method="inverted_cdf")
-        limits = [(float(low[i]), float(high[i]), int(best[i]), int(worst[i])) for i in range(len(methods))]
+def _limits(strengths: _Matrix, sampled: _Matrix, users: int, confidence: float) -> list[_Limits]:
+    """Of each method: the limits of the strength and those of the rank."""
+    tail = _tail(users, confidence)
+    low, high = np.quantile(sampled, [tail, 1 - tail], axis=0)
+    # Users who are all alike say nothing of how others would differ: the interval of a trial each, as for shares.
+    for place in np.flatnonzero(np.ptp(sampled, axis=0) < _EQUAL):
+        share, quantile = float(expit(strengths[place])), float(stdtrit(users - 1, 0.5 + confidence / 2))
+        low[place], high[place] = logit(score_interval(share, users, quantile))
+    bests, worsts = _ranks(sampled)
+    best = np.quantile(bests, tail, axis=0, method="inverted_cdf")
+    worst = np.quantile(worsts, 1 - tail, axis=0, method="inverted_cdf")
+    return [(float(low[i]), float(high[i]), int(best[i]), int(worst[i])) for i in range(len(strengths))]
+
+
+def _standings(methods: Sequence[str], strengths: _Matrix, limits: Sequence[_Limits]) -> tuple[Standing, ...]:
+    ranks = _ranks(strengths[None])[0][0]
     found = [
-        Standing(name, float(strengths[i]), limits[i][0], limits[i][1], int(ranks[i]), limits[i][2], limits[i][3])
-        for i, name in enumerate(methods)
+        Standing(name, float(strength), low, high, int(rank), best, worst)
+        for name, strength, rank, (low, high, best, worst) in zip(methods, strengths, ranks, limits, strict=True)
     ]
     return tuple(sorted(found, key=lambda standing: standing.rank))
 
 
-def _ranks(strengths: _Matrix) -> NDArray[np.int64]:
-    order = np.argsort(-strengths, axis=1, kind="stable")
-    return np.asarray(np.argsort(order, axis=1, kind="stable") + 1)
+def _ranks(strengths: _Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The best and the worst rank that each may have in each draw, [draw, method]; they differ among equals."""
+    above = strengths[:, None, :] - strengths[:, :, None]
+    best = 1 + (above > _EQUAL).sum(axis=2)
+    worst = strengths.shape[1] - (above < -_EQUAL).sum(axis=2)
+    return best, worst

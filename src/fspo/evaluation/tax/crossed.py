@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from fspo.evaluation.statistics import MINIMUM_USERS, Bounds, Estimate, Spread, clustered_mean, estimate_of
 
@@ -22,17 +23,18 @@ Cell = tuple[str, str]
 def crossed_mean(values: Mapping[Cell, float], bounds: Bounds | None) -> Estimate | None:
     """The mean of the cells; None without any. Cells without a user are clustered by item alone, and count no user.
 
-    No interval where there are fewer than three users, or fewer than three items.
+    No interval where there are fewer than three users, or fewer than three items; `note` says which.
     """
     if not values:
         return None
     numbers, users, items = list(values.values()), [user for user, _ in values], [item for _, item in values]
+    lacking = _lacking(len(set(users)) if any(users) else None, len(set(items)))
     by_item = clustered_mean(numbers, items, bounds=bounds)
     if not any(users):
-        return Estimate(by_item.value, by_item.low, by_item.high, 0, len(numbers))
+        return replace(by_item, users=0, items=len(numbers), lacking=lacking or by_item.lacking)
     by_user = clustered_mean(numbers, users, bounds=bounds)
-    if by_user.low is None or by_item.low is None or by_user.users < MINIMUM_USERS:
-        return Estimate(by_user.value, None, None, by_user.users, len(numbers))
+    if lacking:
+        return Estimate(by_user.value, None, None, by_user.users, len(numbers), lacking)
     spreads = [_spread(numbers, groups) for groups in (users, items)]
     if any(spread.none for spread in spreads):
         return _wider(by_user, by_item)
@@ -43,6 +45,17 @@ def crossed_mean(values: Mapping[Cell, float], bounds: Bounds | None) -> Estimat
     return estimate_of(by_user.value, spread, users=by_user.users, items=len(numbers), bounds=bounds)
 
 
+def _lacking(users: int | None, items: int) -> str:
+    """What there is too little of for an interval, in words; users are None where none are involved."""
+    short = [
+        f"{count} {kind}{'s' if count != 1 else ''}"
+        for count, kind in ((users, "user"), (items, "item"))
+        if count is not None and count < MINIMUM_USERS
+    ]
+    each = "of each " if len(short) > 1 else ""
+    return f"{' and '.join(short)}, at least {MINIMUM_USERS} {each}are needed" if short else ""
+
+
 def _spread(values: Sequence[float], groups: Iterable[object]) -> Spread:
     mean = math.fsum(values) / len(values)
     sums: dict[object, float] = defaultdict(float)
@@ -51,11 +64,11 @@ def _spread(values: Sequence[float], groups: Iterable[object]) -> Spread:
     return Spread.of(list(sums.values()), len(values))
 
 
-def _wider(one: Estimate, other: Estimate) -> Estimate:
-    """Where a side does not vary at all, which says little of how it would: the wider interval."""
+def _wider(by_user: Estimate, by_item: Estimate) -> Estimate:
+    """Where a side does not vary at all, which says little of how it would: the wider interval there is."""
 
     def width(estimate: Estimate) -> float:
-        return (estimate.high or 0.0) - (estimate.low or 0.0)
+        return -1.0 if estimate.low is None or estimate.high is None else estimate.high - estimate.low
 
-    wide = max(one, other, key=width)
-    return Estimate(one.value, wide.low, wide.high, one.users, one.items)
+    wide = max(by_user, by_item, key=width)
+    return replace(wide, value=by_user.value, users=by_user.users, items=by_user.items)
