@@ -85,7 +85,7 @@ def _answers(rank: Mapping[str, Any], lead: str) -> str:
     place = next((row for row in rank.get("rows", ()) if row["method"] == lead), None)
     if place is None or not place["ranks"]:  # an order without ranges is none
         return ""
-    ranks = f", between {place['ranks'].replace(' to ', ' and ')} in 95 % of draws" if " to " in place["ranks"] else ""
+    ranks = f", between {place['ranks'].replace(' to ', ' and ')} by 95 % limits" if " to " in place["ranks"] else ""
     return f"By whose answers users prefer it ranks {place['rank']} of {len(rank['rows'])}{ranks}."
 
 
