@@ -234,8 +234,16 @@ def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
     metrics = evaluate(
         config, test, policies, model=str(tiny_model_path), out=tmp_path, judge=CountingJudge(), train=train
     )
-    assert {row["reward_accuracy@1"]["items"] for row in metrics.values()} == {4}
-    assert {row["reward_accuracy@2"]["items"] for row in metrics.values()} == {8}
+    assert {row[f"reward_accuracy@{k}"]["items"] for row in metrics.values() for k in (0, 1, 2)} == {4}
+    assert {row["reward_accuracy"]["items"] for row in metrics.values()} == {8}
+    observer = read_json(tmp_path / "observer.json")
+    assert {observer[f"reward_accuracy@{k}"]["items"] for k in (0, 1, 2)} == {4}
+    assert observer["reward_accuracy"]["items"] == 8
+    fspo = metrics["fspo"]
+    for measure in ("reward_accuracy", "reward_accuracy@2"):
+        shortfall = fspo[measure.replace("reward_accuracy", "shortfall")]
+        assert shortfall["value"] == pytest.approx(observer[measure]["value"] - fspo[measure]["value"])
+        assert shortfall["items"] == fspo[measure]["items"]
 
 
 def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_kept(

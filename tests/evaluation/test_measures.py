@@ -44,6 +44,17 @@ def test_a_follower_of_labels() -> None:
     assert next(iter(found)) == "reward_accuracy"
 
 
+def test_the_curve_is_on_the_same_items_at_every_shot_count() -> None:
+    """A method that no shot changes anything of, right on the first query of each user alone, has a level curve."""
+    right = {item: 1.0 if item.endswith("/0") else -1.0 for _, item in ITEMS}
+    rows = [Score(item, k, "own", right[item], 0.0, 1, 1) for item in right for k in (0, 2)]
+    config = CONFIG.model_copy(update={"ladder_queries": 1, "label_flip": False, "user_swap": False})
+    found = reward_measures(Rewards(Scores("shots", rows), None, ITEMS, config))
+    curve = [found[f"reward_accuracy@{k}"] for k in (0, 2)]
+    assert [(e.value, e.items) for e in curve] == [(1.0, 4), (1.0, 4)]
+    assert (found["reward_accuracy"].value, found["reward_accuracy"].items) == (0.5, 8)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_rounding_is_no_decision(reduction: Any) -> None:
     """Without shots a prompted model is its own reference, but for the rounding of another packing."""

@@ -28,7 +28,7 @@ from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_p
 from fspo.evaluation.report.standing import answer_standing, paired_with_lead
 from fspo.evaluation.statistics import Estimate, Game
 from fspo.evaluation.summary import said_variants, summary_table
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_json, read_jsonl, write_json
 from tests.evaluation.run_folder import write_run_folder
 
 
@@ -74,6 +74,24 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page: str) -> None:
     assert not re.search(r'(?:src|href)="(?!#|data:text/csv;)', page.replace("xlink:href", "href"))
     assert not re.search(r"url\((?!#)", page)
     assert "missing from this run" not in page
+
+
+def test_the_page_says_on_how_many_pairs_the_curve_stands(run_folder: Path, tmp_path: Path) -> None:
+    metrics = read_json(run_folder / "metrics.json")
+    for row in metrics.values():
+        row |= {name: value | {"items": 64} for name, value in row.items() if name.startswith("reward_accuracy@")}
+    observer = {name: value | {"items": 64} for name, value in
+                read_json(run_folder / "evaluation" / "observer.json").items()}  # fmt: skip
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "evaluation" / "observer.json", observer)
+    page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Every point stands on the same 64 pairs, those of all 128 that were measured" in page
+    observer["reward_accuracy@8"]["items"] = 128
+    write_json(folder / "evaluation" / "observer.json", observer)
+    page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The points stand on different pairs</strong> (64, 128 of them)" in page
 
 
 def test_every_plot_says_what_it_shows(page: str) -> None:

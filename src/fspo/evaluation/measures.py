@@ -25,6 +25,7 @@ from fspo.evaluation.winrates import Judgement
 __all__ = [
     "Rewards",
     "answer_measures",
+    "curve_items",
     "items_at",
     "mean_of",
     "quality_measures",
@@ -92,6 +93,11 @@ class Rewards:
             return reference_margin(self.own, self.reference, item, k, condition, reduction)
         return likelihood_margin(self.own, item, k, condition, reduction)
 
+    def curve(self, variant: RewardVariant, k: int) -> dict[Item, float]:
+        """As `accuracies`, on the items that are measured at every shot count."""
+        right = self.accuracies(variant, k)
+        return {item: right[item] for item in curve_items(self.items, self.config) if item in right}
+
     def accuracies(self, variant: RewardVariant, k: int, condition: Condition = "own") -> dict[Item, float]:
         """1, 0.5 or 0 for each item that was measured."""
         margins = ((item, self.margin(variant, item[1], k, condition)) for item in items_at(self.items, k, self.config))
@@ -100,7 +106,12 @@ class Rewards:
 
 def items_at(items: Sequence[Item], k: int, config: EvaluationConfig) -> tuple[Item, ...]:
     """The items that every method is measured on at `k` shots: below the full count these may be fewer."""
-    few = config.ladder_queries if k < config.shots else None
+    return curve_items(items, config) if k < config.shots else tuple(items)
+
+
+def curve_items(items: Sequence[Item], config: EvaluationConfig) -> tuple[Item, ...]:
+    """The items that are measured at every shot count: figures at several counts are comparable on these alone."""
+    few = config.ladder_queries
     return tuple(item for item in items if few is None or query_of(item[1]) < few)
 
 
@@ -115,13 +126,13 @@ def reward_measures(rewards: Rewards) -> dict[str, Estimate]:
 
 
 def reward_values(rewards: Rewards) -> Measured:
-    """What `reward_measures` averages, by item."""
+    """What `reward_measures` averages, by item: over shot counts on the items of the curve, else on all."""
     full, config = rewards.config.shots, rewards.config
     found: Measured = {}
     for variant in rewards.variants:
         for k in config.rungs:
-            found[f"reward_accuracy@{k}/{variant}"] = Values(rewards.accuracies(variant, k))
-        found[f"reward_accuracy/{variant}"] = found[f"reward_accuracy@{full}/{variant}"]
+            found[f"reward_accuracy@{k}/{variant}"] = Values(rewards.curve(variant, k))
+        found[f"reward_accuracy/{variant}"] = Values(rewards.accuracies(variant, full))
         if rewards.own.context != "none" and config.user_swap:
             drops = swap_drops(rewards.items, _AtFull(rewards, variant))
             found[f"user_swap_drop/{variant}"] = Values(drops, bounds=(-1.0, 1.0))

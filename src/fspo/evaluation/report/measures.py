@@ -70,6 +70,7 @@ def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
         "plot": Plotted("accuracy-by-shots", title, Markup(svg), numbers),
         "table": table,
         "ks": sorted({k for row in table.values() for k in row}),
+        "pairs": sorted({estimate.items for row in table.values() for estimate in row.values()}),
     }
 
 

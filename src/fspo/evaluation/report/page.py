@@ -143,7 +143,9 @@ def _figures(
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
     samplings = {name: f"win_rate/{sampling}" for name, sampling in details.get("samplings", {}).items()}
     games = read_games(folder) or games_over_base({name: items.values(name, m) for name, m in samplings.items()})
-    full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
+    full = "reward_accuracy"
+    if full not in observer:  # evaluations of before gave it at the full count alone, on all pairs
+        full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
     found = {
         "answers_rank": standing.answer_standing(games, metrics),
         "accuracy_rank": standing.accuracy_standing(metrics, observer, full),
