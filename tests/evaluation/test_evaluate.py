@@ -116,6 +116,9 @@ def test_items_and_games_are_kept_and_say_what_the_figures_say(out: Path) -> Non
     line = items.lines[0]
     assert line["user"] == line["item"].split("/")[0]
     assert {"prompt", "chosen", "rejected", "shots"} <= line.keys()
+    for digest in ("traits", "description", "donor"):  # of four users, each another one
+        assert len({line[digest] for line in items.lines}) == 4, digest
+    assert details["judge"]["kind"] == "CountingJudge"
     assert sum("base_answer" in line for line in items.lines) == 4  # one prompt a user was answered
     games = read_games(out)
     met = {frozenset((game.first, game.second)) for game in games}

@@ -19,7 +19,7 @@ from fspo.judging.pairwise import Judgement as Verdict
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
-__all__ = ["Annotation", "Comparer", "ManyComparer", "Outcome", "Pair", "annotate", "judge_both_orders"]
+__all__ = ["Annotation", "Comparer", "ManyComparer", "Outcome", "Pair", "annotate", "judge_both_orders", "judge_digest"]
 
 Outcome = Literal["win", "loss", "tie"]
 
@@ -77,6 +77,12 @@ class Annotation:
         reject = verdict.reason if verdict.reason in ("unreadable", "refused") else ""
         consistent = set(verdict.choices) in ({"first", "second"}, {"unclear"})
         return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed)
+
+
+def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
+    """Tells apart judges of different words on these prompts."""
+    said = sorted({prompt: _identity(judge, prompt) for prompt in prompts}.items())
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def judge_both_orders(judge: Comparer, user: User, prompt: str, answer: str, base: str) -> tuple[Outcome, bool]:

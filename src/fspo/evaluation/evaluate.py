@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError
+from fspo.evaluation.annotations import judge_digest
 from fspo.evaluation.ceiling import Ceiling
 from fspo.evaluation.comparisons import comparisons, item_values
 from fspo.evaluation.config import EvaluationConfig, Sampling
@@ -18,6 +19,7 @@ from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
 from fspo.evaluation.foreign.protocol import RewardModel
 from fspo.evaluation.games import GAMES_FILE, all_games, write_games
 from fspo.evaluation.items import ITEMS_FILE, write_items
+from fspo.evaluation.judge_config import HEADLINE
 from fspo.evaluation.jury import jury_of
 from fspo.evaluation.measures import Rewards, quality_measures
 from fspo.evaluation.observer import TextUtility
@@ -192,7 +194,7 @@ class _Stage:
         games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings, values)
         write_games(self.out / GAMES_FILE, games)
         base = {answer.item: answer.text for answer in self.answers.get(("base", "plain"), ())}
-        write_items(self.out / ITEMS_FILE, self.trials, measured, values, base)
+        write_items(self.out / ITEMS_FILE, self.trials, self.dataset.users, measured, values, base)
 
     def _with_models(self) -> None:
         """Everything that needs weights, one set of weights after the other."""
@@ -290,6 +292,7 @@ class _Stage:
             "model": self.weights.model,
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
+            "judge": self._judge(),
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
@@ -306,6 +309,14 @@ class _Stage:
             },
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
+
+    def _judge(self) -> dict[str, str] | None:
+        """Which judge the headline's win rates, and all utilities, are by; None where there is none."""
+        judge = self.panel.judges.get(HEADLINE)
+        if judge is None:
+            return None
+        prompts = {query.prompt for trial in self.trials for query in trial.own.queries}
+        return {"kind": type(judge).__qualname__, "digest": judge_digest(judge, prompts)}
 
 
 def _kind(judge: Comparer | None) -> str:
