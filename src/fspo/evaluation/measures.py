@@ -70,6 +70,22 @@ class Rewards:
             return "score"
         return "reference" if self.reference is not None else "likelihood"
 
+    def by_construction(self, variant: RewardVariant, k: int) -> bool:
+        """Whether the reward after `k` shots can't tell any two responses apart, whatever the weights.
+
+        Without shots an antisymmetric reward is measured against itself, and so is a reference reward of weights whose
+        reference they are themselves.
+        """
+        if k > 0 or not self.sees_labels:
+            return False
+        itself = self.reference is not None and self.reference.context == "none" and self.own.bare_at_none
+        return variant == "antisymmetric" or (variant == "reference" and itself)
+
+    @property
+    def untold(self) -> RewardVariant:
+        """The reward of the same weights after no shot: the plain one, or the likelihood where that is none."""
+        return "likelihood" if self.by_construction(self.plain, 0) else self.plain
+
     @property
     def sees_labels(self) -> bool:
         """Whether shots are in the context."""
@@ -99,7 +115,9 @@ class Rewards:
         return {item: right[item] for item in curve_items(self.items, self.config) if item in right}
 
     def accuracies(self, variant: RewardVariant, k: int, condition: Condition = "own") -> dict[Item, float]:
-        """1, 0.5 or 0 for each item that was measured."""
+        """1, 0.5 or 0 for each item that was measured; nothing where it would be 0.5 by construction."""
+        if self.by_construction(variant, k):
+            return {}
         margins = ((item, self.margin(variant, item[1], k, condition)) for item in items_at(self.items, k, self.config))
         return {item: accuracy(margin) for item, margin in margins if margin is not None}
 
