@@ -347,6 +347,23 @@ def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
         run(config, tmp_path / "out", policies={"fspo": moved})
 
 
+def test_policies_that_nobody_can_trace_are_told_once(
+    run: Run, policies: dict[str, Path | None], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    chosen = {"base": None, "ipo": policies["ipo"]}
+    run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=Listening())
+    assert sum("trained on: ipo." in text for text in said) == 1
+    assert read_json(tmp_path / "evaluation" / "details.json")["untraced"] == ["ipo"]
+    page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "have seen the users and questions that they are evaluated on" in page
+
+
 def test_too_few_users_for_an_interval_are_told(run: Run, tmp_path: Path) -> None:
     said: list[str] = []
 

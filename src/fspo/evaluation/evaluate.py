@@ -32,7 +32,7 @@ from fspo.evaluation.scored import Scoring
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.tax.stage import TaxStage
-from fspo.evaluation.trained import Trained, check_unseen, trained_as
+from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, untraced
 from fspo.evaluation.trials import Trial, build_trials
 from fspo.evaluation.values import Measured, estimates, no_interval, per_user
 from fspo.evaluation.variations import Probe, build_probes
@@ -76,7 +76,8 @@ def evaluate(
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
             Without a judge the first of the further ones takes its place; without any no answers are drawn, and there
             is neither a win rate nor an observer.
-        train: the training part, which may share no user and no question with the dataset.
+        train: the training part, which may share no user and no question with the dataset. Without it, and of policies
+            that don't say what they were trained on, nobody can tell whom they have seen, which is said.
         reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
         trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
         judges: name -> further judge of the same answers, beside the configured ones.
@@ -95,7 +96,11 @@ def evaluate(
     trained = trained_as(policies)
     if train is not None:
         check_unseen(trained, train, dataset)
-    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", progress or Silent())
+    unknown = untraced(trained, checked=train is not None)
+    shown = progress or Silent()
+    if unknown:
+        shown.say(said_untraced(unknown))
+    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", shown)
     if not jury:
         config = config.model_copy(update={"answers": 0})
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
@@ -106,9 +111,8 @@ def evaluate(
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
         foreign.append(given(name, scorer))
     drawn = build_trials(dataset, config) if trials is None else list(trials)
-    shown = progress or Silent()
     panel = Panel(config, dataset.users, jury, out, shown)
-    stage = _Stage(config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel)
+    stage = _Stage(config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, unknown)
     return stage.run()
 
 
@@ -127,6 +131,8 @@ class _Stage:
     foreign: Sequence[Foreign]
     trials: Sequence[Trial]
     panel: Panel
+    untraced: Sequence[str] = ()
+    """Methods of which nobody can say whom they have seen."""
 
     def __post_init__(self) -> None:
         """Fix the items."""
@@ -296,6 +302,7 @@ class _Stage:
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
+            "untraced": self.untraced,
             "robustness": varied_setting(self.config, self.probes),
             "samplings": self._samplings if judgements else {},
             "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}

@@ -23,6 +23,7 @@ from fspo.evaluation.report.plotted import Plotted
 from fspo.evaluation.report.short import in_short
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.summary import MEASURES, as_estimates, said_variants, variants_of
+from fspo.evaluation.trained import said_untraced
 from fspo.files import read_json, read_jsonl, write_text
 from fspo.methods.table import METHODS
 
@@ -125,7 +126,7 @@ def _view(run_dir: Path) -> dict[str, Any]:
             "training": _training(run_dir),
             "data": data_section(run_dir),
             "negatives": _lead_first(negatives(metrics, details), lead),
-            "caveats": caveats(metrics, details, unequal(trained)),
+            "caveats": [*caveats(metrics, details, unequal(trained)), *_seen(details)],
             "config": config,
             "versions": _first_json(run_dir / "versions.json"),
         }
@@ -215,6 +216,11 @@ def _reference(method: str, variant: str, trained: Effort | None) -> str:
         start = trained.start if trained else entry.starts_from
         return f"{start or 'base'} weights it started from, {seen}"
     return "the same weights without context"
+
+
+def _seen(details: Mapping[str, Any]) -> list[str]:
+    sentence = said_untraced(details.get("untraced", []))
+    return [sentence] if sentence else []
 
 
 def _lead_first(sentences: Sequence[str], lead: str) -> dict[str, bool]:
