@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError
-from fspo.evaluation.annotations import judge_digest
+from fspo.evaluation.annotations import check_identity, judge_digest
 from fspo.evaluation.ceiling import Ceiling
 from fspo.evaluation.comparisons import comparisons, item_values
 from fspo.evaluation.config import EvaluationConfig, Sampling
@@ -80,7 +80,8 @@ def evaluate(
             that don't say what they were trained on, nobody can tell whom they have seen, which is said.
         reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
         trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
-        judges: name -> further judge of the same answers, beside the configured ones.
+        judges: name -> further judge of the same answers, beside the configured ones. One that is not fspo's own has an
+            `identity`, as has such a `judge`.
         progress: shows the stages.
 
     Returns:
@@ -89,7 +90,8 @@ def evaluate(
     Raises:
         DataError: a leak, naming it; a policy was trained on other data; a user has too few preferences, or no
             description for a judge that goes by it.
-        ConfigError: a method is unknown or lacks its policy, or the name of a reward model or a judge is taken.
+        ConfigError: a method is unknown or lacks its policy, the name of a reward model or a judge is taken, or a judge
+            has no identity.
         ModelError: a judge or a reward model failed; what was measured before is kept.
     """
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
@@ -101,6 +103,8 @@ def evaluate(
     if unknown:
         shown.say(said_untraced(unknown))
     jury = jury_of(config, judge, judges or {}, dataset, out / "judges", shown)
+    for member in jury.values():
+        check_identity(member)
     if not jury:
         config = config.model_copy(update={"answers": 0})
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
