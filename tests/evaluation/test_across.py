@@ -237,6 +237,20 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two", salt="x")]
+    for run, name in zip(runs, ("a[/b]", "[red]c$\\bad{$"), strict=True):
+        write_text(run / "config.yaml", json.dumps({"name": name}))
+    done = CliRunner().invoke(
+        app, ["eval", "compare", *map(str, runs), "-m", "fspo", "--html", str(tmp_path / "p.html")]
+    )
+    assert done.exit_code == 0, done.exception
+    text = "".join(done.output.split())
+    for name in ("a[/b]", "[red]c$\\bad{$"):
+        assert f"{name}:fspo" in text
+        assert f"{name}: fspo" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
 def test_the_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     runs = [str(evaluated(tmp_path / "one")), str(evaluated(tmp_path / "two", seed=1))]
     done = CliRunner().invoke(app, ["eval", "compare", *runs])

@@ -69,12 +69,13 @@ def compare(
 
 def standings(found: Across) -> Table:
     """Every method by itself, the best first."""
+    from rich.markup import escape
     from rich.table import Table
 
     users = max(entrant.estimate.users for entrant in found.entrants)
     unit = "Percent" if found.percent else "In units"
     table = Table(
-        title=found.measure.replace("_", " "),
+        title=escape(found.measure.replace("_", " ")),
         caption=f"{unit}, with 95 % intervals clustered by user; {users} users.",
         header_style="bold",
         title_justify="left",
@@ -85,7 +86,7 @@ def standings(found: Across) -> Table:
         e = entrant.estimate
         limits = "no interval" if e.low is None or e.high is None else f"{_said(e.low, found)}…{_said(e.high, found)}"
         table.add_row(
-            f"{entrant.name} [dim]{entrant.variant.partition('/')[2]}[/dim]",
+            f"{escape(entrant.name)} [dim]{escape(entrant.variant.partition('/')[2])}[/dim]",
             _said(e.value, found),
             limits,
             str(e.items),
