@@ -31,6 +31,9 @@ def compare(
     methods: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Only this method. Can be repeated.")
     ] = None,
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="Compare what was measured on this benchmark.", metavar="NAME")
+    ] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON into this file too.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write it as one self-contained page too.")] = None,
 ) -> None:
@@ -44,11 +47,17 @@ def compare(
       fspo eval compare runs/reviews-cpu runs/longer
 
       fspo eval compare runs/reviews-cpu runs/longer --method fspo --measure win_rate --html compared.html
+
+      fspo eval compare runs/reviews-cpu runs/longer --benchmark prism
     """
     from fspo.evaluation.across import compare_runs
     from fspo.files import write_text
 
-    found = compare_runs(runs, measure=measure, methods=methods or ())
+    if benchmark:
+        from fspo.evaluation.benchmarks.table import benchmark_of
+
+        benchmark_of(benchmark)
+    found = compare_runs(runs, measure=measure, methods=methods or (), benchmark=benchmark)
     out = console()
     out.print(standings(found))
     out.print(pairs(found))

@@ -91,8 +91,12 @@ class Across:
         }
 
 
-def compare_runs(runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = ()) -> Across:
+def compare_runs(
+    runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = (), benchmark: str = ""
+) -> Across:
     """Compare every two methods of `runs` by `measure`; with `methods`, only those of these names.
+
+    With `benchmark` it is of what was measured on that one.
 
     Raises:
         DataError: a run is named twice or has no evaluation; the runs' items, or what the measure rests on, differ,
@@ -102,7 +106,7 @@ def compare_runs(runs: Sequence[Path], *, measure: str = "reward_accuracy", meth
     for run in runs:
         if sum(run.resolve() == other.resolve() for other in runs) > 1:
             raise DataError(f"{run} is named twice; name every run once.")
-    evaluated = _distinct([Evaluated.read(run) for run in runs])
+    evaluated = _distinct([Evaluated.read(run, benchmark) for run in runs])
     known = list(dict.fromkeys(name for run in evaluated for name in run.items.methods))
     for name in methods:
         if name not in known:

@@ -45,25 +45,29 @@ class Evaluated:
     path: Path
     items: Items
     details: Mapping[str, Any]
+    again: str
+    """The command that evaluates it once more."""
 
     @classmethod
-    def read(cls, run: Path) -> Evaluated:
-        """From the folder of a run.
+    def read(cls, run: Path, benchmark: str = "") -> Evaluated:
+        """From the folder of a run; with `benchmark`, what was measured on that one.
 
         Raises:
             DataError: there is no evaluation, or it was made before items were kept.
             StorageError: a file is damaged.
         """
-        folder = run / "evaluation"
+        folder = run / "benchmarks" / benchmark if benchmark else run / "evaluation"
+        again = f"fspo eval {run}{f' --benchmark {benchmark}' if benchmark else ''}"
         if not (folder / "details.json").is_file():
-            raise DataError(f"{run} holds no finished evaluation; run `fspo eval` or `fspo run` first.")
+            on = f" on {benchmark}" if benchmark else ""
+            raise DataError(f"{run} holds no finished evaluation{on}; run `{again}` first.")
         items = Items.read(folder)
         if not items.lines:
             raise DataError(
-                f"{run} was evaluated before single items were kept ({ITEMS_FILE} is missing); run `fspo eval {run}` "
-                "once more, which goes on from what was scored."
+                f"{run} was evaluated before single items were kept ({ITEMS_FILE} is missing); run `{again}` once "
+                "more, which goes on from what was scored."
             )
-        return cls(_name(run), run, items, read_json(folder / "details.json"))
+        return cls(_name(run), run, items, read_json(folder / "details.json"), again)
 
     def variant(self, method: str, measure: str) -> str:
         """The measure as it is kept, with the variant that the method's headline is of."""
@@ -134,8 +138,8 @@ def _check_recorded(run: Evaluated, measure: str, wanted: Sequence[str], *, judg
     if missing:
         raise DataError(
             f"{run.path} was evaluated before it was recorded what {measure} rests on ({'; '.join(missing)}), so it "
-            f"can't be told whether the runs are comparable by it; run `fspo eval {run.path}` once more, which goes on "
-            "from what was scored."
+            f"can't be told whether the runs are comparable by it; run `{run.again}` once more, which goes on from "
+            "what was scored."
         )
 
 
