@@ -92,6 +92,28 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert not (tmp_path / "run/metrics.json").exists()
 
 
+def test_what_was_measured_on_a_benchmark_is_reported_and_compared(tmp_path: Path, tiny_model_path: Path) -> None:
+    rows = written(tmp_path / "prism.jsonl", prism_rows(users=3))
+    for place in ("a", "b"):
+        assert measured(tmp_path / place, tiny_model_path, "prism", "--data", rows).exit_code == 0
+    run = tmp_path / "a/run"
+    done = fspo("report", run, "--benchmark", "prism", "--figures", tmp_path / "figures")
+    assert done.exit_code == 0, done.stderr
+    assert "tiny on prism" in done.stdout
+    page = (run / "benchmarks/prism/report.html").read_text(encoding="utf-8")
+    assert "<h1>tiny on prism</h1>" in page and "12 held-out pairs" in page
+    assert (tmp_path / "figures/ranking-accuracy.svg").exists()
+    assert not (run / "report.html").exists()
+    done = fspo("eval", "compare", run, tmp_path / "b/run", "--benchmark", "prism")
+    assert done.exit_code == 0, done.stderr
+    assert "The same item by item in several runs, shown once: base, few-shot." in " ".join(done.stdout.split())
+    for verb in (("report",), ("eval", "compare")):
+        done = CliRunner().invoke(app, [*verb, str(run), "--benchmark", "prims"])
+        assert "did you mean 'prism'?" in done.stderr
+        done = CliRunner().invoke(app, [*verb, str(run), "--benchmark", "roleplay"])
+        assert "fspo eval" in done.stderr and "--benchmark roleplay" in done.stderr
+
+
 def test_prism_and_personal_llm(tmp_path: Path, tiny_model_path: Path) -> None:
     rows = written(tmp_path / "prism.jsonl", prism_rows(users=3))
     done = measured(tmp_path, tiny_model_path, "prism", "--data", rows)

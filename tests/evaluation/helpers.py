@@ -17,6 +17,7 @@ class CountingJudge:
     """Likes words and exclamation marks by a user's traits; ties where it sees no difference."""
 
     margin = 0.25
+    identity = "counting"
 
     def utility(self, user: User, text: str, prompt: str = "") -> float:
         """A weighted count."""

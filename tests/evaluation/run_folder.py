@@ -108,12 +108,15 @@ def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: 
         for number in range(8):
             item = f"user-{user}/0/{number}"
             line = {"item": item, "user": f"user-{user}", "prompt": f"What of film {number}?", "chosen": "Fine.",
-                    "rejected": f"Poor, <i>{user}</i>.", "shots": f"shots-{user}", "base_answer": "same"}  # fmt: skip
+                    "rejected": f"Poor, <i>{user}</i>.", "shots": f"shots-{user}",
+                    "base_answer": "same",
+                    "traits": f"traits-{user}", "description": f"told-{user}", "donor": f"donor-{user}"}  # fmt: skip
             values: dict[str, dict[str, float]] = {}
             for name, share in methods.items():
                 reward, drawn = rewards[name][0], random.Random(f"{name}/{item}{salt}").random()
                 right[name][item] = float(drawn < share)
                 values[name] = {f"reward_accuracy/{reward}": right[name][item], "regret": 1.0 - right[name][item]}
+                values[name]["user_swap_drop"] = right[name][item] - 0.5
                 values[name] |= {"answer_utility/plain": drawn, "answer_utility/guided": drawn}
                 if name != "base":
                     values[name]["win_rate/plain"] = values[name]["win_rate/guided"] = float(drawn > 0.4)

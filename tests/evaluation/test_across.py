@@ -21,7 +21,8 @@ METHODS = {"base": 0.5, "few-shot": 0.55, "fspo": 0.8}
 DETAILS = {
     "seed": 0, "shots": 8, "queries": 8, "episodes": 1,
     "rewards": {"base": ["likelihood"], "few-shot": ["antisymmetric"], "fspo": ["reference"]},
-    "samplings": {"few-shot": "plain", "fspo": "guided"},
+    "samplings": {"few-shot": "plain", "fspo": "guided"}, "floors": {"words": 3},
+    "judge": {"kind": "AttributeJudge", "digest": "abc"},
 }  # fmt: skip
 
 
@@ -114,6 +115,78 @@ def test_wins_over_another_base_model_are_no_common_measure(tmp_path: Path) -> N
     assert compare_runs(runs, measure="reward_accuracy").pairs  # which the base model's answers have no part in
 
 
+@pytest.mark.parametrize(
+    ("measure", "fields", "details", "said"),
+    [
+        ("win_rate", {}, {"floors": {"words": 9}}, r"the floors: {'words': 3} and {'words': 9}"),
+        (
+            "win_rate",
+            {},
+            {"judge": {"kind": "Mine", "digest": "x"}},
+            r"the judge: AttributeJudge \(abc\) and Mine \(x\)",
+        ),
+        ("regret", {}, {"judge": None}, r"the judge: AttributeJudge \(abc\) and none"),
+        ("win_rate/guided", {"traits": "other"}, {}, "the users' traits of 1 of 128 items"),
+        ("win_rate", {"description": "other"}, {}, "the users' descriptions of 1 of 128 items"),
+        ("answer_utility/plain", {"traits": "other"}, {}, "the users' traits of 1 of 128 items"),
+        ("regret", {"traits": "other"}, {}, "the users' traits of 1 of 128 items"),
+        (
+            "user_swap_drop",
+            {"donor": "other"},
+            {},
+            "the shots of other users, which were swapped in, of 1 of 128 items",
+        ),
+    ],
+)
+def test_what_a_measure_rests_on_must_be_the_same(
+    tmp_path: Path, measure: str, fields: dict[str, Any], details: dict[str, Any], said: str
+) -> None:
+    runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two", salt="x")]
+    assert compare_runs(runs, measure=measure).pairs
+    runs[1] = evaluated(tmp_path / "two", salt="x", **details)
+    changed(runs[1], 0, **fields)
+    with pytest.raises(DataError, match=f"can't be compared.*{said}"):
+        compare_runs(runs, measure=measure)
+    assert compare_runs(runs).pairs  # which rests on none of these
+
+
+def test_runs_that_do_not_say_what_a_measure_rests_on_are_refused(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two", salt="x")]
+    path = runs[1] / "evaluation" / "items.jsonl"
+    new = ("traits", "description", "donor")
+    lines = [{key: value for key, value in line.items() if key not in new} for line in read_jsonl(path)]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    details = {key: value for key, value in read_json(runs[1] / "evaluation/details.json").items() if key != "judge"}
+    write_json(runs[1] / "evaluation" / "details.json", details)
+    for measure, missing in (
+        ("win_rate", "the users' traits; the users' descriptions; the judge"),
+        ("regret", "the users' traits; the judge"),
+        ("user_swap_drop", "the shots of other users, which were swapped in"),
+    ):
+        with pytest.raises(DataError, match=rf"two was evaluated before it was recorded.*{missing}.*fspo eval"):
+            compare_runs(runs, measure=measure)
+        assert compare_runs(runs[1:], measure=measure).pairs  # one run alone is like itself
+    assert not compare_runs(runs).untold
+
+
+def test_descriptions_are_a_part_of_the_items_of_whoever_is_told_them(tmp_path: Path) -> None:
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run in runs:
+        write_kept(run / "evaluation", methods=METHODS | {"oracle": 0.6}, salt=run.name)
+        rewards = DETAILS["rewards"] | {"oracle": ["reference"]}  # type: ignore[operator]
+        write_json(run / "evaluation" / "details.json", DETAILS | {"rewards": rewards})
+    changed(runs[1], 0, description="other")
+    with pytest.raises(DataError, match="the users' descriptions of 1 of 128 items"):
+        compare_runs(runs)
+    assert compare_runs(runs, methods=["fspo"]).pairs
+    path = runs[1] / "evaluation" / "items.jsonl"
+    lines = [{key: value for key, value in line.items() if key != "description"} for line in read_jsonl(path)]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    assert "can't be told whether the descriptions that oracle saw" in compare_runs(runs).untold[0]
+    done = CliRunner().invoke(app, ["eval", "compare", *map(str, runs)])
+    assert "can't be told whether the descriptions" in " ".join(done.output.split())
+
+
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     one = evaluated(tmp_path / "one")
     with pytest.raises(DataError, match="named twice"):
@@ -162,6 +235,20 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert "Every two methods" in page
     assert 'download="pairs.csv"' in page
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two", salt="x")]
+    for run, name in zip(runs, ("a[/b]", "[red]c$\\bad{$"), strict=True):
+        write_text(run / "config.yaml", json.dumps({"name": name}))
+    done = CliRunner().invoke(
+        app, ["eval", "compare", *map(str, runs), "-m", "fspo", "--html", str(tmp_path / "p.html")]
+    )
+    assert done.exit_code == 0, done.exception
+    text = "".join(done.output.split())
+    for name in ("a[/b]", "[red]c$\\bad{$"):
+        assert f"{name}:fspo" in text
+        assert f"{name}: fspo" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
 def test_the_command_refuses_in_one_sentence(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from fspo.errors import ModelError
+from fspo.errors import ConfigError, ModelError
 from fspo.evaluation.annotations import Annotation, Pair, annotate
 from fspo.files import read_jsonl
 from fspo.judging.by_topic import TopicJudge
@@ -86,6 +86,32 @@ def test_the_key_is_judge_user_prompt_and_both_outputs(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         annotate(Streamed(name="another"), [pair()], path=path)
     assert annotate(Streamed(), [pair(number=7)], path=path) == [Annotation("win", True)]  # the same under another item
+
+
+class Mine:
+    """Likes the longer or the shorter one, which its name does not say."""
+
+    name = "mine"
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        return "a" if self.sign * len(a) > self.sign * len(b) else "b"
+
+
+class Identified(Mine):
+    @property
+    def identity(self) -> str:
+        return f"mine {self.sign}"
+
+
+def test_a_judge_that_does_not_say_which_it_is_is_refused(tmp_path: Path) -> None:
+    path, pairs = tmp_path / "j.jsonl", [pair(answer="longer")]
+    with pytest.raises(ConfigError, match=r"test_annotations.Mine does not say.*`identity`"):
+        annotate(Mine(1), pairs, path=path)
+    assert [annotate(Identified(sign), pairs, path=path)[0].judged for sign in (1, -1, 1)] == ["win", "loss", "win"]
+    assert len(read_jsonl(path)) == 2
 
 
 def test_equal_pairs_are_asked_once(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ def test_a_method_that_describes_is_measured_with_its_own_words(
     assert row["corrupted_accuracy/0%"]["value"] == row["reward_accuracy/reference"]["value"]
     assert "corrupted_accuracy/50%" in metrics["oracle"]
     assert "corrupted_accuracy/0%" not in metrics["base"]
+    mirrored = CONFIG.model_copy(update={"headline_reward": "antisymmetric", "answers": 0})
+    row = evaluate(
+        mirrored, small_dataset("test"), chosen, model=str(tiny_model_path), out=tmp_path / "mirrored", judge=None,
+    )["fspo-rat"]  # fmt: skip
+    assert row["reward_accuracy"] != row["reward_accuracy/reference"]  # else nothing here could be told apart
+    assert row["corrupted_accuracy/0%"] == row["reward_accuracy"]
+    assert row["corrupted_accuracy/100%"]["items"] == row["reward_accuracy"]["items"]
     lines = read_jsonl(tmp_path / "fspo-rat" / "descriptions.jsonl")
     assert len({line["key"] for line in lines}) == len(lines) > 8
     cost = read_json(tmp_path / "details.json")["descriptions"]["fspo-rat"]

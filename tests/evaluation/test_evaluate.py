@@ -68,8 +68,9 @@ def out(evaluated: tuple[Run, Path], tmp_path: Path) -> Path:
 def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path) -> None:
     metrics = read_json(out / "metrics.json")
     assert list(metrics) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "oracle"]
-    for row in metrics.values():
-        assert {"reward_accuracy", "reward_accuracy@0", "reward_accuracy@1", "reward_accuracy@2"} <= row.keys()
+    for name, row in metrics.items():
+        assert {"reward_accuracy", "reward_accuracy@1", "reward_accuracy@2"} <= row.keys()
+        assert ("reward_accuracy@0" in row) == (name not in ("few-shot", "pref-ft"))  # their own reference
         assert all(record.keys() == FIELDS for record in row.values())
         assert row["reward_accuracy"]["items"] == 8
     assert {"label_flip_rate", "user_swap_drop", "win_rate", "win_rate/plain", "win_rate/guided"} <= metrics[
@@ -116,6 +117,9 @@ def test_items_and_games_are_kept_and_say_what_the_figures_say(out: Path) -> Non
     line = items.lines[0]
     assert line["user"] == line["item"].split("/")[0]
     assert {"prompt", "chosen", "rejected", "shots"} <= line.keys()
+    for digest in ("traits", "description", "donor"):  # of four users, each another one
+        assert len({line[digest] for line in items.lines}) == 4, digest
+    assert details["judge"]["kind"] == "CountingJudge"
     assert sum("base_answer" in line for line in items.lines) == 4  # one prompt a user was answered
     games = read_games(out)
     met = {frozenset((game.first, game.second)) for game in games}
@@ -234,8 +238,17 @@ def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
     metrics = evaluate(
         config, test, policies, model=str(tiny_model_path), out=tmp_path, judge=CountingJudge(), train=train
     )
-    assert {row["reward_accuracy@1"]["items"] for row in metrics.values()} == {4}
-    assert {row["reward_accuracy@2"]["items"] for row in metrics.values()} == {8}
+    for k in (0, 1, 2):
+        assert {row[f"reward_accuracy@{k}/likelihood"]["items"] for row in metrics.values()} == {4}
+    assert {row["reward_accuracy"]["items"] for row in metrics.values()} == {8}
+    observer = read_json(tmp_path / "observer.json")
+    assert {observer[f"reward_accuracy@{k}"]["items"] for k in (0, 1, 2)} == {4}
+    assert observer["reward_accuracy"]["items"] == 8
+    fspo = metrics["fspo"]
+    for measure in ("reward_accuracy", "reward_accuracy@2"):
+        shortfall = fspo[measure.replace("reward_accuracy", "shortfall")]
+        assert shortfall["value"] == pytest.approx(observer[measure]["value"] - fspo[measure]["value"])
+        assert shortfall["items"] == fspo[measure]["items"]
 
 
 def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_kept(
@@ -281,7 +294,8 @@ def test_shots_are_varied_for_whoever_sees_them(out: Path) -> None:
         assert ("first_shot_gain" in row) == ("gain_over_no_context" in row) == sees
         assert ("gain_over_population" in row) == (name != "ipo")
         assert {"answer_utility/plain", "answer_regret/plain"} <= row.keys()
-    assert metrics["few-shot"]["reward_accuracy@0"]["value"] == 0.5
+    gained = metrics["few-shot"]["reward_accuracy"]["value"] - metrics["base"]["reward_accuracy"]["value"]
+    assert metrics["few-shot"]["gain_over_no_context"]["value"] == pytest.approx(gained)
     assert metrics["fspo"]["order_spread"]["items"] == 4
     assert {"reward_accuracy@0", "wrong_labels_accuracy/25%", "regret"} <= read_json(out / "observer.json").keys()
     calibration = read_json(out / "calibration.json")
@@ -326,7 +340,7 @@ def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Pa
 
 def test_no_shot_and_one_shot_are_measured_whatever_the_ladder(run: Run, tmp_path: Path) -> None:
     metrics = run(NO_ANSWERS.model_copy(update={"ladder": ()}), tmp_path, policies={"few-shot": None})
-    assert {"reward_accuracy@0", "reward_accuracy@1", "reward_accuracy@2"} <= metrics["few-shot"].keys()
+    assert {"reward_accuracy@0/likelihood", "reward_accuracy@1", "reward_accuracy@2"} <= metrics["few-shot"].keys()
 
 
 def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
@@ -348,6 +362,23 @@ def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
     (moved / "training.json").write_text(json.dumps({"identity": identity}))
     with pytest.raises(DataError, match="policy of 'fspo' was trained on other data"):
         run(config, tmp_path / "out", policies={"fspo": moved})
+
+
+def test_policies_that_nobody_can_trace_are_told_once(
+    run: Run, policies: dict[str, Path | None], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    chosen = {"base": None, "ipo": policies["ipo"]}
+    run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=Listening())
+    assert sum("trained on: ipo." in text for text in said) == 1
+    assert read_json(tmp_path / "evaluation" / "details.json")["untraced"] == ["ipo"]
+    page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "have seen the users and questions that they are evaluated on" in page
 
 
 def test_too_few_users_for_an_interval_are_told(run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.measures import Rewards, answer_measures, quality_measures, reward_measures
 from fspo.evaluation.quality import Quality
-from fspo.evaluation.rewards import Score, Scores
+from fspo.evaluation.rewards import Score, Scores, accuracy
 from fspo.evaluation.winrates import Judgement
 
 USERS = ("ann", "bob", "cid", "dee")
@@ -36,12 +36,23 @@ def follower() -> Scores:
 def test_a_follower_of_labels() -> None:
     found = reward_measures(Rewards(follower(), scores("none", {(0, "own"): -1.0}), ITEMS, CONFIG))
     assert found["reward_accuracy"].value == found["reward_accuracy@2"].value == 1.0
-    assert found["reward_accuracy@0"].value == 0.5  # equal to its reference
+    assert not {"reward_accuracy@0", "reward_accuracy@0/reference"} & found.keys()  # it is its own reference
     assert found["reward_accuracy@0/likelihood"].value == 0.0
     assert found["label_flip_rate"].value == found["user_swap_drop"].value == 1.0
     assert found["user_swap_drop/antisymmetric"].value == 1.0
     assert (found["reward_accuracy"].users, found["reward_accuracy"].items) == (4, 8)
     assert next(iter(found)) == "reward_accuracy"
+
+
+def test_the_curve_is_on_the_same_items_at_every_shot_count() -> None:
+    """A method that no shot changes anything of, right on the first query of each user alone, has a level curve."""
+    right = {item: 1.0 if item.endswith("/0") else -1.0 for _, item in ITEMS}
+    rows = [Score(item, k, "own", right[item], 0.0, 1, 1) for item in right for k in (0, 2)]
+    config = CONFIG.model_copy(update={"ladder_queries": 1, "label_flip": False, "user_swap": False})
+    found = reward_measures(Rewards(Scores("shots", rows), None, ITEMS, config))
+    curve = [found[f"reward_accuracy@{k}"] for k in (0, 2)]
+    assert [(e.value, e.items) for e in curve] == [(1.0, 4), (1.0, 4)]
+    assert (found["reward_accuracy"].value, found["reward_accuracy"].items) == (0.5, 8)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -55,7 +66,7 @@ def test_rounding_is_no_decision(reduction: Any) -> None:
     plain = Scores("none", [Score(item, 0, "own", -40.0, -50.0, 20, 10) for _, item in ITEMS])
     for nats, right in ((4e-4, 0.5), (-4e-4, 0.5), (0.1, 1.0), (-0.1, 0.0)):
         rewards = Rewards(off_by(nats), plain, ITEMS, config)
-        assert set(rewards.accuracies("reference", 0).values()) == {right}
+        assert {accuracy(rewards.margin("reference", item, 0) or 0.0) for _, item in ITEMS} == {right}
 
 
 def test_the_base_model_is_measured_by_likelihood_alone() -> None:

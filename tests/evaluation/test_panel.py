@@ -29,10 +29,8 @@ BASE: Drawn = ("base", "plain")
 class CoinJudge:
     """Tosses a coin for each pair, the same in both orders."""
 
-    name = "coin"
-
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.seed, self.identity = seed, f"coin {seed}"
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
         heads = random.Random(f"{self.seed}{user.id}{prompt}{sorted((a, b))}").random() < 0.5
@@ -161,6 +159,8 @@ def test_matched_answers_are_bare_and_alike_in_length(tmp_path: Path) -> None:
 
     class Bullets:
         """Likes bullets."""
+
+        identity = "bullets"
 
         def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
             one, other = a.count("- "), b.count("- ")

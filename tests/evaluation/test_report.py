@@ -18,6 +18,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
+from fspo.evaluation import plots
 from fspo.evaluation.across import detectable
 from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import caveats, headline, negatives
@@ -28,7 +29,7 @@ from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_p
 from fspo.evaluation.report.standing import answer_standing, paired_with_lead
 from fspo.evaluation.statistics import Estimate, Game, detectable_difference
 from fspo.evaluation.summary import said_variants, summary_table
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_json, read_jsonl, write_json
 from tests.evaluation.run_folder import write_run_folder
 
 
@@ -74,6 +75,48 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page: str) -> None:
     assert not re.search(r'(?:src|href)="(?!#|data:text/csv;)', page.replace("xlink:href", "href"))
     assert not re.search(r"url\((?!#)", page)
     assert "missing from this run" not in page
+
+
+def test_the_page_says_on_how_many_pairs_the_curve_stands(run_folder: Path, tmp_path: Path) -> None:
+    metrics = read_json(run_folder / "metrics.json")
+    for row in metrics.values():
+        row |= {name: value | {"items": 64} for name, value in row.items() if name.startswith("reward_accuracy@")}
+    observer = {name: value | {"items": 64} for name, value in
+                read_json(run_folder / "evaluation" / "observer.json").items()}  # fmt: skip
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "evaluation" / "observer.json", observer)
+    page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Every point stands on the same 64 pairs, those of all 128 that were measured" in page
+    observer["reward_accuracy@8"]["items"] = 128
+    write_json(folder / "evaluation" / "observer.json", observer)
+    page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The points stand on different pairs</strong> (64, 128 of them)" in page
+
+
+@pytest.mark.filterwarnings("ignore:.*set_ticklabels")
+def test_names_are_neither_formulas_nor_markup() -> None:
+    """Methods, users and measures are called whatever the data call them."""
+    name, e = r"$\bad{$ <i>&[/b] $x$", Estimate(0.6, 0.5, 0.7, 5, 20)
+    bins = [{"confidence": 0.6, "accuracy": 0.7, "items": 9}]
+    for svg in (
+        plots.accuracy_by_shots({name: [(0, e), (1, e)]}, [(0, e)], title=name),
+        plots.interval_plot([(name, name, e)], title=name),
+        plots.panels([plots.Panel(name, {name: e}, 0.0)], title=name),
+        plots.user_dots({name: {name: 0.5}}, title=name, xlabel=name),
+        plots.reliability({name: (bins, bins)}, title=name),
+        plots.training_curves({name: [(1, 0.5), (2, 0.6)]}, title=name, ylabel=name),
+        plots.heatmap([[None, 0.5], [0.5, None]], [name, name], title=name),
+        plots.histograms({name: ([0, 1], [3])}, title=name),
+    ):
+        drawn = ElementTree.fromstring(svg)
+        texts = ["".join(element.itertext()).strip() for element in drawn.iter() if element.tag.endswith("text")]
+        assert name in " ".join(texts) or name.split()[0] in " ".join(texts), texts
+    table = summary_table({name: {"reward_accuracy": e.to_json()}}, title=name, details={"rewards": {name: ["a[/b]"]}})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    assert console.export_text().count(name) == 3
 
 
 def test_every_plot_says_what_it_shows(page: str) -> None:

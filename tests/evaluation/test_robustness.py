@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.measures import Rewards
+from fspo.evaluation.measures import Rewards, reward_measures
 from fspo.evaluation.rewards import Score, Scores
 from fspo.evaluation.robustness import baseline_gains, few_shot_values, order_values, robustness_values
 from fspo.evaluation.values import estimates
@@ -25,7 +25,10 @@ CONFIG = EvaluationConfig(
 
 
 def rewards(
-    margins: dict[tuple[int, str], float], context: Any = "shots", config: EvaluationConfig = CONFIG
+    margins: dict[tuple[int, str], float],
+    context: Any = "shots",
+    config: EvaluationConfig = CONFIG,
+    reference: Scores | None = None,
 ) -> Rewards:
     """The same margins for every item; varied conditions for the first two users alone."""
     rows = [
@@ -34,7 +37,7 @@ def rewards(
         for (k, condition), margin in margins.items()
         if condition in ("own", "flipped") or user in USERS[:2]
     ]
-    return Rewards(Scores(context, rows), None, ITEMS, config)
+    return Rewards(Scores(context, rows), reference, ITEMS, config)
 
 
 def test_order_by_hand() -> None:
@@ -80,6 +83,34 @@ def test_shots_beyond_training_are_compared_with_the_most_that_were_trained_on()
     assert (found["first_shot_gain"].value, found["beyond_training_gain"].value) == (1.0, -1.0)
     assert "beyond_training_gain" not in few_shot_values(row, (4,))
     assert "beyond_training_gain" not in few_shot_values(row, ())
+
+
+def plain(margin: float, context: Any = "none") -> Scores:
+    return Scores(context, [Score(item, 0, "own", margin, 0.0, 1, 1) for _, item in ITEMS])
+
+
+MIRRORED = CONFIG.model_copy(update={"headline_reward": "antisymmetric", "label_flip": True})
+FOLLOWER = {(0, "own"): 1.0, (1, "own"): 2.0, (1, "flipped"): 1.0, (4, "own"): 2.0, (4, "flipped"): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("reference", "gain"),
+    [
+        (None, 0.0),  # nothing to be measured against: by the likelihood, which is right without shots
+        (plain(3.0), 0.0),  # the same weights without context: the same, for their reward is 0 by construction
+        (plain(3.0, "shots"), 1.0),  # the weights it started from: by the reference reward, which is wrong
+    ],
+)
+def test_an_antisymmetric_reward_is_compared_with_one_that_can_tell_without_shots(
+    reference: Scores | None, gain: float
+) -> None:
+    row = rewards(FOLLOWER, config=MIRRORED, reference=reference)
+    found = estimates(few_shot_values(row, ()) | baseline_gains("x", {"x": row}))
+    assert row.headline == "antisymmetric"
+    assert (found["first_shot_gain"].value, found["gain_over_no_context"].value) == (gain, gain)
+    known = reward_measures(row)
+    assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & known.keys()  # no 50 % as if measured
+    assert known["reward_accuracy@1"].value == 1.0
 
 
 def test_gains_over_baselines_are_paired_on_the_same_items() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import DataError
-from fspo.evaluation.trained import Trained, check_unseen, trained_as
+from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, untraced
 from fspo.files import write_json
 from fspo.preferences.dataset import PreferenceDataset
 from tests.evaluation.helpers import small_dataset
@@ -45,3 +45,45 @@ def test_a_policy_trained_on_other_data_is_named() -> None:
     check_unseen({"fspo": Trained(dataset=TRAIN.fingerprint), "base": Trained()}, TRAIN, TEST)
     with pytest.raises(DataError, match="policy of 'fspo' was trained on other data"):
         check_unseen({"fspo": Trained(dataset=small_dataset("else").fingerprint)}, TRAIN, TEST)
+
+
+def kept(folder: Path, dataset: str = "", start: str | None = None) -> Path:
+    write_json(folder / "policy.json", {"starts_from": start})
+    if dataset:
+        write_json(folder / "training.json", {"identity": {"config": {}, "dataset": dataset}, "finished": True})
+    return folder
+
+
+@pytest.mark.parametrize("start", ["../pref-ft", "/gone/methods/pref-ft"])
+def test_the_policy_that_training_started_from_is_looked_at_too(tmp_path: Path, start: str) -> None:
+    kept(tmp_path / "pref-ft", small_dataset("else").fingerprint)
+    trained = trained_as({"fspo": kept(tmp_path / "fspo", TRAIN.fingerprint, start)})
+    with pytest.raises(DataError, match=r"'fspo', or rather .*pref-ft, which it started from, was trained on other"):
+        check_unseen(trained, TRAIN, TEST)
+    kept(tmp_path / "pref-ft", TRAIN.fingerprint)
+    trained = trained_as({"fspo": tmp_path / "fspo"})
+    check_unseen(trained, TRAIN, TEST)
+    assert untraced(trained) == []
+    assert untraced(trained, checked=False) == ["fspo"]
+
+
+def test_policies_that_do_not_say_what_they_were_trained_on_are_told(tmp_path: Path) -> None:
+    kept(tmp_path / "pref-ft")
+    policies = {
+        "base": None,
+        "ipo": kept(tmp_path / "ipo"),
+        "fspo": kept(tmp_path / "fspo", TRAIN.fingerprint, "../pref-ft"),
+        "pref-ft-cot": kept(tmp_path / "cot", TRAIN.fingerprint, "/gone/altogether"),
+        "fspo-rat": kept(tmp_path / "rat", TRAIN.fingerprint),
+    }
+    found = untraced(trained_as(policies))
+    assert found == ["ipo", "fspo (which started from pref-ft)", "pref-ft-cot (which started from altogether)"]
+    assert "ipo, fspo (which started from pref-ft)" in said_untraced(found)
+    assert said_untraced([]) == ""
+
+
+def test_policies_that_start_from_each_other_end(tmp_path: Path) -> None:
+    trained = trained_as({"fspo": kept(tmp_path / "a", TRAIN.fingerprint, "../b")})
+    kept(tmp_path / "b", TRAIN.fingerprint, "../a")
+    check_unseen(trained, TRAIN, TEST)
+    assert len(trained_as({"fspo": tmp_path / "a"})["fspo"].line) == 2

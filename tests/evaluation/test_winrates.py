@@ -27,6 +27,8 @@ CONFIG = EvaluationConfig(shots=2, queries=3, answers=2, max_new_tokens=6, answe
 class FirstJudge:
     """Always likes what it sees first."""
 
+    identity = "first"
+
     def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
         return "a"
 

@@ -115,7 +115,8 @@ def preview_benchmark(folder: RunFolder, name: str, policy: Existing, console: C
     console.print(f"{benchmark.title}\nData: {source}.\n{_told(protocol)}", markup=False)
     for line in (*_departures(benchmark, settings), *benchmark.differences):
         console.print(f"- {line}", markup=False)
-    console.print(f"Would measure {', '.join(folder.config.methods)} in {folder.path / benchmark_part(name)}.")
+    told = f"Would measure {', '.join(folder.config.methods)} in {folder.path / benchmark_part(name)}."
+    console.print(told, markup=False)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

@@ -216,7 +216,9 @@ class Chat:
         from rich.text import Text
 
         width = max(30, (out.width - 2) // 2)
-        panels = [Panel(Text(text), title=name, width=width) for name, text in ((title, personal), ("base", base))]
+        panels = [
+            Panel(Text(text), title=Text(name), width=width) for name, text in ((title, personal), ("base", base))
+        ]
         out.print(Columns(panels, padding=(0, 1)))
 
     def greet(self, out: Console) -> None:

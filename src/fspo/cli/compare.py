@@ -31,6 +31,9 @@ def compare(
     methods: Annotated[
         list[str] | None, typer.Option("--method", "-m", help="Only this method. Can be repeated.")
     ] = None,
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="Compare what was measured on this benchmark.", metavar="NAME")
+    ] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON into this file too.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write it as one self-contained page too.")] = None,
 ) -> None:
@@ -44,11 +47,17 @@ def compare(
       fspo eval compare runs/reviews-cpu runs/longer
 
       fspo eval compare runs/reviews-cpu runs/longer --method fspo --measure win_rate --html compared.html
+
+      fspo eval compare runs/reviews-cpu runs/longer --benchmark prism
     """
     from fspo.evaluation.across import compare_runs
     from fspo.files import write_text
 
-    found = compare_runs(runs, measure=measure, methods=methods or ())
+    if benchmark:
+        from fspo.evaluation.benchmarks.table import benchmark_of
+
+        benchmark_of(benchmark)
+    found = compare_runs(runs, measure=measure, methods=methods or (), benchmark=benchmark)
     out = console()
     out.print(standings(found))
     out.print(pairs(found))
@@ -56,6 +65,8 @@ def compare(
         out.print(f"The same item by item in several runs, shown once: {', '.join(found.same)}.", markup=False)
     if found.left_out:
         out.print(f"Without this measure: {', '.join(found.left_out)}.", markup=False)
+    for sentence in found.untold:
+        out.print(sentence, markup=False)
     if json_file is not None:
         write_text(json_file, json.dumps(found.to_json(), indent=2) + "\n")
         out.print(f"JSON: {json_file}", markup=False)
@@ -67,12 +78,13 @@ def compare(
 
 def standings(found: Across) -> Table:
     """Every method by itself, the best first."""
+    from rich.markup import escape
     from rich.table import Table
 
     users = max(entrant.estimate.users for entrant in found.entrants)
     unit = "Percent" if found.percent else "In units"
     table = Table(
-        title=found.measure.replace("_", " "),
+        title=escape(found.measure.replace("_", " ")),
         caption=f"{unit}, with 95 % intervals clustered by user; {users} users.",
         header_style="bold",
         title_justify="left",
@@ -83,7 +95,7 @@ def standings(found: Across) -> Table:
         e = entrant.estimate
         limits = "no interval" if e.low is None or e.high is None else f"{_said(e.low, found)}…{_said(e.high, found)}"
         table.add_row(
-            f"{entrant.name} [dim]{entrant.variant.partition('/')[2]}[/dim]",
+            f"{escape(entrant.name)} [dim]{escape(entrant.variant.partition('/')[2])}[/dim]",
             _said(e.value, found),
             limits,
             str(e.items),
@@ -98,7 +110,7 @@ def pairs(found: Across) -> Table:
     table = Table(
         title="On the same items, the first less the second",
         caption="p values of all pairs are corrected together (Holm). Detectable: the true difference that these items "
-        "would show with a chance of 80 % by itself, before the correction.",
+        "would show with a chance of 80 % after that correction.",
         header_style="bold",
         title_justify="left",
     )

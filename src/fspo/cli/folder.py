@@ -61,6 +61,14 @@ class RunFolder:
         """The folder of one trained method."""
         return self.path / method_part(name)
 
+    def measured(self, benchmark: str = "") -> Path:
+        """Where the evaluation lies, or what was measured on a benchmark."""
+        return self.path / benchmark_part(benchmark) if benchmark else self.evaluation
+
+    def report_on(self, benchmark: str = "") -> Path:
+        """Where the report is, or that on a benchmark."""
+        return self.measured(benchmark) / "report.html" if benchmark else self.report
+
     def parts(self) -> list[str]:
         """All parts of this run in the order they are made."""
         return [DATA, *(method_part(row.name) for row in training_order(methods_of(self.config))), EVALUATION]

@@ -17,6 +17,9 @@ def report(
     config: ConfigFile = None,
     overrides: Overrides = None,
     output: OutputFolder = None,
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="Report what was measured on this benchmark.", metavar="NAME")
+    ] = "",
     figures: Annotated[Path | None, typer.Option(help="Write the plots as SVG files into this folder too.")] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -28,22 +31,28 @@ def report(
       fspo report runs/reviews-cpu
 
       fspo report runs/reviews-cpu --figures figures
+
+      fspo report runs/reviews-cpu --benchmark prism
     """
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import RunFolder
 
     out = console()
+    if benchmark:
+        from fspo.evaluation.benchmarks.table import benchmark_of
+
+        benchmark_of(benchmark)
     folder = RunFolder(settings)
-    stages.need_results(folder)
+    stages.need_results(folder, benchmark)
     if dry_run:
-        out.print(f"Would write {folder.report}.", markup=False)
+        out.print(f"Would write {folder.report_on(benchmark)}.", markup=False)
         return
-    path = stages.report(folder)
-    stages.print_table(folder, out)
+    path = stages.report(folder, benchmark)
+    stages.print_table(folder, out, benchmark)
     if figures is not None:
         from fspo.evaluation.report import write_figures
 
-        for plot in write_figures(folder.path, figures):
+        for plot in write_figures(folder.path, figures, benchmark=benchmark):
             out.print(f"Plot: {plot}", markup=False)
     out.print(f"\nReport: {path}", markup=False)

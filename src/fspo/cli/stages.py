@@ -164,9 +164,12 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     return metrics
 
 
-def report(folder: RunFolder) -> Path:
-    """Write summary.json, the model cards and report.html from what is on disk."""
+def report(folder: RunFolder, benchmark: str = "") -> Path:
+    """Write summary.json, the model cards and report.html from what is on disk; on a benchmark, report.html alone."""
     from fspo.evaluation.report import write_report
+
+    if benchmark:
+        return write_report(folder.path, folder.report_on(benchmark), benchmark=benchmark)
     from fspo.evaluation.summary import variants_of
 
     metrics, details = need_results(folder), _details(folder)
@@ -190,31 +193,35 @@ def report(folder: RunFolder) -> Path:
     return write_report(folder.path, folder.report)
 
 
-def print_table(folder: RunFolder, console: Console) -> None:
-    """Print the headline measures of every method."""
+def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> None:
+    """Print the headline measures of every method, or those on a benchmark."""
     from fspo.evaluation.summary import summary_table
 
     console.print()
-    console.print(summary_table(need_results(folder), title=folder.config.name, details=_details(folder)))
+    title = f"{folder.config.name} on {benchmark}" if benchmark else folder.config.name
+    metrics, details = need_results(folder, benchmark), _details(folder, benchmark)
+    console.print(summary_table(metrics, title=title, details=details))
 
 
-def need_results(folder: RunFolder) -> dict[str, Any]:
-    """The contents of metrics.json.
+def need_results(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
+    """The contents of metrics.json, or of that of a benchmark.
 
     Raises:
         DataError: the run has not been evaluated.
     """
-    path = folder.path / "metrics.json"
+    place = folder.measured(benchmark) if benchmark else folder.path
+    path = place / "metrics.json"
     if not path.exists():
-        raise DataError(f"{folder.path} has no metrics.json; run `fspo eval` or `fspo run` first.")
+        command = f"`fspo eval --benchmark {benchmark}`" if benchmark else "`fspo eval` or `fspo run`"
+        raise DataError(f"{place} has no metrics.json; run {command} first.")
     metrics = read_json(path)
     if not isinstance(metrics, dict):
         raise DataError(f"{path} is damaged; run `fspo eval` again.")
     return metrics
 
 
-def _details(folder: RunFolder) -> dict[str, Any]:
-    path = folder.evaluation / "details.json"
+def _details(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
+    path = folder.measured(benchmark) / "details.json"
     details = read_json(path) if path.exists() else {}
     return details if isinstance(details, dict) else {}
 

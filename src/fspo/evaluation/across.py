@@ -8,10 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fspo.errors import DataError
-from fspo.evaluation.items import ITEMS_FILE, Items
+from fspo.evaluation.evaluated import Evaluated, check_same, untold
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import (
     Bounds,
@@ -23,54 +21,14 @@ from fspo.evaluation.statistics import (
     detectable_difference,
     holm,
 )
-from fspo.files import read_json
 
-__all__ = ["Across", "Entrant", "Evaluated", "Pair", "compare_runs", "detectable"]
+__all__ = ["Across", "Entrant", "Pair", "compare_runs", "detectable"]
 
 MEASURES = ("reward_accuracy", "win_rate")
 """Measures that are of each method's own headline variant."""
 
-_SETTINGS = {"seed": "seed", "shots": "shots", "queries": "queries a user", "episodes": "episodes a user"}
-_MOST_NAMED = 3
 _UNBOUNDED = ("answer_utility", "regret")
 _DIFFERENCES = ("user_swap_drop",)
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One run's evaluation."""
-
-    name: str
-    path: Path
-    items: Items
-    details: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, run: Path) -> Evaluated:
-        """From the folder of a run.
-
-        Raises:
-            DataError: there is no evaluation, or it was made before items were kept.
-            StorageError: a file is damaged.
-        """
-        folder = run / "evaluation"
-        if not (folder / "details.json").is_file():
-            raise DataError(f"{run} holds no finished evaluation; run `fspo eval` or `fspo run` first.")
-        items = Items.read(folder)
-        if not items.lines:
-            raise DataError(
-                f"{run} was evaluated before single items were kept ({ITEMS_FILE} is missing); run `fspo eval {run}` "
-                "once more, which goes on from what was scored."
-            )
-        return cls(_name(run), run, items, read_json(folder / "details.json"))
-
-    def variant(self, method: str, measure: str) -> str:
-        """The measure as it is kept, with the variant that the method's headline is of."""
-        if measure == "reward_accuracy":
-            return f"{measure}/{next(iter(self.details.get('rewards', {}).get(method, [''])), '')}"
-        if measure == "win_rate":
-            return f"{measure}/{self.details.get('samplings', {}).get(method, '')}"
-        return measure
 
 
 @dataclass(frozen=True)
@@ -113,6 +71,8 @@ class Across:
     """Methods that are the same item by item in several runs, and stand once."""
     left_out: Sequence[str]
     """Methods that the measure was not taken of."""
+    untold: Sequence[str] = ()
+    """What can't be told of the items, in sentences."""
 
     @property
     def percent(self) -> bool:
@@ -127,27 +87,34 @@ class Across:
             "pairs": [pair.to_json() for pair in self.pairs],
             "same_in_several_runs": list(self.same),
             "without_measure": list(self.left_out),
+            "untold": list(self.untold),
         }
 
 
-def compare_runs(runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = ()) -> Across:
+def compare_runs(
+    runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = (), benchmark: str = ""
+) -> Across:
     """Compare every two methods of `runs` by `measure`; with `methods`, only those of these names.
 
+    With `benchmark` it is of what was measured on that one.
+
     Raises:
-        DataError: a run is named twice or has no evaluation; the runs' items differ, which says in what; a method or
-            the measure is in none of them; or there are fewer than two methods.
+        DataError: a run is named twice or has no evaluation; the runs' items, or what the measure rests on, differ,
+            which says in what, or nobody recorded it; a method or the measure is in none of them; or there are fewer
+            than two methods.
     """
     for run in runs:
         if sum(run.resolve() == other.resolve() for other in runs) > 1:
             raise DataError(f"{run} is named twice; name every run once.")
-    evaluated = _distinct([Evaluated.read(run) for run in runs])
-    for other in evaluated[1:]:
-        _check_same(evaluated[0], other, answers=measure.startswith(("win_rate", "answer_utility")))
+    evaluated = _distinct([Evaluated.read(run, benchmark) for run in runs])
     known = list(dict.fromkeys(name for run in evaluated for name in run.items.methods))
     for name in methods:
         if name not in known:
             raise DataError(f"None of these runs has a method {name!r}; there are {', '.join(known)}.")
-    found, left_out = _entrants(evaluated, measure, [name for name in known if not methods or name in methods])
+    wanted = [name for name in known if not methods or name in methods]
+    for other in evaluated[1:]:
+        check_same(evaluated[0], other, measure, wanted)
+    found, left_out = _entrants(evaluated, measure, wanted)
     entrants, same = _merged(found)
     if len(entrants) < 2:
         offered = sorted({m for run in evaluated for name in run.items.methods for m in run.items.measures(name)})
@@ -156,7 +123,7 @@ def compare_runs(runs: Sequence[Path], *, measure: str = "reward_accuracy", meth
             f"measure: {', '.join((*MEASURES, *offered))}."
         )
     ordered = sorted(entrants, key=lambda e: e.estimate.value, reverse=measure != "regret")
-    return Across(measure, ordered, _pairs(ordered, measure), same, left_out)
+    return Across(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
 
 
 def detectable(difference: float | None, percent: bool = True) -> str:
@@ -211,10 +178,11 @@ def _pairs(entrants: Sequence[Entrant], measure: str) -> list[Pair]:
     met = list(combinations(entrants, 2))
     compared = {(a.name, b.name): compare(*_shared(a, b), _user, bounds=bounds) for a, b in met}
     adjusted = holm({names: comparison.p for names, comparison in compared.items()})
+    tested = max(1, sum(comparison.p is not None for comparison in compared.values()))
     found = []
     for one, other in met:
         names = one.name, other.name
-        smallest = detectable_difference(*_shared(one, other), _user)
+        smallest = detectable_difference(*_shared(one, other), _user, comparisons=tested)
         number = None if isinstance(smallest, TooFewUsers) else smallest
         found.append(Pair(*names, replace(compared[names], adjusted=adjusted[names]), number))
     return found
@@ -228,60 +196,12 @@ def _shared(one: Entrant, other: Entrant) -> tuple[dict[Item, float], dict[Item,
     return {item: one.values[item] for item in items}, {item: other.values[item] for item in items}
 
 
-def _check_same(first: Evaluated, other: Evaluated, *, answers: bool) -> None:
-    """Check that two runs were evaluated on the same items.
-
-    Raises:
-        DataError: they were not; it says in what they differ.
-    """
-    ours, theirs = ({line["item"]: line for line in run.items.lines} for run in (first, other))
-    said = [
-        f"{label}: {first.details.get(key)} and {other.details.get(key)}"
-        for key, label in _SETTINGS.items()
-        if first.details.get(key) != other.details.get(key)
-    ]
-    said += _only("users", first, other, [{line["user"] for line in run.values()} for run in (ours, theirs)])
-    said += _only("prompts", first, other, [{line["prompt"] for line in run.values()} for run in (ours, theirs)])
-    shared = [item for item in ours if item in theirs]
-    kinds = {"shots": ("shots",), "prompts or pairs": ("prompt", "chosen", "rejected")}
-    kinds |= {"base model's answers, which wins are counted over,": ("base_answer",)} if answers else {}
-    for label, keys in kinds.items():
-        count = sum(any(ours[item].get(key) != theirs[item].get(key) for key in keys) for item in shared)
-        said += [f"the {label} of {count} of {len(shared)} items"] if count else []
-    if not said and ours.keys() != theirs.keys():
-        said = [f"{len(ours.keys() ^ theirs.keys())} items that only one of them has"]
-    if said:
-        raise DataError(
-            f"{first.path} and {other.path} were evaluated on different items and can't be compared. They differ in "
-            f"{'; '.join(said)}. Evaluate both on the same data with the same users, shots, queries and seed."
-        )
-
-
-def _only(kind: str, first: Evaluated, other: Evaluated, sets: Sequence[set[str]]) -> list[str]:
-    found = []
-    for run, own, theirs in ((first, sets[0], sets[1]), (other, sets[1], sets[0])):
-        if more := sorted(own - theirs):
-            named = ", ".join(map(repr, more[:_MOST_NAMED])) + (" ..." if len(more) > _MOST_NAMED else "")
-            found.append(f"{len(more)} {kind} only in {run.path} ({named})")
-    return found
-
-
 def _distinct(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """The runs under names that tell them apart: their own, else those of their folders, else with a number."""
     for names in ([run.name for run in evaluated], [run.path.resolve().name for run in evaluated]):
         if len(set(names)) == len(names):
             return [replace(run, name=name) for run, name in zip(evaluated, names, strict=True)]
     return [replace(run, name=f"{run.name} ({number})") for number, run in enumerate(evaluated, start=1)]
-
-
-def _name(run: Path) -> str:
-    path = run / "config.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError, yaml.YAMLError):
-        settings = {}
-    name = settings.get("name") if isinstance(settings, dict) else None
-    return str(name or run.resolve().name)
 
 
 def _bounds(measure: str) -> Bounds | None:

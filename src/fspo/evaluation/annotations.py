@@ -13,19 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from fspo.errors import ConfigError
 from fspo.files import append_jsonl, read_jsonl
+from fspo.judging.by_topic import TopicJudge
+from fspo.judging.judge import AttributeJudge
 from fspo.judging.pairwise import Comparison
 from fspo.judging.pairwise import Judgement as Verdict
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
-__all__ = ["Annotation", "Comparer", "ManyComparer", "Outcome", "Pair", "annotate", "judge_both_orders"]
+__all__ = [
+    "Annotation",
+    "Comparer",
+    "ManyComparer",
+    "Outcome",
+    "Pair",
+    "annotate",
+    "check_identity",
+    "judge_both_orders",
+    "judge_digest",
+]
 
 Outcome = Literal["win", "loss", "tie"]
 
 
 class Comparer(Protocol):
-    """Whoever says which of two answers a user prefers (`fspo.judging.judge.Judge`)."""
+    """Whoever says which of two answers a user prefers (`fspo.judging.judge.Judge`).
+
+    One that is not fspo's own has besides an `identity`, a text that is another one wherever its words may be.
+    """
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
         """Which answer `user` prefers."""
@@ -79,6 +95,27 @@ class Annotation:
         return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed)
 
 
+def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
+    """Tells apart judges of different words on these prompts."""
+    said = sorted({prompt: _identity(judge, prompt) for prompt in prompts}.items())
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def check_identity(judge: Comparer) -> None:
+    """Check that it can be told whose words are kept: of judges that are given in Python only they themselves know.
+
+    Raises:
+        ConfigError: the judge has no identity.
+    """
+    if not isinstance(judge, AttributeJudge | TopicJudge) and not getattr(judge, "identity", ""):
+        kind = f"{type(judge).__module__}.{type(judge).__qualname__}"
+        raise ConfigError(
+            f"The judge {kind} does not say what tells it from others, so that what it said could be taken for another "
+            "one's; give it an attribute `identity`, a text that is another one wherever its words may be (settings, "
+            "version)."
+        )
+
+
 def judge_both_orders(judge: Comparer, user: User, prompt: str, answer: str, base: str) -> tuple[Outcome, bool]:
     """The judge's word on `answer` against `base`, and whether both orders agree; contradicting orders are a tie."""
     first = {"a": "win", "b": "loss", "tie": "tie"}[judge.compare(user, prompt, answer, base)]
@@ -101,6 +138,7 @@ def annotate(
         progress: shown once a pair.
 
     Raises:
+        ConfigError: the judge has no identity; see `check_identity`.
         ModelError: the judge failed; see its own.
     """
     known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
@@ -156,14 +194,14 @@ def _key(judge: Comparer, pair: Pair) -> str:
 
 
 def _identity(judge: Comparer, prompt: str) -> str:
-    """What tells judges of different words on this prompt apart: what a judge says of itself, or its name and class."""
+    """What tells judges of different words on this prompt apart: what a judge says of itself, or how it measures."""
+    check_identity(judge)
     kind = f"{type(judge).__module__}.{type(judge).__qualname__}"
     if hasattr(judge, "identity"):
         return f"{kind}/{judge.identity}"
-    if hasattr(judge, "scales"):
+    if isinstance(judge, AttributeJudge):
         scales = {name: list(scale) for name, scale in sorted(judge.scales.items())}
-        words = {name: sorted(words) for name, words in sorted(getattr(judge, "vocabularies", {}).items())}
-        return json.dumps([kind, scales, getattr(judge, "margin", None), *([words] if words else [])])
-    topics = getattr(judge, "topics", None)
-    topic = f"/{topics.get(prompt, '')}" if isinstance(topics, Mapping) else ""
-    return f"{kind}/{getattr(judge, 'name', '')}/{getattr(judge, 'margin', '')}{topic}"
+        words = {name: sorted(words) for name, words in sorted(judge.vocabularies.items())}
+        return json.dumps([kind, scales, judge.margin, *([words] if words else [])])
+    assert isinstance(judge, TopicJudge)
+    return f"{kind}/{judge.name}//{judge.topics.get(prompt, '')}"

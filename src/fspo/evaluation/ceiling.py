@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.measures import Rewards, items_at
+from fspo.evaluation.measures import Rewards, curve_items, items_at
 from fspo.evaluation.observer import TextUtility, ideal_observer
 from fspo.evaluation.regret import Gaps, pair_regrets
 from fspo.evaluation.sensitivity import Item
@@ -44,13 +44,19 @@ class Ceiling:
         """1, 0.5 or 0 for each item that methods are measured on at `k` shots."""
         return {item: self._at[k][item] for item in items_at(self._items, k, self._config) if item in self._at[k]}
 
+    def curve(self, k: int) -> dict[Item, float]:
+        """As `at`, on the items that are measured at every shot count."""
+        right = self.at(k)
+        return {item: right[item] for item in curve_items(self._items, self._config) if item in right}
+
     def values(self, gaps: Gaps) -> Measured:
         """The observer's figures, named as a method's; `gaps` are the true differences of the pairs.
 
         It is told how many labels are wrong, and not which.
         """
         full = self._config.shots
-        found = {f"reward_accuracy@{k}": Values(self.at(k)) for k in self._config.rungs}
+        found = {"reward_accuracy": Values(self.at(full))}
+        found |= {f"reward_accuracy@{k}": Values(self.curve(k)) for k in self._config.rungs}
         found |= pair_regrets(self.at(full), gaps)
         varied = {"other_topics": (OTHER_TOPICS, "", self._config.observer_noise)}
         for share, count in self._config.wrong_labels.items():
@@ -64,10 +70,14 @@ class Ceiling:
         return found
 
     def shortfalls(self, rewards: Rewards) -> Measured:
-        """How far a method's headline accuracy stays below the observer's, on the same items, at every shot count."""
-        rungs = self._config.rungs if rewards.sees_labels else (self._config.shots,)
-        found = {f"shortfall@{k}": difference(self.at(k), rewards.accuracies(rewards.headline, k)) for k in rungs}
-        return {"shortfall": found[f"shortfall@{self._config.shots}"]} | found
+        """How far a method's headline accuracy stays below the observer's, on the same items.
+
+        At the full shot count on all items; over shot counts on those of the curve.
+        """
+        full, variant = self._config.shots, rewards.headline
+        rungs = self._config.rungs if rewards.sees_labels else (full,)
+        found = {"shortfall": difference(self.at(full), rewards.accuracies(variant, full))}
+        return found | {f"shortfall@{k}": difference(self.curve(k), rewards.curve(variant, k)) for k in rungs}
 
     def _under(self, condition: str) -> list[tuple[Trial, Variation]]:
         return [

@@ -99,7 +99,7 @@ class EvaluationConfig(BaseModel):
     queries: int = Field(default=8, ge=1)
     """Held-out preferences of each episode."""
     ladder_queries: int | None = Field(default=None, ge=1)
-    """At shot counts below the full one, only so many queries of each episode; null: all of them."""
+    """At shot counts below the full one, only so many queries of each episode; null: all. The curve is on these."""
     label_flip: bool = True
     """Score the queries once more with the labels of the shots swapped; the antisymmetric reward needs it too."""
     user_swap: bool = True

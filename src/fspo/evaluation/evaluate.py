@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError
+from fspo.evaluation.annotations import check_identity, judge_digest
 from fspo.evaluation.ceiling import Ceiling
 from fspo.evaluation.comparisons import comparisons, item_values
 from fspo.evaluation.config import EvaluationConfig, Sampling
@@ -18,6 +19,7 @@ from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
 from fspo.evaluation.foreign.protocol import RewardModel
 from fspo.evaluation.games import GAMES_FILE, all_games, write_games
 from fspo.evaluation.items import ITEMS_FILE, write_items
+from fspo.evaluation.judge_config import HEADLINE
 from fspo.evaluation.jury import jury_of
 from fspo.evaluation.measures import Rewards, quality_measures
 from fspo.evaluation.observer import TextUtility, prior_of
@@ -30,7 +32,7 @@ from fspo.evaluation.scored import Scoring
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.tax.stage import TaxStage
-from fspo.evaluation.trained import Trained, check_unseen, trained_as
+from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, untraced
 from fspo.evaluation.trials import Trial, build_trials
 from fspo.evaluation.values import Measured, estimates, no_interval, per_user
 from fspo.evaluation.variations import Probe, build_probes
@@ -75,10 +77,12 @@ def evaluate(
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
             Without a judge the first of the further ones takes its place; without any no answers are drawn, and there
             is neither a win rate nor an observer.
-        train: the training part, which may share no user and no question with the dataset.
+        train: the training part, which may share no user and no question with the dataset. Without it, and of policies
+            that don't say what they were trained on, nobody can tell whom they have seen, which is said.
         reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
         trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
-        judges: name -> further judge of the same answers, beside the configured ones.
+        judges: name -> further judge of the same answers, beside the configured ones. One that is not fspo's own has an
+            `identity`, as has such a `judge`.
         progress: shows the stages.
 
     Returns:
@@ -87,14 +91,21 @@ def evaluate(
     Raises:
         DataError: a leak, naming it; a policy was trained on other data; a user has too few preferences, or no
             description for a judge that goes by it.
-        ConfigError: a method is unknown or lacks its policy, or the name of a reward model or a judge is taken.
+        ConfigError: a method is unknown or lacks its policy, the name of a reward model or a judge is taken, or a judge
+            has no identity.
         ModelError: a judge or a reward model failed; what was measured before is kept.
     """
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
     trained = trained_as(policies)
     if train is not None:
         check_unseen(trained, train, dataset)
-    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", progress or Silent())
+    unknown = untraced(trained, checked=train is not None)
+    shown = progress or Silent()
+    if unknown:
+        shown.say(said_untraced(unknown))
+    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", shown)
+    for member in jury.values():
+        check_identity(member)
     if not jury:
         config = config.model_copy(update={"answers": 0})
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
@@ -105,11 +116,12 @@ def evaluate(
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
         foreign.append(given(name, scorer))
     drawn = build_trials(dataset, config) if trials is None else list(trials)
-    shown = progress or Silent()
     panel = Panel(config, dataset.users, jury, out, shown)
     known = train.users.values() if train is not None else ()
     prior = prior_of(config.observer_prior, dataset.users.values(), known, config.seed)
-    stage = _Stage(config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior)
+    stage = _Stage(
+        config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior, unknown
+    )
     return stage.run()
 
 
@@ -129,6 +141,8 @@ class _Stage:
     trials: Sequence[Trial]
     panel: Panel
     prior: tuple[str, list[User]]
+    untraced: Sequence[str] = ()
+    """Methods of which nobody can say whom they have seen."""
 
     def __post_init__(self) -> None:
         """Fix the items."""
@@ -197,7 +211,7 @@ class _Stage:
         games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings, values)
         write_games(self.out / GAMES_FILE, games)
         base = {answer.item: answer.text for answer in self.answers.get(("base", "plain"), ())}
-        write_items(self.out / ITEMS_FILE, self.trials, measured, values, base)
+        write_items(self.out / ITEMS_FILE, self.trials, self.dataset.users, measured, values, base)
 
     def _with_models(self) -> None:
         """Everything that needs weights, one set of weights after the other."""
@@ -304,9 +318,11 @@ class _Stage:
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
             "observer_prior": self.prior[0],
+            "judge": self._judge(),
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
+            "untraced": self.untraced,
             "robustness": varied_setting(self.config, self.probes),
             "samplings": self._samplings if judgements else {},
             "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
@@ -320,6 +336,14 @@ class _Stage:
             },
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
+
+    def _judge(self) -> dict[str, str] | None:
+        """Which judge the headline's win rates, and all utilities, are by; None where there is none."""
+        judge = self.panel.judges.get(HEADLINE)
+        if judge is None:
+            return None
+        prompts = {query.prompt for trial in self.trials for query in trial.own.queries}
+        return {"kind": type(judge).__qualname__, "digest": judge_digest(judge, prompts)}
 
 
 def _kind(judge: Comparer | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.trials import Trial
 from fspo.evaluation.values import Measured
 from fspo.files import read_jsonl, write_text
+from fspo.preferences.types import Preference, User
 
 __all__ = ["ITEMS_FILE", "Items", "write_items"]
 
@@ -29,22 +30,33 @@ _DIGITS = 6
 def write_items(
     path: Path,
     trials: Sequence[Trial],
+    users: Mapping[str, User],
     measured: Mapping[str, Measured],
     values: Mapping[str, Mapping[str, Mapping[Item, float]]],
     base_answers: Mapping[str, str],
 ) -> None:
-    """Write one line an item: its texts, a digest of its shots and of the base model's answer, and all methods' values.
+    """Write one line an item: its texts, digests of what else its values rest on, and all methods' values.
+
+    Digested are the shots, the user's traits and description, the shots and the description of whoever was swapped in
+    (empty where nobody was), and the base model's answer.
 
     Args:
         path: the file.
         trials: what was evaluated.
+        users: by id.
         measured: method -> measure -> values by item.
         values: method -> measure -> item -> value; more of them.
         base_answers: item -> what methods' answers were judged against.
     """
     lines = []
     for trial in trials:
-        shots = _digest([[shot.prompt, shot.chosen, shot.rejected] for shot in trial.own.shots])
+        user, swapped = users[trial.user], trial.swapped
+        digests = {
+            "shots": _digest(_texts(trial.own.shots)),
+            "traits": _digest(sorted(user.traits.items())),
+            "description": _digest([trial.own.description, user.description]),
+            "donor": _digest([_texts(swapped.shots), swapped.description]) if swapped is not None else "",
+        }
         for number, query in enumerate(trial.own.queries):
             item = (trial.user, trial.item(number))
             found = {name: _of(item, measured.get(name, {}), values.get(name, {})) for name in {**values, **measured}}
@@ -54,7 +66,7 @@ def write_items(
                 "prompt": query.prompt,
                 "chosen": query.chosen,
                 "rejected": query.rejected,
-                "shots": shots,
+                **digests,
                 "values": {name: row for name, row in found.items() if row},
             }
             if item[1] in base_answers:
@@ -114,6 +126,10 @@ def _of(item: Item, measured: Measured, values: Mapping[str, Mapping[Item, float
 
 def _kept(measure: str) -> bool:
     return measure in _KEPT or measure.partition("/")[0] in _FAMILIES
+
+
+def _texts(shots: Iterable[Preference]) -> list[list[str]]:
+    return [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]
 
 
 def _digest(value: object) -> str:

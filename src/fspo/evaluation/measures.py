@@ -25,6 +25,7 @@ from fspo.evaluation.winrates import Judgement
 __all__ = [
     "Rewards",
     "answer_measures",
+    "curve_items",
     "items_at",
     "mean_of",
     "quality_measures",
@@ -69,6 +70,22 @@ class Rewards:
             return "score"
         return "reference" if self.reference is not None else "likelihood"
 
+    def by_construction(self, variant: RewardVariant, k: int) -> bool:
+        """Whether the reward after `k` shots can't tell any two responses apart, whatever the weights.
+
+        Without shots an antisymmetric reward is measured against itself, and so is a reference reward of weights whose
+        reference they are themselves.
+        """
+        if k > 0 or not self.sees_labels:
+            return False
+        itself = self.reference is not None and self.reference.context == "none" and self.own.bare_at_none
+        return variant == "antisymmetric" or (variant == "reference" and itself)
+
+    @property
+    def untold(self) -> RewardVariant:
+        """The reward of the same weights after no shot: the plain one, or the likelihood where that is none."""
+        return "likelihood" if self.by_construction(self.plain, 0) else self.plain
+
     @property
     def sees_labels(self) -> bool:
         """Whether shots are in the context."""
@@ -92,15 +109,27 @@ class Rewards:
             return reference_margin(self.own, self.reference, item, k, condition, reduction)
         return likelihood_margin(self.own, item, k, condition, reduction)
 
+    def curve(self, variant: RewardVariant, k: int) -> dict[Item, float]:
+        """As `accuracies`, on the items that are measured at every shot count."""
+        right = self.accuracies(variant, k)
+        return {item: right[item] for item in curve_items(self.items, self.config) if item in right}
+
     def accuracies(self, variant: RewardVariant, k: int, condition: Condition = "own") -> dict[Item, float]:
-        """1, 0.5 or 0 for each item that was measured."""
+        """1, 0.5 or 0 for each item that was measured; nothing where it would be 0.5 by construction."""
+        if self.by_construction(variant, k):
+            return {}
         margins = ((item, self.margin(variant, item[1], k, condition)) for item in items_at(self.items, k, self.config))
         return {item: accuracy(margin) for item, margin in margins if margin is not None}
 
 
 def items_at(items: Sequence[Item], k: int, config: EvaluationConfig) -> tuple[Item, ...]:
     """The items that every method is measured on at `k` shots: below the full count these may be fewer."""
-    few = config.ladder_queries if k < config.shots else None
+    return curve_items(items, config) if k < config.shots else tuple(items)
+
+
+def curve_items(items: Sequence[Item], config: EvaluationConfig) -> tuple[Item, ...]:
+    """The items that are measured at every shot count: figures at several counts are comparable on these alone."""
+    few = config.ladder_queries
     return tuple(item for item in items if few is None or query_of(item[1]) < few)
 
 
@@ -115,13 +144,13 @@ def reward_measures(rewards: Rewards) -> dict[str, Estimate]:
 
 
 def reward_values(rewards: Rewards) -> Measured:
-    """What `reward_measures` averages, by item."""
+    """What `reward_measures` averages, by item: over shot counts on the items of the curve, else on all."""
     full, config = rewards.config.shots, rewards.config
     found: Measured = {}
     for variant in rewards.variants:
         for k in config.rungs:
-            found[f"reward_accuracy@{k}/{variant}"] = Values(rewards.accuracies(variant, k))
-        found[f"reward_accuracy/{variant}"] = found[f"reward_accuracy@{full}/{variant}"]
+            found[f"reward_accuracy@{k}/{variant}"] = Values(rewards.curve(variant, k))
+        found[f"reward_accuracy/{variant}"] = Values(rewards.accuracies(variant, full))
         if rewards.own.context != "none" and config.user_swap:
             drops = swap_drops(rewards.items, _AtFull(rewards, variant))
             found[f"user_swap_drop/{variant}"] = Values(drops, bounds=(-1.0, 1.0))

@@ -107,7 +107,8 @@ class Scores:
         self.context: Context = context
         self.unread = unread
         """Pairs of which a reward model from elsewhere gave nothing to go by."""
-        self._bare_at_none = context == "shots" or described
+        self.bare_at_none = context == "shots" or described
+        """Whether nothing is shown where there are no shots: a description of the user's own would be."""
         self.dropped_shots = dropped_shots
         self._rows = {(row.item, row.k, row.condition): row for row in rows}
 
@@ -117,7 +118,7 @@ class Scores:
 
     def joined(self, rows: Iterable[Score]) -> Scores:
         """These scores and more of the same weights and context, under other conditions."""
-        described = self.context == "both" and self._bare_at_none
+        described = self.context == "both" and self.bare_at_none
         return Scores(
             self.context, [*self._rows.values(), *rows], dropped_shots=self.dropped_shots, described=described
         )
@@ -128,7 +129,7 @@ class Scores:
             return self._rows.get((item, 0, "own"))
         if self.context == "description":
             return self._rows.get((item, 0, "swapped" if condition.startswith("swapped") else "own"))
-        if k == 0 and self._bare_at_none:
+        if k == 0 and self.bare_at_none:
             condition = "own"
         return self._rows.get((item, k, condition))
 

@@ -69,11 +69,14 @@ def order_values(own: Mapping[Item, float], others: Sequence[Mapping[Item, float
 
 
 def few_shot_values(rewards: Rewards, trained: Sequence[int]) -> Measured:
-    """What the first shot brings, and what those beyond the `trained` shot counts do, on the same items."""
+    """What the first shot brings, and what those beyond the `trained` shot counts do, on the same items.
+
+    Without shots the headline may be none by construction; see `Rewards.untold`.
+    """
     variant, full = rewards.headline, rewards.config.shots
     if not rewards.sees_labels:
         return {}
-    found: Measured = {"first_shot_gain": difference(rewards.accuracies(variant, 1), rewards.accuracies(variant, 0))}
+    found: Measured = {"first_shot_gain": difference(rewards.accuracies(variant, 1), _untold(rewards))}
     most = max(trained, default=full)
     if most < full:
         at_full, at_most = rewards.accuracies(variant, full), rewards.accuracies(variant, most)
@@ -84,16 +87,23 @@ def few_shot_values(rewards: Rewards, trained: Sequence[int]) -> Measured:
 def baseline_gains(name: str, rewards: Mapping[str, Rewards]) -> Measured:
     """The accuracy of a method's headline reward less that of the baselines, on the same items at the full count.
 
-    Without context is the method itself at no shots; the population and the oracle are those methods of the run.
+    Without context are the same weights at no shots (see `Rewards.untold`); the population and the oracle are those
+    methods of the run.
     """
     row = rewards[name]
     full = row.config.shots
     own = row.accuracies(row.headline, full)
     found: Measured = {}
     if row.sees_labels:
-        found["gain_over_no_context"] = difference(own, row.accuracies(row.headline, 0))
+        found["gain_over_no_context"] = difference(own, _untold(row))
     for baseline, known_as in _BASELINES.items():
         if baseline in rewards and baseline != name:
             other = rewards[baseline]
             found[f"gain_over_{known_as}"] = difference(own, other.accuracies(other.headline, full))
     return found
+
+
+def _untold(rewards: Rewards) -> dict[Item, float]:
+    """The accuracies without shots: by the headline where it is a reward there, else by one that is."""
+    headline = rewards.headline
+    return rewards.accuracies(rewards.untold if rewards.by_construction(headline, 0) else headline, 0)

@@ -86,19 +86,23 @@ class Scoring:
     def corrupted(self, name: str) -> dict[str, Estimate]:
         """Accuracy where part of the description is replaced by words of others.
 
-        Measured where a method of the run describes users itself, and for users' own descriptions beside it.
+        Measured where a method of the run describes users itself, and for users' own descriptions beside it; by the
+        antisymmetric reward where that is the headline, else by that of a single context. At 0 % it is the accuracy.
         """
         described = METHODS[name].describes or METHODS[name].context == "description"
         if not (described and self.describers):
             return {}
         sides = ((self.weights.source(name), _view(name)), self._reference_of(name))
+        variant = self.rewards(name).headline
         found = {}
         for share in sorted({0.0, *self.config.corruption}):
             own, reference = (
-                self._score(source, view, name, share) if share and view[0] != "none" else self._scores[source, view]
-                for source, view in sides
+                self._score(source, view, name, share)
+                if share and view[0] != "none" and (number == 0 or variant == "reference")
+                else self._scores[source, view]
+                for number, (source, view) in enumerate(sides)
             )
-            rows = Rewards(own, reference, self.items, self.config).accuracies("reference", self.config.shots)
+            rows = Rewards(own, reference, self.items, self.config).accuracies(variant, self.config.shots)
             found[f"corrupted_accuracy/{share:.0%}"] = mean_of(rows)
         return {measure: estimate for measure, estimate in found.items() if estimate is not None}
 
@@ -134,7 +138,8 @@ class Scoring:
         context, writer = view
         describer, trials, config = self.describers.get(writer), self.trials, self.config
         if corruption:
-            config = config.model_copy(update={"ladder": (), "label_flip": False, "user_swap": False})
+            mirrored = config.headline_reward == "antisymmetric"
+            config = config.model_copy(update={"ladder": (), "label_flip": mirrored, "user_swap": False})
             describer = describer and describer.with_corruption(corruption, self.trials)
             trials = spoilt(trials, corruption) if context == "description" else trials
         model, renderer = lambda: self.weights.load(source), self.weights.renderer(context)

@@ -56,13 +56,14 @@ def summary_table(
     details: Mapping[str, Any] | None = None,
 ) -> Table:
     """The headline measures of every method, with 95 % intervals, best values in bold; `details` name the variants."""
+    from rich.markup import escape
     from rich.table import Table
 
     estimates = as_estimates(metrics)
     measures = [measure for measure in MEASURES if any(measure in row for row in estimates.values())]
     table = Table(
-        title=title or None,
-        caption=f"{_caption(estimates)} {said_variants(details or {})}".rstrip(),
+        title=escape(title) or None,
+        caption=escape(f"{_caption(estimates)} {said_variants(details or {})}".rstrip()),
         header_style="bold",
         title_justify="left",
     )
@@ -71,7 +72,7 @@ def summary_table(
         table.add_column(MEASURES[measure], justify="right")
     best = {measure: max(row[measure].value for row in estimates.values() if measure in row) for measure in measures}
     for method, row in estimates.items():
-        table.add_row(method, *(_cell(row.get(measure), best[measure]) for measure in measures))
+        table.add_row(escape(method), *(_cell(row.get(measure), best[measure]) for measure in measures))
     return table
 
 

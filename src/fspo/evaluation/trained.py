@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fspo.files import read_json
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 
-__all__ = ["Trained", "check_unseen", "trained_as"]
+__all__ = ["Trained", "check_unseen", "said_untraced", "trained_as", "untraced"]
 
 _SCALED = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
 """Objectives whose reward is beta times the margin over the reference."""
@@ -30,6 +30,15 @@ class Trained:
     reduction: str = ""
     dataset: str = ""
     """The fingerprint of what it was trained on."""
+    place: str = ""
+    """The policy's folder; empty for a method that trains nothing."""
+    start: Trained | None = None
+    """How the policy was trained that training started from; None where that was the base model."""
+
+    @property
+    def line(self) -> list[Trained]:
+        """The policy and all those before it, itself first; nothing for a method that trains nothing."""
+        return [self, *(self.start.line if self.start else ())] if self.place else []
 
     def scale(self, reduction: Reduction) -> float:
         """What a margin in nats is multiplied by to be the reward's; 1 where nothing has set it for this reduction."""
@@ -37,16 +46,18 @@ class Trained:
 
 
 def trained_as(policies: Mapping[str, Path | None]) -> dict[str, Trained]:
-    """Method -> how its policy was trained, from `training.json` beside it."""
+    """Method -> how its policy was trained, and those it started from, from `training.json` beside each."""
     return {name: _read(folder) for name, folder in policies.items()}
 
 
 def check_unseen(trained: Mapping[str, Trained], train: PreferenceDataset, test: PreferenceDataset) -> None:
-    """Check that no policy has seen whom or what it is evaluated on.
+    """Check that no policy, and none that it started from, has seen whom or what it is evaluated on.
+
+    Of those of which nobody recorded what they were trained on this can't be told; see `untraced`.
 
     Raises:
-        DataError: naming a user, question or prompt that is in both parts; or the method that was trained on other data
-            than `train`, of which nobody can say whom it has seen.
+        DataError: naming a user, question or prompt that is in both parts; or the method whose policy, or the one it
+            started from, was trained on other data than `train`, of which nobody can say whom it has seen.
     """
     try:
         check_no_leak(train, test)
@@ -55,16 +66,46 @@ def check_unseen(trained: Mapping[str, Trained], train: PreferenceDataset, test:
             f"{str(error).rstrip('.')}; divide the data anew with `fspo data split`, or leave it out of one part."
         ) from error
     for name, row in trained.items():
-        if row.dataset and row.dataset != train.fingerprint:
-            raise DataError(
-                f"The policy of '{name}' was trained on other data than the training part here, so it may have seen "
-                "the users it would be evaluated on; train it again, or evaluate it with the data it was trained on."
-            )
+        for policy in row.line or [row]:
+            if policy.dataset and policy.dataset != train.fingerprint:
+                behind = "" if policy is row else f", or rather {policy.place}, which it started from,"
+                raise DataError(
+                    f"The policy of '{name}'{behind} was trained on other data than the training part here, so it may "
+                    "have seen the users it would be evaluated on; train it again, or evaluate it with the data it was "
+                    "trained on."
+                )
 
 
-def _read(folder: Path | None) -> Trained:
-    path = folder / "training.json" if folder is not None else None
-    record = read_json(path) if path is not None and path.is_file() else {}
+def untraced(trained: Mapping[str, Trained], *, checked: bool = True) -> list[str]:
+    """The methods of which it can't be told whom their policies have seen, with the policy where it is an earlier one.
+
+    Those are all that train where there was no training part to check them against (`checked` is false).
+    """
+    found = []
+    for name, row in trained.items():
+        unknown = [policy for policy in row.line if not (policy.dataset and checked)]
+        if row in unknown:
+            found.append(name)
+        elif unknown:
+            found.append(f"{name} (which started from {Path(unknown[0].place).name})")
+    return found
+
+
+def said_untraced(found: Sequence[str]) -> str:
+    """What `untraced` found in a sentence; empty where that is nothing."""
+    if not found:
+        return ""
+    return (
+        "It can't be told whether these methods have seen the users and questions that they are evaluated on, since "
+        f"nobody recorded, or could check, what their policies were trained on: {', '.join(found)}."
+    )
+
+
+def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Trained:
+    if folder is None or not folder.is_dir():
+        return Trained(place="" if folder is None or not before else str(folder))
+    path = folder / "training.json"
+    record = read_json(path) if path.is_file() else {}
     identity: Mapping[str, Any] = record.get("identity", {}) if isinstance(record, dict) else {}
     settings = identity.get("config", {})
     counts = settings.get("ladder") or ([settings["shots"]] if settings.get("shots") else [])
@@ -74,4 +115,18 @@ def _read(folder: Path | None) -> Trained:
         None if beta is None else float(beta),
         str(settings.get("reduction", "")),
         str(identity.get("dataset", "")),
+        str(folder),
+        _start(folder, (*before, folder.resolve())),
     )
+
+
+def _start(folder: Path, before: tuple[Path, ...]) -> Trained | None:
+    """The policy that training started from, beside this one where a run folder was moved since."""
+    card = folder / "policy.json"
+    record = read_json(card) if card.is_file() else {}
+    start = record.get("starts_from") if isinstance(record, dict) else None
+    if not start:
+        return None
+    places = [folder / str(start), folder.parent / Path(str(start)).name]
+    place = next((place for place in places if place.is_dir()), places[0]).resolve()
+    return None if place in before else _read(place, before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,32 @@ def test_code_of_ones_own_is_a_function_a_class_or_a_model(name: str, value: flo
     assert (
         found.fingerprint == obtain(RewardModelConfig(name="x", scorer=f"{HERE}:{name}"), CONFIG, tmp_path).fingerprint
     )
+
+
+@pytest.mark.parametrize("name", ["Model", "made", "function", "named"])
+def test_other_code_is_another_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scorer whose source has changed is scored anew, be it a function, a class or an object."""
+    code = """
+from fspo.evaluation.foreign.protocol import FunctionRewardModel
+class Model:
+    name = "mine"
+    def score(self, requests):
+        return [{} * len(r.response) for r in requests]
+made = Model()
+def function(shots, prompt, response):
+    return {} * len(response)
+named = FunctionRewardModel(function, "mine")
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    found = set()
+    for sign in ("+1", "-1", "+1"):
+        (tmp_path / "scorer_of_mine.py").write_text(code.replace("{}", sign))
+        monkeypatch.delitem(sys.modules, "scorer_of_mine", raising=False)
+        linecache.clearcache()
+        entry = RewardModelConfig(name="own", scorer=f"scorer_of_mine:{name}")
+        found.add(obtain(entry, CONFIG, tmp_path).fingerprint)
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column(f"{_LABELS[comparison.benchmark.measure]}, %", justify="right")
     table.add_column("source")
     for name, estimate in comparison.ours.items():
-        table.add_row(f"[bold]{name}[/bold]", escape(comparison.model), "", _interval(estimate), "this run")
+        table.add_row(f"[bold]{escape(name)}[/bold]", escape(comparison.model), "", _interval(estimate), "this run")
     table.add_section()
     for figure in comparison.figures:
         table.add_row(figure.name, figure.model, figure.sees, _value(figure), figure.source.where)

@@ -12,7 +12,7 @@ from typing import cast
 
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
-from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel
+from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel, identity_of
 from fspo.evaluation.weights import weights_digest
 
 __all__ = ["Foreign", "given", "obtain"]
@@ -22,7 +22,7 @@ class Foreign:
     """A reward model that is obtained when it is first needed, and what tells its scores from another's."""
 
     def __init__(self, name: str, get: Callable[[], RewardModel], fingerprint: str = "", *, shots: bool = True) -> None:
-        """`fingerprint` is by default a digest of the model's own name; `shots`: whether it is shown any."""
+        """`fingerprint` is by default a digest of what tells the model apart; `shots`: whether it is shown any."""
         self.name, self.shots = name, shots
         self._get = get
         self._held: RewardModel | None = None
@@ -41,7 +41,7 @@ class Foreign:
     @property
     def fingerprint(self) -> str:
         """Identifies the model."""
-        return self._fingerprint or hashlib.sha256(self.get().name.encode()).hexdigest()[:16]
+        return self._fingerprint or _digest(identity_of(self.get()))
 
 
 def given(name: str, model: RewardModel) -> Foreign:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from fspo.preferences.types import Preference
 
-__all__ = ["FunctionRewardModel", "RewardModel", "RewardRequest", "Scorer", "blind"]
+__all__ = ["FunctionRewardModel", "RewardModel", "RewardRequest", "Scorer", "blind", "identity_of"]
 
 Scorer = Callable[[Sequence[Preference], str, str], float]
 """(shots, prompt, response) -> reward; only differences for the same shots and prompt mean something."""
@@ -32,7 +32,10 @@ class RewardModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Which model this is; part of what decides whether earlier scores may be used again."""
+        """Which model this is, another one wherever its scores may be: earlier scores of the same are used again.
+
+        The source of its module counts too, but neither what that imports nor what it loads; see `identity_of`.
+        """
 
     def score(self, requests: Sequence[RewardRequest]) -> Sequence[float | None]:
         """One reward for each request, in order; None where the model gave nothing that can be read as one.
@@ -47,6 +50,7 @@ class FunctionRewardModel:
     def __init__(self, function: Scorer, name: str = "") -> None:
         """`name` is by default the function's, with a digest of its module's source where there is one."""
         self._function, self._name = function, name or _named(function)
+        self.identity = self._name if not name else f"{name}/{_named(function)}"
 
     @property
     def name(self) -> str:
@@ -56,6 +60,13 @@ class FunctionRewardModel:
     def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
         """The function's value for each request."""
         return [self._function(request.shots, request.prompt, request.response) for request in requests]
+
+
+def identity_of(model: RewardModel) -> str:
+    """What tells a model's scores from another's: its own name or `identity`, and a digest of the code around it."""
+    if isinstance(model, FunctionRewardModel):
+        return model.identity
+    return f"{getattr(model, 'identity', '') or model.name}/{_named(type(model))}"
 
 
 def blind(shots: Sequence[Preference]) -> tuple[Preference, ...]:

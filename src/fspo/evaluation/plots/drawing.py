@@ -145,27 +145,35 @@ def said(estimate: Estimate, *, percent: bool = True) -> str:
 
 
 def svg_of(figure: Figure, title: str, description: str) -> str:
-    """The figure as an `<svg>` with a title and a description for readers who don't see it."""
-    import matplotlib
+    """The figure as an `<svg>` with a title and a description for readers who don't see it.
 
+    Dollar signs in names are dollar signs: no text is read as a formula.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    # Ticks that are made only now go by the setting.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False}):
         figure.savefig(
             buffer, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None, "Creator": None}
         )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for code, variable in _VARIABLES.items():
-        text = text.replace(code, f"var({variable})")
-    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)
+        svg = svg.replace(code, f"var({variable})")
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", svg)
     prefix = re.sub(r"\W+", "-", title.lower()).strip("-")
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", text)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", svg)
     label = f'<title id="{prefix}-title">{html.escape(title)}</title>'
     label += f'<desc id="{prefix}-desc">{html.escape(description)}</desc>'
-    width = re.search(r'viewBox="0 0 ([\d.]+)', text)
+    width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
     size = f'style="max-width:{float(width.group(1)) * _PIXELS:.0f}px"' if width else ""
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", text, count=1)
+    svg = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", svg, count=1)
     spoken = f'role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc"'
-    return re.sub(r"<svg ([^>]*)>", rf"<svg {spoken} {size} \1>{label}", text, count=1)
+    # A function, since a backslash in a name would be read as an escape.
+    return re.sub(r"<svg ([^>]*)>", lambda opening: f"<svg {spoken} {size} {opening[1]}>{label}", svg, count=1)

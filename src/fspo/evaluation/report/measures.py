@@ -71,6 +71,8 @@ def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
         "plot": Plotted("accuracy-by-shots", title, Markup(svg), numbers),
         "table": table,
         "ks": sorted({k for row in table.values() for k in row}),
+        "untold": [name for name, row in table.items() if 0 not in row] if any(0 in r for r in table.values()) else [],
+        "pairs": sorted({estimate.items for row in table.values() for estimate in row.values()}),
     }
 
 

@@ -23,6 +23,7 @@ from fspo.evaluation.report.plotted import Plotted
 from fspo.evaluation.report.short import in_short
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.summary import MEASURES, as_estimates, said_variants, variants_of
+from fspo.evaluation.trained import said_untraced
 from fspo.files import read_json, read_jsonl, write_text
 from fspo.methods.table import METHODS
 
@@ -42,8 +43,10 @@ _PLOTTED = ("answers_rank", "accuracy_rank", "curve", "sensitivity", "calibratio
 """The sections that have a plot, in the order of the page."""
 
 
-def write_report(run_dir: Path, out: Path) -> Path:
+def write_report(run_dir: Path, out: Path, *, benchmark: str = "") -> Path:
     """Write the report of the run in `run_dir` to `out`; parts that are missing are named in their place.
+
+    With `benchmark` it is on what was measured on that one; the run's own data are not shown then.
 
     Raises:
         DataError: there is no such folder.
@@ -51,11 +54,11 @@ def write_report(run_dir: Path, out: Path) -> Path:
     """
     if not run_dir.is_dir():
         raise DataError(f"{run_dir} is no run folder; run `fspo run` first, or name the folder it wrote.")
-    write_text(out, environment().get_template("report.html.j2").render(**_view(run_dir)))
+    write_text(out, environment().get_template("report.html.j2").render(**_view(run_dir, benchmark)))
     return out
 
 
-def write_figures(run_dir: Path, out: Path) -> list[Path]:
+def write_figures(run_dir: Path, out: Path, *, benchmark: str = "") -> list[Path]:
     """Write the plots of the report that there is something for as SVG files into `out`, their numbers beside as CSV.
 
     Raises:
@@ -64,7 +67,7 @@ def write_figures(run_dir: Path, out: Path) -> list[Path]:
     style = environment().get_template("style.css.j2").render()
     palette = style[style.index(":root {") : style.index("* { box-sizing")]
     written = []
-    for plot in _plots(_view(run_dir)):
+    for plot in _plots(_view(run_dir, benchmark)):
         write_text(out / f"{plot.name}.svg", plots.standalone(plot.svg, palette))
         written.append(out / f"{plot.name}.svg")
         if plot.rows:
@@ -96,18 +99,20 @@ def environment() -> Environment:
     return found
 
 
-def _view(run_dir: Path) -> dict[str, Any]:
-    folder = run_dir / "evaluation"
-    metrics = as_estimates(_first_json(run_dir / "metrics.json", folder / "metrics.json"))
-    observer = as_estimates({"": _first_json(folder / "observer.json", run_dir / "observer.json")})[""]
-    details = _first_json(folder / "details.json", run_dir / "details.json")
+def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
+    # What was measured lies in a folder of its own; of the run itself some of it lies beside that too.
+    folder = run_dir / "benchmarks" / benchmark if benchmark else run_dir / "evaluation"
+    beside = folder if benchmark else run_dir
+    metrics = as_estimates(_first_json(beside / "metrics.json", folder / "metrics.json"))
+    observer = as_estimates({"": _first_json(folder / "observer.json", beside / "observer.json")})[""]
+    details = _first_json(folder / "details.json", beside / "details.json")
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
     trained = efforts(run_dir)
     lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(iter(reversed(metrics)), ""))
     return (
         {
-            "name": settings.get("name") or run_dir.resolve().name,
+            "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
             "model": settings.get("model") or details.get("model") or "",
             "details": details,
             "lead": lead,
@@ -123,32 +128,38 @@ def _view(run_dir: Path) -> dict[str, Any]:
             },
             "efforts": trained,
             "training": _training(run_dir),
-            "data": data_section(run_dir),
+            "data": {} if benchmark else data_section(run_dir),
             "negatives": _lead_first(negatives(metrics, details), lead),
-            "caveats": caveats(metrics, details, unequal(trained)),
+            "caveats": [*caveats(metrics, details, unequal(trained)), *_seen(details)],
             "config": config,
             "versions": _first_json(run_dir / "versions.json"),
         }
-        | _figures(run_dir, metrics, observer, details, lead)
-        | _texts(run_dir, details, lead)
+        | _figures(folder, beside, metrics, observer, details, lead)
+        | _texts(folder, {} if benchmark else _first_json(run_dir / "data" / "checks.json"), details, lead)
     )
 
 
 def _figures(
-    run_dir: Path, metrics: Metrics, observer: Mapping[str, Estimate], details: Mapping[str, Any], lead: str
+    folder: Path,
+    beside: Path,
+    metrics: Metrics,
+    observer: Mapping[str, Estimate],
+    details: Mapping[str, Any],
+    lead: str,
 ) -> dict[str, Any]:
     """The sections with plots."""
-    folder = run_dir / "evaluation"
     items = Items.read(folder)
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
     samplings = {name: f"win_rate/{sampling}" for name, sampling in details.get("samplings", {}).items()}
     games = read_games(folder) or games_over_base({name: items.values(name, m) for name, m in samplings.items()})
-    full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
+    full = "reward_accuracy"
+    if full not in observer:  # evaluations of before gave it at the full count alone, on all pairs
+        full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
     found = {
         "answers_rank": standing.answer_standing(games, metrics),
         "accuracy_rank": standing.accuracy_standing(metrics, observer, full),
         "paired": standing.paired_with_lead(items, lead, rewards),
-        "unpaired": as_estimates(_first_json(folder / "comparisons.json", run_dir / "comparisons.json")),
+        "unpaired": as_estimates(_first_json(folder / "comparisons.json", beside / "comparisons.json")),
         "curve": measures.by_shots(metrics, observer),
         "sensitivity": measures.sensitivity(metrics, observer),
         "calibration": measures.calibration(_first_json(folder / "calibration.json"), metrics),
@@ -161,11 +172,9 @@ def _figures(
     return found | {"short": in_short(metrics, observer.get(full), found, lead)}
 
 
-def _texts(run_dir: Path, details: Mapping[str, Any], lead: str) -> dict[str, Any]:
+def _texts(folder: Path, checks: Any, details: Mapping[str, Any], lead: str) -> dict[str, Any]:
     """The answers to be read, and those that failed."""
-    folder = run_dir / "evaluation"
     lines, items = read_jsonl(folder / "samples.jsonl"), Items.read(folder)
-    checks = _first_json(run_dir / "data" / "checks.json")
     label = f"{lead}, {details.get('samplings', {}).get(lead, 'plain')}"
     reward = next(iter(details.get("rewards", {}).get(lead, [])), "")
     failures = {
@@ -213,6 +222,11 @@ def _reference(method: str, variant: str, trained: Effort | None) -> str:
         start = trained.start if trained else entry.starts_from
         return f"{start or 'base'} weights it started from, {seen}"
     return "the same weights without context"
+
+
+def _seen(details: Mapping[str, Any]) -> list[str]:
+    sentence = said_untraced(details.get("untraced", []))
+    return [sentence] if sentence else []
 
 
 def _lead_first(sentences: Sequence[str], lead: str) -> dict[str, bool]:
