@@ -21,7 +21,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import PROMPTS, domain_names, load_recipe_domain
+from fspo.synthesis.recipe.domain import NEEDED, PROMPTS, domain_names, load_recipe_domain
 from fspo.synthesis.recipe.files import DomainFile, PersonRow, TraitRow, UsersFile
 from fspo.synthesis.recipe.people import places_of
 from tests.synthesis.recipe.helpers import TopicalModel
@@ -139,6 +139,7 @@ def test_every_key_prompt_and_variable_of_the_page_is_known_and_none_is_left_out
             assert f"`{key}`" in files, key
     rows = re.findall(r"^\| `(\w+)` \| [^\n]* \| ([^|\n]*) \|$", files[files.index("| prompt |") :], re.MULTILINE)
     assert {name: frozenset(re.findall(r"`(\w+)`", told)) for name, told in rows} == PROMPTS
+    assert {name: frozenset(re.findall(r"\*\*`(\w+)`\*\*", told)) for name, told in rows} == NEEDED
     listed = files[files.index("Attributes:") : files.index("`topic.NAME`")]
     assert set(re.findall(r"`(\w+)`", listed)) == set(ATTRIBUTES)
 
@@ -180,6 +181,7 @@ CHANGES: dict[str, Callable[[], None]] = {
     "no questions": written("questions.yaml", "[]"),
     "`{titel}` in a question": replaced("questions.yaml", "Lisbon", "{titel}"),
     "`{qestion}` in a prompt": written("prompts.yaml", "view: '{qestion}'"),
+    "`judge: 'A: {first} B: {second}'` in `prompts.yaml`": written("prompts.yaml", "judge: 'A: {first} B: {second}'"),
     "`juge:` in `prompts.yaml`": written("prompts.yaml", "juge: x"),
     "`combine: [compny, manner]`": replaced("users.yaml", "[company", "[compny"),
     "`{frm}` in the description": replaced("users.yaml", "{form}", "{frm}"),

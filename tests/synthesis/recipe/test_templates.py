@@ -87,6 +87,8 @@ def test_titles_fill_patterns_and_take_turns(tmp_path: Path) -> None:
         ({"steering": "personas: [{name: a, system: 'See {kind}'}]"}, r"unknown variable '\{kind\}'"),
         ({"prompts": "juge: x"}, r"no prompt 'juge'; did you mean 'judge'"),
         ({"prompts": "judge: '{descripton}'"}, r"prompts.yaml, judge: .* did you mean '\{description\}'"),
+        ({"prompts": "judge: '{first} or {second}?'"}, r"judge: the template lacks \{description\}, \{question\};"),
+        ({"prompts": "view: Be odd."}, r"view: the template lacks \{view\};"),
         ({"users": "users: []"}, r"either users, or traits"),
         ({"users": "users: [{id: a, text: b}, {id: a, text: c}]"}, r"'a' is listed twice"),
         ({"users": "users: [{id: a, text: b, txt: c}]"}, r"users.0.txt: .* did you mean 'text'"),

@@ -23,7 +23,7 @@ from fspo.synthesis.recipe.files import (
 )
 from fspo.synthesis.recipe.templates import Template
 
-__all__ = ["PROMPTS", "RecipeDomain", "Seed", "domain_names", "load_recipe_domain"]
+__all__ = ["NEEDED", "PROMPTS", "RecipeDomain", "Seed", "domain_names", "load_recipe_domain"]
 
 PROMPTS: Mapping[str, frozenset[str]] = {
     "augment": frozenset({"about", "topic", "examples", "number"}),
@@ -35,6 +35,17 @@ PROMPTS: Mapping[str, frozenset[str]] = {
     "portrait": frozenset({"description", "about"}),
 }
 """Prompt -> the variables it may name."""
+
+NEEDED: Mapping[str, frozenset[str]] = {
+    "augment": frozenset({"examples"}),
+    "answer": frozenset(),
+    "views": frozenset({"question"}),
+    "view": frozenset({"view"}),
+    "judge": frozenset({"description", "question", "first", "second"}),
+    "append": frozenset({"description", "chosen", "rejected"}),
+    "portrait": frozenset({"description"}),
+}
+"""Prompt -> the variables it must name, since it asks for nothing in particular without them."""
 
 _FILES = ("domain.yaml", "questions.yaml", "titles.yaml", "steering.yaml", "users.yaml", "topics.yaml", "prompts.yaml")
 
@@ -94,8 +105,8 @@ def load_recipe_domain(name: str) -> RecipeDomain:
     """Read a domain of the package by its name, or any folder by its path.
 
     Raises:
-        DataError: there is no such domain, a file is missing or wrong, a template names an unknown variable, or a
-            weight an unknown attribute.
+        DataError: there is no such domain, a file is missing or wrong, a template names an unknown variable or lacks
+            one that it needs, or a weight is on an unknown attribute.
     """
     folder = _folder(name)
     where = {file: f"{folder.joinpath(file)}" for file in _FILES}
@@ -168,7 +179,9 @@ def _prompts(folder: Traversable, where: str) -> dict[str, Template]:
             hint = f"did you mean '{close}'?" if close else f"known are {', '.join(PROMPTS)}."
             raise DataError(f"{where}: there is no prompt '{name}'; {hint}")
     return {
-        name: Template(own.get(name, usual[name]), known, f"{where}, {name}" if name in own else f"prompt {name}")
+        name: Template(
+            own.get(name, usual[name]), known, f"{where}, {name}" if name in own else f"prompt {name}", NEEDED[name]
+        )
         for name, known in PROMPTS.items()
     }
 
