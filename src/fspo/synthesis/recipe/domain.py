@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,9 +15,9 @@ from fspo.judging.topics import named
 from fspo.preferences.validation import nearest
 from fspo.synthesis.recipe.files import (
     DomainFile,
-    Questions,
     SteeringFile,
     UsersFile,
+    question_rows,
     read_yaml,
     validated,
 )
@@ -46,6 +46,9 @@ NEEDED: Mapping[str, frozenset[str]] = {
     "portrait": frozenset({"description"}),
 }
 """Prompt -> the variables it must name, since it asks for nothing in particular without them."""
+
+_LEAST = 3
+"""Questions of which one can be held out."""
 
 _FILES = ("domain.yaml", "questions.yaml", "titles.yaml", "steering.yaml", "users.yaml", "topics.yaml", "prompts.yaml")
 
@@ -106,13 +109,13 @@ def load_recipe_domain(name: str) -> RecipeDomain:
 
     Raises:
         DataError: there is no such domain, a file is missing or wrong, a template names an unknown variable or lacks
-            one that it needs, or a weight is on an unknown attribute.
+            one that it needs, there are too few questions, or a weight is on an unknown attribute.
     """
     folder = _folder(name)
     where = {file: f"{folder.joinpath(file)}" for file in _FILES}
     about = validated(DomainFile, read_yaml(folder, "domain.yaml"), where["domain.yaml"])
     users = validated(UsersFile, read_yaml(folder, "users.yaml"), where["users.yaml"])
-    questions = validated(Questions, read_yaml(folder, "questions.yaml"), where["questions.yaml"])
+    questions = question_rows(read_yaml(folder, "questions.yaml"), where["questions.yaml"])
     titles = validated(
         dict[str, list[str | int]], read_yaml(folder, "titles.yaml", needed=False) or {}, where["titles.yaml"]
     )
@@ -147,16 +150,25 @@ def _folder(name: str) -> Traversable:
     raise DataError(f"There is no domain '{name}', and no folder of that name; {hint}")
 
 
-def _seeds(questions: Questions, titles: Mapping[str, list[str | int]], where: str) -> tuple[Seed, ...]:
-    rows = (
-        [("", text) for text in questions]
-        if isinstance(questions, list)
-        else [(topic, text) for topic, texts in questions.items() for text in texts]
-    )
+def _seeds(questions: Sequence[tuple[str, str]], titles: Mapping[str, list[str | int]], where: str) -> tuple[Seed, ...]:
     known = frozenset({"kind", "title"} if titles else ())
-    patterns = [(topic, Template(text, known, where)) for topic, text in rows]
-    if not patterns:
-        raise DataError(f"{where} holds no question; write some.")
+    patterns = [(topic, Template(text, known, where)) for topic, text in questions]
+    if titles and not any("title" in pattern.variables() for _, pattern in patterns):
+        raise DataError(
+            f"{where}: no question names {{title}}, though there is a titles.yaml; name it, or remove that."
+        )
+    seeds = _filled(patterns, titles)
+    count = len({seed.text for seed in seeds})
+    if count < _LEAST:
+        raise DataError(f"{where} holds {_questions(count)}, and at least {_LEAST} are needed; write more.")
+    return seeds
+
+
+def _questions(count: int) -> str:
+    return "1 question" if count == 1 else f"{count} questions"
+
+
+def _filled(patterns: Sequence[tuple[str, Template]], titles: Mapping[str, list[str | int]]) -> tuple[Seed, ...]:
     if not titles:
         return tuple(Seed(pattern.fill(), topic) for topic, pattern in patterns)
     # Kinds take turns, and so do phrasings, so that the first seeds are not all of a kind.

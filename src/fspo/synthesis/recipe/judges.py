@@ -58,8 +58,8 @@ def _unreadable(count: int, judgement: Judgement) -> DataError:
     said = f"'{said[:_SHOWN]}{' ...' if len(said) > _SHOWN else ''}'" if said else "nothing"
     return DataError(
         f"None of the judge's answers on the first {count} pairs can be read; one of them was {said}. It has to answer "
-        'with {"preferred": "A"}, "B" or "unclear": mend the prompt judge in the domain\'s prompts.yaml, if it has one, '
-        "or use another model."
+        'with {"preferred": "A"}, "B" or "unclear": mend the prompt judge in the domain\'s prompts.yaml, if there is '
+        "one, or use another model."
     )
 
 

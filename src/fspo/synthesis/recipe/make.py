@@ -31,7 +31,7 @@ from fspo.synthesis.recipe.domain import RecipeDomain, load_recipe_domain
 from fspo.synthesis.recipe.executors import Executor, Here
 from fspo.synthesis.recipe.judges import Judging, by_measures, measured_judge, pairwise_judge
 from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses
-from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, LabelCounts, label_all, preferences_of
+from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, label_all, preferences_of
 from fspo.synthesis.recipe.pairs import pairs_of
 from fspo.synthesis.recipe.people import Place, places_of, split_users
 from fspo.synthesis.recipe.questions import Question, Questions, make_questions
@@ -82,6 +82,7 @@ def make_dataset(
         StorageError: the folder can't be written.
     """
     domain = load_recipe_domain(config.domain)
+    places = places_of(config, domain)  # what is wrong with users is told before anybody is asked
     identity = identity_of(config, domain, ask.name, write.name)
     if is_complete(out, identity):
         return out
@@ -89,7 +90,6 @@ def make_dataset(
     questions = _questions(config, domain, ask, out, progress)
     responses = _responses(config, domain, questions.items, ask, write, out, progress)
     pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
-    places = places_of(config, domain)
     user_parts = split_users(config, places)
     judging = _judging(config, domain, questions.items, responses.items, ask, out)
     cast = Casting(config, domain, pairs, user_parts, judging, ask, progress).cast(places)
