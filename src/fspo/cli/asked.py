@@ -43,8 +43,8 @@ def _warning(model: str) -> list[str]:
     size = f"{count / 1e6:,.0f} million" if count >= 1e6 else f"{count:,}"
     return [
         f"Warning: {model} has {size} weights, and a model of under a billion hardly judges by what a description "
-        "says; most pairs may be left undecided, and labels be little better than chance. Set synthesis.judge=measured, or "
-        "endpoint.base_url and endpoint.model."
+        "says; most pairs may be left undecided, and labels be little better than chance. Set "
+        "synthesis.judge=measured, or endpoint.base_url and endpoint.model."
     ]
 
 
