@@ -112,6 +112,24 @@ def test_the_fields_of_checks_are_those_of_the_page(run: Path) -> None:
     assert set(checks["labels"]["order"]) <= names(rows["`labels`"])
 
 
+def test_the_folder_loads_with_the_datasets_library_as_the_page_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (block,) = re.findall(r"^```python no-run\n(.*?)^```", PART, re.DOTALL | re.MULTILINE)
+    lines = [line for line in block.splitlines() if line]
+    folder = run / "data"
+    assert len(lines) == 2 and all('"runs/my-domain/data"' in line for line in lines)
+    preferences, users = (
+        eval(line.replace("runs/my-domain/data", str(folder)), {"datasets": datasets}) for line in lines
+    )
+    dataset = PreferenceDataset.load(folder)
+    assert preferences["chosen"][:] == [row.chosen for row in dataset]
+    assert users["id"][:] == list(dataset.users)
+
+
 def test_identity_source_and_answers_are_those_of_the_page(run: Path) -> None:
     identity = json.loads((run / "data/synthesis.json").read_text())
     assert identity == json.loads((run / "data/begun.json").read_text())
