@@ -147,7 +147,7 @@ def _folder(name: str) -> Traversable:
         return Path(name)
     close = nearest(name, domain_names(), cutoff=0.5)
     hint = f"did you mean '{close}'?" if close else f"there are {', '.join(domain_names())}."
-    raise DataError(f"There is no domain '{name}', and no folder of that name; {hint}")
+    raise DataError(f"There is no domain '{name}', and no folder of that name in {Path.cwd()}; {hint}")
 
 
 def _seeds(questions: Sequence[tuple[str, str]], titles: Mapping[str, list[str | int]], where: str) -> tuple[Seed, ...]:
