@@ -208,7 +208,11 @@ def test_an_export_overwrites_no_users_and_no_splits_unasked(tmp_path: Path, fol
     ("name", "arguments", "message"),
     [
         ("r.parquet", [], "r.parquet must end in .jsonl for the format jsonl"),
-        ("r.csv", ["--format", "trl"], "r.csv must end in .jsonl or .parquet for the format trl"),
+        (
+            "r.csv",
+            ["--format", "trl"],
+            "for the format trl; rename it, or choose --format parquet for a folder.",
+        ),
         ("r.parquet", ["--format", "parquet"], "r.parquet has the name of a file, and a dataset is a folder"),
         ("r.jsonl", ["--conversational"], "--conversational means nothing for the format jsonl"),
     ],

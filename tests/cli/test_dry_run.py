@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
+from fspo.llm.local import LocalModel
+from tests.synthesis.recipe.helpers import ScriptedModel, write_domain
 
 
 def preview(tmp_path: Path, model: Path, *settings: str, verb: str = "run") -> Any:
@@ -38,3 +40,31 @@ def test_a_dry_run_looks_for_the_package_that_asks_an_endpoint(
     assert result.exit_code == 2
     assert result.stderr == "Error: Asking an endpoint needs the package openai; install fspo[endpoint].\n"
     assert preview(tmp_path, tiny_model_path).exit_code == 0
+
+
+def test_a_dry_run_of_synth_shows_the_settings_of_data_alone(tmp_path: Path, tiny_model_path: Path) -> None:
+    for settings in ((), ("synthesis.recipe=paper", "synthesis.domain=elix-easy")):
+        text = preview(tmp_path, tiny_model_path, *settings, verb="synth").stdout
+        assert "synthesis:" in text
+        assert not any(f"{name}:" in text for name in ("methods", "training", "evaluation", "benchmarks"))
+        assert len(text.splitlines()) < 70
+    assert "evaluation:" in preview(tmp_path, tiny_model_path).stdout
+
+
+def test_a_dry_run_of_synth_on_finished_data_looks_at_nothing_of_training(
+    tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ScriptedModel()
+    model.name = str(tiny_model_path)
+    monkeypatch.setattr(LocalModel, "load", classmethod(lambda cls, name: model))
+    few = {"questions": 6, "augment": "false", "responses": 5, "pairs": 4, "shared_pairs": 2, "meaning": "false"}
+    line = ["synth", "--domain", str(write_domain(tmp_path / "mine")), "--output", str(tmp_path / "run")]
+    line += ["--set", f"model={tiny_model_path}", *(f"--set=synthesis.{name}={value}" for name, value in few.items())]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(app, [*line, "--dry-run"])
+    assert again.exit_code == 0, again.output
+    assert "data: continued, or kept if it is finished" in again.stdout
+    whole = CliRunner().invoke(app, ["run", str(tmp_path / "run"), "--dry-run"])
+    assert whole.exit_code == 1
+    assert "In the training part" in whole.stderr

@@ -254,3 +254,27 @@ def test_what_is_no_table_is_refused(table: Any) -> None:
         from_table(table, file="train_dataset")
     with pytest.raises(DataError, match="row 1: must have named columns"):
         from_table([("ann", "why?")], file="train_dataset")
+
+
+MISSPELT = {"user": "ann", "promt": "why?", "chosen": "so", "rejected": "thus"}
+
+
+def test_rows_that_can_not_be_read_are_counted_with_all_others(tmp_path: Path) -> None:
+    path = lines(tmp_path / "views.jsonl", GOOD, GOOD | {"prompt": "when?", "rejected": "so"}, GOOD, MISSPELT, MISSPELT)
+    for read in (read_jsonl, read_trl):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert "row 4, column 'promt': unknown" in str(caught.value)
+        # Row 2 prefers nothing, row 3 repeats row 1, row 5 has the column misspelt too.
+        assert str(caught.value).endswith(" (3 more rows with problems.)")
+    path.write_text(path.read_text() + "{broken\n")
+    with pytest.raises(DataError, match=r"row 4, .* \(4 more rows with problems\.\)$"):
+        read_jsonl(path)
+
+
+def test_very_many_faults_are_not_all_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fspo.preferences.validation._COUNTED", 20)
+    path = lines(tmp_path / "views.jsonl", *[MISSPELT] * 50)
+    for read in (read_jsonl, read_trl):
+        with pytest.raises(DataError, match=r"row 1, .* \(at least 20 more rows with problems\.\)$"):
+            read(path)

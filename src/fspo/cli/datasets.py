@@ -195,9 +195,10 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
         return
     suffixes = (".jsonl",) if file_format is Format.JSONL else (".jsonl", ".parquet")
     if suffix not in suffixes:
+        others = "trl for a Parquet file, or parquet" if file_format is Format.JSONL else "parquet"
         raise ConfigError(
             f"{target} must end in {' or '.join(suffixes)} for the format {file_format}; rename it, or choose --format "
-            "trl for a Parquet file, or parquet for a folder."
+            f"{others} for a folder."
         )
     for path in (target, *([users_path_of(target)] if file_format is Format.JSONL else [])):
         if path.exists() and not overwrite:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.cli import processes
+from fspo.cli.asked import asked_lines
 from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_synthesis
 from fspo.cli.estimates import asked_table
@@ -46,6 +47,9 @@ __all__ = [
     "trained_methods",
 ]
 
+_OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "synthesis", "executor")
+"""The settings that the run's dataset depends on, and no others."""
+
 
 @contextmanager
 def shown(console: Console) -> Iterator[Progress]:
@@ -70,20 +74,24 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
 
     folder.check(parts, policy)
     check_model(folder.config.model)
+    goes_on = any(part != DATA for part in parts)  # to training or evaluation
+    found = None
     if folder.config.data is not None:
-        dataset, splits = _own_data(folder) if policy is Existing.OVERWRITE else _unchanged(folder)
+        found = dataset, splits = _own_data(folder) if policy is Existing.OVERWRITE else _unchanged(folder)
         console.print(
             f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False
         )
-        check_episodes(folder, dataset, splits, evaluated=EVALUATION in parts)
     elif DATA not in parts or (policy is not Existing.OVERWRITE and has_data(folder)):
-        check_episodes(folder, dataset_of(folder), splits_of(folder), evaluated=EVALUATION in parts)
+        found = dataset_of(folder), splits_of(folder)
     else:
         check_synthesis(folder.config)
         table = asked_table(folder.config)
         if table:
-            console.print(f"{table}\n", markup=False)
-    text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
+            console.print("\n".join([table, *asked_lines(folder.config)]) + "\n", markup=False)
+    if found is not None and goes_on:
+        check_episodes(folder, *found, evaluated=EVALUATION in parts)
+    settings = {name: value for name, value in folder.config.resolved().items() if goes_on or name in _OF_DATA}
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:
         state = "to do"
@@ -105,6 +113,8 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
         _take_over(folder, progress)
     elif not has_data(folder):
         executor, writers = executor_of(folder), writers_of(folder)
+        for line in asked_lines(folder.config):
+            progress.say(line)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
         say_spent(folder, writers, progress)
     manifest: Mapping[str, Any] = read_json(folder.data / "dataset.json")

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fspo.judging.judge import Verdict
@@ -64,6 +64,8 @@ class Judgement:
     """The probability that `a` is preferred, mean over both orders; None where the judge gives none."""
     unweighed: int = 0
     """Orders in which a judge that weighs had no log-probs to go by."""
+    unread: str = ""
+    """An answer that could not be read, if there was one."""
 
 
 @dataclass
@@ -160,9 +162,11 @@ class PairwiseJudge:
             for c in comparisons
             for first, second in ((c.a, c.b), (c.b, c.a))
         )
-        answers = map(read_choice, ask_all(self._llm, requests, 2 * self._at_once))
+        answers = ask_all(self._llm, requests, 2 * self._at_once)
         for with_a_first, with_b_first in zip(answers, answers, strict=True):
-            yield judgement_of(with_a_first, with_b_first)
+            found = judgement_of(read_choice(with_a_first), read_choice(with_b_first))
+            answer = with_a_first if found.choices[0] == "unreadable" else with_b_first
+            yield replace(found, unread=answer.text) if "unreadable" in found.choices else found
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""

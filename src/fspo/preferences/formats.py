@@ -20,7 +20,7 @@ from fspo.preferences.dataset import (
     write_parquet,
 )
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import PREFERENCE_COLUMNS, Problem, parse_preference, parse_user, user_problem
+from fspo.preferences.validation import PREFERENCE_COLUMNS, Faults, Problem, parse_preference, parse_user, user_problem
 
 __all__ = [
     "TRL_USER",
@@ -88,15 +88,20 @@ def read_jsonl(
     path = Path(path)
     numbers: list[int] = []
     preferences: list[Preference] = []
-    for number, row in _read_lines(path):
-        row = _renamed(row, columns, path, number)
-        preferences.append(parse_preference(row, file=str(path), number=number, columns_can_be_named=True))
-        numbers.append(number)
+    faults = Faults()
+    with faults.row():
+        for number, row in _read_lines(path):
+            with faults.row():
+                row = _renamed(row, columns, path, number)
+                preferences.append(parse_preference(row, file=str(path), number=number, columns_can_be_named=True))
+                numbers.append(number)
     beside = Path(users_path) if users_path is not None else users_path_of(path)
     if users_path is not None or beside.exists():
         users = _read_users(beside)
+        faults.tell(users, preferences, numbers)
     else:
         users = {row.user: User(row.user) for row in preferences if row.user.strip()}
+        faults.tell(users, preferences, numbers)
         for number, preference in zip(numbers, preferences, strict=True):
             if preference.user in users:
                 _check_user(users[preference.user], {"id": "user"}, path, number)
@@ -250,21 +255,33 @@ def _from_trl(
     users: dict[str, User] = {}
     preferences: list[Preference] = []
     numbers: list[int] = []
-    for number, row in rows:
-        row = _plain(_renamed(row, columns, path, number), path, number)
-        about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
-        if default_user is not None and row.get("user") in (None, ""):
-            row["user"] = default_user
-        preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=columns_can_be_named)
-        if preference.user.strip():
-            person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
-            _check_user(person, {"id": "user", **{ours: theirs for theirs, ours in TRL_USER.items()}}, path, number)
-            if users.setdefault(person.id, person) != person:
-                what = f"not the same as in an earlier row of user '{person.id}'."
-                raise Problem(number, "user_description, user_group or user_traits", what).error(str(path))
-        preferences.append(preference)
-        numbers.append(number)
+    faults = Faults()
+    with faults.row():
+        for number, row in rows:
+            with faults.row():
+                row = _renamed(row, columns, path, number)
+                if default_user is not None and row.get("user") in (None, ""):
+                    row = {**row, "user": default_user}
+                preferences.append(_trl_preference(row, number, path, users, columns_can_be_named))
+                numbers.append(number)
+    faults.tell(users, preferences, numbers)
     return PreferenceDataset(users, preferences, file=str(path), rows=numbers)
+
+
+def _trl_preference(
+    row: dict[str, Any], number: int, path: Path, users: dict[str, User], columns_can_be_named: bool
+) -> Preference:
+    """The preference of a row, whose user joins `users`."""
+    row = _plain(row, path, number)
+    about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
+    preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=columns_can_be_named)
+    if preference.user.strip():
+        person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
+        _check_user(person, {"id": "user", **{ours: theirs for theirs, ours in TRL_USER.items()}}, path, number)
+        if users.setdefault(person.id, person) != person:
+            what = f"not the same as in an earlier row of user '{person.id}'."
+            raise Problem(number, "user_description, user_group or user_traits", what).error(str(path))
+    return preference
 
 
 def _read_users(path: Path) -> dict[str, User]:

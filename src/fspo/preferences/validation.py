@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from typing import Any
@@ -16,6 +17,7 @@ from fspo.preferences.types import Preference, User
 __all__ = [
     "PREFERENCE_COLUMNS",
     "USER_COLUMNS",
+    "Faults",
     "Problem",
     "check_dataset",
     "find_problems",
@@ -41,6 +43,9 @@ USER_COLUMNS: Mapping[str, bool] = {"id": True, "description": False, "group": F
 
 _RENAME = " If so, rename it, or import it with --column {ours}={theirs}."
 """What to do about a column of preferences by another name."""
+
+_COUNTED = 10_000
+"""Faulty rows after which no more are looked for; each of them takes a while."""
 
 _DEPTH = 100
 """Objects and lists inside one another that a value may hold."""
@@ -162,9 +167,51 @@ def check_dataset(
     first = next(problems, None)
     if first is None:
         return
-    more = sum(1 for _ in problems)
-    error = first.error(file)
-    raise error if not more else DataError(f"{error} ({more} more row{'s' if more > 1 else ''} with problems.)")
+    raise _with_more(first.error(file), sum(1 for _ in problems))
+
+
+class Faults:
+    """The errors of rows while they are read: the first is told, and how many other rows have any."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._first: DataError | None = None
+        self._more = 0
+
+    @contextmanager
+    def row(self) -> Iterator[None]:
+        """Read one row, or go through all of them; an error that ends it is kept.
+
+        Raises:
+            DataError: the first that was kept, once there are very many.
+        """
+        try:
+            yield
+        except DataError as error:
+            if self._first is None:
+                self._first = error
+            elif self._more < _COUNTED:
+                self._more += 1
+            if self._more == _COUNTED:
+                raise _with_more(self._first, self._more) from error
+
+    def tell(
+        self, users: Mapping[str, User], preferences: Iterable[Preference], rows: Sequence[int] | None = None
+    ) -> None:
+        """Raise what was kept, if anything was; what is wrong with the other rows counts too.
+
+        Raises:
+            DataError: the first that was kept.
+        """
+        if self._first is not None:
+            raise _with_more(self._first, self._more + sum(1 for _ in find_problems(users, preferences, rows)))
+
+
+def _with_more(error: DataError, more: int) -> DataError:
+    if not more:
+        return error
+    count = f"at least {more:,}" if more == _COUNTED else f"{more:,}"
+    return DataError(f"{error} ({count} more row{'s' if more > 1 else ''} with problems.)")
 
 
 def _row_problem(

@@ -21,7 +21,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import PROMPTS, domain_names, load_recipe_domain
+from fspo.synthesis.recipe.domain import NEEDED, PROMPTS, domain_names, load_recipe_domain
 from fspo.synthesis.recipe.files import DomainFile, PersonRow, TraitRow, UsersFile
 from fspo.synthesis.recipe.people import places_of
 from tests.synthesis.recipe.helpers import TopicalModel
@@ -139,6 +139,7 @@ def test_every_key_prompt_and_variable_of_the_page_is_known_and_none_is_left_out
             assert f"`{key}`" in files, key
     rows = re.findall(r"^\| `(\w+)` \| [^\n]* \| ([^|\n]*) \|$", files[files.index("| prompt |") :], re.MULTILINE)
     assert {name: frozenset(re.findall(r"`(\w+)`", told)) for name, told in rows} == PROMPTS
+    assert {name: frozenset(re.findall(r"\*\*`(\w+)`\*\*", told)) for name, told in rows} == NEEDED
     listed = files[files.index("Attributes:") : files.index("`topic.NAME`")]
     assert set(re.findall(r"`(\w+)`", listed)) == set(ATTRIBUTES)
 
@@ -176,10 +177,20 @@ def of_another_topic() -> None:
 
 CHANGES: dict[str, Callable[[], None]] = {
     "no `steering.yaml`": lambda: Path("my-domain/steering.yaml").unlink(),
-    "`licens: ours` in `domain.yaml`": written("domain.yaml", "about: x\nlicence: y\nlicens: ours\n"),
-    "no questions": written("questions.yaml", "[]"),
+    "an empty `users.yaml`": written("users.yaml", "# nobody yet\n"),
+    "`licens:` in place of `licence:`": replaced("domain.yaml", "licence:", "licens:"),
+    "no questions": written("questions.yaml", ""),
+    "two questions": written("questions.yaml", "- Why?\n- Where?\n- Why?\n"),
+    "nothing below a topic": written("questions.yaml", "planning: [Why so, Where to, When]\nfood:\n"),
+    "a colon without quotation marks": written(
+        "questions.yaml", "culture:\n  - What is there?\n  - Rome: what to see?\n  - And in Lima?\n"
+    ),
+    "a number for a question": written("questions.yaml", "- Why?\n- Where?\n- 1984\n"),
     "`{titel}` in a question": replaced("questions.yaml", "Lisbon", "{titel}"),
+    "a `titles.yaml`, and no `{title}`": written("titles.yaml", "city: [Rome, Lima]"),
+    "a persona twice": replaced("steering.yaml", "name: professor", "name: child"),
     "`{qestion}` in a prompt": written("prompts.yaml", "view: '{qestion}'"),
+    "`judge: 'A: {first} B: {second}'` in `prompts.yaml`": written("prompts.yaml", "judge: 'A: {first} B: {second}'"),
     "`juge:` in `prompts.yaml`": written("prompts.yaml", "juge: x"),
     "`combine: [compny, manner]`": replaced("users.yaml", "[company", "[compny"),
     "`{frm}` in the description": replaced("users.yaml", "{form}", "{frm}"),
@@ -187,6 +198,15 @@ CHANGES: dict[str, Callable[[], None]] = {
     "`weights: {topic.sea: 1}`": replaced("users.yaml", "{length", "{topic.sea"),
     "an own topic without questions": of_another_topic,
     "neither `users` nor `traits`": written("users.yaml", "users: []"),
+    "one user": written("users.yaml", "users: [{id: a, text: b, weights: {length: 1}}]"),
+    "`held_out: true` for all": written(
+        "users.yaml",
+        "users:\n- {id: a, text: b, weights: {length: 1}, held_out: true}\n"
+        "- {id: c, text: d, weights: {length: -1}, held_out: true}\n",
+    ),
+    "no `weights`, with `judge: measured`": written(
+        "users.yaml", "users: [{id: brief, text: a, weights: {length: -1}}, {id: any, text: b}]"
+    ),
 }
 REFUSED: Sequence[tuple[str, str]] = re.findall(
     r"^\| (.+?) \| `(.*)` \|$", PAGE[PAGE.index("| in the folder | told |") :], re.MULTILINE
@@ -201,8 +221,12 @@ def test_every_refusal_of_the_page_is_tried() -> None:
 def test_what_is_refused_is_told_as_the_page_says(row: str, told: str) -> None:
     CHANGES[row]()
     with pytest.raises(DataError) as caught:
-        load_recipe_domain("./my-domain")
+        places_of(
+            RecipeConfig(recipe="paper", domain="./my-domain", judge="measured"), load_recipe_domain("./my-domain")
+        )
     assert str(caught.value) == told
+    done = CliRunner().invoke(app, ["synth", "my-run.yaml", "--dry-run"])
+    assert (done.exit_code, done.stderr) == (1, f"Error: {told}\n")
 
 
 def test_a_writer_is_asked_for_what_it_can_give() -> None:

@@ -18,7 +18,7 @@ from fspo.llm.asking import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.synthesis.synthesize import Writers, synthesize
-from tests.synthesis.recipe.helpers import ScriptedModel, TopicalModel, config_of
+from tests.synthesis.recipe.helpers import ScriptedModel, TopicalModel, config_of, write_domain
 
 PAGE = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
 PART = PAGE[PAGE.index("## What `fspo synth` leaves") :]
@@ -110,6 +110,52 @@ def test_the_fields_of_checks_are_those_of_the_page(run: Path) -> None:
             assert set(checks[key]) <= names(told), key
     assert set(next(iter(checks["attributes"].values()))) <= names(rows["`attributes`, `correlation`"])
     assert set(checks["labels"]["order"]) <= names(rows["`labels`"])
+
+
+def test_steered_responses_are_all_counted(run: Path) -> None:
+    sampling = json.loads((run / "data/checks.json").read_text())["sampling"]
+    assert len(sampling["steered"]) == 20
+    assert sum(sampling["steered"].values()) + sampling["steered_others"] == sampling["used"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ("", "No user has weights."),
+        (", weights: {emoji: 1}", "The attribute 'emoji' is the same in all "),
+        (", weights: {length: 1}", None),
+    ],
+)
+def test_an_agreement_that_is_not_measured_has_its_reason(weights: str, why: str | None, tmp_path: Path) -> None:
+    users = "".join(f"- {{id: {name}, text: Likes it {name}{weights}}}\n" for name in ("short", "long"))
+    domain = write_domain(tmp_path / "mine", users=f"users:\n{users}")
+    config = config_of(domain=str(domain), refinement=None, disagreement=None)
+    model = ScriptedModel()
+    synthesize(config, Writers(model, model), tmp_path / "out")
+    labels = json.loads((tmp_path / "out/checks.json").read_text())["labels"]
+    if why is None:
+        assert 0 <= labels["agreement_with_measures"] <= 1 and "why" not in labels
+    else:
+        assert labels["agreement_with_measures"] is None
+        assert labels["why"].startswith(why)
+
+
+def test_the_folder_loads_with_the_datasets_library_as_the_page_says(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (block,) = re.findall(r"^```python no-run\n(.*?)^```", PART, re.DOTALL | re.MULTILINE)
+    lines = [line for line in block.splitlines() if line]
+    folder = run / "data"
+    assert len(lines) == 2 and all('"runs/my-domain/data"' in line for line in lines)
+    preferences, users = (
+        eval(line.replace("runs/my-domain/data", str(folder)), {"datasets": datasets}) for line in lines
+    )
+    dataset = PreferenceDataset.load(folder)
+    assert preferences["chosen"][:] == [row.chosen for row in dataset]
+    assert users["id"][:] == list(dataset.users)
 
 
 def test_identity_source_and_answers_are_those_of_the_page(run: Path) -> None:

@@ -174,6 +174,39 @@ def test_a_judge_of_the_first_place_leaves_no_labels_and_is_told(tmp_path: Path)
     assert not (tmp_path / "out" / "splits.json").exists()
 
 
+class Rambling(ScriptedModel):
+    """As a judge it talks."""
+
+    def judge(self, description: str, first: str, second: str, rng: random.Random) -> str:
+        return f"I could not possibly say\nof {len(first)}"
+
+
+@pytest.mark.parametrize(("users", "pairs"), [(5, 40), (40, 100)])
+def test_a_judge_that_can_not_be_read_is_left_after_the_shared_pairs(users: int, pairs: int, tmp_path: Path) -> None:
+    model = Rambling()
+    told = rf"None .* first {pairs} pairs can be read; one of them was '.*could not possibly say of \d+.*'\. It has to"
+    with pytest.raises(DataError, match=told):
+        made(config_of(domain="roleplay" if users > 5 else "elix-easy", users=users, batch=256), tmp_path / "o", model)
+    judged = [request for request in model.asked if "Two responses" in request.messages[-1].content]
+    assert len(judged) <= 256
+    assert not any("Write one more sentence" in request.messages[-1].content for request in model.asked)
+
+
+def test_a_judge_that_can_not_be_read_at_times_goes_on(tmp_path: Path) -> None:
+    class AtTimes(ScriptedModel):
+        def judge(self, description: str, first: str, second: str, rng: random.Random) -> str:
+            return super().judge(description, first, second, rng) if len(first + second) % 2 else "neither"
+
+    checks = made(config_of(), tmp_path / "out", AtTimes())
+    assert checks["labels"]["undecided"]["unreadable"]
+
+
+def test_what_is_advised_fits_why_pairs_were_left(tmp_path: Path) -> None:
+    settings = {"refinement": None, "disagreement": None, "shared_pairs": 0}
+    with pytest.raises(DataError, match=r"unreadable \(100\)\. The judge has to answer with"):
+        made(config_of(**settings), tmp_path / "out", Rambling())
+
+
 def test_a_judge_biased_to_one_side_leaves_labels_whose_accuracy_is_stated(tmp_path: Path) -> None:
     class Biased(ScriptedModel):
         """Right in 70 of 100 when the better one comes first, in 50 of 100 otherwise."""

@@ -9,9 +9,11 @@ import pytest
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.by_topic import weights_on
+from fspo.progress import Silent
 from fspo.synthesis.recipe.domain import domain_names, load_recipe_domain
+from fspo.synthesis.recipe.make import make_dataset
 from fspo.synthesis.recipe.people import LISTED, make_user, places_of, split_users
-from tests.synthesis.recipe.helpers import config_of, write_domain
+from tests.synthesis.recipe.helpers import ScriptedModel, config_of, write_domain
 
 COUNTS = {"reviews": 8, "elix-easy": 5, "elix-hard": 550, "roleplay": 1500}
 
@@ -86,3 +88,21 @@ def test_users_with_the_same_id_are_refused_before_anything_is_asked(tmp_path: P
     domain = load_recipe_domain(str(write_domain(tmp_path / "mine", users=users)))
     with pytest.raises(DataError, match=r"users.yaml gives the id 'c' to more than one user"):
         places_of(config_of(domain="mine"), domain)
+
+
+LISTED_USERS = "users: [{id: short, text: Short., weights: {length: -1}}, {id: any, text: Anything.}]"
+
+
+def test_the_measured_judge_needs_weights_and_a_model_does_not(tmp_path: Path) -> None:
+    domain = load_recipe_domain(str(write_domain(tmp_path / "mine", users=LISTED_USERS)))
+    with pytest.raises(DataError, match=r"the user 'any' has no weights"):
+        places_of(config_of(domain="mine", judge="measured"), domain)
+    assert len(places_of(config_of(domain="mine", judge="llm"), domain)) == 2
+
+
+def test_what_is_wrong_with_users_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
+    model, folder = ScriptedModel(), write_domain(tmp_path / "mine", users=LISTED_USERS)
+    config = config_of(domain=str(folder), judge="measured", augment=False)
+    with pytest.raises(DataError, match=r"has no weights"):
+        make_dataset(config, model, model, tmp_path / "out", Silent())
+    assert not model.asked and not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,11 +83,18 @@ def test_titles_fill_patterns_and_take_turns(tmp_path: Path) -> None:
         ({"domain": "about: [1\n"}, r"domain.yaml is not readable as YAML"),
         ({"questions": "3"}, r"questions.yaml"),
         ({"questions": "[]"}, r"holds no question"),
+        ({"questions": "weather: {rain: true}"}, r"questions.yaml, weather: there is no list of questions"),
+        ({"questions": "['', a, b]"}, r"questions.yaml, question 1: it is empty"),
+        ({"questions": "yes: [a, b, c]"}, r"the topic True is not text"),
+        ({"questions": "Will it rain today?"}, r"write questions, each after a dash"),
+        ({"steering": "personas:\n- name: a\n  system: Answer so: short\n"}, r"line 3.* needs quotation marks"),
         ({"questions": "['What of {title}?']"}, r"unknown variable '\{title\}'"),
         ({"steering": "personas: []"}, r"steering.yaml, personas"),
         ({"steering": "personas: [{name: a, system: 'See {kind}'}]"}, r"unknown variable '\{kind\}'"),
         ({"prompts": "juge: x"}, r"no prompt 'juge'; did you mean 'judge'"),
         ({"prompts": "judge: '{descripton}'"}, r"prompts.yaml, judge: .* did you mean '\{description\}'"),
+        ({"prompts": "judge: '{first} or {second}?'"}, r"judge: the template lacks \{description\}, \{question\};"),
+        ({"prompts": "view: Be odd."}, r"view: the template lacks \{view\};"),
         ({"users": "users: []"}, r"either users, or traits"),
         ({"users": "users: [{id: a, text: b}, {id: a, text: c}]"}, r"'a' is listed twice"),
         ({"users": "users: [{id: a, text: b, txt: c}]"}, r"users.0.txt: .* did you mean 'text'"),
@@ -111,5 +119,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_domain_is_told_with_the_nearest_one() -> None:
-    with pytest.raises(DataError, match=r"no domain 'elix-eazy', .* did you mean 'elix-easy'"):
+    with pytest.raises(
+        DataError, match=rf"no domain 'elix-eazy', .* name in {re.escape(str(Path.cwd()))}; did you mean 'elix-easy'"
+    ):
         load_recipe_domain("elix-eazy")

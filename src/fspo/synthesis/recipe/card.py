@@ -37,6 +37,12 @@ def dataset_card(
 language: {domain.file.language}
 task_categories: [text-generation]
 tags: [preference, personalization, synthetic, fspo]
+configs:
+  - config_name: preferences
+    default: true
+    data_files: preferences.parquet
+  - config_name: users
+    data_files: users.parquet
 ---
 
 # Preferences of synthetic users: {domain.name}

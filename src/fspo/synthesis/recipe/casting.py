@@ -16,7 +16,7 @@ from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.disagreement import Matrix, disagreement_of, outside
 from fspo.synthesis.recipe.domain import RecipeDomain
-from fspo.synthesis.recipe.judges import Judging
+from fspo.synthesis.recipe.judges import Judging, readable
 from fspo.synthesis.recipe.pairs import Pair, Pairs
 from fspo.synthesis.recipe.people import Place, make_user
 from fspo.synthesis.recipe.refinement import Refined, refine
@@ -83,6 +83,7 @@ class Casting:
         """The users of all places.
 
         Raises:
+            DataError: none of the judge's answers can be read.
             ModelError: a model failed.
         """
         bounds, result = self._config.disagreement, self._cast
@@ -182,7 +183,10 @@ class Casting:
         found: dict[str, list[Judgement]] = {user.id: [] for user in users}
         comparisons = (Comparison(user, p.question.text, p.a.text, p.b.text) for user in users for p in shared)
         with self._progress.task(name, total=len(users) * len(shared)) as task:
-            for place, judgement in enumerate(self._judging(comparisons)):
+            judgements = self._judging(comparisons)
+            if not self._judged:  # of the first users; a later one may be odd without the judge being so
+                judgements = readable(judgements)
+            for place, judgement in enumerate(judgements):
                 found[users[place // len(shared)].id].append(judgement)
                 task.advance()
         return found

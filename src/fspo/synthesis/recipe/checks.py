@@ -4,11 +4,12 @@ The layout is that of `fspo.synthesis.restyled.checks` where both have a figure,
 
     {"counts": {"seeds": questions written by people},
      "questions": {"rejected": {reason: count}},
-     "sampling": {"models": {name: responses}, "steered": {persona: responses}},
+     "sampling": {"models": {name: responses}, "steered": {persona or view: responses}, the most frequent alone,
+                  "steered_others": responses of all others},
      "diversity": see `fspo.synthesis.recipe.diversity`,
      "labels": {"undecided": {reason: count}, "order": {"agreement", "first_share", "estimated_accuracy"},
                 "entropy": {"before", "after"} in nats a shared pair, "agreement_with_measures": share
-                of the labels that the measured judge shares among those it decides, where users have traits},
+                of the labels that the measured judge shares among those it decides, or null and "why"},
      "refinement": {"open": [pairs left open in each round], "sentences": added, "users": extended, "rejected"},
      "casting": {"made_anew": users, "outside": {reason: users}}}
 """
@@ -47,6 +48,8 @@ _MEASURED = 2000
 _SHOWN = 24
 """Users of the matrix that are written out, at most."""
 _EXAMPLES = 12
+_STEERINGS = 20
+"""Personas or viewpoints whose responses are counted one by one, at most: every question has its own viewpoints."""
 _COMPARED = 2000
 """Labels that are compared with the measured judge's, at most."""
 
@@ -65,6 +68,7 @@ def check(
     attributes = named(domain.attributes() or ("sentiment", "length", "reading_grade"), domain.topics)
     texts = [r.text for r in _some(responses.items, _MEASURED, config.seed)]
     columns = {name: [attribute.measure(text) for text in texts] for name, attribute in attributes.items()}
+    steered = dict(Counter(response.steered for response in responses.items).most_common(_STEERINGS))
     return {
         "format": FORMAT,
         "counts": {
@@ -81,7 +85,8 @@ def check(
             "used": len(responses.items),
             "rejected": dict(responses.rejected.most_common()),
             "models": dict(Counter(response.model for response in responses.items)),
-            "steered": dict(Counter(r.steered for r in responses.items).most_common(20)),
+            "steered": steered,
+            "steered_others": len(responses.items) - sum(steered.values()),
         },
         "attributes": {
             name: {
@@ -141,7 +146,7 @@ def _labels(
             "first_share": _figure(order.first_share),
             "estimated_accuracy": _figure(order.accuracy),
         },
-        "agreement_with_measures": _agreement(config, domain, questions, responses, cast.users, rows),
+        **_agreement(config, domain, questions, responses, cast.users, rows),
     }
 
 
@@ -152,20 +157,23 @@ def _agreement(
     responses: Sequence[Response],
     users: Sequence[User],
     rows: Sequence[Preference],
-) -> float | None:
-    """Share of the labels that the measured judge shares, where it decides; None where users have no traits."""
+) -> dict[str, Any]:
+    """Share of the labels that the measured judge shares, where it decides; or why there is none."""
+    name = "agreement_with_measures"
     people = {user.id: user for user in users if user.traits}
     if not people:
-        return None
+        return {name: None, "why": "No user has weights."}
     try:
         judge = measured_judge(config, domain, questions, responses)
-    except DataError:  # an attribute that does not vary
-        return None
+    except DataError as error:  # an attribute that does not vary
+        return {name: None, "why": str(error)}
     verdicts = [
         judge.compare(people[row.user], row.prompt, row.chosen, row.rejected) for row in rows if row.user in people
     ]
     decided = [verdict == "a" for verdict in verdicts if verdict != "tie"]
-    return round(sum(decided) / len(decided), 4) if decided else None
+    if not decided:
+        return {name: None, "why": "The measured judge decides none of the labelled pairs."}
+    return {name: round(sum(decided) / len(decided), 4)}
 
 
 def _disagreement(matrix: Matrix | None, pairs: int) -> dict[str, Any]:

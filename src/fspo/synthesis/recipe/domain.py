@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,15 +15,15 @@ from fspo.judging.topics import named
 from fspo.preferences.validation import nearest
 from fspo.synthesis.recipe.files import (
     DomainFile,
-    Questions,
     SteeringFile,
     UsersFile,
+    question_rows,
     read_yaml,
     validated,
 )
 from fspo.synthesis.recipe.templates import Template
 
-__all__ = ["PROMPTS", "RecipeDomain", "Seed", "domain_names", "load_recipe_domain"]
+__all__ = ["NEEDED", "PROMPTS", "RecipeDomain", "Seed", "domain_names", "load_recipe_domain"]
 
 PROMPTS: Mapping[str, frozenset[str]] = {
     "augment": frozenset({"about", "topic", "examples", "number"}),
@@ -35,6 +35,20 @@ PROMPTS: Mapping[str, frozenset[str]] = {
     "portrait": frozenset({"description", "about"}),
 }
 """Prompt -> the variables it may name."""
+
+NEEDED: Mapping[str, frozenset[str]] = {
+    "augment": frozenset({"examples"}),
+    "answer": frozenset(),
+    "views": frozenset({"question"}),
+    "view": frozenset({"view"}),
+    "judge": frozenset({"description", "question", "first", "second"}),
+    "append": frozenset({"description", "chosen", "rejected"}),
+    "portrait": frozenset({"description"}),
+}
+"""Prompt -> the variables it must name, since it asks for nothing in particular without them."""
+
+_LEAST = 3
+"""Questions of which one can be held out."""
 
 _FILES = ("domain.yaml", "questions.yaml", "titles.yaml", "steering.yaml", "users.yaml", "topics.yaml", "prompts.yaml")
 
@@ -94,14 +108,14 @@ def load_recipe_domain(name: str) -> RecipeDomain:
     """Read a domain of the package by its name, or any folder by its path.
 
     Raises:
-        DataError: there is no such domain, a file is missing or wrong, a template names an unknown variable, or a
-            weight an unknown attribute.
+        DataError: there is no such domain, a file is missing or wrong, a template names an unknown variable or lacks
+            one that it needs, there are too few questions, or a weight is on an unknown attribute.
     """
     folder = _folder(name)
     where = {file: f"{folder.joinpath(file)}" for file in _FILES}
     about = validated(DomainFile, read_yaml(folder, "domain.yaml"), where["domain.yaml"])
     users = validated(UsersFile, read_yaml(folder, "users.yaml"), where["users.yaml"])
-    questions = validated(Questions, read_yaml(folder, "questions.yaml"), where["questions.yaml"])
+    questions = question_rows(read_yaml(folder, "questions.yaml"), where["questions.yaml"])
     titles = validated(
         dict[str, list[str | int]], read_yaml(folder, "titles.yaml", needed=False) or {}, where["titles.yaml"]
     )
@@ -133,19 +147,28 @@ def _folder(name: str) -> Traversable:
         return Path(name)
     close = nearest(name, domain_names(), cutoff=0.5)
     hint = f"did you mean '{close}'?" if close else f"there are {', '.join(domain_names())}."
-    raise DataError(f"There is no domain '{name}', and no folder of that name; {hint}")
+    raise DataError(f"There is no domain '{name}', and no folder of that name in {Path.cwd()}; {hint}")
 
 
-def _seeds(questions: Questions, titles: Mapping[str, list[str | int]], where: str) -> tuple[Seed, ...]:
-    rows = (
-        [("", text) for text in questions]
-        if isinstance(questions, list)
-        else [(topic, text) for topic, texts in questions.items() for text in texts]
-    )
+def _seeds(questions: Sequence[tuple[str, str]], titles: Mapping[str, list[str | int]], where: str) -> tuple[Seed, ...]:
     known = frozenset({"kind", "title"} if titles else ())
-    patterns = [(topic, Template(text, known, where)) for topic, text in rows]
-    if not patterns:
-        raise DataError(f"{where} holds no question; write some.")
+    patterns = [(topic, Template(text, known, where)) for topic, text in questions]
+    if titles and not any("title" in pattern.variables() for _, pattern in patterns):
+        raise DataError(
+            f"{where}: no question names {{title}}, though there is a titles.yaml; name it, or remove that."
+        )
+    seeds = _filled(patterns, titles)
+    count = len({seed.text for seed in seeds})
+    if count < _LEAST:
+        raise DataError(f"{where} holds {_questions(count)}, and at least {_LEAST} are needed; write more.")
+    return seeds
+
+
+def _questions(count: int) -> str:
+    return "1 question" if count == 1 else f"{count} questions"
+
+
+def _filled(patterns: Sequence[tuple[str, Template]], titles: Mapping[str, list[str | int]]) -> tuple[Seed, ...]:
     if not titles:
         return tuple(Seed(pattern.fill(), topic) for topic, pattern in patterns)
     # Kinds take turns, and so do phrasings, so that the first seeds are not all of a kind.
@@ -168,7 +191,9 @@ def _prompts(folder: Traversable, where: str) -> dict[str, Template]:
             hint = f"did you mean '{close}'?" if close else f"known are {', '.join(PROMPTS)}."
             raise DataError(f"{where}: there is no prompt '{name}'; {hint}")
     return {
-        name: Template(own.get(name, usual[name]), known, f"{where}, {name}" if name in own else f"prompt {name}")
+        name: Template(
+            own.get(name, usual[name]), known, f"{where}, {name}" if name in own else f"prompt {name}", NEEDED[name]
+        )
         for name, known in PROMPTS.items()
     }
 

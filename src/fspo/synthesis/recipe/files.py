@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from typing import Any
 
@@ -14,17 +16,14 @@ from fspo.preferences.validation import nearest
 __all__ = [
     "DomainFile",
     "PersonRow",
-    "Questions",
     "SteeringFile",
     "SteeringRow",
     "TraitRow",
     "UsersFile",
+    "question_rows",
     "read_yaml",
     "validated",
 ]
-
-Questions = list[str] | dict[str, list[str]]
-"""`questions.yaml`: questions, or topic -> questions; {kind} and {title} are filled in where there is a titles.yaml."""
 
 
 class _Row(BaseModel):
@@ -97,8 +96,7 @@ class UsersFile(_Row):
                 raise ValueError(f"traits has no '{unknown[0]}'{_hint(unknown[0], list(self.traits))}")
             if not self.combine or not self.description:
                 raise ValueError("users made from traits need combine and description")
-        ids = [person.id for person in self.users]
-        twice = next((id for id in ids if ids.count(id) > 1), None)
+        twice = _twice(person.id for person in self.users)
         if twice:
             raise ValueError(f"the user '{twice}' is listed twice")
         return self
@@ -121,6 +119,13 @@ class SteeringFile(_Row):
 
     personas: list[SteeringRow] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _distinct(self) -> SteeringFile:
+        twice = _twice(persona.name for persona in self.personas)
+        if twice:
+            raise ValueError(f"the persona '{twice}' is listed twice")
+        return self
+
 
 def read_yaml(folder: Traversable, name: str, *, needed: bool = True) -> Any:
     """The contents of a file of a domain; None where it is not there and not needed.
@@ -137,7 +142,42 @@ def read_yaml(folder: Traversable, name: str, *, needed: bool = True) -> Any:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         what = " ".join(str(error).split())
-        raise DataError(f"{file} is not readable as YAML ({what}).") from error
+        hint = " A text with ': ' or '#' in it needs quotation marks." if "mapping values" in what else ""
+        raise DataError(f"{file} is not readable as YAML ({what}).{hint}") from error
+
+
+def question_rows(value: object, where: object) -> list[tuple[str, str]]:
+    """Topic (empty for none) and text of each question in the contents of `questions.yaml`.
+
+    They are questions, or topic -> questions; {kind} and {title} are filled in where there is a `titles.yaml`.
+
+    Raises:
+        DataError: naming the topic and the place of what is no question.
+    """
+    if value is None or value == [] or value == {}:
+        raise DataError(f"{where} holds no question; write some.")
+    if not isinstance(value, list | dict):
+        raise DataError(f"{where}: write questions, each after a dash, or topics with such lists below them.")
+    rows: list[tuple[str, str]] = []
+    for topic, texts in value.items() if isinstance(value, dict) else [("", value)]:
+        if not isinstance(topic, str):
+            raise DataError(f"{where}: the topic {topic!r} is not text; put it in quotation marks.")
+        place = f"{where}, {topic}" if topic else f"{where}"
+        if not isinstance(texts, list) or not texts:
+            raise DataError(f"{place}: there is no list of questions below it; write some, each after a dash.")
+        rows += [(topic, _question(text, f"{place}, question {at}")) for at, text in enumerate(texts, start=1)]
+    return rows
+
+
+def _question(text: object, where: str) -> str:
+    if isinstance(text, str) and text.strip():
+        return text
+    if text is None or isinstance(text, str):
+        raise DataError(f"{where}: it is empty; write it, or remove its dash.")
+    if isinstance(text, dict):  # what YAML makes of a colon
+        meant = ", ".join(f"{key}:{'' if of is None else f' {of}'}" for key, of in text.items())
+        raise DataError(f"{where}: '{meant}' has a colon in it, so that it needs quotation marks.")
+    raise DataError(f"{where}: {text!r} is not text; put it in quotation marks.")
 
 
 def validated(kind: Any, value: object, where: object) -> Any:
@@ -146,10 +186,14 @@ def validated(kind: Any, value: object, where: object) -> Any:
     Raises:
         DataError: naming the file, the key and what is wrong with it.
     """
+    if value is None:
+        raise DataError(f"{where} is empty; see docs/domains.md for what it must hold.")
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problems = error.errors()
+        # A misspelt key is the likelier cause, so it is told before what is missing for want of it.
+        problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
         key = ".".join(str(part) for part in problem["loc"] if not _is_tag(part))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
@@ -157,6 +201,11 @@ def validated(kind: Any, value: object, where: object) -> Any:
             message = f"there is no such key{_hint(str(problem['loc'][-1]), known)}"
         told = f"{message[:1].lower()}{message[1:].rstrip('.')}"
         raise DataError(f"{where}{f', {key}' if key else ''}: {told}{'' if told.endswith('?') else '.'}") from error
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that comes more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _is_tag(part: object) -> bool:

@@ -31,7 +31,7 @@ from fspo.synthesis.recipe.domain import RecipeDomain, load_recipe_domain
 from fspo.synthesis.recipe.executors import Executor, Here
 from fspo.synthesis.recipe.judges import Judging, by_measures, measured_judge, pairwise_judge
 from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses
-from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, LabelCounts, label_all, preferences_of
+from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, label_all, preferences_of
 from fspo.synthesis.recipe.pairs import pairs_of
 from fspo.synthesis.recipe.people import Place, places_of, split_users
 from fspo.synthesis.recipe.questions import Question, Questions, make_questions
@@ -44,6 +44,14 @@ _ENOUGH = 100
 """Shared pairs, over all users, that a judge's worth can be told from."""
 _IDENTITY, _BEGUN, _SPLITS, _PEOPLE = "synthesis.json", "begun.json", "splits.json", "people.json"
 _VIEWS = "views.jsonl"
+_ADVICE = {
+    "inconsistent": "A judge that goes by the order of the responses decides nothing: use another model.",
+    "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
+    "unreadable": 'The judge has to answer with {"preferred": "A"}, "B" or "unclear": look at the prompt judge, or use '
+    "another model.",
+    "refused": "The endpoint refuses what it is shown: use another model, or other questions.",
+}
+"""Reason that most pairs were left for -> what to do, where a language model judges."""
 
 
 def make_dataset(
@@ -74,6 +82,7 @@ def make_dataset(
         StorageError: the folder can't be written.
     """
     domain = load_recipe_domain(config.domain)
+    places = places_of(config, domain)  # what is wrong with users is told before anybody is asked
     identity = identity_of(config, domain, ask.name, write.name)
     if is_complete(out, identity):
         return out
@@ -81,15 +90,14 @@ def make_dataset(
     questions = _questions(config, domain, ask, out, progress)
     responses = _responses(config, domain, questions.items, ask, write, out, progress)
     pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
-    places = places_of(config, domain)
     user_parts = split_users(config, places)
     judging = _judging(config, domain, questions.items, responses.items, ask, out)
     cast = Casting(config, domain, pairs, user_parts, judging, ask, progress).cast(places)
     write_json(out / _PEOPLE, _people(cast))
-    _refuse_undecided(cast.order)
+    _refuse_undecided(config, cast.order)
     labeller = Labeller(Work(config, domain, out), pairs, judging)
     counts = label_all(_to_label(cast, places, user_parts), labeller, executor or Here(), progress)
-    _refuse_unlabelled(counts)
+    _refuse(config, counts.decided, counts.asked, counts.order)
     by_id = {question.id: question for question in questions.items}
     by_response = {response.id: response for response in responses.items}
     write_dataset(out, cast.users, preferences_of(config, domain.name, by_id, by_response, out))
@@ -214,7 +222,7 @@ def _people(cast: Cast) -> dict[str, Any]:
     }
 
 
-def _refuse_undecided(order: OrderTally) -> None:
+def _refuse_undecided(config: RecipeConfig, order: OrderTally) -> None:
     """Before all pairs are paid for: a judge that decides next to nothing of the shared ones decides none of the rest.
 
     Raises:
@@ -222,22 +230,16 @@ def _refuse_undecided(order: OrderTally) -> None:
     """
     asked = order.agreed + order.undecided.total()
     if asked >= _ENOUGH:
-        _refuse(order.agreed, asked, order)
+        _refuse(config, order.agreed, asked, order)
 
 
-def _refuse_unlabelled(counts: LabelCounts) -> None:
-    _refuse(counts.decided, counts.asked, counts.order)
-
-
-def _refuse(decided: int, asked: int, order: OrderTally) -> None:
+def _refuse(config: RecipeConfig, decided: int, asked: int, order: OrderTally) -> None:
     if not asked or decided >= max(1, asked // 50):
         return
-    worst = ", ".join(f"{reason} ({count})" for reason, count in order.undecided.most_common(3))
-    raise DataError(
-        f"Only {decided} of {asked} pairs were decided; the others were left for: {worst}. A judge that "
-        "goes by the order of the responses decides nothing: use another model, or, for the measured judge, lower "
-        "synthesis.margin."
-    )
+    reasons = order.undecided.most_common(3)
+    worst = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+    advice = _ADVICE[reasons[0][0]] if config.judge == "llm" else "Lower synthesis.margin."
+    raise DataError(f"Only {decided} of {asked} pairs were decided; the others were left for: {worst}. {advice}")
 
 
 def _write(path: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:

@@ -48,7 +48,8 @@ def places_of(config: RecipeConfig, domain: RecipeDomain) -> list[Place]:
 
     Raises:
         ConfigError: more users are asked for than there are.
-        DataError: two users have the same id.
+        DataError: two users have the same id, there is nobody to hold out or to train on, or one has no weights for
+            the measured judge.
     """
     users = domain.users
     if users.users:
@@ -60,6 +61,15 @@ def places_of(config: RecipeConfig, domain: RecipeDomain) -> list[Place]:
             for rows in product(*(users.traits[factor] for factor in users.combine))
         ]
     _refuse_namesakes(domain, places)
+    _refuse_few(domain, places)
+    chosen = _chosen(config, domain, places)
+    if config.judge == "measured":
+        _refuse_weightless(config, domain, chosen)
+    return chosen
+
+
+def _chosen(config: RecipeConfig, domain: RecipeDomain, places: list[Place]) -> list[Place]:
+    users = domain.users
     if config.users is None:
         return places
     if config.users > len(places):
@@ -80,6 +90,23 @@ def _refuse_namesakes(domain: RecipeDomain, places: Sequence[Place]) -> None:
             f"The domain '{domain.name}': users.yaml gives the id '{twice[0]}' to more than one user; give their "
             "traits names that differ in letters or digits."
         )
+
+
+def _refuse_few(domain: RecipeDomain, places: Sequence[Place]) -> None:
+    where = f"The domain '{domain.name}': users.yaml"
+    if len(places) < 2:
+        raise DataError(f"{where} makes one user, and at least 2 are needed, of whom one is held out; write more.")
+    if all(place.held_out for place in places):
+        raise DataError(f"{where} holds every user out, so that nobody is left to train on; hold fewer out.")
+
+
+def _refuse_weightless(config: RecipeConfig, domain: RecipeDomain, places: Sequence[Place]) -> None:
+    for place in places:
+        if not make_user(config, domain, place).traits:
+            raise DataError(
+                f"The domain '{domain.name}': the user '{place.id}' has no weights, or such that cancel out, and the "
+                "measured judge goes by nothing else; give some in users.yaml, or set synthesis.judge to llm."
+            )
 
 
 def make_user(config: RecipeConfig, domain: RecipeDomain, place: Place, attempt: int = 0) -> User:

@@ -22,22 +22,27 @@ class Template:
         text: the template.
         known: the variables that may occur.
         where: file and key, for errors.
+        needed: those without which it says nothing.
 
     Raises:
-        DataError: the text names a variable that is not known.
+        DataError: the text names a variable that is not known, or lacks one that is needed.
     """
 
     text: str
     known: frozenset[str]
     where: str
+    needed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Refuse unknown variables."""
+        """Refuse unknown variables, and the want of needed ones."""
         for name in self.variables():
             if name not in self.known:
                 close = nearest(name, self.known, cutoff=0.5)
                 hint = f"did you mean '{{{close}}}'?" if close else f"known are {_list(self.known)}."
                 raise DataError(f"{self.where}: the template names the unknown variable '{{{name}}}'; {hint}")
+        missing = self.needed.difference(self.variables())
+        if missing:
+            raise DataError(f"{self.where}: the template lacks {_list(missing)}; put what is missing in.")
 
     def variables(self) -> list[str]:
         """The variables that occur, in order."""

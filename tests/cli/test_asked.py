@@ -1,0 +1,83 @@
+"""Who is asked in a synthesis, before it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.asked import asked_lines
+from fspo.cli.config import RunConfig, load_config
+from fspo.cli.main import app
+from fspo.modeling.size import count_weights
+from tests.synthesis.recipe.helpers import write_domain
+
+ROOT = Path(__file__).parents[2]
+
+
+def config(*settings: str) -> RunConfig:
+    return load_config(None, ["synthesis.recipe=paper", "synthesis.domain=elix-easy", *settings])
+
+
+def test_the_embedded_model_is_named_and_warned_of_as_a_judge() -> None:
+    who, warning = asked_lines(config())
+    here = "smollm2-135m on this machine"
+    assert who == f"Responses by {here}; pairs judged by {here}; any other text by {here}."
+    assert warning.startswith("Warning: smollm2-135m has 135 million weights, ")
+    assert "synthesis.judge=measured" in warning
+
+
+def test_nobody_is_warned_of_where_measures_or_an_endpoint_judge() -> None:
+    (who,) = asked_lines(config("synthesis.judge=measured"))
+    assert "pairs judged by measured attributes, and no language model;" in who
+    endpoint = "endpoint={base_url: 'http://127.0.0.1:1/v1', model: m}"
+    (who,) = asked_lines(config(endpoint, "ensemble=[{model: smollm2-135m, weight: 2}, {model: a/b}]"))
+    assert who == (
+        "Responses by 2 x smollm2-135m on this machine + 1 x a/b on this machine; pairs judged by "
+        "m at http://127.0.0.1:1/v1; any other text by m at http://127.0.0.1:1/v1."
+    )
+
+
+def test_nothing_is_said_of_other_recipes_and_own_data(tmp_path: Path) -> None:
+    assert asked_lines(load_config(None)) == []
+    assert asked_lines(config(f"data={tmp_path}")) == []
+
+
+def test_weights_are_counted_without_loading(tiny_model_path: Path, tmp_path: Path) -> None:
+    from fspo.modeling.loading import load_model
+
+    model = load_model(tiny_model_path)
+    tensors = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
+    assert count_weights(str(tiny_model_path)) == sum(tensors.values())
+    assert count_weights("nobody/has-this-model") is None
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    assert count_weights(str(tmp_path)) == 0
+
+
+@pytest.mark.embedded
+def test_the_embedded_model_is_as_large_as_said(embedded_model_path: Path) -> None:
+    assert count_weights(str(embedded_model_path)) == count_weights("smollm2-135m")
+
+
+def test_dry_run_and_run_say_it(tiny_model_path: Path, tmp_path: Path) -> None:
+    line = ["synth", "--domain", str(write_domain(tmp_path / "mine")), "--output", str(tmp_path / "run")]
+    line += ["--set", f"model={tiny_model_path}", "--set", "synthesis.questions=4", "--set", "synthesis.max_tokens=8"]
+    for more in (["--dry-run"], []):  # the second ends soon, since a random model writes nothing that can be used
+        told = CliRunner().invoke(app, [*line, *more]).stdout
+        assert f"pairs judged by {tiny_model_path} on this machine" in told
+        assert f"Warning: {tiny_model_path} has " in told
+
+
+def test_the_line_of_the_readme_has_nobody_judge_who_can_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings,) = re.findall(r"`fspo synth --domain ./my-domain (.*?)`", (ROOT / "README.md").read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/domains.md").read_text("utf-8")
+    (paste, *_) = re.findall(r"^```sh\n(mkdir.*?)^```", page, re.DOTALL | re.MULTILINE)
+    subprocess.run(["bash", "-eu", "-c", paste], check=True, stdin=subprocess.DEVNULL)
+    done = CliRunner().invoke(app, ["synth", "--domain", "./my-domain", *settings.split(), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "pairs judged by measured attributes" in done.stdout
+    assert "Warning" not in done.stdout
