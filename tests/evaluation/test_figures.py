@@ -1,4 +1,4 @@
-"""All figures of a method: what ties by construction is exact, and what merely came out alike is not."""
+"""All figures of a method: what ties by construction is left out, and what merely came out alike leaves doubt."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ CONFIG = EvaluationConfig(
 )
 
 
-def test_the_antisymmetric_reward_ties_for_certain_without_shots_and_only_there() -> None:
+def test_the_antisymmetric_reward_is_not_measured_without_shots_and_with_them_ties_leave_doubt() -> None:
     """Labels change nothing either: with shots the same ties are what was found, of six users."""
     conditions: tuple[Condition, ...] = ("own", "flipped")
     rows = [Score(item, k, cond, 1.0, 0.0, 1, 1) for _, item in ITEMS for k in (0, 1, 2) for cond in conditions]
     rewards = {"fspo": Rewards(Scores("shots", rows), None, ITEMS, CONFIG)}
     found = estimates(reward_figures("fspo", rewards, Trained(), None, None))
-    for name in ("reward_accuracy@0", "reward_accuracy@0/antisymmetric"):
-        assert (found[name].value, found[name].low, found[name].high) == (0.5, 0.5, 0.5)
+    assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & found.keys()
     at_full = found["reward_accuracy/antisymmetric"]
     assert at_full.value == 0.5
     assert at_full.low is not None

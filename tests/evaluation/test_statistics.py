@@ -161,13 +161,6 @@ def test_ties_alone_leave_as_much_doubt_as_there_are_few_users(bounds: tuple[flo
     assert 0.08 < reaches[1] < 0.12
 
 
-def test_values_that_could_not_have_been_others_are_exact_and_only_those() -> None:
-    ties = clustered_mean([0.5] * 9, list("aaabbbccc"), fixed=True)
-    assert (ties.low, ties.high) == (0.5, 0.5)
-    values, users = simulated(5, 10, 4)
-    assert clustered_mean(values, users, fixed=True) == clustered_mean(values, users)
-
-
 def test_where_all_are_alike_and_nothing_is_bounded_there_is_no_interval() -> None:
     alike = clustered_mean([7.0] * 10, list("abcdefghij"), bounds=None)
     assert (alike.value, alike.low, alike.high, alike.shortage) == (7.0, None, None, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from fspo.evaluation.calibration import calibration_values, error_by_chance, fitted_margins, reliability_bins
@@ -37,7 +36,7 @@ def reward_figures(
     row = rewards[name]
     full = row.config.shots
     margins = scaled_margins(row, trained)
-    found = _with_ties_marked(reward_values(row), row)
+    found = reward_values(row)
     found |= robustness_values(row) | few_shot_values(row, trained.shots) | baseline_gains(name, rewards)
     found |= calibration_values(margins)
     if fitted := fitted_margins(margins):
@@ -72,12 +71,6 @@ def scaled_margins(row: Rewards, trained: Trained) -> dict[Item, float]:
     scale = _scale(row, trained)
     margins = {item: row.margin(row.headline, item[1], row.config.shots) for item in row.items}
     return {item: scale * margin for item, margin in margins.items() if margin is not None}
-
-
-def _with_ties_marked(found: Measured, row: Rewards) -> Measured:
-    """Without shots there are no labels to mirror: the antisymmetric reward ties by construction, whoever is asked."""
-    ties = {"reward_accuracy@0/antisymmetric"} | ({"reward_accuracy@0"} if row.headline == "antisymmetric" else set())
-    return {name: replace(values, fixed=True) if name in ties else values for name, values in found.items()}
 
 
 def _scale(row: Rewards, trained: Trained) -> float:

@@ -22,8 +22,6 @@ class Values:
 
     of: Mapping[Item, float]
     bounds: tuple[float, float] | None = (0.0, 1.0)
-    fixed: bool = False
-    """Whether they could not have been others, such as ties by construction, which leave no doubt."""
     absolute: bool = False
     """Whether the mean is one of absolute differences over all users, which has no interval, nor a figure for each."""
 
@@ -32,7 +30,7 @@ class Values:
         if not self.of:
             return None
         users = [user for user, _ in self.of]
-        found = clustered_mean(list(self.of.values()), users, bounds=self.bounds, fixed=self.fixed)
+        found = clustered_mean(list(self.of.values()), users, bounds=self.bounds)
         return replace(found, low=None, high=None, lacking=_ABSOLUTE) if self.absolute else found
 
 

@@ -44,7 +44,8 @@ def test_one_that_knows_the_true_reward_is_always_right_and_always_follows_the_l
 def test_one_that_ignores_the_shots_never_flips_and_loses_nothing_to_a_swap(metrics: Metrics) -> None:
     row = metrics["ignores"]
     assert row["label_flip_rate"]["value"] == 0.0
-    assert row["user_swap_drop"]["value"] == row["user_swap_drop"]["low"] == row["user_swap_drop"]["high"] == 0.0
+    assert row["user_swap_drop"]["value"] == 0.0
+    assert row["user_swap_drop"]["low"] <= 0.0 <= row["user_swap_drop"]["high"]  # wide: four users
     assert row["reward_accuracy/antisymmetric"]["value"] == 0.5
     assert {row[f"reward_accuracy@{k}"]["value"] for k in (0, 1, 2, 4)} == {row["reward_accuracy"]["value"]}
     for measure in ("wrong_labels_drop/25%", "order_change_rate", "first_shot_gain", "gain_over_no_context"):

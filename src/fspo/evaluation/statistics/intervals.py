@@ -77,14 +77,12 @@ def clustered_mean(
     *,
     confidence: float = 0.95,
     bounds: Bounds | None = (0.0, 1.0),
-    fixed: bool = False,
 ) -> Estimate:
     """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
 
     `bounds` are the least and the greatest value an item can have (None: unbounded). Within 0 to 1 the mean is a share
     and gets a score interval; other bounds clip the interval. Where users don't differ, which says nothing of how they
     would, the interval is the one of as many trials as there are users, whatever the bounds; without any there is none.
-    `fixed` says that the values could not have been others, such as ties by construction: those leave no doubt.
 
     Raises:
         DataError: no items, as many users as values are not given, or a value is not finite.
@@ -94,7 +92,7 @@ def clustered_mean(
     if len(groups) < MINIMUM_USERS:
         return Estimate(mean, None, None, len(groups), len(values))
     spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
-    if spread.none and not fixed:
+    if spread.none:
         if bounds is None:
             return Estimate(mean, None, None, len(groups), len(values), _NO_SPREAD)
         return Estimate(mean, *_alike(mean, len(groups), confidence, bounds), len(groups), len(values))
