@@ -99,6 +99,7 @@ def test_others_are_not_told_where_a_member_is() -> None:
     ensemble = Ensemble([Member(away, 1.0, 0.5), Member(Named("small"))])
     assert ensemble.title == "1 x big at T=0.5 + 1 x small"
     assert "10.0.0.7" in ensemble.name
+    assert {ensemble.member_of(request) for request in requests(20)} == {"big at T=0.5", "small"}
 
 
 def test_a_member_that_fails_stops_the_others() -> None:

@@ -106,8 +106,8 @@ class Ensemble:
         return " + ".join(f"{member.weight:g} x {member.title}" for member in self.members)
 
     def member_of(self, request: CompletionRequest) -> str:
-        """The label of the member that answers this request."""
-        return self.members[self._place(request)].label
+        """The title of the member that answers this request, for others to read."""
+        return self.members[self._place(request)].title
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order.

@@ -199,6 +199,28 @@ def test_another_configuration_makes_the_data_anew(tmp_path: Path) -> None:
     assert len(list((tmp_path / "labels").glob("*.jsonl"))) == 1
 
 
+class _Away(ScriptedModel):
+    """As an endpoint: its name holds where it is."""
+
+    name = "big at http://10.0.0.7:8000/v1"
+    title = "big"
+
+
+def test_no_file_of_the_dataset_tells_where_a_model_is(tmp_path: Path) -> None:
+    made(config_of(), tmp_path, _Away())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"10.0.0.7" in path.read_bytes()]
+    assert {p.source["chosen"]["model"] for p in PreferenceDataset.load(tmp_path)} == {"big"}
+
+
+def test_a_dataset_that_tells_the_names_of_its_models_stays_finished(tmp_path: Path) -> None:
+    made(config_of(), tmp_path)
+    identity = json.loads((tmp_path / "synthesis.json").read_text())
+    del identity["models"]
+    for asked, same in (("scripted", True), ("another", False)):
+        (tmp_path / "synthesis.json").write_text(json.dumps({**identity, "asked": asked, "written by": "scripted"}))
+        assert is_complete(tmp_path, config_of(), "scripted", "scripted") is same
+
+
 def test_both_recipes_are_made_by_one_function(tmp_path: Path) -> None:
     config, model = config_of(), ScriptedModel()
     assert not is_complete(tmp_path, config, "scripted", "scripted")
