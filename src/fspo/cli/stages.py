@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.cli import processes
 from fspo.cli.cards import model_card
-from fspo.cli.checks import check_episodes, check_synthesis
+from fspo.cli.checks import check_episodes, check_synthesis, warn_of_keys
 from fspo.cli.estimates import asked_table
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
 from fspo.cli.options import Existing
@@ -83,6 +83,8 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         table = asked_table(folder.config)
         if table:
             console.print(f"{table}\n", markup=False)
+        for warning in warn_of_keys(folder.config):
+            console.print(f"{warning}\n", markup=False)
     text = yaml.safe_dump(folder.config.resolved(), sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)
     for part in parts:
@@ -104,6 +106,8 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     if folder.config.data is not None:
         _take_over(folder, progress)
     elif not has_data(folder):
+        for warning in warn_of_keys(folder.config):
+            progress.say(warning)
         executor, writers = executor_of(folder), writers_of(folder)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
         say_spent(folder, writers, progress)

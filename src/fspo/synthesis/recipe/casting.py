@@ -22,7 +22,7 @@ from fspo.synthesis.recipe.people import Place, make_user
 from fspo.synthesis.recipe.refinement import Refined, refine
 from fspo.synthesis.recipe.texts import fault, tidied
 
-__all__ = ["PORTRAIT_TOKENS", "Cast", "Casting"]
+__all__ = ["PORTRAIT_TOKENS", "Cast", "Casting", "varies"]
 
 PORTRAIT_TOKENS = 120
 
@@ -100,7 +100,7 @@ class Casting:
                 if place.id in result.outside
                 and bounds is not None
                 and result.attempts[place.id] < bounds.attempts
-                and self._varies
+                and varies(self._config, self._domain)
             ]
             if not todo:
                 break
@@ -117,15 +117,6 @@ class Casting:
                 result.order.add(judgement)
         return result
 
-    @property
-    def _varies(self) -> bool:
-        """Whether another attempt makes another user."""
-        return bool(self._domain.users.draw) or self._config.portraits or self._refines
-
-    @property
-    def _refines(self) -> bool:
-        return self._config.refinement is not None and self._config.judge == "llm"
-
     def _make(self, places: Sequence[Place]) -> None:
         attempts = self._cast.attempts
         made = [make_user(self._config, self._domain, place, attempts[place.id]) for place in places]
@@ -134,7 +125,7 @@ class Casting:
         self._cast.first.update((user.id, user.description) for user in made)
         before = self._on_shared(made, "Labelling shared pairs")
         users, after = made, before
-        if self._refines:
+        if _refines(self._config):
             refined = self._refined(made)
             users = refined.users
             self._cast.added.update(refined.added)
@@ -186,6 +177,15 @@ class Casting:
                 found[users[place // len(shared)].id].append(judgement)
                 task.advance()
         return found
+
+
+def varies(config: RecipeConfig, domain: RecipeDomain) -> bool:
+    """Whether making a user anew makes another user."""
+    return bool(domain.users.draw) or config.portraits or _refines(config)
+
+
+def _refines(config: RecipeConfig) -> bool:
+    return config.refinement is not None and config.judge == "llm"
 
 
 def _verdicts(judgements: Iterable[Judgement]) -> list[Verdict]:
