@@ -96,8 +96,8 @@ class Account:
                 raise BudgetReached(
                     f"The budget of {limit[0]} leaves no room for another request: {used} are used "
                     f"({self._requests:,} requests are answered), and {aside}, the most that it may take, have to be "
-                    f"set aside for the next; raise endpoint.budget.{limit[1]} and run the same command again: what was "
-                    "paid for is kept."
+                    f"set aside for the next; raise endpoint.budget.{limit[1]} and run the same command again: "
+                    "what was paid for is kept."
                 )
             changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(changed)

@@ -19,7 +19,7 @@ from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.judges import Judging
 from fspo.synthesis.recipe.pairs import Pair, Pairs
 from fspo.synthesis.recipe.people import Place, make_user
-from fspo.synthesis.recipe.refinement import Refined, refine
+from fspo.synthesis.recipe.refinement import Refined, refine, steps_of
 from fspo.synthesis.recipe.texts import fault, tidied
 
 __all__ = ["PORTRAIT_TOKENS", "Cast", "Casting", "varies"]
@@ -165,7 +165,8 @@ class Casting:
             key = f"{user.id}/{self._cast.attempts[user.id]}"
             return self._pairs.to_refine(key, self._split[user.id], turn, count)
 
-        with self._progress.task("Refining descriptions", total=len(users)) as task:
+        total = len(users) * refinement.rounds * steps_of(refinement)
+        with self._progress.task("Refining descriptions", total=total) as task:
             return refine(self._config, refinement, self._domain, users, pairs, self._judging, self._llm, task)
 
     def _on_shared(self, users: Sequence[User], name: str) -> dict[str, list[Judgement]]:
@@ -173,9 +174,8 @@ class Casting:
         found: dict[str, list[Judgement]] = {user.id: [] for user in users}
         comparisons = (Comparison(user, p.question.text, p.a.text, p.b.text) for user in users for p in shared)
         with self._progress.task(name, total=len(users) * len(shared)) as task:
-            for place, judgement in enumerate(self._judging(comparisons)):
+            for place, judgement in enumerate(self._judging(comparisons, task)):
                 found[users[place // len(shared)].id].append(judgement)
-                task.advance()
         return found
 
 

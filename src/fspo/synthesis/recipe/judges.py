@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.judging.pairwise import Comparison, Judgement, PairwiseJudge
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
+from fspo.progress import Task
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.questions import Question
@@ -16,8 +18,12 @@ from fspo.synthesis.recipe.responses import Response
 
 __all__ = ["Judging", "by_measures", "measured_judge", "pairwise_judge"]
 
-Judging = Callable[[Iterable[Comparison]], Iterator[Judgement]]
-"""Judges many pairs, in order."""
+
+class Judging(Protocol):
+    """Judges many pairs, in order."""
+
+    def __call__(self, comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
+        """What came of each; `task` is advanced by one for each."""
 
 
 def pairwise_judge(config: RecipeConfig, domain: RecipeDomain, llm: LanguageModel) -> PairwiseJudge:
@@ -33,8 +39,10 @@ def pairwise_judge(config: RecipeConfig, domain: RecipeDomain, llm: LanguageMode
 def by_measures(judge: Judge) -> Judging:
     """A judge of measured attributes, which is the same in both orders by construction."""
 
-    def judging(comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+    def judging(comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
         for c in comparisons:
+            if task is not None:
+                task.advance()
             verdict = judge.compare(c.user, c.prompt, c.a, c.b)
             if verdict == "tie":
                 yield Judgement(verdict, "unclear", ("unclear", "unclear"))
