@@ -82,7 +82,8 @@ def _accounts(config: RunConfig, found: Estimate) -> Iterator[tuple[Budget, str,
             )
             shares[key] = (budget, where, share + member.weight / weights, asked)
     for budget, where, share, asked in shares.values():
-        yield budget, where, *(_tokens(row, found.responses, share, asked) for row in (found.total, found.most))
+        total, most = (_tokens(row, found.responses, share, asked) for row in (found.total, found.most))
+        yield budget, where, total, most
 
 
 def _tokens(row: Stage, responses: Stage, share: float, asked: bool) -> _Tokens:

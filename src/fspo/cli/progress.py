@@ -63,7 +63,8 @@ class RichProgress:
                 if self.counted:
                     bars.update(identifier, completed=completed)
                 else:
-                    bars.reset(identifier, completed=completed, note=f"{completed:g} done before")
+                    note = f"{completed:g} done before"
+                    bars.reset(identifier, completed=completed, note=note)  # type: ignore[arg-type]  # parts of steps too
 
         with bars:
             yield Bar()
