@@ -68,3 +68,39 @@ def test_a_dry_run_of_synth_on_finished_data_looks_at_nothing_of_training(
     whole = CliRunner().invoke(app, ["run", str(tmp_path / "run"), "--dry-run"])
     assert whole.exit_code == 1
     assert "In the training part" in whole.stderr
+
+
+PAPER = ("synthesis={recipe: paper, domain: elix-easy, questions: 12}",)
+
+
+def at_endpoint(more: str) -> str:
+    return f"endpoint={{base_url: 'http://127.0.0.1:1/v1', model: m, {more}}}"
+
+
+def test_a_dry_run_warns_of_a_budget_that_is_not_enough(tmp_path: Path, tiny_model_path: Path) -> None:
+    small = preview(tmp_path, tiny_model_path, *PAPER, at_endpoint("budget: {tokens: 5000}"), verb="synth")
+    assert small.exit_code == 0
+    assert "Warning: endpoint.budget.tokens is 5,000, which is not enough for that" in small.stdout
+    large = preview(tmp_path, tiny_model_path, *PAPER, at_endpoint("budget: {tokens: 1000000000}"), verb="synth")
+    assert "Warning" not in large.stdout
+
+
+def test_a_budget_of_a_member_is_held_against_its_share(tmp_path: Path, tiny_model_path: Path) -> None:
+    member = "endpoint: {base_url: 'http://127.0.0.1:2/v1', model: n, budget: {tokens: 5000}}"
+    ensemble = f"ensemble=[{{{member}, weight: 3}}, {{model: smollm2-135m}}]"
+    result = preview(tmp_path, tiny_model_path, *PAPER, at_endpoint("budget: {tokens: 1000000000}"), ensemble)
+    assert "Warning: ensemble[0].endpoint.budget.tokens is 5,000, which is not enough" in " ".join(
+        result.stdout.split()
+    )
+    assert "Warning: endpoint.budget" not in result.stdout
+
+
+def test_a_dry_run_warns_of_a_key_that_is_not_set(
+    tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    result = preview(tmp_path, tiny_model_path, *PAPER, at_endpoint("key_variable: SOME_KEY"), verb="synth")
+    assert "Warning: SOME_KEY, which key_variable names" in result.stdout
+    monkeypatch.setenv("SOME_KEY", "set")
+    result = preview(tmp_path, tiny_model_path, *PAPER, at_endpoint("key_variable: SOME_KEY"), verb="synth")
+    assert "Warning" not in result.stdout

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fspo.cli.progress import RichProgress, terminal_progress
-from fspo.progress import PlainProgress, duration
+from fspo.progress import PlainProgress, Scaled, duration
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,42 @@ def test_what_was_done_before_does_not_count_as_speed() -> None:
         clock.now += 10
         task.advance(5)
     assert out.getvalue().splitlines()[:2] == ["Scoring: 90 of 100 done before", "Scoring: 95 %, 10 s left"]
+
+
+def test_what_turns_out_to_be_done_is_told_and_does_not_count_as_speed() -> None:
+    out, clock = io.StringIO(), Clock()
+    with PlainProgress(out, every=5, clock=clock).task("Scoring", total=100) as task:
+        clock.now += 2
+        task.skip(40)
+        task.skip(40)
+        clock.now += 10
+        task.advance(5)
+        task.skip(5)
+        clock.now += 10
+        task.advance(5)
+    assert out.getvalue().splitlines() == [
+        "Scoring ...",
+        "Scoring: 80 of 100 done before",
+        "Scoring: 85 %, 30 s left",
+        "Scoring: 95 %, 10 s left",
+        "Scoring: done in 22 s",
+    ]
+
+
+def test_where_all_is_done_before_that_is_told_too() -> None:
+    out = io.StringIO()
+    with PlainProgress(out).task("Scoring", total=100) as task:
+        Scaled(task, 0.5).skip(200)
+    assert out.getvalue().splitlines()[1] == "Scoring: 100 of 100 done before"
+
+
+def test_bars_tell_what_was_done_before() -> None:
+    out = io.StringIO()
+    with RichProgress(Console(file=out, force_terminal=True, width=100)).task("Scoring", total=100) as task:
+        task.skip(40)
+        task.advance(10)
+        task.skip(50)
+    assert "(40 done before)" in out.getvalue()
 
 
 def test_a_task_that_fails_is_not_called_done() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,11 @@ def requests(count: int) -> list[CompletionRequest]:
     return [CompletionRequest((Message("user", "Hello"),), seed=seed) for seed in range(count)]
 
 
+def keys(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [key for (key,) in connection.execute("SELECT key FROM answers")]
+
+
 def test_requests_are_asked_a_few_at_a_time_and_answered_in_order() -> None:
     model, drawn = Batched(), []
 
@@ -54,6 +61,47 @@ def test_a_piece_counts_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     with PlainProgress(sys.stdout, clock=lambda: next(now)).task("Asking", total=12) as task:
         assert len(list(ask_all(Batched(), requests(12), 6, task))) == 12
     assert "Asking: 50 %, 30 s left" in capsys.readouterr().out
+
+
+def test_a_model_on_this_machine_has_pieces_of_one_batch(tmp_path: Path) -> None:
+    model = Batched()
+    remembered = Remembered(model, RequestCache(tmp_path / "answers.sqlite"), batch=4)
+    answers = ask_all(remembered, requests(10), 1024)
+    next(answers)
+    assert model.sizes == [4]  # and that is kept, whatever happens now
+    assert len(keys(tmp_path / "answers.sqlite")) == 4
+    assert len(list(answers)) == 9
+
+
+def test_a_batch_is_as_large_as_the_model_is_best_asked(tmp_path: Path) -> None:
+    class Sized(Batched):
+        batch = 3
+
+    assert Remembered(Sized(), RequestCache(tmp_path / "answers.sqlite")).batch == 3
+    assert Remembered(Batched(), RequestCache(tmp_path / "answers.sqlite")).batch == 48
+
+
+def test_what_was_kept_is_told_and_does_not_count_as_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "answers.sqlite"
+    with pytest.raises(KeyboardInterrupt):
+        list(ask_all(Remembered(Batched(stop_at=2), RequestCache(path), batch=4), requests(20), 1024))
+    clock = [0.0]
+
+    class Slow(Batched):
+        def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+            clock[0] += 30
+            return super().complete(requests)
+
+    with PlainProgress(sys.stdout, clock=lambda: clock[0]).task("Asking", total=20) as task:
+        answers = list(ask_all(Remembered(Slow(), RequestCache(path), batch=4), requests(20), 1024, task))
+    assert [answer.kept for answer in answers] == [True] * 8 + [False] * 12
+    assert capsys.readouterr().out.splitlines() == [
+        "Asking ...",
+        "Asking: 8 of 20 done before",
+        "Asking: 60 %, 1 min 00 s left",
+        "Asking: 80 %, 30 s left",
+        "Asking: done in 1 min 30 s",
+    ]
 
 
 def test_what_a_killed_call_finished_is_not_asked_again(tmp_path: Path) -> None:

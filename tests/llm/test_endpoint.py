@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -416,9 +417,12 @@ def test_the_budget_stops_before_it_is_passed_and_not_much_before(
     requests = [request("hello", seed) for seed in range(200)]
     for limit in (600, 900):
         asked = endpoint(server, requests_in_flight=at_once, budget={"tokens": limit}, cache=cache)
-        with pytest.raises(BudgetReached, match=f"The budget of {limit} tokens leaves no room"):
+        with pytest.raises(BudgetReached, match=f"The budget of {limit} tokens leaves no room") as stopped:
             asked.complete(requests)
         spent = asked.spent
+        used = f"{spent.prompt_tokens + spent.tokens} tokens are used ({spent.requests} requests are answered)"
+        assert used in str(stopped.value)
+        assert re.search(r"\d+ tokens, the most that it may take, have to be set aside", str(stopped.value))
         # What one request may cost at most is left over: 14 bytes, 2 messages, 64 tokens.
         assert limit - 14 - 2 * 64 - 64 - 8 < spent.prompt_tokens + spent.tokens == 8 * len(server.bodies) <= limit
     assert len({body["seed"] for body in server.bodies}) == len(server.bodies)  # nothing paid for twice
@@ -514,6 +518,16 @@ def test_how_long_a_server_may_ask_to_wait(headers: dict[str, str], seconds: flo
 
 def test_a_refused_key_stops_all_other_requests(server: Scripted) -> None:
     server.failures = [401] * 100
-    with pytest.raises(ConfigError, match="refuses the key"):
+    with pytest.raises(ConfigError, match="refuses requests without a key"):
         endpoint(server, requests_in_flight=2).complete([request("hello", seed) for seed in range(60)])
     assert len(server.bodies) <= 4
+
+
+def test_a_missing_key_and_a_wrong_one_are_told_apart(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.failures = [401] * 2
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(ConfigError, match="without a key; SOME_KEY is not set in the environment; set it"):
+        endpoint(server, key_variable="SOME_KEY").complete([request("hello")])
+    monkeypatch.setenv("SOME_KEY", "wrong")
+    with pytest.raises(ConfigError, match="refuses the key in SOME_KEY; set SOME_KEY to another"):
+        endpoint(server, key_variable="SOME_KEY").complete([request("hello")])

@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError
+from fspo.llm.asking import Remembered, ask_in_pieces
+from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.ensemble import Ensemble, Member, MemberConfig
 from fspo.llm.types import Completion, CompletionRequest, Message
@@ -94,11 +96,20 @@ def test_members_elsewhere_are_asked_all_at_once() -> None:
     assert [kind for kind, _ in log].index("take") > 8  # many pieces are under way before the first is waited for
 
 
+def test_models_on_this_machine_get_pieces_of_about_a_batch(tmp_path: Path) -> None:
+    here = Remembered(Named("here"), RequestCache(tmp_path / "answers.sqlite"), batch=8)
+    ensemble = Ensemble([Member(here), Member(Elsewhere("a", []), 3.0)])
+    assert ensemble.batch == 32
+    assert Ensemble([Member(Named("a"))]).batch is None
+    assert {len(piece) for piece in ask_in_pieces(ensemble, requests(64), 1024)} == {32}
+
+
 def test_others_are_not_told_where_a_member_is() -> None:
     away = Endpoint(EndpointConfig.model_validate({"base_url": "http://10.0.0.7:8000/v1", "model": "big"}))
     ensemble = Ensemble([Member(away, 1.0, 0.5), Member(Named("small"))])
     assert ensemble.title == "1 x big at T=0.5 + 1 x small"
     assert "10.0.0.7" in ensemble.name
+    assert {ensemble.member_of(request) for request in requests(20)} == {"big at T=0.5", "small"}
 
 
 def test_a_member_that_fails_stops_the_others() -> None:

@@ -9,6 +9,7 @@ from fspo.llm.asking import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.llm.local import LocalModel
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
+from fspo.modeling.loading import load_model, load_tokenizer
 
 SYSTEM, ASKED = Message("system", "You are short."), Message("user", "What is the film like?")
 
@@ -27,6 +28,12 @@ def test_it_is_a_language_model_named_as_loaded(model: LocalModel, tiny_model_pa
     assert asked.name == str(tiny_model_path)
     assert model.title == tiny_model_path.name  # others need not know of folders
     assert Remembered(model, RequestCache(":memory:")).title == model.title
+
+
+def test_it_is_best_asked_less_at_once_on_a_processor(tiny_model_path: Path) -> None:
+    model = LocalModel(load_model(str(tiny_model_path), device="cpu"), load_tokenizer(str(tiny_model_path)), "tiny")
+    assert model.batch == 48
+    assert LocalModel.load(tiny_model_path, batch_size=8).batch == 8
 
 
 def test_every_request_is_answered_in_order_and_again_the_same(model: LocalModel) -> None:

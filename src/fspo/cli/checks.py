@@ -13,7 +13,7 @@ from fspo.methods.table import training_order
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
 
-__all__ = ["check_episodes", "check_synthesis"]
+__all__ = ["check_episodes", "check_synthesis", "warn_of_keys"]
 
 
 def check_synthesis(config: RunConfig) -> None:
@@ -40,6 +40,17 @@ def check_synthesis(config: RunConfig) -> None:
         raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
     if config.executor.kind == "ray" and find_spec("ray") is None:
         raise ConfigError("The executor ray needs the package ray; install fspo[ray].")
+
+
+def warn_of_keys(config: RunConfig) -> list[str]:
+    """A line for each variable that is to hold an endpoint's key and is not set."""
+    asked = [config.endpoint, *(member.endpoint for member in config.ensemble)]
+    missing = {endpoint.key_variable: endpoint for endpoint in asked if endpoint is not None and endpoint.lacks_key}
+    return [
+        f"Warning: {variable}, which key_variable names for {endpoint.base_url}, is not set in the environment; "
+        "requests go there without a key."
+        for variable, endpoint in missing.items()
+    ]
 
 
 def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from fspo.cli.config import RunConfig
+
+if TYPE_CHECKING:
+    from fspo.llm.budget import Budget
+    from fspo.synthesis.recipe.estimate import Estimate, Stage
 
 __all__ = ["asked_table"]
 
 
 def asked_table(config: RunConfig) -> str:
-    """Requests and tokens of each stage, and dollars where the endpoint's prices are known; empty for other recipes.
+    """Requests and tokens of each stage, dollars where prices are known, and budgets that aren't enough for that.
+
+    Empty for other recipes.
 
     Raises:
         ConfigError: more users are asked for than the domain has.
@@ -24,14 +33,61 @@ def asked_table(config: RunConfig) -> str:
     rows = [("stage", "requests", "tokens of prompts", "of answers")]
     rows += [
         (row.name, f"{row.requests:,}", f"{row.prompt_tokens:,}", f"{row.answer_tokens:,}")
-        for row in (*found.stages, found.total)
+        for row in (*found.stages, found.total, *([*found.again, found.most] if found.again else []))
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         f"  {row[0]:<{widths[0]}}" + "".join(f"  {row[column]:>{widths[column]}}" for column in (1, 2, 3))
         for row in rows
     ]
-    head = f"Would ask for up to {found.preferences:,} preferences of {found.users:,} users, at most and roughly:"
-    price = config.endpoint.budget.cost(found.total.prompt_tokens, found.total.answer_tokens) if config.endpoint else 0
-    cost = [f"  At the prices of endpoint.budget that is {price:,.2f} dollars."] if price else []
-    return "\n".join([head, *lines, *cost])
+    head = f"Would ask for up to {found.preferences:,} preferences of {found.users:,} users, roughly:"
+    return "\n".join([head, *lines, *_costs(config, found)])
+
+
+def _costs(config: RunConfig, found: Estimate) -> Iterator[str]:
+    """What each endpoint comes to by its prices, and whether its budget is enough."""
+    for budget, where, total, most in _accounts(config, found):
+        least, highest = budget.cost(*total), budget.cost(*most)
+        if least:
+            more = f", at most {highest:,.2f}" if found.again else ""
+            yield f"  At the prices of {where} that is {least:,.2f} dollars{more}."
+        for name, limit, needed, bound in (
+            ("tokens", budget.tokens, sum(total), sum(most)),
+            ("dollars", budget.dollars, least, highest),
+        ):
+            if limit is not None and bound > limit:
+                enough = "may not be enough" if needed <= limit else "is not enough"
+                yield (
+                    f"  Warning: {where}.{name} is {limit:,}, which {enough} for that: the run stops before it is "
+                    "passed, and goes on when you raise it."
+                )
+
+
+_Tokens = tuple[float, float]
+"""Of prompts, and of answers."""
+
+
+def _accounts(config: RunConfig, found: Estimate) -> Iterator[tuple[Budget, str, _Tokens, _Tokens]]:
+    """Each endpoint's budget, where it is set, and the tokens asked of it, without and with what may come again."""
+    weights = sum(member.weight for member in config.ensemble)
+    shares: dict[str, tuple[Budget, str, float, bool]] = {}
+    if config.endpoint is not None:
+        key = config.endpoint.model_dump_json()
+        shares[key] = (config.endpoint.budget, "endpoint.budget", 0.0 if config.ensemble else 1.0, True)
+    for place, member in enumerate(config.ensemble):
+        if member.endpoint is not None:  # a member that is named twice, or is asked too, has one account
+            key = member.endpoint.model_dump_json()
+            budget, where, share, asked = shares.get(
+                key, (member.endpoint.budget, f"ensemble[{place}].endpoint.budget", 0.0, False)
+            )
+            shares[key] = (budget, where, share + member.weight / weights, asked)
+    for budget, where, share, asked in shares.values():
+        total, most = (_tokens(row, found.responses, share, asked) for row in (found.total, found.most))
+        yield budget, where, total, most
+
+
+def _tokens(row: Stage, responses: Stage, share: float, asked: bool) -> _Tokens:
+    """Of an endpoint that writes a share of the responses and, where it is the one that is asked, gives all else."""
+    others = (row.prompt_tokens - responses.prompt_tokens, row.answer_tokens - responses.answer_tokens)
+    prompts, answers = others if asked else (0, 0)
+    return prompts + share * responses.prompt_tokens, answers + share * responses.answer_tokens

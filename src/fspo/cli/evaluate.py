@@ -60,6 +60,7 @@ def evaluate(
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import EVALUATION, RunFolder
+    from fspo.cli.preview import preview
     from fspo.errors import ConfigError
 
     if data is not None:
@@ -67,7 +68,7 @@ def evaluate(
     out = console()
     folder = RunFolder(settings)
     if dry_run:
-        stages.preview(folder, [EVALUATION], on_existing, out)
+        preview(folder, [EVALUATION], on_existing, out)
         return
     with folder.opened([EVALUATION], on_existing), stages.shown(out) as progress:
         stages.evaluate(folder, progress)

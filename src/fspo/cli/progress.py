@@ -48,11 +48,23 @@ class RichProgress:
         bars.update(identifier, completed=done)
 
         class Bar:
+            counted = False
+
             def advance(self, steps: float = 1.0, note: str = "") -> None:
                 """Move the bar; an empty note keeps the last one."""
                 bars.advance(identifier, steps)
                 if note:
                     bars.update(identifier, note=note)
+                self.counted = True
+
+            def skip(self, steps: float) -> None:
+                """Move the bar; what was done before the first step tells nothing of the speed."""
+                completed = bars.tasks[0].completed + steps
+                if self.counted:
+                    bars.update(identifier, completed=completed)
+                else:
+                    note = f"{completed:g} done before"
+                    bars.reset(identifier, completed=completed, note=note)  # type: ignore[arg-type]  # parts of steps too
 
         with bars:
             yield Bar()

@@ -34,11 +34,12 @@ def run(
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import RunFolder
+    from fspo.cli.preview import preview
 
     out = console()
     folder = RunFolder(settings)
     if dry_run:
-        stages.preview(folder, folder.parts(), on_existing, out)
+        preview(folder, folder.parts(), on_existing, out)
         return
     with folder.opened(folder.parts(), on_existing), stages.shown(out) as progress:
         stages.synth(folder, progress)

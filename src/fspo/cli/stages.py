@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fspo.cli import processes
 from fspo.cli.asked import asked_lines
 from fspo.cli.cards import model_card
-from fspo.cli.checks import check_episodes, check_synthesis
-from fspo.cli.estimates import asked_table
-from fspo.cli.folder import DATA, EVALUATION, RunFolder, methods_of
-from fspo.cli.options import Existing
+from fspo.cli.checks import check_episodes, warn_of_keys
+from fspo.cli.folder import RunFolder, methods_of
 from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, names_of, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
@@ -34,9 +32,9 @@ __all__ = [
     "has_data",
     "judge_of",
     "need_results",
+    "own_data",
     "policies_of",
     "policy_of",
-    "preview",
     "print_table",
     "quiet",
     "report",
@@ -45,10 +43,8 @@ __all__ = [
     "synth",
     "train",
     "trained_methods",
+    "unchanged",
 ]
-
-_OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "synthesis", "executor")
-"""The settings that the run's dataset depends on, and no others."""
 
 
 @contextmanager
@@ -68,38 +64,6 @@ def quiet() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
-def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
-    """Check everything that can be checked without a side effect, and say what would be done."""
-    import yaml
-
-    folder.check(parts, policy)
-    check_model(folder.config.model)
-    goes_on = any(part != DATA for part in parts)  # to training or evaluation
-    found = None
-    if folder.config.data is not None:
-        found = dataset, splits = _own_data(folder) if policy is Existing.OVERWRITE else _unchanged(folder)
-        console.print(
-            f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out.", markup=False
-        )
-    elif DATA not in parts or (policy is not Existing.OVERWRITE and has_data(folder)):
-        found = dataset_of(folder), splits_of(folder)
-    else:
-        check_synthesis(folder.config)
-        table = asked_table(folder.config)
-        if table:
-            console.print("\n".join([table, *asked_lines(folder.config)]) + "\n", markup=False)
-    if found is not None and goes_on:
-        check_episodes(folder, *found, evaluated=EVALUATION in parts)
-    settings = {name: value for name, value in folder.config.resolved().items() if goes_on or name in _OF_DATA}
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
-    console.print(f"{text}\nWould make in {folder.path}:", markup=False)
-    for part in parts:
-        state = "to do"
-        if folder.begun(part):
-            state = "made anew" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
-        console.print(f"  {part}: {state}", markup=False)
-
-
 def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     """Make the run's dataset, or take over the one of `data`.
 
@@ -112,6 +76,8 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     if folder.config.data is not None:
         _take_over(folder, progress)
     elif not has_data(folder):
+        for warning in warn_of_keys(folder.config):
+            progress.say(warning)
         executor, writers = executor_of(folder), writers_of(folder)
         for line in asked_lines(folder.config):
             progress.say(line)
@@ -309,7 +275,7 @@ def has_data(folder: RunFolder) -> bool:
 
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:
-    dataset, splits = _unchanged(folder)
+    dataset, splits = unchanged(folder)
     if not has_data(folder):
         if not (Path(str(folder.config.data)) / "splits.json").exists():
             progress.say(
@@ -325,13 +291,13 @@ def _take_over(folder: RunFolder, progress: Progress) -> None:
             splits.save(staging / "splits.json")
 
 
-def _unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
+def unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     """The dataset named by `data` and its splits, the same as when the run began.
 
     Raises:
         ConfigError: they have changed since the run took them over.
     """
-    dataset, splits = _own_data(folder)
+    dataset, splits = own_data(folder)
     if has_data(folder) and (dataset_of(folder).fingerprint, splits_of(folder)) != (dataset.fingerprint, splits):
         raise ConfigError(
             f"The data in {folder.config.data} have changed since {folder.data} was made from them; choose "
@@ -340,7 +306,7 @@ def _unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     return dataset, splits
 
 
-def _own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
+def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     """The dataset named by `data`, with its splits or new ones."""
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.splits import Splits, make_splits

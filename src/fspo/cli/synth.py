@@ -68,11 +68,12 @@ def synth(
     settings = _settings(file, config, domain, [*(overrides or []), *who], output)
     from fspo.cli import stages
     from fspo.cli.folder import DATA, RunFolder
+    from fspo.cli.preview import preview
 
     out = console()
     folder = RunFolder(settings)
     if dry_run:
-        stages.preview(folder, [DATA], on_existing, out)
+        preview(folder, [DATA], on_existing, out)
         return
     with folder.opened([DATA], on_existing), stages.shown(out) as progress:
         made = stages.synth(folder, progress)

@@ -36,6 +36,7 @@ def train(
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import RunFolder, method_part
+    from fspo.cli.preview import preview
 
     out = console()
     folder = RunFolder(settings)
@@ -43,7 +44,7 @@ def train(
     parts = [method_part(name) for name in names]
     if dry_run:
         if processes.is_first():
-            stages.preview(folder, parts, on_existing, out)
+            preview(folder, parts, on_existing, out)
         return
     with processes.together(), folder.opened(parts, on_existing), stages.shown(out) as progress:
         for path in stages.train(folder, progress, names):

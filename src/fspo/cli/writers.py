@@ -105,7 +105,8 @@ def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
             dollars = f", {account.dollars:.2f} dollars" if account.dollars else ""
             progress.say(
                 f"{model.name} gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} "
-                f"tokens of prompts, {spent.tokens:,} of answers{dollars}; {model.reused:,} were kept from before."
+                f"tokens of prompts, {spent.tokens:,} of answers{dollars}; {model.reused:,} requests were answered "
+                "from what was kept."
             )
 
 

@@ -18,6 +18,7 @@ from fspo.judging.judge import Verdict
 from fspo.llm.asking import ask_all
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
+from fspo.progress import Scaled, Task
 
 __all__ = [
     "Choice",
@@ -151,8 +152,8 @@ class PairwiseJudge:
         """Which response the user prefers; a tie where the two orders do not agree."""
         return next(self.judge([Comparison(user, prompt, a, b)])).verdict
 
-    def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
-        """Judge many pairs, in order.
+    def judge(self, comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
+        """Judge many pairs, in order; `task` is advanced by one for each.
 
         Raises:
             ModelError: the model failed; see its `complete`.
@@ -162,7 +163,8 @@ class PairwiseJudge:
             for c in comparisons
             for first, second in ((c.a, c.b), (c.b, c.a))
         )
-        answers = ask_all(self._llm, requests, 2 * self._at_once)
+        counted = None if task is None else Scaled(task, 0.5)
+        answers = ask_all(self._llm, requests, 2 * self._at_once, counted)
         for with_a_first, with_b_first in zip(answers, answers, strict=True):
             found = judgement_of(read_choice(with_a_first), read_choice(with_b_first))
             answer = with_a_first if found.choices[0] == "unreadable" else with_b_first

@@ -8,31 +8,46 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from fspo.llm.cache import RequestCache
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, title_of
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, batch_of, title_of
 from fspo.progress import Task
 
-__all__ = ["Remembered", "ask_all"]
+__all__ = ["Remembered", "ask_all", "ask_in_pieces"]
+
+_BATCH = 48
 
 
 def ask_all(
     llm: LanguageModel, requests: Iterable[CompletionRequest], size: int, task: Task | None = None
 ) -> Iterator[Completion]:
-    """One completion for each request, in order; no more than `size` requests are held at a time.
-
-    A model that streams is kept busy all the while; any other has its pieces one after the other.
+    """One completion for each request, in order; see `ask_in_pieces`.
 
     Raises:
         ModelError: see the model's own `complete`.
     """
-    pieces: Iterator[list[Completion]]
-    if isinstance(llm, Streaming):
-        pieces = ([completion] for completion in llm.stream(requests, size))
-    else:
-        pieces = _in_pieces(llm, iter(requests), size)
-    for piece in pieces:
-        if task is not None:
-            task.advance(len(piece))  # as one, or the first of a piece would be taken for slow and the others for quick
+    for piece in ask_in_pieces(llm, requests, size):
+        kept = sum(completion.kept for completion in piece)
+        if task is not None and kept:
+            task.skip(kept)
+        if task is not None and kept < len(piece):
+            task.advance(len(piece) - kept)  # as one, or the first would be taken for slow and the others for quick
         yield from piece
+
+
+def ask_in_pieces(llm: LanguageModel, requests: Iterable[CompletionRequest], size: int) -> Iterator[list[Completion]]:
+    """The completions in the pieces that they come in; no more than `size` requests are held at a time.
+
+    A model that streams is kept busy all the while; any other has its pieces one after the other. One on this machine
+    has no larger pieces than a batch.
+
+    Raises:
+        ModelError: see the model's own `complete`.
+    """
+    batch = batch_of(llm)
+    size = min(size, batch or size)
+    if isinstance(llm, Streaming):
+        stream, together = llm.stream(requests, size), size if batch else 1
+        return iter(lambda: list(islice(stream, together)), [])
+    return _in_pieces(llm, iter(requests), size)
 
 
 def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: int) -> Iterator[list[Completion]]:
@@ -46,9 +61,11 @@ class Remembered:
     What a killed call has finished is not asked again, and the rest comes out as it would have.
     """
 
-    def __init__(self, model: LanguageModel, cache: RequestCache, batch: int = 96) -> None:
-        """Ask `model` for at most `batch` completions at once, and keep them in `cache`."""
-        self._model, self._cache, self._batch = model, cache, batch
+    def __init__(self, model: LanguageModel, cache: RequestCache, batch: int | None = None) -> None:
+        """Ask `model` for at most `batch` completions at once, by default as many as it is best asked; keep them."""
+        self._model, self._cache = model, cache
+        self.batch = batch or batch_of(model) or _BATCH
+        """Completions that are made, and kept, at once."""
 
     @property
     def name(self) -> str:
@@ -64,8 +81,8 @@ class Remembered:
         """One completion for each request, in order."""
         return [
             completion
-            for start in range(0, len(requests), self._batch)
-            for completion in self._batched(requests[start : start + self._batch])
+            for start in range(0, len(requests), self.batch)
+            for completion in self._batched(requests[start : start + self.batch])
         ]
 
     def _batched(self, requests: Sequence[CompletionRequest]) -> list[Completion]:

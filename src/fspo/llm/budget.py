@@ -91,10 +91,13 @@ class Account:
         reserved = Reserved(prompt + len(request.prefix.encode("utf-8", "replace")), request.max_tokens)
         while (limit := self._passed(reserved)) is not None:
             if not self._under_way:
+                used = self._in_words(limit[1], self._prompt, self._answer)
+                aside = self._in_words(limit[1], reserved.prompt, reserved.answer)
                 raise BudgetReached(
-                    f"The budget of {limit[0]} leaves no room for another request ({self._requests:,} are "
-                    f"answered); raise endpoint.budget.{limit[1]} and run the same command again: what was paid "
-                    "for is kept."
+                    f"The budget of {limit[0]} leaves no room for another request: {used} are used "
+                    f"({self._requests:,} requests are answered), and {aside}, the most that it may take, have to be "
+                    f"set aside for the next; raise endpoint.budget.{limit[1]} and run the same command again: "
+                    "what was paid for is kept."
                 )
             changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(changed)
@@ -122,6 +125,14 @@ class Account:
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
+
+    def _in_words(self, setting: str, prompt: float, answer: float) -> str:
+        """So many tokens, or what they cost, as the limit of this setting counts."""
+        return (
+            f"{self._budget.cost(prompt, answer):.4g} dollars"
+            if setting == "dollars"
+            else f"{prompt + answer:,.0f} tokens"
+        )
 
     def _move(self, reserved: Reserved, sign: int) -> None:
         before = self._set_aside

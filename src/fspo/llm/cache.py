@@ -98,7 +98,7 @@ class RequestCache:
                 if row is not None:
                     text, tokens, finish_reason, anew, first = row
                     reason = cast('Literal["stop", "length", "refused"]', finish_reason)
-                    found[key] = Completion(text, tokens, reason, bool(anew), _read_first(first))
+                    found[key] = Completion(text, tokens, reason, bool(anew), _read_first(first), kept=True)
         return found
 
     def put(self, key: str, completion: Completion, prompt_tokens: int = 0) -> None:

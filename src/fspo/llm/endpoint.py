@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import re
 import time
@@ -60,6 +61,11 @@ class EndpointConfig(BaseModel):
         description="Further fields of every request, such as {chat_template_kwargs: {enable_thinking: false}}.",
     )
     budget: Budget = Field(default_factory=Budget, description="What the endpoint may cost, over all calls of a run.")
+
+    @property
+    def lacks_key(self) -> bool:
+        """Whether the variable that is to hold the key is not set here, so that requests go without one."""
+        return self.key_variable is not None and not os.environ.get(self.key_variable)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is answered, ready for JSON."""

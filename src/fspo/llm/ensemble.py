@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint import EndpointConfig
-from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, title_of
+from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, batch_of, title_of
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]
 
@@ -105,9 +105,16 @@ class Ensemble:
         """The same for others to read."""
         return " + ".join(f"{member.weight:g} x {member.title}" for member in self.members)
 
+    @property
+    def batch(self) -> int | None:
+        """How many requests give each model on this machine a batch, on average; None without such a model."""
+        batches = {place: size for place, member in enumerate(self.members) if (size := batch_of(member.model))}
+        own = sum(self.members[place].weight for place in batches)
+        return round(sum(batches.values()) * sum(member.weight for member in self.members) / own) if batches else None
+
     def member_of(self, request: CompletionRequest) -> str:
-        """The label of the member that answers this request."""
-        return self.members[self._place(request)].label
+        """The title of the member that answers this request, for others to read."""
+        return self.members[self._place(request)].title
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order.

@@ -132,10 +132,14 @@ class WebTransport:
 
         address, variable = self._config.base_url, self._config.key_variable
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            if self._key:
+                return ConfigError(f"{address} refuses the key in {variable}; set {variable} to another.")
             remedy = (
-                f"set {variable} in the environment" if variable else "name the variable that holds it: key_variable"
+                f"{variable} is not set in the environment; set it"
+                if variable
+                else "name the variable that holds it: key_variable"
             )
-            return ConfigError(f"{address} refuses the key; {remedy}.")
+            return ConfigError(f"{address} refuses requests without a key; {remedy}.")
         if isinstance(error, openai.NotFoundError):
             return ConfigError(
                 f"{address} does not know the model '{self._config.model}'; check its name and the address."

@@ -18,6 +18,7 @@ __all__ = [
     "Message",
     "Role",
     "Streaming",
+    "batch_of",
     "title_of",
 ]
 
@@ -92,6 +93,7 @@ class Completion:
         anew: whether the model was asked to go on from the prefix and did not, so that the text stands alone; only an
             endpoint, which can't be made to, does so.
         first: the likeliest first tokens, each with its log-prob, where they were wanted and the model gives them.
+        kept: whether it was given before and kept (`fspo.llm.cache`), so that nobody was asked; no part of the answer.
     """
 
     text: str
@@ -99,6 +101,7 @@ class Completion:
     finish_reason: Literal["stop", "length", "refused"]
     anew: bool = False
     first: tuple[tuple[str, float], ...] = ()
+    kept: bool = field(default=False, compare=False, repr=False)
 
     def after(self, prefix: str) -> str:
         """The whole answer to a request with this prefix."""
@@ -143,6 +146,12 @@ class Concurrent(LanguageModel, Protocol):
 
     def asking(self) -> Asking:
         """A new line of pieces; it must be closed."""
+
+
+def batch_of(model: LanguageModel) -> int | None:
+    """How many requests a model is best asked at once, where it knows (`batch`), as one on this machine does."""
+    batch: int | None = getattr(model, "batch", None)
+    return batch
 
 
 def title_of(model: LanguageModel) -> str:

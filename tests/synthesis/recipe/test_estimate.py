@@ -55,6 +55,24 @@ def test_no_stage_asks_more_than_is_said(settings: dict[str, object], tmp_path: 
     assert found.preferences == 6 * 20
 
 
+def test_users_made_anew_and_questions_asked_again_are_within_what_is_said(tmp_path: Path) -> None:
+    folder = str(write_domain(tmp_path / "mine"))
+    never = {"least": 0.9, "most": 0.95, "attempts": 2}
+    config = config_of(domain=folder, questions=60, responses=8, portraits=True, disagreement=never)
+    model = ScriptedModel()
+    make_dataset(config, model, model, tmp_path / "out", Silent())
+    found = estimate(config, load_recipe_domain(folder))
+    assert [row.name for row in found.again] == ["questions, again", "users made anew"]
+    portraits = sum("short portrait" in request.messages[-1].content for request in model.asked)
+    assert portraits > 6  # people were made anew
+    assert found.total.requests < len(model.asked) <= found.most.requests
+    assert found.again[1].requests == 2 * sum(
+        row.requests for row in found.stages if row.name in ("portraits", *JUDGED[:3], "refinement: sentences")
+    )
+    as_they_are = config.model_copy(update={"disagreement": None, "augment": False})
+    assert estimate(as_they_are, load_recipe_domain(folder)).again == ()
+
+
 def test_prompts_are_as_long_as_said(tmp_path: Path) -> None:
     folder = str(write_domain(tmp_path / "mine"))
     config = config_of(domain=folder, questions=14, disagreement=None, responses=8, refinement=None, augment=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fspo.llm.cache import RequestCache
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
-from fspo.progress import Silent
+from fspo.progress import Silent, Task
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.make import make_dataset
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize
@@ -230,6 +232,68 @@ def test_another_configuration_makes_the_data_anew(tmp_path: Path) -> None:
     first = made(config_of(pairs=20), tmp_path)
     assert made(config_of(pairs=12), tmp_path)["counts"]["preferences"] < first["counts"]["preferences"]
     assert len(list((tmp_path / "labels").glob("*.jsonl"))) == 1
+
+
+class _Counting(Silent):
+    """Progress that is added up: name of a task -> steps done, steps that were done before, steps in all."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, list[float]] = {}
+
+    @contextmanager
+    def task(self, name: str, total: float, done: float = 0.0) -> Iterator[Task]:
+        counts = self.counts.setdefault(name, [0.0, 0.0, 0.0])
+        counts[1] += done
+        counts[2] += total
+
+        class Counted:
+            def advance(self, steps: float = 1.0, note: str = "") -> None:
+                counts[0] += steps
+
+            def skip(self, steps: float) -> None:
+                counts[1] += steps
+
+        yield Counted()
+
+
+@pytest.mark.parametrize("judge", ["llm", "measured"])
+def test_progress_comes_to_its_end_in_a_first_call_and_when_all_is_kept(tmp_path: Path, judge: str) -> None:
+    folder = str(write_domain(tmp_path / "mine"))
+    config = config_of(domain=folder, judge=judge, questions=14, responses=8, portraits=True, near_duplicate=1.0)
+    stages = {"Writing questions", "Sampling responses", "Writing portraits", "Labelling pairs"}
+    for out, kept in (("first", False), ("again", True)):
+        model = Remembered(ScriptedModel(), RequestCache(tmp_path / "answers.sqlite"))
+        counting = _Counting()
+        make_dataset(config, model, model, tmp_path / out, counting)
+        assert stages <= counting.counts.keys()
+        assert ("Refining descriptions" in counting.counts) is (judge == "llm")
+        for name, (done, before, total) in counting.counts.items():
+            assert done + before == pytest.approx(total), name
+            if judge == "llm":
+                assert not kept or done == 0, name
+        assert counting.counts["Writing questions"][:2] == ([0, 10] if kept else [10, 0])  # seeds are no work
+
+
+class _Away(ScriptedModel):
+    """As an endpoint: its name holds where it is."""
+
+    name = "big at http://10.0.0.7:8000/v1"
+    title = "big"
+
+
+def test_no_file_of_the_dataset_tells_where_a_model_is(tmp_path: Path) -> None:
+    made(config_of(), tmp_path, _Away())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"10.0.0.7" in path.read_bytes()]
+    assert {p.source["chosen"]["model"] for p in PreferenceDataset.load(tmp_path)} == {"big"}
+
+
+def test_a_dataset_that_tells_the_names_of_its_models_stays_finished(tmp_path: Path) -> None:
+    made(config_of(), tmp_path)
+    identity = json.loads((tmp_path / "synthesis.json").read_text())
+    del identity["models"]
+    for asked, same in (("scripted", True), ("another", False)):
+        (tmp_path / "synthesis.json").write_text(json.dumps({**identity, "asked": asked, "written by": "scripted"}))
+        assert is_complete(tmp_path, config_of(), "scripted", "scripted") is same
 
 
 def test_both_recipes_are_made_by_one_function(tmp_path: Path) -> None:

@@ -226,9 +226,9 @@ def test_a_budget_is_shared_out_and_never_passed(tmp_path: Path) -> None:
 
 def test_a_folder_that_a_node_does_not_see_is_named(run: Run) -> None:
     class Elsewhere(RayExecutor):
-        def label(self, here: Any, shards: Any) -> Any:
+        def label(self, here: Any, shards: Any, task: Any) -> Any:
             (run.out / "responses.jsonl").rename(run.out / "away")
-            return super().label(here, shards)
+            return super().label(here, shards, task)
 
     model = Noted(RequestCache(run.answers), run.notes)
     executor = Elsewhere(NotedSource(run.notes), run.answers)

@@ -19,10 +19,10 @@ from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.judges import Judging, readable
 from fspo.synthesis.recipe.pairs import Pair, Pairs
 from fspo.synthesis.recipe.people import Place, make_user
-from fspo.synthesis.recipe.refinement import Refined, refine
+from fspo.synthesis.recipe.refinement import Refined, refine, steps_of
 from fspo.synthesis.recipe.texts import fault, tidied
 
-__all__ = ["PORTRAIT_TOKENS", "Cast", "Casting"]
+__all__ = ["PORTRAIT_TOKENS", "Cast", "Casting", "varies"]
 
 PORTRAIT_TOKENS = 120
 
@@ -101,7 +101,7 @@ class Casting:
                 if place.id in result.outside
                 and bounds is not None
                 and result.attempts[place.id] < bounds.attempts
-                and self._varies
+                and varies(self._config, self._domain)
             ]
             if not todo:
                 break
@@ -118,15 +118,6 @@ class Casting:
                 result.order.add(judgement)
         return result
 
-    @property
-    def _varies(self) -> bool:
-        """Whether another attempt makes another user."""
-        return bool(self._domain.users.draw) or self._config.portraits or self._refines
-
-    @property
-    def _refines(self) -> bool:
-        return self._config.refinement is not None and self._config.judge == "llm"
-
     def _make(self, places: Sequence[Place]) -> None:
         attempts = self._cast.attempts
         made = [make_user(self._config, self._domain, place, attempts[place.id]) for place in places]
@@ -135,7 +126,7 @@ class Casting:
         self._cast.first.update((user.id, user.description) for user in made)
         before = self._on_shared(made, "Labelling shared pairs")
         users, after = made, before
-        if self._refines:
+        if _refines(self._config):
             refined = self._refined(made)
             users = refined.users
             self._cast.added.update(refined.added)
@@ -175,7 +166,8 @@ class Casting:
             key = f"{user.id}/{self._cast.attempts[user.id]}"
             return self._pairs.to_refine(key, self._split[user.id], turn, count)
 
-        with self._progress.task("Refining descriptions", total=len(users)) as task:
+        total = len(users) * refinement.rounds * steps_of(refinement)
+        with self._progress.task("Refining descriptions", total=total) as task:
             return refine(self._config, refinement, self._domain, users, pairs, self._judging, self._llm, task)
 
     def _on_shared(self, users: Sequence[User], name: str) -> dict[str, list[Judgement]]:
@@ -183,13 +175,21 @@ class Casting:
         found: dict[str, list[Judgement]] = {user.id: [] for user in users}
         comparisons = (Comparison(user, p.question.text, p.a.text, p.b.text) for user in users for p in shared)
         with self._progress.task(name, total=len(users) * len(shared)) as task:
-            judgements = self._judging(comparisons)
+            judgements = self._judging(comparisons, task)
             if not self._judged:  # of the first users; a later one may be odd without the judge being so
                 judgements = readable(judgements)
             for place, judgement in enumerate(judgements):
                 found[users[place // len(shared)].id].append(judgement)
-                task.advance()
         return found
+
+
+def varies(config: RecipeConfig, domain: RecipeDomain) -> bool:
+    """Whether making a user anew makes another user."""
+    return bool(domain.users.draw) or config.portraits or _refines(config)
+
+
+def _refines(config: RecipeConfig) -> bool:
+    return config.refinement is not None and config.judge == "llm"
 
 
 def _verdicts(judgements: Iterable[Judgement]) -> list[Verdict]:

@@ -94,7 +94,7 @@ class RecipeConfig(BaseModel):
     meaning: bool = True
     """Whether the similarity of responses is measured by a sentence embedder too, fetched once as a package."""
     batch: int = Field(default=1024, ge=1)
-    """Requests held at a time; a local model works on 96 of them at once."""
+    """Requests held at a time, at most; a model on this machine works on 48 of them at once, on a GPU on 96."""
     shard: int = Field(default=64, ge=1)
     """Users whose labels are written to one file, and are made again if killed in the middle (from kept answers)."""
 

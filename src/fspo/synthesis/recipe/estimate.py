@@ -2,7 +2,8 @@
 
 Tokens are estimated at four characters each, from the domain's own seeds, users and prompts. Answers count as long as
 they may be, but for the judge's, which are one short JSON object. Every description is taken to stay open through all
-rounds of refinement, and nobody to be made anew; so most runs take less.
+rounds of refinement. What may be asked again is told apart: new questions, where most of the first were
+near-duplicates, and all about users who are made anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fspo.synthesis.recipe.casting import PORTRAIT_TOKENS
+from fspo.synthesis.recipe.casting import PORTRAIT_TOKENS, varies
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.people import make_user, places_of
@@ -29,6 +30,15 @@ _FRAME = 8
 _CHOICE = 10
 """Tokens of {"preferred": "A"} with its end."""
 _SAMPLE = 50
+_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN = (
+    "portraits",
+    "shared pairs",
+    "refinement: pairs",
+    "refinement: sentences",
+    "shared pairs, again",
+)
+_OF_A_USER = frozenset({_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN})
+"""Stages that a user who is made anew goes through again."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Estimate:
     """What a synthesis asks, and gets."""
 
     stages: tuple[Stage, ...]
+    again: tuple[Stage, ...]
+    """What may be asked besides, at most; how much of it depends on the answers."""
     users: int
     preferences: int
     """At most: pairs left undecided are none."""
@@ -60,13 +72,17 @@ class Estimate:
     @property
     def total(self) -> Stage:
         """Of all stages."""
-        rows = self.stages
-        return Stage(
-            "all",
-            sum(row.requests for row in rows),
-            sum(row.prompt_tokens for row in rows),
-            sum(row.answer_tokens for row in rows),
-        )
+        return _sum("all", self.stages)
+
+    @property
+    def responses(self) -> Stage:
+        """Of the responses alone, which others may write."""
+        return _sum("responses", (row for row in self.stages if row.name == "responses"))
+
+    @property
+    def most(self) -> Stage:
+        """Of all stages, and of what may be asked again."""
+        return _sum("all, at most", (*self.stages, *self.again))
 
 
 def estimate(config: RecipeConfig, domain: RecipeDomain) -> Estimate:
@@ -96,24 +112,45 @@ def estimate(config: RecipeConfig, domain: RecipeDomain) -> Estimate:
     asked = _FRAME + (told + question) / _CHARACTERS
     rows.append(_stage("responses", count * config.responses, asked, config.max_tokens))
     if config.portraits:
-        rows.append(_stage("portraits", users, prompt("portrait", description), PORTRAIT_TOKENS))
+        rows.append(_stage(_PORTRAITS, users, prompt("portrait", description), PORTRAIT_TOKENS))
         description = PORTRAIT_TOKENS * _CHARACTERS
     if config.judge == "llm":
         shown = question + 2 * response
         first = prompt("judge", description + shown)
-        rows.append(_stage("shared pairs", 2 * users * config.shared_pairs, first, _CHOICE))
+        rows.append(_stage(_SHARED, 2 * users * config.shared_pairs, first, _CHOICE))
         if config.refinement is not None:
             rounds, added = config.refinement.rounds, SENTENCE_TOKENS * _CHARACTERS
             between = prompt("judge", description + rounds * added / 2 + shown)
             last = prompt("judge", description + rounds * added + shown)
             rows += [
-                _stage("refinement: pairs", 2 * users * rounds * config.refinement.pairs, between, _CHOICE),
-                _stage("refinement: sentences", users * rounds, prompt("append", description + shown), SENTENCE_TOKENS),
-                _stage("shared pairs, again", 2 * users * config.shared_pairs, last, _CHOICE),
+                _stage(_REFINED, 2 * users * rounds * config.refinement.pairs, between, _CHOICE),
+                _stage(_SENTENCES, users * rounds, prompt("append", description + shown), SENTENCE_TOKENS),
+                _stage(_AGAIN, 2 * users * config.shared_pairs, last, _CHOICE),
             ]
             first = last
         rows.append(_stage("labels", 2 * users * (config.pairs - config.shared_pairs), first, _CHOICE))
-    return Estimate(tuple(row for row in rows if row.requests), users, users * config.pairs)
+    stages = tuple(row for row in rows if row.requests)
+    return Estimate(stages, _again(config, domain, stages), users, users * config.pairs)
+
+
+def _again(config: RecipeConfig, domain: RecipeDomain, stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """What comes on top where no new question can be used, and everybody is made anew each time."""
+    attempts = config.disagreement.attempts if config.disagreement is not None and varies(config, domain) else 0
+    rows = (
+        _sum("questions, again", (row for row in stages if row.name == "questions"), config.augment_rounds - 1),
+        _sum("users made anew", (row for row in stages if row.name in _OF_A_USER), attempts),
+    )
+    return tuple(row for row in rows if row.requests)
+
+
+def _sum(name: str, rows: Iterable[Stage], times: int = 1) -> Stage:
+    rows = tuple(rows)
+    return Stage(
+        name,
+        times * sum(row.requests for row in rows),
+        times * sum(row.prompt_tokens for row in rows),
+        times * sum(row.answer_tokens for row in rows),
+    )
 
 
 def _stage(name: str, requests: int, prompt: float, answer: int) -> Stage:

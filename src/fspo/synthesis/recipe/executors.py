@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from fspo.progress import Task
 from fspo.synthesis.recipe.shards import Labeller, Shard
 
 __all__ = ["Executor", "Here"]
@@ -13,12 +14,13 @@ __all__ = ["Executor", "Here"]
 class Executor(Protocol):
     """Has shards labelled."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard]) -> Iterator[Shard]:
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
         """Yield each shard when its files are there, in any order.
 
         Args:
             here: labels in this process, where that is wanted; `here.work` says what others need to know.
             shards: those that are not finished.
+            task: advanced by the users that are labelled.
 
         Raises:
             ModelError: the judge failed; finished shards stay.
@@ -29,8 +31,8 @@ class Executor(Protocol):
 class Here:
     """Labels one shard after the other in this process."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard]) -> Iterator[Shard]:
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
         """Yield each shard when its files are there."""
         for shard in shards:
-            here.label(shard)
+            here.label(shard, task)
             yield shard

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from fspo.errors import DataError
 from fspo.judging.by_topic import TopicJudge
@@ -10,6 +11,7 @@ from fspo.judging.judge import AttributeJudge, Judge
 from fspo.judging.pairwise import Comparison, Judgement, PairwiseJudge
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
+from fspo.progress import Task
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.questions import Question
@@ -17,8 +19,13 @@ from fspo.synthesis.recipe.responses import Response
 
 __all__ = ["Judging", "by_measures", "measured_judge", "pairwise_judge", "readable"]
 
-Judging = Callable[[Iterable[Comparison]], Iterator[Judgement]]
-"""Judges many pairs, in order."""
+
+class Judging(Protocol):
+    """Judges many pairs, in order."""
+
+    def __call__(self, comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
+        """What came of each; `task` is advanced by one for each."""
+
 
 _FEW, _ENOUGH = 8, 100
 """Pairs from which a judge can be told to be unreadable: when there are no more, and at the latest."""
@@ -66,8 +73,10 @@ def _unreadable(count: int, judgement: Judgement) -> DataError:
 def by_measures(judge: Judge) -> Judging:
     """A judge of measured attributes, which is the same in both orders by construction."""
 
-    def judging(comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+    def judging(comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
         for c in comparisons:
+            if task is not None:
+                task.advance()
             verdict = judge.compare(c.user, c.prompt, c.a, c.b)
             if verdict == "tie":
                 yield Judgement(verdict, "unclear", ("unclear", "unclear"))

@@ -58,8 +58,8 @@ def label_all(people: Sequence[Person], labeller: Labeller, executor: Executor, 
     missing = [shard for shard in shards if not work.done(shard)]
     done = len(people) - sum(len(shard.people) for shard in missing)
     with progress.task("Labelling pairs", total=len(people), done=done) as task:
-        for shard in executor.label(labeller, missing):
-            task.advance(len(shard.people))
+        for _ in executor.label(labeller, missing, task):
+            pass
     counts = LabelCounts()
     for shard in shards:
         _add(read_json(tally_file(work.out, shard.number)), counts)

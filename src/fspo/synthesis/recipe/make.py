@@ -9,6 +9,7 @@ twice.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -115,20 +116,33 @@ def identity_of(config: RecipeConfig, domain: RecipeDomain, ask: str, write: str
     """What decides the dataset, ready for JSON."""
     settings = json.loads(config.model_dump_json(exclude={"batch", "domain"}))
     named = {"name": domain.name, "sha256": domain.fingerprint}
-    return {"config": settings, "domain": named, "asked": ask, "written by": write}
+    return {"config": settings, "domain": named, "models": _digest(ask, write)}
 
 
 def is_complete(out: Path, identity: dict[str, Any]) -> bool:
     """Whether the folder holds the finished dataset of this identity."""
     if not (out / _SPLITS).exists() or not (out / _IDENTITY).exists():
         return False
-    return bool(read_json(out / _IDENTITY) == identity)
+    return _read_identity(out / _IDENTITY) == identity
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    """The identity that was kept; folders from before the models' names were hidden hold them as they are."""
+    kept: dict[str, Any] = read_json(path)
+    if "models" not in kept:
+        kept["models"] = _digest(kept.pop("asked", ""), kept.pop("written by", ""))
+    return kept
+
+
+def _digest(ask: str, write: str) -> str:
+    # The names hold addresses and folders, which are nobody's business where the dataset is shared.
+    return hashlib.sha256(json.dumps([ask, write]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _begin(out: Path, identity: dict[str, Any]) -> None:
     """Keep the stages of an interrupted call with the same identity; remove any others."""
     (out / _SPLITS).unlink(missing_ok=True)
-    if (out / _BEGUN).exists() and read_json(out / _BEGUN) == identity:
+    if (out / _BEGUN).exists() and _read_identity(out / _BEGUN) == identity:
         return
     for name in (_BEGUN, QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE):
         (out / name).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fspo.judging.attributes import words
-from fspo.llm.asking import ask_all
+from fspo.llm.asking import ask_in_pieces
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
@@ -118,7 +118,7 @@ def _augment(
     progress: Progress,
 ) -> None:
     topics = list(dict.fromkeys(seed.topic for seed in seeds))
-    with progress.task("Writing questions", total=config.questions, done=len(result.items)) as task:
+    with progress.task("Writing questions", total=config.questions - len(result.items)) as task:
         for turn in range(config.augment_rounds):
             missing = config.questions - len(result.items)
             if missing <= 0:
@@ -128,12 +128,15 @@ def _augment(
             count = -(-missing * 4 // (3 * AT_ONCE))
             asked = [topics[(turn + place) % len(topics)] for place in range(count)]
             requests = [_request(config, domain, topic, seeds, rng) for topic in asked]
-            for topic, completion in zip(asked, ask_all(llm, requests, config.batch), strict=True):
+            answered = iter(asked)
+            for piece in ask_in_pieces(llm, requests, config.batch):
                 before = len(result.items)
-                for text in items_of(completion):
-                    if len(result.items) < config.questions:
-                        _take(text, topic, domain.file.language, known, result)
-                task.advance(len(result.items) - before)
+                for completion, topic in zip(piece, answered, strict=False):
+                    for text in items_of(completion):
+                        if len(result.items) < config.questions:
+                            _take(text, topic, domain.file.language, known, result)
+                found = len(result.items) - before
+                task.skip(found) if all(completion.kept for completion in piece) else task.advance(found)
     if len(result.items) < config.questions:
         progress.say(
             f"{len(result.items)} of {config.questions} questions were found in {config.augment_rounds} rounds; the "

@@ -24,6 +24,7 @@ from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.parts import Part, ReadOnly, absorb_parts, part_of
 from fspo.llm.sources import Opener, Source
+from fspo.progress import Task
 from fspo.synthesis.recipe.shards import Labeller, Shard, Work, open_judging, open_labeller
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class RayExecutor:
         self.spent = _NOTHING
         """What the workers' answers have cost."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard]) -> Iterator[Shard]:
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
         """Yield each shard when its files are there, in any order.
 
         Raises:
@@ -84,7 +85,9 @@ class RayExecutor:
             for row in _mapped(shards, worker, workers, min(1.0, processors / workers)):
                 self._count(row)
                 _raise(row, len(shards))
-                yield numbers[row["number"]]
+                shard = numbers[row["number"]]
+                task.advance(len(shard.people))
+                yield shard
         absorb_parts(self._answers)
 
     def _count(self, row: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from fspo.synthesis.recipe.judges import Judging
 from fspo.synthesis.recipe.pairs import Pair
 from fspo.synthesis.recipe.texts import fault, tidied
 
-__all__ = ["SENTENCE_TOKENS", "Refined", "refine"]
+__all__ = ["SENTENCE_TOKENS", "Refined", "refine", "steps_of"]
 
 SENTENCE_TOKENS = 60
 _MOST_WORDS = 60
@@ -46,6 +46,11 @@ class Refined:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
+def steps_of(refinement: Refinement) -> int:
+    """Steps of a user's round, for progress: the pairs, and the sentence."""
+    return refinement.pairs + 1
+
+
 def refine(
     config: RecipeConfig,
     refinement: Refinement,
@@ -66,7 +71,7 @@ def refine(
         pairs: (user, round, count) -> pairs of theirs.
         judging: the judge who reads the descriptions.
         llm: who writes sentences.
-        task: advanced by one for each user whose description is final.
+        task: advanced by `steps_of` for each user and round; rounds that need not be are skipped.
 
     Raises:
         ModelError: a model failed.
@@ -75,13 +80,14 @@ def refine(
     result = Refined([], {user.id: [] for user in users})
     active = list(people)
     for turn in range(refinement.rounds):
-        opened = _open_pairs(people, active, pairs, judging, turn, refinement.pairs)
+        opened = _open_pairs(people, active, pairs, judging, turn, refinement.pairs, task)
         result.open.append(sum(map(len, opened.values())))
-        task.advance(sum(not pairs for pairs in opened.values()))
+        settled = sum(not pairs for pairs in opened.values())
+        task.skip(settled * ((refinement.rounds - turn) * steps_of(refinement) - refinement.pairs))
         active = [id for id, found in opened.items() if found]
         chosen = [(people[id], _picked(config, id, turn, opened[id][0])) for id in active]
         requests = (_request(domain, config, user, pair) for user, pair in chosen)
-        answers = ask_all(llm, requests, config.batch)
+        answers = ask_all(llm, requests, config.batch, task)
         for (user, _), completion in zip(chosen, answers, strict=True):
             sentence, why = _sentence(completion, user.description, domain.file.language)
             if why:
@@ -89,7 +95,6 @@ def refine(
                 continue
             people[user.id] = replace(user, description=f"{user.description} {sentence}".strip())
             result.added[user.id].append(sentence)
-    task.advance(len(active))
     result.users = list(people.values())
     return result
 
@@ -101,12 +106,14 @@ def _open_pairs(
     judging: Judging,
     turn: int,
     count: int,
+    task: Task,
 ) -> dict[str, list[Pair]]:
     """User -> the pairs that the description does not decide."""
     asked = [(id, pair) for id in active for pair in pairs(people[id], turn, count)]
+    task.skip(len(active) * count - len(asked))  # a user may have fewer pairs than wanted
     comparisons = (Comparison(people[id], p.question.text, p.a.text, p.b.text) for id, p in asked)
     opened: dict[str, list[Pair]] = {id: [] for id in active}
-    for (id, pair), judgement in zip(asked, judging(comparisons), strict=True):
+    for (id, pair), judgement in zip(asked, judging(comparisons, task), strict=True):
         if judgement.reason in ("unclear", "inconsistent"):
             opened[id].append(pair)
     return opened

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from fspo.errors import DataError
 from fspo.judging.refusals import opens_with_refusal
 from fspo.llm.asking import ask_all
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, title_of
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain
@@ -42,7 +42,7 @@ class Response:
         question: the question's id.
         text: what a user sees.
         steered: the persona, or the viewpoint, that it was steered by; empty for none.
-        model: who wrote it.
+        model: who wrote it, without addresses and folders.
     """
 
     id: str
@@ -201,7 +201,7 @@ def _take(
     if why is not None:
         result.rejected[why] += 1
         return
-    model = llm.member_of(one.request) if isinstance(llm, _Drawing) else llm.name
+    model = llm.member_of(one.request) if isinstance(llm, _Drawing) else title_of(llm)
     result.items.append(Response(one.id, one.question.id, text, one.steered, model))
 
 

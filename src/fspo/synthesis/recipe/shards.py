@@ -13,6 +13,7 @@ from fspo.judging.by_topic import load_judge
 from fspo.judging.pairwise import Comparison, Judgement, OrderTally
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import Split, User
+from fspo.progress import Scaled, Silent, Task
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.judges import Judging, by_measures, pairwise_judge
@@ -86,8 +87,8 @@ class Labeller:
         """The same with another judge."""
         return Labeller(self.work, self._pairs, judging)
 
-    def label(self, shard: Shard) -> None:
-        """Judge the pairs of a shard's users and write its files, the tally last.
+    def label(self, shard: Shard, task: Task | None = None) -> None:
+        """Judge the pairs of a shard's users and write its files, the tally last; `task` is advanced by its users.
 
         Raises:
             ModelError: the judge failed.
@@ -96,7 +97,7 @@ class Labeller:
         decided: list[dict[str, Any]] = []
         undecided: list[dict[str, Any]] = []
         per_user, order = dict.fromkeys((person.user.id for person in shard.people), 0), OrderTally()
-        for user, pair, judgement in self._judged(shard):
+        for user, pair, judgement in self._judged(shard, task or Silent.TASK):
             order.add(judgement)
             if judgement.verdict == "tie":
                 undecided.append(_undecided(user, pair, judgement))
@@ -113,7 +114,7 @@ class Labeller:
             {"per_user": per_user, **tally, "undecided": dict(order.undecided)},
         )
 
-    def _judged(self, shard: Shard) -> Iterator[tuple[User, Pair, Judgement]]:
+    def _judged(self, shard: Shard, task: Task) -> Iterator[tuple[User, Pair, Judgement]]:
         """Every pair of every user; the shared ones were judged when the users were made."""
         asked = [(person, self._pairs.of(person.user.id, person.split, person.topic)) for person in shard.people]
         common = len(self._shared)
@@ -122,7 +123,10 @@ class Labeller:
             for person, pairs in asked
             for pair in pairs[common:]
         )
-        judgements = iter(self._judging(comparisons))
+        count = sum(len(pairs) - common for _, pairs in asked)
+        if not count:
+            task.advance(len(asked))
+        judgements = iter(self._judging(comparisons, Scaled(task, len(asked) / max(1, count))))
         for person, pairs in asked:
             for pair, judgement in zip(self._shared, person.known, strict=True):
                 yield person.user, pair, judgement
@@ -154,7 +158,7 @@ def open_judging(work: Work, model: LanguageModel) -> Judging:
     return pairwise_judge(work.config, work.domain, model).judge
 
 
-def _nobody(comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+def _nobody(comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
     raise NotImplementedError("no model was opened")
 
 
