@@ -116,3 +116,10 @@ def test_main_is_the_installed_program(monkeypatch: pytest.MonkeyPatch, capsys: 
         main()
     assert caught.value.code == 0
     assert "Usage: fspo" in capsys.readouterr().out
+
+
+def test_the_version_is_told_without_a_verb() -> None:
+    from fspo import __version__
+
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"fspo {__version__}\n")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from fspo import __version__
 from fspo.cli import processes
 from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
@@ -81,6 +82,13 @@ Examples:
   fspo data import ratings.jsonl data/ratings
 """
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fspo {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
@@ -90,6 +98,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help=help_text(_HELP),
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before the verb; its help is the program's."""
 
 
 def _register() -> None:
