@@ -1,6 +1,6 @@
 """Every method of the table on every domain, with all measures, by the embedded model.
 
-    python -m benchmarks.evaluation_everywhere --out docs/results/evaluation       # an hour and a quarter on 2 quiet cores
+    python -m benchmarks.evaluation_everywhere --out docs/results/evaluation       # 75 minutes on 2 quiet cores
     python -m benchmarks.evaluation_everywhere --small --domains elix-easy         # some minutes
     python -m benchmarks.evaluation_everywhere --estimate                          # says how long, and stops
 
