@@ -12,12 +12,14 @@ from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.quality import Floors
+from fspo.evaluation.tax.config import TaxConfig
 from fspo.evaluation.weights import Weights
 from fspo.files import read_json, read_jsonl
 from fspo.judging.pairwise import Comparison, Judgement, judgement_of
 from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge, small_dataset
+from tests.fake_endpoint import fake_endpoint, stats
 
 CONFIG = EvaluationConfig.model_validate(
     {
@@ -114,6 +116,26 @@ def test_a_judge_of_descriptions_and_users_without_any_are_told_before_anything_
             judge=CountingJudge(),
         )
     assert not any(tmp_path.iterdir())
+
+
+def test_open_instructions_are_judged_by_a_server_and_kept(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tax = {"users": 3, "general": 0, "open": 2, "refusals": 0, "max_new_tokens": 6}
+    with fake_endpoint() as address:
+        entries = [{"name": name, "endpoint": {"base_url": address, "model": name}} for name in ("far", "other")]
+        config = CONFIG.model_copy(update={"match": (), "tax": TaxConfig.model_validate(tax | {"judges": entries})})
+        row = run(tiny_model_path, tmp_path, config)["few-shot"]
+        asked = stats(address)["answered"]
+        monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
+        assert run(tiny_model_path, tmp_path, config)["few-shot"] == row
+        assert stats(address)["answered"] == asked > 0
+    assert row["tax_open"]["value"] == pytest.approx(0.5 - row["general_win_rate/personal"]["value"])
+    assert row["tax_open"]["items"] == 6
+    assert "general_win_rate_by/other/personal" in row and "tax_general" not in row
+    counts = read_json(tmp_path / "judges.json")["tax"]["far"]["few-shot"]
+    assert counts["win"] + counts["tie"] + counts["loss"] == 6
+    assert (tmp_path / "few-shot" / "tax-judgements-far.jsonl").exists()
 
 
 def test_a_name_is_given_once(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ class _Stage:
         samplings = {name: self._headline_sampling(name) for name in rewards}
         compared = comparisons(self._lead, rewards, judgements, samplings)
         write_json(self.out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
-        write_json(self.out / "judges.json", self.panel.record())
+        write_json(self.out / "judges.json", self.panel.record() | self.tax.record())
         write_json(self.out / "details.json", self._details(rewards, judgements))
         written = {
             name: {trial.id: describer(trial.own.shots) for trial in self.trials}

@@ -29,6 +29,7 @@ _LOSSES: Mapping[str, str] = MappingProxyType(
         "tax_general": "of general instructions followed, against the base model",
         "tax_refusal": "of harmful requests refused, against the base model",
         "tax_refusal/injected": "of harmful requests refused, against the base model, with such requests in the shots",
+        "tax_open": "of preference on open instructions, before a judge who knows no user, against the base model",
         "other_topics_drop": "of reward accuracy where the shots are on other topics than the query",
         "shortfall": "of reward accuracy to an ideal observer of the same shots",
     }

@@ -10,6 +10,7 @@ import pytest
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.tax.answers import Person, TaxAnswer, asked_of, draw_tax_answers, with_harm
 from fspo.evaluation.tax.config import TaxConfig
+from fspo.evaluation.tax.items import tax_items
 from fspo.evaluation.trials import build_trials
 from tests.evaluation.helpers import small_dataset
 
@@ -35,6 +36,18 @@ def test_who_is_told_nothing_of_users_is_asked_the_bare_prompts_alone(context: A
     assert sum(counts.values()) == len(asked)
     assert all(one.user == "" and one.shots == () for one in asked if one.variant == "bare")
     assert {one.user for one in asked if one.variant != "bare"} <= {person.user for person in PEOPLE}
+
+
+def test_open_instructions_come_last_and_only_where_somebody_judges_them() -> None:
+    endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    settings = TAX.model_dump() | {"open": 3, "judges": [{"name": "far", "endpoint": endpoint}]}
+    before, asked = asked_of("shots", PEOPLE, TAX), asked_of("shots", PEOPLE, TaxConfig.model_validate(settings))
+    assert asked[: len(before)] == before
+    more = asked[len(before) :]
+    opened = {item.id for item in tax_items().open}
+    assert [one.variant for one in more] == ["bare"] * 6 + ["personal"] * 6
+    assert {one.item for one in more} <= opened and len({one.item for one in more}) == 6
+    assert all(one.variant == "bare" for one in asked_of("none", PEOPLE, TaxConfig.model_validate(settings)))
 
 
 def test_harm_stands_in_every_second_prompt_the_newest_among_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,10 +11,12 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.tax.answers import Variant
 from fspo.evaluation.tax.config import TaxConfig
 from fspo.evaluation.tax.crossed import Cell
+from fspo.evaluation.tax.judged import TaxJudges
 from fspo.evaluation.tax.stage import TaxStage, tax_measures, training_tax
 from fspo.evaluation.trials import build_trials
 from fspo.evaluation.weights import Weights
 from fspo.files import read_jsonl
+from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.evaluation.helpers import small_dataset
 
@@ -87,6 +90,46 @@ def test_methods_of_every_kind_on_a_tiny_model(
     stage(tiny_model_path, tmp_path, tax, policies).answer("fspo")
     assert (tmp_path / "fspo" / "tax.jsonl").read_bytes() == lines
     assert len(read_jsonl(tmp_path / "base" / "tax.jsonl")) == 9
+
+
+class Longer:
+    """Prefers the longer answer, for whomever."""
+
+    identity = "longer"
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        return "tie" if len(a) == len(b) else "a" if len(a) > len(b) else "b"
+
+
+def test_open_instructions_cost_what_a_judge_says(
+    tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path
+) -> None:
+    entry = {"name": "longer", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
+    settings = {"users": 3, "general": 0, "open": 3, "refusals": 0, "max_new_tokens": 6}
+    tax = TaxConfig.model_validate(settings | {"judges": [entry, entry | {"name": "again"}]})
+    made = stage(tiny_model_path, tmp_path, tax, policies)
+    made.judges = TaxJudges({"longer": Longer(), "again": Longer()}, tmp_path)
+    for name in ("few-shot", "fspo", "ipo", "base"):
+        made.answer(name)
+    rows = {name: made.measures(name) for name in ("base", "few-shot", "fspo", "ipo")}
+    assert not any("open" in measure or "win_rate" in measure for measure in rows["base"])
+    assert {"tax_open", "general_win_rate/personal", "general_win_rate_by/again/personal"} <= rows["few-shot"].keys()
+    assert "tax_open/bare" not in rows["few-shot"] and "tax_open/training" not in rows["few-shot"]
+    assert {"tax_open", "tax_open/bare", "tax_open/training"} <= rows["fspo"].keys()
+    assert "tax_open" not in rows["ipo"] and "tax_open/bare" in rows["ipo"]
+    answers = {
+        (row["variant"], row["user"], row["item"]): row["text"] for row in read_jsonl(tmp_path / "fspo/tax.jsonl")
+    }
+    base = {row["item"]: row["text"] for row in read_jsonl(tmp_path / "base/tax.jsonl")}
+    won = [
+        0.5 if len(text) == len(base[item]) else float(len(text) > len(base[item]))
+        for (variant, _, item), text in answers.items()
+        if variant == "personal"
+    ]
+    assert len(won) == 9
+    assert rows["fspo"]["general_win_rate/personal"].value == pytest.approx(sum(won) / 9)
+    assert rows["fspo"]["tax_open"].value == pytest.approx(0.5 - sum(won) / 9)
+    assert set(made.record()["tax"]) == {"longer", "again"}
 
 
 def test_without_the_setting_nothing_is_asked(tiny_model_path: Path, tmp_path: Path) -> None:

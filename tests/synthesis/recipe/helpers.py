@@ -74,10 +74,12 @@ class ScriptedModel:
             return self._said("\n".join(f"{n}. Think of the {self._words(rng, 2)}" for n in range(1, 5)))
         if "Two responses" in said:
             found = re.search(
-                r"The user: (.*?)\n\nQuestion: .*?Response A:\n(.*?)\n\nResponse B:\n(.*?)\n\nWhich", said, re.S
+                r"(?:The user: (.*?)\n\nQuestion|Request): .*?Response A:\n(.*?)\n\nResponse B:\n(.*?)\n\nWhich",
+                said,
+                re.S,
             )
             assert found
-            return self._said(f'{{"preferred": "{self.judge(found[1], found[2], found[3], rng)}"}}')
+            return self._said(f'{{"preferred": "{self.judge(found[1] or "", found[2], found[3], rng)}"}}')
         if "Write one more sentence" in said:
             return self._said(f"Adores the {self._words(rng, 2)}.")
         if "short portrait" in said:

@@ -51,7 +51,7 @@ _CALIBRATION_ERROR = "calibration_error"
 _ERRORS = {"brier": "Brier score", "overconfidence": "overconfidence"}
 _WINS = "win_rate"
 _TAX = "tax_"
-_TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency")
+_TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
 _OBSERVER = "ideal observer"
 
 

@@ -90,9 +90,13 @@ def _answers(rank: Mapping[str, Any], lead: str) -> str:
 
 
 def _cost(row: Mapping[str, Estimate]) -> str:
-    named = {"tax_general": "general instructions followed", "tax_refusal": "harmful requests refused"}
+    named = {
+        "tax_general": "general instructions followed",
+        "tax_open": "preference on open instructions",
+        "tax_refusal": "harmful requests refused",
+    }
     parts = [f"{row[m].value * 100:.1f} points of {label}{_within(row[m])}" for m, label in named.items() if m in row]
-    return f"What it loses against the base model: {' and '.join(parts)}." if parts else ""
+    return f"What it loses against the base model: {_listed(parts)}." if parts else ""
 
 
 def _within(estimate: Estimate, turned: bool = False) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fspo.evaluation.tax.config import TaxConfig
-from fspo.evaluation.tax.items import HarmfulItem, in_turn, tax_items
+from fspo.evaluation.tax.crossed import Cell
+from fspo.evaluation.tax.items import TaxItem, in_turn, tax_items
 from fspo.files import append_jsonl, read_jsonl
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Preference
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 
     from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Asked", "Person", "TaxAnswer", "Variant", "asked_of", "draw_tax_answers", "with_harm"]
+__all__ = ["Asked", "Person", "Scored", "TaxAnswer", "Variant", "asked_of", "draw_tax_answers", "with_harm"]
 
 Variant = Literal["bare", "personal", "injected"]
 """The prompt alone; with what the method is told of the user; the same with the harmful request in the shots too."""
+
+Scored = Mapping[tuple[Variant, Cell], float]
+"""One figure for each variant, user (empty if bare) and item."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +64,19 @@ class TaxAnswer:
 
 
 def asked_of(context: Context, people: Sequence[Person], config: TaxConfig) -> list[Asked]:
-    """Everything that a method of this context is asked: its bare prompts first, then user by user."""
+    """Everything that a method of this context is asked: bare prompts, then user by user, and open ones after these."""
     items = tax_items()
     bare: dict[str, Asked] = {}
     personal: list[Asked] = []
     for number, person in enumerate(people):
         general = in_turn(items.general, number, config.general)
         harmful = in_turn(items.harmful, number, config.refusals)
-        for item in (*general, *harmful):
-            bare[item.id] = Asked("bare", item.id, "", item.prompt)
-            if context != "none":
-                personal.append(_personal("personal", item, person, person.shots))
+        bare |= _bare(*general, *harmful)
+        if context != "none":
+            personal += [_personal("personal", item, person, person.shots) for item in (*general, *harmful)]
         if context in ("shots", "both"):
             personal += [_personal("injected", item, person, with_harm(person.shots, item.prompt)) for item in harmful]
-    return [*bare.values(), *personal]
+    return [*bare.values(), *personal, *_open(context, people, config)]
 
 
 def with_harm(shots: Sequence[Preference], request: str) -> tuple[Preference, ...]:
@@ -127,7 +130,23 @@ def draw_tax_answers(
     return answers
 
 
-def _personal(variant: Variant, item: HarmfulItem, person: Person, shots: tuple[Preference, ...]) -> Asked:
+def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list[Asked]:
+    """The open instructions, where somebody judges the answers."""
+    bare: dict[str, Asked] = {}
+    personal: list[Asked] = []
+    for number, person in enumerate(people if config.judges else ()):
+        items = in_turn(tax_items().open, number, config.open)
+        bare |= _bare(*items)
+        if context != "none":
+            personal += [_personal("personal", item, person, person.shots) for item in items]
+    return [*bare.values(), *personal]
+
+
+def _bare(*items: TaxItem) -> dict[str, Asked]:
+    return {item.id: Asked("bare", item.id, "", item.prompt) for item in items}
+
+
+def _personal(variant: Variant, item: TaxItem, person: Person, shots: tuple[Preference, ...]) -> Asked:
     return Asked(variant, item.id, person.user, item.prompt, shots, person.description)
 
 

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["GeneralItem", "HarmfulItem", "TaxItems", "in_turn", "tax_items"]
+__all__ = ["GeneralItem", "TaxItem", "TaxItems", "in_turn", "tax_items"]
 
 T = TypeVar("T")
 
 
-class HarmfulItem(BaseModel):
-    """A request that ought to be refused."""
+class TaxItem(BaseModel):
+    """Something to ask: harmful requests ought to be refused, open instructions have no one right answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,7 +24,7 @@ class HarmfulItem(BaseModel):
     prompt: str = Field(min_length=1)
 
 
-class GeneralItem(HarmfulItem):
+class GeneralItem(TaxItem):
     """An instruction that is nobody's taste, and what its answer has to be (`fspo.evaluation.tax.checks`)."""
 
     check: dict[str, Any] = Field(min_length=1)
@@ -36,7 +36,8 @@ class TaxItems(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     general: tuple[GeneralItem, ...]
-    harmful: tuple[HarmfulItem, ...]
+    open: tuple[TaxItem, ...]
+    harmful: tuple[TaxItem, ...]
 
 
 @cache

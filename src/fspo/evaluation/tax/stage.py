@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.describing import Describer
 from fspo.evaluation.fluency import answer_log_probs
 from fspo.evaluation.statistics import Bounds, Estimate
-from fspo.evaluation.tax.answers import Person, TaxAnswer, Variant, asked_of, draw_tax_answers
+from fspo.evaluation.tax.answers import Person, Scored, TaxAnswer, Variant, asked_of, draw_tax_answers
 from fspo.evaluation.tax.checks import passes
-from fspo.evaluation.tax.crossed import Cell, crossed_mean
+from fspo.evaluation.tax.crossed import crossed_mean
 from fspo.evaluation.tax.items import tax_items
+from fspo.evaluation.tax.judged import TaxJudges, obtain_tax_judges
 from fspo.evaluation.trials import Trial, pick_users
 from fspo.evaluation.weights import Weights
 from fspo.evaluation.winrates import Answer
@@ -29,8 +31,6 @@ _UNTRAINED = "few-shot"
 """The base model's weights, shown the shots."""
 _SHARE: Bounds = (0.0, 1.0)
 _DIFFERENCE: Bounds = (-1.0, 1.0)
-Scored = Mapping[tuple[Variant, Cell], float]
-"""One figure for each variant, user (empty if bare) and item."""
 
 
 @dataclass
@@ -43,7 +43,14 @@ class TaxStage:
     weights: Weights
     out: Path
     progress: Progress
+    judges: TaxJudges = field(init=False)
     _answers: dict[str, list[TaxAnswer]] = field(default_factory=dict)
+    _open: dict[str, dict[str, Scored]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Have the judges ready; nothing is asked yet."""
+        entries = self.config.tax.judges if self.config.tax is not None else ()
+        self.judges = TaxJudges(obtain_tax_judges(entries, self.out / "judges"), self.out, self.progress)
 
     def answer(self, name: str, describer: Describer | None = None) -> None:
         """Let a method answer, once; `describer` has the descriptions of one that writes its own."""
@@ -69,7 +76,11 @@ class TaxStage:
         )
 
     def measures(self, name: str) -> dict[str, Estimate]:
-        """The method's figures, and what it loses against the base model; empty where no tax is measured."""
+        """The method's figures, and what it loses against the base model; empty where no tax is measured.
+
+        Raises:
+            ModelError: a judge of the open instructions failed; what was said before is kept.
+        """
         if name not in self._answers:
             return {}
         is_base = name == _BASE
@@ -79,7 +90,36 @@ class TaxStage:
         if name != _UNTRAINED and _UNTRAINED in self._answers and self.weights.source(name) is not None:
             found |= training_tax("general", self._passed(name), self._passed(_UNTRAINED))
             found |= training_tax("refusal", self._refused(name), self._refused(_UNTRAINED))
+        return found if is_base else found | self._judged(name)
+
+    def record(self) -> dict[str, Any]:
+        """What `judges.json` holds of the judges of open instructions; empty without any."""
+        return {"tax": self.judges.counts} if self.judges.counts else {}
+
+    def _judged(self, name: str) -> dict[str, Estimate]:
+        """What judges say of the open instructions; the first of them says what is lost."""
+        found: dict[str, Estimate] = {}
+        for number, (judge, own) in enumerate(self._preferred(name).items()):
+            ties: Scored = {("bare", ("", item)): 0.5 for _, (_, item) in own}
+            measures = tax_measures("open", own, ties)
+            if number == 0:
+                found |= measures
+                if name != _UNTRAINED and _UNTRAINED in self._answers and self.weights.source(name) is not None:
+                    found |= training_tax("open", own, self._preferred(_UNTRAINED)[judge])
+            else:
+                level = _LEVEL["open"]
+                levels = {m.replace(level, f"{level}_by/{judge}"): e for m, e in measures.items() if level in m}
+                found |= levels
         return found
+
+    def _preferred(self, name: str) -> dict[str, Scored]:
+        """Judge -> how far it prefers each answer to an open instruction to the base model's bare one."""
+        if name not in self._open:
+            opened = {item.id for item in tax_items().open}
+            base = {a.item: a.text for a in self._answers[_BASE] if a.item in opened}
+            rows = [a for a in self._answers[name] if a.item in opened]
+            self._open[name] = self.judges.preferred(name, rows, base) if rows else {}
+        return self._open[name]
 
     def _passed(self, name: str) -> Scored:
         """1 for each general instruction that was followed."""
@@ -128,7 +168,7 @@ def tax_measures(
     """The levels of one kind by variant, and the tax: the base model's bare answer to the same item less the method's.
 
     Args:
-        kind: `general`, `refusal` or `fluency`.
+        kind: `general`, `refusal`, `fluency` or `open`.
         own: the method's figures.
         base: the base model's.
         is_base: whether these are the same, so that there is no tax.
@@ -157,4 +197,9 @@ def training_tax(kind: str, own: Scored, before: Scored) -> dict[str, Estimate]:
     return {} if estimate is None else {f"tax_{kind}/training": estimate}
 
 
-_LEVEL = {"general": "general_pass", "refusal": "refusal_rate", "fluency": "general_fluency"}
+_LEVEL = {
+    "general": "general_pass",
+    "refusal": "refusal_rate",
+    "fluency": "general_fluency",
+    "open": "general_win_rate",
+}
