@@ -115,3 +115,11 @@ def test_two_judges_of_one_name_are_refused_and_judges_change_nothing_of_what_wa
         EvaluationConfig.model_validate({"judges": [entry, entry]})
     more = EvaluationConfig.model_validate({"judges": [entry], "match": ["format"], "tax": {}})
     assert more.identity() == EvaluationConfig().identity()
+
+
+def test_what_is_added_or_applied_afterwards_makes_no_other_evaluation() -> None:
+    settings = {"floors": {"words": 9}, "observer_noise": 0.1, "reward_models": [{"name": "mine", "scorer": "a:b"}]}
+    assert EvaluationConfig.model_validate(settings).identity() == EvaluationConfig().identity()
+    assert EvaluationConfig(shots=4).identity() != EvaluationConfig().identity()
+    with pytest.raises(ValidationError):
+        EvaluationConfig.model_validate({"reward_models": [{"name": "..", "scorer": "a:b"}]})

@@ -89,10 +89,10 @@ def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -
 
 
 def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_path: Path) -> None:
-    people = [User(user.id, "", {"sentiment": 1.0} | user.traits) for user in list(USERS.values())[:5]]
+    people = [User(user.id, "", {"sentiment": 1.0}) for user in list(USERS.values())[:5]]
     texts = [answer.text for answer in answers()[FSPO]] + ["A wonderful film."]
     entry = JudgeConfig.model_validate({"name": "tone", "attributes": ["sentiment"]})
-    judges = {"headline": CountingJudge()} | obtain_judges([entry], texts, people, tmp_path)
+    judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
     found = panel(tmp_path, answers(), judges=judges).measures(FSPO, headline=True)
     assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found  # USERS mind length alone
     mixed = Panel(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)

@@ -72,6 +72,7 @@ class Panel:
             asked = answers if name == HEADLINE else full  # fewer shots are for the headline's judge alone
             minded = {drawn: self._minded(judge, rows) for drawn, rows in asked.items()}
             self.said[name] = self._judged(judge, minded, asked, qualities, file, name)
+            self._say_rejects(name)
             self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
         if self.config.match and HEADLINE in self.judges:
             alike, base = self._alike(full)
@@ -143,6 +144,17 @@ class Panel:
             for drawn, rows in answers.items()
             if drawn[0] != "base"
         }
+
+    def _say_rejects(self, name: str) -> None:
+        """Say how many comparisons a judge gave nothing on, since they are missing in its figures."""
+        said = [judgement for rows in self.said[name].values() for judgement in rows]
+        rejects = [judgement.reject for judgement in said if judgement.reject]
+        if rejects:
+            refused = rejects.count("refused")
+            self.progress.say(
+                f"The judge '{name}' named neither answer in {len(rejects) - refused} of {len(said)} comparisons and "
+                f"refused {refused}; they are left out of its figures."
+            )
 
     def _minded(self, judge: Comparer, answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers of users who mind what the judge goes by; others would be ties of nothing."""
