@@ -120,6 +120,7 @@ def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: 
                 values[name] |= {"answer_utility/plain": drawn, "answer_utility/guided": drawn}
                 if name != "base":
                     values[name]["win_rate/plain"] = values[name]["win_rate/guided"] = float(drawn > 0.4)
+                    values[name]["win_rate_by/far/guided"] = float(drawn > 0.5)
             items.append(line | {"values": values})
             for first, second in itertools.combinations(methods, 2):
                 score = (1 + right[first][item] - right[second][item]) / 2

@@ -134,6 +134,12 @@ def test_wins_over_another_base_model_are_no_common_measure(tmp_path: Path) -> N
             {"judge": {"kind": "Mine", "digest": "x"}},
             r"the judge: AttributeJudge \(abc\) and Mine \(x\)",
         ),
+        (
+            "win_rate_by/far/guided",
+            {},
+            {"judges": {"far": {"kind": "PairwiseJudge", "digest": "y"}}},
+            r"the judge 'far': none and PairwiseJudge \(y\)",
+        ),
         ("regret", {}, {"judge": None}, r"the judge: AttributeJudge \(abc\) and none"),
         ("win_rate/guided", {"traits": "other"}, {}, "the users' traits of 1 of 128 items"),
         ("win_rate", {"description": "other"}, {}, "the users' descriptions of 1 of 128 items"),

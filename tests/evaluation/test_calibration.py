@@ -59,9 +59,9 @@ def test_the_error_has_no_interval_and_is_nothing_of_a_single_user() -> None:
     found = estimates(measured)["calibration_error"]
     assert (found.low, found.high, found.shortage) == (None, None, None)
     assert "chance alone" in found.note
-    assert no_interval([found]) == ""
+    assert no_interval([("x", found)]) == ""
     assert set(per_user(measured)) == {"brier", "overconfidence"}
-    assert "2 users" in no_interval(estimates(calibration_values(made(1.0, users=2))).values())
+    assert "2 users" in no_interval(estimates(calibration_values(made(1.0, users=2))).items())
 
 
 def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:

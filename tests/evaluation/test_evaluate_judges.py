@@ -73,13 +73,18 @@ def test_judges_matching_and_tax_stand_in_the_metrics_and_a_judge_may_be_down(
     assert len(read_jsonl(out / "few-shot" / "judgements-far.jsonl")) == 3
     monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
     row = run(tiny_model_path, out, judges={"far": Failing(5)})["few-shot"]
-    assert {"win_rate", "win_rate_length_controlled/plain", "win_rate_matched/plain"} <= row.keys()
-    assert {"win_rate_by/longer/plain", "win_rate_length_controlled/longer/plain"} <= row.keys()
+    assert {"win_rate", "win_rate_matched/plain", "win_rate_by/longer/plain"} <= row.keys()
     assert row["win_rate_by/far/plain"]["value"] == 1.0
+    assert read_json(out / "details.json")["judges"].keys() == {"longer", "far"}
+    values = read_jsonl(out / "items.jsonl")[0]["values"]["few-shot"]
+    assert values["win_rate_by/far/plain"] == 1.0
     assert {"tax_general", "tax_refusal", "tax_refusal/injected", "tax_fluency"} <= row.keys()
     assert all(record.keys() == {"value", "low", "high", "users", "items"} for record in row.values())
     judges = read_json(out / "judges.json")
     assert list(judges["judges"]) == ["headline", "longer", "far"]
+    for name, place in (("headline", ""), ("longer", "longer/")):
+        note = judges["judges"][name]["length_controlled"]["few-shot, plain"]["note"]
+        assert (f"win_rate_length_controlled/{place}plain" in row) != ("no figure" in note)
     assert [entry["judges"] for entry in judges["agreement"]] == [
         ["headline", "longer"], ["headline", "far"], ["longer", "far"],
     ]  # fmt: skip

@@ -122,9 +122,9 @@ def test_always_longer_answers_are_marked() -> None:
 def test_answers_of_equal_length_extrapolate_nothing() -> None:
     equal = [Judged(str(n % 12), float(n % 3 > 0), 500, 500) for n in range(120)]
     found = length_controlled(equal)
-    assert (found.shorter, found.longer, found.note) == (0, 0, "")
+    assert (found.shorter, found.longer) == (0, 0) and "extrapolated" not in found.note
     half = [Judged(row.user, row.score, 500 + 100 * (n % 2), 500) for n, row in enumerate(equal)]
-    assert length_controlled(half).note == ""
+    assert "extrapolated" not in length_controlled(half).note
 
 
 def test_users_of_whom_nothing_was_decided_are_not_counted() -> None:
@@ -156,6 +156,15 @@ def test_a_judge_who_prefers_every_answer_leaves_doubt_by_the_number_of_users() 
     assert found.win_rate.value > 0.9
     assert found.win_rate.low is not None
     assert 0.5 < found.win_rate.low < 0.9
+
+
+def test_a_model_of_which_the_penalty_leaves_nothing_is_no_figure() -> None:
+    rows = [Judged(f"u{n}", float(n < 1), 10 + n, 12 - n) for n in range(4)]
+    found = length_controlled(rows, inverse_penalty=1e-4)
+    assert found.empty and found.win_rate.value == 0.5 and found.plain.value == 0.25
+    assert "no figure but the want of one" in found.note
+    even = [Judged(f"u{n}", n % 2, 10, 10) for n in range(8)]
+    assert not length_controlled(even, inverse_penalty=1e-4).empty  # where 50 % is what the judge said
 
 
 def test_rows_without_a_score_teach_nothing() -> None:

@@ -19,6 +19,7 @@ from fspo.evaluation.records import Drawn
 from fspo.evaluation.winrates import Answer, judge_pairs
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.preferences.types import User
+from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge
 
 FINE = Quality(log_prob=-2.0, distinct=1.0, compression=0.9, overlap=0.5, closeness=0.4, words=9)
@@ -86,6 +87,25 @@ def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -
         assert estimate.low is not None and estimate.high is not None
         inside += estimate.low <= 0.5 <= estimate.high
     assert inside >= 95
+
+
+def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    class Indifferent:
+        identity = "indifferent"
+
+        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+            return "tie"
+
+    drawn = answers()
+    made = Panel(EvaluationConfig(), USERS, {"headline": Indifferent()}, tmp_path, Heard())
+    made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})
+    assert said == ["The judge 'headline' preferred neither answer in any of 120 comparisons."]
 
 
 def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_path: Path) -> None:

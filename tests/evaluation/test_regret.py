@@ -30,6 +30,7 @@ def test_the_best_lose_nothing_a_coin_half_and_the_worst_all(stakes: list[float]
         found = estimates(pair_regrets(dict.fromkeys(ITEMS, right), gaps))
         assert found["regret_share"].value == pytest.approx(share)
         assert found["regret"].value == pytest.approx(share * sum(stakes) / 4)
+        assert found["regret_share"].high is not None and found["regret_share"].high <= 1 + 1e-9  # none can lose more
 
 
 def test_nothing_at_stake_is_no_regret() -> None:

@@ -28,5 +28,7 @@ def test_too_few_users_are_told_and_have_no_interval() -> None:
     assert enough is not None
     assert (few.low, few.high) == (None, None)
     assert enough.low is not None
-    assert "2 users, at least 3 are needed" in no_interval([few, enough])
-    assert no_interval([enough]) == ""
+    assert "2 users, at least 3 are needed" in no_interval([("few", few), ("enough", enough)])
+    assert no_interval([("enough", enough)]) == ""
+    many = no_interval((name, few) for name in ("one", "two", "three", "four", "one"))
+    assert many.endswith("are needed (one, two, three and 1 more).")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.cli.config import RunConfig
 from fspo.cli.folder import RunFolder, methods_of
 from fspo.errors import ConfigError, DataError
+from fspo.llm.installed import need_client
 from fspo.methods.table import training_order
 
 if TYPE_CHECKING:
+    from fspo.evaluation.config import EvaluationConfig
+    from fspo.llm.endpoint import EndpointConfig
     from fspo.preferences.dataset import PreferenceDataset
 
-__all__ = ["check_episodes", "check_synthesis", "warn_of_keys"]
+__all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
 
 
 def check_synthesis(config: RunConfig) -> None:
@@ -36,15 +41,42 @@ def check_synthesis(config: RunConfig) -> None:
     else:
         plan_questions(config.synthesis, load_domain(config.synthesis.domain))
     asked = [config.endpoint, *(member.endpoint for member in config.ensemble)]
-    if any(endpoint is not None for endpoint in asked) and find_spec("openai") is None:
-        raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
+    if any(endpoint is not None for endpoint in asked):
+        need_client()
     if config.executor.kind == "ray" and find_spec("ray") is None:
         raise ConfigError("The executor ray needs the package ray; install fspo[ray].")
 
 
+def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
+    """Check that the judges and reward models of an evaluation are there; a line for each key that is not set.
+
+    Nothing is asked; a scorer's module is imported.
+
+    Args:
+        config: which there are.
+        out: folder of the evaluation.
+
+    Raises:
+        ConfigError: a scorer can't be found, or the package that asks endpoints is missing.
+        ModelError: a folder holds no model.
+    """
+    from fspo.evaluation.foreign.obtaining import obtain
+
+    for entry in config.reward_models:
+        obtain(entry, config, out / entry.name)
+    judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
+    asked = [entry.endpoint for entry in (*judges, *config.reward_models)]
+    if any(endpoint is not None for endpoint in asked):
+        need_client()
+    return _keys_not_set(asked)
+
+
 def warn_of_keys(config: RunConfig) -> list[str]:
     """A line for each variable that is to hold an endpoint's key and is not set."""
-    asked = [config.endpoint, *(member.endpoint for member in config.ensemble)]
+    return _keys_not_set([config.endpoint, *(member.endpoint for member in config.ensemble)])
+
+
+def _keys_not_set(asked: Iterable[EndpointConfig | None]) -> list[str]:
     missing = {endpoint.key_variable: endpoint for endpoint in asked if endpoint is not None and endpoint.lacks_key}
     return [
         f"Warning: {variable}, which key_variable names for {endpoint.base_url}, is not set in the environment; "

@@ -59,7 +59,7 @@ def evaluate(
         return
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
-    from fspo.cli.folder import EVALUATION, RunFolder
+    from fspo.cli.folder import DATA, EVALUATION, RunFolder
     from fspo.cli.preview import preview
     from fspo.errors import ConfigError
 
@@ -67,10 +67,14 @@ def evaluate(
         raise ConfigError("--data names the rows of a benchmark; name the benchmark with --benchmark.")
     out = console()
     folder = RunFolder(settings)
+    # One's own data are taken over where that was not done before.
+    parts = [*([DATA] if settings.data is not None and not stages.has_data(folder) else []), EVALUATION]
     if dry_run:
-        preview(folder, [EVALUATION], on_existing, out)
+        preview(folder, parts, on_existing, out)
         return
-    with folder.opened([EVALUATION], on_existing), stages.shown(out) as progress:
+    with folder.opened(parts, on_existing), stages.shown(out) as progress:
+        if DATA in parts:
+            stages.synth(folder, progress)
         stages.evaluate(folder, progress)
     stages.print_table(folder, out)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fspo.cli.asked import asked_lines
-from fspo.cli.checks import check_episodes, check_synthesis, warn_of_keys
+from fspo.cli.checks import check_episodes, check_instruments, check_synthesis, warn_of_keys
 from fspo.cli.estimates import asked_table
 from fspo.cli.folder import DATA, EVALUATION, RunFolder
 from fspo.cli.options import Existing
@@ -45,6 +45,9 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
             console.print(f"{warning}\n", markup=False)
     if found is not None and goes_on:
         check_episodes(folder, *found, evaluated=EVALUATION in parts)
+    if EVALUATION in parts:
+        for warning in check_instruments(folder.config.evaluation, folder.evaluation):
+            console.print(f"{warning}\n", markup=False)
     settings = {name: value for name, value in folder.config.resolved().items() if goes_on or name in _OF_DATA}
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
     console.print(f"{text}\nWould make in {folder.path}:", markup=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fspo.cli import processes
 from fspo.cli.asked import asked_lines
 from fspo.cli.cards import model_card
-from fspo.cli.checks import check_episodes, warn_of_keys
+from fspo.cli.checks import check_episodes, check_instruments, warn_of_keys
 from fspo.cli.folder import RunFolder, methods_of
 from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, names_of, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
@@ -121,6 +121,8 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     from fspo.evaluation.evaluate import evaluate as measure
 
     dataset, splits = dataset_of(folder), splits_of(folder)
+    for warning in check_instruments(folder.config.evaluation, folder.evaluation):
+        progress.say(warning)
     test = splits.part(dataset, "test")
     metrics = measure(
         folder.config.evaluation,

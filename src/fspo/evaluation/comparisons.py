@@ -11,7 +11,7 @@ from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate, paired_difference
 from fspo.evaluation.winrates import Judgement
 
-__all__ = ["comparisons", "item_values"]
+__all__ = ["comparisons", "item_values", "judged_values"]
 
 
 def comparisons(
@@ -57,6 +57,17 @@ def item_values(
     for (method, sampling), rows in judgements.items():
         if method == name:
             found[f"win_rate/{sampling}"] = {(row.user, row.item): row.score for row in rows if row.decided}
+    return {measure: items for measure, items in found.items() if items}
+
+
+def judged_values(name: str, said: Mapping[str, Mapping[Drawn, Sequence[Judgement]]]) -> dict[str, dict[Item, float]]:
+    """The same by other judges than the headline's: `said` has their words."""
+    found = {
+        f"win_rate_by/{judge}/{sampling}": {(row.user, row.item): row.score for row in rows if row.decided}
+        for judge, judgements in said.items()
+        for (method, sampling), rows in judgements.items()
+        if method == name
+    }
     return {measure: items for measure, items in found.items() if items}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fspo.errors import ConfigError
 from fspo.evaluation.annotations import check_identity, judge_digest
 from fspo.evaluation.ceiling import Ceiling
-from fspo.evaluation.comparisons import comparisons, item_values
+from fspo.evaluation.comparisons import comparisons, item_values, judged_values
 from fspo.evaluation.config import EvaluationConfig, Sampling
 from fspo.evaluation.describing import description_cost
 from fspo.evaluation.figures import calibrations, reward_figures
@@ -183,7 +183,7 @@ class _Stage:
                 found[key[0]] |= self._answer_estimates(key, rows)
         self._write(rewards, measured, judgements, ceiling.values(known.gaps) if ceiling and known else {})
         metrics = {name: _json(row) for name, row in found.items()}
-        if note := no_interval(estimate for row in found.values() for estimate in row.values()):
+        if note := no_interval(entry for row in found.values() for entry in row.items()):
             self.progress.say(note)
         write_json(self.out / "metrics.json", metrics)
         return metrics
@@ -214,6 +214,8 @@ class _Stage:
         games = all_games(self.judge, self.dataset.users, self.answers, judgements, self._samplings, values)
         write_games(self.out / GAMES_FILE, games)
         base = {answer.item: answer.text for answer in self.answers.get(("base", "plain"), ())}
+        others = {judge: said for judge, said in self.panel.said.items() if judge != HEADLINE}
+        values = {name: row | judged_values(name, others) for name, row in values.items()}
         write_items(self.out / ITEMS_FILE, self.trials, self.dataset.users, measured, values, base)
 
     def _with_models(self) -> None:
@@ -321,7 +323,8 @@ class _Stage:
             "compared": self._lead,
             "judge_kind": _kind(self.judge),
             "observer_prior": self.prior[0],
-            "judge": self._judge(),
+            "judge": self._judge(self.panel.judges.get(HEADLINE) or self.judge),  # without answers the panel is empty
+            "judges": {name: self._judge(judge) for name, judge in self.panel.judges.items() if name != HEADLINE},
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
@@ -340,9 +343,8 @@ class _Stage:
             "judgements": {f"{name}, {sampling}": counts(rows) for (name, sampling), rows in judgements.items()},
         } | setting(self.config, self.trials)
 
-    def _judge(self) -> dict[str, str] | None:
-        """Which judge the headline's win rates, and all utilities, are by; None where there is none."""
-        judge = self.panel.judges.get(HEADLINE) or self.judge  # without answers the panel is empty
+    def _judge(self, judge: Comparer | None) -> dict[str, str] | None:
+        """Which judge this is; None where there is none."""
         if judge is None:
             return None
         prompts = {query.prompt for trial in self.trials for query in trial.own.queries}

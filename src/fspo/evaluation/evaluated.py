@@ -24,6 +24,9 @@ _MOST_NAMED = 3
 _JUDGED = ("win_rate", "answer_utility", "regret")
 """Measures that rest on the judge, by the beginnings of their names."""
 
+_BY = "win_rate_by/"
+"""Begins the measures of another judge than the headline's."""
+
 _RESTS: Mapping[str, tuple[str, ...]] = {
     "win_rate": ("traits", "description"),
     "answer_utility": ("traits",),
@@ -99,8 +102,13 @@ def check_same(first: Evaluated, other: Evaluated, measure: str, methods: Sequen
     wanted += ["description"] if _told(methods) and "description" not in wanted else []
     said = _settings_differing(first, other)
     said += _people_differing(first, other, wanted, answers=measure.startswith("win_rate"))
-    if judged and first.details["judge"] != other.details["judge"]:
-        said.append(f"the judge: {_judge(first)} and {_judge(other)}")
+    if measure.startswith(_BY):
+        name = measure.removeprefix(_BY).partition("/")[0]
+        theirs = [run.details.get("judges", {}).get(name) for run in (first, other)]
+        if theirs[0] != theirs[1]:
+            said.append(f"the judge '{name}': {_said(theirs[0])} and {_said(theirs[1])}")
+    elif judged and first.details["judge"] != other.details["judge"]:
+        said.append(f"the judge: {_said(first.details['judge'])} and {_said(other.details['judge'])}")
     floors = [run.details.get("floors") for run in (first, other)]
     if measure.startswith("win_rate") and floors[0] != floors[1]:
         said.append(f"the floors: {floors[0]} and {floors[1]}")
@@ -145,8 +153,7 @@ def _check_recorded(run: Evaluated, measure: str, wanted: Sequence[str], *, judg
         )
 
 
-def _judge(run: Evaluated) -> str:
-    judge = run.details["judge"]
+def _said(judge: Mapping[str, str] | None) -> str:
     return f"{judge['kind']} ({judge['digest']})" if judge else "none"
 
 

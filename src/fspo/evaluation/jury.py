@@ -20,6 +20,7 @@ from fspo.judging.by_topic import OWN, TopicJudge, weights_on
 from fspo.judging.judge import AttributeJudge, Verdict
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge, letter_prompt
+from fspo.llm.installed import need_client
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
@@ -151,6 +152,7 @@ def _obtain(
     from fspo.llm.cache import RequestCache
     from fspo.llm.endpoint import Endpoint
 
+    need_client()
     return asked_judge(entry, Endpoint(entry.endpoint, RequestCache(folder / f"{entry.name}.sqlite")))
 
 

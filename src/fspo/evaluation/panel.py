@@ -29,6 +29,8 @@ __all__ = ["Panel"]
 Answers = Mapping[Drawn, Sequence[Answer]]
 Judgements = Mapping[Drawn, Sequence[Judgement]]
 _BASE: Drawn = ("base", "plain")
+_FEW = 8
+"""Comparisons from which it is worth a word that all of them were ties."""
 
 
 @dataclass
@@ -71,14 +73,14 @@ class Panel:
             file = "judgements.jsonl" if name == HEADLINE else f"judgements-{name}.jsonl"
             asked = answers if name == HEADLINE else full  # fewer shots are for the headline's judge alone
             minded = {drawn: self._minded(judge, rows) for drawn, rows in asked.items()}
-            self.said[name] = self._judged(judge, minded, asked, qualities, file, name)
+            by = "" if name == HEADLINE else f"by {name}"
+            self.said[name] = self._judged(judge, minded, asked, qualities, file, by)
             self._say_rejects(name)
             self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
         if self.config.match and HEADLINE in self.judges:
             alike, base = self._alike(full)
-            self.matched = self._judged(
-                self.judges[HEADLINE], alike, base, qualities, "judgements-matched.jsonl", "matched"
-            )
+            judge = self.judges[HEADLINE]
+            self.matched = self._judged(judge, alike, base, qualities, "judgements-matched.jsonl", "matched")
 
     def measures(self, drawn: Drawn, *, headline: bool) -> dict[str, Estimate]:
         """The win rates of one method and sampling; `headline` says whether they are the method's without a variant."""
@@ -92,7 +94,7 @@ class Panel:
                 found |= _named({f"win_rate_by/{name}/{sampling}": _decided(rows)})
             place = sampling if name == HEADLINE else f"{name}/{sampling}"
             controlled = self.controlled[name].get(drawn)
-            alike = controlled.win_rate if controlled is not None else None
+            alike = controlled.win_rate if controlled is not None and not controlled.empty else None
             measures = {f"win_rate_weighted/{place}": _weighted(rows), f"win_rate_length_controlled/{place}": alike}
             if name == HEADLINE and headline:
                 measures["win_rate_length_controlled"] = alike
@@ -138,7 +140,7 @@ class Panel:
                 qualities[_BASE],
                 self.config.floors,
                 path=self.out / drawn[0] / file,
-                name="" if name == HEADLINE else name,
+                name=", ".join(filter(None, (" ".join(drawn), name))),
                 progress=self.progress,
             )
             for drawn, rows in answers.items()
@@ -146,7 +148,7 @@ class Panel:
         }
 
     def _say_rejects(self, name: str) -> None:
-        """Say how many comparisons a judge gave nothing on, since they are missing in its figures."""
+        """Say how many comparisons a judge gave nothing on, which its figures lack, or that it decided none."""
         said = [judgement for rows in self.said[name].values() for judgement in rows]
         rejects = [judgement.reject for judgement in said if judgement.reject]
         if rejects:
@@ -155,6 +157,9 @@ class Panel:
                 f"The judge '{name}' named neither answer in {len(rejects) - refused} of {len(said)} comparisons and "
                 f"refused {refused}; they are left out of its figures."
             )
+        read = [judgement for judgement in said if not judgement.reject]
+        if len(read) >= _FEW and all(judgement.judged == "tie" for judgement in read):
+            self.progress.say(f"The judge '{name}' preferred neither answer in any of {len(read)} comparisons.")
 
     def _minded(self, judge: Comparer, answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers of users who mind what the judge goes by; others would be ties of nothing."""

@@ -39,8 +39,10 @@ def pair_regrets(right: Mapping[Item, float], gaps: Gaps) -> Measured:
     if not mean:
         return {}
     return {
-        "regret": Values(lost, bounds=(0.0, widest)),
-        "regret_share": Values({item: value / mean for item, value in lost.items()}, bounds=(0.0, widest / mean)),
+        "regret": Values(lost, bounds=(0.0, widest), most=mean),
+        "regret_share": Values(
+            {item: value / mean for item, value in lost.items()}, bounds=(0.0, widest / mean), most=1.0
+        ),
     }
 
 

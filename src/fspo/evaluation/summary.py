@@ -93,4 +93,5 @@ def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
         return "Nothing was measured."
     users, items = max(e.users for e in estimates), max(e.items for e in estimates)
     said = f"Percent, with 95 % intervals clustered by user; {users} held-out users, {items} held-out pairs."
-    return f"{said} {no_interval(e for row in metrics.values() for m, e in row.items() if m in MEASURES)}".rstrip()
+    shown = ((MEASURES[m], e) for row in metrics.values() for m, e in row.items() if m in MEASURES)
+    return f"{said} {no_interval(shown)}".rstrip()

@@ -13,6 +13,7 @@ from fspo.evaluation.statistics import Estimate, clustered_mean
 
 __all__ = ["Measured", "Values", "difference", "estimates", "no_interval", "per_user"]
 
+_MOST_NAMED = 3
 _ABSOLUTE = "it is a mean of absolute differences; see what chance alone gives"
 
 
@@ -22,6 +23,8 @@ class Values:
 
     of: Mapping[Item, float]
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    most: float | None = None
+    """What the mean can be at most, where that is less than an item's greatest."""
     absolute: bool = False
     """Whether the mean is one of absolute differences over all users, which has no interval, nor a figure for each."""
 
@@ -31,6 +34,8 @@ class Values:
             return None
         users = [user for user, _ in self.of]
         found = clustered_mean(list(self.of.values()), users, bounds=self.bounds)
+        if self.most is not None and found.high is not None:
+            found = replace(found, high=max(found.value, min(found.high, self.most)))
         return replace(found, low=None, high=None, lacking=_ABSOLUTE) if self.absolute else found
 
 
@@ -61,7 +66,16 @@ def per_user(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def no_interval(found: Iterable[Estimate]) -> str:
-    """A sentence where there is too little for intervals; empty where every measure has what it can have."""
-    notes = {estimate.note for estimate in found if estimate.note and estimate.lacking != _ABSOLUTE}
-    return f"Some figures have {'; '.join(sorted(notes))}." if notes else ""
+def no_interval(found: Iterable[tuple[str, Estimate]]) -> str:
+    """A sentence where there is too little for intervals, which names the measures; empty where all have theirs."""
+    lacking: dict[str, dict[str, None]] = defaultdict(dict)
+    for measure, estimate in found:
+        if estimate.note and estimate.lacking != _ABSOLUTE:
+            lacking[estimate.note][measure] = None
+    notes = [f"{note} ({_few(list(measures))})" for note, measures in sorted(lacking.items())]
+    return f"Some figures have {'; '.join(notes)}." if notes else ""
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.llm import background
+from fspo.llm.installed import need_client
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.llm.wire import completion_of, counted, logprobs_of, messages_of, retry_after, told
 
@@ -175,10 +176,9 @@ class WebTransport:
 
 
 def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
-    try:
-        import openai
-    except ImportError as error:
-        raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].") from error
+    need_client()
+    import openai
+
     # aiohttp takes half the time of the usual client for each request.
     quick = importlib.util.find_spec("aiohttp") is not None
     with _nothing_else_from_the_environment():

@@ -108,6 +108,16 @@ def test_scores_that_are_none_are_refused(tmp_path: Path, scores: list[Any], eac
     assert not list(tmp_path.rglob("margins.jsonl"))
 
 
+def test_a_fault_of_ones_own_code_is_told_by_its_place(tmp_path: Path) -> None:
+    def short(response: str) -> float:
+        return 1 / 0
+
+    with pytest.raises(ModelError, match=r"'mine' failed on user 'test-length-more': TypeError: .*3 were given"):
+        evaluated(tmp_path, DATASET, mine=FunctionRewardModel(short, "mine"))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"ZeroDivisionError: .*\(test_scoring.py, line \d+\)"):
+        evaluated(tmp_path, DATASET, mine=FunctionRewardModel(lambda *_: short("x"), "mine"))
+
+
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'fspo' has a name that is taken"):
         evaluated(tmp_path, DATASET, fspo=Recorder())

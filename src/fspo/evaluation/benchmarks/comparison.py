@@ -125,7 +125,10 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def _caption(comparison: Comparison) -> str:
-    lines = [_amount(comparison), no_interval(comparison.ours.values())]
+    lines = [
+        _amount(comparison),
+        no_interval((_LABELS[comparison.benchmark.measure], e) for e in comparison.ours.values()),
+    ]
     if not comparison.ours:
         lines.append(f"Nothing of this run has a {_LABELS[comparison.benchmark.measure]}; see the other measures.")
     if not comparison.figures:

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +13,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel, identity_of
 from fspo.evaluation.weights import weights_digest
+from fspo.llm.installed import need_client
 
 __all__ = ["Foreign", "given", "obtain"]
 
@@ -62,8 +62,7 @@ def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> 
         scorer = _scorer(entry)
         return Foreign(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
-        if find_spec("openai") is None:
-            raise ConfigError("Asking an endpoint needs the package openai; install fspo[endpoint].")
+        need_client()
         identity = json.dumps(entry.endpoint.identity(), sort_keys=True)
         return Foreign(entry.name, lambda: _asked(entry, folder), _digest(identity), shots=entry.shots)
     from fspo.evaluation.foreign.classifier import ClassifierRewardModel

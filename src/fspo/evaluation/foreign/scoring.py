@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import ModelError
+from fspo.errors import FspoError, ModelError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.foreign.protocol import RewardModel, RewardRequest, blind
 from fspo.evaluation.rewards import Score, Scores, passes
@@ -83,7 +84,7 @@ def _score_trial(
         seen = blind(episode.shots[:k])
         for query in episode.queries:
             requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
-    values = iter(_checked(model.score(requests), len(requests), name, trial.user))
+    values = iter(_checked(_scored(model, requests, name, trial.user), len(requests), name, trial.user))
     for condition, _, k, numbers in shown:
         for number in numbers:
             chosen, rejected = next(values), next(values)
@@ -104,6 +105,21 @@ def _shown(context: Context, trial: Trial, probe: Probe | None, config: Evaluati
     if probe is not None:
         for variation in probe.variations(config):
             yield variation.condition, variation.episode, config.shots, variation.numbers
+
+
+def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: str) -> Sequence[float | None]:
+    """What the model says; a fault of somebody else's code is told by the place in it."""
+    try:
+        return model.score(requests)
+    except FspoError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ModelError(
+            f"The reward model '{name}' failed on user {user!r}: {type(error).__name__}: {error} "
+            f"({Path(last.filename).name}, line {last.lineno}); a function takes (shots, prompt, response) and returns "
+            "a number. What was scored before is kept."
+        ) from error
 
 
 def _checked(found: Sequence[float | None], wanted: int, name: str, user: str) -> list[float | None]:

@@ -12,6 +12,7 @@ from fspo.evaluation.judge_config import JudgeConfig
 from fspo.evaluation.tax.answers import Scored, TaxAnswer
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge
+from fspo.llm.installed import need_client
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -118,6 +119,7 @@ def obtain_tax_judges(entries: Iterable[JudgeConfig], folder: Path) -> dict[str,
         from fspo.llm.endpoint import Endpoint
 
         assert entry.endpoint is not None
+        need_client()
         found[entry.name] = tax_judge(
             entry, Endpoint(entry.endpoint, RequestCache(folder / f"tax-{entry.name}.sqlite"))
         )
