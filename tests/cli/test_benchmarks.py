@@ -50,6 +50,7 @@ def test_reward_bench_stands_beside_published_rows(tmp_path: Path, tiny_model_pa
     assert "longest" in text and "this run" in text
     assert "P-GenRM" in text and "65.32 ± 0.56" in text and "2602.12116" in text
     assert "3 users, 6 pairs, 3 shots." in text
+    assert "The published figures are of 723 users, those of this run of 3." in text
     assert "rows with turns before the question are left out" in text
     found = comparison(tmp_path, "reward-bench-prism")
     assert found["ours"]["longest"]["value"] == 1 / 3  # one user of three likes it long

@@ -87,6 +87,17 @@ def test_a_run_on_data_of_ones_own(tmp_path: Path, tiny_model_path: Path) -> Non
     assert "reward_accuracy" in metrics["fspo"]
 
 
+def test_an_evaluation_takes_over_ones_own_data(tmp_path: Path, tiny_model_path: Path) -> None:
+    arguments = [*own(tmp_path, tiny_model_path), "--set", "methods=[base, few-shot]"]
+    missing = "evaluation.reward_models=[{name: mine, scorer: 'nowhere:mine'}]"
+    error = said(run("eval", *arguments, "--set", missing, "--dry-run", code=2).stderr)
+    assert "The scorer 'nowhere:mine' of the reward model 'mine' can't be imported" in error
+    assert "data: to do" in run("eval", *arguments, "--dry-run").stdout
+    run("eval", *arguments)
+    assert "reward_accuracy" in json.loads((tmp_path / "run/metrics.json").read_text())["few-shot"]
+    run("run", *arguments)  # takes the folder for its own
+
+
 def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
     arguments = own(tmp_path, tiny_model_path, short=1)
     for verb, *more in (["run", "--dry-run"], ["run"], ["train"]):

@@ -244,6 +244,9 @@ def _amount(data: _Data, episodes: Episodes) -> dict[str, Any]:
 
 def _notes(benchmark: Benchmark, settings: BenchmarkConfig, data: _Data, episodes: Episodes) -> Iterator[str]:
     yield from _departures(benchmark, settings)
+    users = len({trial.user for trial in episodes.trials})
+    if benchmark.users is not None and users != benchmark.users:
+        yield f"The published figures are of {benchmark.users:,} users, those of this run of {users:,}."
     if data.left_out:
         yield f"Left out: {', '.join(f'{count:,} {why}' for why, count in data.left_out.items())}."
     if episodes.short:

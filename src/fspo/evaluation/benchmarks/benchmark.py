@@ -82,5 +82,7 @@ class Benchmark:
     protocol: Protocol
     differences: tuple[str, ...]
     """How our protocol differs from that of the published figures, one sentence each."""
+    users: int | None = None
+    """Of how many the published figures are, where that is told."""
     synthesis: Mapping[str, Any] = field(default_factory=dict)
     """Of the own domains: the section `synthesis` by which the data are made, that of the domain's file in configs/."""

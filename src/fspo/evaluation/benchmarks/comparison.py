@@ -11,6 +11,8 @@ from fspo.evaluation.benchmarks.published import Figure, published
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.summary import as_estimates
 from fspo.evaluation.values import no_interval
+from fspo.methods.table import METHODS
+from fspo.modeling.rendering import Context
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "comparison_page", "comparison_table"]
 
 _LABELS: Mapping[str, str] = {"reward_accuracy": "reward accuracy", "win_rate": "win rate over the base model"}
+
+_TOLD: Mapping[Context, str] = {
+    "none": "nothing",
+    "shots": "shots",
+    "description": "a description",
+    "both": "shots, and a description of its own",
+}
 
 _BESIDE = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
 """Measures that the page shows of our rows besides the benchmark's own."""
@@ -86,7 +95,8 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column(f"{_LABELS[comparison.benchmark.measure]}, %", justify="right")
     table.add_column("source")
     for name, estimate in comparison.ours.items():
-        table.add_row(f"[bold]{escape(name)}[/bold]", escape(comparison.model), "", _interval(estimate), "this run")
+        model = escape(comparison.model) if name in METHODS else ""
+        table.add_row(f"[bold]{escape(name)}[/bold]", model, _sees(name), _interval(estimate), "this run")
     table.add_section()
     for figure in comparison.figures:
         table.add_row(figure.name, figure.model, figure.sees, _value(figure), figure.source.where)
@@ -134,6 +144,11 @@ def _caption(comparison: Comparison) -> str:
     if not comparison.figures:
         lines.append("No published figure could be read in its source and is of this protocol.")
     return "\n".join([*filter(None, lines), *(f"- {line}" for line in comparison.differences)])
+
+
+def _sees(method: str) -> str:
+    """What a method of ours knows of a user; empty for reward models from elsewhere."""
+    return _TOLD[METHODS[method].context] if method in METHODS else ""
 
 
 def _amount(comparison: Comparison) -> str:

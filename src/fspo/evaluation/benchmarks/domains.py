@@ -26,7 +26,7 @@ def _domain(
 ) -> Benchmark:
     # Without the sentence embedder that only measures how alike the responses are.
     made = {"recipe": "paper", "domain": name, "augment": False, "judge": "measured", "meaning": False, **synthesis}
-    return Benchmark(name, title, "win_rate", rows, protocol, (*_ALL, *differences), made)
+    return Benchmark(name, title, "win_rate", rows, protocol, (*_ALL, *differences), synthesis=made)
 
 
 DOMAINS = (

@@ -22,18 +22,20 @@ _DIFFERENCES = (
 
 ARENA = Benchmark(
     "reward-bench-arena",
-    "PersonalRewardBench, Chatbot Arena (131 users)",
+    "PersonalRewardBench, Chatbot Arena",
     "reward_accuracy",
     Rows("reward-bench", "hub:MichaelR207/chatbot_arena_personalized_0125"),
     _PROTOCOL,
     _DIFFERENCES,
+    users=131,
 )
 
 PRISM = Benchmark(
     "reward-bench-prism",
-    "PersonalRewardBench, PRISM (723 users)",
+    "PersonalRewardBench, PRISM",
     "reward_accuracy",
     Rows("reward-bench", "hub:MichaelR207/prism_personalized_0125"),
     _PROTOCOL,
     _DIFFERENCES,
+    users=723,
 )
