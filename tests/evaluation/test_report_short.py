@@ -23,8 +23,8 @@ def test_figures_come_with_their_intervals_or_without_any() -> None:
         "tax_general": Estimate(0.25, None, None, 1, 4),
     }
     labels, cost = in_short({"fspo": row}, None, NOTHING, "fspo")
-    assert "changes 60.0% of its decisions (50.0 to 70.0)" in labels
-    assert "bring it 2.0 points (-6.0 to 10.0)" in labels
+    assert "changes 60.0 % of the decisions (50.0 to 70.0)" in labels
+    assert "bring 2.0 points of accuracy (\N{MINUS SIGN}6.0 to 10.0)" in labels
     assert "25.0 points of general instructions followed (too few for an interval)" in cost
 
 

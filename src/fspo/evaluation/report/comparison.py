@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from fspo.evaluation import plots
 from fspo.evaluation.across import Across
-from fspo.evaluation.report.page import environment
 from fspo.evaluation.report.plotted import Plotted, estimate_rows
+from fspo.evaluation.report.templating import environment
 from fspo.files import write_text
 
 __all__ = ["write_comparison"]
