@@ -106,7 +106,8 @@ def interval_plot(
         )
     axes.set_yticks(places, [label for label, _, _ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    _sideways(axes, [estimate for *_, estimate in rows], chance, percent=percent, least=(0.25, 0.75))
+    least = (0.25, 0.75) if chance == 0.5 else None
+    _sideways(axes, [estimate for *_, estimate in rows], chance, percent=percent, least=least)
     return svg_of(figure, title, "; ".join(f"{label}: {said(e, percent=percent)}" for label, _, e in rows))
 
 
