@@ -21,7 +21,7 @@ from fspo.errors import DataError, StorageError
 from fspo.evaluation import plots
 from fspo.evaluation.across import detectable
 from fspo.evaluation.effort import Effort, efforts, unequal
-from fspo.evaluation.findings import caveats, headline
+from fspo.evaluation.findings import caveats
 from fspo.evaluation.items import Items
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.report.plotted import Plotted
@@ -176,8 +176,10 @@ def test_a_run_in_part_is_shown_in_part(tmp_path: Path, part: str) -> None:
     target = copy / part
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     text = write_report(copy, copy / "report.html").read_text(encoding="utf-8")
-    if part not in ("versions.json",):
-        assert "missing from this run" in text
+    assert ("missing from this run" in text) == (part != "versions.json")
+    if part == "versions.json":  # which nobody misses: there is no fold for them, and no word on who wrote the page
+        assert "<summary>Versions</summary>" not in text
+        assert "Written by fspo" not in text
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
@@ -346,13 +348,6 @@ def estimate(value: float, low: float, high: float, users: int = 30) -> Estimate
     return Estimate(value, low, high, users, 100)
 
 
-def test_the_first_sentence_names_its_variants() -> None:
-    metrics = {"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9), "win_rate": estimate(0.7, 0.6, 0.8)}}
-    said = headline(metrics, "fspo", {"reward": "antisymmetric", "sampling": "guided"})
-    assert "of held-out pairs by the antisymmetric reward" in said
-    assert "answer with guided sampling" in said
-
-
 def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) -> None:
     details = read_json(run_folder / "evaluation" / "details.json")
     said = (
@@ -376,30 +371,3 @@ def test_answers_cut_off_at_the_limit_are_a_caveat(page: str) -> None:
     assert "base plain 40\N{NO-BREAK SPACE}%" in page
     cut = {"fspo": {"unfinished/plain": estimate(0.01, 0.0, 0.02)}}
     assert not any("cut off" in sentence for sentence in caveats(cut, {}))
-
-
-def test_few_users_are_a_caveat() -> None:
-    few = {"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9, users=5)}}
-    assert any("5 users" in sentence for sentence in caveats(few, {}))
-    assert not any("rest on" in sentence for sentence in caveats({}, {}))
-    assert headline({}, "fspo") == ""
-
-
-def test_the_table_of_the_terminal(run_folder: Path) -> None:
-    console = Console(width=120, record=True, file=None, no_color=True)
-    with console.capture() as capture:
-        console.print(summary_table(read_json(run_folder / "metrics.json"), title="reviews"))
-    text = capture.get()
-    assert "77.0 (73.0…81.0)" in text
-    assert "16 held-out users" in text
-    with console.capture() as capture:
-        console.print(summary_table({}))
-    assert "Nothing was measured." in " ".join(capture.get().split())
-
-
-def test_the_table_says_where_there_is_no_interval() -> None:
-    console = Console(width=100, no_color=True)
-    record = {"value": 0.5, "low": None, "high": None, "users": 1, "items": 4}
-    with console.capture() as capture:
-        console.print(summary_table({"fspo": {"reward_accuracy": record}}))
-    assert "50.0 (no interval)" in capture.get()
