@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -39,11 +40,12 @@ def test_the_table_says_where_there_is_no_interval() -> None:
 def test_figures_of_another_shape_are_refused_with_the_file() -> None:
     good = Estimate(0.5, None, 0.6, 3, 9)
     assert as_estimates({"a": {"b": good.to_json() | {"note": "new"}}}) == {"a": {"b": good}}
-    for bad in ([], 0.5, {"value": 0.5}, good.to_json() | {"value": None}, good.to_json() | {"low": "x"}):
+    shapes: list[Any] = [[], 0.5, {"value": 0.5}, good.to_json() | {"value": None}, good.to_json() | {"low": "x"}]
+    for bad in shapes:
         with pytest.raises(DataError, match="no figure with its interval"):
-            Estimate.from_json(bad)  # type: ignore[arg-type]
+            Estimate.from_json(bad)
         with pytest.raises(StorageError, match=r"there/observer\.json is damaged.*run `fspo eval` again"):
-            as_estimates({"a": {"b": bad}}, Path("there/observer.json"))  # type: ignore[dict-item]
+            as_estimates({"a": {"b": bad}}, Path("there/observer.json"))
 
 
 def test_the_reward_of_a_single_context_is_the_reference_where_there_is_one() -> None:

@@ -68,8 +68,8 @@ def caveats(
     elif shared_prompts:
         were = f"{shared_prompts} held-out questions were" if shared_prompts > 1 else "1 held-out question was"
         found.append(
-            f"{were} asked of several users: what is hard about it or its responses they share, and intervals "
-            "clustered by user do not cover that. With other questions the figures may move further."
+            f"{were} asked of several users: what is hard about such a question or its responses they share, and "
+            "intervals clustered by user do not cover that. With other questions the figures may move further."
         )
     if _with_interval(metrics):
         found.append("The intervals are for each figure alone; among many figures, one in twenty misses by chance.")

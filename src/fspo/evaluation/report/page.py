@@ -75,7 +75,7 @@ def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
     trained = efforts(run_dir)
-    lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(iter(reversed(metrics)), ""))
+    lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
     figures = _figures(read, lead)
     standings = Standings(
         lead,
