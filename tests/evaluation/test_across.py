@@ -109,12 +109,21 @@ def test_other_settings_are_named_with_both_values(tmp_path: Path) -> None:
         compare_runs(runs)
 
 
+def test_settings_that_were_recorded_later_count_where_both_runs_have_them(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / "one", reduction="sum"), evaluated(tmp_path / "two", salt="x")]
+    assert compare_runs(runs).pairs
+    evaluated(tmp_path / "two", salt="x", reduction="mean")
+    with pytest.raises(DataError, match="log-probs of a response: sum and mean"):
+        compare_runs(runs)
+
+
 def test_wins_over_another_base_model_are_no_common_measure(tmp_path: Path) -> None:
     runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two")]
     changed(runs[1], 3, base_answer="another")
     with pytest.raises(DataError, match="base model's answers, which wins are counted over, of 1 of 128 items"):
         compare_runs(runs, measure="win_rate")
-    assert compare_runs(runs, measure="reward_accuracy").pairs  # which the base model's answers have no part in
+    for measure in ("reward_accuracy", "answer_utility/plain"):
+        assert compare_runs(runs, measure=measure).pairs  # which the base model's answers have no part in
 
 
 @pytest.mark.parametrize(

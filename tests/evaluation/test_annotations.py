@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from fspo.errors import ConfigError, ModelError
+from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.annotations import Annotation, Pair, annotate
 from fspo.files import read_jsonl
 from fspo.judging.by_topic import TopicJudge
@@ -104,6 +104,27 @@ class Identified(Mine):
     @property
     def identity(self) -> str:
         return f"mine {self.sign}"
+
+
+class Shouting(Identified):
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Any:
+        return "A"
+
+
+def test_a_judge_that_says_neither_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"The judge Shouting answered 'A'; its compare must return 'a', 'b' or 'tie'"):
+        annotate(Shouting(1), [pair()], path=tmp_path / "j.jsonl")
+
+
+def test_a_judge_that_cannot_be_read_at_all_is_not_asked_on(tmp_path: Path) -> None:
+    mumbles: tuple[Choice, Choice] = ("unreadable", "unreadable")
+    pairs = [pair(number, prompt=f"{number}?") for number in range(300)]
+    judge = Streamed(*[mumbles] * 300)
+    with pytest.raises(DataError, match=r"first 100 pairs can be read.*mend its prompt, use another model"):
+        annotate(judge, pairs, path=tmp_path / "j.jsonl")
+    assert len(judge.choices) == 200
+    some = Streamed(("first", "second"), *[mumbles] * 299)
+    assert sum(bool(row.reject) for row in annotate(some, pairs, path=tmp_path / "other.jsonl")) == 299
 
 
 def test_a_judge_that_does_not_say_which_it_is_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fspo.evaluation.items import Items
 from fspo.evaluation.quality import Floors
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl
+from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge, small_dataset
@@ -203,6 +204,23 @@ def test_without_answers_there_are_no_win_rates(run: Run, tmp_path: Path) -> Non
     metrics = run(NO_ANSWERS, tmp_path / "evaluation", policies={"base": None, "few-shot": None})
     assert not any("win_rate" in measure or "fluency" in measure for row in metrics.values() for measure in row)
     assert read_jsonl(tmp_path / "evaluation" / "samples.jsonl") == []
+
+
+def test_a_judge_of_utilities_is_noted_where_nothing_is_answered(run: Run, tmp_path: Path) -> None:
+    run(NO_ANSWERS, tmp_path, policies={"base": None})
+    noted = read_json(tmp_path / "details.json")["judge"]
+    assert noted["kind"] == "CountingJudge" and noted["digest"]
+
+
+def test_users_whom_the_judge_does_not_know_are_not_expected(run: Run, tmp_path: Path) -> None:
+    test, train = small_dataset("test"), small_dataset("train")
+    judge = AttributeJudge.fit([text for row in test for text in (row.chosen, row.rejected)], ["length", "exclamation"])
+    known, *others = train.users.values()
+    strange = PreferenceDataset([known, *(replace(user, traits={"rarity": 1.0}) for user in others)], train.preferences)
+    run(NO_ANSWERS.model_copy(update={"observer_prior": "trained"}), tmp_path, judge=judge, train=strange,
+        policies={"base": None})  # fmt: skip
+    assert read_json(tmp_path / "details.json")["observer_prior"] == "trained"
+    assert read_json(tmp_path / "observer.json")["reward_accuracy"]["items"] == 8
 
 
 def test_without_a_judge_rewards_are_measured_all_the_same(run: Run, tmp_path: Path) -> None:

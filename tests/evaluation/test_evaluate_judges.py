@@ -59,7 +59,7 @@ class Failing:
 
 def run(model: Path, out: Path, config: EvaluationConfig = CONFIG, **options: Any) -> dict[str, Any]:
     options = {"judge": CountingJudge()} | options
-    methods = {"base": None, "few-shot": None}
+    methods = options.pop("methods", {"base": None, "few-shot": None})
     return evaluate(config, small_dataset("test"), methods, model=str(model), out=out, **options)
 
 
@@ -119,23 +119,24 @@ def test_a_judge_of_descriptions_and_users_without_any_are_told_before_anything_
 
 
 def test_open_instructions_are_judged_by_a_server_and_kept(
-    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tax = {"users": 3, "general": 0, "open": 2, "refusals": 0, "max_new_tokens": 6}
     with fake_endpoint() as address:
         entries = [{"name": name, "endpoint": {"base_url": address, "model": name}} for name in ("far", "other")]
         config = CONFIG.model_copy(update={"match": (), "tax": TaxConfig.model_validate(tax | {"judges": entries})})
-        row = run(tiny_model_path, tmp_path, config)["few-shot"]
+        methods = {name: policies[name] for name in ("base", "fspo")}
+        row = run(tiny_model_path, tmp_path, config, methods=methods)["fspo"]
         asked = stats(address)["answered"]
         monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
-        assert run(tiny_model_path, tmp_path, config)["few-shot"] == row
+        assert run(tiny_model_path, tmp_path, config, methods=methods)["fspo"] == row
         assert stats(address)["answered"] == asked > 0
     assert row["tax_open"]["value"] == pytest.approx(0.5 - row["general_win_rate/personal"]["value"])
     assert row["tax_open"]["items"] == 6
     assert "general_win_rate_by/other/personal" in row and "tax_general" not in row
-    counts = read_json(tmp_path / "judges.json")["tax"]["far"]["few-shot"]
-    assert counts["win"] + counts["tie"] + counts["loss"] == 6
-    assert (tmp_path / "few-shot" / "tax-judgements-far.jsonl").exists()
+    counts = read_json(tmp_path / "judges.json")["tax"]["far"]["fspo"]
+    assert counts["win"] + counts["tie"] + counts["loss"] == 12  # six for users, six for nobody
+    assert (tmp_path / "fspo" / "tax-judgements-far.jsonl").exists()
 
 
 def test_a_name_is_given_once(tiny_model_path: Path, tmp_path: Path) -> None:

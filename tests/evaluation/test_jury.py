@@ -43,6 +43,25 @@ def test_a_single_attribute_is_weighed_as_the_user_does(tmp_path: Path) -> None:
     assert judge.identity != obtained(tmp_path, attributes=["length"], margin=0.5).identity
 
 
+def test_weights_of_a_topic_hold_where_the_judge_of_the_data_knows_the_topics(tmp_path: Path) -> None:
+    cem = User("cem", "", {"length": -1.0, "length@optics": 1.0, "emoji": 1.0})
+    entry = JudgeConfig.model_validate({"name": "j", "attributes": ["length"]})
+    judge = obtain_judges([entry], TEXTS, [cem], tmp_path, {"Why is it bright?": "optics"})["j"]
+    assert judge.compare(cem, "Why is it bright?", TEXTS[2], TEXTS[0]) == "a"
+    assert judge.compare(cem, "Why not?", TEXTS[2], TEXTS[0]) == "b"
+    with pytest.raises(DataError, match="user 'cem' has 'length@optics' on a topic"):
+        obtain_judges([entry], TEXTS, [cem], tmp_path)
+    everybody = JudgeConfig.model_validate({"name": "j", "likes": {"length": 1}})
+    assert obtain_judges([everybody], TEXTS, [cem], tmp_path)["j"].compare(cem, "?", TEXTS[2], TEXTS[0]) == "a"
+    assert judge.identity != obtain_judges([entry], TEXTS, [ANN], tmp_path)["j"].identity
+
+
+def test_who_minds_none_of_the_attributes_has_nothing_to_judge_by(tmp_path: Path) -> None:
+    judge = obtained(tmp_path, attributes=["length"])
+    assert judge.minds(ANN, "?") and not judge.minds(User("ben", "", {"emoji": 1.0, "length": 0.0}), "?")
+    assert obtained(tmp_path, likes={"length": 1}).minds(User("ben"), "?")
+
+
 def test_an_endpoint_reads_the_description_in_the_usual_words_or_in_its_own(tmp_path: Path) -> None:
     judge = obtained(tmp_path, endpoint=ENDPOINT)
     assert isinstance(judge, PairwiseJudge)
@@ -96,3 +115,11 @@ def test_two_judges_of_one_name_are_refused_and_judges_change_nothing_of_what_wa
         EvaluationConfig.model_validate({"judges": [entry, entry]})
     more = EvaluationConfig.model_validate({"judges": [entry], "match": ["format"], "tax": {}})
     assert more.identity() == EvaluationConfig().identity()
+
+
+def test_what_is_added_or_applied_afterwards_makes_no_other_evaluation() -> None:
+    settings = {"floors": {"words": 9}, "observer_noise": 0.1, "reward_models": [{"name": "mine", "scorer": "a:b"}]}
+    assert EvaluationConfig.model_validate(settings).identity() == EvaluationConfig().identity()
+    assert EvaluationConfig(shots=4).identity() != EvaluationConfig().identity()
+    with pytest.raises(ValidationError):
+        EvaluationConfig.model_validate({"reward_models": [{"name": "..", "scorer": "a:b"}]})

@@ -7,14 +7,20 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.measures import Rewards, answer_measures, quality_measures, reward_measures
+from fspo.evaluation.measures import Rewards, answer_measures, quality_measures, reward_values
 from fspo.evaluation.quality import Quality
 from fspo.evaluation.rewards import Score, Scores, accuracy
+from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.values import estimates
 from fspo.evaluation.winrates import Judgement
 
 USERS = ("ann", "bob", "cid", "dee")
 ITEMS = tuple((user, f"{user}/0/{number}") for user in USERS for number in range(2))
 CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2)
+
+
+def estimates_of(rewards: Rewards) -> dict[str, Estimate]:
+    return estimates(reward_values(rewards))
 
 
 def scores(context: Any, margins: dict[tuple[int, str], float]) -> Scores:
@@ -34,7 +40,7 @@ def follower() -> Scores:
 
 
 def test_a_follower_of_labels() -> None:
-    found = reward_measures(Rewards(follower(), scores("none", {(0, "own"): -1.0}), ITEMS, CONFIG))
+    found = estimates_of(Rewards(follower(), scores("none", {(0, "own"): -1.0}), ITEMS, CONFIG))
     assert found["reward_accuracy"].value == found["reward_accuracy@2"].value == 1.0
     assert not {"reward_accuracy@0", "reward_accuracy@0/reference"} & found.keys()  # it is its own reference
     assert found["reward_accuracy@0/likelihood"].value == 0.0
@@ -49,7 +55,7 @@ def test_the_curve_is_on_the_same_items_at_every_shot_count() -> None:
     right = {item: 1.0 if item.endswith("/0") else -1.0 for _, item in ITEMS}
     rows = [Score(item, k, "own", right[item], 0.0, 1, 1) for item in right for k in (0, 2)]
     config = CONFIG.model_copy(update={"ladder_queries": 1, "label_flip": False, "user_swap": False})
-    found = reward_measures(Rewards(Scores("shots", rows), None, ITEMS, config))
+    found = estimates_of(Rewards(Scores("shots", rows), None, ITEMS, config))
     curve = [found[f"reward_accuracy@{k}"] for k in (0, 2)]
     assert [(e.value, e.items) for e in curve] == [(1.0, 4), (1.0, 4)]
     assert (found["reward_accuracy"].value, found["reward_accuracy"].items) == (0.5, 8)
@@ -70,7 +76,7 @@ def test_rounding_is_no_decision(reduction: Any) -> None:
 
 
 def test_the_base_model_is_measured_by_likelihood_alone() -> None:
-    found = reward_measures(Rewards(scores("none", {(0, "own"): 1.0}), None, ITEMS, CONFIG))
+    found = estimates_of(Rewards(scores("none", {(0, "own"): 1.0}), None, ITEMS, CONFIG))
     assert found["reward_accuracy@2"].value == 1.0
     assert not any("flip" in name or "swap" in name or "reference" in name for name in found)
 
@@ -78,7 +84,7 @@ def test_the_base_model_is_measured_by_likelihood_alone() -> None:
 def test_the_headline_is_configurable_and_the_flip_rate_stays_the_references() -> None:
     config = CONFIG.model_copy(update={"headline_reward": "antisymmetric"})
     contents = scores("shots", {(0, "own"): 1.0, (2, "own"): 1.0, (2, "flipped"): 0.9, (2, "swapped"): 1.0})
-    found = reward_measures(Rewards(contents, scores("none", {(0, "own"): 0.0}), ITEMS, config))
+    found = estimates_of(Rewards(contents, scores("none", {(0, "own"): 0.0}), ITEMS, config))
     assert found["reward_accuracy"] == found["reward_accuracy/antisymmetric"]
     assert found["label_flip_rate"].value == 0.0
     assert "user_swap_drop" not in found  # the swapped mirror was not scored
@@ -88,7 +94,7 @@ def test_a_missing_headline_falls_back_to_the_reference() -> None:
     config = CONFIG.model_copy(update={"headline_reward": "antisymmetric"})
     population = Rewards(scores("none", {(0, "own"): 1.0}), scores("none", {(0, "own"): 2.0}), ITEMS, config)
     assert population.variants == ("reference", "likelihood")
-    assert reward_measures(population)["reward_accuracy"].value == 0.0
+    assert estimates_of(population)["reward_accuracy"].value == 0.0
 
 
 def test_win_rates_by_hand() -> None:

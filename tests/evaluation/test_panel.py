@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judge_config import JudgeConfig
 from fspo.evaluation.jury import obtain_judges
 from fspo.evaluation.measures import answer_measures
 from fspo.evaluation.panel import Panel
@@ -85,6 +86,18 @@ def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -
         assert estimate.low is not None and estimate.high is not None
         inside += estimate.low <= 0.5 <= estimate.high
     assert inside >= 95
+
+
+def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_path: Path) -> None:
+    people = [User(user.id, "", {"sentiment": 1.0}) for user in list(USERS.values())[:5]]
+    texts = [answer.text for answer in answers()[FSPO]] + ["A wonderful film."]
+    entry = JudgeConfig.model_validate({"name": "tone", "attributes": ["sentiment"]})
+    judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
+    found = panel(tmp_path, answers(), judges=judges).measures(FSPO, headline=True)
+    assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found  # USERS mind length alone
+    mixed = Panel(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
+    mixed.judge(answers(), {key: {answer.item: FINE for answer in rows} for key, rows in answers().items()})
+    assert mixed.measures(FSPO, headline=True)["win_rate_by/tone/plain"].users == 5
 
 
 def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_path: Path) -> None:

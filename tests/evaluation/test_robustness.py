@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.measures import Rewards, reward_measures
+from fspo.evaluation.measures import Rewards, reward_values
 from fspo.evaluation.rewards import Score, Scores
 from fspo.evaluation.robustness import baseline_gains, few_shot_values, order_values, robustness_values
 from fspo.evaluation.values import estimates
@@ -108,7 +108,7 @@ def test_an_antisymmetric_reward_is_compared_with_one_that_can_tell_without_shot
     found = estimates(few_shot_values(row, ()) | baseline_gains("x", {"x": row}))
     assert row.headline == "antisymmetric"
     assert (found["first_shot_gain"].value, found["gain_over_no_context"].value) == (gain, gain)
-    known = reward_measures(row)
+    known = estimates(reward_values(row))
     assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & known.keys()  # no 50 % as if measured
     assert known["reward_accuracy@1"].value == 1.0
 

@@ -6,21 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fspo.evaluation.measures import mean_of
 from fspo.evaluation.rewards import Condition
-from fspo.evaluation.sensitivity import Item, flipped_decisions, label_flip_rate, user_swap_drop
+from fspo.evaluation.sensitivity import Item, flipped_decisions, swap_drops
 
 USERS = ("ann", "bob", "cid", "dee")
 ITEMS: list[Item] = [(user, f"{user}/{number}") for user in USERS for number in range(4)]
 
 
 def test_a_method_that_follows_the_labels_flips_always() -> None:
-    rate = label_flip_rate(ITEMS, lambda item, condition: 1.0 if condition == "own" else -1.0)
+    rate = mean_of(flipped_decisions(ITEMS, lambda item, condition: 1.0 if condition == "own" else -1.0))
     assert rate is not None
     assert (rate.value, rate.users, rate.items) == (1.0, 4, 16)
 
 
 def test_a_method_that_reads_contents_alone_never_flips() -> None:
-    rate = label_flip_rate(ITEMS, lambda item, condition: 0.7)
+    rate = mean_of(flipped_decisions(ITEMS, lambda item, condition: 0.7))
     assert rate is not None
     assert rate.value == 0.0
 
@@ -31,7 +32,7 @@ def test_only_correct_decisions_can_be_asked_for() -> None:
         own = 1.0 if right else -1.0
         return own if condition == "own" or not right else -own
 
-    every, correct = (label_flip_rate(ITEMS, margins, only_correct=only) for only in (False, True))
+    every, correct = (mean_of(flipped_decisions(ITEMS, margins, only_correct=only)) for only in (False, True))
     assert every is not None
     assert correct is not None
     assert (every.value, correct.value, correct.items) == (0.5, 1.0, 8)
@@ -48,21 +49,21 @@ def test_the_drop_is_paired_by_item() -> None:
             return None if item.endswith("3") else -1.0
         return -1.0 if item.endswith("3") else 1.0
 
-    drop = user_swap_drop(ITEMS, margins)
+    drop = mean_of(swap_drops(ITEMS, margins))
     assert drop is not None
     assert (drop.value, drop.items) == (1.0, 12)
 
 
-def test_nothing_measured_is_none() -> None:
-    assert label_flip_rate(ITEMS, lambda item, condition: 1.0 if condition == "own" else None) is None
-    assert user_swap_drop(ITEMS, lambda item, condition: 1.0 if condition == "own" else None) is None
+def test_nothing_measured_is_nothing() -> None:
+    assert flipped_decisions(ITEMS, lambda item, condition: 1.0 if condition == "own" else None) == {}
+    assert swap_drops(ITEMS, lambda item, condition: 1.0 if condition == "own" else None) == {}
 
 
 @given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), min_size=16, max_size=16))
 def test_flipping_is_symmetric(pairs: list[tuple[float, float]]) -> None:
     margins = {item: pair for (_, item), pair in zip(ITEMS, pairs, strict=True)}
-    one = label_flip_rate(ITEMS, lambda item, condition: margins[item][condition == "flipped"])
-    other = label_flip_rate(ITEMS, lambda item, condition: margins[item][condition != "flipped"])
+    one = mean_of(flipped_decisions(ITEMS, lambda item, condition: margins[item][condition == "flipped"]))
+    other = mean_of(flipped_decisions(ITEMS, lambda item, condition: margins[item][condition != "flipped"]))
     assert one is not None
     assert other is not None
     assert one.value == pytest.approx(other.value)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import DataError
-from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, untraced
+from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, trained_before, untraced
 from fspo.files import write_json
 from fspo.preferences.dataset import PreferenceDataset
 from tests.evaluation.helpers import small_dataset
@@ -80,6 +80,13 @@ def test_policies_that_do_not_say_what_they_were_trained_on_are_told(tmp_path: P
     assert found == ["ipo", "fspo (which started from pref-ft)", "pref-ft-cot (which started from altogether)"]
     assert "ipo, fspo (which started from pref-ft)" in said_untraced(found)
     assert said_untraced([]) == ""
+
+
+def test_a_base_model_that_is_a_policy_is_looked_at_too(tmp_path: Path) -> None:
+    policy = kept(tmp_path / "policy", TEST.fingerprint)
+    with pytest.raises(DataError, match=rf"policy of '{policy}' was trained on other data"):
+        check_unseen(trained_before(str(policy)), TRAIN, TEST)
+    assert trained_before("smollm2-135m") == trained_before(str(tmp_path)) == {}
 
 
 def test_policies_that_start_from_each_other_end(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fspo.errors import DataError
@@ -71,6 +73,15 @@ def test_fewer_users_are_drawn_from_every_group() -> None:
     ]
     picked = pick_users(PreferenceDataset(mixed, dataset.preferences), 2, seed=0)
     assert sorted(user.group for user in picked) == ["axis", "pair"]
+
+
+def test_which_groups_are_represented_is_drawn_where_there_are_too_many() -> None:
+    dataset = small_dataset("t")
+    alone = [replace(user, group=f"group {number}") for number, user in enumerate(dataset.users.values())]
+    alone_each = PreferenceDataset(alone, dataset.preferences)
+    drawn = {tuple(user.group for user in pick_users(alone_each, 2, seed)) for seed in range(20)}
+    assert {group for groups in drawn for group in groups} == {user.group for user in alone}
+    assert pick_users(alone_each, 2, 3) == pick_users(alone_each, 2, 3)
 
 
 def test_only_those_are_drawn_who_may_be() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,19 @@ def test_nothing_is_counted_for_a_server_that_is_not_there(tmp_path: Path) -> No
     with pytest.raises(ModelError, match="can't be reached"):
         endpoint.complete([REQUEST])
     assert endpoint.spent == RequestCache(tmp_path / "a.sqlite").spent() == Spent(0, 0, 0)
+
+
+def test_a_server_that_goes_away_in_the_middle_is_given_up_in_time(tmp_path: Path) -> None:
+    requests = (CompletionRequest((Message("user", f"Hello {number}"),), max_tokens=50) for number in range(400))
+    with fake_endpoint(latency=0.02) as address:
+        endpoint = asked(address, RequestCache(tmp_path / "a.sqlite"), retries=2, timeout=30, requests_in_flight=32)
+        answers = endpoint.stream(requests, 64)
+        taken = [next(answers) for _ in range(40)]
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"can't be reached.*run the same command again"):
+        taken += answers
+    assert time.monotonic() - began < 15  # and not as long as all 32 wait behind each other
+    assert len(taken) >= 40
 
 
 def test_a_budget_holds_over_restarts_of_a_server_that_never_answers(tmp_path: Path) -> None:

@@ -289,6 +289,9 @@ def _take_over(folder: RunFolder, progress: Progress) -> None:
         with replace_folder(folder.data) as staging:
             dataset.save(staging)
             splits.save(staging / "splits.json")
+            judge = Path(str(folder.config.data)) / "judge.json"
+            if judge.is_file():
+                shutil.copyfile(judge, staging / judge.name)
 
 
 def unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
@@ -335,6 +338,8 @@ def judge_of(
     if judges_by_language_model(folder.config):
         return language_judge(folder)
     path = folder.data / "judge.json"
+    if not path.exists() and folder.config.data is not None:  # taken over before the judge was
+        path = folder.config.data / "judge.json"
     names = list(dict.fromkeys(name.partition(OWN)[0] for user in test.users.values() for name in user.traits))
     if not all(user.traits for user in test.users.values()):
         why = "some users have no traits"
@@ -345,7 +350,10 @@ def judge_of(
         why = f"{path} lacks an attribute they mind"
     else:
         unknown = [name for name in names if name not in ATTRIBUTES]
+        on_topic = [name for user in test.users.values() for name in user.traits if OWN in name]
         why = f"'{unknown[0]}' is no attribute that can be measured" if unknown else ""
+        if on_topic and not why:
+            why = f"their weights depend on topics, as '{on_topic[0]}' does, and {path} is missing, which knows those"
         try:
             if not why:
                 texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, ModelError
 from fspo.files import append_jsonl, read_jsonl
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import AttributeJudge
-from fspo.judging.pairwise import Comparison
+from fspo.judging.pairwise import Comparison, readable
 from fspo.judging.pairwise import Judgement as Verdict
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 Outcome = Literal["win", "loss", "tie"]
+
+_REMEDY = (
+    "It has to name one of the two: mend its prompt, use another model, or leave it out; what was measured is kept."
+)
 
 
 class Comparer(Protocol):
@@ -117,12 +121,23 @@ def check_identity(judge: Comparer) -> None:
 
 
 def judge_both_orders(judge: Comparer, user: User, prompt: str, answer: str, base: str) -> tuple[Outcome, bool]:
-    """The judge's word on `answer` against `base`, and whether both orders agree; contradicting orders are a tie."""
-    first = {"a": "win", "b": "loss", "tie": "tie"}[judge.compare(user, prompt, answer, base)]
-    second = {"a": "loss", "b": "win", "tie": "tie"}[judge.compare(user, prompt, base, answer)]
-    if first != second:
-        return "tie", False
-    return first, True  # type: ignore[return-value]
+    """The judge's word on `answer` against `base`, and whether both orders agree; contradicting orders are a tie.
+
+    Raises:
+        ModelError: the judge said none of what it may say.
+    """
+    first = _outcome(judge, judge.compare(user, prompt, answer, base), "win", "loss")
+    second = _outcome(judge, judge.compare(user, prompt, base, answer), "loss", "win")
+    return (first, True) if first == second else ("tie", False)
+
+
+def _outcome(judge: Comparer, said: str, a: Outcome, b: Outcome) -> Outcome:
+    outcomes: dict[str, Outcome] = {"a": a, "b": b, "tie": "tie"}
+    if said not in outcomes:
+        raise ModelError(
+            f"The judge {type(judge).__qualname__} answered {said!r}; its compare must return 'a', 'b' or 'tie'."
+        )
+    return outcomes[said]
 
 
 def annotate(
@@ -139,6 +154,7 @@ def annotate(
 
     Raises:
         ConfigError: the judge has no identity; see `check_identity`.
+        DataError: none of the first hundred answers, or of all of fewer, names one of the two.
         ModelError: the judge failed; see its own.
     """
     known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
@@ -159,7 +175,8 @@ def _title(name: str) -> str:
 
 def _asked(judge: Comparer, pairs: Sequence[Pair]) -> Iterator[Annotation]:
     if isinstance(judge, ManyComparer):
-        yield from map(Annotation.of, judge.judge(pair.comparison for pair in pairs))
+        said = readable(judge.judge(pair.comparison for pair in pairs), _REMEDY)
+        yield from map(Annotation.of, said)
         return
     for pair in pairs:
         yield Annotation(*judge_both_orders(judge, pair.user, pair.prompt, pair.answer, pair.base))

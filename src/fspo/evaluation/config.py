@@ -61,7 +61,7 @@ class RewardModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the table."""
     model: str | None = None
     """A sequence-classification model of transformers with one output: a local folder or a hub id."""
@@ -79,6 +79,13 @@ class RewardModelConfig(BaseModel):
         if self.name in METHODS or self.name.endswith("-reference"):
             raise ValueError(f"a reward model can't be called '{self.name}', which is taken; call it otherwise")
         return self
+
+
+_ADDED = frozenset({"judges", "match", "match_band", "tax", "answer_ladder", "reward_models"})
+"""Settings that add to what was measured and change nothing of it."""
+
+_AFTERWARDS = frozenset({"floors", "observer_noise", "observer_prior"})
+"""Settings that are applied each time to what was measured."""
 
 
 class EvaluationConfig(BaseModel):
@@ -189,12 +196,8 @@ class EvaluationConfig(BaseModel):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide what is measured, ready for JSON: of endpoints, not how they are asked."""
-        # What is judged further, and the tax, add to what was measured and change nothing of it.
-        settings = self.model_dump(mode="json", exclude={"judges", "match", "match_band", "tax", "answer_ladder"})
-        for entry, record in zip(self.reward_models, settings["reward_models"], strict=True):
-            record["endpoint"] = entry.endpoint and entry.endpoint.identity()
-        return settings
+        """The settings that decide what is measured, ready for JSON."""
+        return self.model_dump(mode="json", exclude=set(_ADDED | _AFTERWARDS))
 
     def with_rungs(self, rungs: Iterable[int]) -> EvaluationConfig:
         """The same with these shot counts in the ladder too."""

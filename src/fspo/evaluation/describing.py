@@ -127,7 +127,7 @@ def describe_all(
         name: whom the progress bar names.
         progress: shown once a batch.
     """
-    key = f"{fingerprint}/{max_new_tokens}"
+    key = f"{fingerprint}/{max_new_tokens}/{renderer.max_length}"
     known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
     wanted = {_digest(own): own for own in shots if own}
     digests = list(wanted)

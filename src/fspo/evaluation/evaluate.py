@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,15 @@ from fspo.evaluation.scored import Scoring
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.tax.stage import TaxStage
-from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, untraced
+from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, trained_before, untraced
 from fspo.evaluation.trials import Trial, build_trials
 from fspo.evaluation.values import Measured, estimates, no_interval, per_user
 from fspo.evaluation.variations import Probe, build_probes
 from fspo.evaluation.weights import Weights
 from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers
 from fspo.files import write_json
+from fspo.judging.by_topic import OWN, TopicJudge
+from fspo.judging.judge import AttributeJudge
 from fspo.methods.table import METHODS
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
@@ -97,9 +99,10 @@ def evaluate(
     """
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
     trained = trained_as(policies)
+    before = trained_before(model)
     if train is not None:
-        check_unseen(trained, train, dataset)
-    unknown = untraced(trained, checked=train is not None)
+        check_unseen(before | trained, train, dataset)
+    unknown = untraced(before | trained, checked=train is not None)
     shown = progress or Silent()
     if unknown:
         shown.say(said_untraced(unknown))
@@ -117,7 +120,7 @@ def evaluate(
         foreign.append(given(name, scorer))
     drawn = build_trials(dataset, config) if trials is None else list(trials)
     panel = Panel(config, dataset.users, jury, out, shown)
-    known = train.users.values() if train is not None else ()
+    known = _whom_it_knows(judge, train.users.values() if train is not None else ())
     prior = prior_of(config.observer_prior, dataset.users.values(), known, config.seed)
     stage = _Stage(
         config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior, unknown
@@ -339,11 +342,18 @@ class _Stage:
 
     def _judge(self) -> dict[str, str] | None:
         """Which judge the headline's win rates, and all utilities, are by; None where there is none."""
-        judge = self.panel.judges.get(HEADLINE)
+        judge = self.panel.judges.get(HEADLINE) or self.judge  # without answers the panel is empty
         if judge is None:
             return None
         prompts = {query.prompt for trial in self.trials for query in trial.own.queries}
         return {"kind": type(judge).__qualname__, "digest": judge_digest(judge, prompts)}
+
+
+def _whom_it_knows(judge: Comparer | None, users: Iterable[User]) -> list[User]:
+    """Those whose utilities the judge can tell: one that was fitted to others may lack what they mind."""
+    if not isinstance(judge, AttributeJudge | TopicJudge):
+        return list(users)
+    return [user for user in users if judge.knows({name.partition(OWN)[0] for name, w in user.traits.items() if w})]
 
 
 def _kind(judge: Comparer | None) -> str:

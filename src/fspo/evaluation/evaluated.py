@@ -17,6 +17,8 @@ from fspo.methods.table import METHODS
 __all__ = ["Evaluated", "check_same", "untold"]
 
 _SETTINGS = {"seed": "seed", "shots": "shots", "queries": "queries a user", "episodes": "episodes a user"}
+_LATER = {"reduction": "log-probs of a response", "max_length": "most tokens of a context"}
+"""Recorded later than the others; passed over where a run does not have them."""
 _MOST_NAMED = 3
 
 _JUDGED = ("win_rate", "answer_utility", "regret")
@@ -96,7 +98,7 @@ def check_same(first: Evaluated, other: Evaluated, measure: str, methods: Sequen
         _check_recorded(run, measure, wanted, judged=judged)
     wanted += ["description"] if _told(methods) and "description" not in wanted else []
     said = _settings_differing(first, other)
-    said += _people_differing(first, other, wanted, answers=measure.startswith(("win_rate", "answer_utility")))
+    said += _people_differing(first, other, wanted, answers=measure.startswith("win_rate"))
     if judged and first.details["judge"] != other.details["judge"]:
         said.append(f"the judge: {_judge(first)} and {_judge(other)}")
     floors = [run.details.get("floors") for run in (first, other)]
@@ -149,9 +151,10 @@ def _judge(run: Evaluated) -> str:
 
 
 def _settings_differing(first: Evaluated, other: Evaluated) -> list[str]:
+    both = {key: label for key, label in _LATER.items() if key in first.details and key in other.details}
     return [
         f"{label}: {first.details.get(key)} and {other.details.get(key)}"
-        for key, label in _SETTINGS.items()
+        for key, label in (_SETTINGS | both).items()
         if first.details.get(key) != other.details.get(key)
     ]
 

@@ -22,7 +22,7 @@ class JudgeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the results."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that is shown the user's description and asked in both orders."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.annotations import Comparer
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import HEADLINE, JudgeConfig
+from fspo.judging.by_topic import OWN, TopicJudge, weights_on
 from fspo.judging.judge import AttributeJudge, Verdict
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge, letter_prompt
@@ -34,21 +38,34 @@ class MeasuredJudge:
         measured: measures, with its scales and its margin.
         likes: the weights of everybody; empty for the users' own.
         attributes: where it goes by the users' own weights, those it goes by.
+        topics: prompt -> its topic, for users who want something else on some.
     """
 
     measured: AttributeJudge
     likes: Mapping[str, float]
     attributes: tuple[str, ...] = ()
+    topics: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> str:
         """Tells judges of different words apart."""
-        return json.dumps([self.measured.record(), dict(self.likes), list(self.attributes)], sort_keys=True)
+        said: list[Any] = [self.measured.record(), dict(self.likes), list(self.attributes)]
+        if self.topics and self.attributes:
+            said.append(hashlib.sha256(json.dumps(sorted(self.topics.items())).encode()).hexdigest())
+        return json.dumps(said, sort_keys=True)
+
+    def minds(self, user: User, prompt: str) -> bool:
+        """Whether it has anything to go by: whoever minds none of the attributes would be indifferent to everything."""
+        return bool(self.likes) or any(self._weights(user, prompt).values())
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
         """Which answer these weights prefer; a tie for users who mind none of the attributes."""
-        own = {name: user.traits[name] for name in self.attributes if name in user.traits}
-        return self.measured.compare(replace(user, traits=dict(self.likes) or own), prompt, a, b)
+        weights = dict(self.likes) or self._weights(user, prompt)
+        return self.measured.compare(replace(user, traits=weights), prompt, a, b)
+
+    def _weights(self, user: User, prompt: str) -> dict[str, float]:
+        traits = weights_on(user, self.topics.get(prompt, "")).traits
+        return {name: traits[name] for name in self.attributes if name in traits}
 
 
 def jury_of(
@@ -78,7 +95,8 @@ def jury_of(
     if not config.answers:
         return {}
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
-    found = obtain_judges(config.judges, texts, dataset.users.values(), folder)
+    topics = judge.topics if isinstance(judge, TopicJudge) else {}
+    found = obtain_judges(config.judges, texts, dataset.users.values(), folder, topics)
     for name in others:
         if name == HEADLINE or name in found:
             raise ConfigError(f"The judge '{name}' has a name that is taken; call it otherwise.")
@@ -93,7 +111,11 @@ def jury_of(
 
 
 def obtain_judges(
-    entries: Iterable[JudgeConfig], texts: Iterable[str], users: Iterable[User], folder: Path
+    entries: Iterable[JudgeConfig],
+    texts: Iterable[str],
+    users: Iterable[User],
+    folder: Path,
+    topics: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Comparer]:
     """Name -> judge. Nothing is asked yet; what can be known to be wrong is told now.
 
@@ -102,19 +124,24 @@ def obtain_judges(
         texts: responses to the evaluated prompts, which the scales of measured attributes are taken from.
         users: those who are judged for.
         folder: keeps what endpoints have answered, one file a judge.
+        topics: prompt -> its topic, where users' weights depend on it.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
-        DataError: an attribute is the same in all texts, or a judge that reads descriptions finds a user without one.
+        DataError: an attribute is the same in all texts, a judge that reads descriptions finds a user without one, or
+            one of attributes a user whose weights depend on topics that are not known.
     """
     texts, users = list(dict.fromkeys(texts)), list(users)
-    return {entry.name: _obtain(entry, texts, users, folder) for entry in entries}
+    return {entry.name: _obtain(entry, texts, users, folder, topics) for entry in entries}
 
 
-def _obtain(entry: JudgeConfig, texts: list[str], users: list[User], folder: Path) -> Comparer:
+def _obtain(
+    entry: JudgeConfig, texts: list[str], users: list[User], folder: Path, topics: Mapping[str, str]
+) -> Comparer:
     if entry.endpoint is None:
+        _check_topics(entry, users, topics)
         names = entry.attributes or tuple(entry.likes)
-        return MeasuredJudge(AttributeJudge.fit(texts, names, entry.margin), entry.likes, entry.attributes)
+        return MeasuredJudge(AttributeJudge.fit(texts, names, entry.margin), entry.likes, entry.attributes, topics)
     for user in users:
         if not user.description:
             raise DataError(
@@ -125,6 +152,17 @@ def _obtain(entry: JudgeConfig, texts: list[str], users: list[User], folder: Pat
     from fspo.llm.endpoint import Endpoint
 
     return asked_judge(entry, Endpoint(entry.endpoint, RequestCache(folder / f"{entry.name}.sqlite")))
+
+
+def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str, str]) -> None:
+    own = {f"{name}{OWN}" for name in entry.attributes}
+    for user in users if not topics else ():
+        for trait in user.traits:
+            if any(trait.startswith(name) for name in own):
+                raise DataError(
+                    f"The judge '{entry.name}' goes by users' own weights, and user '{user.id}' has '{trait}' on a "
+                    "topic, but no judge came with the data that knows the topics of prompts; leave it out."
+                )
 
 
 def asked_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge | WeightedJudge:

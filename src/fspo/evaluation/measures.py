@@ -19,7 +19,7 @@ from fspo.evaluation.rewards import (
 from fspo.evaluation.sensitivity import Item, flipped_decisions, swap_drops
 from fspo.evaluation.statistics import Estimate, clustered_mean
 from fspo.evaluation.trials import query_of
-from fspo.evaluation.values import Measured, Values, estimates
+from fspo.evaluation.values import Measured, Values
 from fspo.evaluation.winrates import Judgement
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "items_at",
     "mean_of",
     "quality_measures",
-    "reward_measures",
     "reward_values",
 ]
 
@@ -138,13 +137,11 @@ def mean_of(values: Mapping[Item, float]) -> Estimate | None:
     return clustered_mean(list(values.values()), [user for user, _ in values]) if values else None
 
 
-def reward_measures(rewards: Rewards) -> dict[str, Estimate]:
-    """Accuracy by variant and shot count, label-flip rate and user-swap drop."""
-    return estimates(reward_values(rewards))
-
-
 def reward_values(rewards: Rewards) -> Measured:
-    """What `reward_measures` averages, by item: over shot counts on the items of the curve, else on all."""
+    """Accuracy by variant and shot count, label flips and user-swap drops, by item.
+
+    Over shot counts on the items of the curve, else on all.
+    """
     full, config = rewards.config.shots, rewards.config
     found: Measured = {}
     for variant in rewards.variants:

@@ -12,6 +12,7 @@ from fspo.evaluation.agreement import agreement, cohens_kappa
 from fspo.evaluation.annotations import Comparer
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import HEADLINE
+from fspo.evaluation.jury import MeasuredJudge
 from fspo.evaluation.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.matching import bared, matched_in_length
 from fspo.evaluation.measures import answer_measures, mean_of
@@ -69,7 +70,9 @@ class Panel:
         for name, judge in self.judges.items():
             file = "judgements.jsonl" if name == HEADLINE else f"judgements-{name}.jsonl"
             asked = answers if name == HEADLINE else full  # fewer shots are for the headline's judge alone
-            self.said[name] = self._judged(judge, asked, asked, qualities, file, name)
+            minded = {drawn: self._minded(judge, rows) for drawn, rows in asked.items()}
+            self.said[name] = self._judged(judge, minded, asked, qualities, file, name)
+            self._say_rejects(name)
             self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
         if self.config.match and HEADLINE in self.judges:
             alike, base = self._alike(full)
@@ -141,6 +144,23 @@ class Panel:
             for drawn, rows in answers.items()
             if drawn[0] != "base"
         }
+
+    def _say_rejects(self, name: str) -> None:
+        """Say how many comparisons a judge gave nothing on, since they are missing in its figures."""
+        said = [judgement for rows in self.said[name].values() for judgement in rows]
+        rejects = [judgement.reject for judgement in said if judgement.reject]
+        if rejects:
+            refused = rejects.count("refused")
+            self.progress.say(
+                f"The judge '{name}' named neither answer in {len(rejects) - refused} of {len(said)} comparisons and "
+                f"refused {refused}; they are left out of its figures."
+            )
+
+    def _minded(self, judge: Comparer, answers: Sequence[Answer]) -> Sequence[Answer]:
+        """The answers of users who mind what the judge goes by; others would be ties of nothing."""
+        if not isinstance(judge, MeasuredJudge):
+            return answers
+        return [answer for answer in answers if judge.minds(self.users[answer.user], answer.prompt)]
 
     def _alike(self, answers: Answers) -> tuple[Answers, Answers]:
         """The answers that are matched, and all of them in the form that these were matched in."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, percent
 from fspo.evaluation.describing import Describer, describe_all, spoilt
 from fspo.evaluation.foreign.obtaining import Foreign
 from fspo.evaluation.foreign.scoring import foreign_scores
@@ -103,7 +103,7 @@ class Scoring:
                 for number, (source, view) in enumerate(sides)
             )
             rows = Rewards(own, reference, self.items, self.config).accuracies(variant, self.config.shots)
-            found[f"corrupted_accuracy/{share:.0%}"] = mean_of(rows)
+            found[f"corrupted_accuracy/{percent(share)}%"] = mean_of(rows)
         return {measure: estimate for measure, estimate in found.items() if estimate is not None}
 
     def _describe(self, name: str) -> Describer:

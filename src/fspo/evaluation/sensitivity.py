@@ -6,12 +6,11 @@ not show it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from fspo.evaluation.rewards import Condition, accuracy
-from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
 
-__all__ = ["Item", "Margins", "flipped_decisions", "label_flip_rate", "swap_drops", "user_swap_drop"]
+__all__ = ["Item", "Margins", "flipped_decisions", "swap_drops"]
 
 Item = tuple[str, str]
 """A user and the id of one of their queries."""
@@ -34,22 +33,8 @@ def flipped_decisions(items: Sequence[Item], margins: Margins, *, only_correct: 
     return decisions
 
 
-def label_flip_rate(items: Sequence[Item], margins: Margins, *, only_correct: bool = False) -> Estimate | None:
-    """The share of decisions that change with the labels of the shots; None where nothing was measured."""
-    decisions = flipped_decisions(items, margins, only_correct=only_correct)
-    return _mean(decisions)
-
-
-def user_swap_drop(items: Sequence[Item], margins: Margins) -> Estimate | None:
-    """Accuracy given the user's own shots minus accuracy given another user's, on the same queries."""
-    own, swapped = _accuracies(items, margins, "own"), _accuracies(items, margins, "swapped")
-    if not any(item in swapped for item in own):
-        return None
-    return paired_difference(own, swapped, lambda item: item[0])
-
-
 def swap_drops(items: Sequence[Item], margins: Margins) -> dict[Item, float]:
-    """What `user_swap_drop` is the mean of, by item."""
+    """Accuracy given the user's own shots minus accuracy given another user's, by item; of those that have both."""
     own, swapped = _accuracies(items, margins, "own"), _accuracies(items, margins, "swapped")
     return {item: own[item] - swapped[item] for item in own if item in swapped}
 
@@ -57,9 +42,3 @@ def swap_drops(items: Sequence[Item], margins: Margins) -> dict[Item, float]:
 def _accuracies(items: Sequence[Item], margins: Margins, condition: Condition) -> dict[Item, float]:
     found = ((item, margins(item[1], condition)) for item in items)
     return {item: accuracy(margin) for item, margin in found if margin is not None}
-
-
-def _mean(values: Mapping[Item, float]) -> Estimate | None:
-    if not values:
-        return None
-    return clustered_mean(list(values.values()), [user for user, _ in values])

@@ -109,7 +109,7 @@ def _cell(estimate: Estimate | None, best: float) -> str:
 
 
 def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
-    estimates = [estimate for row in metrics.values() for estimate in row.values()]
+    estimates = [estimate for row in metrics.values() for measure, estimate in row.items() if measure in MEASURES]
     if not estimates:
         return "Nothing was measured."
     users, items = max(e.users for e in estimates), max(e.items for e in estimates)

@@ -13,7 +13,7 @@ from fspo.files import read_json
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 
-__all__ = ["Trained", "check_unseen", "said_untraced", "trained_as", "untraced"]
+__all__ = ["Trained", "check_unseen", "said_untraced", "trained_as", "trained_before", "untraced"]
 
 _SCALED = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
 """Objectives whose reward is beta times the margin over the reference."""
@@ -48,6 +48,12 @@ class Trained:
 def trained_as(policies: Mapping[str, Path | None]) -> dict[str, Trained]:
     """Method -> how its policy was trained, and those it started from, from `training.json` beside each."""
     return {name: _read(folder) for name, folder in policies.items()}
+
+
+def trained_before(model: str) -> dict[str, Trained]:
+    """How the base model was trained, where it is itself a policy: called by its path; else nothing."""
+    folder = Path(model).expanduser()
+    return {model: _read(folder)} if (folder / "policy.json").is_file() else {}
 
 
 def check_unseen(trained: Mapping[str, Trained], train: PreferenceDataset, test: PreferenceDataset) -> None:

@@ -75,9 +75,9 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
 def pick_users(
     dataset: PreferenceDataset, count: int | None, seed: int, among: Container[str] | None = None
 ) -> list[User]:
-    """At most `count` users with preferences, drawn from their groups in turn so that each group is represented.
+    """At most `count` users with preferences, drawn from their groups in turn: of as many groups as can be.
 
-    `among`: the ids of those who may be drawn; by default all.
+    Which groups come first is drawn too. `among`: the ids of those who may be drawn; by default all.
     """
     active = {user for user in _users(dataset) if among is None or user in among}
     users = [user for user in dataset.users.values() if user.id in active]
@@ -86,8 +86,8 @@ def pick_users(
     groups: dict[str, list[User]] = defaultdict(list)
     for user in sorted(users, key=lambda user: _draw(seed, user.id)):
         groups[user.group].append(user)
-    rounds = [(place, name) for name, members in groups.items() for place in range(len(members))]
-    chosen = {groups[name][place].id for place, name in sorted(rounds)[:count]}
+    rounds = [(place, _draw(seed, "group", name), name) for name in groups for place in range(len(groups[name]))]
+    chosen = {groups[name][place].id for place, _, name in sorted(rounds)[:count]}
     return [user for user in users if user.id in chosen]
 
 

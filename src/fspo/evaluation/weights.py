@@ -17,6 +17,9 @@ __all__ = ["Source", "Weights", "weights_digest"]
 Source = Path | None
 """A policy folder; None for the base model."""
 
+_READ = (".json", ".safetensors", ".jinja", ".model", ".txt")
+"""Ends of the files that bear on what a model says: weights, configurations, chat templates and tokenizers."""
+
 _PEEK = 1 << 20
 
 
@@ -97,7 +100,7 @@ class Weights:
 
     def fingerprint(self, source: Source) -> str:
         """Tells other weights apart: a digest of names, sizes, and the ends of the files."""
-        return weights_digest(f"{self.model}/{self._dtype}", source, Path(self.model))
+        return weights_digest(f"{self.model}/{self._dtype}", source, Path(self.model).expanduser())
 
     def let_go(self) -> None:
         """Forget the weights that are loaded, so that another model has room."""
@@ -137,5 +140,5 @@ def _weights_in(folder: Source) -> list[tuple[Path, Path]]:
     """The files that make a model, by their names in the folder; none where there is no such folder."""
     if folder is None or not folder.is_dir():
         return []
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".safetensors"))
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in _READ)
     return [(path.relative_to(folder), path) for path in files if path.is_file()]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from fspo.errors import DataError
 from fspo.judging.judge import Verdict
 from fspo.llm.asking import ask_all
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
@@ -29,6 +30,7 @@ __all__ = [
     "Reason",
     "judgement_of",
     "read_choice",
+    "readable",
 ]
 
 Choice = Literal["first", "second", "unclear", "unreadable", "refused"]
@@ -38,6 +40,10 @@ Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused"]
 """Why a pair is not decided; empty where it is."""
 
 _ANSWER_TOKENS = 48
+_FEW, _ENOUGH = 8, 100
+"""Pairs from which a judge can be told to be unreadable: when there are no more, and at the latest."""
+_SHOWN = 200
+"""Characters of an answer that are shown, at most."""
 _PREFERRED = re.compile(r'"preferred"\s*:\s*"([^"{}]{1,20})"\s*[,}]')
 _LETTER = re.compile(r"\W*(?:answer|response|option)?\W*([AB])\b(?!['\u2019])[\W_]*$", re.IGNORECASE)
 _CHOICES: dict[str, Choice] = {"a": "first", "b": "second", "unclear": "unclear", "tie": "unclear"}
@@ -207,3 +213,28 @@ def _reason(choices: Sequence[Choice]) -> Reason:
         if reason in choices:
             return reason
     return "inconsistent" if choices[0] == choices[1] else ""
+
+
+def readable(judgements: Iterable[Judgement], remedy: str) -> Iterator[Judgement]:
+    """The judgements as they come, as long as the first of them are not all unreadable in both orders.
+
+    Raises:
+        DataError: they are, and so the rest would be: with one of the answers, and `remedy`, which says what to mend.
+    """
+    read, count, last = False, 0, None
+    for judgement in judgements:
+        read = read or set(judgement.choices) != {"unreadable"}
+        count, last = count + 1, judgement
+        if count == _ENOUGH and not read:
+            raise _unreadable(count, judgement, remedy)
+        yield judgement
+    if last is not None and not read and count >= _FEW:
+        raise _unreadable(count, last, remedy)
+
+
+def _unreadable(count: int, judgement: Judgement, remedy: str) -> DataError:
+    said = " ".join(judgement.unread.split())
+    said = f"'{said[:_SHOWN]}{' ...' if len(said) > _SHOWN else ''}'" if said else "nothing"
+    return DataError(
+        f"None of the judge's answers on the first {count} pairs can be read; one of them was {said}. {remedy}"
+    )

@@ -37,6 +37,8 @@ class Leaning:
     """None where nothing that could be read as a choice was answered."""
     weighed: bool
     """Whether `first` comes from log-probs."""
+    text: str = ""
+    """The answer, where it was read as text."""
 
 
 class WeightedJudge:
@@ -94,7 +96,8 @@ class WeightedJudge:
                 preference = (with_a_first.first + 1 - with_b_first.first) / 2
             found = judgement_of(with_a_first.choice, with_b_first.choice)
             unweighed = 2 - with_a_first.weighed - with_b_first.weighed
-            yield replace(found, preference=preference, unweighed=unweighed)
+            unread = next((one.text for one in (with_a_first, with_b_first) if one.choice == "unreadable"), "")
+            yield replace(found, preference=preference, unweighed=unweighed, unread=unread)
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""
@@ -157,4 +160,4 @@ def read_leaning(completion: Completion) -> Leaning:
         return Leaning(choice, chance, True)
     read = read_choice(completion)
     chances: dict[Choice, float] = {"first": 1.0, "second": 0.0, "unclear": 0.5}
-    return Leaning(read, chances.get(read), False)
+    return Leaning(read, chances.get(read), False, completion.text)

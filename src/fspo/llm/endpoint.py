@@ -54,7 +54,10 @@ class EndpointConfig(BaseModel):
     )
     timeout: float = Field(120.0, gt=0, description="Seconds until a request counts as lost.")
     retries: int = Field(
-        6, ge=0, description="How often a request is sent again after an overload or a lost connection."
+        6,
+        ge=0,
+        description="How often a request is sent again after an overload or a lost connection, after ever longer "
+        "pauses; an endpoint that can't be reached is given up when these are over (with 6, after half a minute).",
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
@@ -120,6 +123,10 @@ class Endpoint:
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
         self._last_answer = -math.inf
+        self._away: float | None = None
+        """Since when nothing has been reached."""
+        self._patience = sum(min(LONGEST_WAIT, _SHORTEST * 2**attempt) for attempt in range(config.retries))
+        """Seconds that nothing is reached until the server is given up: as long as one request waits by itself."""
         self._proven = False
         """Whether the endpoint has answered anything, in this call or an earlier one."""
         self._reused = 0
@@ -274,7 +281,7 @@ class Endpoint:
             if not isinstance(found, Overload):
                 return self._judged(call, found, request, reserved)
             self._lost(reserved) if found.late else self._account.release(reserved)
-            if attempt == self._config.retries:
+            if attempt == self._config.retries or self._gone(found):
                 if found.unreachable or self._last_answer < first:
                     call.stop(found.error)  # nobody was answered all the while
                 return found.error
@@ -282,6 +289,14 @@ class Endpoint:
             with call.waiting():
                 await asyncio.sleep(max(pause, found.wait))
             attempt += 1
+
+    def _gone(self, found: Overload) -> bool:
+        """Whether the server has been away for long: single requests can't tell, which wait behind each other then."""
+        if not found.unreachable or found.late:  # somebody took the connection
+            self._away = None
+            return False
+        self._away = self._away or time.monotonic()
+        return time.monotonic() - self._away >= self._patience
 
     def _lost(self, reserved: Reserved) -> None:
         """What was under way and never came may have been worked on, and be paid for."""
@@ -298,7 +313,7 @@ class Endpoint:
             if not isinstance(found, Refusal | Failure):
                 call.stop(found)  # the key, the name, the form of the answers: all others would fail too
             return found
-        self._last_answer, self._proven = time.monotonic(), True
+        self._last_answer, self._proven, self._away = time.monotonic(), True, None
         completion, prompt_tokens = found.completion, found.prompt_tokens
         if prompt_tokens is None:  # a server that doesn't count: at most so many
             prompt_tokens = round(reserved.prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,14 +87,21 @@ def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "told"), [([1.0], "1 scores for"), ([math.nan], "no finite number")], ids=["too few", "not a number"]
+    ("scores", "each", "told"),
+    [
+        ([1.0], False, "1 scores for"),
+        ([math.nan], True, "no finite number"),
+        (["seven"], True, r"no number \(user 'test-length-more'"),
+        ([[1.0]], True, "no number"),
+    ],
+    ids=["too few", "not a number", "a word", "a list"],
 )
-def test_scores_that_are_none_are_refused(tmp_path: Path, scores: list[float], told: str) -> None:
+def test_scores_that_are_none_are_refused(tmp_path: Path, scores: list[Any], each: bool, told: str) -> None:
     class Broken:
         name = "broken"
 
-        def score(self, requests: Sequence[RewardRequest]) -> list[float]:
-            return scores if len(scores) == 1 and not math.isnan(scores[0]) else scores * len(requests)
+        def score(self, requests: Sequence[RewardRequest]) -> list[Any]:
+            return scores * len(requests) if each else scores
 
     with pytest.raises(ModelError, match=told):
         evaluated(tmp_path, DATASET, broken=Broken())

@@ -107,7 +107,13 @@ def _shown(context: Context, trial: Trial, probe: Probe | None, config: Evaluati
 
 
 def _checked(found: Sequence[float | None], wanted: int, name: str, user: str) -> list[float | None]:
-    values = [None if value is None else float(value) for value in found]
+    try:
+        values = [None if value is None else float(value) for value in found]
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The reward model '{name}' gave a score that is no number (user {user!r}: {error}); it must give one for "
+            "each response, or None for what it can't score."
+        ) from error
     if len(values) != wanted:
         raise ModelError(
             f"The reward model '{name}' gave {len(values)} scores for {wanted} responses; its score must return one "

@@ -80,11 +80,6 @@ class Ranking:
     """Some methods never lost to any of the others, so that no finite strength fits best: each pair of methods that
     met was given half a draw more, and how far apart the strengths are says little."""
 
-    def beats(self, first: str, second: str) -> float:
-        """The chance that `first` is preferred to `second`, by their strengths."""
-        strength = {standing.method: standing.strength for standing in self.standings}
-        return 1 / (1 + math.exp(strength[second] - strength[first]))
-
     def to_json(self) -> dict[str, Any]:
         """The standings and what they rest on."""
         return {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fspo.judging.judge import Verdict
-from fspo.judging.pairwise import Comparison, Judgement, OrderTally
+from fspo.judging.pairwise import Comparison, Judgement, OrderTally, readable
 from fspo.llm.asking import ask_all
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import Split, User
@@ -16,7 +16,7 @@ from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.disagreement import Matrix, disagreement_of, outside
 from fspo.synthesis.recipe.domain import RecipeDomain
-from fspo.synthesis.recipe.judges import Judging, readable
+from fspo.synthesis.recipe.judges import Judging
 from fspo.synthesis.recipe.pairs import Pair, Pairs
 from fspo.synthesis.recipe.people import Place, make_user
 from fspo.synthesis.recipe.refinement import Refined, refine, steps_of
@@ -25,6 +25,12 @@ from fspo.synthesis.recipe.texts import fault, tidied
 __all__ = ["PORTRAIT_TOKENS", "Cast", "Casting", "varies"]
 
 PORTRAIT_TOKENS = 120
+
+_REMEDY = (
+    'It has to answer with {"preferred": "A"}, "B" or "unclear": mend the prompt judge in the domain\'s prompts.yaml, '
+    "if there is one, or use another model."
+)
+"""What to do about a judge that can't be read."""
 
 
 @dataclass
@@ -177,7 +183,7 @@ class Casting:
         with self._progress.task(name, total=len(users) * len(shared)) as task:
             judgements = self._judging(comparisons, task)
             if not self._judged:  # of the first users; a later one may be odd without the judge being so
-                judgements = readable(judgements)
+                judgements = readable(judgements, _REMEDY)
             for place, judgement in enumerate(judgements):
                 found[users[place // len(shared)].id].append(judgement)
         return found

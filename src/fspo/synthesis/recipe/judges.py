@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from fspo.errors import DataError
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.judging.pairwise import Comparison, Judgement, PairwiseJudge
@@ -17,7 +16,7 @@ from fspo.synthesis.recipe.domain import RecipeDomain
 from fspo.synthesis.recipe.questions import Question
 from fspo.synthesis.recipe.responses import Response
 
-__all__ = ["Judging", "by_measures", "measured_judge", "pairwise_judge", "readable"]
+__all__ = ["Judging", "by_measures", "measured_judge", "pairwise_judge"]
 
 
 class Judging(Protocol):
@@ -25,12 +24,6 @@ class Judging(Protocol):
 
     def __call__(self, comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
         """What came of each; `task` is advanced by one for each."""
-
-
-_FEW, _ENOUGH = 8, 100
-"""Pairs from which a judge can be told to be unreadable: when there are no more, and at the latest."""
-_SHOWN = 200
-"""Characters of an answer that are shown, at most."""
 
 
 def pairwise_judge(config: RecipeConfig, domain: RecipeDomain, llm: LanguageModel) -> PairwiseJudge:
@@ -41,33 +34,6 @@ def pairwise_judge(config: RecipeConfig, domain: RecipeDomain, llm: LanguageMode
         return template.fill(description=user.description, question=question, first=first, second=second)
 
     return PairwiseJudge(llm, prompt, seed=config.seed, at_once=max(1, config.batch // 2))
-
-
-def readable(judgements: Iterable[Judgement]) -> Iterator[Judgement]:
-    """The judgements as they come, as long as the first of them are not all unreadable in both orders.
-
-    Raises:
-        DataError: they are, and so the rest would be: with one of the answers.
-    """
-    read, count, last = False, 0, None
-    for judgement in judgements:
-        read = read or set(judgement.choices) != {"unreadable"}
-        count, last = count + 1, judgement
-        if count == _ENOUGH and not read:
-            raise _unreadable(count, judgement)
-        yield judgement
-    if last is not None and not read and count >= _FEW:
-        raise _unreadable(count, last)
-
-
-def _unreadable(count: int, judgement: Judgement) -> DataError:
-    said = " ".join(judgement.unread.split())
-    said = f"'{said[:_SHOWN]}{' ...' if len(said) > _SHOWN else ''}'" if said else "nothing"
-    return DataError(
-        f"None of the judge's answers on the first {count} pairs can be read; one of them was {said}. It has to answer "
-        'with {"preferred": "A"}, "B" or "unclear": mend the prompt judge in the domain\'s prompts.yaml, if there is '
-        "one, or use another model."
-    )
 
 
 def by_measures(judge: Judge) -> Judging:
