@@ -73,7 +73,20 @@ _FILLED = 0.8
 """How much of its limit a response fills."""
 
 _KEPT = ("report.html", "metrics.json", "summary.json", "samples.jsonl", "versions.json")
-_KEPT_OF_EVALUATION = ("comparisons.json", "observer.json", "calibration.json", "per_user.json", "details.json")
+_KEPT_OF_EVALUATION = (
+    "comparisons.json",
+    "observer.json",
+    "calibration.json",
+    "per_user.json",
+    "details.json",
+    "judges.json",
+    "games.jsonl",
+    "items.jsonl",
+)
+"""With these a page can be made anew, and runs compared."""
+
+_LARGEST = 1 << 20
+"""Bytes of a file that is still kept; a larger one stays with the run."""
 _SHOWN = {
     "reward_accuracy": "reward accuracy",
     "gain_over_population": "over the population",
@@ -235,11 +248,11 @@ def _clocked(path: Path, name: str) -> Iterator[None]:
 
 
 def _published(config: RunConfig, out: Path) -> None:
-    """Copy what is to be kept of a run."""
+    """Copy what is to be kept of a run, but for what is too large to be published."""
     found = [config.output / name for name in _KEPT]
     found += [config.output / "evaluation" / name for name in _KEPT_OF_EVALUATION]
     for path in found:
-        if path.exists():
+        if path.exists() and path.stat().st_size <= _LARGEST:
             with writing(out / path.name) as copy:
                 shutil.copyfile(path, copy)
 

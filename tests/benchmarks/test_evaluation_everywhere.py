@@ -132,3 +132,18 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFix
 def test_configurations_are_runs_of_their_own(tmp_path: Path) -> None:
     found: dict[str, RunConfig] = configurations(list(DOMAINS), tmp_path, small=True)
     assert {config.output for config in found.values()} == {tmp_path / name for name in DOMAINS}
+
+
+def test_what_a_page_is_made_from_is_kept_unless_it_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = tmp_path / "run" / "evaluation"
+    evaluation.mkdir(parents=True)
+    for name in ("judges.json", "games.jsonl", "items.jsonl", "scores.jsonl"):
+        (evaluation / name).write_text("{}" if name != "games.jsonl" else "{}" * 9, encoding="utf-8")
+    config = RunConfig(name="kept", output=tmp_path / "run")
+    evaluation_everywhere._published(config, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["games.jsonl", "items.jsonl", "judges.json"]
+    monkeypatch.setattr(evaluation_everywhere, "_LARGEST", 9)
+    evaluation_everywhere._published(config, tmp_path / "few")
+    assert sorted(path.name for path in (tmp_path / "few").iterdir()) == ["items.jsonl", "judges.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.evaluation.across import compare_runs
+from fspo.evaluation.report import write_comparison
 from fspo.evaluation.statistics import compare, holm
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from tests.evaluation.run_folder import write_kept
@@ -211,10 +213,61 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a method 'fpso'; there are base, few-shot, fspo"):
         compare_runs([one], methods=["fpso"])
     with pytest.raises(DataError, match=r"fewer than two methods.*reward_accuracy"):
-        compare_runs([one], measure="beauty")
+        compare_runs([one], methods=["fspo"])
     (one / "evaluation" / "items.jsonl").unlink()
     with pytest.raises(DataError, match=r"before single items were kept.*fspo eval"):
         compare_runs([one])
+
+
+def test_a_measure_that_no_run_has_is_a_mistake_of_whoever_asked(tmp_path: Path) -> None:
+    one = evaluated(tmp_path / "one")
+    with pytest.raises(ConfigError, match=r"no measure 'beauty'.*there are reward_accuracy, win_rate, answer_utility"):
+        compare_runs([one], measure="beauty")
+    done = CliRunner().invoke(app, ["eval", "compare", str(one), "--measure", "win_rate/guidde"])
+    assert done.exit_code == 2
+    assert "Did you mean 'win_rate/guided'?" in done.stderr
+
+
+def test_of_differences_the_bar_is_nothing_and_no_coin(tmp_path: Path) -> None:
+    found = compare_runs([evaluated(tmp_path / "one")], measure="user_swap_drop")
+    assert found.chance == 0.0
+    assert compare_runs([tmp_path / "one"], measure="win_rate").chance == 0.5
+    assert compare_runs([tmp_path / "one"], measure="regret").chance is None
+    page = write_comparison(found, tmp_path / "page.html").read_text(encoding="utf-8")
+    ticks = [text for text in re.findall(r"<text[^>]*>([^<]+)</text>", page) if text.strip().endswith("%")]
+    assert not any(text.strip() == "75%" for text in ticks)
+    assert any(text.strip() == "0%" for text in ticks)
+
+
+def test_the_page_names_variants_and_what_is_corrected(tmp_path: Path) -> None:
+    found = compare_runs([evaluated(tmp_path / "one")])
+    page = write_comparison(found, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.search(r"few-shot<small> antisymmetric</small>", page)
+    assert re.search(r"fspo<small> reference</small>", page)
+    assert "An interval is for its pair alone" in page
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("items.jsonl", '{"user": "u", "item": "u/0/0"}\n'),
+        (
+            "items.jsonl",
+            '{"user": "u", "item": "u/0/0", "prompt": "p", "chosen": "c", "rejected": "r", "values": [1]}\n',
+        ),
+        ("details.json", "[]"),
+        ("details.json", '{"rewards": ["fspo"]}'),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, file: str, text: str) -> None:
+    one = evaluated(tmp_path / "one")
+    (one / "evaluation" / file).write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(app, ["eval", "compare", str(one)])
+    assert done.exit_code == 1
+    said = " ".join(done.stderr.split())
+    assert "Traceback" not in said
+    assert file in said.replace(" ", "")
+    assert "run `fspo eval` again" in said
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

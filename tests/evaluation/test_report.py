@@ -21,7 +21,7 @@ from fspo.errors import DataError, StorageError
 from fspo.evaluation import plots
 from fspo.evaluation.across import detectable
 from fspo.evaluation.effort import Effort, efforts, unequal
-from fspo.evaluation.findings import caveats, headline, negatives
+from fspo.evaluation.findings import caveats
 from fspo.evaluation.items import Items
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.report.plotted import Plotted
@@ -176,8 +176,10 @@ def test_a_run_in_part_is_shown_in_part(tmp_path: Path, part: str) -> None:
     target = copy / part
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     text = write_report(copy, copy / "report.html").read_text(encoding="utf-8")
-    if part not in ("versions.json",):
-        assert "missing from this run" in text
+    assert ("missing from this run" in text) == (part != "versions.json")
+    if part == "versions.json":  # which nobody misses: there is no fold for them, and no word on who wrote the page
+        assert "<summary>Versions</summary>" not in text
+        assert "Written by fspo" not in text
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
@@ -226,7 +228,7 @@ def test_the_words_stand_out_from_the_ground_by_day_by_night_and_on_paper(page: 
     assert len(schemes) == 3
     for colours in schemes:
         words = [name for name in colours if name in ("--ink", "--muted", "--accent") or name.startswith("--series")]
-        assert len(words) == 11
+        assert len(words) == 15
         for ground in ("--paper", "--card"):
             for name in words:
                 assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground, colours)
@@ -273,7 +275,7 @@ def test_the_ranking_rests_on_every_game_there_is() -> None:
     over_base = [game for game in games if "base" in (game.first, game.second)]
     found = answer_standing(over_base, metrics)
     assert not found["each_other"]
-    assert [row["estimate"].value for row in found["rows"]] == [0.75, 0.5]  # the win rates themselves
+    assert [row["estimate"].value for row in found["rows"]] == [0.75, 0.5, 0.5]  # the win rates themselves
     assert answer_standing([], metrics)["rows"][0]["ranks"] == ""
     tied = answer_standing([Game(g.user, g.first, g.second, 0.5) for g in games], metrics)
     assert {(row["rank"], row["ranks"]) for row in tied["rows"]} == {(1, "1 to 3")}
@@ -346,54 +348,6 @@ def estimate(value: float, low: float, high: float, users: int = 30) -> Estimate
     return Estimate(value, low, high, users, 100)
 
 
-def test_what_came_out_against_a_method_is_said() -> None:
-    metrics = {
-        "fspo": {
-            "reward_accuracy": estimate(0.53, 0.48, 0.58),
-            "win_rate": estimate(0.3, 0.2, 0.4),
-            "label_flip_rate": estimate(0.1, 0.05, 0.15),
-            "user_swap_drop": estimate(0.2, 0.1, 0.3),
-        }
-    }
-    found = negatives(metrics, {"dropped_shots": {"fspo": 2}})
-    assert len(found) == 4
-    assert "can't be told from 50%" in found[0]
-    assert "lies below 50%" in found[1]
-    assert "14 %" in found[2]
-    assert "2 shots" in found[3]
-    floored = negatives({}, {"judgements": {"fspo, plain": {"items": 9, "base_below_floor": 4}}})
-    assert [("4 of 9" in sentence, "for nothing" in sentence) for sentence in floored] == [(True, True)]
-    assert negatives({"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9)}}, {}) == []
-
-
-def test_a_gain_that_is_none_and_a_loss_that_is_one_are_said() -> None:
-    row = {
-        "gain_over_population": estimate(0.02, -0.03, 0.07),
-        "gain_over_no_context": estimate(0.2, 0.1, 0.3),
-        "tax_general": estimate(0.12, 0.04, 0.2),
-        "tax_refusal": estimate(0.0, -0.1, 0.1),
-        "shortfall": Estimate(0.2, None, None, 2, 9),
-    }
-    over, loses = negatives({"fspo": row}, {})
-    assert "no gain in reward accuracy over the model of the whole population" in over and "[-3.0, 7.0]" in over
-    assert "loses 12.0 % [4.0, 20.0] of general instructions" in loses
-
-
-def test_no_variant_is_hidden_by_the_choice_of_a_headline() -> None:
-    wins = {"win_rate": estimate(0.7, 0.6, 0.8), "win_rate/guided": estimate(0.7, 0.6, 0.8)}
-    [found] = negatives({"fspo": {**wins, "win_rate/plain": estimate(0.6, 0.49, 0.7)}}, {})
-    assert "win rate (plain)" in found
-    [found] = negatives({"fspo": {"reward_accuracy": Estimate(0.8, None, None, 2, 9)}}, {})
-    assert "no interval, from 2 users" in found
-
-
-def test_the_first_sentence_names_its_variants() -> None:
-    metrics = {"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9), "win_rate": estimate(0.7, 0.6, 0.8)}}
-    said = headline(metrics, "fspo", {"reward": "antisymmetric", "sampling": "guided"})
-    assert "of held-out pairs by the antisymmetric reward" in said
-    assert "answer with guided sampling" in said
-
-
 def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) -> None:
     details = read_json(run_folder / "evaluation" / "details.json")
     said = (
@@ -414,33 +368,6 @@ def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) ->
 
 def test_answers_cut_off_at_the_limit_are_a_caveat(page: str) -> None:
     assert "cut off at the limit" in page
-    assert "base plain 40%" in page
+    assert "base plain 40\N{NO-BREAK SPACE}%" in page
     cut = {"fspo": {"unfinished/plain": estimate(0.01, 0.0, 0.02)}}
     assert not any("cut off" in sentence for sentence in caveats(cut, {}))
-
-
-def test_few_users_are_a_caveat() -> None:
-    few = {"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9, users=5)}}
-    assert any("5 users" in sentence for sentence in caveats(few, {}))
-    assert not any("rest on" in sentence for sentence in caveats({}, {}))
-    assert headline({}, "fspo") == ""
-
-
-def test_the_table_of_the_terminal(run_folder: Path) -> None:
-    console = Console(width=120, record=True, file=None, no_color=True)
-    with console.capture() as capture:
-        console.print(summary_table(read_json(run_folder / "metrics.json"), title="reviews"))
-    text = capture.get()
-    assert "77.0 (73.0…81.0)" in text
-    assert "16 held-out users" in text
-    with console.capture() as capture:
-        console.print(summary_table({}))
-    assert "Nothing was measured." in " ".join(capture.get().split())
-
-
-def test_the_table_says_where_there_is_no_interval() -> None:
-    console = Console(width=100, no_color=True)
-    record = {"value": 0.5, "low": None, "high": None, "users": 1, "items": 4}
-    with console.capture() as capture:
-        console.print(summary_table({"fspo": {"reward_accuracy": record}}))
-    assert "50.0 (no interval)" in capture.get()

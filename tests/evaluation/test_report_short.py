@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fspo.evaluation.report.short import in_short
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.report.standing import Paired
+from fspo.evaluation.statistics import Comparison, Estimate
 
 NOTHING: dict[str, dict[str, object]] = {"paired": {}, "accuracy_rank": {}, "per_user": {}, "answers_rank": {}}
 
@@ -23,8 +24,8 @@ def test_figures_come_with_their_intervals_or_without_any() -> None:
         "tax_general": Estimate(0.25, None, None, 1, 4),
     }
     labels, cost = in_short({"fspo": row}, None, NOTHING, "fspo")
-    assert "changes 60.0% of its decisions (50.0 to 70.0)" in labels
-    assert "bring it 2.0 points (-6.0 to 10.0)" in labels
+    assert "changes 60.0 % of the decisions (50.0 to 70.0)" in labels
+    assert "bring 2.0 points of accuracy (\N{MINUS SIGN}6.0 to 10.0)" in labels
     assert "25.0 points of general instructions followed (too few for an interval)" in cost
 
 
@@ -34,3 +35,40 @@ def test_an_order_without_ranges_is_none() -> None:
     rows[0]["ranks"] = "1 to 2"
     [said] = in_short({}, None, NOTHING | {"answers_rank": {"rows": rows}}, "fspo")
     assert "between 1 and 2" in said
+
+
+def paired(difference: float, adjusted: float | None) -> Paired:
+    return Paired(Comparison(Estimate(difference, None, None, 30, 90), adjusted, adjusted), None)
+
+
+def test_the_correction_is_told_of_what_it_decided_alone() -> None:
+    rows = {"a": paired(0.2, 0.001), "b": paired(0.1, 0.01), "c": paired(-0.2, 0.02), "d": paired(0.02, 0.4)}
+    rows["e"] = paired(0.3, None)
+    sections = NOTHING | {"accuracy_rank": {"order": ["fspo", *rows]}, "paired": rows}
+    [said] = in_short({}, None, sections, "fspo")
+    assert said == (
+        "In reward accuracy on the same pairs, fspo is better than a and b and worse than c (p below 0.05 after Holm's "
+        "correction); it can't be told from d; it has too few users to be compared with e."
+    )
+    for name, word in (("d", "can't be told from d."), ("e", "has too few users to be compared with e.")):
+        [said] = in_short({}, None, sections | {"paired": {name: rows[name]}}, "fspo")
+        assert said == f"In reward accuracy on the same pairs, fspo {word}"
+
+
+def test_labels_and_users_are_each_told_by_the_reward_they_are_of() -> None:
+    row = {"label_flip_rate": Estimate(0.625, 0.557, 0.688, 30, 240)}
+    row["user_swap_drop"] = Estimate(0.325, 0.216, 0.434, 30, 240)
+    details = {"rewards": {"fspo": ["antisymmetric", "reference", "likelihood"], "few-shot": ["reference"]}}
+    [said] = in_short({"fspo": row}, None, NOTHING, "fspo", details)
+    assert said == (
+        "By the reference reward, flipping every label in the context changes 62.5 % of the decisions (55.7 to 68.8); "
+        "by the antisymmetric one, another user's shots cost 32.5 points of accuracy (21.6 to 43.4)."
+    )
+    [same] = in_short({"few-shot": row}, None, NOTHING, "few-shot", details)
+    assert same.startswith("By the reference reward, flipping") and "one, another" not in same
+
+
+def test_one_is_and_more_are() -> None:
+    for served, users, said in ((1, 8, "Of 8 users, 1 is served"), (2, 8, "Of 8 users, 2 are"), (0, 1, "Of 1 user, 0")):
+        per_user = {"users": users, "at_chance": served}
+        assert said in in_short({}, None, NOTHING | {"per_user": per_user}, "fspo")[0]

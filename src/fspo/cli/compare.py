@@ -109,7 +109,8 @@ def pairs(found: Across) -> Table:
 
     table = Table(
         title="On the same items, the first less the second",
-        caption="p values of all pairs are corrected together (Holm). Detectable: the true difference that these items "
+        caption="An interval is for its pair alone, the p values of all pairs are corrected together (Holm): an "
+        "interval without 0 may stand beside a p above 0.05. Detectable: the true difference that these items "
         "would show with a chance of 80 % after that correction.",
         header_style="bold",
         title_justify="left",
@@ -136,7 +137,7 @@ def _row(pair: Pair, found: Across) -> tuple[str, ...]:
         escape(pair.second),
         f"{bold[0]}{_said(difference.value, found, sign='+')}{bold[1]}",
         limits,
-        "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "\N{EN DASH}" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
         detectable(pair.detectable, percent=found.percent),
     )
 

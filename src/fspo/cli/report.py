@@ -37,6 +37,7 @@ def report(
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import RunFolder
+    from fspo.evaluation.summary import as_estimates
 
     out = console()
     if benchmark:
@@ -44,7 +45,8 @@ def report(
 
         benchmark_of(benchmark)
     folder = RunFolder(settings)
-    stages.need_results(folder, benchmark)
+    place = folder.measured(benchmark) if benchmark else folder.path
+    as_estimates(stages.need_results(folder, benchmark), place / "metrics.json")  # before anything is written of it
     if dry_run:
         out.print(f"Would write {folder.report_on(benchmark)}.", markup=False)
         return

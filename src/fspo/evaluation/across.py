@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.evaluation.evaluated import Evaluated, check_same, untold
+from fspo.evaluation.kept import DETAILS, check_kept
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import (
     Bounds,
@@ -29,6 +31,7 @@ MEASURES = ("reward_accuracy", "win_rate")
 
 _UNBOUNDED = ("answer_utility", "regret")
 _DIFFERENCES = ("user_swap_drop",)
+_AGAINST_A_COIN = ("reward_accuracy", "win_rate")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,13 @@ class Across:
         """Whether the measure is a share."""
         return not _in_units(self.measure)
 
+    @property
+    def chance(self) -> float | None:
+        """What a coin, or a method that knows no user, would have; None where there is no such value."""
+        if self.measure.startswith(_DIFFERENCES):
+            return 0.0
+        return 0.5 if self.measure.startswith(_AGAINST_A_COIN) else None
+
     def to_json(self) -> dict[str, Any]:
         """The whole, ready for JSON."""
         return {
@@ -99,28 +109,33 @@ def compare_runs(
     With `benchmark` it is of what was measured on that one.
 
     Raises:
+        ConfigError: none of the runs has the measure.
         DataError: a run is named twice or has no evaluation; the runs' items, or what the measure rests on, differ,
-            which says in what, or nobody recorded it; a method or the measure is in none of them; or there are fewer
-            than two methods.
+            which says in what, or nobody recorded it; a method is in none of them; or there are fewer than two methods.
+        StorageError: a file of a run is damaged or of another version.
     """
     for run in runs:
         if sum(run.resolve() == other.resolve() for other in runs) > 1:
             raise DataError(f"{run} is named twice; name every run once.")
-    evaluated = _distinct([Evaluated.read(run, benchmark) for run in runs])
+    read = [Evaluated.read(run, benchmark) for run in runs]
+    place = f"benchmarks/{benchmark}" if benchmark else "evaluation"
+    for one in read:
+        check_kept(DETAILS, one.details, one.path / place / "details.json")
+    evaluated = _distinct(read)
     known = list(dict.fromkeys(name for run in evaluated for name in run.items.methods))
     for name in methods:
         if name not in known:
             raise DataError(f"None of these runs has a method {name!r}; there are {', '.join(known)}.")
     wanted = [name for name in known if not methods or name in methods]
+    _check_measure(measure, evaluated)
     for other in evaluated[1:]:
         check_same(evaluated[0], other, measure, wanted)
     found, left_out = _entrants(evaluated, measure, wanted)
     entrants, same = _merged(found)
     if len(entrants) < 2:
-        offered = sorted({m for run in evaluated for name in run.items.methods for m in run.items.measures(name)})
         raise DataError(
             f"There are fewer than two methods to compare by {measure!r}; name more runs or methods, or another "
-            f"measure: {', '.join((*MEASURES, *offered))}."
+            f"measure: {', '.join(_offered(evaluated))}."
         )
     ordered = sorted(entrants, key=lambda e: e.estimate.value, reverse=measure != "regret")
     return Across(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
@@ -136,6 +151,24 @@ def detectable(difference: float | None, percent: bool = True) -> str:
     if not percent:
         return f"{difference:.2f}"
     return f"{difference * 100:.1f}" if difference <= 1 else "over 100"
+
+
+def _check_measure(measure: str, evaluated: Sequence[Evaluated]) -> None:
+    """Check that any method of any run has the measure.
+
+    Raises:
+        ConfigError: none has, which names the nearest one.
+    """
+    offered = _offered(evaluated)
+    if measure not in offered:
+        close = difflib.get_close_matches(measure, offered, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"There is no measure {measure!r} in these runs; there are {', '.join(offered)}.{meant}")
+
+
+def _offered(evaluated: Sequence[Evaluated]) -> list[str]:
+    kept = sorted({m for run in evaluated for name in run.items.methods for m in run.items.measures(name)})
+    return [*(m for m in MEASURES if any(name.startswith(f"{m}/") for name in kept)), *kept]
 
 
 def _entrants(

@@ -58,7 +58,9 @@ def unequal(found: Mapping[str, Effort]) -> str:
 
 def _effort(folder: Path) -> Effort:
     # A resumed training may have written a step twice; the later line is the one that counted.
-    tokens = {row["step"]: row["tokens"] for row in read_jsonl(folder / "metrics.jsonl") if "tokens" in row}
+    tokens = {
+        row["step"]: row["tokens"] for row in read_jsonl(folder / "metrics.jsonl") if row.keys() >= {"step", "tokens"}
+    }
     config = _json(folder / "training.json").get("identity", {}).get("config", {})
     users, queries = config.get("users_per_step"), config.get("queries")
     episodes = len(tokens) * users if users else None

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from fspo.evaluation.config import Sampling
+from fspo.evaluation.kept import GAME, read_rows
 from fspo.evaluation.observer import TextUtility
 from fspo.evaluation.records import Drawn
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.statistics import Game
 from fspo.evaluation.winrates import Answer, Comparer, Judgement, Outcome, decide
-from fspo.files import read_jsonl, write_text
+from fspo.files import write_text
 from fspo.preferences.types import User
 
 __all__ = ["GAMES_FILE", "all_games", "games_over_base", "read_games", "write_games"]
@@ -88,6 +89,7 @@ def read_games(folder: Path) -> list[Game]:
     """The games of an evaluation's folder; none where it was made before they were kept.
 
     Raises:
-        StorageError: the file is damaged.
+        StorageError: the file is damaged, or of another version.
     """
-    return [Game(**line) for line in read_jsonl(folder / GAMES_FILE)]
+    lines = read_rows(GAME, folder / GAMES_FILE)
+    return [Game(line["user"], line["first"], line["second"], line["score"]) for line in lines]

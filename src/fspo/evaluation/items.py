@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
+from fspo.evaluation.kept import ITEM, read_rows
 from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.trials import Trial
 from fspo.evaluation.values import Measured
-from fspo.files import read_jsonl, write_text
+from fspo.files import write_text
 from fspo.preferences.types import Preference, User
 
 __all__ = ["ITEMS_FILE", "Items", "write_items"]
@@ -86,9 +88,17 @@ class Items:
         """From the folder of an evaluation; without any items where it was made before they were kept.
 
         Raises:
-            StorageError: the file is damaged.
+            StorageError: the file is damaged, or of another version.
         """
-        return cls(tuple(read_jsonl(folder / ITEMS_FILE)))
+        return cls(tuple(read_rows(ITEM, folder / ITEMS_FILE)))
+
+    @property
+    def shared_prompts(self) -> int:
+        """How many prompts several users were asked."""
+        users: dict[str, set[str]] = defaultdict(set)
+        for line in self.lines:
+            users[line["prompt"]].add(line["user"])
+        return sum(len(asked) > 1 for asked in users.values())
 
     @property
     def methods(self) -> list[str]:

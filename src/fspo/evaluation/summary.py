@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fspo.errors import DataError
+from fspo.evaluation.kept import damaged
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.values import no_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MEASURES", "as_estimates", "said_variants", "summary_table", "variants_of"]
+__all__ = ["MEASURES", "as_estimates", "said_variants", "single_context_reward", "summary_table", "variants_of"]
 
 MEASURES: Mapping[str, str] = {
     "reward_accuracy": "reward accuracy",
@@ -22,18 +25,36 @@ MEASURES: Mapping[str, str] = {
 """The headline measures and what they are called."""
 
 
-def as_estimates(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Estimate]]:
-    """The contents of `metrics.json` as estimates."""
-    return {
-        method: {measure: Estimate.from_json(record) for measure, record in measures.items()}
-        for method, measures in metrics.items()
-    }
+def as_estimates(
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path = Path("metrics.json")
+) -> dict[str, dict[str, Estimate]]:
+    """The contents of `metrics.json`, or of another file of estimates at `path`, as estimates.
+
+    Raises:
+        StorageError: they are not estimates by method and measure.
+    """
+    try:
+        return {
+            method: {measure: Estimate.from_json(record) for measure, record in measures.items()}
+            for method, measures in metrics.items()
+        }
+    except (AttributeError, DataError) as error:
+        raise damaged(path, "figures by method and measure") from error
 
 
 def variants_of(details: Mapping[str, Any], method: str) -> dict[str, str]:
     """Which reward and which sampling a method's headline figures are of, from the contents of `details.json`."""
     reward, sampling = details.get("rewards", {}).get(method), details.get("samplings", {}).get(method)
     return ({"reward": reward[0]} if reward else {}) | ({"sampling": sampling} if sampling else {})
+
+
+def single_context_reward(details: Mapping[str, Any], method: str) -> str:
+    """The reward that a single context gives, which a method's label-flip rate is of; empty where it is not recorded.
+
+    See `fspo.evaluation.measures.Rewards.plain`.
+    """
+    known = details.get("rewards", {}).get(method, ())
+    return next((reward for reward in ("score", "reference", "likelihood") if reward in known), "")
 
 
 def said_variants(details: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fspo.evaluation.plots.comparing import Panel, accuracy_by_shots, interval_plot, panels, user_dots
-from fspo.evaluation.plots.drawing import standalone
+from fspo.evaluation.plots.drawing import standalone, told_apart
 from fspo.evaluation.plots.reliability import reliability
 from fspo.evaluation.plots.training import heatmap, histograms, training_curves
 
@@ -16,6 +16,7 @@ __all__ = [
     "panels",
     "reliability",
     "standalone",
+    "told_apart",
     "training_curves",
     "user_dots",
 ]

@@ -12,6 +12,7 @@ from fspo.evaluation.plots.drawing import (
     FONT,
     INK,
     MUTED,
+    OBSERVER,
     RULE,
     colour_of,
     label_ends,
@@ -56,7 +57,7 @@ def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title:
     ends = []
     count = len(methods)
     for place, (name, points) in enumerate(methods.items()):
-        colour = colour_of(name, place)
+        colour = colour_of(name)
         shift = 0.05 * (place - (count - 1) / 2)
         axes.errorbar(
             [k + shift for k, _ in points],
@@ -74,14 +75,14 @@ def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title:
         axes.plot(
             [k for k, _ in observer], [e.value for _, e in observer], color=INK, linestyle=(0, (4, 3)), linewidth=1.2
         )
-        ends.append((observer[-1][1].value, "ideal observer", INK))
+        ends.append((observer[-1][1].value, OBSERVER, INK))
     axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
     ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
     axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
     axes.set_xlabel("shots in context")
     axes.set_ylabel("reward accuracy")
     percent_axis(axes)
-    label_ends(axes, ends, max(ticks, default=0))
+    label_ends(axes, ends)
     return svg_of(figure, title, _describe_points(methods, observer))
 
 
@@ -105,7 +106,8 @@ def interval_plot(
         )
     axes.set_yticks(places, [label for label, _, _ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    _sideways(axes, [estimate for *_, estimate in rows], chance, percent=percent, least=(0.25, 0.75))
+    least = (0.25, 0.75) if chance == 0.5 else None
+    _sideways(axes, [estimate for *_, estimate in rows], chance, percent=percent, least=least)
     return svg_of(figure, title, "; ".join(f"{label}: {said(e, percent=percent)}" for label, _, e in rows))
 
 
@@ -143,11 +145,9 @@ def user_dots(methods: Mapping[str, Mapping[str, float]], *, title: str, xlabel:
     places = list(range(len(methods)))[::-1]
     told = []
     for place, (name, users) in zip(places, methods.items(), strict=True):
-        colour = colour_of(name, place)
+        colour = colour_of(name)
         xs, ys = _stacked(list(users.values()))
-        axes.scatter(
-            xs, [place + y for y in ys], s=17, color=colour, linewidths=0, marker=marker_of(name, "o"), zorder=3
-        )
+        axes.scatter(xs, [place + y for y in ys], s=17, color=colour, linewidths=0, marker=marker_of(name), zorder=3)
         middle = statistics.median(users.values())
         axes.plot([middle, middle], [place - 0.44, place + 0.44], color=INK, linewidth=1.2, zorder=2)
         told.append(
@@ -165,10 +165,10 @@ def user_dots(methods: Mapping[str, Mapping[str, float]], *, title: str, xlabel:
 
 
 def _interval(axes: Axes, place: int, method: str, estimate: Estimate, *, size: float = 6.0) -> None:
-    colour = colour_of(method, place)
+    colour = colour_of(method)
     if estimate.low is not None and estimate.high is not None:
         axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2.0, solid_capstyle="round")
-    axes.plot([estimate.value], [place], marker=marker_of(method, "o"), color=colour, markersize=size)
+    axes.plot([estimate.value], [place], marker=marker_of(method), color=colour, markersize=size)
 
 
 def _sideways(
@@ -215,7 +215,7 @@ def _stacked(values: Sequence[float]) -> tuple[list[float], list[float]]:
 
 
 def _describe_points(methods: Mapping[str, Points], observer: Points) -> str:
-    lines = dict(methods) | ({"ideal observer": observer} if observer else {})
+    lines = dict(methods) | ({OBSERVER: observer} if observer else {})
     return "; ".join(
         f"{name}: " + ", ".join(f"{e.value:.0%} at {k:g}" for k, e in points) for name, points in lines.items()
     )

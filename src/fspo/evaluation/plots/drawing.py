@@ -5,7 +5,10 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.statistics import Estimate
@@ -19,6 +22,7 @@ __all__ = [
     "FONT",
     "INK",
     "MUTED",
+    "OBSERVER",
     "RULE",
     "WIDTH",
     "colour_of",
@@ -32,6 +36,7 @@ __all__ = [
     "said",
     "standalone",
     "svg_of",
+    "told_apart",
 ]
 
 # matplotlib wants colours of its own; these stand-ins are exchanged for the page's CSS variables.
@@ -44,10 +49,27 @@ _SERIES = {
     "ipo": "#050504",
     "fspo": "#050505",
     "oracle": "#050506",
+    "pref-ft-cot": "#050507",
+    "fspo-rat": "#050508",
 }
-_OTHERS = ("#050507", "#050508")
+_OTHERS = ("#050509", "#050510", "#050511", "#050512")
 _VARIABLES |= {code: f"--series-{number}" for number, code in enumerate((*_SERIES.values(), *_OTHERS), start=1)}
-_MARKERS = {"base": "s", "few-shot": "^", "pref-ft": "D", "ipo": "v", "fspo": "o", "oracle": "P"}
+_MARKERS = {
+    "base": "s",
+    "few-shot": "^",
+    "pref-ft": "D",
+    "ipo": "v",
+    "fspo": "o",
+    "oracle": "P",
+    "pref-ft-cot": "d",
+    "fspo-rat": "h",
+}
+_OTHER_MARKERS = ("X", "<", ">", "p", "*")
+_strangers: ContextVar[tuple[str, ...]] = ContextVar("strangers", default=())
+"""Names that have no colour of their own, in order: four differ in colour, twenty in colour or mark."""
+
+OBSERVER = "ideal observer"
+"""What stands among methods as a ceiling."""
 
 WIDTH = 6.2
 """Inches; narrow, so that the letters are still read where the page is."""
@@ -91,14 +113,32 @@ def plain(axes: Axes) -> None:
         spine.set(color=RULE)
 
 
-def colour_of(method: str, place: int) -> str:
-    """The colour of a method, the same in every plot; others take turns in two."""
-    return _SERIES.get(method, _OTHERS[place % len(_OTHERS)])
+@contextmanager
+def told_apart(names: Iterable[str]) -> Iterator[None]:
+    """Within it, methods from elsewhere among `names` have the same colour and mark in every plot, by their order."""
+    token = _strangers.set(tuple(sorted({name for name in names if name not in _SERIES})))
+    try:
+        yield
+    finally:
+        _strangers.reset(token)
 
 
-def marker_of(method: str, other: str = "x") -> str:
+def colour_of(method: str) -> str:
+    """The colour of a method, the same in every plot; see `told_apart`. The ideal observer is drawn in ink."""
+    if method == OBSERVER:
+        return INK
+    return _SERIES.get(method, _OTHERS[_place(method) % len(_OTHERS)])
+
+
+def marker_of(method: str) -> str:
     """The mark of a method, so that colour is never all that tells methods apart."""
-    return _MARKERS.get(method, other)
+    return _MARKERS.get(method, _OTHER_MARKERS[_place(method) % len(_OTHER_MARKERS)])
+
+
+def _place(method: str) -> int:
+    """Where a method without a colour of its own stands; one that nobody announced by its name alone."""
+    known = _strangers.get()
+    return known.index(method) if method in known else zlib.crc32(method.encode())
 
 
 def percent_axis(axes: Axes) -> None:
@@ -123,16 +163,20 @@ def reach(estimates: Sequence[Estimate]) -> list[list[float]]:
     ]
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], right: float) -> None:
-    """Names at the ends of the lines (value, name, colour), pushed apart where they would overlap."""
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names at the height where lines end (value, name, colour), pushed apart where they would overlap.
+
+    They stand right of the area that is drawn in, so that no line of it runs through them.
+    """
+    axes.margins(x=0.02)
     low, high = axes.get_ylim()
     gap = (high - low) * 0.2 / axes.get_figure().get_size_inches()[1]  # type: ignore[union-attr]
     place = float("-inf")
     for value, name, colour in sorted(ends):
         place = max(value, place + gap)
         axes.annotate(
-            name, (right, place), xytext=(10, 0), textcoords="offset points", va="center", color=colour, fontsize=FONT,
-            annotation_clip=False,
+            name, (1.0, place), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+            va="center", color=colour, fontsize=FONT, annotation_clip=False,
         )  # fmt: skip
 
 

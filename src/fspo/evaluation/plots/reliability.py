@@ -39,7 +39,7 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str) -> str:
     cells = [cell for row in grid for cell in row]
     for place, (cell, (name, (bins, fitted))) in enumerate(zip(cells, methods.items(), strict=False)):
         plain(cell)
-        colour = colour_of(name, place)
+        colour = colour_of(name)
         cell.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=0.8, linestyle=":")
         for rows, filled in ((fitted, False), (bins, True)):
             _dots(cell, rows, colour, filled=filled)

@@ -23,9 +23,9 @@ __all__ = ["heatmap", "histograms", "training_curves"]
 def training_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, ylabel: str) -> str:
     """One value over the steps of training, a line for each method."""
     figure, axes = new_figure(2.9)
-    ends, said, right = [], [], 0.0
-    for place, (name, points) in enumerate(curves.items()):
-        colour = colour_of(name.split(" ")[0], place)
+    ends, said = [], []
+    for name, points in curves.items():
+        colour = colour_of(name.split(" ")[0])
         xs, ys = [x for x, _ in points], [y for _, y in points]
         axes.plot(xs, ys, color=colour, linewidth=0.7, alpha=0.35)
         smooth = _smoothed(ys)
@@ -33,12 +33,10 @@ def training_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, titl
         if smooth:
             axes.plot([xs[-1]], [smooth[-1]], marker=marker_of(name.split(" ")[0]), color=colour, markersize=4)
             ends.append((smooth[-1], name, colour))
-            right = max(right, xs[-1])
             said.append(f"{name} from {ys[0]:.3g} to {ys[-1]:.3g} in {len(ys)} records")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
-    axes.margins(x=0.02)
-    label_ends(axes, ends, right)
+    label_ends(axes, ends)
     return svg_of(figure, title, "; ".join(said))
 
 

@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from fspo.evaluation import plots
 from fspo.evaluation.across import Across
-from fspo.evaluation.report.page import environment
 from fspo.evaluation.report.plotted import Plotted, estimate_rows
+from fspo.evaluation.report.templating import environment
 from fspo.files import write_text
 
 __all__ = ["write_comparison"]
@@ -22,14 +22,15 @@ def write_comparison(found: Across, out: Path) -> Path:
         StorageError: it can't be written.
     """
     label = found.measure.replace("_", " ").replace("/", ", ")
-    rows = [(entrant.name, _method(entrant.name), entrant.estimate) for entrant in found.entrants]
-    chance = 0.5 if found.measure.startswith(("reward_accuracy", "win_rate")) else None
+    rows = [(e.name, _method(e.name), e.estimate) for e in found.entrants]
     title = f"Methods by {label}"
-    svg = Markup(plots.interval_plot(rows, title=title, chance=chance, percent=found.percent))
+    with plots.told_apart(method for _, method, _ in rows):
+        svg = Markup(plots.interval_plot(rows, title=title, chance=found.chance, percent=found.percent))
     numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.entrants)
-    standing = Plotted("methods", title, svg, numbers)
+    standing = Plotted("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
     pairs = Plotted("pairs", "Every two methods", Markup(), [pair.to_json() for pair in found.pairs])
-    view = {"found": found, "label": label, "standing": standing, "pairs": pairs}
+    variants = {e.name: e.variant.partition("/")[2] for e in found.entrants}
+    view = {"found": found, "label": label, "standing": standing, "pairs": pairs, "variants": variants}
     write_text(out, environment().get_template("comparison.html.j2").render(**view))
     return out
 

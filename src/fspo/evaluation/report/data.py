@@ -105,11 +105,11 @@ def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
     for label, section, name, form in _FIGURES:
         value = _part(checks, section).get(name)
         if isinstance(value, int | float):
-            found[label] = form.format(value)
+            found[label] = form.format(value).replace("%", " %")
     steering = _part(_part(checks, "sampling"), "steering")
     if asked := sum(sum(row.values()) for row in steering.values()):
         found["texts whose sentiment came out as steered"] = (
-            f"{sum(row.get(wanted, 0) for wanted, row in steering.items()) / asked:.1%}"
+            f"{sum(row.get(wanted, 0) for wanted, row in steering.items()) / asked:.1%}".replace("%", " %")
         )
     per_user = _part(checks, "labels").get("per_user")
     if isinstance(per_user, dict):

@@ -12,11 +12,14 @@ from fspo.evaluation.findings import Metrics
 from fspo.evaluation.plots import Panel
 from fspo.evaluation.report.plotted import Plotted, estimate_rows
 from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.wording import listed
 
 __all__ = [
+    "IN_UNITS",
     "QUALITY",
     "by_shots",
     "calibration",
+    "further",
     "per_user",
     "quality",
     "regret",
@@ -37,6 +40,9 @@ QUALITY = {
     "below_floor": "below a floor",
     "unfinished": "cut off at the limit",
 }
+IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
+"""Measures in units of the users' utility or in nats, which are no shares."""
+
 _SENSITIVITY = {
     "label_flip_rate": ("labels flipped: changed", None),
     "user_swap_drop": ("another user's shots: loss", 0.0),
@@ -45,6 +51,11 @@ _SENSITIVITY = {
     "order_change_rate": ("other order: changed", None),
 }
 """Measure or family -> what its panel is called, and where its dotted line stands."""
+_VARIED = {
+    "wrong_labels_drop": "wrong labels",
+    "other_topics_drop": "shots on other topics",
+    "order_change_rate": "other orders",
+}
 
 _REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
 _CALIBRATION_ERROR = "calibration_error"
@@ -53,6 +64,22 @@ _WINS = "win_rate"
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
 _OBSERVER = "ideal observer"
+_FURTHER = {
+    "gain_over_no_context": "over itself without shots",
+    "gain_over_population": "over the population",
+    "gain_over_oracle": "over the oracle",
+    "first_shot_gain": "gain of the first shot",
+    "beyond_training_gain": "gain of shots beyond training",
+    "shortfall": "below the ideal observer",
+    "other_topics_accuracy": "accuracy, shots on other topics",
+    "order_accuracy": "accuracy over orders of the shots",
+    "order_spread": "spread over orders",
+}
+"""Measures without a variant that no other section shows."""
+
+_WINS_NOTE = "every way to count wins, by its name in metrics.json; shares as fractions of 1"
+_TAX_NOTE = "levels too, by their names in metrics.json; shares as fractions of 1, fluency in nats a token"
+_REGRET_NOTE = "regret_share as a fraction of 1, the others in standard deviations of the domain's responses"
 
 
 def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
@@ -69,6 +96,7 @@ def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
     svg = plots.accuracy_by_shots(lines, seen, title=title)
     return {
         "plot": Plotted("accuracy-by-shots", title, Markup(svg), numbers),
+        "observer": bool(seen),
         "table": table,
         "ks": sorted({k for row in table.values() for k in row}),
         "untold": [name for name, row in table.items() if 0 not in row] if any(0 in r for r in table.values()) else [],
@@ -87,12 +115,19 @@ def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
             shown[measure] = Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
     if not shown:
         return {}
+    families = {measure.partition("/")[0] for measure in shown}
+    varied = [said for family, said in _VARIED.items() if family in families]
     title = "What changes a decision"
     svg = plots.panels(list(shown.values()), title=title)
     numbers = estimate_rows(
         ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
     )
-    return {"plot": Plotted("sensitivity", title, Markup(svg), numbers), "panels": shown}
+    return {
+        "plot": Plotted("sensitivity", title, Markup(svg), numbers),
+        "families": families,
+        "varied": f"{listed(varied).capitalize()} were" if varied else "",
+        "observer": any(_OBSERVER in panel.rows for panel in shown.values()),
+    }
 
 
 def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
@@ -143,7 +178,10 @@ def regret(metrics: Metrics, observer: Row) -> dict[str, Any]:
     names = [measure for family in _REGRET for measure in _named(metrics, family)]
     numbers = _numbers(dict(metrics) | {_OBSERVER: observer}, names)
     svg = plots.interval_plot(rows, title=title)
-    return {"plot": Plotted("regret", title, Markup(svg), numbers), "columns": {m: _label(m) for m in names}}
+    return {
+        "plot": Plotted("regret", title, Markup(svg), numbers, _REGRET_NOTE),
+        "columns": {m: _label(m) for m in names},
+    }
 
 
 def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,8 +199,9 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
     numbers = _numbers(metrics, names)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {
-        "plot": Plotted("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers),
+        "plot": Plotted("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers, _WINS_NOTE),
         "columns": {m: _label(m) for m in others},
+        "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
         "agreement": _agreements(records),
     }
 
@@ -170,7 +209,11 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
 def _drawn(variant: str) -> str:
     """A sampling, and how many shots were shown where these were not all."""
     sampling, _, shots = variant.partition("@")
-    return f"{sampling}, {shots} {'shot' if shots == '1' else 'shots'}" if shots else sampling
+    return f"{sampling}, {_counted(shots)}" if shots else sampling
+
+
+def _counted(shots: str) -> str:
+    return f"{shots} {'shot' if shots == '1' else 'shots'}"
 
 
 def tax(metrics: Metrics) -> dict[str, Any]:
@@ -183,7 +226,7 @@ def tax(metrics: Metrics) -> dict[str, Any]:
     title = "What is lost against the base model"
     numbers = _numbers(metrics, [*names, *levels])
     return {
-        "plot": Plotted("tax", title, Markup(plots.panels(shown, title=title)), numbers),
+        "plot": Plotted("tax", title, Markup(plots.panels(shown, title=title)), numbers, _TAX_NOTE),
         "columns": {m: _label(m) for m in (*names, *levels)},
     }
 
@@ -208,10 +251,17 @@ def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
     return {
         "plot": Plotted("per-user", title, Markup(svg), numbers),
         "worst": worst[:5],
-        "best": worst[-1] if worst else None,
         "at_chance": sum(value <= 0.5 for _, value in worst),
         "users": len(worst),
     }
+
+
+def further(metrics: Metrics) -> dict[str, str]:
+    """Measure -> what it is called, of those that any method has and no other section shows."""
+    there = list(_all(metrics))
+    found = {measure: label for measure, label in _FURTHER.items() if measure in there}
+    at_shots = [m for m in there if m.startswith("shortfall@")]
+    return found | {m: f"below the observer, {_counted(m.partition('@')[2])}" for m in at_shots}
 
 
 def quality(metrics: Metrics) -> dict[str, Any]:

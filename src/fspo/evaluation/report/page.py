@@ -7,37 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from fspo.errors import DataError
 from fspo.evaluation import plots
-from fspo.evaluation.across import detectable
+from fspo.evaluation.against import RULES, Standings, negatives
 from fspo.evaluation.effort import Effort, efforts, unequal
-from fspo.evaluation.findings import Metrics, caveats, headline, negatives
-from fspo.evaluation.games import games_over_base, read_games
-from fspo.evaluation.items import Items
+from fspo.evaluation.findings import Metrics, caveats, headline
 from fspo.evaluation.report import measures, samples, standing
+from fspo.evaluation.report.curves import training_plots
 from fspo.evaluation.report.data import data_section
 from fspo.evaluation.report.plotted import Plotted
+from fspo.evaluation.report.reading import Reading
 from fspo.evaluation.report.short import in_short
+from fspo.evaluation.report.templating import environment
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.summary import MEASURES, as_estimates, said_variants, variants_of
+from fspo.evaluation.summary import MEASURES, said_variants, variants_of
 from fspo.evaluation.trained import said_untraced
-from fspo.files import read_json, read_jsonl, write_text
+from fspo.files import write_text
 from fspo.methods.table import METHODS
 
-__all__ = ["environment", "write_figures", "write_report"]
-
-_CURVES = (
-    ("loss", "training loss"),
-    ("margin_accuracy", "share of training queries ranked right"),
-    ("direction_accuracy", "share of training queries moved the right way by the labels"),
-    ("eval_margin_accuracy", "share of validation queries ranked right (by the training's own margin)"),
-    ("eval_direction_accuracy", "share of validation queries moved the right way by the labels"),
-)
-_IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
-"""Measures in units of the users' utility or in nats, which are no shares."""
+__all__ = ["write_figures", "write_report"]
 
 _PLOTTED = ("answers_rank", "accuracy_rank", "curve", "sensitivity", "calibration", "regret", "wins", "tax", "per_user")
 """The sections that have a plot, in the order of the page."""
@@ -75,41 +64,27 @@ def write_figures(run_dir: Path, out: Path, *, benchmark: str = "") -> list[Path
     return written
 
 
-def environment() -> Environment:
-    """What pages are made with: everything is text unless it says otherwise, and a name that is missing is an error."""
-    found = Environment(
-        loader=PackageLoader("fspo.evaluation.report"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters |= {
-        "percent": _percent,
-        "interval": _interval,
-        "number": _number,
-        "amount": _amount,
-        "chance": _chance,
-        "detectable": detectable,
-        "points": _points,
-        "in_units": lambda measure: measure.partition("/")[0] in _IN_UNITS,
-        "cell": _cell,
-        "tight": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
-    }
-    return found
-
-
 def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
-    # What was measured lies in a folder of its own; of the run itself some of it lies beside that too.
-    folder = run_dir / "benchmarks" / benchmark if benchmark else run_dir / "evaluation"
-    beside = folder if benchmark else run_dir
-    metrics = as_estimates(_first_json(beside / "metrics.json", folder / "metrics.json"))
-    observer = as_estimates({"": _first_json(folder / "observer.json", beside / "observer.json")})[""]
-    details = _first_json(folder / "details.json", beside / "details.json")
+    read = Reading.of(run_dir, benchmark)
+    with plots.told_apart(read.metrics):
+        return _drawn(run_dir, benchmark, read)
+
+
+def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
+    metrics, details = read.metrics, read.details
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
     trained = efforts(run_dir)
-    lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(iter(reversed(metrics)), ""))
+    lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
+    figures = _figures(read, lead)
+    standings = Standings(
+        lead,
+        {name: row.comparison for name, row in figures["paired"].items()},
+        figures["answers_rank"].get("rows", ()),
+        figures["answers_rank"].get("each_other", False),
+        read.calibration,
+    )
+    shared = read.items.shared_prompts if read.items.lines else None
     return (
         {
             "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
@@ -119,7 +94,6 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "headline": headline(metrics, lead, variants_of(details, lead)),
             "measures": {m: label for m, label in MEASURES.items() if any(m in row for row in metrics.values())},
             "metrics": metrics,
-            "observer": observer,
             "variants": _variants(metrics),
             "said_variants": said_variants(details),
             "references": {
@@ -127,81 +101,67 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
                 for method in metrics
             },
             "efforts": trained,
-            "training": _training(run_dir),
+            "training": training_plots(run_dir),
             "data": {} if benchmark else data_section(run_dir),
-            "negatives": _lead_first(negatives(metrics, details), lead),
-            "caveats": [*caveats(metrics, details, unequal(trained)), *_seen(details)],
+            "negatives": _lead_first(negatives(metrics, details, standings), lead),
+            "rules": RULES,
+            "caveats": [*caveats(metrics, details, unequal(trained), shared), *_seen(details)],
             "config": config,
-            "versions": _first_json(run_dir / "versions.json"),
+            "versions": read.versions,
         }
-        | _figures(folder, beside, metrics, observer, details, lead)
-        | _texts(folder, {} if benchmark else _first_json(run_dir / "data" / "checks.json"), details, lead)
+        | figures
+        | _texts(read, lead)
     )
 
 
-def _figures(
-    folder: Path,
-    beside: Path,
-    metrics: Metrics,
-    observer: Mapping[str, Estimate],
-    details: Mapping[str, Any],
-    lead: str,
-) -> dict[str, Any]:
+def _figures(read: Reading, lead: str) -> dict[str, Any]:
     """The sections with plots."""
-    items = Items.read(folder)
+    metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
-    samplings = {name: f"win_rate/{sampling}" for name, sampling in details.get("samplings", {}).items()}
-    games = read_games(folder) or games_over_base({name: items.values(name, m) for name, m in samplings.items()})
     full = "reward_accuracy"
     if full not in observer:  # evaluations of before gave it at the full count alone, on all pairs
         full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
     found = {
-        "answers_rank": standing.answer_standing(games, metrics),
+        "answers_rank": standing.answer_standing(read.games, metrics),
         "accuracy_rank": standing.accuracy_standing(metrics, observer, full),
-        "paired": standing.paired_with_lead(items, lead, rewards),
-        "unpaired": as_estimates(_first_json(folder / "comparisons.json", beside / "comparisons.json")),
+        "paired": standing.paired_with_lead(read.items, lead, rewards),
+        "unpaired": read.comparisons,
         "curve": measures.by_shots(metrics, observer),
         "sensitivity": measures.sensitivity(metrics, observer),
-        "calibration": measures.calibration(_first_json(folder / "calibration.json"), metrics),
+        "calibration": measures.calibration(read.calibration, metrics),
         "regret": measures.regret(metrics, observer),
-        "wins": measures.win_rates(metrics, _first_json(folder / "judges.json")),
+        "wins": measures.win_rates(metrics, read.judges),
         "tax": measures.tax(metrics),
-        "per_user": measures.per_user(_first_json(folder / "per_user.json"), lead),
+        "per_user": measures.per_user(read.per_user, lead),
         "quality": measures.quality(metrics),
+        "further": measures.further(metrics),
     }
-    return found | {"short": in_short(metrics, observer.get(full), found, lead)}
+    return found | {"short": in_short(metrics, observer.get(full), found, lead, details)}
 
 
-def _texts(folder: Path, checks: Any, details: Mapping[str, Any], lead: str) -> dict[str, Any]:
+def _texts(read: Reading, lead: str) -> dict[str, Any]:
     """The answers to be read, and those that failed."""
-    lines, items = read_jsonl(folder / "samples.jsonl"), Items.read(folder)
-    label = f"{lead}, {details.get('samplings', {}).get(lead, 'plain')}"
-    reward = next(iter(details.get("rewards", {}).get(lead, [])), "")
+    lines, items = read.samples, read.items
+    sampling = read.details.get("samplings", {}).get(lead, "")
+    label = f"{lead}, {sampling or 'plain'}"
+    reward = next(iter(read.details.get("rewards", {}).get(lead, [])), "")
     failures = {
         "label": label,
+        "answered": bool(sampling) and bool(lines),
         "reward": reward,
         "losses": samples.worst_losses(lines, items, label),
         "broken": samples.broken_answers(lines, label),
         "pairs": samples.wrong_pairs(items, lead, reward),
+        "kept": bool(items.values(lead, f"reward_accuracy/{reward}")),
     }
-    disagreement = checks.get("disagreement") if isinstance(checks, dict) else None
-    return {"samples": samples.contrasting_samples(lines, disagreement), "failures": failures}
+    pairs = samples.contrasting_samples(lines, read.disagreement)
+    shared = [len(pair) > 1 and pair[0]["prompt"] == pair[1]["prompt"] for pair in pairs]
+    return {"samples": pairs, "shared": shared, "failures": failures}
 
 
 def _plots(view: Mapping[str, Any]) -> list[Plotted]:
     """Every plot of the page, in its order."""
-    sections = (
-        "answers_rank",
-        "accuracy_rank",
-        "curve",
-        "sensitivity",
-        "calibration",
-        "regret",
-        "wins",
-        "tax",
-        "per_user",
-    )
-    found = [view[name]["plot"] for name in sections if view[name]]
+    found = [view[name]["plot"] for name in _PLOTTED if view[name]]
     found += view["training"]
     return found + [plot for plot in (view["data"].get("distributions"), view["data"].get("disagreement")) if plot]
 
@@ -236,45 +196,18 @@ def _lead_first(sentences: Sequence[str], lead: str) -> dict[str, bool]:
 
 
 def _variants(metrics: Metrics) -> dict[str, list[str]]:
-    """Measures with a variant in their name, by family, in the order they occur."""
+    """Measures with a variant in their name, by family, in the order they occur; those at fewer shots are left out."""
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics.values() for name in row):
         family, slash, _ = name.partition("/")
-        if slash and family not in measures.QUALITY and family not in _IN_UNITS and "@" not in family:
+        if slash and family not in measures.QUALITY and family not in measures.IN_UNITS and "@" not in family:
             families.setdefault(family, []).append(name)
     return families
-
-
-def _training(run_dir: Path) -> list[Plotted]:
-    """One plot for each value that methods recorded while training."""
-    records = {path.parent.name: read_jsonl(path) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
-    found = []
-    for key, label in _CURVES:
-        curves = {name: _series(rows, key) for name, rows in records.items()}
-        curves = {name: points for name, points in curves.items() if len(points) > 1}
-        if curves:
-            svg = Markup(plots.training_curves(curves, title=label, ylabel=label))
-            numbers = [{"method": name, "step": x, "value": y} for name, points in curves.items() for x, y in points]
-            found.append(Plotted(f"training-{key.replace('_', '-')}", label, svg, numbers))
-    return found
-
-
-def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    latest = {row["step"]: row[key] for row in rows if _is_number(row.get("step")) and _is_number(row.get(key))}
-    return sorted(latest.items())
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
 def _most_shots(observer: Mapping[str, Estimate]) -> int:
     counts = (name.partition("@")[2] for name in observer)
     return max((int(k) for k in counts if k.isdigit()), default=0)
-
-
-def _first_json(*paths: Path) -> Any:
-    return next((read_json(path) for path in paths if path.exists()), {})
 
 
 def _text(path: Path) -> str:
@@ -287,48 +220,3 @@ def _settings(config: str) -> Mapping[str, Any]:
     except yaml.YAMLError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return "\N{EN DASH}" if estimate is None else _signed(estimate.value * 100)
-
-
-def _interval(estimate: Estimate | None, percent: bool = True) -> str:
-    if estimate is None:
-        return ""
-    if estimate.low is None or estimate.high is None:
-        return "no interval"
-    if not percent:
-        return f"{_number(estimate.low)} to {_number(estimate.high)}"
-    return f"{_signed(estimate.low * 100)} to {_signed(estimate.high * 100)}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _points(estimate: Estimate) -> str:
-    """A difference in points with its sign."""
-    return f"{estimate.value * 100:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _chance(p: float | None) -> str:
-    """A p value, not more exact than it is."""
-    if p is None:
-        return "\N{EN DASH}"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _amount(count: int | None) -> str:
-    return "\N{EN DASH}" if count is None else f"{count:,}"
-
-
-def _cell(value: Any) -> str:
-    """A number of a plot's table as people read it; the CSV has all digits."""
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
-    return "" if value is None else str(value)

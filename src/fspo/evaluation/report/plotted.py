@@ -27,13 +27,15 @@ class Plotted:
         name: of its files, and its place on the page.
         title: what it shows.
         svg: the drawing; empty where numbers stand alone.
-        rows: one mapping a number, all with the same keys; shares are fractions.
+        rows: one mapping a number, all with the same keys.
+        note: what a reader of the numbers has to know besides: their units, and what is not drawn.
     """
 
     name: str
     title: str
     svg: Markup
     rows: Sequence[Row] = field(default_factory=tuple)
+    note: str = "shares as fractions of 1"
 
     @property
     def columns(self) -> list[str]:

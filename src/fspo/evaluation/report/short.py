@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fspo.evaluation.findings import Metrics
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics import Comparison, Estimate
+from fspo.evaluation.summary import single_context_reward, variants_of
+from fspo.evaluation.wording import limits, listed, percent, points
 
 __all__ = ["in_short"]
 
 
-def in_short(metrics: Metrics, ceiling: Estimate | None, sections: Mapping[str, Any], lead: str) -> list[str]:
+def in_short(
+    metrics: Metrics,
+    ceiling: Estimate | None,
+    sections: Mapping[str, Any],
+    lead: str,
+    details: Mapping[str, Any] = MappingProxyType({}),
+) -> list[str]:
     """Sentences on `lead`: who else stands near, what is left to the ceiling, labels, users, answers, cost.
 
     Args:
@@ -19,12 +28,13 @@ def in_short(metrics: Metrics, ceiling: Estimate | None, sections: Mapping[str, 
         ceiling: the ideal observer's accuracy at the full shot count, where there is one.
         sections: of the page, as `fspo.evaluation.report.page` makes them.
         lead: the method the page is about.
+        details: the contents of `details.json`, which name the rewards.
     """
     row = metrics.get(lead, {})
     found = [
         _rivals(sections["paired"], sections["accuracy_rank"], lead),
         _ceiling(row.get("reward_accuracy"), ceiling),
-        _labels(row),
+        _labels(row, single_context_reward(details, lead), variants_of(details, lead).get("reward", "")),
         _users(sections["per_user"], lead),
         _answers(sections["answers_rank"], lead),
         _cost(row),
@@ -42,43 +52,57 @@ def _rivals(paired: Mapping[str, Any], ranked: Mapping[str, Any], lead: str) -> 
         beside = [f"after {order[place - 1]}"] if place else []
         beside += [f"before {order[place + 1]}"] if place + 1 < len(order) else []
         return f"In reward accuracy {lead} stands {place + 1} of {len(order)}, {' and '.join(beside)}."
-    beaten = [
-        name for name, row in paired.items() if row.comparison.significant and row.comparison.difference.value > 0
-    ]
-    better = [
-        name for name, row in paired.items() if row.comparison.significant and row.comparison.difference.value < 0
-    ]
-    alike = [name for name in paired if name not in (*beaten, *better)]
-    parts = [f"is better than {_listed(beaten)}"] if beaten else []
-    parts += [f"is worse than {_listed(better)}"] if better else []
-    parts += [f"can't be told from {_listed(alike)}"] if alike else []
-    return f"In reward accuracy on the same pairs, {lead} {'; it '.join(parts)} (p below 0.05 after Holm's correction)."
+    of: dict[str, list[str]] = {"better": [], "worse": [], "alike": [], "untested": []}
+    for name, row in paired.items():
+        of[_word(row.comparison)].append(name)
+    told = [f"{word} than {listed(of[word])}" for word in ("better", "worse") if of[word]]
+    parts = [f"is {' and '.join(told)} (p below 0.05 after Holm's correction)"] if told else []
+    parts += [f"can't be told from {listed(of['alike'])}"] if of["alike"] else []
+    parts += [f"has too few users to be compared with {listed(of['untested'])}"] if of["untested"] else []
+    return f"In reward accuracy on the same pairs, {lead} {'; it '.join(parts)}."
+
+
+def _word(comparison: Comparison) -> str:
+    """How the lead compares; untested where too few users leave no p value."""
+    if comparison.adjusted is None:
+        return "untested"
+    if not comparison.significant:
+        return "alike"
+    return "better" if comparison.difference.value > 0 else "worse"
 
 
 def _ceiling(accuracy: Estimate | None, ceiling: Estimate | None) -> str:
     if accuracy is None or ceiling is None:
         return ""
     return (
-        f"An ideal observer of the same shots ranks {ceiling.value:.1%} right; "
-        f"{max(0.0, ceiling.value - accuracy.value) * 100:.1f} points are left to it."
+        f"An ideal observer of the same shots ranks {percent(ceiling.value)} right; "
+        f"{points(max(0.0, ceiling.value - accuracy.value))} are left to it."
     )
 
 
-def _labels(row: Mapping[str, Estimate]) -> str:
+def _labels(row: Mapping[str, Estimate], flipped: str, headline: str) -> str:
+    """On labels and users, each by the reward that it is of: `flipped` of a single context, the other the headline."""
     flips, drop = row.get("label_flip_rate"), row.get("user_swap_drop")
     if flips is None:
         return ""
-    text = f"Flipping every label in the context changes {flips.value:.1%} of its decisions{_within(flips)}"
+    by = f"By the {flipped} reward, flipping" if flipped else "Flipping"
+    text = f"{by} every label in the context changes {percent(flips.value)} of the decisions{_within(flips)}"
     if drop is None:
         return f"{text}."
+    by = f"by the {headline} one, " if headline and headline != flipped else ""
     does = "cost" if drop.value >= 0 else "bring"
-    return f"{text}; another user's shots {does} it {abs(drop.value) * 100:.1f} points{_within(drop, does == 'bring')}."
+    return (
+        f"{text}; {by}another user's shots {does} {points(abs(drop.value))} of accuracy"
+        f"{_within(drop, turned=does == 'bring')}."
+    )
 
 
 def _users(per_user: Mapping[str, Any], lead: str) -> str:
     if not per_user.get("users"):
         return ""
-    return f"Of {per_user['users']} users, {per_user['at_chance']} are served no better than by a coin."
+    served, users = per_user["at_chance"], per_user["users"]
+    of = f"Of {users} users, {served}" if users > 1 else f"Of 1 user, {served}"
+    return f"{of} {'is' if served == 1 else 'are'} served no better than by a coin."
 
 
 def _answers(rank: Mapping[str, Any], lead: str) -> str:
@@ -95,17 +119,11 @@ def _cost(row: Mapping[str, Estimate]) -> str:
         "tax_open": "preference on open instructions",
         "tax_refusal": "harmful requests refused",
     }
-    parts = [f"{row[m].value * 100:.1f} points of {label}{_within(row[m])}" for m, label in named.items() if m in row]
-    return f"What it loses against the base model: {_listed(parts)}." if parts else ""
+    parts = [f"{points(row[m].value)} of {label}{_within(row[m])}" for m, label in named.items() if m in row]
+    return f"What it loses against the base model: {listed(parts)}." if parts else ""
 
 
-def _within(estimate: Estimate, turned: bool = False) -> str:
-    """The interval in percent or points, with the sign that the sentence has; or why there is none."""
-    if estimate.low is None or estimate.high is None:
-        return " (too few for an interval)"
-    ends = sorted((-estimate.low, -estimate.high) if turned else (estimate.low, estimate.high))
-    return f" ({ends[0] * 100:.1f} to {ends[1] * 100:.1f})"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _within(estimate: Estimate, *, turned: bool = False) -> str:
+    """The interval in percent or points, with the sign that the sentence has; or that there is none."""
+    ends = limits(estimate, turned=turned)
+    return f" ({ends[0]} to {ends[1]})" if ends else " (too few for an interval)"

@@ -31,6 +31,7 @@ __all__ = ["Paired", "accuracy_standing", "answer_standing", "paired_with_lead"]
 _BASE = "base"
 _UNKNOWN = (None, None)
 _EQUAL = 1e-6
+_NOTE = "chances as fractions of 1; items are the judgements of the method's own answers"
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,22 @@ class Paired:
 
 
 def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
-    """All methods by whose answers users prefer, the strongest first; empty where no answers were judged.
+    """All methods and the base model by whose answers users prefer, the strongest first; empty where none were judged.
 
     Where methods met each other, the chance to be preferred to the base model's answer by Bradley-Terry strengths;
-    where each met the base model alone, which orders them the same, the win rates themselves.
+    where each met the base model alone, which orders them the same, the win rates themselves. The base model's is a
+    half by definition.
     """
     met = {frozenset((game.first, game.second)) for game in games}
     wins = {name: row["win_rate"] for name, row in metrics.items() if "win_rate" in row}
     each_other = any(_BASE not in pair for pair in met)
     ranking = _ranked(games)
     if ranking is not None and each_other:
-        found = {s.method: _over_base(s.strength, s.low, s.high, ranking) for s in ranking.standings}
+        found = {s.method: _over_base(s.strength, s.low, s.high, games, s.method) for s in ranking.standings}
     elif wins:
-        found = dict(sorted(wins.items(), key=lambda entry: -entry[1].value))
+        users, items = (max(getattr(won, name) for won in wins.values()) for name in ("users", "items"))
+        found = wins | {_BASE: Estimate(0.5, 0.5, 0.5, users, items)}
+        found = dict(sorted(found.items(), key=lambda entry: -entry[1].value))
     else:
         return {}
     ranks = {s.method: (s.best_rank, s.worst_rank) for s in ranking.standings} if ranking is not None else {}
@@ -78,9 +82,10 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
         for name, estimate in found.items()
     ]
     return {
-        "plot": Plotted("ranking-answers", title, Markup(svg), numbers),
+        "plot": Plotted("ranking-answers", title, Markup(svg), numbers, _NOTE),
         "rows": rows,
         "each_other": ranking is not None and each_other,
+        "several": len(found.keys() - {_BASE}) > 1,
         "games": len(games),
         "shortage": ranking.shortage.reason if ranking is not None and ranking.shortage else "",
         "unbounded": ranking is not None and each_other and ranking.unbounded,
@@ -129,10 +134,11 @@ def _ranked(games: Sequence[Game]) -> Ranking | None:
         return None
 
 
-def _over_base(strength: float, low: float | None, high: float | None, ranking: Ranking) -> Estimate:
-    """A strength over the base model's, in log-odds, as a chance."""
+def _over_base(strength: float, low: float | None, high: float | None, games: Sequence[Game], method: str) -> Estimate:
+    """A strength over the base model's, in log-odds, as a chance; of the method's own games and users."""
     least, most = (None if end is None else _chance(end) for end in (low, high))
-    return Estimate(_chance(strength), least, most, ranking.users, ranking.games)
+    own = [game.user for game in games if method in (game.first, game.second)]
+    return Estimate(_chance(strength), least, most, len(set(own)), len(own))
 
 
 def _chance(log_odds: float) -> float:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fspo.errors import DataError
+
 __all__ = ["MINIMUM_USERS", "Bounds", "Estimate", "TooFewUsers"]
 
 MINIMUM_USERS = 3
 """With fewer users no interval is given: the spread between them is not known."""
+
+_FIELDS = frozenset({"value", "low", "high", "users", "items"})
 
 Bounds = tuple[float, float]
 """The least and the greatest value that an item can have."""
@@ -67,5 +71,17 @@ class Estimate:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Estimate:
-        """The estimate that `to_json` wrote."""
-        return cls(record["value"], record["low"], record["high"], record["users"], record["items"])
+        """The estimate that `to_json` wrote.
+
+        Raises:
+            DataError: `to_json` wrote no such record.
+        """
+        if isinstance(record, Mapping) and record.keys() >= _FIELDS:
+            value, low, high, users, items = (record[name] for name in ("value", "low", "high", "users", "items"))
+            if _is_number(value, users, items) and all(end is None or _is_number(end) for end in (low, high)):
+                return cls(value, low, high, users, items)
+        raise DataError(f"This is no figure with its interval: {str(record)[:80]!r}; run `fspo eval` again.")
+
+
+def _is_number(*values: object) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

@@ -1,0 +1,53 @@
+"""Numbers in sentences: shares in percent, differences in points, one sign for minus, and no zero below zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fspo.evaluation.statistics import Estimate
+
+__all__ = ["limits", "listed", "number", "percent", "points", "said_percent", "said_points"]
+
+
+def number(value: float, decimals: int = 1, *, plus: bool = False) -> str:
+    """A number with so many decimals; with `plus`, whatever is above zero has its sign."""
+    rounded = round(value, decimals) + 0.0  # -0.0 becomes 0.0
+    return f"{rounded:{'+' if plus and rounded else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """A share in percent, as `77.1 %`."""
+    return f"{number(share * 100, decimals)} %"
+
+
+def points(difference: float, *, plus: bool = False) -> str:
+    """A difference of shares, as `12.0 points`."""
+    return f"{number(difference * 100, plus=plus)} points"
+
+
+def said_percent(estimate: Estimate) -> str:
+    """A share with its interval, where it has one, as `77.1 % [71.5, 81.9]`."""
+    return f"{percent(estimate.value)}{_bracket(estimate)}"
+
+
+def said_points(estimate: Estimate, *, turned: bool = False) -> str:
+    """A difference with its interval, as `12.0 points [4.0, 20.0]`; `turned` says it from the other side."""
+    return f"{points(-estimate.value if turned else estimate.value)}{_bracket(estimate, turned=turned)}"
+
+
+def limits(estimate: Estimate, *, turned: bool = False) -> tuple[str, str] | None:
+    """The ends of the interval in percent or points, the lower first; None where there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    low, high = (-estimate.high, -estimate.low) if turned else (estimate.low, estimate.high)
+    return number(low * 100), number(high * 100)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as people list them: `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _bracket(estimate: Estimate, *, turned: bool = False) -> str:
+    ends = limits(estimate, turned=turned)
+    return f" [{ends[0]}, {ends[1]}]" if ends else ""

@@ -1,0 +1,42 @@
+"""Plots: a method looks the same in all of them, and no line runs through a name."""
+
+from __future__ import annotations
+
+import re
+
+from fspo.evaluation import plots
+from fspo.evaluation.plots.drawing import colour_of, marker_of
+from fspo.evaluation.statistics import Estimate
+from fspo.methods.table import METHODS
+
+ESTIMATE = Estimate(0.5, 0.4, 0.6, 9, 90)
+
+
+def test_methods_of_the_table_are_told_apart_by_colour_and_by_mark() -> None:
+    for of in (colour_of, marker_of):
+        assert len({of(name) for name in METHODS}) == len(METHODS)
+
+
+def test_methods_from_elsewhere_keep_their_colour_and_mark_whatever_else_is_drawn() -> None:
+    names = [f"rm-{letter}" for letter in "dacb"]
+    with plots.told_apart([*names, "fspo"]):
+        looks = {name: (colour_of(name), marker_of(name)) for name in names}
+        assert len({colour for colour, _ in looks.values()}) == 4
+        assert len({mark for _, mark in looks.values()}) == 4
+        one = plots.interval_plot([("x", "rm-c", ESTIMATE)], title="one")
+        two = plots.interval_plot([("x", "rm-a", ESTIMATE), ("y", "rm-c", ESTIMATE)], title="two")
+    with plots.told_apart(sorted([*names, "fspo"])):
+        assert looks == {name: (colour_of(name), marker_of(name)) for name in names}
+    series = [set(re.findall(r"--series-\d+", svg)) for svg in (one, two)]
+    assert len(series[0]) == 1
+    assert series[0] < series[1]
+    assert {colour for colour, _ in looks.values()}.isdisjoint(colour_of(name) for name in METHODS)
+
+
+def test_no_line_runs_through_a_name() -> None:
+    """The dotted line at a half ends where the name of a method that ends there begins."""
+    svg = plots.accuracy_by_shots({"ipo": [(0, ESTIMATE), (8, ESTIMATE)]}, [], title="t")
+    names = re.search(r'<text [^>]*? x="([\d.]+)"[^>]*>ipo</text>', svg)
+    dotted = re.search(r"L ([\d.]+) [\d.]+\s+\" clip-path=[^>]*stroke-dasharray: 0.8", svg)
+    assert names and dotted, svg
+    assert float(dotted.group(1)) < float(names.group(1))
