@@ -139,8 +139,8 @@ class Expected:
 def estimate(config: RunConfig, users: int) -> Expected:
     """How long a run should take, from tokens; `users` are those held out.
 
-    A response is taken to fill four fifths of what it may (22 of 28 tokens were seen), a shot's words and its prompt are
-    24 tokens, a query's 31, and what stands around the shots 38: what the embedded model's tokenizer makes of the usual
+    A response is taken to fill four fifths of what it may (22 of 28 tokens were seen). A shot's words and its prompt
+    are 24 tokens, a query's 31, and what stands around the shots 38: so the embedded model's tokenizer counts the usual
     words.
     """
     synthesis = config.synthesis

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.findings import caveats
 from fspo.evaluation.foreign.protocol import FunctionRewardModel
 from fspo.evaluation.games import read_games
@@ -22,21 +20,13 @@ from fspo.evaluation.items import Items
 from fspo.evaluation.quality import Floors
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl
-from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.progress import Silent
-from tests.evaluation.helpers import CountingJudge, small_dataset
+from tests.evaluation.helpers import small_dataset
+from tests.evaluation.running import CONFIG, NO_ANSWERS, Run, runner
 
-CONFIG = EvaluationConfig(
-    shots=2, ladder=(0, 1, 2), queries=2, answers=1, max_new_tokens=4, floors=Floors(log_prob=-99, words=0, distinct=0)
-)
-NO_ANSWERS = CONFIG.model_copy(update={"answers": 0})
 # peft finds what is left of a merged adapter.
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
 FIELDS = {"value", "low", "high", "users", "items"}
-
-
-Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +35,7 @@ def evaluated(
 ) -> tuple[Run, Path]:
     """`evaluate` with everything but what a test is about filled in, and the folder of one whole evaluation."""
     whole = tmp_path_factory.mktemp("run") / "evaluation"
-
-    def run(config: EvaluationConfig = CONFIG, out: Path = whole, **options: Any) -> dict[str, Any]:
-        options = {"train": small_dataset("train"), "judge": CountingJudge(), "policies": policies} | options
-        chosen, test = options.pop("policies"), options.pop("test", small_dataset("test"))
-        return evaluate(config, test, chosen, model=str(tiny_model_path), out=out, **options)
-
+    run = runner(tiny_model_path, policies, whole)
     run()
     return run, whole
 
@@ -206,23 +191,6 @@ def test_without_answers_there_are_no_win_rates(run: Run, tmp_path: Path) -> Non
     assert read_jsonl(tmp_path / "evaluation" / "samples.jsonl") == []
 
 
-def test_a_judge_of_utilities_is_noted_where_nothing_is_answered(run: Run, tmp_path: Path) -> None:
-    run(NO_ANSWERS, tmp_path, policies={"base": None})
-    noted = read_json(tmp_path / "details.json")["judge"]
-    assert noted["kind"] == "CountingJudge" and noted["digest"]
-
-
-def test_users_whom_the_judge_does_not_know_are_not_expected(run: Run, tmp_path: Path) -> None:
-    test, train = small_dataset("test"), small_dataset("train")
-    judge = AttributeJudge.fit([text for row in test for text in (row.chosen, row.rejected)], ["length", "exclamation"])
-    known, *others = train.users.values()
-    strange = PreferenceDataset([known, *(replace(user, traits={"rarity": 1.0}) for user in others)], train.preferences)
-    run(NO_ANSWERS.model_copy(update={"observer_prior": "trained"}), tmp_path, judge=judge, train=strange,
-        policies={"base": None})  # fmt: skip
-    assert read_json(tmp_path / "details.json")["observer_prior"] == "trained"
-    assert read_json(tmp_path / "observer.json")["reward_accuracy"]["items"] == 8
-
-
 def test_without_a_judge_rewards_are_measured_all_the_same(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "evaluation"
     metrics = run(out=out, policies={"base": None, "few-shot": None}, judge=None)
@@ -252,10 +220,7 @@ def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
     tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
     config = NO_ANSWERS.model_copy(update={"ladder_queries": 1})
-    test, train = small_dataset("test"), small_dataset("train")
-    metrics = evaluate(
-        config, test, policies, model=str(tiny_model_path), out=tmp_path, judge=CountingJudge(), train=train
-    )
+    metrics = runner(tiny_model_path, policies, tmp_path)(config)
     for k in (0, 1, 2):
         assert {row[f"reward_accuracy@{k}/likelihood"]["items"] for row in metrics.values()} == {4}
     assert {row["reward_accuracy"]["items"] for row in metrics.values()} == {8}
@@ -359,57 +324,6 @@ def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Pa
 def test_no_shot_and_one_shot_are_measured_whatever_the_ladder(run: Run, tmp_path: Path) -> None:
     metrics = run(NO_ANSWERS.model_copy(update={"ladder": ()}), tmp_path, policies={"few-shot": None})
     assert {"reward_accuracy@0/likelihood", "reward_accuracy@1", "reward_accuracy@2"} <= metrics["few-shot"].keys()
-
-
-def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
-    run: Run, tmp_path: Path, policies: dict[str, Path | None]
-) -> None:
-    source = policies["fspo"]
-    assert source is not None
-    moved = shutil.copytree(source.parent, tmp_path / "methods") / "fspo"
-    identity = {"config": {"shots": 2, "objective": "ipo", "beta": 0.1, "reduction": "sum"}}
-    (moved / "training.json").write_text(json.dumps({"identity": identity}))
-    config = NO_ANSWERS.model_copy(update={"shots": 3, "ladder": ()})
-    metrics = run(config, tmp_path / "out", policies={"fspo": moved})
-    row = metrics["fspo"]
-    gain = row["reward_accuracy@3"]["value"] - row["reward_accuracy@2"]["value"]
-    assert row["beyond_training_gain"]["value"] == pytest.approx(gain)
-    assert read_json(tmp_path / "out" / "details.json")["training_shots"] == {"fspo": [2]}
-    assert read_json(tmp_path / "out" / "calibration.json")["fspo"]["scale"] == 0.1
-    identity["dataset"] = "other data"  # type: ignore[assignment]
-    (moved / "training.json").write_text(json.dumps({"identity": identity}))
-    with pytest.raises(DataError, match="policy of 'fspo' was trained on other data"):
-        run(config, tmp_path / "out", policies={"fspo": moved})
-
-
-def test_policies_that_nobody_can_trace_are_told_once(
-    run: Run, policies: dict[str, Path | None], tmp_path: Path
-) -> None:
-    said: list[str] = []
-
-    class Listening(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
-    chosen = {"base": None, "ipo": policies["ipo"]}
-    run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=Listening())
-    assert sum("trained on: ipo." in text for text in said) == 1
-    assert read_json(tmp_path / "evaluation" / "details.json")["untraced"] == ["ipo"]
-    page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "have seen the users and questions that they are evaluated on" in page
-
-
-def test_too_few_users_for_an_interval_are_told(run: Run, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Listening(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
-    config = NO_ANSWERS.model_copy(update={"users": 2})
-    metrics = run(config, tmp_path, policies={"few-shot": None}, progress=Listening())
-    assert all(record["low"] is record["high"] is None for record in metrics["few-shot"].values())
-    assert any("2 users, at least 3 are needed" in text for text in said)
 
 
 def test_a_reward_model_from_elsewhere_stands_beside_the_methods(run: Run, tmp_path: Path) -> None:
