@@ -133,7 +133,9 @@ def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: 
     calibrated["error_by_chance"] = {"mean": 0.0432, "high": 0.0761}
     write_json(folder / "calibration.json", dict.fromkeys(methods, calibrated))
     agreed = {"judges": ["headline", "other"], "share": _estimate(0.8), "kappa": 0.55}
-    write_json(folder / "judges.json", {"agreement": [agreed]})
+    mute = {"items": 40, "wins": 0, "ties": 0, "losses": 0, "inconsistent": 0, "unreadable": 38, "refused": 2}
+    words = {"counts": {"fspo, plain": mute, "few-shot, plain": mute}, "consistency": None}
+    write_json(folder / "judges.json", {"agreement": [agreed], "judges": {"mute": words}})
 
 
 def _by_user(right: Mapping[str, float]) -> dict[str, dict[str, Any]]:

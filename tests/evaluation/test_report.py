@@ -338,6 +338,13 @@ def test_failures_are_chosen_by_rule(run_folder: Path) -> None:
     assert all(row["values"]["fspo"]["reward_accuracy/reference"] == 0 for row in wrong)
 
 
+def test_a_judge_who_decided_nothing_is_seen_to(page: str) -> None:
+    row = next(line for line in page.splitlines() if '<th scope="row">mute</th>' in line)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells[:7] == ["80", "0", "0", "0", "0", "76", "4"]
+    assert "\u2013" in cells[7]
+
+
 def test_users_without_traits_contrast_by_how_often_they_disagreed() -> None:
     samples = [{"user": user, "prompt": "p", "traits": {}} for user in "abc"]
     record = {"users": ["a", "b", "c"], "matrix": [[0, 0.1, 0.9], [0.1, 0, 0.2], [0.9, 0.2, 0]]}

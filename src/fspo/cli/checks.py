@@ -65,7 +65,7 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
     for entry in config.reward_models:
         obtain(entry, config, out / entry.name)
     judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
-    asked = [entry.endpoint for entry in (*judges, *config.reward_models)]
+    asked = [*(judge.endpoint for judge in judges), *(entry.endpoint for entry in config.reward_models)]
     if any(endpoint is not None for endpoint in asked):
         need_client()
     return _keys_not_set(asked)

@@ -66,8 +66,14 @@ class _Agreement(_Record):
     kappa: float | None = None
 
 
+class _Judge(_Record):
+    counts: dict[str, dict[str, int]] = {}
+    consistency: dict[str, float | None] | None = None
+
+
 class _Judges(_Record):
     agreement: list[_Agreement] = []
+    judges: dict[str, _Judge] = {}
 
 
 class _Robustness(_Record):

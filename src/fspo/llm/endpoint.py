@@ -125,7 +125,7 @@ class Endpoint:
         self._last_answer = -math.inf
         self._away: float | None = None
         """Since when nothing has been reached."""
-        self._patience = sum(min(LONGEST_WAIT, _SHORTEST * 2**attempt) for attempt in range(config.retries))
+        self._patience: float = sum(min(LONGEST_WAIT, _SHORTEST * 2**attempt) for attempt in range(config.retries))
         """Seconds that nothing is reached until the server is given up: as long as one request waits by itself."""
         self._proven = False
         """Whether the endpoint has answered anything, in this call or an earlier one."""
@@ -295,8 +295,9 @@ class Endpoint:
         if not found.unreachable or found.late:  # somebody took the connection
             self._away = None
             return False
-        self._away = self._away or time.monotonic()
-        return time.monotonic() - self._away >= self._patience
+        now = time.monotonic()
+        self._away = now if self._away is None else self._away
+        return now - self._away >= self._patience
 
     def _lost(self, reserved: Reserved) -> None:
         """What was under way and never came may have been worked on, and be paid for."""

@@ -61,6 +61,8 @@ _REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
 _CALIBRATION_ERROR = "calibration_error"
 _ERRORS = {"brier": "Brier score", "overconfidence": "overconfidence"}
 _WINS = "win_rate"
+_COUNTED = ("items", "wins", "ties", "losses", "inconsistent", "unreadable", "refused", "without_log_probs")
+"""What `judges.json` counts of a judge."""
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
 _OBSERVER = "ideal observer"
@@ -203,6 +205,7 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
         "agreement": _agreements(records),
+        "judges": [_judge_row(name, row) for name, row in records.get("judges", {}).items()],
     }
 
 
@@ -250,7 +253,8 @@ def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
     svg = plots.user_dots(shares, title=title, xlabel="reward accuracy")
     return {
         "plot": Plotted("per-user", title, Markup(svg), numbers),
-        "worst": worst[:5],
+        "worst": [(user, value) for user, value in worst[:5] if value < 1],
+        "pairs": max((cell["items"] for cell in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
         "at_chance": sum(value <= 0.5 for _, value in worst),
         "users": len(worst),
     }
@@ -273,6 +277,14 @@ def quality(metrics: Metrics) -> dict[str, Any]:
         if f"words/{sampling}" in row
     }
     return {"columns": QUALITY, "rows": rows} if rows else {}
+
+
+def _judge_row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """How often a judge decided, over all methods and samplings."""
+    counts = list(record.get("counts", {}).values())
+    total = {kind: sum(row.get(kind, 0) for row in counts) for kind in _COUNTED}
+    consistency = record.get("consistency")
+    return {"judge": name, "consistency": Estimate.from_json(consistency) if consistency else None} | total
 
 
 def _agreements(records: Mapping[str, Any]) -> list[dict[str, Any]]:

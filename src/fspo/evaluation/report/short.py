@@ -13,6 +13,9 @@ from fspo.evaluation.wording import limits, listed, percent, points
 
 __all__ = ["in_short"]
 
+_FEW_PAIRS = 10
+"""Pairs of a user below which it has to be said that they are few."""
+
 
 def in_short(
     metrics: Metrics,
@@ -102,7 +105,9 @@ def _users(per_user: Mapping[str, Any], lead: str) -> str:
         return ""
     served, users = per_user["at_chance"], per_user["users"]
     of = f"Of {users} users, {served}" if users > 1 else f"Of 1 user, {served}"
-    return f"{of} {'is' if served == 1 else 'are'} served no better than by a coin."
+    pairs = per_user.get("pairs", 0)
+    few = f", going by {pairs} {'pair' if pairs == 1 else 'pairs'} each, where chance has much part" if pairs else ""
+    return f"{of} {'is' if served == 1 else 'are'} served no better than by a coin{few if pairs < _FEW_PAIRS else ''}."
 
 
 def _answers(rank: Mapping[str, Any], lead: str) -> str:
