@@ -276,7 +276,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
             "",
             f"## {domain}",
             "",
-            f"[Report]({domain}/report.html). {found['users']} held-out users, {found['pairs']} pairs. "
+            f"[Report]({domain}/report.html). {found['users']} held-out {'user' if found['users'] == 1 else 'users'}, {found['pairs']} pairs. "
             f"Minutes: {seconds} (expected: {found['expected_minutes']:.0f} in all).",
             "",
             f"| | {' | '.join(_SHOWN[name] for name in shown)} |",
