@@ -72,6 +72,9 @@ a few at a time. The third is docs/log.md's; the others are cautious guesses fro
 _FILLED = 0.8
 """How much of its limit a response fills."""
 
+_GOES_BY_LABELS = 0.3
+"""Share of decisions that change with the labels, below which they are hardly what a method goes by."""
+
 _KEPT = ("report.html", "metrics.json", "summary.json", "samples.jsonl", "versions.json")
 _KEPT_OF_EVALUATION = (
     "comparisons.json",
@@ -268,6 +271,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
         "judge. Percent, with 95 % intervals clustered by user; none below three users. What each measure is stands in "
         "[evaluation.md](../../evaluation.md). All figures are in `figures.json` and in each domain's folder.",
     ]
+    lines += _said_of_flips(record)
     for domain, found in record["domains"].items():
         metrics = as_estimates(found["metrics"])
         shown = [name for name in _SHOWN if any(name in row for row in metrics.values())]
@@ -284,6 +288,25 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
             *(f"| {name} | {' | '.join(_cell(row.get(m)) for m in shown)} |" for name, row in metrics.items()),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _said_of_flips(record: Mapping[str, Any]) -> list[str]:
+    """Whether any method goes by the labels at all, which every other figure has to be read by."""
+    rates = [
+        (row["label_flip_rate"]["value"], name, domain)
+        for domain, found in record["domains"].items()
+        for name, row in found["metrics"].items()
+        if "label_flip_rate" in row
+    ]
+    if not rates:
+        return []
+    rate, name, domain = max(rates)
+    said = f"The highest label flip rate is {100 * rate:.0f} % ({name}, {domain})"
+    if rate < _GOES_BY_LABELS:
+        said += (
+            ": at these amounts no method goes by the labels, and what one gains over another is not personalisation"
+        )
+    return ["", f"{said}. The [reference run](../reviews-reference/README.md) trains longer, on one domain."]
 
 
 def _cell(estimate: Estimate | None) -> str:
