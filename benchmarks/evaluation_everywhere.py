@@ -280,7 +280,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
             "",
             f"## {domain}",
             "",
-            f"[Report]({domain}/report.html). {found['users']} held-out {'user' if found['users'] == 1 else 'users'}, {found['pairs']} pairs. "
+            f"[Report]({domain}/report.html). {_people(found['users'])}, {found['pairs']} pairs. "
             f"Minutes: {seconds} (expected: {found['expected_minutes']:.0f} in all).",
             "",
             f"| | {' | '.join(_SHOWN[name] for name in shown)} |",
@@ -307,6 +307,10 @@ def _said_of_flips(record: Mapping[str, Any]) -> list[str]:
             ": at these amounts no method goes by the labels, and what one gains over another is not personalisation"
         )
     return ["", f"{said}. The [reference run](../reviews-reference/README.md) trains longer, on one domain."]
+
+
+def _people(count: int) -> str:
+    return f"{count} held-out {'user' if count == 1 else 'users'}"
 
 
 def _cell(estimate: Estimate | None) -> str:

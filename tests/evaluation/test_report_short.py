@@ -72,3 +72,11 @@ def test_one_is_and_more_are() -> None:
     for served, users, said in ((1, 8, "Of 8 users, 1 is served"), (2, 8, "Of 8 users, 2 are"), (0, 1, "Of 1 user, 0")):
         per_user = {"users": users, "at_chance": served}
         assert said in in_short({}, None, NOTHING | {"per_user": per_user}, "fspo")[0]
+
+
+def test_users_who_are_mostly_alike_are_told() -> None:
+    row, ceiling = {"reward_accuracy": Estimate(0.5, 0.4, 0.6, 8, 24)}, Estimate(0.96, 0.8, 1.0, 8, 24)
+    [alike] = in_short({"fspo": row}, ceiling, NOTHING, "fspo", unshown=Estimate(0.94, 0.7, 1.0, 8, 16))
+    assert alike.endswith("It ranks 94.0 % right without any shot: so far these users are alike.")
+    [differing] = in_short({"fspo": row}, ceiling, NOTHING, "fspo", unshown=Estimate(0.5, 0.3, 0.7, 8, 16))
+    assert "without any shot" not in differing

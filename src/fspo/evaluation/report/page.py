@@ -136,7 +136,9 @@ def _figures(read: Reading, lead: str) -> dict[str, Any]:
         "quality": measures.quality(metrics),
         "further": measures.further(metrics),
     }
-    return found | {"short": in_short(metrics, observer.get(full), found, lead, details)}
+    return found | {
+        "short": in_short(metrics, observer.get(full), found, lead, details, unshown=observer.get("reward_accuracy@0"))
+    }
 
 
 def _texts(read: Reading, lead: str) -> dict[str, Any]:

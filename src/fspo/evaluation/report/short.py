@@ -13,6 +13,8 @@ from fspo.evaluation.wording import limits, listed, percent, points
 
 __all__ = ["in_short"]
 
+_MOSTLY_ALIKE = 0.65
+"""What the observer ranks right without a shot from which it has to be said."""
 _FEW_PAIRS = 10
 """Pairs of a user below which it has to be said that they are few."""
 
@@ -23,6 +25,8 @@ def in_short(
     sections: Mapping[str, Any],
     lead: str,
     details: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    unshown: Estimate | None = None,
 ) -> list[str]:
     """Sentences on `lead`: who else stands near, what is left to the ceiling, labels, users, answers, cost.
 
@@ -32,11 +36,12 @@ def in_short(
         sections: of the page, as `fspo.evaluation.report.page` makes them.
         lead: the method the page is about.
         details: the contents of `details.json`, which name the rewards.
+        unshown: the ideal observer's accuracy without any shot, where it was measured.
     """
     row = metrics.get(lead, {})
     found = [
         _rivals(sections["paired"], sections["accuracy_rank"], lead),
-        _ceiling(row.get("reward_accuracy"), ceiling),
+        _ceiling(row.get("reward_accuracy"), ceiling, unshown),
         _labels(row, single_context_reward(details, lead), variants_of(details, lead).get("reward", "")),
         _users(sections["per_user"], lead),
         _answers(sections["answers_rank"], lead),
@@ -74,13 +79,20 @@ def _word(comparison: Comparison) -> str:
     return "better" if comparison.difference.value > 0 else "worse"
 
 
-def _ceiling(accuracy: Estimate | None, ceiling: Estimate | None) -> str:
+def _ceiling(accuracy: Estimate | None, ceiling: Estimate | None, unshown: Estimate | None) -> str:
     if accuracy is None or ceiling is None:
         return ""
     return (
         f"An ideal observer of the same shots ranks {percent(ceiling.value)} right; "
-        f"{points(max(0.0, ceiling.value - accuracy.value))} are left to it."
+        f"{points(max(0.0, ceiling.value - accuracy.value))} are left to it.{_alike(unshown)}"
     )
+
+
+def _alike(unshown: Estimate | None) -> str:
+    """Where users agree so much that little is left to personalise, which no figure of a method tells."""
+    if unshown is None or unshown.value < _MOSTLY_ALIKE:
+        return ""
+    return f" It ranks {percent(unshown.value)} right without any shot: so far these users are alike."
 
 
 def _labels(row: Mapping[str, Estimate], flipped: str, headline: str) -> str:
