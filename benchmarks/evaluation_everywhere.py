@@ -1,6 +1,6 @@
 """Every method of the table on every domain, with all measures, by the embedded model.
 
-    python -m benchmarks.evaluation_everywhere --out docs/results/evaluation       # 75 minutes on 2 quiet cores
+    python -m benchmarks.evaluation_everywhere --out docs/results/evaluation       # an hour on 2 quiet cores
     python -m benchmarks.evaluation_everywhere --small --domains elix-easy         # some minutes
     python -m benchmarks.evaluation_everywhere --estimate                          # says how long, and stops
 
@@ -8,8 +8,8 @@ Of each domain the data are made, all methods trained, and all measured on held-
 folder below `--work`; the same command goes on from there. Then the reports lie under `--out`, a page with all
 domains side by side in front of them. What the runs have in common is in `benchmarks/evaluation_everywhere.yaml`.
 
-The estimate counts tokens and divides them by rates that were seen on two cores; a machine with other work takes
-longer.
+The estimate counts tokens and divides them by rates that were seen on two cores, and is cautious: 85 minutes where 56
+were taken. A machine with other work takes longer.
 """
 
 from __future__ import annotations
