@@ -75,7 +75,7 @@ def test_the_estimate_grows_with_what_is_done(tmp_path: Path) -> None:
 
     usual = expected()
     assert expected("synthesis.responses=12").synthesis == pytest.approx(2 * usual.synthesis)
-    assert expected("training.fspo.steps=32").training > usual.training
+    assert expected("training.fspo.steps=64").training > usual.training
     for more in ("users=9", "answers=4", "robustness.users=4", "ladder=[0,1,2,4]", "queries=6", "answer_ladder=[1,2]"):
         found = expected(f"evaluation.{more}")
         assert found.evaluation > usual.evaluation

@@ -132,13 +132,13 @@ def test_two_of_one_name_are_refused() -> None:
         EvaluationConfig.model_validate({"reward_models": entries})
 
 
-def test_how_an_endpoint_is_asked_is_no_part_of_what_is_measured() -> None:
-    def identity(**settings: Any) -> dict[str, Any]:
-        entry = {"name": "asked", "endpoint": ENDPOINT | settings}
-        return EvaluationConfig.model_validate({"reward_models": [entry]}).identity()
+def test_how_an_endpoint_is_asked_makes_no_other_scores_and_another_model_does(tmp_path: Path) -> None:
+    def fingerprint(**settings: Any) -> str:
+        entry = RewardModelConfig.model_validate({"name": "asked", "endpoint": ENDPOINT | settings})
+        return obtain(entry, EvaluationConfig(), tmp_path).fingerprint
 
-    assert identity() == identity(timeout=3, requests_in_flight=2)
-    assert identity() != identity(model="another")
+    assert fingerprint() == fingerprint(timeout=3, requests_in_flight=2)
+    assert fingerprint() != fingerprint(model="another")
 
 
 def test_configured_models_stand_in_the_table_with_and_without_shots(tmp_path: Path) -> None:
