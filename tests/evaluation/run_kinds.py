@@ -9,7 +9,7 @@ from typing import Any
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from tests.evaluation.run_folder import write_run_folder
 
-__all__ = ["foreign_lead", "judged_by_model", "lines", "own_prompts", "two_users"]
+__all__ = ["foreign_lead", "judged_by_model", "judged_by_nobody", "lines", "own_prompts", "two_users"]
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -33,6 +33,19 @@ def judged_by_model(folder: Path) -> Path:
             metrics[name][measure] |= {"value": share, "low": share - 0.05, "high": share + 0.05}
     write_json(folder / "metrics.json", metrics)
     write_json(evaluation / "details.json", read_json(evaluation / "details.json") | {"judge_kind": "other"})
+    return folder
+
+
+def judged_by_nobody(folder: Path) -> Path:
+    """A judge who was asked and never named an answer."""
+    write_run_folder(folder, light=True)
+    evaluation = folder / "evaluation"
+    lines(evaluation / "games.jsonl", [])
+    metrics = read_json(folder / "metrics.json")
+    for row in metrics.values():
+        for measure in [m for m in row if m.startswith("win_rate")]:
+            del row[measure]
+    write_json(folder / "metrics.json", metrics)
     return folder
 
 

@@ -14,7 +14,7 @@ from fspo.errors import FspoError, StorageError
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl, write_json
 from tests.evaluation.run_folder import write_run_folder
-from tests.evaluation.run_kinds import foreign_lead, judged_by_model, lines, own_prompts, two_users
+from tests.evaluation.run_kinds import foreign_lead, judged_by_model, judged_by_nobody, lines, own_prompts, two_users
 
 
 def page_of(folder: Path) -> str:
@@ -41,6 +41,15 @@ def test_a_common_run_says_what_it_has(tmp_path: Path) -> None:
     assert re.search(r"<summary>Against other methods \(\d+\)</summary>", limits)
     assert "loses 10.0 points" in limits
     assert "its margins, 10.0 points, is above the 7.6" in limits
+
+
+def test_a_judge_who_named_nobody_is_not_a_judge_who_is_missing(tmp_path: Path) -> None:
+    page = page_of(judged_by_nobody(tmp_path / "run"))
+    assert "are missing from this run" not in section(page, "wins")
+    assert "No judge decided a single comparison" in section(page, "wins")
+    assert '<th scope="row">mute</th>' in section(page, "wins")
+    ranking = section(page, "ranking").partition("By reward accuracy")[0]
+    assert "No judge decided a single comparison" in ranking and "are missing from this run" not in ranking
 
 
 def test_a_run_judged_by_a_model_has_no_observer_and_base_in_its_ranking(tmp_path: Path) -> None:

@@ -166,6 +166,8 @@ class _Stage:
         taxes = {name: self.tax.measures(name) for name in self.methods}
         self.weights.let_go()
         rewards |= {entry.name: self.scoring.foreign(entry) for entry in self.foreign}
+        for note in (*self.tax.judges.notes(), *_said_unread(rewards)):
+            self.progress.say(note)
         self.panel.judge(self.answers, qualities)
         judgements = self.panel.headline
         known = self._true_rewards()
@@ -349,6 +351,16 @@ class _Stage:
             return None
         prompts = {query.prompt for trial in self.trials for query in trial.own.queries}
         return {"kind": type(judge).__qualname__, "digest": judge_digest(judge, prompts)}
+
+
+def _said_unread(rewards: Mapping[str, Rewards]) -> list[str]:
+    """A sentence on each reward model that gave nothing on some pairs, which count as no decision."""
+    return [
+        f"The reward model '{name}' gave no score on {row.own.unread} of {len(row.own)} pairs, under all conditions; "
+        "they count as no decision."
+        for name, row in rewards.items()
+        if row.own.unread
+    ]
 
 
 def _whom_it_knows(judge: Comparer | None, users: Iterable[User]) -> list[User]:

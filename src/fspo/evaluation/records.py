@@ -84,7 +84,7 @@ def write_samples(
             line["answers"][label] = answer.text
             if (drawn, answer.item) in judged:
                 judgement = judged[drawn, answer.item]
-                line["outcomes"][label] = judgement.outcome
+                line["outcomes"][label] = judgement.outcome if judgement.decided else "not judged"
                 line["broken"] |= {label: list(judgement.broken)} if judgement.broken else {}
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
 

@@ -132,6 +132,26 @@ def test_two_of_one_name_are_refused() -> None:
         EvaluationConfig.model_validate({"reward_models": entries})
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('not today')", "RuntimeError: not today"),
+        ("def mine(:", "SyntaxError"),
+        ("class mine:\n    def __init__(self):\n        raise OSError('no file')", "OSError: no file"),
+    ],
+    ids=["raises", "is none", "can't be made"],
+)
+def test_code_that_fails_when_it_is_read_is_one_sentence(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing_scorer", raising=False)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    (tmp_path / "failing_scorer.py").write_text(code)
+    with pytest.raises(ConfigError, match=f"can't be imported \\({said}"):
+        obtain(RewardModelConfig(name="own", scorer="failing_scorer:mine"), CONFIG, tmp_path)
+
+
 def test_how_an_endpoint_is_asked_makes_no_other_scores_and_another_model_does(tmp_path: Path) -> None:
     def fingerprint(**settings: Any) -> str:
         entry = RewardModelConfig.model_validate({"name": "asked", "endpoint": ENDPOINT | settings})

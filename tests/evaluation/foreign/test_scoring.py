@@ -14,6 +14,7 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardRequest
 from fspo.files import read_json
 from fspo.preferences.types import Preference
+from fspo.progress import Silent
 from tests.evaluation.foreign.helpers import CONFIG, Instrument, evaluated
 from tests.evaluation.helpers import small_dataset
 
@@ -52,8 +53,11 @@ def test_equal_scores_are_no_decision(tmp_path: Path) -> None:
     assert row["brier"]["value"] == 0.25
 
 
-def test_what_it_can_not_score_counts_half_and_is_counted(tmp_path: Path) -> None:
+def test_what_it_can_not_score_counts_half_and_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda _, text: said.append(text))
     row = evaluated(tmp_path, DATASET, mute=Recorder(None))["mute"]
+    assert any("'mute' gave no score on" in text and "count as no decision" in text for text in said)
     assert (row["reward_accuracy"]["value"], row["reward_accuracy"]["items"]) == (0.5, 24)
     assert read_json(tmp_path / "details.json")["reward_models"]["mute"]["unread"] > 24
 

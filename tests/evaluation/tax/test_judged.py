@@ -67,6 +67,10 @@ def test_wins_ties_and_losses_count_and_what_is_not_decided_does_not(tmp_path: P
     }
     counted = {"win": 1, "tie": 2, "loss": 1, "unreadable": 1, "refused": 0, "inconsistent": 1}
     assert judges.counts == {"far": {"fspo": counted}}
+    assert judges.notes() == [
+        "The judge 'far' of the tax named neither answer in 1 of 5 comparisons and refused 0; they are left out of its "
+        "figures."
+    ]
     assert len(judge.asked) == 4 and {comparison.user for comparison in judge.asked} == {NOBODY}
 
 
@@ -94,6 +98,12 @@ def test_the_judge_is_told_of_no_user_and_braces_are_no_templates() -> None:
     assert "one letter only" in asked.request(NOBODY, "?", "one", "two").messages[0].content
     own = JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT, "prompt": "{first} or {second}?"})
     assert tax_judge(own, ScriptedModel()).request(NOBODY, "?", "1", "2").messages[0].content == "1 or 2?"
+
+
+def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
+    judges = TaxJudges({"far": Scripted(("first", "first"), ("unclear", "unclear"))}, tmp_path)
+    judges.preferred("fspo", [answer("tides", "It."), answer("bread", "So.")], BASE)
+    assert judges.notes() == ["The judge 'far' of the tax preferred neither answer in any of 2 comparisons."]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ def test_open_instructions_cost_what_a_judge_says(
     assert rows["fspo"]["general_win_rate/personal"].value == pytest.approx(sum(won) / 9)
     assert rows["fspo"]["tax_open"].value == pytest.approx(0.5 - sum(won) / 9)
     assert set(made.record()["tax"]) == {"longer", "again"}
+    assert rows["fspo"]["tax_open"].low is not None and rows["fspo"]["tax_open"].low >= -0.5
+    assert rows["fspo"]["tax_open"].high is not None and rows["fspo"]["tax_open"].high <= 0.5
 
 
 def test_without_the_setting_nothing_is_asked(tiny_model_path: Path, tmp_path: Path) -> None:

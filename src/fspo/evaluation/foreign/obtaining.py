@@ -93,17 +93,15 @@ def _scorer(entry: RewardModelConfig) -> RewardModel:
         if not (module and colon and name):
             raise ImportError("it must be written as module:name")
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = found() if isinstance(found, type) else found
+    except Exception as error:  # whatever somebody else's code does when it is read
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"The scorer '{place}' of the reward model '{entry.name}' can't be imported ({error}); name it as "
+            f"The scorer '{place}' of the reward model '{entry.name}' can't be imported ({what}); name it as "
             "module:name, with the module where Python finds it (PYTHONPATH)."
         ) from error
-    if isinstance(found, RewardModel) and not isinstance(found, type):
+    if isinstance(found, RewardModel):
         return found
-    if isinstance(found, type):
-        found = found()
-        if isinstance(found, RewardModel):
-            return found
     if not callable(found):
         raise ConfigError(
             f"The scorer '{place}' of the reward model '{entry.name}' is neither a function of (shots, prompt, "

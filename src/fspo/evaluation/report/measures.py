@@ -195,8 +195,9 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
         for m in row
         if m.startswith(f"{_WINS}/")
     ]
+    judges = [_judge_row(name, row) for name, row in records.get("judges", {}).items()]
     if not plain:
-        return {}
+        return {"judges": judges} if judges else {}
     title = "Win rate over the base model"
     numbers = _numbers(metrics, names)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
@@ -205,7 +206,7 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
         "agreement": _agreements(records),
-        "judges": [_judge_row(name, row) for name, row in records.get("judges", {}).items()],
+        "judges": judges,
     }
 
 

@@ -163,7 +163,7 @@ def _texts(read: Reading, lead: str) -> dict[str, Any]:
 
 def _plots(view: Mapping[str, Any]) -> list[Plotted]:
     """Every plot of the page, in its order."""
-    found = [view[name]["plot"] for name in _PLOTTED if view[name]]
+    found = [view[name]["plot"] for name in _PLOTTED if view[name] and "plot" in view[name]]
     found += view["training"]
     return found + [plot for plot in (view["data"].get("distributions"), view["data"].get("disagreement")) if plot]
 

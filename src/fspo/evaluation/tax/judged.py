@@ -93,6 +93,21 @@ class TaxJudges:
                 found[answer.variant, (answer.user, answer.item)] = score
         return found
 
+    def notes(self) -> list[str]:
+        """A sentence on each judge who gave nothing on some comparisons, or never decided."""
+        found = []
+        for name, methods in self.counts.items():
+            total = sum(map(Counter, methods.values()), Counter[str]())
+            rejects, said = total["unreadable"] + total["refused"], sum(total[kind] for kind in ("win", "tie", "loss"))
+            if rejects:
+                found.append(
+                    f"The judge '{name}' of the tax named neither answer in {total['unreadable']} of {rejects + said} "
+                    f"comparisons and refused {total['refused']}; they are left out of its figures."
+                )
+            if said and said == total["tie"]:
+                found.append(f"The judge '{name}' of the tax preferred neither answer in any of {said} comparisons.")
+        return found
+
 
 def _counted(said: Iterable[Annotation], equal: int) -> dict[str, int]:
     """Equal answers are among the ties."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ _UNTRAINED = "few-shot"
 """The base model's weights, shown the shots."""
 _SHARE: Bounds = (0.0, 1.0)
 _DIFFERENCE: Bounds = (-1.0, 1.0)
+_LOST: Mapping[str, Bounds] = {"open": (-0.5, 0.5)}
+"""Kind -> least and greatest tax, where that is less than between two shares: half of the wins less all or none."""
 
 
 @dataclass
@@ -184,7 +186,7 @@ def tax_measures(
         known = {cell: base.get(("bare", ("", cell[1]))) for cell in cells}
         lost = {cell: before - cells[cell] for cell, before in known.items() if before is not None}
         name = f"tax_{kind}" if variant == "personal" else f"tax_{kind}/{variant}"
-        found[name] = crossed_mean(lost, bounds and _DIFFERENCE)
+        found[name] = crossed_mean(lost, bounds and _LOST.get(kind, _DIFFERENCE))
     return {measure: estimate for measure, estimate in found.items() if estimate is not None}
 
 
