@@ -123,6 +123,11 @@ def test_a_judge_that_cannot_be_read_at_all_is_not_asked_on(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"first 100 pairs can be read.*mend its prompt, use another model"):
         annotate(judge, pairs, path=tmp_path / "j.jsonl")
     assert len(judge.choices) == 200
+    with pytest.raises(DataError):
+        annotate(judge, pairs, path=tmp_path / "j.jsonl")
+    assert len(judge.choices) > 190  # nor is it asked anew for the like of what it said before
+    few = annotate(Streamed(*[mumbles] * 20), pairs[:20], path=tmp_path / "few.jsonl")
+    assert {row.reject for row in few} == {"unreadable"}  # kept and counted, and no reason to stop
     some = Streamed(("first", "second"), *[mumbles] * 299)
     assert sum(bool(row.reject) for row in annotate(some, pairs, path=tmp_path / "other.jsonl")) == 299
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -23,6 +22,7 @@ from fspo.evaluation.statistics import (
     detectable_difference,
     holm,
 )
+from fspo.preferences.validation import nearest
 
 __all__ = ["Across", "Entrant", "Pair", "compare_runs", "detectable"]
 
@@ -161,8 +161,8 @@ def _check_measure(measure: str, evaluated: Sequence[Evaluated]) -> None:
     """
     offered = _offered(evaluated)
     if measure not in offered:
-        close = difflib.get_close_matches(measure, offered, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
+        close = nearest(measure, offered)
+        meant = f" Did you mean {close!r}?" if close else ""
         raise ConfigError(f"There is no measure {measure!r} in these runs; there are {', '.join(offered)}.{meant}")
 
 

@@ -32,10 +32,13 @@ __all__ = [
     "check_identity",
     "judge_both_orders",
     "judge_digest",
+    "silence",
 ]
 
 Outcome = Literal["win", "loss", "tie"]
 
+_FEW = 8
+"""Comparisons from which it is worth a word that all of them were ties."""
 _REMEDY = (
     "It has to name one of the two: mend its prompt, use another model, or leave it out; what was measured is kept."
 )
@@ -105,6 +108,19 @@ def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
+def silence(judge: str, *, unreadable: int, refused: int, ties: int, decided: int) -> list[str]:
+    """Sentences on a judge that gave nothing on some comparisons, or none but ties on all `decided` ones."""
+    found = []
+    if unreadable or refused:
+        found.append(
+            f"{judge} named neither answer in {unreadable} of {decided + unreadable + refused} comparisons and refused "
+            f"{refused}; they are left out of its figures."
+        )
+    if decided >= _FEW and ties == decided:
+        found.append(f"{judge} preferred neither answer in any of {decided} comparisons.")
+    return found
+
+
 def check_identity(judge: Comparer) -> None:
     """Check that it can be told whose words are kept: of judges that are given in Python only they themselves know.
 
@@ -154,15 +170,16 @@ def annotate(
 
     Raises:
         ConfigError: the judge has no identity; see `check_identity`.
-        DataError: none of the first hundred answers, or of all of fewer, names one of the two.
+        DataError: none of the first hundred answers can be read. Fewer are kept and counted as rejects.
         ModelError: the judge failed; see its own.
     """
     known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
     keys = [_key(judge, pair) for pair in pairs]
     todo = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     done = len(set(keys)) - len(todo)
+    asked = _asked(judge, list(todo.values()), [known[key] for key in set(keys) - todo.keys()])
     with (progress or Silent()).task(_title(name), total=len(set(keys)), done=done) as task:
-        for (key, pair), found in zip(todo.items(), _asked(judge, list(todo.values())), strict=True):
+        for (key, pair), found in zip(todo.items(), asked, strict=True):
             known[key] = _line(key, pair, found)
             append_jsonl(path, known[key])
             task.advance(1)
@@ -173,9 +190,12 @@ def _title(name: str) -> str:
     return f"Judging answers, {name}" if name else "Judging answers"
 
 
-def _asked(judge: Comparer, pairs: Sequence[Pair]) -> Iterator[Annotation]:
+def _asked(judge: Comparer, pairs: Sequence[Pair], before: Sequence[Mapping[str, Any]]) -> Iterator[Annotation]:
+    """What the judge says; not on and on where it can't be read, nor could be `before`."""
     if isinstance(judge, ManyComparer):
-        said = readable(judge.judge(pair.comparison for pair in pairs), _REMEDY)
+        said = judge.judge(pair.comparison for pair in pairs)
+        if all(line.get("reject") == "unreadable" for line in before):
+            said = readable(said, _REMEDY, before=len(before), whole=False)
         yield from map(Annotation.of, said)
         return
     for pair in pairs:

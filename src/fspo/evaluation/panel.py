@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.agreement import agreement, cohens_kappa
-from fspo.evaluation.annotations import Comparer
+from fspo.evaluation.annotations import Comparer, silence
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import HEADLINE
 from fspo.evaluation.jury import MeasuredJudge
@@ -29,8 +29,6 @@ __all__ = ["Panel"]
 Answers = Mapping[Drawn, Sequence[Answer]]
 Judgements = Mapping[Drawn, Sequence[Judgement]]
 _BASE: Drawn = ("base", "plain")
-_FEW = 8
-"""Comparisons from which it is worth a word that all of them were ties."""
 
 
 @dataclass
@@ -75,7 +73,7 @@ class Panel:
             minded = {drawn: self._minded(judge, rows) for drawn, rows in asked.items()}
             by = "" if name == HEADLINE else f"by {name}"
             self.said[name] = self._judged(judge, minded, asked, qualities, file, by)
-            self._say_rejects(name)
+            self._say_silence(name)
             self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
         if self.config.match and HEADLINE in self.judges:
             alike, base = self._alike(full)
@@ -147,19 +145,18 @@ class Panel:
             if drawn[0] != "base"
         }
 
-    def _say_rejects(self, name: str) -> None:
-        """Say how many comparisons a judge gave nothing on, which its figures lack, or that it decided none."""
+    def _say_silence(self, name: str) -> None:
         said = [judgement for rows in self.said[name].values() for judgement in rows]
-        rejects = [judgement.reject for judgement in said if judgement.reject]
-        if rejects:
-            refused = rejects.count("refused")
-            self.progress.say(
-                f"The judge '{name}' named neither answer in {len(rejects) - refused} of {len(said)} comparisons and "
-                f"refused {refused}; they are left out of its figures."
-            )
         read = [judgement for judgement in said if not judgement.reject]
-        if len(read) >= _FEW and all(judgement.judged == "tie" for judgement in read):
-            self.progress.say(f"The judge '{name}' preferred neither answer in any of {len(read)} comparisons.")
+        refused = sum(judgement.reject == "refused" for judgement in said)
+        for sentence in silence(
+            f"The judge '{name}'",
+            unreadable=len(said) - len(read) - refused,
+            refused=refused,
+            ties=sum(judgement.judged == "tie" for judgement in read),
+            decided=len(read),
+        ):
+            self.progress.say(sentence)
 
     def _minded(self, judge: Comparer, answers: Sequence[Answer]) -> Sequence[Answer]:
         """The answers of users who mind what the judge goes by; others would be ties of nothing."""

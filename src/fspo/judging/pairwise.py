@@ -215,20 +215,28 @@ def _reason(choices: Sequence[Choice]) -> Reason:
     return "inconsistent" if choices[0] == choices[1] else ""
 
 
-def readable(judgements: Iterable[Judgement], remedy: str) -> Iterator[Judgement]:
+def readable(
+    judgements: Iterable[Judgement], remedy: str, *, before: int = 0, whole: bool = True
+) -> Iterator[Judgement]:
     """The judgements as they come, as long as the first of them are not all unreadable in both orders.
 
+    Args:
+        judgements: of one judge.
+        remedy: what to mend.
+        before: how many were unreadable before these, and none was read.
+        whole: whether these are all there are, so that few of them tell too.
+
     Raises:
-        DataError: they are, and so the rest would be: with one of the answers, and `remedy`, which says what to mend.
+        DataError: they are all unreadable, and so the rest would be: with one of the answers.
     """
-    read, count, last = False, 0, None
+    read, count, last = False, before, None
     for judgement in judgements:
         read = read or set(judgement.choices) != {"unreadable"}
         count, last = count + 1, judgement
-        if count == _ENOUGH and not read:
+        if count >= _ENOUGH and not read:
             raise _unreadable(count, judgement, remedy)
         yield judgement
-    if last is not None and not read and count >= _FEW:
+    if whole and last is not None and not read and count >= _FEW:
         raise _unreadable(count, last, remedy)
 
 

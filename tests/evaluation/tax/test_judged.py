@@ -101,9 +101,10 @@ def test_the_judge_is_told_of_no_user_and_braces_are_no_templates() -> None:
 
 
 def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
-    judges = TaxJudges({"far": Scripted(("first", "first"), ("unclear", "unclear"))}, tmp_path)
-    judges.preferred("fspo", [answer("tides", "It."), answer("bread", "So.")], BASE)
-    assert judges.notes() == ["The judge 'far' of the tax preferred neither answer in any of 2 comparisons."]
+    contradicting: tuple[Choice, Choice] = ("first", "first")
+    judges = TaxJudges({"far": Scripted(*[contradicting] * 7, ("unclear", "unclear"))}, tmp_path)
+    judges.preferred("fspo", [answer("tides", f"It is {number}.") for number in range(8)], BASE)
+    assert judges.notes() == ["The judge 'far' of the tax preferred neither answer in any of 8 comparisons."]
 
 
 @pytest.mark.parametrize(

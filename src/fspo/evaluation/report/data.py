@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from fspo.evaluation import plots
 from fspo.evaluation.report.plotted import Plotted
+from fspo.evaluation.wording import percent
 from fspo.files import read_json
 
 __all__ = ["data_section"]
@@ -108,9 +109,8 @@ def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
             found[label] = form.format(value).replace("%", " %")
     steering = _part(_part(checks, "sampling"), "steering")
     if asked := sum(sum(row.values()) for row in steering.values()):
-        found["texts whose sentiment came out as steered"] = (
-            f"{sum(row.get(wanted, 0) for wanted, row in steering.items()) / asked:.1%}".replace("%", " %")
-        )
+        as_steered = sum(row.get(wanted, 0) for wanted, row in steering.items())
+        found["texts whose sentiment came out as steered"] = percent(as_steered / asked)
     per_user = _part(checks, "labels").get("per_user")
     if isinstance(per_user, dict):
         found["labels a user, least to most"] = f"{per_user.get('least')} to {per_user.get('most')}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fspo.evaluation.annotations import Annotation, Comparer, Pair, annotate
+from fspo.evaluation.annotations import Annotation, Comparer, Pair, annotate, silence
 from fspo.evaluation.judge_config import JudgeConfig
 from fspo.evaluation.tax.answers import Scored, TaxAnswer
 from fspo.judging.pairwise import PairwiseJudge
@@ -98,14 +98,13 @@ class TaxJudges:
         found = []
         for name, methods in self.counts.items():
             total = sum(map(Counter, methods.values()), Counter[str]())
-            rejects, said = total["unreadable"] + total["refused"], sum(total[kind] for kind in ("win", "tie", "loss"))
-            if rejects:
-                found.append(
-                    f"The judge '{name}' of the tax named neither answer in {total['unreadable']} of {rejects + said} "
-                    f"comparisons and refused {total['refused']}; they are left out of its figures."
-                )
-            if said and said == total["tie"]:
-                found.append(f"The judge '{name}' of the tax preferred neither answer in any of {said} comparisons.")
+            found += silence(
+                f"The judge '{name}' of the tax",
+                unreadable=total["unreadable"],
+                refused=total["refused"],
+                ties=total["tie"],
+                decided=total["win"] + total["tie"] + total["loss"],
+            )
         return found
 
 
