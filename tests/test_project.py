@@ -87,7 +87,6 @@ def test_every_module_names_what_it_offers(path: Path) -> None:
     assert len(offered) == len(set(offered))
     missing = set(offered) - names
     assert not missing, f"offered but not there: {missing}"
-    assert len(path.read_text().splitlines()) < 400
 
 
 def _bound(node: ast.stmt) -> set[str]:
