@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fspo.cli.config import RunConfig
 
 if TYPE_CHECKING:
-    from fspo.llm.endpoint import EndpointConfig
+    from fspo.llm.endpoint_config import EndpointConfig
 
 __all__ = ["asked_lines"]
 

@@ -15,7 +15,7 @@ from fspo.methods.table import training_order
 
 if TYPE_CHECKING:
     from fspo.evaluation.config import EvaluationConfig
-    from fspo.llm.endpoint import EndpointConfig
+    from fspo.llm.endpoint_config import EndpointConfig
     from fspo.preferences.dataset import PreferenceDataset
 
 __all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]

@@ -17,7 +17,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.benchmarks.table import BENCHMARKS
 from fspo.evaluation.config import EvaluationConfig
-from fspo.llm.endpoint import EndpointConfig
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.preferences.validation import nearest

@@ -14,7 +14,8 @@ from fspo.progress import Progress
 
 if TYPE_CHECKING:
     from fspo.judging.pairwise import PairwiseJudge
-    from fspo.llm.endpoint import Endpoint, EndpointConfig
+    from fspo.llm.endpoint import Endpoint
+    from fspo.llm.endpoint_config import EndpointConfig
     from fspo.llm.ensemble import MemberConfig
     from fspo.llm.types import Completion, CompletionRequest, LanguageModel
     from fspo.synthesis.recipe.executors import Executor

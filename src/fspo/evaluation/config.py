@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from fspo.evaluation.judge_config import JudgeConfig, Matched
 from fspo.evaluation.quality import Floors
 from fspo.evaluation.tax.config import TaxConfig
-from fspo.llm.endpoint import EndpointConfig
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.table import METHODS
 
 __all__ = [

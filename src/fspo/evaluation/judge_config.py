@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
-from fspo.llm.endpoint import EndpointConfig
+from fspo.llm.endpoint_config import EndpointConfig
 
 __all__ = ["HEADLINE", "JudgeConfig", "Matched"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
-from fspo.llm.endpoint import EndpointConfig
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, batch_of, title_of
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]

@@ -10,7 +10,8 @@ from typing import Protocol
 from fspo.llm.asking import Remembered
 from fspo.llm.budget import Budget
 from fspo.llm.cache import RequestCache, Spent
-from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.endpoint import Endpoint
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import LanguageModel
 
 __all__ = ["ModelSource", "Opener", "Source"]

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.llm import background
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.installed import need_client
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.llm.wire import completion_of, counted, logprobs_of, messages_of, retry_after, told
 
 if TYPE_CHECKING:
     import openai
-
-    from fspo.llm.endpoint import EndpointConfig
 
 __all__ = ["Answered", "Failure", "Garbled", "Outcome", "Overload", "Refusal", "Transport", "WebTransport"]
 

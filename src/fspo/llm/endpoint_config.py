@@ -1,0 +1,74 @@
+"""Where an endpoint is and what is asked of it, as it is configured."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from fspo.llm.budget import Budget
+
+__all__ = ["EndpointConfig"]
+
+
+class EndpointConfig(BaseModel):
+    """Where an endpoint is and what is asked of it. The key is never part of it: it stays in the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = Field(min_length=1, description="Address of the API, such as http://127.0.0.1:8000/v1.")
+    model: str = Field(min_length=1, description="The model's name at the endpoint.")
+    key_variable: str | None = Field(
+        None, description="Name of the environment variable that holds the key, if one is needed; no other is sent."
+    )
+    requests_in_flight: int = Field(
+        32, ge=1, description="Most requests under way at once; fewer while the server can't keep up."
+    )
+    timeout: float = Field(120.0, gt=0, description="Seconds until a request counts as lost.")
+    retries: int = Field(
+        6,
+        ge=0,
+        description="How often a request is sent again after an overload or a lost connection, after ever longer "
+        "pauses; an endpoint that can't be reached is given up when these are over (with 6, after half a minute).",
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further fields of every request, such as {chat_template_kwargs: {enable_thinking: false}}.",
+    )
+    budget: Budget = Field(default_factory=Budget, description="What the endpoint may cost, over all calls of a run.")
+
+    @property
+    def lacks_key(self) -> bool:
+        """Whether the variable that is to hold the key is not set here, so that requests go without one."""
+        return self.key_variable is not None and not os.environ.get(self.key_variable)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is answered, ready for JSON."""
+        more = {"extra_body": self.extra_body} if self.extra_body else {}
+        return {"base_url": self.base_url, "model": self.model, **more}
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_a_key(cls, base_url: str) -> str:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the address must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
+        found = "a user or a password" if "@" in parts.netloc else "a query" if parts.query or parts.fragment else ""
+        if found:
+            raise ValueError(
+                f"the address holds {found}, which would be written into the run's files; leave it out, put the key "
+                "into an environment variable and name that as key_variable"
+            )
+        return base_url
+
+    @field_validator("key_variable")
+    @classmethod
+    def _a_name(cls, variable: str | None) -> str | None:
+        if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            raise ValueError(
+                "name the environment variable that holds the key, such as MY_KEY, and never the key itself"
+            )
+        return variable
