@@ -164,7 +164,7 @@ def test_a_model_of_which_the_penalty_leaves_nothing_is_no_figure() -> None:
     assert found.empty and found.win_rate.value == 0.5 and found.plain.value == 0.25
     assert "no figure but the want of one" in found.note
     even = [Judged(f"u{n}", n % 2, 10, 10) for n in range(8)]
-    assert not length_controlled(even, inverse_penalty=1e-4).empty  # where 50 % is what the judge said
+    assert not length_controlled(even, inverse_penalty=1e-4).empty  # where 50% is what the judge said
 
 
 def test_rows_without_a_score_teach_nothing() -> None:

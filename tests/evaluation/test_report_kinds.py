@@ -35,12 +35,11 @@ def test_a_common_run_says_what_it_has(tmp_path: Path) -> None:
     assert "What no judge of attributes sees" in page
     assert "8 held-out questions were asked of several users" in page
     assert "of held-out pairs by the reference reward" in page
-    assert "By the reference reward, flipping every label in the context" in page
+    assert "<dt>decisions that change with flipped labels</dt>" in page
     limits = section(page, "limits")
-    assert "fspo: ranks 1" not in limits
-    assert re.search(r"<summary>Against other methods \(\d+\)</summary>", limits)
-    assert "loses 10.0 points" in limits
-    assert "its margins, 10.0 points, is above the 7.6" in limits
+    assert "rank by whose answers users prefer" not in limits
+    assert re.search(r"<summary>Other methods \(\d+\)</summary>", limits)
+    assert '<td>10.0 points</td><td class="words">7.6 points, which chance alone exceeds' in limits
 
 
 def test_a_judge_who_named_nobody_is_not_a_judge_who_is_missing(tmp_path: Path) -> None:
@@ -73,14 +72,13 @@ def test_a_run_judged_by_a_model_has_no_observer_and_base_in_its_ranking(tmp_pat
 
 def test_two_users_have_no_intervals_and_nothing_that_speaks_of_them(tmp_path: Path) -> None:
     page = page_of(two_users(tmp_path / "run"))
-    assert "The intervals rest on" not in page
-    assert "The intervals are for each figure alone" not in page
+    assert "The intervals come from" not in page
+    assert "Each interval is for its figure alone" not in page
     assert "With only 2 users, no figure has an interval" in page
-    assert "it has too few users" not in page
-    assert "fspo has too few users to be compared with base, few-shot, pref-ft, ipo and oracle." in page
+    assert "<dt>too few users to compare with</dt><dd>base, few-shot, pref-ft, ipo and oracle</dd>" in page
     assert "Holm's correction" not in page
-    assert "Of 2 users, 1 is served no better than by a coin, going by " in page
-    assert "1 of 2 users is at 50 % or below" in page
+    assert "<dt>users served no better than by a coin</dt><dd>1 of 2, with " in page
+    assert "1 of 2 users is at 50% or below" in page
 
 
 def test_a_lead_from_elsewhere_has_no_answers_to_fail(tmp_path: Path) -> None:
@@ -88,7 +86,7 @@ def test_a_lead_from_elsewhere_has_no_answers_to_fail(tmp_path: Path) -> None:
     failures = section(page, "failures")
     assert "my-rm ranked no pair wrong; it has no answers that were judged." in failures
     assert "lost no answer" not in failures
-    assert "Flipping every label" not in page
+    assert "<dt>decisions that change with flipped labels</dt>" not in page
 
 
 def test_users_with_questions_of_their_own_share_none(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_antisymmetric_reward_is_compared_with_one_that_can_tell_without_shot
     assert row.headline == "antisymmetric"
     assert (found["first_shot_gain"].value, found["gain_over_no_context"].value) == (gain, gain)
     known = estimates(reward_values(row))
-    assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & known.keys()  # no 50 % as if measured
+    assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & known.keys()  # no 50% as if measured
     assert known["reward_accuracy@1"].value == 1.0
 
 

@@ -38,10 +38,9 @@ def test_what_is_written_is_the_number(value: float, decimals: int, plus: bool) 
 
 def test_shares_and_differences() -> None:
     found = Estimate(-0.12, -0.2, 0.04, 9, 90)
-    assert percent(0.771) == "77.1 %"
+    assert percent(0.771) == "77.1%"
     assert points(-0.12) == f"{MINUS}12.0 points"
-    assert said_percent(Estimate(0.771, None, None, 2, 9)) == "77.1 %"
+    assert said_percent(Estimate(0.771, None, None, 2, 9)) == "77.1%"
     assert said_points(found) == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
-    assert said_points(found, turned=True) == f"12.0 points [{MINUS}4.0, 20.0]"
-    assert limits(found, turned=True) == (f"{MINUS}4.0", "20.0")
+    assert limits(found) == (f"{MINUS}20.0", "4.0")
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

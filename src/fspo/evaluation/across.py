@@ -54,7 +54,7 @@ class Pair:
     comparison: Comparison
     """The first less the second; p corrected for all pairs together."""
     detectable: float | None
-    """What these items would show with a chance of 80 %; None where there are too few users."""
+    """What these items would show with a chance of 80%; None where there are too few users."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields, those of the comparison among them."""

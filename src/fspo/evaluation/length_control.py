@@ -84,14 +84,14 @@ class LengthControlled:
                 )
         if self.empty:
             return (
-                "the penalty left nothing of the model, so that 50 % is no figure but the want of one: too few answers "
+                "the penalty left nothing of the model, so that 50% is no figure but the want of one: too few answers "
                 "were decided"
             )
         return self.win_rate.note
 
     @property
     def empty(self) -> bool:
-        """Whether the penalty took every coefficient away, and the figure is 50 % though the judge said otherwise."""
+        """Whether the penalty took every coefficient away, and the figure is 50% though the judge said otherwise."""
         return self.method == self.length == self.difficulty == 0.0 and self.plain.value != 0.5
 
     def to_json(self) -> dict[str, Any]:

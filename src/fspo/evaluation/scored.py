@@ -87,7 +87,7 @@ class Scoring:
         """Accuracy where part of the description is replaced by words of others.
 
         Measured where a method of the run describes users itself, and for users' own descriptions beside it; by the
-        antisymmetric reward where that is the headline, else by that of a single context. At 0 % it is the accuracy.
+        antisymmetric reward where that is the headline, else by that of a single context. At 0% it is the accuracy.
         """
         described = METHODS[name].describes or METHODS[name].context == "description"
         if not (described and self.describers):

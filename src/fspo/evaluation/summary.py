@@ -76,7 +76,7 @@ def summary_table(
     title: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> Table:
-    """The headline measures of every method, with 95 % intervals, best values in bold; `details` name the variants."""
+    """The headline measures of every method, with 95% intervals, best values in bold; `details` name the variants."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -113,6 +113,6 @@ def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
     if not estimates:
         return "Nothing was measured."
     users, items = max(e.users for e in estimates), max(e.items for e in estimates)
-    said = f"Percent, with 95 % intervals clustered by user; {users} held-out users, {items} held-out pairs."
+    said = f"Percent, with 95% intervals clustered by user; {users} held-out users, {items} held-out pairs."
     shown = ((MEASURES[m], e) for row in metrics.values() for m, e in row.items() if m in MEASURES)
     return f"{said} {no_interval(shown)}".rstrip()

@@ -106,7 +106,7 @@ def _changed(
 ) -> list[tuple[str, tuple[Preference, ...]]]:
     """Condition -> the same shots, with wrong labels or in another order."""
     found = []
-    # One order for all shares: what is wrong among 10 % is wrong among 25 % too.
+    # One order for all shares: what is wrong among 10% is wrong among 25% too.
     places = _shuffled(len(shots), f"{seed}/wrong")
     for share in config.wrong_labels:
         wrong = set(places[: max(1, round(share * len(shots)))])

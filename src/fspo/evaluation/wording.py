@@ -16,8 +16,8 @@ def number(value: float, decimals: int = 1, *, plus: bool = False) -> str:
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """A share in percent, as `77.1 %`."""
-    return f"{number(share * 100, decimals)} %"
+    """A share in percent, as `77.1%`."""
+    return f"{number(share * 100, decimals)}%"
 
 
 def points(difference: float, *, plus: bool = False) -> str:
@@ -26,21 +26,20 @@ def points(difference: float, *, plus: bool = False) -> str:
 
 
 def said_percent(estimate: Estimate) -> str:
-    """A share with its interval, where it has one, as `77.1 % [71.5, 81.9]`."""
+    """A share with its interval, where it has one, as `77.1% [71.5, 81.9]`."""
     return f"{percent(estimate.value)}{_bracket(estimate)}"
 
 
-def said_points(estimate: Estimate, *, turned: bool = False) -> str:
-    """A difference with its interval, as `12.0 points [4.0, 20.0]`; `turned` says it from the other side."""
-    return f"{points(-estimate.value if turned else estimate.value)}{_bracket(estimate, turned=turned)}"
+def said_points(estimate: Estimate) -> str:
+    """A difference with its interval, as `12.0 points [4.0, 20.0]`."""
+    return f"{points(estimate.value)}{_bracket(estimate)}"
 
 
-def limits(estimate: Estimate, *, turned: bool = False) -> tuple[str, str] | None:
+def limits(estimate: Estimate) -> tuple[str, str] | None:
     """The ends of the interval in percent or points, the lower first; None where there is no interval."""
     if estimate.low is None or estimate.high is None:
         return None
-    low, high = (-estimate.high, -estimate.low) if turned else (estimate.low, estimate.high)
-    return number(low * 100), number(high * 100)
+    return number(estimate.low * 100), number(estimate.high * 100)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -48,6 +47,6 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _bracket(estimate: Estimate, *, turned: bool = False) -> str:
-    ends = limits(estimate, turned=turned)
+def _bracket(estimate: Estimate) -> str:
+    ends = limits(estimate)
     return f" [{ends[0]}, {ends[1]}]" if ends else ""

@@ -111,7 +111,7 @@ def comparison_page(comparison: Comparison) -> str:
         f"# {comparison.benchmark.title}",
         "",
         f"`fspo eval --benchmark {comparison.benchmark.name}`, {comparison.model}. {_amount(comparison)} Percent, with "
-        "95 % intervals clustered by user.",
+        "95% intervals clustered by user.",
         "",
         f"| {' | '.join(['', *(name.replace('_', ' ') for name in shown)])} |",
         "|---|" + "---|" * len(shown),

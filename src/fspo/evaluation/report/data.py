@@ -106,7 +106,7 @@ def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
     for label, section, name, form in _FIGURES:
         value = _part(checks, section).get(name)
         if isinstance(value, int | float):
-            found[label] = form.format(value).replace("%", " %")
+            found[label] = form.format(value)
     steering = _part(_part(checks, "sampling"), "steering")
     if asked := sum(sum(row.values()) for row in steering.values()):
         as_steered = sum(row.get(wanted, 0) for wanted, row in steering.items())

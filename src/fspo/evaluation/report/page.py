@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ import yaml
 
 from fspo.errors import DataError
 from fspo.evaluation import plots
-from fspo.evaluation.against import RULES, Standings, negatives
 from fspo.evaluation.effort import Effort, efforts, unequal
-from fspo.evaluation.findings import Metrics, caveats, headline
+from fspo.evaluation.findings import RULES, Metrics, Standings, caveats, findings, headline
 from fspo.evaluation.report import measures, samples, standing
 from fspo.evaluation.report.curves import training_plots
 from fspo.evaluation.report.data import data_section
@@ -84,6 +83,7 @@ def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
         figures["answers_rank"].get("each_other", False),
         read.calibration,
     )
+    against = findings(metrics, details, standings)
     shared = read.items.shared_prompts if read.items.lines else None
     return (
         {
@@ -103,7 +103,8 @@ def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
             "efforts": trained,
             "training": training_plots(run_dir),
             "data": {} if benchmark else data_section(run_dir),
-            "negatives": _lead_first(negatives(metrics, details, standings), lead),
+            "against": [row for row in against if _is_of(row.method, lead)],
+            "against_others": [row for row in against if not _is_of(row.method, lead)],
             "rules": RULES,
             "caveats": [*caveats(metrics, details, unequal(trained), shared), *_seen(details)],
             "config": config,
@@ -191,10 +192,9 @@ def _seen(details: Mapping[str, Any]) -> list[str]:
     return [sentence] if sentence else []
 
 
-def _lead_first(sentences: Sequence[str], lead: str) -> dict[str, bool]:
-    """Sentence -> whether it is on the lead, those that are first."""
-    about = {sentence: sentence.startswith((f"{lead}:", f"{lead},")) for sentence in sentences}
-    return dict(sorted(about.items(), key=lambda entry: not entry[1]))
+def _is_of(label: str, lead: str) -> bool:
+    """Whether a finding is of the lead, or of its answers by one sampling (`fspo, guided`)."""
+    return label.partition(",")[0] == lead
 
 
 def _variants(metrics: Metrics) -> dict[str, list[str]]:

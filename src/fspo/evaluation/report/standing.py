@@ -41,7 +41,7 @@ class Paired:
     comparison: Comparison
     """The lead less the method."""
     detectable: float | None
-    """The true difference that this study would find with a chance of 80 %, after the correction for all comparisons;
+    """The true difference that this study would find with a chance of 80%, after the correction for all comparisons;
     None where there are too few users."""
 
 

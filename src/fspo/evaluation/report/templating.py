@@ -34,7 +34,6 @@ def environment() -> Environment:
         "points": _points,
         "in_units": lambda measure: measure.partition("/")[0] in IN_UNITS,
         "cell": _cell,
-        "tight": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
     }
     return found
 

@@ -2,7 +2,7 @@
 
 Both methods answered for the same users, so what makes a user or an item hard cancels in the difference; the interval
 and the p value come from how the differences vary between users. They never contradict each other: p is below 0.05
-where the 95 % interval leaves out 0 (but for intervals clipped at the ends of what is possible).
+where the 95% interval leaves out 0 (but for intervals clipped at the ends of what is possible).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class TooFewUsers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `items` of `users`, with its 95 % interval, or none where too little is known to tell."""
+    """A mean over `items` of `users`, with its 95% interval, or none where too little is known to tell."""
 
     value: float
     low: float | None

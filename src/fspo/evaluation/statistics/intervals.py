@@ -1,4 +1,4 @@
-"""Means with 95 % intervals clustered by user.
+"""Means with 95% intervals clustered by user.
 
 A user's items share the user's shots and taste, so they are no independent draws: the interval has to come from the
 spread between users (cluster-robust variance, Liang and Zeger 1986). Two things are added, because with few users, or
@@ -151,7 +151,7 @@ def score_interval(share: float, trials: float, quantile: float) -> Bounds:
 
 
 def p_of_alike(mean: float, users: int, bounds: Bounds | None) -> float:
-    """The p value of 0 where all users have the same mean: below 0.05 where the 95 % interval of `_alike` leaves out 0.
+    """The p value of 0 where all users have the same mean: below 0.05 where the 95% interval of `_alike` leaves out 0.
 
     At the ends of what is possible, and where nothing bounds the values, that all users lie on one side of 0.
     """

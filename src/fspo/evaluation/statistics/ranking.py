@@ -60,7 +60,7 @@ class Standing:
     """1 for the strongest; equals share the better rank."""
     best_rank: int | None
     worst_rank: int | None
-    """The 95 % limits of the rank; among equals it may be any of theirs."""
+    """The 95% limits of the rank; among equals it may be any of theirs."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name."""
