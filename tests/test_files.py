@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo import files
-from fspo.errors import StorageError
-from fspo.files import append_jsonl, read_json, read_jsonl, replace_folder, to_json, write_json, write_text, writing
+from fspo.errors import ConfigError, StorageError
+from fspo.files import (
+    FolderKind,
+    append_jsonl,
+    check_replaceable,
+    read_json,
+    read_jsonl,
+    replace_folder,
+    to_json,
+    write_json,
+    write_text,
+    writing,
+)
+
+THING = FolderKind("a thing", needs=("inside",))
+FOLDER = FolderKind("a folder of a test", needs=(), may=("old", "new", "other", "deep/*"))
 
 keys = st.text(max_size=8)
 values = st.recursive(
@@ -82,7 +98,7 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     for write in (
         lambda path: write_text(path, ""),
         lambda path: append_jsonl(path, {}),
-        lambda path: replace_folder(path).__enter__(),
+        lambda path: replace_folder(path, FOLDER).__enter__(),
     ):
         with pytest.raises(StorageError, match=r"file/inside/x could not be written \(Not a directory\)"):
             write(tmp_path / "file" / "inside" / "x")
@@ -100,13 +116,17 @@ def test_writers_of_one_file_at_one_time_do_not_meet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("maker", ["writing", "replace_folder"])
-def test_what_a_killed_writer_left_is_swept_away_and_the_old_state_stands(tmp_path: Path, maker: str) -> None:
+def test_what_a_killed_writer_left_goes_after_a_day_and_the_old_state_stands(tmp_path: Path, maker: str) -> None:
     path = tmp_path / "thing"
     make = {"writing": write_old_file, "replace_folder": write_old_folder}[maker]
     make(path)
+    call = {
+        "writing": "writing(pathlib.Path(sys.argv[1]))",
+        "replace_folder": "replace_folder(pathlib.Path(sys.argv[1]), FolderKind('a thing', ('inside',)))",
+    }[maker]
     code = (
-        "import sys, time, pathlib; from fspo.files import writing, replace_folder\n"
-        f"with {maker}(pathlib.Path(sys.argv[1])) as new:\n"
+        "import sys, time, pathlib; from fspo.files import FolderKind, replace_folder, writing\n"
+        f"with {call} as new:\n"
         "    new = new / 'inside' if new.is_dir() else new\n"
         "    new.write_text('half'); print('ready', flush=True); time.sleep(60)"
     )
@@ -116,12 +136,18 @@ def test_what_a_killed_writer_left_is_swept_away_and_the_old_state_stands(tmp_pa
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == b"ready\n"
         (tmp_path / ".thing.hidden").write_text("not ours to sweep")
+        (tmp_path / ".thing.old").write_text("nor this")
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert len(names(tmp_path)) == 3
+    (left,) = set(names(tmp_path)) - {"thing", ".thing.hidden", ".thing.old"}
     assert (path / "inside" if path.is_dir() else path).read_text() == "old"
     make(path)
-    assert names(tmp_path) == [".thing.hidden", "thing"]
+    assert left in names(tmp_path), "whether its writer lives can't be known"
+    long_ago = time.time() - 3 * 24 * 3600
+    for inside in (tmp_path / left, *(tmp_path / left).rglob("*")):
+        os.utime(inside, (long_ago, long_ago))
+    make(path)
+    assert names(tmp_path) == [".thing.hidden", ".thing.old", "thing"]
 
 
 def write_old_file(path: Path) -> None:
@@ -129,7 +155,7 @@ def write_old_file(path: Path) -> None:
 
 
 def write_old_folder(path: Path) -> None:
-    with replace_folder(path) as staging:
+    with replace_folder(path, THING) as staging:
         (staging / "inside").write_text("old")
 
 
@@ -250,7 +276,7 @@ def test_processes_append_to_one_log_without_tearing_each_other(tmp_path: Path) 
 
 
 def replaced(path: Path) -> None:
-    with replace_folder(path) as staging:
+    with replace_folder(path, FOLDER) as staging:
         assert list(staging.iterdir()) == []
         (staging / "deep").mkdir()
         (staging / "deep" / "new").write_text("new")
@@ -266,7 +292,7 @@ def test_a_folder_is_made_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "a" / "folder"
     replaced(path)
     assert (path / "deep" / "new").read_text() == "new"
-    with replace_folder(path) as staging:
+    with replace_folder(path, FOLDER) as staging:
         (staging / "other").write_text("")
     assert names(path) == ["other"]
     assert names(path.parent) == ["folder"]
@@ -295,7 +321,7 @@ def test_what_a_link_points_at_is_written_and_the_link_stays(tmp_path: Path, the
 
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
     path = old_folder(tmp_path / "folder")
-    with pytest.raises(KeyError), replace_folder(path) as staging:
+    with pytest.raises(KeyError), replace_folder(path, FOLDER) as staging:
         (staging / "new").write_text("half")
         raise KeyError
     assert names(path) == ["old"] and names(tmp_path) == ["folder"]
@@ -316,7 +342,7 @@ def test_a_full_disk_keeps_the_old_folder(
     path = old_folder(tmp_path / "folder")
     with monkeypatch.context() as patch:
         break_it(patch)
-        with pytest.raises(StorageError, match="The disk is full"), replace_folder(path) as staging:
+        with pytest.raises(StorageError, match="The disk is full"), replace_folder(path, FOLDER) as staging:
             (staging / "new").write_text("new")
     assert names(path) == ["old"] and names(tmp_path) == ["folder"]
 
@@ -324,7 +350,7 @@ def test_a_full_disk_keeps_the_old_folder(
 def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
-    with pytest.raises(StorageError, match="Not a directory"), replace_folder(path):
+    with pytest.raises(ConfigError, match="is a file"), replace_folder(path, FOLDER):
         pass
     assert path.read_text() == "mine"
 
@@ -350,14 +376,139 @@ def test_readers_never_find_the_folder_missing(tmp_path: Path) -> None:
     assert not missing
 
 
-def test_without_a_swap_the_folder_is_still_replaced_and_brought_back_after_a_kill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replacement_that_was_cut_short_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_exchange", lambda *_: False)
     path = old_folder(tmp_path / "folder")
+    path.rename(tmp_path / f".folder.{'0' * 32}.old")  # as a process leaves it that was killed between the two renames
+    with pytest.raises(KeyError), replace_folder(path, FOLDER):
+        raise KeyError
+    assert names(path) == ["old"] and names(tmp_path) == ["folder"]
+    old_folder(tmp_path / f".folder.{'1' * 32}.old")  # killed after both, before the old one was removed
     replaced(path)
     assert names(path) == ["deep"] and names(tmp_path) == ["folder"]
-    path.rename(tmp_path / ".folder.old")  # as a process leaves it that was killed between the two renames
-    with pytest.raises(KeyError), replace_folder(path):
-        raise KeyError
-    assert names(path) == ["deep"] and names(tmp_path) == ["folder"]
+
+
+MODEL = FolderKind("a model", needs=("config.json", "*.safetensors"), may=("adapter-[0-9]*/*.json", "README.md"))
+
+
+def a_model(folder: Path) -> Path:
+    for name in ("config.json", "model.safetensors", "adapter-0/settings.json"):
+        write_text(folder / name, name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "notes.txt",
+        "methods/fspo/policy.json",
+        ".git/HEAD",
+        "adapter-0/notes.txt",
+        "adapter-0/deep/settings.json",
+        "adapter-x/settings.json",
+        "deep/model.safetensors",
+        "config.json.bak",
+    ],
+)
+def test_a_folder_with_content_of_others_is_not_replaced(tmp_path: Path, other: str) -> None:
+    folder = a_model(tmp_path / "model")
+    check_replaceable(folder, MODEL)
+    write_text(folder / other, "somebody's own")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="is not replaced, because it holds"), replace_folder(folder, MODEL):
+        raise AssertionError
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_content_that_arrives_during_a_replacement_is_not_lost(tmp_path: Path) -> None:
+    folder = a_model(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"holds notes\.txt"), replace_folder(folder, MODEL) as staging:
+        a_model(staging)
+        write_text(folder / "notes.txt", "mine")
+    assert (folder / "notes.txt").read_text() == "mine" and names(tmp_path) == ["model"]
+
+
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "docs" / "README.md", "of a project")
+    with pytest.raises(ConfigError, match=r"is not a model \(it has no config\.json\)"):
+        check_replaceable(tmp_path / "docs", MODEL)
+    check_replaceable(tmp_path / "missing", MODEL)
+    (tmp_path / "empty").mkdir()
+    check_replaceable(tmp_path / "empty", MODEL)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("needed", ["model", "model/adapter-0", "model/config.json"])
+def test_what_is_still_needed_is_not_replaced(tmp_path: Path, linked: bool, needed: str) -> None:
+    folder = a_model(tmp_path / "model")
+    if linked:
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    with pytest.raises(ConfigError, match="is not replaced"):
+        check_replaceable(folder, MODEL, spare=[tmp_path / needed])
+    check_replaceable(folder, MODEL, spare=[tmp_path])
+
+
+@pytest.mark.parametrize("kind", [MODEL, FolderKind("anything", (), keeps_others=True)])
+@pytest.mark.parametrize("below", ["", "adapter-0"])
+def test_the_working_and_the_home_folder_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: FolderKind, below: str
+) -> None:
+    folder = a_model(tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setenv("HOME", str(folder / below))
+        with pytest.raises(ConfigError, match="is not replaced"):
+            check_replaceable(folder, kind)
+    check_replaceable(folder, kind)
+    monkeypatch.chdir(folder / below)
+    with pytest.raises(ConfigError, match="is not replaced"):
+        check_replaceable(folder, kind)
+    with pytest.raises(ConfigError, match="is not replaced"):
+        check_replaceable(Path("." if not below else ".."), kind)
+
+
+def test_others_are_taken_over_where_the_kind_says_so(tmp_path: Path) -> None:
+    folder = a_model(tmp_path / "model")
+    for name in ("notes.txt", "deep/notes.txt", "adapter-0/notes.txt"):
+        write_text(folder / name, name)
+    (folder / "link").symlink_to("nowhere")
+    with replace_folder(folder, replace(MODEL, keeps_others=True)) as staging:
+        write_text(staging / "config.json", "new")
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()) == [
+        "adapter-0/notes.txt",
+        "config.json",
+        "deep/notes.txt",
+        "link",
+        "notes.txt",
+    ]
+    assert (folder / "config.json").read_text() == "new" and (folder / "deep/notes.txt").read_text() == "deep/notes.txt"
+
+
+def test_an_empty_working_folder_is_filled_and_stays_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    number = folder.stat().st_ino
+    replaced(Path())
+    assert names(folder) == ["deep"] and folder.stat().st_ino == number and names(tmp_path) == ["empty"]
+    assert (Path() / "deep/new").read_text() == "new"
+
+
+def test_an_error_about_another_file_is_not_put_on_the_one_that_is_written(tmp_path: Path) -> None:
+    for make in (writing, lambda path: replace_folder(path, FOLDER)):
+        with pytest.raises(FileNotFoundError, match="missing"), make(tmp_path / "thing"):
+            (tmp_path / "missing").read_text()
+        with pytest.raises(ConnectionResetError), make(tmp_path / "thing"):
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+        with pytest.raises(StorageError, match="thing could not be written"), make(tmp_path / "thing") as new:
+            (new / "deep/file").write_text("")
+    assert names(tmp_path) == []
+
+
+def test_who_holds_a_lock_sweeps_at_once(tmp_path: Path) -> None:
+    left = tmp_path / f".folder.{'0' * 32}.tmp"
+    old_folder(left)
+    with replace_folder(tmp_path / "folder", FOLDER, alone=True) as staging:
+        assert names(tmp_path) == [staging.name]

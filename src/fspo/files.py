@@ -7,18 +7,23 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
-import socket
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import StorageError
+from fspo.errors import ConfigError, StorageError
 
 __all__ = [
+    "FolderKind",
     "append_jsonl",
+    "check_replaceable",
     "read_json",
     "read_jsonl",
     "replace_folder",
@@ -30,6 +35,13 @@ __all__ = [
 ]
 
 
+_LEFT_AFTER = 24 * 3600
+"""Seconds after which a temporary file or folder belongs to a killed process; no writer takes so long."""
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (*_OUT_OF_SPACE, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors of writing itself, which often name no file."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it is fsynced and renamed over `path`.
@@ -37,58 +49,162 @@ def writing(path: Path) -> Iterator[Path]:
     Where the block raises, `path` stays as it was. A symbolic link is followed, and stays.
 
     Raises:
-        StorageError: the disk is full or the folder can't be written.
+        StorageError: the disk is full or the folder can't be written. An `OSError` of the block that concerns another
+            file is not changed.
     """
     path = _followed(path)
     temporary = _sibling(path)
+    with _explained(path, temporary):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path, older_than=_LEFT_AFTER)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A kind of folder that fspo writes, by the names of what lies in it.
+
+    A pattern is a path inside the folder, with the wildcards of `fnmatch` in each of its parts; `*` stays within one.
+    """
+
+    title: str
+    """What messages call it, such as "an exported model"."""
+    needs: tuple[str, ...]
+    """Patterns of what must be there; a folder without it is of another kind."""
+    may: tuple[str, ...] = ()
+    """Patterns of what may be there too."""
+    keeps_others: bool = False
+    """Whether a new folder takes over what is of no pattern. Otherwise a folder with such content is not replaced."""
+
+    def owns(self, inside: tuple[str, ...], *, whole: bool = True) -> bool:
+        """Whether the path `inside` is of this kind; with `whole` False, whether something below it may be."""
+        return any(
+            (len(parts) == len(inside) if whole else len(parts) > len(inside)) and all(map(fnmatchcase, inside, parts))
+            for parts in (pattern.split("/") for pattern in (*self.needs, *self.may))
+        )
+
+
+def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] = ()) -> None:
+    """Check that `folder` may be replaced by a new folder of this kind: it is missing, empty, or already of the kind.
+
+    Symbolic links are followed. The working folder and the home folder are never replaced.
+
+    Args:
+        folder: what a new folder would replace.
+        kind: what may be in it.
+        spare: files and folders that are still needed; `folder` must not contain them.
+
+    Raises:
+        ConfigError: the folder is a file, contains something that must stay, or is of another kind.
+        StorageError: it can't be read.
+    """
+    place = folder.resolve()
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise ConfigError(f"{folder} is a file; name a folder.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        if not any(place.iterdir()):
+            return
+        strange = None if kind.keeps_others else next(_strange(place, kind), None)
+        names = [path.name for path in place.iterdir()]
     except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise _unreadable(folder, error) from error
+    for inside in (*(() if kind.keeps_others else spare), *_never_replaced()):
+        if inside.resolve().is_relative_to(place):
+            raise ConfigError(
+                f"{folder} is not replaced, because {inside} is {_where(inside, place)}; name another folder."
+            )
+    if strange is not None:
+        raise ConfigError(
+            f"{folder} is not replaced, because it holds {strange}, which is no part of {kind.title}; name another "
+            "folder, or move that file away."
+        )
+    missing = [need for need in kind.needs if not any(fnmatchcase(name, need) for name in names)]
+    if missing:
+        raise ConfigError(
+            f"{folder} is not {kind.title} (it has no {missing[0]}), so it is not replaced; name another."
+        )
+
+
+def _never_replaced() -> Iterator[Path]:
+    for known in (Path.cwd, Path.home):
+        with suppress(OSError, RuntimeError):
+            yield known()
+
+
+def _where(inside: Path, place: Path) -> str:
+    return "that folder" if inside.resolve() == place else "in it"
+
+
+def _strange(folder: Path, kind: FolderKind, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """What lies in `folder` and is not of this kind."""
+    for path in sorted(folder.iterdir()):
+        inside = (*above, path.name)
+        if path.is_dir() and not path.is_symlink():
+            if kind.owns(inside, whole=False):
+                yield from _strange(path, kind, inside)
+            else:
+                yield Path(*inside)
+        elif not kind.owns(inside):
+            yield Path(*inside)
 
 
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty staging folder beside `path`; on success it takes `path`'s place whole, with all it holds.
+def replace_folder(path: Path, kind: FolderKind, *, spare: Iterable[Path] = (), alone: bool = False) -> Iterator[Path]:
+    """Yield an empty staging folder beside `path`; on success it takes `path`'s place, with all it holds.
 
     Where the block raises, `path` stays as it was. Where the file system can swap two names in one step (Linux), `path`
-    is there at every moment, the old one or the new one. A symbolic link is followed, and stays.
+    is there at every moment, the old one or the new one. A symbolic link is followed, and stays. An old folder is
+    removed only if `check_replaceable` allows it; see `FolderKind.keeps_others` for what is taken over from it.
+
+    Args:
+        path: the folder.
+        kind: what may be in it.
+        spare: files and folders that are still needed; `path` must not contain them.
+        alone: the caller holds a lock on `path`, so that all that a writer left there is a killed one's.
 
     Raises:
-        StorageError: the disk is full, the folder can't be written, or `path` is a file.
+        ConfigError: `path` may not be replaced.
+        StorageError: the disk is full or the folder can't be written. An `OSError` of the block that concerns another
+            file is not changed.
     """
-    path = _followed(path)
-    staging = _sibling(path)
-    try:
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        if _aside(path).exists() and not path.exists():
-            _aside(path).rename(path)
-        staging.mkdir()
-        yield staging
-        for inside in (*staging.rglob("*"), staging):
-            _sync(inside)
-        _put_in_place(staging, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    place = path.resolve()
+    spare = tuple(spare)
+    bound = _is_bound(place)
+    staging = _sibling(place / place.name if bound else place)
+    with _explained(path, staging):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _bring_back(place)
+            _sweep(place, older_than=0 if alone else _LEFT_AFTER)
+            check_replaceable(path, kind, spare=spare)
+            staging.mkdir()
+            yield staging
+            if bound:
+                _move_in(staging, place)
+                return
+            check_replaceable(path, kind, spare=spare)  # a long block has passed
+            if kind.keeps_others and place.exists():
+                _take_over(place, staging, kind)
+            for inside in (*staging.rglob("*"), staging):
+                _sync(inside)
+            _put_in_place(staging, place)
+            _sync(place.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Say what the operating system refused, and what to do about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _OUT_OF_SPACE:
         return StorageError(
             f"The disk is full: {path} could not be written. "
             "Free some space and run the same command again; what was finished is kept."
@@ -205,24 +321,29 @@ def _followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def _sibling(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, and that tells who made it."""
-    return path.with_name(f"{_prefix(path)}{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+def _sibling(path: Path, suffix: str = ".tmp") -> Path:
+    """A name beside `path` that nobody else uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{suffix}")
 
 
-def _prefix(path: Path) -> str:
-    return f".{path.name}.{socket.gethostname()}."
-
-
-def _sweep(path: Path) -> None:
-    """Remove what processes of this machine that were killed while they wrote `path` have left behind."""
-    prefix = _prefix(path)
+def _siblings(path: Path, suffix: str) -> list[Path]:
+    """What lies beside `path` under a name that `_sibling` gave, the oldest first."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}{re.escape(suffix)}")
+    found: list[tuple[float, Path]] = []
     with suppress(OSError):
-        for left in path.parent.iterdir():
-            owner = left.name[len(prefix) :].split(".")[0]
-            if not (left.name.startswith(prefix) and left.suffix == ".tmp" and owner.isdigit()):
-                continue
-            if _alive(int(owner)):
+        found = [(left.lstat().st_mtime, left) for left in path.parent.iterdir() if name.fullmatch(left.name)]
+    return [left for _, left in sorted(found)]
+
+
+def _sweep(path: Path, *, older_than: float) -> None:
+    """Remove what killed processes have left behind while they wrote `path`.
+
+    By age alone: whether a writer lives can't be known across containers and machines.
+    """
+    for left in _siblings(path, ".tmp"):
+        with suppress(OSError):
+            newest = max(inside.lstat().st_mtime for inside in (left, *left.rglob("*")))
+            if time.time() - newest < older_than:
                 continue
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -230,16 +351,17 @@ def _sweep(path: Path) -> None:
                 left.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
-    if os.name != "posix":  # elsewhere signal 0 is not a question
-        return True
+@contextmanager
+def _explained(path: Path, temporary: Path) -> Iterator[None]:
+    """Say that `path` could not be written, where an error concerns it."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        yield
+    except OSError as error:
+        named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        ours = {temporary, path, path.parent, *path.parents}
+        if error.errno in _REFUSED or any(name in ours or name.is_relative_to(temporary) for name in named):
+            raise storage_error(path, error) from error
+        raise
 
 
 def _sync(path: Path) -> None:
@@ -254,22 +376,56 @@ def _sync(path: Path) -> None:
             os.close(handle)
 
 
+def _is_bound(folder: Path) -> bool:
+    """Whether an empty folder can't be exchanged for another: a process is in it, or it is a mount point."""
+    if not folder.is_dir() or any(folder.iterdir()):
+        return False
+    return any(inside.resolve().is_relative_to(folder) for inside in _never_replaced()) or os.path.ismount(folder)
+
+
+def _move_in(staging: Path, folder: Path) -> None:
+    """Move what was staged inside an empty folder up into it."""
+    for inside in (*staging.rglob("*"), staging):
+        _sync(inside)
+    for inside in sorted(staging.iterdir()):
+        inside.rename(folder / inside.name)
+    _sync(folder)
+
+
+def _take_over(old: Path, staging: Path, kind: FolderKind) -> None:
+    """Link into `staging` what is in `old` and not of this kind."""
+
+    def replaced(inside: str, names: list[str]) -> list[str]:
+        above = Path(inside).relative_to(old).parts
+        return [name for name in names if kind.owns((*above, name))]
+
+    shutil.copytree(old, staging, symlinks=True, ignore=replaced, copy_function=_linked, dirs_exist_ok=True)
+
+
+def _linked(source: str, target: str) -> None:
+    """Make the same file appear at another place; copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def _put_in_place(staging: Path, path: Path) -> None:
-    """Give the staging folder `path`'s name; an old folder of that name ends up under the staging name."""
+    """Give the staging folder `path`'s name; an old folder ends up under the staging name, or is removed."""
     if not path.exists():
         staging.rename(path)
         return
     if _exchange(staging, path):
         return
-    shutil.rmtree(_aside(path), ignore_errors=True)
-    path.rename(_aside(path))
-    staging.rename(path)
-    shutil.rmtree(_aside(path), ignore_errors=True)
-
-
-def _aside(path: Path) -> Path:
-    """Where the old folder waits while the new one is put in its place; brought back if that was cut short."""
-    return path.with_name(f".{path.name}.old")
+    old = _sibling(path, _OLD)
+    path.rename(old)
+    try:
+        staging.rename(path)
+    except OSError:
+        with suppress(OSError):
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -280,6 +436,19 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <fcntl.h> and <linux/fs.h>
     return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+_OLD = ".old"
+"""Ends the name under which an old folder waits while the new one takes its place."""
+
+
+def _bring_back(path: Path) -> None:
+    """Undo a replacement that a killed process left between its two renames; remove what a finished one left."""
+    waiting = _siblings(path, _OLD)
+    if waiting and not path.exists():
+        waiting.pop().rename(path)
+    for old in waiting:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _ends_with_newline(path: Path) -> bool:

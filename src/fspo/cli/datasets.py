@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -206,12 +204,12 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not overwrite:
+    from fspo.files import check_replaceable
+    from fspo.preferences.dataset import DATASET
+
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
-    if not (folder / "preferences.parquet").is_file():
-        raise DataError(f"{folder} is not a dataset, so it is not overwritten; name another folder.")
+    check_replaceable(folder, DATASET)
 
 
 def put(dataset: PreferenceDataset, out: Path) -> bool:
@@ -221,36 +219,17 @@ def put(dataset: PreferenceDataset, out: Path) -> bool:
         Whether there were splits of an old dataset, which are removed.
 
     Raises:
+        ConfigError: the folder holds something else than a dataset.
         StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
     """
     from fspo.files import replace_folder
+    from fspo.preferences.dataset import DATASET
 
-    if not (out / "preferences.parquet").is_file():
-        with replace_folder(out) as staging:
-            dataset.save(staging)
-        return False
     outdated = (out / "splits.json").exists()
     # The folder as a whole, since its tables one by one would be neither dataset in between.
-    with replace_folder(out.resolve()) as staging:
+    with replace_folder(out, DATASET) as staging:
         dataset.save(staging)
-        replaced = {"splits.json", *(table.name for table in staging.iterdir())}
-        shutil.copytree(
-            out,
-            staging,
-            symlinks=True,
-            ignore=lambda inside, _: replaced if Path(inside) == out else (),
-            copy_function=_linked,
-            dirs_exist_ok=True,
-        )
     return outdated
-
-
-def _linked(source: str, target: str) -> None:
-    """The same file at another place, and not its contents once more where the file system can do that."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, queries: int) -> None:

@@ -109,7 +109,9 @@ def export(
     policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
     target: Annotated[Path, typer.Argument(help="Folder that becomes a plain transformers model.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder that is there already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an exported model, and nothing else.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write a policy with its adapters merged into the weights, for any tool that reads transformers' folders.
@@ -123,14 +125,13 @@ def export(
     """
     from fspo.cli.stages import quiet
     from fspo.errors import ConfigError
-    from fspo.modeling.policies import export_policy, read_card
+    from fspo.modeling.policies import check_export, export_policy, read_card
 
     out = console()
     card = read_card(policy)
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is there already; name another folder, or replace it with --overwrite.")
-    if target.resolve() == policy.resolve():
-        raise ConfigError("A policy can't be exported onto itself; name another folder.")
+    check_export(policy, target)
     if dry_run:
         out.print(
             f"Would write {card.method or 'the policy'} over {card.base} as a whole model to {target}.", markup=False

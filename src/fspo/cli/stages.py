@@ -277,6 +277,8 @@ def has_data(folder: RunFolder) -> bool:
 
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:
+    from fspo.preferences.dataset import DATASET
+
     dataset, splits = unchanged(folder)
     if not has_data(folder):
         if not (Path(str(folder.config.data)) / "splits.json").exists():
@@ -288,7 +290,7 @@ def _take_over(folder: RunFolder, progress: Progress) -> None:
             unused = len(set(ids).difference(*getattr(splits, kind).values()))
             if unused:
                 progress.say(f"{unused} of {len(ids)} {kind} belong to no split and are left out.")
-        with replace_folder(folder.data) as staging:
+        with replace_folder(folder.data, DATASET, alone=True) as staging:
             dataset.save(staging)
             splits.save(staging / "splits.json")
             judge = Path(str(folder.config.data)) / "judge.json"

