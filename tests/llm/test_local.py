@@ -9,7 +9,9 @@ from fspo.llm.asking import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.llm.local import LocalModel
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
+from fspo.modeling.generation import Answer
 from fspo.modeling.loading import load_model, load_tokenizer
+from tests.modeling.templates import KINDS, NO_SYSTEM, tokenizer_of
 
 SYSTEM, ASKED = Message("system", "You are short."), Message("user", "What is the film like?")
 
@@ -80,3 +82,24 @@ def test_a_model_without_a_chat_template_is_refused(model: LocalModel, tiny_mode
     bare._tokenizer.chat_template = None
     with pytest.raises(ModelError, match="chat template"):
         bare.complete([request(0)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_systems_text_reaches_every_model(model: LocalModel, kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    asked = LocalModel(model._model, tokenizer, kind)
+    read = asked._encode((SYSTEM, ASKED))
+    assert tokenizer.decode(read).count("You are short.") == 1
+    if kind in NO_SYSTEM:
+        assert read == asked._encode((Message("user", "You are short.\n\nWhat is the film like?"),))
+        history = (ASKED, Message("assistant", "Good."), Message("user", "Why?"))
+        folded = (Message("user", "You are short.\n\nWhat is the film like?"), *history[1:])
+        assert asked._encode((SYSTEM, *history)) == asked._encode(folded)
+
+
+def test_a_model_that_opens_reasoning_answers_without_it(model: LocalModel) -> None:
+    tokenizer = tokenizer_of("deepseek")
+    asked = LocalModel(model._model, tokenizer, "thinker")
+    answer = Answer(tuple(tokenizer.encode("<think>Hm, a film.</think>It is long.")), finished=True)
+    assert asked._completion("", answer).text == "It is long."
+    assert asked._completion("I think: ", answer).text == "It is long."

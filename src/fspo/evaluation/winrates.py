@@ -233,7 +233,7 @@ def _generate(
         generation.end_tokens(tokenizer),
     )
     answers = generation.generate_ids(model, requests, settings, seed=config.seed, batch_size=len(batch))
-    texts = (generation.decode_answer(tokenizer, answer) for answer in answers)
+    texts = generation.decode_answers(tokenizer, answers)
     return list(zip(texts, dropped, (answer.finished for answer in answers), strict=True))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import ModelError
+from fspo.llm.roles import without_system
 from fspo.llm.types import Completion, CompletionRequest, Message
-from fspo.modeling.chat import TextEncoder, show_turns
+from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
 from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
 
@@ -20,21 +19,23 @@ _BATCH = 96
 _BATCH_ON_CPU = 48
 """On a processor 96 answers take more than a minute, which is lost if killed in it. Half as many cost a tenth more time
 altogether, a third as many a fifth (18 to 23 % measured with the embedded model)."""
-_PLACE = "MESSAGEPLACE{}X"
 
 
 class LocalModel:
     """Samples from a transformers model; requests with equal messages read them once.
 
-    An answer does not depend on what else is asked in one call, up to the rounding of another batch.
+    An answer does not depend on what else is asked in one call, up to the rounding of another batch. Where the chat
+    template takes no system role, the system's text goes in front of the first user's. What a model says while it
+    reasons is no part of its answer.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, *, batch_size: int = _BATCH) -> None:
         """Take a loaded model; see `load` for one by name."""
         self._model, self._tokenizer, self._name, self._batch = model, tokenizer, name, batch_size
-        self._encoder = TextEncoder(tokenizer)
+        self._encoder, self._reader = TextEncoder(tokenizer), TextReader(tokenizer)
         self._ends = end_tokens(tokenizer)
-        self._frames: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
+        self._takes_system = takes_system(tokenizer)
+        self._frames: dict[tuple[str, ...], Frame] = {}
 
     @classmethod
     def load(cls, name: str | Path, *, dtype: str = "float32", batch_size: int = _BATCH) -> LocalModel:
@@ -65,7 +66,7 @@ class LocalModel:
 
         Raises:
             DataError: a message holds what the tokenizer can only read as a control token.
-            ModelError: the chat template can't show these roles.
+            ModelError: the chat template can't show these turns.
         """
         completions: dict[int, Completion] = {}
         order = sorted(range(len(requests)), key=lambda i: _settings(requests[i]))
@@ -88,33 +89,22 @@ class LocalModel:
         return AnswerRequest(trunk, opening, seed=request.seed)
 
     def _completion(self, prefix: str, answer: Answer) -> Completion:
-        # Decoded together with the prefix: some tokenizers drop the space before a text's first word.
         opening = self._encoder.encode(prefix) if prefix else []
-        whole = str(self._tokenizer.decode([*opening, *answer.ids], skip_special_tokens=True))
-        begun = str(self._tokenizer.decode(opening, skip_special_tokens=True))
-        return Completion(whole[len(begun) :], len(answer.ids), "stop" if answer.finished else "length")
+        text = self._reader.read(answer.ids, before=opening)
+        return Completion(text, len(answer.ids), "stop" if answer.finished else "length")
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
-        frame = self._frame(tuple(message.role for message in messages))
-        ids = list(frame[0])
-        for message, control in zip(messages, frame[1:], strict=True):
+        turns = messages if self._takes_system else without_system(messages)
+        start, *between = self._frame(tuple(message.role for message in turns)).parts
+        ids = list(start)
+        for message, control in zip(turns, between, strict=True):
             ids += self._encoder.encode(message.content)
             ids += control
         return ids
 
-    def _frame(self, roles: tuple[str, ...]) -> list[tuple[int, ...]]:
-        """The control ids before, between and after the messages, read off the chat template."""
+    def _frame(self, roles: tuple[str, ...]) -> Frame:
         if roles not in self._frames:
-            if not getattr(self._tokenizer, "chat_template", None):
-                raise ModelError(
-                    f"{self._name} has no chat template; use an instruction-tuned model, such as smollm2-135m."
-                )
-            turns = [(role, _PLACE.format(i)) for i, role in enumerate(roles)]
-            shown = show_turns(self._tokenizer, turns, opening=True)
-            parts = re.split("|".join(_PLACE.format(i) for i in range(len(roles))), shown)
-            if len(parts) != len(roles) + 1:
-                raise ModelError(f"The chat template of {self._name} can't show the turns {', '.join(roles)}.")
-            self._frames[roles] = [tuple(self._tokenizer.encode(part, add_special_tokens=False)) for part in parts]
+            self._frames[roles] = Frame.of(self._tokenizer, roles)
         return self._frames[roles]
 
 

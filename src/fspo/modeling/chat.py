@@ -6,7 +6,10 @@ parsed for control tokens, so that an `<|im_end|>` typed by a user stays ten har
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,17 @@ from jinja2 import TemplateError
 
 from fspo.errors import DataError, ModelError
 
-__all__ = ["ChatFormat", "TextEncoder", "control_ids", "show_turns"]
+__all__ = [
+    "ChatFormat",
+    "Frame",
+    "TextEncoder",
+    "TextReader",
+    "control_ids",
+    "need_chat_template",
+    "show_turns",
+    "takes_system",
+    "template_ids",
+]
 
 _DATE = "26 Jul 2024"
 """The date for templates that show one, so that the same run has the same prompts tomorrow; Llama 3.2's own default."""
@@ -22,16 +35,46 @@ _DATE = "26 Jul 2024"
 _CLOCK = "{% macro strftime_now(format) %}" + _DATE + "{% endmacro %}{{ '' }}"
 """Stops the clock of templates that ask it; the empty expression keeps a line break they may begin with."""
 
+_PLACE = re.compile("TEXTPLACE[0-9]+X")
+"""Stands for a text while the template is read."""
+
+_CONVERSATIONS: tuple[tuple[str, ...], ...] = (
+    ("user",),
+    ("user", "assistant"),
+    ("system", "user", "assistant"),
+    ("user", "assistant", "user", "assistant"),
+)
+"""Roles of the conversations that are shown to a template to see which tokens it writes."""
+
+_THOUGHT = "think|thinking|thought|reasoning"
+_OPENS, _CLOSES = (re.compile(rf"\W{slash}(?:{_THOUGHT})\W", re.IGNORECASE) for slash in ("", "/"))
+"""A token around reasoning, whichever brackets it has."""
+_SPELT_OUT = re.compile(rf"\A\s*<({_THOUGHT})>.*?(?:</\1>|\Z)", re.DOTALL)
+"""Reasoning in front of an answer, between tags that are no tokens."""
+
 
 def control_ids(tokenizer: Any) -> frozenset[int]:
-    """The ids that mean something to the model beyond their characters: special tokens and tag-like added ones."""
+    """The ids that mean something to the model beyond their characters.
+
+    These are the special tokens, the added tokens that look like a tag, such as `<think>` or `[INST]`, and the added
+    tokens that the chat template writes, whatever they look like.
+    """
     added = tokenizer.added_tokens_decoder.items()
-    tags = {
-        index
-        for index, token in added
-        if token.special or (str(token.content)[:1], str(token.content)[-1:]) == ("<", ">")
-    }
-    return frozenset(tags | set(tokenizer.all_special_ids))
+    tags = {index for index, token in added if token.special or _is_tag(str(token.content))}
+    return frozenset(tags | set(tokenizer.all_special_ids)) | template_ids(tokenizer)
+
+
+def template_ids(tokenizer: Any) -> frozenset[int]:
+    """The ids of the added tokens that the chat template writes around texts; white space is no such token."""
+    added = {i: str(token.content) for i, token in tokenizer.added_tokens_decoder.items() if _is_mark(token.content)}
+    if not added or not getattr(tokenizer, "chat_template", None):
+        return frozenset()
+    # Most are named in the template, also in parts that are not shown here, such as those for tools; a word in it may
+    # be a variable's name. Some templates put a token together from the name of the role.
+    source = str(tokenizer.get_chat_template())
+    named = {index for index, content in added.items() if content in source and not content.isidentifier()}
+    shown = {index for text in _shown(tokenizer) for index in tokenizer.encode(text, add_special_tokens=False)}
+    return frozenset(named | (shown & added.keys()))
 
 
 class TextEncoder:
@@ -60,14 +103,100 @@ class TextEncoder:
         pieces = [text]
         for content in self._contents:
             pieces = [part for piece in pieces for part in _cut(piece, content)]
-        ids = [index for piece in pieces for index in self._raw(piece)]
-        if not self._forbidden.isdisjoint(ids):
+        return [index for piece in pieces for index in self._apart(piece)]
+
+    def _apart(self, text: str) -> list[int]:
+        """The ids of a text in which a control token may still be written in another way, such as in capitals."""
+        ids = self._raw(text)
+        if self._forbidden.isdisjoint(ids):
+            return ids
+        place = self._inside_control(text)
+        if place is None:
             raise DataError(f"The tokenizer reads a control token in the text {text[:60]!r}; remove it from the data.")
-        return ids
+        return [*self._apart(text[:place]), *self._apart(text[place:])]
+
+    def _inside_control(self, text: str) -> int | None:
+        """A place in the middle of the first control token, if it has one."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            return None
+        read = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        for index, (start, end) in zip(read["input_ids"], read["offset_mapping"], strict=True):
+            if index in self._forbidden:
+                own = text[start:end]  # a token may take white space around it along
+                start, end = start + len(own) - len(own.lstrip()), end - len(own) + len(own.rstrip())
+                return (start + end) // 2 if end - start > 1 else None
+        return None
 
     def _raw(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return ids
+
+
+class TextReader:
+    """Reads the text of an answer that a model has sampled, without its control tokens and its reasoning."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Read the tokenizer's control tokens once."""
+        self._tokenizer = tokenizer
+        added = {index: str(token.content) for index, token in tokenizer.added_tokens_decoder.items()}
+        # A tag that the chat format does not use, such as `<table>`, is part of the answer.
+        self._format = {index for index in template_ids(tokenizer) if _is_tag(added[index])}
+        self._opens = {index for index, content in added.items() if _OPENS.fullmatch(content)}
+        self._closes = {index for index, content in added.items() if _CLOSES.fullmatch(content)}
+
+    def read(self, ids: Iterable[int], before: Sequence[int] = ()) -> str:
+        """The text of `ids`, which go on from the text of `before`.
+
+        A model that reasons writes its answer after the reasoning; one that was cut off while it reasoned has given
+        none.
+        """
+        own = [index for index in self._answer(list(ids)) if index not in self._format]
+        # Decoded together with what is before: some tokenizers drop the space before a text's first word.
+        whole, begun = (self._tokenizer.decode(part, skip_special_tokens=True) for part in ([*before, *own], [*before]))
+        return _SPELT_OUT.sub("", str(whole)[len(str(begun)) :])
+
+    def _answer(self, ids: list[int]) -> list[int]:
+        for place in range(len(ids) - 1, -1, -1):
+            if ids[place] in self._closes:
+                return ids[place + 1 :]
+        return next((ids[:place] for place, index in enumerate(ids) if index in self._opens), ids)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The ids that a chat template puts around the texts of a conversation which is to be answered."""
+
+    parts: tuple[tuple[int, ...], ...]
+    """Before the first text, between each two, and between the last one and the answer."""
+    end: str
+    """What the template writes after the answer."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, roles: Sequence[str]) -> Frame:
+        """Read the template of `tokenizer` with a placeholder in the place of every text.
+
+        An answer begins where the template puts finished answers. That is not always where it asks for one: some
+        templates ask for reasoning first, which they leave out of what has been said.
+
+        Raises:
+            ModelError: there is no chat template, or it refuses these roles, or it does not show every text in one
+                piece and in order.
+        """
+        need_chat_template(tokenizer)
+        turns = _placed((*roles, "assistant"))
+        answered = show_turns(tokenizer, turns, opening=False)
+        if _PLACE.findall(answered) != [place for _, place in turns]:
+            raise ModelError(
+                f"The tokenizer's chat template does not show the turns {', '.join(roles)} and an answer exactly once "
+                "and in order; fspo can't use it safely."
+            )
+        *parts, end = _PLACE.split(answered)
+        asked = _PLACE.split(show_turns(tokenizer, turns[:-1], opening=True))[-1]
+        if asked.rstrip() == parts[-1].rstrip():
+            parts[-1] = asked  # white space between this and a finished answer is for the model to write
+        return cls(tuple(_control(tokenizer, part) for part in parts), end)
 
 
 @dataclass(frozen=True)
@@ -80,24 +209,40 @@ class ChatFormat:
 
     @classmethod
     def of(cls, tokenizer: Any) -> ChatFormat:
-        """Read the template of `tokenizer` with a placeholder in the place of every text.
+        """Read the template of `tokenizer`.
 
         Raises:
-            ModelError: there is no chat template, or it does not keep a user's message in one piece.
+            ModelError: there is no chat template, it does not keep a user's message in one piece, or nothing ends an
+                answer.
         """
-        if not getattr(tokenizer, "chat_template", None):
-            raise ModelError(
-                "The tokenizer has no chat template; use an instruction-tuned model, such as the embedded smollm2-135m."
-            )
-        user, answer = "QUERYPLACE", "ANSWERPLACE"
-        asked = show_turns(tokenizer, [("user", user)], opening=True)
-        answered = show_turns(tokenizer, [("user", user), ("assistant", answer)], opening=False)
-        if asked.count(user) != 1 or answered.count(answer) != 1:
-            raise ModelError(
-                "The tokenizer's chat template does not show a message exactly once; fspo can't use it safely."
-            )
-        before, after = asked.split(user)
-        return cls(_control(tokenizer, before), _control(tokenizer, after), _end(tokenizer, answered.split(answer)[1]))
+        frame = Frame.of(tokenizer, ("user",))
+        return cls(frame.parts[0], frame.parts[1], _end(tokenizer, frame.end))
+
+
+def need_chat_template(tokenizer: Any) -> None:
+    """Check that there is a chat template.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ModelError(
+            "The tokenizer has no chat template; use an instruction-tuned model, such as the embedded smollm2-135m."
+        )
+
+
+def takes_system(tokenizer: Any) -> bool:
+    """Whether the chat template shows what a system role says; some refuse the role, and some leave its text out.
+
+    Raises:
+        ModelError: the template can't show a user's text either.
+    """
+    try:
+        Frame.of(tokenizer, ("system", "user"))
+    except ModelError:
+        Frame.of(tokenizer, ("user",))
+        return False
+    return True
 
 
 def show_turns(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: bool) -> str:
@@ -125,6 +270,32 @@ def show_turns(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: boo
         raise ModelError(
             f"The tokenizer's chat template refuses the turns {roles} ({error}); use another model."
         ) from error
+
+
+def _placed(roles: Sequence[str]) -> list[tuple[str, str]]:
+    return [(role, f"TEXTPLACE{number}X") for number, role in enumerate(roles)]
+
+
+def _shown(tokenizer: Any) -> Iterator[str]:
+    """What the template writes around the texts of ordinary conversations."""
+    for roles in _CONVERSATIONS:
+        for opening in (False, True):
+            with suppress(ModelError):  # it refuses these roles, and so never writes anything for them
+                yield from _PLACE.split(show_turns(tokenizer, _placed(roles), opening=opening))
+
+
+def _is_tag(content: str) -> bool:
+    """Whether a token is a name in brackets or between bars."""
+    ends = content[:1] + content[-1:]
+    if len(content) < 3 or not any(map(str.isalnum, content)):
+        return False
+    kinds = [unicodedata.category(letter) for letter in ends]
+    return (ends[0] in "<|◁" or kinds[0] in ("Ps", "Pi")) and (ends[1] in ">|▷" or kinds[1] in ("Pe", "Pf"))
+
+
+def _is_mark(content: str) -> bool:
+    """Whether a token that a template writes can be told from plain text, which white space and a letter are."""
+    return bool(content.strip()) and (len(content) > 1 or unicodedata.category(content).startswith("C"))
 
 
 def _cut(text: str, content: str) -> list[str]:

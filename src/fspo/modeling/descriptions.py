@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fspo.modeling.generation import AnswerRequest, Sampling, decode_answer, end_tokens, generate_ids
+from fspo.modeling.generation import AnswerRequest, Sampling, decode_answers, end_tokens, generate_ids
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Preference
 
@@ -58,9 +58,10 @@ def write_descriptions(
     sampling = Sampling(max_new_tokens, temperature, end_ids=end_tokens(renderer.tokenizer))
     answers = generate_ids(model, requests, sampling, batch_size=batch_size)
     found = [Description("") for _ in shots]
-    for (i, one), answer in zip(asked.items(), answers, strict=True):
-        text = _line(decode_answer(renderer.tokenizer, answer), whole=answer.finished)
-        found[i] = Description(text, len(answer.ids), len(one.trunk_ids) + len(one.prompt_ids))
+    texts = decode_answers(renderer.tokenizer, answers)
+    for (i, one), text, answer in zip(asked.items(), texts, answers, strict=True):
+        line = _line(text, whole=answer.finished)
+        found[i] = Description(line, len(answer.ids), len(one.trunk_ids) + len(one.prompt_ids))
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from fspo.errors import ConfigError, ModelError
-from fspo.modeling.chat import ChatFormat
+from fspo.modeling.chat import ChatFormat, TextReader
 from fspo.modeling.decoding import Decoder, Stream
 
 __all__ = [
     "Answer",
     "AnswerRequest",
     "Sampling",
-    "decode_answer",
+    "decode_answers",
     "end_tokens",
     "generate",
     "generate_ids",
@@ -118,7 +118,7 @@ def generate(
     ends = end_tokens(tokenizer) if end_ids is None else end_ids
     sampling = Sampling(max_new_tokens, temperature, top_p, guidance, plausibility, ends)
     answers = generate_ids(model, requests, sampling, seed=seed, batch_size=batch_size)
-    return [decode_answer(tokenizer, answer) for answer in answers]
+    return decode_answers(tokenizer, answers)
 
 
 def generate_ids(
@@ -148,9 +148,10 @@ def end_tokens(tokenizer: Any) -> frozenset[int]:
     return frozenset(index for index in ids if index is not None)
 
 
-def decode_answer(tokenizer: Any, answer: Answer) -> str:
-    """An answer's text, without control tokens and outer white space."""
-    return str(tokenizer.decode(list(answer.ids), skip_special_tokens=True)).strip()
+def decode_answers(tokenizer: Any, answers: Iterable[Answer]) -> list[str]:
+    """The texts of answers, without control tokens, reasoning and outer white space."""
+    reader = TextReader(tokenizer)
+    return [reader.read(answer.ids).strip() for answer in answers]
 
 
 def guided(scores: torch.Tensor, mirror: torch.Tensor, guidance: float, plausibility: float) -> torch.Tensor:

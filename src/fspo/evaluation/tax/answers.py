@@ -173,7 +173,7 @@ def _generate(
         requests.append(generation.AnswerRequest(shown.trunk_ids, shown.prompt_ids))
     settings = generation.Sampling(max_new_tokens, temperature=0.0, end_ids=generation.end_tokens(tokenizer))
     answers = generation.generate_ids(model, requests, settings, batch_size=len(asked))
-    return [generation.decode_answer(tokenizer, answer) for answer in answers]
+    return generation.decode_answers(tokenizer, answers)
 
 
 def _key(fingerprint: str, context: Context, longest: int | None, max_new_tokens: int, asked: Asked) -> str:
