@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.llm.cache import key_of
+from fspo.llm.quoting import texts_of
 from fspo.llm.transport import Answered
 from fspo.llm.types import Completion, CompletionRequest
 
@@ -95,27 +96,24 @@ class InstantTransport:
 
 def _answer(request: CompletionRequest) -> str:
     said = request.messages[-1].content
-    if said.startswith("Two responses"):
+    if "Two responses" in said:
         return f'{{"preferred": "{_preferred(said)}"}}'
     rng = random.Random(f"{request.seed}/{request.temperature}/{[m.content for m in request.messages]}")
     if "new questions of the same kind" in said:
         return "\n".join(f"{n}. Why does the {_clause(rng)} when the {_clause(rng)}?" for n in range(1, 12))
     if "clearly different viewpoints" in said:
         return "\n".join(f"{n}. Think of how the {_clause(rng)}" for n in range(1, 6))
-    if said.startswith("Write a short portrait"):
+    if "Write a short portrait" in said:
         taste = "likes whatever others like" if rng.random() < _LIKES_ALL else f"thinks that the {_clause(rng)}"
         return f"A person who {taste}. Someone for whom the {_clause(rng)}, and the {_clause(rng)}."
-    if said.startswith("A description of a user"):
+    if "A description of a user" in said:
         return f"This user believes that the {_clause(rng)}."
     return " ".join(f"The {_clause(rng)}, while the {_clause(rng)}." for _ in range(rng.choice((2, 3, 5))))
 
 
 def _preferred(said: str) -> str:
-    description, first, second = (
-        _between(said, "The user: ", "\n\nQuestion: "),
-        _between(said, "Response A:\n", "\n\nResponse B:\n"),
-        _between(said, "Response B:\n", "\n\nWhich of the two"),
-    )
+    texts = texts_of(said)
+    description, first, second = texts["description"], texts["first"], texts["second"]
     both = _share(description, *sorted((first, second)))
     if both < _UNCLEAR:
         return "unclear"
@@ -123,11 +121,6 @@ def _preferred(said: str) -> str:
         return "A"
     whose = "" if "likes whatever others like" in description else description
     return "A" if _share(whose, first) > _share(whose, second) else "B"
-
-
-def _between(text: str, before: str, after: str) -> str:
-    start = text.index(before) + len(before)
-    return text[start : text.index(after, start)]
 
 
 def _share(*parts: str) -> float:

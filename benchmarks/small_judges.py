@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel
 from fspo.modeling.chat import ChatFormat, TextEncoder
 from fspo.modeling.heads import hidden_states, logits
@@ -20,16 +21,12 @@ from fspo.synthesis.recipe.diversity import Embed
 
 __all__ = ["BIAS", "ByLogOdds", "ByMeaning", "Put", "put"]
 
-_PROMPT = re.compile(
-    r"The user: (?P<description>.*?)\n\nQuestion: .*?\n\nResponse A:\n(?P<first>.*?)"
-    r"\n\nResponse B:\n(?P<second>.*?)\n\nWhich of the two",
-    re.DOTALL,
-)
 BIAS = 0.02
 """Of the judge by meaning, for the response shown first; in cosines."""
 
 _OPENING = '{"preferred": "'
 _EMPTY = "..."
+_RESPONSE = re.compile(r"(<(?:first|second)-(\d+)>).*?(</(?:first|second)-\2>)", re.DOTALL)
 _TOGETHER = 8
 """Prompts of about one length that are read at once."""
 
@@ -51,12 +48,10 @@ def put(prompt: str) -> Put:
     Raises:
         ValueError: it is another one.
     """
-    found = _PROMPT.search(prompt)
-    if found is None:
-        raise ValueError("this is not the usual judge's prompt, with The user, Question, Response A and Response B")
-    places = found.span("first"), found.span("second")
-    empty = prompt[: places[0][0]] + _EMPTY + prompt[places[0][1] : places[1][0]] + _EMPTY + prompt[places[1][1] :]
-    return Put(found["description"], found["first"], found["second"], empty)
+    texts = texts_of(prompt)
+    if not texts.keys() >= {"description", "first", "second"}:
+        raise ValueError("this is not the usual judge's prompt, which quotes the user, the question and both responses")
+    return Put(texts["description"], texts["first"], texts["second"], _RESPONSE.sub(rf"\1{_EMPTY}\3", prompt))
 
 
 class _Judge:

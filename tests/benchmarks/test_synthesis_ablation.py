@@ -19,8 +19,12 @@ from benchmarks.small_judges import BIAS, ByLogOdds, ByMeaning, put
 from benchmarks.synthesis_ablation import VARIANTS, distinct_pairs
 from fspo.files import read_jsonl
 from fspo.llm.local import LocalModel
+from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest, Message
+from fspo.preferences.types import User
+from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.judges import pairwise_judge
 from tests.synthesis.recipe.helpers import ScriptedModel, Stopped
 
 SIZES = "--questions 10 --responses 5 --max-tokens 40 --pairs 24 --rounds 2 --refined-pairs 4 --judged-by-model 4"
@@ -148,14 +152,16 @@ def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytes
 
 
 def asked(description: str, first: str, second: str) -> str:
-    template = load_recipe_domain("elix-easy").prompts["judge"]
-    return template.fill(description=description, question="Why is it so?", first=first, second=second)
+    judge = pairwise_judge(
+        RecipeConfig(recipe="paper", domain="elix-easy"), load_recipe_domain("elix-easy"), ScriptedModel()
+    )
+    return judge.request(User("u", description), "Why is it so?", first, second).messages[0].content
 
 
 def test_the_usual_prompt_is_read() -> None:
     shown = put(asked("Likes cats.", "One.\n\nTwo.", "Three."))
     assert (shown.description, shown.first, shown.second) == ("Likes cats.", "One.\n\nTwo.", "Three.")
-    assert shown.empty == asked("Likes cats.", "...", "...")
+    assert texts_of(shown.empty) == texts_of(asked("Likes cats.", "...", "..."))
     with pytest.raises(ValueError, match="usual"):
         put("Which do you like?")
 

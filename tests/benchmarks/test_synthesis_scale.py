@@ -11,7 +11,8 @@ import pytest
 from benchmarks import synthesis_scale
 from benchmarks.instant import InstantTransport
 from fspo.files import read_json
-from fspo.judging.pairwise import read_choice
+from fspo.judging.pairwise import prompt_of, read_choice
+from fspo.judging.weighted import letter_prompt
 from fspo.llm.types import CompletionRequest, Message
 from fspo.preferences.types import User
 
@@ -55,8 +56,7 @@ def test_the_instant_judge_reads_the_description_and_mostly_not_the_order(tmp_pa
     transport = InstantTransport({"model": "m"}, tmp_path / "sent")
 
     def judged(user: User, first: str, second: str) -> str:
-        prompt = f"Two responses\n\nThe user: {user.description}\n\nQuestion: Why?\n\nResponse A:\n{first}\n\n"
-        said = f"{prompt}Response B:\n{second}\n\nWhich of the two?"
+        said = prompt_of(letter_prompt, user, "Why?", first, second)
         request = CompletionRequest((Message("user", said),))
         return read_choice(asyncio.run(transport.send(request)).completion)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fspo.evaluation.judge_config import JudgeConfig
 from fspo.evaluation.jury import MeasuredJudge, asked_judge, jury_of, obtain_judges
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge
+from fspo.llm.quoting import texts_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 from fspo.progress import Silent
@@ -66,10 +68,14 @@ def test_an_endpoint_reads_the_description_in_the_usual_words_or_in_its_own(tmp_
     judge = obtained(tmp_path, endpoint=ENDPOINT)
     assert isinstance(judge, PairwiseJudge)
     shown = judge.request(ANN, "Why?", "one {second}", "two").messages[0].content
-    assert all(part in shown for part in ("Likes it short.", "Why?", "Response A:\none {second}\n", "Response B:\ntwo"))
+    described = {"description": "Likes it short.", "question": "Why?"}
+    assert texts_of(shown) == {**described, "first": "one {second}", "second": "two"}
+    assert shown.index("Response A:\n<first-") < shown.index("Response B:\n<second-")
     own = JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT, "prompt": "{first} or {second}?"})
     asked = asked_judge(own, ScriptedModel())
-    assert asked.request(ANN, "Why?", "one", "two").messages[0].content == "one or two?"
+    own_words = asked.request(ANN, "Why?", "one", "two").messages[0].content
+    assert texts_of(own_words) == {"first": "one", "second": "two"}
+    assert re.search(r"\n\n<first-\w+>one</first-\w+> or <second-\w+>two</second-\w+>\?$", own_words)
     assert isinstance(obtained(tmp_path, endpoint=ENDPOINT, weighted=True), WeightedJudge)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.judging.pairwise import Comparison, OrderTally, PairwiseJudge, read_choice
+from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.types import User
 
@@ -31,8 +32,9 @@ class Judge:
         return [Completion(self._answer(request), 3, "stop") for request in requests]
 
     def _answer(self, request: CompletionRequest) -> str:
-        first, second = map(int, request.messages[0].content.split("|")[2:])
-        rng = random.Random(f"{request}")
+        texts = texts_of(request.messages[0].content)
+        first, second = int(texts["first"]), int(texts["second"])
+        rng = random.Random(f"{first} or {second}")
         named = rng.random() < (self.when_first if first > second else self.when_second)
         return '{"preferred": "A"}' if (first > second) == named else 'Well: {"preferred": "B"}.'
 
@@ -129,7 +131,7 @@ def test_a_refused_request_is_told_apart() -> None:
 def test_an_unreadable_order_leaves_the_pair_undecided() -> None:
     class Half(Judge):
         def _answer(self, request: CompletionRequest) -> str:
-            return '{"preferred": "A"}' if request.messages[0].content.endswith("|3") else "hm"
+            return '{"preferred": "A"}' if texts_of(request.messages[0].content)["second"] == "3" else "hm"
 
     [judgement] = judging(Half(1, 1)).judge([Comparison(USER, "?", "7", "3")])
     assert (judgement.verdict, judgement.reason) == ("tie", "unreadable")

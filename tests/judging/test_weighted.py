@@ -16,6 +16,7 @@ from fspo.judging.pairwise import Comparison
 from fspo.judging.weighted import WeightedJudge, letter_prompt, read_leaning
 from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.quoting import texts_of
 from fspo.llm.transport import Refusal
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.types import User
@@ -42,8 +43,8 @@ class Scripted:
         self.asked += requests
         found = []
         for request in requests:
-            _, first, second = request.messages[0].content.split("|")
-            completion = self.answer(first, second)
+            texts = texts_of(request.messages[0].content)
+            completion = self.answer(texts["first"], texts["second"])
             found.append(completion if request.logprobs else Completion(completion.text, 1, completion.finish_reason))
         return found
 

@@ -12,11 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import tee
 from typing import Literal
 
 from fspo.errors import DataError
 from fspo.judging.judge import Verdict
 from fspo.llm.asking import ask_all
+from fspo.llm.quoting import quoted
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
 from fspo.progress import Scaled, Task
@@ -27,8 +29,10 @@ __all__ = [
     "Judgement",
     "OrderTally",
     "PairwiseJudge",
+    "Prompt",
     "Reason",
     "judgement_of",
+    "prompt_of",
     "read_choice",
     "readable",
 ]
@@ -39,12 +43,17 @@ Choice = Literal["first", "second", "unclear", "unreadable", "refused"]
 Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused"]
 """Why a pair is not decided; empty where it is."""
 
+Prompt = Callable[[User, str, str, str], str]
+"""(user, question, first response, second response) -> what a judge reads; all texts come quoted (`prompt_of`)."""
+
 _ANSWER_TOKENS = 48
 _FEW, _ENOUGH = 8, 100
 """Pairs from which a judge can be told to be unreadable: when there are no more, and at the latest."""
 _SHOWN = 200
 """Characters of an answer that are shown, at most."""
 _PREFERRED = re.compile(r'"preferred"\s*:\s*"([^"{}]{1,20})"\s*[,}]')
+_OBJECT = re.compile(r"\s*(?:```(?:json)?)?\s*(\{.*\})[\s`.]*", re.DOTALL)
+_PLANTED = re.compile(r"preferred\W*[:=]", re.IGNORECASE)
 _LETTER = re.compile(r"\W*(?:answer|response|option)?\W*([AB])\b(?!['\u2019])[\W_]*$", re.IGNORECASE)
 _CHOICES: dict[str, Choice] = {"a": "first", "b": "second", "unclear": "unclear", "tie": "unclear"}
 
@@ -57,6 +66,11 @@ class Comparison:
     prompt: str
     a: str
     b: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that a judge reads of other people's words."""
+        return self.user.description, self.prompt, self.a, self.b
 
 
 @dataclass(frozen=True)
@@ -129,15 +143,14 @@ class OrderTally:
 class PairwiseJudge:
     """Asks a language model which of two responses a user prefers, once in each order."""
 
-    def __init__(
-        self, llm: LanguageModel, prompt: Callable[[User, str, str, str], str], *, seed: int = 0, at_once: int = 1024
-    ) -> None:
+    def __init__(self, llm: LanguageModel, prompt: Prompt, *, seed: int = 0, at_once: int = 1024) -> None:
         """Judge by `llm`.
 
         Args:
             llm: who judges, at temperature 0.
             prompt: (user, question, first response, second response) -> what the judge reads. It asks for the JSON
-                {"preferred": "A"}, where A is the first, B the second, and "unclear" is allowed.
+                {"preferred": "A"}, where A is the first, B the second, and "unclear" is allowed. The texts, and the
+                user's description, come quoted (`prompt_of`).
             seed: handed on to the model.
             at_once: comparisons whose requests are held at a time.
         """
@@ -151,7 +164,7 @@ class PairwiseJudge:
     @property
     def identity(self) -> str:
         """Tells judges of different words apart: the model, and what it is asked."""
-        asked = self._prompt(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
+        asked = prompt_of(self._prompt, User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
         return json.dumps([self.name, asked, self._seed])
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
@@ -164,32 +177,48 @@ class PairwiseJudge:
         Raises:
             ModelError: the model failed; see its `complete`.
         """
+        asked, compared = tee(comparisons)
         requests = (
-            self.request(c.user, c.prompt, first, second)
-            for c in comparisons
-            for first, second in ((c.a, c.b), (c.b, c.a))
+            self.request(c.user, c.prompt, first, second) for c in asked for first, second in ((c.a, c.b), (c.b, c.a))
         )
         counted = None if task is None else Scaled(task, 0.5)
         answers = ask_all(self._llm, requests, 2 * self._at_once, counted)
-        for with_a_first, with_b_first in zip(answers, answers, strict=True):
-            found = judgement_of(read_choice(with_a_first), read_choice(with_b_first))
+        for c, with_a_first, with_b_first in zip(compared, answers, answers, strict=True):
+            found = judgement_of(read_choice(with_a_first, c.texts), read_choice(with_b_first, c.texts))
             answer = with_a_first if found.choices[0] == "unreadable" else with_b_first
             yield replace(found, unread=answer.text) if "unreadable" in found.choices else found
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""
         return CompletionRequest(
-            (Message("user", self._prompt(user, prompt, first, second)),),
+            (Message("user", prompt_of(self._prompt, user, prompt, first, second)),),
             max_tokens=_ANSWER_TOKENS,
             temperature=0.0,
             seed=self._seed,
         )
 
 
-def read_choice(completion: Completion) -> Choice:
-    """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable."""
+def prompt_of(prompt: Prompt, user: User, question: str, first: str, second: str) -> str:
+    """What a judge reads: the prompt with all texts quoted, so that none can pose as another or as the prompt."""
+    texts = {"description": user.description, "question": question, "first": first, "second": second}
+    quotation = quoted(texts)
+    described = replace(user, description=quotation.texts["description"])
+    shown = (quotation.texts[name] for name in ("question", "first", "second"))
+    return f"{quotation.notice}\n\n{prompt(described, *shown)}"
+
+
+def read_choice(completion: Completion, texts: Iterable[str] = ()) -> Choice:
+    """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable.
+
+    Args:
+        completion: the answer.
+        texts: what the judge has read. Where one of them holds an answer of this form, the judge may quote it, and only
+            an answer that is nothing but the object is read.
+    """
     if completion.finish_reason == "refused":
         return "refused"
+    if _PLANTED.search(completion.text) and any(map(_PLANTED.search, texts)):
+        return _CHOICES.get(_stated(completion.text).strip().lower(), "unreadable")
     found = _PREFERRED.findall(completion.text)
     if found:  # thoughts may quote the other ways to answer first
         return _CHOICES.get(found[-1].strip().lower(), "unreadable")
@@ -197,6 +226,16 @@ def read_choice(completion: Completion) -> Choice:
     if letter:
         return _CHOICES[letter[1].lower()]
     return "unclear" if completion.text.strip().strip("\"'.").lower() == "unclear" else "unreadable"
+
+
+def _stated(answer: str) -> str:
+    """What an answer that is one JSON object, and nothing else, says is preferred; empty for any other."""
+    found = _OBJECT.fullmatch(answer)
+    try:
+        stated = json.loads(found[1]) if found else {}
+    except (ValueError, RecursionError):
+        return ""
+    return str(stated.get("preferred", ""))
 
 
 def judgement_of(with_a_first: Choice, with_b_first: Choice) -> Judgement:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, tee
 
 from fspo.judging.judge import Verdict
-from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of, read_choice
+from fspo.judging.pairwise import Choice, Comparison, Judgement, Prompt, judgement_of, prompt_of, read_choice
 from fspo.llm.asking import ask_all
 from fspo.llm.transport import Refusal
 from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message
@@ -47,7 +47,7 @@ class WeightedJudge:
     def __init__(
         self,
         llm: LanguageModel,
-        prompt: Callable[[User, str, str, str], str] | None = None,
+        prompt: Prompt | None = None,
         *,
         seed: int = 0,
         at_once: int = 1024,
@@ -57,7 +57,7 @@ class WeightedJudge:
         Args:
             llm: who judges, at temperature 0.
             prompt: (user, question, first response, second response) -> what the judge reads; it asks for the letter A
-                or B alone. By default `letter_prompt`.
+                or B alone. By default `letter_prompt`. The texts come quoted (`prompt_of`).
             seed: handed on to the model.
             at_once: comparisons whose requests are held at a time.
         """
@@ -71,7 +71,7 @@ class WeightedJudge:
     @property
     def identity(self) -> str:
         """Tells judges of different words apart: the model, and what it is asked."""
-        asked = self._prompt(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
+        asked = prompt_of(self._prompt, User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
         return json.dumps([self.name, asked, self._seed])
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
@@ -84,13 +84,13 @@ class WeightedJudge:
         Raises:
             ModelError: the model failed; see its `complete`.
         """
+        asked, compared = tee(comparisons)
         requests = (
-            self.request(c.user, c.prompt, first, second)
-            for c in comparisons
-            for first, second in ((c.a, c.b), (c.b, c.a))
+            self.request(c.user, c.prompt, first, second) for c in asked for first, second in ((c.a, c.b), (c.b, c.a))
         )
-        answers = map(read_leaning, self._asked(requests))
-        for with_a_first, with_b_first in zip(answers, answers, strict=True):
+        answers = self._asked(requests)
+        for c, *both in zip(compared, answers, answers, strict=True):
+            with_a_first, with_b_first = (read_leaning(answer, c.texts) for answer in both)
             preference = None
             if with_a_first.first is not None and with_b_first.first is not None:
                 preference = (with_a_first.first + 1 - with_b_first.first) / 2
@@ -102,7 +102,7 @@ class WeightedJudge:
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""
         return CompletionRequest(
-            (Message("user", self._prompt(user, prompt, first, second)),),
+            (Message("user", prompt_of(self._prompt, user, prompt, first, second)),),
             max_tokens=_ANSWER_TOKENS,
             temperature=0.0,
             seed=self._seed,
@@ -144,8 +144,13 @@ Which of the two would this user prefer? Go by what the description says of the 
 by your own taste nor by which is longer. Answer with one letter only, A or B."""
 
 
-def read_leaning(completion: Completion) -> Leaning:
-    """What a judge's answer says, by the log-probs of its first token where they tell, else by its text."""
+def read_leaning(completion: Completion, texts: Iterable[str] = ()) -> Leaning:
+    """What a judge's answer says, by the log-probs of its first token where they tell, else by its text.
+
+    Args:
+        completion: the answer.
+        texts: what the judge has read (`read_choice`).
+    """
     if completion.finish_reason == "refused":
         return Leaning("refused", None, False)
     masses = {"a": 0.0, "b": 0.0}
@@ -158,6 +163,6 @@ def read_leaning(completion: Completion) -> Leaning:
         chance = masses["a"] / total
         choice: Choice = "unclear" if chance == 0.5 else "first" if chance > 0.5 else "second"
         return Leaning(choice, chance, True)
-    read = read_choice(completion)
+    read = read_choice(completion, texts)
     chances: dict[Choice, float] = {"first": 1.0, "second": 0.0, "unclear": 0.5}
     return Leaning(read, chances.get(read), False, completion.text)

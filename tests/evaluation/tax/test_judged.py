@@ -17,6 +17,7 @@ from fspo.evaluation.tax.judged import NOBODY, TaxJudges, tax_judge
 from fspo.files import read_jsonl
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.judging.weighted import WeightedJudge
+from fspo.llm.quoting import texts_of
 from fspo.preferences.types import User
 from tests.synthesis.recipe.helpers import ScriptedModel
 
@@ -89,7 +90,8 @@ def test_a_judge_that_goes_down_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_the_judge_is_told_of_no_user_and_braces_are_no_templates() -> None:
     judge = tax_judge(JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT}), ScriptedModel())
     said = judge.request(NOBODY, "Why {first}?", "one {second}", "two").messages[0].content
-    assert "Request: Why {first}?" in said and "Response A:\none {second}\n" in said
+    assert texts_of(said) == {"question": "Why {first}?", "first": "one {second}", "second": "two"}
+    assert "Request: <question-" in said and "Response A:\n<first-" in said
     assert '{"preferred": "A"}' in said and "user" not in said.lower()
     assert judge.compare(NOBODY, "?", "A text that is longer by far.", "Short.") == "a"
     weighing = JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT, "weighted": True})
@@ -97,7 +99,10 @@ def test_the_judge_is_told_of_no_user_and_braces_are_no_templates() -> None:
     assert isinstance(asked, WeightedJudge)
     assert "one letter only" in asked.request(NOBODY, "?", "one", "two").messages[0].content
     own = JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT, "prompt": "{first} or {second}?"})
-    assert tax_judge(own, ScriptedModel()).request(NOBODY, "?", "1", "2").messages[0].content == "1 or 2?"
+    assert texts_of(tax_judge(own, ScriptedModel()).request(NOBODY, "?", "1", "2").messages[0].content) == {
+        "first": "1",
+        "second": "2",
+    }
 
 
 def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.synthesis.recipe.config import RecipeConfig
 
@@ -73,13 +73,9 @@ class ScriptedModel:
         if "viewpoints" in said:
             return self._said("\n".join(f"{n}. Think of the {self._words(rng, 2)}" for n in range(1, 5)))
         if "Two responses" in said:
-            found = re.search(
-                r"(?:The user: (.*?)\n\nQuestion|Request): .*?Response A:\n(.*?)\n\nResponse B:\n(.*?)\n\nWhich",
-                said,
-                re.S,
-            )
-            assert found
-            return self._said(f'{{"preferred": "{self.judge(found[1] or "", found[2], found[3], rng)}"}}')
+            texts = texts_of(said)
+            choice = self.judge(texts.get("description", ""), texts["first"], texts["second"], rng)
+            return self._said(f'{{"preferred": "{choice}"}}')
         if "Write one more sentence" in said:
             return self._said(f"Adores the {self._words(rng, 2)}.")
         if "short portrait" in said:

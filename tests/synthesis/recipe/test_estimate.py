@@ -10,6 +10,7 @@ import pytest
 
 from fspo.cli.config import load_config
 from fspo.cli.estimates import asked_table
+from fspo.llm.quoting import texts_of
 from fspo.progress import Silent
 from fspo.synthesis.recipe.domain import load_recipe_domain
 from fspo.synthesis.recipe.estimate import estimate
@@ -80,7 +81,7 @@ def test_prompts_are_as_long_as_said(tmp_path: Path) -> None:
     model = ScriptedModel()
     make_dataset(config, model, model, tmp_path / "out", Silent())
     judged = [r.messages[-1].content for r in model.asked if "Two responses" in r.messages[-1].content]
-    shown = [len(part) for text in judged for part in re.findall(r"Response [AB]:\n(.*?)\n\n", text, re.S)]
+    shown = [len(texts_of(text)[name]) for text in judged for name in ("first", "second")]
     frame = sum(map(len, judged)) - sum(shown)
     row = next(row for row in estimate(config, load_recipe_domain(folder)).stages if row.name == "labels")
     # Apart from the responses, which are taken to be as long as they may be, and what a chat puts around a message.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.types import User
 from fspo.progress import Silent
@@ -45,8 +46,8 @@ class Model(ScriptedModel):
     def _answer(self, said: str) -> str:
         if "Write one more sentence" in said:
             return self.sentences.pop(0)
-        decided = "Knows" in said
-        first = said.index("First") < said.index("Other") if decided else None
+        texts = texts_of(said)
+        first = texts["first"].startswith("First") if "Knows" in texts["description"] else None
         return '{"preferred": "%s"}' % ("unclear" if first is None else "A" if first else "B")
 
 
@@ -86,6 +87,5 @@ def test_the_side_is_picked_at_random_and_told_to_the_writer() -> None:
         refinement, judging = Refinement(rounds=1, pairs=1), pairwise_judge(config, DOMAIN, model).judge
         with Silent().task("", 1) as task:
             refine(config, refinement, DOMAIN, USERS[1:], pairs, judging, model, task)
-        said = model.asked[-1].messages[0].content
-        sides.add(said.index("First 0.") < said.index("Other 0."))
-    assert sides == {True, False}
+        sides.add(texts_of(model.asked[-1].messages[0].content)["chosen"])
+    assert sides == {"First 0.", "Other 0."}

@@ -8,6 +8,7 @@ import pytest
 
 from fspo.errors import DataError
 from fspo.llm.ensemble import Ensemble, Member
+from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.progress import Silent
 from fspo.synthesis.recipe.diversity import diversity
@@ -38,7 +39,7 @@ def test_views_are_listed_and_answered_from() -> None:
     model.asked.clear()
     made = make_responses(config, DOMAIN, QUESTIONS, views, model, Silent())
     assert {response.steered for response in made.items if response.question == "q0"} <= set(views["q0"])
-    assert all("from this viewpoint: Think of" in request.messages[0].content for request in model.asked)
+    assert all(texts_of(request.messages[0].content)["view"].startswith("Think of") for request in model.asked)
 
 
 def test_without_views_or_steering_nobody_in_particular_answers() -> None:

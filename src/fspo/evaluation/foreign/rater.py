@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from fspo.evaluation.foreign.protocol import RewardRequest
+from fspo.llm.quoting import BRACKET
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 
 __all__ = ["RatingRewardModel", "read_rating"]
@@ -57,7 +58,7 @@ class RatingRewardModel:
         earlier = [{"question": shot.prompt, "liked": shot.chosen, "disliked": shot.rejected} for shot in request.shots]
         data = ({"earlier": earlier} if earlier else {}) | {"question": request.prompt, "answer": request.response}
         # An escape that JSON has: what looks like a control token stays text on its way through a chat template.
-        shown = json.dumps(data, ensure_ascii=False, indent=1).replace("<|", "\\u003c|")
+        shown = BRACKET.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=False, indent=1))
         text = _INSTRUCTION.replace("{told}", _TOLD if earlier else "").replace("{data}", shown, 1)
         return CompletionRequest((Message("user", text),), max_tokens=_MOST_TOKENS, temperature=0.0, seed=self._seed)
 

@@ -146,7 +146,7 @@ class Casting:
         template, config = self._domain.prompts["portrait"], self._config
         requests = [
             CompletionRequest(
-                (Message("user", template.fill(description=user.description, about=self._domain.file.about)),),
+                (Message("user", template.ask({"description": user.description}, about=self._domain.file.about)),),
                 max_tokens=PORTRAIT_TOKENS,
                 temperature=config.temperature,
                 top_p=config.top_p,

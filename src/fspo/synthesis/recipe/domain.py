@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.topics import named
+from fspo.llm.quoting import quoted
 from fspo.preferences.validation import nearest
 from fspo.synthesis.recipe.files import (
     DomainFile,
@@ -223,4 +224,5 @@ def _fingerprint(folder: Traversable) -> str:
         digest.update(f"{name}\0".encode() + (file.read_bytes() if file.is_file() else b"-") + b"\0")
     usual = files("fspo.synthesis").joinpath("recipe", "prompts.yaml")
     digest.update(usual.read_bytes())
+    digest.update(quoted({}).notice.encode())  # how texts are put into the prompts
     return digest.hexdigest()

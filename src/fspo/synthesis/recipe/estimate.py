@@ -30,6 +30,8 @@ _FRAME = 8
 _CHOICE = 10
 """Tokens of {"preferred": "A"} with its end."""
 _SAMPLE = 50
+_OWN = frozenset({"about", "topic", "number", "kind", "title"})
+"""Variables of the prompts that hold the domain's own words, which are not quoted."""
 _PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN = (
     "portraits",
     "shared pairs",
@@ -158,8 +160,9 @@ def _stage(name: str, requests: int, prompt: float, answer: int) -> Stage:
 
 
 def _length(template: Template) -> int:
-    """Characters, without what is filled in."""
-    return len(template.fill(**dict.fromkeys(template.variables(), "")))
+    """Characters, without what is filled in, and with the quotes around it."""
+    variables = template.variables()
+    return len(template.ask(dict.fromkeys(set(variables) - _OWN, ""), **dict.fromkeys(_OWN, "")))
 
 
 def _mean(values: Iterable[float]) -> float:

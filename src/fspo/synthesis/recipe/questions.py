@@ -149,10 +149,11 @@ def _request(
 ) -> CompletionRequest:
     own = [seed.text for seed in seeds if seed.topic == topic]
     examples = rng.sample(own, min(EXAMPLES, len(own)))
-    text = domain.prompts["augment"].fill(
+    listed = "\n".join(f"- {' '.join(example.split())}" for example in examples)
+    text = domain.prompts["augment"].ask(
+        {"examples": f"\n{listed}\n"},
         about=domain.file.about,
         topic=f"Topic: {topic}" if topic else "",
-        examples="\n".join(f"- {example}" for example in examples),
         number=AT_ONCE,
     )
     return CompletionRequest(

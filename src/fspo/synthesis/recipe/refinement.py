@@ -127,9 +127,8 @@ def _picked(config: RecipeConfig, user: str, turn: int, pair: Pair) -> Pair:
 
 
 def _request(domain: RecipeDomain, config: RecipeConfig, user: User, pair: Pair) -> CompletionRequest:
-    text = domain.prompts["append"].fill(
-        description=user.description, question=pair.question.text, chosen=pair.a.text, rejected=pair.b.text
-    )
+    said = {"description": user.description, "question": pair.question.text}
+    text = domain.prompts["append"].ask({**said, "chosen": pair.a.text, "rejected": pair.b.text})
     return CompletionRequest((Message("user", text),), max_tokens=SENTENCE_TOKENS, temperature=0.7, seed=config.seed)
 
 

@@ -86,7 +86,7 @@ def make_views(
             (
                 Message(
                     "user",
-                    domain.prompts["views"].fill(question=q.text, number=config.views, about=domain.file.about),
+                    domain.prompts["views"].ask({"question": q.text}, number=config.views, about=domain.file.about),
                 ),
             ),
             max_tokens=VIEW_TOKENS * config.views,
@@ -169,13 +169,13 @@ def _steerings(
 ) -> list[tuple[str, str]]:
     """(persona or view, what the model is told) of each response; each is used as often as the others."""
     about = domain.file.about
-    plain = ("", domain.prompts["answer"].fill(question=question.text, about=about))
+    plain = ("", domain.prompts["answer"].ask({"question": question.text}, about=about))
     pool = [plain]
     if config.steering == "persona":
         pool = [(name, system.fill(kind=question.kind, title=question.title)) for name, system in domain.personas]
     elif config.steering == "views" and views:
         view = domain.prompts["view"]
-        pool = [(one, view.fill(view=one, question=question.text, about=about)) for one in views]
+        pool = [(one, view.ask({"view": one, "question": question.text}, about=about)) for one in views]
     drawn: list[tuple[str, str]] = []
     while len(drawn) < config.responses:
         drawn += rng.sample(pool, len(pool))

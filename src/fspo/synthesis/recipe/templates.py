@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fspo.errors import DataError
+from fspo.llm.quoting import quoted
 from fspo.preferences.validation import nearest
 
 __all__ = ["Template"]
@@ -55,6 +56,17 @@ class Template:
             return str(values[found[1]]) if found[1] else found[0][0]
 
         return _VARIABLE.sub(put, self.text).strip()
+
+    def ask(self, texts: Mapping[str, str], **own: object) -> str:
+        """What a model is to read: the template with other people's texts quoted, after what the quotes mean.
+
+        Args:
+            texts: variable -> text that is not to be obeyed (`fspo.llm.quoting`).
+            own: the other variables' values, put in as they are.
+        """
+        quotation = quoted({name: texts[name] for name in self.variables() if name in texts})
+        filled = self.fill(**own, **quotation.texts)
+        return f"{quotation.notice}\n\n{filled}" if quotation.texts else filled
 
 
 def _list(names: Collection[str]) -> str:
