@@ -229,3 +229,68 @@ def test_broken_folders_are_named(chain: tuple[Path, list[torch.Tensor]], tmp_pa
     (tmp_path / "broken" / "policy.json").write_text(json.dumps({**card, "format": 99}))
     with pytest.raises(ModelError, match="another version"):
         load_policy(tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"adapters": ["../payload"]}, "adapters holds"),
+        ({"adapters": ["adapter-0", "/etc"]}, "adapters holds"),
+        ({"adapters": ["adapter-0/../../payload"]}, "adapters holds"),
+        ({"adapters": ["adapter-0\n"]}, "adapters holds"),
+        ({"adapters": ["adapter-٣"]}, "adapters holds"),
+        ({"adapters": [None]}, "adapters holds null"),
+        ({"adapters": "adapter-0"}, "adapters must be a list"),
+        ({"adapters": None}, "adapters must be a list"),
+        ({"base": None}, "base must be"),
+        ({"base": ["a"]}, "base must be"),
+        ({"base": ""}, "base must be"),
+        ({"starts_from": 3}, "starts_from must be"),
+        (None, "it holds no object"),
+        ([], "it holds no object"),
+    ],
+)
+def test_a_policy_with_names_that_training_does_not_write_is_refused(
+    chain: tuple[Path, list[torch.Tensor]], tmp_path: Path, wrong: Any, said: str
+) -> None:
+    hostile = Path(shutil.copytree(chain[0] / "fspo", tmp_path / "downloads/policy"))
+    (tmp_path / "downloads/payload").mkdir()
+    (tmp_path / "downloads/payload/adapter_model.safetensors").write_text("not to be read or copied")
+    record = json.loads((hostile / "policy.json").read_text())
+    (hostile / "policy.json").write_text(json.dumps({**record, **wrong} if isinstance(wrong, dict) else wrong))
+    trained = adapted(load_policy(chain[0] / "fspo"), 3)
+    before = sorted(tmp_path.rglob("*"))
+    (hostile / "tokenizer_config.json").unlink(missing_ok=True)
+    for read in (
+        lambda: read_card(hostile),
+        lambda: load_policy(hostile),
+        lambda: load_tokenizer(hostile),
+        lambda: export_policy(hostile, tmp_path / "plain"),
+        lambda: save_policy(trained, tmp_path / "runs/mine", base="x", start=hostile),
+    ):
+        with pytest.raises(ModelError, match=said):
+            read()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_training_on_copies_an_adapter_and_nothing_beside_it(
+    chain: tuple[Path, list[torch.Tensor]], tmp_path: Path
+) -> None:
+    start = Path(shutil.copytree(chain[0] / "pref-ft", tmp_path / "start"))
+    (tmp_path / "secret").write_text("a key")
+    (start / "adapter-0/notes").symlink_to(tmp_path / "secret")
+    made = save_policy(adapted(load_policy(start), 2), tmp_path / "made", base="x", start=start)
+    assert sorted(path.name for path in (made / "adapter-0").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert close(output(load_policy(made)), chain[1][2])
+
+
+def test_a_policy_that_is_built_on_itself_is_refused(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
+    policy = Path(shutil.copytree(chain[0] / "pref-ft", tmp_path / "policy"))
+    record = json.loads((policy / "policy.json").read_text())
+    (policy / "policy.json").write_text(json.dumps({**record, "base": str(policy)}))
+    for load in (load_tokenizer, load_policy):
+        with pytest.raises(ModelError):
+            load(policy)

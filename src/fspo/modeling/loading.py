@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +36,7 @@ __all__ = [
     "quietly",
 ]
 
+_ADAPTER = re.compile(r"adapter-[0-9]{1,9}")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -103,7 +106,9 @@ def load_tokenizer(name: str | Path) -> Any:
     """
     place = locate(name)
     if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "tokenizer_config.json").is_file():
-        return load_tokenizer(policy_record(Path(place))["base"])
+        place = locate(policy_record(Path(place))["base"])
+        if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "tokenizer_config.json").is_file():
+            raise ModelError(f"{name} is built on {place}, which has no tokenizer; train the policy again.")
     with quietly(), _explained(name):
         place = _from_hub(place)
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
@@ -121,13 +126,39 @@ def load_configuration(name: str | Path) -> Any:
 
 
 def policy_record(folder: Path) -> dict[str, Any]:
-    """The contents of a policy's `policy.json`; the place of a policy beside it, which it began from, in full."""
-    record = dict(read_json(folder / POLICY_FILE))
+    """The contents of a policy's `policy.json`; the place of a policy beside it, which it began from, in full.
+
+    Raises:
+        ModelError: it is not what training writes; a policy may come from anybody.
+        StorageError: there is none, or it can't be read.
+    """
+    record = read_json(folder / POLICY_FILE)
+    wrong = _wrong_in(record)
+    if wrong:
+        raise ModelError(f"{folder / POLICY_FILE} is not accepted: {wrong}; name a folder that training wrote.")
+    record = dict(record)
     start = record.get("starts_from")
     if isinstance(start, str) and start.startswith("../"):
         place = str((folder / start).resolve())
         record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
     return record
+
+
+def _wrong_in(record: object) -> str:
+    """What a `policy.json` of fspo does not hold. Names in it become paths, so each must have its form."""
+    if not isinstance(record, dict):
+        return "it holds no object"
+    base, adapters = record.get("base"), record.get("adapters")
+    if not isinstance(base, str) or not base:
+        return "base must be the name of a model"
+    if not isinstance(adapters, list):
+        return "adapters must be a list"
+    strange = [name for name in adapters if not (isinstance(name, str) and _ADAPTER.fullmatch(name))]
+    if strange:
+        return f"adapters holds {json.dumps(strange[0])}, and the folder of an adapter is named adapter- and a number"
+    if not isinstance(record.get("starts_from"), str | None):
+        return "starts_from must be a folder or null"
+    return ""
 
 
 def context_length(model: PreTrainedModel) -> int | None:

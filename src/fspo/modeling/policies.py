@@ -23,7 +23,7 @@ from fspo.files import check_replaceable, replace_folder, write_json
 from fspo.modeling import embedded
 from fspo.modeling.folders import MODEL, POLICY
 from fspo.modeling.loading import load_model, load_tokenizer, policy_record, quietly
-from fspo.modeling.merging import ADAPTER_WEIGHTS, join_adapters
+from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
 from fspo.modeling.places import POLICY_FILE
 
 __all__ = [
@@ -63,7 +63,7 @@ def read_card(folder: Path) -> PolicyCard:
     """What is on record of the policy in `folder`.
 
     Raises:
-        ModelError: there is no policy, or it is of another format.
+        ModelError: there is no policy, it is of another format, or it names what a policy does not name.
     """
     try:
         record = policy_record(folder)
@@ -258,7 +258,9 @@ def _save_adapters(
     if start is not None and below.adapters:
         older = below.adapters
         for name in older:
-            shutil.copytree(start / name, staging / name)
+            (staging / name).mkdir()
+            for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+                shutil.copyfile(start / name / file, staging / name / file)
     elif start is not None:
         base = ""
     name = f"adapter-{len(older)}"
