@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Protocol
 
+from fspo.printing import printable
+
 __all__ = ["PlainProgress", "Progress", "Scaled", "Silent", "Task", "duration"]
 
 
@@ -93,8 +95,8 @@ class PlainProgress:
         self.say(f"{name}: done in {duration(self._clock() - task.started)}{note}")
 
     def say(self, text: str) -> None:
-        """Print one line at once."""
-        print(text, file=self._file, flush=True)
+        """Print one line at once, without what a terminal would obey."""
+        print(printable(text), file=self._file, flush=True)
 
 
 class _PlainTask:

@@ -215,9 +215,13 @@ class Chat:
         from rich.panel import Panel
         from rich.text import Text
 
+        from fspo.printing import printable
+
         width = max(30, (out.width - 2) // 2)
         panels = [
-            Panel(Text(text), title=Text(name), width=width) for name, text in ((title, personal), ("base", base))
+            # Printable here already, since an escape is longer than what a line was broken for.
+            Panel(Text(printable(text)), title=Text(printable(name)), width=width)
+            for name, text in ((title, personal), ("base", base))
         ]
         out.print(Columns(panels, padding=(0, 1)))
 

@@ -81,10 +81,10 @@ def help_text(doc: str) -> str:
 
 
 def console() -> Console:
-    """Where verbs write what people read: standard output."""
-    from rich.console import Console
+    """Where verbs write what people read: standard output. Text is shown as `printable` has it."""
+    from fspo.cli.terminal import PrintableConsole
 
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+    return PrintableConsole(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 
 def configured(

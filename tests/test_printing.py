@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import io
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.printing import printable
+from fspo.progress import PlainProgress
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;owned\x07\x1b[2J", r"\x1b]0;owned\x07\x1b[2J"),
+        ("a\rb\r\nc\td\n", "a\\x0db\nc\td\n"),
+        ("\x9b31m", r"\x9b31m"),
+        ("admin\u202egnp.exe\u2066", r"admin\u202egnp.exe\u2066"),
+        ("half \ud83d", r"half \ud83d"),
+        ("a\x00b\x7f\u2028", r"a\x00b\x7f\u2028"),
+        *[(text, text) for text in ("[red]é 日本[/red]", "👩\u200d👧", "\u200f\u05e2\u05d1", "\\x1b")],
+    ],
+)
+def test_what_a_terminal_obeys_is_shown(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=40))
+def test_no_text_holds_a_control_character_and_all_can_be_encoded(text: str) -> None:
+    shown = printable(text)
+    shown.encode("utf-8")
+    assert not [c for c in shown if unicodedata.category(c) == "Cc" and c not in "\n\t"]
+
+
+def test_lines_of_progress_are_printable() -> None:
+    file = io.StringIO()
+    progress = PlainProgress(file, every=0)
+    progress.say("server said \x1b[2J")
+    with progress.task("\x1b[1mname", 3) as task:
+        task.advance(note="\x1b]0;note\x07")
+    assert "\x1b" not in file.getvalue() and file.getvalue().count("\\x1b") == 6
