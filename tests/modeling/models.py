@@ -14,6 +14,8 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MiniCPM3Config,
+    MiniCPM3ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -77,7 +79,31 @@ def gemma3() -> Any:
     )
 
 
-KINDS: dict[str, Callable[[], Any]] = {"llama": llama, "qwen3": qwen3, "gemma3": gemma3, "smollm2": smollm2}
+def minicpm3() -> Any:
+    """Latent attention: keys of 12 numbers, values of 6."""
+    return MiniCPM3ForCausalLM(
+        MiniCPM3Config(
+            **_COMMON,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            q_lora_rank=12,
+            kv_lora_rank=10,
+            qk_nope_head_dim=8,
+            qk_rope_head_dim=4,
+            v_head_dim=6,
+        )
+    )
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "llama": llama,
+    "qwen3": qwen3,
+    "gemma3": gemma3,
+    "smollm2": smollm2,
+    "minicpm3": minicpm3,
+}
 
 
 def build(kind: str, *, lora: bool = False, checkpointing: bool = False) -> Any:

@@ -6,14 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3NextConfig,
-    Qwen3NextForCausalLM,
-)
 
 from fspo.errors import ModelError
 from fspo.modeling import pieces
@@ -25,9 +17,9 @@ from fspo.modeling.attention import (
     attend,
     branch_visibility,
     planned_attention,
-    prepare_model,
 )
 from fspo.modeling.packing import Forest, Segment, Tree
+from fspo.modeling.preparing import prepare_model
 from tests.modeling.models import build
 
 
@@ -164,50 +156,6 @@ def test_without_a_plan_the_model_is_unchanged() -> None:
     assert prepare_model(model) is model
     assert model.config._attn_implementation == IMPLEMENTATION
     assert torch.allclose(model(ids, attention_mask=mask).logits[0, 4:], before, atol=1e-5)
-
-
-def test_wrappers_are_taken_off() -> None:
-    wrapped = build("llama", lora=True)
-    assert prepare_model(wrapped) is wrapped.get_base_model()
-    assert prepare_model(torch.nn.DataParallel(wrapped)) is wrapped.get_base_model()
-    with pytest.raises(ModelError, match="not a transformers model"):
-        prepare_model(torch.nn.Linear(1, 1))
-
-
-SMALL = {"vocab_size": 31, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-def test_soft_capping_is_refused() -> None:
-    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, num_key_value_heads=1, head_dim=8))
-    with pytest.raises(ModelError, match="soft-caps"):
-        prepare_model(model)
-
-
-def test_linear_attention_is_refused() -> None:
-    config = Qwen3NextConfig(
-        **SMALL,
-        num_key_value_heads=1,
-        head_dim=8,
-        layer_types=["linear_attention", "full_attention"],
-        linear_num_value_heads=2,
-        linear_num_key_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-        num_experts=2,
-        num_experts_per_tok=1,
-        moe_intermediate_size=8,
-        shared_expert_intermediate_size=8,
-    )
-    with pytest.raises(ModelError, match="linear_attention"):
-        prepare_model(Qwen3NextForCausalLM(config))
-
-
-def test_positions_that_depend_on_the_length_are_refused_where_they_would_differ() -> None:
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    model = LlamaForCausalLM(LlamaConfig(**SMALL, max_position_embeddings=64, rope_parameters=rope))
-    prepare_model(model, 64)
-    with pytest.raises(ModelError, match="rotary positions"):
-        prepare_model(model, 65)
 
 
 @pytest.mark.parametrize("option", ["softcap", "s_aux", "position_bias"])

@@ -9,16 +9,16 @@ any other `AttentionPlan` (see `decoding`) the plan does the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from fspo.errors import ModelError
 from fspo.modeling.flex import FlexForest, as_computed, attend_flexibly, flex_applies
@@ -32,13 +32,12 @@ __all__ = [
     "attend",
     "branch_visibility",
     "planned_attention",
-    "prepare_model",
+    "probed_masks",
 ]
 
 IMPLEMENTATION = "fspo"
-_SUPPORTED_LAYERS = frozenset({"full_attention", "sliding_attention"})
-_LENGTH_DEPENDENT_ROPES = frozenset({"dynamic", "longrope"})
 _planned: ContextVar[bool] = ContextVar("fspo_attention_planned", default=False)
+_probe: ContextVar[_MaskProbe | None] = ContextVar("fspo_attention_probe", default=None)
 
 
 class AttentionPlan(Protocol):
@@ -192,17 +191,22 @@ def attend(
     Raises:
         ModelError: the layer does something that a plan can't do exactly, such as soft-capping or attention sinks.
     """
+    probe = _probe.get()
+    if probe is not None:
+        probe.check(module, attention_mask, options)
     if fspo_plan is None:
         if _planned.get():
             raise ModelError(
                 f"{_architecture(module)} does not hand its keyword arguments to its attention, so trunk and branches "
-                "can't run on it."
+                "can't run on it; use another model."
             )
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return plain
     _check_layer(module, options)
+    if attention_mask is not None:
+        raise ModelError(_own_mask(module))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = fspo_plan.attend(
         getattr(module, "layer_idx", 0), query, key, value, scale, options.get("sliding_window"), dropout
@@ -220,60 +224,91 @@ def planned_attention() -> Iterator[None]:
         _planned.reset(token)
 
 
-def prepare_model(model: torch.nn.Module, longest: int = 0) -> PreTrainedModel:
-    """Switch `model` to the attention `fspo`, which is SDPA wherever no plan is given, and return it unwrapped.
+@contextmanager
+def probed_masks(longest: int | None) -> Iterator[None]:
+    """While active, plain passes refuse layers whose mask is more than causality within the window that they name.
 
-    `longest` is the greatest number of tokens one response will be read with (trunk, prompt and response).
+    No sequence is longer than `longest` tokens, so windows of so many are none.
 
     Raises:
-        ModelError: the architecture can't compute trunk and branches exactly; the sentence says why.
+        ModelError: in the pass, by a layer that a plan would not stand in for.
     """
-    base = _unwrapped(model)
-    config = base.config.get_text_config()
-    if config._attn_implementation != IMPLEMENTATION:
-        _check_architecture(base, config)
-        base.set_attn_implementation(IMPLEMENTATION)
-    _check_length(base, config, longest)
-    return base
+    token = _probe.set(_MaskProbe(longest))
+    try:
+        yield
+    finally:
+        _probe.reset(token)
 
 
-def _check_length(base: PreTrainedModel, config: Any, longest: int) -> None:
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    trained: int | None = rope.get("original_max_position_embeddings")
-    limit: int = getattr(config, "max_position_embeddings", longest) if trained is None else trained
-    if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPES and longest > limit:
-        raise ModelError(
-            f"The rotary positions of {type(base).__name__} change with the length of the sequence beyond {limit} "
-            f"tokens, and this one has {longest}; show fewer shots, or set the maximal length to {limit}."
-        )
+class _MaskProbe:
+    """Which masks a model made in a pass, each with its window."""
+
+    def __init__(self, longest: int | None) -> None:
+        self._longest = longest
+        self._made: list[tuple[torch.Tensor, int | None, bool]] = []
+
+    def make(self, *args: Any, **options: Any) -> torch.Tensor:
+        """The mask itself, never left out, and remembered."""
+        mask = sdpa_mask(*args, **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+        assert mask is not None
+        window = options.get("local_size")
+        function = options.get("mask_function", causal_mask_function)
+        if options.get("use_vmap"):  # made of the model's own functions, which may know positions in the sequence only
+            exact = torch.equal(mask[0, 0], torch.ones_like(mask[0, 0]).tril())
+        else:
+            exact = _is_causal_window(function, window, mask.device)
+        self._made.append((mask, window, exact))
+        return mask
+
+    def check(self, module: torch.nn.Module, mask: torch.Tensor | None, options: dict[str, Any]) -> None:
+        """Refuse a layer that got anything but one of these masks, with the window that it names itself."""
+        _check_layer(module, options)
+        named = options.get("sliding_window")
+        causal = options.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        if mask is None:
+            window, exact = None, bool(causal)
+        else:
+            known = [one for one in self._made if one[0].data_ptr() == mask.data_ptr() and one[0].dtype == mask.dtype]
+            if not known:
+                raise ModelError(_own_mask(module))
+            _, window, exact = known[0]
+        if not exact:
+            raise ModelError(
+                f"{_architecture(module)} attends by another pattern than to all tokens before, or to the last ones of "
+                "them, as encoders do; use a causal language model."
+            )
+        if self._effective(window) != self._effective(named):
+            raise ModelError(
+                f"{_architecture(module)} does not tell its attention the sliding window, so trunk and branches can't "
+                "run on it; use another model."
+            )
+
+    def _effective(self, window: int | None) -> int | None:
+        wide = window is not None and self._longest is not None and window >= self._longest
+        return None if wide else window
 
 
-def _check_architecture(base: PreTrainedModel, config: Any) -> None:
-    name = type(base).__name__
-    alien = sorted(set(getattr(config, "layer_types", None) or ()) - _SUPPORTED_LAYERS)
-    if alien or getattr(base, "_is_stateful", False):
-        raise ModelError(
-            f"{name} has layers ({', '.join(alien) or 'recurrent'}) that can't attend along a tree; use a model with "
-            "attention layers only."
-        )
-    if not getattr(config, "is_causal", True) or getattr(config, "use_bidirectional_attention", False) not in (
-        False,
-        None,
-        "vision",
-    ):
-        raise ModelError(
-            f"{name} attends in both directions, which a tree of responses rules out; use a causal language model."
-        )
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise ModelError(
-            f"{name} soft-caps its attention scores, which SDPA can't do exactly; use another model, such as Gemma 3 "
-            "in place of Gemma 2."
-        )
-    if not base._can_set_attn_implementation():
-        raise ModelError(
-            f"{name} does not use transformers' attention interface, so trunk and branches can't run on it; use "
-            "another model."
-        )
+def _is_causal_window(function: Callable[..., Any], window: int | None, device: torch.device) -> bool:
+    """Whether `function` shows each token exactly those before and itself, the last `window` of them, also far off."""
+    near = {0, 1, 2, 3, 7, 100}
+    size = window or 50
+    places = sorted({place + shift for place in (0, size, 2 * size, 5 * size + 3) for shift in (-1, 0, 1)} | near)
+    tokens = torch.tensor([place for place in places if place >= 0], device=device)
+    query, key = tokens[None, None, :, None], tokens[None, None, None, :]
+    zero = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
+    seen = torch.as_tensor(function(zero, zero, query, key), device=device).expand(1, 1, len(tokens), len(tokens))
+    expected = key <= query
+    if window is not None:
+        expected = expected & (query - key < window)
+    return torch.equal(seen, expected)
+
+
+def _own_mask(module: torch.nn.Module) -> str:
+    return (
+        f"{_architecture(module)} makes an attention mask of its own, which trunk and branches can't follow; use "
+        "another model."
+    )
 
 
 def _check_layer(module: torch.nn.Module, options: dict[str, Any]) -> None:
@@ -291,24 +326,12 @@ def _check_layer(module: torch.nn.Module, options: dict[str, Any]) -> None:
     ):
         raise ModelError(
             f"{_architecture(module)} does not tell its attention the sliding window, so trunk and branches can't run "
-            "on it."
+            "on it; use another model."
         )
 
 
 def _architecture(module: torch.nn.Module) -> str:
     return type(module).__name__
-
-
-def _unwrapped(model: torch.nn.Module) -> PreTrainedModel:
-    inner: Any = model
-    while not isinstance(inner, PreTrainedModel):
-        if hasattr(inner, "get_base_model"):
-            inner = inner.get_base_model()
-        elif hasattr(inner, "module"):
-            inner = inner.module
-        else:
-            raise ModelError(f"{type(inner).__name__} is not a transformers model.")
-    return inner
 
 
 def _first_visible(segment: Segment, window: int | None) -> int:
@@ -348,6 +371,9 @@ def _for_each_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _masks(*args: Any, **options: Any) -> torch.Tensor | None:
+    probe = _probe.get()
+    if probe is not None:
+        return probe.make(*args, **options)
     return None if _planned.get() else sdpa_mask(*args, **options)
 
 

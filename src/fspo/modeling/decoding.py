@@ -16,9 +16,10 @@ import torch
 from torch.nn.functional import pad
 
 from fspo.errors import ModelError
-from fspo.modeling.attention import ForestPlan, planned_attention, prepare_model
+from fspo.modeling.attention import ForestPlan, planned_attention
 from fspo.modeling.heads import hidden_states, logits
 from fspo.modeling.packing import Forest, Segment, Tree
+from fspo.modeling.preparing import prepare_model
 
 __all__ = ["Decoder", "Stream"]
 
@@ -128,7 +129,7 @@ class Decoder:
             for start, end, length in self._groups:
                 _, values = cache.trunks[int(self._trunk_of[start])]
                 out[start:end] += _over_trunk(weights[start:end, :, :, :length], values)
-        return out.reshape(batch, heads, 1, size)
+        return out.reshape(batch, heads, 1, value.shape[-1])
 
     def _mask(self, window: int | None, widest: int, like: torch.Tensor) -> torch.Tensor:
         # [B, 1, 1, widest + cursor]: made once a step for every kind of layer.

@@ -10,9 +10,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from fspo.errors import ModelError
-from fspo.modeling.attention import ForestPlan, planned_attention, prepare_model
+from fspo.modeling.attention import ForestPlan, planned_attention
 from fspo.modeling.heads import hidden_states, in_place_of_forward, logits
 from fspo.modeling.packing import PackedRow, pack
+from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
 __all__ = ["BranchLogprobs", "branch_logprobs", "naive_logprobs", "response_logprobs", "token_logprobs"]

@@ -13,6 +13,7 @@ from fspo.files import read_json, storage_error, write_json
 from fspo.modeling.loading import context_length
 from fspo.modeling.places import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
+from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
@@ -184,7 +185,7 @@ class Training:
         """The policy as it is before the first step, or as a finished training left it, ready to be used.
 
         Raises:
-            ModelError: the model can't be had.
+            ModelError: the model can't be had, or it can't be trained by trunk and branches.
             ConfigError: the processes can't share the users of a step, or shard the weights in the way that is asked
                 for.
         """
@@ -195,7 +196,9 @@ class Training:
             policy: Any = load_policy(self.out, adapters="switchable" if lora else "merged")
             frozen = None if lora else self.start.load()
         else:
-            policy = prepare_weights(self.start.load(), lora, seed=self.config.seed)
+            model = self.start.load()
+            prepare_model(model)  # while it is whole: sharded, it could not be tried
+            policy = prepare_weights(model, lora, seed=self.config.seed)
             if lora is None and self.config.needs_reference and not self.config.precompute_reference:
                 frozen = frozen_copy(policy)
         reference = reference_of(policy, frozen) if lora or frozen is not None else None
