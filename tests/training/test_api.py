@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DogeConfig, DogeForCausalLM
 
 import fspo
 from fspo import FSPOConfig, FSPOTrainer, LoraSettings
@@ -451,3 +451,21 @@ def test_every_setting_of_the_page_exists_and_every_objective_is_on_it() -> None
     rows = [re.findall(r"`([\w-]+)`", row) for row in table.splitlines()[2:] if row.startswith("|")]
     assert {row[0] for row in rows} == set(get_args(Objective))
     assert {name for row in rows for name in row[1:]} - set(FSPOConfig.model_fields) == set()
+
+
+def test_adapters_on_one_of_two_tied_layers_are_refused_before_training(tiny_model_path: Path, tmp_path: Path) -> None:
+    adapters = LoraConfig(r=2, target_modules=["q_proj", "lm_head"])
+    with pytest.raises(ConfigError, match="leave lm_head out of target_modules"):
+        trainer(tiny_model_path, tmp_path / "policy", peft_config=adapters).train()
+    assert not (tmp_path / "policy" / "metrics.jsonl").exists()
+
+
+def test_a_model_that_can_not_be_scored_exactly_is_refused_before_training(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(tiny_model_path)
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = DogeForCausalLM(DogeConfig(vocab_size=len(tokenizer), num_key_value_heads=1, **sizes))
+    with pytest.raises(ModelError, match="mask of its own"):
+        trainer(model, tmp_path / "policy", processing_class=tokenizer).train()
+    assert not (tmp_path / "policy" / "metrics.jsonl").exists()

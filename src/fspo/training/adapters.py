@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers.pytorch_utils import Conv1D
 
 from fspo.errors import ConfigError
 from fspo.training.config import LoraSettings
@@ -22,23 +23,30 @@ def prepare_weights(model: Any, lora: LoraSettings | LoraConfig | None, *, seed:
     """The model ready to be trained: with fresh adapters, whose first weights the seed decides, or with all weights.
 
     Raises:
-        ConfigError: the settings name no layer of this model, or a peft configuration is one of those that change the
-            weights below the adapters.
+        ConfigError: the settings name no layer of this model, or one whose weight is that of another layer too; or a
+            peft configuration is one of those that change the weights below the adapters.
     """
     if lora is None:
         return model.float().requires_grad_(True)
     if getattr(model, "peft_config", None) == {}:
         del model.peft_config  # left behind by adapters that were merged
     settings = _checked(lora) if isinstance(lora, LoraConfig) else _peft_settings(model, lora)
+    tied = _tied_parts(model)
     devices = [weight.device for weight in model.parameters() if weight.is_cuda][:1]
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name on its way out
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the right way round for each layer
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # refused below
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, settings)
+            policy = get_peft_model(model, settings)
         except ValueError as error:
-            named = lora.target_modules
-            raise ConfigError(f"lora.target_modules: {named} names no layers of this model ({error}).") from error
+            raise ConfigError(
+                f"lora.target_modules: {lora.target_modules} names no layers of this model ({error}). Name some of its "
+                f"linear layers: {', '.join(_linear_names(model))}."
+            ) from error
+    _check_tied(policy, tied)
+    return policy
 
 
 def frozen_copy(model: Any) -> Any:
@@ -71,10 +79,35 @@ def _checked(lora: LoraConfig) -> LoraConfig:
     return settings
 
 
+def _tied_parts(model: Any) -> dict[str, torch.nn.Module]:
+    """The parts of the model, by name, that share a weight with another part, such as tied embeddings."""
+    owners: dict[int, dict[str, torch.nn.Module]] = {}
+    for name, part in model.named_modules():
+        for weight in part.parameters(recurse=False):
+            owners.setdefault(id(weight), {})[name] = part
+    return {name: part for sharing in owners.values() if len(sharing) > 1 for name, part in sharing.items()}
+
+
+def _check_tied(policy: Any, tied: dict[str, torch.nn.Module]) -> None:
+    """Refuse adapters, or trained copies, of one of several parts that share a weight.
+
+    They train that part alone. Merged into the weight, they would change the others too.
+    """
+    inner = policy.get_base_model()
+    changed = sorted(name for name, part in tied.items() if inner.get_submodule(name) is not part)
+    if changed:
+        raise ConfigError(
+            f"The adapters train {', '.join(changed)}, but this model uses one weight for {' and '.join(sorted(tied))} "
+            "(tied embeddings), so a merged or exported policy would differ from the trained one; leave "
+            f"{', '.join(name.rsplit('.', 1)[-1] for name in changed)} out of target_modules and modules_to_save."
+        )
+
+
 def _linear_names(model: Any) -> list[str]:
     # peft's own "all-linear" can't be confined to some layers.
     head = model.get_output_embeddings()
-    linear = (name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part is not head)
+    kinds = (torch.nn.Linear, Conv1D)  # GPT-2 and its kin have the latter, which is a linear layer turned round
+    linear = (name for name, part in model.named_modules() if isinstance(part, kinds) and part is not head)
     return sorted({name.rsplit(".", 1)[-1] for name in linear})
 
 
