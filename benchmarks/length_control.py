@@ -2,11 +2,6 @@
 
     python -m benchmarks.length_control --out docs/results/length_control
 
-alpaca_eval is no dependency of fspo's tests: it asks for scikit-learn below 1.10 and for a setuptools that still has
-`pkg_resources`, without saying so. The command needs it beside fspo, in an environment of its own:
-
-    pip install alpaca_eval==0.6.6 "scikit-learn<1.10" "setuptools<81"
-
 The annotations are made up: answers of two methods with lengths of their own, and a judge who goes by quality, by
 difficulty and by length, each more or less, and answers with certainty or with probabilities. Each annotation is a user
 of its own, since alpaca_eval knows none. It takes difficulties and its anchors ("gamed" baselines) from a table on a
@@ -137,7 +132,7 @@ def peer(case: Case, model: str, *, tolerance: float | None = None) -> float:
         from alpaca_eval.metrics import glm_winrate
     except ImportError as error:
         raise ConfigError(
-            f"alpaca_eval can't be imported ({error}); the head of benchmarks/length_control.py says how to install it."
+            f"alpaca_eval can't be imported ({error}); install it: pip install -c constraints.txt -e '.[dev]'."
         ) from error
     rows, anchors = made_up(case)
     frame = pd.DataFrame(
@@ -221,8 +216,8 @@ def _page(figures: dict[str, Any]) -> str:
         "python -m benchmarks.length_control --out docs/results/length_control",
         "```",
         "",
-        f"Percent, on the same made-up annotations; {figures['peer']} in an environment of its own, which the head of",
-        "`benchmarks/length_control.py` describes, as it does the cases. Over the table and "
+        f"Percent, on the same made-up annotations; {figures['peer']}. The head of",
+        "`benchmarks/length_control.py` describes the cases. Over the table and "
         f"{len(figures['random_rows'])} more comparisons,",
         f"on cases drawn by chance, the largest difference is {figures['largest_difference']:.3f} points. It comes",
         "from the tolerance that alpaca_eval's solver stops at, and so chooses its penalty by: told to go on to 1e-10,",

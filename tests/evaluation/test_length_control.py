@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
 import random
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.length_control import CASES, MODELS, Case, ours, peer, random_cases
+from benchmarks.length_control import CASES, MODELS, ours, peer, random_cases
 from fspo.errors import DataError
 from fspo.evaluation.length_control import Judged, difficulties, length_controlled
 from fspo.evaluation.statistics.estimates import TooFewUsers
 from tests.evaluation.simulations import judged
-
-FIGURES: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "docs/results/length_control/figures.json").read_text(encoding="utf-8")
-)
 
 
 def longer_is_better(extra: float, generator: random.Random) -> bool:
@@ -35,29 +27,10 @@ def coin(extra: float, generator: random.Random) -> bool:
     return generator.random() < 0.5
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_agrees_with_the_kept_figures_of_alpaca_eval_to_a_tenth_of_a_point(case: Case) -> None:
-    """The figures are alpaca_eval's own; `python -m benchmarks.length_control` made them."""
-    kept = {(row["case"], row["model"]): row["peer"] for row in FIGURES["rows"]}
-    for model in MODELS:
-        assert ours(case, model) == pytest.approx(kept[case.name, model], abs=0.1)
-
-
-def test_the_kept_figures_agree_on_cases_drawn_by_chance_too() -> None:
-    assert len(FIGURES["random_rows"]) >= 30
-    assert max(abs(row["ours"] - row["peer"]) for row in FIGURES["random_rows"]) < 0.1
-    first = next(row for row in FIGURES["random_rows"] if row["model"] == MODELS[0])
-    assert ours(random_cases(1, 3)[0], MODELS[0]) == pytest.approx(first["ours"], abs=1e-4)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("alpaca_eval") is None,
-    reason="alpaca_eval is not installed; the head of benchmarks/length_control.py says why, and how to install it",
-)
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default")  # alpaca_eval imports pkg_resources
 @pytest.mark.parametrize("model", MODELS)
 def test_agrees_with_alpaca_eval_itself(model: str) -> None:
-    for case in CASES:
+    for case in [*CASES, *random_cases(3, 3)]:
         assert ours(case, model) == pytest.approx(peer(case, model), abs=0.1)
 
 
@@ -162,7 +135,7 @@ def test_a_model_of_which_the_penalty_leaves_nothing_is_no_figure() -> None:
     rows = [Judged(f"u{n}", float(n < 1), 10 + n, 12 - n) for n in range(4)]
     found = length_controlled(rows, inverse_penalty=1e-4)
     assert found.empty and found.win_rate.value == 0.5 and found.plain.value == 0.25
-    assert "no figure but the want of one" in found.note
+    assert "undefined" in found.note
     even = [Judged(f"u{n}", n % 2, 10, 10) for n in range(8)]
     assert not length_controlled(even, inverse_penalty=1e-4).empty  # where 50% is what the judge said
 
