@@ -17,6 +17,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.benchmarks.table import BENCHMARKS
 from fspo.evaluation.config import EvaluationConfig
+from fspo.keys import secret_in
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
@@ -34,7 +35,7 @@ EVERY = "all"
 class RunConfig(BaseModel):
     """Everything a run depends on; see `configs/` for complete files."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$")
     """Names the report and, by default, the folder below `runs/`."""
@@ -196,8 +197,9 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     message = message[:1].lower() + message[1:]
     given = problem["input"]
     short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
-    hidden = "endpoint" in location or location[:1] == ["ensemble"]  # it may hold a key
-    shown = f", not {given!r}" if short and not hidden else ""
+    # What says how somebody is asked may hold a key.
+    secret = bool({"endpoint", "ensemble", "judges", "reward_models"} & set(location)) or bool(secret_in([given]))
+    shown = f", not {given!r}" if short and not secret else ""
     subject = f"'{path}': " if path else ""
     told = f"{where}: {subject}{message.removesuffix('.')}{shown}{more}"
     return ConfigError(told if told.endswith("?") else f"{told}.")

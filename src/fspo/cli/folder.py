@@ -22,6 +22,7 @@ from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.files import read_json, storage_error, write_json, write_text
+from fspo.keys import hidden_setting
 from fspo.methods.table import METHODS, training_order
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
@@ -177,7 +178,7 @@ class RunFolder:
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
             write_json(self.path / "settings.json", {**made, **noted})
             self._write_config()
-            write_json(self.path / "command.json", {"command": ["fspo", *sys.argv[1:]]})
+            write_json(self.path / "command.json", {"command": ["fspo", *map(hidden_setting, sys.argv[1:])]})
             write_json(self.path / "versions.json", latest)
             yield
 

@@ -13,6 +13,7 @@ from fspo import __version__
 from fspo.cli import processes
 from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
+from fspo.keys import hidden
 from fspo.printing import printable
 
 __all__ = ["app", "main"]
@@ -56,7 +57,8 @@ class _Verbs(TyperGroup):
 
 def _complain(text: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    print(("\x1b[31mError:\x1b[0m " if colour else "Error: ") + printable(text), file=sys.stderr, flush=True)
+    shown = printable(hidden(text))
+    print(("\x1b[31mError:\x1b[0m " if colour else "Error: ") + shown, file=sys.stderr, flush=True)
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

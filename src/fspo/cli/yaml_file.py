@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from fspo.errors import ConfigError
+from fspo.keys import hidden, shown_override
 
 __all__ = ["Settings", "read_settings"]
 
@@ -31,7 +32,7 @@ class Settings:
         """In which line, or in which override, the value at `key` (or the nearest one above it) was written."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.overridden:
-                return f"--set {_shown(self.overridden[key[:length]])}"
+                return f"--set {shown_override(self.overridden[key[:length]])}"
             if key[:length] in self.lines:
                 return f"{self.name}, line {self.lines[key[:length]]}"
         return self.name
@@ -47,13 +48,13 @@ class Settings:
             key = tuple(part.strip() for part in path.split("."))
             if not equals or not all(key):
                 raise ConfigError(
-                    f"--set {_shown(assignment)}: write it as key=value, such as --set training.fspo.steps=50."
+                    f"--set {shown_override(assignment)}: write it as key=value, such as --set training.fspo.steps=50."
                 )
             try:
                 value = yaml.load(text, _Loader)
             except yaml.YAMLError as error:
                 raise ConfigError(
-                    f"--set {_shown(assignment)}: the value is not valid YAML ({_problem(error)})."
+                    f"--set {shown_override(assignment)}: the value is not valid YAML ({_problem(error)})."
                 ) from error
             self._put(key, value, assignment)
 
@@ -66,7 +67,7 @@ class Settings:
             if not isinstance(inner, dict):
                 above = ".".join(key[:depth])
                 raise ConfigError(
-                    f"--set {_shown(assignment)}: {above} is a single value, so nothing can be set below it."
+                    f"--set {shown_override(assignment)}: {above} is a single value, so nothing can be set below it."
                 )
             target = inner
         target[key[-1]] = value
@@ -157,16 +158,10 @@ def _note_lines(settings: Settings, node: yaml.MappingNode, above: Key) -> None:
             _note_lines(settings, value_node, key)
 
 
-def _shown(assignment: str) -> str:
-    """An override as messages show it: of an endpoint's settings, which may hold a key, only the name."""
-    name = assignment.partition("=")[0]
-    return f"{name}=..." if name.strip().startswith("endpoint") else assignment
-
-
 def _problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error)
-    return f"{what} in line {mark.line + 1}" if mark is not None else what
+    return hidden(f"{what} in line {mark.line + 1}" if mark is not None else what)
 
 
 def _similar(path: Path) -> str:

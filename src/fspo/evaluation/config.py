@@ -35,7 +35,7 @@ Reduction = Literal["sum", "mean"]
 class RobustnessConfig(BaseModel):
     """Under what else the full context is measured, on a part of the users: each costs one more trunk a user."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     users: int | None = Field(default=6, ge=0)
     """At most so many of the evaluated users, their first episode each; 0: none of this, null: all of them."""
@@ -91,7 +91,7 @@ _AFTERWARDS = frozenset({"floors", "observer_noise", "observer_prior"})
 class EvaluationConfig(BaseModel):
     """Settings of `evaluate`. A user costs about `shots + queries * (2 + len(ladder))` pairs of tokens a method."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     seed: int = 0
     """Draws the episodes, the donors of swapped shots and the answers."""

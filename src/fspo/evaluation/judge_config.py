@@ -20,7 +20,7 @@ Matched = Literal["length", "format"]
 class JudgeConfig(BaseModel):
     """One more judge of the same answers; exactly one of endpoint, attributes and likes is set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the results."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fspo.keys import looks_like_key, read_key, secret_in
 from fspo.llm.budget import Budget
 
 __all__ = ["EndpointConfig"]
@@ -17,7 +17,7 @@ __all__ = ["EndpointConfig"]
 class EndpointConfig(BaseModel):
     """Where an endpoint is and what is asked of it. The key is never part of it: it stays in the environment."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     base_url: str = Field(min_length=1, description="Address of the API, such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
@@ -43,7 +43,15 @@ class EndpointConfig(BaseModel):
     @property
     def lacks_key(self) -> bool:
         """Whether the variable that is to hold the key is not set here, so that requests go without one."""
-        return self.key_variable is not None and not os.environ.get(self.key_variable)
+        return self.key_variable is not None and not self.key()
+
+    def key(self) -> str:
+        """The key, from the environment; empty for none.
+
+        Raises:
+            ConfigError: the variable holds what can't be a key.
+        """
+        return read_key(self.key_variable)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is answered, ready for JSON."""
@@ -67,8 +75,19 @@ class EndpointConfig(BaseModel):
     @field_validator("key_variable")
     @classmethod
     def _a_name(cls, variable: str | None) -> str | None:
-        if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        if variable is not None and (not re.fullmatch(r"[A-Za-z_]\w*", variable, re.ASCII) or looks_like_key(variable)):
             raise ValueError(
                 "name the environment variable that holds the key, such as MY_KEY, and never the key itself"
             )
         return variable
+
+    @field_validator("extra_body")
+    @classmethod
+    def _no_secrets(cls, body: dict[str, Any]) -> dict[str, Any]:
+        place = secret_in(body)
+        if place:
+            raise ValueError(
+                f"'{place}' looks like a secret, which would be written into the run's files; leave it out, put the "
+                "key into an environment variable and name that as key_variable"
+            )
+        return body

@@ -30,7 +30,7 @@ _Piece = dict[int, dict[int, CompletionRequest]]
 class MemberConfig(BaseModel):
     """One model of an ensemble, as it is configured: an endpoint, or a model on this machine."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint: EndpointConfig | None = None
     model: str | None = None

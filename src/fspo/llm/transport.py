@@ -82,11 +82,10 @@ class WebTransport:
         """Make the client; nothing is sent.
 
         Raises:
-            ConfigError: the `openai` package is missing.
+            ConfigError: the `openai` package is missing, or the key is none that can be sent.
         """
         self._config = config
-        variable = config.key_variable
-        self._key = os.environ.get(variable, "") if variable else ""
+        self._key = config.key()
         self._client = _client(config, self._key)
         # The client's connections are the loop's, and are closed there.
         weakref.finalize(self, _close, self._client)

@@ -10,7 +10,7 @@ __all__ = ["BenchmarkConfig"]
 class BenchmarkConfig(BaseModel):
     """Settings of one benchmark. Whatever is set departs from the published protocol, and the comparison says so."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     data: str | None = Field(default=None, min_length=1)
     """A file or folder of the published rows, or hub:owner/name; null: the hub, for the own domains `fspo synth`."""

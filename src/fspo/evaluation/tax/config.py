@@ -14,7 +14,7 @@ __all__ = ["TaxConfig"]
 class TaxConfig(BaseModel):
     """A user costs `general + open + 2 * refusals` answers a method, and every set of weights the items once more."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     users: int | None = Field(default=6, ge=1)
     """At most so many of the evaluated users, with the shots of their first episode; null: all of them."""
