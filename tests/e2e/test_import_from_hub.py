@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from fspo.preferences.dataset import PreferenceDataset
-from tests.e2e.conftest import run
+from tests.e2e.conftest import environment, run
 from tests.e2e.hub import hub
 from tests.preferences.test_published import BENCH
 
 
 def lines(*rows: dict[str, object]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment(**variables), check=False, timeout=300
+    )
 
 
 def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:
@@ -33,6 +42,16 @@ def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:
 
         run("data", "import", "hub:someone/bench/data/train.jsonl", tmp_path / "one", "-f", "reward-bench", **reach)
         assert len(PreferenceDataset.load(tmp_path / "one")) == 1
+
+        # What a benchmark measures on is the part that it names, and never the training rows.
+        fetched = (
+            "from fspo.preferences.hub import fetch; print(*[path.name for path in fetch('hub:someone/bench', %r)])"
+        )
+        state.files["someone/bench"] |= {"data/latest-train.jsonl": lines(BENCH)}
+        assert python(fetched % "test", **reach).stdout.split() == ["test.jsonl"]
+        assert python(fetched % "train", **reach).stdout.split() == ["latest-train.jsonl", "train.jsonl"]
+        del state.files["someone/bench"]["data/test.jsonl"]
+        assert "DataError: No file of hub:someone/bench has a name" in python(fetched % "test", **reach).stderr
 
         for name, said in (
             ("hub:someone/nothing", "There is no dataset someone/nothing on the hub"),

@@ -139,8 +139,8 @@ def read(
 def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -> Imported:
     """Read published data from a file or a folder of them, or from a hub (`hub:owner/name`).
 
-    Files are read together in the order of their names; of several only those of this `part`, such as `test`, where
-    there are any.
+    Files are read together in the order of their names; of a folder or a whole hub dataset only those of this `part`,
+    such as `test`.
 
     Raises:
         ConfigError: an option is out of its range.
@@ -170,10 +170,11 @@ def _files(source: str, part: str) -> list[Path]:
     folder = Path(source)
     if not folder.is_dir():
         return [folder]
-    found = sorted(str(path) for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    inside = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    found = sorted(path.relative_to(folder).as_posix() for path in inside)
     if not found:
         raise DataError(f"{folder} holds no .jsonl or .parquet file; name the file or folder that has the rows.")
-    return [Path(path) for path in of_part(found, part)]
+    return [folder / path for path in of_part(found, part, source)]
 
 
 def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:

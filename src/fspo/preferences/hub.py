@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path, PurePath
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -22,11 +23,11 @@ SUFFIXES = (".parquet", ".jsonl")
 def fetch(name: str, part: str = "") -> list[Path]:
     """The data files of `hub:owner/name`, in order of their names; or the one file of `hub:owner/name/path/to/file`.
 
-    Of several files only those of this `part` are fetched, see `of_part`.
+    Of a whole dataset only the files of this `part` are fetched, see `of_part`.
 
     Raises:
         ConfigError: the name is no dataset's.
-        DataError: there is no such dataset, or it has no JSONL or Parquet files.
+        DataError: there is no such dataset, or it has no JSONL or Parquet files, or none of this part.
         StorageError: the hub can't be reached.
     """
     owner, _, rest = name.removeprefix(HUB).partition("/")
@@ -40,7 +41,9 @@ def fetch(name: str, part: str = "") -> list[Path]:
         if not wanted:
             there = ", ".join(files[:5]) or "nothing"
             raise DataError(f"{name} has no .jsonl or .parquet file (it holds {there}); convert it, and name the file.")
-        return [Path(hf_hub_download(repo, file, repo_type="dataset")) for file in of_part(wanted, part)]
+        if not inside:
+            wanted = of_part(wanted, part, name)
+        return [Path(hf_hub_download(repo, file, repo_type="dataset")) for file in wanted]
     except HFValidationError as error:
         raise ConfigError(f"'{name}' names no dataset of a hub; write it as {HUB}owner/name.") from error
     except RepositoryNotFoundError as error:
@@ -55,9 +58,51 @@ def fetch(name: str, part: str = "") -> list[Path]:
         ) from error
 
 
-def of_part(files: Sequence[str], part: str) -> list[str]:
-    """Those whose names (without folders) hold `part`, such as `test`; all of them where it is empty or none does."""
-    return [file for file in files if part and part in PurePath(file).name] or list(files)
+_PARTS: Mapping[str, Sequence[str]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Part -> what the hub takes for its name in files and folders."""
+
+_BETWEEN = re.compile(r"[-._ 0-9]+")
+"""What the hub takes for the end of a word there: `latest-train` is no `test`."""
+
+
+def of_part(files: Sequence[str], part: str, name: str) -> list[str]:
+    """Those files that belong to `part`, such as `test`, by the hub's convention; all of them where it is empty.
+
+    A part is named by a word of the file's name, or else of its innermost folder that names one, as in
+    `data/test-00000.parquet` and `test/rows.jsonl`. A name with words of several parts names none.
+
+    Args:
+        files: paths inside the dataset.
+        part: the part.
+        name: what errors call the dataset.
+
+    Raises:
+        DataError: no file belongs to the part.
+    """
+    if not part:
+        return list(files)
+    found = [file for file in files if _part_of(file, part) == part]
+    if not found:
+        there = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+        raise DataError(
+            f"No file of {name} has a name that says that it is of the part '{part}' (there are {there}); name the "
+            "file that has these rows."
+        )
+    return found
+
+
+def _part_of(file: str, wanted: str) -> str:
+    words = {**_PARTS, wanted: _PARTS.get(wanted, (wanted,))}
+    for name in reversed(PurePosixPath(file).parts):
+        inside = set(_BETWEEN.split(name.lower()))
+        parts = [part for part, own in words.items() if not inside.isdisjoint(own)]
+        if len(parts) == 1:
+            return parts[0]
+    return ""
 
 
 def _reason(error: Exception) -> str:

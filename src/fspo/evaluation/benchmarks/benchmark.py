@@ -24,7 +24,7 @@ class Rows:
     hub: str
     """Where they are, as `hub:owner/name`, or one file of it."""
     part: str = ""
-    """Of several files, those whose names hold this are read, where there are any."""
+    """Of several files, those of this part are read, by their names; see `fspo.preferences.hub.of_part`."""
     drawn: Drawn | None = None
     """Users that are drawn, where the rows have none."""
     group: str = ""
