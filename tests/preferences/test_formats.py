@@ -138,6 +138,52 @@ def message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
+QUESTION = message("user", "why?")
+SAID = [message("assistant", "so"), message("assistant", "thus")]
+CONVERSATION = [QUESTION, message("assistant", "how so?"), message("user", "why not?"), message("assistant", "hm")]
+
+
+@pytest.mark.parametrize("prompt", [{"prompt": "why?"}, {"prompt": None}, {"prompt": "Human: why?"}, {}])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_whole_conversations_are_taken_with_and_without_a_prompt_beside(
+    tmp_path: Path, prompt: dict[str, Any], suffix: str
+) -> None:
+    import datasets as hub
+
+    # As in the best-known sets of feedback: the question as text, and once more at the beginning of both answers.
+    row = {**prompt, "user": "ann", "chosen": [QUESTION, SAID[0]], "rejected": [QUESTION, SAID[1]]}
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".jsonl":
+        lines(path, row)
+    else:
+        hub.Dataset.from_list([row]).to_parquet(path)
+    beside = {"prompt_beside": "Human: why?"} if prompt.get("prompt") == "Human: why?" else {}
+    assert read_trl(path).preferences == (Preference("ann", "why?", "so", "thus", source=beside),)
+
+
+def test_a_conversation_is_divided_where_trl_divides_it() -> None:
+    from trl.data_utils import maybe_extract_prompt
+
+    row = {"prompt": "Why is that?", "chosen": [QUESTION, SAID[0]], "rejected": [QUESTION, SAID[1]]}
+    theirs = maybe_extract_prompt(row)
+    (ours,) = from_trl_rows([row], user="ann").preferences
+    assert [message["content"] for message in theirs["prompt"]] == [ours.prompt]
+    assert [theirs[name][0]["content"] for name in ("chosen", "rejected")] == [ours.chosen, ours.rejected]
+
+
+def test_answers_alone_keep_the_prompt_beside_them() -> None:
+    rows = [{**GOOD, "chosen": SAID[:1], "rejected": SAID[1:]}]
+    assert from_trl_rows(rows).preferences == (Preference("ann", "why?", "so", "thus"),)
+
+
+def test_texts_without_a_prompt_have_the_words_they_begin_with_as_one() -> None:
+    rows = [{"user": "ann", "chosen": "The sky is blue.", "rejected": "The sky is black."}]
+    assert from_trl_rows(rows).preferences == (Preference("ann", "The sky is", "blue.", "black."),)
+    for other in ({"instruction": "What is above?"}, {"rejected": "A cloud."}):
+        with pytest.raises(DataError, match="column 'prompt': missing"):
+            from_trl_rows([{**rows[0], **other}])
+
+
 def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
     question = message("user", "why?")
     rows = [
@@ -153,9 +199,22 @@ def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"prompt": [message("system", "Be brief"), message("user", "why?")]}, "'prompt': holds 2 messages"),
+        (
+            {"prompt": [message("system", "Be brief"), message("user", "why?")]},
+            "'prompt': the prompt has 2 messages, and fspo takes one",
+        ),
         ({"prompt": [message("system", "Be brief")]}, '\'prompt\': must be {"role": "user"'),
-        ({"chosen": []}, "'chosen': holds 0 messages"),
+        ({"chosen": []}, "'chosen': chosen has, after the prompt, 0 messages"),
+        (
+            {"chosen": CONVERSATION[:3] + SAID[:1], "rejected": CONVERSATION[:3] + SAID[1:]},
+            "'prompt': the prompt has 3 messages",
+        ),
+        (
+            {"chosen": CONVERSATION, "rejected": [QUESTION, *SAID[1:]]},
+            "'chosen': chosen has, after the prompt, 3 messages",
+        ),
+        ({"chosen": [QUESTION, *SAID], "rejected": SAID}, "'chosen': both conversations must begin with the question"),
+        ({"chosen": [QUESTION, SAID[0]], "rejected": [QUESTION, SAID[0]]}, "'rejected': the same text as chosen"),
         ({"chosen": ["so"]}, '\'chosen\': must be {"role": "assistant"'),
         ({"user_traits": "["}, "'traits': must be a JSON object"),
         ({"user": "\ud83d"}, "'user': holds half of a surrogate pair"),

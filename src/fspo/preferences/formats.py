@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fspo.preferences.dataset import (
 )
 from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import PREFERENCE_COLUMNS, Faults, Problem, parse_preference, parse_user, user_problem
+from fspo.preferences.wording import wording
 
 __all__ = [
     "TRL_USER",
@@ -142,8 +143,9 @@ def from_trl_rows(
 ) -> PreferenceDataset:
     """Make a dataset of rows in TRL's preference format, such as a `datasets.Dataset`.
 
-    Text may be plain or conversational, and the prompt may be implicit: the messages that chosen and rejected have in
-    common. A prompt has to be one user message, because that is what fspo renders.
+    Text may be plain or conversational, and the prompt may be implicit: what chosen and rejected both begin with. Where
+    these two are whole conversations, that is the prompt, also beside a prompt that is text. A prompt has to be one
+    user message, because that is what fspo renders.
 
     Args:
         rows: the rows.
@@ -313,26 +315,61 @@ def _message(column: str, text: str) -> list[dict[str, str]]:
 def _plain(row: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
     """The row with lists of messages, and an implicit prompt, turned into text."""
     row = dict(row)
-    if "prompt" not in row and isinstance(row.get("chosen"), list) and isinstance(row.get("rejected"), list):
-        shared = _shared_start(row["chosen"], row["rejected"])
-        row["prompt"] = row["chosen"][:shared]
-        row["chosen"], row["rejected"] = row["chosen"][shared:], row["rejected"][shared:]
+    chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
+    if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(prompt, list):
+        shared = _shared_start(chosen, rejected)
+        answers_alone = isinstance(prompt, str) and len(chosen) == len(rejected) == 1
+        if not shared and not answers_alone:
+            what = "both conversations must begin with the question, and they begin with different messages."
+            raise Problem(number, "chosen", what).error(str(path))
+        if shared:
+            # As TRL does it: whatever text stands beside them, the prompt is what both conversations begin with.
+            row["prompt"], row["chosen"], row["rejected"] = chosen[:shared], chosen[shared:], rejected[shared:]
+    elif isinstance(chosen, str) and isinstance(rejected, str) and _is_implicit(row):
+        row.update(_divided(chosen, rejected))
     for column, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
         if isinstance(row.get(column), list):
             row[column] = _only_message(row[column], role, column, path, number)
+    if isinstance(prompt, str) and isinstance(row["prompt"], str) and wording(prompt) != wording(row["prompt"]):
+        row.setdefault("prompt_beside", prompt)  # kept in the source, like all columns of one's own
     return row
 
 
-def _shared_start(one: list[Any], other: list[Any]) -> int:
+def _shared_start(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items both begin with; at least one is left of each, so that there is something to prefer."""
     count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
+    while count < min(len(one), len(other)) - 1 and one[count] == other[count]:
         count += 1
     return count
 
 
+def _is_implicit(row: Mapping[str, Any]) -> bool:
+    """Whether the prompt of a row of text can only be what both responses begin with.
+
+    A column of another name may be the prompt: such a row lacks a name for it, and is not divided.
+    """
+    return "prompt" not in row and row.keys() <= {*PREFERENCE_COLUMNS, *TRL_USER}
+
+
+def _divided(chosen: str, rejected: str) -> dict[str, str]:
+    """The words that two texts begin with as the prompt, and the rest of each; nothing where they begin differently."""
+    shared = _shared_start(chosen, rejected)
+    while shared and not chosen[shared - 1].isspace():
+        shared -= 1
+    if not chosen[:shared].strip():
+        return {}
+    return {
+        "prompt": chosen[:shared].strip(),
+        "chosen": chosen[shared:].lstrip(),
+        "rejected": rejected[shared:].lstrip(),
+    }
+
+
 def _only_message(messages: list[Any], role: str, column: str, path: Path, number: int) -> str:
     if len(messages) != 1:
-        what = f"holds {len(messages)} messages; fspo takes one {role} message, without system prompt or earlier turns."
+        count = f"{len(messages)} message{'' if len(messages) == 1 else 's'}"
+        where = "the prompt has" if column == "prompt" else f"{column} has, after the prompt,"
+        what = f"{where} {count}, and fspo takes one {role} message, without system prompt or earlier turns."
         raise Problem(number, column, what).error(str(path))
     message = messages[0]
     content = message.get("content") if isinstance(message, Mapping) else None
