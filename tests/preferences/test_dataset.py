@@ -189,3 +189,19 @@ def test_texts_that_recur_are_held_in_memory_once(tmp_path: Path) -> None:
     dataset = PreferenceDataset.load(tmp_path)
     one, other = dataset.of_user("u0")[0], dataset.of_user("u1")[0]
     assert one.prompt is other.prompt and one.chosen is other.rejected
+
+
+def test_a_preference_in_another_spelling_is_merged_once() -> None:
+    one = PreferenceDataset([User("u")], [Preference("u", "Is it warm?", "a", "b")])
+    other = PreferenceDataset(
+        [User("u")], [Preference("u", "is it warm? ", "a", "b"), Preference("u", "Why?", "a", "b")]
+    )
+    assert [row.prompt for row in one.merge(other)] == ["Is it warm?", "Why?"]
+
+
+def test_old_data_with_a_question_in_two_spellings_is_still_read(tmp_path: Path) -> None:
+    rows = [Preference("u", "Is it warm?", "a", "b"), Preference("u", "is it warm? ", "b", "a")]
+    dataset = PreferenceDataset([User("u")], rows)
+    assert PreferenceDataset.load(dataset.save(tmp_path)) == dataset
+    assert (len(dataset.questions()), dataset.question_count) == (2, 1)
+    assert json.loads((tmp_path / "dataset.json").read_text())["questions"] == 1

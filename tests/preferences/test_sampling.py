@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.sampling import EpisodeSampler, shots_beside
 from fspo.preferences.types import Episode, Preference, User
 from tests.preferences.worlds import crowded, grid
 
@@ -170,3 +170,40 @@ def test_another_user_s_shots_share_nothing_with_the_queries(
             assert {getattr(row, share) for row in swapped.shots}.isdisjoint(
                 getattr(row, share) for row in episode.queries
             )
+
+
+SPELT = ("Is it warm?", "is it  warm? ", "\uff29s it warm\uff1f")
+
+
+def respelt(user: str = "u") -> PreferenceDataset:
+    """Three spellings of one question, and three other questions."""
+    prompts = [*SPELT, "Who won?", "Why?", "How?"]
+    return PreferenceDataset(
+        [User(user)], [Preference(user, p, f"good {i}", f"bad {i}") for i, p in enumerate(prompts)]
+    )
+
+
+def test_a_question_in_another_spelling_is_no_shot_for_it() -> None:
+    sampler = EpisodeSampler(respelt(), shots=2, queries=2, seed=0)
+    for i in range(60):
+        episode = sampler.episode(i)
+        sides = [{row.prompt in SPELT for row in side} for side in (episode.shots, episode.queries)]
+        assert not all(True in side for side in sides)
+        assert sum(row.prompt in SPELT for row in episode.shots + episode.queries) <= 1
+    with pytest.raises(DataError, match="has 6 preferences on 4 unrelated questions"):
+        EpisodeSampler(respelt(), shots=4, queries=3, seed=0)
+    swapped = EpisodeSampler(respelt(), shots=0, queries=1, seed=0)
+    episode = Episode("u", (respelt().preferences[3],), (respelt().preferences[0],))
+    for _ in range(5):
+        assert swapped.shots_of("u", episode).shots[0].prompt not in SPELT
+
+
+def test_shots_beside_a_prompt_are_on_other_questions() -> None:
+    shots = shots_beside("IS IT WARM?", respelt().preferences, 6)
+    assert [row.prompt for row in shots] == ["Who won?", "Why?", "How?"]
+    assert [row.prompt for row in shots_beside("Where?", respelt().preferences, 4)] == [
+        SPELT[0],
+        "Who won?",
+        "Why?",
+        "How?",
+    ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,34 @@ def test_a_leak_between_datasets_is_found_on_every_side() -> None:
         check_no_leak(train, one("v", "other", "q"))
     with pytest.raises(DataError, match="Prompt 'p'"):
         check_no_leak(train, one("v", "p", "r"))
+
+
+def test_a_leak_in_another_spelling_is_a_leak() -> None:
+    def one(user: str, prompt: str) -> PreferenceDataset:
+        return PreferenceDataset([User(user)], [Preference(user, prompt, "a", "b")])
+
+    train = one("u", "Is it warm?")
+    check_no_leak(train, one("v", "Is it warm"))
+    for other in ("is it warm?", "Is it  warm?\n", "\uff29s it warm\uff1f", "Is it warm?"):
+        with pytest.raises(
+            DataError, match=r"'Is it warm\?' is in training data and test data alike.* which is a leak"
+        ) as caught:
+            check_no_leak(train, one("v", other))
+        assert "divide the data again with `fspo data split --overwrite`" in str(caught.value)
+        assert (f"(there as {other!r}: blanks, case" in str(caught.value)) == (other != "Is it warm?")
+
+
+@given(st.integers())
+def test_spellings_of_one_question_stay_together(seed: int) -> None:
+    prompts = [way for n in range(6) for way in (f"What about {n}?", f"WHAT  about {n}? ", f"what about {n}\uff1f")]
+    rows = [Preference("u", prompt, f"a{i}", f"b{i}") for i, prompt in enumerate(prompts)]
+    dataset = PreferenceDataset([User("u")], rows)
+    assert dataset.question_count == 6
+    splits = make_splits(dataset, seed=seed, users={"train": ["u"]}, question_fractions={"train": 1, "test": 1})
+    assert all(len(ids) == 9 for split, ids in splits.questions.items() if split != "validation")
+    check_no_leak(
+        PreferenceDataset([User("u")], splits.part(dataset, "train")),
+        PreferenceDataset(
+            [User("v")], [replace(row, user="v") for row in splits.cross(dataset, users="train", questions="test")]
+        ),
+    )

@@ -41,7 +41,7 @@ def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]
     queries = [query for trial in trials for query in trial.own.queries]
     return {
         "users": len({trial.user for trial in trials}),
-        "questions": len({query.question_id for query in queries}),
+        "questions": len({query.same_question for query in queries}),
         "pairs": len(queries),
         "seed": config.seed,
         "shots": config.shots,

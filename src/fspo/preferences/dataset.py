@@ -24,6 +24,7 @@ from fspo.preferences.validation import (
     parse_user,
     user_problem,
 )
+from fspo.preferences.wording import wording
 
 __all__ = [
     "DATASET",
@@ -122,7 +123,7 @@ class PreferenceDataset:
 
     def __repr__(self) -> str:
         """The size, not the contents."""
-        return f"PreferenceDataset({len(self.users)} users, {len(self)} preferences, {len(self.questions())} questions)"
+        return f"PreferenceDataset({len(self.users)} users, {len(self)} preferences, {self.question_count} questions)"
 
     @cached_property
     def _by_user(self) -> dict[str, tuple[Preference, ...]]:
@@ -154,8 +155,17 @@ class PreferenceDataset:
         return self._by_user[user]
 
     def questions(self) -> tuple[str, ...]:
-        """The ids of all questions, in the order they first occur."""
+        """The ids of all questions, in the order they first occur.
+
+        Where prompts are their own ids, a question that is written in several ways has several ids: see
+        `question_count`.
+        """
         return self._questions
+
+    @cached_property
+    def question_count(self) -> int:
+        """How many questions there are; prompts that differ only in blanks, case or Unicode form are one."""
+        return len({preference.same_question for preference in self.preferences})
 
     def select(
         self, users: Collection[str] | None = None, questions: Collection[str] | None = None
@@ -247,7 +257,7 @@ def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterab
     def rows() -> Iterator[dict[str, str]]:
         for preference in preferences:
             counts["preferences"] += 1
-            questions.add(preference.question_id)
+            questions.add(preference.same_question)
             yield _flat(preference_row(preference))
 
     def people() -> Iterator[dict[str, str]]:
@@ -315,7 +325,7 @@ def _check_known(kind: str, names: Collection[str] | None, known: Collection[str
 
 
 def _key(preference: Preference) -> tuple[str, str, str, str]:
-    return preference.user, preference.prompt, preference.chosen, preference.rejected
+    return preference.user, wording(preference.prompt), preference.chosen, preference.rejected
 
 
 def _flat(row: dict[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Episode, Preference
+from fspo.preferences.wording import wording
 
 __all__ = ["Balance", "EpisodeSampler", "ShortUser", "check_no_leak", "shots_beside"]
 
@@ -202,18 +203,27 @@ class EpisodeSampler:
 def check_no_leak(train: PreferenceDataset, test: PreferenceDataset, *, name: str = "test") -> None:
     """Check that nothing held out was trained on: no user, no question and no prompt is in both; `name` is the part's.
 
+    Prompts that differ only in blanks, case or Unicode form are the same.
+
     Raises:
         DataError: naming the first thing that is in both, and how many more there are.
     """
-    shared = {
-        "User": set(train.users).intersection(test.users),
-        "Question": set(train.questions()).intersection(test.questions()),
-        "Prompt": {row.prompt for row in train}.intersection(row.prompt for row in test),
+    trained, tested = ({wording(row.prompt): row.prompt for row in part} for part in (train, test))
+    shared: dict[str, dict[str, str]] = {
+        "User": {user: "" for user in train.users if user in test.users},
+        "Question": dict.fromkeys(set(train.questions()).intersection(test.questions()), ""),
+        "Prompt": {trained[same]: tested[same] for same in trained.keys() & tested.keys()},
     }
     for kind, both in shared.items():
         if both:
+            first = min(both)
             more = f" ({len(both) - 1} more like it)" if len(both) > 1 else ""
-            raise DataError(f"{kind} '{min(both)}' is in training data and {name} data alike, which is a leak{more}.")
+            other = both[first] if both[first] != first else ""
+            spelt = f" (there as {other!r}: blanks, case and Unicode form make no other question)" if other else ""
+            raise DataError(
+                f"{kind} {first!r} is in training data and {name} data alike{spelt}, which is a leak{more}; "
+                "divide the data again with `fspo data split --overwrite`, or leave it out of one part."
+            )
 
 
 def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> tuple[Preference, ...]:
@@ -221,8 +231,8 @@ def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> 
     seen: dict[str, int] = {}
     ranked = []
     for index, preference in enumerate(preferences):
-        if preference.prompt != prompt:
-            turn = seen[preference.question_id] = seen.get(preference.question_id, -1) + 1
+        if wording(preference.prompt) != wording(prompt):
+            turn = seen[preference.same_question] = seen.get(preference.same_question, -1) + 1
             ranked.append((turn, index, preference))
     return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
 
@@ -232,7 +242,11 @@ def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:
     return {
         link
         for preference in preferences
-        for link in (("question", preference.question_id), ("prompt", preference.prompt), ("pair", preference.pair))
+        for link in (
+            ("question", preference.same_question),
+            ("prompt", wording(preference.prompt)),
+            ("pair", preference.pair),
+        )
     }
 
 

@@ -16,6 +16,7 @@ from fspo.files import read_json, write_json
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Split
 from fspo.preferences.validation import nearest
+from fspo.preferences.wording import wording
 
 __all__ = ["DEFAULT_FRACTIONS", "SPLITS", "Splits", "make_splits"]
 
@@ -116,8 +117,8 @@ def make_splits(
 ) -> Splits:
     """Divide users and questions at random, or as told.
 
-    Questions that share a prompt go to the same split. The result depends on the ids and the seed, not on the order of
-    rows.
+    Questions that share a prompt, whatever its blanks, case and Unicode form, go to the same split. The result depends
+    on the ids and the seed, not on the order of rows.
 
     Args:
         dataset: what to divide.
@@ -208,7 +209,7 @@ def _linked_questions(dataset: PreferenceDataset) -> list[tuple[str, ...]]:
     first: dict[str, str] = {}
     for preference in dataset.preferences:
         question = preference.question_id
-        parent[root(question)] = root(first.setdefault(preference.prompt, question))
+        parent[root(question)] = root(first.setdefault(wording(preference.prompt), question))
     groups: dict[str, list[str]] = {}
     for question in dataset.questions():
         groups.setdefault(root(question), []).append(question)

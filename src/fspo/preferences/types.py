@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
+from fspo.preferences.wording import wording
+
 __all__ = ["Episode", "Preference", "Split", "User"]
 
 Split = Literal["train", "validation", "test"]
@@ -67,6 +69,14 @@ class Preference:
     def question_id(self) -> str:
         """The question's id, which is the prompt itself where none was given."""
         return self.question or self.prompt
+
+    @property
+    def same_question(self) -> str:
+        """What preferences on one question have in common: the id, or the wording of the prompt where none was given.
+
+        So prompts that differ only in blanks, case or Unicode form are one question; see `fspo.preferences.wording`.
+        """
+        return self.question or wording(self.prompt)
 
     @property
     def pair(self) -> frozenset[str]:

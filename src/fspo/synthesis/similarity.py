@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fspo.judging.attributes import plain_text, words
+from fspo.preferences.wording import wording
 
 __all__ = ["Overlaps", "jaccard", "shingles"]
 
 
 def shingles(text: str, size: int = 3) -> frozenset[tuple[str, ...]]:
-    """The runs of `size` words in the wording, in lower case; a shorter text is one run."""
-    tokens = [word.lower() for word in words(plain_text(text))]
+    """The runs of `size` words in the wording, whatever its case and Unicode form; a shorter text is one run."""
+    tokens = words(wording(plain_text(text)))
     if len(tokens) <= size:
         return frozenset([tuple(tokens)]) if tokens else frozenset()
     return frozenset(tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,3 +103,24 @@ def test_seeds_that_come_twice_are_taken_once(tmp_path: Path) -> None:
     )
     assert len({question.id for question in made.items}) == len(made.items) == 3
     assert made.rejected["duplicate seed"] == 3
+
+
+def test_one_question_in_two_spellings_or_of_two_kinds_is_one_seed(tmp_path: Path) -> None:
+    folder = write_domain(
+        tmp_path / "mine",
+        questions='- "What is {title} about?"\n- "Is {title} good?"\n',
+        titles='film: [Jaws, The Office, ALIEN]\nseries: [The Office, Alien, "The  Wire"]\n',
+    )
+    made = make_questions(
+        config_of(domain="mine", questions=20, augment=False),
+        load_recipe_domain(str(folder)),
+        ScriptedModel(),
+        Silent(),
+    )
+    assert len(made.items) == 8
+    assert made.rejected["duplicate seed"] == 4
+
+
+def test_unicode_forms_of_a_text_are_near_duplicates() -> None:
+    composed = "Is the café in the old town open on Sundays?"
+    assert shingles(unicodedata.normalize("NFD", composed)) == shingles(composed.upper()) == shingles(composed)

@@ -14,6 +14,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.judging.topics import named
 from fspo.llm.quoting import quoted
 from fspo.preferences.validation import nearest
+from fspo.preferences.wording import wording
 from fspo.synthesis.recipe.files import (
     DomainFile,
     SteeringFile,
@@ -159,7 +160,7 @@ def _seeds(questions: Sequence[tuple[str, str]], titles: Mapping[str, list[str |
             f"{where}: no question names {{title}}, though there is a titles.yaml; name it, or remove that."
         )
     seeds = _filled(patterns, titles)
-    count = len({seed.text for seed in seeds})
+    count = len({wording(seed.text) for seed in seeds})
     if count < _LEAST:
         raise DataError(f"{where} holds {_questions(count)}, and at least {_LEAST} are needed; write more.")
     return seeds

@@ -12,6 +12,7 @@ from typing import Any
 from fspo.judging.attributes import words
 from fspo.llm.asking import ask_in_pieces
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
+from fspo.preferences.wording import wording
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain, Seed
@@ -83,12 +84,12 @@ def _seeds(config: RecipeConfig, domain: RecipeDomain, known: Overlaps, result: 
     kept: list[Seed] = []
     topics: dict[str, list[Seed]] = {}
     works = any(seed.title for seed in domain.seeds)
-    texts: set[tuple[str, str]] = set()
+    texts: set[str] = set()
     for seed in domain.seeds:
-        if (seed.topic, seed.text) in texts:
+        if wording(seed.text) in texts:
             result.rejected["duplicate seed"] += 1
             continue
-        texts.add((seed.topic, seed.text))
+        texts.add(wording(seed.text))
         # Phrasings of one pattern on many works are alike on purpose.
         if not works and not known.add(seed.text):
             result.rejected["near-duplicate seed"] += 1
