@@ -15,9 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo import files
+from fspo.cli.datasets import Source, read_published
 from fspo.cli.main import app
+from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
+from tests.preferences.test_published import ROLEPLAY, prism
 
 
 def fspo(*arguments: object) -> Any:
@@ -350,3 +353,103 @@ def test_published_data_is_read_in_its_own_columns(tmp_path: Path) -> None:
     for option in ("--drawn-users=3", "--seed=0", "--pairs=2"):
         refused = fspo("import", source, tmp_path / "no", "--format", "elix", option)
         assert f"{option.split('=')[0]} means nothing for the format elix" in refused.stderr
+    assert (tmp_path / "out/README.md").read_text().count("1 rows repeating an earlier one; the first:") == 1
+
+
+def test_published_rows_that_can_not_be_used_are_told_by_file_and_row_and_kept_in_the_card(tmp_path: Path) -> None:
+    half = ROLEPLAY | {"level": 3, "score_persona": {"persona_uuid": None, "persona_description": "\ud83d"}}
+    source = jsonl(tmp_path / "theirs.jsonl", [ROLEPLAY, half])
+    done = fspo("import", source, tmp_path / "out", "--format", "roleplay")
+    assert done.exit_code == 0, done.stderr
+    assert f"Left out: 1 rows with half of a surrogate pair. The first: {source}, row 2." in done.output
+    dataset = PreferenceDataset.load(tmp_path / "out")
+    assert [row.user for row in dataset] == ["17"]
+    card = (tmp_path / "out/README.md").read_text()
+    assert "- 1 rows with half of a surrogate pair; the first: " in card
+    assert str(tmp_path) not in card
+    # A card belongs to its data and goes with it; what somebody wrote about the data stays.
+    assert fspo("import", source, tmp_path / "mine", "--format", "roleplay").exit_code == 0
+    (tmp_path / "mine/README.md").write_text("My notes.")
+    for folder in ("out", "mine"):
+        own = jsonl(tmp_path / "own.jsonl", rows())
+        assert fspo("import", own, tmp_path / folder, "--overwrite").exit_code == 0
+    assert not (tmp_path / "out/README.md").exists()
+    assert (tmp_path / "mine/README.md").read_text() == "My notes."
+
+
+def test_people_of_prism_are_never_mixed(tmp_path: Path) -> None:
+    nowhere = [
+        prism(None, "Yes.", True, user_id="ann", user_prompt="Is it warm?"),
+        prism(None, "Nobody.", False, user_id="ben", user_prompt="Who won?"),
+    ]
+    source = jsonl(tmp_path / "u.jsonl", [*nowhere, prism("i", "a", "False"), prism("i", "b", "True")])
+    done = fspo("import", source, tmp_path / "out", "--format", "prism")
+    assert done.exit_code == 0, done.stderr
+    assert "Left out: 2 rows without a user or an interaction. The first: " in done.output
+    assert [(row.user, row.chosen, row.rejected) for row in PreferenceDataset.load(tmp_path / "out")] == [
+        ("user0", "b", "a")
+    ]
+
+
+def test_only_the_part_that_is_asked_for_is_read(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "response_x": "So.", "response_y": "Hence.", "scorer_level": "child", "label": 0}
+    folder = tmp_path / "test-results"
+    folder.mkdir()
+    jsonl(folder / "latest-train.jsonl", [row])
+    with pytest.raises(DataError, match=r"part 'test' \(there are latest-train.jsonl\)"):
+        read_published(str(folder), Source.ELIX, part="test")
+    jsonl(folder / "test-0.jsonl", [row | {"prompt": "How?"}])
+    assert [row.prompt for row in read_published(str(folder), Source.ELIX, part="test").dataset] == ["How?"]
+    assert len(read_published(str(folder), Source.ELIX).dataset) == 2
+
+
+def test_spellings_of_one_question_are_told_and_counted_as_one(tmp_path: Path) -> None:
+    row = {"user": "ann", "prompt": "Is it warm?", "chosen": "Yes.", "rejected": "No."}
+    respelt = [
+        row,
+        row | {"prompt": "is it  warm? "},
+        row | {"prompt": "IS IT WARM?", "chosen": "No.", "rejected": "Yes."},
+        row | {"prompt": "Is it warm\uff1f", "rejected": "Never."},
+    ]
+    source = jsonl(tmp_path / "ratings.jsonl", [*respelt, row | {"prompt": "Why?"}])
+    said = "Questions written in several ways: 1, such as 'Is it warm?' and 'is it  warm? '. Each is one question"
+    result = fspo("import", source, tmp_path / "out")
+    assert result.exit_code == 0 and said in " ".join(result.output.split("\n"))
+    for place in (source, tmp_path / "out"):
+        result = fspo("validate", place)
+        assert result.exit_code == 0, result.stderr
+        assert "5 preferences of 1 users on 2 questions" in result.output
+        assert said in result.output
+        assert "1 of their rows repeat an earlier row" in result.output
+        assert "1 of their rows contradict an earlier row" in result.output
+
+
+def test_a_split_with_one_question_on_both_sides_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    row = {"chosen": "Yes.", "rejected": "No."}
+    prompts = [(f"Is it {n}?", f"is it  {n}? ") for n in range(6)]
+    records = [{**row, "user": user, "prompt": way} for user in ("ann", "ben") for ways in prompts for way in ways]
+    folder = tmp_path / "out"
+    assert fspo("import", jsonl(tmp_path / "r.jsonl", records), folder).exit_code == 0
+    assert fspo("split", folder, "--test-users", 0.5, "--test-questions", 0.5).exit_code == 0
+    assert fspo("validate", folder).exit_code == 0
+    # As they were divided before spellings counted as one question.
+    parts = {"train": [one for one, _ in prompts], "test": [other for _, other in prompts]}
+    users = {"train": ["ann"], "test": ["ben"]}
+    (folder / "splits.json").write_text(json.dumps({"users": users, "questions": parts}))
+    result = fspo("validate", folder)
+    assert result.exit_code == 1
+    assert "Prompt 'Is it 0?' is in training data and test data alike (there as 'is it  0? '" in result.stderr
+    assert "(5 more like it); divide the data again with `fspo data split --overwrite`" in result.stderr
+    assert fspo("split", folder, "--test-users", 0.5, "--test-questions", 0.5, "--overwrite").exit_code == 0
+    assert fspo("validate", folder).exit_code == 0
+
+
+def test_feedback_with_whole_conversations_is_taken(tmp_path: Path) -> None:
+    question = {"role": "user", "content": "Why?"}
+    said = [[question, {"role": "assistant", "content": text}] for text in ("So.", "Hence.")]
+    row = {"prompt": "Why?", "prompt_id": "x1", "chosen": said[0], "rejected": said[1], "messages": said[0]}
+    path = jsonl(tmp_path / "feedback.jsonl", [row])
+    done = fspo("import", path, tmp_path / "out", "--format", "trl", "--user", "everybody")
+    assert done.exit_code == 0, done.stderr
+    (only,) = PreferenceDataset.load(tmp_path / "out").preferences
+    assert (only.prompt, only.chosen, only.rejected) == ("Why?", "So.", "Hence.")

@@ -53,7 +53,7 @@ BENCH = {
 }
 
 
-def prism(interaction: str, response: str, chosen: bool, **changes: Any) -> dict[str, Any]:
+def prism(interaction: str, response: str, chosen: Any, **changes: Any) -> dict[str, Any]:
     row = {
         "utterance_id": f"{interaction}-{response}",
         "interaction_id": interaction,
@@ -121,6 +121,130 @@ def test_prism_prefers_the_chosen_response_to_each_other_one() -> None:
     }
 
 
+def test_prism_never_mixes_people() -> None:
+    # No interaction, or the same one under two names: nothing says that these answer one question of one person.
+    rows = [
+        prism(None, "Yes.", True, user_id="ann", user_prompt="Is it warm?"),  # type: ignore[arg-type]
+        prism(None, "Nobody.", False, user_id="ben", user_prompt="Who won?"),  # type: ignore[arg-type]
+        prism("", "No.", False, user_id="ann"),
+        prism("i1", "a", True, user_id="ann"),
+        prism("i1", "b", False, user_id="ben"),
+        prism("i1", "c", False, user_id=None),
+        prism("i2", "d", True, user_id="eve"),
+        prism("i2", "e", False, user_id="eve"),
+    ]
+    found = imported("prism", *rows)
+    assert [(row.user, row.chosen, row.rejected) for row in found.dataset] == [("eve", "d", "e")]
+    assert found.left_out == {
+        "rows without a user or an interaction": 4,
+        "rows of an interaction with one response": 1,
+        "rows of an interaction without one chosen response": 1,
+    }
+    assert found.first["rows without a user or an interaction"] == "theirs.jsonl, row 1"
+    assert sum(found.left_out.values()) + 2 == len(rows)  # the last two are one pair
+
+
+def test_prism_leaves_out_interactions_that_contradict_themselves() -> None:
+    kept = [prism("kept", text, text == "a") for text in "ab"]
+    several = [prism("i1", "c", True), prism("i1", "d", False, user_prompt="Bye?")]
+    no_turn = [prism("i2", "e", True, turn=None), prism("i2", "f", False, turn=None)]
+    found = imported("prism", *several, *kept, *no_turn)
+    assert [(row.chosen, row.rejected) for row in found.dataset] == [("a", "b")]
+    assert found.left_out == {
+        "rows of an interaction with several prompts": 2,
+        "rows of an interaction that does not say which turn it is": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [(True, False), ("True", "False"), ("true", "false"), (1, 0), (1.0, 0.0), ("1", "0")]
+)
+def test_prism_s_booleans_are_read_as_what_they_say(yes: Any, no: Any) -> None:
+    rows = [prism("i", "a", no), prism("i", "b", yes), prism("i", "c", no), prism("i", "d", None, turn="0")]
+    found = imported("prism", *rows)
+    assert [(row.chosen, row.rejected) for row in found.dataset] == [("b", "a"), ("b", "c")]
+    assert found.left_out == {"rows that do not say whether the response was chosen": 1}
+
+
+def test_prism_s_words_for_an_empty_text_are_no_response() -> None:
+    rows = [
+        *(prism("i1", text, text == "a") for text in ("a", "EMPTY STRING", "b", "\u200b")),
+        *(prism("i2", text, text == "EMPTY STRING") for text in ("EMPTY STRING", "c", "d")),
+    ]
+    found = imported("prism", *rows)
+    assert [(row.chosen, row.rejected) for row in found.dataset] == [("a", "b")]
+    assert found.left_out == {
+        "rows with an empty user, prompt or response": 2,
+        "rows of an interaction whose prompt or chosen response is empty": 3,
+    }
+    made_from_prism = BENCH | {"chosen": {"role": "assistant", "content": "EMPTY STRING"}}
+    found = imported("reward-bench", BENCH, made_from_prism)
+    assert found.left_out == {"rows with an empty user, prompt or response": 1}
+
+
+def test_half_of_a_surrogate_pair_anywhere_costs_its_row_alone() -> None:
+    broken = {"persona_uuid": "c", "persona_description": "A nurse \ud83d"}
+    bad = ROLEPLAY | {"level": 3, "score_persona": broken}
+    found = imported("roleplay", ROLEPLAY, bad, bad | {"x": "Why?"}, ROLEPLAY | {"x": "How \ud83d?"})
+    assert list(found.dataset.users) == ["17"]
+    assert found.left_out == {"rows with half of a surrogate pair": 3}
+    assert found.first == {"rows with half of a surrogate pair": "theirs.jsonl, row 2"}
+
+
+def test_what_is_null_is_no_text() -> None:
+    nobody = {"persona_uuid": None, "persona_description": None}
+    (row,) = imported("roleplay", ROLEPLAY | {"score_persona": nobody}).dataset.preferences
+    assert row.source == {}
+    (user,) = imported("roleplay", ROLEPLAY | {"score_persona": nobody}).dataset.users.values()
+    assert user.description == ""
+    for missing in (None, math.nan):
+        found = imported("elix", ELIX, ELIX | {"scorer_level": missing}, ELIX | {"label": missing, "prompt": "Why?"})
+        assert list(found.dataset.users) == ["PhD"]
+        assert found.left_out == {"rows with an empty user, prompt or response": 1, "rows without a label": 1}
+    (row,) = imported("elix", ELIX | {"scorer_level_id": math.nan, "level_x": None}).dataset.preferences
+    assert row.source == {"level_y": "PhD", "model_name_x": "one", "model_name_y": "two"}
+    found = imported(
+        "reward-bench",
+        BENCH,
+        BENCH | {"user_id": None},
+        BENCH | {"chosen": None},
+        BENCH | {"rejected": {"role": "assistant", "content": None}},
+        BENCH | {"context": None},
+    )
+    assert found.left_out == {
+        "rows with an empty user, prompt or response": 3,
+        "rows whose context does not end with the user": 1,
+    }
+
+
+def test_ids_that_a_table_made_floats_are_the_same_ids() -> None:
+    found = imported(
+        "roleplay", ROLEPLAY, ROLEPLAY | {"level": 17.0, "x": "Why?"}, ROLEPLAY | {"level": "17", "x": "How?"}
+    )
+    assert list(found.dataset.users) == ["17"]
+    assert [
+        row.chosen for row in imported("elix", ELIX | {"label": "1"}, ELIX | {"label": 0.0, "prompt": "?"}).dataset
+    ] == [
+        ELIX["response_y"],
+        ELIX["response_x"],
+    ]
+
+
+def test_two_personas_are_not_one_user() -> None:
+    other = {"persona_uuid": "x-y", "persona_description": "A pilot."}
+    found = imported("roleplay", ROLEPLAY, ROLEPLAY | {"x": "Why?", "score_persona": other})
+    assert len(found.dataset) == 1
+    assert found.left_out == {"rows of a user who was another persona in an earlier row": 1}
+
+
+def test_a_question_in_two_spellings_is_one_question_here_too() -> None:
+    rows = [ELIX, ELIX | {"prompt": "explain  tides. "}, ELIX | {"prompt": "EXPLAIN TIDES.", "label": 0}]
+    rows.append(ELIX | {"prompt": "Explain fog."})
+    found = imported("elix", *rows)
+    assert [row.prompt for row in found.dataset] == ["Explain fog."]
+    assert found.left_out == {"rows repeating an earlier one": 1, "rows of a pair that its user labels both ways": 2}
+
+
 def personal(prompt: str, *scores: tuple[float, float]) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": prompt, "subset": "s"}
     for number, (one, other) in enumerate(scores, start=1):
@@ -153,6 +277,34 @@ def test_personal_llm_draws_users_who_go_by_their_weights() -> None:
             return math.fsum(weights[name] * (score - mean) / spread for name, score, mean, spread in parts)
 
         assert reward(row.chosen) > reward(row.rejected)
+
+
+@pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf, "n/a", "", True, 10**400, 1e200])
+def test_a_response_without_all_scores_is_left_out_and_counted(score: Any) -> None:
+    rows = [personal(f"p{n}", (0.0, 1.0), (1.0, 0.0), (2.0, 3.0)) for n in range(3)]
+    rows[0]["response_1_rm_two"] = score
+    rows[1]["response_1_rm_one"] = rows[1]["response_2_rm_one"] = score
+    rows[2] |= {"response_3": "EMPTY STRING", "response_1_model": None}
+    found = imported("personal-llm", *rows, drawn=Drawn(users=8, pairs=3))
+    lacking = "responses that lack a reward model's score, or have one that is no finite number"
+    assert found.left_out == {
+        lacking: 3,
+        "responses that are empty": 1,
+        "prompts with less than two responses that can be used": 1,
+    }
+    assert found.first[lacking] == "theirs.jsonl, row 1"
+    used = {text for row in found.dataset for text in (row.chosen, row.rejected)}
+    assert used == {"Answer 2 to p0", "Answer 3 to p0", "Answer 1 to p2", "Answer 2 to p2"}
+    assert {row.prompt for row in found.dataset} == {"p0", "p2"}
+    assert len(found.dataset) == 8 * 2
+    assert set(found.dataset.users["drawn-0"].traits) == {"rm_one", "rm_two"}
+
+
+def test_scores_written_as_text_are_scores() -> None:
+    row = personal("p", (0.0, 1.0), (1.0, 0.0))
+    written = {name: str(value) if isinstance(value, float) else value for name, value in row.items()}
+    drawn = Drawn(users=8)
+    assert imported("personal-llm", written, drawn=drawn) == imported("personal-llm", row, drawn=drawn)
 
 
 def test_the_smaller_the_concentration_the_fewer_models_a_user_goes_by() -> None:
@@ -206,7 +358,15 @@ def test_other_labels_than_0_and_1_say_nothing(label: float) -> None:
     [
         ("elix", {k: v for k, v in ELIX.items() if k != "label"}, "theirs.jsonl, row 1, column 'label': missing; rows"),
         ("elix", ELIX | {"label": "x"}, "row 1, column 'label': must be a number"),
-        ("elix", ELIX | {"label": math.nan}, "row 1, column 'label': must be a number"),
+        ("elix", ELIX | {"label": math.inf}, "row 1, column 'label': must be a number"),
+        ("elix", ELIX | {"label": True}, "row 1, column 'label': must be a number"),
+        ("elix", ELIX | {"scorer_level": True}, "row 1, column 'scorer_level': must be text"),
+        ("reviews", REVIEWS | {"prompt": 3}, "row 1, column 'prompt': must be text, not int"),
+        ("roleplay", ROLEPLAY | {"level": 1.5}, "row 1, column 'level': must be text, not float"),
+        ("roleplay", ROLEPLAY | {"score_persona": {"persona_description": 5}}, "'persona_description': must be text"),
+        ("prism", prism("i", "a", "perhaps"), "row 1, column 'if_chosen': must be true or false, not 'perhaps'"),
+        ("prism", prism("i", "a", 2), "row 1, column 'if_chosen': must be true or false, not 2"),
+        ("prism", prism("i", "a", True, turn="first"), "row 1, column 'turn': must be a number, not 'first'"),
         ("roleplay", ROLEPLAY | {"score_persona": "nurse"}, "column 'score_persona': must be an object"),
         ("roleplay", ROLEPLAY | {"x": ["a"]}, "column 'x': must be text, not list"),
         ("reward-bench", BENCH | {"context": "Hi"}, "column 'context': must be a list of messages"),

@@ -13,7 +13,9 @@ from fspo.cli.datasets import (
     Source,
     check_episodes_of,
     check_options,
+    check_splits_of,
     check_target,
+    notes_on,
     put,
     read,
     read_published,
@@ -101,7 +103,7 @@ def import_(
     """Read preferences of one's own into a dataset folder, which a run takes as its `data`.
 
     Every row is checked; what is wrong is named by file, row and column. Of published data, rows that can't be used are
-    left out and counted.
+    left out and counted by reason, here and in the README.md of the dataset.
 
     Examples:
       fspo data import ratings.jsonl data/ratings
@@ -117,12 +119,14 @@ def import_(
     drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
     drawn = {name: value for name, value in drawn.items() if value is not None}
     if file_format.is_published:
+        from fspo.preferences.card import imported_card
+
         check_options(file_format, users=users, user=user, column=columns)
         check_target(out, Format.PARQUET, overwrite=overwrite)
         imported = read_published(source, file_format, **drawn)
         for why, count in imported.left_out.items():
-            console().print(f"Left out: {count:,} {why}.", markup=False)
-        _write(imported.dataset, out, dry_run)
+            console().print(f"Left out: {count:,} {why}. The first: {imported.first[why]}.", markup=False)
+        _write(imported.dataset, out, dry_run, card=imported_card(imported, file_format, source))
         return
     check_options(file_format, **{"drawn-users": drawn_users}, concentration=concentration, pairs=pairs, seed=seed)
     dataset = read(Path(source), Format(file_format), users, columns, user)
@@ -183,7 +187,8 @@ def validate(
 ) -> None:
     """Check preferences without writing anything; exit 1 where something is wrong.
 
-    In a dataset that is divided, every part must have enough shots and queries.
+    In a dataset that is divided, nothing held out may be in the training part, and every part must have enough shots
+    and queries. Questions that differ only in blanks, case or Unicode form are one question.
 
     Examples:
       fspo data validate ratings.jsonl
@@ -192,9 +197,11 @@ def validate(
     """
     source = source if source is not None else _folder(config, overrides)
     dataset = read(source, Format.PARQUET if source.is_dir() else file_format, users, columns, user)
+    check_splits_of(source, dataset)
     if shots or queries:
         check_episodes_of(source, dataset, shots, max(queries, 1))
     console().print(f"{source} is valid: {size(dataset)}.", markup=False)
+    _say_notes(dataset)
 
 
 @add_verb(app, "show")
@@ -290,11 +297,17 @@ def _folder(config: Path | None, overrides: list[str] | None) -> Path:
     return settings.data or settings.output / "data"
 
 
-def _write(dataset: PreferenceDataset, out: Path, dry_run: bool) -> None:
+def _say_notes(dataset: PreferenceDataset) -> None:
+    for note in notes_on(dataset):
+        console().print(note, markup=False)
+
+
+def _write(dataset: PreferenceDataset, out: Path, dry_run: bool, card: str = "") -> None:
+    _say_notes(dataset)
     if dry_run:
         console().print(f"Would write {size(dataset)} to {out}.", markup=False)
         return
-    outdated = put(dataset, out)
+    outdated = put(dataset, out, card)
     console().print(f"{size(dataset)} written to {out}.", markup=False)
     if outdated:
         console().print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ __all__ = [
     "Source",
     "check_episodes_of",
     "check_options",
+    "check_splits_of",
     "check_target",
     "columns_of",
+    "notes_on",
     "put",
     "read",
     "read_published",
@@ -213,8 +216,10 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     check_replaceable(folder, DATASET)
 
 
-def put(dataset: PreferenceDataset, out: Path) -> bool:
+def put(dataset: PreferenceDataset, out: Path, card: str = "") -> bool:
     """Write a dataset: whole where there is none, and in the place of an old one beside what else is there.
+
+    The card of an earlier import goes with the old data; a README.md that somebody else wrote stays.
 
     Returns:
         Whether there were splits of an old dataset, which are removed.
@@ -223,14 +228,44 @@ def put(dataset: PreferenceDataset, out: Path) -> bool:
         ConfigError: the folder holds something else than a dataset.
         StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
     """
-    from fspo.files import replace_folder
+    from fspo.files import replace_folder, write_text
+    from fspo.preferences.card import CARD, is_imported_card
     from fspo.preferences.dataset import DATASET
 
-    outdated = (out / "splits.json").exists()
+    outdated, old = (out / "splits.json").exists(), out / CARD
+    kept = old.is_file() and not is_imported_card(old.read_text(encoding="utf-8", errors="replace"))
+    kind = DATASET if kept else replace(DATASET, may=(*DATASET.may, CARD))
     # The folder as a whole, since its tables one by one would be neither dataset in between.
-    with replace_folder(out, DATASET) as staging:
+    with replace_folder(out, kind) as staging:
         dataset.save(staging)
+        if card and not kept:
+            write_text(staging / CARD, card)
     return outdated
+
+
+def notes_on(dataset: PreferenceDataset) -> list[str]:
+    """What to know of a valid dataset, one sentence each."""
+    from fspo.preferences.validation import find_respelt
+
+    return find_respelt(dataset.preferences)
+
+
+def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:
+    """Check that nothing held out by a dataset's `splits.json`, where there is one, is in its training part.
+
+    Raises:
+        DataError: naming what is in both.
+    """
+    from fspo.preferences.sampling import check_no_leak
+    from fspo.preferences.splits import Splits
+
+    path = folder / "splits.json"
+    if not path.is_file():
+        return
+    splits = Splits.load(path)
+    train = splits.part(dataset, "train")
+    for split in ("validation", "test"):
+        check_no_leak(train, splits.part(dataset, split), name=split)
 
 
 def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, queries: int) -> None:
@@ -261,5 +296,5 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
 
 def size(dataset: PreferenceDataset) -> str:
     """How much there is of a dataset, in words."""
-    users, questions = len(dataset.users), len(dataset.questions())
+    users, questions = len(dataset.users), dataset.question_count
     return f"{len(dataset):,} preferences of {users:,} users on {questions:,} questions"

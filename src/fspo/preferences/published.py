@@ -1,7 +1,8 @@
 """Preference datasets that others have published, in their own columns, as datasets of fspo.
 
-Rows that can't be used (the same text twice, a repetition, two rows of one user that contradict each other, turns
-before the question) are left out and counted by reason. A file without the columns that are expected is an error.
+Rows that can't be used (an empty text, the same text twice, a repetition, two rows of one user that contradict each
+other, turns before the question) are left out and counted by reason. A file without the columns that are expected is an
+error.
 """
 
 from __future__ import annotations
@@ -17,25 +18,31 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.rows import Row, finite
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import Problem, nearest
+from fspo.preferences.validation import nearest, user_problem
+from fspo.preferences.wording import is_blank, wording
 
 __all__ = ["PUBLISHED", "Drawn", "Imported", "Published", "from_published"]
 
 _Numbered = Iterable[tuple[int, Mapping[str, Any]]]
-_Found = Iterator["tuple[User, Preference] | str"]
-"""A user's preference, or why a row is left out."""
+_Found = Iterator["tuple[Row, tuple[User, Preference] | str]"]
+"""A row with its user's preference, or with the reason why it is left out."""
 
 
 _RESPONSE = re.compile(r"response_[1-9]\d*")
 
+_EMPTY = "EMPTY STRING"
+"""The words that PRISM stores for an empty text, and so do the datasets made from it."""
+
 
 @dataclass(frozen=True)
 class Imported:
-    """A dataset, and how many rows were left out for each reason."""
+    """A dataset, how many rows were left out for each reason, and where the first of them is."""
 
     dataset: PreferenceDataset
     left_out: Mapping[str, int]
+    first: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,30 +74,7 @@ class Published:
 
     about: str
     columns: tuple[str, ...]
-    rows: Callable[[_Source], _Found]
-
-
-@dataclass(frozen=True)
-class _Source:
-    rows: _Numbered
-    named: Callable[[], str]
-    drawn: Drawn = field(default_factory=Drawn)
-
-    @property
-    def file(self) -> str:
-        """What errors call it."""
-        return self.named()
-
-    def text(self, row: Mapping[str, Any], column: str, number: int) -> str:
-        """A column as text; ids may be numbers."""
-        value = row[column]
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise Problem(number, column, f"must be text, not {type(value).__name__}.").error(self.file)
-        return value
+    rows: Callable[[Iterator[Row], Drawn], _Found]
 
 
 def from_published(
@@ -116,209 +100,296 @@ def from_published(
         )
     published = PUBLISHED[kind]
     named = file if callable(file) else lambda: file
-    source = _Source(_checked(rows, published, named, kind), named, drawn or Drawn())
-    users: dict[str, User] = {}
-    labels: dict[tuple[str, str, frozenset[str]], Preference | None] = {}
-    left_out: Counter[str] = Counter()
-    for found in published.rows(source):
-        why = found if isinstance(found, str) else _unusable(found[1])
-        if why or isinstance(found, str):
-            left_out[why] += 1
-            continue
-        user, preference = found
-        known = users.get(user.id)
-        if known is None or len(user.description) > len(known.description):  # personas are extended, row by row
-            users[user.id] = user
-        key = (preference.user, preference.prompt, preference.pair)
-        earlier = labels.setdefault(key, preference)
-        if earlier is preference:
-            continue
-        if earlier is not None and earlier.chosen != preference.chosen:
-            labels[key] = None
-            left_out[_CONTRADICTED] += 2
+    collected = _Collected()
+    for row, found in published.rows(_checked(rows, published, named, kind), drawn or Drawn()):
+        if isinstance(found, str):
+            collected.leave_out(found, row)
         else:
-            left_out[_CONTRADICTED if earlier is None else "rows repeating an earlier one"] += 1
-    kept = [preference for preference in labels.values() if preference is not None]
-    if not kept:
-        reasons = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "it has no rows"
-        raise DataError(f"{named()} holds no preference that can be used: {reasons}.")
-    used = {preference.user for preference in kept}
-    dataset = PreferenceDataset([user for user in users.values() if user.id in used], kept, file=named())
-    return Imported(dataset, dict(left_out))
+            collected.take(row, *found)
+    return collected.imported(named())
+
+
+class _Collected:
+    """Users and labels as they come in, and what was left out."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, User] = {}
+        self._labels: dict[tuple[str, str, frozenset[str]], tuple[Row, Preference] | None] = {}
+        self._left_out: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def leave_out(self, why: str, row: Row) -> None:
+        self._left_out[why] += 1
+        self._first.setdefault(why, row.place)
+
+    def take(self, row: Row, user: User, preference: Preference) -> None:
+        why = _unusable(user, preference)
+        if why:
+            self.leave_out(why, row)
+            return
+        known = self._users.get(user.id)
+        if known is None or len(user.description) > len(known.description):  # personas are extended, row by row
+            self._users[user.id] = user
+        key = (preference.user, wording(preference.prompt), preference.pair)
+        if key not in self._labels:
+            self._labels[key] = (row, preference)
+            return
+        earlier = self._labels[key]
+        if earlier is not None and earlier[1].chosen == preference.chosen:
+            self.leave_out("rows repeating an earlier one", row)
+            return
+        if earlier is not None:
+            self._labels[key] = None
+            self.leave_out(_CONTRADICTED, earlier[0])
+        self.leave_out(_CONTRADICTED, row)
+
+    def imported(self, file: str) -> Imported:
+        kept = [label[1] for label in self._labels.values() if label is not None]
+        if not kept:
+            reasons = ", ".join(f"{count} {why}" for why, count in self._left_out.items()) or "it has no rows"
+            raise DataError(f"{file} holds no preference that can be used: {reasons}.")
+        used = {preference.user for preference in kept}
+        dataset = PreferenceDataset([user for user in self._users.values() if user.id in used], kept, file=file)
+        return Imported(dataset, dict(self._left_out), self._first)
 
 
 _CONTRADICTED = "rows of a pair that its user labels both ways"
 
 
-def _checked(
-    rows: _Numbered, published: Published, named: Callable[[], str], kind: str
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, row in rows:
+def _checked(rows: _Numbered, published: Published, named: Callable[[], str], kind: str) -> Iterator[Row]:
+    for number, values in rows:
+        row = Row(values, named(), number)
         for column in published.columns:
-            if column not in row:
-                there = ", ".join(row) or "none"
-                what = f"missing; rows of the kind '{kind}' have it, and this one has: {there}."
-                raise Problem(number, column, what).error(named())
-        yield number, row
+            if column not in values:
+                there = ", ".join(values) or "none"
+                raise row.wrong(column, f"missing; rows of the kind '{kind}' have it, and this one has: {there}.")
+        yield row
 
 
-def _unusable(preference: Preference) -> str:
-    texts = (preference.user, preference.prompt, preference.chosen, preference.rejected)
-    if not all(text.strip() for text in texts):
-        return "rows with an empty user, prompt or response"
+def _unusable(user: User, preference: Preference) -> str:
+    if not preference.user.strip() or any(map(_says_nothing, _texts(preference))):
+        return _NOTHING
     if preference.chosen.strip() == preference.rejected.strip():
         return "rows with the same response twice"
     try:
-        "".join(texts).encode()
+        "".join(_texts(preference)).encode()
     except UnicodeEncodeError:
-        return "rows with half of a surrogate pair"
-    return ""
+        return _HALF
+    return _HALF if user_problem(user, 1) is not None else ""  # its id is not empty
 
 
-def _roleplay(source: _Source) -> _Found:
-    for number, row in source.rows:
-        persona = row["score_persona"]
-        if not isinstance(persona, Mapping):
-            what = f"must be an object with persona_description, not {type(persona).__name__}."
-            raise Problem(number, "score_persona", what).error(source.file)
-        user = source.text(row, "level", number)
-        description = persona.get("persona_description")
+_NOTHING = "rows with an empty user, prompt or response"
+_HALF = "rows with half of a surrogate pair"
+
+
+def _texts(preference: Preference) -> tuple[str, str, str]:
+    return preference.prompt, preference.chosen, preference.rejected
+
+
+def _says_nothing(text: str) -> bool:
+    return is_blank(text) or text.strip() == _EMPTY
+
+
+def _roleplay(rows: Iterator[Row], _: Drawn) -> _Found:
+    personas: dict[str, str] = {}
+    for row in rows:
+        persona, user = row.inside("score_persona"), row.id("level")
+        id = persona.id("persona_uuid")
+        if id and personas.setdefault(user, id) != id:
+            yield row, "rows of a user who was another persona in an earlier row"
+            continue
+        source = {"persona": id} if id else {}
         yield (
-            User(user, description if isinstance(description, str) else "", group="persona"),
-            Preference(
-                user,
-                source.text(row, "x", number),
-                source.text(row, "yw", number),
-                source.text(row, "yl", number),
-                source={"persona": str(persona.get("persona_uuid", ""))},
+            row,
+            (
+                User(user, persona.text("persona_description"), group="persona"),
+                Preference(user, row.text("x"), row.text("yw"), row.text("yl"), source=source),
             ),
         )
 
 
-def _labelled(described: Callable[[str], str], group: Callable[[str], str]) -> Callable[[_Source], _Found]:
+def _labelled(described: Callable[[str], str], group: Callable[[str], str]) -> Callable[[Iterator[Row], Drawn], _Found]:
     """Rows with two responses and a label: 0 prefers the first (ELIX and Reviews of arXiv 2502.19312)."""
 
-    def rows(source: _Source) -> _Found:
-        for number, row in source.rows:
-            label = row["label"]
-            if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
-                raise Problem(number, "label", f"must be a number, not {label!r:.40}.").error(source.file)
+    def found(rows: Iterator[Row], _: Drawn) -> _Found:
+        for row in rows:
+            label = row.number_of("label")
             if label not in (0, 1):
-                yield "rows whose label is neither 0 nor 1"
+                yield row, "rows without a label" if label is None else "rows whose label is neither 0 nor 1"
                 continue
-            pair = [source.text(row, column, number) for column in ("response_x", "response_y")]
+            pair = row.text("response_x"), row.text("response_y")
             chosen, rejected = pair if label == 0 else pair[::-1]
-            user = source.text(row, "scorer_level", number)
-            about = {name: row[name] for name in _ABOUT_LABELLED if row.get(name) is not None}
-            prompt = source.text(row, "prompt", number)
+            user = row.id("scorer_level")
+            source = row.about("level_x", "level_y", "model_name_x", "model_name_y", "scorer_level_id")
             yield (
-                User(user, described(user), group=group(user)),
-                Preference(user, prompt, chosen, rejected, source=about),
+                row,
+                (
+                    User(user, described(user), group=group(user)),
+                    Preference(user, row.text("prompt"), chosen, rejected, source=source),
+                ),
             )
 
-    return rows
+    return found
 
 
-_ABOUT_LABELLED = ("level_x", "level_y", "model_name_x", "model_name_y", "scorer_level_id")
-
-
-def _rewarded(source: _Source) -> _Found:
-    for number, row in source.rows:
-        turns = [_message(turn, "context", number, source) for turn in _list(row["context"], "context", number, source)]
+def _rewarded(rows: Iterator[Row], _: Drawn) -> _Found:
+    for row in rows:
+        turns = [_message(Row({"context": turn}, row.file, row.number), "context") for turn in row.listed("context")]
         if not turns or turns[-1][0] != "user":
-            yield "rows whose context does not end with the user"
+            yield row, "rows whose context does not end with the user"
         elif len(turns) > 1:
-            yield "rows with turns before the question"
+            yield row, "rows with turns before the question"
         else:
-            user = source.text(row, "user_id", number)
-            chosen, rejected = (_message(row[column], column, number, source)[1] for column in ("chosen", "rejected"))
-            about = {"split": row["split"]} if "split" in row else {}
-            yield User(user, group="person"), Preference(user, turns[0][1], chosen, rejected, source=about)
+            user = row.id("user_id")
+            chosen, rejected = (_message(row, column)[1] for column in ("chosen", "rejected"))
+            preference = Preference(user, turns[0][1], chosen, rejected, source=row.about("split"))
+            yield row, (User(user, group="person"), preference)
 
 
-def _list(value: Any, column: str, number: int, source: _Source) -> list[Any]:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if not isinstance(value, list):
-        raise Problem(number, column, f"must be a list of messages, not {type(value).__name__}.").error(source.file)
-    return value
+def _message(row: Row, column: str) -> tuple[str, str]:
+    """Role and text of a message; both are empty where there is none."""
+    if row.lacks(column):
+        return "", ""
+    value = row.values[column]
+    if not isinstance(value, Mapping) or not isinstance(value.get("role"), str) or "content" not in value:
+        raise row.wrong(column, 'must hold {"role": ..., "content": text}.')
+    return value["role"], row.inside(column).text("content")
 
 
-def _message(value: Any, column: str, number: int, source: _Source) -> tuple[str, str]:
-    content = value.get("content") if isinstance(value, Mapping) else None
-    if not isinstance(content, str) or not isinstance(value.get("role"), str):
-        raise Problem(number, column, 'must hold {"role": ..., "content": text}.').error(source.file)
-    return value["role"], content
-
-
-def _prism(source: _Source) -> _Found:
+def _prism(rows: Iterator[Row], _: Drawn) -> _Found:
     """Rows of one response each; those of one interaction that were not chosen lost against the one that was."""
-    interactions: dict[str, list[Mapping[str, Any]]] = {}
-    for number, row in source.rows:
-        interactions.setdefault(source.text(row, "interaction_id", number), []).append(
-            {**row, **{name: source.text(row, name, number) for name in ("user_id", "user_prompt", "model_response")}}
-        )
-    for interaction, rows in interactions.items():
-        best = [row for row in rows if row["if_chosen"]]
-        why = ""
-        if any(row["turn"] != 0 for row in rows):
-            why = "rows with turns before the question"
-        elif len(best) != 1:
-            why = "rows of an interaction without one chosen response"
-        elif len(rows) == 1:
-            why = "rows of an interaction with one response"
-        if why:
-            yield from [why] * len(rows)
+    interactions: dict[tuple[str, str], list[_Utterance]] = {}
+    for row in rows:
+        user, interaction = row.id("user_id"), row.id("interaction_id")
+        if not user.strip() or not interaction.strip():
+            # Nothing else says which rows are answers to one question of one person.
+            yield row, "rows without a user or an interaction"
             continue
-        (chosen,) = best
-        user, prompt = chosen["user_id"], chosen["user_prompt"]
-        for row in rows:
-            if row is not chosen:
-                about = {"interaction": interaction, "scores": [chosen.get("score"), row.get("score")]}
-                preference = Preference(user, prompt, chosen["model_response"], row["model_response"], source=about)
-                yield User(user, group="person"), preference
+        one = _Utterance(
+            row, row.number_of("turn"), row.text("user_prompt"), row.text("model_response"), row.flag("if_chosen")
+        )
+        interactions.setdefault((user, interaction), []).append(one)
+    for (user, interaction), found in interactions.items():
+        why = _unusable_interaction(found)
+        if why:
+            yield from ((one.row, why) for one in found)
+            continue
+        (best,) = (one for one in found if one.chosen)
+        for one in found:
+            if one.chosen is None:
+                yield one.row, "rows that do not say whether the response was chosen"
+            elif one is not best:
+                scores = [best.row.about("score").get("score"), one.row.about("score").get("score")]
+                source = {"interaction": interaction, "scores": scores}
+                preference = Preference(user, best.prompt, best.response, one.response, source=source)
+                yield one.row, (User(user, group="person"), preference)
 
 
-def _scored(source: _Source) -> _Found:
+@dataclass(frozen=True)
+class _Utterance:
+    """One response of PRISM."""
+
+    row: Row
+    turn: float | None
+    prompt: str
+    response: str
+    chosen: bool | None
+
+
+def _unusable_interaction(rows: list[_Utterance]) -> str:
+    best = [row for row in rows if row.chosen]
+    if any(row.turn is None for row in rows):
+        return "rows of an interaction that does not say which turn it is"
+    if any(row.turn != 0 for row in rows):
+        return "rows with turns before the question"
+    if len({row.prompt for row in rows}) > 1:
+        return "rows of an interaction with several prompts"
+    if len(best) != 1:
+        return "rows of an interaction without one chosen response"
+    if _says_nothing(best[0].response) or _says_nothing(best[0].prompt):
+        return "rows of an interaction whose prompt or chosen response is empty"
+    return "rows of an interaction with one response" if len(rows) == 1 else ""
+
+
+def _scored(rows: Iterator[Row], drawn: Drawn) -> _Found:
     """Responses with the scores of several reward models, which drawn users weigh each in their own way."""
-    prompts = [(source.text(row, "prompt", number), _responses(row, number, source)) for number, row in source.rows]
-    models = sorted({model for _, responses in prompts for _, scores in responses for model in scores})
-    if not models:
-        raise Problem(1, "response_1_...", "no scores; each response needs columns response_1_NAME.").error(source.file)
-    scales = [_scale([scores[m] for _, rs in prompts for _, scores in rs if m in scores]) for m in models]
-    for number in range(source.drawn.users):
-        rng = random.Random(f"{source.drawn.seed} user {number}")
-        weights = _dirichlet(len(models), source.drawn.concentration, rng)
+    read = [(row, row.text("prompt"), _responses(row)) for row in rows]
+    models = _reward_models(response.scores for _, _, responses in read for response in responses)
+    if read and not models:
+        raise read[0][0].wrong("response_1_...", "no scores; each response needs columns response_1_NAME.")
+    prompts = []
+    for row, prompt, responses in read:
+        usable = []
+        for response in responses:
+            scores = [finite(response.scores.get(model)) for model in models]
+            if _says_nothing(response.text):
+                yield row, "responses that are empty"
+            elif any(score is None for score in scores):
+                yield row, "responses that lack a reward model's score, or have one that is no finite number"
+            else:
+                usable.append((response.text, [score for score in scores if score is not None]))
+        if len(usable) < 2:
+            yield row, "prompts with less than two responses that can be used"
+        else:
+            prompts.append((row, prompt, usable))
+    if not prompts:  # and so there is nothing to standardise the scores over
+        return
+    scales = [_scale([scores[place] for _, _, rs in prompts for _, scores in rs]) for place in range(len(models))]
+    for number in range(drawn.users):
+        rng = random.Random(f"{drawn.seed} user {number}")
+        weights = _dirichlet(len(models), drawn.concentration, rng)
         user = User(f"drawn-{number}", traits=dict(zip(models, weights, strict=True)), group="drawn")
-        for prompt, responses in prompts:
+        for row, prompt, usable in prompts:
             rewards = [
                 math.fsum(
-                    weight * (scores.get(model, mean) - mean) / spread
-                    for model, weight, (mean, spread) in zip(models, weights, scales, strict=True)
+                    weight * (score - mean) / spread
+                    for weight, score, (mean, spread) in zip(weights, scores, scales, strict=True)
                 )
-                for _, scores in responses
+                for _, scores in usable
             ]
-            for one, other in _some_pairs(len(responses), source.drawn.pairs, rng):
+            for one, other in _some_pairs(len(usable), drawn.pairs, rng):
                 if rewards[one] == rewards[other]:
-                    yield "pairs of equal reward"
+                    yield row, "pairs of equal reward"
                     continue
                 best, worst = (one, other) if rewards[one] > rewards[other] else (other, one)
-                yield user, Preference(user.id, prompt, responses[best][0], responses[worst][0])
+                yield row, (user, Preference(user.id, prompt, usable[best][0], usable[worst][0]))
 
 
-def _responses(row: Mapping[str, Any], number: int, source: _Source) -> list[tuple[str, dict[str, float]]]:
+@dataclass(frozen=True)
+class _Response:
+    """One response of PersonalLLM, with whatever stands in its columns: scores, and what else there is of it."""
+
+    text: str
+    scores: Mapping[str, Any]
+
+
+def _responses(row: Row) -> list[_Response]:
     found = []
-    for index in range(1, 1 + sum(_RESPONSE.fullmatch(name) is not None for name in row)):
+    for index in range(1, 1 + sum(_RESPONSE.fullmatch(name) is not None for name in row.values)):
         column = f"response_{index}"
-        if column not in row:
-            raise Problem(number, column, "missing; responses are numbered from 1 without gaps.").error(source.file)
-        scores = {
-            name.removeprefix(f"{column}_"): float(value)
-            for name, value in row.items()
-            if name.startswith(f"{column}_") and isinstance(value, int | float) and math.isfinite(value)
+        if column not in row.values:
+            raise row.wrong(column, "missing; responses are numbered from 1 without gaps.")
+        beside = {
+            name.removeprefix(f"{column}_"): value
+            for name, value in row.values.items()
+            if name.startswith(f"{column}_")
         }
-        found.append((source.text(row, column, number), scores))
+        found.append(_Response(row.text(column), beside))
     return found
+
+
+def _reward_models(columns: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names whose columns hold scores: a number anywhere, or nothing but numbers written as text."""
+    numbers, texts, others = set[str](), set[str](), set[str]()
+    for values in columns:
+        for name, value in values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers.add(name)
+            elif finite(value) is not None:
+                texts.add(name)
+            elif value is not None:
+                others.add(name)
+    return sorted(numbers | (texts - others))
 
 
 def _scale(scores: list[float]) -> tuple[float, float]:

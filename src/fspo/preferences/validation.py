@@ -13,6 +13,7 @@ from typing import Any
 
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, User
+from fspo.preferences.wording import spellings, wording
 
 __all__ = [
     "PREFERENCE_COLUMNS",
@@ -21,6 +22,8 @@ __all__ = [
     "Problem",
     "check_dataset",
     "find_problems",
+    "find_respelt",
+    "json_value",
     "nearest",
     "parse_preference",
     "parse_user",
@@ -85,8 +88,8 @@ def parse_preference(
         DataError: a column is missing, misspelt, of the wrong type, or nothing that JSON can hold.
     """
     extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, _RENAME if columns_can_be_named else "")
-    extra = {column: _json(value, column, file, number) for column, value in extra.items()}
-    source = _json(_mapping(row, "source", file, number), "source", file, number)
+    extra = {column: json_value(value, column, file, number) for column, value in extra.items()}
+    source = json_value(_mapping(row, "source", file, number), "source", file, number)
     return Preference(
         user=_text(row, "user", file, number, identifier=True),
         prompt=_text(row, "prompt", file, number),
@@ -168,6 +171,38 @@ def check_dataset(
     if first is None:
         return
     raise _with_more(first.error(file), sum(1 for _ in problems))
+
+
+def find_respelt(preferences: Sequence[Preference]) -> list[str]:
+    """What to know of questions that are written in several ways, one sentence each; nothing where there are none.
+
+    They can be used, and count as one question: blanks, case and Unicode form make no other question.
+    """
+    ways = spellings(row.prompt for row in preferences)
+    if not ways:
+        return []
+    respelt = {prompt for own in ways for prompt in own}
+    labels: dict[tuple[str, str, frozenset[str]], str] = {}
+    repeated = contradicted = 0
+    for row in preferences:
+        if row.prompt in respelt:
+            earlier = labels.setdefault((row.user, wording(row.prompt), row.pair), row.chosen)
+            if earlier != row.chosen:
+                contradicted += 1
+            else:
+                repeated += 1
+    repeated -= len(labels)
+    said = [
+        f"Questions written in several ways: {len(ways):,}, such as {ways[0][0]!r:.60} and {ways[0][1]!r:.60}. Each is "
+        "one question, since blanks, case and Unicode form make no other."
+    ]
+    if repeated:
+        said.append(f"{repeated:,} of their rows repeat an earlier row of the same user and pair; delete one of each.")
+    if contradicted:
+        said.append(
+            f"{contradicted:,} of their rows contradict an earlier row of the same user and pair; delete one of each."
+        )
+    return said
 
 
 class Faults:
@@ -294,8 +329,14 @@ def _mapping(row: Mapping[str, Any], column: str, file: str, number: int) -> Map
     return value
 
 
-def _json(value: Any, column: str, file: str, number: int, depth: int = 0) -> Any:
-    """A value as JSON holds it; Parquet has more types than JSON."""
+def json_value(value: Any, column: str, file: str, number: int, depth: int = 0) -> Any:
+    """A value as JSON holds it: Parquet has more types than JSON, and JSON has neither NaN nor infinity.
+
+    Raises:
+        DataError: it holds what JSON can't.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, date | time):
@@ -303,9 +344,9 @@ def _json(value: Any, column: str, file: str, number: int, depth: int = 0) -> An
     if depth == _DEPTH:
         raise Problem(number, column, f"more than {_DEPTH} lists and objects inside one another.").error(file)
     if isinstance(value, list | tuple):
-        return [_json(item, column, file, number, depth + 1) for item in value]
+        return [json_value(item, column, file, number, depth + 1) for item in value]
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: _json(item, column, file, number, depth + 1) for name, item in value.items()}
+        return {name: json_value(item, column, file, number, depth + 1) for name, item in value.items()}
     what = f"holds a value of the type {type(value).__name__}, which JSON doesn't have; make it text or a number."
     raise Problem(number, column, what).error(file)
 
