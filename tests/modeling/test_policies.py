@@ -294,3 +294,30 @@ def test_a_policy_that_is_built_on_itself_is_refused(chain: tuple[Path, list[tor
     for load in (load_tokenizer, load_policy):
         with pytest.raises(ModelError):
             load(policy)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+)
+def test_a_policy_with_adapters_on_one_of_two_tied_layers_is_read_as_it_was_trained(
+    settings: dict[str, Any], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of tied layers
+        policy = adapted(load_model(tiny_model_path), 5, **settings)
+    with torch.no_grad():
+        for name, weight in policy.named_parameters():
+            if "lora_embedding_B" in name or "modules_to_save" in name:
+                weight.add_(torch.randn_like(weight) * 0.3)
+    expected = output(policy)
+    assert not close(expected, output(load_model(tiny_model_path)))
+    save_policy(policy, tmp_path / "policy", base=str(tiny_model_path))
+    merged = load_policy(tmp_path / "policy")
+    assert close(output(merged), expected)
+    out = export_policy(tmp_path / "policy", tmp_path / "plain")
+    assert close(output(AutoModelForCausalLM.from_pretrained(out).eval()), expected)

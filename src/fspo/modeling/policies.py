@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from fspo.errors import FspoError, ModelError
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 _FORMAT = 1
+_TIED = "Model (has|with) `tie_word_embeddings=True`"
+"""Begins peft's warnings of adapters on one of two layers with the same weight."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def load_policy(
         newest = index + 1 == len(card.adapters)
         model = _with_adapter(model, folder / name)
         if adapters == "merged" or not newest:
-            model = model.merge_and_unload()
+            model = _merged(model)
             # What is left of peft on a merged model would be taken for adapters under way.
             vars(model).pop("peft_config", None)
     return model.eval()  # type: ignore[no-any-return]
@@ -277,4 +281,26 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         raise ModelError(f"The policy's adapter {folder} is missing or has no safetensors; train the policy again.")
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=_TIED)  # see `_merged`
         return PeftModel.from_pretrained(model, str(folder))
+
+
+def _merged(model: Any) -> Any:
+    """The model with its adapters in its weights.
+
+    An adapter on one of two layers with the same weight (tied embeddings) is for that layer alone, so the layer gets a
+    weight of its own first.
+    """
+    owners: Counter[int] = Counter()
+    for part in model.modules():
+        owners.update({id(weight) for weight in part.parameters(recurse=False)})
+    for part in model.modules():
+        if isinstance(part, BaseTunerLayer):
+            layer = part.get_base_layer()
+            weight = getattr(layer, "weight", None)
+            if isinstance(weight, torch.nn.Parameter) and owners[id(weight)] > 1:
+                layer.weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)
+    with warnings.catch_warnings():
+        for message in (_TIED, "Input and output embeddings are no longer tied"):
+            warnings.filterwarnings("ignore", message=message)
+        return model.merge_and_unload()
