@@ -117,7 +117,7 @@ def test_everything_imported_is_declared() -> None:
     declared = {re.split(r"[<>=\[]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
     # Extras, asked for by name where they are missing; and tables that whoever hands one over has installed.
     optional = {"datasets", "openai", "pandas", "ray"}
-    modules = {"yaml": "pyyaml", "jinja2": "jinja2", "markupsafe": "jinja2", "vaderSentiment": "vadersentiment"}
+    modules = {"yaml": "pyyaml", "markupsafe": "jinja2", "sklearn": "scikit-learn"}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             found = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
