@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.llm.local import LocalModel
+from fspo.modeling.loading import load_tokenizer
 from tests.synthesis.recipe.helpers import ScriptedModel, write_domain
+from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 
 
 def preview(tmp_path: Path, model: Path, *settings: str, verb: str = "run") -> Any:
@@ -28,6 +30,38 @@ def test_a_dry_run_counts_works_and_questions(tmp_path: Path, tiny_model_path: P
         assert result.stderr.startswith("Error: synthesis.titles is 9999, and the domain 'reviews' has ")
     result = preview(tmp_path, tiny_model_path, "synthesis.questions=50")
     assert result.stderr.startswith("Error: synthesis.questions is 50, and the domain 'reviews' has ")
+
+
+def with_tokens(folder: Path, template: str, *tokens: str) -> Path:
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def test_tokens_that_the_model_does_not_know_are_told_before_anything(tmp_path: Path) -> None:
+    model = build_tiny_model(tmp_path / "model")
+    with_tokens(model, CHAT_TEMPLATE.replace("<|im_start|>", "<|turn|>"), "<|turn|>", "<|pad|>")
+    for verb in ("run", "synth", "train", "eval"):
+        result = preview(tmp_path, model, verb=verb)
+        assert result.exit_code == 1
+        assert "has 386 tokens, but the model has embeddings for 384: '<|turn|>' has none" in result.stderr
+    shown = CliRunner().invoke(app, ["model", "show", str(model)])
+    assert shown.exit_code == 1
+    assert "tokens of the tokenizer: 386" in shown.output
+    assert "embeddings for 384" in shown.stderr
+
+
+def test_a_dry_run_says_where_the_text_of_a_system_role_goes(tmp_path: Path) -> None:
+    said = "takes no system role: what the system says goes in front of the first user's text."
+    model = build_tiny_model(tmp_path / "model")
+    assert said not in preview(tmp_path, model).output
+    assert "system role: yes" in CliRunner().invoke(app, ["model", "show", str(model)]).output
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    with_tokens(model, refuses + CHAT_TEMPLATE)
+    assert preview(tmp_path, model).output.count(said) == 1
+    assert "system role: no" in CliRunner().invoke(app, ["model", "show", str(model)]).output
 
 
 def test_a_dry_run_looks_for_the_package_that_asks_an_endpoint(

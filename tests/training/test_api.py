@@ -411,6 +411,13 @@ def test_tokenizers_that_do_not_do_are_refused(tiny_model_path: Path, tmp_path: 
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
         trainer(tiny_model_path, tmp_path, processing_class=tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>' + message['role']", "<|user|>'")
+    for start in (tiny_model_path, load(tiny_model_path)):
+        with pytest.raises(ModelError, match=r"has 386 tokens, but the model has embeddings for 384: '<\|user\|>'"):
+            trainer(start, tmp_path / "x", processing_class=tokenizer)
+    assert not (tmp_path / "x").exists()
     model = load(tiny_model_path)
     model.name_or_path = model.config._name_or_path = ""
     with pytest.raises(ModelError, match="give its tokenizer as processing_class"):

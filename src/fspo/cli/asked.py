@@ -9,7 +9,7 @@ from fspo.cli.config import RunConfig
 if TYPE_CHECKING:
     from fspo.llm.endpoint_config import EndpointConfig
 
-__all__ = ["asked_lines"]
+__all__ = ["asked_lines", "template_lines"]
 
 _SMALL = 1_000_000_000
 """Weights below which a model is not expected to judge by what a description says."""
@@ -32,6 +32,27 @@ def asked_lines(config: RunConfig) -> list[str]:
     if synthesis.judge == "llm" and config.endpoint is None:
         lines += _warning(config.model)
     return lines
+
+
+def template_lines(config: RunConfig) -> list[str]:
+    """A line on each model on this machine that writes in synthesis and whose chat template takes no system role.
+
+    Models that are not here yet are passed over: nothing is fetched.
+    """
+    from fspo.modeling.chat import takes_system
+    from fspo.modeling.loading import load_tokenizer, place_here
+
+    if config.data is not None:
+        return []
+    asked = [config.model] if config.endpoint is None else []
+    writers = [member.model or config.model for member in config.ensemble if member.endpoint is None]
+    places = {name: place_here(name) for name in dict.fromkeys([*asked, *writers])}
+    return [
+        f"The chat template of {name} takes no system role: what the system says goes in front of the first user's "
+        "text."
+        for name, place in places.items()
+        if place is not None and not takes_system(load_tokenizer(place))
+    ]
 
 
 def _warning(model: str) -> list[str]:

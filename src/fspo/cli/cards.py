@@ -29,10 +29,12 @@ def model_card(
     config: RunConfig,
     metrics: Mapping[str, Mapping[str, Any]],
     variants: Mapping[str, str] = MappingProxyType({}),
+    left_out: int = 0,
 ) -> str:
     """The card of one trained method as Markdown; `metrics` is the run's metrics.json, or empty before evaluation.
 
-    `variants` name the reward and the sampling that the figures are of.
+    `variants` name the reward and the sampling that the figures are of; `left_out` counts preferences of the training
+    part that the model can't read whole.
     """
     settings = row.training(config.training_of(row.name)).model_dump(mode="json")
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
@@ -47,6 +49,11 @@ def model_card(
             f"- Starts from: {start}",
             f"- Told of the user: {row.context}",
             f"- Trained on: {data}; held-out users and questions never occur in training",
+            *(
+                [f"- Left out of the training part: {left_out:,} preferences, too long for the model"]
+                if left_out
+                else []
+            ),
             f"- Made with: {', '.join(f'{name} {version}' for name, version in versions().items())}\n",
             "## Figures\n",
             *_figures(metrics.get(row.name, {}), variants),

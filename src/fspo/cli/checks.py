@@ -16,7 +16,12 @@ from fspo.methods.table import training_order
 if TYPE_CHECKING:
     from fspo.evaluation.config import EvaluationConfig
     from fspo.llm.endpoint_config import EndpointConfig
+    from fspo.methods.table import Method
+    from fspo.modeling.fitting import Fitted
+    from fspo.modeling.rendering import EpisodeRenderer
     from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.types import Preference
+    from fspo.training.config import TrainingConfig
 
 __all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
 
@@ -85,17 +90,31 @@ def _keys_not_set(asked: Iterable[EndpointConfig | None]) -> list[str]:
     ]
 
 
-def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool) -> None:
+def check_episodes(
+    folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool, model: str | Path | None = None
+) -> list[str]:
     """Look for leaks and draw the episodes of training and evaluation once, so that faults are told before training.
 
     Where nothing is evaluated now, there need not be anything held out.
 
+    Args:
+        folder: the run.
+        dataset: its data.
+        splits: their parts.
+        evaluated: whether the held-out part is needed.
+        model: whose tokenizer counts what it can't read whole; None passes over that.
+
+    Returns:
+        A line for each part that preferences are left out of, because they are too long.
+
     Raises:
-        DataError: naming the user, and the settings to change; or what is in two parts.
+        DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.
+        ModelError: the model can't be obtained.
     """
     from fspo.evaluation.trials import build_trials
     from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 
+    reading = None if model is None else _Reading(folder, dataset, model)
     train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
     for part, held_out in (("validation", validation), ("test", test)):
         check_no_leak(train, held_out, name=part)
@@ -106,11 +125,12 @@ def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *
                 f"training.{row.name}: keep_best and patience go by the validation part, and there is none; make one "
                 "(synthesis.validation, or `fspo data split --validation`), or leave both out."
             )
+        read = train if reading is None else reading.trained(train, row, config)
         part = "train"
         try:
             shots = config.shots if row.context in ("shots", "both") else 0
             EpisodeSampler(
-                train,
+                read,
                 shots=shots,
                 queries=config.queries,
                 seed=config.seed,
@@ -130,10 +150,65 @@ def check_episodes(folder: RunFolder, dataset: PreferenceDataset, splits: Any, *
                 f"In the training part: {error} For '{row.name}' set {where}.shots, .queries or .skip_short_users."
             ) from error
     if not len(test) and not evaluated:
-        return
+        return reading.lines if reading else []
+    if reading is not None and len(test):
+        test = reading.evaluated(test)
     try:
         build_trials(test, folder.config.evaluation.model_copy(update={"user_swap": False}))
     except DataError as error:
         raise DataError(
             f"In the test part: {error} For the evaluation set evaluation.shots or evaluation.queries."
         ) from error
+    return reading.lines if reading else []
+
+
+class _Reading:
+    """What a run's model can't read whole, by the row in the run's data."""
+
+    def __init__(self, folder: RunFolder, dataset: PreferenceDataset, model: str | Path) -> None:
+        from fspo.modeling.loading import context_length, load_tokenizer
+
+        self._config, self._file = folder.config, str(folder.data / "preferences.parquet")
+        self._numbers = {id(row): number for number, row in enumerate(dataset, 1)}
+        self._tokenizer, self._context = load_tokenizer(model), context_length(model)
+        self.lines: list[str] = []
+
+    def trained(self, train: PreferenceDataset, row: Method, config: TrainingConfig) -> PreferenceDataset:
+        """The training part without what a method can't read whole.
+
+        Raises:
+            DataError: there is such a preference, and the settings refuse it.
+        """
+        from fspo.training.train import fitted_for, max_length_of
+
+        limit = max_length_of(config, self._context)
+        named = {"setting": f"training.{row.name}.long_rows", "file": self._file, "number": self._number}
+        read = fitted_for(config, train, self._renderer(row.context, limit), **named)
+        return self._left(read, "the training part")
+
+    def evaluated(self, test: PreferenceDataset) -> PreferenceDataset:
+        """The test part without what some method can't read whole.
+
+        Raises:
+            DataError: there is such a preference, and the settings refuse it.
+        """
+        from fspo.evaluation.long_rows import rooms_of
+        from fspo.modeling.fitting import fitted
+
+        config = self._config.evaluation
+        limit = config.max_length or self._context
+        rooms = rooms_of(config, self._config.methods, lambda context: self._renderer(context, limit))
+        named: dict[str, Any] = {"setting": "evaluation.long_rows", "file": self._file, "number": self._number}
+        return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
+
+    def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
+        from fspo.modeling.rendering import EpisodeRenderer
+
+        return EpisodeRenderer(self._tokenizer, context=context, max_length=limit)
+
+    def _number(self, preference: Preference) -> int:
+        return self._numbers[id(preference)]
+
+    def _left(self, read: Fitted, of: str) -> PreferenceDataset:
+        self.lines += [line for line in read.said(of, self._number) if line not in self.lines]
+        return read.dataset

@@ -12,6 +12,7 @@ from fspo.cli.datasets import (
     Format,
     Source,
     check_episodes_of,
+    check_lengths,
     check_options,
     check_splits_of,
     check_target,
@@ -182,6 +183,13 @@ def validate(
     user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
     shots: Annotated[int, typer.Option(min=0, help="Check too that every user has enough for so many shots ...")] = 0,
     queries: Annotated[int, typer.Option(min=0, help="... and so many queries.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Check too that this model can read every preference with its user's description."),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="With --model: the most tokens. [default: what the model can read]")
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -194,12 +202,16 @@ def validate(
       fspo data validate ratings.jsonl
 
       fspo data validate data/ratings --shots 8 --queries 8
+
+      fspo data validate data/ratings --model Qwen/Qwen3-0.6B --max-length 2048
     """
     source = source if source is not None else _folder(config, overrides)
     dataset = read(source, Format.PARQUET if source.is_dir() else file_format, users, columns, user)
     check_splits_of(source, dataset)
     if shots or queries:
         check_episodes_of(source, dataset, shots, max(queries, 1))
+    if model is not None:
+        check_lengths(source, dataset, model, max_length)
     console().print(f"{source} is valid: {size(dataset)}.", markup=False)
     _say_notes(dataset)
 

@@ -18,6 +18,7 @@ __all__ = [
     "Format",
     "Source",
     "check_episodes_of",
+    "check_lengths",
     "check_options",
     "check_splits_of",
     "check_target",
@@ -292,6 +293,30 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
             EpisodeSampler(part, shots=shots, queries=queries, seed=0, users=users)
         except DataError as error:
             raise DataError(f"In the {'training' if split == 'train' else split} part: {error}") from error
+
+
+def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_length: int | None) -> None:
+    """Check that a model can read every preference of a dataset whole, with the description of its user.
+
+    Raises:
+        DataError: it can't, naming the first row and how many more there are.
+        ModelError: the model can't be obtained, or does not go with its tokenizer.
+    """
+    from fspo.modeling.fitting import Room, long_rows
+    from fspo.modeling.loading import context_length, load_tokenizer
+    from fspo.modeling.rendering import EpisodeRenderer
+    from fspo.modeling.vocabulary import check_vocabulary, rows_of
+
+    tokenizer = load_tokenizer(model)
+    check_vocabulary(tokenizer, rows_of(model), model)
+    limit = max_length or context_length(model)
+    found = long_rows(dataset, [Room(EpisodeRenderer(tokenizer, context="both", max_length=limit))])
+    if found:
+        more = f" {len(found) - 1:,} more rows are too long." if len(found) > 1 else ""
+        raise DataError(
+            f"{source}: {found[0].said(found[0].number)} with its longer response, and {model} reads at most "
+            f"{limit:,}. Shorten or delete the row, or let long_rows leave it out of training and evaluation.{more}"
+        )
 
 
 def size(dataset: PreferenceDataset) -> str:

@@ -74,7 +74,9 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
 @add_verb(app, "show")
 def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Show what is known of a model that is on this machine: architecture, size, context, licence.
+    """Show what is known of a model that is on this machine: architecture, size, context, tokenizer, licence.
+
+    Exits 1 where the model does not know all tokens of its tokenizer.
 
     Examples:
       fspo model show
@@ -85,6 +87,9 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     from fspo.errors import ModelError
     from fspo.files import read_json
     from fspo.modeling import embedded
+    from fspo.modeling.chat import takes_system
+    from fspo.modeling.loading import load_tokenizer
+    from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     name = _chosen(name, config, overrides)
     folder = embedded.folder() if name == embedded.EMBEDDED_MODEL else Path(name)
@@ -100,8 +105,15 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     facts["size"] = f"{sum(path.stat().st_size for path in folder.glob('*.safetensors')) / 1e6:.0f} MB"
     if (folder / "model.json").is_file():
         facts |= read_json(folder / "model.json")
+    tokenizer = load_tokenizer(folder) if (folder / "tokenizer_config.json").is_file() else None
+    if tokenizer is not None:
+        facts["tokens of the tokenizer"] = len(tokenizer)
+    if tokenizer is not None and tokenizer.chat_template:
+        facts["system role"] = "yes" if takes_system(tokenizer) else "no, its text goes in front of the first user's"
     for key, value in facts.items():
         console().print(f"{key}: {value}", markup=False)
+    if tokenizer is not None:
+        check_vocabulary(tokenizer, rows_of(folder), name)
 
 
 @add_verb(app, "export")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from fspo.cli.asked import asked_lines
+from fspo.cli.asked import asked_lines, template_lines
 from fspo.cli.checks import check_episodes, check_instruments, check_synthesis, warn_of_keys
 from fspo.cli.estimates import asked_table
 from fspo.cli.folder import DATA, EVALUATION, RunFolder
@@ -25,6 +25,8 @@ _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "
 
 def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
     """Check everything that can be checked without a side effect, and say what would be done."""
+    from fspo.modeling.loading import place_here
+
     folder.check(parts, policy)
     check_model(folder.config.model)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
@@ -41,10 +43,12 @@ def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: 
         table = asked_table(folder.config)
         if table:
             console.print("\n".join([table, *asked_lines(folder.config)]) + "\n", markup=False)
-        for warning in warn_of_keys(folder.config):
-            console.print(f"{warning}\n", markup=False)
+        for line in (*template_lines(folder.config), *warn_of_keys(folder.config)):
+            console.print(f"{line}\n", markup=False)
     if found is not None and goes_on:
-        check_episodes(folder, *found, evaluated=EVALUATION in parts)
+        place = place_here(folder.config.model)
+        for line in check_episodes(folder, *found, evaluated=EVALUATION in parts, model=place):
+            console.print(line, markup=False)
     if EVALUATION in parts:
         for warning in check_instruments(folder.config.evaluation, folder.evaluation):
             console.print(f"{warning}\n", markup=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.cli import processes
-from fspo.cli.asked import asked_lines
+from fspo.cli.asked import asked_lines, template_lines
 from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_instruments, warn_of_keys
 from fspo.cli.folder import RunFolder, methods_of
@@ -79,7 +79,7 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
         for warning in warn_of_keys(folder.config):
             progress.say(warning)
         executor, writers = executor_of(folder), writers_of(folder)
-        for line in asked_lines(folder.config):
+        for line in (*asked_lines(folder.config), *template_lines(folder.config)):
             progress.say(line)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
         say_spent(folder, writers, progress)
@@ -89,10 +89,11 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
 
 def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
     """Train the named methods (by default all that the run needs), each after the one it starts from."""
-    from fspo.training.train import train_policy
+    from fspo.training.train import left_out_of, train_policy
 
     whole, splits = dataset_of(folder), splits_of(folder)
-    check_episodes(folder, whole, splits, evaluated=names is None)
+    for line in check_episodes(folder, whole, splits, evaluated=names is None, model=folder.config.model):
+        progress.say(line)
     dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
     chosen = set(trained_methods(folder) if names is None else names)
     made = []
@@ -111,7 +112,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
             method=row.name,
         )
         if processes.is_first():
-            write_text(policy / "README.md", model_card(row, folder.config, {}))
+            write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))
         made.append(policy)
     return made
 
@@ -149,12 +150,14 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
     if benchmark:
         return write_report(folder.path, folder.report_on(benchmark), benchmark=benchmark)
     from fspo.evaluation.summary import variants_of
+    from fspo.training.train import left_out_of
 
     metrics, details = need_results(folder), _details(folder)
     for row in training_order(methods_of(folder.config)):
         if (folder.method(row.name) / "policy.json").is_file():
-            card = model_card(row, folder.config, metrics, variants_of(details, row.name))
-            write_text(folder.method(row.name) / "README.md", card)
+            place = folder.method(row.name)
+            card = model_card(row, folder.config, metrics, variants_of(details, row.name), left_out_of(place))
+            write_text(place / "README.md", card)
     headline = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate")
     write_json(
         folder.path / "summary.json",
@@ -372,13 +375,24 @@ def judge_of(
 
 
 def check_model(name: str) -> None:
-    """Check that the model's name can mean something, without downloading or asking a hub.
+    """Check the model's name and, where the model is on this machine, its tokenizer; no hub is asked.
 
     Raises:
-        ModelError: it names a folder that holds no model.
+        ModelError: it names a folder that holds no model, or the model does not know all tokens of its tokenizer.
     """
     from fspo.modeling import embedded
     from fspo.modeling.places import locate
 
     if name != embedded.EMBEDDED_MODEL:
         locate(name)
+    _check_tokenizer(name)
+
+
+def _check_tokenizer(name: str) -> None:
+    from fspo.modeling.loading import load_tokenizer, place_here
+    from fspo.modeling.vocabulary import check_vocabulary, rows_of
+
+    place = place_here(name)
+    if place is not None:
+        quiet()
+        check_vocabulary(load_tokenizer(place), rows_of(place), name)

@@ -84,8 +84,8 @@ class RewardModelConfig(BaseModel):
 _ADDED = frozenset({"judges", "match", "match_band", "tax", "answer_ladder", "reward_models"})
 """Settings that add to what was measured and change nothing of it."""
 
-_AFTERWARDS = frozenset({"floors", "observer_noise", "observer_prior"})
-"""Settings that are applied each time to what was measured."""
+_AFTERWARDS = frozenset({"floors", "long_rows", "observer_noise", "observer_prior"})
+"""Settings that are applied each time to what was measured, or before it."""
 
 
 class EvaluationConfig(BaseModel):
@@ -163,6 +163,9 @@ class EvaluationConfig(BaseModel):
     weights in any direction (`sampled`, 500 draws); `auto`: the family where it holds all users, else the trained."""
     max_length: int | None = Field(default=None, ge=32)
     """Longest context in tokens; older shots are dropped whole. Null: what the model takes."""
+    long_rows: Literal["leave-out", "refuse"] = "leave-out"
+    """What is done with preferences that some method can't read within `max_length` without any shot, or whose prompt
+    leaves an answer no room: they are left out for all methods, which is said, or the evaluation is refused."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     @field_validator("ladder", "answer_ladder")

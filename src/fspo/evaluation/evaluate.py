@@ -21,6 +21,7 @@ from fspo.evaluation.games import GAMES_FILE, all_games, write_games
 from fspo.evaluation.items import ITEMS_FILE, write_items
 from fspo.evaluation.judge_config import HEADLINE
 from fspo.evaluation.jury import jury_of
+from fspo.evaluation.long_rows import fitting_trials, rooms_of
 from fspo.evaluation.measures import Rewards, quality_measures
 from fspo.evaluation.observer import TextUtility, prior_of
 from fspo.evaluation.panel import Panel
@@ -42,6 +43,7 @@ from fspo.files import write_json
 from fspo.judging.by_topic import OWN, TopicJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.methods.table import METHODS
+from fspo.modeling.fitting import fitted
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -92,7 +94,7 @@ def evaluate(
 
     Raises:
         DataError: a leak, naming it; a policy was trained on other data; a user has too few preferences, or no
-            description for a judge that goes by it.
+            description for a judge that goes by it; preferences are too long, and `long_rows` refuses these.
         ConfigError: a method is unknown or lacks its policy, the name of a reward model or a judge is taken, or a judge
             has no identity.
         ModelError: a judge or a reward model failed; what was measured before is kept.
@@ -113,18 +115,24 @@ def evaluate(
         config = config.model_copy(update={"answers": 0})
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
     config = config.with_rungs(k for k in rungs if k <= config.shots)
+    rooms = rooms_of(config, policies, weights.renderer)
+    read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
     foreign = [obtain(entry, config, out / entry.name) for entry in config.reward_models]
     for name, scorer in (reward_models or {}).items():
         if name in METHODS or name in (entry.name for entry in foreign):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
         foreign.append(given(name, scorer))
-    drawn = build_trials(dataset, config) if trials is None else list(trials)
+    drawn = build_trials(read.dataset, config) if trials is None else list(trials)
+    drawn, unread = fitting_trials(drawn, rooms)
+    for line in read.said("the test part"):
+        shown.say(line)
     panel = Panel(config, dataset.users, jury, out, shown)
     known = _whom_it_knows(judge, train.users.values() if train is not None else ())
     prior = prior_of(config.observer_prior, dataset.users.values(), known, config.seed)
     stage = _Stage(
-        config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior, unknown
-    )
+        config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior, unknown,
+        len(read.left_out) if trials is None else unread,
+    )  # fmt: skip
     return stage.run()
 
 
@@ -146,6 +154,8 @@ class _Stage:
     prior: tuple[str, list[User]]
     untraced: Sequence[str] = ()
     """Methods of which nobody can say whom they have seen."""
+    too_long: int = 0
+    """Preferences of the test part that were left out because some method can't read them."""
 
     def __post_init__(self) -> None:
         """Fix the items."""
@@ -331,6 +341,7 @@ class _Stage:
             "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
             "untraced": self.untraced,
+            "too_long": self.too_long,
             "robustness": varied_setting(self.config, self.probes),
             "samplings": self._samplings if judgements else {},
             "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}

@@ -145,6 +145,9 @@ def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings 
         for name, dropped in details.get("dropped_shots", {}).items()
         if dropped
     ]
+    if details.get("too_long"):
+        said = "preferences left out because some method can't read them whole"
+        found.append(Finding("all methods", said, str(details["too_long"])))
     for name, counts in details.get("judgements", {}).items():
         found += _counted(name, counts)
     return found

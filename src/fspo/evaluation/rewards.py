@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = [
+    "AROUND_DESCRIPTION",
     "ROUNDING",
     "Condition",
     "Pass",
@@ -50,7 +51,7 @@ __all__ = [
 ROUNDING = 1e-3
 """Nats, of a sum over the tokens of a response, below which a margin is rounding and no decision."""
 
-_AROUND = 16
+AROUND_DESCRIPTION = 16
 """Tokens allowed for the words around a description, and for its being cut otherwise when it is read."""
 
 Condition = str
@@ -269,7 +270,7 @@ def varied_passes(
     """The variations of a probe without the shots there is no room for; see `scored_passes`."""
 
     def trim(episode: Episode) -> tuple[Episode, int]:
-        reserve = config.description_tokens + _AROUND if described else 0
+        reserve = config.description_tokens + AROUND_DESCRIPTION if described else 0
         return renderer.trim(replace(episode, description="") if described else episode, reserve=reserve)
 
     return probe.variations(config, trim)
@@ -308,7 +309,7 @@ def scored_passes(
     own, swapped, reserve = trial.own, trial.swapped, 0
     if described:
         own, swapped = replace(own, description=""), swapped and replace(swapped, description="")
-        reserve = config.description_tokens + _AROUND
+        reserve = config.description_tokens + AROUND_DESCRIPTION
     own, dropped = renderer.trim(own, reserve=reserve)
     swapped, more = (None, 0) if swapped is None else renderer.trim(swapped, reserve=reserve)
     return list(passes(context, own, swapped, config)), max(dropped, more)

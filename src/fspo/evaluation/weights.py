@@ -110,8 +110,10 @@ class Weights:
     def _longest(self) -> int:
         """Tokens the base model can read at once; 0 where its configuration doesn't say."""
         from fspo.modeling.loading import load_configuration
+        from fspo.modeling.vocabulary import check_vocabulary
 
         config = load_configuration(self.model).get_text_config()
+        check_vocabulary(self.tokenizer, getattr(config, "vocab_size", None), self.model)
         return int(getattr(config, "max_position_embeddings", None) or 0)
 
     def _read(self, source: Source) -> Any:

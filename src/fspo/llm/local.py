@@ -12,6 +12,7 @@ from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
 from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
+from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
 __all__ = ["LocalModel"]
 
@@ -30,7 +31,12 @@ class LocalModel:
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, *, batch_size: int = _BATCH) -> None:
-        """Take a loaded model; see `load` for one by name."""
+        """Take a loaded model; see `load` for one by name.
+
+        Raises:
+            ModelError: there is no chat template, or the model does not know all tokens of the tokenizer.
+        """
+        check_vocabulary(tokenizer, rows_of(model), name)
         self._model, self._tokenizer, self._name, self._batch = model, tokenizer, name, batch_size
         self._encoder, self._reader = TextEncoder(tokenizer), TextReader(tokenizer)
         self._ends = end_tokens(tokenizer)

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
 from fspo.files import read_json
+from fspo.modeling import embedded
 from fspo.modeling.places import INSTEAD, POLICY_FILE, locate
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "load_reward_model",
     "load_tokenizer",
+    "place_here",
     "policy_record",
     "quietly",
 ]
@@ -115,14 +117,28 @@ def load_tokenizer(name: str | Path) -> Any:
 
 
 def load_configuration(name: str | Path) -> Any:
-    """The configuration of the model of that name, without its weights.
+    """The configuration of the model of that name, without its weights; a policy's adapters have their base model's.
 
     Raises:
         ModelError: it can't be obtained; the sentence names the embedded model.
     """
     place = locate(name)
+    if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "config.json").is_file():
+        return load_configuration(policy_record(Path(place))["base"])
     with quietly(), _explained(name):
         return AutoConfig.from_pretrained(_from_hub(place), trust_remote_code=False)
+
+
+def place_here(name: str | Path) -> Path | None:
+    """The folder of the model of that name on this machine, if it is here; nothing is fetched and no hub is asked."""
+    if str(name) == embedded.EMBEDDED_MODEL:
+        return embedded.folder() if embedded.is_obtained() else None
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    try:
+        return Path(_fetched_before(str(name)))
+    except (OSError, ValueError):
+        return None
 
 
 def policy_record(folder: Path) -> dict[str, Any]:
@@ -161,9 +177,14 @@ def _wrong_in(record: object) -> str:
     return ""
 
 
-def context_length(model: PreTrainedModel) -> int | None:
-    """Tokens the model can read at once, where its configuration says so."""
-    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def context_length(model: PreTrainedModel | str | Path) -> int | None:
+    """Tokens a model, in memory or by its name, can read at once, where its configuration says so.
+
+    Raises:
+        ModelError: the configuration can't be obtained.
+    """
+    config = load_configuration(model) if isinstance(model, str | Path) else model.config
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if length is None else int(length)
 
 

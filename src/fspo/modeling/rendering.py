@@ -8,6 +8,7 @@ one (see `chat`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -120,7 +121,11 @@ class EpisodeRenderer:
         prefix = self._prefix(episode.description)
         queries = [self._query(query, bool(shots_shown)) for query in episode.queries]
         longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
-        kept = self._fit(prefix, shots_shown, longest, f"A query of user {episode.user!r} and its longer response")
+        kept = self._fit(prefix, shots_shown, longest)
+        if not kept:
+            for query in episode.queries:
+                what = f"The query {query.prompt[:60]!r} of user {episode.user!r} and its longer response"
+                self._check_room(self.bare_length(query, episode.description), what)
         dropped = len(shots_shown) - len(kept)
         boundaries = _offsets(len(prefix), kept)
         branches = tuple(
@@ -131,6 +136,15 @@ class EpisodeRenderer:
         trunk = (*prefix, *(i for part in kept for i in part))
         return TokenizedEpisode(trunk, boundaries, branches, dropped)
 
+    def bare_length(self, query: Preference, description: str = "", *, answer: int = 0) -> int:
+        """Tokens of a query without shots and of its longer response, or of an answer of so many tokens if more."""
+        longest = max(answer, *(len(self.render_response(text)) for text in (query.chosen, query.rejected)))
+        return len(self._prefix(description)) + len(self._prompt(query.prompt, False)) + longest
+
+    def describing_length(self, description: str) -> int:
+        """Tokens of a description as a response, without shots."""
+        return self._describing.bare_length(Preference("", self.template.describe, description, ""))
+
     def trim(self, episode: Episode, mirror_description: str | None = None, *, reserve: int = 0) -> tuple[Episode, int]:
         """The episode without the oldest shots that it or its mirror has no room for, and how many these are.
 
@@ -139,7 +153,7 @@ class EpisodeRenderer:
         """
         if self.max_length is None:
             return episode, 0
-        narrow = replace(self, max_length=self.max_length - reserve)
+        narrow = self._with(max_length=self.max_length - reserve)
         told = episode.description if mirror_description is None else mirror_description
         twins = (episode, replace(episode.flip_shots(), description=told))
         try:
@@ -170,11 +184,12 @@ class EpisodeRenderer:
         prompt_ids = self._prompt(prompt, bool(shots))
         mirrored = description if mirror_description is None else mirror_description
         twins = ((self._prefix(description), shots), (self._prefix(mirrored), [shot.swap() for shot in shots]))
-        what, rest = "A prompt and the room for its answer", len(prompt_ids) + reserve
-        kept = min(len(self._fit(prefix, side, rest, what)) for prefix, side in twins)
+        kept = min(len(self._fit(prefix, side, len(prompt_ids) + reserve)) for prefix, side in twins)
         dropped = len(shots) - kept
         if not kept:
             prompt_ids = self._prompt(prompt, False)
+            longest = max(len(prefix) for prefix, _ in twins) + len(prompt_ids) + reserve
+            self._check_room(longest, f"The prompt {prompt[:60]!r} and the room for its answer")
         trunk, mirror = (
             (*prefix, *(i for part in self._shot_parts(side[dropped:]) for i in part)) for prefix, side in twins
         )
@@ -196,7 +211,13 @@ class EpisodeRenderer:
     @property
     def _describing(self) -> EpisodeRenderer:
         # A description is an answer to a question of our own, given the shots alone.
-        return replace(self, context="shots", template=replace(self.template, query="{prompt}"))
+        return self._with(context="shots", template=replace(self.template, query="{prompt}"))
+
+    def _with(self, **changes: Any) -> EpisodeRenderer:
+        """The same renderer with other settings; the chat format is not read again."""
+        other = copy(self)
+        vars(other).update(changes)
+        return other
 
     def render_response(self, text: str) -> tuple[int, ...]:
         """A response's ids, with the end-of-turn token."""
@@ -235,7 +256,7 @@ class EpisodeRenderer:
     def _shot(self, shot: Preference, *, first: bool) -> tuple[int, ...]:
         return tuple(self._encode(self.template.render_shot(shot, first=first)))
 
-    def _fit(self, prefix: tuple[int, ...], shots: Sequence[Preference], rest: int, what: str) -> list[tuple[int, ...]]:
+    def _fit(self, prefix: tuple[int, ...], shots: Sequence[Preference], rest: int) -> list[tuple[int, ...]]:
         """The newest shots that have room beside `rest` tokens, as they are shown."""
         parts = self._shot_parts(shots)
         if self.max_length is None:
@@ -246,12 +267,14 @@ class EpisodeRenderer:
             if parts:
                 # The introduction moves to the oldest shot that is left.
                 parts[0] = self._shot(shots[len(shots) - len(parts)], first=True)
-        if room >= 0:
-            return parts
-        raise DataError(
-            f"{what} make {len(prefix) + rest} tokens, and the limit is {self.max_length}; raise the maximal length "
-            "or leave the query out."
-        )
+        return parts
+
+    def _check_room(self, tokens: int, what: str) -> None:
+        if self.max_length is not None and tokens > self.max_length:
+            raise DataError(
+                f"{what} make {tokens:,} tokens, and the limit is {self.max_length:,}; raise the maximal length or "
+                "leave it out."
+            )
 
 
 def _steps(shots: Sequence[int] | None, available: int) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias
 
@@ -85,7 +86,7 @@ class FSPOTrainer:
             ConfigError: an argument is unknown or of the wrong kind, or the folder holds another training.
             DataError: naming table, row and column of what is wrong, or the user with too few preferences; or somebody
                 is in both tables.
-            ModelError: the tokenizer can't be had, or has no chat template.
+            ModelError: the tokenizer can't be had, has no chat template, or has tokens that the model does not know.
         """
         for name in unknown_arguments:
             raise unknown_argument("FSPOTrainer", name, _ARGUMENTS)
@@ -103,6 +104,7 @@ class FSPOTrainer:
         self._training = Training(args.training(lora), dataset, start, folder, validation=self._held_out)
         self.processing_class = start.load_tokenizer()
         ChatFormat.of(self.processing_class)
+        start.check_vocabulary()
         self._finished = self._training.is_finished()
         self._held: Loop | None = None
         self._begun = False
@@ -246,7 +248,7 @@ class FSPOTrainer:
         if loop.reference is None:
             # All weights were trained with an objective that needed no reference, so that none was kept.
             again = self._training.start.load_again().requires_grad_(False)
-            self._held = loop = Loop(loop.trainer, loop.renderer, reference_of(loop.policy, again))
+            self._held = loop = replace(loop, reference=reference_of(loop.policy, again))
         assert loop.reference is not None
         return loop.reference
 

@@ -16,6 +16,7 @@ HARMLESS = frozenset(
         "evaluate_every",
         "evaluate_episodes",
         "gradient_checkpointing",
+        "long_rows",
         "precompute_reference",
         "report_to",
         "row_tokens",
@@ -163,6 +164,11 @@ class TrainingConfig(BaseModel):
         default=None,
         ge=1,
         description="Most tokens a response may have before and in it; by default what the model can take.",
+    )
+    long_rows: Literal["leave-out", "refuse"] = Field(
+        default="leave-out",
+        description="What is done with preferences that are longer than max_length without any shot: leave them out of "
+        "the training and say so, or refuse to train.",
     )
     row_tokens: int = Field(
         default=4096,

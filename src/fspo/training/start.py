@@ -22,6 +22,7 @@ from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.folders import MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
 from fspo.modeling.policies import is_policy, load_policy
+from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.training.processes import joined, loading_device
 from fspo.training.trainer import CHECKPOINTS_FOLDER
 
@@ -113,6 +114,15 @@ class Start:
         if self.in_memory and not self._origin and not kept.exists():
             raise ModelError("The model does not say where it was loaded from; give its tokenizer as processing_class.")
         return load_tokenizer((self._origin or kept) if self.in_memory else self.model)
+
+    def check_vocabulary(self) -> None:
+        """Check, before the weights are loaded, that the model can read all that its tokenizer makes.
+
+        Raises:
+            ModelError: it can't, naming how many tokens either knows; or one of them can't be had.
+        """
+        name = self._origin or "the model in memory" if self.in_memory else str(self.model)
+        check_vocabulary(self.load_tokenizer(), rows_of(self.model), name)
 
     @property
     def _origin(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_json, storage_error, write_json
+from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.loading import context_length
 from fspo.modeling.places import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
@@ -31,7 +32,10 @@ from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
 from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
-__all__ = ["TRAINING_FILE", "Loop", "Training", "train_policy"]
+__all__ = ["TRAINING_FILE", "Loop", "Training", "fitted_for", "left_out_of", "max_length_of", "train_policy"]
+
+_AROUND_DRAFT = 16
+"""More tokens than the words around a description have."""
 
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
@@ -88,6 +92,10 @@ class Loop:
     renderer: EpisodeRenderer
     reference: Reference | None
     """Enters the model that training started from; None where all weights are trained and nothing needs it."""
+    sampler: EpisodeSampler
+    """Draws the episodes that are trained on."""
+    read: Fitted
+    """The dataset, and what of it the model can't read whole."""
 
     @property
     def policy(self) -> Any:
@@ -185,11 +193,14 @@ class Training:
         """The policy as it is before the first step, or as a finished training left it, ready to be used.
 
         Raises:
-            ModelError: the model can't be had, or it can't be trained by trunk and branches.
+            ModelError: the model can't be had, can't be trained by trunk and branches, or does not know all tokens of
+                its tokenizer.
+            DataError: preferences are too long and `long_rows` refuses these, or too few are left.
             ConfigError: the processes can't share the users of a step, or shard the weights in the way that is asked
                 for.
         """
         joined()  # a process has its device before a model is put on it
+        self.start.check_vocabulary()
         lora = self.start.adapters or self.config.lora
         frozen = None
         if finished:
@@ -202,31 +213,31 @@ class Training:
             if lora is None and self.config.needs_reference and not self.config.precompute_reference:
                 frozen = frozen_copy(policy)
         reference = reference_of(policy, frozen) if lora or frozen is not None else None
-        max_length = _max_length(self.config, policy)
+        max_length = max_length_of(self.config, context_length(policy))
         renderer = EpisodeRenderer(self.start.load_tokenizer(), context=self.context, max_length=max_length)
+        read = fitted_for(self.config, self.dataset, renderer)
+        sampler = self._sampler(read.dataset, self.config.skip_short_users) if read.left_out else self.sampler
         measured = self.validation if self.config.evaluate_every else None
         units = () if measured is None else self.units(measured, renderer)
         trainer = PolicyTrainer(
             policy,
             config=self.config,
-            stream=EpisodeStream(
-                self.sampler, self.config.steps * self.config.users_per_step, fixed=self.config.episodes
-            ),
+            stream=EpisodeStream(sampler, self.config.steps * self.config.users_per_step, fixed=self.config.episodes),
             collator=StepCollator(renderer, self.config),
             folder=self.out,
             reference=reference if self.config.needs_reference else None,
             validation=units,
             rationalizer=self._rationalizer(renderer, units),
         )
-        return Loop(trainer, renderer, reference)
+        return Loop(trainer, renderer, reference, sampler, read)
 
     def units(self, dataset: PreferenceDataset, renderer: EpisodeRenderer) -> Sequence[Unit]:
         """The episodes of `dataset` that are measured, always the same ones, each with both sides and its mirror.
 
         Raises:
-            DataError: nobody has enough preferences.
+            DataError: nobody has enough preferences, or some are too long and `long_rows` refuses these.
         """
-        sampler = self._sampler(dataset, skip_short_users=True)
+        sampler = self._sampler(fitted_for(self.config, dataset, renderer).dataset, skip_short_users=True)
         collator = self._measuring(renderer)
         return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
 
@@ -243,12 +254,14 @@ class Training:
             write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": False})
         else:
             progress = Silent()
-        if self.sampler.skipped:
-            progress.say(f"{len(self.sampler.skipped)} users have too few preferences for an episode and are left out.")
+        for line in loop.read.said("the training part"):
+            progress.say(line)
+        if loop.sampler.skipped:
+            progress.say(f"{len(loop.sampler.skipped)} users have too few preferences for an episode and are left out.")
         if self.config.precompute_reference and self.config.needs_reference:
             self._precompute(loop, progress)
         self._steps(loop.trainer, progress)
-        kept = {}
+        kept: dict[str, Any] = {"left_out": len(loop.read.left_out)} if loop.read.left_out else {}
         if self.config.keep_best:
             loop.trainer.restore_best()
             kept["kept_step"] = loop.trainer.course.best
@@ -301,7 +314,7 @@ class Training:
         settings |= {"accelerator": loop.trainer.accelerator, "reference": loop.reference or untrained(loop.policy)}
         loop.trainer.remember(
             precompute(
-                unit=lambda number: collator.unit(number, self.sampler.episode(number)),
+                unit=lambda number: collator.unit(number, loop.sampler.episode(number)),
                 count=self.config.episodes or 0,
                 part=f"train {self.dataset.fingerprint}",
                 **settings,
@@ -354,8 +367,33 @@ class Training:
             raise storage_error(out, error) from error
 
 
-def _max_length(config: TrainingConfig, model: Any) -> int | None:
-    context = context_length(model)
+def left_out_of(policy: Path) -> int:
+    """How many preferences a training left out because its model can't read them whole, as its record says."""
+    path = policy / TRAINING_FILE
+    record = read_json(path) if path.is_file() else {}
+    return int(record.get("left_out", 0)) if isinstance(record, dict) else 0
+
+
+def fitted_for(config: TrainingConfig, dataset: PreferenceDataset, renderer: EpisodeRenderer, **named: Any) -> Fitted:
+    """The preferences of `dataset` that a training can read whole; `named` as for `fitted`.
+
+    Raises:
+        DataError: there are others, and `long_rows` refuses these.
+    """
+    room = Room(
+        renderer,
+        drafted=config.description_tokens + _AROUND_DRAFT if config.describe == "own" else 0,
+        learns_description=config.describe == "gold",
+    )
+    return fitted(dataset, [room], config.long_rows, **{"setting": "long_rows", "file": "The training part", **named})
+
+
+def max_length_of(config: TrainingConfig, context: int | None) -> int | None:
+    """Most tokens before and in a response, for a model that reads so many; None for no limit.
+
+    Raises:
+        ConfigError: the settings ask for more than the model reads.
+    """
     if config.max_length is not None and context is not None and config.max_length > context:
         raise ConfigError(
             f"training max_length is {config.max_length}, and the model reads at most {context} tokens; lower it or "

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fspo.errors import DataError, ModelError
+from fspo.errors import ModelError
 from fspo.evaluation.foreign.classifier import ClassifierRewardModel
 from fspo.evaluation.foreign.protocol import RewardRequest
 from fspo.preferences.types import Preference
@@ -71,8 +71,10 @@ def test_the_oldest_shots_make_room_and_both_responses_are_shown_the_same(folder
     narrow = ClassifierRewardModel.load(folder, max_length=room)
     asked = [RewardRequest(SHOTS, "What?", text) for text in (long, "short")]
     assert narrow.score(asked) == whole.score([RewardRequest(SHOTS[1:], "What?", text) for text in (long, "short")])
-    with pytest.raises(DataError, match="reads at most 20"):
-        ClassifierRewardModel.load(folder, max_length=20).score(asked)
+    short = len(whole._ids((), "What?", "short"))
+    narrow = ClassifierRewardModel.load(folder, max_length=short)
+    assert narrow.score(asked) == [None, *whole.score([RewardRequest((), "What?", "short")])]
+    assert ClassifierRewardModel.load(folder, max_length=20).score(asked) == [None, None]
 
 
 def test_without_a_chat_template_it_reads_a_pair_of_texts(folder: Path) -> None:

@@ -12,10 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import DataError
 from fspo.evaluation.foreign.protocol import RewardRequest
 from fspo.modeling.chat import TextEncoder, show_turns
 from fspo.modeling.rendering import ShotTemplate
+from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.preferences.types import Preference
 
 __all__ = ["ClassifierRewardModel"]
@@ -45,7 +45,12 @@ class ClassifierRewardModel:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, max_length: int | None = None) -> None:
-        """Score with `model`, `max_length` tokens at most (by default what it takes); older shots are left out."""
+        """Score with `model`, `max_length` tokens at most (by default what it takes); older shots are left out.
+
+        Raises:
+            ModelError: the model does not know all tokens of the tokenizer.
+        """
+        check_vocabulary(tokenizer, rows_of(model), name)
         self._model, self._tokenizer, self._name = model, tokenizer, name
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._max_length = max_length or longest
@@ -69,18 +74,18 @@ class ClassifierRewardModel:
         return self._name
 
     def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
-        """The model's output for each request.
-
-        Raises:
-            DataError: a prompt and a response alone are longer than the model can read.
-        """
+        """The model's output for each request; None where a prompt and a response alone are longer than it can read."""
         found: list[float | None] = []
         for (shots, prompt), group in groupby(requests, key=lambda request: (request.shots, request.prompt)):
             responses = [request.response for request in group]
             # Responses that are compared are shown the same shots.
-            kept = min(self._room_for(shots, prompt, response) for response in responses)
+            rooms = [self._room_for(shots, prompt, response) for response in responses]
+            kept = min((room for room in rooms if room is not None), default=0)
             seen = shots[len(shots) - kept :]
-            found += [self._score(self._ids(seen, prompt, response)) for response in responses]
+            found += [
+                None if room is None else self._score(self._ids(seen, prompt, response))
+                for room, response in zip(rooms, responses, strict=True)
+            ]
         return found
 
     def _score(self, ids: Sequence[int]) -> float:
@@ -89,16 +94,13 @@ class ClassifierRewardModel:
         with torch.inference_mode():
             return float(self._model(input_ids=torch.tensor([ids], device=self._model.device)).logits[0, 0])
 
-    def _room_for(self, shots: Sequence[Preference], prompt: str, response: str) -> int:
-        """How many of the newest shots there is room for."""
+    def _room_for(self, shots: Sequence[Preference], prompt: str, response: str) -> int | None:
+        """How many of the newest shots there is room for; None where there is none for the query itself."""
         for kept in range(len(shots), -1, -1):
             length = len(self._ids(shots[len(shots) - kept :], prompt, response))
             if self._max_length is None or length <= self._max_length:
                 return kept
-        raise DataError(
-            f"A prompt and its response make {length} tokens, and the reward model {self._name} reads at most "
-            f"{self._max_length}; leave it out, or evaluate shorter responses."
-        )
+        return None
 
     def _ids(self, shots: Sequence[Preference], prompt: str, response: str) -> list[int]:
         said = self._said(shots, prompt)
