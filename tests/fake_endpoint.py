@@ -57,6 +57,8 @@ class Server:
         `logprobs`: whether log-probs that are wanted are given (`give`), left out (`none`) or refused (`refuse`).
         """
         self.logprobs = logprobs
+        self.broken: Path | None = None
+        """As long as this file is there, no judge's answer can be read."""
         self.latency, self.limit, self.faults, self.burst = latency, limit, faults, burst
         self.stats, self.model, self.under_way = Stats(), ScriptedModel(), 0
         self.answered: set[bytes] = set()
@@ -136,6 +138,8 @@ class Server:
         asked = json.loads(body)
         messages = tuple(Message(message["role"], message["content"]) for message in asked["messages"])
         text = self.model._complete(CompletionRequest(messages, seed=asked["seed"])).text
+        if self.broken is not None and self.broken.exists() and "Two responses" in messages[-1].content:
+            text = "I would rather not compare them."
         message = {"role": "assistant", "content": text}
         answer: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"]}
         answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
@@ -167,12 +171,13 @@ def fake_endpoint(
     burst: tuple[float, float] = (0.0, 0.0),
     port: int = 0,
     logprobs: str = "none",
+    broken: Path | None = None,
 ) -> Iterator[str]:
     """Start the server; yields its address, which ends in /v1."""
     told = ",".join(f"{kind}={share}" for kind, share in (faults or {}).items())
     command = [sys.executable, "-m", "tests.fake_endpoint", "--latency", str(latency), "--limit", str(limit)]
     command += ["--faults", told, "--burst", f"{burst[0]},{burst[1]}", "--port", str(port)]
-    command += ["--logprobs", logprobs]
+    command += ["--logprobs", logprobs, *([] if broken is None else ["--broken", str(broken)])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()) as process:
         assert process.stdout is not None
         try:
@@ -210,8 +215,11 @@ if __name__ == "__main__":
     parser.add_argument("--faults", default="")
     parser.add_argument("--burst", default="0,0")
     parser.add_argument("--logprobs", default="none")
+    parser.add_argument("--broken", type=Path)
     given = parser.parse_args()
     pairs = (part.split("=") for part in given.faults.split(",") if part)
     first, last = map(float, given.burst.split(","))
     shares = {kind: float(share) for kind, share in pairs}
-    asyncio.run(_main(Server(given.latency, given.limit, shares, (first, last), given.logprobs), given.port))
+    server = Server(given.latency, given.limit, shares, (first, last), given.logprobs)
+    server.broken = given.broken
+    asyncio.run(_main(server, given.port))

@@ -73,8 +73,8 @@ def _secrets(value: Any, above: tuple[str, ...]) -> Iterator[str]:
                 yield ".".join(place)
             yield from _secrets(inner, place)
     elif isinstance(value, list | tuple):
-        for place, inner in enumerate(value):
-            yield from _secrets(inner, (*above, str(place)))
+        for number, inner in enumerate(value):
+            yield from _secrets(inner, (*above, str(number)))
     elif isinstance(value, str) and (_KEY.fullmatch(value) or hidden(value) != value):
         yield ".".join(above)
 

@@ -124,3 +124,29 @@ def test_several_answers_are_kept_all_or_none(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         cache.put_all({"c": Completion("three", 1, "stop"), "d": Completion("four", object(), "stop")})  # type: ignore[arg-type]
     assert cache.get("c") is None
+
+
+def test_an_answer_that_could_not_be_used_is_forgotten_on_request_and_its_cost_is_not(tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "a.sqlite")
+    for key in "abc":
+        cache.put(key, Completion(key, 4, "stop", first=(("A", -0.1),)), 9)
+    cache.mark_unusable(["a", "b", "b", "never given"])
+    assert cache.get("a") is not None
+    cache.forget_unusable()
+    assert [key for key in "abc" if cache.get(key)] == ["c"]
+    assert cache.spent() == Spent(1, 27, 12)
+    cache.put("a", Completion("now", 1, "stop"), 1)
+    cache.forget_unusable()  # the new answer is not marked
+    found = cache.get("a")
+    assert found is not None and (found.text, found.first) == ("now", ())
+    assert cache.spent() == Spent(2, 28, 13)
+
+
+def test_marks_are_taken_over_from_another_file(tmp_path: Path) -> None:
+    cache, part = RequestCache(tmp_path / "a.sqlite"), RequestCache(tmp_path / "b.sqlite")
+    cache.put("a", Completion("x", 1, "stop"))
+    part.mark_unusable(["a"])
+    part.close()
+    cache.absorb(tmp_path / "b.sqlite")
+    cache.forget_unusable()
+    assert cache.get("a") is None

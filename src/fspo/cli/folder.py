@@ -174,6 +174,7 @@ class RunFolder:
                 outdated = _RESULTS if any(not part.startswith(_BENCHMARKS) for part in parts) else ()
                 for name in (*outdated, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
                     (self.path / name).unlink(missing_ok=True)
+                self._forget_unusable()
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
             write_json(self.path / "settings.json", {**made, **noted})
@@ -181,6 +182,18 @@ class RunFolder:
             write_json(self.path / "command.json", {"command": ["fspo", *map(hidden_setting, sys.argv[1:])]})
             write_json(self.path / "versions.json", latest)
             yield
+
+    def _forget_unusable(self) -> None:
+        """Of the answers that were paid for, those that nothing could be done with are asked again."""
+        from fspo.llm.cache import RequestCache
+        from fspo.llm.parts import absorb_parts
+
+        for parts in self.path.glob("answers*-parts"):
+            absorb_parts(parts.with_name(f"{parts.name.removesuffix('-parts')}.sqlite"))
+        for answers in self.path.glob("answers*.sqlite"):
+            cache = RequestCache(answers)
+            cache.forget_unusable()
+            cache.close()
 
     def _write_config(self) -> None:
         """Write the resolved configuration: as `config.yaml`, or as `resolved.yaml` beside one written by hand."""

@@ -40,7 +40,8 @@ Outcome = Literal["win", "loss", "tie"]
 _FEW = 8
 """Comparisons from which it is worth a word that all of them were ties."""
 _REMEDY = (
-    "It has to name one of the two: mend its prompt, use another model, or leave it out; what was measured is kept."
+    "It has to name one of the two: change its prompt, use another model, or leave it out; what was measured is kept. "
+    "Once it is repaired, --on-existing overwrite asks it again."
 )
 
 

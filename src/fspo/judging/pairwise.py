@@ -17,7 +17,7 @@ from typing import Literal
 
 from fspo.errors import DataError
 from fspo.judging.judge import Verdict
-from fspo.llm.asking import ask_all
+from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.quoting import quoted
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
@@ -185,6 +185,10 @@ class PairwiseJudge:
         answers = ask_all(self._llm, requests, 2 * self._at_once, counted)
         for c, with_a_first, with_b_first in zip(compared, answers, answers, strict=True):
             found = judgement_of(read_choice(with_a_first, c.texts), read_choice(with_b_first, c.texts))
+            asked_again = ((c.a, c.b), (c.b, c.a))
+            for choice, pair in zip(found.choices, asked_again, strict=True):
+                if choice == "unreadable":
+                    mark_unusable(self._llm, self.request(c.user, c.prompt, *pair))
             answer = with_a_first if found.choices[0] == "unreadable" else with_b_first
             yield replace(found, unread=answer.text) if "unreadable" in found.choices else found
 

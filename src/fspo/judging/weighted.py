@@ -16,7 +16,7 @@ from itertools import chain, tee
 
 from fspo.judging.judge import Verdict
 from fspo.judging.pairwise import Choice, Comparison, Judgement, Prompt, judgement_of, prompt_of, read_choice
-from fspo.llm.asking import ask_all
+from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.transport import Refusal
 from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
@@ -91,6 +91,10 @@ class WeightedJudge:
         answers = self._asked(requests)
         for c, *both in zip(compared, answers, answers, strict=True):
             with_a_first, with_b_first = (read_leaning(answer, c.texts) for answer in both)
+            for leaning, pair in ((with_a_first, (c.a, c.b)), (with_b_first, (c.b, c.a))):
+                if leaning.choice == "unreadable":
+                    request = self.request(c.user, c.prompt, *pair)
+                    mark_unusable(self._llm, request, replace(request, logprobs=0))
             preference = None
             if with_a_first.first is not None and with_b_first.first is not None:
                 preference = (with_a_first.first + 1 - with_b_first.first) / 2

@@ -6,14 +6,29 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Protocol, runtime_checkable
 
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, batch_of, title_of
 from fspo.progress import Task
 
-__all__ = ["Remembered", "ask_all", "ask_in_pieces"]
+__all__ = ["Marking", "Remembered", "ask_all", "ask_in_pieces", "mark_unusable"]
 
 _BATCH = 48
+
+
+@runtime_checkable
+class Marking(Protocol):
+    """A model that keeps answers, and can note which of them nothing could be done with."""
+
+    def mark_unusable(self, requests: Sequence[CompletionRequest]) -> None:
+        """Note that the answers to these requests could not be used; see `RequestCache.forget_unusable`."""
+
+
+def mark_unusable(llm: LanguageModel, *requests: CompletionRequest) -> None:
+    """Note it where the model is asked at a server; a model on this machine says the same each time."""
+    if isinstance(llm, Marking) and requests:
+        llm.mark_unusable(requests)
 
 
 def ask_all(

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS first_tokens (key TEXT PRIMARY KEY, tokens TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unusable (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (id TEXT PRIMARY KEY, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL)
 WITHOUT ROWID;
 """
@@ -41,6 +42,14 @@ _ABSORB = (
     "ON CONFLICT (key) DO UPDATE SET reason = excluded.reason, times = times + excluded.times",
     "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
     "INSERT OR IGNORE INTO lost SELECT id, prompt_tokens, tokens FROM other.lost",
+    "INSERT OR IGNORE INTO unusable SELECT key FROM other.unusable",
+)
+_FORGET = (  # what they have cost stays
+    "INSERT INTO lost SELECT hex(randomblob(16)), prompt_tokens, tokens FROM answers "
+    "WHERE key IN (SELECT key FROM unusable)",
+    "DELETE FROM first_tokens WHERE key IN (SELECT key FROM unusable)",
+    "DELETE FROM answers WHERE key IN (SELECT key FROM unusable)",
+    "DELETE FROM unusable",
 )
 _SPENT = (
     "SELECT (SELECT COUNT(*) FROM answers), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(tokens), 0) FROM "
@@ -122,6 +131,27 @@ class RequestCache:
             self._connection.execute("BEGIN")
             for key, completion in completions.items():
                 self._insert(key, completion, 0)
+
+    def mark_unusable(self, keys: Sequence[str]) -> None:
+        """Note answers that nothing could be done with; they stay until `forget_unusable`.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR IGNORE INTO unusable VALUES (?)", [(key,) for key in keys])
+
+    def forget_unusable(self) -> None:
+        """Forget the answers that were marked, so that their requests are asked again; their cost still counts.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN")
+            for statement in _FORGET:
+                self._connection.execute(statement)
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a request failed in the end; it is asked again when it comes again."""

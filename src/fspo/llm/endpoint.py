@@ -125,6 +125,15 @@ class Endpoint:
             while asking.left:
                 yield from asking.take()
 
+    def mark_unusable(self, requests: Sequence[CompletionRequest]) -> None:
+        """Note that the answers to these requests could not be used, so that they can be asked again on request.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        if self._cache is not None:
+            self._cache.mark_unusable([key_of(self._config.identity(), request) for request in requests])
+
     def asking(self) -> _Asking:
         """A line of pieces of requests, all under way at once; its `take` raises what `complete` does."""
         return _Asking(self)

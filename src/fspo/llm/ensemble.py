@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
+from fspo.llm.asking import mark_unusable
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, batch_of, title_of
 
@@ -115,6 +116,12 @@ class Ensemble:
     def member_of(self, request: CompletionRequest) -> str:
         """The title of the member that answers this request, for others to read."""
         return self.members[self._place(request)].title
+
+    def mark_unusable(self, requests: Sequence[CompletionRequest]) -> None:
+        """Hand it on to the members that have answered."""
+        for request in requests:
+            member = self.members[self._place(request)]
+            mark_unusable(member.model, _at(request, member.temperature))
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order.

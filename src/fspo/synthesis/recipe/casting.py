@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fspo.judging.judge import Verdict
 from fspo.judging.pairwise import Comparison, Judgement, OrderTally, readable
-from fspo.llm.asking import ask_all
+from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress
@@ -28,7 +28,8 @@ PORTRAIT_TOKENS = 120
 
 _REMEDY = (
     'It has to answer with {"preferred": "A"}, "B" or "unclear": mend the prompt judge in the domain\'s prompts.yaml, '
-    "if there is one, or use another model."
+    "if there is one, or use another model. Its answers are kept: once it is repaired, run the same command with "
+    "--on-existing overwrite, which asks again what could not be read and nothing else."
 )
 """What to do about a judge that can't be read."""
 
@@ -156,11 +157,13 @@ class Casting:
         ]
         made = []
         with self._progress.task("Writing portraits", total=len(users)) as task:
-            for user, completion in zip(users, ask_all(self._llm, requests, config.batch, task), strict=True):
+            answers = ask_all(self._llm, requests, config.batch, task)
+            for user, request, completion in zip(users, requests, answers, strict=True):
                 text = " ".join(tidied(completion).split())
                 why = fault(text, min_words=5, language=self._domain.file.language)
                 if why:  # the traits in a line still describe the user
                     self._cast.rejected[f"portrait: {why}"] += 1
+                    mark_unusable(self._llm, request)
                 made.append(user if why else replace(user, description=text))
         return made
 

@@ -49,7 +49,7 @@ _ADVICE = {
     "inconsistent": "A judge that goes by the order of the responses decides nothing: use another model.",
     "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
     "unreadable": 'The judge has to answer with {"preferred": "A"}, "B" or "unclear": look at the prompt judge, or use '
-    "another model.",
+    "another model. Once it is repaired, --on-existing overwrite asks again what could not be read and nothing else.",
     "refused": "The endpoint refuses what it is shown: use another model, or other questions.",
 }
 """Reason that most pairs were left for -> what to do, where a language model judges."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fspo.judging.attributes import words
-from fspo.llm.asking import ask_in_pieces
+from fspo.llm.asking import ask_in_pieces, mark_unusable
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.wording import wording
 from fspo.progress import Progress
@@ -129,11 +129,14 @@ def _augment(
             count = -(-missing * 4 // (3 * AT_ONCE))
             asked = [topics[(turn + place) % len(topics)] for place in range(count)]
             requests = [_request(config, domain, topic, seeds, rng) for topic in asked]
-            answered = iter(asked)
+            answered = iter(zip(asked, requests, strict=True))
             for piece in ask_in_pieces(llm, requests, config.batch):
                 before = len(result.items)
-                for completion, topic in zip(piece, answered, strict=False):
-                    for text in items_of(completion):
+                for completion, (topic, request) in zip(piece, answered, strict=False):
+                    items = items_of(completion)
+                    if not items:
+                        mark_unusable(llm, request)
+                    for text in items:
                         if len(result.items) < config.questions:
                             _take(text, topic, domain.file.language, known, result)
                 found = len(result.items) - before

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from fspo.judging.attributes import sentences
 from fspo.judging.pairwise import Comparison
-from fspo.llm.asking import ask_all
+from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
 from fspo.progress import Task
@@ -88,10 +88,11 @@ def refine(
         chosen = [(people[id], _picked(config, id, turn, opened[id][0])) for id in active]
         requests = (_request(domain, config, user, pair) for user, pair in chosen)
         answers = ask_all(llm, requests, config.batch, task)
-        for (user, _), completion in zip(chosen, answers, strict=True):
+        for (user, pair), completion in zip(chosen, answers, strict=True):
             sentence, why = _sentence(completion, user.description, domain.file.language)
             if why:
                 result.rejected[why] += 1
+                mark_unusable(llm, _request(domain, config, user, pair))
                 continue
             people[user.id] = replace(user, description=f"{user.description} {sentence}".strip())
             result.added[user.id].append(sentence)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from fspo.errors import DataError
 from fspo.judging.refusals import opens_with_refusal
-from fspo.llm.asking import ask_all
+from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, title_of
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
@@ -96,11 +96,15 @@ def make_views(
         )
         for q in questions
     )
+    found: dict[str, list[str]] = {}
+    asked, sent = tee(requests)
     with progress.task("Listing viewpoints", total=len(questions)) as task:
-        return {
-            question.id: _views_of(completion)[: config.views]
-            for question, completion in zip(questions, ask_all(llm, requests, config.batch, task), strict=True)
-        }
+        answers = ask_all(llm, asked, config.batch, task)
+        for question, request, completion in zip(questions, sent, answers, strict=True):
+            found[question.id] = _views_of(completion)[: config.views]
+            if not found[question.id]:
+                mark_unusable(llm, request)
+    return found
 
 
 def _views_of(completion: Completion) -> list[str]:
@@ -196,7 +200,9 @@ def _take(
         return
     text = tidied(completion)
     why = fault(text, min_words=config.min_words, language=domain.file.language)
-    if why is None and not known.add(text):
+    if why is not None:
+        mark_unusable(llm, one.request)
+    elif not known.add(text):
         why = "near-duplicate"
     if why is not None:
         result.rejected[why] += 1
