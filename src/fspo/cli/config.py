@@ -21,6 +21,7 @@ from fspo.keys import secret_in
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
+from fspo.paths import LocalPath, PlaceName
 from fspo.preferences.validation import nearest
 from fspo.synthesis.config import RECIPES, ExecutorConfig, SynthesisConfig
 from fspo.synthesis.restyled.config import RestyledConfig
@@ -41,11 +42,11 @@ class RunConfig(BaseModel):
     """Names the report and, by default, the folder below `runs/`."""
     seed: int = Field(0, ge=0)
     """Seed of every stage that has no seed of its own in the file."""
-    output: Path = Path()
+    output: LocalPath = Path()
     """Folder of the run; by default runs/NAME."""
-    model: str = "smollm2-135m"
+    model: PlaceName = "smollm2-135m"
     """The embedded model's name, a local folder, or a hub id."""
-    data: Path | None = None
+    data: LocalPath | None = None
     """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that is asked for everything in synthesis, in place of `model`."""

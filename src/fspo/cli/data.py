@@ -23,6 +23,7 @@ from fspo.cli.datasets import (
     size,
 )
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.paths import expanded
 
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
@@ -117,6 +118,7 @@ def import_(
 
       fspo run --config my.yaml --set data=data/ratings
     """
+    source = expanded(source)
     drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
     drawn = {name: value for name, value in drawn.items() if value is not None}
     if file_format.is_published:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.paths import expanded
 
 __all__ = ["app", "export", "list_", "pull", "push", "show"]
 
@@ -192,7 +193,7 @@ def push(
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:
     """The model named, or else the configuration's, or else the embedded one."""
     if name is not None:
-        return name
+        return expanded(name)
     if config is not None or overrides:
         return configured(None, config, overrides, None).model
     from fspo.modeling import embedded

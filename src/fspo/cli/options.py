@@ -6,10 +6,13 @@ import inspect
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from fspo.paths import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,10 +69,21 @@ def add_verb(app: typer.Typer, name: str) -> Callable[[Verb], Verb]:
     """Make a function a command whose help is its docstring, examples as they are written."""
 
     def register(verb: Verb) -> Verb:
-        app.command(name, help=help_text(verb.__doc__ or ""))(verb)
+        @wraps(verb)
+        def expanding(**given: Any) -> None:
+            verb(**{argument: _expanded(value) for argument, value in given.items()})
+
+        app.command(name, help=help_text(verb.__doc__ or ""))(expanding)
         return verb
 
     return register
+
+
+def _expanded(value: Any) -> Any:
+    """The value of an argument; shells leave a `~` as it is in, for example, `--output=~/x`."""
+    if isinstance(value, list):
+        return [_expanded(each) for each in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def help_text(doc: str) -> str:

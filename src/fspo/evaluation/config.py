@@ -12,6 +12,7 @@ from fspo.evaluation.quality import Floors
 from fspo.evaluation.tax.config import TaxConfig
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.table import METHODS
+from fspo.paths import PlaceName
 
 __all__ = [
     "EvaluationConfig",
@@ -63,7 +64,7 @@ class RewardModelConfig(BaseModel):
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the table."""
-    model: str | None = None
+    model: PlaceName | None = None
     """A sequence-classification model of transformers with one output: a local folder or a hub id."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that is shown the shots and asked to rate the response."""

@@ -18,6 +18,7 @@ from fspo.errors import ConfigError
 from fspo.llm.asking import mark_unusable
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, batch_of, title_of
+from fspo.paths import PlaceName
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]
 
@@ -34,7 +35,7 @@ class MemberConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint: EndpointConfig | None = None
-    model: str | None = None
+    model: PlaceName | None = None
     """The embedded model's name, a local folder, or a hub id."""
     weight: float = Field(1.0, gt=0)
     """How often it is asked, relative to the others."""

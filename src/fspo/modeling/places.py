@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fspo.errors import ModelError
 from fspo.modeling import embedded
+from fspo.paths import expanded
 
 __all__ = ["INSTEAD", "POLICY_FILE", "is_hub_id", "locate"]
 
@@ -21,7 +22,7 @@ def locate(name: str | Path) -> str:
     """
     if str(name) == embedded.EMBEDDED_MODEL:
         return str(embedded.obtain())
-    place = Path(name).expanduser()
+    place = Path(expanded(name))
     if place.is_dir():
         if not any((place / file).is_file() for file in ("config.json", POLICY_FILE)):
             raise ModelError(f"{place} holds no model: it has no config.json. {INSTEAD}")

@@ -27,6 +27,7 @@ from fspo.modeling.folders import MODEL, POLICY
 from fspo.modeling.loading import load_model, load_tokenizer, policy_record, quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
 from fspo.modeling.places import POLICY_FILE
+from fspo.paths import expanded
 
 __all__ = [
     "PolicyCard",
@@ -235,7 +236,7 @@ def _needed_by(folder: Path) -> list[Path]:
 
 
 def _built_on(base: str, start: Path | None) -> list[Path]:
-    places = [Path(base).expanduser(), *([] if start is None else [start])]
+    places = [Path(expanded(base)), *([] if start is None else [start])]
     return [place for place in places if base and place.exists()]
 
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from fspo.errors import DataError, StorageError
 from fspo.files import FolderKind, read_json, to_json, write_json, writing
+from fspo.paths import expanded
 from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import (
     PREFERENCE_COLUMNS,
@@ -222,7 +223,7 @@ class PreferenceDataset:
         Raises:
             DataError: a file is missing, is not what `dataset.json` says, or a row is wrong.
         """
-        folder = Path(folder)
+        folder = Path(expanded(folder))
         for name in (_USERS, _PREFERENCES):
             if not (folder / name).is_file():
                 raise DataError(

@@ -21,6 +21,7 @@ from fspo.files import read_jsonl
 from fspo.modeling.chat import ChatFormat
 from fspo.modeling.generation import AnswerRequest, generate
 from fspo.modeling.policies import is_policy
+from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.formats import from_table
 from fspo.preferences.sampling import check_no_leak, shots_beside
@@ -90,6 +91,7 @@ class FSPOTrainer:
         """
         for name in unknown_arguments:
             raise unknown_argument("FSPOTrainer", name, _ARGUMENTS)
+        model = expanded(model) if isinstance(model, str | Path) else model
         _check_kinds(model, args, peft_config)
         self.args = args
         self._progress = progress or PlainProgress(sys.stderr)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from fspo.errors import ConfigError
+from fspo.paths import LocalPath, PlaceName
 from fspo.preferences.validation import nearest
 from fspo.training.config import LoraSettings, Objective, TrainingConfig, first_problem
 
@@ -58,7 +58,9 @@ class FSPOConfig(TrainingConfig):
         ConfigError: an argument is unknown (naming the nearest known one), out of range, or contradicts another.
     """
 
-    output_dir: str | Path = Field(description="Folder of the policy, its metrics and, while it trains, checkpoints.")
+    output_dir: PlaceName | LocalPath = Field(
+        description="Folder of the policy, its metrics and, while it trains, checkpoints."
+    )
     max_steps: int = Field(default_factory=lambda data: data["steps"], description="TRL's name of `steps`.")
     loss_type: Objective = Field(
         default_factory=lambda data: data["objective"], description="TRL's name of `objective`."

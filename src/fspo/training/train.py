@@ -16,6 +16,7 @@ from fspo.modeling.places import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Context, EpisodeRenderer
+from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.progress import Progress, Silent
@@ -78,7 +79,8 @@ def train_policy(
         TrainingError: the loss is not a number.
         StorageError: the disk is full.
     """
-    training = Training(config, dataset, Start(model, out), out, context, validation, method)
+    out = expanded(out)
+    training = Training(config, dataset, Start(expanded(model), out), out, context, validation, method)
     if not training.is_finished():
         training.run(training.loop(), progress or Silent())
     return out

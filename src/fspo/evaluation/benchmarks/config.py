@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fspo.paths import PlaceName
+
 __all__ = ["BenchmarkConfig"]
 
 
@@ -12,7 +14,7 @@ class BenchmarkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    data: str | None = Field(default=None, min_length=1)
+    data: PlaceName | None = Field(default=None, min_length=1)
     """A file or folder of the published rows, or hub:owner/name; null: the hub, for the own domains `fspo synth`."""
     users: int | None = Field(default=None, ge=1)
     """At most so many users; null: the protocol's."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fspo.paths import PlaceName
+
 __all__ = ["Disagreement", "RecipeConfig", "Refinement"]
 
 
@@ -48,7 +50,7 @@ class RecipeConfig(BaseModel):
     """Says that this section is of the paper's recipe."""
     seed: int = 0
     """Draws questions, users, steering and pairs."""
-    domain: str = Field(min_length=1)
+    domain: PlaceName = Field(min_length=1)
     """`reviews`, `elix-easy`, `elix-hard`, `roleplay`, or the folder of one's own."""
     questions: int = Field(default=100, ge=3)
     """Questions wanted; seeds first, then new ones written from them."""
