@@ -27,6 +27,7 @@ __all__ = [
     "check_replaceable",
     "read_json",
     "read_jsonl",
+    "read_whole_jsonl",
     "replace_folder",
     "storage_error",
     "to_json",
@@ -271,7 +272,7 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read the whole records of a JSONL file; a line torn by a killed process is passed over.
+    """Read the whole records of a log that `append_jsonl` writes; a line torn by a killed process is passed over.
 
     Raises:
         StorageError: the file is there and can't be read.
@@ -289,6 +290,40 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise _unreadable(path, error) from error
     return records
+
+
+def read_whole_jsonl(path: Path, remedy: str) -> list[dict[str, Any]]:
+    """Read a JSONL file that was written in one step; none where there is no such file.
+
+    Args:
+        path: the file. Every line of it must be a record: such a file has no torn line, so that a line that can't be
+            read is damage.
+        remedy: what the sentence says to do about damage.
+
+    Raises:
+        StorageError: naming the line that is damaged; or the file can't be read.
+    """
+    records: list[dict[str, Any]] = []
+    try:
+        with path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                record = _record(line) if line.endswith(b"\n") and _is_utf8(line) else None
+                if record is None:
+                    raise StorageError(f"{path} is damaged: line {number} is no whole record; {remedy}")
+                records.append(record)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return records
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fspo.errors import StorageError
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_json, read_whole_jsonl
 
 __all__ = [
     "CALIBRATION",
@@ -169,7 +169,7 @@ def read_rows(kind: Kind, path: Path) -> list[dict[str, Any]]:
     Raises:
         StorageError: the file can't be read, or a record is something else.
     """
-    rows = read_jsonl(path)
+    rows = read_whole_jsonl(path, "run `fspo eval` again.")
     for number, row in enumerate(rows, start=1):
         _check(kind, row, path, f"record {number}: ")
     return rows

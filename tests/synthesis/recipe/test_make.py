@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fspo.errors import DataError
+from fspo.errors import DataError, StorageError
 from fspo.files import read_jsonl
 from fspo.llm.asking import Remembered
 from fspo.llm.cache import RequestCache
@@ -21,6 +23,7 @@ from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.progress import Silent, Task
 from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.kept import load_questions, load_responses
 from fspo.synthesis.recipe.make import make_dataset
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize
 from tests.synthesis.recipe.helpers import ScriptedModel, Stopped, config_of, write_domain
@@ -306,3 +309,44 @@ def test_both_recipes_are_made_by_one_function(tmp_path: Path) -> None:
     calls = model.calls
     synthesize(config, Writers(model, model), tmp_path)
     assert model.calls == calls
+
+
+@pytest.mark.parametrize("file", ["questions.jsonl", "responses.jsonl", "views.jsonl", "labels/00001.jsonl"])
+@pytest.mark.parametrize("line", [0, 3, -1])
+@pytest.mark.parametrize("damage", ["torn", "another"])
+def test_a_damaged_file_of_an_interrupted_call_is_named_with_its_line(
+    whole: Path, tmp_path: Path, file: str, line: int, damage: str
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    for last in ("synthesis.json", "checks.json", *(["responses.jsonl"] if file == "views.jsonl" else [])):
+        (out / last).unlink()
+    lines = (out / file).read_bytes().splitlines(keepends=True)
+    number = line % len(lines)
+    lines[number] = {"torn": lines[number][:-3] + b"\n", "another": b'{"x": 1}\n'}[damage]
+    (out / file).write_bytes(b"".join(lines))
+    damaged = (out / file).read_bytes()
+    with pytest.raises(StorageError, match=rf"{re.escape(file)} is damaged: line {number + 1} is "):
+        made(config_of(**EVERYTHING), out)
+    assert (out / file).read_bytes() == damaged
+
+
+def test_a_file_without_its_header_is_damaged(whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    for file, load in (("questions.jsonl", load_questions), ("responses.jsonl", load_responses)):
+        _, *rows = (out / file).read_bytes().splitlines(keepends=True)
+        (out / file).write_bytes(b"".join(rows))
+        with pytest.raises(StorageError, match=rf"{re.escape(file)} is damaged: line 1 is not its header"):
+            load(out)
+
+
+def test_a_file_cut_at_its_end_is_damaged(whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    for file in ("questions.jsonl", "responses.jsonl"):
+        (out / file).write_bytes((out / file).read_bytes()[:-1])
+    with pytest.raises(StorageError, match=r"questions\.jsonl is damaged"):
+        load_questions(out)
+    with pytest.raises(StorageError, match=r"responses\.jsonl is damaged"):
+        load_responses(out)
+    (out / "questions.jsonl").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"questions\.jsonl is damaged: line 1"):
+        load_questions(out)

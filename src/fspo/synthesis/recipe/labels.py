@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_json
 from fspo.judging.pairwise import OrderTally
 from fspo.preferences.types import Preference
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.executors import Executor
+from fspo.synthesis.recipe.kept import read_plain
 from fspo.synthesis.recipe.questions import Question
 from fspo.synthesis.recipe.responses import Response
 from fspo.synthesis.recipe.shards import LABELS, UNDECIDED, Labeller, Person, Shard, tally_file
@@ -73,10 +74,15 @@ def preferences_of(
     responses: Mapping[str, Response],
     out: Path,
 ) -> Iterator[Preference]:
-    """The preferences of all shards, in order, one shard in memory at a time."""
+    """The preferences of all shards, in order, one shard in memory at a time.
+
+    Raises:
+        StorageError: the file of a shard is damaged; says in which line.
+    """
     for path in sorted((out / LABELS).glob("*.jsonl")):
-        for row in read_jsonl(path):
-            chosen, rejected = responses[row["chosen"]], responses[row["rejected"]]
+        for user, chosen, rejected in read_plain(
+            path, lambda row: (row["user"], responses[row["chosen"]], responses[row["rejected"]])
+        ):
             question = questions[chosen.question]
             source = {
                 "domain": domain,
@@ -85,7 +91,7 @@ def preferences_of(
                 "chosen": _origin(chosen),
                 "rejected": _origin(rejected),
             }
-            yield Preference(row["user"], question.text, chosen.text, rejected.text, question.id, source)
+            yield Preference(user, question.text, chosen.text, rejected.text, question.id, source)
 
 
 def _add(record: Mapping[str, Any], counts: LabelCounts) -> None:

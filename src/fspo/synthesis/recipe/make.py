@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import read_json, read_jsonl, to_json, write_json, write_text
+from fspo.files import read_json, to_json, write_json, write_text
 from fspo.judging.pairwise import OrderTally
 from fspo.llm.types import LanguageModel, title_of
 from fspo.preferences.dataset import write_dataset
@@ -31,7 +31,7 @@ from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain, load_recipe_domain
 from fspo.synthesis.recipe.executors import Executor, Here
 from fspo.synthesis.recipe.judges import Judging, by_measures, measured_judge, pairwise_judge
-from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses
+from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses, read_headed
 from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, label_all, preferences_of
 from fspo.synthesis.recipe.pairs import pairs_of
 from fspo.synthesis.recipe.people import Place, places_of, split_users
@@ -193,8 +193,8 @@ def _views(
 ) -> dict[str, list[str]]:
     path = out / _VIEWS
     if path.exists():
-        _, *rows = read_jsonl(path)
-        return {row["question"]: row["views"] for row in rows}
+        _, listed = read_headed(path, lambda row: (row["question"], row["views"]))
+        return dict(listed)
     views = make_views(config, domain, questions, ask, progress)
     _write(path, {}, [{"question": id, "views": listed} for id, listed in views.items()])
     return views
