@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.modeling.templates import KINDS, NO_SYSTEM, tokenizer_of
 SYSTEM, ASKED = Message("system", "You are short."), Message("user", "What is the film like?")
 
 
-def request(seed: int, *, prefix: str = "The film is", **settings: float) -> CompletionRequest:
+def request(seed: int, *, prefix: str = "The film is", **settings: Any) -> CompletionRequest:
     return CompletionRequest((SYSTEM, ASKED), prefix=prefix, max_tokens=6, seed=seed, **settings)
 
 

@@ -116,22 +116,26 @@ def evaluate(
     rungs = {*COLD, *(k for row in trained.values() for k in row.shots)}
     config = config.with_rungs(k for k in rungs if k <= config.shots)
     rooms = rooms_of(config, policies, weights.renderer)
-    read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
+    if trials is None:
+        read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
+        drawn, said, too_long = build_trials(read.dataset, config), read.said("the test part"), len(read.left_out)
+        drawn, _ = fitting_trials(drawn, rooms, "leave-out")
+    else:
+        drawn, too_long = fitting_trials(trials, rooms, config.long_rows)
+        said = [f"Left out: {too_long} queries that some method can't read whole."] if too_long else []
+    for line in said:
+        shown.say(line)
     foreign = [obtain(entry, config, out / entry.name) for entry in config.reward_models]
     for name, scorer in (reward_models or {}).items():
         if name in METHODS or name in (entry.name for entry in foreign):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
         foreign.append(given(name, scorer))
-    drawn = build_trials(read.dataset, config) if trials is None else list(trials)
-    drawn, unread = fitting_trials(drawn, rooms)
-    for line in read.said("the test part"):
-        shown.say(line)
     panel = Panel(config, dataset.users, jury, out, shown)
     known = _whom_it_knows(judge, train.users.values() if train is not None else ())
     prior = prior_of(config.observer_prior, dataset.users.values(), known, config.seed)
     stage = _Stage(
         config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior, unknown,
-        len(read.left_out) if trials is None else unread,
+        too_long,
     )  # fmt: skip
     return stage.run()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.rewards import AROUND_DESCRIPTION
 from fspo.evaluation.trials import Trial
 from fspo.methods.table import METHODS, MethodContext
-from fspo.modeling.fitting import Room
+from fspo.modeling.fitting import LongRows, Room
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Episode, Preference
 
@@ -28,15 +29,25 @@ def rooms_of(
     return [Room(renderer(context), answer, drafted if describes else 0) for context, describes in sorted(shown)]
 
 
-def fitting_trials(trials: Sequence[Trial], rooms: Sequence[Room]) -> tuple[list[Trial], int]:
+def fitting_trials(trials: Sequence[Trial], rooms: Sequence[Room], long: LongRows) -> tuple[list[Trial], int]:
     """The trials without queries that have no room, and how many these are; a trial without any other is left out.
 
     Another user's description may be longer: where that one leaves a query no room, the trial has no swap.
+
+    Raises:
+        DataError: there are such queries, and they are refused; or no query has room.
     """
-    kept, left_out = [], 0
+    kept: list[Trial] = []
+    left_out = 0
     for trial in trials:
         queries = tuple(query for query in trial.own.queries if _fits(trial.own, (query,), rooms))
         left_out += len(trial.own.queries) - len(queries)
+        if left_out and (long == "refuse" or (trial is trials[-1] and not kept and not queries)):
+            first = next(query for query in trial.own.queries if query not in queries)
+            raise DataError(
+                f"The query {first.prompt[:60]!r} of user '{trial.user}' and its longer response are too long for some "
+                "method. Raise evaluation.max_length, or set evaluation.long_rows to leave-out where others are left."
+            )
         if not queries:
             continue
         own, swapped = replace(trial.own, queries=queries), trial.swapped and replace(trial.swapped, queries=queries)
