@@ -453,3 +453,19 @@ def test_feedback_with_whole_conversations_is_taken(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     (only,) = PreferenceDataset.load(tmp_path / "out").preferences
     assert (only.prompt, only.chosen, only.rejected) == ("Why?", "So.", "Hence.")
+
+
+def test_a_damaged_text_is_named_by_file_row_and_column(tmp_path: Path) -> None:
+    texts = pa.array([b"So.", b"Hence.", b"\xff\xfe"], pa.binary())
+    torn = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
+    columns = {"user": ["ann"] * 3, "prompt": ["Why?"] * 3, "chosen": ["Yes."] * 3, "rejected": torn}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    result = fspo("import", tmp_path / "rows.parquet", tmp_path / "out", "--format", "trl")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'rows.parquet'}, row 3, column 'rejected': can't be read" in result.stderr
+    whole = json.dumps(ROLEPLAY)
+    (tmp_path / "rows.jsonl").write_text(f"{whole}\n{whole[:40]}\n{whole}\n")
+    result = fspo("import", tmp_path / "rows.jsonl", tmp_path / "out", "--format", "roleplay")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'rows.jsonl'}, row 2: not a line of JSON" in result.stderr
+    assert not (tmp_path / "out").exists()

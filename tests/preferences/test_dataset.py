@@ -92,7 +92,7 @@ def test_text_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
     text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
     pq.write_table(table.set_column(1, "prompt", text), tmp_path / "preferences.parquet")
     (tmp_path / "dataset.json").unlink()
-    with pytest.raises(DataError, match=r"preferences\.parquet can't be read as Parquet \(.*utf-8"):
+    with pytest.raises(DataError, match=r"preferences\.parquet, row 1, column 'prompt': can't be read \(.*utf-8"):
         PreferenceDataset.load(tmp_path)
 
 

@@ -358,7 +358,7 @@ def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (row number from 1, row).
 
     Raises:
-        DataError: the file is missing, is not Parquet, or holds text or times that can't be read.
+        DataError: the file is missing or is not Parquet; or naming row and column of a text or time that can't be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -367,11 +367,28 @@ def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with pq.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for row in batch.to_pylist():
+                for row in _rows_of(batch, str(path), number):
                     number += 1
                     yield number, row
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{path} can't be read as Parquet ({error}).") from error
+
+
+def _rows_of(batch: Any, file: str, before: int) -> list[dict[str, Any]]:
+    """The rows of a batch that comes after so many rows."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except ValueError:  # such as bytes that are no UTF-8 in a column of text
+        for index in range(batch.num_rows):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    column[index].as_py()
+                except ValueError as error:
+                    raise Problem(before + index + 1, name, f"can't be read ({error}); fix or delete it.").error(
+                        file
+                    ) from error
+        raise
+    return rows
 
 
 def _check_manifest(folder: Path) -> None:
