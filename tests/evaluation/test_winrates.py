@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ def drawn(tiny_model_path: Path, path: Path, sampling: Any = "plain", **options:
         tokenizer,
         EpisodeRenderer(tokenizer),
         "shots",
-        build_trials(small_dataset("t"), CONFIG)[:2],
+        options.pop("trials", None) or build_trials(small_dataset("t"), CONFIG)[:2],
         CONFIG,
         method="fspo",
         sampling=sampling,
@@ -139,6 +140,16 @@ def test_guidance_and_the_mirrored_shots_reach_whoever_draws(
     monkeypatch.setattr(generation, "generate_ids", spy)
     drawn(tiny_model_path, tmp_path / "answers.jsonl", sampling)
     assert set(seen) == {(strength, True)}
+
+
+def test_a_question_in_another_spelling_is_not_answered_again(tiny_model_path: Path, tmp_path: Path) -> None:
+    trial = build_trials(small_dataset("t"), CONFIG)[0]
+    first, second, *_ = trial.own.queries
+    ways = tuple(replace(first, prompt=way) for way in (first.prompt, first.prompt.upper(), f" {first.prompt}  "))
+    own = replace(trial.own, queries=(*ways, second))
+    answered = drawn(tiny_model_path, tmp_path / "a.jsonl", trials=[replace(trial, own=own)])
+    assert len(answered) == CONFIG.answers == 2
+    assert sum(answer.prompt == second.prompt for answer in answered) == 1
 
 
 def test_users_answer_the_same_prompts_where_they_can(tiny_model_path: Path, tmp_path: Path) -> None:

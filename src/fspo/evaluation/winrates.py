@@ -22,6 +22,7 @@ from fspo.evaluation.trials import Trial
 from fspo.files import append_jsonl, read_jsonl
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import User
+from fspo.preferences.wording import wording
 from fspo.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -194,8 +195,8 @@ def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
         for number, query in sorted(
             enumerate(trial.own.queries), key=lambda query: _digest(config.seed, query[1].prompt)
         ):
-            if len(prompts) < config.answers and query.prompt not in prompts:
-                prompts.add(query.prompt)
+            if len(prompts) < config.answers and wording(query.prompt) not in prompts:
+                prompts.add(wording(query.prompt))
                 chosen.append((trial, trial.item(number), query.prompt))
     return chosen
 
