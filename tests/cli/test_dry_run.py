@@ -47,6 +47,7 @@ def test_tokens_that_the_model_does_not_know_are_told_before_anything(tmp_path: 
         result = preview(tmp_path, model, verb=verb)
         assert result.exit_code == 1
         assert "has 386 tokens, but the model has embeddings for 384: '<|turn|>' has none" in result.stderr
+    assert "embeddings for 384" in CliRunner().invoke(app, ["model", "pull", str(model)]).stderr
     shown = CliRunner().invoke(app, ["model", "show", str(model)])
     assert shown.exit_code == 1
     assert "tokens of the tokenizer: 386" in shown.output

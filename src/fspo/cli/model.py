@@ -58,6 +58,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     from fspo.cli.stages import quiet
     from fspo.modeling import embedded
     from fspo.modeling.loading import load_model, load_tokenizer
+    from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     out = console()
     name = _chosen(name, config, overrides)
@@ -68,8 +69,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     if name == embedded.EMBEDDED_MODEL:
         out.print(f"{name} is in {embedded.obtain(terminal_progress(out))}.", markup=False)
         return
-    load_tokenizer(name)
-    load_model(name)
+    check_vocabulary(load_tokenizer(name), rows_of(load_model(name)), name)
     out.print(f"{name} can be loaded.", markup=False)
 
 
