@@ -11,6 +11,7 @@ from fspo.cli import stages
 from fspo.cli.checks import check_synthesis
 from fspo.cli.folder import DATA, RunFolder, benchmark_part, methods_of
 from fspo.cli.options import Existing
+from fspo.cli.threads import use_threads
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
@@ -67,6 +68,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
         )
     judged = config.answers or benchmark.synthesis
     out = folder.path / benchmark_part(name)
+    use_threads(folder, benchmark_part(name), progress)
     metrics = evaluate(
         config,
         data.held_out,

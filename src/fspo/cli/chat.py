@@ -60,6 +60,7 @@ def chat(
     settings = configured(file, config, overrides, output)
     from fspo.cli import stages
     from fspo.cli.folder import RunFolder
+    from fspo.modeling.threads import sleep_while_busy
 
     folder = RunFolder(settings)
     draw = Draw(guidance, max_tokens, temperature, seed)
@@ -69,6 +70,7 @@ def chat(
         out.print(f"Would answer for {talk.user} with {method} and {talk.count} shots.", markup=False)
         return
     stages.quiet()
+    sleep_while_busy()
     if prompt:
         for text in prompt:
             talk.show(text, out)

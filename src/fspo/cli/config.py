@@ -57,6 +57,8 @@ class RunConfig(BaseModel):
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""
     synthesis: SynthesisConfig = RestyledConfig()
+    threads: int | None = Field(None, ge=1)
+    """Threads of a model on this machine's processor; by default as many as cores are free when a part begins."""
     executor: ExecutorConfig = ExecutorConfig()
     """Who labels in synthesis: this process, or a Ray cluster. It decides nothing in the data."""
     training: dict[str, dict[str, Any]] = Field(default_factory=dict)

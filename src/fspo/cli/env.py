@@ -69,16 +69,18 @@ def describe() -> dict[str, Any]:
     """What `fspo env` shows; importing torch for it takes seconds."""
     import torch
 
-    from fspo.modeling import embedded
+    from fspo.modeling import embedded, threads
 
+    machine = threads.look()
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         accelerators.append("mps")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.executable,
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
+        "cores": machine.cores,
+        "cores busy with other work": round(machine.busy, 1),
+        "threads": torch.get_num_threads() if threads.explicit() else threads.choose(machine),
         "memory": _memory(),
         "accelerators": ", ".join(accelerators) or "none",
         "cache": str(cache_folder()),

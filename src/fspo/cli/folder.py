@@ -57,6 +57,8 @@ class RunFolder:
         self.data = self.path / DATA
         self.evaluation = self.path / EVALUATION
         self.report = self.path / "report.html"
+        self.computes_with = 0
+        """How many threads this command was last said to compute with."""
 
     def method(self, name: str) -> Path:
         """The folder of one trained method."""
@@ -229,9 +231,21 @@ class RunFolder:
         return [part for part in parts if part in made]
 
     def _begun_with(self, part: str, made: Mapping[str, Any], latest: Mapping[str, str]) -> dict[str, Any]:
-        """The versions that a part was begun with; they stay on record whoever goes on with it or opens it again."""
-        noted = made.get(part, {}).get("versions") if self.begun(part) else latest
-        return {"versions": noted} if noted else {}
+        """What a part was begun with; it stays on record whoever goes on with the part or opens it again."""
+        if not self.begun(part):
+            return {"versions": latest}
+        noted = made.get(part, {})
+        return {name: noted[name] for name in ("versions", "threads") if noted.get(name)}
+
+    def threads(self, part: str) -> int | None:
+        """With how many threads a part was begun; None where it was not begun, or nothing is on record."""
+        noted = self._made().get(part, {}).get("threads") if self.begun(part) else None
+        return noted if isinstance(noted, int) and noted > 0 else None
+
+    def note_threads(self, part: str, threads: int) -> None:
+        """Put on record with how many threads a part is made."""
+        made = self._made()
+        write_json(self.path / "settings.json", {**made, part: {**made.get(part, {}), "threads": threads}})
 
     def _settings(self, part: str) -> dict[str, Any]:
         """What the contents of a part depend on, besides the parts before it."""

@@ -12,7 +12,8 @@ from fspo.cli import processes
 from fspo.cli.asked import asked_lines, template_lines
 from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_instruments, warn_of_keys
-from fspo.cli.folder import RunFolder, methods_of
+from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.cli.threads import use_threads
 from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, names_of, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
@@ -78,6 +79,8 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     elif not has_data(folder):
         for warning in warn_of_keys(folder.config):
             progress.say(warning)
+        if folder.config.endpoint is None or any(member.model for member in folder.config.ensemble):
+            use_threads(folder, DATA, progress)
         executor, writers = executor_of(folder), writers_of(folder)
         for line in (*asked_lines(folder.config), *template_lines(folder.config)):
             progress.say(line)
@@ -101,6 +104,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
         if row.name not in chosen:
             continue
         out = folder.method(row.name)
+        use_threads(folder, method_part(row.name), progress)
         policy = train_policy(
             row.training(folder.config.training_of(row.name)),
             dataset,
@@ -125,6 +129,7 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     for warning in check_instruments(folder.config.evaluation, folder.evaluation):
         progress.say(warning)
     test = splits.part(dataset, "test")
+    use_threads(folder, EVALUATION, progress)
     metrics = measure(
         folder.config.evaluation,
         test,

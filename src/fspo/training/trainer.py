@@ -18,6 +18,7 @@ from transformers import PrinterCallback, Trainer
 from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
 from fspo.modeling.memory import keep_memory
+from fspo.modeling.threads import sleep_while_busy
 from fspo.progress import Task
 from fspo.training import checkpoints, processes
 from fspo.training.arguments import arguments
@@ -88,6 +89,7 @@ class PolicyTrainer(Trainer):
         self._config, self._folder, self._collator = config, folder, collator
         self.listener: Task | None = None
         keep_memory()
+        sleep_while_busy()
         self.course = Course()
         self._reference, self.validation, self._rationalizer = reference, validation, rationalizer
         self._figures: dict[str, float] = {}

@@ -1,0 +1,55 @@
+"""With how many threads a part of a run is made: what people say, what it was begun with, or what is free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fspo.cli import processes
+from fspo.progress import Progress
+
+if TYPE_CHECKING:
+    from fspo.cli.folder import RunFolder
+
+__all__ = ["use_threads"]
+
+
+def use_threads(folder: RunFolder, part: str, progress: Progress) -> None:
+    """Choose the threads for making a part, and say so when it is another number than for the part before.
+
+    A part keeps the number that it was begun with, since it decides how sums are rounded: a command that was killed
+    goes on to the same bytes, whatever else the machine does by then. Several processes have theirs from their
+    launcher, and an accelerator needs none.
+    """
+    import torch
+
+    from fspo.modeling import threads
+
+    given, variable, begun = folder.config.threads, threads.explicit(), folder.threads(part)
+    if processes.count() > 1 or (torch.accelerator.is_available() and given is None):
+        threads.sleep_while_busy()
+        return
+    if given is not None:
+        count, why = given, "as the setting `threads` says"
+    elif variable:
+        count, why = torch.get_num_threads(), f"as {variable} says"
+    elif begun is not None:
+        count, why = begun, f"as when {part} was begun"
+    else:
+        machine = threads.look()
+        count, why = threads.choose(machine), str(machine)
+    threads.use(count)
+    threads.sleep_while_busy()
+    if begun is None:
+        folder.note_threads(part, count)
+    elif begun != count:
+        progress.say(
+            f"{part} was begun with {_threads(begun)} and goes on with {count}; its figures may differ in the last "
+            "digits from those of a run that was not interrupted."
+        )
+    if count != folder.computes_with:
+        progress.say(f"{_threads(count)}: {why}")
+        folder.computes_with = count
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"

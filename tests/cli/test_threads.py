@@ -1,0 +1,145 @@
+"""With how many threads the parts of a run are made, on a machine whose load is made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.cli.config import RunConfig
+from fspo.cli.folder import DATA, EVALUATION, RunFolder
+from fspo.cli.options import Existing
+from fspo.cli.threads import use_threads
+from fspo.modeling import threads
+from fspo.modeling.threads import Machine
+from fspo.progress import Silent
+
+
+class Spoken(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class Computer:
+    """A machine of two cores with some load, and how many threads it was last told to compute with."""
+
+    def __init__(self) -> None:
+        self.busy, self.used, self.looks = 0.0, 0, 0
+
+    def look(self) -> Machine:
+        self.looks += 1
+        return Machine(2, self.busy)
+
+    def use(self, count: int) -> None:
+        self.used = count
+
+
+@pytest.fixture
+def computer(monkeypatch: pytest.MonkeyPatch) -> Computer:
+    made = Computer()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "_most", lambda: 2)
+    monkeypatch.setattr(threads, "look", made.look)
+    monkeypatch.setattr(threads, "use", made.use)
+    monkeypatch.setattr(threads, "sleep_while_busy", lambda: None)
+    return made
+
+
+Call = Callable[..., list[str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """A command that makes parts; what it said."""
+
+    def command(*parts: str, policy: Existing = Existing.RESUME, **settings: Any) -> list[str]:
+        folder = RunFolder(RunConfig.model_validate({"output": tmp_path / "run", **settings}))
+        spoken = Spoken()
+        with folder.opened(parts, policy):
+            for part in parts:
+                use_threads(folder, part, spoken)
+                (folder.path / part).mkdir(exist_ok=True)
+                (folder.path / part / "begun").touch()
+        return spoken.lines
+
+    return command
+
+
+def noted(tmp_path: Path) -> dict[str, int]:
+    made = json.loads((tmp_path / "run/settings.json").read_text())
+    return {part: settings["threads"] for part, settings in made.items() if "threads" in settings}
+
+
+def test_there_are_as_many_threads_as_free_cores_and_that_is_said_once(
+    computer: Computer, call: Call, tmp_path: Path
+) -> None:
+    assert call(DATA, EVALUATION) == ["2 threads: 2 cores, 0.0 busy with other work"]
+    assert noted(tmp_path) == {DATA: 2, EVALUATION: 2}
+
+
+def test_each_part_goes_by_the_load_when_it_begins(computer: Computer, call: Call, tmp_path: Path) -> None:
+    computer.busy = 1.0
+    assert call(DATA) == ["1 thread: 2 cores, 1.0 busy with other work"]
+    computer.busy = 0.0
+    assert call(EVALUATION) == ["2 threads: 2 cores, 0.0 busy with other work"]
+    assert noted(tmp_path) == {DATA: 1, EVALUATION: 2}
+
+
+def test_a_part_that_was_begun_goes_on_with_its_threads_whatever_the_load(computer: Computer, call: Call) -> None:
+    call(DATA)
+    computer.busy = 1.0
+    assert call(DATA) == ["2 threads: as when data was begun"]
+    assert (computer.used, computer.looks) == (2, 1)
+    assert call(DATA, policy=Existing.OVERWRITE) == ["1 thread: 2 cores, 1.0 busy with other work"]
+    assert computer.used == 1
+
+
+def test_what_people_say_decides(
+    computer: Computer, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(DATA, threads=3) == ["3 threads: as the setting `threads` says"]
+    assert computer.used == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert call(EVALUATION)[-1].endswith("as OMP_NUM_THREADS says")
+    assert computer.looks == 0
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    first, second = call(DATA, threads=1)
+    assert "begun with 3 threads and goes on with 1" in first
+    assert second == "1 thread: as the setting `threads` says"
+    assert noted(tmp_path)[DATA] == 3
+
+
+def test_the_number_is_no_setting_that_results_depend_on(computer: Computer, call: Call) -> None:
+    call(DATA, EVALUATION, threads=2)
+    call(DATA, EVALUATION, threads=1)  # it would be refused otherwise
+    call(DATA, EVALUATION)
+
+
+def test_several_processes_keep_what_their_launcher_gave_them(
+    computer: Computer, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fspo.cli.processes.count", lambda: 2)
+    monkeypatch.setattr("fspo.cli.processes.leading", _alone)
+    assert call(DATA) == []
+    assert computer.used == 0
+
+
+@contextmanager
+def _alone() -> Any:
+    yield
+
+
+def test_env_tells_the_load_and_the_threads(computer: Computer) -> None:
+    from fspo.cli.env import describe
+
+    computer.busy = 1.04
+    facts = describe()
+    assert (facts["cores"], facts["cores busy with other work"], facts["threads"]) == (2, 1.0, 1)
