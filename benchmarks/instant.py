@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.llm.cache import key_of
+from fspo.llm.parameters import Manner
 from fspo.llm.quoting import texts_of
 from fspo.llm.transport import Answered
 from fspo.llm.types import Completion, CompletionRequest
@@ -85,7 +86,7 @@ class InstantTransport:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.seconds = 0.0
 
-    async def send(self, request: CompletionRequest) -> Answered:
+    async def send(self, request: CompletionRequest, manner: Manner) -> Answered:
         """Answer."""
         began = time.perf_counter()
         text = _answer(request)

@@ -1,7 +1,8 @@
 """An OpenAI-compatible server that follows a script, as a process of its own over real HTTP.
 
-`python -m tests.fake_endpoint --latency 0.3 --limit 200 --faults 429=0.05` prints its address. `GET /stats` says
-how many requests came and were answered, how many of the answered ones came again, and how many were there at once.
+`python -m tests.fake_endpoint --latency 0.3 --limit 200 --faults 429=0.05 --replies orphan=0.1` prints
+its address. `GET /stats` says how many requests came and were answered, how many of the answered ones came again, and
+how many were there at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,12 +27,47 @@ from urllib.request import urlopen
 from fspo.llm.types import CompletionRequest, Message
 from tests.synthesis.recipe.helpers import ScriptedModel
 
-__all__ = ["Faults", "fake_endpoint", "stats"]
+__all__ = ["HALF", "REASONING", "REPLIES", "Faults", "fake_endpoint", "stats"]
 
 ROOT = Path(__file__).parents[1]
 
 Faults = dict[str, float]
 """Kind of fault -> its share: 429, 500, malformed, truncated, hang, disconnect."""
+
+REASONING, HALF = "Hidden thoughts about", "a torn half answ"
+"""In every reasoning trace, and in every half answer."""
+
+_SHOWN = {
+    "orphan": f"{REASONING} this.\n</think>\n\n{{}}",
+    "think": f"<think>{REASONING} this.</think>{{}}",
+    "thought": f"<thought>{REASONING} this.</thought>\n{{}}",
+    "channels": f"<|channel|>analysis<|message|>{REASONING} this.<|end|><|start|>assistant<|channel|>final<|message|>"
+    "{}",
+    "control": "{}<|im_end|>\n<|im_start|>user\nAnd what of that?",
+    "unclosed": f"<think>{REASONING} this",
+}
+"""Kind of reply -> the text it has around the answer."""
+_ENDED = {"error": f"It is {HALF}", "abort": f"It is {HALF}", "content_filter": f"It is {HALF}", "tool_calls": ""}
+"""Reason to finish -> the text before it."""
+_BYTES = {
+    "chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n",
+    "no-http": b"SSH-2.0-OpenSSH_9.6\r\n",
+}
+REPLIES = (
+    *_SHOWN,
+    *_ENDED,
+    *_BYTES,
+    "no-choices",
+    "error-inside",
+    "only-error",
+    "only-reasoning",
+    "reasoning-beside",
+    "parts",
+    "null",
+    "huge-usage",
+)
+"""Kinds of odd replies. Which one a request gets depends on the request, and on how often it came; one named
+`always-KIND` depends on the request alone. `judge-only-reasoning`: a judge that is given less than 1,000 tokens."""
 
 
 @dataclass
@@ -50,13 +87,20 @@ class Server:
     """Answers `chat/completions` by the script of `ScriptedModel`."""
 
     def __init__(
-        self, latency: float, limit: int, faults: Faults, burst: tuple[float, float], logprobs: str = "none"
+        self,
+        latency: float,
+        limit: int,
+        faults: Faults,
+        burst: tuple[float, float],
+        logprobs: str = "none",
+        replies: Faults | None = None,
     ) -> None:
         """`limit`: requests at once, above which 429 is answered; `burst`: seconds between which all are.
 
         `logprobs`: whether log-probs that are wanted are given (`give`), left out (`none`) or refused (`refuse`).
         """
-        self.logprobs = logprobs
+        self.logprobs, self.replies = logprobs, replies or {}
+        self.times: Counter[bytes] = Counter()
         self.broken: Path | None = None
         """As long as this file is there, no judge's answer can be read."""
         self.latency, self.limit, self.faults, self.burst = latency, limit, faults, burst
@@ -103,7 +147,11 @@ class Server:
             if self.logprobs == "refuse" and "logprobs" in json.loads(body):
                 self._write(writer, 400, b'{"error": {"message": "logprobs are not supported"}}')
                 return True
-            self._write(writer, 200, self._completion(body))
+            odd = self._odd(body)
+            if odd in _BYTES:
+                writer.write(_BYTES[odd])
+                return False
+            self._write(writer, 200, self._completion(body) if not odd else self._odd_reply(odd, body))
             return True
         finally:
             self.under_way -= 1
@@ -115,6 +163,51 @@ class Server:
             if at < 0:
                 return kind
         return ""
+
+    def _odd(self, body: bytes) -> str:
+        """Which odd reply this request gets this time, if any."""
+        digest = hashlib.sha256(body).digest()
+        self.times[digest] += 1
+        if self.replies.keys() == {"judge-only-reasoning"}:
+            asked = json.loads(body)
+            return "only-reasoning" if asked["temperature"] == 0 and asked["max_tokens"] < 1000 else ""
+        for kind, at in (("always-", 0), ("", self.times[digest])):
+            drawn = random.Random(digest + bytes(str(at), "ascii")).random()
+            for name, share in self.replies.items():
+                if name.startswith("always-") == bool(kind):
+                    drawn -= share
+                    if drawn < 0:
+                        self.stats.faults[name] = self.stats.faults.get(name, 0) + 1
+                        return name.removeprefix("always-")
+        return ""
+
+    def _odd_reply(self, kind: str, body: bytes) -> bytes:
+        answer = json.loads(self._completion(body))
+        choice = answer["choices"][0]
+        message, text = choice["message"], choice["message"]["content"]
+        if kind in _SHOWN:
+            message["content"] = _SHOWN[kind].replace("{}", text)
+        elif kind in _ENDED:
+            message["content"], choice["finish_reason"] = _ENDED[kind], kind
+        elif kind == "no-choices":
+            answer["choices"] = []
+        elif kind == "error-inside":
+            message["content"], choice["error"] = f"It is {HALF}", {"code": 502, "message": "upstream is gone"}
+        elif kind == "only-error":
+            answer = {"error": {"message": "no free GPU"}}
+        elif kind == "only-reasoning":
+            message |= {"content": "", "reasoning_content": f"{REASONING} this"}
+            choice["finish_reason"] = "length"
+        elif kind == "reasoning-beside":
+            message["reasoning"] = f"{REASONING} this"
+        elif kind == "parts":
+            thought = {"type": "thinking", "thinking": [{"type": "text", "text": f"{REASONING} this"}]}
+            message["content"] = [thought, {"type": "text", "text": text}]
+        elif kind == "null":
+            message["content"] = None
+        elif kind == "huge-usage":
+            answer["usage"] = {"prompt_tokens": 10**30, "completion_tokens": 10**30}
+        return json.dumps(answer).encode()
 
     def _fault(self, kind: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
         self.stats.faults[kind] = self.stats.faults.get(kind, 0) + 1
@@ -172,12 +265,14 @@ def fake_endpoint(
     port: int = 0,
     logprobs: str = "none",
     broken: Path | None = None,
+    replies: Faults | None = None,
 ) -> Iterator[str]:
     """Start the server; yields its address, which ends in /v1."""
-    told = ",".join(f"{kind}={share}" for kind, share in (faults or {}).items())
+    told, odd = (",".join(f"{kind}={share}" for kind, share in (each or {}).items()) for each in (faults, replies))
     command = [sys.executable, "-m", "tests.fake_endpoint", "--latency", str(latency), "--limit", str(limit)]
     command += ["--faults", told, "--burst", f"{burst[0]},{burst[1]}", "--port", str(port)]
-    command += ["--logprobs", logprobs, *([] if broken is None else ["--broken", str(broken)])]
+    command += ["--logprobs", logprobs, "--replies", odd]
+    command += [] if broken is None else ["--broken", str(broken)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()) as process:
         assert process.stdout is not None
         try:
@@ -216,10 +311,13 @@ if __name__ == "__main__":
     parser.add_argument("--burst", default="0,0")
     parser.add_argument("--logprobs", default="none")
     parser.add_argument("--broken", type=Path)
+    parser.add_argument("--replies", default="")
     given = parser.parse_args()
-    pairs = (part.split("=") for part in given.faults.split(",") if part)
+    faults, replies = (
+        {kind: float(share) for kind, share in (part.split("=") for part in each.split(",") if part)}
+        for each in (given.faults, given.replies)
+    )
     first, last = map(float, given.burst.split(","))
-    shares = {kind: float(share) for kind, share in pairs}
-    server = Server(given.latency, given.limit, shares, (first, last), given.logprobs)
+    server = Server(given.latency, given.limit, faults, (first, last), given.logprobs, replies)
     server.broken = given.broken
     asyncio.run(_main(server, given.port))

@@ -27,7 +27,7 @@ def test_what_served_twice_in_a_first_call_is_not_called_from_before(tmp_path: P
     with fake_endpoint(latency=0.0, limit=4) as where:
         settings = ["synthesis={recipe: paper, domain: elix-easy}", f"endpoint={{base_url: '{where}', model: m}}"]
         folder, said = RunFolder(load_config(None, settings, tmp_path / "run")), Said()
-        writers = writers_of(folder)
+        writers = writers_of(folder, Silent())
         for _ in range(2):
             writers.ask.complete([CompletionRequest((Message("user", "Hello"),), seed=seed) for seed in range(3)])
         say_spent(folder, writers, said)

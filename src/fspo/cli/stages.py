@@ -81,7 +81,7 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
             progress.say(warning)
         if folder.config.endpoint is None or any(member.model for member in folder.config.ensemble):
             use_threads(folder, DATA, progress)
-        executor, writers = executor_of(folder), writers_of(folder)
+        executor, writers = executor_of(folder), writers_of(folder, progress)
         for line in (*asked_lines(folder.config), *template_lines(folder.config)):
             progress.say(line)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
@@ -348,7 +348,7 @@ def judge_of(
     from fspo.judging.judge import AttributeJudge
 
     if judges_by_language_model(folder.config):
-        return language_judge(folder)
+        return language_judge(folder, progress)
     path = folder.data / "judge.json"
     if not path.exists() and folder.config.data is not None:  # taken over before the judge was
         path = folder.config.data / "judge.json"

@@ -35,8 +35,8 @@ ANSWERS = "answers.sqlite"
 """What was answered, in a run's folder: the data may be made anew, and what was paid for is not asked again."""
 
 
-def writers_of(folder: RunFolder) -> Writers:
-    """The models, ready to be asked.
+def writers_of(folder: RunFolder, progress: Progress) -> Writers:
+    """The models, ready to be asked; what is odd about an endpoint is shown by `progress`.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
@@ -46,13 +46,16 @@ def writers_of(folder: RunFolder) -> Writers:
     from fspo.synthesis.synthesize import Writers
 
     config = folder.config
-    ask = _asked_of(folder)
+    ask = _asked_of(folder, progress)
     if not config.ensemble:
         return Writers(ask, ask)
     opened: dict[str, LanguageModel] = {}  # a model named twice, such as for two temperatures, has one account
     if config.endpoint is not None:
         opened[_key(config.endpoint, "")] = ask
-    members = [Member(_member(folder, member, opened), member.weight, member.temperature) for member in config.ensemble]
+    members = [
+        Member(_member(folder, member, opened, progress), member.weight, member.temperature)
+        for member in config.ensemble
+    ]
     return Writers(ask, Ensemble(members))
 
 
@@ -101,7 +104,9 @@ def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
         if isinstance(model, Endpoint):
             account = model
             if model is writers.ask and folder.config.endpoint is not None and folder.config.executor.kind == "ray":
-                account = _endpoint(folder.config.endpoint, folder.path / ANSWERS)  # with what workers were given
+                account = _endpoint(
+                    folder.config.endpoint, folder.path / ANSWERS, progress
+                )  # with what workers were given
             spent = account.spent
             dollars = f", {account.dollars:.2f} dollars" if account.dollars else ""
             progress.say(
@@ -109,6 +114,9 @@ def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
                 f"tokens of prompts, {spent.tokens:,} of answers{dollars}; {model.reused:,} requests were answered "
                 "from what was kept."
             )
+            if account.replies:
+                odd = ", ".join(f"{kind} {count:,}" for kind, count in account.replies.items())
+                progress.say(f"Odd replies of {model.name} in all calls of this run: {odd}.")
 
 
 def judges_by_language_model(config: RunConfig) -> bool:
@@ -117,7 +125,7 @@ def judges_by_language_model(config: RunConfig) -> bool:
     return config.data is None and synthesis.recipe == "paper" and synthesis.judge == "llm"
 
 
-def language_judge(folder: RunFolder) -> PairwiseJudge:
+def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
     """The judge that labelled the run's data, ready to be asked.
 
     Raises:
@@ -129,7 +137,7 @@ def language_judge(folder: RunFolder) -> PairwiseJudge:
 
     config = folder.config.synthesis
     assert isinstance(config, RecipeConfig)
-    return pairwise_judge(config, load_recipe_domain(config.domain), _asked_of(folder))
+    return pairwise_judge(config, load_recipe_domain(config.domain), _asked_of(folder, progress))
 
 
 class _Named:
@@ -143,12 +151,12 @@ class _Named:
         raise NotImplementedError
 
 
-def _asked_of(folder: RunFolder) -> LanguageModel:
+def _asked_of(folder: RunFolder, progress: Progress) -> LanguageModel:
     from fspo.llm.parts import absorb_parts
 
     absorb_parts(_answers_of_asked(folder))
     endpoint = folder.config.endpoint
-    return _local(folder, "") if endpoint is None else _endpoint(endpoint, folder.path / ANSWERS)
+    return _local(folder, "") if endpoint is None else _endpoint(endpoint, folder.path / ANSWERS, progress)
 
 
 def _answers_of_asked(folder: RunFolder) -> Path:
@@ -166,12 +174,14 @@ def _asked(writers: Writers) -> Iterator[LanguageModel]:
         yield from (model for model in members.values() if model is not writers.ask)
 
 
-def _member(folder: RunFolder, member: MemberConfig, opened: dict[str, LanguageModel]) -> LanguageModel:
+def _member(
+    folder: RunFolder, member: MemberConfig, opened: dict[str, LanguageModel], progress: Progress
+) -> LanguageModel:
     key = _key(member.endpoint, member.model or "")
     if key not in opened and member.endpoint is None:
         opened[key] = _local(folder, member.model or "")
     elif key not in opened and member.endpoint is not None:
-        opened[key] = _endpoint(member.endpoint, folder.path / _file_of(_name("", member.endpoint)))
+        opened[key] = _endpoint(member.endpoint, folder.path / _file_of(_name("", member.endpoint)), progress)
     return opened[key]
 
 
@@ -179,11 +189,11 @@ def _key(endpoint: EndpointConfig | None, model: str) -> str:
     return model if endpoint is None else endpoint.model_dump_json()
 
 
-def _endpoint(config: EndpointConfig, path: Path) -> Endpoint:
+def _endpoint(config: EndpointConfig, path: Path, progress: Progress) -> Endpoint:
     from fspo.llm.cache import RequestCache
     from fspo.llm.endpoint import Endpoint
 
-    return Endpoint(config, RequestCache(path))
+    return Endpoint(config, RequestCache(path), say=progress.say)
 
 
 def _local(folder: RunFolder, name: str) -> LanguageModel:

@@ -37,6 +37,8 @@ __all__ = [
 
 Outcome = Literal["win", "loss", "tie"]
 
+_REJECTS = {"unreadable": "unreadable", "reasoning": "unreadable", "failed": "unreadable", "refused": "refused"}
+"""Reason that a pair is not decided -> what it is left out as."""
 _FEW = 8
 """Comparisons from which it is worth a word that all of them were ties."""
 _REMEDY = (
@@ -93,14 +95,16 @@ class Annotation:
     """The probability that the answer is preferred, from a judge that weighs."""
     unweighed: int = 0
     """Orders in which such a judge had no log-probs to go by."""
+    failed: bool = False
+    """Whether an order was not answered because the endpoint failed; such a word is asked for again the next time."""
 
     @classmethod
     def of(cls, verdict: Verdict) -> Annotation:
         """From a verdict in which the answer is `a`."""
         outcome: Outcome = {"a": "win", "b": "loss", "tie": "tie"}[verdict.verdict]  # type: ignore[assignment]
-        reject = verdict.reason if verdict.reason in ("unreadable", "refused") else ""
+        reject = _REJECTS.get(verdict.reason, "")
         consistent = set(verdict.choices) in ({"first", "second"}, {"unclear"})
-        return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed)
+        return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed, verdict.reason == "failed")
 
 
 def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
@@ -182,7 +186,8 @@ def annotate(
     with (progress or Silent()).task(_title(name), total=len(set(keys)), done=done) as task:
         for (key, pair), found in zip(todo.items(), asked, strict=True):
             known[key] = _line(key, pair, found)
-            append_jsonl(path, known[key])
+            if not found.failed:
+                append_jsonl(path, known[key])
             task.advance(1)
     return [_annotation(known[key]) for key in keys]
 

@@ -125,7 +125,7 @@ def evaluate(
         said = [f"Left out: {too_long} queries that some method can't read whole."] if too_long else []
     for line in said:
         shown.say(line)
-    foreign = [obtain(entry, config, out / entry.name) for entry in config.reward_models]
+    foreign = [obtain(entry, config, out / entry.name, shown.say) for entry in config.reward_models]
     for name, scorer in (reward_models or {}).items():
         if name in METHODS or name in (entry.name for entry in foreign):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")

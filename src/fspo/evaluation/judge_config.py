@@ -32,6 +32,8 @@ class JudgeConfig(BaseModel):
     """The same weights of measured attributes for everybody: `{length: 1}` likes whatever is longer."""
     weighted: bool = False
     """Whether an endpoint is asked for the probability of its answer, from log-probs, and not for the answer alone."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of an endpoint's answer, reasoning included: by default 48, and 4 where it is `weighted`."""
     prompt: str | None = None
     """What an endpoint is asked, with {description}, {question}, {first} and {second}, in place of the usual words."""
     margin: float = Field(default=0.0, ge=0)
@@ -43,8 +45,11 @@ class JudgeConfig(BaseModel):
             raise ValueError(f"the judge '{self.name}' needs exactly one of endpoint, attributes and likes")
         if self.name == HEADLINE:
             raise ValueError(f"a judge can't be called '{HEADLINE}', which is the one of the data; call it otherwise")
-        if self.endpoint is None and (self.weighted or self.prompt is not None):
-            raise ValueError(f"the judge '{self.name}' has no endpoint to weigh or to read a prompt; leave these out")
+        if self.endpoint is None and (self.weighted or self.prompt is not None or self.max_tokens is not None):
+            raise ValueError(
+                f"the judge '{self.name}' has no endpoint to weigh, to read a prompt or to keep to max_tokens; leave "
+                "these out"
+            )
         self._check_attributes()
         self._check_prompt()
         return self

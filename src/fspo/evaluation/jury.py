@@ -18,8 +18,8 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import HEADLINE, JudgeConfig
 from fspo.judging.by_topic import OWN, TopicJudge, weights_on
 from fspo.judging.judge import AttributeJudge, Verdict
-from fspo.judging.pairwise import PairwiseJudge
-from fspo.judging.weighted import WeightedJudge, letter_prompt
+from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge
+from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge, letter_prompt
 from fspo.llm.installed import need_client
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import PreferenceDataset
@@ -97,7 +97,7 @@ def jury_of(
         return {}
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
     topics = judge.topics if isinstance(judge, TopicJudge) else {}
-    found = obtain_judges(config.judges, texts, dataset.users.values(), folder, topics)
+    found = obtain_judges(config.judges, texts, dataset.users.values(), folder, topics, progress.say)
     for name in others:
         if name == HEADLINE or name in found:
             raise ConfigError(f"The judge '{name}' has a name that is taken; call it otherwise.")
@@ -117,6 +117,7 @@ def obtain_judges(
     users: Iterable[User],
     folder: Path,
     topics: Mapping[str, str] = MappingProxyType({}),
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Comparer]:
     """Name -> judge. Nothing is asked yet; what can be known to be wrong is told now.
 
@@ -126,6 +127,7 @@ def obtain_judges(
         users: those who are judged for.
         folder: keeps what endpoints have answered, one file a judge.
         topics: prompt -> its topic, where users' weights depend on it.
+        say: shows what there is to say of endpoints while they are asked.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
@@ -133,11 +135,16 @@ def obtain_judges(
             one of attributes a user whose weights depend on topics that are not known.
     """
     texts, users = list(dict.fromkeys(texts)), list(users)
-    return {entry.name: _obtain(entry, texts, users, folder, topics) for entry in entries}
+    return {entry.name: _obtain(entry, texts, users, folder, topics, say) for entry in entries}
 
 
 def _obtain(
-    entry: JudgeConfig, texts: list[str], users: list[User], folder: Path, topics: Mapping[str, str]
+    entry: JudgeConfig,
+    texts: list[str],
+    users: list[User],
+    folder: Path,
+    topics: Mapping[str, str],
+    say: Callable[[str], None] | None,
 ) -> Comparer:
     if entry.endpoint is None:
         _check_topics(entry, users, topics)
@@ -153,7 +160,7 @@ def _obtain(
     from fspo.llm.endpoint import Endpoint
 
     need_client()
-    return asked_judge(entry, Endpoint(entry.endpoint, RequestCache(folder / f"{entry.name}.sqlite")))
+    return asked_judge(entry, Endpoint(entry.endpoint, RequestCache(folder / f"{entry.name}.sqlite"), say=say))
 
 
 def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str, str]) -> None:
@@ -169,9 +176,12 @@ def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str
 
 def asked_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge | WeightedJudge:
     """The judge of an entry by whoever answers."""
+    setting = f"max_tokens of the judge '{entry.name}'"
     if entry.weighted:
-        return WeightedJudge(llm, _prompt(entry.prompt) if entry.prompt is not None else letter_prompt)
-    return PairwiseJudge(llm, _prompt(entry.prompt if entry.prompt is not None else _usual()))
+        prompt = _prompt(entry.prompt) if entry.prompt is not None else letter_prompt
+        return WeightedJudge(llm, prompt, max_tokens=entry.max_tokens or LETTER_TOKENS, setting=setting)
+    prompt = _prompt(entry.prompt if entry.prompt is not None else _usual())
+    return PairwiseJudge(llm, prompt, max_tokens=entry.max_tokens or ANSWER_TOKENS, setting=setting)
 
 
 def _prompt(text: str) -> Prompt:

@@ -24,6 +24,7 @@ from fspo.preferences.types import User
 from fspo.progress import Scaled, Task
 
 __all__ = [
+    "ANSWER_TOKENS",
     "Choice",
     "Comparison",
     "Judgement",
@@ -35,18 +36,20 @@ __all__ = [
     "prompt_of",
     "read_choice",
     "readable",
+    "with_limit",
 ]
 
-Choice = Literal["first", "second", "unclear", "unreadable", "refused"]
-"""What one answer of the judge says."""
+Choice = Literal["first", "second", "unclear", "unreadable", "refused", "reasoning", "failed"]
+"""What one answer of the judge says, or why there is none."""
 
-Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused"]
+Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused", "reasoning", "failed"]
 """Why a pair is not decided; empty where it is."""
 
 Prompt = Callable[[User, str, str, str], str]
 """(user, question, first response, second response) -> what a judge reads; all texts come quoted (`prompt_of`)."""
 
-_ANSWER_TOKENS = 48
+ANSWER_TOKENS = 48
+"""Tokens that an answer may take, where nothing else is set."""
 _FEW, _ENOUGH = 8, 100
 """Pairs from which a judge can be told to be unreadable: when there are no more, and at the latest."""
 _SHOWN = 200
@@ -87,6 +90,8 @@ class Judgement:
     """Orders in which a judge that weighs had no log-probs to go by."""
     unread: str = ""
     """An answer that could not be read, if there was one."""
+    used_up: str = ""
+    """The limit that was used up by reasoning before there was an answer, if it was: in words, with its setting."""
 
 
 @dataclass
@@ -143,7 +148,16 @@ class OrderTally:
 class PairwiseJudge:
     """Asks a language model which of two responses a user prefers, once in each order."""
 
-    def __init__(self, llm: LanguageModel, prompt: Prompt, *, seed: int = 0, at_once: int = 1024) -> None:
+    def __init__(
+        self,
+        llm: LanguageModel,
+        prompt: Prompt,
+        *,
+        seed: int = 0,
+        at_once: int = 1024,
+        max_tokens: int = ANSWER_TOKENS,
+        setting: str = "max_tokens",
+    ) -> None:
         """Judge by `llm`.
 
         Args:
@@ -153,7 +167,10 @@ class PairwiseJudge:
                 user's description, come quoted (`prompt_of`).
             seed: handed on to the model.
             at_once: comparisons whose requests are held at a time.
+            max_tokens: the most that an answer may take, reasoning included.
+            setting: what that is called where it is set.
         """
+        self._max_tokens, self._setting = max_tokens, setting
         self._llm, self._prompt, self._seed, self._at_once = llm, prompt, seed, at_once
 
     @property
@@ -165,7 +182,8 @@ class PairwiseJudge:
     def identity(self) -> str:
         """Tells judges of different words apart: the model, and what it is asked."""
         asked = prompt_of(self._prompt, User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
-        return json.dumps([self.name, asked, self._seed])
+        more = [self._max_tokens] if self._max_tokens != ANSWER_TOKENS else []
+        return json.dumps([self.name, asked, self._seed, *more])
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
         """Which response the user prefers; a tie where the two orders do not agree."""
@@ -187,16 +205,17 @@ class PairwiseJudge:
             found = judgement_of(read_choice(with_a_first, c.texts), read_choice(with_b_first, c.texts))
             asked_again = ((c.a, c.b), (c.b, c.a))
             for choice, pair in zip(found.choices, asked_again, strict=True):
-                if choice == "unreadable":
+                if choice in ("unreadable", "reasoning"):
                     mark_unusable(self._llm, self.request(c.user, c.prompt, *pair))
             answer = with_a_first if found.choices[0] == "unreadable" else with_b_first
-            yield replace(found, unread=answer.text) if "unreadable" in found.choices else found
+            found = replace(found, unread=answer.text) if "unreadable" in found.choices else found
+            yield with_limit(found, self._max_tokens, self._setting)
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""
         return CompletionRequest(
             (Message("user", prompt_of(self._prompt, user, prompt, first, second)),),
-            max_tokens=_ANSWER_TOKENS,
+            max_tokens=self._max_tokens,
             temperature=0.0,
             seed=self._seed,
         )
@@ -219,8 +238,8 @@ def read_choice(completion: Completion, texts: Iterable[str] = ()) -> Choice:
         texts: what the judge has read. Where one of them holds an answer of this form, the judge may quote it, and only
             an answer that is nothing but the object is read.
     """
-    if completion.finish_reason == "refused":
-        return "refused"
+    if completion.finish_reason in ("refused", "reasoning", "failed"):
+        return completion.finish_reason
     if _PLANTED.search(completion.text) and any(map(_PLANTED.search, texts)):
         return _CHOICES.get(_stated(completion.text).strip().lower(), "unreadable")
     found = _PREFERRED.findall(completion.text)
@@ -251,11 +270,18 @@ def judgement_of(with_a_first: Choice, with_b_first: Choice) -> Judgement:
 
 
 def _reason(choices: Sequence[Choice]) -> Reason:
-    reasons: tuple[Reason, ...] = ("refused", "unreadable", "unclear")
+    reasons: tuple[Reason, ...] = ("failed", "refused", "reasoning", "unreadable", "unclear")
     for reason in reasons:
         if reason in choices:
             return reason
     return "inconsistent" if choices[0] == choices[1] else ""
+
+
+def with_limit(found: Judgement, max_tokens: int, setting: str) -> Judgement:
+    """The same, with the limit that was used up by reasoning, where it was."""
+    if "reasoning" not in found.choices:
+        return found
+    return replace(found, used_up=f"{setting}, which is {max_tokens:,}")
 
 
 def readable(
@@ -274,7 +300,7 @@ def readable(
     """
     read, count, last = False, before, None
     for judgement in judgements:
-        read = read or set(judgement.choices) != {"unreadable"}
+        read = read or not set(judgement.choices) <= {"unreadable", "reasoning"}
         count, last = count + 1, judgement
         if count >= _ENOUGH and not read:
             raise _unreadable(count, judgement, remedy)
@@ -284,6 +310,12 @@ def readable(
 
 
 def _unreadable(count: int, judgement: Judgement, remedy: str) -> DataError:
+    if judgement.used_up:
+        return DataError(
+            f"None of the judge's answers on the first {count} pairs can be read: the limit of tokens was used up by "
+            f"reasoning before there was an answer. Raise {judgement.used_up}, or switch reasoning off "
+            "(endpoint.extra_body)."
+        )
     said = " ".join(judgement.unread.split())
     said = f"'{said[:_SHOWN]}{' ...' if len(said) > _SHOWN else ''}'" if said else "nothing"
     return DataError(

@@ -15,15 +15,25 @@ from dataclasses import dataclass, replace
 from itertools import chain, tee
 
 from fspo.judging.judge import Verdict
-from fspo.judging.pairwise import Choice, Comparison, Judgement, Prompt, judgement_of, prompt_of, read_choice
+from fspo.judging.pairwise import (
+    Choice,
+    Comparison,
+    Judgement,
+    Prompt,
+    judgement_of,
+    prompt_of,
+    read_choice,
+    with_limit,
+)
 from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.transport import Refusal
 from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
 
-__all__ = ["Leaning", "WeightedJudge", "letter_prompt", "read_leaning"]
+__all__ = ["LETTER_TOKENS", "Leaning", "WeightedJudge", "letter_prompt", "read_leaning"]
 
-_ANSWER_TOKENS = 4
+LETTER_TOKENS = 4
+"""Tokens that an answer may take, where nothing else is set."""
 _LEAST_MASS = 0.5
 """Probability that both letters together need as a first token: below it, the letter stands somewhere else."""
 
@@ -51,6 +61,8 @@ class WeightedJudge:
         *,
         seed: int = 0,
         at_once: int = 1024,
+        max_tokens: int = LETTER_TOKENS,
+        setting: str = "max_tokens",
     ) -> None:
         """Judge by `llm`.
 
@@ -60,7 +72,10 @@ class WeightedJudge:
                 or B alone. By default `letter_prompt`. The texts come quoted (`prompt_of`).
             seed: handed on to the model.
             at_once: comparisons whose requests are held at a time.
+            max_tokens: the most that an answer may take, reasoning included.
+            setting: what that is called where it is set.
         """
+        self._max_tokens, self._setting = max_tokens, setting
         self._llm, self._prompt, self._seed, self._at_once = llm, prompt or letter_prompt, seed, at_once
 
     @property
@@ -72,7 +87,8 @@ class WeightedJudge:
     def identity(self) -> str:
         """Tells judges of different words apart: the model, and what it is asked."""
         asked = prompt_of(self._prompt, User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
-        return json.dumps([self.name, asked, self._seed])
+        more = [self._max_tokens] if self._max_tokens != LETTER_TOKENS else []
+        return json.dumps([self.name, asked, self._seed, *more])
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
         """Which response the user prefers; a tie where the two orders do not agree."""
@@ -92,7 +108,7 @@ class WeightedJudge:
         for c, *both in zip(compared, answers, answers, strict=True):
             with_a_first, with_b_first = (read_leaning(answer, c.texts) for answer in both)
             for leaning, pair in ((with_a_first, (c.a, c.b)), (with_b_first, (c.b, c.a))):
-                if leaning.choice == "unreadable":
+                if leaning.choice in ("unreadable", "reasoning"):
                     request = self.request(c.user, c.prompt, *pair)
                     mark_unusable(self._llm, request, replace(request, logprobs=0))
             preference = None
@@ -101,13 +117,14 @@ class WeightedJudge:
             found = judgement_of(with_a_first.choice, with_b_first.choice)
             unweighed = 2 - with_a_first.weighed - with_b_first.weighed
             unread = next((one.text for one in (with_a_first, with_b_first) if one.choice == "unreadable"), "")
-            yield replace(found, preference=preference, unweighed=unweighed, unread=unread)
+            found = replace(found, preference=preference, unweighed=unweighed, unread=unread)
+            yield with_limit(found, self._max_tokens, self._setting)
 
     def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
         """What is asked about a pair in one order."""
         return CompletionRequest(
             (Message("user", prompt_of(self._prompt, user, prompt, first, second)),),
-            max_tokens=_ANSWER_TOKENS,
+            max_tokens=self._max_tokens,
             temperature=0.0,
             seed=self._seed,
             logprobs=MOST_LOGPROBS,
@@ -155,8 +172,8 @@ def read_leaning(completion: Completion, texts: Iterable[str] = ()) -> Leaning:
         completion: the answer.
         texts: what the judge has read (`read_choice`).
     """
-    if completion.finish_reason == "refused":
-        return Leaning("refused", None, False)
+    if completion.finish_reason in ("refused", "reasoning", "failed"):
+        return Leaning(completion.finish_reason, None, False)
     masses = {"a": 0.0, "b": 0.0}
     for token, log_prob in completion.first:
         letter = token.strip().lower()

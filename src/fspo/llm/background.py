@@ -28,10 +28,15 @@ def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(work, _running())
 
 
-def result(future: Future[T]) -> T:
-    """Wait for what `submit` gave, without missing an interrupt that comes just before the wait begins."""
+def result(future: Future[T], meanwhile: Callable[[], object] = lambda: None) -> T:
+    """Wait for what `submit` gave, without missing an interrupt that comes just before the wait begins.
+
+    `meanwhile` is called twice a second in the thread that waits, and once at the end.
+    """
     while not future.done():
         wait([future], timeout=_PATIENCE)
+        meanwhile()
+    meanwhile()
     return future.result()
 
 

@@ -7,16 +7,16 @@ import json
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from fspo.errors import StorageError
-from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.types import Completion, CompletionRequest, FinishReason
 
-__all__ = ["RequestCache", "Spent", "key_of"]
+__all__ = ["RequestCache", "Spent", "key_of", "key_of_server"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS first_tokens (key TEXT PRIMARY KEY, tokens TEXT NOT N
 CREATE TABLE IF NOT EXISTS unusable (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (id TEXT PRIMARY KEY, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL)
 WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replies (kind TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS learned (server TEXT PRIMARY KEY, manner TEXT NOT NULL) WITHOUT ROWID;
 """
 _GET = (
     "SELECT a.text, a.tokens, a.finish_reason, a.anew, f.tokens FROM answers a "
@@ -35,6 +37,7 @@ _GET = (
 )
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_FIRST = "INSERT OR IGNORE INTO first_tokens VALUES (?, ?)"
+_COUNT = "INSERT INTO replies VALUES (?, 1) ON CONFLICT (kind) DO UPDATE SET times = times + 1"
 _ABSORB = (
     "INSERT OR IGNORE INTO answers SELECT key, text, tokens, prompt_tokens, finish_reason, anew FROM other.answers",
     "INSERT OR IGNORE INTO first_tokens SELECT key, tokens FROM other.first_tokens",
@@ -43,6 +46,9 @@ _ABSORB = (
     "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
     "INSERT OR IGNORE INTO lost SELECT id, prompt_tokens, tokens FROM other.lost",
     "INSERT OR IGNORE INTO unusable SELECT key FROM other.unusable",
+    "INSERT INTO replies SELECT kind, times FROM other.replies WHERE true "
+    "ON CONFLICT (kind) DO UPDATE SET times = times + excluded.times",
+    "INSERT OR REPLACE INTO learned SELECT server, manner FROM other.learned",
 )
 _FORGET = (  # what they have cost stays
     "INSERT INTO lost SELECT hex(randomblob(16)), prompt_tokens, tokens FROM answers "
@@ -72,6 +78,11 @@ def key_of(model: Mapping[str, Any], request: CompletionRequest) -> str:
     """The exact request, seed and all, to this model: equal keys have equal answers."""
     text = json.dumps([dict(model), request.record()], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def key_of_server(model: Mapping[str, Any]) -> str:
+    """Tells servers apart whose manners may differ."""
+    return hashlib.sha256(json.dumps(dict(model), sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class RequestCache:
@@ -106,12 +117,12 @@ class RequestCache:
                 row = self._connection.execute(_GET, (key,)).fetchone()
                 if row is not None:
                     text, tokens, finish_reason, anew, first = row
-                    reason = cast('Literal["stop", "length", "refused"]', finish_reason)
+                    reason = cast("FinishReason", finish_reason)
                     found[key] = Completion(text, tokens, reason, bool(anew), _read_first(first), kept=True)
         return found
 
-    def put(self, key: str, completion: Completion, prompt_tokens: int = 0) -> None:
-        """Keep an answer, and forget that its request failed before.
+    def put(self, key: str, completion: Completion, prompt_tokens: int = 0, kinds: Iterable[str] = ()) -> None:
+        """Keep an answer, forget that its request failed before, and count what was odd about the reply.
 
         Raises:
             StorageError: the disk is full.
@@ -120,6 +131,8 @@ class RequestCache:
             self._connection.execute("BEGIN")
             self._insert(key, completion, prompt_tokens)
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
+            for kind in kinds:
+                self._connection.execute(_COUNT, (kind,))
 
     def put_all(self, completions: Mapping[str, Completion]) -> None:
         """Keep several answers, all of them or none.
@@ -165,6 +178,23 @@ class RequestCache:
     def failures(self) -> dict[str, int]:
         """Reason -> requests that failed and were not answered since."""
         return dict(self._do("SELECT reason, COUNT(*) FROM failures GROUP BY reason ORDER BY 2 DESC, 1"))
+
+    def count(self, kind: str) -> None:
+        """Count a reply that was odd, and is no answer."""
+        self._do(_COUNT, kind)
+
+    def replies(self) -> dict[str, int]:
+        """What was odd about replies -> how many."""
+        return dict(self._do("SELECT kind, times FROM replies ORDER BY times DESC, kind"))
+
+    def learn(self, server: str, manner: Mapping[str, Any]) -> None:
+        """Keep how a server wants its requests."""
+        self._do("INSERT OR REPLACE INTO learned VALUES (?, ?)", server, json.dumps(manner, sort_keys=True))
+
+    def learned(self, server: str) -> dict[str, Any]:
+        """How a server wants its requests, as far as that was learned."""
+        rows = self._do("SELECT manner FROM learned WHERE server = ?", server)
+        return dict(json.loads(rows[0][0])) if rows else {}
 
     def lose(self, prompt_tokens: float, tokens: float) -> None:
         """Note what an answer may have cost that never came."""

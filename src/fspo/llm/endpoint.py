@@ -6,10 +6,10 @@ import asyncio
 import math
 import random
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,48 +17,95 @@ from typing import Any
 from fspo.errors import FspoError, ModelError, StorageError
 from fspo.llm import background
 from fspo.llm.budget import Account, BudgetReached, Reserved
-from fspo.llm.cache import RequestCache, Spent, key_of
+from fspo.llm.cache import RequestCache, Spent, key_of, key_of_server
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.pacing import Pacer
-from fspo.llm.transport import Answered, Failure, Garbled, Overload, Refusal, Transport, WebTransport
+from fspo.llm.parameters import Manner, in_words
+from fspo.llm.transport import (
+    Answered,
+    Failure,
+    Odd,
+    Otherwise,
+    Outcome,
+    Overload,
+    Refusal,
+    Transport,
+    WebTransport,
+)
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.llm.wire import LONGEST_WAIT
+from fspo.progress import duration
 
-__all__ = ["Endpoint", "EndpointConfig"]
+__all__ = ["FAILED", "Endpoint", "EndpointConfig"]
 
-_REFUSED = Completion("", 0, "refused")
+_REFUSED, _FAILED = Completion("", 0, "refused"), Completion("", 0, "failed")
 _SHORTEST = 0.5
 """Seconds to wait before a request is sent again the first time."""
 _PIECES = 8
 """Pieces that what is asked ahead is divided into."""
+_AGAIN = 2
+"""How often a request is sent again, at most, whose replies are no answers though the server is well."""
+_FIRST, _ROW = 3, 20
+"""Requests that fail one after the other until a server is given up: one that has answered nothing yet, and others."""
+_QUIET = 30.0
+"""Seconds without an answer after which that is told, and told again."""
+_NO_REPLY = "It takes requests and gives no reply; run the same command again: what was finished is kept."
+FAILED = "failed requests"
+"""What requests that were given up are counted under."""
 
 _Answer = Completion | FspoError
+_Answered = tuple[Completion, int, tuple[str, ...]]
+"""A completion, the tokens of its prompt, and what was odd about the reply."""
+
+_ODD_ANSWERS = {
+    "reasoning cut off": "answers hold reasoning, which is cut off and counted",
+    "cut at a control token": "answers hold control tokens, and are cut at the first one and counted",
+    "only reasoning": "an answer was nothing but reasoning up to its limit of tokens; such are counted",
+    "withheld by a filter": "a filter withheld an answer; such are counted as refused",
+    "no text": "an answer has no text; such are counted",
+}
+"""What is said of the first answer of a kind."""
 
 
 class Endpoint:
     """Asks `chat/completions`, as many requests at once as the server can take.
 
     An answer is in the cache, where there is one, before it is handed out, and equal requests under way at once are
-    sent once. Overloads, timeouts and lost connections are asked again, after as long as the server says or else ever
-    longer; what fails in the end is noted, and asked again by the next call.
+    sent once. What becomes of each kind of reply is in docs/endpoints.md. Overloads, timeouts and lost connections are
+    asked again, after as long as the server says or else ever longer, and replies that are no answers a few times; what
+    fails in the end is noted, has a completion without text, and is asked again by the next call.
     """
 
     def __init__(
-        self, config: EndpointConfig, cache: RequestCache | None = None, transport: Transport | None = None
+        self,
+        config: EndpointConfig,
+        cache: RequestCache | None = None,
+        transport: Transport | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         """Nothing is sent before the first request.
 
         Args:
             config: where to ask, and how much at once.
-            cache: holds earlier answers.
+            cache: holds earlier answers, and what was learned of the server.
             transport: the way to the server; over HTTP by default.
+            say: shows a line while answers are waited for: what was learned, what is odd, and long silence.
         """
-        self._config, self._cache, self._transport = config, cache, transport
+        self._config, self._cache, self._transport, self._say = config, cache, transport, say
         # Those that wait to be sent again count too: who can't answer some gets no others meanwhile.
         self._places = asyncio.Semaphore(config.requests_in_flight)
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
-        self._last_answer = -math.inf
+        self._identity = config.identity()
+        self._manner = Manner(config.parameters)
+        if cache is not None:
+            self._manner = Manner.from_record(cache.learned(key_of_server(self._identity))).having(self._manner)
+        self._row = 0
+        """Requests that failed since the last answer."""
+        self._heard = -math.inf
+        """When the last request was done with."""
+        self._trouble = ""
+        """What kept the last request from being answered."""
         self._away: float | None = None
         """Since when nothing has been reached."""
         self._patience: float = sum(min(LONGEST_WAIT, _SHORTEST * 2**attempt) for attempt in range(config.retries))
@@ -66,6 +113,13 @@ class Endpoint:
         self._proven = False
         """Whether the endpoint has answered anything, in this call or an earlier one."""
         self._reused = 0
+        self._odd: Counter[str] = Counter()
+        """Kinds of replies, where no cache counts them."""
+        self._failed = 0
+        self._mentioned: set[str] = set()
+        self._lines: deque[str] = deque()
+        """What is to be shown by whoever waits."""
+        self._next_line = -math.inf
         self._tasks: dict[tuple[_Call, str], asyncio.Task[_Answer]] = {}
 
     @property
@@ -93,14 +147,21 @@ class Endpoint:
         """Answers that came from the cache."""
         return self._reused
 
+    @property
+    def replies(self) -> dict[str, int]:
+        """What was odd about replies -> how many, and requests that failed in the end, over all calls."""
+        found = self._odd if self._cache is None else Counter(self._cache.replies())
+        failed = self._failed if self._cache is None else sum(self._cache.failures().values())
+        return dict((found + Counter({FAILED: failed})).most_common())
+
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """One completion for each request, in order; one that is refused for what it says is empty and marked so.
+        """One completion for each request, in order; one that is refused or fails is empty and marked so.
 
         Raises:
             ConfigError: the `openai` package is missing, or the endpoint refuses the key or the model's name.
             BudgetReached: the next request might pass the budget.
-            ModelError: the endpoint can't be reached, answers in another form, refuses all requests, or fails on some
-                again and again; answers that came are in the cache.
+            ModelError: the endpoint can't be reached, is no such server, has no quota left, refuses or fails on all
+                requests, or on many one after the other; answers that came are in the cache.
         """
         return list(self._handed_out(iter([list(requests)]), 1))
 
@@ -132,7 +193,7 @@ class Endpoint:
             StorageError: the disk is full.
         """
         if self._cache is not None:
-            self._cache.mark_unusable([key_of(self._config.identity(), request) for request in requests])
+            self._cache.mark_unusable([key_of(self._identity, request) for request in requests])
 
     def asking(self) -> _Asking:
         """A line of pieces of requests, all under way at once; its `take` raises what `complete` does."""
@@ -143,27 +204,35 @@ class Endpoint:
             self._transport = WebTransport(self._config)
         return self._transport
 
-    def _sound(self, answers: Sequence[_Answer], cause: FspoError | None) -> list[Completion]:
-        """The answers of a piece, where none is missing."""
+    def _sound(self, answers: Sequence[_Answer], cause: FspoError | None, more: bool) -> list[Completion]:
+        """The answers of a piece, where none is missing; `more`: whether there are other pieces under way."""
         problems = [answer for answer in answers if isinstance(answer, FspoError)]
-        lasting = [problem for problem in problems if not isinstance(problem, Refusal)]
+        lasting = [problem for problem in problems if not isinstance(problem, Refusal | Failure)]
         if lasting:
-            raise _worst(lasting, len(answers), cause)
-        if problems and len(problems) == len(answers) and not self._proven:
+            raise _worst(lasting, cause)
+        if problems and len(problems) == len(answers) and not self._proven and not more:
             raise problems[0]
-        return [_REFUSED if isinstance(answer, FspoError) else answer for answer in answers]
+        return [_given(answer) for answer in answers]
+
+    def _speak(self) -> None:
+        """Show what there is to say, in the thread of whoever waits."""
+        while self._lines:
+            line = self._lines.popleft()
+            if self._say is not None:
+                self._say(line)
 
     # What follows runs in the loop of `background`.
 
     async def _all(self, call: _Call, requests: Sequence[CompletionRequest]) -> list[_Answer]:
-        keys = [key_of(self._config.identity(), request) for request in requests]
+        keys = [key_of(self._identity, request) for request in requests]
         known = self._cache.get_all(keys) if self._cache is not None else {}
         self._reused += sum(key in known for key in keys)
         self._proven = self._proven or bool(known)
         tasks = {
             key: self._task(call, key, request) for key, request in zip(keys, requests, strict=True) if key not in known
         }
-        given = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        with call.watched(self) if tasks else nullcontext():
+            given = await asyncio.gather(*tasks.values(), return_exceptions=True)
         found: dict[str, Any] = {**known, **dict(zip(tasks, given, strict=True))}
         for answer in given:
             if isinstance(answer, BaseException) and not isinstance(answer, FspoError):
@@ -189,12 +258,14 @@ class Endpoint:
             finally:
                 self._places.release()
             if isinstance(found, FspoError):
-                if self._cache is not None and not isinstance(found, Refusal | _Unasked):
-                    self._cache.fail(key, str(found))
+                if not isinstance(found, _Unasked):
+                    self._fail(key, found)
                 return found
-            completion, prompt_tokens = found
+            completion, prompt_tokens, kinds = found
             if self._cache is not None:
-                self._cache.put(key, completion, prompt_tokens)
+                self._cache.put(key, completion, prompt_tokens, kinds)
+            else:
+                self._odd.update(kinds)
             return completion
         except asyncio.CancelledError:
             return _Unasked("The request was not sent, since an earlier one could not be.")
@@ -205,35 +276,73 @@ class Endpoint:
             call.stop()
             raise
 
-    async def _asked(self, call: _Call, request: CompletionRequest) -> tuple[Completion, int] | FspoError:
+    async def _asked(self, call: _Call, request: CompletionRequest) -> _Answered | FspoError:
         """The completion and the tokens of its prompt; or what went wrong in the end."""
-        attempt, first = 0, time.monotonic()
+        attempt, trial, words = 0, None, ""
         while True:
+            manner = self._manner if trial is None else self._manner.having(trial)
+            found, reserved = await self._sent(call, request, manner)
+            if isinstance(found, Otherwise):
+                self._account.release(reserved)
+                trial, words = found.manner, found.words
+                continue
+            if isinstance(found, Answered):
+                if trial is not None:
+                    self._adopt(trial, words)
+                return self._settled(found, request, reserved)
+            if isinstance(found, FspoError):
+                self._account.release(reserved)
+                return self._concluded(call, found)
+            pause = self._pause_after(call, found, attempt, reserved)
+            if isinstance(pause, FspoError):
+                return pause
             with call.waiting():
-                began = await self._pacer.enter()
-            try:
-                with call.waiting():
-                    reserved = await self._account.reserve(request)
-                found = await call.transport.send(request)
-                if isinstance(found, Garbled) and self._proven:  # the address is right, so that it was this answer
-                    found = Overload(found, late=True)
-                if isinstance(found, Overload):
-                    self._pacer.overloaded(began, found.wait)
-                elif isinstance(found, Answered):
-                    self._pacer.answered()
-            finally:
-                self._pacer.leave()
-            if not isinstance(found, Overload):
-                return self._judged(call, found, request, reserved)
-            self._lost(reserved) if found.late else self._account.release(reserved)
-            if attempt == self._config.retries or self._gone(found):
-                if found.unreachable or self._last_answer < first:
-                    call.stop(found.error)  # nobody was answered all the while
-                return found.error
-            pause = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
-            with call.waiting():
-                await asyncio.sleep(max(pause, found.wait))
+                await asyncio.sleep(pause)
             attempt += 1
+
+    async def _sent(self, call: _Call, request: CompletionRequest, manner: Manner) -> tuple[Outcome, Reserved]:
+        """What came of sending it once, and what was set aside for it."""
+        with call.waiting():
+            began = await self._pacer.enter()
+        try:
+            with call.waiting():
+                reserved = await self._account.reserve(request)
+            try:
+                with call.under_way():
+                    found = await call.transport.send(request, manner)
+            except asyncio.CancelledError:  # given up while it was under way
+                self._lost(reserved)
+                raise
+            if isinstance(found, Overload):
+                self._pacer.overloaded(began, found.wait)
+            elif isinstance(found, Answered):
+                self._pacer.answered()
+            return found, reserved
+        finally:
+            self._pacer.leave()
+
+    def _pause_after(self, call: _Call, found: Overload | Odd, attempt: int, reserved: Reserved) -> float | FspoError:
+        """Seconds until the request is sent again, or what it failed of in the end."""
+        self._trouble = str(found.error)
+        pause: float = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
+        if isinstance(found, Odd):
+            self._note(found.kind)
+            if found.used is not None:
+                self._lost(Reserved(*found.used))
+            elif found.late:
+                self._lost(reserved)
+            if found.used is not None or not found.late:
+                self._account.release(reserved)
+            if attempt < min(self._config.retries, self._config.retries if found.patient else _AGAIN):
+                return pause
+            return self._concluded(call, found.error if found.garbled is None or self._proven else found.garbled)
+        self._lost(reserved) if found.late else self._account.release(reserved)
+        if attempt == self._config.retries or self._gone(found):
+            if found.unreachable or not self._proven:
+                call.stop(found.error)
+                return found.error
+            return self._concluded(call, found.error)
+        return max(pause, found.wait)
 
     def _gone(self, found: Overload) -> bool:
         """Whether the server has been away for long: single requests can't tell, which wait behind each other then."""
@@ -250,22 +359,95 @@ class Endpoint:
         if self._cache is not None:
             self._cache.lose(reserved.prompt, reserved.answer)
 
-    def _judged(
-        self, call: _Call, found: Answered | FspoError, request: CompletionRequest, reserved: Reserved
-    ) -> tuple[Completion, int] | FspoError:
+    def _concluded(self, call: _Call, error: FspoError) -> FspoError:
+        """What is handed out for a request that is given up, after drawing the conclusions for the others."""
+        self._heard = time.monotonic()
+        if not isinstance(error, Refusal | Failure):
+            call.stop(error)  # the key, the name, the form of the answers: all others would fail too
+            return error
+        if isinstance(error, Refusal) and self._proven:
+            return error
+        self._row += 1
+        at_once = self._config.requests_in_flight
+        if self._row < (max(_ROW, 2 * at_once) if self._proven else max(_FIRST, at_once)):
+            return error
+        stop = ModelError(f"{self._row} requests failed one after the other; the last: {error}")
+        call.stop(stop)
+        return stop
+
+    def _fail(self, key: str, error: FspoError) -> None:
+        """Note a request that was given up."""
+        self._failed += 1
+        if self._cache is not None:
+            self._cache.fail(key, str(error))
+        if isinstance(error, Refusal | Failure):
+            self._mention(FAILED, f"{error} It is counted as failed, and the others go on.")
+
+    def _note(self, kind: str) -> None:
+        """Count a reply that is no answer."""
+        if self._cache is not None:
+            self._cache.count(kind)
+        else:
+            self._odd[kind] += 1
+        self._mention(kind, f"{self.name}: a reply is no answer ({kind}); such requests are sent again, and counted.")
+
+    def _mention(self, kind: str, line: str) -> None:
+        """Say something once."""
+        if kind not in self._mentioned:
+            self._mentioned.add(kind)
+            self._lines.append(line)
+
+    def _adopt(self, manner: Manner, words: str) -> None:
+        """Ask like this from now on, since it was answered."""
+        learned = in_words(self._manner, manner)
+        self._manner = self._manner.having(manner)
+        if learned:
+            self._lines.append(f"{self.name}: {learned} from now on (its words: {words}).")
+            self._remember()
+
+    def _remember(self) -> None:
+        if self._cache is not None:
+            self._cache.learn(key_of_server(self._identity), self._manner.record())
+
+    def _settled(self, found: Answered, request: CompletionRequest, reserved: Reserved) -> _Answered:
         """What is handed out, after drawing the conclusions for other requests and for the budget."""
-        if isinstance(found, FspoError):
-            self._account.release(reserved)
-            if not isinstance(found, Refusal | Failure):
-                call.stop(found)  # the key, the name, the form of the answers: all others would fail too
-            return found
-        self._last_answer, self._proven, self._away = time.monotonic(), True, None
-        completion, prompt_tokens = found.completion, found.prompt_tokens
+        self._heard, self._proven, self._away, self._row = time.monotonic(), True, None, 0
+        completion, prompt_tokens, kinds = found.completion, found.prompt_tokens, found.kinds
         if prompt_tokens is None:  # a server that doesn't count: at most so many
             prompt_tokens = round(reserved.prompt)
-            completion = replace(completion, tokens=min(request.max_tokens, len(completion.text.encode())))
+            completion = replace(completion, tokens=min(request.max_tokens, completion.tokens))
+        if found.orphan and not self._manner.thinks:
+            self._manner = self._manner.having(Manner(thinks=True))
+            self._remember()
+        if self._manner.thinks and completion.finish_reason == "length" and not found.orphan:
+            completion, kinds = replace(completion, text="", finish_reason="reasoning"), ("only reasoning",)
+        for kind in kinds:
+            self._mention(kind, f"{self.name}: {_ODD_ANSWERS.get(kind, kind)}.")
         self._account.settle(reserved, prompt_tokens, completion.tokens)
-        return completion, prompt_tokens
+        return completion, prompt_tokens, kinds
+
+    async def _watch(self, call: _Call) -> None:
+        """Tell of long silence, and give a server up that answers nothing at all."""
+        began, limit = time.monotonic(), 2 * self._config.timeout + self._patience
+        while True:
+            silent = time.monotonic() - max(self._heard, began)
+            if silent >= limit:
+                words = self._trouble or _NO_REPLY
+                error = ModelError(
+                    f"{self.name} answered nothing for {duration(silent)}, twice endpoint.timeout and the pauses of "
+                    f"endpoint.retries. {words}"
+                )
+                call.stop(error, under_way=True)
+                return
+            now = time.monotonic()
+            if silent >= _QUIET and now >= self._next_line:
+                self._next_line = now + _QUIET
+                until = time.strftime("%H:%M:%S", time.localtime(time.time() + limit - silent))
+                why = f" (the last problem: {self._trouble})" if self._trouble else ""
+                self._lines.append(
+                    f"{self.name} has answered nothing for {duration(silent)}; it is waited for until {until}{why}."
+                )
+            await asyncio.sleep(min(1.0, max(0.05, limit - silent)))
 
 
 class _Asking:
@@ -285,9 +467,9 @@ class _Asking:
 
     def take(self) -> list[Completion]:
         # Under way until it is there: an interrupt may come while it is waited for.
-        answers = background.result(self._under_way[0])
+        answers = background.result(self._under_way[0], self._endpoint._speak)
         self._under_way.popleft()
-        return self._endpoint._sound(answers, self._call.cause)
+        return self._endpoint._sound(answers, self._call.cause, bool(self._under_way))
 
     def close(self) -> None:
         """After a failure or an interrupt: what is under way is waited for and kept, and nothing else is sent."""
@@ -305,39 +487,65 @@ class _Call:
         """Why it was stopped, where it was for an error."""
         self._stopped = False
         self._idle: set[asyncio.Task[Any]] = set()
+        self._sending: set[asyncio.Task[Any]] = set()
+        self._pieces = 0
+        self._watch: asyncio.Task[None] | None = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """While a request is not under way, it need not be sent: a stop cancels it."""
         if self._stopped:
             raise asyncio.CancelledError
-        task = asyncio.current_task()
-        assert task is not None
-        self._idle.add(task)
+        with _among(self._idle):
+            yield
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """While a request is under way, only a stop that gives the server up cancels it."""
+        return _among(self._sending)
+
+    @contextmanager
+    def watched(self, endpoint: Endpoint) -> Iterator[None]:
+        """While a piece is under way, silence is noticed."""
+        self._pieces += 1
+        self._watch = self._watch or asyncio.create_task(endpoint._watch(self))
         try:
             yield
         finally:
-            self._idle.discard(task)
+            self._pieces -= 1
+            if not self._pieces:
+                self._watch.cancel()
+                self._watch = None
 
-    def stop(self, cause: FspoError | None = None) -> None:
-        """Send nothing more."""
+    def stop(self, cause: FspoError | None = None, *, under_way: bool = False) -> None:
+        """Send nothing more; and wait for nothing that is `under_way`."""
         self._stopped, self.cause = True, self.cause or cause
-        for task in tuple(self._idle):
+        for task in (*self._idle, *(self._sending if under_way else ())):
             task.cancel()
+
+
+@contextmanager
+def _among(tasks: set[asyncio.Task[Any]]) -> Iterator[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    tasks.add(task)
+    try:
+        yield
+    finally:
+        tasks.discard(task)
 
 
 class _Unasked(ModelError):
     """A request that was not sent."""
 
 
-def _worst(problems: Sequence[FspoError], asked: int, cause: FspoError | None) -> FspoError:
-    """The one problem to tell of: what stops everything, or else how many requests failed and why the first did."""
+def _given(answer: _Answer) -> Completion:
+    """What is handed out."""
+    if isinstance(answer, Refusal):
+        return _REFUSED
+    return _FAILED if isinstance(answer, FspoError) else answer
+
+
+def _worst(problems: Sequence[FspoError], cause: FspoError | None) -> FspoError:
+    """The one problem to tell of: what stops everything."""
     told = [problem for problem in problems if not isinstance(problem, _Unasked)]
-    if not told:  # others stopped these
-        return cause or problems[0]
-    stopping = [problem for problem in told if not isinstance(problem, Failure)]
-    if stopping:
-        return stopping[0]
-    if len(told) == 1:
-        return told[0]
-    return ModelError(f"{len(told)} of {asked} requests failed; the first: {told[0]}")
+    return told[0] if told else cause or problems[0]  # without any, others stopped these

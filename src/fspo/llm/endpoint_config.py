@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fspo.keys import looks_like_key, read_key, secret_in
 from fspo.llm.budget import Budget
+from fspo.llm.parameters import PARAMETERS
 
 __all__ = ["EndpointConfig"]
 
@@ -38,6 +39,11 @@ class EndpointConfig(BaseModel):
         default_factory=dict,
         description="Further fields of every request, such as {chat_template_kwargs: {enable_thinking: false}}.",
     )
+    parameters: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="Parameters that the server wants under another name, or not at all (null), such as {max_tokens: "
+        "max_completion_tokens, seed: null}; `system` is the role. What a server refuses is learned without it.",
+    )
     budget: Budget = Field(default_factory=Budget, description="What the endpoint may cost, over all calls of a run.")
 
     @property
@@ -55,7 +61,9 @@ class EndpointConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is answered, ready for JSON."""
-        more = {"extra_body": self.extra_body} if self.extra_body else {}
+        more: dict[str, Any] = {"extra_body": self.extra_body} if self.extra_body else {}
+        left_out = sorted(name for name, other in self.parameters.items() if other is None)
+        more |= {"left_out": left_out} if left_out else {}  # another name changes no answer
         return {"base_url": self.base_url, "model": self.model, **more}
 
     @field_validator("base_url")
@@ -71,6 +79,18 @@ class EndpointConfig(BaseModel):
                 "into an environment variable and name that as key_variable"
             )
         return base_url
+
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, parameters: dict[str, str | None]) -> dict[str, str | None]:
+        for name, other in parameters.items():
+            if name not in PARAMETERS:
+                raise ValueError(
+                    f"fspo sends no parameter '{name}', but {', '.join(PARAMETERS)}; add others by extra_body"
+                )
+            if other is not None and not other.strip():
+                raise ValueError(f"the other name of '{name}' is empty; null leaves it out")
+        return parameters
 
     @field_validator("key_variable")
     @classmethod

@@ -7,8 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from fspo.llm.replies import cleaned
 from fspo.llm.roles import without_system
-from fspo.llm.types import Completion, CompletionRequest, Message
+from fspo.llm.types import Completion, CompletionRequest, FinishReason, Message
 from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
 from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
@@ -97,7 +98,13 @@ class LocalModel:
     def _completion(self, prefix: str, answer: Answer) -> Completion:
         opening = self._encoder.encode(prefix) if prefix else []
         text = self._reader.read(answer.ids, before=opening)
-        return Completion(text, len(answer.ids), "stop" if answer.finished else "length")
+        finish: FinishReason = "stop" if answer.finished else "length"
+        clean = cleaned(text)
+        if not (clean.reasoning or clean.control):
+            return Completion(text, len(answer.ids), finish)
+        if not clean.text and finish == "length":
+            return Completion("", len(answer.ids), "reasoning")
+        return Completion(clean.text, len(answer.ids), "length" if clean.unended else finish)
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
         turns = messages if self._takes_system else without_system(messages)

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fspo.errors import StorageError
 from fspo.files import storage_error
@@ -40,6 +41,13 @@ class ReadOnly(RequestCache):
             if not self._connection.execute(_KNOWS_FIRST).fetchone():  # a file from before there were any
                 self._connection.execute("CREATE TEMP TABLE first_tokens (key TEXT PRIMARY KEY, tokens TEXT)")
 
+    def learned(self, server: str) -> dict[str, Any]:
+        """How a server wants its requests; nothing where the file is from before that was kept."""
+        try:
+            return super().learned(server)
+        except StorageError:
+            return {}
+
 
 class Part(RequestCache):
     """A file of answers held by this process alone, which knows those that another one held before."""
@@ -58,6 +66,10 @@ class Part(RequestCache):
         found = super().get_all(keys)
         missing = [key for key in keys if key not in found]
         return found | self._before.get_all(missing) if missing else found
+
+    def learned(self, server: str) -> dict[str, Any]:
+        """How a server wants its requests."""
+        return super().learned(server) or self._before.learned(server)
 
 
 def part_of(answers: Path, number: int) -> Path:

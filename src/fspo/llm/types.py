@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -14,15 +15,21 @@ __all__ = [
     "Completion",
     "CompletionRequest",
     "Concurrent",
+    "FinishReason",
     "LanguageModel",
     "Message",
     "Role",
     "Streaming",
     "batch_of",
+    "replies_of",
     "title_of",
 ]
 
 Role = Literal["system", "user", "assistant"]
+
+FinishReason = Literal["stop", "length", "reasoning", "refused", "failed"]
+"""Why there is no more text: the turn ended, `max_tokens` were used up, they were used up by reasoning before there was
+any text, the server refused the request or withheld the answer, or the request failed each time."""
 
 MOST_LOGPROBS = 20
 """Alternatives that OpenAI's interface gives for a token, at most."""
@@ -82,6 +89,13 @@ class CompletionRequest:
         return record
 
 
+_MISSING = {
+    "reasoning": "only reasoning",
+    "refused": "refused by the endpoint",
+    "failed": "failed at the endpoint",
+}
+
+
 @dataclass(frozen=True)
 class Completion:
     """What the model added.
@@ -89,7 +103,7 @@ class Completion:
     Attributes:
         text: without the request's prefix.
         tokens: how many tokens that is.
-        finish_reason: whether the model ended its turn, ran into `max_tokens`, or its server refused the request.
+        finish_reason: why there is no more text; `missing` says what is wrong where there is none.
         anew: whether the model was asked to go on from the prefix and did not, so that the text stands alone; only an
             endpoint, which can't be made to, does so.
         first: the likeliest first tokens, each with its log-prob, where they were wanted and the model gives them.
@@ -98,10 +112,15 @@ class Completion:
 
     text: str
     tokens: int
-    finish_reason: Literal["stop", "length", "refused"]
+    finish_reason: FinishReason
     anew: bool = False
     first: tuple[tuple[str, float], ...] = ()
     kept: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def missing(self) -> str:
+        """Why there is no answer, in words to count it under; empty where there is one, even without text."""
+        return _MISSING.get(self.finish_reason, "")
 
     def after(self, prefix: str) -> str:
         """The whole answer to a request with this prefix."""
@@ -146,6 +165,17 @@ class Concurrent(LanguageModel, Protocol):
 
     def asking(self) -> Asking:
         """A new line of pieces; it must be closed."""
+
+
+def replies_of(*models: LanguageModel) -> dict[str, int]:
+    """What was odd about replies -> how many, of all these models and their members that know (`replies`)."""
+    members = {id(one): one for model in models for one in (model, *_members(model))}
+    counts = (Counter[str](getattr(one, "replies", {})) for one in members.values())
+    return dict(sum(counts, Counter[str]()).most_common())
+
+
+def _members(model: LanguageModel) -> list[LanguageModel]:
+    return [member.model for member in getattr(model, "members", ())]
 
 
 def batch_of(model: LanguageModel) -> int | None:

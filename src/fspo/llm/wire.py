@@ -1,4 +1,4 @@
-"""What goes to an OpenAI-compatible server and comes back: messages, answers, waiting times, refusals."""
+"""What an OpenAI-compatible server says beside its answers: how long to wait, and why it refuses."""
 
 from __future__ import annotations
 
@@ -8,74 +8,33 @@ import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
 
-from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.replies import said_in
 
-__all__ = ["LONGEST_WAIT", "completion_of", "counted", "logprobs_of", "messages_of", "retry_after", "told"]
+__all__ = ["LONGEST_WAIT", "causes_named", "retry_after", "told", "used_up"]
 
 LONGEST_WAIT = 60.0
 """Seconds that a server can make a request wait at a time."""
-_THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _TOLD = 200
 """Characters of a server's own message that are shown."""
-
-
-def messages_of(request: CompletionRequest) -> list[Any]:
-    """The turns as the API takes them; a prefix is asked for in words, since no server can be made to begin with it."""
-    turns = [{"role": message.role, "content": message.content} for message in request.messages]
-    if request.prefix:
-        turns[-1]["content"] += f"\n\nBegin your answer with these words: {request.prefix}"
-    return turns
-
-
-def logprobs_of(request: CompletionRequest) -> dict[str, Any]:
-    """The wish for log-probs as the API takes it; nothing where there is none, since some servers refuse the word."""
-    return {"logprobs": True, "top_logprobs": request.logprobs} if request.logprobs else {}
-
-
-def completion_of(request: CompletionRequest, answer: Mapping[str, Any]) -> Completion:
-    """What an answer holds, without the prefix that was asked for and without thoughts before it.
-
-    Raises:
-        LookupError: it holds no choice.
-        TypeError: it has another form.
-    """
-    choice = answer["choices"][0]
-    # An answer without text, such as a refusal that came as one, is an empty text: a reject further on, not a crash.
-    text = _THOUGHTS.sub("", _whole(choice["message"].get("content") or "")).strip()
-    tokens = counted(answer, "completion_tokens")
-    begun = request.prefix.strip()
-    taken_up = text.lower().startswith(begun.lower())
-    return Completion(
-        text[len(begun) :] if taken_up else text,
-        len(text.encode()) if tokens is None else tokens,  # at most so many
-        "length" if choice.get("finish_reason") == "length" else "stop",
-        anew=bool(begun) and not taken_up,
-        first=_first_tokens(choice) if request.logprobs else (),
-    )
-
-
-def _whole(text: str) -> str:
-    """Without halves of surrogate pairs, which fit into no file."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _first_tokens(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """The likeliest first tokens with their log-probs; none where the server gives none, or in another form."""
-    try:
-        entries = choice["logprobs"]["content"][0]["top_logprobs"]
-        found = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
-    except (AttributeError, LookupError, TypeError, ValueError):
-        return ()
-    return tuple((token, min(0.0, log_prob)) for token, log_prob in found if not math.isnan(log_prob))
-
-
-def counted(answer: Mapping[str, Any], name: str) -> int | None:
-    """A count of tokens in an answer, where the server gives one."""
-    usage = answer.get("usage")
-    count = usage.get(name) if isinstance(usage, Mapping) else None
-    return count if isinstance(count, int) and count >= 0 else None
+_PAID_UP = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_credits",
+        "insufficient_balance",
+        "insufficient_funds",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+        "credit_balance_too_low",
+        "payment_required",
+    }
+)
+_USED_UP = re.compile(
+    r"insufficient[_ ](?:quota|credits?|balance|funds)|credit balance|out of credits?|no (?:remaining )?credits?"
+    r"|exceeded your current quota|billing|payment required|arrears|account .{0,30}(?:suspended|overdue)",
+    re.IGNORECASE,
+)
+_PASSES = re.compile(r"(?:retry|try again) in|per[ _]?(?:minute|second|hour)|rate[ _]limit", re.IGNORECASE)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -99,10 +58,51 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def told(body: object, key: str) -> str:
     """A server's own message on one line, without the key and not longer than a sentence."""
-    said = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
+    said = said_in(body)
+    said = said_in(said) if isinstance(said, dict) else said
     if not said:
         return "it does not say why"
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
     text = text.replace(key, "***") if key else text
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line.rstrip(".") if len(line) <= _TOLD else f"{line[: _TOLD - 3]}..."
+
+
+def used_up(status: int, body: object, wait: float) -> bool:
+    """Whether there is no money or quota left, so that waiting helps nobody; `wait`: seconds that the server names."""
+    if status == 402:
+        return True
+    if status not in (400, 403, 429):
+        return False
+    if _PAID_UP & {name.lower() for name in _fields(body, ("code", "type"))}:
+        return True
+    said = json.dumps(body, ensure_ascii=False, default=str)
+    return not wait and bool(_USED_UP.search(said)) and not _PASSES.search(said)
+
+
+def causes_named(body: object) -> tuple[str, list[str]]:
+    """All that an error says, and what it names as the cause: a parameter, or the places of wrong fields."""
+    said = said_in(body)
+    named = _fields(body, ("param",))
+    details = body.get("detail") if isinstance(body, Mapping) else None
+    for detail in details if isinstance(details, list) else ():
+        place = detail.get("loc") if isinstance(detail, Mapping) else None
+        named += [str(part) for part in place] if isinstance(place, list) else []
+    text = _whole(said)
+    return text, named
+
+
+def _whole(said: object) -> str:
+    """A message as one text, whatever form it has."""
+    while isinstance(said, Mapping) and isinstance(said.get("message"), str | Mapping):
+        said = said["message"]
+    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False, default=str)
+
+
+def _fields(body: object, names: tuple[str, ...]) -> list[str]:
+    """What an error, or the error inside of it, has in these fields."""
+    found: list[str] = []
+    for place in (body, said_in(body)):
+        if isinstance(place, Mapping):
+            found += [str(place[name]) for name in names if isinstance(place.get(name), str)]
+    return found

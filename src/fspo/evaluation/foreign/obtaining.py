@@ -49,8 +49,10 @@ def given(name: str, model: RewardModel) -> Foreign:
     return Foreign(name, lambda: model)
 
 
-def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> Foreign:
-    """The reward model of an entry; `folder` keeps what an endpoint has answered.
+def obtain(
+    entry: RewardModelConfig, config: EvaluationConfig, folder: Path, say: Callable[[str], None] | None = None
+) -> Foreign:
+    """The reward model of an entry; `folder` keeps what an endpoint has answered, and `say` shows what is odd there.
 
     Nothing is loaded or asked yet; what can be known to be missing is told now, and not after the methods are measured.
 
@@ -64,7 +66,7 @@ def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> 
     if entry.endpoint is not None:
         need_client()
         identity = json.dumps(entry.endpoint.identity(), sort_keys=True)
-        return Foreign(entry.name, lambda: _asked(entry, folder), _digest(identity), shots=entry.shots)
+        return Foreign(entry.name, lambda: _asked(entry, folder, say), _digest(identity), shots=entry.shots)
     from fspo.evaluation.foreign.classifier import ClassifierRewardModel
     from fspo.modeling.places import locate
 
@@ -77,13 +79,13 @@ def obtain(entry: RewardModelConfig, config: EvaluationConfig, folder: Path) -> 
     return Foreign(entry.name, load, weights_digest(read, Path(str(entry.model)).expanduser()), shots=entry.shots)
 
 
-def _asked(entry: RewardModelConfig, folder: Path) -> RewardModel:
+def _asked(entry: RewardModelConfig, folder: Path, say: Callable[[str], None] | None) -> RewardModel:
     from fspo.evaluation.foreign.rater import RatingRewardModel
     from fspo.llm.cache import RequestCache
     from fspo.llm.endpoint import Endpoint
 
     assert entry.endpoint is not None
-    return RatingRewardModel(Endpoint(entry.endpoint, RequestCache(folder / "answers.sqlite")))
+    return RatingRewardModel(Endpoint(entry.endpoint, RequestCache(folder / "answers.sqlite"), say=say))
 
 
 def _scorer(entry: RewardModelConfig) -> RewardModel:

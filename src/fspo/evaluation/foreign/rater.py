@@ -66,6 +66,6 @@ class RatingRewardModel:
 def read_rating(completion: Completion) -> float | None:
     """The rating as a share of 100, or None: anything but one number from 0 to 100 is not guessed at."""
     found = _RATING.fullmatch(completion.text.strip())
-    if completion.finish_reason == "refused" or found is None or float(found[1]) > 100:
+    if completion.missing or found is None or float(found[1]) > 100:
         return None
     return float(found[1]) / 100

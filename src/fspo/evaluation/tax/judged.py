@@ -10,8 +10,8 @@ from pathlib import Path
 from fspo.evaluation.annotations import Annotation, Comparer, Pair, annotate, silence
 from fspo.evaluation.judge_config import JudgeConfig
 from fspo.evaluation.tax.answers import Scored, TaxAnswer
-from fspo.judging.pairwise import PairwiseJudge
-from fspo.judging.weighted import WeightedJudge
+from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge
+from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge
 from fspo.llm.installed import need_client
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
@@ -117,12 +117,15 @@ def _counted(said: Iterable[Annotation], equal: int) -> dict[str, int]:
     return {name: outcomes[name] + (equal if name == "tie" else 0) for name in names} | {"inconsistent": contradicting}
 
 
-def obtain_tax_judges(entries: Iterable[JudgeConfig], folder: Path) -> dict[str, Comparer]:
+def obtain_tax_judges(
+    entries: Iterable[JudgeConfig], folder: Path, say: Callable[[str], None] | None = None
+) -> dict[str, Comparer]:
     """Name -> judge; nothing is asked yet.
 
     Args:
         entries: as configured, each with an endpoint.
         folder: keeps what the endpoints have answered, one file a judge.
+        say: shows what there is to say of them while they are asked.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
@@ -135,16 +138,18 @@ def obtain_tax_judges(entries: Iterable[JudgeConfig], folder: Path) -> dict[str,
         assert entry.endpoint is not None
         need_client()
         found[entry.name] = tax_judge(
-            entry, Endpoint(entry.endpoint, RequestCache(folder / f"tax-{entry.name}.sqlite"))
+            entry, Endpoint(entry.endpoint, RequestCache(folder / f"tax-{entry.name}.sqlite"), say=say)
         )
     return found
 
 
 def tax_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge | WeightedJudge:
     """The judge of an entry by whoever answers."""
-    kind = WeightedJudge if entry.weighted else PairwiseJudge
+    usual = LETTER_TOKENS if entry.weighted else ANSWER_TOKENS
+    limit, setting = entry.max_tokens or usual, f"max_tokens of the judge '{entry.name}' of the tax"
     text = entry.prompt if entry.prompt is not None else _PROMPT + (_AS_LETTER if entry.weighted else _AS_JSON)
-    return kind(llm, _filled(text))
+    kind = WeightedJudge if entry.weighted else PairwiseJudge
+    return kind(llm, _filled(text), max_tokens=limit, setting=setting)
 
 
 def _filled(text: str) -> Callable[[User, str, str, str], str]:

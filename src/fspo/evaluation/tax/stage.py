@@ -52,7 +52,9 @@ class TaxStage:
     def __post_init__(self) -> None:
         """Have the judges ready; nothing is asked yet."""
         entries = self.config.tax.judges if self.config.tax is not None else ()
-        self.judges = TaxJudges(obtain_tax_judges(entries, self.out / "judges"), self.out, self.progress)
+        self.judges = TaxJudges(
+            obtain_tax_judges(entries, self.out / "judges", self.progress.say), self.out, self.progress
+        )
 
     def answer(self, name: str, describer: Describer | None = None) -> None:
         """Let a method answer, once; `describer` has the descriptions of one that writes its own."""

@@ -32,6 +32,13 @@ def dataset_card(
             ("labels shared by the measured judge, where it decides", _shown(labels["agreement_with_measures"])),
             ("label entropy, before and after refinement (nats)", _before_after(labels["entropy"])),
         ]
+    for name, found in (
+        ("texts not used as responses", checks["sampling"]["rejected"]),
+        ("pairs left undecided", labels["undecided"]),
+        ("odd replies of the servers, over all calls", checks.get("replies", {})),
+    ):
+        if found:
+            rows.append((name, ", ".join(f"{reason} {count:,}" for reason, count in found.items())))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"""---
 language: {domain.file.language}

@@ -160,7 +160,7 @@ class Casting:
             answers = ask_all(self._llm, requests, config.batch, task)
             for user, request, completion in zip(users, requests, answers, strict=True):
                 text = " ".join(tidied(completion).split())
-                why = fault(text, min_words=5, language=self._domain.file.language)
+                why = completion.missing or fault(text, min_words=5, language=self._domain.file.language)
                 if why:  # the traits in a line still describe the user
                     self._cast.rejected[f"portrait: {why}"] += 1
                     mark_unusable(self._llm, request)

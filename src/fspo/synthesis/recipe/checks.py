@@ -11,7 +11,8 @@ The layout is that of `fspo.synthesis.restyled.checks` where both have a figure,
                 "entropy": {"before", "after"} in nats a shared pair, "agreement_with_measures": share
                 of the labels that the measured judge shares among those it decides, or null and "why"},
      "refinement": {"open": [pairs left open in each round], "sentences": added, "users": extended, "rejected"},
-     "casting": {"made_anew": users, "outside": {reason: users}}}
+     "casting": {"made_anew": users, "outside": {reason: users}},
+     "replies": {what was odd about a server's reply: replies}, over all calls of the run}
 """
 
 from __future__ import annotations

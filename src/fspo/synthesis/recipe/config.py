@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fspo.judging.pairwise import ANSWER_TOKENS
 from fspo.paths import PlaceName
 
 __all__ = ["Disagreement", "RecipeConfig", "Refinement"]
@@ -79,6 +80,8 @@ class RecipeConfig(BaseModel):
     """Overlap of word runs (Jaccard) from which two questions, or two responses to one, are near-duplicates."""
     judge: Literal["llm", "measured"] = "llm"
     """Who labels: a language model that reads the user's description, or measured attributes weighted by traits."""
+    judge_max_tokens: int = Field(default=ANSWER_TOKENS, ge=1)
+    """Most tokens of the language model's answer when it judges; one that reasons first needs some thousands."""
     margin: float = Field(default=0.5, ge=0)
     """Of the measured judge: utilities that differ by less are a tie; in standard deviations."""
     pairs: int = Field(default=40, ge=1)

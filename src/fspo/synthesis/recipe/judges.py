@@ -33,7 +33,14 @@ def pairwise_judge(config: RecipeConfig, domain: RecipeDomain, llm: LanguageMode
     def prompt(user: User, question: str, first: str, second: str) -> str:
         return template.fill(description=user.description, question=question, first=first, second=second)
 
-    return PairwiseJudge(llm, prompt, seed=config.seed, at_once=max(1, config.batch // 2))
+    return PairwiseJudge(
+        llm,
+        prompt,
+        seed=config.seed,
+        at_once=max(1, config.batch // 2),
+        max_tokens=config.judge_max_tokens,
+        setting="synthesis.judge_max_tokens",
+    )
 
 
 def by_measures(judge: Judge) -> Judging:

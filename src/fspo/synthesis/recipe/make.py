@@ -19,7 +19,7 @@ from typing import Any
 from fspo.errors import DataError
 from fspo.files import read_json, to_json, write_json, write_text
 from fspo.judging.pairwise import OrderTally
-from fspo.llm.types import LanguageModel, title_of
+from fspo.llm.types import LanguageModel, replies_of, title_of
 from fspo.preferences.dataset import write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
@@ -50,6 +50,9 @@ _ADVICE = {
     "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
     "unreadable": 'The judge has to answer with {"preferred": "A"}, "B" or "unclear": look at the prompt judge, or use '
     "another model. Once it is repaired, --on-existing overwrite asks again what could not be read and nothing else.",
+    "reasoning": "The limit was used up by reasoning: raise synthesis.judge_max_tokens, or switch reasoning off "
+    "(endpoint.extra_body).",
+    "failed": "The endpoint failed on what it was shown: look at its log, or use another.",
     "refused": "The endpoint refuses what it is shown: use another model, or other questions.",
 }
 """Reason that most pairs were left for -> what to do, where a language model judges."""
@@ -103,7 +106,7 @@ def make_dataset(
     by_response = {response.id: response for response in responses.items}
     write_dataset(out, cast.users, preferences_of(config, domain.name, by_id, by_response, out))
     rows = preferences_of(config, domain.name, by_id, by_response, out)
-    checks = check(config, domain, questions, responses, cast, counts, rows)
+    checks = check(config, domain, questions, responses, cast, counts, rows) | {"replies": replies_of(ask, write)}
     write_json(out / "checks.json", checks)
     write_text(out / "README.md", dataset_card(config, domain, title_of(ask), title_of(write), checks))
     write_json(out / _IDENTITY, identity)
@@ -115,6 +118,8 @@ def make_dataset(
 def identity_of(config: RecipeConfig, domain: RecipeDomain, ask: str, write: str) -> dict[str, Any]:
     """What decides the dataset, ready for JSON."""
     settings = json.loads(config.model_dump_json(exclude={"batch", "domain"}))
+    if config.judge_max_tokens == RecipeConfig.model_fields["judge_max_tokens"].default:
+        del settings["judge_max_tokens"]  # datasets from before there was such a setting stay valid
     named = {"name": domain.name, "sha256": domain.fingerprint}
     return {"config": settings, "domain": named, "models": _digest(ask, write)}
 

@@ -134,6 +134,8 @@ def _augment(
                 before = len(result.items)
                 for completion, (topic, request) in zip(piece, answered, strict=False):
                     items = items_of(completion)
+                    if completion.missing:
+                        result.rejected[f"questions: {completion.missing}"] += 1
                     if not items:
                         mark_unusable(llm, request)
                     for text in items:

@@ -135,8 +135,8 @@ def _request(domain: RecipeDomain, config: RecipeConfig, user: User, pair: Pair)
 
 def _sentence(completion: Completion, description: str, language: str) -> tuple[str, str]:
     """The one sentence of an answer, or why it can't be used."""
-    if completion.finish_reason == "refused":
-        return "", "refused by the endpoint"
+    if completion.missing:
+        return "", completion.missing
     text = " ".join(tidied(completion).split()).strip("\"' ")
     why = fault(text, min_words=3, language=language)
     if why:

@@ -195,8 +195,9 @@ def _take(
     known: Overlaps,
     result: Responses,
 ) -> None:
-    if completion.finish_reason == "refused":
-        result.rejected["refused by the endpoint"] += 1
+    if completion.missing:
+        result.rejected[completion.missing] += 1
+        mark_unusable(llm, one.request)
         return
     text = tidied(completion)
     why = fault(text, min_words=config.min_words, language=domain.file.language)

@@ -123,8 +123,8 @@ def _bases(
     bases: list[_Base] = []
     for sample in samples:
         completion = completions[sample.id]
-        if completion.finish_reason == "refused":
-            result.rejected["refused by the endpoint"] += 1
+        if completion.missing:
+            result.rejected[completion.missing] += 1
             continue
         raw = completion.after(sample.opening)
         cleaned = clean(raw, sample.question.work, domain, min_words=config.min_words, max_words=config.max_words)

@@ -1,0 +1,304 @@
+"""What a server's reply can look like, and what becomes of it; docs/endpoints.md has the same table in words.
+
+A reply is used, used after something was cut off, or not used. What is not used is asked again (`Unusable`), or is an
+answer without text where asking again would give the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fspo.llm.types import Completion, CompletionRequest, FinishReason
+
+__all__ = ["CONTROL", "Cleaned", "Kind", "Read", "Unusable", "cleaned", "counted", "read_reply", "said_in"]
+
+Kind = Literal[
+    "reasoning cut off",
+    "cut at a control token",
+    "only reasoning",
+    "withheld by a filter",
+    "no text",
+    "an error in place of an answer",
+    "no answer in it",
+    "half an answer",
+    "a tool call",
+    "not readable",
+]
+"""What was odd about a reply: the words it is counted under, in the card, the summary and the file of answers."""
+
+_MOST_TOKENS = 10**8
+"""Tokens that one request can take, and far more than any can: a larger count is not believed."""
+
+_CUT_SHORT = frozenset({"length", "max_tokens", "model_length"})
+_WITHHELD = frozenset({"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "sensitive"})
+_TORN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource"})
+_TOOLS = frozenset({"tool_calls", "tool_use", "function_call"})
+
+_TAGS = r"think|thinking|thought|thoughts|reasoning|seed:think"
+_OPENED = (
+    rf"<(?:{_TAGS})(?:\s[^<>]*)?>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>"
+    r"|<\|channel>\s*thought"
+)
+_CLOSED = rf"</(?:{_TAGS})\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>|<channel\|>"
+_MARKS = re.compile(f"(?P<opened>{_OPENED})|(?:{_CLOSED})", re.IGNORECASE)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).*?<\|message\|>", re.DOTALL)
+_BARE_CHANNEL = re.compile(r"\Aanalysis(?=[A-Z\"'])(?:.*assistantfinal)?", re.DOTALL)
+"""gpt-oss's channels where the server has left their tokens out: `analysisThe user ...assistantfinalThe answer.`"""
+
+_BAR = r"[|\uff5c]"  # DeepSeek's tokens have the wide one
+_TURN = rf"<{_BAR}(?:im_start|start_header_id|start|turn|assistant){_BAR}>|<start_of_turn>|<\|turn>"
+_OPENING = re.compile(
+    rf"\A(?:\s*(?:(?:{_TURN})\s*(?:assistant|model)\b|<{_BAR}(?:end_header_id|message|assistant|begin_of_text|startoftext"
+    rf"|begin\u2581of\u2581sentence){_BAR}>|<s>|<bos>|\[/INST\])\s*)+",
+    re.IGNORECASE,
+)
+"""What a server that shows control tokens shows before an answer."""
+CONTROL = re.compile(
+    rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|<\|[a-z_]{{2,20}}>|<[a-z_]{{2,20}}\|>|</?s>|<(?:bos|eos|pad|unk|mask|eop|eod)>"
+    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_(?:turn|image)>|<unused\d+>|<extra_id_\d+>|<reserved_\d+>"
+    r"|<0x[0-9A-Fa-f]{2}>|\[(?:gMASK|sMASK|PAD|UNK|CLS|SEP|MASK|BOS|EOS|TOOL_CALLS)\]|</?tool_call>"
+    rf"|<{_BAR}[^<>|\uff5c\s]{{0,40}}\Z"
+)
+"""Control tokens of the usual tokenizers, and half of one at the end."""
+_TURN_ENDS = re.compile(
+    rf"<{_BAR}(?:im_end|im_start|end|eot_id|eom_id|endoftext|end_of_text|return|call|start|start_header_id|user|system|eos"
+    rf"|end_of_turn|turn_end|END_OF_TURN_TOKEN|observation|end\u2581of\u2581sentence){_BAR}>"
+    r"|<turn\|>|<\|turn>|</?s>|<[eb]os>|<(?:start|end)_of_turn>|\[/?INST\]|\[[EB]OS\]",
+    re.IGNORECASE,
+)
+"""Control tokens that a whole answer can end with."""
+_HINTS = re.compile(r"[<\[◁]")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A model's text without what is no part of its answer.
+
+    Attributes:
+        text: what is left.
+        reasoning: whether reasoning was cut off.
+        control: whether the text was cut at a control token.
+        unended: whether it was cut in the middle of something, so that its last sentence may be torn.
+        orphan: whether reasoning was closed that nothing in the text had opened: the model's template opens it.
+    """
+
+    text: str
+    reasoning: bool = False
+    control: bool = False
+    unended: bool = False
+    orphan: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """A reply that is an answer.
+
+    Attributes:
+        completion: what it says.
+        prompt_tokens: as the server counts them, if it does.
+        kinds: what was odd about it.
+        orphan: see `Cleaned`.
+    """
+
+    completion: Completion
+    prompt_tokens: int | None
+    kinds: tuple[Kind, ...] = ()
+    orphan: bool = False
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A reply that is no answer, and may be one another time.
+
+    Attributes:
+        kind: what is wrong with it.
+        said: the server's own words, if any.
+        status: the code of an error that came as a reply, if any.
+        prompt_tokens: as the server counts them, if it does.
+        tokens: the same of what was written.
+    """
+
+    kind: Kind
+    said: Any = None
+    status: int | None = None
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+
+
+def read_reply(request: CompletionRequest, reply: object) -> Read | Unusable:
+    """What a reply holds, without the prefix that was asked for."""
+    if not isinstance(reply, Mapping):
+        return Unusable("not readable")
+    used = counted(reply, "prompt_tokens"), counted(reply, "completion_tokens")
+    choices = reply.get("choices")
+    if reply.get("error") and not choices:
+        return Unusable("an error in place of an answer", reply["error"], _status(reply["error"]), *used)
+    if "choices" not in reply or not isinstance(choices, Sequence | None) or isinstance(choices, str):
+        return Unusable("not readable", reply.get("message") or reply.get("detail"))
+    choice = choices[0] if choices else None
+    if choice is None:
+        return Unusable("no answer in it", None, None, *used)
+    if not isinstance(choice, Mapping):
+        return Unusable("not readable")
+    reason = str(choice.get("finish_reason") or "").lower()
+    if choice.get("error") or reply.get("error") or reason in _TORN:
+        error = choice.get("error") or reply.get("error")
+        return Unusable("half an answer", error, _status(error), *used)
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        if "text" not in choice:
+            return Unusable("not readable")
+        message = {"content": choice["text"]}
+    if reason in _TOOLS or message.get("tool_calls"):
+        return Unusable("a tool call", None, None, *used)
+    text = _text_of(message.get("content"))
+    if text is None:
+        return Unusable("not readable", None, None, *used)
+    return _answer(request, choice, message, reason, text, *used)
+
+
+def _answer(
+    request: CompletionRequest,
+    choice: Mapping[str, Any],
+    message: Mapping[str, Any],
+    reason: str,
+    text: str,
+    prompt_tokens: int | None,
+    tokens: int | None,
+) -> Read:
+    count = len(text.encode("utf-8", "replace")) if tokens is None else tokens  # at most so many
+    if reason in _WITHHELD or (message.get("refusal") and not text.strip()):
+        return Read(Completion("", count, "refused"), prompt_tokens, ("withheld by a filter",))
+    clean = cleaned(text)
+    cut_short = reason in _CUT_SHORT or (not reason and tokens is not None and tokens >= request.max_tokens)
+    kinds: list[Kind] = []
+    finish: FinishReason = "length" if cut_short or clean.unended else "stop"
+    if cut_short and not clean.text:
+        kinds, finish = ["only reasoning"], "reasoning"  # shown or hidden: nothing else leaves no text at all
+    else:
+        kinds += ["reasoning cut off"] if clean.reasoning else []
+        kinds += ["cut at a control token"] if clean.control else []
+        kinds += [] if clean.text else ["no text"]
+    begun = request.prefix.strip()
+    taken_up = clean.text.lower().startswith(begun.lower())
+    completion = Completion(
+        clean.text[len(begun) :] if taken_up else clean.text,
+        count,
+        finish,
+        anew=bool(begun) and not taken_up,
+        first=_first_tokens(choice) if request.logprobs else (),
+    )
+    return Read(completion, prompt_tokens, tuple(kinds), clean.orphan)
+
+
+def cleaned(text: str) -> Cleaned:
+    """A model's text without reasoning, and up to the first control token."""
+    text = _whole(text).strip()
+    bare = _BARE_CHANNEL.match(text)
+    if bare is not None:
+        ended = bare[0].endswith("assistantfinal")
+        return Cleaned(text[bare.end() :].strip() if ended else "", reasoning=True, unended=not ended)
+    if not _HINTS.search(text):
+        return Cleaned(text)
+    channels = list(_CHANNEL.finditer(text))
+    kept, reasoning, open_, orphan = text, False, False, False
+    if channels:
+        final = [channel for channel in channels if channel[1] == "final"]
+        reasoning = len(final) < len(channels)
+        kept = text[final[-1].end() :] if final else ""
+    kept, marked, open_, orphan = _without_reasoning(kept)
+    opening = _OPENING.match(kept)
+    kept = kept[opening.end() :] if opening else kept
+    control = CONTROL.search(kept)
+    torn = False
+    if control is not None:
+        torn = not _TURN_ENDS.match(control[0]) and bool(CONTROL.sub("", kept[control.start() :]).strip())
+        kept = kept[: control.start()]
+    cut = control is not None or opening is not None
+    return Cleaned(kept.strip(), reasoning or marked, cut, open_ or torn, orphan)
+
+
+def _without_reasoning(text: str) -> tuple[str, bool, bool, bool]:
+    """The text outside of reasoning; whether there was any, whether it never ended, and whether nothing opened it."""
+    kept: list[str] = []
+    at, open_, found, orphan = 0, False, False, False
+    for mark in _MARKS.finditer(text):
+        found = True
+        if mark["opened"]:
+            if not open_:
+                kept.append(text[at : mark.start()])
+            open_ = True
+        elif open_:
+            at, open_ = mark.end(), False
+        else:  # whatever stands before belongs to it
+            orphan = orphan or not mark.start() or bool(text[at : mark.start()].strip())
+            kept.clear()
+            at = mark.end()
+    if not open_:
+        kept.append(text[at:])
+    return "".join(kept), found, open_, orphan
+
+
+def _text_of(content: object) -> str | None:
+    """The text of a message's content: a string, nothing, or parts of which those of text count; None for others."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    parts = [content] if isinstance(content, Mapping) else content
+    if not isinstance(parts, Sequence):
+        return None
+    texts = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, Mapping):
+            if part.get("type", "text") in ("text", "output_text") and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+        else:
+            return None
+    return "".join(texts)
+
+
+def said_in(body: object) -> Any:
+    """What a body says of an error, wherever it says it."""
+    if not isinstance(body, Mapping):
+        return body
+    return body.get("error") or body.get("message") or body.get("detail") or (body if body else None)
+
+
+def _status(error: object) -> int | None:
+    """The HTTP status that an error names, if it names one."""
+    for name in ("code", "status", "status_code"):
+        code = error.get(name) if isinstance(error, Mapping) else None
+        if str(code).isdecimal() and 400 <= int(str(code)[:4]) < 600:
+            return int(str(code))
+    return None
+
+
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which fit into no file."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _first_tokens(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The likeliest first tokens with their log-probs; none where the server gives none, or in another form."""
+    try:
+        entries = choice["logprobs"]["content"][0]["top_logprobs"]
+        found = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
+        return ()
+    return tuple((token, min(0.0, log_prob)) for token, log_prob in found if not math.isnan(log_prob))
+
+
+def counted(reply: Mapping[str, Any], name: str) -> int | None:
+    """A count of tokens in a reply, where the server gives one that can be."""
+    usage = reply.get("usage")
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count <= _MOST_TOKENS:
+        return None
+    return int(count)

@@ -1,0 +1,92 @@
+"""The configuration for an endpoint against a server that sends every kind of odd reply, by the real program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fspo.llm.replies import CONTROL
+from fspo.preferences.dataset import PreferenceDataset
+from tests.e2e.conftest import ROOT, run
+from tests.fake_endpoint import HALF, REASONING, REPLIES, fake_endpoint, stats
+
+pytest.importorskip("openai")
+pytestmark = pytest.mark.timeout(300)
+
+SIZES = {
+    "questions": 60,
+    "responses": 6,
+    "pairs": 40,
+    "shared_pairs": 12,
+    "meaning": "false",
+    "augment_rounds": 12,
+    "refinement": "{rounds: 1, pairs: 4}",
+}
+ALL = dict.fromkeys(REPLIES, 0.9 / len(REPLIES))
+"""Nine tenths of all replies are odd, in all ways alike."""
+
+
+def synthesized(output: Path, address: str, *more: str, options: tuple[str, ...] = (), code: int = 0) -> str:
+    settings = [f"synthesis.{key}={value}" for key, value in SIZES.items()]
+    settings += [f"endpoint.base_url={address}", "endpoint.model=scripted", *more]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    done = run("synth", ROOT / "configs/elix-easy-endpoint.yaml", "--output", output, *sets, *options, code=code)
+    return " ".join((done.stdout + done.stderr).split())
+
+
+KINDS = {
+    "orphan": "reasoning cut off",
+    "channels": "reasoning cut off",
+    "control": "cut at a control token",
+    "only-reasoning": "only reasoning",
+    "content_filter": "withheld by a filter",
+    "error": "half an answer",
+    "only-error": "an error in place of an answer",
+    "no-choices": "no answer in it",
+    "chunks": "not readable",
+}
+"""Kind of reply -> what it is counted under."""
+
+
+@pytest.mark.parametrize(
+    "shares", [dict.fromkeys(KINDS, 0.1) | {"always-no-choices": 0.02}, ALL], ids=["tenths", "all"]
+)
+def test_odd_replies_are_counted_and_none_of_them_gets_into_the_data(tmp_path: Path, shares: dict[str, float]) -> None:
+    output = tmp_path / "run"
+    with fake_endpoint(replies=shares) as address:
+        said = synthesized(output, address, "endpoint.retries=2")
+        seen = stats(address)
+    assert "5 users are in" in said
+    assert set(seen["faults"]) >= shares.keys()
+    for path in (output / "data").rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".md"):
+            text = path.read_text()
+            assert REASONING not in text and HALF not in text, path
+            assert not CONTROL.search(text), path
+    for row in PreferenceDataset.load(output / "data"):
+        for text in (row.prompt, row.chosen, row.rejected):
+            assert REASONING not in text and HALF not in text and not CONTROL.search(text)
+    checks = json.loads((output / "data/checks.json").read_text())
+    card = (output / "data/README.md").read_text()
+    for kind in {KINDS[name] for name in shares if name in KINDS} | {"failed requests"}:
+        count = checks["replies"][kind]
+        assert count > 0
+        assert f"{kind} {count:,}" in card
+        assert kind in said
+    assert checks["counts"]["preferences"] > 50
+    assert checks["sampling"]["rejected"]["failed at the endpoint"] > 0
+    assert checks["labels"]["undecided"]["failed"] > 0
+
+
+def test_a_judge_that_only_reasons_is_one_sentence_and_more_tokens_are_asked_anew(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with fake_endpoint(replies={"judge-only-reasoning": 1.0}) as address:
+        said = synthesized(output, address, code=1)
+        assert "used up by reasoning" in said
+        assert "synthesis.judge_max_tokens, which is 48" in said
+        before = stats(address)["came"]
+        more, anew = "synthesis.judge_max_tokens=2000", ("--on-existing", "overwrite")
+        assert "5 users are in" in synthesized(output, address, more, options=anew)
+        assert stats(address)["came"] > before

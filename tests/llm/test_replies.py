@@ -1,0 +1,357 @@
+"""What a server's reply can look like, and what becomes of it, over real HTTP."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.errors import ModelError
+from fspo.llm.cache import RequestCache, Spent
+from fspo.llm.endpoint import FAILED, Endpoint, EndpointConfig
+from fspo.llm.replies import CONTROL, cleaned
+from fspo.llm.types import Completion, CompletionRequest, Message
+from tests.llm.answering import Server, answer, answering, reply
+
+pytest.importorskip("openai")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter pauses."""
+    monkeypatch.setattr("fspo.llm.endpoint._SHORTEST", 0.05)
+
+
+def asked(server: Server, cache: RequestCache | None = None, **settings: Any) -> Endpoint:
+    usual = {"base_url": server.address, "model": "m", "requests_in_flight": 4, "timeout": 10}
+    return Endpoint(EndpointConfig.model_validate({**usual, **settings}), cache)
+
+
+def requests(count: int = 1) -> list[CompletionRequest]:
+    return [CompletionRequest((Message("user", f"Hello {n}"),), max_tokens=20, seed=n) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("The user asks ... be brief.\n</think>\n\nThe answer.", "The answer."),
+        ("<think>A or B?</think>\n\nThe answer.", "The answer."),
+        ("<think>I write <think> here. </think> More.</think>The answer.", "The answer."),
+        ("<thought>Let me see.</thought>The answer.", "The answer."),
+        ("<THINKING>Let me see.</THINKING>The answer.", "The answer."),
+        ("The answer. <think>Was that right?", "The answer."),
+        ("<think>It goes on and on", ""),
+        ("[THINK]Let me see.[/THINK]The answer.", "The answer."),
+        ("\u25c1think\u25b7Let me see.\u25c1/think\u25b7The answer.", "The answer."),
+        (
+            "<|channel|>analysis<|message|>We need.<|end|><|start|>assistant<|channel|>final<|message|>The answer.",
+            "The answer.",
+        ),
+        ("<|channel|>final<|message|>The answer.<|return|>", "The answer."),
+        ("<|channel|>analysis<|message|>We need to say", ""),
+        ("<|channel|>commentary to=f <|constrain|>json<|message|>{}<|call|>", ""),
+        ("analysisWe need to be brief.assistantfinalThe answer.", "The answer."),
+        ("analysisWe need to be", ""),
+        ("The answer.<|im_end|>", "The answer."),
+        ("The answer.<|im_end|>\n<|im_start|>user\nAnd more?", "The answer."),
+        ("<|im_start|>assistant\nThe answer.", "The answer."),
+        ("<|start_header_id|>assistant<|end_header_id|>\n\nThe answer.<|eot_id|>", "The answer."),
+        ("<|im_end|>\n<|im_start|>user\nHello", ""),
+        ("<\uff5cAssistant\uff5c>The answer.<\uff5cend\u2581of\u2581sentence\uff5c>", "The answer."),
+        ("<start_of_turn>model\nThe answer.<end_of_turn>", "The answer."),
+        ("The answer.</s>[INST] More [/INST]", "The answer."),
+        ("The answer.<|im_e", "The answer."),
+        ("If a < b and c[0] <b>is</b> x |> f, then {y | z}.", "If a < b and c[0] <b>is</b> x |> f, then {y | z}."),
+        ("analysis of the poem shows", "analysis of the poem shows"),
+    ],
+)
+def test_reasoning_and_control_tokens_are_no_part_of_an_answer(text: str, left: str) -> None:
+    found = cleaned(text)
+    assert found.text == left
+    assert (found.reasoning or found.control) == (left != text)
+    assert not CONTROL.search(found.text)
+    with answering(lambda body, count: reply(answer(text))) as server:
+        (said,) = asked(server).complete(requests())
+    assert said.text == left
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "text"),
+    [
+        (None, {}, ""),
+        (None, {"reasoning_content": "Hm."}, ""),
+        ("The answer.", {"reasoning_content": "Hm."}, "The answer."),
+        ("The answer.", {"reasoning": "Hm.", "reasoning_details": [{}]}, "The answer."),
+        ([{"type": "text", "text": "The "}, {"type": "text", "text": "answer."}], {}, "The answer."),
+        (
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "A."}],
+            {},
+            "A.",
+        ),
+        ({"type": "text", "text": "The answer."}, {}, "The answer."),
+        ([], {}, ""),
+    ],
+)
+def test_the_shapes_of_content(content: Any, more: dict[str, Any], text: str) -> None:
+    with answering(lambda body, count: reply(answer(content, **more))) as server:
+        (said,) = asked(server).complete(requests())
+    assert (said.text, said.finish_reason) == (text, "stop")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (answer("Half an ans", "length"), ("Half an ans", "length")),
+        (answer("Half an ans", "MAX_TOKENS"), ("Half an ans", "length")),
+        (answer("", "length", reasoning_content="The user"), ("", "reasoning")),
+        (answer(None, "length"), ("", "reasoning")),
+        (answer("<think>The user", "length"), ("", "reasoning")),
+        (answer("Half an ans", "content_filter"), ("", "refused")),
+        (answer(None, "stop", refusal="I can't."), ("", "refused")),
+        (answer("Whole.", None), ("Whole.", "stop")),
+        (answer("Half an ans", None, {"prompt_tokens": 3, "completion_tokens": 20}), ("Half an ans", "length")),
+        (answer("Whole.", "eos"), ("Whole.", "stop")),
+        ({"choices": [{"text": "Whole.", "finish_reason": "stop"}]}, ("Whole.", "stop")),
+    ],
+)
+def test_the_reasons_to_finish(body: dict[str, Any], said: tuple[str, str]) -> None:
+    with answering(lambda sent, count: reply(body)) as server:
+        (found,) = asked(server).complete(requests())
+    assert (found.text, found.finish_reason) == said
+    assert len(server.bodies) == 1
+
+
+HALF = answer("Half an ans", "error")
+IN_CHOICE = answer("Half an ans", None)
+IN_CHOICE["choices"][0]["error"] = {"code": 502, "message": "upstream is gone"}
+
+ODD = {
+    "half an answer": reply(HALF),
+    "half an answer, by an error in the choice": reply(IN_CHOICE),
+    "half an answer, aborted": reply(answer("Half an ans", "abort")),
+    "an error in place of an answer": reply({"error": {"message": "no free GPU"}}),
+    "an error in place of an answer, in the second of two": reply({"error": "no free GPU", "choices": None}),
+    "no answer in it": reply({"choices": []}),
+    "no answer in it, null": reply({"choices": None}),
+    "a tool call": reply(answer(None, "tool_calls", tool_calls=[{"id": "1"}])),
+    "not readable": reply(b"{not JSON"),
+    "not readable, a number": reply(answer(7)),
+    "not readable, chunks": b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n",
+    "not readable, no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "not readable, no length": b"HTTP/1.1 banana\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_answer_is_asked_again(kind: str, tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "a.sqlite")
+    odd = {"Hello 1"}
+
+    def script(body: dict[str, Any], count: int) -> bytes:
+        text = body["messages"][-1]["content"]
+        if text in odd:
+            odd.remove(text)
+            return ODD[kind]
+        return reply(answer())
+
+    with answering(script) as server:
+        endpoint = asked(server, cache, requests_in_flight=1)
+        said = endpoint.complete(requests(3))
+    assert [(one.text, one.finish_reason) for one in said] == [("Good.", "stop")] * 3
+    assert len(server.bodies) == 4
+    assert endpoint.replies == {kind.split(",")[0]: 1}
+    assert RequestCache(tmp_path / "a.sqlite").replies() == endpoint.replies
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_never_an_answer_is_counted_as_failed_and_the_others_go_on(kind: str, tmp_path: Path) -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        return ODD[kind] if body["seed"] % 3 == 0 else reply(answer())
+
+    cache = RequestCache(tmp_path / "a.sqlite")
+    with answering(script) as server:
+        endpoint = asked(server, cache, retries=1, requests_in_flight=8)
+        said = list(endpoint.stream(iter(requests(30)), 8))
+    assert [one.finish_reason for one in said] == ["failed", "stop", "stop"] * 10
+    assert {one.text for one in said} == {"", "Good."}
+    assert endpoint.replies == {kind.split(",")[0]: 20, FAILED: 10}
+    with answering(lambda body, count: reply(answer())) as well:
+        config = EndpointConfig(base_url=server.address, model="m")
+        again = Endpoint(config, cache, _Sent(well))
+        assert {one.finish_reason for one in again.complete(requests(30))} == {"stop"}
+    assert len(well.bodies) == 10  # only what failed is asked again
+    assert FAILED not in again.replies
+
+
+def _Sent(server: Server) -> Any:
+    """The way to another server for an endpoint that keeps its name."""
+    from fspo.llm.transport import WebTransport
+
+    return WebTransport(EndpointConfig(base_url=server.address, model="m"))
+
+
+def test_a_server_that_gives_no_answers_any_more_ends_the_run_with_its_words(tmp_path: Path) -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        return reply(answer()) if count < 5 else reply({"error": {"message": "the disk is full"}})
+
+    with answering(script) as server:
+        endpoint = asked(server, RequestCache(tmp_path / "a.sqlite"), retries=0, requests_in_flight=2)
+        with pytest.raises(ModelError, match=r"2[01] requests failed one after the other; .*the disk is full"):
+            list(endpoint.stream(iter(requests(400)), 8))
+    assert len(server.bodies) < 5 + 20 + 10
+    assert RequestCache(tmp_path / "a.sqlite").spent() == Spent(5, 15, 25)
+
+
+def test_an_answer_without_a_closing_word_is_no_answer_of_a_model_that_always_thinks(tmp_path: Path) -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        short = count == 1
+        return reply(answer("The user asks" if short else "Hm.</think>Good.", "length" if short else "stop"))
+
+    with answering(script) as server:
+        for _ in range(2):  # and it is known when the run is resumed
+            endpoint = asked(server, RequestCache(tmp_path / "a.sqlite"), requests_in_flight=1)
+            said = endpoint.complete(requests(3))
+            assert [(one.text, one.finish_reason) for one in said] == [
+                ("Good.", "stop"),
+                ("", "reasoning"),
+                ("Good.", "stop"),
+            ]
+    assert len(server.bodies) == 3
+    assert endpoint.replies == {"reasoning cut off": 2, "only reasoning": 1}
+
+
+@pytest.mark.parametrize("count", [10**30, -1, 1.5e300, True, "7", None])
+def test_counts_that_can_not_be_are_not_believed(count: Any, tmp_path: Path) -> None:
+    usage = {"prompt_tokens": count, "completion_tokens": count}
+    with answering(lambda body, n: reply(answer(usage=usage))) as server:
+        cache = RequestCache(tmp_path / "a.sqlite")
+        asked(server, cache).complete(requests(2))
+    assert cache.spent() == Spent(2, 2 * (len("Hello 0") + 64), 2 * len("Good."))
+
+
+def test_odd_numbers_among_log_probs_are_no_crash() -> None:
+    body = answer("A")
+    top = [{"token": "A", "logprob": 10**400}, {"token": "B", "logprob": -1}]
+    body["choices"][0]["logprobs"] = {"content": [{"top_logprobs": top}]}
+    request = CompletionRequest((Message("user", "Hello"),), logprobs=2)
+    with answering(lambda sent, count: reply(body)) as server:
+        assert asked(server).complete([request]) == [Completion("A", 5, "stop")]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (
+            429,
+            {"message": "You exceeded your current quota.", "type": "insufficient_quota", "code": "insufficient_quota"},
+        ),
+        (429, {"message": "You exceeded your current quota, please check your plan and billing details."}),
+        (402, {"message": "Insufficient credits"}),
+        (403, {"message": "Your account has insufficient balance."}),
+        (400, {"message": "Your credit balance is too low to access the API."}),
+        (200, {"message": "Insufficient credits", "code": 402}),
+    ],
+)
+def test_a_quota_that_is_used_up_ends_the_run_at_once(status: int, error: dict[str, Any], tmp_path: Path) -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        return reply(answer()) if count < 3 else reply({"error": error}, status)
+
+    cache = RequestCache(tmp_path / "a.sqlite")
+    began = time.monotonic()
+    with answering(script) as server, pytest.raises(ModelError, match="no quota or credit left") as stopped:
+        asked(server, cache).complete(requests(50))
+    assert time.monotonic() - began < 3
+    assert error["message"].rstrip(".") in str(stopped.value)
+    assert len(server.bodies) <= 8
+    assert cache.spent().requests == 3
+
+
+def test_a_rate_limit_is_no_quota_that_is_used_up() -> None:
+    words = "You exceeded your current quota, please check your plan and billing details. Please retry in 0.1s."
+
+    def script(body: dict[str, Any], count: int) -> bytes:
+        return reply({"error": {"message": words}}, 429) if count == 0 else reply(answer())
+
+    with answering(script) as server:
+        assert asked(server).complete(requests())[0].text == "Good."
+
+
+def test_a_missing_v1_that_is_answered_with_200_names_the_address() -> None:
+    words = "Unexpected endpoint or method. (POST /chat/completions)"
+    told = r"Unexpected endpoint .*check the address, which often ends in /v1"
+    with answering(lambda body, count: reply({"error": words})) as server, pytest.raises(ModelError, match=told):
+        asked(server).complete(requests())
+
+
+def test_a_port_that_speaks_no_http_is_one_sentence() -> None:
+    told = "does not answer as an OpenAI-compatible server does"
+    with answering(lambda body, count: b"SSH-2.0-OpenSSH_9.6\r\n") as server, pytest.raises(ModelError, match=told):
+        asked(server).complete(requests(3))
+
+
+def test_one_bad_reply_at_the_very_beginning_is_not_the_wrong_address() -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        return ODD["not readable, chunks"] if count == 0 else reply(answer())
+
+    with answering(script) as server:
+        assert asked(server).complete(requests())[0].text == "Good."
+
+
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with answering(lambda body, count: reply(answer())) as server:
+        assert asked(server).complete(requests())[0].text == "Good."
+
+
+def test_a_proxy_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    away = Endpoint(EndpointConfig(base_url="http://model.invalid/v1", model="m", retries=0))
+    with pytest.raises(ModelError, match=r"by the proxy in http_proxy\) can't be reached; .*http_proxy"):
+        away.complete(requests())
+
+
+def test_silence_is_told_and_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("fspo.llm.endpoint._QUIET", 0.3)
+    lines: list[str] = []
+
+    def script(body: dict[str, Any], count: int) -> bytes:
+        time.sleep(0 if count == 0 else 30)
+        return reply(answer())
+
+    with answering(script) as server:
+        config = EndpointConfig(base_url=server.address, model="m", timeout=1, retries=1, requests_in_flight=1)
+        endpoint = Endpoint(config, RequestCache(tmp_path / "a.sqlite"), say=lines.append)
+        began = time.monotonic()
+        with pytest.raises(ModelError, match=r"answered nothing for .*timed out.*run the same command again"):
+            endpoint.complete(requests(20))
+    assert 2 < time.monotonic() - began < 6  # twice the timeout and the pauses, and not all 19 one after the other
+    assert any("has answered nothing for" in line and "waited for until" in line for line in lines)
+    assert any("timed out" in line for line in lines)
+    assert endpoint.spent.requests == 1
+
+
+def test_waiting_for_a_limit_is_told_with_the_servers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fspo.llm.endpoint._QUIET", 0.3)
+    lines: list[str] = []
+
+    def script(body: dict[str, Any], count: int) -> bytes:
+        busy = {"error": {"message": "60 requests a minute"}}
+        return reply(busy, 429, {"retry-after": "2"}) if count == 0 else reply(answer())
+
+    with answering(script) as server:
+        config = EndpointConfig(base_url=server.address, model="m")
+        assert Endpoint(config, say=lines.append).complete(requests())[0].text == "Good."
+    assert any("60 requests a minute" in line for line in lines)
+
+
+def test_what_is_odd_is_said_once() -> None:
+    lines: list[str] = []
+    with answering(lambda body, count: reply(answer("<think>Hm.</think>Good.<|im_end|>"))) as server:
+        Endpoint(EndpointConfig(base_url=server.address, model="m"), say=lines.append).complete(requests(20))
+    assert len(lines) == 2
+    assert sum("reasoning" in line for line in lines) == 1
