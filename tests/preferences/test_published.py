@@ -145,7 +145,7 @@ def test_prism_never_mixes_people() -> None:
 
 
 def test_prism_leaves_out_interactions_that_contradict_themselves() -> None:
-    kept = [prism("kept", text, text == "a") for text in "ab"]
+    kept = [prism("kept", "a", True), prism("kept", "b", False, user_prompt="Hello? ")]  # another spelling alone
     several = [prism("i1", "c", True), prism("i1", "d", False, user_prompt="Bye?")]
     no_turn = [prism("i2", "e", True, turn=None), prism("i2", "f", False, turn=None)]
     found = imported("prism", *several, *kept, *no_turn)

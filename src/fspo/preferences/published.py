@@ -302,7 +302,7 @@ def _unusable_interaction(rows: list[_Utterance]) -> str:
         return "rows of an interaction that does not say which turn it is"
     if any(row.turn != 0 for row in rows):
         return "rows with turns before the question"
-    if len({row.prompt for row in rows}) > 1:
+    if len({wording(row.prompt) for row in rows}) > 1:
         return "rows of an interaction with several prompts"
     if len(best) != 1:
         return "rows of an interaction without one chosen response"
