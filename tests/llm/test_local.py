@@ -104,3 +104,5 @@ def test_a_model_that_opens_reasoning_answers_without_it(model: LocalModel) -> N
     answer = Answer(tuple(tokenizer.encode("<think>Hm, a film.</think>It is long.")), finished=True)
     assert asked._completion("", answer).text == "It is long."
     assert asked._completion("I think: ", answer).text == "It is long."
+    cut_off = Answer(tuple(tokenizer.encode("<think>Hm, a film")), finished=False)
+    assert (asked._completion("", cut_off).text, asked._completion("", cut_off).finish_reason) == ("", "reasoning")

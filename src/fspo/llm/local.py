@@ -100,7 +100,8 @@ class LocalModel:
         text = self._reader.read(answer.ids, before=opening)
         finish: FinishReason = "stop" if answer.finished else "length"
         clean = cleaned(text)
-        if not (clean.reasoning or clean.control):
+        reasoned = clean.reasoning or self._reader.reasons(answer.ids)
+        if not (reasoned or clean.control):
             return Completion(text, len(answer.ids), finish)
         if not clean.text and finish == "length":
             return Completion("", len(answer.ids), "reasoning")

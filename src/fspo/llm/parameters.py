@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from fspo.llm.types import CompletionRequest, Message
+from fspo.llm.roles import without_system
+from fspo.llm.types import CompletionRequest
 
-__all__ = ["PARAMETERS", "SYSTEM", "Manner", "body_of", "in_words", "lesson", "without_system"]
+__all__ = ["PARAMETERS", "SYSTEM", "Manner", "body_of", "in_words", "lesson"]
 
 SYSTEM = "system"
 """The role, which can be renamed or left out as a parameter can."""
@@ -109,16 +110,6 @@ def _turns(request: CompletionRequest, system: str | None) -> list[dict[str, Any
     if request.prefix:
         turns[-1]["content"] = f"{turns[-1]['content']}\n\nBegin your answer with these words: {request.prefix}"
     return turns
-
-
-def without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The same turns for a model that knows no system role: its text stands before the first user's."""
-    told = [message.content for message in messages if message.role == SYSTEM]
-    turns = [message for message in messages if message.role != SYSTEM]
-    first = next((place for place, message in enumerate(turns) if message.role == "user"), None)
-    if told and first is not None:
-        turns[first] = Message("user", "\n\n".join([*told, turns[first].content]))
-    return tuple(turns)
 
 
 def lesson(said: str, named: Sequence[str], request: CompletionRequest, manner: Manner) -> Manner | None:

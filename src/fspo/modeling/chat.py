@@ -157,6 +157,10 @@ class TextReader:
         whole, begun = (self._tokenizer.decode(part, skip_special_tokens=True) for part in ([*before, *own], [*before]))
         return _SPELT_OUT.sub("", str(whole)[len(str(begun)) :])
 
+    def reasons(self, ids: Iterable[int]) -> bool:
+        """Whether `ids` hold a token around reasoning, which `read` leaves out."""
+        return not (self._opens | self._closes).isdisjoint(ids)
+
     def _answer(self, ids: list[int]) -> list[int]:
         for place in range(len(ids) - 1, -1, -1):
             if ids[place] in self._closes:
