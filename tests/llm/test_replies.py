@@ -165,6 +165,15 @@ def test_what_is_no_answer_is_asked_again(kind: str, tmp_path: Path) -> None:
     assert RequestCache(tmp_path / "a.sqlite").replies() == endpoint.replies
 
 
+def test_overloads_before_a_bad_reply_do_not_use_up_its_second_chance() -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        busy = reply({"error": {"message": "busy"}}, 429, {"retry-after-ms": "1"})
+        return (busy, busy, busy, ODD["not readable"], ODD["no answer in it"], reply(answer()))[count]
+
+    with answering(script) as server:
+        assert asked(server).complete(requests())[0].text == "Good."
+
+
 @pytest.mark.parametrize("kind", ODD)
 def test_what_is_never_an_answer_is_counted_as_failed_and_the_others_go_on(kind: str, tmp_path: Path) -> None:
     def script(body: dict[str, Any], count: int) -> bytes:

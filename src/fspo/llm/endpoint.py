@@ -278,7 +278,7 @@ class Endpoint:
 
     async def _asked(self, call: _Call, request: CompletionRequest) -> _Answered | FspoError:
         """The completion and the tokens of its prompt; or what went wrong in the end."""
-        attempt, trial, words = 0, None, ""
+        attempts, trial, words = Counter[bool](), None, ""
         while True:
             manner = self._manner if trial is None else self._manner.having(trial)
             found, reserved = await self._sent(call, request, manner)
@@ -293,12 +293,13 @@ class Endpoint:
             if isinstance(found, FspoError):
                 self._account.release(reserved)
                 return self._concluded(call, found)
-            pause = self._pause_after(call, found, attempt, reserved)
+            odd = isinstance(found, Odd) and not found.patient  # else overloads would use up its second chance
+            pause = self._pause_after(call, found, attempts[odd], reserved)
             if isinstance(pause, FspoError):
                 return pause
             with call.waiting():
                 await asyncio.sleep(pause)
-            attempt += 1
+            attempts[odd] += 1
 
     async def _sent(self, call: _Call, request: CompletionRequest, manner: Manner) -> tuple[Outcome, Reserved]:
         """What came of sending it once, and what was set aside for it."""
