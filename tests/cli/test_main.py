@@ -93,21 +93,26 @@ def test_every_verb_has_help_with_examples(group: list[str]) -> None:
 def test_help_comes_within_a_second_and_without_heavy_imports() -> None:
     heavy = ("torch", "transformers", "numpy", "pyarrow", "pydantic", "rich")
     code = f"""
-import resource, sys
+import resource, sys, time
 sys.argv = ["fspo", "--help"]
 from fspo.cli.main import main
 try:
     main()
 except SystemExit:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    print([name for name in {heavy} if name in sys.modules], usage.ru_utime + usage.ru_stime)
+    loops = []
+    for _ in range(5):
+        before = time.process_time()
+        sum(range(5_000_000))
+        loops.append(time.process_time() - before)
+    print([name for name in {heavy} if name in sys.modules], usage.ru_utime + usage.ru_stime, min(loops))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
+    loaded, seconds, loop = done.stdout.splitlines()[-1].rsplit(" ", 2)
     assert "Usage: fspo" in done.stdout
     assert loaded == "[]"
-    # The processor's time, which is the wall's on a machine that does nothing else.
-    assert float(seconds) < 1.0
+    # The processor's time, by that of a loop which takes about 1/15 of a second on a machine that does nothing else.
+    assert float(seconds) < 15 * float(loop)
 
 
 def test_main_is_the_installed_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -498,7 +498,7 @@ def test_the_server_is_waited_for_as_long_as_it_says(server: Scripted) -> None:
     server.failures, server.retry_after = [429], {"retry-after": "1"}
     started = time.monotonic()
     endpoint(server).complete([request("hello")])
-    assert 0.9 < time.monotonic() - started < 5
+    assert 0.9 < time.monotonic() - started < 30  # at most a minute is waited
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_what_a_killed_process_put_into_a_part_is_there_for_the_next_one(answers
     began = time.monotonic()
     part = Part(path, ReadOnly(answers))
     assert part.get("b") == TWO
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # a part that is held is waited for a minute
     part.close()
     absorb_parts(answers)
     assert RequestCache(answers).get("b") == TWO
