@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -492,17 +492,15 @@ class _Call:
         self._pieces = 0
         self._watch: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> _Among:
         """While a request is not under way, it need not be sent: a stop cancels it."""
         if self._stopped:
             raise asyncio.CancelledError
-        with _among(self._idle):
-            yield
+        return _Among(self._idle)
 
-    def under_way(self) -> AbstractContextManager[None]:
+    def under_way(self) -> _Among:
         """While a request is under way, only a stop that gives the server up cancels it."""
-        return _among(self._sending)
+        return _Among(self._sending)
 
     @contextmanager
     def watched(self, endpoint: Endpoint) -> Iterator[None]:
@@ -524,15 +522,19 @@ class _Call:
             task.cancel()
 
 
-@contextmanager
-def _among(tasks: set[asyncio.Task[Any]]) -> Iterator[None]:
-    task = asyncio.current_task()
-    assert task is not None
-    tasks.add(task)
-    try:
-        yield
-    finally:
-        tasks.discard(task)
+class _Among:
+    """The current task is one of these for as long as the block lasts."""
+
+    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks, self._task = tasks, task
+
+    def __enter__(self) -> None:
+        self._tasks.add(self._task)
+
+    def __exit__(self, *_: object) -> None:
+        self._tasks.discard(self._task)
 
 
 class _Unasked(ModelError):
