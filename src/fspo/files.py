@@ -25,6 +25,7 @@ __all__ = [
     "append_jsonl",
     "cache_folder",
     "check_replaceable",
+    "check_unclaimed",
     "read_json",
     "read_jsonl",
     "read_whole_jsonl",
@@ -133,6 +134,36 @@ def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] =
     if missing:
         raise ConfigError(
             f"{folder} is not {kind.title} (it has no {missing[0]}), so it is not replaced; name another."
+        )
+
+
+def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -> None:
+    """Check that work which writes into `folder` step by step overwrites nothing that it did not write itself.
+
+    Args:
+        folder: what is written into; content of other names may be in it.
+        marks: names of files, one of which an earlier call of the same work has left there before any other.
+        writes: patterns of the names that the work writes or removes.
+
+    Raises:
+        ConfigError: there is no mark, and something that would be overwritten.
+        StorageError: the folder can't be read.
+    """
+    if any((folder / mark).exists() for mark in marks):
+        return
+    patterns = list(writes)
+    try:
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        names = [
+            path.name for path in found if not path.is_dir() or any(path.iterdir())
+        ]  # an empty folder loses nothing
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    claimed = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if claimed:
+        raise ConfigError(
+            f"{folder} holds {claimed[0]}, which would be overwritten and is not of an earlier call; name an empty or "
+            "a new folder."
         )
 
 

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from fspo import FSPOConfig, FSPOTrainer
 from fspo.cli.main import app
+from fspo.errors import ConfigError
+from fspo.progress import Silent
+from fspo.synthesis.recipe.make import make_dataset
+from tests.synthesis.recipe.helpers import ScriptedModel, config_of
 from tests.tiny_model import build_tiny_model
 
 
@@ -145,3 +150,48 @@ def test_an_import_replaces_a_dataset_alone(tmp_path: Path, run: Path) -> None:
     for verb in (["import", source], ["export", "--format", "parquet", tmp_path / "set"]):
         assert fspo("data", *verb, tmp_path / "set", "--overwrite").exit_code == 0
         assert (tmp_path / "set/notes.txt").exists() and (tmp_path / "set/deep/notes.txt").exists()
+
+
+def test_a_training_overwrites_nothing_that_it_did_not_write(model: Path, tmp_path: Path) -> None:
+    rows = [
+        {"user": f"u{u}", "prompt": f"What of {q}?", "chosen": f"{q} is fine.", "rejected": f"{q} is not for {u}."}
+        for u in range(3)
+        for q in range(6)
+    ]
+    settings: dict[str, Any] = {"steps": 1, "shots": 2, "queries": 1, "users_per_step": 1}
+
+    def trainer(out: Path) -> FSPOTrainer:
+        return FSPOTrainer(str(model), FSPOConfig(output_dir=str(out), **settings), rows)
+
+    for others in ("config.json", "checkpoints/checkpoint-1/mine", "README.md", "adapter-0/mine", "metrics.jsonl"):
+        out = tmp_path / others.replace("/", "-")
+        write(out / others)
+        with pytest.raises(ConfigError, match="would be overwritten"):
+            trainer(out)
+        assert (out / others).read_text() == "somebody's own"
+    out = tmp_path / "beside"
+    write(out / "notes.txt")
+    trained = trainer(out)
+    trained.train()
+    assert (out / "notes.txt").exists() and (out / "policy.json").exists()
+    before = contents(out)
+    trainer(out).train()
+    assert contents(out) == before
+    work = tmp_path / "work"
+    write(work / "models/mine/notes.txt")
+    for place in (out.parent, work, work / "models/mine", shutil.copytree(out, tmp_path / "another")):
+        with pytest.raises(ConfigError):
+            trained.save_model(place)
+    assert contents(out) == before and contents(tmp_path / "another") == before
+    trained.save_model(tmp_path / "saved")
+    trained.save_model(tmp_path / "saved")
+
+
+def test_synthesis_overwrites_nothing_that_it_did_not_write(tmp_path: Path) -> None:
+    model = ScriptedModel()
+    for others in ("questions.jsonl", "labels/mine", "README.md", "splits.json", "preferences.parquet"):
+        out = tmp_path / others.replace("/", "-")
+        write(out / others)
+        with pytest.raises(ConfigError, match="would be overwritten"):
+            make_dataset(config_of(), model, model, out, Silent())
+        assert contents(out) == {others: b"somebody's own"}

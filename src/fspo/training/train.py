@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
-from fspo.files import read_json, storage_error, write_json
+from fspo.files import check_unclaimed, read_json, storage_error, write_json
 from fspo.modeling.fitting import Fitted, Room, fitted
+from fspo.modeling.folders import ADAPTERS, POLICY
 from fspo.modeling.loading import context_length
 from fspo.modeling.places import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
@@ -40,6 +41,15 @@ _AROUND_DRAFT = 16
 
 TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
+
+_WRITES = (
+    *(pattern for pattern in (*POLICY.needs, *POLICY.may) if "/" not in pattern),
+    ADAPTERS,
+    CHECKPOINTS_FOLDER,
+    METRICS_FILE,
+    REFERENCE_FILE,
+)
+"""What a training writes into its folder, after `training.json`."""
 
 
 def train_policy(
@@ -179,6 +189,7 @@ class Training:
         """
         path = self.out / TRAINING_FILE
         if not path.exists():
+            check_unclaimed(self.out, (), _WRITES)
             return False
         found = read_json(path)
         if not isinstance(found, dict) or "identity" not in found:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import read_json, to_json, write_json, write_text
+from fspo.files import check_unclaimed, read_json, to_json, write_json, write_text
 from fspo.judging.pairwise import OrderTally
 from fspo.llm.types import LanguageModel, replies_of, title_of
-from fspo.preferences.dataset import write_dataset
+from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.progress import Progress
@@ -145,7 +145,14 @@ def _digest(ask: str, write: str) -> str:
 
 
 def _begin(out: Path, identity: dict[str, Any]) -> None:
-    """Keep the stages of an interrupted call with the same identity; remove any others."""
+    """Keep the stages of an interrupted call with the same identity; remove any others.
+
+    Raises:
+        ConfigError: the folder holds files of the same names that no call has left there.
+    """
+    stages = (QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE, LABELS, UNDECIDED)
+    results = (*DATASET.needs, *DATASET.may, "checks.json", "README.md")
+    check_unclaimed(out, (_BEGUN, _IDENTITY), (*stages, *results))
     (out / _SPLITS).unlink(missing_ok=True)
     if (out / _BEGUN).exists() and _read_identity(out / _BEGUN) == identity:
         return

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import read_json, write_json, write_text
+from fspo.files import check_unclaimed, read_json, write_json, write_text
 from fspo.judging.judge import AttributeJudge
 from fspo.llm.types import LanguageModel
-from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress, Silent
@@ -59,6 +59,8 @@ def synthesize(
     out, progress = Path(out), progress or Silent()
     if is_complete(out, config, llm.name):
         return PreferenceDataset.load(out)
+    results = (*DATASET.needs, *DATASET.may, _RESPONSES, _JUDGE, _CHECKS)
+    check_unclaimed(out, (_SAMPLES, _IDENTITY), results)
     (out / _SPLITS).unlink(missing_ok=True)
     domain = load_domain(config.domain)
     questions = plan_questions(config, domain)
