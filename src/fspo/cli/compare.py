@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +50,7 @@ def compare(
       fspo eval compare runs/reviews-cpu runs/longer --benchmark prism
     """
     from fspo.evaluation.across import compare_runs
-    from fspo.files import write_text
+    from fspo.files import write_json
 
     if benchmark:
         from fspo.evaluation.benchmarks.table import benchmark_of
@@ -68,7 +67,7 @@ def compare(
     for sentence in found.untold:
         out.print(sentence, markup=False)
     if json_file is not None:
-        write_text(json_file, json.dumps(found.to_json(), indent=2) + "\n")
+        write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)
     if html_file is not None:
         from fspo.evaluation.report import write_comparison
