@@ -106,3 +106,12 @@ def test_what_is_wrong_with_users_is_told_before_anybody_is_asked(tmp_path: Path
     with pytest.raises(DataError, match=r"has no weights"):
         make_dataset(config, model, model, tmp_path / "out", Silent())
     assert not model.asked and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("users", "held_out"), [(2, 0.8), (3, 0.85), (4, 0.9)])
+def test_nobody_left_to_train_on_is_told_before_anybody_is_asked(users: int, held_out: float, tmp_path: Path) -> None:
+    domain = str(write_domain(tmp_path / "mine"))
+    config, model = config_of(domain=domain, users=users, held_out=held_out, validation=0.0), ScriptedModel()
+    with pytest.raises(ConfigError, match=f"held_out is {held_out}, which holds out all {users} users.*lower it"):
+        make_dataset(config, model, model, tmp_path / "out", Silent())
+    assert not model.asked and not (tmp_path / "out").exists()

@@ -21,6 +21,8 @@ def test_the_default_is_the_demo() -> None:
         {"attributes": ["length"]},
         {"long_words": 50},
         {"held_out": 0.7, "validation": 0.3},
+        {"titles": 3, "held_out": 0.5, "validation": 0.4},
+        {"titles": 4, "held_out": 0.9, "validation": 0.0},
         {"samples": 0},
         {"domain": "elsewhere"},
     ],

@@ -63,6 +63,7 @@ def places_of(config: RecipeConfig, domain: RecipeDomain) -> list[Place]:
     _refuse_namesakes(domain, places)
     _refuse_few(domain, places)
     chosen = _chosen(config, domain, places)
+    _refuse_nobody(config, chosen)
     if config.judge == "measured":
         _refuse_weightless(config, domain, chosen)
     return chosen
@@ -98,6 +99,20 @@ def _refuse_few(domain: RecipeDomain, places: Sequence[Place]) -> None:
         raise DataError(f"{where} makes one user, and at least 2 are needed, of whom one is held out; write more.")
     if all(place.held_out for place in places):
         raise DataError(f"{where} holds every user out, so that nobody is left to train on; hold fewer out.")
+
+
+def _refuse_nobody(config: RecipeConfig, places: Sequence[Place]) -> None:
+    parts = split_users(config, places)
+    if any(place.held_out for place in places) and not parts["train"]:
+        raise ConfigError(
+            f"synthesis.users is {config.users}, and the domain holds all of these out, so that nobody is left to "
+            "train on; ask for more users."
+        )
+    if not parts["train"]:
+        raise ConfigError(
+            f"synthesis.held_out is {config.held_out:g}, which holds out all {len(places)} users, so that nobody is "
+            "left to train on; lower it, or make more users."
+        )
 
 
 def _refuse_weightless(config: RecipeConfig, domain: RecipeDomain, places: Sequence[Place]) -> None:

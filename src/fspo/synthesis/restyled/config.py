@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from fspo.errors import ConfigError
 from fspo.judging.attributes import attributes_named
 
-__all__ = ["RestyledConfig"]
+__all__ = ["RestyledConfig", "held_out_of"]
 
 
 class RestyledConfig(BaseModel):
@@ -85,4 +85,13 @@ class RestyledConfig(BaseModel):
             raise ValueError("min_words <= short_words < long_words < max_words must hold")
         if self.held_out + self.validation >= 1:
             raise ValueError("held_out and validation together must leave works to train on")
+        if sum(held_out_of(self.held_out, self.validation, self.titles)) >= self.titles:
+            raise ValueError(
+                f"held_out and validation leave none of {self.titles} titles to train on; lower them, or raise titles"
+            )
         return self
+
+
+def held_out_of(held_out: float, validation: float, works: int) -> tuple[int, int]:
+    """How many works are for the test and for validation: at least one each, where there is any validation."""
+    return max(1, round(held_out * works)), max(1, round(validation * works)) if validation else 0

@@ -22,7 +22,7 @@ from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress, Silent
 from fspo.synthesis.restyled.checks import check
-from fspo.synthesis.restyled.config import RestyledConfig
+from fspo.synthesis.restyled.config import RestyledConfig, held_out_of
 from fspo.synthesis.restyled.domain import load_domain
 from fspo.synthesis.restyled.labels import label_all
 from fspo.synthesis.restyled.responses import Responses, make_responses
@@ -123,8 +123,10 @@ def split_synthetic(
 
 def _divide(works: list[str], config: RestyledConfig, rng: random.Random) -> dict[Split, list[str]]:
     rng.shuffle(works)
-    tested = max(1, round(config.held_out * len(works)))
-    validated = max(1, round(config.validation * len(works))) if config.validation else 0
+    # Fewer works than were planned may have pairs.
+    tested, validated = held_out_of(config.held_out, config.validation, len(works))
+    tested = max(1, min(tested, len(works) - 1))
+    validated = max(0, min(validated, len(works) - tested - 1))
     return {
         "test": works[:tested],
         "validation": works[tested : tested + validated],
