@@ -57,7 +57,7 @@ def evaluate(
     if benchmark is not None:
         _on_benchmark(benchmark, data, file, config, overrides, output, on_existing, dry_run)
         return
-    settings = configured(file, config, overrides, output)
+    settings = configured(file, config, overrides, output, runs_code=True)
     from fspo.cli import stages
     from fspo.cli.folder import DATA, EVALUATION, RunFolder
     from fspo.cli.preview import preview
@@ -93,7 +93,7 @@ def _on_benchmark(
 
     benchmark_of(name)
     named = [] if data is None else [f"benchmarks.{name}.data={json.dumps(data)}"]
-    settings = configured(file, config, [*(overrides or []), *named], output)
+    settings = configured(file, config, [*(overrides or []), *named], output, runs_code=True)
     from fspo.cli import benchmarks, stages
     from fspo.cli.folder import RunFolder
 

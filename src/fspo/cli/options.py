@@ -102,12 +102,25 @@ def console() -> Console:
 
 
 def configured(
-    argument: Path | None, config: Path | None, overrides: list[str] | None, output: Path | None
+    argument: Path | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    output: Path | None,
+    *,
+    runs_code: bool = False,
 ) -> RunConfig:
     """The configuration named by `--config`, by the argument in its place, or of the run in `--output`.
 
+    Args:
+        argument: the file, or the folder of a run.
+        config: the file.
+        overrides: settings over those of the file.
+        output: folder of the run.
+        runs_code: whether the verb imports the code that a configuration may name.
+
     Raises:
-        ConfigError: none is named, two are, or it does not hold together.
+        ConfigError: none is named, two are, it does not hold together, or the folder of a run names code, which may be
+            somebody else's, and no file was named.
     """
     from fspo.cli.config import load_config
     from fspo.errors import ConfigError
@@ -115,10 +128,28 @@ def configured(
     if argument is not None and config is not None:
         raise ConfigError(f"Two configurations are named, {argument} and {config}; name one.")
     path = argument or config
-    if path is not None and path.is_dir():
+    found = path.is_dir() if path is not None else output is not None
+    if path is not None and found:
         path, output = path / "config.yaml", output or path
     elif path is None and output is not None:
         path = output / "config.yaml"
     if path is None:
         raise ConfigError("No configuration is named; add --config, such as --config configs/reviews-cpu.yaml.")
-    return load_config(path, overrides or (), output)
+    settings = load_config(path, overrides or (), output)
+    if runs_code and found:
+        _refuse_found_code(settings, path, overrides or [])
+    return settings
+
+
+def _refuse_found_code(settings: RunConfig, path: Path, overrides: list[str]) -> None:
+    """Code is run if somebody has named it, or the file that names it; a folder of a run may be anybody's."""
+    from fspo.errors import ConfigError
+
+    named = [override for override in overrides if override.strip().startswith("evaluation")]
+    for model in settings.evaluation.reward_models:
+        if model.scorer is not None and not any(model.scorer in override for override in named):
+            raise ConfigError(
+                f"{path} names code to run, '{model.scorer}' (reward model '{model.name}'), and the folder of a run "
+                f"may be anybody's. Read it, and name the file itself if you trust it: --config {path}"
+                f" --output {settings.output}."
+            )

@@ -31,7 +31,7 @@ def run(
 
       fspo run configs/reviews-cpu.yaml --dry-run
     """
-    settings = configured(file, config, overrides, output)
+    settings = configured(file, config, overrides, output, runs_code=True)
     from fspo.cli import stages
     from fspo.cli.folder import RunFolder
     from fspo.cli.preview import preview
