@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -313,3 +315,23 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
         done.set()
         other.join(60)
     make(folder(tmp_path), DATA)
+
+
+def test_what_another_process_makes_before_the_lock_is_had_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fspo.cli import folder as module
+
+    lock = module._locked
+
+    @contextmanager
+    def late(path: Path) -> Iterator[None]:
+        monkeypatch.setattr(module, "_locked", lock)
+        make(folder(tmp_path, seed=1), DATA)
+        with lock(path):
+            yield
+
+    monkeypatch.setattr(module, "_locked", late)
+    with pytest.raises(ConfigError, match="was made with"):
+        make(folder(tmp_path, seed=2), DATA)
+    assert "seed: 1" in (tmp_path / "run/config.yaml").read_text()

@@ -168,6 +168,7 @@ class RunFolder:
         except OSError as error:
             raise StorageError(f"The folder {self.path} can't be made ({error.strerror or error}).") from error
         with _locked(self.path):
+            self.check(parts, policy)  # again, since another process may have been at work until now
             made = self._made()
             if policy is Existing.OVERWRITE:
                 for part in self._downstream(set(parts)):
