@@ -120,7 +120,7 @@ def test_a_judge_that_cannot_be_read_at_all_is_not_asked_on(tmp_path: Path) -> N
     mumbles: tuple[Choice, Choice] = ("unreadable", "unreadable")
     pairs = [pair(number, prompt=f"{number}?") for number in range(300)]
     judge = Streamed(*[mumbles] * 300)
-    with pytest.raises(DataError, match=r"first 100 pairs can be read.*mend its prompt, use another model"):
+    with pytest.raises(DataError, match=r"first 100 pairs can be read.*change its prompt, use another model"):
         annotate(judge, pairs, path=tmp_path / "j.jsonl")
     assert len(judge.choices) == 200
     with pytest.raises(DataError):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import chain, zip_longest
 from pathlib import Path
-
-import yaml
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.topics import named
@@ -126,7 +124,6 @@ def load_recipe_domain(name: str) -> RecipeDomain:
     steering = validated(SteeringFile, read_yaml(folder, "steering.yaml"), where["steering.yaml"])
     topics = validated(dict[str, list[str]], read_yaml(folder, "topics.yaml", needed=False) or {}, where["topics.yaml"])
     seeds = _seeds(questions, titles, where["questions.yaml"])
-    _refuse_two_works(seeds, folder, where["titles.yaml"])
     filled = frozenset({"kind", "title"} if titles else ())
     domain = RecipeDomain(
         name=Path(name).resolve().name,
@@ -168,32 +165,6 @@ def _seeds(questions: Sequence[tuple[str, str]], titles: Mapping[str, list[str |
     if count < _LEAST:
         raise DataError(f"{where} holds {_questions(count)}, and at least {_LEAST} are needed; write more.")
     return seeds
-
-
-def _refuse_two_works(seeds: Sequence[Seed], folder: Traversable, where: str) -> None:
-    """One question may be about one work only, or it could be trained on and tested on.
-
-    Raises:
-        DataError: it is about works of two kinds with one title.
-    """
-    known: dict[str, Seed] = {}
-    for seed in seeds:
-        first = known.setdefault(seed.text, seed)
-        if first.unit != seed.unit:
-            work = (seed.kind, seed.title)
-            line = next((f", line {number}" for *named, number in _lines(folder) if tuple(named) == work), "")
-            raise DataError(
-                f"{where}{line}: '{seed.title}' is under '{first.kind}' and under '{seed.kind}', and a question that "
-                "does not name {kind} is the same for both; name {kind} in all questions, or delete one of them."
-            )
-
-
-def _lines(folder: Traversable) -> Iterator[tuple[str, str, int]]:
-    """Kind, title and line of everything in titles.yaml."""
-    root = yaml.compose(folder.joinpath("titles.yaml").read_text(encoding="utf-8"), yaml.SafeLoader)
-    for kind, titles in root.value if root is not None else ():
-        for title in titles.value:
-            yield str(kind.value), str(title.value), title.start_mark.line + 1
 
 
 def _questions(count: int) -> str:
