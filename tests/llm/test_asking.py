@@ -122,3 +122,25 @@ def test_another_batch_is_another_answer(tmp_path: Path) -> None:
     remembered = Remembered(Batched(), RequestCache(tmp_path / "answers.sqlite"), batch=4)
     assert remembered.complete(requests(2))[0].text == "0 of 2"
     assert remembered.complete(requests(3))[0].text == "0 of 3"
+
+
+class _Weighed:
+    """A model in a folder whose weights are trained on in place."""
+
+    name = "models/my"
+
+    def __init__(self, weights: str) -> None:
+        self.weights, self.identity = weights, {"model": self.name, "weights": weights}
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        return [Completion(self.weights, 1, "stop") for _ in requests]
+
+
+def test_a_model_trained_on_in_place_does_not_answer_from_its_predecessors_answers(tmp_path: Path) -> None:
+    requests = [CompletionRequest((Message("user", "Hi"),))]
+    said = [
+        Remembered(_Weighed(weights), RequestCache(tmp_path / "answers.sqlite")).complete(requests)[0].text
+        for weights in ("old", "new", "old")
+    ]
+
+    assert said == ["old", "new", "old"]

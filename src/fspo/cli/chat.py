@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import typer
 
 from fspo.cli.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
+from fspo.identity import digest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,7 +176,7 @@ class Chat:
     def description(self) -> str:
         """How the method describes the user, or what a person made of it; written once."""
         shots = shots_of(self.dataset, self.user, self.count, "")
-        origin = hashlib.sha256(f"{self._fingerprint}/{shots}".encode()).hexdigest()[:16]
+        origin = digest([self._fingerprint, str(shots)])
         return self.book.of(self.method, self.user, origin, lambda: self._written(shots))
 
     def _mirror_description(self) -> str:

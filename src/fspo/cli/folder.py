@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,11 @@ from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.files import read_json, storage_error, write_json, write_text
+from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.methods.table import METHODS, training_order
+from fspo.modeling.places import local_identity
+from fspo.training.config import HARMLESS
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
 
@@ -128,16 +130,16 @@ class RunFolder:
             )
 
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
-        change = _first_difference(then, self._settings(part))
-        if change is not None:
-            key, before, now = change
+        now = self._settings(part)
+        found = same(_upgraded(then, now), now, known=["weights"])
+        if not found:
             remedy = (
                 "choose --on-existing overwrite to make it anew"
                 if part in chosen
                 else f"run `fspo {_verb(part)} --on-existing overwrite` first"
             )
             raise ConfigError(
-                f"{self.path / part} was made with {key} = {before}, and now {key} = {now}; "
+                f"{self.path / part} was made with {found.then}, and now {found.now}; "
                 f"{remedy}, name another folder with --output, or change the setting back."
             )
 
@@ -255,23 +257,25 @@ class RunFolder:
         if part == DATA:
             if config.data is not None:
                 return {"data": resolved["data"], "seed": config.seed}
-            writer = {"model": config.model} if config.endpoint is None else {"endpoint": config.endpoint.identity()}
+            endpoint = config.endpoint
+            writer = local_identity(config.model) if endpoint is None else {"endpoint": endpoint.identity()}
             ensemble = [member.identity() for member in config.ensemble]
             synthesis = dict(resolved["synthesis"])
             if config.endpoint is not None and not any(member.model for member in config.ensemble):
                 synthesis.pop("batch", None)  # how many are asked ahead; a local model's batches decide its rounding
             return {**writer, "synthesis": synthesis, **({"ensemble": ensemble} if ensemble else {})}
         if part == EVALUATION:
-            return {"model": config.model, "evaluation": config.evaluation.identity()}
+            return {**local_identity(config.model), "evaluation": config.evaluation.identity()}
         name = part.rpartition("/")[2]
         if part.startswith(_BENCHMARKS):
             settings = config.benchmarks.get(name, BenchmarkConfig())
             evaluation = config.evaluation.identity()
             own = {name: settings.model_dump(mode="json")}
-            return {"model": config.model, "evaluation": evaluation, "benchmarks": own}
+            return {**local_identity(config.model), "evaluation": evaluation, "benchmarks": own}
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
         training = row.training(config.training_of(name)).identity()
-        return {"model": config.model, "training": {name: training}, "from": row.starts_from or "base"}
+        start = {**local_identity(config.model), "from": row.starts_from or "base"}
+        return {**start, "training": {name: training}}
 
 
 def _with_what_starts_from(parts: set[str]) -> set[str]:
@@ -283,15 +287,19 @@ def _with_what_starts_from(parts: set[str]) -> set[str]:
     return found
 
 
-def _first_difference(then: Any, now: Any, above: str = "") -> tuple[str, str, str] | None:
-    """The first setting of now that was another then; what was noted then and decides nothing now is left aside."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in now:
-            found = _first_difference(then.get(key), now.get(key), f"{above}.{key}" if above else str(key))
-            if found is not None:
-                return found
-        return None
-    return None if then == now else (above, json.dumps(then), json.dumps(now))
+_DECIDE_NOTHING = HARMLESS | {"base_url", "versions"}
+"""What earlier versions noted too."""
+
+
+def _upgraded(then: Any, now: Any) -> Any:
+    """What was noted of a part, without what decides nothing and is not noted now."""
+    if isinstance(then, dict):
+        kept = now if isinstance(now, dict) else {}
+        found = {key: value for key, value in then.items() if key in kept or key not in _DECIDE_NOTHING}
+        return {key: _upgraded(value, kept.get(key)) for key, value in found.items()}
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        return [_upgraded(one, other) for one, other in zip(then, now, strict=True)]
+    return then
 
 
 def _verb(part: str) -> str:

@@ -14,7 +14,7 @@ from fspo.cli.cards import model_card
 from fspo.cli.checks import check_episodes, check_instruments, warn_of_keys
 from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.cli.threads import use_threads
-from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, names_of, say_spent, writers_of
+from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, named_writers, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.methods.table import METHODS, Method, training_order
@@ -281,7 +281,7 @@ def has_data(folder: RunFolder) -> bool:
 
     if folder.config.data is not None:
         return (folder.data / "splits.json").is_file()  # the folder comes whole
-    return is_complete(folder.data, folder.config.synthesis, *names_of(folder.config))
+    return is_complete(folder.data, folder.config.synthesis, named_writers(folder.config))
 
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:

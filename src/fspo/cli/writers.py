@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fspo.cli.config import RunConfig
 from fspo.cli.folder import RunFolder
@@ -26,7 +26,7 @@ __all__ = [
     "executor_of",
     "judges_by_language_model",
     "language_judge",
-    "names_of",
+    "named_writers",
     "say_spent",
     "writers_of",
 ]
@@ -82,18 +82,19 @@ def executor_of(folder: RunFolder) -> Executor:
     )
 
 
-def names_of(config: RunConfig) -> tuple[str, str]:
-    """The names of who is asked and who writes the responses, without loading or asking anybody."""
+def named_writers(config: RunConfig) -> Writers:
+    """Who is asked and who writes the responses, by name and identity, without loading or asking anybody."""
     from fspo.llm.ensemble import Ensemble, Member
+    from fspo.synthesis.synthesize import Writers
 
-    ask = _name(config.model, config.endpoint)
+    ask = _Named.of(config.model, config.endpoint)
     if not config.ensemble:
-        return ask, ask
+        return Writers(ask, ask)
     members = [
-        Member(_Named(_name(member.model or "", member.endpoint)), member.weight, member.temperature)
+        Member(_Named.of(member.model or "", member.endpoint), member.weight, member.temperature)
         for member in config.ensemble
     ]
-    return ask, Ensemble(members).name
+    return Writers(ask, Ensemble(members))
 
 
 def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
@@ -141,10 +142,17 @@ def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
 
 
 class _Named:
-    """A model of which only the name is wanted."""
+    """A model of which only the name and the identity are wanted."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, identity: Any) -> None:
+        self.name, self.identity = name, identity
+
+    @classmethod
+    def of(cls, model: str, endpoint: EndpointConfig | None) -> _Named:
+        """The model at an endpoint, or else the one on this machine."""
+        from fspo.modeling.places import local_identity
+
+        return cls(_name(model, endpoint), local_identity(model) if endpoint is None else endpoint.identity())
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Refuse."""
@@ -181,8 +189,14 @@ def _member(
     if key not in opened and member.endpoint is None:
         opened[key] = _local(folder, member.model or "")
     elif key not in opened and member.endpoint is not None:
-        opened[key] = _endpoint(member.endpoint, folder.path / _file_of(_name("", member.endpoint)), progress)
+        opened[key] = _endpoint(member.endpoint, _answers_of_member(folder, member.endpoint), progress)
     return opened[key]
+
+
+def _answers_of_member(folder: RunFolder, endpoint: EndpointConfig) -> Path:
+    """Where a member's answers are kept: by its model, since its server may move; earlier versions named that too."""
+    path, earlier = (folder.path / _file_of(name) for name in (endpoint.model, _name("", endpoint)))
+    return earlier if earlier.exists() and not path.exists() else path
 
 
 def _key(endpoint: EndpointConfig | None, model: str) -> str:

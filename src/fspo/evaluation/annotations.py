@@ -6,7 +6,6 @@ pairs at once are; those that were answered before one fails are kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError, ModelError
 from fspo.files import append_jsonl, read_jsonl
+from fspo.identity import digest
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.judging.pairwise import Comparison, readable
@@ -110,7 +110,7 @@ class Annotation:
 def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
     """Tells apart judges of different words on these prompts."""
     said = sorted({prompt: _identity(judge, prompt) for prompt in prompts}.items())
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    return digest(said)
 
 
 def silence(judge: str, *, unreadable: int, refused: int, ties: int, decided: int) -> list[str]:
@@ -231,9 +231,8 @@ def _annotation(line: Mapping[str, Any]) -> Annotation:
 
 def _key(judge: Comparer, pair: Pair) -> str:
     user = pair.user
-    person = json.dumps([user.id, user.description, sorted(user.traits.items())])
-    parts = (_identity(judge, pair.prompt), person, pair.prompt, pair.answer, pair.base)
-    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    person = [user.id, user.description, sorted(user.traits.items())]
+    return digest([_identity(judge, pair.prompt), person, pair.prompt, pair.answer, pair.base])
 
 
 def _identity(judge: Comparer, prompt: str) -> str:

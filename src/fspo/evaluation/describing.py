@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.trials import Trial
 from fspo.files import append_jsonl, read_jsonl
+from fspo.identity import digest
 from fspo.preferences.types import Preference
 from fspo.progress import Progress, Silent
 
@@ -127,7 +126,7 @@ def describe_all(
         name: whom the progress bar names.
         progress: shown once a batch.
     """
-    key = f"{fingerprint}/{max_new_tokens}/{renderer.max_length}"
+    key = f"{fingerprint}/{renderer.identity}/{max_new_tokens}"
     known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
     wanted = {_digest(own): own for own in shots if own}
     digests = list(wanted)
@@ -162,5 +161,4 @@ def _described(line: Mapping[str, Any]) -> Described:
 
 
 def _digest(shots: Sequence[Preference]) -> str:
-    texts = [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+    return digest([[shot.prompt, shot.chosen, shot.rejected] for shot in shots])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from fspo.errors import ModelError
 from fspo.evaluation.winrates import Answer
 from fspo.files import append_jsonl, read_jsonl
+from fspo.identity import digest
 from fspo.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def answer_log_probs(
         ModelError: a log-prob is not a finite number.
     """
     known: dict[str, float] = {line["key"]: line["log_prob"] for line in read_jsonl(path) if "log_prob" in line}
-    keys = [_key(fingerprint, answer) for answer in answers]
+    keys = [digest([fingerprint, renderer.identity, answer.prompt, answer.text]) for answer in answers]
     # Always the same batches, each scored whole: the last digits of a value depend on what else is in its batch.
     distinct: list[tuple[str, Answer]] = list(dict(zip(keys, answers, strict=True)).items())
     batches = [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
@@ -84,7 +84,3 @@ def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[
             "The base model's log-probs of the answers are not numbers; set evaluation.dtype to float32 or bfloat16."
         )
     return means
-
-
-def _key(fingerprint: str, answer: Answer) -> str:
-    return hashlib.sha256("\x1f".join((fingerprint, answer.prompt, answer.text)).encode()).hexdigest()[:16]

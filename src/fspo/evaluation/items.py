@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from fspo.evaluation.sensitivity import Item
 from fspo.evaluation.trials import Trial
 from fspo.evaluation.values import Measured
 from fspo.files import write_text
+from fspo.identity import digest
 from fspo.preferences.types import Preference, User
 
 __all__ = ["ITEMS_FILE", "Items", "write_items"]
@@ -54,10 +54,10 @@ def write_items(
     for trial in trials:
         user, swapped = users[trial.user], trial.swapped
         digests = {
-            "shots": _digest(_texts(trial.own.shots)),
-            "traits": _digest(sorted(user.traits.items())),
-            "description": _digest([trial.own.description, user.description]),
-            "donor": _digest([_texts(swapped.shots), swapped.description]) if swapped is not None else "",
+            "shots": digest(_texts(trial.own.shots)),
+            "traits": digest(sorted(user.traits.items())),
+            "description": digest([trial.own.description, user.description]),
+            "donor": digest([_texts(swapped.shots), swapped.description]) if swapped is not None else "",
         }
         for number, query in enumerate(trial.own.queries):
             item = (trial.user, trial.item(number))
@@ -72,7 +72,7 @@ def write_items(
                 "values": {name: row for name, row in found.items() if row},
             }
             if item[1] in base_answers:
-                line["base_answer"] = _digest(base_answers[item[1]])
+                line["base_answer"] = digest(base_answers[item[1]])
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
 
@@ -140,7 +140,3 @@ def _kept(measure: str) -> bool:
 
 def _texts(shots: Iterable[Preference]) -> list[list[str]]:
     return [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

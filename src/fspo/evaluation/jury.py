@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.evaluation.annotations import Comparer
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judge_config import HEADLINE, JudgeConfig
+from fspo.identity import digest
 from fspo.judging.by_topic import OWN, TopicJudge, weights_on
 from fspo.judging.judge import AttributeJudge, Verdict
 from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge
@@ -52,7 +52,7 @@ class MeasuredJudge:
         """Tells judges of different words apart."""
         said: list[Any] = [self.measured.record(), dict(self.likes), list(self.attributes)]
         if self.topics and self.attributes:
-            said.append(hashlib.sha256(json.dumps(sorted(self.topics.items())).encode()).hexdigest())
+            said.append(digest(sorted(self.topics.items()), 64))
         return json.dumps(said, sort_keys=True)
 
     def minds(self, user: User, prompt: str) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
+from fspo.judging.judge import LabelledBy
 from fspo.preferences.types import Episode, Preference, User
 
 __all__ = [
@@ -175,7 +176,7 @@ class _Utilities:
         Labels made by the judge of attributes leave out what their user is undecided on; so whoever would be undecided
         on one that is `shown` did not give it. Of a query the observer may not know this much.
         """
-        undecided = self._noise if shown and preference.source.get("judge") == "attributes" else 0.5
+        undecided = self._noise if shown and LabelledBy.of(preference.source) is LabelledBy.MEASURED else 0.5
         chosen, rejected = (self.of(text, preference.prompt) for text in (preference.chosen, preference.rejected))
         return [self._chance(a - b, undecided) for a, b in zip(chosen, rejected, strict=True)]
 

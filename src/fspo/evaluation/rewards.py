@@ -207,7 +207,8 @@ def score_trials(
         ModelError: a log-prob is not a finite number.
     """
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
-    key = f"{fingerprint}/{context}/{depth}/{_conditions(context, config)}" + (describer.key if describer else "")
+    shown = f"{fingerprint}/{renderer.identity}"
+    key = f"{shown}/{context}/{depth}/{_conditions(context, config)}" + (describer.key if describer else "")
     known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
     keys = [f"{trial.key}/{key}" for trial in trials]
     done = sum(k in known for k in keys)
@@ -243,7 +244,8 @@ def score_variations(
     Raises:
         ModelError: a log-prob is not a finite number.
     """
-    key = f"{fingerprint}/{context}/{config.shots}/{config.max_length}" + (describer.key if describer else "")
+    shown = f"{fingerprint}/{renderer.identity}"
+    key = f"{shown}/{context}/{config.shots}/{config.max_length}" + (describer.key if describer else "")
     known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
     keys = [f"{probe.key(config)}/{key}" for probe in probes]
     done = sum(k in known for k in keys)

@@ -81,6 +81,8 @@ class Scoring:
             progress=self.progress,
         )
         entry.let_go()
+        if entry.not_kept:
+            self.progress.say(entry.not_kept)
         return Rewards(scores, None, self.items, self.config, foreign=True)
 
     def corrupted(self, name: str) -> dict[str, Estimate]:

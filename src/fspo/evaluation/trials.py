@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import defaultdict
 from collections.abc import Container
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
+from fspo.identity import digest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
@@ -38,7 +38,7 @@ class Trial:
         texts = [[p.prompt, p.chosen, p.rejected] for p in (*self.own.shots, *self.own.queries)]
         swapped = [[p.prompt, p.chosen, p.rejected] for p in self.swapped.shots] if self.swapped else []
         described = [self.own.description, self.swapped.description if self.swapped else ""]
-        return hashlib.sha256(json.dumps([self.id, texts, swapped, described]).encode()).hexdigest()[:16]
+        return digest([self.id, texts, swapped, described])
 
     def first(self, shots: int) -> Trial:
         """The same queries given the first shots alone."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +9,7 @@ from dataclasses import dataclass, replace
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig, percent
 from fspo.evaluation.trials import Trial, pick_users
+from fspo.identity import digest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference
@@ -77,7 +76,7 @@ class Probe:
             [v.condition, v.numbers, [[s.prompt, s.chosen, s.rejected] for s in v.episode.shots]]
             for v in self.variations(config)
         ]
-        return f"{self.trial.key}/{hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]}"
+        return f"{self.trial.key}/{digest(rows)}"
 
 
 def build_probes(dataset: PreferenceDataset, trials: Sequence[Trial], config: EvaluationConfig) -> list[Probe]:

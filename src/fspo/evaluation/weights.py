@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
+from fspo.identity import digest
 from fspo.methods.table import method
+from fspo.modeling.places import weights_of
 from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Source", "Weights", "weights_digest"]
+__all__ = ["Source", "Weights"]
 
 Source = Path | None
 """A policy folder; None for the base model."""
-
-_READ = (".json", ".safetensors", ".jinja", ".model", ".txt")
-"""Ends of the files that bear on what a model says: weights, configurations, chat templates and tokenizers."""
-
-_PEEK = 1 << 20
 
 
 class Weights:
@@ -99,8 +95,12 @@ class Weights:
         return self._loaded[1]
 
     def fingerprint(self, source: Source) -> str:
-        """Tells other weights apart: a digest of names, sizes, and the ends of the files."""
-        return weights_digest(f"{self.model}/{self._dtype}", source, Path(self.model).expanduser())
+        """Tells other weights, or another precision, apart."""
+        base = weights_of(self.model)
+        if base is None:  # not fetched yet, so that nothing can be known of it either
+            self.load(None)
+            base = weights_of(self.model) or self.model
+        return digest([base, None if source is None else weights_of(source), self._dtype])
 
     def let_go(self) -> None:
         """Forget the weights that are loaded, so that another model has room."""
@@ -124,23 +124,3 @@ class Weights:
         from fspo.modeling.policies import load_policy
 
         return load_policy(source, dtype=self._dtype)
-
-
-def weights_digest(salt: str, *folders: Source) -> str:
-    """A digest of `salt` and of the models in the folders: names, sizes, and the ends of the files."""
-    digest = hashlib.sha256(salt.encode())
-    for name, path in (entry for folder in folders for entry in _weights_in(folder)):
-        digest.update(f"{name}/{path.stat().st_size}".encode())
-        with path.open("rb") as handle:
-            digest.update(handle.read(_PEEK))
-            handle.seek(max(0, path.stat().st_size - _PEEK))
-            digest.update(handle.read(_PEEK))
-    return digest.hexdigest()[:16]
-
-
-def _weights_in(folder: Source) -> list[tuple[Path, Path]]:
-    """The files that make a model, by their names in the folder; none where there is no such folder."""
-    if folder is None or not folder.is_dir():
-        return []
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix in _READ)
-    return [(path.relative_to(folder), path) for path in files if path.is_file()]

@@ -164,7 +164,8 @@ def draw_answers(
     """
     asked = _asked(trials, config)
     known = {line["key"]: line for line in read_jsonl(path) if line.keys() >= set(Answer.__dataclass_fields__)}
-    settings = _settings(fingerprint, context, sampling, config) + (describer.key if describer else "")
+    shown = f"{fingerprint}/{renderer.identity}"
+    settings = _settings(shown, context, sampling, config) + (describer.key if describer else "")
     batches = [asked[i : i + config.answer_batch] for i in range(0, len(asked), config.answer_batch)]
     answers: list[Answer] = []
     with (progress or Silent()).task(f"Answering, {method} {sampling}", total=len(asked)) as task:

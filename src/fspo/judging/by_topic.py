@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fspo.errors import DataError
@@ -39,7 +39,6 @@ class TopicJudge:
 
     attributes: AttributeJudge
     topics: Mapping[str, str]
-    _known: dict[tuple[str, str], User] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -72,12 +71,7 @@ class TopicJudge:
         return self.attributes.margin
 
     def _on(self, user: User, prompt: str) -> User:
-        topic = self.topics.get(prompt, "")
-        key = user.id, topic
-        known = self._known.get(key)
-        if known is None or known.description != user.description:
-            known = self._known[key] = weights_on(user, topic)
-        return known
+        return weights_on(user, self.topics.get(prompt, ""))
 
     def save(self, path: str | Path) -> Path:
         """Write the attribute judge's record, and "prompts": {prompt: topic}."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -15,14 +16,33 @@ from fspo.judging.attributes import Attribute
 from fspo.judging.topics import named
 from fspo.preferences.types import User
 
-__all__ = ["CLIP", "AttributeJudge", "Judge", "Scale", "Verdict", "scales_of"]
+__all__ = ["CLIP", "AttributeJudge", "Judge", "LabelledBy", "Scale", "Verdict", "scales_of"]
 
 Verdict = Literal["a", "b", "tie"]
+
+
+class LabelledBy(StrEnum):
+    """Who labelled a preference, as its source says under `judge`."""
+
+    LLM = "llm"
+    MEASURED = "measured"
+    """The judge of measured attributes, whose ties are left out."""
+
+    @classmethod
+    def of(cls, source: Mapping[str, Any]) -> LabelledBy | None:
+        """Who labelled the preference of this source; None where that is not known."""
+        said = source.get("judge")
+        said = "measured" if said == "attributes" else said  # as the reviews recipe said before 0.4
+        return cls(said) if said in tuple(cls) else None
+
 
 Scale = tuple[float, float]
 """Mean and standard deviation of an attribute over a domain's responses, in the attribute's unit."""
 
 _NO_TOPICS: Mapping[str, Iterable[str]] = MappingProxyType({})
+
+_MOST_KNOWN = 100_000
+"""Texts whose measures are kept in memory."""
 
 CLIP = 2.0
 """Standard deviations beyond which more of an attribute changes nothing: a novel is not the best long review."""
@@ -116,6 +136,8 @@ class AttributeJudge:
     def standardized(self, text: str) -> Mapping[str, float]:
         """Each attribute of the text in standard deviations from the domain's mean, clipped at 2."""
         if text not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             self._known[text] = {
                 name: max(-CLIP, min(CLIP, (self._attributes[name].measure(text) - mean) / spread))
                 for name, (mean, spread) in self.scales.items()

@@ -16,10 +16,11 @@ from itertools import tee
 from typing import Literal
 
 from fspo.errors import DataError
+from fspo.identity import digest
 from fspo.judging.judge import Verdict
 from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.quoting import quoted
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import User
 from fspo.progress import Scaled, Task
 
@@ -180,10 +181,9 @@ class PairwiseJudge:
 
     @property
     def identity(self) -> str:
-        """Tells judges of different words apart: the model, and what it is asked."""
-        asked = prompt_of(self._prompt, User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
-        more = [self._max_tokens] if self._max_tokens != ANSWER_TOKENS else []
-        return json.dumps([self.name, asked, self._seed, *more])
+        """Tells judges of different words apart: the model, and all that it is asked of a pair."""
+        asked = self.request(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND").record()
+        return f"asked {digest([identity_of(self._llm), asked], 64)}"
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
         """Which response the user prefers; a tie where the two orders do not agree."""

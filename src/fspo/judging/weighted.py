@@ -8,12 +8,12 @@ first token is mostly something else than a letter, the answer is read as text i
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, tee
 
+from fspo.identity import digest
 from fspo.judging.judge import Verdict
 from fspo.judging.pairwise import (
     Choice,
@@ -27,7 +27,7 @@ from fspo.judging.pairwise import (
 )
 from fspo.llm.asking import ask_all, mark_unusable
 from fspo.llm.transport import Refusal
-from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message
+from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import User
 
 __all__ = ["LETTER_TOKENS", "Leaning", "WeightedJudge", "letter_prompt", "read_leaning"]
@@ -85,10 +85,9 @@ class WeightedJudge:
 
     @property
     def identity(self) -> str:
-        """Tells judges of different words apart: the model, and what it is asked."""
-        asked = prompt_of(self._prompt, User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")
-        more = [self._max_tokens] if self._max_tokens != LETTER_TOKENS else []
-        return json.dumps([self.name, asked, self._seed, *more])
+        """Tells judges of different words apart: the model, and all that it is asked of a pair."""
+        asked = self.request(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND").record()
+        return f"asked {digest([identity_of(self._llm), asked], 64)}"
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
         """Which response the user prefers; a tie where the two orders do not agree."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from fspo.identity import digest
 from fspo.llm.cache import RequestCache
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, batch_of, title_of
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, batch_of, identity_of, title_of
 from fspo.progress import Task
 
 __all__ = ["Marking", "Remembered", "ask_all", "ask_in_pieces", "mark_unusable"]
@@ -88,6 +87,11 @@ class Remembered:
         return self._model.name
 
     @property
+    def identity(self) -> Any:
+        """The model's."""
+        return identity_of(self._model)
+
+    @property
     def title(self) -> str:
         """The model's."""
         return title_of(self._model)
@@ -102,9 +106,8 @@ class Remembered:
 
     def _batched(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         # A key stands for the whole batch, since that decides the rounding of each answer in it.
-        whole = json.dumps([self.name, [request.record() for request in requests]], sort_keys=True)
-        digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
-        keys = [f"{digest}/{place}" for place in range(len(requests))]
+        whole = digest([self.identity, [request.record() for request in requests]], 64)
+        keys = [f"{whole}/{place}" for place in range(len(requests))]
         known = self._cache.get_all(keys)
         if len(known) == len(keys):
             return list(known.values())

@@ -128,6 +128,11 @@ class Endpoint:
         return f"{self._config.model} at {self._config.base_url}"
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is answered; not the address, since a server may move."""
+        return self._config.identity()
+
+    @property
     def title(self) -> str:
         """The model's name alone."""
         return self._config.model
@@ -225,7 +230,7 @@ class Endpoint:
 
     async def _all(self, call: _Call, requests: Sequence[CompletionRequest]) -> list[_Answer]:
         keys = [key_of(self._identity, request) for request in requests]
-        known = self._cache.get_all(keys) if self._cache is not None else {}
+        known = self._known(keys, requests)
         self._reused += sum(key in known for key in keys)
         self._proven = self._proven or bool(known)
         tasks = {
@@ -238,6 +243,18 @@ class Endpoint:
             if isinstance(answer, BaseException) and not isinstance(answer, FspoError):
                 raise answer
         return [found[key] for key in keys]
+
+    def _known(self, keys: Sequence[str], requests: Sequence[CompletionRequest]) -> dict[str, Completion]:
+        """Key -> answer, for requests that were answered before."""
+        if self._cache is None:
+            return {}
+        known = self._cache.get_all(keys)
+        earlier = {
+            key_of(self._config.earlier_identity(), request): key
+            for key, request in zip(keys, requests, strict=True)
+            if key not in known
+        }
+        return known | {earlier[old]: answer for old, answer in self._cache.get_all(list(earlier)).items()}
 
     def _task(self, call: _Call, key: str, request: CompletionRequest) -> asyncio.Task[_Answer]:
         """The task that gets this answer; one that is under way serves all who ask the same."""

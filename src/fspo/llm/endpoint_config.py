@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fspo.identity import endpoint_identity
 from fspo.keys import looks_like_key, read_key, secret_in
 from fspo.llm.budget import Budget
 from fspo.llm.parameters import PARAMETERS
@@ -60,11 +61,17 @@ class EndpointConfig(BaseModel):
         return read_key(self.key_variable)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide what is answered, ready for JSON."""
-        more: dict[str, Any] = {"extra_body": self.extra_body} if self.extra_body else {}
+        """The settings that decide what is answered, ready for JSON; neither the address nor a key."""
+        return endpoint_identity({**self.model_dump(mode="json", exclude={"parameters"}), **self._left_out()})
+
+    def earlier_identity(self) -> dict[str, Any]:
+        """The identity by which versions before 0.4 kept answers; it held the address."""
+        more = {"extra_body": self.extra_body} if self.extra_body else {}
+        return {"base_url": self.base_url, "model": self.model, **more, **self._left_out()}
+
+    def _left_out(self) -> dict[str, Any]:
         left_out = sorted(name for name, other in self.parameters.items() if other is None)
-        more |= {"left_out": left_out} if left_out else {}  # another name changes no answer
-        return {"base_url": self.base_url, "model": self.model, **more}
+        return {"left_out": left_out} if left_out else {}  # another name changes no answer
 
     @field_validator("base_url")
     @classmethod

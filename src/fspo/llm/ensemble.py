@@ -17,7 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fspo.errors import ConfigError
 from fspo.llm.asking import mark_unusable
 from fspo.llm.endpoint_config import EndpointConfig
-from fspo.llm.types import Asking, Completion, CompletionRequest, Concurrent, LanguageModel, batch_of, title_of
+from fspo.llm.types import (
+    Asking,
+    Completion,
+    CompletionRequest,
+    Concurrent,
+    LanguageModel,
+    batch_of,
+    identity_of,
+    title_of,
+)
+from fspo.modeling.places import local_identity
 from fspo.paths import PlaceName
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]
@@ -44,7 +54,7 @@ class MemberConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is written, ready for JSON."""
-        who = {"model": self.model} if self.endpoint is None else {"endpoint": self.endpoint.identity()}
+        who = local_identity(self.model or "") if self.endpoint is None else {"endpoint": self.endpoint.identity()}
         return {**who, "weight": self.weight, "temperature": self.temperature}
 
     @model_validator(mode="after")
@@ -101,6 +111,12 @@ class Ensemble:
     def name(self) -> str:
         """All members with their weights."""
         return " + ".join(f"{member.weight:g} x {member.label}" for member in self.members)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All members, by what decides their answers, with their weights and temperatures."""
+        members = [[member.weight, identity_of(member.model), member.temperature] for member in self.members]
+        return {"members": members}
 
     @property
     def title(self) -> str:

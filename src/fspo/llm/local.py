@@ -13,6 +13,7 @@ from fspo.llm.types import Completion, CompletionRequest, FinishReason, Message
 from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
 from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
+from fspo.modeling.places import local_identity
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
 __all__ = ["LocalModel"]
@@ -31,14 +32,18 @@ class LocalModel:
     reasons is no part of its answer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, *, batch_size: int = _BATCH) -> None:
-        """Take a loaded model; see `load` for one by name.
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str, *, batch_size: int = _BATCH, identity: Any = None
+    ) -> None:
+        """Take a loaded model; see `load` for one by name. Without an `identity` it is told from others by its name.
 
         Raises:
             ModelError: there is no chat template, or the model does not know all tokens of the tokenizer.
         """
         check_vocabulary(tokenizer, rows_of(model), name)
         self._model, self._tokenizer, self._name, self._batch = model, tokenizer, name, batch_size
+        self.identity = identity or name
+        """Tells the answers of other weights apart."""
         self._encoder, self._reader = TextEncoder(tokenizer), TextReader(tokenizer)
         self._ends = end_tokens(tokenizer)
         self._takes_system = takes_system(tokenizer)
@@ -51,7 +56,9 @@ class LocalModel:
         Raises:
             ModelError: the model can't be obtained.
         """
-        return cls(load_model(str(name), dtype=dtype), load_tokenizer(str(name)), str(name), batch_size=batch_size)
+        model, tokenizer = load_model(str(name), dtype=dtype), load_tokenizer(str(name))
+        identity = local_identity(str(name), dtype)  # after loading, when the weights of a hub are on this machine
+        return cls(model, tokenizer, str(name), batch_size=batch_size, identity=identity)
 
     @property
     def name(self) -> str:

@@ -70,9 +70,12 @@ class ModelSource:
     def _loaded(self) -> LanguageModel:
         from fspo.llm.local import LocalModel
         from fspo.modeling.loading import load_model, load_tokenizer
+        from fspo.modeling.places import local_identity
 
         where = str(self.where or self.model)
-        return LocalModel(load_model(where), load_tokenizer(where), self.model)
+        model, tokenizer = load_model(where), load_tokenizer(where)
+        identity = {**local_identity(where), "model": self.model}
+        return LocalModel(model, tokenizer, self.model, identity=identity)
 
 
 def _left(budget: Budget, spent: Spent) -> Budget:

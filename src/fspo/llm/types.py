@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
+from fspo.identity import digest
 
 __all__ = [
     "MOST_LOGPROBS",
@@ -21,6 +22,8 @@ __all__ = [
     "Role",
     "Streaming",
     "batch_of",
+    "identity_of",
+    "models_digests",
     "replies_of",
     "title_of",
 ]
@@ -128,7 +131,11 @@ class Completion:
 
 
 class LanguageModel(Protocol):
-    """Someone to ask."""
+    """Someone to ask.
+
+    A model may have an `identity` beside its name: what JSON can hold, with another value where answers may differ.
+    Without one, earlier answers are found by the name.
+    """
 
     @property
     def name(self) -> str:
@@ -182,6 +189,34 @@ def batch_of(model: LanguageModel) -> int | None:
     """How many requests a model is best asked at once, where it knows (`batch`), as one on this machine does."""
     batch: int | None = getattr(model, "batch", None)
     return batch
+
+
+def identity_of(model: LanguageModel) -> Any:
+    """What tells the answers of a model from those of others, ready for JSON: its `identity`, or else its name."""
+    return getattr(model, "identity", None) or model.name
+
+
+def models_digests(*models: LanguageModel) -> dict[str, str]:
+    """Which models made something, for files that are shared: digests that hold no address and no folder.
+
+    `models` is by the settings alone; `weights`, by the weights of local models too, is missing where one of those is
+    not on this machine.
+    """
+    identities = [identity_of(model) for model in models]
+    named = {"models": digest(_without_weights(identities), 64)}
+    return named | ({"weights": digest(identities, 64)} if _weighed(identities) else {})
+
+
+def _without_weights(identity: Any) -> Any:
+    if isinstance(identity, Mapping):
+        return {key: _without_weights(value) for key, value in identity.items() if key != "weights"}
+    return [_without_weights(value) for value in identity] if isinstance(identity, list) else identity
+
+
+def _weighed(identity: Any) -> bool:
+    if isinstance(identity, Mapping):
+        return identity.get("weights", "") is not None and all(map(_weighed, identity.values()))
+    return all(map(_weighed, identity)) if isinstance(identity, list) else True
 
 
 def title_of(model: LanguageModel) -> str:

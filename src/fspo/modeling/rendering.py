@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from fspo.errors import DataError
+from fspo.identity import digest
 from fspo.modeling.chat import ChatFormat, TextEncoder
 from fspo.preferences.types import Episode, Preference
 
@@ -107,6 +109,22 @@ class EpisodeRenderer:
         """Read the chat format and the control tokens once."""
         self.format = ChatFormat.of(self.tokenizer)
         self._encode = TextEncoder(self.tokenizer).encode
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells apart ways to show the same texts: the words around them, the chat format, the place of each part."""
+        first, second, query = (
+            Preference("user", f"Question {name}?", f"Answer {name}.", f"No answer {name}.") for name in "abc"
+        )
+        shots, told = (first, second), "Someone who likes short answers."
+        wide = replace(self, max_length=None)
+        shown = [
+            asdict(wide.render(Episode("user", shots, (query,), description=told), shots=(0, 2))),
+            asdict(wide.render_prompt(shots, query.prompt, told)),
+            asdict(wide.render_prompt((), query.prompt)),
+            asdict(wide.render_descriptions("user", shots, told, told)),
+        ]
+        return digest([self.context, self.max_length, asdict(self.template), shown])
 
     def render(self, episode: Episode, *, shots: Sequence[int] | None = None) -> TokenizedEpisode:
         """The episode's trunk, and every query attached after all shots, or after each number in `shots` (a ladder).

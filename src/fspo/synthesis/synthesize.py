@@ -19,7 +19,7 @@ __all__ = ["Writers", "is_complete", "synthesize"]
 
 @dataclass(frozen=True)
 class Writers:
-    """The language models of a synthesis, by name alone or ready to be asked.
+    """The language models of a synthesis, by name and identity alone or ready to be asked.
 
     Attributes:
         ask: writes questions, viewpoints, portraits and sentences, and judges.
@@ -58,13 +58,13 @@ def synthesize(
     return out
 
 
-def is_complete(out: Path, config: SynthesisConfig, ask: str, write: str) -> bool:
-    """Whether the folder holds the finished data of this configuration and these models, given by name.
+def is_complete(out: Path, config: SynthesisConfig, writers: Writers) -> bool:
+    """Whether the folder holds the finished data of this configuration and these models.
 
     Raises:
         DataError: the domain is wrong.
     """
     if isinstance(config, RecipeConfig):
-        identity = paper.identity_of(config, load_recipe_domain(config.domain), ask, write)
-        return paper.is_complete(out, identity)
-    return restyled.is_complete(out, config, write)
+        domain = load_recipe_domain(config.domain)
+        return paper.is_complete(out, paper.origin_of(config, domain, writers.ask, writers.write))
+    return restyled.is_complete(out, restyled.origin_of(config, writers.write))

@@ -17,8 +17,8 @@ class FrozenReference:
     """A frozen copy as the reference model; no part of the model in training, but sharded or placed as that one is."""
 
     def __init__(self, frozen: torch.nn.Module, model: torch.nn.Module) -> None:
-        """`frozen` becomes the reference of `model`."""
-        self.frozen, self._model = frozen, model
+        """`frozen` becomes the reference of `model`: from now on it is never trained, and drops nothing out."""
+        self.frozen, self._model = frozen.requires_grad_(False).eval(), model
 
     def __call__(self) -> AbstractContextManager[torch.nn.Module]:
         """Enter the reference model."""

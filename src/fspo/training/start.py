@@ -18,9 +18,11 @@ from safetensors import safe_open
 
 from fspo.errors import ModelError
 from fspo.files import replace_folder
+from fspo.identity import file_digest
 from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.folders import MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
+from fspo.modeling.places import is_hub_id, weights_of
 from fspo.modeling.policies import is_policy, load_policy
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.training.processes import joined, loading_device
@@ -61,11 +63,14 @@ class Start:
     @property
     def policy(self) -> Path | None:
         """The policy that is trained on, if it is one."""
-        return Path(self.name) if is_policy(self.name) else None
+        place = Path(self.name).expanduser()
+        return place if is_policy(place) else None
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, ready for JSON: contents of what is in memory or in a folder, names of all else."""
         known: dict[str, Any] = {"model": self._model_identity()}
+        if not self.in_memory and is_hub_id(str(self.model)):
+            known["weights"] = weights_of(self.model)  # None: not fetched yet
         if self.tokenizer is not None:
             known["tokenizer"] = _tokenizer_identity(self.tokenizer)
         if self.adapters is not None:
@@ -132,14 +137,14 @@ class Start:
     def _model_identity(self) -> str:
         if self.in_memory:
             return f"in memory sha256:{_digest(self.model)}"
-        folder = Path(self.model)
+        folder = Path(self.model).expanduser()
         if str(self.model) == EMBEDDED_MODEL or not folder.is_dir():
             return str(self.model)
+        # The weights alone, and digested as ever, so that trainings of earlier versions go on.
         digest = hashlib.sha256()
         for path in sorted(folder.rglob("*.safetensors")):
             if CHECKPOINTS_FOLDER not in path.relative_to(folder).parts:
-                with path.open("rb") as handle:
-                    digest.update(hashlib.file_digest(handle, "sha256").digest())
+                digest.update(bytes.fromhex(file_digest(path)))
         return f"weights sha256:{digest.hexdigest()}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import check_unclaimed, read_json, storage_error, write_json
+from fspo.identity import Sameness, same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, POLICY
 from fspo.modeling.loading import context_length
@@ -194,11 +195,11 @@ class Training:
         found = read_json(path)
         if not isinstance(found, dict) or "identity" not in found:
             raise StorageError(f"{path} is not the record of a training; delete {self.out} and run the command again.")
-        differing = _differences(found["identity"], self.identity)
-        if differing:
+        compared = _compared(found["identity"], self.identity)
+        if not compared:
             raise ConfigError(
-                f"{self.out} holds a training with another {', '.join(differing)}; choose another output folder, or "
-                "delete this one to train anew."
+                f"{self.out} holds a training with {compared.then}, and now {compared.now}; choose another output "
+                "folder, or delete this one to train anew."
             )
         return bool(found["finished"]) and is_policy(self.out)
 
@@ -219,6 +220,8 @@ class Training:
         if finished:
             policy: Any = load_policy(self.out, adapters="switchable" if lora else "merged")
             frozen = None if lora else self.start.load()
+            if frozen is not None and self.start.in_memory:  # the user's own, which stays as it is
+                frozen = frozen_copy(frozen)
         else:
             model = self.start.load()
             prepare_model(model)  # while it is whole: sharded, it could not be tried
@@ -415,13 +418,11 @@ def max_length_of(config: TrainingConfig, context: int | None) -> int | None:
     return config.max_length or context
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _compared(found: dict[str, Any], wanted: dict[str, Any]) -> Sameness:
     # What an older version did not know of is as it was then: the default.
     usual = TrainingConfig().identity()
 
-    def flat(identity: dict[str, Any]) -> dict[str, Any]:
-        settings = {**usual, **identity.get("config", {})}
-        return {**settings, **{key: value for key, value in identity.items() if key != "config"}}
+    def whole(identity: dict[str, Any]) -> dict[str, Any]:
+        return {**{**usual, **identity.get("config", {})}, **{k: v for k, v in identity.items() if k != "config"}}
 
-    one, other = flat(found), flat(wanted)
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    return same(whole(found), whole(wanted), known=["weights"])

@@ -293,19 +293,56 @@ def test_no_file_of_the_dataset_tells_where_a_model_is(tmp_path: Path) -> None:
 def test_a_dataset_that_tells_the_names_of_its_models_stays_finished(tmp_path: Path) -> None:
     made(config_of(), tmp_path)
     identity = json.loads((tmp_path / "synthesis.json").read_text())
-    del identity["models"]
+    settings = {key: identity[key] for key in ("config", "domain")}
     for asked, same in (("scripted", True), ("another", False)):
-        (tmp_path / "synthesis.json").write_text(json.dumps({**identity, "asked": asked, "written by": "scripted"}))
-        assert is_complete(tmp_path, config_of(), "scripted", "scripted") is same
+        digest = hashlib.sha256(json.dumps([asked, "scripted"]).encode()).hexdigest()
+        for models in ({"asked": asked, "written by": "scripted"}, {"models": digest}):  # by earlier versions
+            (tmp_path / "synthesis.json").write_text(json.dumps({**settings, **models}))
+            assert is_complete(tmp_path, config_of(), Writers(ScriptedModel(), ScriptedModel())) is same
+
+
+class _Weighed(ScriptedModel):
+    """As a model on this machine, whose folder keeps its name."""
+
+    def __init__(self, weights: str | None) -> None:
+        super().__init__()
+        self.identity = {"model": "models/my", "weights": weights}
+
+
+def test_data_of_other_weights_of_the_same_name_are_other_data(tmp_path: Path) -> None:
+    made(config_of(), tmp_path, _Weighed("old"))
+
+    for weights, same in (("old", True), ("new", False), (None, True)):  # None: the folder is no longer there
+        assert is_complete(tmp_path, config_of(), Writers(_Weighed(weights), _Weighed(weights))) is same
+
+
+def test_stages_by_another_model_are_made_anew_and_that_is_said(tmp_path: Path) -> None:
+    made(config_of(), tmp_path, _Weighed("old"))
+    (tmp_path / "splits.json").unlink()
+    model, said = _Weighed("new"), _Said()
+
+    make_dataset(config_of(), model, model, tmp_path, said)
+
+    assert model.calls and any("made anew" in line for line in said.lines)
+
+
+class _Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def test_both_recipes_are_made_by_one_function(tmp_path: Path) -> None:
     config, model = config_of(), ScriptedModel()
-    assert not is_complete(tmp_path, config, "scripted", "scripted")
-    assert synthesize(config, Writers(model, model), tmp_path) == tmp_path
-    assert is_complete(tmp_path, config, "scripted", "scripted")
-    assert not is_complete(tmp_path, config, "scripted", "another")
-    assert not is_complete(tmp_path, config_of(seed=1), "scripted", "scripted")
+    writers, other = Writers(model, model), ScriptedModel()
+    other.name = "another"
+    assert not is_complete(tmp_path, config, writers)
+    assert synthesize(config, writers, tmp_path) == tmp_path
+    assert is_complete(tmp_path, config, writers)
+    assert not is_complete(tmp_path, config, Writers(model, other))
+    assert not is_complete(tmp_path, config_of(seed=1), writers)
     calls = model.calls
     synthesize(config, Writers(model, model), tmp_path)
     assert model.calls == calls

@@ -63,7 +63,7 @@ def test_same_seed_same_labels_and_no_pair_twice() -> None:
 
 def test_where_it_came_from_is_kept_for_both_sides() -> None:
     row = label_all(CONFIG, USERS, {"q": RESPONSES}, JUDGE).preferences[0]
-    assert row.source["judge"] == "attributes"
+    assert row.source["judge"] == "measured"
     for side in ("chosen", "rejected"):
         assert row.source[side]["steered_to"] == "positive"
         assert row.source[side]["restyle"] == ["bullets"]

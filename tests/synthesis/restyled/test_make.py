@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.synthesis.restyled.config import RestyledConfig
-from fspo.synthesis.restyled.make import is_complete, synthesize
+from fspo.synthesis.restyled.make import is_complete, origin_of, synthesize
 from fspo.synthesis.restyled.users import AXIS
 from tests.synthesis.restyled.helpers import ScriptedModel, Stopped
 
@@ -67,15 +70,38 @@ def test_the_checks_say_what_the_data_is_like(finished: Path) -> None:
 def test_a_finished_folder_is_not_made_again(finished: Path) -> None:
     model = ScriptedModel(stop_at=0)
     assert synthesize(CONFIG, model, finished) == PreferenceDataset.load(finished)
-    assert is_complete(finished, CONFIG, model.name)
-    assert not is_complete(finished, CONFIG, "another")
+    assert is_complete(finished, origin_of(CONFIG, model))
+    model.name = "another"
+    assert not is_complete(finished, origin_of(CONFIG, model))
+
+
+def test_what_an_earlier_version_finished_stays_finished(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "data")
+    config = json.loads((finished / "synthesis.json").read_text())["config"]
+    for name, same in (("scripted", True), ("another", False)):
+        (tmp_path / "data/synthesis.json").write_text(json.dumps({"model": name, "config": config}))
+        assert is_complete(tmp_path / "data", origin_of(CONFIG, ScriptedModel())) is same
+
+
+def test_no_file_tells_where_the_model_is_and_other_weights_are_other_data(tmp_path: Path) -> None:
+    model: Any = ScriptedModel()
+    model.name, model.identity = "/home/ann/models/my", {"model": "/home/ann/models/my", "weights": "old"}
+    synthesize(CONFIG, model, tmp_path)
+
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"/home/ann" in path.read_bytes()]
+    assert is_complete(tmp_path, origin_of(CONFIG, model))
+    model.identity = {**model.identity, "weights": "new"}
+    assert not is_complete(tmp_path, origin_of(CONFIG, model))
+    calls = len(model.calls)
+    synthesize(CONFIG, model, tmp_path)
+    assert len(model.calls) > calls
 
 
 @pytest.mark.parametrize("stop_at", [0, 2])
 def test_a_killed_run_ends_the_same(finished: Path, tmp_path: Path, stop_at: int) -> None:
     with pytest.raises(Stopped):
         synthesize(CONFIG, ScriptedModel(stop_at=stop_at), tmp_path)
-    assert not is_complete(tmp_path, CONFIG, "scripted")
+    assert not is_complete(tmp_path, origin_of(CONFIG, ScriptedModel()))
     synthesize(CONFIG, ScriptedModel(), tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_text() == (finished / name).read_text(), name

@@ -7,18 +7,23 @@ tokens; see `fspo.modeling.rendering`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.foreign.protocol import RewardRequest
+from fspo.identity import digest
 from fspo.modeling.chat import TextEncoder, show_turns
+from fspo.modeling.places import weights_of
 from fspo.modeling.rendering import ShotTemplate
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.preferences.types import Preference
 
-__all__ = ["ClassifierRewardModel"]
+__all__ = ["ClassifierRewardModel", "classifier_identity"]
+
+_LAYOUT = 1
+"""Counts up whenever shots and query are put together in another way."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class ClassifierRewardModel:
     Responses go through the model one at a time: no padding, so that a score depends on nothing beside it.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, max_length: int | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str, max_length: int | None = None, identity: str = ""
+    ) -> None:
         """Score with `model`, `max_length` tokens at most (by default what it takes); older shots are left out.
 
         Raises:
@@ -52,6 +59,8 @@ class ClassifierRewardModel:
         """
         check_vocabulary(tokenizer, rows_of(model), name)
         self._model, self._tokenizer, self._name = model, tokenizer, name
+        self.identity = identity
+        """Tells the scores of other weights apart; empty where nobody knows."""
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._max_length = max_length or longest
         self._encoder, self._template = TextEncoder(tokenizer), ShotTemplate()
@@ -66,7 +75,9 @@ class ClassifierRewardModel:
         """
         from fspo.modeling.loading import load_reward_model, load_tokenizer
 
-        return cls(load_reward_model(name, dtype), load_tokenizer(name), name=str(name), max_length=max_length)
+        model, tokenizer = load_reward_model(name, dtype), load_tokenizer(name)
+        identity = classifier_identity(name, dtype=dtype, max_length=max_length) or ""
+        return cls(model, tokenizer, name=str(name), max_length=max_length, identity=identity)
 
     @property
     def name(self) -> str:
@@ -116,3 +127,11 @@ class ClassifierRewardModel:
             return prompt
         told = "".join(self._template.render_shot(shot, first=place == 0) for place, shot in enumerate(shots))
         return told + self._template.render_query(prompt)
+
+
+def classifier_identity(name: str | Path, *, dtype: str, max_length: int | None) -> str | None:
+    """What tells the scores of a classifier from another's, without loading it; None where it is not here yet."""
+    weights = weights_of(name)
+    if weights is None:
+        return None
+    return f"classifier {digest([weights, dtype, max_length, asdict(ShotTemplate()), _LAYOUT], 64)}"

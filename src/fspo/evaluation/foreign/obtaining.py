@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -12,7 +11,7 @@ from typing import cast
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel, identity_of
-from fspo.evaluation.weights import weights_digest
+from fspo.identity import Unidentified, digest
 from fspo.llm.installed import need_client
 
 __all__ = ["Foreign", "given", "obtain"]
@@ -21,12 +20,21 @@ __all__ = ["Foreign", "given", "obtain"]
 class Foreign:
     """A reward model that is obtained when it is first needed, and what tells its scores from another's."""
 
-    def __init__(self, name: str, get: Callable[[], RewardModel], fingerprint: str = "", *, shots: bool = True) -> None:
-        """`fingerprint` is by default a digest of what tells the model apart; `shots`: whether it is shown any."""
+    def __init__(
+        self,
+        name: str,
+        get: Callable[[], RewardModel],
+        identity: Callable[[], str | None] | None = None,
+        *,
+        shots: bool = True,
+    ) -> None:
+        """`identity` tells the model apart without loading it, where it can; `shots`: whether it is shown any."""
         self.name, self.shots = name, shots
-        self._get = get
+        self._get, self._identity = get, identity or (lambda: None)
         self._held: RewardModel | None = None
-        self._fingerprint = fingerprint
+        self._fingerprint = ""
+        self.not_kept = ""
+        """Why its scores are not used again by another evaluation, known with the fingerprint; empty if they are."""
 
     def get(self) -> RewardModel:
         """The model; obtained the first time."""
@@ -40,8 +48,18 @@ class Foreign:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the model."""
-        return self._fingerprint or _digest(identity_of(self.get()))
+        """Identifies the model; one that can't be identified has one of its own each time."""
+        if not self._fingerprint:
+            try:
+                self._fingerprint = digest(self._identity() or identity_of(self.get()))
+            except Unidentified as error:
+                self._fingerprint = f"unidentified {uuid.uuid4().hex}"
+                self.not_kept = (
+                    f"No later evaluation uses the scores of the reward model '{self.name}' again, because nothing "
+                    f"tells whether it has changed: {error}. Give it an attribute `identity`, a text that changes "
+                    "whenever its scores may."
+                )
+        return self._fingerprint
 
 
 def given(name: str, model: RewardModel) -> Foreign:
@@ -65,9 +83,8 @@ def obtain(
         return Foreign(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
         need_client()
-        identity = json.dumps(entry.endpoint.identity(), sort_keys=True)
-        return Foreign(entry.name, lambda: _asked(entry, folder, say), _digest(identity), shots=entry.shots)
-    from fspo.evaluation.foreign.classifier import ClassifierRewardModel
+        return Foreign(entry.name, lambda: _asked(entry, folder, say), shots=entry.shots)
+    from fspo.evaluation.foreign.classifier import ClassifierRewardModel, classifier_identity
     from fspo.modeling.places import locate
 
     locate(str(entry.model))
@@ -75,8 +92,10 @@ def obtain(
     def load() -> RewardModel:
         return ClassifierRewardModel.load(str(entry.model), dtype=config.dtype, max_length=config.max_length)
 
-    read = f"{entry.model}/{config.dtype}/{config.max_length}"
-    return Foreign(entry.name, load, weights_digest(read, Path(str(entry.model)).expanduser()), shots=entry.shots)
+    def identity() -> str | None:
+        return classifier_identity(str(entry.model), dtype=config.dtype, max_length=config.max_length)
+
+    return Foreign(entry.name, load, identity, shots=entry.shots)
 
 
 def _asked(entry: RewardModelConfig, folder: Path, say: Callable[[str], None] | None) -> RewardModel:
@@ -110,7 +129,3 @@ def _scorer(entry: RewardModelConfig) -> RewardModel:
             "response) nor has it a name and a score method."
         )
     return FunctionRewardModel(cast("Callable[..., float]", found))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

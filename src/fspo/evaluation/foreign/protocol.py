@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+from fspo.identity import Unidentified, callable_identity, instance_identity
 from fspo.preferences.types import Preference
 
 __all__ = ["FunctionRewardModel", "RewardModel", "RewardRequest", "Scorer", "blind", "identity_of"]
@@ -32,10 +31,7 @@ class RewardModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Which model this is, another one wherever its scores may be: earlier scores of the same are used again.
-
-        The source of its module counts too, but neither what that imports nor what it loads; see `identity_of`.
-        """
+        """Which model this is; part of what decides whether earlier scores are used again, see `identity_of`."""
 
     def score(self, requests: Sequence[RewardRequest]) -> Sequence[float | None]:
         """One reward for each request, in order; None where the model gave nothing that can be read as one.
@@ -48,14 +44,22 @@ class FunctionRewardModel:
     """A function of (shots, prompt, response) as a reward model."""
 
     def __init__(self, function: Scorer, name: str = "") -> None:
-        """`name` is by default the function's, with a digest of its module's source where there is one."""
-        self._function, self._name = function, name or _named(function)
-        self.identity = self._name if not name else f"{name}/{_named(function)}"
+        """`name` is by default the function's."""
+        self._function, self._name = function, name or _place(function)
 
     @property
     def name(self) -> str:
         """The name given, or the function's."""
         return self._name
+
+    @property
+    def identity(self) -> str:
+        """Tells the function's scores from another's.
+
+        Raises:
+            Unidentified: the function uses something that can't be identified.
+        """
+        return f"{self._name}/{callable_identity(self._function)}"
 
     def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
         """The function's value for each request."""
@@ -63,10 +67,15 @@ class FunctionRewardModel:
 
 
 def identity_of(model: RewardModel) -> str:
-    """What tells a model's scores from another's: its own name or `identity`, and a digest of the code around it."""
+    """What tells a model's scores from another's: its own `identity` and code, or else its name, code and attributes.
+
+    Raises:
+        Unidentified: it states no `identity`, and holds something that can't be identified.
+    """
     if isinstance(model, FunctionRewardModel):
         return model.identity
-    return f"{getattr(model, 'identity', '') or model.name}/{_named(type(model))}"
+    stated = getattr(model, "identity", "")
+    return f"{stated}/{_code_of(type(model))}" if stated else f"{model.name}/{instance_identity(model)}"
 
 
 def blind(shots: Sequence[Preference]) -> tuple[Preference, ...]:
@@ -74,13 +83,14 @@ def blind(shots: Sequence[Preference]) -> tuple[Preference, ...]:
     return tuple(replace(shot, user="", question="", source={}) for shot in shots)
 
 
-def _named(function: Any) -> str:
-    """The function's place, and a digest of the code around it: other code, other scores."""
-    module = inspect.getmodule(function)
+def _place(function: Any) -> str:
     kind = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', '')}:{kind}"
+
+
+def _code_of(kind: type) -> str:
+    """A class with its methods, or its place alone where a method uses something that can't be identified."""
     try:
-        source = inspect.getsource(module) if module is not None else ""
-    except (OSError, TypeError):
-        source = ""
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-    return f"{getattr(module, '__name__', '')}:{kind}/{digest}"
+        return callable_identity(kind)
+    except Unidentified:
+        return _place(kind)

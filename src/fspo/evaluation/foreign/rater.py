@@ -11,8 +11,10 @@ import re
 from collections.abc import Sequence
 
 from fspo.evaluation.foreign.protocol import RewardRequest
+from fspo.identity import digest
 from fspo.llm.quoting import BRACKET
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
+from fspo.preferences.types import Preference
 
 __all__ = ["RatingRewardModel", "read_rating"]
 
@@ -44,6 +46,13 @@ class RatingRewardModel:
     def name(self) -> str:
         """The model's."""
         return f"{self._llm.name}, rating"
+
+    @property
+    def identity(self) -> str:
+        """Tells apart models, and what they are asked of a response."""
+        shot = Preference("user", "PROMPT", "CHOSEN", "REJECTED")
+        asked = [self.request(RewardRequest(shots, "QUESTION", "ANSWER")).record() for shots in ((), (shot,))]
+        return f"asked {digest([identity_of(self._llm), asked], 64)}"
 
     def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
         """The rating of each response as a share of 100; None where the answer is no number or the model refuses.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from fspo.evaluation.tax.config import TaxConfig
 from fspo.evaluation.tax.crossed import Cell
 from fspo.evaluation.tax.items import TaxItem, in_turn, tax_items
 from fspo.files import append_jsonl, read_jsonl
+from fspo.identity import digest
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Preference
 from fspo.progress import Progress, Silent
@@ -115,7 +114,7 @@ def draw_tax_answers(
         progress: shown once a batch.
     """
     known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
-    keys = [_key(fingerprint, context, renderer(context).max_length, max_new_tokens, one) for one in asked]
+    keys = [_key(fingerprint, renderer, context, max_new_tokens, one) for one in asked]
     answers: list[TaxAnswer] = []
     with (progress or Silent()).task(f"Answering for the tax, {name}", total=len(asked)) as task:
         for some, theirs in _batches(asked, keys, batch):
@@ -176,12 +175,17 @@ def _generate(
     return generation.decode_answers(tokenizer, answers)
 
 
-def _key(fingerprint: str, context: Context, longest: int | None, max_new_tokens: int, asked: Asked) -> str:
+def _key(
+    fingerprint: str,
+    renderer: Callable[[Context], EpisodeRenderer],
+    context: Context,
+    max_new_tokens: int,
+    asked: Asked,
+) -> str:
     """A digest of everything that decides the answer."""
     shown = [[shot.prompt, shot.chosen, shot.rejected] for shot in asked.shots]
-    how = [fingerprint, "none" if asked.variant == "bare" else context, longest, max_new_tokens]
-    text = json.dumps([*how, asked.variant, asked.item, asked.user, asked.prompt, shown, asked.description])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    how = [fingerprint, renderer("none" if asked.variant == "bare" else context).identity, max_new_tokens]
+    return digest([*how, asked.variant, asked.item, asked.user, asked.prompt, shown, asked.description])
 
 
 def _answer(line: dict[str, Any]) -> TaxAnswer:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.files import read_json
+from fspo.judging.judge import LabelledBy
 from fspo.judging.pairwise import OrderTally
 from fspo.preferences.types import Preference
 from fspo.progress import Progress
@@ -86,7 +87,7 @@ def preferences_of(
             question = questions[chosen.question]
             source = {
                 "domain": domain,
-                "judge": config.judge,
+                "judge": LabelledBy(config.judge).value,
                 "topic": question.topic,
                 "chosen": _origin(chosen),
                 "rejected": _origin(rejected),

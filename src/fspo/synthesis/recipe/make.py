@@ -9,7 +9,6 @@ twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import check_unclaimed, read_json, to_json, write_json, write_text
+from fspo.files import check_unclaimed, to_json, write_json, write_text
 from fspo.judging.pairwise import OrderTally
 from fspo.llm.types import LanguageModel, replies_of, title_of
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.progress import Progress
+from fspo.synthesis.origin import Origin
 from fspo.synthesis.recipe.card import dataset_card
 from fspo.synthesis.recipe.casting import Cast, Casting
 from fspo.synthesis.recipe.checks import check
@@ -39,7 +39,7 @@ from fspo.synthesis.recipe.questions import Question, Questions, make_questions
 from fspo.synthesis.recipe.responses import Response, Responses, make_responses, make_views
 from fspo.synthesis.recipe.shards import Labeller, Person, Work
 
-__all__ = ["identity_of", "is_complete", "make_dataset"]
+__all__ = ["is_complete", "make_dataset", "origin_of"]
 
 _ENOUGH = 100
 """Shared pairs, over all users, that a judge's worth can be told from."""
@@ -87,10 +87,10 @@ def make_dataset(
     """
     domain = load_recipe_domain(config.domain)
     places = places_of(config, domain)  # what is wrong with users is told before anybody is asked
-    identity = identity_of(config, domain, ask.name, write.name)
-    if is_complete(out, identity):
+    origin = origin_of(config, domain, ask, write)
+    if is_complete(out, origin):
         return out
-    _begin(out, identity)
+    _begin(out, origin, progress)
     questions = _questions(config, domain, ask, out, progress)
     responses = _responses(config, domain, questions.items, ask, write, out, progress)
     pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
@@ -109,43 +109,29 @@ def make_dataset(
     checks = check(config, domain, questions, responses, cast, counts, rows) | {"replies": replies_of(ask, write)}
     write_json(out / "checks.json", checks)
     write_text(out / "README.md", dataset_card(config, domain, title_of(ask), title_of(write), checks))
-    write_json(out / _IDENTITY, identity)
+    write_json(out / _IDENTITY, origin.record())
     _save_splits(user_parts, question_parts, out)
     progress.say(_summary(checks))
     return out
 
 
-def identity_of(config: RecipeConfig, domain: RecipeDomain, ask: str, write: str) -> dict[str, Any]:
-    """What decides the dataset, ready for JSON."""
+def origin_of(config: RecipeConfig, domain: RecipeDomain, ask: LanguageModel, write: LanguageModel) -> Origin:
+    """What decides the dataset; of the models, names and identities are enough."""
     settings = json.loads(config.model_dump_json(exclude={"batch", "domain"}))
     if config.judge_max_tokens == RecipeConfig.model_fields["judge_max_tokens"].default:
         del settings["judge_max_tokens"]  # datasets from before there was such a setting stay valid
-    named = {"name": domain.name, "sha256": domain.fingerprint}
-    return {"config": settings, "domain": named, "models": _digest(ask, write)}
+    return Origin({"config": settings, "domain": {"name": domain.name, "sha256": domain.fingerprint}}, ask, write)
 
 
-def is_complete(out: Path, identity: dict[str, Any]) -> bool:
-    """Whether the folder holds the finished dataset of this identity."""
+def is_complete(out: Path, origin: Origin) -> bool:
+    """Whether the folder holds the finished dataset of this origin."""
     if not (out / _SPLITS).exists() or not (out / _IDENTITY).exists():
         return False
-    return _read_identity(out / _IDENTITY) == identity
+    return bool(origin.compared(out / _IDENTITY))
 
 
-def _read_identity(path: Path) -> dict[str, Any]:
-    """The identity that was kept; folders from before the models' names were hidden hold them as they are."""
-    kept: dict[str, Any] = read_json(path)
-    if "models" not in kept:
-        kept["models"] = _digest(kept.pop("asked", ""), kept.pop("written by", ""))
-    return kept
-
-
-def _digest(ask: str, write: str) -> str:
-    # The names hold addresses and folders, which are nobody's business where the dataset is shared.
-    return hashlib.sha256(json.dumps([ask, write]).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _begin(out: Path, identity: dict[str, Any]) -> None:
-    """Keep the stages of an interrupted call with the same identity; remove any others.
+def _begin(out: Path, origin: Origin, progress: Progress) -> None:
+    """Keep the stages of an interrupted call with the same origin; remove any others.
 
     Raises:
         ConfigError: the folder holds files of the same names that no call has left there.
@@ -154,13 +140,17 @@ def _begin(out: Path, identity: dict[str, Any]) -> None:
     results = (*DATASET.needs, *DATASET.may, "checks.json", "README.md")
     check_unclaimed(out, (_BEGUN, _IDENTITY), (*stages, *results))
     (out / _SPLITS).unlink(missing_ok=True)
-    if (out / _BEGUN).exists() and _read_identity(out / _BEGUN) == identity:
+    found = origin.compared(out / _BEGUN) if (out / _BEGUN).exists() else None
+    if found:
         return
+    if found is not None:
+        how = f"with {found.then}" if found.key.startswith("config") else "from another domain or by other models"
+        progress.say(f"The unfinished data in {out} were made {how}; they are made anew.")
     for name in (_BEGUN, QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE):
         (out / name).unlink(missing_ok=True)
     for folder in (LABELS, UNDECIDED):
         shutil.rmtree(out / folder, ignore_errors=True)
-    write_json(out / _BEGUN, identity)
+    write_json(out / _BEGUN, origin.record())
 
 
 def _questions(

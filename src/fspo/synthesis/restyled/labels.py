@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from fspo.judging.judge import Judge
+from fspo.judging.judge import Judge, LabelledBy
 from fspo.preferences.types import Preference, User
 from fspo.progress import Progress, Silent
 from fspo.synthesis.restyled.config import RestyledConfig
@@ -88,7 +88,7 @@ def _label(
 def _preference(config: RestyledConfig, user: User, chosen: Response, rejected: Response) -> Preference:
     source = {
         "domain": config.domain,
-        "judge": "attributes",
+        "judge": LabelledBy.MEASURED.value,
         "same_text": chosen.sample == rejected.sample,
         "chosen": chosen.provenance(),
         "rejected": rejected.provenance(),

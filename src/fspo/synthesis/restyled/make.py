@@ -11,16 +11,16 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import check_unclaimed, read_json, write_json, write_text
+from fspo.files import check_unclaimed, write_json, write_text
 from fspo.judging.judge import AttributeJudge
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress, Silent
+from fspo.synthesis.origin import Origin
 from fspo.synthesis.restyled.checks import check
 from fspo.synthesis.restyled.config import RestyledConfig, held_out_of
 from fspo.synthesis.restyled.domain import load_domain
@@ -29,7 +29,7 @@ from fspo.synthesis.restyled.responses import Responses, make_responses
 from fspo.synthesis.restyled.samples import Question, plan_questions, plan_samples, sample_all
 from fspo.synthesis.restyled.users import AXIS, make_users
 
-__all__ = ["is_complete", "split_synthetic", "synthesize"]
+__all__ = ["is_complete", "origin_of", "split_synthetic", "synthesize"]
 
 _SAMPLES, _RESPONSES, _JUDGE, _SPLITS, _CHECKS, _IDENTITY = (
     "samples.jsonl",
@@ -57,7 +57,8 @@ def synthesize(
         StorageError: the folder can't be written.
     """
     out, progress = Path(out), progress or Silent()
-    if is_complete(out, config, llm.name):
+    origin = origin_of(config, llm)
+    if is_complete(out, origin):
         return PreferenceDataset.load(out)
     results = (*DATASET.needs, *DATASET.may, _RESPONSES, _JUDGE, _CHECKS)
     check_unclaimed(out, (_SAMPLES, _IDENTITY), results)
@@ -76,17 +77,22 @@ def synthesize(
     dataset = PreferenceDataset(users, labels.preferences)
     dataset.save(out)
     write_json(out / _CHECKS, check(config, len(samples), responses, users, labels, judge))
-    write_json(out / _IDENTITY, _identity(config, llm.name))
+    write_json(out / _IDENTITY, origin.record())
     split_synthetic(config, users, questions, dataset.questions()).save(out / _SPLITS)
     progress.say(_summary(dataset, responses, len(samples)))
     return dataset
 
 
-def is_complete(out: Path, config: RestyledConfig, model: str) -> bool:
-    """Whether the folder holds the finished data of this configuration and model."""
+def origin_of(config: RestyledConfig, model: LanguageModel) -> Origin:
+    """What decides the dataset; of the model, name and identity are enough."""
+    return Origin({"config": json.loads(config.model_dump_json(exclude={"recipe"}))}, model, model)
+
+
+def is_complete(out: Path, origin: Origin) -> bool:
+    """Whether the folder holds the finished data of this origin."""
     if not (out / _SPLITS).exists() or not (out / _IDENTITY).exists():
         return False
-    return bool(read_json(out / _IDENTITY) == _identity(config, model))
+    return bool(origin.compared(out / _IDENTITY))
 
 
 def split_synthetic(
@@ -143,10 +149,6 @@ def _refuse_poor(responses: Responses, config: RestyledConfig) -> None:
             f"Only {answered} of {wanted} questions got two usable responses; texts were rejected for: "
             f"{worst or 'none'}. Raise synthesis.samples, lower synthesis.temperature, or use a better model."
         )
-
-
-def _identity(config: RestyledConfig, model: str) -> dict[str, Any]:
-    return {"model": model, "config": json.loads(config.model_dump_json(exclude={"recipe"}))}
 
 
 def _summary(dataset: PreferenceDataset, responses: Responses, asked: int) -> str:

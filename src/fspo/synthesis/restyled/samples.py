@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fspo.errors import ConfigError
 from fspo.files import append_jsonl, read_jsonl
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
+from fspo.identity import digest
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.progress import Progress, Silent
 from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.synthesis.restyled.domain import Domain, Persona, Side, Work
@@ -114,7 +114,7 @@ def sample_all(
         if "key" in r
     }
     completions: dict[str, Completion] = {}
-    batches = list(_batches(samples, batch, llm.name))
+    batches = list(_batches(samples, batch, identity_of(llm)))
     done = sum(len(keys) for _, keys in batches if all(key in known for key in keys))
     with progress.task("Sampling texts", total=len(samples), done=done) as task:
         for chosen, keys in batches:
@@ -160,10 +160,9 @@ def _steerings(domain: Domain, side: Side, count: int, rng: random.Random) -> li
     return drawn[:count]
 
 
-def _batches(samples: Sequence[Sample], size: int, model: str) -> Iterator[tuple[Sequence[Sample], list[str]]]:
+def _batches(samples: Sequence[Sample], size: int, model: Any) -> Iterator[tuple[Sequence[Sample], list[str]]]:
     """Samples in batches with their keys; a key stands for the whole batch, since that decides the rounding too."""
     for start in range(0, len(samples), size):
         chosen = samples[start : start + size]
-        whole = json.dumps([model, [asdict(sample.request) for sample in chosen]], sort_keys=True)
-        digest = hashlib.sha256(whole.encode()).hexdigest()[:24]
-        yield chosen, [f"{digest}/{place}" for place in range(len(chosen))]
+        whole = digest([model, [asdict(sample.request) for sample in chosen]], 24)
+        yield chosen, [f"{whole}/{place}" for place in range(len(chosen))]

@@ -1,0 +1,58 @@
+"""What a synthetic dataset was made from, kept beside it: settings, domain and models; no addresses, no folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fspo.files import read_json
+from fspo.identity import Sameness, digest, same
+from fspo.llm.types import LanguageModel, models_digests
+
+__all__ = ["Origin"]
+
+_FORMAT = 2
+"""1: without a number, and with the models by their names, which hold addresses and folders."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decides a synthetic dataset.
+
+    Attributes:
+        decided: settings and domain, ready for JSON.
+        ask: writes everything but the responses, and judges; it may be known by name and identity alone.
+        write: writes the responses.
+    """
+
+    decided: Mapping[str, Any]
+    ask: LanguageModel
+    write: LanguageModel
+
+    def record(self) -> dict[str, Any]:
+        """What is kept."""
+        return {"format": _FORMAT, **self.decided, **models_digests(self.ask, self.write)}
+
+    def compared(self, path: Path) -> Sameness:
+        """Whether this is what was kept in `path`; weights that are not known, then or now, are left aside.
+
+        Raises:
+            StorageError: the file can't be read.
+        """
+        now = self.record()
+        return same(self._upgraded(dict(read_json(path)), now), now, known=["weights"])
+
+    def _upgraded(self, kept: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+        """What an earlier version kept, in the form of this one."""
+        if "format" in kept:
+            return kept
+        names = [self.ask.name, self.write.name]
+        if "model" in kept:
+            known = kept.pop("model") == self.write.name
+        elif "models" in kept:
+            known = kept.pop("models") == digest(names, 64)
+        else:
+            known = [kept.pop("asked", ""), kept.pop("written by", "")] == names
+        return {**kept, "format": _FORMAT, "models": now["models"] if known else "others"}
