@@ -335,3 +335,51 @@ def test_what_another_process_makes_before_the_lock_is_had_is_checked(
     with pytest.raises(ConfigError, match="was made with"):
         make(folder(tmp_path, seed=2), DATA)
     assert "seed: 1" in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_setting_that_is_removed_is_refused_by_name(tmp_path: Path) -> None:
+    plain = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    quiet = {**plain, "extra_body": {"chat_template_kwargs": {"enable_thinking": False}}}
+    make(folder(tmp_path, endpoint=quiet), DATA)
+
+    with pytest.raises(
+        ConfigError, match=r"endpoint\.extra_body = .*thinking.*now endpoint\.extra_body not set"
+    ):
+        make(folder(tmp_path, endpoint=plain), DATA)
+
+
+def test_an_ensemble_that_is_removed_is_refused_by_name(tmp_path: Path) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    synthesis = {"recipe": "paper", "domain": "roleplay"}
+    make(folder(tmp_path, endpoint=endpoint, synthesis=synthesis, ensemble=[{"endpoint": endpoint}]), DATA)
+
+    with pytest.raises(ConfigError, match="ensemble"):
+        make(folder(tmp_path, endpoint=endpoint, synthesis=synthesis), DATA)
+
+
+def test_a_server_may_move_also_in_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+    def run(port: int) -> RunFolder:
+        return folder(tmp_path, endpoint={"base_url": f"http://127.0.0.1:{port}/v1", "model": "m"})
+
+    make(run(1), DATA)
+    path = run(1).path / "settings.json"
+    assert "127.0.0.1" not in path.read_text()
+    make(run(2), DATA)
+    noted = json.loads(path.read_text())
+    noted[DATA]["endpoint"]["base_url"] = "http://127.0.0.1:1/v1"  # as an earlier version noted it
+    path.write_text(json.dumps(noted))
+    make(run(2), DATA)
+
+
+def test_a_model_trained_on_in_place_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "my"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"old")
+    make(folder(tmp_path, model=str(model)), DATA)
+    make(folder(tmp_path, model=str(model)), DATA)
+
+    (model / "model.safetensors").write_bytes(b"new")
+
+    with pytest.raises(ConfigError, match="data was made with weights = "):
+        make(folder(tmp_path, model=str(model)), DATA)

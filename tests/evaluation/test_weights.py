@@ -29,3 +29,15 @@ def test_a_home_is_found(tiny_model_path: Path, tmp_path: Path, monkeypatch: pyt
     before = fingerprint("~/model")
     (copy / "config.json").write_text("{}")
     assert fingerprint("~/model") != before
+
+
+def test_weights_that_differ_in_the_middle_of_a_file_differ(tmp_path: Path) -> None:
+    found = []
+    for middle in (b"a", b"b"):
+        model = tmp_path / middle.decode()
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        (model / "model.safetensors").write_bytes(b"0" * (3 << 20) + middle + b"0" * (3 << 20))
+        found.append(fingerprint(str(model)))
+
+    assert len(set(found)) == 2

@@ -234,3 +234,16 @@ def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the
         assert limited.render(trimmed).dropped_shots == limited.render(trimmed.flip_shots()).dropped_shots == 0
         asked = limited.render_prompt(whole.shots, "Hello", reserve=9)
         assert len(asked.trunk_ids) + len(asked.prompt_ids) + 9 <= limit
+
+
+def test_other_words_around_shots_make_another_identity(tokenizer: Any) -> None:
+    usual = EpisodeRenderer(tokenizer)
+    same = EpisodeRenderer(tokenizer)
+    others = [
+        EpisodeRenderer(tokenizer, template=replace(ShotTemplate(), **{name: text}))
+        for name, text in (("introduction", "Look:\n"), ("query", "Question: {prompt}"), ("describe", "Who am I?"))
+    ]
+    others += [EpisodeRenderer(tokenizer, context="both"), EpisodeRenderer(tokenizer, max_length=900)]
+
+    assert usual.identity == same.identity
+    assert len({usual.identity, *(other.identity for other in others)}) == 1 + len(others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
         asked.append(len(shots))
         return models.knows(shots, prompt, response)
 
+    counted.identity = "knows by length"  # type: ignore[attr-defined]  # what it counts is no part of what it is
+
     def again() -> dict[str, object]:
         return evaluated(tmp_path, DATASET, knows=FunctionRewardModel(counted, "knows"))["knows"]  # type: ignore[return-value]
 
@@ -133,3 +136,42 @@ def test_without_a_flip_nothing_is_asked_about_flipped_labels(tmp_path: Path) ->
     row = evaluated(tmp_path, DATASET, EvaluationConfig(**(CONFIG.model_dump() | bare)), recorder=recorder)["recorder"]
     assert len(recorder.asked) == 4 * 6 * 2 * 3  # four users, six pairs, after 0, 1 and 4 shots
     assert not any(measure.startswith(("label_flip", "wrong_labels", "order")) for measure in row)
+
+
+def _liking(sign: int) -> FunctionRewardModel:
+    """A closure: equal in name and source for every sign."""
+
+    def scorer(shots: Sequence[Preference], prompt: str, response: str) -> float:
+        return float(sign * len(response))
+
+    return FunctionRewardModel(scorer, "liking")
+
+
+def _accuracy(tmp_path: Path, model: FunctionRewardModel) -> float:
+    found: dict[str, Any] = evaluated(tmp_path, DATASET, liking=model)["liking"]
+    return float(found["reward_accuracy"]["value"])
+
+
+def test_another_closure_of_the_same_name_is_scored_itself(tmp_path: Path) -> None:
+    longer, shorter = _accuracy(tmp_path, _liking(1)), _accuracy(tmp_path, _liking(-1))
+
+    assert longer + shorter == pytest.approx(1.0) and longer != shorter
+    assert _accuracy(tmp_path, _liking(1)) == longer
+    lines = (tmp_path / "liking/margins.jsonl").read_text().splitlines()
+    assert len(lines) == len(set(lines)), "the first one was scored again"
+
+
+def test_a_function_that_can_not_be_identified_is_scored_each_time(tmp_path: Path) -> None:
+    lock = threading.Lock()  # nothing tells two of them apart
+    asked: list[str] = []
+
+    def unknown(shots: Sequence[Preference], prompt: str, response: str) -> float:
+        with lock:
+            asked.append(response)
+        return float(len(response))
+
+    first = _accuracy(tmp_path, FunctionRewardModel(unknown, "liking"))
+    once = len(asked)
+
+    assert _accuracy(tmp_path, FunctionRewardModel(unknown, "liking")) == first
+    assert len(asked) == 2 * once

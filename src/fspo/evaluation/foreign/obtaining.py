@@ -12,6 +12,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel, identity_of
 from fspo.identity import Unidentified, digest
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.installed import need_client
 
 __all__ = ["Foreign", "given", "obtain"]
@@ -83,7 +84,8 @@ def obtain(
         return Foreign(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
         need_client()
-        return Foreign(entry.name, lambda: _asked(entry, folder, say), shots=entry.shots)
+        endpoint = entry.endpoint
+        return Foreign(entry.name, lambda: _asked(entry, folder, say), lambda: _rates(endpoint), shots=entry.shots)
     from fspo.evaluation.foreign.classifier import ClassifierRewardModel, classifier_identity
     from fspo.modeling.places import locate
 
@@ -96,6 +98,13 @@ def obtain(
         return classifier_identity(str(entry.model), dtype=config.dtype, max_length=config.max_length)
 
     return Foreign(entry.name, load, identity, shots=entry.shots)
+
+
+def _rates(endpoint: EndpointConfig) -> str:
+    from fspo.evaluation.foreign.rater import RatingRewardModel
+    from fspo.llm.endpoint import Endpoint
+
+    return RatingRewardModel(Endpoint(endpoint)).identity
 
 
 def _asked(entry: RewardModelConfig, folder: Path, say: Callable[[str], None] | None) -> RewardModel:
