@@ -27,3 +27,10 @@ def test_utilities_and_verdicts_agree() -> None:
                 difference = JUDGE.utility(EXPERT, first, prompt) - JUDGE.utility(EXPERT, second, prompt)
                 word = "tie" if abs(difference) < JUDGE.margin else "a" if difference > 0 else "b"
                 assert JUDGE.compare(EXPERT, prompt, first, second) == word
+
+
+def test_a_user_with_other_weights_of_the_same_name_is_judged_by_these() -> None:
+    other = User("e", traits={"length@physics": -1.0, "length": 1.0})
+
+    for text in (TEXTS[0], TEXTS[2]):
+        assert JUDGE.utility(EXPERT, text, "Why?") == -JUDGE.utility(other, text, "Why?") != 0

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
-from fspo.llm.cache import RequestCache, Spent
+from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.llm.wire import retry_after
@@ -533,3 +533,22 @@ def test_a_missing_key_and_a_wrong_one_are_told_apart(server: Scripted, monkeypa
     monkeypatch.setenv("SOME_KEY", "wrong")
     with pytest.raises(ConfigError, match="refuses the key in SOME_KEY; set SOME_KEY to another"):
         endpoint(server, key_variable="SOME_KEY").complete([request("hello")])
+
+
+def test_a_server_that_moves_is_not_asked_again(server: Scripted, tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    said = endpoint(server, cache).complete([request("once")])
+    (base_url, moved) = (endpoint(server)._config.base_url, "http://127.0.0.1:9/v1")
+
+    assert Endpoint(EndpointConfig(base_url=moved, model="m", retries=0), cache).complete([request("once")]) == said
+    assert base_url != moved
+
+
+def test_what_an_earlier_version_paid_for_is_not_asked_again(tmp_path: Path) -> None:
+    cache = RequestCache(tmp_path / "answers.sqlite")
+    old = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}  # with the address, as it was kept then
+    cache.put(key_of(old, request("once")), Completion("Paid.", 1, "stop"))
+
+    found = Endpoint(EndpointConfig(**old, retries=0), cache).complete([request("once")])
+
+    assert [completion.text for completion in found] == ["Paid."]
