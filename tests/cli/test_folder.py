@@ -342,9 +342,7 @@ def test_a_setting_that_is_removed_is_refused_by_name(tmp_path: Path) -> None:
     quiet = {**plain, "extra_body": {"chat_template_kwargs": {"enable_thinking": False}}}
     make(folder(tmp_path, endpoint=quiet), DATA)
 
-    with pytest.raises(
-        ConfigError, match=r"endpoint\.extra_body = .*thinking.*now endpoint\.extra_body not set"
-    ):
+    with pytest.raises(ConfigError, match=r"endpoint\.extra_body = .*thinking.*now endpoint\.extra_body not set"):
         make(folder(tmp_path, endpoint=plain), DATA)
 
 

@@ -190,7 +190,7 @@ def test_pefts_configuration_is_taken_as_it_is(tiny_model_path: Path, tmp_path: 
     assert same(weights(tmp_path / "ours"), weights(tmp_path / "theirs"))
     assert theirs.task_type is None
     assert read_json(tmp_path / "theirs" / TRAINING_FILE)["identity"]["adapters"]["r"] == 4
-    with pytest.raises(ConfigError, match="adapters.lora_alpha = 32, and now"):
+    with pytest.raises(ConfigError, match=r"adapters\.lora_alpha = 32, and now"):
         trainer(tiny_model_path, tmp_path / "theirs", peft_config=LoraConfig(r=8, target_modules=["q_proj"]))
 
 
@@ -427,10 +427,10 @@ def test_tokenizers_that_do_not_do_are_refused(tiny_model_path: Path, tmp_path: 
 def test_another_training_in_the_folder_is_told_at_once(
     trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="with beta = 0.1, and now beta = 0.7;"):
+    with pytest.raises(ConfigError, match=r"with beta = 0\.1, and now beta = 0\.7;"):
         trainer(tiny_model_path, Path(trained.args.output_dir), peft_config=ADAPTERS, beta=0.7)
     other = train_tiny(tiny_model_path, tmp_path / "other", steps=1)
-    with pytest.raises(ConfigError, match=r"another .*objective"):
+    with pytest.raises(ConfigError, match=r"with objective = "):
         trainer(tiny_model_path, other)
 
 

@@ -125,9 +125,9 @@ def test_killed_while_the_policy_is_written_it_writes_it_again(tiny_model_path: 
 
 
 def test_another_training_in_the_folder_is_not_overwritten(finished: Path, tiny_model_path: Path) -> None:
-    with pytest.raises(ConfigError, match="with beta = 0.01, and now beta = 0.5;"):
+    with pytest.raises(ConfigError, match=r"with beta = 0\.01, and now beta = 0\.5;"):
         train_tiny(tiny_model_path, finished, steps=17, beta=0.5)
-    with pytest.raises(ConfigError, match="another dataset;"):
+    with pytest.raises(ConfigError, match="with dataset = "):
         train_policy(tiny_settings(), small_dataset(users=5), model=tiny_model_path, out=finished)
 
 
