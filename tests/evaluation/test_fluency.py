@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def measured(path: Path) -> list[float]:
-    renderer: Any = None
+    renderer: Any = SimpleNamespace(identity="shown plainly")
     return answer_log_probs(lambda: None, renderer, ANSWERS, path=path, fingerprint="w")  # type: ignore[arg-type, return-value]
 
 
