@@ -19,22 +19,23 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fspo.cli import stages
-from fspo.cli.config import RunConfig, load_config, methods_of
-from fspo.cli.folder import RunFolder
-from fspo.cli.options import Existing
 from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.summary import as_estimates
 from fspo.files import read_json, write_json, write_text, writing
 from fspo.methods.table import Method, training_order
 from fspo.progress import PlainProgress, Progress
+from fspo.runs import pipeline
+from fspo.runs.config import RunConfig, load_config, methods_of
+from fspo.runs.existing import Existing
+from fspo.runs.folder import RunFolder
+from fspo.runs.notices import quiet
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.training.config import TrainingConfig
 
@@ -235,11 +236,16 @@ def _made(config: RunConfig, progress: Progress) -> dict[str, Any]:
     """Make, train, measure and report one domain, going on from what is there; its metrics."""
     folder = RunFolder(config)
     with folder.opened(folder.parts(), Existing.RESUME):
-        for name, stage in (("synthesis", stages.synth), ("training", stages.train), ("evaluation", stages.evaluate)):
+        stages: dict[str, Callable[[RunFolder, Progress], object]] = {
+            "synthesis": pipeline.synth,
+            "training": pipeline.train,
+            "evaluation": pipeline.evaluate,
+        }
+        for name, stage in stages.items():
             with _clocked(folder.path / "seconds.json", name):
                 stage(folder, progress)
-        stages.report(folder)
-    return stages.need_results(folder)
+        pipeline.report(folder)
+    return pipeline.need_results(folder)
 
 
 @contextmanager
@@ -366,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             minutes = sum(row.minutes for row in expected.values())
             print(json.dumps({"minutes": minutes, "seconds": {name: asdict(row) for name, row in expected.items()}}))
             return 0
-        stages.quiet()
+        quiet()
         record = measure(configs, PlainProgress(sys.stderr), options.out, command)
     except FspoError as error:
         print(error, file=sys.stderr)

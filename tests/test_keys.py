@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fspo.cli.config import load_config
 from fspo.errors import ConfigError
 from fspo.keys import hidden, hidden_setting, looks_like_key, read_key, secret_in, shown_override
 from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
+from fspo.runs.config import load_config
 
 PLAIN = "4f9a8b7c6d5e4f3a2b1c"
 KEYS = [

@@ -66,7 +66,7 @@ def test_the_readme_has_its_parts_in_order() -> None:
 
 
 def test_yaml_of_the_readme_loads(tmp_path: Path) -> None:
-    from fspo.cli.config import load_config
+    from fspo.runs.config import load_config
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 2

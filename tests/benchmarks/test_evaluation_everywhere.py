@@ -11,11 +11,11 @@ import pytest
 
 from benchmarks import evaluation_everywhere
 from benchmarks.evaluation_everywhere import DOMAINS, configurations, estimate
-from fspo.cli import stages
-from fspo.cli.config import RunConfig
-from fspo.cli.folder import RunFolder
 from fspo.methods.table import METHODS
 from fspo.progress import Progress
+from fspo.runs import pipeline
+from fspo.runs.config import RunConfig
+from fspo.runs.folder import RunFolder
 
 QUICK = (
     "synthesis.max_tokens=40",
@@ -89,7 +89,7 @@ def test_all_methods_on_two_domains_killed_on_the_way(
     class Killed(Exception):
         pass
 
-    real = stages.evaluate
+    real = pipeline.evaluate
 
     def killed(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         if folder.path.name == "elix-easy":
@@ -97,7 +97,7 @@ def test_all_methods_on_two_domains_killed_on_the_way(
         return real(folder, progress)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(stages, "evaluate", killed)
+        patch.setattr(pipeline, "evaluate", killed)
         run(command(speaking_model_path, tmp_path))
     out = tmp_path / "out"
     assert (out / "reviews/report.html").exists() and not (out / "elix-easy").exists()

@@ -15,11 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo import files
-from fspo.cli.datasets import Source, read_published
 from fspo.cli.main import app
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
+from fspo.runs.datasets import Source, read_published
 from tests.preferences.test_published import ROLEPLAY, prism
 
 

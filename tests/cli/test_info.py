@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli import reference
-from fspo.cli.cards import model_card
-from fspo.cli.config import load_config
 from fspo.cli.main import app
 from fspo.methods.table import METHODS
+from fspo.runs.config import load_config
+from fspo.runs.model_cards import model_card
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo import FSPOConfig, FSPOTrainer, PreferenceDataset
-from fspo.cli.config import load_config
 from fspo.cli.main import app
 from fspo.errors import ConfigError
+from fspo.runs.config import load_config
 from fspo.training.start import Start
 from tests.tiny_model import build_tiny_model
 

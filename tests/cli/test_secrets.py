@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fspo.cli.config import RunConfig
-from fspo.cli.folder import DATA, RunFolder
 from fspo.cli.main import app
-from fspo.cli.options import Existing
+from fspo.runs.config import RunConfig
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, RunFolder
 
 KEY = "hf_0123456789abcdefghij"
 AT = "base_url: 'http://127.0.0.1:9/v1', model: m"

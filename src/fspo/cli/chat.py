@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fspo.cli.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
 from fspo.identity import digest
+from fspo.runs.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,9 +58,9 @@ def chat(
       fspo chat runs/reviews-cpu --method few-shot --guidance 2
     """
     settings = configured(file, config, overrides, output)
-    from fspo.cli import stages
-    from fspo.cli.folder import RunFolder
     from fspo.modeling.threads import sleep_while_busy
+    from fspo.runs.folder import RunFolder
+    from fspo.runs.notices import quiet
 
     folder = RunFolder(settings)
     draw = Draw(guidance, max_tokens, temperature, seed)
@@ -69,7 +69,7 @@ def chat(
     if dry_run:
         out.print(f"Would answer for {talk.user} with {method} and {talk.count} shots.", markup=False)
         return
-    stages.quiet()
+    quiet()
     sleep_while_busy()
     if prompt:
         for text in prompt:
@@ -113,20 +113,20 @@ class Chat:
             ConfigError: there is no such method.
             DataError: the method is not trained yet, or there is no such user.
         """
-        from fspo.cli import stages
         from fspo.errors import DataError
         from fspo.evaluation.weights import Weights
         from fspo.methods.table import method as method_named
         from fspo.preferences.dataset import PreferenceDataset
+        from fspo.runs import pipeline
 
         row = method_named(method)
         if not (folder.data / "splits.json").is_file():
             raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
-        splits = stages.splits_of(folder)
+        splits = pipeline.splits_of(folder)
         dataset = PreferenceDataset.load(folder.data)
         chosen = user if user is not None else min(splits.users["test"] or dataset.users)
         dataset.of_user(chosen)
-        policies = {method: stages.policy_of(folder, method) if row.trains else None}
+        policies = {method: pipeline.policy_of(folder, method) if row.trains else None}
         settings = folder.config.evaluation
         model = folder.config.model
         options: dict[str, Any] = {"dtype": settings.dtype, "max_length": settings.max_length}

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fspo.cli.datasets import (
+from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.paths import expanded
+from fspo.runs.datasets import (
     Format,
     Source,
     check_episodes_of,
@@ -22,8 +24,6 @@ from fspo.cli.datasets import (
     read_published,
     size,
 )
-from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
-from fspo.paths import expanded
 
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset

@@ -6,17 +6,15 @@ import json
 import os
 import platform
 import sys
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, configured, console
 from fspo.files import cache_folder
+from fspo.runs.versions import versions
 
-__all__ = ["describe", "env", "versions"]
-
-_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "pyarrow", "numpy", "scipy")
+__all__ = ["describe", "env"]
 
 
 def env(
@@ -50,19 +48,6 @@ def env(
             out.print("\n".join(f"  {line}" for line in text.splitlines()), markup=False)
         else:
             out.print(f"{name}: {value}", markup=False)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of fspo and of the libraries that figures depend on."""
-    from fspo import __version__
-
-    found = {"python": platform.python_version(), "fspo": __version__}
-    for library in _LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = "not installed"
-    return found
 
 
 def describe() -> dict[str, Any]:

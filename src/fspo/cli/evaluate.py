@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.runs.existing import Existing
 
 __all__ = ["evaluate"]
 
@@ -58,25 +59,27 @@ def evaluate(
         _on_benchmark(benchmark, data, file, config, overrides, output, on_existing, dry_run)
         return
     settings = configured(file, config, overrides, output, runs_code=True)
-    from fspo.cli import stages
-    from fspo.cli.folder import DATA, EVALUATION, RunFolder
     from fspo.cli.preview import preview
+    from fspo.cli.progress import shown
+    from fspo.cli.tables import print_table
     from fspo.errors import ConfigError
+    from fspo.runs import pipeline
+    from fspo.runs.folder import DATA, EVALUATION, RunFolder
 
     if data is not None:
         raise ConfigError("--data names the rows of a benchmark; name the benchmark with --benchmark.")
     out = console()
     folder = RunFolder(settings)
     # One's own data are taken over where that was not done before.
-    parts = [*([DATA] if settings.data is not None and not stages.has_data(folder) else []), EVALUATION]
+    parts = [*([DATA] if settings.data is not None and not pipeline.has_data(folder) else []), EVALUATION]
     if dry_run:
         preview(folder, parts, on_existing, out)
         return
-    with folder.opened(parts, on_existing), stages.shown(out) as progress:
+    with folder.opened(parts, on_existing), shown(out) as progress:
         if DATA in parts:
-            stages.synth(folder, progress)
-        stages.evaluate(folder, progress)
-    stages.print_table(folder, out)
+            pipeline.synth(folder, progress)
+        pipeline.evaluate(folder, progress)
+    print_table(folder, out)
 
 
 def _on_benchmark(
@@ -94,14 +97,18 @@ def _on_benchmark(
     benchmark_of(name)
     named = [] if data is None else [f"benchmarks.{name}.data={json.dumps(data)}"]
     settings = configured(file, config, [*(overrides or []), *named], output, runs_code=True)
-    from fspo.cli import benchmarks, stages
-    from fspo.cli.folder import RunFolder
+    from fspo.cli.progress import shown
+    from fspo.evaluation.benchmarks.comparison import comparison_table
+    from fspo.runs import benchmarks
+    from fspo.runs.folder import RunFolder
 
     out = console()
     folder = RunFolder(settings)
     if dry_run:
-        benchmarks.preview_benchmark(folder, name, on_existing, out)
+        for line in benchmarks.benchmark_plan(folder, name, on_existing):
+            out.print(line, markup=False)
         return
-    with folder.opened(benchmarks.parts_made(folder, name), on_existing), stages.shown(out) as progress:
+    with folder.opened(benchmarks.parts_made(folder, name), on_existing), shown(out) as progress:
         comparison = benchmarks.evaluate_benchmark(folder, name, progress)
-    benchmarks.print_comparison(comparison, out)
+    out.print()
+    out.print(comparison_table(comparison))

@@ -10,11 +10,11 @@ import typer
 from typer.core import TyperGroup
 
 from fspo import __version__
-from fspo.cli import processes
 from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
 from fspo.keys import hidden
 from fspo.printing import printable
+from fspo.runs import processes
 
 __all__ = ["app", "main"]
 

@@ -55,10 +55,10 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
       fspo model pull --config configs/reviews-cpu.yaml
     """
     from fspo.cli.progress import terminal_progress
-    from fspo.cli.stages import quiet
     from fspo.modeling import embedded
     from fspo.modeling.loading import load_model, load_tokenizer
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
+    from fspo.runs.notices import quiet
 
     out = console()
     name = _chosen(name, config, overrides)
@@ -84,13 +84,13 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
       fspo model show models/my-model
     """
-    from fspo.cli.stages import quiet
     from fspo.errors import ModelError
     from fspo.files import read_json
     from fspo.modeling import embedded
     from fspo.modeling.chat import takes_system
     from fspo.modeling.loading import load_tokenizer
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
+    from fspo.runs.notices import quiet
 
     name = _chosen(name, config, overrides)
     folder = embedded.folder() if name == embedded.EMBEDDED_MODEL else Path(name)
@@ -136,9 +136,9 @@ def export(
 
       fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo --dtype bfloat16 --overwrite
     """
-    from fspo.cli.stages import quiet
     from fspo.errors import ConfigError
     from fspo.modeling.policies import check_export, export_policy, read_card
+    from fspo.runs.notices import quiet
 
     out = console()
     card = read_card(policy)
@@ -176,8 +176,8 @@ def push(
 
       fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo --whole --dtype bfloat16 --public
     """
-    from fspo.cli.stages import quiet
     from fspo.modeling.publishing import goes_whole, publish
+    from fspo.runs.notices import quiet
 
     out = console()
     whole = whole or goes_whole(policy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fspo.paths import expanded
+from fspo.runs.existing import Existing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fspo.cli.config import RunConfig
+    from fspo.runs.config import RunConfig
 
 __all__ = [
     "ConfigFile",
     "DryRun",
-    "Existing",
     "OnExisting",
     "OutputFolder",
     "Overrides",
@@ -33,14 +32,6 @@ __all__ = [
 ]
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
-
-
-class Existing(StrEnum):
-    """What to do where the folder already holds something of the same stage."""
-
-    RESUME = "resume"
-    OVERWRITE = "overwrite"
-    FAIL = "fail"
 
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file that describes the run.")]
@@ -122,8 +113,8 @@ def configured(
         ConfigError: none is named, two are, it does not hold together, or the folder of a run names code, which may be
             somebody else's, and no file was named.
     """
-    from fspo.cli.config import load_config
     from fspo.errors import ConfigError
+    from fspo.runs.config import load_config
 
     if argument is not None and config is not None:
         raise ConfigError(f"Two configurations are named, {argument} and {config}; name one.")

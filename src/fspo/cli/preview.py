@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from fspo.cli.asked import asked_lines, template_lines
-from fspo.cli.checks import check_episodes, check_instruments, check_synthesis, warn_of_keys
-from fspo.cli.estimates import asked_table
-from fspo.cli.folder import DATA, EVALUATION, RunFolder
-from fspo.cli.options import Existing
-from fspo.cli.stages import check_model, dataset_of, has_data, own_data, splits_of, unchanged
+from fspo.runs.checks import check_episodes, check_instruments, check_synthesis, warn_of_keys
+from fspo.runs.estimates import asked_table
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, EVALUATION, RunFolder
+from fspo.runs.model_summary import asked_lines, template_lines
+from fspo.runs.pipeline import check_model, dataset_of, has_data, own_data, splits_of, unchanged
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,12 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fspo.progress import PlainProgress, Progress, Task, duration
+from fspo.progress import PlainProgress, Progress, Silent, Task, duration
+from fspo.runs import processes
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["RichProgress", "terminal_progress"]
+__all__ = ["RichProgress", "shown", "terminal_progress"]
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Progress]:
+    """Progress on `console`, with the libraries' own bars and chatter off; of several processes the first shows it."""
+    from fspo.runs.notices import quiet
+
+    quiet()
+    yield terminal_progress(console) if processes.is_first() else Silent()
 
 
 def terminal_progress(console: Console) -> Progress:

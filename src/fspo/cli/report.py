@@ -35,9 +35,10 @@ def report(
       fspo report runs/reviews-cpu --benchmark prism
     """
     settings = configured(file, config, overrides, output)
-    from fspo.cli import stages
-    from fspo.cli.folder import RunFolder
+    from fspo.cli.tables import print_table
     from fspo.evaluation.summary import as_estimates
+    from fspo.runs import pipeline
+    from fspo.runs.folder import RunFolder
 
     out = console()
     if benchmark:
@@ -46,12 +47,12 @@ def report(
         benchmark_of(benchmark)
     folder = RunFolder(settings)
     place = folder.measured(benchmark) if benchmark else folder.path
-    as_estimates(stages.need_results(folder, benchmark), place / "metrics.json")  # before anything is written of it
+    as_estimates(pipeline.need_results(folder, benchmark), place / "metrics.json")  # before anything is written of it
     if dry_run:
         out.print(f"Would write {folder.report_on(benchmark)}.", markup=False)
         return
-    path = stages.report(folder, benchmark)
-    stages.print_table(folder, out, benchmark)
+    path = pipeline.report(folder, benchmark)
+    print_table(folder, out, benchmark)
     if figures is not None:
         from fspo.evaluation.report import write_figures
 

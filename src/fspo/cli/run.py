@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.runs.existing import Existing
 
 __all__ = ["run"]
 
@@ -32,19 +33,21 @@ def run(
       fspo run configs/reviews-cpu.yaml --dry-run
     """
     settings = configured(file, config, overrides, output, runs_code=True)
-    from fspo.cli import stages
-    from fspo.cli.folder import RunFolder
     from fspo.cli.preview import preview
+    from fspo.cli.progress import shown
+    from fspo.cli.tables import print_table
+    from fspo.runs import pipeline
+    from fspo.runs.folder import RunFolder
 
     out = console()
     folder = RunFolder(settings)
     if dry_run:
         preview(folder, folder.parts(), on_existing, out)
         return
-    with folder.opened(folder.parts(), on_existing), stages.shown(out) as progress:
-        stages.synth(folder, progress)
-        stages.train(folder, progress)
-        stages.evaluate(folder, progress)
-        path = stages.report(folder)
-    stages.print_table(folder, out)
+    with folder.opened(folder.parts(), on_existing), shown(out) as progress:
+        pipeline.synth(folder, progress)
+        pipeline.train(folder, progress)
+        pipeline.evaluate(folder, progress)
+        path = pipeline.report(folder)
+    print_table(folder, out)
     out.print(f"\nReport: {path}", markup=False)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
 from fspo.errors import ConfigError
+from fspo.runs.existing import Existing
 
 if TYPE_CHECKING:
-    from fspo.cli.config import RunConfig
+    from fspo.runs.config import RunConfig
 
 __all__ = ["synth"]
 
@@ -66,24 +67,25 @@ def synth(
     """
     who = _executor(executor, ray_address, ray_workers)
     settings = _settings(file, config, domain, [*(overrides or []), *who], output)
-    from fspo.cli import stages
-    from fspo.cli.folder import DATA, RunFolder
     from fspo.cli.preview import preview
+    from fspo.cli.progress import shown
+    from fspo.runs import pipeline
+    from fspo.runs.folder import DATA, RunFolder
 
     out = console()
     folder = RunFolder(settings)
     if dry_run:
         preview(folder, [DATA], on_existing, out)
         return
-    with folder.opened([DATA], on_existing), stages.shown(out) as progress:
-        made = stages.synth(folder, progress)
+    with folder.opened([DATA], on_existing), shown(out) as progress:
+        made = pipeline.synth(folder, progress)
     out.print(f"{made['preferences']:,} preferences of {made['users']:,} users are in {folder.data}.", markup=False)
 
 
 def _settings(
     file: Path | None, config: Path | None, domain: str | None, overrides: list[str], output: Path | None
 ) -> RunConfig:
-    from fspo.cli.config import load_config
+    from fspo.runs.config import load_config
 
     if domain is None:
         return configured(file, config, overrides, output)

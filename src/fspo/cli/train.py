@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fspo.cli import processes
-from fspo.cli.options import ConfigFile, DryRun, Existing, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.runs import processes
+from fspo.runs.existing import Existing
 
 __all__ = ["train"]
 
@@ -34,18 +35,19 @@ def train(
       accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/reviews-cpu.yaml
     """
     settings = configured(file, config, overrides, output)
-    from fspo.cli import stages
-    from fspo.cli.folder import RunFolder, method_part
     from fspo.cli.preview import preview
+    from fspo.cli.progress import shown
+    from fspo.runs import pipeline
+    from fspo.runs.folder import RunFolder, method_part
 
     out = console()
     folder = RunFolder(settings)
-    names = stages.trained_methods(folder, method)
+    names = pipeline.trained_methods(folder, method)
     parts = [method_part(name) for name in names]
     if dry_run:
         if processes.is_first():
             preview(folder, parts, on_existing, out)
         return
-    with processes.together(), folder.opened(parts, on_existing), stages.shown(out) as progress:
-        for path in stages.train(folder, progress, names):
+    with processes.together(), folder.opened(parts, on_existing), shown(out) as progress:
+        for path in pipeline.train(folder, progress, names):
             progress.say(f"Trained policy: {path}")

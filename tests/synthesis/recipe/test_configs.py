@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.config import RunConfig, load_config
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
+from fspo.runs.config import RunConfig, load_config
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import load_recipe_domain
 from fspo.synthesis.synthesize import Writers, synthesize

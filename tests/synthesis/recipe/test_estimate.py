@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.config import load_config
-from fspo.cli.estimates import asked_table
 from fspo.llm.quoting import texts_of
 from fspo.progress import Silent
+from fspo.runs.config import load_config
+from fspo.runs.estimates import asked_table
 from fspo.synthesis.recipe.domain import load_recipe_domain
 from fspo.synthesis.recipe.estimate import estimate
 from fspo.synthesis.recipe.make import make_dataset

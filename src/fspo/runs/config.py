@@ -12,7 +12,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fspo.cli.yaml_file import Key, Settings, read_settings
 from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.benchmarks.table import BENCHMARKS
@@ -23,6 +22,7 @@ from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.paths import LocalPath, PlaceName
 from fspo.preferences.validation import nearest
+from fspo.runs.yaml_file import Key, Settings, read_settings
 from fspo.synthesis.config import RECIPES, ExecutorConfig, SynthesisConfig
 from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.training.config import TrainingConfig

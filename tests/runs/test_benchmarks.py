@@ -169,7 +169,7 @@ def test_a_domain_is_made_and_measured_in_one_go(
     small = {"questions": 16, "responses": 6, "max_tokens": 40, "pairs": 80, "shared_pairs": 8, "disagreement": None}
     row = table.BENCHMARKS["reviews"]
     quick = replace(row, synthesis={**row.synthesis, **small})
-    monkeypatch.setattr("fspo.cli.benchmarks.benchmark_of", lambda _: quick)
+    monkeypatch.setattr("fspo.runs.benchmarks.benchmark_of", lambda _: quick)
     fewer = ("shots=2", "queries=2", "episodes=1", "answers=1")
     sets = (*QUICK, *(f"benchmarks.reviews.{what}" for what in fewer), "evaluation.max_new_tokens=8")
     done = measured(tmp_path, speaking_model_path, "reviews", sets=sets)

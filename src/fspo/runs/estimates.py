@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fspo.cli.config import RunConfig
+from fspo.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from fspo.llm.budget import Budget

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.cli.config import RunConfig
-from fspo.cli.folder import RunFolder
 from fspo.errors import ConfigError
 from fspo.progress import Progress
+from fspo.runs.config import RunConfig
+from fspo.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from fspo.judging.pairwise import PairwiseJudge

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fspo.cli import stages
-from fspo.cli.config import load_config
-from fspo.cli.folder import RunFolder
 from fspo.judging.by_topic import TopicJudge, load_judge
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Silent
+from fspo.runs import pipeline
+from fspo.runs.config import load_config
+from fspo.runs.folder import RunFolder
 from tests.evaluation.helpers import small_dataset
 
 DATASET = small_dataset("mine", topics=2)
@@ -36,12 +36,12 @@ def test_the_judge_that_labelled_the_data_is_taken_over_with_them(tmp_path: Path
     dataset, judge = on_topics()
     folder = folder_of(tmp_path, dataset)
     judge.save(tmp_path / "mine" / "judge.json")
-    stages.synth(folder, Silent())
+    pipeline.synth(folder, Silent())
     assert load_judge(folder.data / "judge.json").name == judge.name  # type: ignore[union-attr]
-    found = stages.judge_of(folder, dataset, dataset, Silent())
+    found = pipeline.judge_of(folder, dataset, dataset, Silent())
     assert isinstance(found, TopicJudge) and found.topics == judge.topics
     (folder.data / "judge.json").unlink()  # as in runs that were begun before it was taken over
-    assert isinstance(stages.judge_of(folder, dataset, dataset, Silent()), TopicJudge)
+    assert isinstance(pipeline.judge_of(folder, dataset, dataset, Silent()), TopicJudge)
 
 
 def test_weights_of_topics_that_nobody_knows_are_told_before_anything_is_measured(tmp_path: Path) -> None:
@@ -53,13 +53,13 @@ def test_weights_of_topics_that_nobody_knows_are_told_before_anything_is_measure
 
     dataset, _ = on_topics()
     folder = folder_of(tmp_path, dataset)
-    stages.synth(folder, Heard())
-    assert stages.judge_of(folder, dataset, dataset, Heard()) is None
+    pipeline.synth(folder, Heard())
+    assert pipeline.judge_of(folder, dataset, dataset, Heard()) is None
     assert "depend on topics, as 'length@topic 1' does, and" in said[-1]
 
 
 def test_without_a_judge_one_is_fitted_to_what_can_be_measured(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, DATASET)
-    stages.synth(folder, Silent())
-    found = stages.judge_of(folder, DATASET, DATASET, Silent())
+    pipeline.synth(folder, Silent())
+    found = pipeline.judge_of(folder, DATASET, DATASET, Silent())
     assert isinstance(found, AttributeJudge) and set(found.scales) == {"length", "exclamation"}

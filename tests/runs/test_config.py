@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.config import RunConfig, load_config, methods_of
 from fspo.errors import ConfigError
 from fspo.methods.table import USUAL
+from fspo.runs.config import RunConfig, load_config, methods_of
 
 ROOT = Path(__file__).parents[2]
 

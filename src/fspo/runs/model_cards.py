@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from fspo.cli.config import RunConfig
-from fspo.cli.env import versions
 from fspo.methods.table import Method
 from fspo.modeling.places import is_hub_id
+from fspo.runs.config import RunConfig
+from fspo.runs.versions import versions
 
 __all__ = ["model_card"]
 

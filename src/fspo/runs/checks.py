@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.cli.config import RunConfig
-from fspo.cli.folder import RunFolder, methods_of
 from fspo.errors import ConfigError, DataError
 from fspo.llm.installed import need_client
 from fspo.methods.table import training_order
+from fspo.runs.config import RunConfig
+from fspo.runs.folder import RunFolder, methods_of
 
 if TYPE_CHECKING:
     from fspo.evaluation.config import EvaluationConfig

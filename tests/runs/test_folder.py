@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.config import RunConfig, load_config
-from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
-from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
 from fspo.methods.table import METHODS
+from fspo.runs.config import RunConfig, load_config
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 
 
 def folder(tmp_path: Path, **values: object) -> RunFolder:
@@ -69,9 +69,9 @@ def test_each_part_keeps_the_versions_it_was_begun_with(tmp_path: Path, monkeypa
         return {part: settings.get("versions") for part, settings in made.items()}
 
     older, newer = {"torch": "2.13"}, {"torch": "2.14"}
-    monkeypatch.setattr("fspo.cli.folder.versions", lambda: older)
+    monkeypatch.setattr("fspo.runs.folder.versions", lambda: older)
     make(folder(tmp_path), DATA, method_part("ipo"))
-    monkeypatch.setattr("fspo.cli.folder.versions", lambda: newer)
+    monkeypatch.setattr("fspo.runs.folder.versions", lambda: newer)
     make(folder(tmp_path), DATA, EVALUATION)
     assert noted() == {DATA: older, "methods/ipo": older, EVALUATION: newer}
     assert json.loads((tmp_path / "run/versions.json").read_text()) == newer
@@ -191,7 +191,7 @@ def test_overwriting_takes_every_method_along_that_starts_from_it(
         "second": replace(METHODS["fspo"], name="second"),
         "third": replace(METHODS["fspo"], name="third", starts_from="second"),
     }
-    monkeypatch.setattr("fspo.cli.folder.METHODS", {**METHODS, **more})
+    monkeypatch.setattr("fspo.runs.folder.METHODS", {**METHODS, **more})
     run = folder(tmp_path)
     make(run, *(method_part(name) for name in ("pref-ft", "ipo", "fspo", "second", "third")))
     with run.opened([method_part("pref-ft")], Existing.OVERWRITE):
@@ -320,7 +320,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_what_another_process_makes_before_the_lock_is_had_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fspo.cli import folder as module
+    from fspo.runs import folder as module
 
     lock = module._locked
 

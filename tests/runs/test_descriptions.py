@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.descriptions import DescriptionBook
 from fspo.errors import StorageError
+from fspo.runs.descriptions import DescriptionBook
 
 ORIGIN = "weights and shots"
 

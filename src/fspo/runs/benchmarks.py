@@ -7,11 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.cli import stages
-from fspo.cli.checks import check_synthesis
-from fspo.cli.folder import DATA, RunFolder, benchmark_part, methods_of
-from fspo.cli.options import Existing
-from fspo.cli.threads import use_threads
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
@@ -19,15 +14,18 @@ from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.files import write_json, write_text
 from fspo.methods.table import METHODS
 from fspo.progress import Progress
+from fspo.runs import pipeline
+from fspo.runs.checks import check_synthesis
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, RunFolder, benchmark_part, methods_of
+from fspo.runs.threads import use_threads
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fspo.evaluation.benchmarks.comparison import Comparison
     from fspo.evaluation.benchmarks.episodes import Episodes
     from fspo.preferences.dataset import PreferenceDataset
 
-__all__ = ["evaluate_benchmark", "parts_made", "preview_benchmark", "print_comparison"]
+__all__ = ["benchmark_plan", "evaluate_benchmark", "parts_made"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     from fspo.evaluation.evaluate import evaluate
 
     benchmark, settings, protocol = _followed(folder, name)
-    policies = stages.policies_of(folder)
+    policies = pipeline.policies_of(folder)
     data = _obtain(folder, benchmark, settings, progress)
     config = protocol.evaluation(folder.config.evaluation)
     episodes = build_episodes(data.held_out, protocol, config, file=data.name)
@@ -75,7 +73,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
         able,
         model=folder.config.model,
         out=out,
-        judge=stages.judge_of(data.home, data.whole, data.held_out, progress) if judged else None,
+        judge=pipeline.judge_of(data.home, data.whole, data.held_out, progress) if judged else None,
         train=_seen(folder),
         trials=episodes.trials,
         progress=progress,
@@ -97,36 +95,35 @@ def parts_made(folder: RunFolder, name: str) -> list[str]:
     """The parts of the run's folder that are made: the run's data too, where they are the benchmark's and not there."""
     benchmark, settings, _ = _followed(folder, name)
     own = settings.data is None and _is_own(folder, benchmark)
-    return [*([DATA] if own and not stages.has_data(folder) else []), benchmark_part(name)]
+    return [*([DATA] if own and not pipeline.has_data(folder) else []), benchmark_part(name)]
 
 
-def preview_benchmark(folder: RunFolder, name: str, policy: Existing, console: Console) -> None:
-    """Check what can be checked without fetching or making anything, and say what would be done."""
+def benchmark_plan(folder: RunFolder, name: str, policy: Existing) -> list[str]:
+    """What would be done, line by line, after checking what can be checked without fetching or making anything.
+
+    Raises:
+        ConfigError: there is no such benchmark, or the folder's state does not allow it.
+        DataError: the data are missing.
+    """
     benchmark, settings, protocol = _followed(folder, name)
     folder.check(parts_made(folder, name), policy)
-    stages.check_model(folder.config.model)
-    stages.policies_of(folder)
+    pipeline.check_model(folder.config.model)
+    pipeline.policies_of(folder)
     if settings.data is None and benchmark.synthesis:
         home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
         check_synthesis(home.config)
-        source = f"the held-out part of {home.data}" + ("" if stages.has_data(home) else ", still to be made")
+        source = f"the held-out part of {home.data}" + ("" if pipeline.has_data(home) else ", still to be made")
     else:
         source = settings.data or benchmark.rows.hub
         if not source.startswith("hub:") and not Path(source).exists():
             raise _missing(benchmark, source)
-    console.print(f"{benchmark.title}\nData: {source}.\n{_told(protocol)}", markup=False)
-    for line in (*_departures(benchmark, settings), *benchmark.differences):
-        console.print(f"- {line}", markup=False)
-    told = f"Would measure {', '.join(folder.config.methods)} in {folder.path / benchmark_part(name)}."
-    console.print(told, markup=False)
-
-
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print our rows and the published ones."""
-    from fspo.evaluation.benchmarks.comparison import comparison_table
-
-    console.print()
-    console.print(comparison_table(comparison))
+    return [
+        benchmark.title,
+        f"Data: {source}.",
+        _told(protocol),
+        *(f"- {line}" for line in (*_departures(benchmark, settings), *benchmark.differences)),
+        f"Would measure {', '.join(folder.config.methods)} in {folder.path / benchmark_part(name)}.",
+    ]
 
 
 def _followed(folder: RunFolder, name: str) -> tuple[Benchmark, BenchmarkConfig, Protocol]:
@@ -139,9 +136,9 @@ def _obtain(folder: RunFolder, benchmark: Benchmark, settings: BenchmarkConfig, 
     if settings.data is not None or not benchmark.synthesis:
         return _published(folder, benchmark, settings.data or benchmark.rows.hub)
     home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
-    stages.synth(home, progress)
-    whole = stages.dataset_of(home)
-    return _Data(whole, stages.splits_of(home).part(whole, "test"), str(home.data), home, {})
+    pipeline.synth(home, progress)
+    whole = pipeline.dataset_of(home)
+    return _Data(whole, pipeline.splits_of(home).part(whole, "test"), str(home.data), home, {})
 
 
 def _is_own(folder: RunFolder, benchmark: Benchmark) -> bool:
@@ -161,9 +158,9 @@ def _home(folder: RunFolder, benchmark: Benchmark) -> RunFolder:
 
 
 def _published(folder: RunFolder, benchmark: Benchmark, source: str) -> _Data:
-    from fspo.cli.datasets import Source, read_published
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.hub import HUB
+    from fspo.runs.datasets import Source, read_published
 
     rows, drawn = benchmark.rows, {}
     if rows.drawn is not None:
@@ -228,7 +225,7 @@ def _seen(folder: RunFolder) -> PreferenceDataset | None:
     """What the run's methods were trained on; None where they were not."""
     if not any(row.trains for row in methods_of(folder.config)):
         return None
-    return stages.splits_of(folder).part(stages.dataset_of(folder), "train")  # type: ignore[no-any-return]
+    return pipeline.splits_of(folder).part(pipeline.dataset_of(folder), "train")  # type: ignore[no-any-return]
 
 
 def _amount(data: _Data, episodes: Episodes) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fspo.cli.config import RunConfig
-from fspo.cli.folder import DATA, EVALUATION, RunFolder
-from fspo.cli.options import Existing
-from fspo.cli.threads import use_threads
 from fspo.modeling import threads
 from fspo.modeling.threads import Machine
 from fspo.progress import Silent
+from fspo.runs.config import RunConfig
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, EVALUATION, RunFolder
+from fspo.runs.threads import use_threads
 
 
 class Spoken(Silent):
@@ -126,8 +126,8 @@ def test_the_number_is_no_setting_that_results_depend_on(computer: Computer, cal
 def test_several_processes_keep_what_their_launcher_gave_them(
     computer: Computer, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fspo.cli.processes.count", lambda: 2)
-    monkeypatch.setattr("fspo.cli.processes.leading", _alone)
+    monkeypatch.setattr("fspo.runs.processes.count", lambda: 2)
+    monkeypatch.setattr("fspo.runs.processes.leading", _alone)
     assert call(DATA) == []
     assert computer.used == 0
 

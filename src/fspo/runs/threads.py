@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fspo.cli import processes
 from fspo.progress import Progress
+from fspo.runs import processes
 
 if TYPE_CHECKING:
-    from fspo.cli.folder import RunFolder
+    from fspo.runs.folder import RunFolder
 
 __all__ = ["use_threads"]
 

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.cli.yaml_file import Settings, read_settings
 from fspo.errors import ConfigError
+from fspo.runs.yaml_file import Settings, read_settings
 
 
 def written(tmp_path: Path, text: str) -> Path:

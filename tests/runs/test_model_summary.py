@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fspo.cli.asked import asked_lines
-from fspo.cli.config import RunConfig, load_config
 from fspo.cli.main import app
 from fspo.modeling.size import count_weights
+from fspo.runs.config import RunConfig, load_config
+from fspo.runs.model_summary import asked_lines
 from tests.synthesis.recipe.helpers import write_domain
 
 ROOT = Path(__file__).parents[2]

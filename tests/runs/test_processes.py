@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fspo.cli import processes
 from fspo.cli.main import app
 from fspo.errors import ConfigError, TrainingError
+from fspo.runs import processes
 from fspo.training import processes as training
 
 

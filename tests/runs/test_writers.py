@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.config import load_config
-from fspo.cli.folder import RunFolder
-from fspo.cli.writers import say_spent, writers_of
 from fspo.llm.types import CompletionRequest, Message
 from fspo.progress import Silent
+from fspo.runs.config import load_config
+from fspo.runs.folder import RunFolder
+from fspo.runs.writers import say_spent, writers_of
 from tests.fake_endpoint import fake_endpoint
 
 

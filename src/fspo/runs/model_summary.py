@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fspo.cli.config import RunConfig
+from fspo.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from fspo.llm.endpoint_config import EndpointConfig

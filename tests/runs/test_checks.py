@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fspo.cli.checks import check_episodes
-from fspo.cli.config import load_config
-from fspo.cli.folder import RunFolder
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, User
+from fspo.runs.checks import check_episodes
+from fspo.runs.config import load_config
+from fspo.runs.folder import RunFolder
 
 
 def dataset(prompts: list[str]) -> PreferenceDataset:

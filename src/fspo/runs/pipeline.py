@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.cli import processes
-from fspo.cli.asked import asked_lines, template_lines
-from fspo.cli.cards import model_card
-from fspo.cli.checks import check_episodes, check_instruments, warn_of_keys
-from fspo.cli.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
-from fspo.cli.threads import use_threads
-from fspo.cli.writers import executor_of, judges_by_language_model, language_judge, named_writers, say_spent, writers_of
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.methods.table import METHODS, Method, training_order
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.runs import processes
+from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
+from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.runs.model_cards import model_card
+from fspo.runs.model_summary import asked_lines, template_lines
+from fspo.runs.notices import quiet
+from fspo.runs.threads import use_threads
+from fspo.runs.writers import (
+    executor_of,
+    judges_by_language_model,
+    language_judge,
+    named_writers,
+    say_spent,
+    writers_of,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fspo.evaluation.winrates import Comparer
     from fspo.preferences.dataset import PreferenceDataset
 
 __all__ = [
     "check_model",
     "dataset_of",
+    "details_of",
     "evaluate",
     "has_data",
     "judge_of",
@@ -36,33 +42,13 @@ __all__ = [
     "own_data",
     "policies_of",
     "policy_of",
-    "print_table",
-    "quiet",
     "report",
-    "shown",
     "splits_of",
     "synth",
     "train",
     "trained_methods",
     "unchanged",
 ]
-
-
-@contextmanager
-def shown(console: Console) -> Iterator[Progress]:
-    """Progress on `console`, with the libraries' own bars and chatter off; of several processes the first shows it."""
-    from fspo.cli.progress import terminal_progress
-
-    quiet()
-    yield terminal_progress(console) if processes.is_first() else Silent()
-
-
-def quiet() -> None:
-    """Turn off the progress bars and notices of the model libraries."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
@@ -157,7 +143,7 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
     from fspo.evaluation.summary import variants_of
     from fspo.training.train import left_out_of
 
-    metrics, details = need_results(folder), _details(folder)
+    metrics, details = need_results(folder), details_of(folder)
     for row in training_order(methods_of(folder.config)):
         if (folder.method(row.name) / "policy.json").is_file():
             place = folder.method(row.name)
@@ -179,16 +165,6 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
     return write_report(folder.path, folder.report)
 
 
-def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> None:
-    """Print the headline measures of every method, or those on a benchmark."""
-    from fspo.evaluation.summary import summary_table
-
-    console.print()
-    title = f"{folder.config.name} on {benchmark}" if benchmark else folder.config.name
-    metrics, details = need_results(folder, benchmark), _details(folder, benchmark)
-    console.print(summary_table(metrics, title=title, details=details))
-
-
 def need_results(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
     """The contents of metrics.json, or of that of a benchmark.
 
@@ -206,7 +182,7 @@ def need_results(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
     return metrics
 
 
-def _details(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
+def details_of(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
     path = folder.measured(benchmark) / "details.json"
     details = read_json(path) if path.exists() else {}
     return details if isinstance(details, dict) else {}

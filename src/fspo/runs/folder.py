@@ -13,11 +13,6 @@ from typing import Any
 
 import yaml
 
-from fspo.cli import processes
-from fspo.cli.config import RunConfig, load_config, methods_of
-from fspo.cli.descriptions import DESCRIPTIONS_FILE
-from fspo.cli.env import versions
-from fspo.cli.options import Existing
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.files import read_json, storage_error, write_json, write_text
@@ -25,6 +20,11 @@ from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.methods.table import METHODS, training_order
 from fspo.modeling.places import local_identity
+from fspo.runs import processes
+from fspo.runs.config import RunConfig, load_config, methods_of
+from fspo.runs.descriptions import DESCRIPTIONS_FILE
+from fspo.runs.existing import Existing
+from fspo.runs.versions import versions
 from fspo.training.config import HARMLESS
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]

@@ -1,0 +1,1 @@
+"""Runs as a library: their configuration, their folder, and the way from synthesis to the report."""
