@@ -183,6 +183,7 @@ def need_results(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
 
 
 def details_of(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
+    """The contents of details.json, or of that of a benchmark; empty where there is none."""
     path = folder.measured(benchmark) / "details.json"
     details = read_json(path) if path.exists() else {}
     return details if isinstance(details, dict) else {}
