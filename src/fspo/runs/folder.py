@@ -131,7 +131,8 @@ class RunFolder:
 
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
         now = self._settings(part)
-        found = same(_upgraded(then, now), now, known=["weights"])
+        settings = {name: value for name, value in then.items() if name not in _NOTED}
+        found = same(_upgraded(settings, now), now, known=["weights"])
         if not found:
             remedy = (
                 "choose --on-existing overwrite to make it anew"
@@ -238,7 +239,7 @@ class RunFolder:
         if not self.begun(part):
             return {"versions": latest}
         noted = made.get(part, {})
-        return {name: noted[name] for name in ("versions", "threads") if noted.get(name)}
+        return {name: noted[name] for name in _NOTED if noted.get(name)}
 
     def threads(self, part: str) -> int | None:
         """With how many threads a part was begun; None where it was not begun, or nothing is on record."""
@@ -287,7 +288,10 @@ def _with_what_starts_from(parts: set[str]) -> set[str]:
     return found
 
 
-_DECIDE_NOTHING = HARMLESS | {"base_url", "versions"}
+_NOTED = ("versions", "threads")
+"""What is put on record of a part and decides nothing."""
+
+_DECIDE_NOTHING = HARMLESS | {"base_url"}
 """What earlier versions noted too."""
 
 
