@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.llm.local import LocalModel
+from fspo.modeling.places import local_identity
 from fspo.modeling.loading import load_tokenizer
 from tests.synthesis.recipe.helpers import ScriptedModel, write_domain
 from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
@@ -91,6 +92,7 @@ def test_a_dry_run_of_synth_on_finished_data_looks_at_nothing_of_training(
 ) -> None:
     model = ScriptedModel()
     model.name = str(tiny_model_path)
+    monkeypatch.setattr(model, "identity", local_identity(model.name), raising=False)
     monkeypatch.setattr(LocalModel, "load", classmethod(lambda cls, name: model))
     few = {"questions": 6, "augment": "false", "responses": 5, "pairs": 4, "shared_pairs": 2, "meaning": "false"}
     line = ["synth", "--domain", str(write_domain(tmp_path / "mine")), "--output", str(tmp_path / "run")]
@@ -101,7 +103,7 @@ def test_a_dry_run_of_synth_on_finished_data_looks_at_nothing_of_training(
     assert again.exit_code == 0, again.output
     assert "data: continued, or kept if it is finished" in again.stdout
     whole = CliRunner().invoke(app, ["run", str(tmp_path / "run"), "--dry-run"])
-    assert whole.exit_code == 1
+    assert whole.exit_code == 1, whole.output
     assert "In the training part" in whole.stderr
 
 
