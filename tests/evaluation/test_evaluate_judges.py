@@ -84,7 +84,7 @@ def test_judges_matching_and_tax_stand_in_the_metrics_and_a_judge_may_be_down(
     assert list(judges["judges"]) == ["headline", "longer", "far"]
     for name, place in (("headline", ""), ("longer", "longer/")):
         note = judges["judges"][name]["length_controlled"]["few-shot, plain"]["note"]
-        assert (f"win_rate_length_controlled/{place}plain" in row) != ("no figure" in note)
+        assert (f"win_rate_length_controlled/{place}plain" in row) != ("undefined" in note)
     assert [entry["judges"] for entry in judges["agreement"]] == [
         ["headline", "longer"], ["headline", "far"], ["longer", "far"],
     ]  # fmt: skip
