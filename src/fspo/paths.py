@@ -38,9 +38,9 @@ class _Expanded:
     """Tells pydantic to expand a value; pydantic itself is not needed to import this module."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
+        from pydantic import AfterValidator
 
-        return core_schema.no_info_after_validator_function(_expanded_value, handler(source))
+        return AfterValidator(_expanded_value).__get_pydantic_core_schema__(source, handler)
 
 
 def _expanded_value(path: Any) -> Any:
