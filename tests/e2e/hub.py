@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 __all__ = ["Hub", "hub"]
 
 _COMMIT = "1" * 40
@@ -73,7 +75,12 @@ def hub() -> Iterator[Hub]:
             if "/tree/" in path:
                 names = state.files[repo].items()
                 return self._say([{"type": "file", "path": name, "size": len(x), "oid": "1"} for name, x in names])
-            return self._say({"sha": _COMMIT, "id": repo, "siblings": [{"rfilename": x} for x in state.files[repo]]})
+            names = [{"rfilename": name} for name in state.files[repo]]
+            return self._say({"sha": _COMMIT, "id": repo, "siblings": names, "tags": self._tags(repo)})
+
+        def _tags(self, repo: str) -> list[str]:
+            head = state.files[repo].get("README.md", b"").decode().split("---\n")
+            return list((yaml.safe_load(head[1]) or {}).get("tags", [])) if len(head) > 2 and not head[0] else []
 
         def do_HEAD(self) -> None:
             self._file(self.path.split("?")[0], body=False)

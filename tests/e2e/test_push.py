@@ -75,20 +75,31 @@ def test_a_policy_over_a_model_of_the_hub_goes_up_as_an_adapter(
     said = run("model", "push", policy, "me/small", code=1, **reach(served)).stderr
     assert "someone/base is not on the hub" in said and "me/small" not in served.files
     served.files["someone/base"] = {}
-    served.files["me/small"] = {"model.safetensors": b"of an earlier upload", "notes.txt": b"somebody's own"}
+    card = b"---\ntags: [fspo]\n---\n# of an earlier upload\n"
+    own = {"notes.txt": b"somebody's own", "adapter_of_mine.safetensors": b"too", "notes/config.json": b"too"}
+    served.files["me/small"] = {"model.safetensors": b"of an earlier upload", "README.md": card, **own}
     assert "as an adapter" in run("model", "push", policy, "me/small", "--dry-run").stdout
     run("model", "push", policy, "me/small", "--public", **reach(served))
+    pushed = served.files["me/small"]
+    assert pushed.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors", *own}
+    assert all(pushed.pop(name) == content for name, content in own.items())
     clone = served.clone("me/small", tmp_path / "clone")
-    assert sorted(path.name for path in clone.iterdir()) == [
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "notes.txt",
-    ]
     assert head((clone / "README.md").read_text())["base_model"] == "someone/base"
     assert json.loads((clone / "adapter_config.json").read_text())["base_model_name_or_path"] == "someone/base"
     again = PeftModel.from_pretrained(load_model(tiny_model_path), str(clone))
     assert torch.allclose(says(again), says(model.eval()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "config.json", "adapter_model.safetensors"])
+def test_a_push_loses_nothing_in_a_repository_of_somebody_else(finished: Path, served: Hub, name: str) -> None:
+    served.files["me/other"] = {".gitattributes": b"", "notes.txt": b"mine", name: b"mine"}
+    before = dict(served.files["me/other"])
+    said = run("model", "push", finished / "methods/fspo", "me/other", code=2, **reach(served)).stderr
+    assert f"me/other holds {name}" in said
+    assert served.files["me/other"] == before
+    del served.files["me/other"][name]
+    run("model", "push", finished / "methods/fspo", "me/other", **reach(served))
+    assert served.files["me/other"]["notes.txt"] == b"mine"
 
 
 def test_what_a_hub_refuses_is_said_in_a_sentence(finished: Path, served: Hub, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from fspo.errors import ConfigError, FspoError, ModelError
@@ -22,9 +23,19 @@ from fspo.modeling.policies import PolicyCard, export_policy, read_card
 __all__ = ["goes_whole", "publish"]
 
 _CARD = "README.md"
-_OURS = ["adapter_*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"]
+_OURS = [
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    "model.safetensors",
+    "model-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+]
 """What an earlier upload may have left: an adapter beside a whole model would be taken for a part of it."""
-_TAGS = ["fspo", "personalization", "preference-optimization"]
+_TAG = "fspo"
+"""Marks a repository as one that an upload has filled."""
+_TAGS = [_TAG, "personalization", "preference-optimization"]
 
 
 def goes_whole(folder: Path) -> bool:
@@ -43,8 +54,9 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
 
     Goes up: the one adapter that the policy adds up to, or the whole model (if `whole`, or if it must be, see
     `goes_whole`); the tokenizer; the model card, with its settings and figures. Nothing of the data, and no name of
-    a folder of this machine. Weights of an earlier upload that this one does not replace are deleted there. An
-    interrupted upload is begun again by the same call.
+    a folder of this machine. Weights of an earlier upload that this one does not replace are deleted there. In
+    a repository that no upload of fspo has filled, nothing is replaced or deleted. The same call begins an interrupted
+    upload again.
 
     Args:
         folder: the policy.
@@ -55,7 +67,7 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
 
     Raises:
         ModelError: there is no policy, or the hub can't be reached or refuses.
-        ConfigError: `repo` is no name of a repository.
+        ConfigError: `repo` is no name of a repository, or holds files of somebody else that would be lost.
     """
     card = read_card(folder)
     whole = whole or goes_whole(folder)
@@ -71,9 +83,24 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
             if not whole and not api.repo_exists(card.base):
                 raise ModelError(f"The base model {card.base} is not on the hub; upload it along with --whole.")
             made = api.create_repo(repo, private=private, exist_ok=True)
+            _check_ours(api.model_info(made.repo_id), staging)
             message = "Upload a policy of fspo"
             api.upload_folder(repo_id=made.repo_id, folder_path=staging, commit_message=message, delete_patterns=_OURS)
         return str(made)
+
+
+def _check_ours(there: ModelInfo, staging: Path) -> None:
+    """Check that an upload loses nothing which no earlier upload has put there; the card's tag says whether one has."""
+    if _TAG in (there.tags or ()):
+        return
+    sent = {path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()}
+    names = sorted(file.rfilename for file in there.siblings or ())
+    lost = [name for name in names if name in sent or any(fnmatchcase(name, pattern) for pattern in _OURS)]
+    if lost:
+        raise ConfigError(
+            f"The repository {there.id} holds {lost[0]}, which fspo did not put there and would replace or delete; "
+            "name another repository, or delete that file there first."
+        )
 
 
 def _stage_adapter(folder: Path, staging: Path) -> None:
