@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "random_state",
     "read_record",
     "read_tensors",
+    "remove_checkpoints",
     "restore_optimizer",
     "restore_random_state",
     "save_checkpoint",
@@ -201,6 +203,13 @@ def _is_complete(checkpoint: Path) -> bool:
         return all(_flushed(checkpoint / name) == stated for name, stated in files.items())
     except (StorageError, OSError, KeyError, TypeError, AttributeError):
         return False
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints in `folder`, and the folder itself where nothing else is in it."""
+    _tidy(folder, keep=0)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _tidy(folder: Path, keep: int | None) -> None:

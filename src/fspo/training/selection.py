@@ -16,7 +16,7 @@ from fspo.errors import StorageError
 from fspo.files import read_jsonl
 from fspo.training import checkpoints
 
-__all__ = ["Course", "best_weights", "forget_best", "prune_best", "save_best"]
+__all__ = ["Course", "best_weights", "forget_best", "prune_best", "remove_all", "save_best"]
 
 _FIGURES = ("eval_margin_accuracy", "eval_margin")
 """Steps are compared by the first, and where they are equal in it by the second: accuracy is coarse."""
@@ -100,6 +100,12 @@ def best_weights(folder: Path, step: int) -> Path:
             "and train again."
         )
     return newest
+
+
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints in `folder` and the best weights among them; files of others stay."""
+    for place in (folder / _FOLDER, folder):
+        checkpoints.remove_checkpoints(place)
 
 
 def forget_best(folder: Path, step: int) -> None:

@@ -30,7 +30,7 @@ from fspo.training.precomputing import REFERENCE_FILE, precompute
 from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.references import reference_of, untrained
-from fspo.training.selection import Course, forget_best
+from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, StepCollator, Unit
 from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
@@ -285,7 +285,7 @@ class Training:
         self._write(loop.policy)
         if process.is_main_process:
             write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": True, **kept})
-            shutil.rmtree(self.out / CHECKPOINTS_FOLDER, ignore_errors=True)
+            remove_all(self.out / CHECKPOINTS_FOLDER)
             (self.out / REFERENCE_FILE).unlink(missing_ok=True)
         process.wait_for_everyone()
 

@@ -10,8 +10,8 @@ twice.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,10 @@ def _begin(out: Path, origin: Origin, progress: Progress) -> None:
     for name in (_BEGUN, QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE):
         (out / name).unlink(missing_ok=True)
     for folder in (LABELS, UNDECIDED):
-        shutil.rmtree(out / folder, ignore_errors=True)
+        for shard in (out / folder).glob("[0-9]*.json*"):
+            shard.unlink(missing_ok=True)
+        with suppress(OSError):  # files of others stay
+            (out / folder).rmdir()
     write_json(out / _BEGUN, origin.record())
 
 
