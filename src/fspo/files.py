@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ __all__ = [
     "FolderKind",
     "append_jsonl",
     "cache_folder",
+    "check_no_others",
+    "check_no_part",
     "check_replaceable",
     "check_unclaimed",
     "read_json",
@@ -165,6 +168,44 @@ def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -
             f"{folder} holds {claimed[0]}, which would be overwritten and is not of an earlier call; name an empty or "
             "a new folder."
         )
+
+
+def check_no_others(folder: Path, kind: FolderKind, *, below: str = "") -> None:
+    """Check that what is about to be removed holds nothing but what fspo writes.
+
+    Args:
+        folder: a folder of this kind.
+        kind: what may be in it.
+        below: the path inside `folder` that is to be removed; by default all.
+
+    Raises:
+        ConfigError: naming the file or folder that is of another origin.
+        StorageError: the folder can't be read.
+    """
+    try:
+        strange = next(_strange(folder / below, kind, Path(below).parts), None) if (folder / below).is_dir() else None
+    except OSError as error:
+        raise _unreadable(folder / below, error) from error
+    if strange is not None:
+        raise ConfigError(
+            f"{folder / strange} is no part of {kind.title}, and would be removed; move it away, then run the command "
+            "again."
+        )
+
+
+def check_no_part(path: Path, kinds: Iterable[FolderKind]) -> None:
+    """Check that a file is no part of a folder of these kinds, whether it is there already or not.
+
+    Raises:
+        ConfigError: naming the folder.
+    """
+    place = path.resolve()
+    for folder, kind in product(place.parents, tuple(kinds)):
+        if kind.owns(place.relative_to(folder).parts) and all(any(folder.glob(need)) for need in kind.needs):
+            # A file of such a name that lies alone is no folder of the kind.
+            parts = (part for pattern in (*kind.needs, *kind.may) for part in folder.glob(pattern))
+            if any(part != place for part in parts):
+                raise ConfigError(f"{path} is a part of {kind.title} ({folder}); name another file.")
 
 
 def _never_replaced() -> Iterator[Path]:

@@ -152,6 +152,52 @@ def test_an_import_replaces_a_dataset_alone(tmp_path: Path, run: Path) -> None:
         assert (tmp_path / "set/notes.txt").exists() and (tmp_path / "set/deep/notes.txt").exists()
 
 
+def test_an_export_replaces_no_part_of_a_dataset_a_policy_or_a_run(tmp_path: Path, run: Path) -> None:
+    rows = [{"user": "u", "prompt": f"What of {q}?", "chosen": "Yes.", "rejected": "No."} for q in range(4)]
+    source = write(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    dataset = tmp_path / "set"
+    assert fspo("data", "import", source, dataset).exit_code == 0
+    for name in ("settings.json", "versions.json"):
+        write(run / name, json.dumps({"data": {}}))
+    write(run / "methods/fspo/metrics.jsonl")
+    before = contents(tmp_path)
+    for format, target in (
+        ("trl", dataset / "preferences.parquet"),
+        ("trl", dataset / "users.parquet"),
+        ("trl", run / "data/users.parquet"),
+        ("jsonl", run / "data/labels/00001.jsonl"),
+        ("jsonl", run / "samples.jsonl"),
+        ("jsonl", run / "methods/fspo/metrics.jsonl"),
+    ):
+        for dry in ([], ["--dry-run"]):
+            result = fspo("data", "export", target, dataset, "--format", format, "--overwrite", *dry)
+            assert result.exit_code == 2 and "is a part of" in result.stderr
+    assert contents(tmp_path) == before
+    for target in (dataset / "mine.jsonl", tmp_path / "alone/preferences.parquet"):
+        format = "trl" if target.suffix == ".parquet" else "jsonl"
+        assert fspo("data", "export", target, dataset, "--format", format).exit_code == 0
+        assert fspo("data", "export", target, dataset, "--format", format, "--overwrite").exit_code == 0
+
+
+def test_a_division_replaces_the_splits_alone(tmp_path: Path) -> None:
+    rows = [
+        {"user": f"u{u}", "prompt": f"What of {q}?", "chosen": "Yes.", "rejected": "No."}
+        for u in range(6)
+        for q in range(6)
+    ]
+    source = write(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert fspo("data", "import", source, tmp_path / "set").exit_code == 0
+    write(tmp_path / "set/notes.txt")
+    assert fspo("data", "split", tmp_path / "set", "--test-users", 0.5).exit_code == 0
+    before = contents(tmp_path / "set")
+    assert fspo("data", "split", tmp_path / "set", "--test-users", 0.5).exit_code != 0
+    assert contents(tmp_path / "set") == before
+    assert fspo("data", "split", tmp_path / "set", "--test-users", 0.34, "--overwrite").exit_code == 0
+    after = contents(tmp_path / "set")
+    assert {name for name in before if before[name] != after[name]} == {"splits.json"}
+    assert after.keys() == before.keys()
+
+
 def test_a_training_overwrites_nothing_that_it_did_not_write(model: Path, tmp_path: Path) -> None:
     rows = [
         {"user": f"u{u}", "prompt": f"What of {q}?", "chosen": f"{q} is fine.", "rejected": f"{q} is not for {u}."}
@@ -173,7 +219,11 @@ def test_a_training_overwrites_nothing_that_it_did_not_write(model: Path, tmp_pa
     write(out / "notes.txt")
     trained = trainer(out)
     trained.train()
+    (out / "policy.json").unlink()  # as if it had been killed before its end
+    write(out / "checkpoints/notes.txt")
+    trainer(out).train()
     assert (out / "notes.txt").exists() and (out / "policy.json").exists()
+    assert contents(out / "checkpoints") == {"notes.txt": b"somebody's own"}
     before = contents(out)
     trainer(out).train()
     assert contents(out) == before
@@ -195,3 +245,14 @@ def test_synthesis_overwrites_nothing_that_it_did_not_write(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="would be overwritten"):
             make_dataset(config_of(), model, model, out, Silent())
         assert contents(out) == {others: b"somebody's own"}
+
+
+def test_synthesis_by_another_configuration_keeps_files_of_others(tmp_path: Path) -> None:
+    model, out = ScriptedModel(), tmp_path / "out"
+    make_dataset(config_of(users=4), model, model, out, Silent())
+    shards = {path.name for path in (out / "labels").iterdir()}
+    write(out / "labels/notes.txt")
+    write(out / "notes.txt")
+    make_dataset(config_of(users=4, shard=2), model, model, out, Silent())
+    assert {path.name for path in (out / "labels").iterdir()} > {*shards, "notes.txt"}
+    assert (out / "labels/notes.txt").read_text() == (out / "notes.txt").read_text() == "somebody's own"

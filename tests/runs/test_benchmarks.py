@@ -85,6 +85,11 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     refused = fspo("eval", tmp_path / "run", "--benchmark", "reward-bench-arena", *fewer)
     assert refused.exit_code == 2
     assert "benchmarks.reward-bench-arena.users not set, and now" in refused.stderr
+    mine = tmp_path / "run/benchmarks/reward-bench-arena/notes.txt"
+    mine.write_text("mine")
+    anew = fspo("eval", tmp_path / "run", "--benchmark", "reward-bench-arena", *fewer, "--on-existing", "overwrite")
+    assert anew.exit_code == 2 and "notes.txt is no part of a run" in anew.stderr and mine.exists()
+    mine.unlink()
     anew = fspo("eval", tmp_path / "run", "--benchmark", "reward-bench-arena", *fewer, "--on-existing", "overwrite")
     assert anew.exit_code == 0, anew.stderr
     text = " ".join(anew.stdout.split())

@@ -21,17 +21,29 @@ def folder(tmp_path: Path, **values: object) -> RunFolder:
     return RunFolder(RunConfig.model_validate({"output": tmp_path / "run", **values}))
 
 
+RESULTS = {
+    "data": ("checks.json", "people.json"),
+    "methods": ("training.json", "metrics.jsonl"),
+    "evaluation": ("details.json", "items.jsonl"),
+}
+
+
+def result_of(part: str, number: int = 0) -> str:
+    """The name of a file that a part holds."""
+    return RESULTS[part.partition("/")[0]][number]
+
+
 def make(run: RunFolder, *parts: str, policy: Existing = Existing.RESUME) -> None:
     """Open the folder for these parts, and leave something in each."""
     with run.opened(parts, policy):
         for part in parts:
             (run.path / part).mkdir(parents=True, exist_ok=True)
-            (run.path / part / "result").write_text(part)
+            (run.path / part / result_of(part)).write_text(part)
 
 
 def keep(run: RunFolder, *parts: str) -> list[Path]:
     """Leave a file of an earlier call in each of these parts."""
-    files = [run.path / part / "earlier" for part in parts]
+    files = [run.path / part / result_of(part, 1) for part in parts]
     for file in files:
         file.write_text("kept")
     return files
@@ -157,7 +169,7 @@ def test_fail_refuses_whatever_is_there(tmp_path: Path) -> None:
 
 def test_overwriting_takes_what_was_made_from_it_along(tmp_path: Path) -> None:
     def there(run: RunFolder) -> list[str]:
-        return [part for part in run.parts() if (run.path / part / "result").exists()]
+        return [part for part in run.parts() if (run.path / part / result_of(part)).exists()]
 
     run = folder(tmp_path)
     make(run, *run.parts())
@@ -255,11 +267,29 @@ def test_a_part_that_is_a_link_is_overwritten_where_it_points(tmp_path: Path) ->
     (tmp_path / "run").mkdir()
     (tmp_path / "run/data").symlink_to(disk)
     with folder(tmp_path).opened([DATA], Existing.RESUME):
-        (disk / "result").write_text("old")
-        (disk / "deep").mkdir()
+        (disk / "checks.json").write_text("old")
+        (disk / "labels").mkdir()
     with folder(tmp_path, seed=1).opened([DATA], Existing.OVERWRITE) as run:
         assert run.data.is_symlink()
         assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [DATA, "methods/pref-ft", "methods/fspo", EVALUATION])
+@pytest.mark.parametrize("others", ["photos/1.jpg", "notes.txt", "checkpoints/mine.txt", "labels/mine.txt"])
+def test_a_part_with_files_of_others_is_not_overwritten(tmp_path: Path, part: str, others: str) -> None:
+    run = folder(tmp_path)
+    make(run, *run.parts())
+    own = run.path / part / others
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("mine")
+    before = sorted(run.path.rglob("*"))
+    for chosen in ([part], run.parts()):
+        with pytest.raises(ConfigError, match=f"{part}/{others.partition('/')[0]}.* is no part of a run"):
+            run.check(chosen, Existing.OVERWRITE)
+        with pytest.raises(ConfigError, match="is no part of a run"):
+            make(run, *chosen, policy=Existing.OVERWRITE)
+    assert sorted(run.path.rglob("*")) == before
+    make(run, *run.parts())
 
 
 def test_what_can_not_be_removed_is_told_and_not_noted_as_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def call(tmp_path: Path) -> Call:
             for part in parts:
                 use_threads(folder, part, spoken)
                 (folder.path / part).mkdir(exist_ok=True)
-                (folder.path / part / "begun").touch()
+                (folder.path / part / "begun.json").touch()
         return spoken.lines
 
     return command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +52,11 @@ def compare(
     """
     from fspo.evaluation.across import compare_runs
     from fspo.files import write_json
+    from fspo.runs.made import check_file_target
 
+    for path, is_ours in ((json_file, _is_json), (html_file, _is_page)):
+        if path is not None:
+            check_file_target(path, is_ours)
     if benchmark:
         from fspo.evaluation.benchmarks.table import benchmark_of
 
@@ -73,6 +78,20 @@ def compare(
         from fspo.evaluation.report import write_comparison
 
         out.print(f"Page: {write_comparison(found, html_file)}", markup=False)
+
+
+def _is_json(content: bytes) -> bool:
+    """Whether it is a comparison that `--json` wrote."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() >= {"measure", "methods", "pairs"}
+
+
+def _is_page(content: bytes) -> bool:
+    """Whether it is a page that `--html` wrote."""
+    return " · fspo</title>".encode() in content
 
 
 def standings(found: Across) -> Table:

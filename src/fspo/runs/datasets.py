@@ -189,6 +189,7 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
         DataError: it is there already, or what is there may not be replaced.
     """
     from fspo.preferences.formats import users_path_of
+    from fspo.runs.made import check_file_target
 
     suffix = target.suffix.lower()
     if file_format is Format.PARQUET:
@@ -206,6 +207,7 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
     for path in (target, *([users_path_of(target)] if file_format is Format.JSONL else [])):
         if path.exists() and not overwrite:
             raise DataError(f"{path} already exists; name another file, or add --overwrite to replace it.")
+        check_file_target(path)
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
-from fspo.files import read_json, storage_error, write_json, write_text
+from fspo.files import check_no_others, read_json, storage_error, write_json, write_text
 from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.methods.table import METHODS, training_order
@@ -24,6 +24,7 @@ from fspo.runs import processes
 from fspo.runs.config import RunConfig, load_config, methods_of
 from fspo.runs.descriptions import DESCRIPTIONS_FILE
 from fspo.runs.existing import Existing
+from fspo.runs.made import RUN
 from fspo.runs.versions import versions
 from fspo.training.config import HARMLESS
 
@@ -108,6 +109,9 @@ class RunFolder:
                 )
             if policy is not Existing.OVERWRITE or part not in self._downstream(chosen):
                 self._check_part(part, made[part], chosen)
+        if policy is Existing.OVERWRITE:
+            for part in self._downstream(chosen):
+                check_no_others(self.path, RUN, below=part)
 
     def _checked(self, chosen: set[str]) -> list[str]:
         """The parts whose settings must be those of now; a benchmark does without the run's own evaluation."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.evaluation import plots
 from fspo.evaluation.effort import Effort, efforts, unequal
 from fspo.evaluation.findings import RULES, Metrics, Standings, caveats, findings, headline
@@ -50,17 +50,32 @@ def write_figures(run_dir: Path, out: Path, *, benchmark: str = "") -> list[Path
     """Write the plots of the report that there is something for as SVG files into `out`, their numbers beside as CSV.
 
     Raises:
+        ConfigError: `out` is a file, or somebody else's file there has the name of a plot; nothing is written then.
         StorageError: a file of the run is damaged, or a plot can't be written.
     """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder for the figures.")
     style = environment().get_template("style.css.j2").render()
     palette = style[style.index(":root {") : style.index("* { box-sizing")]
-    written = []
-    for plot in _plots(_view(run_dir, benchmark)):
+    written: list[Path] = []
+    drawn = _plots(_view(run_dir, benchmark))
+    for plot in drawn:
+        _check_replaceable(out / f"{plot.name}.svg", out / f"{plot.name}.csv")
+    for plot in drawn:
         write_text(out / f"{plot.name}.svg", plots.standalone(plot.svg, palette))
         written.append(out / f"{plot.name}.svg")
         if plot.rows:
             write_text(out / f"{plot.name}.csv", plot.csv)
     return written
+
+
+def _check_replaceable(svg: Path, csv: Path) -> None:
+    """Check that nothing is there, or a plot of an earlier report; its numbers are known by the plot beside them."""
+    if svg.exists():
+        if not svg.is_file() or b"--paper" not in svg.read_bytes():
+            raise ConfigError(f"{svg} is not a plot of a report, so it is not replaced; name another folder.")
+    elif csv.exists():
+        raise ConfigError(f"{csv} belongs to no plot of a report, so it is not replaced; name another folder.")
 
 
 def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""What fspo writes into the folder of a run, by name: all of that it may replace or remove, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fspo.errors import ConfigError, StorageError
+from fspo.files import FolderKind, check_no_part
+from fspo.modeling.folders import MODEL, POLICY
+from fspo.preferences.dataset import DATASET
+
+__all__ = ["RUN", "check_file_target"]
+
+_TEMPORARY = ".*.tmp"
+"""What a killed writer leaves beside its file."""
+_DATA = (
+    *DATASET.needs,
+    *DATASET.may,
+    "README.md",
+    "begun.json",
+    "checks.json",
+    "judge.json",
+    "people.json",
+    "synthesis.json",
+    "questions.jsonl",
+    "responses.jsonl",
+    "samples.jsonl",
+    "views.jsonl",
+    "labels/*.json",
+    "labels/*.jsonl",
+    f"labels/{_TEMPORARY}",
+    "undecided/*.jsonl",
+    f"undecided/{_TEMPORARY}",
+    _TEMPORARY,
+)
+_CHECKPOINT = ("*.json", "*.safetensors", _TEMPORARY)
+_METHOD = (
+    *POLICY.needs,
+    *POLICY.may,
+    "training.json",
+    "metrics.jsonl",
+    "reference.jsonl",
+    *(f"checkpoints/{place}/{name}" for place in ("checkpoint-*", ".checkpoint-*") for name in _CHECKPOINT),
+    *(f"checkpoints/best/{place}/{name}" for place in ("checkpoint-*", ".checkpoint-*") for name in _CHECKPOINT),
+    _TEMPORARY,
+    *(f"{place}/{depth}" for place in (".policy", _TEMPORARY) for depth in ("*", "*/*")),
+)
+_EVALUATION = (
+    "calibration.json",
+    "comparisons.json",
+    "details.json",
+    "judges.json",
+    "metrics.json",
+    "observer.json",
+    "per_user.json",
+    "fluency.jsonl",
+    "games.jsonl",
+    "items.jsonl",
+    "samples.jsonl",
+    "judges/*.sqlite*",
+    "*/answers.sqlite*",
+    "*/answers.jsonl",
+    "*/descriptions.jsonl",
+    "*/judgements*.jsonl",
+    "*/margins.jsonl",
+    "*/tax.jsonl",
+    "*/tax-judgements-*.jsonl",
+    "*/variations.jsonl",
+    _TEMPORARY,
+)
+_BENCHMARK = (*_EVALUATION, "comparison.json", "README.md", "report.html", *(f"data/{name}" for name in _DATA))
+
+RUN = FolderKind(
+    "a run",
+    needs=("settings.json", "versions.json"),
+    may=(
+        "command.json",
+        "config.yaml",
+        "descriptions.json",
+        "metrics.json",
+        "report.html",
+        "resolved.yaml",
+        "samples.jsonl",
+        "summary.json",
+        "answers*.sqlite*",
+        "answers*-parts/*.sqlite*",
+        *(f"data/{name}" for name in _DATA),
+        *(f"methods/*/{name}" for name in _METHOD),
+        *(f"evaluation/{name}" for name in _EVALUATION),
+        *(f"benchmarks/*/{name}" for name in _BENCHMARK),
+    ),
+)
+"""The folder of a run."""
+
+
+def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None) -> None:
+    """Check that a file that a user names may be written.
+
+    Args:
+        path: the file.
+        is_ours: says of the content of a file that is there whether fspo wrote it for the same purpose; without it any
+            file is replaced that is no part of something.
+
+    Raises:
+        ConfigError: it is a folder, a part of a run, a dataset, a policy or a model, or somebody else's file.
+        StorageError: the file that is there can't be read.
+    """
+    check_no_part(path, (RUN, DATASET, POLICY, MODEL))
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file.")
+    if is_ours is None or not path.exists():
+        return
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path} could not be read ({error.strerror or error}). Check its permissions.") from error
+    if content and not is_ours(content):
+        raise ConfigError(f"{path} was not written by the same command, so it is not replaced; name another file.")
