@@ -146,7 +146,7 @@ def test_it_stops_when_nothing_gets_better(tiny_model_path: Path, tmp_path: Path
 
 
 def test_what_is_evaluated_is_part_of_such_a_training(kept: Path, tiny_model_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="another evaluate_every"):
+    with pytest.raises(ConfigError, match="evaluate_every = 1, and now"):
         run(tiny_model_path, kept, evaluate_every=2)
     plain = run(tiny_model_path, tmp_path / "plain", keep_best=False, steps=1)
     assert run(tiny_model_path, plain, keep_best=False, steps=1, evaluate_every=0) == plain

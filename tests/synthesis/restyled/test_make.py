@@ -85,10 +85,10 @@ def test_what_an_earlier_version_finished_stays_finished(finished: Path, tmp_pat
 
 def test_no_file_tells_where_the_model_is_and_other_weights_are_other_data(tmp_path: Path) -> None:
     model: Any = ScriptedModel()
-    model.name, model.identity = "/home/ann/models/my", {"model": "/home/ann/models/my", "weights": "old"}
+    model.name, model.identity = "/srv/ann/models/my", {"model": "/srv/ann/models/my", "weights": "old"}
     synthesize(CONFIG, model, tmp_path)
 
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"/home/ann" in path.read_bytes()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"/srv/ann" in path.read_bytes()]
     assert is_complete(tmp_path, origin_of(CONFIG, model))
     model.identity = {**model.identity, "weights": "new"}
     assert not is_complete(tmp_path, origin_of(CONFIG, model))
