@@ -10,6 +10,7 @@ from typing import Any
 from fspo.errors import DataError
 from fspo.evaluation.config import Reduction
 from fspo.files import read_json
+from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 
@@ -52,7 +53,7 @@ def trained_as(policies: Mapping[str, Path | None]) -> dict[str, Trained]:
 
 def trained_before(model: str) -> dict[str, Trained]:
     """How the base model was trained, where it is itself a policy: called by its path; else nothing."""
-    folder = Path(model).expanduser()
+    folder = expanded(Path(model))
     return {model: _read(folder)} if (folder / "policy.json").is_file() else {}
 
 

@@ -25,6 +25,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.files import read_json
 from fspo.modeling import embedded
 from fspo.modeling.places import INSTEAD, POLICY_FILE, locate
+from fspo.paths import expanded
 
 __all__ = [
     "context_length",
@@ -133,8 +134,8 @@ def place_here(name: str | Path) -> Path | None:
     """The folder of the model of that name on this machine, if it is here; nothing is fetched and no hub is asked."""
     if str(name) == embedded.EMBEDDED_MODEL:
         return embedded.folder() if embedded.is_obtained() else None
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+    if expanded(Path(name)).is_dir():
+        return expanded(Path(name))
     try:
         return Path(_fetched_before(str(name)))
     except (OSError, ValueError):

