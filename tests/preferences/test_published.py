@@ -317,6 +317,12 @@ def test_the_smaller_the_concentration_the_fewer_models_a_user_goes_by() -> None
     assert heaviest(0.001) > 0.99 > heaviest(1.0) > heaviest(50.0)
 
 
+def test_labels_of_questions_that_differ_in_a_superscript_stay() -> None:
+    rows = [ELIX | {"prompt": "What is 2⁵?"}, ELIX | {"prompt": "What is 25?", "label": 0}]
+    found = imported("elix", *rows)
+    assert [row.prompt for row in found.dataset] == ["What is 2⁵?", "What is 25?"] and not found.left_out
+
+
 def test_what_one_user_says_twice_or_both_ways_is_counted() -> None:
     other = ELIX | {"label": 0}
     rows = [ELIX, ELIX, ELIX | {"prompt": "Explain fog."}, ELIX | {"prompt": "Explain ice."}]

@@ -1,4 +1,4 @@
-"""When two texts are the same text: blanks, case and Unicode form don't count."""
+"""When two texts are the same text: blanks, case and the way a letter is composed don't count."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ __all__ = ["is_blank", "spellings", "wording"]
 def wording(text: str) -> str:
     """What two questions have in common where they differ only in blanks, case or Unicode form.
 
-    This is the caseless form that Unicode defines for identifiers (NFKC_Casefold: compatibility composition, full case
-    folding, without invisible format characters), with each run of blanks as one space and none at the ends.
+    This is the canonical caseless form of Unicode (full case folding, then NFC), without invisible format characters,
+    with letters of full or half width as usual ones, with each run of blanks as one space and none at the ends. Other
+    compatibility forms stay apart: 2⁵ is not 25.
     """
     if text.isascii():  # most are, and these have one form
         return " ".join(text.casefold().split())
-    visible = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", visible).casefold())
-    # Composing may make letters that fold once more.
-    return " ".join(unicodedata.normalize("NFKC", folded.casefold()).split())
+    folded = unicodedata.normalize("NFD", "".join(map(_usual, text))).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())
+
+
+def _usual(letter: str) -> str:
+    """The letter as it is usually written; nothing for an invisible one."""
+    if unicodedata.category(letter) == "Cf":
+        return ""
+    has_width = unicodedata.decomposition(letter).startswith(("<wide>", "<narrow>"))
+    return unicodedata.normalize("NFKC", letter) if has_width else letter
 
 
 def is_blank(text: str) -> bool:
