@@ -78,6 +78,18 @@ def test_the_values_of_a_difference_are_told() -> None:
     assert (found.then, found.now) == ('endpoint.extra_body = {"top_k": 4}', "endpoint.extra_body not set")
 
 
+def test_a_setting_that_one_side_lacks_has_its_default() -> None:
+    usual = {"a": {"new": 48, "inner": {"deep": 1}}}
+    for old in ({"a": {"old": 1}}, {"a": {"old": 1, "inner": {}}}):
+        new = {"a": {"old": 1, "new": 48, "inner": {"deep": 1}}}
+        assert same(old, new, usual=usual) and same(new, old, usual=usual)
+        assert not same(old, new)
+        found = same(old, {"a": {**new["a"], "new": 100}}, usual=usual)
+        assert (found.then, found.now) == ("a.new = 48", "a.new = 100")
+        assert same(old, {"a": {**new["a"], "inner": {"deep": 2}}}, usual=usual).key == "a.inner.deep"
+    assert same({"a": {"new": None}}, {"a": {"new": 48}}, usual=usual).key == "a.new", "None was chosen"
+
+
 def test_what_is_known_of_one_side_only_can_be_left_aside() -> None:
     assert same({"model": "m"}, {"model": "m", "weights": "w"}, known=["weights"])
     assert not same({"model": "m", "weights": "v"}, {"model": "m", "weights": "w"}, known=["weights"])

@@ -2,7 +2,7 @@
 
 Everything that is kept and used again is found by an identity from here. An identity holds neither an address nor a
 key: a server may move, and a dataset may be shared. What can't be identified is refused (`Unidentified`), so that
-nobody's results pass for another's.
+results of one thing are never used for another.
 """
 
 from __future__ import annotations
@@ -73,13 +73,19 @@ _LONGEST = 200
 """Characters of a value that are shown."""
 
 
-def same(then: Any, now: Any, *, known: Iterable[str] = ()) -> Sameness:
+def same(then: Any, now: Any, *, known: Iterable[str] = (), usual: Mapping[str, Any] | None = None) -> Sameness:
     """Whether settings are the same as before; if not, the first one that was changed, added or removed.
 
-    A setting that is None counts as not set. Where the keys named by `known` are set on one side alone, they are left
-    aside: nobody knows what they were.
+    A setting that is None counts as not set.
+
+    Args:
+        then: the settings as they were.
+        now: the settings as they are.
+        known: keys that are left out of the comparison where only one side has them, since the other may be anything.
+        usual: the defaults, in the form of the settings. A setting that one side lacks has its default there: an
+            earlier version did not know it. So the default of a new setting must do what was done without it.
     """
-    found = _compared(_plain(then), _plain(now), "", frozenset(known))
+    found = _compared(_plain(then), _plain(now), _plain(usual or {}), "", frozenset(known))
     return Sameness() if found is None else found
 
 
@@ -87,19 +93,21 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _compared(then: Any, now: Any, above: str, known: frozenset[str]) -> Sameness | None:
+def _compared(then: Any, now: Any, usual: Any, above: str, known: frozenset[str]) -> Sameness | None:
     if isinstance(then, dict) and isinstance(now, dict):
+        defaults = usual if isinstance(usual, dict) else {}
         for key in dict.fromkeys([*then, *now]):
-            one, other = (side.get(key) for side in (then, now))
+            default = defaults.get(key)
+            one, other = (side.get(key, default) for side in (then, now))
             if key in known and (one is None or other is None):
                 continue
-            found = _compared(one, other, f"{above}.{key}" if above else key, known)
+            found = _compared(one, other, default, f"{above}.{key}" if above else key, known)
             if found is not None:
                 return found
         return None
     if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         pairs = enumerate(zip(then, now, strict=True))
-        found_in = (_compared(one, other, f"{above}[{place}]", known) for place, (one, other) in pairs)
+        found_in = (_compared(one, other, None, f"{above}[{place}]", known) for place, (one, other) in pairs)
         return next((found for found in found_in if found is not None), None)
     if then == now and (type(then) is type(now) or _both_numbers(then, now)):
         return None

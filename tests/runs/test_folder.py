@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,37 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, ob
     make(folder(tmp_path), DATA, method_part("fspo"), EVALUATION)
     with pytest.raises(ConfigError, match=message):
         make(folder(tmp_path, **change), DATA, method_part("fspo"), EVALUATION)
+
+
+PAPER = {"synthesis": {"recipe": "paper", "domain": "elix-easy"}}
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "name", "other"),
+    [
+        (DATA, PAPER, "judge_max_tokens", 2000),
+        (DATA, PAPER, "refinement", None),
+        (DATA, {}, "margin", 0.9),
+        (EVALUATION, {}, "queries", 3),
+        (method_part("fspo"), {}, "warmup", 7),
+    ],
+)
+def test_a_part_from_before_there_was_a_setting_goes_on(
+    tmp_path: Path, part: str, settings: dict[str, Any], name: str, other: object
+) -> None:
+    run = folder(tmp_path, **settings)
+    make(run, DATA, method_part("fspo"), EVALUATION, part)
+    path = run.path / "settings.json"
+    noted = json.loads(path.read_text())
+    inner = {DATA: "synthesis", EVALUATION: "evaluation"}.get(part, "training")
+    of_part = noted[part][inner]["fspo"] if inner == "training" else noted[part][inner]
+    del of_part[name]
+    path.write_text(json.dumps(noted))
+    make(run, part)
+    path.write_text(json.dumps(noted))
+    section = {**settings.get(inner, {}), **({"fspo": {name: other}} if inner == "training" else {name: other})}
+    with pytest.raises(ConfigError, match=rf"was made with [a-z.]*{name} = .*and now [a-z.]*{name} "):
+        make(folder(tmp_path, **{**settings, inner: section}), part)
 
 
 def test_settings_that_decide_nothing_may_change(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
+from fspo.evaluation.config import EvaluationConfig
 from fspo.files import check_no_others, read_json, storage_error, write_json, write_text
 from fspo.identity import same
 from fspo.keys import hidden_setting
@@ -26,7 +27,8 @@ from fspo.runs.descriptions import DESCRIPTIONS_FILE
 from fspo.runs.existing import Existing
 from fspo.runs.made import RUN
 from fspo.runs.versions import versions
-from fspo.training.config import HARMLESS
+from fspo.synthesis.config import usual_settings
+from fspo.training.config import HARMLESS, TrainingConfig
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
 
@@ -136,7 +138,7 @@ class RunFolder:
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
         now = self._settings(part)
         settings = {name: value for name, value in then.items() if name not in _NOTED}
-        found = same(_upgraded(settings, now), now, known=["weights"])
+        found = same(_upgraded(settings, now), now, known=["weights"], usual=self._usual(part))
         if not found:
             remedy = (
                 "choose --on-existing overwrite to make it anew"
@@ -239,7 +241,7 @@ class RunFolder:
         return [part for part in parts if part in made]
 
     def _begun_with(self, part: str, made: Mapping[str, Any], latest: Mapping[str, str]) -> dict[str, Any]:
-        """What a part was begun with; it stays on record whoever goes on with the part or opens it again."""
+        """What a part was begun with; a later call for the same part leaves that on record."""
         if not self.begun(part):
             return {"versions": latest}
         noted = made.get(part, {})
@@ -281,6 +283,16 @@ class RunFolder:
         training = row.training(config.training_of(name)).identity()
         start = {**local_identity(config.model), "from": row.starts_from or "base"}
         return {**start, "training": {name: training}}
+
+    def _usual(self, part: str) -> dict[str, Any]:
+        """The defaults of the settings that a part depends on."""
+        if part == DATA:
+            return {"synthesis": usual_settings(self.config.synthesis)}
+        evaluation = {"evaluation": EvaluationConfig().identity()}
+        name = part.rpartition("/")[2]
+        if part.startswith(_BENCHMARKS):
+            return {**evaluation, "benchmarks": {name: BenchmarkConfig().model_dump(mode="json")}}
+        return evaluation if part == EVALUATION else {"training": {name: TrainingConfig().identity()}}
 
 
 def _with_what_starts_from(parts: set[str]) -> set[str]:

@@ -142,7 +142,7 @@ def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
 
 
 class _Named:
-    """A model of which only the name and the identity are wanted."""
+    """Stands for a model by its name and its identity; it answers nothing."""
 
     def __init__(self, name: str, identity: Any) -> None:
         self.name, self.identity = name, identity
@@ -168,7 +168,7 @@ def _asked_of(folder: RunFolder, progress: Progress) -> LanguageModel:
 
 
 def _answers_of_asked(folder: RunFolder) -> Path:
-    """Where the answers of whoever is asked are kept."""
+    """Where the answers of the model that is asked are kept."""
     config = folder.config
     return folder.path / (_file_of(config.model) if config.endpoint is None else ANSWERS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ class Origin:
         decided: settings and domain, ready for JSON.
         ask: writes everything but the responses, and judges; it may be known by name and identity alone.
         write: writes the responses.
+        usual: the defaults of the settings, in the form of `decided`; see `fspo.identity.same`.
     """
 
     decided: Mapping[str, Any]
     ask: LanguageModel
     write: LanguageModel
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """What is kept."""
@@ -42,7 +44,7 @@ class Origin:
             StorageError: the file can't be read.
         """
         now = self.record()
-        return same(self._upgraded(dict(read_json(path)), now), now, known=["weights"])
+        return same(self._upgraded(dict(read_json(path)), now), now, known=["weights"], usual=self.usual)
 
     def _upgraded(self, kept: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
         """What an earlier version kept, in the form of this one."""

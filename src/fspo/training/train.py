@@ -10,7 +10,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import check_unclaimed, read_json, storage_error, write_json
-from fspo.identity import Sameness, same
+from fspo.identity import same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, POLICY
 from fspo.modeling.loading import context_length
@@ -195,7 +195,11 @@ class Training:
         found = read_json(path)
         if not isinstance(found, dict) or "identity" not in found:
             raise StorageError(f"{path} is not the record of a training; delete {self.out} and run the command again.")
-        compared = _compared(found["identity"], self.identity)
+        then, now = (
+            {**identity.get("config", {}), **{name: value for name, value in identity.items() if name != "config"}}
+            for identity in (found["identity"], self.identity)
+        )
+        compared = same(then, now, known=["weights"], usual=TrainingConfig().identity())
         if not compared:
             raise ConfigError(
                 f"{self.out} holds a training with {compared.then}, and now {compared.now}; choose another output "
@@ -416,13 +420,3 @@ def max_length_of(config: TrainingConfig, context: int | None) -> int | None:
             "leave it out."
         )
     return config.max_length or context
-
-
-def _compared(found: dict[str, Any], wanted: dict[str, Any]) -> Sameness:
-    # What an older version did not know of is as it was then: the default.
-    usual = TrainingConfig().identity()
-
-    def whole(identity: dict[str, Any]) -> dict[str, Any]:
-        return {**{**usual, **identity.get("config", {})}, **{k: v for k, v in identity.items() if k != "config"}}
-
-    return same(whole(found), whole(wanted), known=["weights"])

@@ -23,8 +23,9 @@ from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.progress import Silent, Task
 from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import load_recipe_domain
 from fspo.synthesis.recipe.kept import load_questions, load_responses
-from fspo.synthesis.recipe.make import make_dataset
+from fspo.synthesis.recipe.make import make_dataset, origin_of
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize
 from tests.synthesis.recipe.helpers import ScriptedModel, Stopped, config_of, write_domain
 
@@ -307,6 +308,18 @@ class _Weighed(ScriptedModel):
     def __init__(self, weights: str | None) -> None:
         super().__init__()
         self.identity = {"model": "models/my", "weights": weights}
+
+
+@pytest.mark.parametrize("name", ["judge_max_tokens", "refinement", "near_duplicate"])
+def test_a_dataset_from_before_there_was_a_setting_stays_finished(tmp_path: Path, name: str) -> None:
+    config, writers = RecipeConfig(recipe="paper", domain="roleplay"), Writers(ScriptedModel(), ScriptedModel())
+    origin = origin_of(config, load_recipe_domain("roleplay"), writers.ask, writers.write).record()
+    del origin["config"][name]
+    (tmp_path / "synthesis.json").write_text(json.dumps(origin))
+    (tmp_path / "splits.json").write_text("{}")
+    assert is_complete(tmp_path, config, writers)
+    other = {"judge_max_tokens": 2000, "refinement": None, "near_duplicate": 0.5}[name]
+    assert not is_complete(tmp_path, config.model_copy(update={name: other}), writers)
 
 
 def test_data_of_other_weights_of_the_same_name_are_other_data(tmp_path: Path) -> None:

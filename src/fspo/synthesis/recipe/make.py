@@ -9,7 +9,6 @@ twice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.progress import Progress
+from fspo.synthesis.config import usual_settings
 from fspo.synthesis.origin import Origin
 from fspo.synthesis.recipe.card import dataset_card
 from fspo.synthesis.recipe.casting import Cast, Casting
@@ -117,10 +117,9 @@ def make_dataset(
 
 def origin_of(config: RecipeConfig, domain: RecipeDomain, ask: LanguageModel, write: LanguageModel) -> Origin:
     """What decides the dataset; of the models, names and identities are enough."""
-    settings = json.loads(config.model_dump_json(exclude={"batch", "domain"}))
-    if config.judge_max_tokens == RecipeConfig.model_fields["judge_max_tokens"].default:
-        del settings["judge_max_tokens"]  # datasets from before there was such a setting stay valid
-    return Origin({"config": settings, "domain": {"name": domain.name, "sha256": domain.fingerprint}}, ask, write)
+    settings = config.model_dump(mode="json", exclude={"batch", "domain"})
+    decided = {"config": settings, "domain": {"name": domain.name, "sha256": domain.fingerprint}}
+    return Origin(decided, ask, write, usual={"config": usual_settings(config)})
 
 
 def is_complete(out: Path, origin: Origin) -> bool:

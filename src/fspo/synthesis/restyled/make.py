@@ -20,6 +20,7 @@ from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress, Silent
+from fspo.synthesis.config import usual_settings
 from fspo.synthesis.origin import Origin
 from fspo.synthesis.restyled.checks import check
 from fspo.synthesis.restyled.config import RestyledConfig, held_out_of
@@ -85,7 +86,8 @@ def synthesize(
 
 def origin_of(config: RestyledConfig, model: LanguageModel) -> Origin:
     """What decides the dataset; of the model, name and identity are enough."""
-    return Origin({"config": json.loads(config.model_dump_json(exclude={"recipe"}))}, model, model)
+    settings = config.model_dump(mode="json", exclude={"recipe"})
+    return Origin({"config": settings}, model, model, usual={"config": usual_settings(config)})
 
 
 def is_complete(out: Path, origin: Origin) -> bool:
