@@ -118,7 +118,7 @@ class _PlainTask:
         rate = (self._done - self._first) / max(now - self._from, 1e-9)
         left = f", {duration((self._total - self._done) / rate)} left" if rate > 0 else ""
         note = f" ({self.note})" if self.note else ""
-        self._parent.say(f"{self._name}: {100 * self._done / max(self._total, 1e-9):.0f} %{left}{note}")
+        self._parent.say(f"{self._name}: {100 * self._done / max(self._total, 1e-9):.0f}%{left}{note}")
 
     def skip(self, steps: float) -> None:
         """Count as done before; what comes first is told as soon as something else is done."""

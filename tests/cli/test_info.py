@@ -68,8 +68,8 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     assert "the policy `pref-ft` of the same run" in text
     estimate = {"value": 0.75, "low": 0.7, "high": 0.8, "users": 9, "items": 90}
     text = model_card(row, config, {"fspo": {"reward_accuracy": estimate, "win_rate": estimate | {"low": None}}})
-    assert "| Reward accuracy | 75.0 % | 70.0 % to 80.0 % |" in text
-    assert "| Win rate over the base model | 75.0 % | none |" in text
+    assert "| Reward accuracy | 75.0% | 70.0% to 80.0% |" in text
+    assert "| Win rate over the base model | 75.0% | none |" in text
     assert "mirrored-contrast" in text
     named = model_card(row, config, {"fspo": {"reward_accuracy": estimate}}, {"reward": "antisymmetric"})
     assert "clustered by user; reward: antisymmetric." in named

@@ -34,7 +34,7 @@ def test_lines_tell_share_time_left_and_the_latest_figures() -> None:
             task.advance(1, f"loss {step}" if step % 2 else "")
     lines = out.getvalue().splitlines()
     assert lines[0] == "Training fspo ..."
-    assert lines[1] == "Training fspo: 10 %, 1 min 30 s left (loss 9)"
+    assert lines[1] == "Training fspo: 10%, 1 min 30 s left (loss 9)"
     assert lines[-1] == "Training fspo: done in 1 min 40 s (loss 99)"
     assert len(lines) == 11
 
@@ -44,7 +44,7 @@ def test_what_was_done_before_does_not_count_as_speed() -> None:
     with PlainProgress(out, every=5, clock=clock).task("Scoring", total=100, done=90) as task:
         clock.now += 10
         task.advance(5)
-    assert out.getvalue().splitlines()[:2] == ["Scoring: 90 of 100 done before", "Scoring: 95 %, 10 s left"]
+    assert out.getvalue().splitlines()[:2] == ["Scoring: 90 of 100 done before", "Scoring: 95%, 10 s left"]
 
 
 def test_what_turns_out_to_be_done_is_told_and_does_not_count_as_speed() -> None:
@@ -61,8 +61,8 @@ def test_what_turns_out_to_be_done_is_told_and_does_not_count_as_speed() -> None
     assert out.getvalue().splitlines() == [
         "Scoring ...",
         "Scoring: 80 of 100 done before",
-        "Scoring: 85 %, 30 s left",
-        "Scoring: 95 %, 10 s left",
+        "Scoring: 85%, 30 s left",
+        "Scoring: 95%, 10 s left",
         "Scoring: done in 22 s",
     ]
 

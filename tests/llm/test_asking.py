@@ -60,7 +60,7 @@ def test_a_piece_counts_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     now = iter([0.0, 30.0, 60.0, 90.0])
     with PlainProgress(sys.stdout, clock=lambda: next(now)).task("Asking", total=12) as task:
         assert len(list(ask_all(Batched(), requests(12), 6, task))) == 12
-    assert "Asking: 50 %, 30 s left" in capsys.readouterr().out
+    assert "Asking: 50%, 30 s left" in capsys.readouterr().out
 
 
 def test_a_model_on_this_machine_has_pieces_of_one_batch(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_what_was_kept_is_told_and_does_not_count_as_speed(tmp_path: Path, capsy
     assert capsys.readouterr().out.splitlines() == [
         "Asking ...",
         "Asking: 8 of 20 done before",
-        "Asking: 60 %, 1 min 00 s left",
-        "Asking: 80 %, 30 s left",
+        "Asking: 60%, 1 min 00 s left",
+        "Asking: 80%, 30 s left",
         "Asking: done in 1 min 30 s",
     ]
 

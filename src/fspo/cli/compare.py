@@ -103,11 +103,11 @@ def standings(found: Across) -> Table:
     unit = "Percent" if found.percent else "In units"
     table = Table(
         title=escape(found.measure.replace("_", " ")),
-        caption=f"{unit}, with 95 % intervals clustered by user; {users} users.",
+        caption=f"{unit}, with 95% intervals clustered by user; {users} users.",
         header_style="bold",
         title_justify="left",
     )
-    for column in ("method", "value", "95 % interval", "items"):
+    for column in ("method", "value", "95% interval", "items"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for entrant in found.entrants:
         e = entrant.estimate
@@ -129,11 +129,11 @@ def pairs(found: Across) -> Table:
         title="On the same items, the first less the second",
         caption="An interval is for its pair alone, the p values of all pairs are corrected together (Holm): an "
         "interval without 0 may stand beside a p above 0.05. Detectable: the true difference that these items "
-        "would show with a chance of 80 % after that correction.",
+        "would show with a chance of 80% after that correction.",
         header_style="bold",
         title_justify="left",
     )
-    for column in ("first", "second", "difference", "95 % interval", "p, corrected", "detectable"):
+    for column in ("first", "second", "difference", "95% interval", "p, corrected", "detectable"):
         table.add_column(column, justify="left" if column in ("first", "second") else "right")
     for pair in found.pairs:
         table.add_row(*_row(pair, found))

@@ -21,7 +21,7 @@ __all__ = ["LocalModel"]
 _BATCH = 96
 _BATCH_ON_CPU = 48
 """On a processor 96 answers take more than a minute, which is lost if killed in it. Half as many cost a tenth more time
-altogether, a third as many a fifth (18 to 23 % measured with the embedded model)."""
+altogether, a third as many a fifth (18 to 23% measured with the embedded model)."""
 
 
 class LocalModel:

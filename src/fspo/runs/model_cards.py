@@ -71,7 +71,7 @@ def _figures(measures: Mapping[str, Mapping[str, Any]], variants: Mapping[str, s
     if not rows:
         return ["Not evaluated yet.\n"]
     lines = [
-        "On held-out users and questions, with 95 % intervals clustered by user"
+        "On held-out users and questions, with 95% intervals clustered by user"
         + "".join(f"; {kind}: {variant}" for kind, variant in variants.items())
         + ".\n",
         "| measure | value | interval |",
@@ -88,4 +88,4 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}%"
