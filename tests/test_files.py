@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -450,22 +451,88 @@ def test_what_is_still_needed_is_not_replaced(tmp_path: Path, linked: bool, need
     check_replaceable(folder, MODEL, spare=[tmp_path])
 
 
-@pytest.mark.parametrize("kind", [MODEL, FolderKind("anything", (), keeps_others=True)])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md"])
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("keeps_others", [False, True])
+def test_a_folder_with_the_name_of_a_file_is_not_replaced(
+    tmp_path: Path, name: str, linked: bool, keeps_others: bool
+) -> None:
+    folder = a_model(tmp_path / "model")
+    (folder / name).unlink(missing_ok=True)
+    write_text((tmp_path / "elsewhere" if linked else folder / name) / "part-0000.parquet", "rows of somebody")
+    if linked:
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    kind = replace(MODEL, keeps_others=keeps_others)
+    with pytest.raises(ConfigError, match=f"holds {name}, which is"), replace_folder(folder, kind):
+        raise AssertionError
+    assert (folder / name / "part-0000.parquet").read_text() == "rows of somebody"
+
+
+def test_a_kind_may_look_into_its_files(tmp_path: Path) -> None:
+    folder = a_model(tmp_path / "model")
+    kind = replace(MODEL, recognizes=lambda place: (place / "config.json").read_text() == "config.json")
+    check_replaceable(folder, kind)
+    write_text(folder / "config.json", "of somebody else")
+    with pytest.raises(ConfigError, match=r"is not a model \(fspo did not write its config\.json"):
+        check_replaceable(folder, kind)
+
+
+def test_among_others_only_what_is_replaced_can_not_be_needed(tmp_path: Path) -> None:
+    folder, kind = a_model(tmp_path / "model"), replace(MODEL, keeps_others=True)
+    write_text(folder / "raw/rows.jsonl", "mine")
+    check_replaceable(folder, kind, spare=[folder / "raw", folder / "raw/rows.jsonl", tmp_path])
+    (tmp_path / "link").symlink_to(folder / "config.json")
+    for needed in (folder, folder / "config.json", folder / "adapter-0", tmp_path / "link"):
+        with pytest.raises(ConfigError, match="is not replaced, because"):
+            check_replaceable(folder, kind, spare=[needed])
+
+
 @pytest.mark.parametrize("below", ["", "adapter-0"])
 def test_the_working_and_the_home_folder_are_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: FolderKind, below: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
 ) -> None:
     folder = a_model(tmp_path / "model")
     with monkeypatch.context() as patch:
         patch.setenv("HOME", str(folder / below))
         with pytest.raises(ConfigError, match="is not replaced"):
-            check_replaceable(folder, kind)
-    check_replaceable(folder, kind)
+            check_replaceable(folder, MODEL)
+    check_replaceable(folder, MODEL)
     monkeypatch.chdir(folder / below)
     with pytest.raises(ConfigError, match="is not replaced"):
-        check_replaceable(folder, kind)
+        check_replaceable(folder, MODEL)
     with pytest.raises(ConfigError, match="is not replaced"):
-        check_replaceable(Path("." if not below else ".."), kind)
+        check_replaceable(Path("." if not below else ".."), MODEL)
+
+
+@pytest.mark.parametrize("held", ["working", "home", "mount"])
+@pytest.mark.parametrize("below", ["", "deep"])
+def test_a_folder_that_can_not_be_exchanged_gets_new_files_among_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str, below: str
+) -> None:
+    folder = a_model(tmp_path / "model")
+    for name in ("notes.txt", "deep/notes.txt"):
+        write_text(folder / name, name)
+    write_text(folder / "README.md", "of the old one")
+    if held == "working":
+        monkeypatch.chdir(folder / below)
+    elif held == "home":
+        monkeypatch.setenv("HOME", str(folder / below))
+    else:
+        monkeypatch.setattr(os.path, "ismount", lambda place: Path(place) == folder)
+    number = folder.stat().st_ino
+    with replace_folder(folder, replace(MODEL, keeps_others=True)) as staging:
+        for name in ("config.json", "model.safetensors", "adapter-1/settings.json"):
+            write_text(staging / name, "new")
+        assert (folder / "config.json").read_text() == "config.json"
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found == {
+        "adapter-1/settings.json": "new",
+        "config.json": "new",
+        "deep/notes.txt": "deep/notes.txt",
+        "model.safetensors": "new",
+        "notes.txt": "notes.txt",
+    }
+    assert folder.stat().st_ino == number and names(tmp_path) == ["model"]
 
 
 def test_others_are_taken_over_where_the_kind_says_so(tmp_path: Path) -> None:
@@ -495,6 +562,70 @@ def test_an_empty_working_folder_is_filled_and_stays_the_same_folder(
     replaced(Path())
     assert names(folder) == ["deep"] and folder.stat().st_ino == number and names(tmp_path) == ["empty"]
     assert (Path() / "deep/new").read_text() == "new"
+
+
+def test_what_arrives_in_an_empty_working_folder_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in (MODEL, replace(MODEL, keeps_others=True)):
+        with pytest.raises(ConfigError, match="not replaced"), replace_folder(Path(), kind) as staging:
+            a_model(staging)
+            write_text(tmp_path / "config.json", "mine")
+        assert (tmp_path / "config.json").read_text() == "mine" and names(tmp_path) == ["config.json"]
+        (tmp_path / "config.json").unlink()
+
+
+def test_a_command_that_was_killed_in_the_working_folder_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    left = tmp_path / f".{tmp_path.name}.{'0' * 32}.tmp"  # as a killed writer leaves it
+    a_model(left)
+    assert files.is_empty(tmp_path)
+    for kind in (MODEL, replace(MODEL, keeps_others=True)):
+        with replace_folder(Path(), kind) as staging:
+            a_model(staging)
+        assert set(names(tmp_path)) == {left.name, *names(left)}, "whether its writer lives can't be known"
+        assert (left / "config.json").exists()
+        for name in names(left):
+            (tmp_path / name).rename(tmp_path / "gone") if name == "adapter-0" else (tmp_path / name).unlink()
+        shutil.rmtree(tmp_path / "gone")
+    long_ago = time.time() - 3 * 24 * 3600
+    for inside in (left, *left.rglob("*")):
+        os.utime(inside, (long_ago, long_ago))
+    replaced(Path())
+    assert names(tmp_path) == ["deep"]
+
+
+def test_a_move_into_the_working_folder_that_was_cut_short_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, move = replace(MODEL, needs=("config.json",), may=("a.json", "z.json"), keeps_others=True), Path.replace
+    new = ("a.json", "config.json", "z.json")
+    for old in ((), ("config.json", "z.json")):
+        for stop in range(len(new)):
+            folder = tmp_path / f"{len(old)} {stop}"
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            for name in old:
+                write_text(folder / name, "old")
+            with monkeypatch.context() as patch:
+                moves = iter(range(stop))
+
+                def cut(path: Path, target: Path, moves: Any = moves) -> Path:
+                    if path.parent.suffix == ".tmp" and next(moves, None) is None:
+                        raise KeyError
+                    return move(path, target)
+
+                with pytest.raises(KeyError), replace_folder(folder, kind) as staging:
+                    for name in new:
+                        (staging / name).write_text("new")
+                    patch.setattr(Path, "replace", cut)
+            with replace_folder(folder, kind) as staging:
+                for name in new:
+                    (staging / name).write_text("again")
+            assert {name: (folder / name).read_text() for name in names(folder)} == dict.fromkeys(new, "again")
 
 
 def test_an_error_about_another_file_is_not_put_on_the_one_that_is_written(tmp_path: Path) -> None:
@@ -536,3 +667,14 @@ def test_a_whole_file_has_no_damaged_line(tmp_path: Path) -> None:
             read_whole_jsonl(path, "Copy it.")
     with pytest.raises(StorageError, match="could not be read"):
         read_whole_jsonl(tmp_path, "Copy it.")
+
+
+# The cache
+
+
+def test_a_cache_below_a_home_folder_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSPO_CACHE", "~nobody-of-that-name/cache")
+    with pytest.raises(ConfigError, match="FSPO_CACHE: The path ~nobody-of-that-name/cache"):
+        files.cache_folder()
+    monkeypatch.setenv("FSPO_CACHE", "~/cache")
+    assert files.cache_folder() == Path.home() / "cache"

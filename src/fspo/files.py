@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, StorageError
+from fspo.paths import expanded
 
 __all__ = [
     "FolderKind",
@@ -29,6 +30,7 @@ __all__ = [
     "check_no_part",
     "check_replaceable",
     "check_unclaimed",
+    "is_empty",
     "read_json",
     "read_jsonl",
     "read_whole_jsonl",
@@ -77,7 +79,8 @@ def writing(path: Path) -> Iterator[Path]:
 class FolderKind:
     """A kind of folder that fspo writes, by the names of what lies in it.
 
-    A pattern is a path inside the folder, with the wildcards of `fnmatch` in each of its parts; `*` stays within one.
+    A pattern is the path of a file inside the folder, with the wildcards of `fnmatch` in each of its parts; `*` stays
+    within one. A folder of such a name is of another kind.
     """
 
     title: str
@@ -88,9 +91,11 @@ class FolderKind:
     """Patterns of what may be there too."""
     keeps_others: bool = False
     """Whether a new folder takes over what is of no pattern. Otherwise a folder with such content is not replaced."""
+    recognizes: Callable[[Path], bool] | None = None
+    """Whether fspo wrote a folder that has all of `needs`; without it, the names say so."""
 
     def owns(self, inside: tuple[str, ...], *, whole: bool = True) -> bool:
-        """Whether the path `inside` is of this kind; with `whole` False, whether something below it may be."""
+        """Whether a file at the path `inside` is of this kind; with `whole` False, whether one below it may be."""
         return any(
             (len(parts) == len(inside) if whole else len(parts) > len(inside)) and all(map(fnmatchcase, inside, parts))
             for parts in (pattern.split("/") for pattern in (*self.needs, *self.may))
@@ -100,12 +105,12 @@ class FolderKind:
 def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] = ()) -> None:
     """Check that `folder` may be replaced by a new folder of this kind: it is missing, empty, or already of the kind.
 
-    Symbolic links are followed. The working folder and the home folder are never replaced.
+    Symbolic links are followed. The working folder and the home folder are replaced only where the kind keeps others.
 
     Args:
         folder: what a new folder would replace.
         kind: what may be in it.
-        spare: files and folders that are still needed; `folder` must not contain them.
+        spare: files and folders that are still needed; they must not be among what a new folder replaces.
 
     Raises:
         ConfigError: the folder is a file, contains something that must stay, or is of another kind.
@@ -117,27 +122,30 @@ def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] =
     if not place.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder.")
     try:
-        if not any(place.iterdir()):
+        if is_empty(place):
             return
-        strange = None if kind.keeps_others else next(_strange(place, kind), None)
-        names = [path.name for path in place.iterdir()]
+        strange = next(_in_the_way(place, kind) if kind.keeps_others else _strange(place, kind), None)
+        lack = _lack(place, kind)
     except OSError as error:
         raise _unreadable(folder, error) from error
-    for inside in (*(() if kind.keeps_others else spare), *_never_replaced()):
-        if inside.resolve().is_relative_to(place):
-            raise ConfigError(
-                f"{folder} is not replaced, because {inside} is {_where(inside, place)}; name another folder."
-            )
+    reasons = [_where(needed, place) for needed in spare if _is_replaced(needed.resolve(), place, kind)]
+    if not kind.keeps_others:
+        reasons += [held] if (held := _held(place)) else []
+    if reasons:
+        raise ConfigError(f"{folder} is not replaced, because {reasons[0]}; name another folder.")
     if strange is not None:
+        what = "a folder and no file" if kind.keeps_others else "no part"
         raise ConfigError(
-            f"{folder} is not replaced, because it holds {strange}, which is no part of {kind.title}; name another "
-            "folder, or move that file away."
+            f"{folder} is not replaced, because it holds {strange}, which is {what} of {kind.title}; name another "
+            "folder, or move that away."
         )
-    missing = [need for need in kind.needs if not any(fnmatchcase(name, need) for name in names)]
-    if missing:
-        raise ConfigError(
-            f"{folder} is not {kind.title} (it has no {missing[0]}), so it is not replaced; name another."
-        )
+    if lack:
+        raise ConfigError(f"{folder} is not {kind.title} ({lack}), so it is not replaced; name another.")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is missing or holds nothing but what killed writers left."""
+    return not folder.exists() or not any(_content(folder))
 
 
 def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -> None:
@@ -201,29 +209,76 @@ def check_no_part(path: Path, kinds: Iterable[FolderKind]) -> None:
     """
     place = path.resolve()
     for folder, kind in product(place.parents, tuple(kinds)):
-        if kind.owns(place.relative_to(folder).parts) and all(any(folder.glob(need)) for need in kind.needs):
-            # A file of such a name that lies alone is no folder of the kind.
-            parts = (part for pattern in (*kind.needs, *kind.may) for part in folder.glob(pattern))
-            if any(part != place for part in parts):
-                raise ConfigError(f"{path} is a part of {kind.title} ({folder}); name another file.")
+        # A file of such a name that lies alone is no folder of the kind.
+        if kind.owns(place.relative_to(folder).parts) and any(part != place for part in _parts(folder, kind)):
+            raise ConfigError(f"{path} is a part of {kind.title} ({folder}); name another file.")
 
 
-def _never_replaced() -> Iterator[Path]:
+def _content(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, in order; not what killed writers left of the folder itself."""
+    place = folder.resolve()
+    left = set(_siblings(place / place.name, ".tmp"))
+    yield from (path for path in sorted(place.iterdir()) if path not in left)
+
+
+def _lack(folder: Path, kind: FolderKind) -> str:
+    """What a folder lacks to be of this kind, in words; empty where it is of the kind."""
+    files = [path.name for path in folder.iterdir() if not path.is_dir()]
+    missing = [need for need in kind.needs if not any(fnmatchcase(name, need) for name in files)]
+    if missing:
+        return f"it has no {missing[0]}"
+    known = kind.recognizes is None or kind.recognizes(folder)
+    return "" if known else f"fspo did not write its {' and '.join(kind.needs)}"
+
+
+def _parts(folder: Path, kind: FolderKind) -> list[Path]:
+    """The files of a folder of this kind; none where it is missing, of another kind, or can't be listed."""
+    with suppress(OSError):
+        if not _lack(folder, kind):
+            return [path for path in _named(folder, kind) if not path.is_dir()]
+    return []
+
+
+def _held(place: Path) -> str:
+    """Why a folder can't be exchanged for another one, in words; empty where it can."""
     for known in (Path.cwd, Path.home):
         with suppress(OSError, RuntimeError):
-            yield known()
+            inside = known()
+            if inside.resolve().is_relative_to(place):
+                return _where(inside, place)
+    return "it is a mount point" if os.path.ismount(place) else ""
 
 
 def _where(inside: Path, place: Path) -> str:
-    return "that folder" if inside.resolve() == place else "in it"
+    return f"{inside} is {'that folder' if inside.resolve() == place else 'in it'}"
+
+
+def _is_replaced(needed: Path, place: Path, kind: FolderKind) -> bool:
+    """Whether a new folder at `place` replaces this file, or a file in this folder."""
+    if not needed.is_relative_to(place):
+        return False
+    inside = needed.relative_to(place).parts
+    return not kind.keeps_others or kind.owns(inside) or kind.owns(inside, whole=False)
+
+
+def _named(folder: Path, kind: FolderKind) -> Iterator[Path]:
+    """What lies in `folder` under names of this kind; nothing in what writers of the folder left or are writing."""
+    left = set(_siblings(folder / folder.name, ".tmp"))
+    for pattern in (*kind.needs, *kind.may):
+        yield from (path for path in sorted(folder.glob(pattern)) if left.isdisjoint((path, *path.parents)))
+
+
+def _in_the_way(folder: Path, kind: FolderKind) -> Iterator[Path]:
+    """The folders that lie in `folder` where this kind has files."""
+    return (path.relative_to(folder) for path in _named(folder, kind) if path.is_dir())
 
 
 def _strange(folder: Path, kind: FolderKind, above: tuple[str, ...] = ()) -> Iterator[Path]:
     """What lies in `folder` and is not of this kind."""
-    for path in sorted(folder.iterdir()):
+    for path in _content(folder) if not above else sorted(folder.iterdir()):
         inside = (*above, path.name)
-        if path.is_dir() and not path.is_symlink():
-            if kind.owns(inside, whole=False):
+        if path.is_dir():
+            if kind.owns(inside, whole=False) and not path.is_symlink():
                 yield from _strange(path, kind, inside)
             else:
                 yield Path(*inside)
@@ -236,8 +291,9 @@ def replace_folder(path: Path, kind: FolderKind, *, spare: Iterable[Path] = (), 
     """Yield an empty staging folder beside `path`; on success it takes `path`'s place, with all it holds.
 
     Where the block raises, `path` stays as it was. Where the file system can swap two names in one step (Linux), `path`
-    is there at every moment, the old one or the new one. A symbolic link is followed, and stays. An old folder is
-    removed only if `check_replaceable` allows it; see `FolderKind.keeps_others` for what is taken over from it.
+    is there at every moment, the old one or the new one. The working folder, the home folder and a mount point can't be
+    swapped: they get the new files one by one. A symbolic link is followed, and stays. An old folder is removed only if
+    `check_replaceable` allows it; see `FolderKind.keeps_others` for what is taken over from it.
 
     Args:
         path: the folder.
@@ -252,24 +308,25 @@ def replace_folder(path: Path, kind: FolderKind, *, spare: Iterable[Path] = (), 
     """
     place = path.resolve()
     spare = tuple(spare)
-    bound = _is_bound(place)
-    staging = _sibling(place / place.name if bound else place)
+    held = place.is_dir() and bool(_held(place))
+    staging = _sibling(place / place.name if held else place)
     with _explained(path, staging):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             _bring_back(place)
-            _sweep(place, older_than=0 if alone else _LEFT_AFTER)
+            for written in (place, place / place.name):
+                _sweep(written, older_than=0 if alone else _LEFT_AFTER)
             check_replaceable(path, kind, spare=spare)
             staging.mkdir()
             yield staging
-            if bound:
-                _move_in(staging, place)
-                return
             check_replaceable(path, kind, spare=spare)  # a long block has passed
-            if kind.keeps_others and place.exists():
+            if kind.keeps_others and not held and place.exists():
                 _take_over(place, staging, kind)
             for inside in (*staging.rglob("*"), staging):
                 _sync(inside)
+            if held:
+                _move_in(staging, place, kind)
+                return
             _put_in_place(staging, place)
             _sync(place.parent)
         finally:
@@ -296,9 +353,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where fspo keeps what several runs use, such as models: `$FSPO_CACHE`, or else `~/.cache/fspo`."""
-    chosen = os.environ.get("FSPO_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fspo"
+    """Where fspo keeps what several runs use, such as models: `$FSPO_CACHE`, or else `~/.cache/fspo`.
+
+    Raises:
+        ConfigError: the home folder that it starts with is not known.
+    """
+    try:
+        return expanded(Path(os.environ.get("FSPO_CACHE") or "~/.cache/fspo"))
+    except ConfigError as error:
+        raise ConfigError(f"FSPO_CACHE: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -332,8 +395,8 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mend = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        line = ("\n" if mend else "") + to_json(record) + "\n"
+        torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
+        line = ("\n" if torn else "") + to_json(record) + "\n"
         with path.open("ab", buffering=0) as handle:
             data = memoryview(line.encode("utf-8"))
             while data:  # a nearly full disk takes a part of it, and refuses the rest in the next round
@@ -490,19 +553,18 @@ def _sync(path: Path) -> None:
             os.close(handle)
 
 
-def _is_bound(folder: Path) -> bool:
-    """Whether an empty folder can't be exchanged for another: a process is in it, or it is a mount point."""
-    if not folder.is_dir() or any(folder.iterdir()):
-        return False
-    return any(inside.resolve().is_relative_to(folder) for inside in _never_replaced()) or os.path.ismount(folder)
+def _move_in(staging: Path, folder: Path, kind: FolderKind) -> None:
+    """Move what was staged inside `folder` up into it, file by file, and remove the old files of this kind.
 
-
-def _move_in(staging: Path, folder: Path) -> None:
-    """Move what was staged inside an empty folder up into it."""
-    for inside in (*staging.rglob("*"), staging):
-        _sync(inside)
-    for inside in sorted(staging.iterdir()):
-        inside.rename(folder / inside.name)
+    What the kind needs comes first, so that the same command goes on from a folder where it was killed in between.
+    """
+    new = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if not path.is_dir()]
+    old = [path.relative_to(folder) for path in _named(folder, kind)]
+    for inside in set(old) - set(new):
+        (folder / inside).unlink()
+    for inside in sorted(new, key=lambda path: not any(fnmatchcase(str(path), need) for need in kind.needs)):
+        (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+        (staging / inside).replace(folder / inside)
     _sync(folder)
 
 
@@ -511,7 +573,7 @@ def _take_over(old: Path, staging: Path, kind: FolderKind) -> None:
 
     def replaced(inside: str, names: list[str]) -> list[str]:
         above = Path(inside).relative_to(old).parts
-        return [name for name in names if kind.owns((*above, name))]
+        return [name for name in names if kind.owns((*above, name)) and not Path(inside, name).is_dir()]
 
     shutil.copytree(old, staging, symlinks=True, ignore=replaced, copy_function=_linked, dirs_exist_ok=True)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -150,6 +152,65 @@ def test_an_import_replaces_a_dataset_alone(tmp_path: Path, run: Path) -> None:
     for verb in (["import", source], ["export", "--format", "parquet", tmp_path / "set"]):
         assert fspo("data", *verb, tmp_path / "set", "--overwrite").exit_code == 0
         assert (tmp_path / "set/notes.txt").exists() and (tmp_path / "set/deep/notes.txt").exists()
+
+
+def test_an_import_does_not_replace_tables_of_somebody_else(tmp_path: Path) -> None:
+    rows = [{"user": "u", "prompt": "What?", "chosen": "Yes.", "rejected": "No."}]
+    source = write(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write(tmp_path / "spark/preferences.parquet/part-0000.parquet")
+    write(tmp_path / "mixed/dataset.json", '{"rows": 3}')
+    assert fspo("data", "import", source, tmp_path / "set").exit_code == 0
+    write(tmp_path / "set/taken/users.parquet/part-0000.parquet")
+    shutil.copytree(tmp_path / "set", tmp_path / "folders")
+    (tmp_path / "folders/users.parquet").unlink()
+    write(tmp_path / "folders/users.parquet/part-0000.parquet")
+    (tmp_path / "raw").mkdir()
+    for name in ("raw/preferences.parquet", "mixed/preferences.parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    before = contents(tmp_path)
+    trl = ("--format", "trl")
+    for arguments in (
+        (source, tmp_path / "spark"),
+        (source, tmp_path / "mixed"),
+        (source, tmp_path / "folders"),
+        (source, tmp_path / "raw"),
+        (tmp_path / "raw/preferences.parquet", tmp_path / "raw", *trl),
+        (tmp_path / "set/preferences.parquet", tmp_path / "set", *trl),
+        (tmp_path / "set", tmp_path / "set", "--format", "parquet"),
+    ):
+        for dry in ([], ["--dry-run"]):
+            result = fspo("data", "import", *arguments, "--overwrite", *dry)
+            assert result.exit_code == 2 and "not replaced" in result.stderr, (arguments, result.output)
+            assert contents(tmp_path) == before
+    write(tmp_path / "set/rows.jsonl", source.read_text())
+    assert fspo("data", "import", tmp_path / "set/rows.jsonl", tmp_path / "set", "--overwrite").exit_code == 0
+    after = contents(tmp_path / "set")
+    assert after["rows.jsonl"] == source.read_bytes() and "taken/users.parquet/part-0000.parquet" in after
+
+
+def test_an_import_into_the_working_folder_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"user": "u", "prompt": f"What of {q}?", "chosen": "Yes.", "rejected": "No."} for q in range(4)]
+    source = write(tmp_path / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    left = write(here / f".here.{'0' * 32}.tmp/preferences.parquet", "half").parent  # of a call that was killed
+    assert fspo("data", "import", source, ".").exit_code == 0
+    refused = fspo("data", "import", source, ".")
+    assert refused.exit_code == 1 and "add --overwrite" in refused.stderr
+    write(here / "splits.json", "{}")
+    write(here / "notes.txt")
+    source.write_text(source.read_text().splitlines()[0] + "\n")
+    result = fspo("data", "import", source, ".", "--overwrite")
+    assert result.exit_code == 0 and "1 preferences" in result.stdout, result.stderr
+    assert set(contents(here)) == {
+        "dataset.json",
+        "preferences.parquet",
+        "users.parquet",
+        "notes.txt",
+        f"{left.name}/preferences.parquet",
+    }
+    assert fspo("data", "validate", here).exit_code == 0
 
 
 def test_an_export_replaces_no_part_of_a_dataset_a_policy_or_a_run(tmp_path: Path, run: Path) -> None:

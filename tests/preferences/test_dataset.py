@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from fspo.errors import DataError, StorageError
-from fspo.preferences.dataset import PreferenceDataset
+from fspo.errors import ConfigError, DataError, StorageError
+from fspo.files import check_replaceable
+from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.types import Preference, User
 from tests.preferences.worlds import datasets, grid
 
@@ -67,6 +68,37 @@ def test_saving_leaves_the_folder_s_other_files_alone_and_can_be_repeated(tmp_pa
         "responses.jsonl",
         "users.parquet",
     ]
+
+
+def test_only_tables_that_fspo_wrote_are_replaced(tmp_path: Path) -> None:
+    def refused(folder: Path) -> bool:
+        try:
+            check_replaceable(folder, DATASET)
+        except ConfigError as error:
+            assert "is not a dataset (fspo did not write its preferences.parquet), so it is not replaced" in str(error)
+            return True
+        return False
+
+    dataset = grid().save(tmp_path / "set")
+    assert not refused(dataset)
+    (dataset / "dataset.json").unlink()
+    assert not refused(dataset)
+    (dataset / "users.parquet").unlink()
+    assert not refused(dataset)
+    for text in ('{"name": "data of somebody else"}', "[]", "{"):
+        (dataset / "dataset.json").write_text(text)
+        assert refused(dataset)
+    (dataset / "dataset.json").unlink()
+    pq.write_table(pa.table({"id": ["1"], "age": [30]}), dataset / "users.parquet")
+    assert refused(dataset)
+
+    own = tmp_path / "own"
+    own.mkdir()
+    columns = {"user": ["u"], "prompt": ["p"], "chosen": ["a"], "rejected": ["b"]}
+    pq.write_table(pa.table(columns), own / "preferences.parquet")
+    assert refused(own)
+    (own / "preferences.parquet").write_text("not Parquet")
+    assert refused(own)
 
 
 def test_parquet_of_one_s_own_is_a_dataset_without_a_manifest(tmp_path: Path) -> None:

@@ -119,22 +119,23 @@ def import_(
       fspo run --config my.yaml --set data=data/ratings
     """
     source = expanded(source)
+    spare = (Path(source), *([users] if users is not None else []))
     drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
     drawn = {name: value for name, value in drawn.items() if value is not None}
     if file_format.is_published:
         from fspo.preferences.card import imported_card
 
         check_options(file_format, users=users, user=user, column=columns)
-        check_target(out, Format.PARQUET, overwrite=overwrite)
+        check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
         imported = read_published(source, file_format, **drawn)
         for why, count in imported.left_out.items():
             console().print(f"Left out: {count:,} {why}. The first: {imported.first[why]}.", markup=False)
-        _write(imported.dataset, out, dry_run, card=imported_card(imported, file_format, source))
+        _write(imported.dataset, out, dry_run, card=imported_card(imported, file_format, source), spare=spare)
         return
     check_options(file_format, **{"drawn-users": drawn_users}, concentration=concentration, pairs=pairs, seed=seed)
     dataset = read(Path(source), Format(file_format), users, columns, user)
-    check_target(out, Format.PARQUET, overwrite=overwrite)
-    _write(dataset, out, dry_run)
+    check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
+    _write(dataset, out, dry_run, spare=spare)
 
 
 @add_verb(app, "export")
@@ -316,12 +317,12 @@ def _say_notes(dataset: PreferenceDataset) -> None:
         console().print(note, markup=False)
 
 
-def _write(dataset: PreferenceDataset, out: Path, dry_run: bool, card: str = "") -> None:
+def _write(dataset: PreferenceDataset, out: Path, dry_run: bool, card: str = "", spare: tuple[Path, ...] = ()) -> None:
     _say_notes(dataset)
     if dry_run:
         console().print(f"Would write {size(dataset)} to {out}.", markup=False)
         return
-    outdated = put(dataset, out, card)
+    outdated = put(dataset, out, card, spare)
     console().print(f"{size(dataset)} written to {out}.", markup=False)
     if outdated:
         console().print(

@@ -46,7 +46,36 @@ FORMAT = 1
 _USERS, _PREFERENCES, _MANIFEST = "users.parquet", "preferences.parquet", "dataset.json"
 _ROWS_AT_ONCE = 16_384
 
-DATASET = FolderKind("a dataset", needs=(_PREFERENCES,), may=(_USERS, _MANIFEST, "splits.json"), keeps_others=True)
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether fspo wrote these tables: by `dataset.json`, or where it is missing by their columns."""
+    try:
+        if (folder / _MANIFEST).exists():
+            manifest = read_json(folder / _MANIFEST)
+            return isinstance(manifest, dict) and {"format", "users", "preferences"} <= manifest.keys()
+        tables = {_PREFERENCES: PREFERENCE_COLUMNS, _USERS: USER_COLUMNS}
+        return all(_has_columns(folder / name, columns) for name, columns in tables.items() if (folder / name).exists())
+    except StorageError:
+        return False
+
+
+def _has_columns(path: Path, columns: Iterable[str]) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(pq.read_schema(path).names == list(columns))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+DATASET = FolderKind(
+    "a dataset",
+    needs=(_PREFERENCES,),
+    may=(_USERS, _MANIFEST, "splits.json"),
+    keeps_others=True,
+    recognizes=_is_dataset,
+)
 """What a new dataset replaces of an old one; splits belong to the old one."""
 
 

@@ -181,8 +181,14 @@ def _files(source: str, part: str) -> list[Path]:
     return [folder / path for path in of_part(found, part, source)]
 
 
-def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
+def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: Iterable[Path] = ()) -> None:
     """Check that a dataset may be written to `target` in this format.
+
+    Args:
+        target: the folder or file.
+        file_format: what would be in it.
+        overwrite: whether a dataset that is there may be replaced.
+        spare: what the dataset was read from; a folder is refused where that would be replaced.
 
     Raises:
         ConfigError: the name says something else than what would be in it.
@@ -195,7 +201,7 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
     if file_format is Format.PARQUET:
         if suffix in (".jsonl", ".parquet"):
             raise ConfigError(f"{target} has the name of a file, and a dataset is a folder; name a folder.")
-        _check_folder(target, overwrite)
+        _check_folder(target, overwrite, spare)
         return
     suffixes = (".jsonl",) if file_format is Format.JSONL else (".jsonl", ".parquet")
     if suffix not in suffixes:
@@ -210,25 +216,31 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool) -> None:
         check_file_target(path)
 
 
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    from fspo.files import check_replaceable
+def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
+    from fspo.files import check_replaceable, is_empty
     from fspo.preferences.dataset import DATASET
 
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    check_replaceable(folder, DATASET, spare=spare)
+    if not is_empty(folder) and not overwrite:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
-    check_replaceable(folder, DATASET)
 
 
-def put(dataset: PreferenceDataset, out: Path, card: str = "") -> bool:
+def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[Path] = ()) -> bool:
     """Write a dataset: whole where there is none, and in the place of an old one beside what else is there.
 
     The card of an earlier import goes with the old data; a README.md that somebody else wrote stays.
+
+    Args:
+        dataset: what is written.
+        out: the folder.
+        card: text of its card; none by default.
+        spare: what the dataset was read from; it is not replaced.
 
     Returns:
         Whether there were splits of an old dataset, which are removed.
 
     Raises:
-        ConfigError: the folder holds something else than a dataset.
+        ConfigError: the folder holds something else than a dataset, or what must be spared.
         StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
     """
     from fspo.files import replace_folder, write_text
@@ -239,7 +251,7 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "") -> bool:
     kept = old.is_file() and not is_imported_card(old.read_text(encoding="utf-8", errors="replace"))
     kind = DATASET if kept else replace(DATASET, may=(*DATASET.may, CARD))
     # The folder as a whole, since its tables one by one would be neither dataset in between.
-    with replace_folder(out, kind) as staging:
+    with replace_folder(out, kind, spare=spare) as staging:
         dataset.save(staging)
         if card and not kept:
             write_text(staging / CARD, card)
