@@ -1,1 +1,1 @@
-"""Language models as someone to ask: one protocol, whoever answers."""
+"""Language models to ask for text: one protocol for local models, endpoints and ensembles."""

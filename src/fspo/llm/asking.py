@@ -18,7 +18,7 @@ _BATCH = 48
 
 @runtime_checkable
 class Marking(Protocol):
-    """A model that keeps answers, and can note which of them nothing could be done with."""
+    """A model that keeps answers, and can note which of them could not be used."""
 
     def mark_unusable(self, requests: Sequence[CompletionRequest]) -> None:
         """Note that the answers to these requests could not be used; see `RequestCache.forget_unusable`."""

@@ -1,4 +1,4 @@
-"""Several language models as one to ask: each request goes to one of them, drawn by weight (FSPO, section 5)."""
+"""Several language models as one: each request goes to one of them, drawn by weight (FSPO, section 5)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Member:
 
 
 class Ensemble:
-    """Who answers a request is a function of the request, so that asking again asks the same member."""
+    """The request decides which member answers it, so that asking again asks the same member."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         """Take the members.

@@ -35,7 +35,7 @@ class LocalModel:
     def __init__(
         self, model: Any, tokenizer: Any, name: str, *, batch_size: int = _BATCH, identity: Any = None
     ) -> None:
-        """Take a loaded model; see `load` for one by name. Without an `identity` it is told from others by its name.
+        """Take a loaded model; see `load` for one by name. Without an `identity` its name identifies it.
 
         Raises:
             ModelError: there is no chat template, or the model does not know all tokens of the tokenizer.
@@ -43,7 +43,7 @@ class LocalModel:
         check_vocabulary(tokenizer, rows_of(model), name)
         self._model, self._tokenizer, self._name, self._batch = model, tokenizer, name, batch_size
         self.identity = identity or name
-        """Tells the answers of other weights apart."""
+        """Distinguishes the answers of other weights."""
         self._encoder, self._reader = TextEncoder(tokenizer), TextReader(tokenizer)
         self._ends = end_tokens(tokenizer)
         self._takes_system = takes_system(tokenizer)

@@ -70,7 +70,7 @@ class Pacer:
     def overloaded(self, began: float, retry_after: float = 0.0) -> None:
         """Halve the window, unless it was halved since the request began; begin nothing for `retry_after` seconds."""
         now = self._clock()
-        if self._window == 1.0 and not retry_after:  # it can't ask less at once, and is not told how long to wait
+        if self._window == 1.0 and not retry_after:  # it can't ask less at once, and does not know how long to wait
             retry_after = self._pause
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
         self._closed_until = max(self._closed_until, now + retry_after)
@@ -96,7 +96,7 @@ class Pacer:
             raise
 
     def _wake(self) -> None:
-        """Give places to those who wait, as many as there are; while the server is left alone, when that is over."""
+        """Give places to requests that wait, as many as there are; during a pause, when it ends."""
         now = self._clock()
         while self._waiting and self._open(now):
             waiter = self._waiting.popleft()

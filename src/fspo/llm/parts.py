@@ -25,7 +25,7 @@ _KNOWS_FIRST = "SELECT name FROM sqlite_master WHERE name = 'first_tokens'"
 
 
 class ReadOnly(RequestCache):
-    """The answers of a file that nobody writes to meanwhile; any number of machines may read it."""
+    """The answers of a file that no process writes to meanwhile; any number of machines may read it."""
 
     def __init__(self, path: Path) -> None:
         """Open the file as it is.

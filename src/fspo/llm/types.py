@@ -1,4 +1,4 @@
-"""The protocol of a language model that is asked for text, whoever answers: a local model, an endpoint, a script."""
+"""The protocol of a language model that is asked for text: a local model, an endpoint or a script."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Completion:
         anew: whether the model was asked to go on from the prefix and did not, so that the text stands alone; only an
             endpoint, which can't be made to, does so.
         first: the likeliest first tokens, each with its log-prob, where they were wanted and the model gives them.
-        kept: whether it was given before and kept (`fspo.llm.cache`), so that nobody was asked; no part of the answer.
+        kept: whether it was given before and kept (`fspo.llm.cache`), and the model not asked; no part of the answer.
     """
 
     text: str
@@ -131,9 +131,9 @@ class Completion:
 
 
 class LanguageModel(Protocol):
-    """Someone to ask.
+    """A model to ask.
 
-    A model may have an `identity` beside its name: what JSON can hold, with another value where answers may differ.
+    It may have an `identity` beside its name: what JSON can hold, with another value where answers may differ.
     Without one, earlier answers are found by the name.
     """
 
@@ -147,7 +147,7 @@ class LanguageModel(Protocol):
 
 @runtime_checkable
 class Streaming(LanguageModel, Protocol):
-    """Someone to ask who is kept busy across the pieces of a long list."""
+    """A model that stays busy across the pieces of a long list."""
 
     def stream(self, requests: Iterable[CompletionRequest], ahead: int) -> Iterator[Completion]:
         """One completion for each request, in order; at most `ahead` are asked before their turn."""
@@ -168,7 +168,7 @@ class Asking(Protocol):
 
 @runtime_checkable
 class Concurrent(LanguageModel, Protocol):
-    """Someone who answers while others are asked too."""
+    """A model that answers while others are asked too."""
 
     def asking(self) -> Asking:
         """A new line of pieces; it must be closed."""
@@ -192,7 +192,7 @@ def batch_of(model: LanguageModel) -> int | None:
 
 
 def identity_of(model: LanguageModel) -> Any:
-    """What tells the answers of a model from those of others, ready for JSON: its `identity`, or else its name."""
+    """What distinguishes a model's answers from others, ready for JSON: its `identity`, or else its name."""
     return getattr(model, "identity", None) or model.name
 
 
@@ -220,5 +220,5 @@ def _weighed(identity: Any) -> bool:
 
 
 def title_of(model: LanguageModel) -> str:
-    """What others are told of a model: its name without addresses and folders, where it knows of such (`title`)."""
+    """The name of a model for others to read: without addresses and folders, where it has one (`title`)."""
     return str(getattr(model, "title", model.name))
