@@ -16,12 +16,12 @@ from fspo.llm.types import LanguageModel
 
 __all__ = ["ModelSource", "Opener", "Source"]
 
-Opener = Callable[[RequestCache, float], LanguageModel]
-"""(where answers are kept, share of the budget) -> the model, ready to be asked."""
+Opener = Callable[[RequestCache, float, Callable[[str], None]], LanguageModel]
+"""(where answers are kept, share of the budget, what shows a line) -> the model, ready to be asked."""
 
 
 class Source(Protocol):
-    """Who can open a model; it can be pickled."""
+    """Opens a model in any process; it can be pickled."""
 
     def divided(self, workers: int, spent: Spent) -> Source:
         """For one of several workers who ask at once, after so much was spent."""
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """An endpoint, or a model on the machine of whoever opens it.
+    """An endpoint, or a model on the machine that opens it.
 
     Attributes:
         model: its name, as in the settings.
@@ -63,9 +63,11 @@ class ModelSource:
         endpoint = self.endpoint
         if endpoint is None:
             local = self._loaded()
-            return lambda cache, share: Remembered(local, cache)
+            return lambda cache, share, say: Remembered(local, cache)
         left = self.left or endpoint.budget
-        return lambda cache, share: Endpoint(endpoint.model_copy(update={"budget": _share(left, share)}), cache)
+        return lambda cache, share, say: Endpoint(
+            endpoint.model_copy(update={"budget": _share(left, share)}), cache, say=say
+        )
 
     def _loaded(self) -> LanguageModel:
         from fspo.llm.local import LocalModel

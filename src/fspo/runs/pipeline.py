@@ -67,7 +67,7 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
             progress.say(warning)
         if folder.config.endpoint is None or any(member.model for member in folder.config.ensemble):
             use_threads(folder, DATA, progress)
-        executor, writers = executor_of(folder), writers_of(folder, progress)
+        executor, writers = executor_of(folder, progress), writers_of(folder, progress)
         for line in (*asked_lines(folder.config), *template_lines(folder.config)):
             progress.say(line)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)

@@ -59,8 +59,8 @@ def writers_of(folder: RunFolder, progress: Progress) -> Writers:
     return Writers(ask, Ensemble(members))
 
 
-def executor_of(folder: RunFolder) -> Executor:
-    """Who labels the run's data.
+def executor_of(folder: RunFolder, progress: Progress) -> Executor:
+    """Who labels the run's data; `progress` shows what the workers of a cluster have to say.
 
     Raises:
         ConfigError: the recipe is not made by others than this process.
@@ -78,7 +78,11 @@ def executor_of(folder: RunFolder) -> Executor:
     where = Path(config.model).resolve() if Path(config.model).is_dir() else None
     source = ModelSource(config.model, where, config.endpoint)
     return RayExecutor(
-        source, _answers_of_asked(folder), address=config.executor.address, workers=config.executor.workers
+        source,
+        _answers_of_asked(folder),
+        address=config.executor.address,
+        workers=config.executor.workers,
+        say=progress.say,
     )
 
 

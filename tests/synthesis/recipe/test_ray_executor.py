@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,11 @@ class NotedSource:
         return self
 
     def opener(self) -> Opener:
-        return lambda cache, share: Noted(cache, self.notes, self.mishap)
+        return self._opened
+
+    def _opened(self, cache: RequestCache, share: float, say: Callable[[str], None]) -> LanguageModel:
+        say("It takes no seed from now on.")
+        return Noted(cache, self.notes, self.mishap)
 
 
 class Run:
@@ -116,9 +120,10 @@ class Run:
             folder / "answers.sqlite",
             folder / "n",
         )
+        self.said: list[str] = []
 
     def make(self, mishap: str = "") -> RayExecutor:
-        executor = RayExecutor(NotedSource(self.notes, mishap), self.answers)
+        executor = RayExecutor(NotedSource(self.notes, mishap), self.answers, say=self.said.append)
         self._make(Noted(RequestCache(self.answers), self.notes), executor)
         return executor
 
@@ -147,6 +152,7 @@ def test_two_workers_make_the_same_dataset(run: Run, alone: Path) -> None:
     executor = run.make()
     assert digests(run.out) == digests(alone)
     assert max(run.asked.values()) == 1
+    assert run.said == ["It takes no seed from now on."]  # though each shard's worker says so
     assert len(run.processes) == 3
     # One file of answers is left, and it holds everything that was ever given.
     assert not run.answers.with_name("answers-parts").exists()

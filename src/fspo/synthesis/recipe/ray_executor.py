@@ -8,10 +8,11 @@ only a shard whose tally is there counts as finished. So the run's folder has to
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +47,13 @@ class RayExecutor:
     """Labels shards by Ray's workers."""
 
     def __init__(
-        self, source: Source, answers: Path, *, address: str | None = None, workers: int | None = None
+        self,
+        source: Source,
+        answers: Path,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -56,9 +63,11 @@ class RayExecutor:
             address: of a running cluster, or `auto` for the one on this machine; by default the variable RAY_ADDRESS,
                 and without it a cluster of this machine alone, for as long as it is needed.
             workers: processes; by default as many as the cluster has processors.
+            say: shows each line that a worker has to say once, when its shard is done.
         """
         self._source, self._answers = source, answers.resolve()
         self._address, self._workers = address or os.environ.get("RAY_ADDRESS"), workers
+        self._say, self._said = say, set[str]()
         self.spent = _NOTHING
         """What the workers' answers have cost."""
 
@@ -84,11 +93,19 @@ class RayExecutor:
             worker = (work, self._source.divided(workers, spent), self._answers)
             for row in _mapped(shards, worker, workers, min(1.0, processors / workers)):
                 self._count(row)
+                self._repeat(json.loads(row["lines"]))
                 _raise(row, len(shards))
                 shard = numbers[row["number"]]
                 task.advance(len(shard.people))
                 yield shard
         absorb_parts(self._answers)
+
+    def _repeat(self, lines: Sequence[str]) -> None:
+        """Show what a worker has said, unless another worker has said the same."""
+        for line in lines:
+            if self._say is not None and line not in self._said:
+                self._say(line)
+            self._said.add(line)
 
     def _count(self, row: dict[str, Any]) -> None:
         before = self.spent
@@ -129,17 +146,18 @@ class _Worker:
 
     def __call__(self, table: pyarrow.Table) -> dict[str, list[Any]]:
         shard, share = _SHARD.validate_json(table["shard"][0].as_py()), table["share"][0].as_py()
-        spent, error = _NOTHING, None
+        spent, error, lines = _NOTHING, None, list[str]()
         try:
             if not self._work.done(shard):
-                spent = self._label(shard, share)
+                spent = self._label(shard, share, lines.append)
         except FspoError as problem:
             error = problem
         kind = "" if error is None else next(c.__name__ for c in type(error).__mro__ if c.__name__ in _ERRORS)
         row = {"number": shard.number, "error": kind, "message": str(error or ""), **asdict(spent)}
+        row["lines"] = json.dumps(lines)
         return {name: [value] for name, value in row.items()}
 
-    def _label(self, shard: Shard, share: float) -> Spent:
+    def _label(self, shard: Shard, share: float, say: Callable[[str], None]) -> Spent:
         labeller, opener, before = self._opened = self._opened or self._open()
         part = part_of(self._answers, shard.number)
         _count_try(part)
@@ -147,7 +165,7 @@ class _Worker:
             labeller.label(shard)
             return _NOTHING
         with closing(Part(part, before)) as cache:
-            labeller.judged_by(open_judging(self._work, opener(cache, share))).label(shard)
+            labeller.judged_by(open_judging(self._work, opener(cache, share, say))).label(shard)
             return cache.spent()
 
     def _open(self) -> tuple[Labeller, Opener | None, RequestCache]:
