@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from fspo.errors import ConfigError
 
-__all__ = ["hidden", "hidden_setting", "looks_like_key", "read_key", "secret_in", "shown_override"]
+__all__ = ["ENVIRONMENT", "hidden", "hidden_setting", "looks_like_key", "read_key", "secret_in", "shown_override"]
+
+ENVIRONMENT = threading.RLock()
+"""Held while variables are hidden from a client that is made, and while a key is read."""
 
 _HIDDEN = "..."
 _PREFIX = (
@@ -85,7 +89,8 @@ def read_key(variable: str | None) -> str:
     Raises:
         ConfigError: it holds something that no key has; the sentence names the variable and does not show the key.
     """
-    key = os.environ.get(variable, "") if variable else ""
+    with ENVIRONMENT:
+        key = os.environ.get(variable, "") if variable else ""
     wrong = _wrong(key)
     if wrong:
         raise ConfigError(f"{variable} holds no key that can be sent: {wrong}; set {variable} to the key alone.")

@@ -150,3 +150,18 @@ def test_marks_are_taken_over_from_another_file(tmp_path: Path) -> None:
     cache.absorb(tmp_path / "b.sqlite")
     cache.forget_unusable()
     assert cache.get("a") is None
+
+
+def test_a_file_that_is_absorbed_twice_counts_once(tmp_path: Path) -> None:
+    cache, part = RequestCache(tmp_path / "a.sqlite"), RequestCache(tmp_path / "b.sqlite")
+    cache.count("no text")
+    part.put("a", Completion("x", 1, "stop"), 2, ["reasoning cut off"])
+    part.count("no text")
+    part.fail("b", "slow")
+    part.lose(3, 4)
+    part.close()
+    for _ in range(2):  # the first process ended before it removed the file
+        cache.absorb(tmp_path / "b.sqlite")
+    assert cache.replies() == {"no text": 2, "reasoning cut off": 1}
+    assert cache.failures() == {"slow": 1}
+    assert cache.spent() == Spent(1, 2 + 3, 1 + 4)

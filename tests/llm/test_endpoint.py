@@ -21,6 +21,7 @@ from fspo.errors import ConfigError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.transport import WebTransport, _nothing_else_from_the_environment
 from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.llm.wire import retry_after
 
@@ -552,3 +553,66 @@ def test_what_an_earlier_version_paid_for_is_not_asked_again(tmp_path: Path) -> 
     found = Endpoint(EndpointConfig(**old, retries=0), cache).complete([request("once")])
 
     assert [completion.text for completion in found] == ["Paid."]
+
+
+def test_what_an_earlier_version_kept_is_cleaned_and_can_be_forgotten(server: Scripted, tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    cache, asked = RequestCache(path), endpoint(server, RequestCache(path))
+    old = {"base_url": asked._config.base_url, "model": "m"}
+    kept = {
+        "orphan": Completion("The user asks...\n</think>\n\nThe answer.", 9, "stop"),
+        "open": Completion("<think>The user", 9, "length"),
+        "prefix": Completion("<think>Hm.</think>Well, the answer.", 9, "stop", anew=True),
+        "rest": Completion(" the rest.<|im_end|>", 9, "stop"),
+        "blank": Completion(" the rest.", 9, "stop"),
+    }
+    wanted = [request(name, prefix="Well," if name in ("prefix", "rest", "blank") else "") for name in kept]
+    for one, completion in zip(wanted, kept.values(), strict=True):
+        cache.put(key_of(old, one), completion)
+
+    found = asked.complete(wanted)
+
+    assert [(one.text, one.finish_reason, one.anew) for one in found] == [
+        ("The answer.", "stop", False),
+        ("", "reasoning", False),
+        (" the answer.", "stop", False),
+        ("the rest.", "stop", False),
+        (" the rest.", "stop", False),
+    ]
+    assert server.bodies == []
+    asked.mark_unusable(wanted[:1])
+    cache.forget_unusable()
+    assert endpoint(server, cache).complete(wanted[:1])[0].text == "Well, orphan #0"
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("http://host:abc/v1", "the port after the host must be a number"),
+        ("http://host:99999/v1", "the port after the host must be a number"),
+        ("http://host:0/v1", "the port after the host must be a number"),
+        ("http://my host/v1", "must not hold a space"),
+        ("http://host/v1\n", "must not hold a space"),
+    ],
+)
+def test_an_address_that_can_not_be_asked_is_refused(address: str, found: str) -> None:
+    with pytest.raises(ValidationError, match=found):
+        EndpointConfig(base_url=address, model="m")
+
+
+def test_an_address_that_the_client_can_not_read_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"base_url: http://.*\.example/v1 is no valid address"):
+        WebTransport(EndpointConfig(base_url="http://\u2260\u0301.example/v1", model="m"))
+
+
+def test_no_key_is_read_while_variables_are_hidden_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
+    config = EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m", key_variable="OPENAI_API_KEY")
+    read: list[str] = []
+    thread = threading.Thread(target=lambda: read.append(config.key()))
+    with _nothing_else_from_the_environment():
+        assert "OPENAI_API_KEY" not in os.environ
+        thread.start()
+        thread.join(0.2)
+    thread.join(10)
+    assert read == ["sk-mine"]

@@ -194,6 +194,39 @@ def test_another_name_changes_no_answer_and_a_parameter_left_out_does(tmp_path: 
     assert len(server.bodies) == 2
 
 
+def test_a_setting_that_is_removed_is_not_learned(tmp_path: Path) -> None:
+    path, names = tmp_path / "a.sqlite", {"system": "developer", "max_tokens": "limit"}
+    with answering(picky({"seed": (400, error("Unknown field: seed"))})) as server:
+        asked(server, RequestCache(path), parameters=names).complete(requests(1))
+        asked(server, RequestCache(path)).complete(requests(2))
+    assert server.bodies[1]["messages"][0]["role"] == "developer" and "limit" in server.bodies[1]
+    assert server.bodies[-1]["messages"][0]["role"] == "system"
+    assert "max_tokens" in server.bodies[-1] and "seed" not in server.bodies[-1]
+
+
+def test_a_lesson_against_a_setting_ends_with_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with answering(picky({"limit": (400, error("Unknown field: limit"))})) as server:
+        asked(server, RequestCache(path), parameters={"max_tokens": "limit"}).complete(requests(1))
+        asked(server, RequestCache(path)).complete(requests(2))
+    assert "max_tokens" not in server.bodies[1] and "max_tokens" in server.bodies[-1]
+
+
+def test_a_parameter_that_was_learned_may_be_left_out_by_the_settings_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with answering(picky({"seed": (400, error("Unknown field: seed"))})) as server:
+        first = asked(server, RequestCache(path)).complete(requests(3))
+        sent = len(server.bodies)
+        assert asked(server, RequestCache(path), parameters={"seed": None}).complete(requests(3)) == first
+        assert len(server.bodies) == sent
+        asked(server, RequestCache(path), parameters={"seed": None}).mark_unusable(requests(1))
+        RequestCache(path).forget_unusable()
+        asked(server, RequestCache(path), parameters={"seed": None}).complete(requests(3))
+        assert len(server.bodies) == sent + 1
+        asked(server, RequestCache(path), parameters={"top_p": None}).complete(requests(1))
+        assert len(server.bodies) == sent + 2  # the server takes that one
+
+
 def test_a_parameter_that_is_not_sent_is_refused() -> None:
     with pytest.raises(ValidationError, match="fspo sends no parameter 'max_token', but max_tokens, temperature"):
         EndpointConfig(base_url="http://127.0.0.1/v1", model="m", parameters={"max_token": None})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import ModelError
+from fspo.llm.budget import BudgetReached, Reserved
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import FAILED, Endpoint, EndpointConfig
 from fspo.llm.replies import CONTROL, cleaned
@@ -41,7 +42,6 @@ def requests(count: int = 1) -> list[CompletionRequest]:
         ("<think>I write <think> here. </think> More.</think>The answer.", "The answer."),
         ("<thought>Let me see.</thought>The answer.", "The answer."),
         ("<THINKING>Let me see.</THINKING>The answer.", "The answer."),
-        ("The answer. <think>Was that right?", "The answer."),
         ("<think>It goes on and on", ""),
         ("[THINK]Let me see.[/THINK]The answer.", "The answer."),
         ("\u25c1think\u25b7Let me see.\u25c1/think\u25b7The answer.", "The answer."),
@@ -63,6 +63,22 @@ def requests(count: int = 1) -> list[CompletionRequest]:
         ("<start_of_turn>model\nThe answer.<end_of_turn>", "The answer."),
         ("The answer.</s>[INST] More [/INST]", "The answer."),
         ("The answer.<|im_e", "The answer."),
+        ("The user asks.\n</think>\nThe answer.", "The answer."),
+        ("The user asks.</think>The answer.", "The answer."),
+        ("So it is A </think>\n\nThe answer.", "The answer."),
+        ("</think>\n\nThe answer.", "The answer."),
+        ('<think>The reply is "Yes."</think>"Yes."', '"Yes."'),
+        ("The user asks about `<think>`.\n```\nx\n</think>\n\nThe answer.", "The answer."),
+        ("<think>The user wants a <think> tag.</think>The answer.", "The answer."),
+        ("The user wants a <think> tag.\n</think>\n\nThe answer.", "The answer."),
+        ("<|im_start|>assistant\n<think>Hm.</think>The answer.", "The answer."),
+        ("The answer.<|begin_of_thought|>Was that right?", "The answer."),
+        ("The answer.</s><pad><pad>", "The answer."),
+        ("The answer. [SEP]", "The answer."),
+        ("The answer</s>\nUser: And more?", "The answer"),
+        ("The answer\n[INST] And more? [/INST]", "The answer"),
+        ("<s>The answer.</s>", "The answer."),
+        ("Let me look.\n<tool_call>\n{}</tool_call>", "Let me look."),
         ("If a < b and c[0] <b>is</b> x |> f, then {y | z}.", "If a < b and c[0] <b>is</b> x |> f, then {y | z}."),
         ("analysis of the poem shows", "analysis of the poem shows"),
     ],
@@ -123,6 +139,36 @@ def test_the_reasons_to_finish(body: dict[str, Any], said: tuple[str, str]) -> N
     assert len(server.bodies) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Use the `<s>` element to strike text out.",
+        "Use the <s> element, and close it with </s>, to strike text out.",
+        "<s>9 dollars</s> 7 dollars",
+        "Was 9 dollars: <s>9</s>",
+        "BERT predicts the word behind [MASK] from both sides.",
+        "Llama puts the user's words between [INST] and [/INST], and the answer behind them.",
+        "Llama writes a turn as [INST] text [/INST]",
+        "BERT joins two sentences with [SEP] and begins with [CLS], T5 hides words as <extra_id_0>.",
+        "A batch is filled up with <pad> tokens, and an unknown word is <unk>.",
+        "The byte <0x0A> is a line break.",
+        "R1 writes its thoughts between `<think>` and `</think>`, and then its answer.",
+        "R1 writes its thoughts between <think> and </think>, and then its answer.",
+        "R1 writes `<think>...</think>` and then its answer.",
+        "The tags are `<think>`/`</think>`.",
+        "Close the block with </think> in the template.",
+        "The block ends with (</think>).",
+        "The block ends with </think>",
+        "It ends with **</think>**, always.",
+        "This is the template:\n```\n{thoughts}\n</think>\n\n{answer}\n```\nFill it in.",
+        "This is the template:\n<think>\n{thoughts}\n</think>\n\n{answer}",
+    ],
+)
+def test_an_answer_about_tags_and_tokens_stays_whole(text: str) -> None:
+    found = cleaned(text)
+    assert (found.text, found.reasoning, found.control, found.orphan) == (text, False, False, False)
+
+
 HALF = answer("Half an ans", "error")
 IN_CHOICE = answer("Half an ans", None)
 IN_CHOICE["choices"][0]["error"] = {"code": 502, "message": "upstream is gone"}
@@ -163,6 +209,32 @@ def test_what_is_no_answer_is_asked_again(kind: str, tmp_path: Path) -> None:
     assert len(server.bodies) == 4
     assert endpoint.replies == {kind.split(",")[0]: 1}
     assert RequestCache(tmp_path / "a.sqlite").replies() == endpoint.replies
+
+
+@pytest.mark.parametrize("kind", [*ODD, "with usage"])
+def test_a_bad_reply_gives_back_what_was_set_aside_for_it_once(kind: str, tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 300}
+    odd = ODD[kind] if kind in ODD else reply(answer("Half an ans", "error", usage))
+    cache = RequestCache(tmp_path / "a.sqlite")
+    with answering(lambda body, count: odd if count < 2 else reply(answer())) as server:
+        endpoint = asked(server, cache)
+        assert endpoint.complete(requests())[0].text == "Good."
+    assert endpoint._account._under_way == 0
+    assert endpoint._account._set_aside == Reserved(0.0, 0.0)
+    assert endpoint.spent == cache.spent()
+    if kind == "with usage":
+        assert endpoint.spent == Spent(1, 2 * 10 + 3, 2 * 300 + 5)
+
+
+def test_the_budget_is_passed_at_once_after_bad_replies_that_were_paid_for() -> None:
+    odd = reply(answer("Half an ans", "error", {"prompt_tokens": 10, "completion_tokens": 300}))
+    with answering(lambda body, count: odd if count == 0 else reply(answer())) as server:
+        endpoint = asked(server, budget={"tokens": 400}, requests_in_flight=1)
+        began = time.monotonic()
+        with pytest.raises(BudgetReached):
+            endpoint.complete(requests(10))
+    assert time.monotonic() - began < 5
+    assert endpoint.spent.prompt_tokens + endpoint.spent.tokens <= 400
 
 
 def test_overloads_before_a_bad_reply_do_not_use_up_its_second_chance() -> None:
@@ -213,22 +285,50 @@ def test_a_server_that_gives_no_answers_any_more_ends_the_run_with_its_words(tmp
     assert RequestCache(tmp_path / "a.sqlite").spent() == Spent(5, 15, 25)
 
 
-def test_an_answer_without_a_closing_word_is_no_answer_of_a_model_that_always_thinks(tmp_path: Path) -> None:
-    def script(body: dict[str, Any], count: int) -> bytes:
-        short = count == 1
-        return reply(answer("The user asks" if short else "Hm.</think>Good.", "length" if short else "stop"))
+CUT, CLOSED, BARE = answer("The user asks", "length"), answer("Hm.\n</think>\n\nGood."), answer("Good.")
+ENDED, NOTHING, TORN = ("Good.", "stop"), ("", "reasoning"), ("The user asks", "length")
 
-    with answering(script) as server:
-        for _ in range(2):  # and it is known when the run is resumed
+
+@pytest.mark.parametrize(
+    ("replies", "said"),
+    [
+        ([CLOSED, CLOSED, CLOSED, CUT], [ENDED, ENDED, ENDED, NOTHING]),
+        ([CUT, CLOSED, CUT, CLOSED, CLOSED], [NOTHING, ENDED, NOTHING, ENDED, ENDED]),
+        ([CUT, CLOSED, CLOSED], [TORN, ENDED, ENDED]),
+        ([CLOSED, CLOSED, BARE, CLOSED, CUT], [ENDED, ENDED, ENDED, ENDED, TORN]),
+        ([CLOSED, CLOSED, CLOSED, BARE, CUT], [ENDED, ENDED, ENDED, ENDED, TORN]),
+    ],
+)
+def test_an_answer_that_is_cut_is_reasoning_where_all_others_close_some(
+    replies: list[dict[str, Any]], said: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    with answering(lambda body, count: reply(replies[count])) as server:
+        for _ in range(2):  # what is kept is the same
             endpoint = asked(server, RequestCache(tmp_path / "a.sqlite"), requests_in_flight=1)
-            said = endpoint.complete(requests(3))
-            assert [(one.text, one.finish_reason) for one in said] == [
-                ("Good.", "stop"),
-                ("", "reasoning"),
-                ("Good.", "stop"),
-            ]
-    assert len(server.bodies) == 3
-    assert endpoint.replies == {"reasoning cut off": 2, "only reasoning": 1}
+            found = endpoint.complete(requests(len(replies)))
+            assert [(one.text, one.finish_reason) for one in found] == said
+        alone = asked(server, requests_in_flight=1)
+        server.bodies.clear()
+        assert [(one.text, one.finish_reason) for one in alone.complete(requests(len(replies)))] == said
+    assert endpoint.replies.get("only reasoning", 0) == alone.replies.get("only reasoning", 0) == said.count(NOTHING)
+
+
+def test_a_resumed_run_knows_that_answers_begin_in_reasoning_until_one_does_not(tmp_path: Path) -> None:
+    script = [CLOSED, CLOSED, CLOSED, CUT, BARE, CUT, CUT]
+    said: list[str] = []
+    with answering(lambda body, count: reply(script[count])) as server:
+        for count in (3, 4, 6, 7):
+            endpoint = asked(server, RequestCache(tmp_path / "a.sqlite"), requests_in_flight=1)
+            said = [one.finish_reason for one in endpoint.complete(requests(count))]
+    assert said == ["stop", "stop", "stop", "reasoning", "stop", "length", "length"]
+
+
+def test_an_answer_that_mentions_a_closing_tag_changes_no_other(tmp_path: Path) -> None:
+    mention = answer("Close the block with </think> in the template.")
+    script = [mention, mention, mention, CUT]
+    with answering(lambda body, count: reply(script[count])) as server:
+        found = asked(server, requests_in_flight=1).complete(requests(4))
+    assert [one.text for one in found] == ["Close the block with </think> in the template."] * 3 + ["The user asks"]
 
 
 @pytest.mark.parametrize("count", [10**30, -1, 1.5e300, True, "7", None])
@@ -275,6 +375,39 @@ def test_a_quota_that_is_used_up_ends_the_run_at_once(status: int, error: dict[s
     assert error["message"].rstrip(".") in str(stopped.value)
     assert len(server.bodies) <= 8
     assert cache.spent().requests == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (
+            403,
+            {
+                "error": {
+                    "code": 403,
+                    "message": "The input was flagged by moderation",
+                    "metadata": {"reasons": ["harassment"], "flagged_input": "I hate the billing department"},
+                }
+            },
+        ),
+        (403, {"error": {"message": "Blocked: 'insufficient balance on my card'", "code": "content_filter"}}),
+        (400, {"error": {"message": "[{'loc': ('x',), 'input': 'How do I dispute a billing error?'}]"}}),
+        (400, {"error": {"message": 'invalid: {"content": "My credit balance is too low."}'}}),
+        (400, {"error": {"message": "wrong form", "input": "Your account is suspended, payment required"}}),
+        (
+            400,
+            {"detail": [{"loc": ["body"], "msg": "wrong", "input": "It exceeded your current quota"}]},
+        ),
+        (400, {"error": {"message": "Questions on billing are not answered here."}}),
+    ],
+)
+def test_a_text_about_money_that_is_refused_ends_no_run(status: int, body: dict[str, Any]) -> None:
+    def script(sent: dict[str, Any], count: int) -> bytes:
+        return reply(body, status) if sent["seed"] == 1 else reply(answer())
+
+    with answering(script) as server:
+        said = asked(server, requests_in_flight=1).complete(requests(3))
+    assert [one.finish_reason for one in said] == ["stop", "refused", "stop"]
 
 
 def test_a_rate_limit_is_no_quota_that_is_used_up() -> None:
@@ -342,6 +475,15 @@ def test_silence_is_told_and_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert any("has answered nothing for" in line and "waited for until" in line for line in lines)
     assert any("timed out" in line for line in lines)
     assert endpoint.spent.requests == 1
+
+
+def test_a_wait_that_the_server_asks_for_is_no_silence() -> None:
+    def script(body: dict[str, Any], count: int) -> bytes:
+        busy = {"error": {"message": "60 requests a minute"}}
+        return reply(busy, 429, {"retry-after": "2"}) if count == 0 else reply(answer())
+
+    with answering(script) as server:  # without the wait, it is given up after a second
+        assert asked(server, timeout=0.5, retries=1).complete(requests())[0].text == "Good."
 
 
 def test_waiting_for_a_limit_is_told_with_the_servers_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ class Budget(BaseModel):
 
 @dataclass(frozen=True)
 class Reserved:
-    """The most tokens that one request may cost."""
+    """Tokens of one request: of its prompt and of its answer."""
 
     prompt: float
     answer: float
@@ -112,11 +112,21 @@ class Account:
         self._answer += tokens
         self.release(reserved)
 
-    def lose(self, reserved: Reserved) -> None:
-        """Count the most that an answer may have cost that never came."""
-        self._prompt += reserved.prompt
-        self._answer += reserved.answer
+    def lose(self, reserved: Reserved, used: Reserved | None = None) -> Reserved:
+        """Count the cost of a request without an answer, and give back what was set aside for it.
+
+        Args:
+            reserved: what was set aside.
+            used: the tokens that the server counts; without them the most that it may have cost counts.
+
+        Returns:
+            what was counted.
+        """
+        cost = used or reserved
+        self._prompt += cost.prompt
+        self._answer += cost.answer
         self.release(reserved)
+        return cost
 
     def release(self, reserved: Reserved) -> None:
         """Give back what was set aside for a request that cost nothing."""

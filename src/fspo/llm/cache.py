@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS first_tokens (key TEXT PRIMARY KEY, tokens TEXT NOT N
 CREATE TABLE IF NOT EXISTS unusable (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (id TEXT PRIMARY KEY, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL)
 WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS replies (kind TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS odd_replies (id TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS learned (server TEXT PRIMARY KEY, manner TEXT NOT NULL) WITHOUT ROWID;
 """
 _GET = (
@@ -37,7 +37,13 @@ _GET = (
 )
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_FIRST = "INSERT OR IGNORE INTO first_tokens VALUES (?, ?)"
-_COUNT = "INSERT INTO replies VALUES (?, 1) ON CONFLICT (kind) DO UPDATE SET times = times + 1"
+_COUNT = "INSERT INTO odd_replies VALUES (hex(randomblob(16)), ?)"
+_COUNT_ONLY_REASONING = (
+    "INSERT INTO odd_replies SELECT hex(randomblob(16)), 'only reasoning' FROM answers "
+    "WHERE key = ? AND finish_reason = 'length'"
+)
+_ONLY_REASONING = "UPDATE answers SET text = '', finish_reason = 'reasoning' WHERE key = ? AND finish_reason = 'length'"
+# The process may end before it removes the other file: absorbing a file twice must not count anything twice.
 _ABSORB = (
     "INSERT OR IGNORE INTO answers SELECT key, text, tokens, prompt_tokens, finish_reason, anew FROM other.answers",
     "INSERT OR IGNORE INTO first_tokens SELECT key, tokens FROM other.first_tokens",
@@ -46,8 +52,7 @@ _ABSORB = (
     "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
     "INSERT OR IGNORE INTO lost SELECT id, prompt_tokens, tokens FROM other.lost",
     "INSERT OR IGNORE INTO unusable SELECT key FROM other.unusable",
-    "INSERT INTO replies SELECT kind, times FROM other.replies WHERE true "
-    "ON CONFLICT (kind) DO UPDATE SET times = times + excluded.times",
+    "INSERT OR IGNORE INTO odd_replies SELECT id, kind FROM other.odd_replies",
     "INSERT OR REPLACE INTO learned SELECT server, manner FROM other.learned",
 )
 _FORGET = (  # what they have cost stays
@@ -146,7 +151,7 @@ class RequestCache:
                 self._insert(key, completion, 0)
 
     def mark_unusable(self, keys: Sequence[str]) -> None:
-        """Note answers that nothing could be done with; they stay until `forget_unusable`.
+        """Note answers that could not be used; they stay until `forget_unusable`.
 
         Raises:
             StorageError: the disk is full.
@@ -165,6 +170,18 @@ class RequestCache:
             self._connection.execute("BEGIN")
             for statement in _FORGET:
                 self._connection.execute(statement)
+
+    def only_reasoning(self, keys: Iterable[str]) -> None:
+        """Note that answers cut at their limit were nothing but reasoning: drop their text and count them.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN")
+            for key in keys:
+                self._connection.execute(_COUNT_ONLY_REASONING, (key,))
+                self._connection.execute(_ONLY_REASONING, (key,))
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a request failed in the end; it is asked again when it comes again."""
@@ -185,7 +202,7 @@ class RequestCache:
 
     def replies(self) -> dict[str, int]:
         """What was odd about replies -> how many."""
-        return dict(self._do("SELECT kind, times FROM replies ORDER BY times DESC, kind"))
+        return dict(self._do("SELECT kind, COUNT(*) FROM odd_replies GROUP BY kind ORDER BY 2 DESC, kind"))
 
     def learn(self, server: str, manner: Mapping[str, Any]) -> None:
         """Keep how a server wants its requests."""
@@ -222,7 +239,7 @@ class RequestCache:
                 self._connection.execute("DETACH other")
 
     def settle(self) -> None:
-        """Bring everything into the file itself, so that who reads nothing else sees it (`fspo.llm.parts`).
+        """Bring everything into the file itself, for processes that read nothing else (`fspo.llm.parts`).
 
         Raises:
             StorageError: another process is at work in the file.

@@ -21,6 +21,7 @@ from fspo.llm.cache import RequestCache, Spent, key_of, key_of_server
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.pacing import Pacer
 from fspo.llm.parameters import Manner, in_words
+from fspo.llm.replies import read_again
 from fspo.llm.transport import (
     Answered,
     Failure,
@@ -48,7 +49,9 @@ _AGAIN = 2
 _FIRST, _ROW = 3, 20
 """Requests that fail one after the other until a server is given up: one that has answered nothing yet, and others."""
 _QUIET = 30.0
-"""Seconds without an answer after which that is told, and told again."""
+"""Seconds without an answer after which a line says so, and between two such lines."""
+_SURE = 3
+"""Finished answers in a row that close reasoning which nothing opened, until all answers are taken to begin in it."""
 _NO_REPLY = "It takes requests and gives no reply; run the same command again: what was finished is kept."
 FAILED = "failed requests"
 """What requests that were given up are counted under."""
@@ -92,18 +95,29 @@ class Endpoint:
             say: shows a line while answers are waited for: what was learned, what is odd, and long silence.
         """
         self._config, self._cache, self._transport, self._say = config, cache, transport, say
-        # Those that wait to be sent again count too: who can't answer some gets no others meanwhile.
+        # Those that wait to be sent again count too: a server that can't answer some gets no others meanwhile.
         self._places = asyncio.Semaphore(config.requests_in_flight)
         self._pacer = Pacer(config.requests_in_flight)
         self._account = Account(config.budget, cache.spent() if cache is not None else None)
         self._identity = config.identity()
-        self._manner = Manner(config.parameters)
-        if cache is not None:
-            self._manner = Manner.from_record(cache.learned(key_of_server(self._identity))).having(self._manner)
+        self._server = key_of_server(config.server_identity())
+        known = cache.learned(self._server) if cache is not None else {}
+        self._learned = Manner(known.get("names", {}))
+        """What the server has taught, without the settings."""
+        self._manner = self._learned.having(Manner(config.parameters))
+        """How requests are sent."""
+        self._thinks = bool(known.get("thinks"))
+        """Whether answers begin inside of reasoning that only their end shows."""
+        self._closings = 0
+        """Finished answers in a row that showed it."""
+        self._doubtful: set[str] = set()
+        """Keys of answers that were cut at their limit, and may be nothing but reasoning."""
         self._row = 0
         """Requests that failed since the last answer."""
         self._heard = -math.inf
         """When the last request was done with."""
+        self._told_to_wait = -math.inf
+        """Until when the server has asked to wait."""
         self._trouble = ""
         """What kept the last request from being answered."""
         self._away: float | None = None
@@ -118,7 +132,7 @@ class Endpoint:
         self._failed = 0
         self._mentioned: set[str] = set()
         self._lines: deque[str] = deque()
-        """What is to be shown by whoever waits."""
+        """What is to be shown, in the thread that waits."""
         self._next_line = -math.inf
         self._tasks: dict[tuple[_Call, str], asyncio.Task[_Answer]] = {}
 
@@ -198,7 +212,8 @@ class Endpoint:
             StorageError: the disk is full.
         """
         if self._cache is not None:
-            self._cache.mark_unusable([key_of(self._identity, request) for request in requests])
+            identities = [self._identity, *self._other_identities()]
+            self._cache.mark_unusable([key_of(one, request) for request in requests for one in identities])
 
     def asking(self) -> _Asking:
         """A line of pieces of requests, all under way at once; its `take` raises what `complete` does."""
@@ -220,7 +235,7 @@ class Endpoint:
         return [_given(answer) for answer in answers]
 
     def _speak(self) -> None:
-        """Show what there is to say, in the thread of whoever waits."""
+        """Show what there is to say, in the thread that waits."""
         while self._lines:
             line = self._lines.popleft()
             if self._say is not None:
@@ -242,22 +257,30 @@ class Endpoint:
         for answer in given:
             if isinstance(answer, BaseException) and not isinstance(answer, FspoError):
                 raise answer
+        if self._thinks:  # as these answers themselves may have shown
+            cut = {key for key in self._doubtful & found.keys() if isinstance(found[key], Completion)}
+            found |= {key: _only_reasoning(found[key]) for key in cut}
         return [found[key] for key in keys]
 
     def _known(self, keys: Sequence[str], requests: Sequence[CompletionRequest]) -> dict[str, Completion]:
         """Key -> answer, for requests that were answered before."""
         if self._cache is None:
             return {}
-        known = self._cache.get_all(keys)
-        earlier = {
-            key_of(self._config.earlier_identity(), request): key
-            for key, request in zip(keys, requests, strict=True)
-            if key not in known
-        }
-        return known | {earlier[old]: answer for old, answer in self._cache.get_all(list(earlier)).items()}
+        known, wanted = self._cache.get_all(keys), dict(zip(keys, requests, strict=True))
+        for identity in self._other_identities():
+            others = {key_of(identity, request): key for key, request in wanted.items() if key not in known}
+            for other, answer in self._cache.get_all(list(others)).items():
+                known[others[other]] = read_again(wanted[others[other]], answer)
+        return known
+
+    def _other_identities(self) -> list[dict[str, Any]]:
+        """By what else answers to the same requests may be kept."""
+        # Before the settings left a parameter out, the server had refused it: these requests were sent without it too.
+        before = self._config.identity_without(self._learned.left_out)
+        return [*([before] if before != self._identity else []), self._config.earlier_identity()]
 
     def _task(self, call: _Call, key: str, request: CompletionRequest) -> asyncio.Task[_Answer]:
-        """The task that gets this answer; one that is under way serves all who ask the same."""
+        """The task that gets this answer; one that is under way serves all that ask the same."""
         place = call, key
         if place not in self._tasks:
             task = asyncio.create_task(self._answer(call, key, request))
@@ -271,7 +294,7 @@ class Endpoint:
             with call.waiting():
                 await self._places.acquire()
             try:
-                found = await self._asked(call, request)
+                found = await self._asked(call, key, request)
             finally:
                 self._places.release()
             if isinstance(found, FspoError):
@@ -293,7 +316,7 @@ class Endpoint:
             call.stop()
             raise
 
-    async def _asked(self, call: _Call, request: CompletionRequest) -> _Answered | FspoError:
+    async def _asked(self, call: _Call, key: str, request: CompletionRequest) -> _Answered | FspoError:
         """The completion and the tokens of its prompt; or what went wrong in the end."""
         attempts, trial, words = Counter[bool](), None, ""
         while True:
@@ -306,7 +329,7 @@ class Endpoint:
             if isinstance(found, Answered):
                 if trial is not None:
                     self._adopt(trial, words)
-                return self._settled(found, request, reserved)
+                return self._settled(found, key, request, reserved)
             if isinstance(found, FspoError):
                 self._account.release(reserved)
                 return self._concluded(call, found)
@@ -345,15 +368,15 @@ class Endpoint:
         pause: float = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
         if isinstance(found, Odd):
             self._note(found.kind)
-            if found.used is not None:
-                self._lost(Reserved(*found.used))
-            elif found.late:
-                self._lost(reserved)
-            if found.used is not None or not found.late:
+            if found.used is not None or found.late:
+                self._lost(reserved, found.used)
+            else:
                 self._account.release(reserved)
             if attempt < min(self._config.retries, self._config.retries if found.patient else _AGAIN):
                 return pause
             return self._concluded(call, found.error if found.garbled is None or self._proven else found.garbled)
+        if found.wait:
+            self._told_to_wait = max(self._told_to_wait, time.monotonic() + found.wait)
         self._lost(reserved) if found.late else self._account.release(reserved)
         if attempt == self._config.retries or self._gone(found):
             if found.unreachable or not self._proven:
@@ -364,18 +387,18 @@ class Endpoint:
 
     def _gone(self, found: Overload) -> bool:
         """Whether the server has been away for long: single requests can't tell, which wait behind each other then."""
-        if not found.unreachable or found.late:  # somebody took the connection
+        if not found.unreachable or found.late:  # a server took the connection
             self._away = None
             return False
         now = time.monotonic()
         self._away = now if self._away is None else self._away
         return now - self._away >= self._patience
 
-    def _lost(self, reserved: Reserved) -> None:
-        """What was under way and never came may have been worked on, and be paid for."""
-        self._account.lose(reserved)
+    def _lost(self, reserved: Reserved, used: tuple[int, int] | None = None) -> None:
+        """Count a request without an answer that the server may have worked on; `used`: the tokens that it counts."""
+        cost = self._account.lose(reserved, None if used is None else Reserved(*used))
         if self._cache is not None:
-            self._cache.lose(reserved.prompt, reserved.answer)
+            self._cache.lose(cost.prompt, cost.answer)
 
     def _concluded(self, call: _Call, error: FspoError) -> FspoError:
         """What is handed out for a request that is given up, after drawing the conclusions for the others."""
@@ -417,55 +440,83 @@ class Endpoint:
 
     def _adopt(self, manner: Manner, words: str) -> None:
         """Ask like this from now on, since it was answered."""
-        learned = in_words(self._manner, manner)
+        learned = manner.beyond(self._manner)
         self._manner = self._manner.having(manner)
-        if learned:
-            self._lines.append(f"{self.name}: {learned} from now on (its words: {words}).")
+        if learned.names:
+            self._lines.append(f"{self.name}: {in_words(learned)} from now on (its words: {words}).")
+            # What contradicts the settings holds for this call alone: the settings may change.
+            own = {name: other for name, other in learned.names.items() if name not in self._config.parameters}
+            self._learned = self._learned.having(Manner(own))
             self._remember()
 
     def _remember(self) -> None:
         if self._cache is not None:
-            self._cache.learn(key_of_server(self._identity), self._manner.record())
+            self._cache.learn(self._server, {"names": dict(self._learned.names), "thinks": self._thinks})
 
-    def _settled(self, found: Answered, request: CompletionRequest, reserved: Reserved) -> _Answered:
+    def _settled(self, found: Answered, key: str, request: CompletionRequest, reserved: Reserved) -> _Answered:
         """What is handed out, after drawing the conclusions for other requests and for the budget."""
         self._heard, self._proven, self._away, self._row = time.monotonic(), True, None, 0
         completion, prompt_tokens, kinds = found.completion, found.prompt_tokens, found.kinds
         if prompt_tokens is None:  # a server that doesn't count: at most so many
             prompt_tokens = round(reserved.prompt)
             completion = replace(completion, tokens=min(request.max_tokens, completion.tokens))
-        if found.orphan and not self._manner.thinks:
-            self._manner = self._manner.having(Manner(thinks=True))
-            self._remember()
-        if self._manner.thinks and completion.finish_reason == "length" and not found.orphan:
-            completion, kinds = replace(completion, text="", finish_reason="reasoning"), ("only reasoning",)
+        self._account.settle(reserved, prompt_tokens, completion.tokens)
+        self._watch_reasoning(found)
+        if completion.finish_reason == "length" and not found.orphan:
+            if self._thinks:
+                completion, kinds = _only_reasoning(completion), ("only reasoning",)
+            else:
+                self._doubtful.add(key)
         for kind in kinds:
             self._mention(kind, f"{self.name}: {_ODD_ANSWERS.get(kind, kind)}.")
-        self._account.settle(reserved, prompt_tokens, completion.tokens)
         return completion, prompt_tokens, kinds
 
+    def _watch_reasoning(self, found: Answered) -> None:
+        """Learn from an answer whether this model's answers begin inside of reasoning.
+
+        Then an answer that was cut before it closed the reasoning holds nothing else, those that came before it too.
+        """
+        if found.orphan:
+            self._closings += 1
+            if self._closings >= _SURE and not self._thinks:
+                self._thinks = True
+                self._remember()
+                if self._cache is not None:
+                    self._cache.only_reasoning(self._doubtful)
+                else:
+                    self._odd["only reasoning"] += len(self._doubtful)
+        elif found.completion.finish_reason == "stop" and found.completion.text.strip():
+            self._closings = 0
+            self._doubtful.clear()
+            if self._thinks:
+                self._thinks = False
+                self._remember()
+
     async def _watch(self, call: _Call) -> None:
-        """Tell of long silence, and give a server up that answers nothing at all."""
+        """Say that nothing is answered for long, and give a server up that answers nothing at all."""
         began, limit = time.monotonic(), 2 * self._config.timeout + self._patience
+        most = self._config.retries * LONGEST_WAIT
         while True:
-            silent = time.monotonic() - max(self._heard, began)
-            if silent >= limit:
+            now = time.monotonic()
+            silent = now - max(self._heard, began)
+            # What a server asks a request to wait is added, as often as one request is sent again.
+            left = limit - silent + min(most, max(0.0, self._told_to_wait - now + silent))
+            if left <= 0:
                 words = self._trouble or _NO_REPLY
                 error = ModelError(
-                    f"{self.name} answered nothing for {duration(silent)}, twice endpoint.timeout and the pauses of "
-                    f"endpoint.retries. {words}"
+                    f"{self.name} answered nothing for {duration(silent)}, more than twice endpoint.timeout and the "
+                    f"pauses of endpoint.retries. {words}"
                 )
                 call.stop(error, under_way=True)
                 return
-            now = time.monotonic()
             if silent >= _QUIET and now >= self._next_line:
                 self._next_line = now + _QUIET
-                until = time.strftime("%H:%M:%S", time.localtime(time.time() + limit - silent))
+                until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
                 why = f" (the last problem: {self._trouble})" if self._trouble else ""
                 self._lines.append(
                     f"{self.name} has answered nothing for {duration(silent)}; it is waited for until {until}{why}."
                 )
-            await asyncio.sleep(min(1.0, max(0.05, limit - silent)))
+            await asyncio.sleep(min(1.0, max(0.05, left)))
 
 
 class _Asking:
@@ -565,7 +616,12 @@ def _given(answer: _Answer) -> Completion:
     return _FAILED if isinstance(answer, FspoError) else answer
 
 
+def _only_reasoning(cut: Completion) -> Completion:
+    """An answer that was cut inside of its reasoning."""
+    return replace(cut, text="", finish_reason="reasoning")
+
+
 def _worst(problems: Sequence[FspoError], cause: FspoError | None) -> FspoError:
-    """The one problem to tell of: what stops everything."""
-    told = [problem for problem in problems if not isinstance(problem, _Unasked)]
-    return told[0] if told else cause or problems[0]  # without any, others stopped these
+    """The one problem to raise: what stops everything."""
+    sent = [problem for problem in problems if not isinstance(problem, _Unasked)]
+    return sent[0] if sent else cause or problems[0]  # without any, others stopped these

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -62,23 +63,34 @@ class EndpointConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is answered, ready for JSON; neither the address nor a key."""
-        return endpoint_identity({**self.model_dump(mode="json", exclude={"parameters"}), **self._left_out()})
+        return self.identity_without()
+
+    def identity_without(self, left_out: Collection[str] = ()) -> dict[str, Any]:
+        """The same where these parameters are left out anyway, since the server refuses them."""
+        return endpoint_identity({**self.model_dump(mode="json", exclude={"parameters"}), **self._left_out(left_out)})
+
+    def server_identity(self) -> dict[str, Any]:
+        """The same without any parameter: what is learned of the server's parameters is kept by it."""
+        return self.identity_without(PARAMETERS)
 
     def earlier_identity(self) -> dict[str, Any]:
         """The identity by which versions before 0.4 kept answers; it held the address."""
         more = {"extra_body": self.extra_body} if self.extra_body else {}
         return {"base_url": self.base_url, "model": self.model, **more, **self._left_out()}
 
-    def _left_out(self) -> dict[str, Any]:
-        left_out = sorted(name for name, other in self.parameters.items() if other is None)
+    def _left_out(self, anyway: Collection[str] = ()) -> dict[str, Any]:
+        left_out = sorted(name for name, other in self.parameters.items() if other is None and name not in anyway)
         return {"left_out": left_out} if left_out else {}  # another name changes no answer
 
     @field_validator("base_url")
     @classmethod
     def _without_a_key(cls, base_url: str) -> str:
+        if re.search(r"\s", base_url) or not base_url.isprintable():
+            raise ValueError("the address must not hold a space or a line break")
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("the address must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
+        _check_port(parts)
         found = "a user or a password" if "@" in parts.netloc else "a query" if parts.query or parts.fragment else ""
         if found:
             raise ValueError(
@@ -118,3 +130,12 @@ class EndpointConfig(BaseModel):
                 "key into an environment variable and name that as key_variable"
             )
         return body
+
+
+def _check_port(parts: SplitResult) -> None:
+    try:
+        valid = parts.port is None or parts.port > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("the port after the host must be a number from 1 to 65535, such as http://127.0.0.1:8000/v1")

@@ -58,24 +58,22 @@ class Manner:
 
     Attributes:
         names: parameter -> the name it has there; None where it is left out.
-        thinks: whether its answers begin inside of reasoning that only their end shows.
     """
 
     names: Mapping[str, str | None] = field(default_factory=dict)
-    thinks: bool = False
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The parameters that are left out."""
+        return frozenset(name for name, other in self.names.items() if other is None)
 
     def having(self, other: Manner) -> Manner:
         """Both: what `other` says of a parameter goes before."""
-        return Manner({**self.names, **other.names}, self.thinks or other.thinks)
+        return Manner({**self.names, **other.names})
 
-    def record(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {"names": dict(self.names), "thinks": self.thinks}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Manner:
-        """What `record` gave."""
-        return cls(dict(record.get("names", {})), bool(record.get("thinks", False)))
+    def beyond(self, other: Manner) -> Manner:
+        """What this says and `other` does not."""
+        return Manner({name: to for name, to in self.names.items() if other.names.get(name, name) != to})
 
 
 def body_of(model: str, request: CompletionRequest, manner: Manner, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +111,7 @@ def _turns(request: CompletionRequest, system: str | None) -> list[dict[str, Any
 
 
 def lesson(said: str, named: Sequence[str], request: CompletionRequest, manner: Manner) -> Manner | None:
-    """How to ask a server that refused a request in this manner; None where its words tell of nothing to change.
+    """How to ask a server that refused a request in this manner; None where its words name nothing to change.
 
     Args:
         said: all that it said.
@@ -151,12 +149,10 @@ def _mentioned(said: str, names: Iterable[str | None]) -> list[str]:
     return [min(places, key=lambda name: places[name])] if places else []
 
 
-def in_words(before: Manner, now: Manner) -> str:
+def in_words(learned: Manner) -> str:
     """What was learned, as the end of a sentence; empty where it was nothing."""
     found = []
-    for name, other in now.names.items():
-        if before.names.get(name, name) == other:
-            continue
+    for name, other in learned.names.items():
         if name == SYSTEM and other is None:
             found.append("it knows no system role, so that such text goes before the first user's")
         elif other is None:

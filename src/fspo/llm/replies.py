@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fspo.llm.types import Completion, CompletionRequest, FinishReason
 
-__all__ = ["CONTROL", "Cleaned", "Kind", "Read", "Unusable", "cleaned", "counted", "read_reply", "said_in"]
+__all__ = [
+    "CONTROL",
+    "Cleaned",
+    "Kind",
+    "Read",
+    "Unusable",
+    "cleaned",
+    "counted",
+    "read_again",
+    "read_reply",
+    "said_in",
+]
 
 Kind = Literal[
     "reasoning cut off",
@@ -39,12 +51,23 @@ _TORN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insuff
 _TOOLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
 _TAGS = r"think|thinking|thought|thoughts|reasoning|seed:think"
-_OPENED = (
-    rf"<(?:{_TAGS})(?:\s[^<>]*)?>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>"
-    r"|<\|channel>\s*thought"
+_OPENED = rf"<(?:{_TAGS})(?:\s[^<>]*)?>|\[THINK\]"
+_CLOSED = rf"</(?:{_TAGS})\s*>|\[/THINK\]"
+"""What people and answers may write too: counts as reasoning by its place alone."""
+_SURELY_OPENED = r"◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<unused94>|<\|channel>\s*thought"
+_SURELY_CLOSED = r"◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>|<channel\|>"
+_MARKS = re.compile(
+    f"(?P<opened>(?P<sure_opened>{_SURELY_OPENED})|{_OPENED})|(?P<sure_closed>{_SURELY_CLOSED})|(?:{_CLOSED})",
+    re.IGNORECASE,
 )
-_CLOSED = rf"</(?:{_TAGS})\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>|<channel\|>"
-_MARKS = re.compile(f"(?P<opened>{_OPENED})|(?:{_CLOSED})", re.IGNORECASE)
+_QUOTES = "`'\"*\u201c\u201d\u2018\u2019\u00ab\u00bb"
+_QUOTED_BEFORE = re.compile(rf"(?:\A|[^\w.!?\u2026){_QUOTES}]|\.\.)[{_QUOTES}]+\Z")
+"""A quotation that begins; one that ends has a word or the end of a sentence before it."""
+_NEAR = 16
+"""Characters before a mark that are looked at for quotation marks."""
+_BLANK_AFTER, _LINE_ENDS = re.compile(r"[ \t]"), re.compile(r"[ \t]*(?:\n|\Z)")
+_EMPTY_LINE = re.compile(r"[ \t]*\n[ \t]*\n")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).*?<\|message\|>", re.DOTALL)
 _BARE_CHANNEL = re.compile(r"\Aanalysis(?=[A-Z\"'])(?:.*assistantfinal)?", re.DOTALL)
 """gpt-oss's channels where the server has left their tokens out: `analysisThe user ...assistantfinalThe answer.`"""
@@ -53,17 +76,29 @@ _BAR = r"[|\uff5c]"  # DeepSeek's tokens have the wide one
 _TURN = rf"<{_BAR}(?:im_start|start_header_id|start|turn|assistant){_BAR}>|<start_of_turn>|<\|turn>"
 _OPENING = re.compile(
     rf"\A(?:\s*(?:(?:{_TURN})\s*(?:assistant|model)\b|<{_BAR}(?:end_header_id|message|assistant|begin_of_text|startoftext"
-    rf"|begin\u2581of\u2581sentence){_BAR}>|<s>|<bos>|\[/INST\])\s*)+",
-    re.IGNORECASE,
+    rf"|begin\u2581of\u2581sentence){_BAR}>|<s>(?!(?:(?!</s>).)*</s>\s*[^\s<\[])|<bos>|\[/INST\])\s*)+",
+    re.IGNORECASE | re.DOTALL,
 )
-"""What a server that shows control tokens shows before an answer."""
+"""What a server that shows control tokens shows before an answer; `<s>` may begin a text that is struck out in HTML."""
+_SURE = (
+    rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|<\|[a-z_]{{2,20}}>|<[a-z_]{{2,20}}\|>|<(?:start|end)_of_turn>"
+    rf"|<{_BAR}[^<>|\uff5c\s]{{0,40}}\Z|<tool_call>\s*\{{|\[TOOL_CALLS\]\s*\[(?=\{{)"
+)
+"""Nothing else looks like these, so that a text ends before them: tokens with bars, half of one at the end, turns."""
+_ENDS = r"</s>|<eos>|\[EOS\]|<eop>|<eod>"
+_MAYBE = (
+    rf"{_ENDS}|<(?:s|bos|pad|unk|mask)>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_image>|<unused\d+>|<extra_id_\d+>"
+    r"|<reserved_\d+>|<0x[0-9A-Fa-f]{2}>|\[(?:gMASK|sMASK|PAD|UNK|CLS|SEP|MASK|BOS|TOOL_CALLS)\]|</?tool_call>"
+)
+"""Answers about HTML or language models hold these too: they count at the end, and where a turn ends or begins."""
+_NEXT_TURN = rf"<s>|<bos>|\[INST\]|<<SYS>>|<{_BAR}|<start_of_turn>|(?i:user|human|assistant|system)[ \t]*[:\n]"
 CONTROL = re.compile(
-    rf"<{_BAR}[^<>|\uff5c\s]{{1,40}}{_BAR}>|<\|[a-z_]{{2,20}}>|<[a-z_]{{2,20}}\|>|</?s>|<(?:bos|eos|pad|unk|mask|eop|eod)>"
-    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_(?:turn|image)>|<unused\d+>|<extra_id_\d+>|<reserved_\d+>"
-    r"|<0x[0-9A-Fa-f]{2}>|\[(?:gMASK|sMASK|PAD|UNK|CLS|SEP|MASK|BOS|EOS|TOOL_CALLS)\]|</?tool_call>"
-    rf"|<{_BAR}[^<>|\uff5c\s]{{0,40}}\Z"
+    rf"{_SURE}|(?:(?:{_MAYBE})\s*)+\Z|(?:{_ENDS}|<s>)(?=\s*(?:{_NEXT_TURN}))|(?<=[.!?\u2026])(?:{_ENDS})"
+    r"|(?:\A|(?<=\n)|(?<=[.!?\u2026])|(?<=[.!?\u2026] ))\[INST\]"
 )
-"""Control tokens of the usual tokenizers, and half of one at the end."""
+"""Control tokens of the usual tokenizers, where they are none of an answer's own words."""
+_PAIRS = (("<s>", "</s>"), ("[INST]", "[/INST]"), ("<<SYS>>", "<</SYS>>"), ("<tool_call>", "</tool_call>"))
+"""Tokens that an answer writes about come in pairs; the second is none where the first has been left in the text."""
 _TURN_ENDS = re.compile(
     rf"<{_BAR}(?:im_end|im_start|end|eot_id|eom_id|endoftext|end_of_text|return|call|start|start_header_id|user|system|eos"
     rf"|end_of_turn|turn_end|END_OF_TURN_TOKEN|observation|end\u2581of\u2581sentence){_BAR}>"
@@ -183,16 +218,28 @@ def _answer(
         kinds += ["reasoning cut off"] if clean.reasoning else []
         kinds += ["cut at a control token"] if clean.control else []
         kinds += [] if clean.text else ["no text"]
+    rest, anew = _after_prefix(request, clean.text)
+    first = _first_tokens(choice) if request.logprobs else ()
+    return Read(Completion(rest, count, finish, anew, first), prompt_tokens, tuple(kinds), clean.orphan)
+
+
+def read_again(request: CompletionRequest, kept: Completion) -> Completion:
+    """An answer that an earlier version has kept, without what it did not yet cut off."""
+    clean = cleaned(kept.text)
+    if not (clean.reasoning or clean.control):
+        return kept
+    finish: FinishReason = "length" if clean.unended else kept.finish_reason
+    if finish == "length" and not clean.text:
+        finish = "reasoning"
+    rest, anew = _after_prefix(request, clean.text) if kept.anew else (clean.text, False)
+    return replace(kept, text=rest, anew=anew, finish_reason=finish)
+
+
+def _after_prefix(request: CompletionRequest, text: str) -> tuple[str, bool]:
+    """A text without the prefix that was asked for, and whether it stands alone without having taken that up."""
     begun = request.prefix.strip()
-    taken_up = clean.text.lower().startswith(begun.lower())
-    completion = Completion(
-        clean.text[len(begun) :] if taken_up else clean.text,
-        count,
-        finish,
-        anew=bool(begun) and not taken_up,
-        first=_first_tokens(choice) if request.logprobs else (),
-    )
-    return Read(completion, prompt_tokens, tuple(kinds), clean.orphan)
+    taken_up = text.lower().startswith(begun.lower())
+    return (text[len(begun) :], False) if taken_up else (text, True)
 
 
 def cleaned(text: str) -> Cleaned:
@@ -213,7 +260,7 @@ def cleaned(text: str) -> Cleaned:
     kept, marked, open_, orphan = _without_reasoning(kept)
     opening = _OPENING.match(kept)
     kept = kept[opening.end() :] if opening else kept
-    control = CONTROL.search(kept)
+    control = _control_in(kept)
     torn = False
     if control is not None:
         torn = not _TURN_ENDS.match(control[0]) and bool(CONTROL.sub("", kept[control.start() :]).strip())
@@ -222,25 +269,83 @@ def cleaned(text: str) -> Cleaned:
     return Cleaned(kept.strip(), reasoning or marked, cut, open_ or torn, orphan)
 
 
+def _control_in(text: str) -> re.Match[str] | None:
+    """The first control token; what closes something that the text itself has opened is none, as in HTML."""
+    for found in CONTROL.finditer(text):
+        before = text[: found.start()]
+        if not any(found[0].startswith(end) and before.count(begin) > before.count(end) for begin, end in _PAIRS):
+            return found
+    return None
+
+
 def _without_reasoning(text: str) -> tuple[str, bool, bool, bool]:
-    """The text outside of reasoning; whether there was any, whether it never ended, and whether nothing opened it."""
+    """The text outside of reasoning; whether there was any, whether it never ended, and whether nothing opened it.
+
+    Reasoning begins at the start of the text alone, or by a token that no text has. Its own marks may be nested.
+    """
     kept: list[str] = []
-    at, open_, found, orphan = 0, False, False, False
+    at, depth, ended, found, orphan = 0, 0, False, False, False
+    mentioned: list[re.Match[str]] = []
+    fences = [fence.start() for fence in _FENCE.finditer(text)]
     for mark in _MARKS.finditer(text):
-        found = True
-        if mark["opened"]:
-            if not open_:
-                kept.append(text[at : mark.start()])
-            open_ = True
-        elif open_:
-            at, open_ = mark.end(), False
-        else:  # whatever stands before belongs to it
+        sure = bool(mark["sure_opened"] or mark["sure_closed"])
+        fenced = bisect(fences, mark.start())
+        in_code = not depth and fenced % 2 == 1 and fenced < len(fences)  # in a block that has an end
+        if not sure and (in_code or _quoted(text, mark)):
+            continue
+        if mark["opened"] and depth:
+            depth += 1
+        elif mark["opened"] and (sure or _begins("".join(kept) + text[at : mark.start()])):
+            kept.append(text[at : mark.start()])
+            depth, ended, found = 1, False, True
+        elif mark["opened"]:
+            mentioned.append(mark)
+        elif depth:
+            at, depth, ended = mark.end(), depth - 1, True
+        elif mentioned and not sure and _pair(text, mentioned[-1], mark):
+            mentioned.pop()
+        elif sure or _closes_unopened(text, mark):  # all that stands before belongs to it
             orphan = orphan or not mark.start() or bool(text[at : mark.start()].strip())
             kept.clear()
-            at = mark.end()
+            at, found = mark.end(), True
+    open_ = depth > 0 and not ended  # reasoning that mentions an opening mark ends with its last closing one
     if not open_:
         kept.append(text[at:])
     return "".join(kept), found, open_, orphan
+
+
+def _begins(before: str) -> bool:
+    """Whether an answer that has only this so far has not begun."""
+    return not _OPENING.sub("", before).strip()
+
+
+def _pair(text: str, opened: re.Match[str], closed: re.Match[str]) -> bool:
+    """Whether two marks that an answer mentions belong together: in one line, or with the first alone on its line."""
+    line = text.rfind("\n", 0, opened.start()) + 1
+    alone = not text[line : opened.start()].strip() and _LINE_ENDS.match(text, opened.end()) is not None
+    return alone or text.find("\n", opened.end(), closed.start()) < 0
+
+
+def _quoted(text: str, mark: re.Match[str]) -> bool:
+    """Whether the mark is between quotation marks."""
+    return _quotation_begins(text, mark) and text[mark.end() : mark.end() + 1] in [*_QUOTES]
+
+
+def _quotation_begins(text: str, mark: re.Match[str]) -> bool:
+    """Whether a quotation begins directly before the mark."""
+    at = mark.start()
+    start = max(text.rfind("\n", 0, at) + 1, at - _NEAR)
+    return _QUOTED_BEFORE.search(text[start:at]) is not None
+
+
+def _closes_unopened(text: str, mark: re.Match[str]) -> bool:
+    """Whether a closing mark that nothing opened ends reasoning: a sentence that mentions one has a blank before it."""
+    at, end = mark.span()
+    if not text[text.rfind("\n", 0, at) + 1 : at].strip():  # it begins its line
+        return _BLANK_AFTER.match(text, end) is None or _LINE_ENDS.match(text, end) is not None
+    if text[at - 1].isspace():
+        return _EMPTY_LINE.match(text, end) is not None
+    return text[at - 1] not in "([{<|/" and not _quotation_begins(text, mark)
 
 
 def _text_of(content: object) -> str | None:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from fspo.errors import ConfigError, FspoError, ModelError
+from fspo.keys import ENVIRONMENT
 from fspo.llm import background
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.installed import need_client
 from fspo.llm.parameters import Manner, body_of, lesson
 from fspo.llm.replies import Kind, Read, Unusable, read_reply
 from fspo.llm.types import Completion, CompletionRequest
-from fspo.llm.wire import causes_named, retry_after, told, used_up
+from fspo.llm.wire import causes_named, flagged, retry_after, told, used_up
 
 if TYPE_CHECKING:
     import openai
@@ -48,9 +49,7 @@ _NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
 """A refused connection is a ConnectTimeout to the client over aiohttp, and so is one that was cut."""
 _CUT = "ServerDisconnectedError"
 _LATE = frozenset({408, 504, 524})
-"""Somebody on the way lost patience with a server that may be at work."""
-_FLAGGED = re.compile(r"moderation|flagged|content (?:policy|filter)|safety", re.IGNORECASE)
-"""The words are refused, and not the key."""
+"""A proxy stopped waiting for a server that may be at work."""
 _NO_SUCH_PLACE = re.compile(
     r"unexpected endpoint|unknown (?:url|path|endpoint|request url)|invalid (?:url|path|endpoint)|no (?:such )?route"
     r"|(?:route|path|url|page|endpoint) .{0,60}not found|cannot post|method not allowed",
@@ -202,7 +201,7 @@ class WebTransport:
         wait = retry_after(headers)
         if used_up(status, body, wait):
             return self._used_up(status, body)
-        if status == 403 and _FLAGGED.search(said):
+        if status == 403 and flagged(body):  # the words are refused, and not the key
             return self._refusal(said)
         if status in (401, 403):
             return self._without_access()
@@ -288,12 +287,12 @@ def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
     # aiohttp takes half the time of the usual client for each request.
     quick = importlib.util.find_spec("aiohttp") is not None
     kind = openai.DefaultAioHttpClient if quick else openai.DefaultAsyncHttpxClient
-    with _nothing_else_from_the_environment():
+    with _explained(config.base_url), _nothing_else_from_the_environment():
         return openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=key or "none",
             timeout=config.timeout,
-            max_retries=0,  # whoever asks again must also ask less at once
+            max_retries=0,  # a request that is sent again goes through the pacer
             # No proxy knows this machine's own addresses.
             http_client=kind(timeout=config.timeout, trust_env=not _on_this_machine(config.base_url)),
         )
@@ -332,9 +331,24 @@ def _close(client: openai.AsyncOpenAI) -> None:
 
 @contextmanager
 def _nothing_else_from_the_environment() -> Iterator[None]:
-    """Hide the variables that the client would send on by itself, such as further headers and an organisation."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
+    """Hide the variables that the client would send on by itself, such as further headers and an organisation.
+
+    No other thread reads a key meanwhile.
+    """
+    with ENVIRONMENT:
+        hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
+
+
+@contextmanager
+def _explained(base_url: str) -> Iterator[None]:
+    """An address that the client can't read becomes one sentence; `EndpointConfig` finds the usual faults before."""
     try:
         yield
-    finally:
-        os.environ.update(hidden)
+    except Exception as error:
+        if type(error).__name__ != "InvalidURL":  # the name in all packages that the client may use
+            raise
+        raise ConfigError(f"base_url: {base_url} is no valid address ({error}); correct it.") from error

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from fspo.llm.replies import said_in
 
-__all__ = ["LONGEST_WAIT", "causes_named", "retry_after", "told", "used_up"]
+__all__ = ["LONGEST_WAIT", "causes_named", "flagged", "retry_after", "told", "used_up"]
 
 LONGEST_WAIT = 60.0
 """Seconds that a server can make a request wait at a time."""
@@ -27,13 +27,20 @@ _PAID_UP = frozenset(
         "billing_hard_limit_reached",
         "credit_balance_too_low",
         "payment_required",
+        "exceeded_current_quota_error",
+        "arrearage",
     }
 )
 _USED_UP = re.compile(
-    r"insufficient[_ ](?:quota|credits?|balance|funds)|credit balance|out of credits?|no (?:remaining )?credits?"
-    r"|exceeded your current quota|billing|payment required|arrears|account .{0,30}(?:suspended|overdue)",
+    r"insufficient[_ ](?:quota|credits?|balance|account balance)|credit balance is|out of credits?\b"
+    r"|(?:no|any|all) (?:remaining |available )?credits\b|exceeded your current quota|spending limit"
+    r"|requires billing|billing (?:hard limit|is not active|not active)|payment required|in arrears"
+    r"|your account .{0,40}(?:suspended|overdue|good standing)",
     re.IGNORECASE,
 )
+"""Phrases that a server has for its customers alone; a person's text may well hold the word billing."""
+_QUOTED = re.compile(r"(?<!\w)(['\"`]).*?\1(?!\w)", re.DOTALL)
+_FLAGGED = re.compile(r"moderation|flagged|content[_ ](?:policy|filter|management)|safety", re.IGNORECASE)
 _PASSES = re.compile(r"(?:retry|try again) in|per[ _]?(?:minute|second|hour)|rate[ _]limit", re.IGNORECASE)
 
 
@@ -69,15 +76,20 @@ def told(body: object, key: str) -> str:
 
 
 def used_up(status: int, body: object, wait: float) -> bool:
-    """Whether there is no money or quota left, so that waiting helps nobody; `wait`: seconds that the server names."""
+    """Whether there is no money or quota left, so that waiting does not help; `wait`: seconds that the server names."""
     if status == 402:
         return True
-    if status not in (400, 403, 429):
+    if status not in (400, 403, 429) or flagged(body):
         return False
     if _PAID_UP & {name.lower() for name in _fields(body, ("code", "type"))}:
         return True
-    said = json.dumps(body, ensure_ascii=False, default=str)
+    said = _QUOTED.sub("", _message(body))  # a server may quote the request
     return not wait and bool(_USED_UP.search(said)) and not _PASSES.search(said)
+
+
+def flagged(body: object) -> bool:
+    """Whether a server refuses the words of this one request, by its own code, type or message."""
+    return bool(_FLAGGED.search(" ".join([*_fields(body, ("code", "type")), _message(body)])))
 
 
 def causes_named(body: object) -> tuple[str, list[str]]:
@@ -90,6 +102,14 @@ def causes_named(body: object) -> tuple[str, list[str]]:
         named += [str(part) for part in place] if isinstance(place, list) else []
     text = _whole(said)
     return text, named
+
+
+def _message(body: object) -> str:
+    """The server's own sentence, without the fields beside it, which may repeat the request; else empty."""
+    said = said_in(body)
+    while isinstance(said, Mapping):
+        said = said.get("message")
+    return said if isinstance(said, str) else ""
 
 
 def _whole(said: object) -> str:
