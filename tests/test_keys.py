@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
-from fspo.keys import hidden, hidden_setting, looks_like_key, read_key, secret_in, shown_override
+from fspo.identity import endpoint_identity
+from fspo.keys import hidden, hidden_setting, holds_secret, looks_like_key, read_key, secret_in, shown_override
 from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
@@ -26,6 +27,39 @@ KEYS = [
     f"eyJhbGciOiJIUzI1NiJ9.{PLAIN}.x",
 ]
 AT: dict[str, Any] = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+
+NAMES = [
+    "session_token",
+    "access_key",
+    "private_key",
+    "subscription-key",
+    "api_token",
+    "apiToken",
+    "hf_token",
+    "cookie",
+    "Set-Cookie",
+    "openaiApiKey",
+    "X-Api-Token",
+    "Proxy-Authorization",
+    "client_secret",
+    "db_password",
+    "token",
+    "key",
+]
+"""Names of settings that hold secrets, as gateways and services call them."""
+HARMLESS = [
+    "max_tokens",
+    "max_completion_tokens",
+    "stop_token",
+    "stop_token_ids",
+    "eos_token",
+    "pad_token_id",
+    "key_variable",
+    "prompt_cache_key",
+    "tokenizer",
+    "keyboard",
+    "skip_special_tokens",
+]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +135,33 @@ def test_names_of_variables_are_taken(name: str) -> None:
         ({"headers": [{"Authorization": "Bearer x"}]}, "headers.0.Authorization"),
         ({"metadata": {"who": KEYS[0]}}, "metadata.who"),
         ({"proxy": "http://me:pass@host/"}, "proxy"),
+        *(({"more": {name: "abc"}}, f"more.{name}") for name in NAMES),
+        ({"headers": {"Cookie": ["abc"]}}, "headers.Cookie"),
+        ({"api_key": 123456}, "api_key"),
     ],
 )
 def test_a_secret_among_further_fields_is_refused_and_not_shown(body: dict[str, object], place: str) -> None:
     with pytest.raises(ValidationError, match=f"'{place}' looks like a secret") as caught:
         EndpointConfig.model_validate({**AT, "extra_body": body})
     assert KEYS[0] not in str(caught.value) and "pass@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_hold_secrets_are_known_by_their_names(name: str) -> None:
+    assert holds_secret(name, "abc")
+    assert "abc" not in hidden_setting(f"endpoint={{{name}: abc}}")
+    assert "abc" not in str(endpoint_identity({"model": "m", "extra_body": {"more": [{name: "abc"}]}}))
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_settings_of_a_similar_name_are_no_secrets_and_count(name: str) -> None:
+    assert not holds_secret(name, "abc") and secret_in({name: "abc"}) == ""
+    assert endpoint_identity({"model": "m", "extra_body": {name: "abc"}})["extra_body"] == {name: "abc"}
+
+
+def test_a_field_of_a_schema_may_be_named_like_a_secret() -> None:
+    schema = {"guided_json": {"properties": {"token": {"type": "string"}, "password": {"type": "string"}}}}
+    assert secret_in(schema) == "" and endpoint_identity({"extra_body": schema})["extra_body"] == schema
 
 
 def test_usual_further_fields_are_taken() -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 from fspo.errors import FspoError, StorageError
 from fspo.files import cache_folder
+from fspo.keys import holds_secret
 
 __all__ = [
     "Sameness",
@@ -130,10 +131,6 @@ def _said(key: str, value: Any) -> str:
 
 _NOT_DECISIVE = frozenset({"base_url", "key_variable", "requests_in_flight", "timeout", "retries", "budget"})
 """Settings of an endpoint that decide where and how it is asked, and not what it answers."""
-_CREDENTIAL = re.compile(
-    r"(proxy|x)?authorization|cookie|password|(client)?secret|(x|x?goog)?(api|access|secret|private|subscription)key"
-    r"|(api|access|auth|bearer|secret|session|id|refresh)?token"
-)
 
 
 def endpoint_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,12 +144,8 @@ def endpoint_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_credentials(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_credentials(item) for key, item in value.items() if not _is_credential(str(key))}
+        return {key: _without_credentials(item) for key, item in value.items() if not holds_secret(str(key), item)}
     return [_without_credentials(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _is_credential(key: str) -> bool:
-    return _CREDENTIAL.fullmatch(re.sub(r"[^a-z]", "", key.lower())) is not None
 
 
 # Weights

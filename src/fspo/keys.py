@@ -10,7 +10,16 @@ from typing import Any
 
 from fspo.errors import ConfigError
 
-__all__ = ["ENVIRONMENT", "hidden", "hidden_setting", "looks_like_key", "read_key", "secret_in", "shown_override"]
+__all__ = [
+    "ENVIRONMENT",
+    "hidden",
+    "hidden_setting",
+    "holds_secret",
+    "looks_like_key",
+    "read_key",
+    "secret_in",
+    "shown_override",
+]
 
 ENVIRONMENT = threading.RLock()
 """Held while variables are hidden from a client that is made, and while a key is read."""
@@ -26,15 +35,28 @@ _SURE_KEY = re.compile(rf"{_PREFIX}(?=[\w.~+/=-]*\d)[\w.~+/=-]{{16,}}|\b(?:Beare
 """Long enough to be nothing else, so that it may be looked for in any sentence."""
 _RANDOM = re.compile(r"(?=[A-Za-z0-9]*[a-z])(?=[A-Za-z0-9]*[0-9])[A-Za-z0-9]{20,}")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-_NAME = re.compile(
-    r"(?:.*[-_])?(?:api[-_]?key|(?:access|auth|bearer|id|refresh)[-_]?token|authori[sz]ation|credentials?|pass(?:word|wd)|"
-    r"secret|secret[-_]?key)|token|key|auth",
-    re.IGNORECASE,
+_SECRET = re.compile(
+    r".*(?:keys?|token|secrets?|password|passwd|pwd|passphrase|cookies?|authori[sz]ation|credentials?|bearer)|auth"
 )
-"""Names of settings that hold secrets; `max_tokens` and `key_variable` are none."""
+"""Names of settings that hold secrets, in small letters alone; `maxtokens` and `keyvariable` are none."""
+_NO_SECRET = re.compile(
+    r".*(?:bos|eos|pad|unk|sep|cls|mask|stop|start|end|begin|special|image|audio|decoder|next|first|last|per)token"
+    r"|(?:prompt)?cachekey|(?:sort|primary|foreign|public|group|metadata)keys?"
+)
+"""Names that end like those of secrets and belong to what a model reads, or to how something is found again."""
 _ASSIGNED = re.compile(r"([\w.-]+)(\"?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,{}\[\]]+)")
 _ASKED = re.compile(r"endpoint|ensemble|judges|reward_models")
 """Settings that say how somebody is asked."""
+
+
+def holds_secret(name: str, value: Any) -> bool:
+    """Whether a setting of this name and value is a secret, such as `api_key`, `hfToken` or `X-Api-Key`."""
+    return _names_secret(name) and _says_something(value)
+
+
+def _names_secret(name: str) -> bool:
+    letters = re.sub(r"[^a-z]", "", name.lower())
+    return bool(_SECRET.fullmatch(letters)) and not _NO_SECRET.fullmatch(letters)
 
 
 def looks_like_key(name: str) -> bool:
@@ -52,9 +74,10 @@ def hidden_setting(assignment: str) -> str:
 
     def put(found: re.Match[str]) -> str:
         name = found[1].rpartition(".")[2]
-        return f"{found[1]}{found[2]}{_HIDDEN}" if _NAME.fullmatch(name) else found[0]
+        return f"{found[1]}{found[2]}{_HIDDEN}" if _names_secret(name) else found[0]
 
-    return _ASSIGNED.sub(put, _KEY.sub(_HIDDEN, hidden(assignment)))
+    # Names first: that of `hf_token` begins like a key.
+    return _KEY.sub(_HIDDEN, _ASSIGNED.sub(put, hidden(assignment)))
 
 
 def shown_override(assignment: str) -> str:
@@ -73,7 +96,7 @@ def _secrets(value: Any, above: tuple[str, ...]) -> Iterator[str]:
     if isinstance(value, dict):
         for name, inner in value.items():
             place = (*above, str(name))
-            if _NAME.fullmatch(str(name)) and isinstance(inner, str) and inner:
+            if holds_secret(str(name), inner):
                 yield ".".join(place)
             yield from _secrets(inner, place)
     elif isinstance(value, list | tuple):
@@ -81,6 +104,13 @@ def _secrets(value: Any, above: tuple[str, ...]) -> Iterator[str]:
             yield from _secrets(inner, (*above, str(number)))
     elif isinstance(value, str) and (_KEY.fullmatch(value) or hidden(value) != value):
         yield ".".join(above)
+
+
+def _says_something(value: Any) -> bool:
+    """Whether there is a text or a number; what settings hold further settings is no secret itself."""
+    if isinstance(value, list | tuple):
+        return any(map(_says_something, value))
+    return bool(value) if isinstance(value, str) else isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_key(variable: str | None) -> str:
