@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import cmath
 import functools
 import math
+import ntpath
 import os
+import posixpath
 import re
 import sqlite3
 import subprocess
@@ -278,6 +281,10 @@ def _scaled(alpha: Any, text: str) -> float:
     return float(alpha * len(text))
 
 
+_OURS, _THEIRS = (Enum("Switch", ["ON", "OFF"], module=module) for module in ("posixpath", "ntpath"))
+"""As two of Python's own modules might have them."""
+
+
 class _Side(Enum):
     LONG = 1
     SHORT = -1
@@ -313,6 +320,11 @@ class _Weighted:
         (str.upper, str.lower),
         ("a".count, "b".count),
         (math.sin, math.cos),
+        (math.sqrt, cmath.sqrt),
+        (functools.partial(_scaled, math.sqrt), functools.partial(_scaled, cmath.sqrt)),
+        (posixpath.basename, ntpath.basename),
+        (functools.partial(_scaled, posixpath.basename), functools.partial(_scaled, ntpath.basename)),
+        (functools.partial(_scaled, _OURS.ON), functools.partial(_scaled, _THEIRS.ON)),
         (functools.partial(_scaled, _Side.LONG), functools.partial(_scaled, _Side.SHORT)),
         (re.compile("a").match, re.compile("b").match),
         (functools.cache(_made(1)), functools.cache(_made(-1))),

@@ -350,7 +350,7 @@ class _Walk:
             own = {key: self.of(item, f"{where}.{key}") for key, item in sorted(vars(function).items())}
             given = [self.of(part, f"the defaults of {where}") for part in (function.__defaults__, _kw(function))]
             if home is not None:
-                return ["installed", home, function.__qualname__, given, held, own]
+                return ["installed", home, function.__module__, function.__qualname__, given, held, own]
             found = {name: self._global(function, name, where) for name in sorted(reads.names)}
             imported = {name: self._import(function, name, where) for name in sorted(reads.imports)}
         finally:
@@ -394,7 +394,8 @@ class _Walk:
     def _built_in(self, value: Any, where: str) -> Any:
         owner = getattr(value, "__self__", None)
         module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
-        place = [value.__qualname__, _package_of(str(module or "builtins"))]
+        module = str(module or "builtins")
+        place = [module, value.__qualname__, _package_of(module)]
         if owner is None or isinstance(owner, types.ModuleType):
             return ["built in", *place]
         return ["built in", *place, self.of(owner, where)]
@@ -413,7 +414,7 @@ class _Walk:
         kind = type(value)
         home = _package_of(kind.__module__)
         if isinstance(value, Enum):
-            return ["member", self._class(kind, where) if home is None else kind.__qualname__, value.name]
+            return ["member", self._class(kind, where), value.name]
         if isinstance(value, re.Pattern):
             return ["pattern", repr(value.pattern), value.flags]
         if isinstance(getattr(value, "__wrapped__", None), types.FunctionType):  # such as functools.cache
@@ -436,9 +437,9 @@ class _Walk:
         except Exception as error:  # an open file, a lock
             raise Unidentified(f"{where} is a {kind.__qualname__}, which can't be told from others") from error
         if isinstance(reduced, str):
-            return ["standard", kind.__qualname__, reduced]
+            return ["standard", kind.__module__, kind.__qualname__, reduced]
         parts = [list(part) if isinstance(part, Iterator) else part for part in reduced]
-        return ["standard", kind.__qualname__, [self.of(part, where) for part in parts]]
+        return ["standard", kind.__module__, kind.__qualname__, [self.of(part, where) for part in parts]]
 
 
 @dataclass(frozen=True)
