@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fspo.llm.ensemble import Ensemble
 from fspo.llm.types import CompletionRequest, Message
 from fspo.progress import Silent
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
 from fspo.runs.writers import say_spent, writers_of
-from tests.fake_endpoint import fake_endpoint
+from tests.fake_endpoint import fake_endpoint, stats
 
 
 class Said(Silent):
@@ -35,3 +36,28 @@ def test_what_served_twice_in_a_first_call_is_not_called_from_before(tmp_path: P
     assert " gave 3 answers in all calls of this run" in line
     assert line.endswith("; 3 requests were answered from what was kept.")
     assert "before" not in line
+
+
+def test_two_servers_that_call_their_models_the_same_are_two_also_after_they_moved(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    request = CompletionRequest((Message("user", "Hello"),), seed=1)
+
+    def asked(*addresses: str) -> list[int]:
+        """How many requests each server has answered."""
+        members = ", ".join(f"{{endpoint: {{base_url: '{where}', model: default}}}}" for where in addresses)
+        settings = ["synthesis={recipe: paper, domain: elix-easy}", f"ensemble=[{members}]"]
+        settings.append(f"endpoint={{base_url: '{addresses[0]}', model: default, timeout: 60}}")
+        written = writers_of(RunFolder(load_config(None, settings, tmp_path / "run")), Silent()).write
+        assert isinstance(written, Ensemble)
+        for member in written.members:
+            member.model.complete([request])
+        return [stats(where)["answered"] for where in addresses]
+
+    with fake_endpoint(latency=0.0, limit=4) as one, fake_endpoint(latency=0.0, limit=4) as other:
+        assert asked(one, other) == [1, 1]
+        assert asked(one, other) == [1, 1]  # kept
+        assert asked(one, other, one) == [1, 1, 1]  # the same server twice
+        with fake_endpoint(latency=0.0, limit=4) as moved:
+            assert asked(one, moved) == [1, 0]
+    files = sorted(path.name for path in (tmp_path / "run").glob("answers-*.sqlite"))
+    assert files == ["answers-default.2.sqlite", "answers-default.sqlite"]

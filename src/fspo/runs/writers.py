@@ -198,8 +198,15 @@ def _member(
 
 
 def _answers_of_member(folder: RunFolder, endpoint: EndpointConfig) -> Path:
-    """Where a member's answers are kept: by its model, since its server may move; earlier versions named that too."""
+    """Where a member's answers are kept: by its model, since its server may move; earlier versions named that too.
+
+    Of several servers that know their models by the same name, each but the first has its number besides.
+    """
+    endpoints = [member.endpoint for member in folder.config.ensemble if member.endpoint is not None]
+    servers = dict.fromkeys(one.base_url for one in endpoints if _file_of(one.model) == _file_of(endpoint.model))
+    number = list(servers).index(endpoint.base_url) + 1
     path, earlier = (folder.path / _file_of(name) for name in (endpoint.model, _name("", endpoint)))
+    path = path if number == 1 else path.with_name(f"{path.stem}.{number}.sqlite")
     return earlier if earlier.exists() and not path.exists() else path
 
 
