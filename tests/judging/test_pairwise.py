@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -122,6 +123,21 @@ def test_answers_are_read(text: str, choice: str) -> None:
 @given(st.text())
 def test_any_answer_is_read_somehow(text: str) -> None:
     assert read_choice(Completion(text, 3, "stop")) in ("first", "second", "unclear", "unreadable")
+
+
+def test_what_a_prompt_does_not_show_bears_on_nothing_in_it() -> None:
+    judge = PairwiseJudge(Judge(1.0, 1.0), lambda _user, question, a, b: f"{question}|{a}|{b}")
+    one, other = (judge.request(User("u", text), "?", "1", "2") for text in ("Likes it short.", "Likes it long."))
+    assert one == other
+    assert texts_of(one.messages[0].content) == {"question": "?", "first": "1", "second": "2"}
+    shown = judging(Judge(1.0, 1.0))
+    assert shown.request(User("u", "One."), "?", "1", "2") != shown.request(User("u", "Other."), "?", "1", "2")
+
+
+def test_a_prompt_may_show_texts_in_a_form_of_its_own() -> None:
+    judge = PairwiseJudge(Judge(1.0, 1.0), lambda user, question, a, b: json.dumps([user.description, a, b]))
+    asked = judge.request(USER, "?", 'a "word"', "line\nbreak").messages[0].content
+    assert '\\"word\\"' in asked and "line\\nbreak" in asked and USER.description in asked
 
 
 def test_a_refused_request_is_told_apart() -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import tee
 from typing import Literal
@@ -19,7 +19,7 @@ from fspo.errors import DataError
 from fspo.identity import digest
 from fspo.judging.judge import Verdict
 from fspo.llm.asking import ask_all, mark_unusable
-from fspo.llm.quoting import quoted
+from fspo.llm.quoting import Quotation, quoted
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import User
 from fspo.progress import Scaled, Task
@@ -222,12 +222,22 @@ class PairwiseJudge:
 
 
 def prompt_of(prompt: Prompt, user: User, question: str, first: str, second: str) -> str:
-    """What a judge reads: the prompt with all texts quoted, so that none can pose as another or as the prompt."""
+    """What a judge reads: the prompt with all texts quoted, so that none can pose as another or as the prompt.
+
+    Texts that the prompt does not show bear on nothing in it.
+    """
     texts = {"description": user.description, "question": question, "first": first, "second": second}
+    quotation, asked = _quoting(prompt, user, texts)
+    shown = {name: text for name, text in texts.items() if f"<{name}-{quotation.fence}>" in asked}
+    if len(shown) < len(texts):
+        quotation, asked = _quoting(prompt, user, shown)
+    return f"{quotation.notice}\n\n{asked}" if shown else asked
+
+
+def _quoting(prompt: Prompt, user: User, texts: Mapping[str, str]) -> tuple[Quotation, str]:
     quotation = quoted(texts)
-    described = replace(user, description=quotation.texts["description"])
-    shown = (quotation.texts[name] for name in ("question", "first", "second"))
-    return f"{quotation.notice}\n\n{prompt(described, *shown)}"
+    description, *others = (quotation.texts.get(name, "") for name in ("description", "question", "first", "second"))
+    return quotation, prompt(replace(user, description=description), *others)
 
 
 def read_choice(completion: Completion, texts: Iterable[str] = ()) -> Choice:
@@ -291,7 +301,7 @@ def readable(
 
     Args:
         judgements: of one judge.
-        remedy: what to mend.
+        remedy: how to fix it.
         before: how many were unreadable before these, and none was read.
         whole: whether these are all there are, so that few of them tell too.
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-__all__ = ["BRACKET", "Quotation", "quoted", "texts_of"]
+__all__ = ["BRACKET", "Quotation", "disarmed", "quoted", "texts_of"]
 
 _DIGITS = 6
 _TOKEN = r"[<\uff1c\ufe64]{}(?= *[|\uff5c/!A-Za-z_])|[\[\uff3b]{}(?= *(?:/?[A-Za-z]*[A-Z]{{2}}|[|\uff5c]))"
@@ -50,7 +50,7 @@ def quoted(texts: Mapping[str, str]) -> Quotation:
     Args:
         texts: name -> text, the one that most prompts share first; the names are words of this program.
     """
-    shown = {name: _disarmed(text) for name, text in texts.items()}
+    shown = {name: disarmed(text) for name, text in texts.items()}
     fence = _fence(list(shown.values()))
     tagged = {name: f"<{name}-{fence}>{text}</{name}-{fence}>" for name, text in shown.items()}
     return Quotation(tagged, fence, _NOTICE.format(fence=fence))
@@ -69,7 +69,7 @@ def texts_of(prompt: str) -> dict[str, str]:
     return {text[1]: _SPACED.sub(lambda spaced: spaced[0][0], text[2]) for text in found}
 
 
-def _disarmed(text: str) -> str:
+def disarmed(text: str) -> str:
     """The text without anything that a tokenizer takes for a control token: one space more after each such bracket."""
     return BRACKET.sub(lambda found: f"{found[0]} ", text)
 

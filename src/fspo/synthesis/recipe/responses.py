@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from fspo.errors import DataError
 from fspo.judging.refusals import opens_with_refusal
 from fspo.llm.asking import ask_all, mark_unusable
+from fspo.llm.quoting import disarmed
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, title_of
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig
@@ -178,8 +179,9 @@ def _steerings(
     if config.steering == "persona":
         pool = [(name, system.fill(kind=question.kind, title=question.title)) for name, system in domain.personas]
     elif config.steering == "views" and views:
-        view = domain.prompts["view"]
-        pool = [(one, view.ask({"view": one, "question": question.text}, about=about)) for one in views]
+        view, shown = domain.prompts["view"], {"question": question.text}
+        # The view is an instruction to follow, so it is not quoted.
+        pool = [(one, view.ask(shown, view=disarmed(one), about=about)) for one in views]
     drawn: list[tuple[str, str]] = []
     while len(drawn) < config.responses:
         drawn += rng.sample(pool, len(pool))
