@@ -314,6 +314,7 @@ def test_synthesis_by_another_configuration_keeps_files_of_others(tmp_path: Path
     shards = {path.name for path in (out / "labels").iterdir()}
     write(out / "labels/notes.txt")
     write(out / "notes.txt")
+    (out / "splits.json").unlink()  # the dataset is not finished
     make_dataset(config_of(users=4, shard=2), model, model, out, Silent())
     assert {path.name for path in (out / "labels").iterdir()} > {*shards, "notes.txt"}
     assert (out / "labels/notes.txt").read_text() == (out / "notes.txt").read_text() == "somebody's own"

@@ -23,6 +23,7 @@ _DATA = (
     "judge.json",
     "people.json",
     "synthesis.json",
+    "unfinished.json",
     "questions.jsonl",
     "responses.jsonl",
     "samples.jsonl",

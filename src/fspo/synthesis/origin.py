@@ -7,14 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fspo.errors import ConfigError
 from fspo.files import read_json
 from fspo.identity import Sameness, digest, same
 from fspo.llm.types import LanguageModel, models_digests
 
-__all__ = ["Origin"]
+__all__ = ["Origin", "difference", "refuse_finished"]
 
 _FORMAT = 2
 """1: without a number, and with the models by their names, which hold addresses and folders."""
+_LATER = ("weights", "prompts")
+"""What may be unknown: weights that are not on this machine, and what earlier versions did not keep."""
+_OTHERS = {
+    "domain": "from another domain, or from other files of this one",
+    "models": "by other models, or with other settings of them",
+    "weights": "by models with other weights",
+    "prompts": "by another version of fspo, which puts its prompts together in another way",
+}
+"""Key of what is kept -> how data were made that differ in it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +48,13 @@ class Origin:
         return {"format": _FORMAT, **self.decided, **models_digests(self.ask, self.write)}
 
     def compared(self, path: Path) -> Sameness:
-        """Whether this is what was kept in `path`; weights that are not known, then or now, are left aside.
+        """Whether this is what was kept in `path`; what is not known, then or now, is left aside.
 
         Raises:
             StorageError: the file can't be read.
         """
         now = self.record()
-        return same(self._upgraded(dict(read_json(path)), now), now, known=["weights"], usual=self.usual)
+        return same(self._upgraded(dict(read_json(path)), now), now, known=_LATER, usual=self.usual)
 
     def _upgraded(self, kept: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
         """What an earlier version kept, in the form of this one."""
@@ -58,3 +68,27 @@ class Origin:
         else:
             known = [kept.pop("asked", ""), kept.pop("written by", "")] == names
         return {**kept, "format": _FORMAT, "models": now["models"] if known else "others"}
+
+
+def difference(found: Sameness) -> str:
+    """How data of another origin were made, in words, by the first difference."""
+    top, _, setting = found.key.partition(".")
+    return _OTHERS.get(top) or f"with {found.then.replace(found.key, f'synthesis.{setting}', 1)}"
+
+
+def refuse_finished(out: Path, splits: Path, found: Sameness | None) -> None:
+    """Check that a folder holds no finished dataset of another origin.
+
+    Args:
+        out: the folder.
+        splits: what is written last into it.
+        found: how the dataset in it compares; None where nothing tells.
+
+    Raises:
+        ConfigError: it does, naming the first difference.
+    """
+    if splits.exists() and found is not None and not found:
+        raise ConfigError(
+            f"{out} holds a finished dataset that was made {difference(found)}; choose --on-existing overwrite to make "
+            "it anew, name another folder with --output, or change that back."
+        )

@@ -46,7 +46,7 @@ def synthesize(
         The folder: a dataset, and `splits.json`, which says what is trained on and what is held out.
 
     Raises:
-        ConfigError: more is asked for than the domain has.
+        ConfigError: more is asked for than the domain has, or the folder holds a finished dataset of another origin.
         DataError: the domain is wrong, or the models' texts were too poor to make a dataset of.
         ModelError: a model failed; what it has answered is kept.
         StorageError: the folder can't be written.

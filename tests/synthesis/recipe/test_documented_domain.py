@@ -91,7 +91,7 @@ def test_topics_join_the_domain_and_the_data_are_made_anew(monkeypatch: pytest.M
     before = len(model.asked)
     assert before == 16 * 6
     paste(WITH_TOPICS)
-    assert "6 users are in" in fspo(line)
+    assert "6 users are in" in fspo(line, "--on-existing", "overwrite")
     assert len(model.asked) == before  # the questions and personas are the same
     users = PreferenceDataset.load(DATA).users
     assert users["nature-plain"].traits.keys() == {"topic.nature", "reading_grade", "length@nature"}
@@ -111,7 +111,7 @@ def test_what_the_page_prints_runs_on_the_embedded_model(embedded_model_path: Pa
     (line,) = [line for line in LINES if line.endswith("synth my-run.yaml")]
     assert "16 users are in" in fspo(line)
     paste(WITH_TOPICS)
-    assert "6 users are in" in fspo(line)
+    assert "6 users are in" in fspo(line, "--on-existing", "overwrite")
 
 
 def test_the_commands_for_the_domains_of_the_package_are_those_of_their_configurations() -> None:

@@ -7,25 +7,29 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fspo.errors import DataError, StorageError
+from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_jsonl
 from fspo.llm.asking import Remembered
 from fspo.llm.cache import RequestCache
+from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.progress import Silent, Task
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.executors import Here
 from fspo.synthesis.recipe.kept import load_questions, load_responses
 from fspo.synthesis.recipe.make import make_dataset, origin_of
+from fspo.synthesis.recipe.shards import Labeller, Shard
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize
 from tests.synthesis.recipe.helpers import ScriptedModel, Stopped, config_of, write_domain
 
@@ -232,8 +236,117 @@ def test_a_judge_biased_to_one_side_leaves_labels_whose_accuracy_is_stated(tmp_p
     assert f"{checks['labels']['order']['estimated_accuracy']:.3f}" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_another_configuration_makes_the_data_anew(tmp_path: Path) -> None:
+ASKED = {
+    "questions": "new questions of the same kind",
+    "views": "clearly different viewpoints",
+    "responses": "from this viewpoint",
+    "portraits": "short portrait",
+    "refinement": "Write one more sentence",
+    "judge": "Two responses",
+}
+"""Stage -> words in what it asks."""
+
+
+class _Flaky(ScriptedModel):
+    """Fails on a third of the requests of one stage."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.failed = 0
+        self._sign = ASKED[stage]
+
+    def _complete(self, request: CompletionRequest) -> Completion:
+        asked = "".join(message.content for message in request.messages)
+        if self._sign in asked and random.Random(f"{request}, flaky").random() < 1 / 3:
+            self.failed += 1
+            return Completion("", 0, "failed")
+        return super()._complete(request)
+
+
+class _FirstShard(Here):
+    """Labels one shard, and is killed."""
+
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
+        yield from super().label(here, shards[:1], task)
+        raise Stopped
+
+
+@pytest.mark.parametrize("stage", list(ASKED))
+def test_a_request_that_failed_is_asked_again_by_the_next_call(stage: str, whole: Path, tmp_path: Path) -> None:
+    flaky = _Flaky(stage)
+    with pytest.raises(Stopped):
+        make_dataset(config_of(**EVERYTHING), flaky, flaky, tmp_path, Silent(), _FirstShard())
+    assert flaky.failed
+    made(config_of(**EVERYTHING), tmp_path)
+    assert digests(tmp_path) == digests(whole)
+
+
+@pytest.mark.parametrize("stage", list(ASKED))
+def test_a_dataset_is_finished_without_what_failed_and_is_kept(stage: str, tmp_path: Path) -> None:
+    config, flaky = config_of(**EVERYTHING), _Flaky(stage)
+    checks = made(config, tmp_path, flaky)
+    assert flaky.failed
+    if stage == "responses":
+        assert checks["sampling"]["rejected"]["failed at the endpoint"] == flaky.failed
+    if stage == "judge":
+        assert checks["labels"]["undecided"]["failed"] > 0
+    before, model = digests(tmp_path), ScriptedModel()
+    make_dataset(config, model, model, tmp_path, Silent())
+    assert not model.asked and digests(tmp_path) == before
+
+
+def test_responses_that_somebody_has_edited_are_not_made_anew(tmp_path: Path) -> None:
+    flaky = _Flaky("responses")
+    with pytest.raises(Stopped):
+        make_dataset(config_of(**EVERYTHING), flaky, flaky, tmp_path, Silent(), _FirstShard())
+    path = tmp_path / "responses.jsonl"
+    edited = "".join(path.read_text().splitlines(keepends=True)[:-1])
+    path.write_text(edited)
+    made(config_of(**EVERYTHING), tmp_path)
+    assert path.read_text() == edited
+
+
+def test_a_finished_dataset_of_another_origin_is_refused_and_stays(tmp_path: Path) -> None:
+    made(config_of(pairs=20), tmp_path, _Weighed("old"))
+    before = digests(tmp_path)
+    for config, weights, said in (
+        (config_of(pairs=12), "old", r"holds a finished dataset that was made with synthesis\.pairs = 20; choose"),
+        (config_of(pairs=20), "new", "made by models with other weights; choose --on-existing overwrite"),
+    ):
+        model = _Weighed(weights)
+        with pytest.raises(ConfigError, match=said):
+            make_dataset(config, model, model, tmp_path, Silent())
+        assert not model.asked and digests(tmp_path) == before
+
+
+def test_a_dataset_of_a_version_without_quotations_stays_finished(tmp_path: Path) -> None:
+    made(config_of(), tmp_path)
+    for name in ("synthesis.json", "begun.json"):
+        kept = json.loads((tmp_path / name).read_text())
+        assert kept.pop("prompts") == 2
+        (tmp_path / name).write_text(json.dumps(kept))
+    assert is_complete(tmp_path, config_of(), Writers(ScriptedModel(), ScriptedModel()))
+    before, asked = (tmp_path / "labels/00000.jsonl").read_bytes(), ScriptedModel(stop_at=0)
+    (tmp_path / "splits.json").unlink()
+    with pytest.raises(Stopped):  # it goes on with the kept stages
+        make_dataset(config_of(), asked, asked, tmp_path, Silent())
+    assert (tmp_path / "labels/00000.jsonl").read_bytes() == before
+
+
+def test_a_domain_is_told_by_its_files_alone(tmp_path: Path) -> None:
+    folder = write_domain(tmp_path / "mine")
+    names = ("domain", "questions", "titles", "steering", "users", "topics", "prompts")
+    found = hashlib.sha256()
+    for name in names:
+        file = folder / f"{name}.yaml"
+        found.update(f"{name}.yaml\0".encode() + (file.read_bytes() if file.is_file() else b"-") + b"\0")
+    found.update((files("fspo.synthesis") / "recipe/prompts.yaml").read_bytes())
+    assert load_recipe_domain(str(folder)).fingerprint == found.hexdigest()
+
+
+def test_another_configuration_makes_unfinished_data_anew(tmp_path: Path) -> None:
     first = made(config_of(pairs=20), tmp_path)
+    (tmp_path / "splits.json").unlink()
     assert made(config_of(pairs=12), tmp_path)["counts"]["preferences"] < first["counts"]["preferences"]
     assert len(list((tmp_path / "labels").glob("*.jsonl"))) == 1
 

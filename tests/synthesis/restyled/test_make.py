@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, read_jsonl
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
@@ -93,8 +93,9 @@ def test_no_file_tells_where_the_model_is_and_other_weights_are_other_data(tmp_p
     model.identity = {**model.identity, "weights": "new"}
     assert not is_complete(tmp_path, origin_of(CONFIG, model))
     calls = len(model.calls)
-    synthesize(CONFIG, model, tmp_path)
-    assert len(model.calls) > calls
+    with pytest.raises(ConfigError, match="finished dataset that was made by models with other weights; choose"):
+        synthesize(CONFIG, model, tmp_path)
+    assert len(model.calls) == calls and (tmp_path / "splits.json").exists()
 
 
 @pytest.mark.parametrize("stop_at", [0, 2])

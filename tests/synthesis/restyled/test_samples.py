@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import ConfigError
+from fspo.llm.types import Completion, CompletionRequest
 from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.synthesis.restyled.domain import load_domain
 from fspo.synthesis.restyled.samples import plan_questions, plan_samples, sample_all
@@ -70,6 +71,27 @@ def test_a_batch_torn_in_the_middle_is_sampled_whole(tmp_path: Path) -> None:
     assert sample_all(SAMPLES, model, path, batch=10) == whole
     assert model.calls[0] == 10
     assert sum(model.calls) == len(SAMPLES) - 10
+
+
+class _Flaky(ScriptedModel):
+    """Fails on the requests of some seeds."""
+
+    def _complete(self, request: CompletionRequest) -> Completion:
+        return Completion("", 0, "failed") if request.seed % 7 == 0 else super()._complete(request)
+
+
+def test_a_request_that_failed_is_asked_again_by_the_next_call(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    first = sample_all(SAMPLES, _Flaky(), path, batch=10)
+    failed = {id for id, completion in first.items() if completion.finish_reason == "failed"}
+    assert failed and first.keys() == {sample.id for sample in SAMPLES}
+    torn = [number for number in range(0, len(SAMPLES), 10) if failed & {s.id for s in SAMPLES[number : number + 10]}]
+    model = ScriptedModel()
+    assert sample_all(SAMPLES, model, path, batch=10) == sample_all(
+        SAMPLES, ScriptedModel(), tmp_path / "whole.jsonl", batch=10
+    )
+    assert len(model.calls) == len(torn) < len(SAMPLES) / 10
+    assert sample_all(SAMPLES, _Flaky(stop_at=0), path, batch=10).keys() == first.keys()
 
 
 def test_another_request_is_asked_anew(tmp_path: Path) -> None:

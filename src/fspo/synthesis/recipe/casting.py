@@ -27,9 +27,9 @@ __all__ = ["PORTRAIT_TOKENS", "Cast", "Casting", "varies"]
 PORTRAIT_TOKENS = 120
 
 _REMEDY = (
-    'It has to answer with {"preferred": "A"}, "B" or "unclear": mend the prompt judge in the domain\'s prompts.yaml, '
-    "if there is one, or use another model. Its answers are kept: once it is repaired, run the same command with "
-    "--on-existing overwrite, which asks again what could not be read and nothing else."
+    'It has to answer with {"preferred": "A"}, "B" or "unclear": fix the prompt judge in the domain\'s prompts.yaml, '
+    "if there is one, or use another model. Its answers are kept: once it works, run the same command with "
+    "--on-existing overwrite, which asks again only what could not be read."
 )
 """What to do about a judge that can't be read."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.topics import named
-from fspo.llm.quoting import quoted
 from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
 from fspo.synthesis.recipe.files import (
@@ -94,7 +93,7 @@ class RecipeDomain:
     """SHA-256 of all files."""
 
     def attributes(self) -> tuple[str, ...]:
-        """The attributes that any user minds, without those of own topics spelt out."""
+        """The attributes that any user has a weight for, without those of own topics spelt out."""
         people = [person.weights for person in self.users.users]
         traits = [row for rows in self.users.traits.values() for row in rows]
         weights = [*people, *(row.weights for row in traits), *(row.own for row in traits)]
@@ -226,5 +225,4 @@ def _fingerprint(folder: Traversable) -> str:
         digest.update(f"{name}\0".encode() + (file.read_bytes() if file.is_file() else b"-") + b"\0")
     usual = files("fspo.synthesis").joinpath("recipe", "prompts.yaml")
     digest.update(usual.read_bytes())
-    digest.update(quoted({}).notice.encode())  # how texts are put into the prompts
     return digest.hexdigest()

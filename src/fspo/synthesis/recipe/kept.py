@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fspo.errors import StorageError
-from fspo.files import read_whole_jsonl
+from fspo.files import read_json, read_whole_jsonl, to_json, write_json, write_text
+from fspo.identity import file_digest
 from fspo.synthesis.recipe.questions import Question, Questions
 from fspo.synthesis.recipe.responses import Response, Responses
 
-__all__ = ["JUDGE", "QUESTIONS", "RESPONSES", "load_questions", "load_responses", "read_headed", "read_plain"]
+__all__ = [
+    "JUDGE",
+    "QUESTIONS",
+    "RESPONSES",
+    "UNFINISHED",
+    "VIEWS",
+    "failed_stages",
+    "load_questions",
+    "load_responses",
+    "read_headed",
+    "read_plain",
+    "write_stage",
+]
 
-QUESTIONS, RESPONSES, JUDGE = "questions.jsonl", "responses.jsonl", "judge.json"
+QUESTIONS, VIEWS, RESPONSES, JUDGE = "questions.jsonl", "views.jsonl", "responses.jsonl", "judge.json"
+UNFINISHED = "unfinished.json"
+"""Stage -> the digest of its file, and how many of its requests failed; gone where the dataset is finished."""
+_ASKED = (QUESTIONS, VIEWS, RESPONSES)
+"""The stages that ask a model and leave a file, in order."""
 REMEDY = "delete it, or put back an undamaged copy, and run the same command again; answers of models are kept."
 
 Row = TypeVar("Row")
@@ -38,6 +56,36 @@ def load_responses(out: Path) -> Responses:
     """
     header, rows = read_headed(out / RESPONSES, lambda row: Response(**row), "asked", "rejected")
     return Responses(rows, header["asked"], Counter(header["rejected"]))
+
+
+def write_stage(path: Path, header: dict[str, Any], rows: Iterable[dict[str, Any]], failed: int) -> None:
+    """Write the file of a stage, and before it how many of the stage's requests failed.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    text = "".join(to_json(row) + "\n" for row in (header, *rows))
+    note = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "failed": failed}
+    write_json(path.parent / UNFINISHED, {**_noted(path.parent), path.name: note})
+    write_text(path, text)
+
+
+def failed_stages(out: Path) -> list[str]:
+    """The first stage some of whose requests failed, and those after it; none where somebody has edited a file.
+
+    Raises:
+        StorageError: a file can't be read.
+    """
+    noted = _noted(out)
+    for name in _ASKED:
+        if (out / name).exists() and noted.get(name, {}).get("sha256") != file_digest(out / name):
+            return []
+    first = next((place for place, name in enumerate(_ASKED) if noted.get(name, {}).get("failed")), len(_ASKED))
+    return list(_ASKED[first:])
+
+
+def _noted(out: Path) -> dict[str, Any]:
+    return dict(read_json(out / UNFINISHED)) if (out / UNFINISHED).exists() else {}
 
 
 def read_headed(path: Path, take: Callable[[dict[str, Any]], Row], *header: str) -> tuple[dict[str, Any], list[Row]]:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import check_unclaimed, to_json, write_json, write_text
+from fspo.files import check_unclaimed, write_json, write_text
 from fspo.judging.pairwise import OrderTally
-from fspo.llm.types import LanguageModel, replies_of, title_of
+from fspo.llm.types import Completion, LanguageModel, replies_of, title_of
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.progress import Progress
 from fspo.synthesis.config import usual_settings
-from fspo.synthesis.origin import Origin
+from fspo.synthesis.origin import Origin, difference, refuse_finished
 from fspo.synthesis.recipe.card import dataset_card
 from fspo.synthesis.recipe.casting import Cast, Casting
 from fspo.synthesis.recipe.checks import check
@@ -31,7 +31,18 @@ from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import RecipeDomain, load_recipe_domain
 from fspo.synthesis.recipe.executors import Executor, Here
 from fspo.synthesis.recipe.judges import Judging, by_measures, measured_judge, pairwise_judge
-from fspo.synthesis.recipe.kept import JUDGE, QUESTIONS, RESPONSES, load_questions, load_responses, read_headed
+from fspo.synthesis.recipe.kept import (
+    JUDGE,
+    QUESTIONS,
+    RESPONSES,
+    UNFINISHED,
+    VIEWS,
+    failed_stages,
+    load_questions,
+    load_responses,
+    read_headed,
+    write_stage,
+)
 from fspo.synthesis.recipe.labels import LABELS, UNDECIDED, label_all, preferences_of
 from fspo.synthesis.recipe.pairs import pairs_of
 from fspo.synthesis.recipe.people import Place, places_of, split_users
@@ -44,7 +55,9 @@ __all__ = ["is_complete", "make_dataset", "origin_of"]
 _ENOUGH = 100
 """Shared pairs, over all users, that a judge's worth can be told from."""
 _IDENTITY, _BEGUN, _SPLITS, _PEOPLE = "synthesis.json", "begun.json", "splits.json", "people.json"
-_VIEWS = "views.jsonl"
+_FAILED = Completion("", 0, "failed").missing
+_PROMPTS = 2
+"""Version of how the prompts are put together. 1: other people's texts stand in them without quotation."""
 _ADVICE = {
     "inconsistent": "A judge that goes by the order of the responses decides nothing: use another model.",
     "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
@@ -52,7 +65,7 @@ _ADVICE = {
     "another model. Once it is repaired, --on-existing overwrite asks again what could not be read and nothing else.",
     "reasoning": "The limit was used up by reasoning: raise synthesis.judge_max_tokens, or switch reasoning off "
     "(endpoint.extra_body).",
-    "failed": "The endpoint failed on what it was shown: look at its log, or use another.",
+    "failed": "The endpoint failed on what it was shown: look at its log, or use another. The same command asks again.",
     "refused": "The endpoint refuses what it is shown: use another model, or other questions.",
 }
 """Reason that most pairs were left for -> what to do, where a language model judges."""
@@ -79,8 +92,12 @@ def make_dataset(
     Returns:
         The folder.
 
+    Requests that failed are counted, and the dataset is made without them. A later call asks them again, as long as the
+    dataset is not finished.
+
     Raises:
-        ConfigError: more users are asked for than the domain has.
+        ConfigError: more users are asked for than the domain has, or the folder holds a finished dataset of another
+            origin.
         DataError: the domain is wrong, or what the models wrote was too poor to make a dataset of.
         ModelError: a model failed; what it has answered is kept.
         StorageError: the folder can't be written.
@@ -110,6 +127,7 @@ def make_dataset(
     write_json(out / "checks.json", checks)
     write_text(out / "README.md", dataset_card(config, domain, title_of(ask), title_of(write), checks))
     write_json(out / _IDENTITY, origin.record())
+    (out / UNFINISHED).unlink(missing_ok=True)
     _save_splits(user_parts, question_parts, out)
     progress.say(_summary(checks))
     return out
@@ -118,7 +136,8 @@ def make_dataset(
 def origin_of(config: RecipeConfig, domain: RecipeDomain, ask: LanguageModel, write: LanguageModel) -> Origin:
     """What decides the dataset; of the models, names and identities are enough."""
     settings = config.model_dump(mode="json", exclude={"batch", "domain"})
-    decided = {"config": settings, "domain": {"name": domain.name, "sha256": domain.fingerprint}}
+    made_of = {"name": domain.name, "sha256": domain.fingerprint}
+    decided = {"config": settings, "domain": made_of, "prompts": _PROMPTS}
     return Origin(decided, ask, write, usual={"config": usual_settings(config)})
 
 
@@ -130,29 +149,37 @@ def is_complete(out: Path, origin: Origin) -> bool:
 
 
 def _begin(out: Path, origin: Origin, progress: Progress) -> None:
-    """Keep the stages of an interrupted call with the same origin; remove any others.
+    """Keep the stages of an interrupted call with the same origin, as far as no request failed; remove any others.
 
     Raises:
-        ConfigError: the folder holds files of the same names that no call has left there.
+        ConfigError: the folder holds a finished dataset of another origin, or files of the same names that no call has
+            left there.
     """
-    stages = (QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE, LABELS, UNDECIDED)
+    stages = (QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE, LABELS, UNDECIDED)
     results = (*DATASET.needs, *DATASET.may, "checks.json", "README.md")
     check_unclaimed(out, (_BEGUN, _IDENTITY), (*stages, *results))
+    refuse_finished(out, out / _SPLITS, origin.compared(out / _IDENTITY) if (out / _IDENTITY).exists() else None)
     (out / _SPLITS).unlink(missing_ok=True)
     found = origin.compared(out / _BEGUN) if (out / _BEGUN).exists() else None
     if found:
+        if failed := failed_stages(out):
+            _remove(out, failed)
         return
     if found is not None:
-        how = f"with {found.then}" if found.key.startswith("config") else "from another domain or by other models"
-        progress.say(f"The unfinished data in {out} were made {how}; they are made anew.")
-    for name in (_BEGUN, QUESTIONS, _VIEWS, RESPONSES, JUDGE, _PEOPLE):
-        (out / name).unlink(missing_ok=True)
+        progress.say(f"The unfinished data in {out} were made {difference(found)}; they are made anew.")
+    _remove(out, (QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE, UNFINISHED, _BEGUN))
+    write_json(out / _BEGUN, origin.record())
+
+
+def _remove(out: Path, stages: Sequence[str]) -> None:
+    """Remove these stages, the last one first, and before them the labels, which rest on all of them."""
     for folder in (LABELS, UNDECIDED):
         for shard in (out / folder).glob("[0-9]*.json*"):
             shard.unlink(missing_ok=True)
         with suppress(OSError):  # files of others stay
             (out / folder).rmdir()
-    write_json(out / _BEGUN, origin.record())
+    for name in reversed(stages):
+        (out / name).unlink(missing_ok=True)
 
 
 def _questions(
@@ -162,7 +189,8 @@ def _questions(
     if path.exists():
         return load_questions(out)
     questions = make_questions(config, domain, ask, progress)
-    _write(path, {"rejected": dict(questions.rejected)}, [question.record() for question in questions.items])
+    failed = questions.rejected[f"questions: {_FAILED}"]
+    write_stage(path, {"rejected": dict(questions.rejected)}, [one.record() for one in questions.items], failed)
     return questions
 
 
@@ -183,7 +211,7 @@ def _responses(
         views = _views(config, domain, questions, ask, out, progress)
     responses = make_responses(config, domain, questions, views, write, progress)
     header = {"asked": responses.asked, "rejected": dict(responses.rejected)}
-    _write(path, header, [response.record() for response in responses.items])
+    write_stage(path, header, [one.record() for one in responses.items], responses.rejected[_FAILED])
     return responses
 
 
@@ -195,12 +223,13 @@ def _views(
     out: Path,
     progress: Progress,
 ) -> dict[str, list[str]]:
-    path = out / _VIEWS
+    path = out / VIEWS
     if path.exists():
         _, listed = read_headed(path, lambda row: (row["question"], row["views"]))
         return dict(listed)
     views = make_views(config, domain, questions, ask, progress)
-    _write(path, {}, [{"question": id, "views": listed} for id, listed in views.items()])
+    rows = [{"question": id, "views": listed} for id, listed in views.items()]
+    write_stage(path, {}, rows, len(questions) - len(views))
     return views
 
 
@@ -258,10 +287,6 @@ def _refuse(config: RecipeConfig, decided: int, asked: int, order: OrderTally) -
     worst = ", ".join(f"{reason} ({count})" for reason, count in reasons)
     advice = _ADVICE[reasons[0][0]] if config.judge == "llm" else "Lower synthesis.margin."
     raise DataError(f"Only {decided} of {asked} pairs were decided; the others were left for: {worst}. {advice}")
-
-
-def _write(path: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(to_json(row) + "\n" for row in (header, *rows)))
 
 
 def _save_splits(users: dict[Split, frozenset[str]], questions: dict[Split, frozenset[str]], out: Path) -> None:

@@ -79,6 +79,8 @@ def make_views(
 ) -> dict[str, list[str]]:
     """Question id -> different viewpoints from which it can be answered; none where the model listed none.
 
+    A question whose request failed is left out.
+
     Raises:
         ModelError: the model failed.
     """
@@ -102,9 +104,11 @@ def make_views(
     with progress.task("Listing viewpoints", total=len(questions)) as task:
         answers = ask_all(llm, asked, config.batch, task)
         for question, request, completion in zip(questions, sent, answers, strict=True):
-            found[question.id] = _views_of(completion)[: config.views]
-            if not found[question.id]:
+            views = _views_of(completion)[: config.views]
+            if not views:
                 mark_unusable(llm, request)
+            if completion.finish_reason != "failed":
+                found[question.id] = views
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import StorageError
-from fspo.files import to_json, write_json, write_text
+from fspo.files import read_json, to_json, write_json, write_text
+from fspo.identity import digest
 from fspo.judging.by_topic import load_judge
 from fspo.judging.pairwise import Comparison, Judgement, OrderTally
 from fspo.llm.types import LanguageModel
@@ -61,6 +62,15 @@ class Shard:
     number: int
     people: tuple[Person, ...]
 
+    @property
+    def digest(self) -> str:
+        """Tells apart shards of other users, or of users with other descriptions or other labels of shared pairs."""
+        people = [
+            [one.user.id, one.user.description, sorted(one.user.traits.items()), [known.choices for known in one.known]]
+            for one in self.people
+        ]
+        return digest(people, 64)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -71,8 +81,13 @@ class Work:
     out: Path
 
     def done(self, shard: Shard) -> bool:
-        """Whether the shard is finished."""
-        return tally_file(self.out, shard.number).exists()
+        """Whether the shard is finished, for these users, and no request failed."""
+        path = tally_file(self.out, shard.number)
+        if not path.exists():
+            return False
+        tally = read_json(path)
+        # A tally of an earlier version has no digest.
+        return not tally["undecided"].get("failed") and tally.get("people") in (None, shard.digest)
 
 
 class Labeller:
@@ -111,7 +126,7 @@ class Labeller:
         tally = {"agreed": order.agreed, "disagreed": order.disagreed, "first": order.first}
         write_json(
             tally_file(self.work.out, shard.number),
-            {"per_user": per_user, **tally, "undecided": dict(order.undecided)},
+            {"people": shard.digest, "per_user": per_user, **tally, "undecided": dict(order.undecided)},
         )
 
     def _judged(self, shard: Shard, task: Task) -> Iterator[tuple[User, Pair, Judgement]]:

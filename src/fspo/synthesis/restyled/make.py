@@ -21,7 +21,7 @@ from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress, Silent
 from fspo.synthesis.config import usual_settings
-from fspo.synthesis.origin import Origin
+from fspo.synthesis.origin import Origin, refuse_finished
 from fspo.synthesis.restyled.checks import check
 from fspo.synthesis.restyled.config import RestyledConfig, held_out_of
 from fspo.synthesis.restyled.domain import load_domain
@@ -53,7 +53,8 @@ def synthesize(
         The whole dataset; `splits.json` says what is trained on and what is held out.
 
     Raises:
-        ConfigError: more works or questions are asked for than the domain has.
+        ConfigError: more works or questions are asked for than the domain has, or the folder holds a finished dataset
+            of another origin.
         DataError: the model's texts were too poor to make a dataset of.
         StorageError: the folder can't be written.
     """
@@ -63,6 +64,7 @@ def synthesize(
         return PreferenceDataset.load(out)
     results = (*DATASET.needs, *DATASET.may, _RESPONSES, _JUDGE, _CHECKS)
     check_unclaimed(out, (_SAMPLES, _IDENTITY), results)
+    refuse_finished(out, out / _SPLITS, origin.compared(out / _IDENTITY) if (out / _IDENTITY).exists() else None)
     (out / _SPLITS).unlink(missing_ok=True)
     domain = load_domain(config.domain)
     questions = plan_questions(config, domain)

@@ -102,7 +102,7 @@ def sample_all(
     """Complete every sample, going on from what `path` already holds.
 
     Batches are always the same, and a batch torn by a kill is sampled again as a whole, so that an interrupted run
-    gives exactly what an uninterrupted one does.
+    gives exactly what an uninterrupted one does. A request that failed is not kept: the next call asks it again.
 
     Returns:
         Sample id -> completion.
@@ -111,7 +111,7 @@ def sample_all(
     known = {
         str(r["key"]): Completion(r["text"], r["tokens"], r["finish_reason"], r.get("anew", False))
         for r in read_jsonl(path)
-        if "key" in r
+        if "key" in r and r["finish_reason"] != "failed"
     }
     completions: dict[str, Completion] = {}
     batches = list(_batches(samples, batch, identity_of(llm)))
@@ -124,7 +124,8 @@ def sample_all(
                 ):
                     if key not in known:
                         known[key] = completion
-                        append_jsonl(path, {"key": key, "sample": sample.id, **asdict(completion)})
+                        if completion.finish_reason != "failed":
+                            append_jsonl(path, {"key": key, "sample": sample.id, **asdict(completion)})
                 task.advance(len(chosen))
             completions.update((sample.id, known[key]) for sample, key in zip(chosen, keys, strict=True))
     return completions
