@@ -4,7 +4,7 @@ import errno
 import json
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from fspo.errors import ConfigError, StorageError
+from fspo.llm.cache import RequestCache
+from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.methods.table import METHODS
 from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
-from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.runs.folder import DATA, EVALUATION, RunFolder, benchmark_part, method_part, methods_of
 
 
 def folder(tmp_path: Path, **values: object) -> RunFolder:
@@ -26,6 +28,7 @@ RESULTS = {
     "data": ("checks.json", "people.json"),
     "methods": ("training.json", "metrics.jsonl"),
     "evaluation": ("details.json", "items.jsonl"),
+    "benchmarks": ("details.json", "items.jsonl"),
 }
 
 
@@ -216,6 +219,28 @@ def test_overwriting_takes_what_was_made_from_it_along(tmp_path: Path) -> None:
     with run.opened([DATA], Existing.OVERWRITE):
         assert there(run) == []
     assert (run.path / "my-notes.txt").read_text() == "mine"
+
+
+def test_answers_that_were_paid_for_outlive_an_overwritten_evaluation(tmp_path: Path) -> None:
+    run, request = folder(tmp_path), CompletionRequest((Message("user", "Which?"),))
+    benchmark = benchmark_part("here")
+    make(run, *run.parts(), benchmark)
+    places = ("evaluation/judges/far.sqlite", "evaluation/rater/answers.sqlite", f"{benchmark}/judges/far.sqlite")
+    for place in places:
+        cache = RequestCache(run.path / place)
+        for key in ("good", "bad"):
+            cache.put(f"{key} {request}", Completion("A", 1, "stop"))
+        cache.mark_unusable([f"bad {request}"])
+        cache.close()
+        (run.path / place).with_name("margins.jsonl").write_text("a result")
+    with run.opened([DATA], Existing.OVERWRITE):
+        left = {path.relative_to(run.path).as_posix() for path in run.path.glob("*/**/*") if path.is_file()}
+        assert left == set(places)
+        assert not run.begun(EVALUATION) and not run.begun(benchmark)
+    for place in places:
+        with closing(RequestCache(run.path / place)) as cache:
+            assert cache.get(f"good {request}") and not cache.get(f"bad {request}")
+    make(folder(tmp_path, seed=1), DATA, EVALUATION, policy=Existing.OVERWRITE)
 
 
 def test_overwriting_allows_other_settings(tmp_path: Path) -> None:
