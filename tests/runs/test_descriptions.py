@@ -35,5 +35,5 @@ def test_what_a_person_wrote_stays_until_it_is_forgotten(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", ["[]", json.dumps({"fspo-rat": {"ann": "text"}}), json.dumps({"a": {"b": {}}})])
 def test_a_damaged_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "descriptions.json").write_text(content)
-    with pytest.raises(StorageError, match="is damaged; mend it, or delete it"):
+    with pytest.raises(StorageError, match="is damaged; repair it, or delete it"):
         DescriptionBook(tmp_path / "descriptions.json").of("fspo-rat", "ann", ORIGIN, never)

@@ -53,7 +53,7 @@ class TopicJudge:
         """Which response to `prompt` `user` prefers. Exactly antisymmetric in `a` and `b`.
 
         Raises:
-            DataError: the user minds an attribute that the judge has no scale for.
+            DataError: the user has a weight for an attribute that the judge has no scale for.
         """
         return self.attributes.compare(self._on(user, prompt), prompt, a, b)
 
@@ -61,7 +61,7 @@ class TopicJudge:
         """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something.
 
         Raises:
-            DataError: the user minds an attribute that the judge has no scale for.
+            DataError: the user has a weight for an attribute that the judge has no scale for.
         """
         return self.attributes.utility(self._on(user, prompt), text)
 

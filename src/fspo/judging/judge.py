@@ -52,7 +52,7 @@ class Judge(Protocol):
     """Whoever says which of two responses a given user prefers."""
 
     def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
-        """Which response to `prompt` `user` prefers, or that they mind neither."""
+        """Which response to `prompt` `user` prefers, or a tie."""
 
 
 def scales_of(
@@ -148,14 +148,14 @@ class AttributeJudge:
         """How much `user` likes `text`, whatever the prompt; only differences mean something.
 
         Raises:
-            DataError: the user minds an attribute that the judge has no scale for.
+            DataError: the user has a weight for an attribute that the judge has no scale for.
         """
         measured = self.standardized(text)
         missing = sorted(name for name, weight in user.traits.items() if weight and name not in measured)
         if missing:
             raise DataError(
-                f"User '{user.id}' minds '{missing[0]}', for which the judge has no scale; "
-                f"it has {', '.join(self.scales)}."
+                f"User '{user.id}' has a weight for '{missing[0]}', and the judge has no scale for that attribute; "
+                f"it has scales for {', '.join(self.scales)}."
             )
         return sum(weight * measured[name] for name, weight in user.traits.items() if weight)
 

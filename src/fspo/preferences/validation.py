@@ -269,7 +269,7 @@ def _unwritable(value: User | Preference, columns: Iterable[str], row: int) -> P
         try:
             getattr(value, column).encode()
         except UnicodeEncodeError:
-            return Problem(row, column, "holds half of a surrogate pair, which no file can hold; mend the text.")
+            return Problem(row, column, "holds half of a surrogate pair, which no file can hold; correct the text.")
     return None
 
 

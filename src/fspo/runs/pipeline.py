@@ -336,7 +336,7 @@ def judge_of(
         judge = load_judge(path)
         if judge.knows(names):
             return judge
-        why = f"{path} lacks an attribute they mind"
+        why = f"{path} lacks an attribute that they have a weight for"
     else:
         unknown = [name for name in names if name not in ATTRIBUTES]
         on_topic = [name for user in test.users.values() for name in user.traits if OWN in name]
