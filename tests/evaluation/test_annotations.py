@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
-from fspo.evaluation.annotations import Annotation, Pair, annotate
+from fspo.evaluation.annotations import Annotation, Pair, annotate, silence
 from fspo.files import read_jsonl
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.judging.pairwise import Choice, Comparison, Judgement, PairwiseJudge, judgement_of
-from fspo.llm.types import Completion
+from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.types import User
 
 ANN = User("ann", "Likes it short.", {"length": -1.0})
@@ -130,6 +130,35 @@ def test_a_judge_that_cannot_be_read_at_all_is_not_asked_on(tmp_path: Path) -> N
     assert {row.reject for row in few} == {"unreadable"}  # kept and counted, and no reason to stop
     some = Streamed(("first", "second"), *[mumbles] * 299)
     assert sum(bool(row.reject) for row in annotate(some, pairs, path=tmp_path / "other.jsonl")) == 299
+
+
+class Reasoning:
+    """Thinks until the limit is used up, or answers."""
+
+    name = "reasoner"
+
+    def __init__(self, answer: str = "") -> None:
+        self.answer, self.asked = answer, 0
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        self.asked += len(requests)
+        return [Completion(self.answer, 48, "stop" if self.answer else "reasoning") for _ in requests]
+
+
+def _by(model: Reasoning) -> PairwiseJudge:
+    return PairwiseJudge(model, lambda user, question, a, b: f"{user.description} {question} {a} {b}", setting="here")
+
+
+def test_a_judge_that_only_reasons_is_told_by_its_limit_and_asked_again(tmp_path: Path) -> None:
+    path, pairs = tmp_path / "j.jsonl", [pair(number, prompt=f"{number}?") for number in range(60)]
+    found = annotate(_by(Reasoning()), pairs, path=path)
+    assert {row.reject for row in found} == {"reasoning"} and {row.used_up for row in found} == {"here, which is 48"}
+    assert read_jsonl(path) == []
+    (said,) = silence("It", unreadable=0, refused=0, reasoning=60, ties=0, decided=0, used_up=found[0].used_up)
+    assert "only reasoning in 60 of 60 comparisons" in said and "here, which is 48. Raise it" in said
+    model = Reasoning("unclear")
+    assert {row.reject for row in annotate(_by(model), pairs, path=path)} == {""}
+    assert model.asked == 120 and len(read_jsonl(path)) == 60
 
 
 def test_a_judge_that_does_not_say_which_it_is_is_refused(tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ __all__ = [
 
 Outcome = Literal["win", "loss", "tie"]
 
-_REJECTS = {"unreadable": "unreadable", "reasoning": "unreadable", "failed": "unreadable", "refused": "refused"}
+_REJECTS = {"unreadable": "unreadable", "reasoning": "reasoning", "failed": "unreadable", "refused": "refused"}
 """Reason that a pair is not decided -> what it is left out as."""
 _FEW = 8
 """Comparisons from which it is worth a word that all of them were ties."""
 _REMEDY = (
     "It has to name one of the two: change its prompt, use another model, or leave it out; what was measured is kept. "
-    "Once it is repaired, --on-existing overwrite asks it again."
+    "Once it is repaired, --on-existing overwrite asks again what could not be read, and keeps its other answers."
 )
 
 
@@ -90,13 +90,21 @@ class Annotation:
     consistent: bool
     """Whether both orders agreed."""
     reject: str = ""
-    """`unreadable` where an order named neither answer, `refused` where one was refused; empty where there was none."""
+    """`unreadable` where an order named neither answer, `reasoning` where it was nothing but reasoning, `refused` where
+    it was refused; empty where there was none."""
     preference: float | None = None
     """The probability that the answer is preferred, from a judge that weighs."""
     unweighed: int = 0
     """Orders in which such a judge had no log-probs to go by."""
     failed: bool = False
-    """Whether an order was not answered because the endpoint failed; such a word is asked for again the next time."""
+    """Whether an order was not answered because the endpoint failed."""
+    used_up: str = ""
+    """The limit that reasoning used up, in words, if it did."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is kept; where a server failed, or reasoning used up the limit, the next call asks again."""
+        return not self.failed and self.reject != "reasoning"
 
     @classmethod
     def of(cls, verdict: Verdict) -> Annotation:
@@ -104,7 +112,8 @@ class Annotation:
         outcome: Outcome = {"a": "win", "b": "loss", "tie": "tie"}[verdict.verdict]  # type: ignore[assignment]
         reject = _REJECTS.get(verdict.reason, "")
         consistent = set(verdict.choices) in ({"first", "second"}, {"unclear"})
-        return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed, verdict.reason == "failed")
+        failed = verdict.reason == "failed"
+        return cls(outcome, consistent, reject, verdict.preference, verdict.unweighed, failed, verdict.used_up)
 
 
 def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
@@ -113,13 +122,24 @@ def judge_digest(judge: Comparer, prompts: Iterable[str]) -> str:
     return digest(said)
 
 
-def silence(judge: str, *, unreadable: int, refused: int, ties: int, decided: int) -> list[str]:
-    """Sentences on a judge that gave nothing on some comparisons, or none but ties on all `decided` ones."""
-    found = []
+def silence(
+    judge: str, *, unreadable: int, refused: int, reasoning: int, ties: int, decided: int, used_up: str = ""
+) -> list[str]:
+    """Sentences on a judge that gave nothing on some comparisons, or none but ties on all `decided` ones.
+
+    `used_up` is the limit of tokens that `reasoning` answers used up, in words.
+    """
+    found, asked = [], decided + unreadable + refused + reasoning
     if unreadable or refused:
         found.append(
-            f"{judge} named neither answer in {unreadable} of {decided + unreadable + refused} comparisons and refused "
-            f"{refused}; they are left out of its figures."
+            f"{judge} named neither answer in {unreadable} of {asked} comparisons and refused {refused}; they are left "
+            "out of its figures."
+        )
+    if reasoning:
+        found.append(
+            f"{judge} gave only reasoning in {reasoning} of {asked} comparisons, which are left out of its figures: "
+            f"reasoning used up {used_up or 'its limit of tokens'}. Raise it, or switch reasoning off "
+            "(endpoint.extra_body)."
         )
     if decided >= _FEW and ties == decided:
         found.append(f"{judge} preferred neither answer in any of {decided} comparisons.")
@@ -169,7 +189,8 @@ def annotate(
     Args:
         judge: whom to ask; a `ManyComparer` is asked all that is not known in one go.
         pairs: what to ask; equal ones are asked once.
-        path: gains one line for each pair that was not known. Where the judge fails, the lines before stay.
+        path: gains one line for each pair that was not known and has a lasting word. Where the judge fails, the lines
+            before stay.
         name: what the judge is called on the progress bar.
         progress: shown once a pair.
 
@@ -186,7 +207,7 @@ def annotate(
     with (progress or Silent()).task(_title(name), total=len(set(keys)), done=done) as task:
         for (key, pair), found in zip(todo.items(), asked, strict=True):
             known[key] = _line(key, pair, found)
-            if not found.failed:
+            if found.lasting:
                 append_jsonl(path, known[key])
             task.advance(1)
     return [_annotation(known[key]) for key in keys]
@@ -216,6 +237,8 @@ def _line(key: str, pair: Pair, found: Annotation) -> dict[str, Any]:
         line["preference"] = found.preference
     if found.unweighed:
         line["unweighed"] = found.unweighed
+    if found.used_up:
+        line["used_up"] = found.used_up
     return line
 
 
@@ -226,6 +249,7 @@ def _annotation(line: Mapping[str, Any]) -> Annotation:
         line.get("reject", ""),
         line.get("preference"),
         line.get("unweighed", 0),
+        used_up=line.get("used_up", ""),
     )
 
 

@@ -72,11 +72,15 @@ class RewardModelConfig(BaseModel):
     """Code of one's own as `module:name`, a function of (shots, prompt, response) or a `RewardModel`."""
     shots: bool = True
     """Whether it is shown the user's shots; without them it is a baseline that knows no user."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of an endpoint's rating, reasoning included: by default 12."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if sum(kind is not None for kind in (self.model, self.endpoint, self.scorer)) != 1:
             raise ValueError(f"the reward model '{self.name}' needs exactly one of model, endpoint and scorer")
+        if self.endpoint is None and self.max_tokens is not None:
+            raise ValueError(f"the reward model '{self.name}' has no endpoint to keep to max_tokens; leave that out")
         if self.name in METHODS or self.name.endswith("-reference"):
             raise ValueError(f"a reward model can't be called '{self.name}', which is taken; call it otherwise")
         return self

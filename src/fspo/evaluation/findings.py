@@ -221,6 +221,7 @@ _COUNTS: Mapping[str, str] = MappingProxyType(
     {
         "inconsistent": "comparisons in which the judge contradicted itself when the order was swapped (each is a tie)",
         "unreadable": "comparisons on which the judge's answer was unreadable (left out)",
+        "reasoning": "comparisons on which the judge gave only reasoning (left out)",
         "refused": "comparisons on which the judge refused to answer (left out)",
         "base_below_floor": "comparisons in which the base model's answer fell below a floor (an unearned win)",
         "below_floor": "answers that fell below a floor (they do not win)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -148,11 +149,13 @@ class Panel:
     def _say_silence(self, name: str) -> None:
         said = [judgement for rows in self.said[name].values() for judgement in rows]
         read = [judgement for judgement in said if not judgement.reject]
-        refused = sum(judgement.reject == "refused" for judgement in said)
+        rejects = Counter(judgement.reject for judgement in said)
         for sentence in silence(
             f"The judge '{name}'",
-            unreadable=len(said) - len(read) - refused,
-            refused=refused,
+            unreadable=rejects["unreadable"],
+            refused=rejects["refused"],
+            reasoning=rejects["reasoning"],
+            used_up=next((judgement.used_up for judgement in said if judgement.used_up), ""),
             ties=sum(judgement.judged == "tie" for judgement in read),
             decided=len(read),
         ):

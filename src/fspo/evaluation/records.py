@@ -29,6 +29,7 @@ def counts(judgements: Sequence[Judgement]) -> dict[str, int]:
         "losses": sum(j.outcome == "loss" for j in judgements),
         "inconsistent": sum(not j.consistent for j in judgements if not j.reject),
         "unreadable": sum(j.reject == "unreadable" for j in judgements),
+        "reasoning": sum(j.reject == "reasoning" for j in judgements),
         "refused": sum(j.reject == "refused" for j in judgements),
         "without_log_probs": sum(j.unweighed > 0 for j in judgements),
         "below_floor": sum(bool(j.broken) for j in judgements),

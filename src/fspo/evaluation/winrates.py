@@ -65,11 +65,13 @@ class Judgement:
     """The floors that the method's answer falls below."""
     base_broken: tuple[str, ...]
     reject: str = ""
-    """Why the judge gave no word, `unreadable` or `refused`; empty where it gave one."""
+    """Why the judge gave no word, `unreadable`, `reasoning` or `refused`; empty where it gave one."""
     preference: float | None = None
     """The probability that the method's answer is preferred, from a judge that weighs."""
     unweighed: int = 0
     """Orders, of two, in which such a judge had no log-probs to go by."""
+    used_up: str = ""
+    """The limit that the judge's reasoning used up, in words, if it did."""
 
     @property
     def decided(self) -> bool:
@@ -137,7 +139,15 @@ def judge_pairs(
         base_broken = floors.broken_by(base_qualities[answer.item])
         outcome = decide(said.judged, broken, base_broken)
         judgement = Judgement(answer.item, answer.user, said.judged, outcome, said.consistent, broken, base_broken)
-        found.append(replace(judgement, reject=said.reject, preference=said.preference, unweighed=said.unweighed))
+        found.append(
+            replace(
+                judgement,
+                reject=said.reject,
+                preference=said.preference,
+                unweighed=said.unweighed,
+                used_up=said.used_up,
+            )
+        )
     return found
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.evaluation.foreign.protocol import RewardRequest
+from fspo.evaluation.foreign.protocol import Failed, RewardRequest
 from fspo.evaluation.foreign.rater import RatingRewardModel, read_rating
-from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.types import Completion, CompletionRequest, FinishReason
 from fspo.preferences.types import Preference
 from tests.evaluation.foreign.helpers import evaluated
 from tests.evaluation.helpers import small_dataset
@@ -58,6 +58,41 @@ def test_one_number_is_read_and_nothing_is_guessed(text: str, rating: float | No
 
 def test_a_refusal_is_no_rating() -> None:
     assert read_rating(Completion("50", 0, "refused")) is None
+
+
+class Ending(Scripted):
+    """Ends for a reason of its own, and notes what could not be used."""
+
+    def __init__(self, reason: FinishReason) -> None:
+        super().__init__()
+        self.reason, self.unusable = reason, list[CompletionRequest]()
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        return [Completion("", 0, self.reason) for _ in requests]
+
+    def mark_unusable(self, requests: Sequence[CompletionRequest]) -> None:
+        self.unusable += requests
+
+
+@pytest.mark.parametrize(
+    ("reason", "value", "unusable"),
+    [("failed", Failed.FAILED, 0), ("reasoning", None, 2), ("stop", None, 2), ("refused", None, 0)],
+)
+def test_what_is_no_rating_is_told_apart(reason: FinishReason, value: Failed | None, unusable: int) -> None:
+    said: list[str] = []
+    model = Ending(reason)
+    rater = RatingRewardModel(model, max_tokens=99, setting="max_tokens of 'x'", say=said.append)
+    asked = [RewardRequest(SHOTS, "What now?", "one two three"), RewardRequest((), "What?", "one")]
+    assert rater.score(asked) == [value, value]
+    assert len(model.unusable) == unusable
+    assert len(said) == (reason == "reasoning")
+    assert all("max_tokens of 'x', which is 99. Raise it" in line for line in said)
+
+
+def test_a_higher_limit_is_asked_for_and_makes_other_scores() -> None:
+    low, high = RatingRewardModel(Scripted()), RatingRewardModel(Scripted(), max_tokens=2000)
+    assert high.request(RewardRequest((), "What?", "one")).max_tokens == 2000
+    assert low.identity != high.identity
 
 
 def test_the_shots_are_shown_with_their_labels() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fspo.errors import ConfigError, ModelError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardRequest
+from fspo.evaluation.foreign.protocol import Failed, FunctionRewardModel, RewardRequest
 from fspo.files import read_json
 from fspo.preferences.types import Preference
 from fspo.progress import Silent
@@ -61,6 +61,34 @@ def test_what_it_can_not_score_counts_half_and_is_counted(tmp_path: Path, monkey
     assert any("'mute' gave no score on" in text and "count as no decision" in text for text in said)
     assert (row["reward_accuracy"]["value"], row["reward_accuracy"]["items"]) == (0.5, 24)
     assert read_json(tmp_path / "details.json")["reward_models"]["mute"]["unread"] > 24
+
+
+class Flaky:
+    """As a model whose server fails on the first responses it is shown; later calls may find it well."""
+
+    name = "flaky"
+    identity = "flaky 1"
+
+    def __init__(self, failing: int) -> None:
+        self.failing, self.calls = failing, 0
+
+    def score(self, requests: Sequence[RewardRequest]) -> list[float | Failed | None]:
+        self.calls += 1
+        found: list[float | Failed | None] = [float(len(request.response)) for request in requests]
+        if self.calls <= self.failing:
+            found[0] = Failed.FAILED
+        return found
+
+
+def test_a_score_that_failed_is_counted_and_asked_again_by_the_next_evaluation(tmp_path: Path) -> None:
+    flaky, well = Flaky(2), Flaky(0)
+    evaluated(tmp_path, DATASET, flaky=flaky)
+    assert read_json(tmp_path / "details.json")["reward_models"]["flaky"]["unread"] == 2
+    lines = (tmp_path / "flaky/margins.jsonl").read_text().splitlines()
+    assert len(lines) == flaky.calls - 2
+    again = evaluated(tmp_path, DATASET, flaky=well)
+    assert well.calls == 2
+    assert again == evaluated(tmp_path / "whole", DATASET, flaky=Flaky(0))
 
 
 def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_wins_ties_and_losses_count_and_what_is_not_decided_does_not(tmp_path: P
         ("personal", ("ben", "tides")): 0.5,
         ("personal", ("cem", "tides")): 0.5,
     }
-    counted = {"win": 1, "tie": 2, "loss": 1, "unreadable": 1, "refused": 0, "inconsistent": 1}
+    counted = {"win": 1, "tie": 2, "loss": 1, "unreadable": 1, "reasoning": 0, "refused": 0, "inconsistent": 1}
     assert judges.counts == {"far": {"fspo": counted}}
     assert judges.notes() == [
         "The judge 'far' of the tax named neither answer in 1 of 5 comparisons and refused 0; they are left out of its "

@@ -12,7 +12,6 @@ from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.foreign.protocol import FunctionRewardModel, RewardModel, identity_of
 from fspo.identity import Unidentified, digest
-from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.installed import need_client
 
 __all__ = ["Foreign", "given", "obtain"]
@@ -84,8 +83,7 @@ def obtain(
         return Foreign(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
         need_client()
-        endpoint = entry.endpoint
-        return Foreign(entry.name, lambda: _asked(entry, folder, say), lambda: _rates(endpoint), shots=entry.shots)
+        return Foreign(entry.name, lambda: _asked(entry, folder, say), lambda: _rates(entry), shots=entry.shots)
     from fspo.evaluation.foreign.classifier import ClassifierRewardModel, classifier_identity
     from fspo.modeling.places import locate
 
@@ -100,20 +98,26 @@ def obtain(
     return Foreign(entry.name, load, identity, shots=entry.shots)
 
 
-def _rates(endpoint: EndpointConfig) -> str:
-    from fspo.evaluation.foreign.rater import RatingRewardModel
+def _rates(entry: RewardModelConfig) -> str:
+    from fspo.evaluation.foreign.rater import RATING_TOKENS, RatingRewardModel
     from fspo.llm.endpoint import Endpoint
 
-    return RatingRewardModel(Endpoint(endpoint)).identity
+    assert entry.endpoint is not None
+    return RatingRewardModel(Endpoint(entry.endpoint), max_tokens=entry.max_tokens or RATING_TOKENS).identity
 
 
 def _asked(entry: RewardModelConfig, folder: Path, say: Callable[[str], None] | None) -> RewardModel:
-    from fspo.evaluation.foreign.rater import RatingRewardModel
+    from fspo.evaluation.foreign.rater import RATING_TOKENS, RatingRewardModel
     from fspo.llm.cache import RequestCache
     from fspo.llm.endpoint import Endpoint
 
     assert entry.endpoint is not None
-    return RatingRewardModel(Endpoint(entry.endpoint, RequestCache(folder / "answers.sqlite"), say=say))
+    return RatingRewardModel(
+        Endpoint(entry.endpoint, RequestCache(folder / "answers.sqlite"), say=say),
+        max_tokens=entry.max_tokens or RATING_TOKENS,
+        setting=f"max_tokens of the reward model '{entry.name}'",
+        say=say,
+    )
 
 
 def _scorer(entry: RewardModelConfig) -> RewardModel:

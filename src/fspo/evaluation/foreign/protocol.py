@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
 from fspo.identity import Unidentified, callable_identity, instance_identity
 from fspo.preferences.types import Preference
 
-__all__ = ["FunctionRewardModel", "RewardModel", "RewardRequest", "Scorer", "blind", "identity_of"]
+__all__ = ["Failed", "FunctionRewardModel", "RewardModel", "RewardRequest", "Scorer", "blind", "identity_of"]
 
 Scorer = Callable[[Sequence[Preference], str, str], float]
 """(shots, prompt, response) -> reward; only differences for the same shots and prompt mean something."""
@@ -25,6 +26,12 @@ class RewardRequest:
     response: str
 
 
+class Failed(Enum):
+    """In the place of a score that could not be had this time, such as when a server fails."""
+
+    FAILED = "failed"
+
+
 @runtime_checkable
 class RewardModel(Protocol):
     """Anything that scores responses given a user's shots."""
@@ -33,9 +40,10 @@ class RewardModel(Protocol):
     def name(self) -> str:
         """Which model this is; part of what decides whether earlier scores are used again, see `identity_of`."""
 
-    def score(self, requests: Sequence[RewardRequest]) -> Sequence[float | None]:
+    def score(self, requests: Sequence[RewardRequest]) -> Sequence[float | Failed | None]:
         """One reward for each request, in order; None where the model gave nothing that can be read as one.
 
+        `Failed.FAILED` stands for one that could not be had this time: the next evaluation asks for it again.
         The two responses of a pair stand side by side among the requests.
         """
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from fspo.evaluation.foreign.protocol import RewardRequest
+from fspo.evaluation.foreign.protocol import Failed, RewardRequest
 from fspo.identity import digest
+from fspo.llm.asking import mark_unusable
 from fspo.llm.quoting import BRACKET
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import Preference
 
-__all__ = ["RatingRewardModel", "read_rating"]
+__all__ = ["RATING_TOKENS", "RatingRewardModel", "read_rating"]
+
+RATING_TOKENS = 12
+"""Tokens that a rating may take, where nothing else is set."""
 
 _INSTRUCTION = """\
 You predict how much one person will like an answer to a question. {told}Go by what this person likes and dislikes, \
@@ -28,7 +32,6 @@ How much will this person like the answer? Reply with one whole number from 0 (n
 nothing else."""
 
 _TOLD = "For some earlier questions you see the two answers this person was given, and which one they liked. "
-_MOST_TOKENS = 12
 _RATING = re.compile(
     r"[\s\"'*]*(?:(?:rating|score|answer)[\s\"'*:]+)?(\d{1,3}(?:\.\d+)?)(?:\s*(?:/|out of)\s*100)?[\s\"'*.%]*",
     re.IGNORECASE,
@@ -38,9 +41,25 @@ _RATING = re.compile(
 class RatingRewardModel:
     """Asks once for each response, at temperature 0."""
 
-    def __init__(self, llm: LanguageModel, *, seed: int = 0) -> None:
-        """Ask `llm`."""
-        self._llm, self._seed = llm, seed
+    def __init__(
+        self,
+        llm: LanguageModel,
+        *,
+        seed: int = 0,
+        max_tokens: int = RATING_TOKENS,
+        setting: str = "max_tokens",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Ask `llm`.
+
+        Args:
+            llm: who rates.
+            seed: handed on to the model.
+            max_tokens: the most that a rating may take, reasoning included.
+            setting: what that is called where it is set.
+            say: shows a line the first time that reasoning uses up that limit.
+        """
+        self._llm, self._seed, self._max_tokens, self._setting, self._say = llm, seed, max_tokens, setting, say
 
     @property
     def name(self) -> str:
@@ -54,13 +73,30 @@ class RatingRewardModel:
         asked = [self.request(RewardRequest(shots, "QUESTION", "ANSWER")).record() for shots in ((), (shot,))]
         return f"asked {digest([identity_of(self._llm), asked], 64)}"
 
-    def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
+    def score(self, requests: Sequence[RewardRequest]) -> list[float | Failed | None]:
         """The rating of each response as a share of 100; None where the answer is no number or the model refuses.
 
         Raises:
             ModelError: see the model's own `complete`.
         """
-        return [read_rating(completion) for completion in self._llm.complete([self.request(r) for r in requests])]
+        asked = [self.request(request) for request in requests]
+        found: list[float | Failed | None] = []
+        for request, completion in zip(asked, self._llm.complete(asked), strict=True):
+            failed = completion.finish_reason == "failed"
+            found.append(Failed.FAILED if failed else read_rating(completion))
+            if found[-1] is None and completion.finish_reason != "refused":
+                mark_unusable(self._llm, request)
+            if completion.finish_reason == "reasoning":
+                self._say_used_up()
+        return found
+
+    def _say_used_up(self) -> None:
+        if self._say is not None:
+            self._say(
+                f"{self._llm.name} gave only reasoning in place of a rating: that used up {self._setting}, which is "
+                f"{self._max_tokens:,}. Raise it, or switch reasoning off (endpoint.extra_body)."
+            )
+        self._say = None
 
     def request(self, request: RewardRequest) -> CompletionRequest:
         """What is asked about one response."""
@@ -69,7 +105,9 @@ class RatingRewardModel:
         # An escape that JSON has: what looks like a control token stays text on its way through a chat template.
         shown = BRACKET.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=False, indent=1))
         text = _INSTRUCTION.replace("{told}", _TOLD if earlier else "").replace("{data}", shown, 1)
-        return CompletionRequest((Message("user", text),), max_tokens=_MOST_TOKENS, temperature=0.0, seed=self._seed)
+        return CompletionRequest(
+            (Message("user", text),), max_tokens=self._max_tokens, temperature=0.0, seed=self._seed
+        )
 
 
 def read_rating(completion: Completion) -> float | None:

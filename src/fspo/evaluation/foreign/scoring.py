@@ -11,7 +11,7 @@ from typing import Any
 
 from fspo.errors import FspoError, ModelError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.foreign.protocol import RewardModel, RewardRequest, blind
+from fspo.evaluation.foreign.protocol import Failed, RewardModel, RewardRequest, blind
 from fspo.evaluation.rewards import Score, Scores, passes
 from fspo.evaluation.trials import Trial
 from fspo.evaluation.variations import Probe
@@ -45,7 +45,7 @@ def foreign_scores(
         trials: what to score.
         probes: those of the trials that are scored under variations too.
         config: shot counts and conditions.
-        path: `margins.jsonl`; gains one line a trial.
+        path: `margins.jsonl`; gains one line a trial, unless a score of it failed: then the next call scores it again.
         fingerprint: identifies the model; lines of another one are passed over.
         shots: whether it is shown any.
         name: what it is called in errors and on the progress bar.
@@ -67,8 +67,10 @@ def foreign_scores(
     with (progress or Silent()).task(f"Scoring {name}", total=len(trials), done=done) as task:
         for trial, key in zip(trials, keys, strict=True):
             if key not in known:
-                known[key] = _score_trial(model(), context, trial, varied.get(trial.id), config, name) | {"key": key}
-                append_jsonl(path, known[key])
+                line, failed = _score_trial(model(), context, trial, varied.get(trial.id), config, name)
+                known[key] = line | {"key": key}
+                if not failed:
+                    append_jsonl(path, known[key])
                 task.advance(1)
     lines = [known[key] for key in keys]
     rows = (Score(**row) for line in lines for row in line["rows"])
@@ -77,22 +79,25 @@ def foreign_scores(
 
 def _score_trial(
     model: RewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig, name: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """The line of a trial, and whether a score of it failed."""
     shown = list(_shown(context, trial, probe, config))
     requests, rows, unread = [], [], 0
     for _, episode, k, _ in shown:
         seen = blind(episode.shots[:k])
         for query in episode.queries:
             requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
-    values = iter(_checked(_scored(model, requests, name, trial.user), len(requests), name, trial.user))
+    found = _checked(_scored(model, requests, name, trial.user), len(requests), name, trial.user)
+    values = iter(found)
     for condition, _, k, numbers in shown:
         for number in numbers:
             chosen, rejected = next(values), next(values)
-            if chosen is None or rejected is None:
+            if not isinstance(chosen, float) or not isinstance(rejected, float):
                 # Nothing to go by is no decision, which counts half: leaving it out would flatter the model.
                 chosen, rejected, unread = 0.0, 0.0, unread + 1
             rows.append(Score(trial.item(number), k, condition, chosen, rejected, 1, 1))
-    return {"user": trial.user, "donor": trial.donor, "unread": unread, "rows": [asdict(row) for row in rows]}
+    line = {"user": trial.user, "donor": trial.donor, "unread": unread, "rows": [asdict(row) for row in rows]}
+    return line, Failed.FAILED in found
 
 
 def _shown(context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig) -> Iterator[_Shown]:
@@ -107,7 +112,7 @@ def _shown(context: Context, trial: Trial, probe: Probe | None, config: Evaluati
             yield variation.condition, variation.episode, config.shots, variation.numbers
 
 
-def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: str) -> Sequence[float | None]:
+def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: str) -> Sequence[float | Failed | None]:
     """What the model says; a fault of somebody else's code is told by the place in it."""
     try:
         return model.score(requests)
@@ -122,9 +127,9 @@ def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: 
         ) from error
 
 
-def _checked(found: Sequence[float | None], wanted: int, name: str, user: str) -> list[float | None]:
+def _checked(found: Sequence[float | Failed | None], wanted: int, name: str, user: str) -> list[float | Failed | None]:
     try:
-        values = [None if value is None else float(value) for value in found]
+        values = [value if value is None or isinstance(value, Failed) else float(value) for value in found]
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"The reward model '{name}' gave a score that is no number (user {user!r}: {error}); it must give one for "
@@ -135,7 +140,7 @@ def _checked(found: Sequence[float | None], wanted: int, name: str, user: str) -
             f"The reward model '{name}' gave {len(values)} scores for {wanted} responses; its score must return one "
             "for each request, in order."
         )
-    if not all(value is None or math.isfinite(value) for value in values):
+    if not all(math.isfinite(value) for value in values if isinstance(value, float)):
         raise ModelError(
             f"The reward model '{name}' gave a score that is no finite number (user {user!r}); let it return None for "
             "what it can't score."

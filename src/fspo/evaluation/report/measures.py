@@ -61,7 +61,17 @@ _REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
 _CALIBRATION_ERROR = "calibration_error"
 _ERRORS = {"brier": "Brier score", "overconfidence": "overconfidence"}
 _WINS = "win_rate"
-_COUNTED = ("items", "wins", "ties", "losses", "inconsistent", "unreadable", "refused", "without_log_probs")
+_COUNTED = (
+    "items",
+    "wins",
+    "ties",
+    "losses",
+    "inconsistent",
+    "unreadable",
+    "reasoning",
+    "refused",
+    "without_log_probs",
+)
 """What `judges.json` counts of a judge."""
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")

@@ -51,12 +51,14 @@ class TaxJudges:
         out: folder of the evaluation; each method's gains a file for each judge.
         progress: shown once a comparison.
         counts: judge -> method -> how many wins, ties, losses, contradictions and answers that were none.
+        used_up: judge -> the limit of tokens that its reasoning used up, in words.
     """
 
     judges: Mapping[str, Comparer]
     out: Path
     progress: Progress = field(default_factory=Silent)
     counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    used_up: dict[str, str] = field(default_factory=dict)
 
     def preferred(self, method: str, answers: Sequence[TaxAnswer], base: Mapping[str, str]) -> dict[str, Scored]:
         """Judge -> how far it prefers each of a method's answers to the base model's bare one.
@@ -84,6 +86,8 @@ class TaxJudges:
             progress=self.progress,
         )
         self.counts.setdefault(name, {})[method] = _counted(said, len(answers) - len(asked))
+        if used_up := next((row.used_up for row in said if row.used_up), ""):
+            self.used_up[name] = used_up
         found = {
             (answer.variant, (answer.user, answer.item)): 0.5 for answer in answers if answer.text == base[answer.item]
         }
@@ -102,6 +106,8 @@ class TaxJudges:
                 f"The judge '{name}' of the tax",
                 unreadable=total["unreadable"],
                 refused=total["refused"],
+                reasoning=total["reasoning"],
+                used_up=self.used_up.get(name, ""),
                 ties=total["tie"],
                 decided=total["win"] + total["tie"] + total["loss"],
             )
@@ -113,7 +119,7 @@ def _counted(said: Iterable[Annotation], equal: int) -> dict[str, int]:
     rows = list(said)
     outcomes = Counter(row.reject or row.judged for row in rows)
     contradicting = sum(not row.consistent and not row.reject for row in rows)
-    names = ("win", "tie", "loss", "unreadable", "refused")
+    names = ("win", "tie", "loss", "unreadable", "reasoning", "refused")
     return {name: outcomes[name] + (equal if name == "tie" else 0) for name in names} | {"inconsistent": contradicting}
 
 
