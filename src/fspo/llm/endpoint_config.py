@@ -74,7 +74,7 @@ class EndpointConfig(BaseModel):
         return self.identity_without(PARAMETERS)
 
     def earlier_identity(self) -> dict[str, Any]:
-        """The identity by which versions before 0.4 kept answers; it held the address."""
+        """The identity by which earlier versions kept answers; it held the address."""
         more = {"extra_body": self.extra_body} if self.extra_body else {}
         return {"base_url": self.base_url, "model": self.model, **more, **self._left_out()}
 
