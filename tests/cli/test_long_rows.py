@@ -10,9 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
+from fspo.errors import DataError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.evaluate import evaluate
 from fspo.files import read_json
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
+from fspo.training.config import LoraSettings, TrainingConfig
+from fspo.training.train import train_policy
 from tests.training.helpers import small_dataset
 
 USERS, QUESTIONS = 6, 10
@@ -90,3 +95,35 @@ def test_all_methods_are_trained_and_measured_without_the_rows(folder: Path, tin
     assert "some method can't read them whole" in (run / "report.html").read_text(encoding="utf-8").replace(
         "&#39;", "'"
     )
+
+
+def test_a_user_who_has_too_few_left_is_explained_by_what_was_left_out(folder: Path, tiny_model_path: Path) -> None:
+    for settings, part, row in (
+        (("training.all.shots=3", "methods=[base,fspo]"), "the training part", TRAINED),
+        (("evaluation.shots=3",), "the test part", TESTED),
+    ):
+        for dry in (True, False):
+            refused = command("run", folder, tiny_model_path, *settings, dry=dry)
+            assert refused.exit_code == 1
+            assert "has 4 preferences" in refused.stderr
+            assert f"Left out: 1 of {20 if row == TRAINED else 10} preferences of {part}, longer than" in refused.stderr
+            assert f"row {row} (user " in refused.stderr
+
+
+def test_library_calls_explain_it_too(folder: Path, tiny_model_path: Path, tmp_path: Path) -> None:
+    splits, dataset = Splits.load(folder / "splits.json"), PreferenceDataset.load(folder)
+    few: dict[str, Any] = {"lora": LoraSettings(r=2), "steps": 1, "users_per_step": 1}
+    with pytest.raises(
+        DataError, match=r"'u1' has 4 preferences .* Left out: 1 of 20 preferences of the training part"
+    ):
+        config = TrainingConfig(objective="ipo", shots=3, queries=2, **few)
+        train_policy(config, splits.part(dataset, "train"), model=tiny_model_path, out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"'u5' has 4 preferences .* Left out: 1 of 10 preferences of the test part"):
+        evaluate(
+            EvaluationConfig(shots=3, queries=2, answers=0, ladder=()),
+            splits.part(dataset, "test"),
+            {"few-shot": None},
+            model=str(tiny_model_path),
+            out=tmp_path / "evaluation",
+            judge=None,
+        )

@@ -270,21 +270,24 @@ def test_a_training_overwrites_nothing_that_it_did_not_write(model: Path, tmp_pa
     def trainer(out: Path) -> FSPOTrainer:
         return FSPOTrainer(str(model), FSPOConfig(output_dir=str(out), **settings), rows)
 
-    for others in ("config.json", "checkpoints/checkpoint-1/mine", "README.md", "adapter-0/mine", "metrics.jsonl"):
+    for others in ("config.json", "checkpoints/checkpoint-1/mine", "vocab.json", "adapter-0/mine", "metrics.jsonl"):
         out = tmp_path / others.replace("/", "-")
         write(out / others)
         with pytest.raises(ConfigError, match="would be overwritten"):
             trainer(out)
         assert (out / others).read_text() == "somebody's own"
     out = tmp_path / "beside"
-    write(out / "notes.txt")
+    beside = ("notes.txt", "LICENSE", "README.md", ".gitattributes")  # as in a repository that is cloned to be filled
+    for name in beside:
+        write(out / name)
     trained = trainer(out)
     trained.train()
     (out / "policy.json").unlink()  # as if it had been killed before its end
     write(out / "checkpoints/notes.txt")
     trainer(out).train()
-    assert (out / "notes.txt").exists() and (out / "policy.json").exists()
     assert contents(out / "checkpoints") == {"notes.txt": b"somebody's own"}
+    assert all((out / name).read_text() == "somebody's own" for name in beside)
+    assert (out / "policy.json").exists()
     before = contents(out)
     trainer(out).train()
     assert contents(out) == before

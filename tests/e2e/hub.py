@@ -1,4 +1,4 @@
-"""A hub of models on this machine: the few calls by which a repository is made and filled, over real HTTP."""
+"""A hub on this machine: the few calls by which a repository is made, filled and read, over real HTTP."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class Hub:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    commits: dict[str, str] = field(default_factory=dict)
+    """The current commit of a repository, where it is another one than the first."""
+
+    def put(self, repo: str, folder: Path, commit: str = _COMMIT) -> None:
+        """Make the files of a folder the contents of a repository, as one commit."""
+        self.files[repo] = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        self.commits[repo] = commit
 
     def clone(self, repo: str, folder: Path) -> Path:
         """Write a repository's files into a folder."""
@@ -36,6 +43,10 @@ class Hub:
         for name, content in self.files[repo].items():
             (folder / name).write_bytes(content)
         return folder
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
 
 
 @contextmanager
@@ -67,16 +78,20 @@ def hub() -> Iterator[Hub]:
         def do_GET(self) -> None:
             state.asked.append(self.path)
             path = self.path.split("?")[0]
-            if path.startswith("/datasets/"):
+            if "/resolve/" in path:
                 return self._file(path)
             repo = "/".join(path.split("/")[3:5])
             if repo not in state.files:
                 return self._say({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
             if "/tree/" in path:
-                names = state.files[repo].items()
-                return self._say([{"type": "file", "path": name, "size": len(x), "oid": "1"} for name, x in names])
+                files = state.files[repo].items()
+                return self._say(
+                    [{"type": "file", "path": name, "size": len(x), "oid": _digest(x)} for name, x in files]
+                )
             names = [{"rfilename": name} for name in state.files[repo]]
-            return self._say({"sha": _COMMIT, "id": repo, "siblings": names, "tags": self._tags(repo)})
+            return self._say(
+                {"sha": state.commits.get(repo, _COMMIT), "id": repo, "siblings": names, "tags": self._tags(repo)}
+            )
 
         def _tags(self, repo: str) -> list[str]:
             head = state.files[repo].get("README.md", b"").decode().split("---\n")
@@ -86,13 +101,15 @@ def hub() -> Iterator[Hub]:
             self._file(self.path.split("?")[0], body=False)
 
         def _file(self, path: str, *, body: bool = True) -> None:
-            parts = path.split("/")  # "", datasets, owner, name, resolve, revision, file
-            content = state.files.get("/".join(parts[2:4]), {}).get("/".join(parts[6:]))
+            repo, _, place = path.removeprefix("/datasets").strip("/").partition("/resolve/")
+            revision, _, name = place.partition("/")
+            commit = state.commits.get(repo, _COMMIT)
+            content = state.files.get(repo, {}).get(name) if revision in ("main", commit) else None
             if content is None:
                 return self._say({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             self.send_response(200)
-            self.send_header("ETag", '"' + hashlib.sha1(content).hexdigest() + '"')
-            self.send_header("X-Repo-Commit", _COMMIT)
+            self.send_header("ETag", f'"{_digest(content)}"')
+            self.send_header("X-Repo-Commit", commit)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if body:

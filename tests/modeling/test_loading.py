@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,17 @@ import torch
 from transformers.utils import logging
 
 from fspo.errors import ConfigError, ModelError
-from fspo.modeling import embedded, loading
+from fspo.modeling import embedded, hub
 from fspo.modeling.loading import (
     context_length,
     default_device,
     load_configuration,
     load_model,
     load_tokenizer,
-    locate,
     quietly,
 )
+from fspo.modeling.places import locate, place_here, weights_of
+from fspo.training.start import Start
 
 
 def test_a_local_folder(tiny_model_path: Path) -> None:
@@ -68,10 +70,28 @@ def test_an_unreachable_hub_is_one_sentence_that_names_the_embedded_model(
         def model_info(self, name: str, timeout: float) -> None:
             raise ConnectionError("no route")
 
-    monkeypatch.setattr(loading, "HfApi", NoNetwork)
+    monkeypatch.setattr(hub, "HfApi", NoNetwork)
     with pytest.raises(ModelError, match=r"hub can't be reached.*smollm2-135m") as caught:
         load("nobody/no-such-model")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, load_configuration, weights_of])
+def test_a_policy_that_is_built_on_itself(load: Any, tmp_path: Path) -> None:
+    for name, base in (("one", "two"), ("two", "one")):
+        (tmp_path / name).mkdir()
+        record = {"format": 1, "base": str(tmp_path / base), "adapters": [], "starts_from": None}
+        (tmp_path / name / "policy.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=r"is built on itself: base in .*one/policy\.json leads back"):
+        load(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    "use", [load_model, load_tokenizer, weights_of, place_here, lambda name: Start(name, Path("out")).identity()]
+)
+def test_an_unknown_home_folder(use: Any) -> None:
+    with pytest.raises(ConfigError, match=r"~no-such-user/model starts with a home folder that is not known"):
+        use("~no-such-user/model")
 
 
 def test_an_unknown_dtype() -> None:

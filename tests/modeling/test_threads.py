@@ -43,7 +43,7 @@ def test_as_many_cores_are_free_as_others_leave_and_a_container_allows(machine: 
 
 
 def test_there_are_never_more_threads_than_torch_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_most", lambda: 4)
+    monkeypatch.setattr(threads, "usual", lambda: 4)
     assert [threads.choose(Machine(8, busy)) for busy in (0.0, 5.0, 8.0)] == [4, 3, 1]
 
 
@@ -145,6 +145,7 @@ def child(program: str, *arguments: str, **variables: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     return done.stdout.split()
 
@@ -191,3 +192,92 @@ print(any(thread.name == "fspo-crowd" for thread in threading.enumerate()))
 @pytest.mark.usefixtures("crowded")
 def test_other_work_that_comes_later_is_noticed() -> None:
     assert child(CROWDS) == ["True"]
+
+
+FAILS = """
+import sys, threading, time
+import torch
+from fspo.modeling import threads
+
+start, ones = threading.Thread.start, torch.ones
+
+def no_second_thread(thread):
+    if thread.name == "fspo-crowd" and any(other.name == "fspo-crowd" for other in threading.enumerate()):
+        attempts.append(thread)
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+def no_memory(*size):
+    attempts.append(size)
+    raise RuntimeError("not enough memory")
+
+def no_room():
+    attempts.append("asked")
+    return 3.0
+
+attempts = []
+if sys.argv[1] == "thread":
+    threading.Thread.start = no_second_thread
+elif sys.argv[1] == "memory":
+    torch.ones = no_memory
+else:
+    threads.room = no_room
+threads._PERIOD = 0.05
+threads._others = lambda before, now: 99.0
+threads._cores = lambda: frozenset({0, 1})
+threads.use(2)
+threads.sleep_while_busy()
+time.sleep(1)
+print(len(attempts), sum(thread.name.startswith("fspo-") for thread in threading.enumerate()))
+"""
+
+
+@linux
+@pytest.mark.parametrize("failure", ["thread", "memory", "room"])
+def test_where_there_are_no_more_threads_it_gives_up_and_the_process_ends(failure: str) -> None:
+    assert child(FAILS, failure) == ["1", "0"]
+
+
+@linux
+def test_a_machine_with_many_cores_is_not_crowded() -> None:
+    many = "threads._cores = lambda: frozenset(range(64))\n"
+    watched = WATCHED.replace(
+        "import sleep_while_busy\n", "import sleep_while_busy\nfrom fspo.modeling import threads\n" + many
+    )
+    assert child(watched) == ["0"]
+
+
+def test_the_limits_of_control_groups_say_how_many_more_threads_there_may_be(tmp_path: Path) -> None:
+    free = threads.room(tmp_path, tmp_path / "proc")
+    inner = tmp_path / "pods/mine"
+    inner.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/pods/mine\n")
+    (inner / "pids.max").write_text("max\n")
+    (inner / "pids.current").write_text("12\n")
+    assert threads.room(tmp_path, tmp_path / "proc") == free
+    (tmp_path / "pods/pids.max").write_text("100\n")
+    (tmp_path / "pods/pids.current").write_text("40\n")
+    assert threads.room(tmp_path, tmp_path / "proc") == min(free, 60)
+    (tmp_path / "proc/self/cgroup").write_text("3:cpu,cpuacct:/pods/mine\n2:pids:/old\n")
+    assert threads.room(tmp_path, tmp_path / "proc") == free
+    (tmp_path / "pids/old").mkdir(parents=True)
+    (tmp_path / "pids/old/pids.max").write_text("20\n")
+    (tmp_path / "pids/old/pids.current").write_text("15\n")
+    assert threads.room(tmp_path, tmp_path / "proc") == min(free, 5)
+
+
+LIMITED = """
+import resource
+from fspo.modeling.threads import room
+before = room()
+resource.setrlimit(resource.RLIMIT_NPROC, (5000, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+inside = room()
+resource.setrlimit(resource.RLIMIT_AS, (2**40, resource.getrlimit(resource.RLIMIT_AS)[1]))
+print(before > 0, 0 < inside < 5000, room())
+"""
+
+
+@linux
+def test_the_limits_of_the_process_count_too() -> None:
+    assert child(LIMITED) == ["True", "True", "0"]

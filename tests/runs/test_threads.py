@@ -46,7 +46,7 @@ def computer(monkeypatch: pytest.MonkeyPatch) -> Computer:
     made = Computer()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "_most", lambda: 2)
+    monkeypatch.setattr(threads, "usual", lambda: 2)
     monkeypatch.setattr(threads, "look", made.look)
     monkeypatch.setattr(threads, "use", made.use)
     monkeypatch.setattr(threads, "sleep_while_busy", lambda: None)
@@ -100,6 +100,20 @@ def test_a_part_that_was_begun_goes_on_with_its_threads_whatever_the_load(comput
     assert (computer.used, computer.looks) == (2, 1)
     assert call(DATA, policy=Existing.OVERWRITE) == ["1 thread: 2 cores, 1.0 busy with other work"]
     assert computer.used == 1
+
+
+def test_a_part_without_a_number_on_record_goes_on_with_the_default_of_torch(
+    computer: Computer, call: Call, tmp_path: Path
+) -> None:
+    call(DATA)
+    path = tmp_path / "run/settings.json"
+    made = json.loads(path.read_text())
+    del made[DATA]["threads"]  # as an earlier version left it
+    path.write_text(json.dumps(made))
+    computer.busy = 1.0
+    [said] = call(DATA)
+    assert said.startswith("2 threads: torch's default")
+    assert (computer.used, computer.looks, noted(tmp_path)) == (2, 1, {DATA: 2})
 
 
 def test_what_people_say_decides(

@@ -61,19 +61,26 @@ def saved(model: Any, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "remedy"),
     [
-        {"target_modules": ["q_proj", "lm_head"]},
-        {"target_modules": ["embed_tokens"]},
-        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
-        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
-        {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]},
-        {"target_modules": r".*(q_proj|lm_head)"},
+        ({"target_modules": ["q_proj", "lm_head"]}, "leave lm_head out of target_modules"),
+        ({"target_modules": ["embed_tokens"]}, "leave embed_tokens out of target_modules"),
+        (
+            {"target_modules": ["embed_tokens", "q_proj"], "ensure_weight_tying": True},
+            "leave embed_tokens out of target_modules",
+        ),
+        ({"modules_to_save": ["lm_head"]}, "leave lm_head out of modules_to_save, or set ensure_weight_tying=True"),
+        (
+            {"modules_to_save": ["embed_tokens"]},
+            "leave embed_tokens out of modules_to_save, or set ensure_weight_tying",
+        ),
+        ({"target_modules": r".*(q_proj|lm_head)"}, "leave lm_head out of target_modules"),
     ],
 )
-def test_training_one_of_two_tied_parts_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"lm_head and model\.embed_tokens \(tied embeddings\)"):
-        prepare_weights(llama(tied=True), LoraConfig(r=2, **settings), seed=0)
+def test_training_one_of_two_tied_parts_is_refused(settings: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ConfigError, match=r"lm_head and model\.embed_tokens \(tied embeddings\)") as caught:
+        prepare_weights(llama(tied=True), LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **settings}), seed=0)
+    assert remedy in str(caught.value)
 
 
 def test_settings_that_name_the_head_of_tied_embeddings_are_refused() -> None:
@@ -86,6 +93,9 @@ def test_settings_that_name_the_head_of_tied_embeddings_are_refused() -> None:
     [
         (True, {"target_modules": "all-linear"}),
         (True, {"target_modules": ["q_proj", "down_proj"]}),
+        (True, {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2, 5]}),
+        (True, {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+        (True, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"], "ensure_weight_tying": True}),
         (False, {"target_modules": ["q_proj", "lm_head"]}),
         (False, {"target_modules": ["embed_tokens", "v_proj"]}),
         (False, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
@@ -105,6 +115,8 @@ def test_what_is_saved_and_exported_is_what_was_trained(tied: bool, settings: di
         load_policies({"one": tmp_path / "policy"}),
     ):
         torch.testing.assert_close(scores(loaded), expected, atol=1e-4, rtol=1e-4)
+    exported = saved(load_policy(tmp_path / "policy"), tmp_path / "exported")
+    torch.testing.assert_close(scores(AutoModelForCausalLM.from_pretrained(exported)), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_all_linear_layers_of_gpt2_get_adapters_and_are_saved(tmp_path: Path) -> None:

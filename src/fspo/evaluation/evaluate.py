@@ -118,7 +118,9 @@ def evaluate(
     rooms = rooms_of(config, policies, weights.renderer)
     if trials is None:
         read = fitted(dataset, rooms, config.long_rows, setting="evaluation.long_rows", file="The test part")
-        drawn, said, too_long = build_trials(read.dataset, config), read.said("the test part"), len(read.left_out)
+        with read.explaining("the test part"):
+            drawn = build_trials(read.dataset, config)
+        said, too_long = read.said("the test part"), len(read.left_out)
         drawn, _ = fitting_trials(drawn, rooms, "leave-out")
     else:
         drawn, too_long = fitting_trials(trials, rooms, config.long_rows)

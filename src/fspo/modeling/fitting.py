@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,6 +99,23 @@ class Fitted:
             f"Left out: {count:,} of {count + len(self.dataset):,} preferences of {of}, longer than the limit of "
             f"{self.limit:,} tokens; {first.said(number(first.preference) if number else None)}."
         ]
+
+    @contextmanager
+    def explaining(self, of: str, number: Callable[[Preference], int] | None = None) -> Iterator[None]:
+        """Let an error about what is left name what was left out: without it, the error names too small a number.
+
+        The arguments are those of `said`.
+
+        Raises:
+            DataError: the error, with that sentence.
+        """
+        try:
+            yield
+        except DataError as error:
+            said = self.said(of, number)
+            if not said:
+                raise
+            raise DataError(" ".join([str(error), *said])) from error
 
 
 def long_rows(dataset: PreferenceDataset, rooms: Sequence[Room]) -> list[LongRow]:

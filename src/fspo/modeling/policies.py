@@ -24,9 +24,9 @@ from fspo.errors import FspoError, ModelError
 from fspo.files import check_replaceable, replace_folder, write_json
 from fspo.modeling import embedded
 from fspo.modeling.folders import MODEL, POLICY
-from fspo.modeling.loading import load_model, load_tokenizer, policy_record, quietly
+from fspo.modeling.loading import load_model, load_tokenizer, quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
-from fspo.modeling.places import POLICY_FILE
+from fspo.modeling.places import POLICY_FILE, policy_record
 from fspo.paths import expanded
 
 __all__ = [

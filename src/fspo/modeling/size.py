@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 
 from fspo.modeling.embedded import EMBEDDED_MODEL
-from fspo.modeling.places import is_hub_id
-from fspo.paths import expanded
+from fspo.modeling.places import place_here
 
 __all__ = ["count_weights"]
 
@@ -21,16 +20,9 @@ def count_weights(name: str) -> int | None:
     """
     if name == EMBEDDED_MODEL:
         return _EMBEDDED
-    files = _cached(name) if is_hub_id(name) else sorted(expanded(Path(name)).glob("*.safetensors"))
+    folder = place_here(name, weights=True)
+    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
     return sum(map(_weights_in, files)) if files else None
-
-
-def _cached(name: str) -> list[Path]:
-    """The weights of a hub's model in the cache; a model in one file, as small ones are."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "model.safetensors")
-    return [Path(found)] if isinstance(found, str) else []
 
 
 def _weights_in(file: Path) -> int:
@@ -40,4 +32,4 @@ def _weights_in(file: Path) -> int:
         with safe_open(file, framework="numpy") as tensors:
             return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     except (OSError, SafetensorError):
-        return 0  # whoever loads it tells what is wrong with it
+        return 0  # loading it says what is wrong with it

@@ -1,31 +1,33 @@
 """How many threads this process computes with, and how they wait for each other, beside other programs.
 
-A step of a model is many short pieces of work, each shared out to all threads, and each as slow as the slowest of them.
-A thread whose core is taken by another program holds up all others. So there are as many threads as cores that are
-really free. Where the load comes later, the threads that wait sleep instead of spinning, so that the system gives the
-core to whoever has something to do. Sleeping all the time would cost a fifth of the speed of a quiet machine.
+A step of a model is many short pieces of work. All threads share each piece, so it is as slow as the slowest thread.
+A thread whose core another program uses holds up all others. So there are as many threads as free cores. Where the
+load comes later, waiting threads sleep instead of spinning, and the system gives the core to a program that has work.
+Sleeping all the time would cost a fifth of the speed of a quiet machine.
 
-The number of threads decides how sums are rounded, so one piece of work keeps its number; how threads wait decides
-nothing.
+The number of threads decides how sums are rounded, so one piece of work keeps its number. How threads wait does not
+change results.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import resource
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 
-__all__ = ["Machine", "choose", "explicit", "look", "quota", "sleep_while_busy", "times", "use"]
+__all__ = ["Machine", "choose", "explicit", "look", "quota", "room", "sleep_while_busy", "times", "use", "usual"]
 
 _SET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables by which people say how threads wait."""
+"""Variables that set how threads wait."""
 
 _SAMPLE, _SAMPLES = 0.3, 4
 """Seconds that one look at the load lasts, and how many there are at most."""
@@ -35,6 +37,12 @@ _BUSY = 0.5
 
 _PERIOD = 1.0
 """Seconds between two looks at the load while the process works."""
+
+_MOST_CORES = 32
+"""A machine with more cores is never crowded: a crowd has more threads than there are cores."""
+
+_SPARE = 256
+"""Threads that a crowd leaves to everything else within the limits of the system."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,12 @@ class _Moment:
 
 
 def look() -> Machine:
-    """What the machine is doing now, seen over a fraction of a second; a short burst of other work does not count."""
+    """What the machine is doing now, over a fraction of a second; a short burst of other work does not count."""
     cores = _cores()
     found: list[float] = []
     while len(found) < _SAMPLES and (not found or found[-1] >= _BUSY):
         before = _moment(cores)
-        if before is None:  # nothing is told here
+        if before is None:  # this system does not give its load
             found.append(0.0)
             break
         time.sleep(_SAMPLE)
@@ -83,17 +91,17 @@ def look() -> Machine:
 
 def choose(machine: Machine) -> int:
     """As many threads as cores are free, and never more than torch takes by itself."""
-    return min(_most(), machine.free)
+    return min(usual(), machine.free)
 
 
 def explicit() -> str:
-    """The variable of the environment that says how many threads there are; empty if none does."""
+    """The variable of the environment that sets the number of threads; empty if none does."""
     return next((name for name in _SET if os.environ.get(name)), "")
 
 
 def use(threads: int) -> None:
     """Compute with so many threads from now on."""
-    _most()  # before it is another
+    usual()  # before it changes
     torch.set_num_threads(threads)
     _Watch.threads = threads
 
@@ -102,11 +110,11 @@ def sleep_while_busy() -> None:
     """From now on, let threads sleep while they wait for each other, whenever other programs want their cores.
 
     GNU's OpenMP, which torch brings along on Linux, lets waiting threads spin, but not while there are more of them
-    than cores. So a few more are started while the machine is busy; they do nothing. Where the environment says how
-    threads wait, and on systems that do not tell their load, nothing is done.
+    than cores. So while the machine is busy, this starts a few more, which do nothing. It does nothing where the
+    environment sets how threads wait, on systems that do not give their load, and on machines with many cores.
     """
-    if torch.get_num_threads() == 1 or torch.accelerator.is_available():
-        return  # nobody waits for anybody
+    if torch.get_num_threads() == 1 or torch.accelerator.is_available() or len(_cores()) > _MOST_CORES:
+        return
     if any(name in os.environ for name in _WAIT) or _moment(_cores()) is None:
         return
     if not any(thread.name == _Watch.NAME for thread in threading.enumerate()):
@@ -122,49 +130,83 @@ class _Watch(threading.Thread):
 
     NAME = "fspo-load"
     threads = 0
-    """With how many threads the process computes, if `use` said so; OpenMP tells a thread only its own number."""
+    """With how many threads the process computes, if `use` set it; OpenMP gives a thread only its own number."""
 
     def __init__(self) -> None:
         super().__init__(name=self.NAME)
 
     def run(self) -> None:
-        crowd: _Crowd | None = None
+        crowds: list[_Crowd] = []
+        try:
+            self._watch(crowds)
+        except (RuntimeError, MemoryError):
+            return  # the system gives no more threads: they go on spinning
+        finally:
+            for crowd in crowds:
+                crowd.end()
+
+    def _watch(self, crowds: list[_Crowd]) -> None:
+        """Keep a crowd in `crowds` while the machine is busy."""
         cores = _cores()
         before = _moment(cores)
         while before is not None:
             threading.main_thread().join(_PERIOD)
             if not threading.main_thread().is_alive():
-                break
+                return
             now = _moment(cores)
             threads = self.threads or torch.get_num_threads()
             crowded = threads > 1 and threads + _others(before, now) > len(cores) + _BUSY
             before = now
-            if crowded and crowd is None:
-                crowd = _Crowd(len(cores))
-            elif not crowded and crowd is not None:
-                crowd.end()
-                crowd = None
-        if crowd is not None:
-            crowd.end()
+            if crowded and not crowds:
+                if _Crowd.size(len(cores)) + _SPARE > room():
+                    return
+                crowds.append(_Crowd(len(cores)))
+            elif not crowded and crowds:
+                crowds.pop().end()
 
 
 class _Crowd:
     """Threads that only wait, with the teams that OpenMP gives them: in all, more threads than cores."""
 
     def __init__(self, cores: int) -> None:
+        """Start the threads.
+
+        Raises:
+            RuntimeError: the system gives no more; those that were started have ended.
+        """
         self._end = threading.Event()
-        threads = max(2, torch.get_num_threads())
-        for _ in range(math.ceil(cores / (threads - 1))):
-            ready = threading.Event()
-            threading.Thread(target=self._wait, args=(ready,), name="fspo-crowd").start()
-            ready.wait()
+        self._failures: list[Exception] = []
+        try:
+            for _ in range(self._leaders(cores)):
+                ready = threading.Event()
+                threading.Thread(target=self._wait, args=(ready,), name="fspo-crowd").start()
+                ready.wait()
+                if self._failures:
+                    raise RuntimeError("A thread of the crowd has failed.") from self._failures[0]
+        except BaseException:
+            self.end()
+            raise
+
+    @classmethod
+    def size(cls, cores: int) -> int:
+        """How many threads it has in all."""
+        return cls._leaders(cores) * max(2, torch.get_num_threads())
+
+    @staticmethod
+    def _leaders(cores: int) -> int:
+        return math.ceil(cores / (max(2, torch.get_num_threads()) - 1))
 
     def end(self) -> None:
         self._end.set()
 
     def _wait(self, ready: threading.Event) -> None:
-        torch.ones(2**18).add_(1)  # large enough to be shared out, so that there is a team
-        ready.set()
+        try:
+            torch.ones(2**18).add_(1)  # large enough to be shared out, so that there is a team
+        except Exception as error:  # without memory, for example
+            self._failures.append(error)
+            return
+        finally:
+            ready.set()
         self._end.wait()
 
 
@@ -189,7 +231,7 @@ def times(stat: str, cores: frozenset[int]) -> float:
     for line in stat.splitlines():
         name, *fields = line.split()
         if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cores:
-            ticks = [int(field) for field in fields[:8]]  # after these, guests, who are counted as users already
+            ticks = [int(field) for field in fields[:8]]  # the rest are guests, which count as users already
             busy += sum(ticks) - sum(ticks[3:5])
     return busy
 
@@ -209,6 +251,51 @@ def quota(root: Path = Path("/sys/fs/cgroup")) -> float:
     return min(limits, default=math.inf)
 
 
+def room(root: Path = Path("/sys/fs/cgroup"), processes: Path = Path("/proc")) -> float:
+    """How many more threads the limits of this process and its control groups allow; infinite without a limit.
+
+    OpenMP ends the whole process where it can't start a thread, so this must be known before.
+    """
+    found = [math.inf]
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        found.append(0)  # stacks count, and their size is not known here
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if limit != resource.RLIM_INFINITY:
+        found.append(limit - _threads_of_user(processes))
+    for folder in _pid_groups(root, processes):
+        try:
+            most, now = ((folder / name).read_text(encoding="ascii").strip() for name in ("pids.max", "pids.current"))
+            found.append(math.inf if most == "max" else int(most) - int(now))
+        except (OSError, ValueError):
+            continue
+    return min(found)
+
+
+def _threads_of_user(processes: Path) -> int:
+    count = 0
+    for folder in processes.glob("[0-9]*"):
+        try:
+            if folder.stat().st_uid == os.getuid():
+                count += sum(1 for _ in (folder / "task").iterdir())
+        except OSError:  # it has ended
+            continue
+    return count
+
+
+def _pid_groups(root: Path, processes: Path) -> Iterator[Path]:
+    """The folders of the control groups of this process that may limit its threads, in both their forms."""
+    yield from (root, root / "pids")
+    try:
+        lines = (processes / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds in ("", "pids"):
+            group = Path(path.lstrip("/"))
+            yield from ((root / kinds / part) for part in (group, *group.parents))
+
+
 def _cores() -> frozenset[int]:
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
@@ -216,6 +303,6 @@ def _cores() -> frozenset[int]:
 
 
 @cache
-def _most() -> int:
-    """As many as torch takes by itself: one for each real core, or what the environment says."""
+def usual() -> int:
+    """As many threads as torch takes by itself: one for each real core, or the number in the environment."""
     return torch.get_num_threads()

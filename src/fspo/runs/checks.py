@@ -27,13 +27,13 @@ __all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_ke
 
 
 def check_synthesis(config: RunConfig) -> None:
-    """Check the domain, that there is as much of it as is asked for, and the package that asks an endpoint.
+    """Check that the domain is valid and large enough, and that the package for endpoints is installed.
 
-    Nobody is asked.
+    No endpoint is asked.
 
     Raises:
         ConfigError: naming the setting, or the package.
-        DataError: the domain is wrong.
+        DataError: the domain is invalid.
     """
     from fspo.synthesis.recipe.config import RecipeConfig
     from fspo.synthesis.recipe.domain import load_recipe_domain
@@ -93,7 +93,7 @@ def _keys_not_set(asked: Iterable[EndpointConfig | None]) -> list[str]:
 def check_episodes(
     folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool, model: str | Path | None = None
 ) -> list[str]:
-    """Look for leaks and draw the episodes of training and evaluation once, so that faults are told before training.
+    """Look for leaks and draw the episodes of training and evaluation once, to find faults before training.
 
     Where nothing is evaluated now, there need not be anything held out.
 
@@ -112,9 +112,11 @@ def check_episodes(
         ModelError: the model can't be obtained.
     """
     from fspo.evaluation.trials import build_trials
+    from fspo.modeling.fitting import Fitted
     from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 
     reading = None if model is None else _Reading(folder, dataset, model)
+    number = None if reading is None else reading.number
     train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
     for part, held_out in (("validation", validation), ("test", test)):
         check_no_leak(train, held_out, name=part)
@@ -125,17 +127,18 @@ def check_episodes(
                 f"training.{row.name}: keep_best and patience go by the validation part, and there is none; make one "
                 "(synthesis.validation, or `fspo data split --validation`), or leave both out."
             )
-        read = train if reading is None else reading.trained(train, row, config)
+        read = Fitted(train) if reading is None else reading.trained(train, row, config)
         part = "train"
         try:
             shots = config.shots if row.context in ("shots", "both") else 0
-            EpisodeSampler(
-                read,
-                shots=shots,
-                queries=config.queries,
-                seed=config.seed,
-                skip_short_users=config.skip_short_users,
-            )
+            with read.explaining("the training part", number):
+                EpisodeSampler(
+                    read.dataset,
+                    shots=shots,
+                    queries=config.queries,
+                    seed=config.seed,
+                    skip_short_users=config.skip_short_users,
+                )
             if config.evaluate_every and len(validation):
                 part = "validation"
                 EpisodeSampler(validation, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)
@@ -151,10 +154,10 @@ def check_episodes(
             ) from error
     if not len(test) and not evaluated:
         return reading.lines if reading else []
-    if reading is not None and len(test):
-        test = reading.evaluated(test)
+    read = reading.evaluated(test) if reading is not None and len(test) else Fitted(test)
     try:
-        build_trials(test, folder.config.evaluation.model_copy(update={"user_swap": False}))
+        with read.explaining("the test part", number):
+            build_trials(read.dataset, folder.config.evaluation.model_copy(update={"user_swap": False}))
     except DataError as error:
         raise DataError(
             f"In the test part: {error} For the evaluation set evaluation.shots or evaluation.queries."
@@ -173,7 +176,7 @@ class _Reading:
         self._tokenizer, self._context = load_tokenizer(model), context_length(model)
         self.lines: list[str] = []
 
-    def trained(self, train: PreferenceDataset, row: Method, config: TrainingConfig) -> PreferenceDataset:
+    def trained(self, train: PreferenceDataset, row: Method, config: TrainingConfig) -> Fitted:
         """The training part without what a method can't read whole.
 
         Raises:
@@ -182,11 +185,11 @@ class _Reading:
         from fspo.training.train import fitted_for, max_length_of
 
         limit = max_length_of(config, self._context)
-        named = {"setting": f"training.{row.name}.long_rows", "file": self._file, "number": self._number}
+        named = {"setting": f"training.{row.name}.long_rows", "file": self._file, "number": self.number}
         read = fitted_for(config, train, self._renderer(row.context, limit), **named)
         return self._left(read, "the training part")
 
-    def evaluated(self, test: PreferenceDataset) -> PreferenceDataset:
+    def evaluated(self, test: PreferenceDataset) -> Fitted:
         """The test part without what some method can't read whole.
 
         Raises:
@@ -198,7 +201,7 @@ class _Reading:
         config = self._config.evaluation
         limit = config.max_length or self._context
         rooms = rooms_of(config, self._config.methods, lambda context: self._renderer(context, limit))
-        named: dict[str, Any] = {"setting": "evaluation.long_rows", "file": self._file, "number": self._number}
+        named: dict[str, Any] = {"setting": "evaluation.long_rows", "file": self._file, "number": self.number}
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
@@ -206,9 +209,10 @@ class _Reading:
 
         return EpisodeRenderer(self._tokenizer, context=context, max_length=limit)
 
-    def _number(self, preference: Preference) -> int:
+    def number(self, preference: Preference) -> int:
+        """The row of a preference in the run's data."""
         return self._numbers[id(preference)]
 
-    def _left(self, read: Fitted, of: str) -> PreferenceDataset:
-        self.lines += [line for line in read.said(of, self._number) if line not in self.lines]
-        return read.dataset
+    def _left(self, read: Fitted, of: str) -> Fitted:
+        self.lines += [line for line in read.said(of, self.number) if line not in self.lines]
+        return read

@@ -40,7 +40,8 @@ def template_lines(config: RunConfig) -> list[str]:
     Models that are not here yet are passed over: nothing is fetched.
     """
     from fspo.modeling.chat import takes_system
-    from fspo.modeling.loading import load_tokenizer, place_here
+    from fspo.modeling.loading import load_tokenizer
+    from fspo.modeling.places import place_here
 
     if config.data is not None:
         return []

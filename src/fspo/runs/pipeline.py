@@ -371,7 +371,8 @@ def check_model(name: str) -> None:
 
 
 def _check_tokenizer(name: str) -> None:
-    from fspo.modeling.loading import load_tokenizer, place_here
+    from fspo.modeling.loading import load_tokenizer
+    from fspo.modeling.places import place_here
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     place = place_here(name)

@@ -1,4 +1,4 @@
-"""With how many threads a part of a run is made: what people say, what it was begun with, or what is free."""
+"""With how many threads a part of a run is made: the number that is set, that it was begun with, or that is free."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["use_threads"]
 def use_threads(folder: RunFolder, part: str, progress: Progress) -> None:
     """Choose the threads for making a part, and say so when it is another number than for the part before.
 
-    A part keeps the number that it was begun with, since it decides how sums are rounded: a command that was killed
-    goes on to the same bytes, whatever else the machine does by then. Several processes have theirs from their
-    launcher, and an accelerator needs none.
+    A part keeps its number, since that decides how sums are rounded: a command that was killed goes on to the same
+    bytes, whatever the load is by then. The launcher of several processes sets their number, and an accelerator needs
+    none.
     """
     import torch
 
@@ -34,6 +34,8 @@ def use_threads(folder: RunFolder, part: str, progress: Progress) -> None:
         count, why = torch.get_num_threads(), f"as {variable} says"
     elif begun is not None:
         count, why = begun, f"as when {part} was begun"
+    elif folder.begun(part):
+        count, why = threads.usual(), f"torch's default, since no number was noted when {part} was begun"
     else:
         machine = threads.look()
         count, why = threads.choose(machine), str(machine)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from transformers.pytorch_utils import Conv1D
 
 from fspo.errors import ConfigError
@@ -23,7 +25,7 @@ def prepare_weights(model: Any, lora: LoraSettings | LoraConfig | None, *, seed:
     """The model ready to be trained: with fresh adapters, whose first weights the seed decides, or with all weights.
 
     Raises:
-        ConfigError: the settings name no layer of this model, or one whose weight is that of another layer too; or a
+        ConfigError: the settings name no layer of this model, or train one of several layers that share a weight; or a
             peft configuration is one of those that change the weights below the adapters.
     """
     if lora is None:
@@ -36,7 +38,7 @@ def prepare_weights(model: Any, lora: LoraSettings | LoraConfig | None, *, seed:
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name on its way out
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft finds the right way round for each layer
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # refused below
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # checked below
         torch.manual_seed(seed)
         try:
             policy = get_peft_model(model, settings)
@@ -79,28 +81,45 @@ def _checked(lora: LoraConfig) -> LoraConfig:
     return settings
 
 
-def _tied_parts(model: Any) -> dict[str, torch.nn.Module]:
-    """The parts of the model, by name, that share a weight with another part, such as tied embeddings."""
+def _tied_parts(model: Any) -> list[dict[str, torch.nn.Module]]:
+    """The groups of parts of the model, by name, that share a weight, such as tied embeddings."""
     owners: dict[int, dict[str, torch.nn.Module]] = {}
     for name, part in model.named_modules():
         for weight in part.parameters(recurse=False):
             owners.setdefault(id(weight), {})[name] = part
-    return {name: part for sharing in owners.values() if len(sharing) > 1 for name, part in sharing.items()}
+    return [sharing for sharing in owners.values() if len(sharing) > 1]
 
 
-def _check_tied(policy: Any, tied: dict[str, torch.nn.Module]) -> None:
-    """Refuse adapters, or trained copies, of one of several parts that share a weight.
+def _check_tied(policy: Any, tied: Sequence[Mapping[str, torch.nn.Module]]) -> None:
+    """Refuse adapters that train parts which share a weight apart from each other.
 
-    They train that part alone. Merged into the weight, they would change the others too.
+    Merged into the weight, such an adapter would change the other parts too. Adapters that are shared as the weight
+    is, such as those of trainable tokens, change all parts alike.
     """
     inner = policy.get_base_model()
-    changed = sorted(name for name, part in tied.items() if inner.get_submodule(name) is not part)
-    if changed:
+    for sharing in tied:
+        parts = {name: inner.get_submodule(name) for name in sorted(sharing)}
+        trained = {
+            frozenset(id(weight) for weight in part.parameters() if weight.requires_grad) for part in parts.values()
+        }
+        changed = {name: part for name, part in parts.items() if part is not sharing[name]}
+        if len(trained) == 1 or not changed:
+            continue
+        remedies = dict.fromkeys(_remedy(name.rsplit(".", 1)[-1], part) for name, part in changed.items())
         raise ConfigError(
-            f"The adapters train {', '.join(changed)}, but this model uses one weight for {' and '.join(sorted(tied))} "
-            "(tied embeddings), so a merged or exported policy would differ from the trained one; leave "
-            f"{', '.join(name.rsplit('.', 1)[-1] for name in changed)} out of target_modules and modules_to_save."
+            f"The adapters train {' and '.join(changed)} alone, but this model uses one weight for "
+            f"{' and '.join(parts)} (tied embeddings), so a merged or exported policy would differ from the trained "
+            f"one; {', and '.join(remedies)}."
         )
+
+
+def _remedy(name: str, part: torch.nn.Module) -> str:
+    """What to change in the setting that put `part` in the place of the model's own."""
+    if isinstance(part, ModulesToSaveWrapper):
+        return f"leave {name} out of modules_to_save, or set ensure_weight_tying=True"
+    if isinstance(part, TrainableTokensWrapper):
+        return f"leave {name} out of trainable_token_indices"
+    return f"leave {name} out of target_modules"
 
 
 def _linear_names(model: Any) -> list[str]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig
 from safetensors import safe_open
 
@@ -22,7 +20,7 @@ from fspo.identity import file_digest
 from fspo.modeling.embedded import EMBEDDED_MODEL
 from fspo.modeling.folders import MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
-from fspo.modeling.places import is_hub_id, weights_of
+from fspo.modeling.places import place_here, weights_of
 from fspo.modeling.policies import is_policy, load_policy
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.paths import expanded
@@ -32,7 +30,7 @@ from fspo.training.trainer import CHECKPOINTS_FOLDER
 __all__ = ["Start"]
 
 _BASE = "base"
-"""Folder inside a policy's that keeps a model which is found nowhere else."""
+"""Folder inside a policy's that keeps a model in memory which no name leads to."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +53,32 @@ class Start:
 
     @cached_property
     def name(self) -> str | Path:
-        """Where the model can be had again: its name, or where a model in memory was loaded from or is kept."""
+        """Where the model can be loaded again: its name, or the folder that one in memory came from or is kept in."""
         if not self.in_memory:
             return self.model  # type: ignore[no-any-return]
         place = self._origin
-        return place if place and _holds(_folder(place), self.model) else self.out / _BASE
+        return place if place and _holds(place_here(place, weights=True), self.model) else self.out / _BASE
 
     @property
     def policy(self) -> Path | None:
         """The policy that is trained on, if it is one."""
-        place = expanded(Path(self.name))
+        place = Path(expanded(self.name))
         return place if is_policy(place) else None
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, ready for JSON: contents of what is in memory or in a folder, names of all else."""
-        known: dict[str, Any] = {"model": self._model_identity()}
-        if not self.in_memory and is_hub_id(str(self.model)):
-            known["weights"] = weights_of(self.model)  # None: not fetched yet
+        known: dict[str, Any] = {"model": self._model_identity(), **self.hub_weights()}
         if self.tokenizer is not None:
             known["tokenizer"] = _tokenizer_identity(self.tokenizer)
         if self.adapters is not None:
             known["adapters"] = _as_json(self.adapters)
         return known
+
+    def hub_weights(self) -> dict[str, Any]:
+        """The identity of the weights of a hub's model, None while they are not on this machine; empty of any other."""
+        if self.in_memory or str(self.model) == EMBEDDED_MODEL or Path(expanded(self.model)).is_dir():
+            return {}
+        return {"weights": weights_of(self.model)}
 
     def load(self) -> Any:
         """The model to be trained: the one in memory itself, or a fresh one.
@@ -84,7 +86,7 @@ class Start:
         One that is in memory alone is first written into the policy's folder, so that the policy can be loaded again.
 
         Raises:
-            ModelError: it can't be had.
+            ModelError: it can't be obtained.
             StorageError: the disk is full or the folder can't be written.
         """
         if not self.in_memory:
@@ -101,7 +103,7 @@ class Start:
         """The model as it was at the start, apart from the one that was trained.
 
         Raises:
-            ModelError: it can't be had.
+            ModelError: it can't be obtained.
         """
         device = loading_device()
         if self.policy is not None:
@@ -112,7 +114,7 @@ class Start:
         """The tokenizer.
 
         Raises:
-            ModelError: it can't be had.
+            ModelError: it can't be obtained.
         """
         if self.tokenizer is not None:
             return self.tokenizer
@@ -125,7 +127,7 @@ class Start:
         """Check, before the weights are loaded, that the model can read all that its tokenizer makes.
 
         Raises:
-            ModelError: it can't, naming how many tokens either knows; or one of them can't be had.
+            ModelError: it can't, naming how many tokens either knows; or one of them can't be obtained.
         """
         name = self._origin or "the model in memory" if self.in_memory else str(self.model)
         check_vocabulary(self.load_tokenizer(), rows_of(self.model), name)
@@ -138,7 +140,7 @@ class Start:
     def _model_identity(self) -> str:
         if self.in_memory:
             return f"in memory sha256:{_digest(self.model)}"
-        folder = expanded(Path(self.model))
+        folder = Path(expanded(self.model))
         if str(self.model) == EMBEDDED_MODEL or not folder.is_dir():
             return str(self.model)
         # The weights alone, and digested as ever, so that trainings of earlier versions go on.
@@ -147,16 +149,6 @@ class Start:
             if CHECKPOINTS_FOLDER not in path.relative_to(folder).parts:
                 digest.update(bytes.fromhex(file_digest(path)))
         return f"weights sha256:{digest.hexdigest()}"
-
-
-def _folder(place: str) -> Path | None:
-    """Where the files of that name lie on this machine, if they do."""
-    if Path(place).is_dir():
-        return Path(place)
-    try:
-        return Path(snapshot_download(place, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
 
 
 def _holds(folder: Path | None, model: Any) -> bool:

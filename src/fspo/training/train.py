@@ -12,7 +12,7 @@ from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import check_unclaimed, read_json, storage_error, write_json
 from fspo.identity import same
 from fspo.modeling.fitting import Fitted, Room, fitted
-from fspo.modeling.folders import ADAPTERS, POLICY
+from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
 from fspo.modeling.loading import context_length
 from fspo.modeling.places import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
@@ -44,11 +44,9 @@ TRAINING_FILE = "training.json"
 """What was trained on what, and whether it is finished."""
 
 _WRITES = (
-    *(pattern for pattern in (*POLICY.needs, *POLICY.may) if "/" not in pattern),
-    ADAPTERS,
-    CHECKPOINTS_FOLDER,
-    METRICS_FILE,
-    REFERENCE_FILE,
+    *(POLICY_FILE, "adapter_*", ADAPTERS, *MODEL.needs, "model*.safetensors.index.json", "generation_config.json"),
+    *(pattern for pattern in TOKENIZER_FILES if "/" not in pattern),
+    *("additional_chat_templates", CHECKPOINTS_FOLDER, METRICS_FILE, REFERENCE_FILE),
 )
 """What a training writes into its folder, after `training.json`."""
 
@@ -188,10 +186,14 @@ class Training:
             ConfigError: `out` holds another training.
             StorageError: `out` holds something else.
         """
-        path = self.out / TRAINING_FILE
-        if not path.exists():
+        if not (self.out / TRAINING_FILE).exists():
             check_unclaimed(self.out, (), _WRITES)
             return False
+        return self._recorded() and is_policy(self.out)
+
+    def _recorded(self) -> bool:
+        """Whether the training on record, which must be this one, is finished."""
+        path = self.out / TRAINING_FILE
         found = read_json(path)
         if not isinstance(found, dict) or "identity" not in found:
             raise StorageError(f"{path} is not the record of a training; delete {self.out} and run the command again.")
@@ -205,7 +207,17 @@ class Training:
                 f"{self.out} holds a training with {compared.then}, and now {compared.now}; choose another output "
                 "folder, or delete this one to train anew."
             )
-        return bool(found["finished"]) and is_policy(self.out)
+        return bool(found["finished"])
+
+    def _know_weights(self) -> None:
+        """Note which weights of a hub's model were loaded; only now are they sure to be on this machine.
+
+        Raises:
+            ConfigError: the training on record has begun with others.
+        """
+        object.__setattr__(self, "identity", {**self.identity, **self.start.hub_weights()})
+        if (self.out / TRAINING_FILE).exists():
+            self._recorded()
 
     def loop(self, *, finished: bool = False) -> Loop:
         """The policy as it is before the first step, or as a finished training left it, ready to be used.
@@ -215,7 +227,7 @@ class Training:
                 its tokenizer.
             DataError: preferences are too long and `long_rows` refuses these, or too few are left.
             ConfigError: the processes can't share the users of a step, or shard the weights in the way that is asked
-                for.
+                for; or a hub's model has other weights than those that the training began with.
         """
         joined()  # a process has its device before a model is put on it
         self.start.check_vocabulary()
@@ -228,6 +240,7 @@ class Training:
                 frozen = frozen_copy(frozen)
         else:
             model = self.start.load()
+            self._know_weights()
             prepare_model(model)  # while it is whole: sharded, it could not be tried
             policy = prepare_weights(model, lora, seed=self.config.seed)
             if lora is None and self.config.needs_reference and not self.config.precompute_reference:
@@ -236,7 +249,8 @@ class Training:
         max_length = max_length_of(self.config, context_length(policy))
         renderer = EpisodeRenderer(self.start.load_tokenizer(), context=self.context, max_length=max_length)
         read = fitted_for(self.config, self.dataset, renderer)
-        sampler = self._sampler(read.dataset, self.config.skip_short_users) if read.left_out else self.sampler
+        with read.explaining("the training part"):
+            sampler = self._sampler(read.dataset, self.config.skip_short_users) if read.left_out else self.sampler
         measured = self.validation if self.config.evaluate_every else None
         units = () if measured is None else self.units(measured, renderer)
         trainer = PolicyTrainer(
@@ -257,7 +271,9 @@ class Training:
         Raises:
             DataError: nobody has enough preferences, or some are too long and `long_rows` refuses these.
         """
-        sampler = self._sampler(fitted_for(self.config, dataset, renderer).dataset, skip_short_users=True)
+        read = fitted_for(self.config, dataset, renderer)
+        with read.explaining("the validation part"):
+            sampler = self._sampler(read.dataset, skip_short_users=True)
         collator = self._measuring(renderer)
         return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
 
