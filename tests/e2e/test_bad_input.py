@@ -136,7 +136,7 @@ def test_a_context_too_short_for_all_shots_drops_whole_ones_and_says_so(finished
     details = json.loads((copy / "evaluation/details.json").read_text())
     assert details["dropped_shots"]["few-shot"] > 0
     run("report", copy)
-    assert "had to be left out because the context was too long" in (copy / "report.html").read_text()
+    assert "left out because the context was too long" in (copy / "report.html").read_text()
     error = said(run("eval", copy, *overwrite, "--set", "evaluation.max_length=40", code=1).stderr)
     assert "query" in error
 
