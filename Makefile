@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## Run the whole loop on the embedded model: data, trai
 	$(BIN)/fspo run --config $(CONFIG)
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev ## Check style, types, import directions and generated documents
 	$(BIN)/ruff check .
