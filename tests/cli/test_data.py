@@ -190,6 +190,14 @@ def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Pat
     assert fspo("import", source, tmp_path / "empty", "--overwrite").exit_code == 0
 
 
+def test_a_dataset_is_not_exported_onto_itself(tmp_path: Path, folder: Path) -> None:
+    assert fspo("split", folder).exit_code == 0
+    before = (folder / "splits.json").read_bytes()
+    said = fspo("export", folder, folder, "--format", "parquet", "--overwrite")
+    assert said.exit_code == 2, said.output
+    assert (folder / "splits.json").read_bytes() == before
+
+
 def test_an_export_overwrites_no_users_and_no_splits_unasked(tmp_path: Path, folder: Path) -> None:
     people = jsonl(tmp_path / "new.users.jsonl", [{"id": "mine"}])
     result = fspo("export", tmp_path / "new.jsonl", folder)

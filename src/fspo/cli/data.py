@@ -163,10 +163,12 @@ def export(
     from fspo.preferences.formats import write_jsonl, write_trl
 
     check_options(file_format, conversational=conversational)
+    folder = folder if folder is not None else _folder(config, overrides)
     dataset = _load(folder, config, overrides)
-    check_target(target, file_format, overwrite=overwrite)
+    spare = (folder,) if file_format is Format.PARQUET else ()
+    check_target(target, file_format, overwrite=overwrite, spare=spare)
     if file_format is Format.PARQUET or dry_run:
-        _write(dataset, target, dry_run)
+        _write(dataset, target, dry_run, spare=spare)
         return
     if file_format is Format.TRL:
         write_trl(dataset, target, conversational=conversational)
