@@ -39,7 +39,7 @@ ANCHOR_WEIGHT = 0.1
 _INVERSE_PENALTIES: tuple[float, ...] = tuple(10.0 ** (-4 + 8 * step / 9) for step in range(10))
 _FOLDS = 5
 _NEARLY_ALL = 0.95
-_TOLERANCE, _MOST_STEPS = 1e-7, 10_000
+_TOLERANCE, _MOST_STEPS = 1e-7, 1_000
 _NOTHING = 1e-12
 """Weight of a class that never occurred, which the solver needs to see."""
 _CLOSE = 1e-9
