@@ -153,7 +153,7 @@ def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -
 
     Args:
         folder: what is written into; content of other names may be in it.
-        marks: names of files, one of which an earlier call of the same work has left there before any other.
+        marks: names of files; an earlier call of the same work leaves one of them before any other file.
         writes: patterns of the names that the work writes or removes.
 
     Raises:

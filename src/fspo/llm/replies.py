@@ -349,7 +349,7 @@ def _closes_unopened(text: str, mark: re.Match[str]) -> bool:
 
 
 def _text_of(content: object) -> str | None:
-    """The text of a message's content: a string, nothing, or parts of which those of text count; None for others."""
+    """The text of a message's content (a string, nothing, or the text parts of a list); None for other shapes."""
     if content is None:
         return ""
     if isinstance(content, str):

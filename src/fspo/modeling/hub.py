@@ -22,7 +22,7 @@ _TOKENIZERS = ("tokenizer.json", "tekken.json", "vocab.*", "*.model")
 _commits: dict[str, str] = {}
 """The commit of each model that this process reads, so that all that it reads of a model belongs together."""
 _done: set[tuple[str, str, bool]] = set()
-"""The models, by name and commit, of which this process fetched all that there is, without and with the weights."""
+"""The models, by name and commit, that this process fetched whole: without and with the weights."""
 
 
 def here(name: str, *, weights: bool = False) -> Path | None:
