@@ -36,7 +36,7 @@ from fspo.evaluation.statistics import Estimate, clustered_mean, paired_differen
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from fspo.judging.attributes import plain_text, words
 from fspo.judging.pairwise import OrderTally
-from fspo.llm.asking import Remembered
+from fspo.llm.batching import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.llm.ensemble import Ensemble, Member
 from fspo.llm.local import LocalModel

@@ -21,9 +21,9 @@ from fspo.errors import ConfigError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.http_errors import retry_after
 from fspo.llm.transport import WebTransport, _nothing_else_from_the_environment
 from fspo.llm.types import Completion, CompletionRequest, Message
-from fspo.llm.wire import retry_after
 
 pytest.importorskip("openai")
 

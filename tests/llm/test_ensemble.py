@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError
-from fspo.llm.asking import Remembered, ask_in_pieces
+from fspo.llm.batching import Remembered, ask_in_pieces
 from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.ensemble import Ensemble, Member, MemberConfig

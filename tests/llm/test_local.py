@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import ModelError
-from fspo.llm.asking import Remembered
+from fspo.llm.batching import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.llm.local import LocalModel
 from fspo.llm.types import CompletionRequest, LanguageModel, Message

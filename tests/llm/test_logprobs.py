@@ -12,7 +12,7 @@ import pytest
 
 from fspo.errors import ConfigError
 from fspo.llm.cache import RequestCache, key_of
-from fspo.llm.parts import ReadOnly
+from fspo.llm.cache_shards import ReadOnly
 from fspo.llm.types import Completion, CompletionRequest, Message
 
 REQUEST = CompletionRequest((Message("user", "Hello?"),), prefix="Well", seed=3)

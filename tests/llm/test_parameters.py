@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from fspo.errors import ModelError
 from fspo.llm.cache import RequestCache
+from fspo.llm.cache_shards import Part, ReadOnly, absorb_parts, part_of
 from fspo.llm.endpoint import Endpoint, EndpointConfig
-from fspo.llm.parts import Part, ReadOnly, absorb_parts, part_of
 from fspo.llm.types import Completion, CompletionRequest, Message
 from tests.llm.answering import Server, answer, answering, reply
 

@@ -18,7 +18,7 @@ from typing import Literal
 from fspo.errors import DataError
 from fspo.identity import digest
 from fspo.judging.judge import Verdict
-from fspo.llm.asking import ask_all, mark_unusable
+from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.quoting import Quotation, quoted
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import User

@@ -25,7 +25,7 @@ from fspo.judging.pairwise import (
     read_choice,
     with_limit,
 )
-from fspo.llm.asking import ask_all, mark_unusable
+from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.transport import Refusal
 from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import User

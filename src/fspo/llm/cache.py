@@ -239,7 +239,7 @@ class RequestCache:
                 self._connection.execute("DETACH other")
 
     def settle(self) -> None:
-        """Bring everything into the file itself, for processes that read nothing else (`fspo.llm.parts`).
+        """Bring everything into the file itself, for processes that read nothing else (`fspo.llm.cache_shards`).
 
         Raises:
             StorageError: another process is at work in the file.

@@ -19,6 +19,7 @@ from fspo.llm import background
 from fspo.llm.budget import Account, BudgetReached, Reserved
 from fspo.llm.cache import RequestCache, Spent, key_of, key_of_server
 from fspo.llm.endpoint_config import EndpointConfig
+from fspo.llm.http_errors import LONGEST_WAIT
 from fspo.llm.pacing import Pacer
 from fspo.llm.parameters import Manner, in_words
 from fspo.llm.replies import read_again
@@ -34,7 +35,6 @@ from fspo.llm.transport import (
     WebTransport,
 )
 from fspo.llm.types import Completion, CompletionRequest
-from fspo.llm.wire import LONGEST_WAIT
 from fspo.progress import duration
 
 __all__ = ["FAILED", "Endpoint", "EndpointConfig"]

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
-from fspo.llm.asking import mark_unusable
+from fspo.llm.batching import mark_unusable
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import (
     Asking,

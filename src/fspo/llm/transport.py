@@ -19,11 +19,11 @@ from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.keys import ENVIRONMENT
 from fspo.llm import background
 from fspo.llm.endpoint_config import EndpointConfig
+from fspo.llm.http_errors import causes_named, flagged, retry_after, told, used_up
 from fspo.llm.installed import need_client
 from fspo.llm.parameters import Manner, body_of, lesson
 from fspo.llm.replies import Kind, Read, Unusable, read_reply
 from fspo.llm.types import Completion, CompletionRequest
-from fspo.llm.wire import causes_named, flagged, retry_after, told, used_up
 
 if TYPE_CHECKING:
     import openai

@@ -199,7 +199,7 @@ class RunFolder:
     def _forget_unusable(self, overwritten: Iterable[str]) -> None:
         """Of the answers that were paid for, those that nothing could be done with are asked again."""
         from fspo.llm.cache import RequestCache
-        from fspo.llm.parts import absorb_parts
+        from fspo.llm.cache_shards import absorb_parts
 
         for parts in self.path.glob("answers*-parts"):
             absorb_parts(parts.with_name(f"{parts.name.removesuffix('-parts')}.sqlite"))

@@ -72,7 +72,7 @@ def executor_of(folder: RunFolder, progress: Progress) -> Executor:
         return Here()
     if config.synthesis.recipe != "paper":
         raise ConfigError("executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray; set it to local.")
-    from fspo.llm.sources import ModelSource
+    from fspo.llm.pool import ModelSource
     from fspo.synthesis.recipe.ray_executor import RayExecutor
 
     where = Path(config.model).resolve() if Path(config.model).is_dir() else None
@@ -164,7 +164,7 @@ class _Named:
 
 
 def _asked_of(folder: RunFolder, progress: Progress) -> LanguageModel:
-    from fspo.llm.parts import absorb_parts
+    from fspo.llm.cache_shards import absorb_parts
 
     absorb_parts(_answers_of_asked(folder))
     endpoint = folder.config.endpoint
@@ -222,7 +222,7 @@ def _endpoint(config: EndpointConfig, path: Path, progress: Progress) -> Endpoin
 
 
 def _local(folder: RunFolder, name: str) -> LanguageModel:
-    from fspo.llm.asking import Remembered
+    from fspo.llm.batching import Remembered
     from fspo.llm.cache import RequestCache
     from fspo.llm.local import LocalModel
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fspo.files import read_jsonl
-from fspo.llm.asking import Remembered
+from fspo.llm.batching import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.synthesis.synthesize import Writers, synthesize

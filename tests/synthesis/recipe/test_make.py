@@ -17,7 +17,7 @@ import pytest
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_jsonl
-from fspo.llm.asking import Remembered
+from fspo.llm.batching import Remembered
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.dataset import PreferenceDataset

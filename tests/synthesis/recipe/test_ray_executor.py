@@ -16,9 +16,9 @@ import pytest
 from fspo.errors import ModelError, StorageError
 from fspo.llm.budget import Budget, BudgetReached
 from fspo.llm.cache import RequestCache, Spent, key_of
+from fspo.llm.cache_shards import absorb_parts
 from fspo.llm.endpoint import Endpoint, EndpointConfig
-from fspo.llm.parts import absorb_parts
-from fspo.llm.sources import ModelSource, Opener
+from fspo.llm.pool import ModelSource, Opener
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel
 from fspo.progress import Silent
 from fspo.synthesis.recipe.config import RecipeConfig

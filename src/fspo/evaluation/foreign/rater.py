@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from fspo.evaluation.foreign.protocol import Failed, RewardRequest
 from fspo.identity import digest
-from fspo.llm.asking import mark_unusable
+from fspo.llm.batching import mark_unusable
 from fspo.llm.quoting import BRACKET
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
 from fspo.preferences.types import Preference

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fspo.judging.judge import Verdict
 from fspo.judging.pairwise import Comparison, Judgement, OrderTally, readable
-from fspo.llm.asking import ask_all, mark_unusable
+from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import Split, User
 from fspo.progress import Progress

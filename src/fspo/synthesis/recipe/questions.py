@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fspo.judging.attributes import words
-from fspo.llm.asking import ask_in_pieces, mark_unusable
+from fspo.llm.batching import ask_in_pieces, mark_unusable
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.wording import wording
 from fspo.progress import Progress

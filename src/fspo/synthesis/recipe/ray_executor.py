@@ -2,8 +2,9 @@
 
 A worker is an actor. It reads the questions and responses from the dataset's folder, opens the model by its settings
 (a key comes from its own environment), and keeps the answers of a shard in a part of the run's file of answers
-(`fspo.llm.parts`). Where a worker dies, Ray starts another and gives it the shard again, which goes on from that part;
-only a shard whose tally is there counts as finished. So the run's folder has to lie on a file system that all share.
+(`fspo.llm.cache_shards`). Where a worker dies, Ray starts another and gives it the shard again, which goes on from
+that part; only a shard whose tally is there counts as finished. So all need to share the file system of the run's
+folder.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pydantic import TypeAdapter
 from fspo.errors import ConfigError, DataError, FspoError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent
-from fspo.llm.parts import Part, ReadOnly, absorb_parts, part_of
-from fspo.llm.sources import Opener, Source
+from fspo.llm.cache_shards import Part, ReadOnly, absorb_parts, part_of
+from fspo.llm.pool import Opener, Source
 from fspo.progress import Task
 from fspo.synthesis.recipe.shards import Labeller, Shard, Work, open_judging, open_labeller
 

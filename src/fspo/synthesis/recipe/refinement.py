@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from fspo.judging.attributes import sentences
 from fspo.judging.pairwise import Comparison
-from fspo.llm.asking import ask_all, mark_unusable
+from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User
 from fspo.progress import Task

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from fspo.errors import DataError
 from fspo.judging.refusals import opens_with_refusal
-from fspo.llm.asking import ask_all, mark_unusable
+from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.quoting import disarmed
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, title_of
 from fspo.progress import Progress

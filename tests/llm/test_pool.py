@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.llm.asking import Remembered
+from fspo.llm.batching import Remembered
 from fspo.llm.budget import Budget
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint, EndpointConfig
-from fspo.llm.sources import ModelSource
+from fspo.llm.pool import ModelSource
 from fspo.llm.types import CompletionRequest, Message
 from tests.llm.answering import answer, answering, reply
 

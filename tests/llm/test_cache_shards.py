@@ -11,7 +11,7 @@ import pytest
 
 from fspo.errors import StorageError
 from fspo.llm.cache import RequestCache, Spent
-from fspo.llm.parts import Part, ReadOnly, absorb_parts, part_of
+from fspo.llm.cache_shards import Part, ReadOnly, absorb_parts, part_of
 from fspo.llm.types import Completion
 
 ONE, TWO, THREE = (Completion(text, 1, "stop") for text in ("one", "two", "three"))
@@ -72,7 +72,7 @@ def test_parts_are_taken_over_into_the_one_file(answers: Path) -> None:
 def test_what_a_killed_process_put_into_a_part_is_there_for_the_next_one(answers: Path) -> None:
     path = part_of(answers, 0)
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom fspo.llm.parts import Part, ReadOnly\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fspo.llm.cache_shards import Part, ReadOnly\n"
         "from fspo.llm.types import Completion\npart = Part(Path(sys.argv[1]), ReadOnly(Path(sys.argv[2])))\n"
         "part.put('b', Completion('two', 1, 'stop'), 7)\nprint('put', flush=True)\ntime.sleep(60)\n"
     )

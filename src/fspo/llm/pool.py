@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from fspo.llm.asking import Remembered
+from fspo.llm.batching import Remembered
 from fspo.llm.budget import Budget
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint

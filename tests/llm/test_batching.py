@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fspo.llm.asking import Remembered, ask_all
+from fspo.llm.batching import Remembered, ask_all
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.progress import PlainProgress
