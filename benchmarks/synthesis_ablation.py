@@ -36,7 +36,7 @@ from fspo.evaluation.statistics import Estimate, clustered_mean, paired_differen
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from fspo.judging.attributes import plain_text, words
 from fspo.judging.pairwise import OrderTally
-from fspo.llm.batching import Remembered
+from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
 from fspo.llm.ensemble import Ensemble, Member
 from fspo.llm.local import LocalModel
@@ -124,7 +124,7 @@ class _Models:
 
     def __init__(self, settings: Settings, work: Path) -> None:
         self._settings = settings
-        self.written = Remembered(LocalModel.load(settings.model), RequestCache(work / "answers.sqlite"))
+        self.written = CachedModel(LocalModel.load(settings.model), RequestCache(work / "answers.sqlite"))
         self.embed = sentence_embedding()
         self._by_meaning = ByMeaning(self.written, self.embed)
         self._by_log_odds: ByLogOdds | None = None

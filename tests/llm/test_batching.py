@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fspo.llm.batching import Remembered, ask_all
+from fspo.llm.batching import CachedModel, ask_all
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.progress import PlainProgress
@@ -65,7 +65,7 @@ def test_a_piece_counts_as_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_model_on_this_machine_has_pieces_of_one_batch(tmp_path: Path) -> None:
     model = Batched()
-    remembered = Remembered(model, RequestCache(tmp_path / "answers.sqlite"), batch=4)
+    remembered = CachedModel(model, RequestCache(tmp_path / "answers.sqlite"), batch=4)
     answers = ask_all(remembered, requests(10), 1024)
     next(answers)
     assert model.sizes == [4]  # and that is kept, whatever happens now
@@ -77,14 +77,14 @@ def test_a_batch_is_as_large_as_the_model_is_best_asked(tmp_path: Path) -> None:
     class Sized(Batched):
         batch = 3
 
-    assert Remembered(Sized(), RequestCache(tmp_path / "answers.sqlite")).batch == 3
-    assert Remembered(Batched(), RequestCache(tmp_path / "answers.sqlite")).batch == 48
+    assert CachedModel(Sized(), RequestCache(tmp_path / "answers.sqlite")).batch == 3
+    assert CachedModel(Batched(), RequestCache(tmp_path / "answers.sqlite")).batch == 48
 
 
 def test_what_was_kept_is_told_and_does_not_count_as_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "answers.sqlite"
     with pytest.raises(KeyboardInterrupt):
-        list(ask_all(Remembered(Batched(stop_at=2), RequestCache(path), batch=4), requests(20), 1024))
+        list(ask_all(CachedModel(Batched(stop_at=2), RequestCache(path), batch=4), requests(20), 1024))
     clock = [0.0]
 
     class Slow(Batched):
@@ -93,7 +93,7 @@ def test_what_was_kept_is_told_and_does_not_count_as_speed(tmp_path: Path, capsy
             return super().complete(requests)
 
     with PlainProgress(sys.stdout, clock=lambda: clock[0]).task("Asking", total=20) as task:
-        answers = list(ask_all(Remembered(Slow(), RequestCache(path), batch=4), requests(20), 1024, task))
+        answers = list(ask_all(CachedModel(Slow(), RequestCache(path), batch=4), requests(20), 1024, task))
     assert [answer.kept for answer in answers] == [True] * 8 + [False] * 12
     assert capsys.readouterr().out.splitlines() == [
         "Asking ...",
@@ -105,12 +105,12 @@ def test_what_was_kept_is_told_and_does_not_count_as_speed(tmp_path: Path, capsy
 
 
 def test_what_a_killed_call_finished_is_not_asked_again(tmp_path: Path) -> None:
-    whole = Remembered(Batched(), RequestCache(tmp_path / "whole.sqlite"), batch=4).complete(requests(10))
+    whole = CachedModel(Batched(), RequestCache(tmp_path / "whole.sqlite"), batch=4).complete(requests(10))
     path = tmp_path / "answers.sqlite"
     with pytest.raises(KeyboardInterrupt):
-        Remembered(Batched(stop_at=1), RequestCache(path), batch=4).complete(requests(10))
+        CachedModel(Batched(stop_at=1), RequestCache(path), batch=4).complete(requests(10))
     model = Batched()
-    again = Remembered(model, RequestCache(path), batch=4)
+    again = CachedModel(model, RequestCache(path), batch=4)
     assert again.complete(requests(10)) == whole
     assert model.sizes == [4, 2]
     assert again.complete(requests(10)) == whole
@@ -119,7 +119,7 @@ def test_what_a_killed_call_finished_is_not_asked_again(tmp_path: Path) -> None:
 
 
 def test_another_batch_is_another_answer(tmp_path: Path) -> None:
-    remembered = Remembered(Batched(), RequestCache(tmp_path / "answers.sqlite"), batch=4)
+    remembered = CachedModel(Batched(), RequestCache(tmp_path / "answers.sqlite"), batch=4)
     assert remembered.complete(requests(2))[0].text == "0 of 2"
     assert remembered.complete(requests(3))[0].text == "0 of 3"
 
@@ -139,7 +139,7 @@ class _Weighed:
 def test_a_model_trained_on_in_place_does_not_answer_from_its_predecessors_answers(tmp_path: Path) -> None:
     requests = [CompletionRequest((Message("user", "Hi"),))]
     said = [
-        Remembered(_Weighed(weights), RequestCache(tmp_path / "answers.sqlite")).complete(requests)[0].text
+        CachedModel(_Weighed(weights), RequestCache(tmp_path / "answers.sqlite")).complete(requests)[0].text
         for weights in ("old", "new", "old")
     ]
 

@@ -11,7 +11,7 @@ import pytest
 
 from fspo.errors import StorageError
 from fspo.llm.cache import RequestCache, Spent
-from fspo.llm.cache_shards import Part, ReadOnly, absorb_parts, part_of
+from fspo.llm.cache_shards import CacheShard, ReadOnlyCache, absorb_shards, shard_path
 from fspo.llm.types import Completion
 
 ONE, TWO, THREE = (Completion(text, 1, "stop") for text in ("one", "two", "three"))
@@ -29,7 +29,7 @@ def answers(tmp_path: Path) -> Path:
 
 
 def test_a_part_knows_what_was_answered_before_and_counts_only_its_own(answers: Path) -> None:
-    part = Part(part_of(answers, 3), ReadOnly(answers))
+    part = CacheShard(shard_path(answers, 3), ReadOnlyCache(answers))
     assert part.get("a") == ONE
     part.put("b", TWO, 7)
     assert part.get_all(["a", "b", "c"]) == {"a": ONE, "b": TWO}
@@ -41,26 +41,26 @@ def test_a_part_knows_what_was_answered_before_and_counts_only_its_own(answers: 
 
 def test_a_part_is_held_by_one_process_alone(answers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fspo.llm.cache._BUSY", 0.1)
-    first = Part(part_of(answers, 0), ReadOnly(answers))
+    first = CacheShard(shard_path(answers, 0), ReadOnlyCache(answers))
     with pytest.raises(StorageError, match="locked"):
-        Part(part_of(answers, 0), ReadOnly(answers))
+        CacheShard(shard_path(answers, 0), ReadOnlyCache(answers))
     with pytest.raises(StorageError, match=r"locked.*taken over into .* when the same command is run again"):
-        absorb_parts(answers)
+        absorb_shards(answers)
     first.put("b", TWO)
     first.close()
-    assert Part(part_of(answers, 0), ReadOnly(answers)).get("b") == TWO
+    assert CacheShard(shard_path(answers, 0), ReadOnlyCache(answers)).get("b") == TWO
 
 
 def test_parts_are_taken_over_into_the_one_file(answers: Path) -> None:
     for number, (key, completion) in enumerate([("b", TWO), ("c", THREE), ("a", TWO)]):
-        part = Part(part_of(answers, number), ReadOnly(answers))
+        part = CacheShard(shard_path(answers, number), ReadOnlyCache(answers))
         part.put(key, completion, 3)
         part.fail("d", "lost")
         part.lose(10, 20)
         part.close()
     (answers.with_name("answers-parts") / "00001.tries").write_text("..")
-    absorb_parts(answers)
-    absorb_parts(answers)
+    absorb_shards(answers)
+    absorb_shards(answers)
     assert [path.name for path in answers.parent.iterdir() if "part" in path.name] == []
     cache = RequestCache(answers)
     assert cache.get_all(["a", "b", "c"]) == {"a": ONE, "b": TWO, "c": THREE}
@@ -70,10 +70,11 @@ def test_parts_are_taken_over_into_the_one_file(answers: Path) -> None:
 
 
 def test_what_a_killed_process_put_into_a_part_is_there_for_the_next_one(answers: Path) -> None:
-    path = part_of(answers, 0)
+    path = shard_path(answers, 0)
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom fspo.llm.cache_shards import Part, ReadOnly\n"
-        "from fspo.llm.types import Completion\npart = Part(Path(sys.argv[1]), ReadOnly(Path(sys.argv[2])))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fspo.llm.cache_shards import CacheShard, ReadOnlyCache\n"
+        "from fspo.llm.types import Completion\n"
+        "part = CacheShard(Path(sys.argv[1]), ReadOnlyCache(Path(sys.argv[2])))\n"
         "part.put('b', Completion('two', 1, 'stop'), 7)\nprint('put', flush=True)\ntime.sleep(60)\n"
     )
     command = [sys.executable, "-c", program, str(path), str(answers)]
@@ -81,16 +82,16 @@ def test_what_a_killed_process_put_into_a_part_is_there_for_the_next_one(answers
         assert process.stdout is not None and process.stdout.readline() == "put\n"
         process.send_signal(signal.SIGKILL)
     began = time.monotonic()
-    part = Part(path, ReadOnly(answers))
+    part = CacheShard(path, ReadOnlyCache(answers))
     assert part.get("b") == TWO
     assert time.monotonic() - began < 30  # a part that is held is waited for a minute
     part.close()
-    absorb_parts(answers)
+    absorb_shards(answers)
     assert RequestCache(answers).get("b") == TWO
 
 
 def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no\.sqlite can't be read"):
-        ReadOnly(tmp_path / "no.sqlite")
-    absorb_parts(tmp_path / "no.sqlite")
+        ReadOnlyCache(tmp_path / "no.sqlite")
+    absorb_shards(tmp_path / "no.sqlite")
     assert not (tmp_path / "no.sqlite").exists()

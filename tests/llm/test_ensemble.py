@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError
-from fspo.llm.batching import Remembered, ask_in_pieces
+from fspo.llm.batching import CachedModel, ask_in_pieces
 from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.ensemble import Ensemble, Member, MemberConfig
@@ -97,7 +97,7 @@ def test_members_elsewhere_are_asked_all_at_once() -> None:
 
 
 def test_models_on_this_machine_get_pieces_of_about_a_batch(tmp_path: Path) -> None:
-    here = Remembered(Named("here"), RequestCache(tmp_path / "answers.sqlite"), batch=8)
+    here = CachedModel(Named("here"), RequestCache(tmp_path / "answers.sqlite"), batch=8)
     ensemble = Ensemble([Member(here), Member(Elsewhere("a", []), 3.0)])
     assert ensemble.batch == 32
     assert Ensemble([Member(Named("a"))]).batch is None

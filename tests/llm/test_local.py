@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import ModelError
-from fspo.llm.batching import Remembered
+from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
 from fspo.llm.local import LocalModel
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
@@ -30,7 +30,7 @@ def test_it_is_a_language_model_named_as_loaded(model: LocalModel, tiny_model_pa
     asked: LanguageModel = model
     assert asked.name == str(tiny_model_path)
     assert model.title == tiny_model_path.name  # others need not know of folders
-    assert Remembered(model, RequestCache(":memory:")).title == model.title
+    assert CachedModel(model, RequestCache(":memory:")).title == model.title
 
 
 def test_it_is_best_asked_less_at_once_on_a_processor(tiny_model_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fspo.errors import ConfigError
 from fspo.llm.cache import RequestCache, key_of
-from fspo.llm.cache_shards import ReadOnly
+from fspo.llm.cache_shards import ReadOnlyCache
 from fspo.llm.types import Completion, CompletionRequest, Message
 
 REQUEST = CompletionRequest((Message("user", "Hello?"),), prefix="Well", seed=3)
@@ -43,7 +43,7 @@ def test_they_are_kept_and_a_file_from_before_is_read(tmp_path: Path) -> None:
     old.execute("INSERT INTO answers VALUES ('old', 'Yes', 1, 2, 'stop', 0)")
     old.commit()
     old.close()
-    assert ReadOnly(path).get("old") == Completion("Yes", 1, "stop")
+    assert ReadOnlyCache(path).get("old") == Completion("Yes", 1, "stop")
     cache = RequestCache(path)
     assert cache.get("old") == Completion("Yes", 1, "stop")
     new = Completion("A", 1, "stop", first=(("A", -0.25), ("B", -1.5)))
@@ -55,4 +55,4 @@ def test_they_are_kept_and_a_file_from_before_is_read(tmp_path: Path) -> None:
     other.absorb(path)
     other.settle()
     other.close()
-    assert ReadOnly(other.path).get_all(["new", "old"]) == {"new": new, "old": Completion("Yes", 1, "stop")}
+    assert ReadOnlyCache(other.path).get_all(["new", "old"]) == {"new": new, "old": Completion("Yes", 1, "stop")}

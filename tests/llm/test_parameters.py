@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fspo.errors import ModelError
 from fspo.llm.cache import RequestCache
-from fspo.llm.cache_shards import Part, ReadOnly, absorb_parts, part_of
+from fspo.llm.cache_shards import CacheShard, ReadOnlyCache, absorb_shards, shard_path
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import Completion, CompletionRequest, Message
 from tests.llm.answering import Server, answer, answering, reply
@@ -239,14 +239,14 @@ def test_what_is_learned_is_known_to_parts_and_taken_over_from_them(tmp_path: Pa
     own.count("no text")
     own.settle()
     own.close()
-    number = part_of(path, 3)
-    part = Part(number, ReadOnly(path))
+    number = shard_path(path, 3)
+    part = CacheShard(number, ReadOnlyCache(path))
     assert part.learned("server") == {"names": {"seed": None}}
     part.learn("server", {"names": {"seed": None, "top_p": None}})
     part.put("key", Completion("Good.", 1, "stop"), 1, ("reasoning cut off",))
     part.count("no text")
     part.close()
-    absorb_parts(path)
+    absorb_shards(path)
     whole = RequestCache(path)
     assert whole.learned("server") == {"names": {"seed": None, "top_p": None}}
     assert whole.replies() == {"no text": 2, "reasoning cut off": 1}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.llm.batching import Remembered
+from fspo.llm.batching import CachedModel
 from fspo.llm.budget import Budget
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint, EndpointConfig
@@ -77,4 +77,4 @@ def test_a_local_model_keeps_its_name_wherever_it_lies(tiny_model_path: Path, tm
     source = ModelSource("some/model", tiny_model_path)
     assert source.divided(4, Spent(0, 0, 0)) == source
     model = source.opener()(RequestCache(tmp_path / "a.sqlite"), 1.0, print)
-    assert isinstance(model, Remembered) and model.name == "some/model"
+    assert isinstance(model, CachedModel) and model.name == "some/model"

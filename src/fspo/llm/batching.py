@@ -11,7 +11,7 @@ from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Streaming, batch_of, identity_of, title_of
 from fspo.progress import Task
 
-__all__ = ["Marking", "Remembered", "ask_all", "ask_in_pieces", "mark_unusable"]
+__all__ = ["CachedModel", "Marking", "ask_all", "ask_in_pieces", "mark_unusable"]
 
 _BATCH = 48
 
@@ -69,7 +69,7 @@ def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: 
         yield llm.complete(piece)
 
 
-class Remembered:
+class CachedModel:
     """A model whose answers come out the same in the same batch only: it is asked in fixed batches, kept whole.
 
     What a killed call has finished is not asked again, and the rest comes out as it would have.

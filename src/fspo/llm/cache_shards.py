@@ -19,12 +19,12 @@ from fspo.files import storage_error
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion
 
-__all__ = ["Part", "ReadOnly", "absorb_parts", "part_of"]
+__all__ = ["CacheShard", "ReadOnlyCache", "absorb_shards", "shard_path"]
 
 _KNOWS_FIRST = "SELECT name FROM sqlite_master WHERE name = 'first_tokens'"
 
 
-class ReadOnly(RequestCache):
+class ReadOnlyCache(RequestCache):
     """The answers of a file that no process writes to meanwhile; any number of machines may read it."""
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class ReadOnly(RequestCache):
             return {}
 
 
-class Part(RequestCache):
+class CacheShard(RequestCache):
     """A file of answers held by this process alone, which knows those that another one held before."""
 
     def __init__(self, path: Path, before: RequestCache) -> None:
@@ -72,12 +72,12 @@ class Part(RequestCache):
         return super().learned(server) or self._before.learned(server)
 
 
-def part_of(answers: Path, number: int) -> Path:
+def shard_path(answers: Path, number: int) -> Path:
     """Where the part of one piece of work lies."""
     return _folder(answers) / f"{number:05d}.sqlite"
 
 
-def absorb_parts(answers: Path) -> None:
+def absorb_shards(answers: Path) -> None:
     """Take over into `answers` what parts there are, and remove them.
 
     Raises:

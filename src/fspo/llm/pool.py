@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from fspo.llm.batching import Remembered
+from fspo.llm.batching import CachedModel
 from fspo.llm.budget import Budget
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint
@@ -63,7 +63,7 @@ class ModelSource:
         endpoint = self.endpoint
         if endpoint is None:
             local = self._loaded()
-            return lambda cache, share, say: Remembered(local, cache)
+            return lambda cache, share, say: CachedModel(local, cache)
         left = self.left or endpoint.budget
         return lambda cache, share, say: Endpoint(
             endpoint.model_copy(update={"budget": _share(left, share)}), cache, say=say

@@ -199,10 +199,10 @@ class RunFolder:
     def _forget_unusable(self, overwritten: Iterable[str]) -> None:
         """Of the answers that were paid for, those that nothing could be done with are asked again."""
         from fspo.llm.cache import RequestCache
-        from fspo.llm.cache_shards import absorb_parts
+        from fspo.llm.cache_shards import absorb_shards
 
         for parts in self.path.glob("answers*-parts"):
-            absorb_parts(parts.with_name(f"{parts.name.removesuffix('-parts')}.sqlite"))
+            absorb_shards(parts.with_name(f"{parts.name.removesuffix('-parts')}.sqlite"))
         measured = (place for part in overwritten if _keeps_answers(part) for place in _inside(self.path / part))
         for answers in (*self.path.glob("answers*.sqlite"), *measured):
             if answers.suffix != ".sqlite":

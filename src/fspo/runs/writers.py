@@ -164,9 +164,9 @@ class _Named:
 
 
 def _asked_of(folder: RunFolder, progress: Progress) -> LanguageModel:
-    from fspo.llm.cache_shards import absorb_parts
+    from fspo.llm.cache_shards import absorb_shards
 
-    absorb_parts(_answers_of_asked(folder))
+    absorb_shards(_answers_of_asked(folder))
     endpoint = folder.config.endpoint
     return _local(folder, "") if endpoint is None else _endpoint(endpoint, folder.path / ANSWERS, progress)
 
@@ -222,14 +222,14 @@ def _endpoint(config: EndpointConfig, path: Path, progress: Progress) -> Endpoin
 
 
 def _local(folder: RunFolder, name: str) -> LanguageModel:
-    from fspo.llm.batching import Remembered
+    from fspo.llm.batching import CachedModel
     from fspo.llm.cache import RequestCache
     from fspo.llm.local import LocalModel
 
     model = LocalModel.load(name or folder.config.model)
     if folder.config.synthesis.recipe == "restyled":
         return model  # it keeps the texts itself
-    return Remembered(model, RequestCache(folder.path / _file_of(model.name)))
+    return CachedModel(model, RequestCache(folder.path / _file_of(model.name)))
 
 
 def _name(model: str, endpoint: EndpointConfig | None) -> str:

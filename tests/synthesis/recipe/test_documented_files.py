@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fspo.files import read_jsonl
-from fspo.llm.batching import Remembered
+from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.synthesis.synthesize import Writers, synthesize
@@ -46,7 +46,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made(folder: Path) -> ScriptedModel:
     model = ScriptedModel()
-    remembered = Remembered(model, RequestCache(folder / "answers-scripted.sqlite"))
+    remembered = CachedModel(model, RequestCache(folder / "answers-scripted.sqlite"))
     synthesize(CONFIG, Writers(remembered, remembered), folder / "data")
     return model
 

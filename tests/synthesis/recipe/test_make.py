@@ -17,7 +17,7 @@ import pytest
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import read_jsonl
-from fspo.llm.batching import Remembered
+from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.dataset import PreferenceDataset
@@ -111,7 +111,7 @@ def test_killed_anywhere_it_comes_out_the_same_and_nothing_is_asked_twice(
     config, asked = config_of(**EVERYTHING), []
     for _ in range(40):
         model = ScriptedModel(stop_at=rng.randrange(1, 4))
-        remembered = Remembered(model, RequestCache(tmp_path / "answers.sqlite"), batch=64)
+        remembered = CachedModel(model, RequestCache(tmp_path / "answers.sqlite"), batch=64)
         try:
             make_dataset(config, remembered, remembered, out, Silent())
         except Stopped:
@@ -123,7 +123,7 @@ def test_killed_anywhere_it_comes_out_the_same_and_nothing_is_asked_twice(
         pytest.fail("it never came to its end")
     assert digests(out) == digests(whole)
     before = len(asked)
-    remembered = Remembered(model, RequestCache(tmp_path / "answers.sqlite"), batch=64)
+    remembered = CachedModel(model, RequestCache(tmp_path / "answers.sqlite"), batch=64)
     make_dataset(config, remembered, remembered, out, Silent())
     assert len(asked) == before
 
@@ -379,7 +379,7 @@ def test_progress_comes_to_its_end_in_a_first_call_and_when_all_is_kept(tmp_path
     config = config_of(domain=folder, judge=judge, questions=14, responses=8, portraits=True, near_duplicate=1.0)
     stages = {"Writing questions", "Sampling responses", "Writing portraits", "Labelling pairs"}
     for out, kept in (("first", False), ("again", True)):
-        model = Remembered(ScriptedModel(), RequestCache(tmp_path / "answers.sqlite"))
+        model = CachedModel(ScriptedModel(), RequestCache(tmp_path / "answers.sqlite"))
         counting = _Counting()
         make_dataset(config, model, model, tmp_path / out, counting)
         assert stages <= counting.counts.keys()

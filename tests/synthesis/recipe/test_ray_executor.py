@@ -16,7 +16,7 @@ import pytest
 from fspo.errors import ModelError, StorageError
 from fspo.llm.budget import Budget, BudgetReached
 from fspo.llm.cache import RequestCache, Spent, key_of
-from fspo.llm.cache_shards import absorb_parts
+from fspo.llm.cache_shards import absorb_shards
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.pool import ModelSource, Opener
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel
@@ -128,7 +128,7 @@ class Run:
         return executor
 
     def make_here(self, stop_at: int | None = None) -> None:
-        absorb_parts(self.answers)
+        absorb_shards(self.answers)
         self._make(Noted(RequestCache(self.answers), self.notes, stop_at=stop_at), None)
 
     def _make(self, model: LanguageModel, executor: RayExecutor | None) -> None:
@@ -207,7 +207,7 @@ def test_measured_labels_need_no_model(tmp_path: Path) -> None:
 
 def make_over_http(folder: Path, address: str, budget: Budget, *, on_ray: bool = True) -> None:
     answers = folder / "answers.sqlite"
-    absorb_parts(answers)
+    absorb_shards(answers)
     endpoint = EndpointConfig(base_url=address, model="scripted", requests_in_flight=8, budget=budget)
     model = Endpoint(endpoint, RequestCache(answers))
     executor = RayExecutor(ModelSource("", None, endpoint), answers) if on_ray else None

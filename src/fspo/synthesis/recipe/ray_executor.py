@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 from fspo.errors import ConfigError, DataError, FspoError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent
-from fspo.llm.cache_shards import Part, ReadOnly, absorb_parts, part_of
+from fspo.llm.cache_shards import CacheShard, ReadOnlyCache, absorb_shards, shard_path
 from fspo.llm.pool import Opener, Source
 from fspo.progress import Task
 from fspo.synthesis.recipe.shards import Labeller, Shard, Work, open_judging, open_labeller
@@ -83,7 +83,7 @@ class RayExecutor:
         """
         if not shards:
             return
-        absorb_parts(self._answers)
+        absorb_shards(self._answers)
         with closing(RequestCache(self._answers)) as cache:
             cache.settle()
             spent = cache.spent()
@@ -99,7 +99,7 @@ class RayExecutor:
                 shard = numbers[row["number"]]
                 task.advance(len(shard.people))
                 yield shard
-        absorb_parts(self._answers)
+        absorb_shards(self._answers)
 
     def _repeat(self, lines: Sequence[str]) -> None:
         """Show what a worker has said, unless another worker has said the same."""
@@ -160,18 +160,18 @@ class _Worker:
 
     def _label(self, shard: Shard, share: float, say: Callable[[str], None]) -> Spent:
         labeller, opener, before = self._opened = self._opened or self._open()
-        part = part_of(self._answers, shard.number)
+        part = shard_path(self._answers, shard.number)
         _count_try(part)
         if opener is None:
             labeller.label(shard)
             return _NOTHING
-        with closing(Part(part, before)) as cache:
+        with closing(CacheShard(part, before)) as cache:
             labeller.judged_by(open_judging(self._work, opener(cache, share, say))).label(shard)
             return cache.spent()
 
     def _open(self) -> tuple[Labeller, Opener | None, RequestCache]:
         opener = self._source.opener() if self._work.config.judge == "llm" else None
-        return open_labeller(self._work), opener, ReadOnly(self._answers)
+        return open_labeller(self._work), opener, ReadOnlyCache(self._answers)
 
 
 def _count_try(part: Path) -> None:
