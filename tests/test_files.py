@@ -26,6 +26,7 @@ from fspo.files import (
     FolderKind,
     append_jsonl,
     check_replaceable,
+    locked,
     read_json,
     read_jsonl,
     read_whole_jsonl,
@@ -667,6 +668,39 @@ def test_a_whole_file_has_no_damaged_line(tmp_path: Path) -> None:
             read_whole_jsonl(path, "Copy it.")
     with pytest.raises(StorageError, match="could not be read"):
         read_whole_jsonl(tmp_path, "Copy it.")
+
+
+# Locks
+
+
+def test_what_fails_while_the_lock_is_held_is_not_blamed_on_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), locked(tmp_path / "new" / "lock"):
+        raise PermissionError("elsewhere")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"lock could not be written"), locked(tmp_path / "file" / "lock"):
+        pass
+
+
+def test_a_lock_is_free_at_once_when_its_process_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import sys, time, pathlib; from fspo.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    source = str(Path(files.__file__).parents[1])
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": source}) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        with pytest.raises(StorageError, match="Someone is at work"), locked(path, busy="Someone is at work."):
+            pass
+        waiting = threading.Thread(target=lambda: locked(path).__enter__())
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive(), "without a sentence the other process is waited for"
+        child.kill()
+        child.wait()
+        waiting.join(10)
+        assert not waiting.is_alive()
 
 
 # The cache

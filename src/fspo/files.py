@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -31,6 +31,7 @@ __all__ = [
     "check_replaceable",
     "check_unclaimed",
     "is_empty",
+    "locked",
     "read_json",
     "read_jsonl",
     "read_whole_jsonl",
@@ -331,6 +332,33 @@ def replace_folder(path: Path, kind: FolderKind, *, spare: Iterable[Path] = (), 
             _sync(place.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, *, busy: str = "") -> Iterator[None]:
+    """Lock a file against other processes; the system unlocks it when the process ends, however it ends.
+
+    Args:
+        path: the lock file; it stays.
+        busy: the error where another process holds the lock; without one, the other process is waited for.
+
+    Raises:
+        StorageError: another process holds the lock and `busy` is given, or the file can't be locked.
+    """
+    from filelock import FileLock, Timeout
+
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A soft lock would outlive a killed process.
+            held.enter_context(FileLock(path, fallback_to_soft=False).acquire(blocking=not busy))
+        except Timeout as error:
+            raise StorageError(busy) from error
+        except OSError as error:
+            if error.filename is not None:
+                raise storage_error(path, error) from error
+            raise StorageError(f"{path} can't be locked ({error.strerror or error}); name another folder.") from error
+        yield
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

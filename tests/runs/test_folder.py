@@ -409,16 +409,16 @@ def test_what_another_process_makes_before_the_lock_is_had_is_checked(
 ) -> None:
     from fspo.runs import folder as module
 
-    lock = module._locked
+    lock = module.locked
 
     @contextmanager
-    def late(path: Path) -> Iterator[None]:
-        monkeypatch.setattr(module, "_locked", lock)
+    def late(path: Path, *, busy: str) -> Iterator[None]:
+        monkeypatch.setattr(module, "locked", lock)
         make(folder(tmp_path, seed=1), DATA)
-        with lock(path):
+        with lock(path, busy=busy):
             yield
 
-    monkeypatch.setattr(module, "_locked", late)
+    monkeypatch.setattr(module, "locked", late)
     with pytest.raises(ConfigError, match="was made with"):
         make(folder(tmp_path, seed=2), DATA)
     assert "seed: 1" in (tmp_path / "run/config.yaml").read_text()

