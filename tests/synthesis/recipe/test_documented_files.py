@@ -21,7 +21,7 @@ from fspo.synthesis.synthesize import Writers, synthesize
 from tests.synthesis.recipe.helpers import ScriptedModel, TopicalModel, config_of, write_domain
 
 PAGE = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
-PART = PAGE[PAGE.index("## What `fspo synth` leaves") :]
+PART = PAGE[PAGE.index("## Files that `fspo synth` writes") :]
 CONFIG = config_of(domain="roleplay", questions=110, users=12, steering="views", portraits=True)
 MEASURED = config_of(domain="reviews", judge="measured")
 EXAMPLES = {"balance", "samples", "sample_pairs"}
@@ -161,14 +161,14 @@ def test_the_folder_loads_with_the_datasets_library_as_the_page_says(
 def test_identity_source_and_answers_are_those_of_the_page(run: Path) -> None:
     identity = json.loads((run / "data/synthesis.json").read_text())
     assert identity == json.loads((run / "data/begun.json").read_text())
-    told = names(PART[PART.index("`synthesis.json` and `begun.json` hold") : PART.index("**The answers.**")])
+    told = names(PART[PART.index("`synthesis.json` and `begun.json` hold") : PART.index("**Saved answers.**")])
     assert identity.keys() <= told
     source = PreferenceDataset.load(run / "data").preferences[0].source
     assert source.keys() | source["chosen"].keys() <= told
     connection = sqlite3.connect(run / "answers-scripted.sqlite")
     columns = {row[1] for row in connection.execute("PRAGMA table_info(answers)")}
     connection.close()
-    assert columns <= names(PART[PART.index("**The answers.**") : PART.index("**One stage again.**")])
+    assert columns <= names(PART[PART.index("**Saved answers.**") : PART.index("**Redoing one stage.**")])
 
 
 def test_one_stage_is_done_again_from_what_is_on_disk(run: Path, tmp_path: Path) -> None:
