@@ -133,7 +133,7 @@ def test_the_table_of_domains_counts_right() -> None:
 
 
 def test_every_key_prompt_and_variable_of_the_page_is_known_and_none_is_left_out() -> None:
-    files = PAGE[PAGE.index("## The files") : PAGE.index("## What is refused")]
+    files = PAGE[PAGE.index("## The files") : PAGE.index("## Error messages")]
     for kind in (DomainFile, PersonRow, TraitRow, UsersFile):
         for key in kind.model_fields:
             assert f"`{key}`" in files, key
@@ -209,7 +209,7 @@ CHANGES: dict[str, Callable[[], None]] = {
     ),
 }
 REFUSED: Sequence[tuple[str, str]] = re.findall(
-    r"^\| (.+?) \| `(.*)` \|$", PAGE[PAGE.index("| in the folder | told |") :], re.MULTILINE
+    r"^\| (.+?) \| `(.*)` \|$", PAGE[PAGE.index("| in the folder | message |") :], re.MULTILINE
 )
 
 
