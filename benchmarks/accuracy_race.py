@@ -326,7 +326,7 @@ def _page(settings: Settings, figures: dict[str, Any]) -> str:
         f"shots, {settings.queries} queries and their mirror a step, {figures['machine']['processors']} processors; "
         f"TRL {figures['versions']['trl']} with `max_length=None` and neither gradient checkpointing nor bf16. Same "
         f"start, same pairs, same order; accuracy is on {settings.episodes} episodes of held-out users on held-out "
-        "questions, with 95 % intervals clustered by user. All figures are in `figures.json`.",
+        "questions, with 95% intervals clustered by user. All figures are in `figures.json`.",
         "",
         "| | pairs, TRL | pairs, fspo | seconds, TRL | seconds, fspo | accuracy, TRL | accuracy, fspo |",
         "|---|---|---|---|---|---|---|",

@@ -10,7 +10,7 @@ stream, as they do in a synthesis, and every answer goes into the cache.
                included, `sustained` over the middle four fifths of the time
     unknown    the client may ask 400 at once and has to find the limit by itself
     burst      for three seconds everything is refused; `recovered_after` is how many seconds after its end the rate of
-               a second was at 90 % of the server's best again
+               a second was at 90% of the server's best again
 
 `cpu_share` is the processor time of the client over the time of the clock: what is left is waiting.
 """

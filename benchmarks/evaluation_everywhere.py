@@ -275,7 +275,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
         "",
         f"{record['model']}, at the small amounts of `benchmarks/evaluation_everywhere.yaml`: this shows what is "
         "measured and how, not what the methods can reach. Users are weightings of measured attributes, which also "
-        "judge. Percent, with 95 % intervals clustered by user; none below three users. What each measure is stands in "
+        "judge. Percent, with 95% intervals clustered by user; none below three users. What each measure is stands in "
         "[evaluation.md](../../evaluation.md). All figures are in `figures.json` and in each domain's folder. The "
         "command also writes each domain's page, `report.html`, which the repository does not hold.",
     ]

@@ -4,8 +4,8 @@
 
 In each study some users answer some items each (between half and one and a half times the stated number). A user's own
 rate is drawn from a beta distribution around the true one, so that answers within a user are correlated by the stated
-amount (intraclass correlation): 0.1 is mild, 0.3 strong. An interval that is meant to cover the truth in 95 % of
-studies should do so in 93 to 97 % of those here; `naive` is the same interval when it is told that every item is a user
+amount (intraclass correlation): 0.1 is mild, 0.3 strong. An interval that is meant to cover the truth in 95% of
+studies should do so in 93 to 97% of those here; `naive` is the same interval when it is told that every item is a user
 of its own.
 
 `t_coverage` and `score_coverage` are of two simpler intervals that know the users: mean and t quantile times standard
@@ -241,7 +241,7 @@ def _page(figures: Mapping[str, Any]) -> str:
         "```",
         "",
         f"Shares over {figures['studies']:,} simulated studies, {figures['studies_per_setting']:,} of each kind: the "
-        f"95 % intervals cover the truth in {figures['coverage']:.1%}, naive ones, which take every item for an "
+        f"95% intervals cover the truth in {figures['coverage']:.1%}, naive ones, which take every item for an "
         f"independent draw, in {figures['naive_coverage']:.1%}. What was simulated stands in "
         "`benchmarks/interval_coverage.py`.",
         "",

@@ -278,7 +278,7 @@ def _page(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> str:
         "",
         f"{Path(settings.model).name} on `{settings.domain}`, {settings.questions} questions, {settings.responses} "
         f"responses asked for to each. The ensemble is the model at temperatures {settings.cool:g} and "
-        f"{settings.hot:g}, against {between:g} without it. 95 % intervals are clustered by question. All figures are "
+        f"{settings.hot:g}, against {between:g} without it. 95% intervals are clustered by question. All figures are "
         "in [figures.json](figures.json).",
         "",
         "Diversity of the responses to one question. Less similar is better; the difference is that to the first row, "
