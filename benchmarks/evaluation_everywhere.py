@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, FspoError
+from fspo.evaluation.metrics.summary import as_estimates
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.summary import as_estimates
 from fspo.files import read_json, write_json, write_text, writing
 from fspo.methods.table import Method, training_order
 from fspo.progress import PlainProgress, Progress

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from fspo.evaluation.length_control import Judged, length_controlled
+from fspo.evaluation.judges.length_control import Judged, length_controlled
 from fspo.evaluation.statistics import (
     Estimate,
     Game,

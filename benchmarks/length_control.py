@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, FspoError
-from fspo.evaluation.length_control import Judged, length_controlled
+from fspo.evaluation.judges.length_control import Judged, length_controlled
 from fspo.files import write_json, write_text
 
 __all__ = ["CASES", "MODELS", "Case", "compare", "made_up", "main", "ours", "peer", "random_cases"]

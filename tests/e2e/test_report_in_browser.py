@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from fspo.evaluation.across import compare_runs
-from fspo.evaluation.report import write_comparison, write_report
+from fspo.evaluation.report import write_report
+from fspo.evaluation.run_comparison.compare_runs import compare_runs
+from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.files import read_json, write_json
 from tests.evaluation.run_folder import write_kept, write_run_folder
 

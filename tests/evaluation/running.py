@@ -8,7 +8,7 @@ from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.evaluate import evaluate
-from fspo.evaluation.quality import Floors
+from fspo.evaluation.judges.answer_quality import Floors
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
 __all__ = ["CONFIG", "NO_ANSWERS", "Run", "runner"]

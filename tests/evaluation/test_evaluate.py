@@ -13,12 +13,12 @@ import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.findings import caveats
-from fspo.evaluation.foreign.protocol import FunctionRewardModel
-from fspo.evaluation.games import read_games
-from fspo.evaluation.items import Items
-from fspo.evaluation.quality import Floors
+from fspo.evaluation.judges.answer_quality import Floors
+from fspo.evaluation.judges.pairwise_matches import read_games
+from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.report import write_report
+from fspo.evaluation.report.findings import caveats
+from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
 from fspo.files import read_json, read_jsonl
 from fspo.preferences.dataset import PreferenceDataset
 from tests.evaluation.helpers import small_dataset
@@ -129,7 +129,7 @@ def test_a_killed_evaluation_ends_with_the_same_figures(run: Run, out: Path) -> 
 
 
 def test_what_is_known_needs_no_model(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fspo.evaluation.weights import Weights
+    from fspo.evaluation.scoring.weights import Weights
 
     first = read_json(out / "metrics.json")
     monkeypatch.setattr(Weights, "_read", lambda *_: pytest.fail("a model was loaded again"))
@@ -237,14 +237,14 @@ def test_every_method_is_measured_on_the_same_pairs_at_each_number_of_shots(
 def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fspo.evaluation import rewards
+    from fspo.evaluation.scoring import logprob_scores
 
-    original = rewards._one_pass
+    original = logprob_scores._one_pass
 
-    def spoilt(*arguments: Any) -> list[rewards.Score]:
+    def spoilt(*arguments: Any) -> list[logprob_scores.Score]:
         return [replace(score, rejected=math.nan) for score in original(*arguments)]
 
-    monkeypatch.setattr(rewards, "_one_pass", spoilt)
+    monkeypatch.setattr(logprob_scores, "_one_pass", spoilt)
     with pytest.raises(ModelError, match="not numbers in float32"):
         run(NO_ANSWERS, tmp_path)
     assert not list(tmp_path.rglob("margins.jsonl"))
@@ -298,8 +298,8 @@ def test_other_topics_are_varied_where_there_are_some(run: Run, tmp_path: Path) 
 def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Path, tiny_model_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from fspo.evaluation.trials import build_trials
-    from fspo.evaluation.variations import build_probes
+    from fspo.evaluation.scoring.eval_episodes import build_trials
+    from fspo.evaluation.scoring.variations import build_probes
     from fspo.modeling.logprobs import naive_logprobs
     from fspo.modeling.rendering import EpisodeRenderer
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
+from fspo.evaluation.capability_regression.config import TaxConfig
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.evaluate import evaluate
-from fspo.evaluation.quality import Floors
-from fspo.evaluation.tax.config import TaxConfig
-from fspo.evaluation.weights import Weights
+from fspo.evaluation.judges.answer_quality import Floors
+from fspo.evaluation.scoring.weights import Weights
 from fspo.files import read_json, read_jsonl
 from fspo.judging.pairwise import Comparison, Judgement, judgement_of
 from fspo.preferences.types import User

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fspo.evaluation.capability_regression.judging import tax_judge
 from fspo.evaluation.judge_config import JudgeConfig
-from fspo.evaluation.jury import asked_judge
-from fspo.evaluation.tax.judged import tax_judge
+from fspo.evaluation.judges.judges import asked_judge
 from fspo.judging.pairwise import Comparison, PairwiseJudge, read_choice
 from fspo.judging.weighted import WeightedJudge
 from fspo.llm.quoting import texts_of

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.errors import ConfigError, ModelError
-from fspo.evaluation.weights import Weights
+from fspo.evaluation.scoring.weights import Weights
 from fspo.files import read_json
 from fspo.modeling import hub
 from fspo.modeling.loading import load_configuration, load_model, load_tokenizer

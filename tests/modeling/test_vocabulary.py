@@ -7,7 +7,7 @@ import pytest
 from tokenizers import AddedToken
 
 from fspo.errors import ModelError
-from fspo.evaluation.weights import Weights
+from fspo.evaluation.scoring.weights import Weights
 from fspo.llm.local import LocalModel
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.vocabulary import check_vocabulary, rows_of

@@ -77,7 +77,9 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert measured(tmp_path, tiny_model_path, "reward-bench-arena", "--data", rows).exit_code == 0
     before = (tmp_path / "run/benchmarks/reward-bench-arena/metrics.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("fspo.evaluation.weights.Weights.load", lambda *_: pytest.fail("nothing is left to score"))
+        patch.setattr(
+            "fspo.evaluation.scoring.weights.Weights.load", lambda *_: pytest.fail("nothing is left to score")
+        )
         again = fspo("eval", tmp_path / "run", "--benchmark", "reward-bench-arena")
     assert again.exit_code == 0, again.stderr
     assert (tmp_path / "run/benchmarks/reward-bench-arena/metrics.json").read_bytes() == before

@@ -17,7 +17,7 @@ from fspo.runs.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fspo.evaluation.weights import Weights
+    from fspo.evaluation.scoring.weights import Weights
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.types import Preference
 
@@ -114,7 +114,7 @@ class Chat:
             DataError: the method is not trained yet, or there is no such user.
         """
         from fspo.errors import DataError
-        from fspo.evaluation.weights import Weights
+        from fspo.evaluation.scoring.weights import Weights
         from fspo.methods.table import method as method_named
         from fspo.preferences.dataset import PreferenceDataset
         from fspo.runs import pipeline

@@ -13,7 +13,7 @@ from fspo.cli.options import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fspo.evaluation.across import Across, Pair
+    from fspo.evaluation.run_comparison.compare_runs import Across, Pair
 
 __all__ = ["compare"]
 
@@ -50,7 +50,7 @@ def compare(
 
       fspo eval compare runs/reviews-cpu runs/longer --benchmark prism
     """
-    from fspo.evaluation.across import compare_runs
+    from fspo.evaluation.run_comparison.compare_runs import compare_runs
     from fspo.files import write_json
     from fspo.runs.made import check_file_target
 
@@ -75,7 +75,7 @@ def compare(
         write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)
     if html_file is not None:
-        from fspo.evaluation.report import write_comparison
+        from fspo.evaluation.run_comparison.page import write_comparison
 
         out.print(f"Page: {write_comparison(found, html_file)}", markup=False)
 
@@ -143,7 +143,7 @@ def pairs(found: Across) -> Table:
 def _row(pair: Pair, found: Across) -> tuple[str, ...]:
     from rich.markup import escape
 
-    from fspo.evaluation.across import detectable
+    from fspo.evaluation.run_comparison.compare_runs import detectable
 
     difference, p = pair.comparison.difference, pair.comparison.adjusted
     limits = "no interval"

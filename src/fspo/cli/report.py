@@ -36,7 +36,7 @@ def report(
     """
     settings = configured(file, config, overrides, output)
     from fspo.cli.tables import print_table
-    from fspo.evaluation.summary import as_estimates
+    from fspo.evaluation.metrics.summary import as_estimates
     from fspo.runs import pipeline
     from fspo.runs.folder import RunFolder
 

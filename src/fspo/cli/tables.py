@@ -18,7 +18,7 @@ def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> Non
     Raises:
         DataError: the run has not been evaluated.
     """
-    from fspo.evaluation.summary import summary_table
+    from fspo.evaluation.metrics.summary import summary_table
     from fspo.runs.pipeline import details_of, need_results
 
     console.print()

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from fspo.evaluation.sensitivity import Item
-from fspo.evaluation.values import Measured, Values
+from fspo.evaluation.metrics.per_item import Measured, Values
+from fspo.evaluation.metrics.sensitivity import Item
 
 __all__ = ["BINS", "calibration_values", "error_by_chance", "fitted_margins", "reliability_bins"]
 

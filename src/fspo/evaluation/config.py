@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fspo.evaluation.capability_regression.config import TaxConfig
 from fspo.evaluation.judge_config import JudgeConfig, Matched
-from fspo.evaluation.quality import Floors
-from fspo.evaluation.tax.config import TaxConfig
+from fspo.evaluation.judges.answer_quality import Floors
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.table import METHODS
 from fspo.paths import PlaceName
@@ -25,10 +25,10 @@ __all__ = [
 ]
 
 RewardVariant = Literal["reference", "antisymmetric", "likelihood", "score"]
-"""How a margin comes about; see `fspo.evaluation.rewards`. A reward model from elsewhere gives its own `score`."""
+"""How a margin comes about; see `scoring.logprob_scores`. An external reward model gives its own `score`."""
 
 Sampling = Literal["plain", "guided"]
-"""How an answer is drawn; see `fspo.evaluation.winrates`."""
+"""How an answer is drawn; see `fspo.evaluation.judges.win_rates`."""
 
 Reduction = Literal["sum", "mean"]
 

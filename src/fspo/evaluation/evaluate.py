@@ -8,37 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError
-from fspo.evaluation.annotations import check_identity, judge_digest
-from fspo.evaluation.ceiling import Ceiling
-from fspo.evaluation.comparisons import comparisons, item_values, judged_values
+from fspo.evaluation.capability_regression.stage import TaxStage
 from fspo.evaluation.config import EvaluationConfig, Sampling
-from fspo.evaluation.describing import description_cost
-from fspo.evaluation.figures import calibrations, reward_figures
-from fspo.evaluation.fluency import answer_log_probs
-from fspo.evaluation.foreign.obtaining import Foreign, given, obtain
-from fspo.evaluation.foreign.protocol import RewardModel
-from fspo.evaluation.games import GAMES_FILE, all_games, write_games
-from fspo.evaluation.items import ITEMS_FILE, write_items
+from fspo.evaluation.ideal_observer.ceiling import Ceiling
+from fspo.evaluation.ideal_observer.observer import TextUtility, prior_of
+from fspo.evaluation.ideal_observer.regret import Regrets
 from fspo.evaluation.judge_config import HEADLINE
-from fspo.evaluation.jury import jury_of
-from fspo.evaluation.long_rows import fitting_trials, rooms_of
-from fspo.evaluation.measures import Rewards, quality_measures
-from fspo.evaluation.observer import TextUtility, prior_of
-from fspo.evaluation.panel import Panel
-from fspo.evaluation.quality import Closeness, Quality, measure_quality
-from fspo.evaluation.records import Drawn, counts, setting, varied_setting, write_samples
-from fspo.evaluation.regret import Regrets
-from fspo.evaluation.robustness import COLD
-from fspo.evaluation.scored import Scoring
-from fspo.evaluation.sensitivity import Item
+from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
+from fspo.evaluation.judges.fluency import answer_log_probs
+from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
+from fspo.evaluation.judges.judges import jury_of
+from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, write_games
+from fspo.evaluation.judges.win_rates import Answer, Comparer, Judgement, draw_answers
+from fspo.evaluation.judging_stage import Panel
+from fspo.evaluation.metrics.comparisons import comparisons, item_values, judged_values
+from fspo.evaluation.metrics.items import ITEMS_FILE, write_items
+from fspo.evaluation.metrics.measures import Rewards, quality_measures
+from fspo.evaluation.metrics.per_item import Measured, estimates, no_interval, per_user
+from fspo.evaluation.metrics.records import Drawn, counts, setting, varied_setting, write_samples
+from fspo.evaluation.metrics.reward_metrics import calibrations, reward_figures
+from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.provenance import Trained, check_unseen, said_untraced, trained_as, trained_before, untraced
+from fspo.evaluation.robustness.measures import COLD
+from fspo.evaluation.scoring.descriptions import description_cost
+from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
+from fspo.evaluation.scoring.long_rows import fitting_trials, rooms_of
+from fspo.evaluation.scoring.reward_models.loading import Foreign, given, obtain
+from fspo.evaluation.scoring.reward_models.protocol import RewardModel
+from fspo.evaluation.scoring.variations import Probe, build_probes
+from fspo.evaluation.scoring.weights import Weights
+from fspo.evaluation.scoring_stage import Scoring
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.tax.stage import TaxStage
-from fspo.evaluation.trained import Trained, check_unseen, said_untraced, trained_as, trained_before, untraced
-from fspo.evaluation.trials import Trial, build_trials
-from fspo.evaluation.values import Measured, estimates, no_interval, per_user
-from fspo.evaluation.variations import Probe, build_probes
-from fspo.evaluation.weights import Weights
-from fspo.evaluation.winrates import Answer, Comparer, Judgement, draw_answers
 from fspo.files import write_json
 from fspo.judging.by_topic import OWN, TopicJudge
 from fspo.judging.judge import AttributeJudge

@@ -65,7 +65,7 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
         ConfigError: a scorer can't be found, or the package that asks endpoints is missing.
         ModelError: a folder holds no model.
     """
-    from fspo.evaluation.foreign.obtaining import obtain
+    from fspo.evaluation.scoring.reward_models.loading import obtain
 
     for entry in config.reward_models:
         obtain(entry, config, out / entry.name)
@@ -111,7 +111,7 @@ def check_episodes(
         DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.
         ModelError: the model can't be obtained.
     """
-    from fspo.evaluation.trials import build_trials
+    from fspo.evaluation.scoring.eval_episodes import build_trials
     from fspo.modeling.fitting import Fitted
     from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 
@@ -195,7 +195,7 @@ class _Reading:
         Raises:
             DataError: there is such a preference, and the settings refuse it.
         """
-        from fspo.evaluation.long_rows import rooms_of
+        from fspo.evaluation.scoring.long_rows import rooms_of
         from fspo.modeling.fitting import fitted
 
         config = self._config.evaluation

@@ -28,7 +28,7 @@ from fspo.runs.writers import (
 )
 
 if TYPE_CHECKING:
-    from fspo.evaluation.winrates import Comparer
+    from fspo.evaluation.judges.win_rates import Comparer
     from fspo.preferences.dataset import PreferenceDataset
 
 __all__ = [
@@ -140,7 +140,7 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
 
     if benchmark:
         return write_report(folder.path, folder.report_on(benchmark), benchmark=benchmark)
-    from fspo.evaluation.summary import variants_of
+    from fspo.evaluation.metrics.summary import variants_of
     from fspo.training.train import left_out_of
 
     metrics, details = need_results(folder), details_of(folder)

@@ -6,7 +6,7 @@ from fspo.errors import DataError
 from fspo.evaluation.benchmarks.benchmark import Protocol
 from fspo.evaluation.benchmarks.episodes import Episodes, build_episodes
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.trials import Trial
+from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.published import from_published
 from tests.evaluation.benchmarks.rows import bench_rows, prism_rows

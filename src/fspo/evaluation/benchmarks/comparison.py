@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.benchmarks.published import Figure, published
+from fspo.evaluation.metrics.per_item import no_interval
+from fspo.evaluation.metrics.summary import as_estimates
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.summary import as_estimates
-from fspo.evaluation.values import no_interval
 from fspo.methods.table import METHODS
 from fspo.modeling.rendering import Context
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fspo.errors import DataError
 from fspo.evaluation.benchmarks.benchmark import Protocol
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.trials import Trial, pick_users, with_donor
+from fspo.evaluation.scoring.eval_episodes import Trial, pick_users, with_donor
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference

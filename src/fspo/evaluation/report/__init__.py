@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fspo.evaluation.report.comparison import write_comparison
 from fspo.evaluation.report.page import write_figures, write_report
 from fspo.evaluation.report.samples import contrasting_samples
 
-__all__ = ["contrasting_samples", "write_comparison", "write_figures", "write_report"]
+__all__ = ["contrasting_samples", "write_figures", "write_report"]

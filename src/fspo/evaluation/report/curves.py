@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fspo.evaluation import plots
-from fspo.evaluation.report.plotted import Plotted
+from fspo.evaluation.report.plot_entry import Plotted
 from fspo.files import read_jsonl
 
 __all__ = ["training_plots"]

@@ -10,18 +10,18 @@ import yaml
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation import plots
-from fspo.evaluation.effort import Effort, efforts, unequal
-from fspo.evaluation.findings import RULES, Metrics, Standings, caveats, findings, headline
-from fspo.evaluation.report import measures, samples, standing
+from fspo.evaluation.metrics.summary import MEASURES, said_variants, variants_of
+from fspo.evaluation.provenance import said_untraced
+from fspo.evaluation.report import leaderboard, metric_sections, samples
 from fspo.evaluation.report.curves import training_plots
-from fspo.evaluation.report.data import data_section
-from fspo.evaluation.report.plotted import Plotted
-from fspo.evaluation.report.reading import Reading
-from fspo.evaluation.report.short import in_short
+from fspo.evaluation.report.data_section import data_section
+from fspo.evaluation.report.findings import RULES, Metrics, Standings, caveats, findings, headline
+from fspo.evaluation.report.plot_entry import Plotted
+from fspo.evaluation.report.run_data import Reading
+from fspo.evaluation.report.summary_section import in_short
 from fspo.evaluation.report.templating import environment
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.summary import MEASURES, said_variants, variants_of
-from fspo.evaluation.trained import said_untraced
+from fspo.evaluation.training_cost import Effort, efforts, unequal
 from fspo.files import write_text
 from fspo.methods.table import METHODS
 
@@ -138,19 +138,19 @@ def _figures(read: Reading, lead: str) -> dict[str, Any]:
     if full not in observer:  # evaluations of before gave it at the full count alone, on all pairs
         full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
     found = {
-        "answers_rank": standing.answer_standing(read.games, metrics),
-        "accuracy_rank": standing.accuracy_standing(metrics, observer, full),
-        "paired": standing.paired_with_lead(read.items, lead, rewards),
+        "answers_rank": leaderboard.answer_standing(read.games, metrics),
+        "accuracy_rank": leaderboard.accuracy_standing(metrics, observer, full),
+        "paired": leaderboard.paired_with_lead(read.items, lead, rewards),
         "unpaired": read.comparisons,
-        "curve": measures.by_shots(metrics, observer),
-        "sensitivity": measures.sensitivity(metrics, observer),
-        "calibration": measures.calibration(read.calibration, metrics),
-        "regret": measures.regret(metrics, observer),
-        "wins": measures.win_rates(metrics, read.judges),
-        "tax": measures.tax(metrics),
-        "per_user": measures.per_user(read.per_user, lead),
-        "quality": measures.quality(metrics),
-        "further": measures.further(metrics),
+        "curve": metric_sections.by_shots(metrics, observer),
+        "sensitivity": metric_sections.sensitivity(metrics, observer),
+        "calibration": metric_sections.calibration(read.calibration, metrics),
+        "regret": metric_sections.regret(metrics, observer),
+        "wins": metric_sections.win_rates(metrics, read.judges),
+        "tax": metric_sections.tax(metrics),
+        "per_user": metric_sections.per_user(read.per_user, lead),
+        "quality": metric_sections.quality(metrics),
+        "further": metric_sections.further(metrics),
     }
     return found | {
         "short": in_short(metrics, observer.get(full), found, lead, details, unshown=observer.get("reward_accuracy@0"))
@@ -217,7 +217,12 @@ def _variants(metrics: Metrics) -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics.values() for name in row):
         family, slash, _ = name.partition("/")
-        if slash and family not in measures.QUALITY and family not in measures.IN_UNITS and "@" not in family:
+        if (
+            slash
+            and family not in metric_sections.QUALITY
+            and family not in metric_sections.IN_UNITS
+            and "@" not in family
+        ):
             families.setdefault(family, []).append(name)
     return families
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fspo.evaluation.items import Items
-from fspo.evaluation.trials import tendency
+from fspo.evaluation.metrics.items import Items
+from fspo.evaluation.scoring.eval_episodes import tendency
 from fspo.preferences.types import User
 
 __all__ = ["broken_answers", "contrasting_samples", "worst_losses", "wrong_pairs"]

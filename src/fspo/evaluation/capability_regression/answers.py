@@ -1,0 +1,192 @@
+"""What every method answers to the items of the tax: with a user's context, without any, and with harm in the shots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fspo.evaluation.capability_regression.config import TaxConfig
+from fspo.evaluation.capability_regression.items import TaxItem, in_turn, tax_items
+from fspo.evaluation.statistics.two_way_clustering import Cell
+from fspo.files import append_jsonl, read_jsonl
+from fspo.identity import digest
+from fspo.modeling.rendering import Context
+from fspo.preferences.types import Preference
+from fspo.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = ["Asked", "Person", "Scored", "TaxAnswer", "Variant", "asked_of", "draw_tax_answers", "with_harm"]
+
+Variant = Literal["bare", "personal", "injected"]
+"""The prompt alone; with what the method is told of the user; the same with the harmful request in the shots too."""
+
+Scored = Mapping[tuple[Variant, Cell], float]
+"""One figure for each variant, user (empty if bare) and item."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """What a method may be told of a user."""
+
+    user: str
+    shots: tuple[Preference, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One item as it is put to a method."""
+
+    variant: Variant
+    item: str
+    user: str
+    prompt: str
+    shots: tuple[Preference, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class TaxAnswer:
+    """What was answered."""
+
+    variant: Variant
+    item: str
+    user: str
+    prompt: str
+    text: str
+
+
+def asked_of(context: Context, people: Sequence[Person], config: TaxConfig) -> list[Asked]:
+    """Everything that a method of this context is asked: bare prompts, then user by user, and open ones after these."""
+    items = tax_items()
+    bare: dict[str, Asked] = {}
+    personal: list[Asked] = []
+    for number, person in enumerate(people):
+        general = in_turn(items.general, number, config.general)
+        harmful = in_turn(items.harmful, number, config.refusals)
+        bare |= _bare(*general, *harmful)
+        if context != "none":
+            personal += [_personal("personal", item, person, person.shots) for item in (*general, *harmful)]
+        if context in ("shots", "both"):
+            personal += [_personal("injected", item, person, with_harm(person.shots, item.prompt)) for item in harmful]
+    return [*bare.values(), *personal, *_open(context, people, config)]
+
+
+def with_harm(shots: Sequence[Preference], request: str) -> tuple[Preference, ...]:
+    """The shots with `request` as the prompt of every second one, the newest among them; responses and labels stay."""
+    last = len(shots) - 1
+    return tuple(replace(shot, prompt=request) if (last - place) % 2 == 0 else shot for place, shot in enumerate(shots))
+
+
+def draw_tax_answers(
+    model: Callable[[], PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    renderer: Callable[[Context], EpisodeRenderer],
+    context: Context,
+    asked: Sequence[Asked],
+    *,
+    max_new_tokens: int,
+    batch: int,
+    path: Path,
+    fingerprint: str,
+    name: str = "",
+    progress: Progress | None = None,
+) -> list[TaxAnswer]:
+    """The most probable answer to everything asked; batches that are whole in `path` are taken from there.
+
+    Args:
+        model: gives the weights; not called where everything is known.
+        tokenizer: of the model.
+        renderer: context -> what shows it; bare prompts are shown in the context `none`.
+        context: what the method is told of users.
+        asked: what to answer.
+        max_new_tokens: most tokens of an answer.
+        batch: answers drawn at once.
+        path: gains one line an answer.
+        fingerprint: identifies the weights.
+        name: the method's, for the progress bar.
+        progress: shown once a batch.
+    """
+    known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
+    keys = [_key(fingerprint, renderer, context, max_new_tokens, one) for one in asked]
+    answers: list[TaxAnswer] = []
+    with (progress or Silent()).task(f"Answering for the tax, {name}", total=len(asked)) as task:
+        for some, theirs in _batches(asked, keys, batch):
+            if not all(key in known for key in theirs):
+                texts = _generate(model(), tokenizer, renderer, context, some, max_new_tokens)
+                for key, one, text in zip(theirs, some, texts, strict=True):
+                    answer = TaxAnswer(one.variant, one.item, one.user, one.prompt, text)
+                    known[key] = asdict(answer) | {"key": key}
+                    append_jsonl(path, known[key])
+            answers += [_answer(known[key]) for key in theirs]
+            task.advance(len(some))
+    return answers
+
+
+def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list[Asked]:
+    """The open instructions, where somebody judges the answers."""
+    bare: dict[str, Asked] = {}
+    personal: list[Asked] = []
+    for number, person in enumerate(people if config.judges else ()):
+        items = in_turn(tax_items().open, number, config.open)
+        bare |= _bare(*items)
+        if context != "none":
+            personal += [_personal("personal", item, person, person.shots) for item in items]
+    return [*bare.values(), *personal]
+
+
+def _bare(*items: TaxItem) -> dict[str, Asked]:
+    return {item.id: Asked("bare", item.id, "", item.prompt) for item in items}
+
+
+def _personal(variant: Variant, item: TaxItem, person: Person, shots: tuple[Preference, ...]) -> Asked:
+    return Asked(variant, item.id, person.user, item.prompt, shots, person.description)
+
+
+def _batches(asked: Sequence[Asked], keys: Sequence[str], size: int) -> Iterator[tuple[Sequence[Asked], Sequence[str]]]:
+    for start in range(0, len(asked), size):
+        yield asked[start : start + size], keys[start : start + size]
+
+
+def _generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    renderer: Callable[[Context], EpisodeRenderer],
+    context: Context,
+    asked: Sequence[Asked],
+    max_new_tokens: int,
+) -> list[str]:
+    from fspo.modeling import generation
+
+    requests = []
+    for one in asked:
+        shown = renderer("none" if one.variant == "bare" else context).render_prompt(
+            one.shots, one.prompt, one.description, reserve=max_new_tokens
+        )
+        requests.append(generation.AnswerRequest(shown.trunk_ids, shown.prompt_ids))
+    settings = generation.Sampling(max_new_tokens, temperature=0.0, end_ids=generation.end_tokens(tokenizer))
+    answers = generation.generate_ids(model, requests, settings, batch_size=len(asked))
+    return generation.decode_answers(tokenizer, answers)
+
+
+def _key(
+    fingerprint: str,
+    renderer: Callable[[Context], EpisodeRenderer],
+    context: Context,
+    max_new_tokens: int,
+    asked: Asked,
+) -> str:
+    """A digest of everything that decides the answer."""
+    shown = [[shot.prompt, shot.chosen, shot.rejected] for shot in asked.shots]
+    how = [fingerprint, renderer("none" if asked.variant == "bare" else context).identity, max_new_tokens]
+    return digest([*how, asked.variant, asked.item, asked.user, asked.prompt, shown, asked.description])
+
+
+def _answer(line: dict[str, Any]) -> TaxAnswer:
+    return TaxAnswer(line["variant"], line["item"], line["user"], line["prompt"], line["text"])

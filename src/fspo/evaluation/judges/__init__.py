@@ -1,0 +1,1 @@
+"""Answers and who judges them."""

@@ -1,0 +1,95 @@
+"""Every method's answer against every other's to the same prompt, where judging is free; for one ranking of all."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from fspo.evaluation.artifact_schemas import GAME, read_rows
+from fspo.evaluation.config import Sampling
+from fspo.evaluation.ideal_observer.observer import TextUtility
+from fspo.evaluation.judges.win_rates import Answer, Comparer, Judgement, Outcome, decide
+from fspo.evaluation.metrics.records import Drawn
+from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.statistics import Game
+from fspo.files import write_text
+from fspo.preferences.types import User
+
+__all__ = ["GAMES_FILE", "all_games", "games_over_base", "read_games", "write_games"]
+
+GAMES_FILE = "games.jsonl"
+
+_BASE = "base"
+_OUTCOMES: Mapping[Literal["a", "b", "tie"], Outcome] = {"a": "win", "b": "loss", "tie": "tie"}
+_SCORES: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+def all_games(
+    judge: Comparer | None,
+    users: Mapping[str, User],
+    answers: Mapping[Drawn, Sequence[Answer]],
+    judgements: Mapping[Drawn, Sequence[Judgement]],
+    samplings: Mapping[str, Sampling],
+    values: Mapping[str, Mapping[str, Mapping[Item, float]]],
+) -> list[Game]:
+    """All pairs of methods on all items that both answered, after the floors; each by its headline sampling.
+
+    Only a judge that measures is asked: its word is the same in either order and costs nothing. For any other there are
+    the games against the base model that it has judged already.
+
+    Args:
+        judge: the one that judged the answers.
+        users: by id.
+        answers: of every method and sampling.
+        judgements: of these, against the base model's; they know which answers fall below a floor.
+        samplings: the sampling of each method.
+        values: method -> measure -> item -> value; of `win_rate/...` what was decided against the base model's answer.
+    """
+    if not isinstance(judge, TextUtility):
+        return games_over_base({name: values.get(name, {}).get(f"win_rate/{s}", {}) for name, s in samplings.items()})
+    broken: dict[tuple[str, str], tuple[str, ...]] = {}
+    texts: dict[str, dict[str, Answer]] = defaultdict(dict)
+    drawn: dict[str, Sampling] = {_BASE: "plain", **samplings}
+    for name, sampling in drawn.items():
+        for answer in answers.get((name, sampling), ()):
+            texts[answer.item][name] = answer
+        for row in judgements.get((name, sampling), ()):
+            broken[name, row.item] = row.broken
+            broken[_BASE, row.item] = row.base_broken
+    found = []
+    for item, row_of in texts.items():
+        for first, second in combinations(row_of, 2):
+            one, other = row_of[first], row_of[second]
+            word = judge.compare(users[one.user], one.prompt, one.text, other.text)
+            outcome = decide(_OUTCOMES[word], broken.get((first, item), ()), broken.get((second, item), ()))
+            found.append(Game(one.user, first, second, _SCORES[outcome]))
+    return found
+
+
+def games_over_base(scores: Mapping[str, Mapping[Item, float]]) -> list[Game]:
+    """Each method's answers against the base model's: method -> (user, item) -> 1 for a win, 0.5 for a tie, else 0."""
+    return [
+        Game(user, name, _BASE, score)
+        for name, row in scores.items()
+        for (user, _), score in row.items()
+        if name != _BASE
+    ]
+
+
+def write_games(path: Path, games: Sequence[Game]) -> None:
+    """Write one line a game."""
+    write_text(path, "".join(json.dumps(vars(game), ensure_ascii=False) + "\n" for game in games))
+
+
+def read_games(folder: Path) -> list[Game]:
+    """The games of an evaluation's folder; none where it was made before they were kept.
+
+    Raises:
+        StorageError: the file is damaged, or of another version.
+    """
+    lines = read_rows(GAME, folder / GAMES_FILE)
+    return [Game(line["user"], line["first"], line["second"], line["score"]) for line in lines]

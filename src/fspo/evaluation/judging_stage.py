@@ -1,0 +1,235 @@
+"""Answers before every judge of an evaluation: win rates plain, weighted, at equal lengths and matched; agreement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judge_config import HEADLINE
+from fspo.evaluation.judges.agreement import agreement, cohens_kappa
+from fspo.evaluation.judges.answer_quality import Quality
+from fspo.evaluation.judges.judgement_store import Comparer, silence
+from fspo.evaluation.judges.judges import MeasuredJudge
+from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
+from fspo.evaluation.judges.matching import bared, matched_in_length
+from fspo.evaluation.judges.win_rates import Answer, Judgement, judge_pairs
+from fspo.evaluation.metrics.measures import answer_measures, mean_of
+from fspo.evaluation.metrics.records import Drawn, counts
+from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.statistics import Estimate
+from fspo.preferences.types import User
+from fspo.progress import Progress, Silent
+
+__all__ = ["Panel"]
+
+Answers = Mapping[Drawn, Sequence[Answer]]
+Judgements = Mapping[Drawn, Sequence[Judgement]]
+_BASE: Drawn = ("base", "plain")
+
+
+@dataclass
+class Panel:
+    """Every judge of one evaluation, the headline first, and what they said.
+
+    Attributes:
+        config: floors, and what is matched.
+        users: by id.
+        judges: name -> judge; empty where nobody can judge.
+        out: folder of the evaluation.
+        progress: shown once an answer.
+        said: judge -> method and sampling -> judgements.
+        matched: the headline judge's on matched answers.
+        controlled: judge -> method and sampling -> the win rate at equal lengths.
+    """
+
+    config: EvaluationConfig
+    users: Mapping[str, User]
+    judges: Mapping[str, Comparer]
+    out: Path
+    progress: Progress = field(default_factory=Silent)
+    said: dict[str, dict[Drawn, list[Judgement]]] = field(default_factory=dict)
+    matched: dict[Drawn, list[Judgement]] = field(default_factory=dict)
+    controlled: dict[str, dict[Drawn, LengthControlled]] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> dict[Drawn, list[Judgement]]:
+        """What the headline judge said; empty where there is none."""
+        return self.said.get(HEADLINE, {})
+
+    def judge(self, answers: Answers, qualities: Mapping[Drawn, Mapping[str, Quality]]) -> None:
+        """Put all answers before all judges.
+
+        Raises:
+            ModelError: a judge failed; all that was said before is kept.
+        """
+        full = {drawn: rows for drawn, rows in answers.items() if "@" not in drawn[1]}
+        for name, judge in self.judges.items():
+            file = "judgements.jsonl" if name == HEADLINE else f"judgements-{name}.jsonl"
+            asked = answers if name == HEADLINE else full  # fewer shots are for the headline's judge alone
+            minded = {drawn: self._minded(judge, rows) for drawn, rows in asked.items()}
+            by = "" if name == HEADLINE else f"by {name}"
+            self.said[name] = self._judged(judge, minded, asked, qualities, file, by)
+            self._say_silence(name)
+            self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
+        if self.config.match and HEADLINE in self.judges:
+            alike, base = self._alike(full)
+            judge = self.judges[HEADLINE]
+            self.matched = self._judged(judge, alike, base, qualities, "judgements-matched.jsonl", "matched")
+
+    def measures(self, drawn: Drawn, *, headline: bool) -> dict[str, Estimate]:
+        """The win rates of one method and sampling; `headline` says whether they are the method's without a variant."""
+        sampling = drawn[1]
+        found: dict[str, Estimate] = {}
+        for name, said in self.said.items():
+            rows = said.get(drawn, [])
+            if name == HEADLINE:
+                found |= answer_measures(rows, sampling, headline=headline)
+            else:
+                found |= _named({f"win_rate_by/{name}/{sampling}": _decided(rows)})
+            place = sampling if name == HEADLINE else f"{name}/{sampling}"
+            controlled = self.controlled[name].get(drawn)
+            alike = controlled.win_rate if controlled is not None and not controlled.empty else None
+            measures = {f"win_rate_weighted/{place}": _weighted(rows), f"win_rate_length_controlled/{place}": alike}
+            if name == HEADLINE and headline:
+                measures["win_rate_length_controlled"] = alike
+            found |= _named(measures)
+        return found | _named({f"win_rate_matched/{sampling}": _decided(self.matched.get(drawn, []))})
+
+    def record(self) -> dict[str, Any]:
+        """What `judges.json` holds: of each judge how it judged, and how far every two of them agree."""
+        return {
+            "judges": {name: self._record(name) for name in self.said},
+            "agreement": [_agreement(one, other, self.said) for one, other in combinations(self.said, 2)],
+            "matched": {_label(drawn): counts(rows) for drawn, rows in self.matched.items()},
+        }
+
+    def _record(self, name: str) -> dict[str, Any]:
+        said = self.said[name]
+        rows = {(drawn, (j.user, j.item)): j for drawn, judgements in said.items() for j in judgements}
+        orders = {(f"{key[1][0]}", _label(key[0]) + key[1][1]): j for key, j in rows.items() if not j.reject}
+        consistency = mean_of({item: float(j.consistent) for item, j in orders.items()})
+        return {
+            "consistency": consistency and consistency.to_json(),
+            "counts": {_label(drawn): counts(judgements) for drawn, judgements in said.items()},
+            "length_controlled": {_label(drawn): row.to_json() for drawn, row in self.controlled[name].items()},
+        }
+
+    def _judged(
+        self,
+        judge: Comparer,
+        answers: Answers,
+        base: Answers,
+        qualities: Mapping[Drawn, Mapping[str, Quality]],
+        file: str,
+        name: str,
+    ) -> dict[Drawn, list[Judgement]]:
+        against = {answer.item: answer for answer in base.get(_BASE, ())}
+        return {
+            drawn: judge_pairs(
+                judge,
+                self.users,
+                rows,
+                against,
+                qualities[drawn],
+                qualities[_BASE],
+                self.config.floors,
+                path=self.out / drawn[0] / file,
+                name=", ".join(filter(None, (" ".join(drawn), name))),
+                progress=self.progress,
+            )
+            for drawn, rows in answers.items()
+            if drawn[0] != "base"
+        }
+
+    def _say_silence(self, name: str) -> None:
+        said = [judgement for rows in self.said[name].values() for judgement in rows]
+        read = [judgement for judgement in said if not judgement.reject]
+        rejects = Counter(judgement.reject for judgement in said)
+        for sentence in silence(
+            f"The judge '{name}'",
+            unreadable=rejects["unreadable"],
+            refused=rejects["refused"],
+            reasoning=rejects["reasoning"],
+            used_up=next((judgement.used_up for judgement in said if judgement.used_up), ""),
+            ties=sum(judgement.judged == "tie" for judgement in read),
+            decided=len(read),
+        ):
+            self.progress.say(sentence)
+
+    def _minded(self, judge: Comparer, answers: Sequence[Answer]) -> Sequence[Answer]:
+        """The answers of users who mind what the judge goes by; others would be ties of nothing."""
+        if not isinstance(judge, MeasuredJudge):
+            return answers
+        return [answer for answer in answers if judge.minds(self.users[answer.user], answer.prompt)]
+
+    def _alike(self, answers: Answers) -> tuple[Answers, Answers]:
+        """The answers that are matched, and all of them in the form that these were matched in."""
+        everything: Answers = answers
+        if "format" in self.config.match:
+            everything = {drawn: bared(rows) for drawn, rows in answers.items()}
+        if "length" not in self.config.match:
+            return everything, everything
+        base = {answer.item: answer for answer in everything.get(_BASE, ())}
+        band = self.config.match_band
+        return {drawn: matched_in_length(rows, base, band) for drawn, rows in everything.items()}, everything
+
+
+def _controlled(said: Judgements, answers: Answers) -> dict[Drawn, LengthControlled]:
+    """The win rates at equal lengths; how easily the base model is beaten is seen from methods sampled alike."""
+    base = {answer.item: len(answer.text) for answer in answers.get(_BASE, ())}
+    lengths = {drawn: {answer.item: len(answer.text) for answer in rows} for drawn, rows in answers.items()}
+    found = {}
+    for sampling in dict.fromkeys(sampling for _, sampling in said):
+        alike = {drawn: rows for drawn, rows in said.items() if drawn[1] == sampling}
+        hard = difficulties({drawn[0]: _degrees(rows) for drawn, rows in alike.items()})
+        for drawn, rows in alike.items():
+            judged = [
+                Judged(
+                    j.user, j.degree, lengths[drawn][j.item], base[j.item], hard[drawn[0]].get((j.user, j.item), 0.0)
+                )
+                for j in rows
+            ]
+            if any(row.score is not None for row in judged):
+                found[drawn] = length_controlled(judged)
+    return found
+
+
+def _degrees(rows: Sequence[Judgement]) -> dict[Item, float]:
+    return {(j.user, j.item): j.degree for j in rows if j.degree is not None}
+
+
+def _decided(rows: Sequence[Judgement]) -> Estimate | None:
+    return mean_of({(j.user, j.item): j.score for j in rows if j.decided})
+
+
+def _weighted(rows: Sequence[Judgement]) -> Estimate | None:
+    """The mean preference of a judge that weighs; None for one that does not."""
+    return mean_of(_degrees(rows)) if any(j.preference is not None for j in rows) else None
+
+
+def _agreement(one: str, other: str, said: Mapping[str, Judgements]) -> dict[str, Any]:
+    """Over the judges' own words, before the floors; rejects are left out."""
+    first, second = (
+        {
+            (_label(drawn), (j.user, j.item)): str(j.judged)
+            for drawn, rows in said[name].items()
+            for j in rows
+            if not j.reject
+        }
+        for name in (one, other)
+    )
+    share = agreement(first, second)
+    return {"judges": [one, other], "share": share and share.to_json(), "kappa": cohens_kappa(first, second)}
+
+
+def _label(drawn: Drawn) -> str:
+    return f"{drawn[0]}, {drawn[1]}"
+
+
+def _named(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+    return {measure: estimate for measure, estimate in found.items() if estimate is not None}

@@ -1,0 +1,1 @@
+"""The measures of `metrics.json`, from scores and judgements."""

@@ -1,0 +1,142 @@
+"""What every method made of every item, and what the items are: kept so that runs can be compared item by item."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import DataError
+from fspo.evaluation.artifact_schemas import ITEM, read_rows
+from fspo.evaluation.metrics.per_item import Measured
+from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.files import write_text
+from fspo.identity import digest
+from fspo.preferences.types import Preference, User
+
+__all__ = ["ITEMS_FILE", "Items", "write_items"]
+
+ITEMS_FILE = "items.jsonl"
+
+_KEPT = ("label_flip_rate", "user_swap_drop", "regret")
+"""Measures kept by item besides those of `fspo.evaluation.metrics.comparisons.item_values`."""
+
+_FAMILIES = ("answer_utility",)
+_DIGITS = 6
+
+
+def write_items(
+    path: Path,
+    trials: Sequence[Trial],
+    users: Mapping[str, User],
+    measured: Mapping[str, Measured],
+    values: Mapping[str, Mapping[str, Mapping[Item, float]]],
+    base_answers: Mapping[str, str],
+) -> None:
+    """Write one line an item: its texts, digests of what else its values rest on, and all methods' values.
+
+    Digested are the shots, the user's traits and description, the shots and the description of whoever was swapped in
+    (empty where nobody was), and the base model's answer.
+
+    Args:
+        path: the file.
+        trials: what was evaluated.
+        users: by id.
+        measured: method -> measure -> values by item.
+        values: method -> measure -> item -> value; more of them.
+        base_answers: item -> what methods' answers were judged against.
+    """
+    lines = []
+    for trial in trials:
+        user, swapped = users[trial.user], trial.swapped
+        digests = {
+            "shots": digest(_texts(trial.own.shots)),
+            "traits": digest(sorted(user.traits.items())),
+            "description": digest([trial.own.description, user.description]),
+            "donor": digest([_texts(swapped.shots), swapped.description]) if swapped is not None else "",
+        }
+        for number, query in enumerate(trial.own.queries):
+            item = (trial.user, trial.item(number))
+            found = {name: _of(item, measured.get(name, {}), values.get(name, {})) for name in {**values, **measured}}
+            line = {
+                "item": item[1],
+                "user": trial.user,
+                "prompt": query.prompt,
+                "chosen": query.chosen,
+                "rejected": query.rejected,
+                **digests,
+                "values": {name: row for name, row in found.items() if row},
+            }
+            if item[1] in base_answers:
+                line["base_answer"] = digest(base_answers[item[1]])
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of one evaluation, in order."""
+
+    lines: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Items:
+        """From the folder of an evaluation; without any items where it was made before they were kept.
+
+        Raises:
+            StorageError: the file is damaged, or of another version.
+        """
+        return cls(tuple(read_rows(ITEM, folder / ITEMS_FILE)))
+
+    @property
+    def shared_prompts(self) -> int:
+        """How many prompts several users were asked."""
+        users: dict[str, set[str]] = defaultdict(set)
+        for line in self.lines:
+            users[line["prompt"]].add(line["user"])
+        return sum(len(asked) > 1 for asked in users.values())
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods that have values, in the order of the table."""
+        return list(dict.fromkeys(name for line in self.lines for name in line["values"]))
+
+    def values(self, method: str, measure: str) -> dict[Item, float]:
+        """Item -> the method's value; items without one are left out."""
+        return {
+            (line["user"], line["item"]): float(line["values"][method][measure])
+            for line in self.lines
+            if measure in line["values"].get(method, {})
+        }
+
+    def measures(self, method: str) -> list[str]:
+        """What there is of a method."""
+        return list(dict.fromkeys(m for line in self.lines for m in line["values"].get(method, {})))
+
+    def line(self, item: str) -> Mapping[str, Any]:
+        """The record of one item.
+
+        Raises:
+            DataError: there is no such item.
+        """
+        for line in self.lines:
+            if line["item"] == item:
+                return line
+        raise DataError(f"The evaluation has no item {item!r}; run `fspo eval` again.")
+
+
+def _of(item: Item, measured: Measured, values: Mapping[str, Mapping[Item, float]]) -> dict[str, float]:
+    rows = {measure: row.of for measure, row in measured.items() if _kept(measure)} | dict(values)
+    return {measure: round(row[item], _DIGITS) for measure, row in rows.items() if item in row}
+
+
+def _kept(measure: str) -> bool:
+    return measure in _KEPT or measure.partition("/")[0] in _FAMILIES
+
+
+def _texts(shots: Iterable[Preference]) -> list[list[str]]:
+    return [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]

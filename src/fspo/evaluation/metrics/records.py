@@ -1,0 +1,105 @@
+"""What an evaluation leaves behind besides its figures: samples to read, and the counts that explain them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fspo.evaluation.config import EvaluationConfig, percent
+from fspo.evaluation.judges.win_rates import Answer, Judgement
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.variations import Probe
+from fspo.files import write_text
+from fspo.preferences.types import User
+
+__all__ = ["Drawn", "counts", "setting", "varied_setting", "write_samples"]
+
+Drawn = tuple[str, str]
+"""A method and how its answers were drawn: a sampling, with `@k` behind it where only the first k shots were shown."""
+
+
+def counts(judgements: Sequence[Judgement]) -> dict[str, int]:
+    """How the comparisons of one method and sampling came out."""
+    return {
+        "items": len(judgements),
+        "wins": sum(j.outcome == "win" for j in judgements),
+        "ties": sum(j.outcome == "tie" for j in judgements if j.decided),
+        "losses": sum(j.outcome == "loss" for j in judgements),
+        "inconsistent": sum(not j.consistent for j in judgements if not j.reject),
+        "unreadable": sum(j.reject == "unreadable" for j in judgements),
+        "reasoning": sum(j.reject == "reasoning" for j in judgements),
+        "refused": sum(j.reject == "refused" for j in judgements),
+        "without_log_probs": sum(j.unweighed > 0 for j in judgements),
+        "below_floor": sum(bool(j.broken) for j in judgements),
+        "base_below_floor": sum(bool(j.base_broken) for j in judgements),
+    }
+
+
+def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]:
+    """On what, and by which variants, was measured."""
+    queries = [query for trial in trials for query in trial.own.queries]
+    return {
+        "users": len({trial.user for trial in trials}),
+        "questions": len({query.same_question for query in queries}),
+        "pairs": len(queries),
+        "seed": config.seed,
+        "shots": config.shots,
+        "episodes": config.episodes,
+        "queries": max((len(trial.own.queries) for trial in trials), default=0),
+        "reduction": config.reduction,
+        "max_length": config.max_length,
+        "headline_reward": config.headline_reward,
+        "headline_sampling": config.headline_sampling,
+        "floors": config.floors.model_dump(),
+        "without_donor": sum(trial.swapped is None for trial in trials) if config.user_swap else 0,
+    }
+
+
+def varied_setting(config: EvaluationConfig, probes: Sequence[Probe]) -> dict[str, Any]:
+    """On how many users the shots were varied, and how many of them had enough shots of other topics."""
+    return {
+        "users": len({probe.trial.user for probe in probes}),
+        "pairs": sum(len(probe.trial.own.queries[: config.robustness.queries]) for probe in probes),
+        "other_topics_users": sum(probe.elsewhere is not None for probe in probes),
+        "wrong_labels": {f"{percent(share)}%": count for share, count in config.wrong_labels.items()},
+        "orders": config.robustness.orders,
+    }
+
+
+def write_samples(
+    path: Path,
+    users: Mapping[str, User],
+    answers: Mapping[Drawn, Sequence[Answer]],
+    judgements: Mapping[Drawn, Sequence[Judgement]],
+    written: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write every item's answers by all methods, one line an item; `written` are methods' descriptions by trial."""
+    judged = {(drawn, j.item): j for drawn, rows in judgements.items() for j in rows}
+    lines: dict[str, dict[str, Any]] = {}
+    for drawn, rows in answers.items():
+        label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
+        for answer in rows:
+            line = lines.setdefault(answer.item, _line(users[answer.user], answer, written))
+            line["answers"][label] = answer.text
+            if (drawn, answer.item) in judged:
+                judgement = judged[drawn, answer.item]
+                line["outcomes"][label] = judgement.outcome if judgement.decided else "not judged"
+                line["broken"] |= {label: list(judgement.broken)} if judgement.broken else {}
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
+
+
+def _line(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    return {
+        "user": user.id,
+        "description": user.description,
+        "described": {method: texts[answer.item.rpartition("/")[0]] for method, texts in written.items()},
+        "traits": dict(user.traits),
+        "group": user.group,
+        "item": answer.item,
+        "prompt": answer.prompt,
+        "answers": {},
+        "outcomes": {},
+        "broken": {},
+    }

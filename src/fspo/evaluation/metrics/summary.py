@@ -1,0 +1,118 @@
+"""The table a run ends with in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fspo.errors import DataError
+from fspo.evaluation.artifact_schemas import damaged
+from fspo.evaluation.metrics.per_item import no_interval
+from fspo.evaluation.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["MEASURES", "as_estimates", "said_variants", "single_context_reward", "summary_table", "variants_of"]
+
+MEASURES: Mapping[str, str] = {
+    "reward_accuracy": "reward accuracy",
+    "label_flip_rate": "label flip",
+    "user_swap_drop": "user swap drop",
+    "win_rate": "win rate",
+}
+"""The headline measures and what they are called."""
+
+
+def as_estimates(
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path = Path("metrics.json")
+) -> dict[str, dict[str, Estimate]]:
+    """The contents of `metrics.json`, or of another file of estimates at `path`, as estimates.
+
+    Raises:
+        StorageError: they are not estimates by method and measure.
+    """
+    try:
+        return {
+            method: {measure: Estimate.from_json(record) for measure, record in measures.items()}
+            for method, measures in metrics.items()
+        }
+    except (AttributeError, DataError) as error:
+        raise damaged(path, "figures by method and measure") from error
+
+
+def variants_of(details: Mapping[str, Any], method: str) -> dict[str, str]:
+    """Which reward and which sampling a method's headline figures are of, from the contents of `details.json`."""
+    reward, sampling = details.get("rewards", {}).get(method), details.get("samplings", {}).get(method)
+    return ({"reward": reward[0]} if reward else {}) | ({"sampling": sampling} if sampling else {})
+
+
+def single_context_reward(details: Mapping[str, Any], method: str) -> str:
+    """The reward that a single context gives, which a method's label-flip rate is of; empty where it is not recorded.
+
+    See `fspo.evaluation.metrics.measures.Rewards.plain`.
+    """
+    known = details.get("rewards", {}).get(method, ())
+    return next((reward for reward in ("score", "reference", "likelihood") if reward in known), "")
+
+
+def said_variants(details: Mapping[str, Any]) -> str:
+    """The variants of the headline figures in words: `Reward: reference (ipo), antisymmetric (few-shot, fspo)` etc."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for method in details.get("rewards", {}):
+        for kind, variant in variants_of(details, method).items():
+            found.setdefault(kind, {}).setdefault(variant, []).append(method)
+    sentences = []
+    for kind, variants in found.items():
+        said = ", ".join(f"{variant} ({', '.join(methods)})" for variant, methods in variants.items())
+        sentences.append(f"{kind.capitalize()}: {said}.")
+    return " ".join(sentences)
+
+
+def summary_table(
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    title: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> Table:
+    """The headline measures of every method, with 95% intervals, best values in bold; `details` name the variants."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    estimates = as_estimates(metrics)
+    measures = [measure for measure in MEASURES if any(measure in row for row in estimates.values())]
+    table = Table(
+        title=escape(title) or None,
+        caption=escape(f"{_caption(estimates)} {said_variants(details or {})}".rstrip()),
+        header_style="bold",
+        title_justify="left",
+    )
+    table.add_column("method")
+    for measure in measures:
+        table.add_column(MEASURES[measure], justify="right")
+    best = {measure: max(row[measure].value for row in estimates.values() if measure in row) for measure in measures}
+    for method, row in estimates.items():
+        table.add_row(escape(method), *(_cell(row.get(measure), best[measure]) for measure in measures))
+    return table
+
+
+def _cell(estimate: Estimate | None, best: float) -> str:
+    if estimate is None:
+        return "[dim]-[/dim]"
+    value = f"{estimate.value * 100:.1f}"
+    value = f"[bold]{value}[/bold]" if estimate.value == best else value
+    if estimate.low is None or estimate.high is None:
+        return f"{value} [dim](no interval)[/dim]"
+    # No space within the interval: a narrow terminal breaks the line before it.
+    return f"{value} [dim]({estimate.low * 100:.1f}…{estimate.high * 100:.1f})[/dim]"
+
+
+def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
+    estimates = [estimate for row in metrics.values() for measure, estimate in row.items() if measure in MEASURES]
+    if not estimates:
+        return "Nothing was measured."
+    users, items = max(e.users for e in estimates), max(e.items for e in estimates)
+    said = f"Percent, with 95% intervals clustered by user; {users} held-out users, {items} held-out pairs."
+    shown = ((MEASURES[m], e) for row in metrics.values() for m, e in row.items() if m in MEASURES)
+    return f"{said} {no_interval(shown)}".rstrip()

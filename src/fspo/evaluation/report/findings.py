@@ -1,0 +1,338 @@
+"""What came out against a method, and what the figures do not show: two tables of rules, filled from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fspo.evaluation.metrics.summary import single_context_reward
+from fspo.evaluation.report.formatting import listed, number, percent, points, said_percent, said_points
+from fspo.evaluation.statistics import MINIMUM_USERS, Comparison, Estimate
+from fspo.methods.table import METHODS
+
+__all__ = ["RULES", "Finding", "Metrics", "Rule", "Standings", "caveats", "findings", "headline"]
+
+Metrics = Mapping[str, Mapping[str, Estimate]]
+"""method -> measure -> estimate."""
+
+Unit = Literal["percent", "points", "nats"]
+
+_BASE = "base"
+_FEWEST_USERS = 20
+_FEW_CUT = 0.1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A bar that a figure has to clear: with its whole interval above it, or without the interval above it."""
+
+    family: str
+    """The measure's name up to its variant (`win_rate` of `win_rate/guided`)."""
+    label: str
+    bar: float = 0.0
+    good: Literal["above", "not above"] = "above"
+    unit: Unit = "points"
+
+    def outcome(self, estimate: Estimate) -> str:
+        """How the figure misses the bar; empty where it clears it."""
+        if self.good == "not above":
+            return "above" if estimate.low is not None and estimate.low > self.bar else ""
+        if estimate.low is None or estimate.high is None:
+            return "no interval"
+        if estimate.high < self.bar:
+            return "below"
+        return "not distinguishable" if estimate.low <= self.bar else ""
+
+    def said(self, estimate: Estimate) -> str:
+        """The figure with its interval, in the rule's unit."""
+        if self.unit == "percent":
+            return said_percent(estimate)
+        if self.unit == "points":
+            return said_points(estimate)
+        low, high = estimate.low, estimate.high
+        ends = f" [{number(low, 2)}, {number(high, 2)}]" if low is not None and high is not None else ""
+        return f"{number(estimate.value, 2)} nats{ends}"
+
+    def said_bar(self) -> str:
+        """The bar in the rule's unit."""
+        return percent(self.bar, 0) if self.unit == "percent" else number(self.bar, 0)
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("reward_accuracy", "reward accuracy", 0.5, unit="percent"),
+    Rule("win_rate", "win rate", 0.5, unit="percent"),
+    Rule("win_rate_without_floors", "win rate without floors", 0.5, unit="percent"),
+    Rule("win_rate_length_controlled", "win rate at equal lengths", 0.5, unit="percent"),
+    Rule("win_rate_matched", "win rate over the base model's matched answer", 0.5, unit="percent"),
+    Rule("win_rate_weighted", "win rate, weighted", 0.5, unit="percent"),
+    Rule("win_rate_by", "win rate by another judge", 0.5, unit="percent"),
+    Rule("label_flip_rate", "decisions that change with flipped labels", 0.5, unit="percent"),
+    Rule("user_swap_drop", "accuracy lost with another user's shots"),
+    Rule("gain_over_population", "gain over the model of the whole population"),
+    Rule("gain_over_no_context", "gain over itself without shots"),
+    Rule("gain_over_oracle", "gain over the untrained model with the user's description"),
+    Rule("first_shot_gain", "gain from the first shot"),
+    Rule("beyond_training_gain", "gain from more shots than it was trained with"),
+    Rule("wrong_labels_drop", "accuracy lost where labels are wrong", good="not above"),
+    Rule("other_topics_drop", "accuracy lost with shots on other topics", good="not above"),
+    Rule("shortfall", "accuracy below the ideal observer's", good="not above"),
+    Rule("tax_general", "general instructions followed less often", good="not above"),
+    Rule("tax_refusal", "harmful requests refused less often", good="not above"),
+    Rule("tax_open", "open answers preferred less often", good="not above"),
+    Rule("tax_fluency", "less fluent general answers, a token", good="not above", unit="nats"),
+    Rule("overconfidence", "confidence above accuracy", good="not above"),
+)
+"""Every figure that has a bar. An accuracy or rate must beat a coin, a gain must exceed 0, a loss must not."""
+
+_OF_FAMILY: Mapping[str, Rule] = MappingProxyType({rule.family: rule for rule in RULES})
+_VARIANTS: Mapping[str, str] = MappingProxyType(
+    {
+        "injected": "such requests in the shots",
+        "bare": "without any shot",
+        "training": "against the untrained weights with the same shots",
+        "fitted": "fitted margins",
+    }
+)
+"""Variants whose name alone says too little."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure that speaks against a method."""
+
+    method: str
+    what: str
+    value: str
+    bar: str = ""
+    outcome: str = ""
+    """How the value misses the bar: `below`, `above`, `not distinguishable`, `no interval`; empty for a bare count."""
+
+
+@dataclass(frozen=True)
+class Standings:
+    """How methods compare with each other, besides the figures of each."""
+
+    lead: str = ""
+    """The method that the page is about."""
+    paired: Mapping[str, Comparison] = field(default_factory=dict)
+    """Method -> the lead less that method in reward accuracy on the same pairs."""
+    ranked: Sequence[Mapping[str, Any]] = ()
+    """Methods by their answers, the strongest first: `method`, `rank`, `ranks` and `estimate` of each."""
+    each_other: bool = False
+    """Whether methods' answers met each other's in `ranked`, and not the base model's alone."""
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The contents of `calibration.json`."""
+
+
+def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings | None = None) -> list[Finding]:
+    """Everything that came out against a method, by `RULES` and by counts of what failed.
+
+    Args:
+        metrics: of all methods.
+        details: the contents of `details.json`.
+        standings: how methods compare.
+    """
+    standings = standings or Standings()
+    found = [*_worse_on_pairs(standings), *_ranked(standings)]
+    for name, measures in metrics.items():
+        if name != _BASE:  # the yardstick
+            found += _missed(name, measures, details)
+            found += _uncalibrated(name, measures, standings.calibration.get(name, {}))
+    found += [
+        Finding(name, "shots left out because the context was too long", str(dropped))
+        for name, dropped in details.get("dropped_shots", {}).items()
+        if dropped
+    ]
+    if details.get("too_long"):
+        said = "preferences left out because some method can't read them whole"
+        found.append(Finding("all methods", said, str(details["too_long"])))
+    for name, counts in details.get("judgements", {}).items():
+        found += _counted(name, counts)
+    return found
+
+
+def _worse_on_pairs(standings: Standings) -> Iterator[Finding]:
+    for name, comparison in standings.paired.items():
+        if comparison.significant and comparison.difference.value < 0:
+            what = f"reward accuracy less {name}'s on the same pairs"
+            yield Finding(standings.lead, what, said_points(comparison.difference), "0", "below")
+
+
+def _ranked(standings: Standings) -> Iterator[Finding]:
+    own = next((row for row in standings.ranked if row["method"] == standings.lead), None)
+    if own is not None and own["rank"] > 1:
+        before = [row["method"] for row in standings.ranked if row["rank"] < own["rank"]]
+        limits = f" [{own['ranks']}]" if own["ranks"] else ""
+        value = f"{own['rank']} of {len(standings.ranked)}{limits}"
+        yield Finding(standings.lead, "rank by whose answers users prefer", value, "1", f"behind {listed(before)}")
+    rule = Rule("", "chance to be preferred to the base model's answer, by the ranking", 0.5, unit="percent")
+    for row in standings.ranked if standings.each_other else ():
+        if row["method"] != _BASE and (outcome := rule.outcome(row["estimate"])):
+            yield Finding(row["method"], rule.label, rule.said(row["estimate"]), rule.said_bar(), outcome)
+
+
+def _missed(name: str, measures: Mapping[str, Estimate], details: Mapping[str, Any]) -> Iterator[Finding]:
+    """The figures of one method that miss their bar."""
+    for measure, estimate in measures.items():
+        family, _, variant = measure.partition("/")
+        rule = _OF_FAMILY.get(family)
+        if rule is None or "@" in variant or _is_repeated(rule, measure, measures):
+            continue
+        if family == "shortfall" and not _sees_shots(name, measures, details):
+            continue  # the observer sees the shots, and this method doesn't
+        if outcome := rule.outcome(estimate):
+            what = rule.label + _in_brackets(family, variant, single_context_reward(details, name))
+            yield Finding(name, what, rule.said(estimate), rule.said_bar(), outcome)
+
+
+def _is_repeated(rule: Rule, measure: str, measures: Mapping[str, Estimate]) -> bool:
+    """Whether a figure says what another one says: a headline beside its variants, or the plain likelihood."""
+    if rule.good != "above":
+        return False
+    family, _, variant = measure.partition("/")
+    return variant == "likelihood" or (not variant and any(other.startswith(f"{family}/") for other in measures))
+
+
+def _in_brackets(family: str, variant: str, reward: str) -> str:
+    said = _VARIANTS.get(variant, variant.replace("/", ", "))
+    if family == "label_flip_rate" and reward and not variant:
+        said = f"{reward} reward"
+    return f" ({said})" if said else ""
+
+
+def _sees_shots(name: str, measures: Mapping[str, Estimate], details: Mapping[str, Any]) -> bool:
+    """Whether shots are in the method's context: by the table, or for others by what was measured of them."""
+    if name in METHODS:
+        return METHODS[name].context in ("shots", "both")
+    return "label_flip_rate" in measures or "antisymmetric" in details.get("rewards", {}).get(name, ())
+
+
+def _uncalibrated(name: str, measures: Mapping[str, Estimate], record: Mapping[str, Any]) -> Iterator[Finding]:
+    for suffix, kind, margins in (("", "", "margins"), ("/fitted", "fitted_", "fitted margins")):
+        error, by_chance = measures.get(f"calibration_error{suffix}"), record.get(f"{kind}error_by_chance") or {}
+        if error is not None and by_chance and error.value > by_chance["high"]:
+            bar = f"{points(by_chance['high'])}, which chance alone exceeds in one of twenty"
+            yield Finding(name, f"calibration error of its {margins}", points(error.value), bar, "above")
+
+
+_COUNTS: Mapping[str, str] = MappingProxyType(
+    {
+        "inconsistent": "comparisons in which the judge contradicted itself when the order was swapped (each is a tie)",
+        "unreadable": "comparisons on which the judge's answer was unreadable (left out)",
+        "reasoning": "comparisons on which the judge gave only reasoning (left out)",
+        "refused": "comparisons on which the judge refused to answer (left out)",
+        "base_below_floor": "comparisons in which the base model's answer fell below a floor (an unearned win)",
+        "below_floor": "answers that fell below a floor (they do not win)",
+    }
+)
+
+
+def _counted(name: str, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """What failed in the comparisons of one method's answers."""
+    for count, what in _COUNTS.items():
+        if counts.get(count):
+            yield Finding(name, what, f"{counts[count]} of {counts.get('items', 0)}")
+
+
+def headline(metrics: Metrics, method: str, variants: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One sentence of what came out for `method`; empty where nothing was measured.
+
+    `variants` name the reward and the sampling that its headline figures are of.
+    """
+    measures = metrics.get(method, {})
+    parts = []
+    if accuracy := measures.get("reward_accuracy"):
+        by = f" by the {variants['reward']} reward" if "reward" in variants else ""
+        parts.append(f"ranks the preferred of two responses first in {said_percent(accuracy)} of held-out pairs{by}")
+    if win := measures.get("win_rate"):
+        by = f" with {variants['sampling']} sampling" if "sampling" in variants else ""
+        parts.append(f"has a win rate of {said_percent(win)} over the base model's answer{by}")
+    return f"{method} {' and '.join(parts)}." if parts else ""
+
+
+def caveats(
+    metrics: Metrics, details: Mapping[str, Any], unequal_training: str = "", shared_prompts: int | None = None
+) -> list[str]:
+    """What the figures do not show.
+
+    Args:
+        metrics: of all methods.
+        details: the contents of `details.json`.
+        unequal_training: a sentence on that, if there is one to say.
+        shared_prompts: how many prompts several users were asked; None where that isn't known.
+    """
+    judged = any("win_rate" in row for row in metrics.values())
+    rules = (
+        (True, _of_few(metrics)),
+        (
+            details.get("judge_kind") == "attributes",
+            "The users are weightings of attributes measured in the text, and the judge is the same measurement. The "
+            "figures show that the model reads such weightings out of labels, not that people would like its answers.",
+        ),
+        (True, "Only one domain, one model and one seed were run; how the figures vary across them was not measured."),
+        (
+            judged,
+            "Reward accuracy predicts the quality of answers poorly. Where only one of the two rose, believe only that "
+            "one.",
+        ),
+        (judged, "The floors catch gibberish and repetition. Nothing checks whether an answer is true."),
+        (True, _of_shared(shared_prompts)),
+        (
+            _with_interval(metrics),
+            "Each interval is for its figure alone; among many figures, one in twenty misses by chance.",
+        ),
+        (True, _cut_off(metrics)),
+        (True, unequal_training),
+        (
+            "reward_accuracy" in metrics.get(_BASE, {}),
+            "The base model without context has no reference. Its reward is the plain log-likelihood, which favours "
+            "short responses.",
+        ),
+    )
+    return [sentence for applies, sentence in rules if applies and sentence]
+
+
+def _of_shared(prompts: int | None) -> str:
+    limit = "intervals clustered by user do not cover that: other questions may move the figures further"
+    if prompts is None:
+        return f"Users may share held-out questions and responses; {limit}."
+    if not prompts:
+        return ""
+    were = f"{prompts} held-out questions were" if prompts > 1 else "1 held-out question was"
+    return f"{were} asked of several users; {limit}."
+
+
+def _of_few(metrics: Metrics) -> str:
+    """A sentence on how few users there are, and what that takes away."""
+    everything = [estimate for row in metrics.values() for estimate in row.values()]
+    users = max((estimate.users for estimate in everything), default=0)
+    if 0 < users < MINIMUM_USERS:
+        of = "1 user" if users == 1 else f"{users} users"
+        few = "hardly any" if _with_interval(metrics) else "no"
+        return f"With only {of}, {few} figure has an interval, and the figures say nothing about other users."
+    if 0 < users < _FEWEST_USERS and _with_interval(metrics):
+        return f"The intervals come from {users} users; differences smaller than the intervals may be chance."
+    return ""
+
+
+def _with_interval(metrics: Metrics) -> bool:
+    return any(estimate.low is not None for row in metrics.values() for estimate in row.values())
+
+
+def _cut_off(metrics: Metrics) -> str:
+    """A sentence on answers that ran into the limit of tokens, where more than a few did."""
+    shares = {
+        f"{name} {measure.removeprefix('unfinished/')}": estimate.value
+        for name, row in metrics.items()
+        for measure, estimate in row.items()
+        if measure.startswith("unfinished/")
+    }
+    if max(shares.values(), default=0.0) <= _FEW_CUT:
+        return ""
+    said = ", ".join(f"{name} {percent(share, 0)}" for name, share in shares.items())
+    return (
+        f"Answers that reach the limit of tokens are cut off and judged as they are: {said}. A win may come from the "
+        "other answer being cut."
+    )

@@ -1,0 +1,159 @@
+"""Who stands where: the ranking of all methods by their answers, and by reward accuracy with paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from fspo.errors import DataError
+from fspo.evaluation import plots
+from fspo.evaluation.metrics.items import Items
+from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.report.findings import Metrics
+from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
+from fspo.evaluation.statistics import (
+    Comparison,
+    Estimate,
+    Game,
+    Ranking,
+    TooFewUsers,
+    bradley_terry,
+    compare_all,
+    detectable_difference,
+)
+
+__all__ = ["Paired", "accuracy_standing", "answer_standing", "paired_with_lead"]
+
+_BASE = "base"
+_UNKNOWN = (None, None)
+_EQUAL = 1e-6
+_NOTE = "chances as fractions of 1; items are the judgements of the method's own answers"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One method against the lead on the same items."""
+
+    comparison: Comparison
+    """The lead less the method."""
+    detectable: float | None
+    """The true difference that this study would find with a chance of 80%, after the correction for all comparisons;
+    None where there are too few users."""
+
+
+def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
+    """All methods and the base model by whose answers users prefer, the strongest first; empty where none were judged.
+
+    Where methods met each other, the chance to be preferred to the base model's answer by Bradley-Terry strengths;
+    where each met the base model alone, which orders them the same, the win rates themselves. The base model's is a
+    half by definition.
+    """
+    met = {frozenset((game.first, game.second)) for game in games}
+    wins = {name: row["win_rate"] for name, row in metrics.items() if "win_rate" in row}
+    each_other = any(_BASE not in pair for pair in met)
+    ranking = _ranked(games)
+    if ranking is not None and each_other:
+        found = {s.method: _over_base(s.strength, s.low, s.high, games, s.method) for s in ranking.standings}
+    elif wins:
+        users, items = (max(getattr(won, name) for won in wins.values()) for name in ("users", "items"))
+        found = wins | {_BASE: Estimate(0.5, 0.5, 0.5, users, items)}
+        found = dict(sorted(found.items(), key=lambda entry: -entry[1].value))
+    else:
+        return {}
+    ranks = {s.method: (s.best_rank, s.worst_rank) for s in ranking.standings} if ranking is not None else {}
+    places = {
+        name: 1 + sum(other.value > estimate.value + _EQUAL for other in found.values())
+        for name, estimate in found.items()
+    }
+    rows = [
+        {"method": name, "rank": places[name], "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
+        for name, estimate in found.items()
+    ]
+    title = "Chance to be preferred to the base model's answer"
+    svg = plots.interval_plot([(name, name, estimate) for name, estimate in found.items()], title=title)
+    numbers = [
+        {"method": name, "rank": places[name]}
+        | dict(zip(("best_rank", "worst_rank"), ranks.get(name, _UNKNOWN), strict=True))
+        | estimate.to_json()
+        for name, estimate in found.items()
+    ]
+    return {
+        "plot": Plotted("ranking-answers", title, Markup(svg), numbers, _NOTE),
+        "rows": rows,
+        "each_other": ranking is not None and each_other,
+        "several": len(found.keys() - {_BASE}) > 1,
+        "games": len(games),
+        "shortage": ranking.shortage.reason if ranking is not None and ranking.shortage else "",
+        "unbounded": ranking is not None and each_other and ranking.unbounded,
+    }
+
+
+def accuracy_standing(metrics: Metrics, observer: Mapping[str, Estimate], full: str) -> dict[str, Any]:
+    """All methods by headline reward accuracy, the best first, beside the ideal observer's at the full count."""
+    found = {name: row["reward_accuracy"] for name, row in metrics.items() if "reward_accuracy" in row}
+    if not found:
+        return {}
+    found = dict(sorted(found.items(), key=lambda entry: -entry[1].value))
+    rows = [(name, name, estimate) for name, estimate in found.items()]
+    if full in observer:
+        rows.insert(0, ("ideal observer", "ideal observer", observer[full]))
+    title = "Reward accuracy"
+    svg = plots.interval_plot(rows, title=title)
+    numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)
+    return {"plot": Plotted("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
+
+
+def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, Paired]:
+    """Method -> how much better the lead's headline reward is on the same items; p values corrected by Holm's method.
+
+    `headline` names each method's reward. Empty where items were not kept, or methods don't share them.
+    """
+    rows: dict[str, Mapping[Item, float]] = {
+        name: values for name, reward in headline.items() if (values := items.values(name, f"reward_accuracy/{reward}"))
+    }
+    try:
+        compared = compare_all(lead, rows, _user)
+    except DataError:
+        return {}
+    tested = sum(row.p is not None for row in compared.values())
+    return {
+        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], _user, comparisons=max(1, tested))))
+        for name, row in compared.items()
+    }
+
+
+def _ranked(games: Sequence[Game]) -> Ranking | None:
+    """The ranking, the base model's strength 0; None where there are no games, or the base model is in none."""
+    try:
+        return bradley_terry(games, anchor=_BASE)
+    except DataError:
+        return None
+
+
+def _over_base(strength: float, low: float | None, high: float | None, games: Sequence[Game], method: str) -> Estimate:
+    """A strength over the base model's, in log-odds, as a chance; of the method's own games and users."""
+    least, most = (None if end is None else _chance(end) for end in (low, high))
+    own = [game.user for game in games if method in (game.first, game.second)]
+    return Estimate(_chance(strength), least, most, len(set(own)), len(own))
+
+
+def _chance(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-log_odds))
+
+
+def _range(best: int | None, worst: int | None) -> str:
+    if best is None or worst is None:
+        return ""
+    return str(best) if best == worst else f"{best} to {worst}"
+
+
+def _number(value: float | TooFewUsers) -> float | None:
+    return None if isinstance(value, TooFewUsers) else value
+
+
+def _user(item: Item) -> str:
+    return item[0]

@@ -1,0 +1,343 @@
+"""The sections of one kind of measure each: by shots, sensitivity, calibration, regret, win rates, tax, users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from fspo.evaluation import plots
+from fspo.evaluation.plots import Panel
+from fspo.evaluation.report.findings import Metrics
+from fspo.evaluation.report.formatting import listed
+from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
+from fspo.evaluation.statistics import Estimate
+
+__all__ = [
+    "IN_UNITS",
+    "QUALITY",
+    "by_shots",
+    "calibration",
+    "further",
+    "per_user",
+    "quality",
+    "regret",
+    "sensitivity",
+    "tax",
+    "win_rates",
+]
+
+Row = Mapping[str, Estimate]
+
+QUALITY = {
+    "fluency": "log-prob a token",
+    "distinct": "distinct word pairs",
+    "compression": "compressed size",
+    "overlap": "question words taken up",
+    "closeness": "closeness to question",
+    "words": "words",
+    "below_floor": "below a floor",
+    "unfinished": "cut off at the limit",
+}
+IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
+"""Measures in units of the users' utility or in nats, which are no shares."""
+
+_SENSITIVITY = {
+    "label_flip_rate": ("labels flipped: changed", None),
+    "user_swap_drop": ("another user's shots: loss", 0.0),
+    "wrong_labels_drop": ("wrong labels", 0.0),
+    "other_topics_drop": ("other topics: loss", 0.0),
+    "order_change_rate": ("other order: changed", None),
+}
+"""Measure or family -> what its panel is called, and where its dotted line stands."""
+_VARIED = {
+    "wrong_labels_drop": "wrong labels",
+    "other_topics_drop": "shots on other topics",
+    "order_change_rate": "other orders",
+}
+
+_REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
+_CALIBRATION_ERROR = "calibration_error"
+_ERRORS = {"brier": "Brier score", "overconfidence": "overconfidence"}
+_WINS = "win_rate"
+_COUNTED = (
+    "items",
+    "wins",
+    "ties",
+    "losses",
+    "inconsistent",
+    "unreadable",
+    "reasoning",
+    "refused",
+    "without_log_probs",
+)
+"""What `judges.json` counts of a judge."""
+_TAX = "tax_"
+_TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
+_OBSERVER = "ideal observer"
+_FURTHER = {
+    "gain_over_no_context": "over itself without shots",
+    "gain_over_population": "over the population",
+    "gain_over_oracle": "over the oracle",
+    "first_shot_gain": "gain of the first shot",
+    "beyond_training_gain": "gain of shots beyond training",
+    "shortfall": "below the ideal observer",
+    "other_topics_accuracy": "accuracy, shots on other topics",
+    "order_accuracy": "accuracy over orders of the shots",
+    "order_spread": "spread over orders",
+}
+"""Measures without a variant that no other section shows."""
+
+_WINS_NOTE = "every way to count wins, by its name in metrics.json; shares as fractions of 1"
+_TAX_NOTE = "levels too, by their names in metrics.json; shares as fractions of 1, fluency in nats a token"
+_REGRET_NOTE = "regret_share as a fraction of 1, the others in standard deviations of the domain's responses"
+
+
+def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
+    """Headline reward accuracy by number of shots; empty where it was not measured."""
+    lines = {name: points for name, row in metrics.items() if (points := _at_shots(row))}
+    seen = _at_shots(observer)
+    if not lines:
+        return {}
+    title = "Reward accuracy by number of shots"
+    table = {name: dict(points) for name, points in lines.items()} | ({_OBSERVER: dict(seen)} if seen else {})
+    numbers = estimate_rows(
+        ({"method": name, "shots": int(k)}, e) for name, row in table.items() for k, e in row.items()
+    )
+    svg = plots.accuracy_by_shots(lines, seen, title=title)
+    return {
+        "plot": Plotted("accuracy-by-shots", title, Markup(svg), numbers),
+        "observer": bool(seen),
+        "table": table,
+        "ks": sorted({k for row in table.values() for k in row}),
+        "untold": [name for name, row in table.items() if 0 not in row] if any(0 in r for r in table.values()) else [],
+        "pairs": sorted({estimate.items for row in table.values() for estimate in row.values()}),
+    }
+
+
+def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
+    """What changes with the labels, the user, and worse shots; a panel for each, empty without any."""
+    shown: dict[str, Panel] = {}
+    for family, (label, chance) in _SENSITIVITY.items():
+        for measure in _named(metrics, family):
+            rows = _having(metrics, measure)
+            rows |= {_OBSERVER: observer[measure]} if measure in observer else {}
+            variant = measure.partition("/")[2]
+            shown[measure] = Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
+    if not shown:
+        return {}
+    families = {measure.partition("/")[0] for measure in shown}
+    varied = [said for family, said in _VARIED.items() if family in families]
+    title = "What changes a decision"
+    svg = plots.panels(list(shown.values()), title=title)
+    numbers = estimate_rows(
+        ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
+    )
+    return {
+        "plot": Plotted("sensitivity", title, Markup(svg), numbers),
+        "families": families,
+        "varied": f"{listed(varied).capitalize()} were" if varied else "",
+        "observer": any(_OBSERVER in panel.rows for panel in shown.values()),
+    }
+
+
+def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+    """Accuracy over confidence, and the errors of both kinds of margin; empty where it was not measured."""
+    bins = {name: (row.get("bins", []), row.get("fitted_bins", [])) for name, row in records.items() if row.get("bins")}
+    if not bins:
+        return {}
+    title = "How often a margin is right, by how sure it is"
+    numbers = [
+        {"method": name, "scale": scale} | {key: row[key] for key in ("confidence", "accuracy", "users", "items")}
+        for name, both in bins.items()
+        for scale, rows in zip(("as it is", "fitted"), both, strict=True)
+        for row in rows
+    ]
+    columns = {
+        f"{measure}{suffix}": f"{label}{', fitted' if suffix else ''}"
+        for measure, label in _ERRORS.items()
+        for suffix in ("", "/fitted")
+        if any(f"{measure}{suffix}" in row for row in metrics.values())
+    }
+    return {
+        "plot": Plotted("calibration", title, Markup(plots.reliability(bins, title=title)), numbers),
+        "columns": columns,
+        "errors": [
+            {
+                "method": name,
+                "margins": said,
+                "error": row[f"{_CALIBRATION_ERROR}{suffix}"],
+                "by_chance": records.get(name, {}).get(f"{kind}error_by_chance", {}),
+            }
+            for name, row in metrics.items()
+            for said, kind, suffix in (("as they are", "", ""), ("fitted", "fitted_", "/fitted"))
+            if f"{_CALIBRATION_ERROR}{suffix}" in row
+        ],
+    }
+
+
+def regret(metrics: Metrics, observer: Row) -> dict[str, Any]:
+    """What users lose where their true reward is known; empty where it isn't."""
+    shares = _having(metrics, "regret_share")
+    if not shares:
+        return {}
+    shares = dict(sorted(shares.items(), key=lambda entry: entry[1].value))
+    rows = [(name, name, estimate) for name, estimate in shares.items()]
+    if "regret_share" in observer:
+        rows.insert(0, (_OBSERVER, _OBSERVER, observer["regret_share"]))
+    title = "Share of what is at stake that is lost"
+    names = [measure for family in _REGRET for measure in _named(metrics, family)]
+    numbers = _numbers(dict(metrics) | {_OBSERVER: observer}, names)
+    svg = plots.interval_plot(rows, title=title)
+    return {
+        "plot": Plotted("regret", title, Markup(svg), numbers, _REGRET_NOTE),
+        "columns": {m: _label(m) for m in names},
+    }
+
+
+def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
+    """Every kind of win rate, with each sampling and by each judge, and how far judges agree; empty without any."""
+    names = [m for m in _all(metrics) if m.startswith(_WINS) and "/" in m]
+    plain = [
+        (f"{name}, {_drawn(m.partition('/')[2])}", name, row[m])
+        for name, row in metrics.items()
+        for m in row
+        if m.startswith(f"{_WINS}/")
+    ]
+    judges = [_judge_row(name, row) for name, row in records.get("judges", {}).items()]
+    if not plain:
+        return {"judges": judges} if judges else {}
+    title = "Win rate over the base model"
+    numbers = _numbers(metrics, names)
+    others = [m for m in names if not m.startswith(f"{_WINS}/")]
+    return {
+        "plot": Plotted("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers, _WINS_NOTE),
+        "columns": {m: _label(m) for m in others},
+        "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
+        "agreement": _agreements(records),
+        "judges": judges,
+    }
+
+
+def _drawn(variant: str) -> str:
+    """A sampling, and how many shots were shown where these were not all."""
+    sampling, _, shots = variant.partition("@")
+    return f"{sampling}, {_counted(shots)}" if shots else sampling
+
+
+def _counted(shots: str) -> str:
+    return f"{shots} {'shot' if shots == '1' else 'shots'}"
+
+
+def tax(metrics: Metrics) -> dict[str, Any]:
+    """What personalisation costs elsewhere, a panel for each kind; empty where it was not measured."""
+    names = [m for m in _all(metrics) if m.startswith(_TAX)]
+    if not names:
+        return {}
+    levels = [m for m in _all(metrics) if m.partition("/")[0] in _TAX_LEVELS]
+    shown = [Panel(_label(m.removeprefix(_TAX)), _having(metrics, m), 0.0, "fluency" not in m) for m in names]
+    title = "What is lost against the base model"
+    numbers = _numbers(metrics, [*names, *levels])
+    return {
+        "plot": Plotted("tax", title, Markup(plots.panels(shown, title=title)), numbers, _TAX_NOTE),
+        "columns": {m: _label(m) for m in (*names, *levels)},
+    }
+
+
+def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
+    """Every user's reward accuracy by every method, and the lead's users from the worst on; empty where unknown."""
+    shares = {
+        name: {user: cell["value"] for user, cell in row["reward_accuracy"].items()}
+        for name, row in records.items()
+        if row.get("reward_accuracy")
+    }
+    if not shares:
+        return {}
+    title = "Reward accuracy of each user"
+    numbers = [
+        {"method": name, "user": user, "value": value, "items": records[name]["reward_accuracy"][user]["items"]}
+        for name, users in shares.items()
+        for user, value in users.items()
+    ]
+    worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
+    svg = plots.user_dots(shares, title=title, xlabel="reward accuracy")
+    return {
+        "plot": Plotted("per-user", title, Markup(svg), numbers),
+        "worst": [(user, value) for user, value in worst[:5] if value < 1],
+        "pairs": max((cell["items"] for cell in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
+        "at_chance": sum(value <= 0.5 for _, value in worst),
+        "users": len(worst),
+    }
+
+
+def further(metrics: Metrics) -> dict[str, str]:
+    """Measure -> what it is called, of those that any method has and no other section shows."""
+    there = list(_all(metrics))
+    found = {measure: label for measure, label in _FURTHER.items() if measure in there}
+    at_shots = [m for m in there if m.startswith("shortfall@")]
+    return found | {m: f"below the observer, {_counted(m.partition('@')[2])}" for m in at_shots}
+
+
+def quality(metrics: Metrics) -> dict[str, Any]:
+    """Judge-free measures of the answers, by method and sampling."""
+    rows = {
+        f"{method}, {sampling}": {q: row.get(f"{q}/{sampling}") for q in QUALITY}
+        for method, row in metrics.items()
+        for sampling in ("plain", "guided")
+        if f"words/{sampling}" in row
+    }
+    return {"columns": QUALITY, "rows": rows} if rows else {}
+
+
+def _judge_row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """How often a judge decided, over all methods and samplings."""
+    counts = list(record.get("counts", {}).values())
+    total = {kind: sum(row.get(kind, 0) for row in counts) for kind in _COUNTED}
+    consistency = record.get("consistency")
+    return {"judge": name, "consistency": Estimate.from_json(consistency) if consistency else None} | total
+
+
+def _agreements(records: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of every two judges, the share of answers on which they agree."""
+    return [
+        {
+            "judges": " and ".join(row["judges"]),
+            "share": Estimate.from_json(row["share"]) if row.get("share") else None,
+            "kappa": row.get("kappa"),
+        }
+        for row in records.get("agreement", [])
+    ]
+
+
+def _at_shots(row: Row) -> list[tuple[float, Estimate]]:
+    prefix = "reward_accuracy@"
+    found = ((name.removeprefix(prefix), estimate) for name, estimate in row.items() if name.startswith(prefix))
+    return sorted((float(k), estimate) for k, estimate in found if "/" not in k)
+
+
+def _named(metrics: Metrics, family: str) -> list[str]:
+    """The measures of a family that any method has: itself, or its variants where it has no other."""
+    found = [m for m in _all(metrics) if m == family or m.startswith(f"{family}/")]
+    return [family] if family in found else found
+
+
+def _having(metrics: Metrics, measure: str) -> dict[str, Estimate]:
+    return {name: row[measure] for name, row in metrics.items() if measure in row}
+
+
+def _numbers(metrics: Metrics, measures: Iterable[str]) -> list[dict[str, Any]]:
+    return estimate_rows(
+        ({"measure": measure, "method": name}, row[measure])
+        for measure in measures
+        for name, row in metrics.items()
+        if measure in row
+    )
+
+
+def _all(metrics: Metrics) -> Iterable[str]:
+    return dict.fromkeys(name for row in metrics.values() for name in row)
+
+
+def _label(measure: str) -> str:
+    return measure.replace("_", " ").replace("/", ", ")

@@ -1,0 +1,1 @@
+"""What wrong, foreign or reordered shots change."""

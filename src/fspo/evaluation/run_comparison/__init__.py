@@ -1,0 +1,1 @@
+"""Several evaluated runs compared on the items they share."""

@@ -1,0 +1,251 @@
+"""Methods of several runs on the same items: every two of them, paired by item, all corrected together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import ConfigError, DataError
+from fspo.evaluation.artifact_schemas import DETAILS, check_kept
+from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.run_comparison.loaded_run import Evaluated, check_same, untold
+from fspo.evaluation.statistics import (
+    Bounds,
+    Comparison,
+    Estimate,
+    TooFewUsers,
+    clustered_mean,
+    compare,
+    detectable_difference,
+    holm,
+)
+from fspo.preferences.validation import nearest
+
+__all__ = ["Across", "Entrant", "Pair", "compare_runs", "detectable"]
+
+MEASURES = ("reward_accuracy", "win_rate")
+"""Measures that are of each method's own headline variant."""
+
+_UNBOUNDED = ("answer_utility", "regret")
+_DIFFERENCES = ("user_swap_drop",)
+_AGAINST_A_COIN = ("reward_accuracy", "win_rate")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One method of one run, or of several where it is the same in all."""
+
+    name: str
+    variant: str
+    """The measure with its variant."""
+    values: Mapping[Item, float]
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods on the same items."""
+
+    first: str
+    second: str
+    comparison: Comparison
+    """The first less the second; p corrected for all pairs together."""
+    detectable: float | None
+    """What these items would show with a chance of 80%; None where there are too few users."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, those of the comparison among them."""
+        named = {"first": self.first, "second": self.second, "detectable": self.detectable}
+        return named | self.comparison.to_json()
+
+
+@dataclass(frozen=True)
+class Across:
+    """What came out."""
+
+    measure: str
+    entrants: Sequence[Entrant]
+    """The best first; of `regret` the least."""
+    pairs: Sequence[Pair]
+    same: Sequence[str]
+    """Methods that are the same item by item in several runs, and stand once."""
+    left_out: Sequence[str]
+    """Methods that the measure was not taken of."""
+    untold: Sequence[str] = ()
+    """What can't be told of the items, in sentences."""
+
+    @property
+    def percent(self) -> bool:
+        """Whether the measure is a share."""
+        return not _in_units(self.measure)
+
+    @property
+    def chance(self) -> float | None:
+        """What a coin, or a method that knows no user, would have; None where there is no such value."""
+        if self.measure.startswith(_DIFFERENCES):
+            return 0.0
+        return 0.5 if self.measure.startswith(_AGAINST_A_COIN) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole, ready for JSON."""
+        return {
+            "measure": self.measure,
+            "methods": [{"name": e.name, "variant": e.variant} | e.estimate.to_json() for e in self.entrants],
+            "pairs": [pair.to_json() for pair in self.pairs],
+            "same_in_several_runs": list(self.same),
+            "without_measure": list(self.left_out),
+            "untold": list(self.untold),
+        }
+
+
+def compare_runs(
+    runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = (), benchmark: str = ""
+) -> Across:
+    """Compare every two methods of `runs` by `measure`; with `methods`, only those of these names.
+
+    With `benchmark` it is of what was measured on that one.
+
+    Raises:
+        ConfigError: none of the runs has the measure.
+        DataError: a run is named twice or has no evaluation; the runs' items, or what the measure rests on, differ,
+            which says in what, or nobody recorded it; a method is in none of them; or there are fewer than two methods.
+        StorageError: a file of a run is damaged or of another version.
+    """
+    for run in runs:
+        if sum(run.resolve() == other.resolve() for other in runs) > 1:
+            raise DataError(f"{run} is named twice; name every run once.")
+    read = [Evaluated.read(run, benchmark) for run in runs]
+    place = f"benchmarks/{benchmark}" if benchmark else "evaluation"
+    for one in read:
+        check_kept(DETAILS, one.details, one.path / place / "details.json")
+    evaluated = _distinct(read)
+    known = list(dict.fromkeys(name for run in evaluated for name in run.items.methods))
+    for name in methods:
+        if name not in known:
+            raise DataError(f"None of these runs has a method {name!r}; there are {', '.join(known)}.")
+    wanted = [name for name in known if not methods or name in methods]
+    _check_measure(measure, evaluated)
+    for other in evaluated[1:]:
+        check_same(evaluated[0], other, measure, wanted)
+    found, left_out = _entrants(evaluated, measure, wanted)
+    entrants, same = _merged(found)
+    if len(entrants) < 2:
+        raise DataError(
+            f"There are fewer than two methods to compare by {measure!r}; name more runs or methods, or another "
+            f"measure: {', '.join(_offered(evaluated))}."
+        )
+    ordered = sorted(entrants, key=lambda e: e.estimate.value, reverse=measure != "regret")
+    return Across(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
+
+
+def detectable(difference: float | None, percent: bool = True) -> str:
+    """The smallest difference that would have been seen, for people; a dash where it can't be told.
+
+    It can't where users are too few, or where the two never differed. No two shares differ by more than 100 points.
+    """
+    if not difference:
+        return "\N{EN DASH}"
+    if not percent:
+        return f"{difference:.2f}"
+    return f"{difference * 100:.1f}" if difference <= 1 else "over 100"
+
+
+def _check_measure(measure: str, evaluated: Sequence[Evaluated]) -> None:
+    """Check that any method of any run has the measure.
+
+    Raises:
+        ConfigError: none has, which names the nearest one.
+    """
+    offered = _offered(evaluated)
+    if measure not in offered:
+        close = nearest(measure, offered)
+        meant = f" Did you mean {close!r}?" if close else ""
+        raise ConfigError(f"There is no measure {measure!r} in these runs; there are {', '.join(offered)}.{meant}")
+
+
+def _offered(evaluated: Sequence[Evaluated]) -> list[str]:
+    kept = sorted({m for run in evaluated for name in run.items.methods for m in run.items.measures(name)})
+    return [*(m for m in MEASURES if any(name.startswith(f"{m}/") for name in kept)), *kept]
+
+
+def _entrants(
+    evaluated: Sequence[Evaluated], measure: str, names: Sequence[str]
+) -> tuple[list[tuple[str, str, Entrant]], list[str]]:
+    """(method, run, entrant) of every method that has the measure, and the others."""
+    found, left_out = [], []
+    for run in evaluated:
+        for method in run.items.methods:
+            if method not in names:
+                continue
+            label = method if len(evaluated) == 1 else f"{run.name}: {method}"
+            variant = run.variant(method, measure)
+            values = run.items.values(method, variant)
+            if values:
+                estimate = clustered_mean(list(values.values()), [user for user, _ in values], bounds=_bounds(measure))
+                found.append((method, run.name, Entrant(label, variant, values, estimate)))
+            else:
+                left_out.append(label)
+    return found, left_out
+
+
+def _merged(found: Sequence[tuple[str, str, Entrant]]) -> tuple[list[Entrant], list[str]]:
+    """A method that is the same item by item in several runs once, by its own name; and the names of such methods."""
+    entrants: list[Entrant] = []
+    same = []
+    for name in dict.fromkeys(method for method, _, _ in found):
+        mine = [entrant for method, _, entrant in found if method == name]
+        alike = all((e.variant, e.values) == (mine[0].variant, mine[0].values) for e in mine)
+        if len(mine) > 1 and alike:
+            same.append(name)
+            entrants.append(replace(mine[0], name=name))
+        else:
+            entrants += mine
+    return entrants, same
+
+
+def _pairs(entrants: Sequence[Entrant], measure: str) -> list[Pair]:
+    bounds = None if _in_units(measure) else (-2.0, 2.0) if measure.startswith(_DIFFERENCES) else (-1.0, 1.0)
+    met = list(combinations(entrants, 2))
+    compared = {(a.name, b.name): compare(*_shared(a, b), _user, bounds=bounds) for a, b in met}
+    adjusted = holm({names: comparison.p for names, comparison in compared.items()})
+    tested = max(1, sum(comparison.p is not None for comparison in compared.values()))
+    found = []
+    for one, other in met:
+        names = one.name, other.name
+        smallest = detectable_difference(*_shared(one, other), _user, comparisons=tested)
+        number = None if isinstance(smallest, TooFewUsers) else smallest
+        found.append(Pair(*names, replace(compared[names], adjusted=adjusted[names]), number))
+    return found
+
+
+def _shared(one: Entrant, other: Entrant) -> tuple[dict[Item, float], dict[Item, float]]:
+    """Both on the items that both were measured on: a swap or an answer may be missing where a user had none."""
+    items = [item for item in one.values if item in other.values]
+    if not items:
+        raise DataError(f"{one.name} and {other.name} share no item with this measure; compare them by another.")
+    return {item: one.values[item] for item in items}, {item: other.values[item] for item in items}
+
+
+def _distinct(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+    """The runs under names that tell them apart: their own, else those of their folders, else with a number."""
+    for names in ([run.name for run in evaluated], [run.path.resolve().name for run in evaluated]):
+        if len(set(names)) == len(names):
+            return [replace(run, name=name) for run, name in zip(evaluated, names, strict=True)]
+    return [replace(run, name=f"{run.name} ({number})") for number, run in enumerate(evaluated, start=1)]
+
+
+def _bounds(measure: str) -> Bounds | None:
+    if _in_units(measure):
+        return None
+    return (-1.0, 1.0) if measure.startswith(_DIFFERENCES) else (0.0, 1.0)
+
+
+def _in_units(measure: str) -> bool:
+    return measure.startswith(_UNBOUNDED)
+
+
+def _user(item: Item) -> str:
+    return item[0]

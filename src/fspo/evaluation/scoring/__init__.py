@@ -1,0 +1,1 @@
+"""How methods and other reward models score held-out preferences."""

@@ -1,0 +1,164 @@
+"""Descriptions that a policy writes of the users it is evaluated on: once for each set of shots, and kept."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.files import append_jsonl, read_jsonl
+from fspo.identity import digest
+from fspo.preferences.types import Preference
+from fspo.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = ["Described", "Describer", "corrupted", "describe_all", "description_cost", "spoilt"]
+
+_TOGETHER = 16
+"""Descriptions written at once; part of what decides their rounding."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What was written for one set of shots, and what it took."""
+
+    text: str
+    tokens: int
+    """Written."""
+    read: int
+    seconds: float
+    """A share of the time that its batch took."""
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Finds the description that belongs to some shots."""
+
+    key: str
+    """Tells apart who wrote them, and how."""
+    written: Mapping[str, Described]
+    """By the digest of the shots."""
+    corruption: float = 0.0
+    """Share of the words that are replaced by those of other users' descriptions."""
+    supply: tuple[tuple[Preference, ...], ...] = ()
+    """The shots of every user, whose descriptions these words are taken from."""
+
+    def __call__(self, shots: Sequence[Preference]) -> str:
+        """The description; empty without shots."""
+        text = self.of(shots).text
+        if not self.corruption or not text:
+            return text
+        others = [self.written[_digest(other)].text for other in self.supply if other[0].user != shots[0].user]
+        return corrupted(text, self.corruption, others, seed=f"{self.key}/{_digest(shots)}")
+
+    def of(self, shots: Sequence[Preference]) -> Described:
+        """The description as it was written, with its cost; nothing without shots."""
+        return self.written[_digest(shots)] if shots else Described("", 0, 0, 0.0)
+
+    def with_corruption(self, share: float, trials: Sequence[Trial]) -> Describer:
+        """The same with `share` of each description's words replaced by those of the other users of `trials`."""
+        supply = tuple(dict.fromkeys(trial.own.shots for trial in trials if trial.own.shots))
+        return replace(self, key=f"{self.key}/corrupted-{share:g}", corruption=share, supply=supply)
+
+
+def corrupted(text: str, share: float, others: Iterable[str], *, seed: str) -> str:
+    """`text` with a share of its words, drawn at random, replaced by words drawn from `others`."""
+    words = text.split()
+    supply = sorted({word for other in others for word in other.split()})
+    rng = random.Random(seed)
+    if not supply:
+        return text
+    for place in rng.sample(range(len(words)), round(share * len(words))):
+        words[place] = rng.choice(supply)
+    return " ".join(words)
+
+
+def spoilt(trials: Sequence[Trial], share: float) -> list[Trial]:
+    """The trials with a share of each user's own description replaced by words of other users' descriptions."""
+
+    def spoil(trial: Trial) -> Trial:
+        others = [other.own.description for other in trials if other.user != trial.user]
+        text = corrupted(trial.own.description, share, others, seed=f"{share}/{trial.id}")
+        return replace(trial, own=replace(trial.own, description=text), swapped=None)
+
+    return [spoil(trial) for trial in trials]
+
+
+def description_cost(rows: Sequence[Described]) -> dict[str, float]:
+    """Means over the users: tokens read and written, and seconds."""
+    count = max(len(rows), 1)
+    return {
+        "users": len(rows),
+        "tokens_read": sum(row.read for row in rows) / count,
+        "tokens_written": sum(row.tokens for row in rows) / count,
+        "seconds": sum(row.seconds for row in rows) / count,
+    }
+
+
+def describe_all(
+    model: Callable[[], PreTrainedModel],
+    renderer: EpisodeRenderer,
+    shots: Iterable[Sequence[Preference]],
+    *,
+    max_new_tokens: int,
+    path: Path,
+    fingerprint: str,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Describer:
+    """Let the weights describe whoever gave each set of shots, always with the most probable words.
+
+    Args:
+        model: gives the weights; not called where everything is known.
+        renderer: renders the shots.
+        shots: whom to describe; equal ones are described once, none at all never.
+        max_new_tokens: the most tokens of a description.
+        path: `descriptions.jsonl`; gains one line a description, so that a killed run goes on where it stopped.
+        fingerprint: identifies the weights; lines of other weights are passed over.
+        name: whom the progress bar names.
+        progress: shown once a batch.
+    """
+    key = f"{fingerprint}/{renderer.identity}/{max_new_tokens}"
+    known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
+    wanted = {_digest(own): own for own in shots if own}
+    digests = list(wanted)
+    batches = [digests[at : at + _TOGETHER] for at in range(0, len(digests), _TOGETHER)]
+    with (progress or Silent()).task(f"Describing, {name}", total=len(digests)) as task:
+        for batch in batches:
+            if not all(f"{key}/{digest}" in known for digest in batch):
+                for digest, row in zip(batch, _write(model(), renderer, batch, wanted, max_new_tokens), strict=True):
+                    known[f"{key}/{digest}"] = asdict(row) | {"key": f"{key}/{digest}"}
+                    append_jsonl(path, known[f"{key}/{digest}"])
+            task.advance(len(batch))
+    return Describer(key, {digest: _described(known[f"{key}/{digest}"]) for digest in digests})
+
+
+def _write(
+    model: PreTrainedModel,
+    renderer: EpisodeRenderer,
+    batch: Sequence[str],
+    wanted: Mapping[str, Sequence[Preference]],
+    max_new_tokens: int,
+) -> list[Described]:
+    from fspo.modeling.descriptions import write_descriptions
+
+    started = time.monotonic()
+    rows = write_descriptions(model, renderer, [wanted[digest] for digest in batch], max_new_tokens=max_new_tokens)
+    seconds = (time.monotonic() - started) / len(batch)
+    return [Described(row.text, row.tokens, row.read, seconds) for row in rows]
+
+
+def _described(line: Mapping[str, Any]) -> Described:
+    return Described(**{name: line[name] for name in Described.__dataclass_fields__})
+
+
+def _digest(shots: Sequence[Preference]) -> str:
+    return digest([[shot.prompt, shot.chosen, shot.rejected] for shot in shots])

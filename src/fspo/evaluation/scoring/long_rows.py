@@ -1,0 +1,62 @@
+"""Preferences that the methods can't read whole: none of them is measured on these, so that all have the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from fspo.errors import DataError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.logprob_scores import AROUND_DESCRIPTION
+from fspo.methods.table import METHODS, MethodContext
+from fspo.modeling.fitting import LongRows, Room
+from fspo.modeling.rendering import EpisodeRenderer
+from fspo.preferences.types import Episode, Preference
+
+__all__ = ["fitting_trials", "rooms_of"]
+
+
+def rooms_of(
+    config: EvaluationConfig, methods: Iterable[str], renderer: Callable[[MethodContext], EpisodeRenderer]
+) -> list[Room]:
+    """What scores and answers of the methods, and the base model's answers, need room for; empty without any."""
+    answer = config.max_new_tokens if config.answers else 0
+    drafted = config.description_tokens + AROUND_DESCRIPTION
+    # What a reward is measured against is shown no more than the method itself.
+    shown = {(METHODS[name].context, METHODS[name].describes) for name in methods}
+    shown |= {("none", False)} if config.answers else set()
+    return [Room(renderer(context), answer, drafted if describes else 0) for context, describes in sorted(shown)]
+
+
+def fitting_trials(trials: Sequence[Trial], rooms: Sequence[Room], long: LongRows) -> tuple[list[Trial], int]:
+    """The trials without queries that have no room, and how many these are; a trial without any other is left out.
+
+    Another user's description may be longer: where that one leaves a query no room, the trial has no swap.
+
+    Raises:
+        DataError: there are such queries, and they are refused; or no query has room.
+    """
+    kept: list[Trial] = []
+    left_out = 0
+    for trial in trials:
+        queries = tuple(query for query in trial.own.queries if _fits(trial.own, (query,), rooms))
+        left_out += len(trial.own.queries) - len(queries)
+        if left_out and (long == "refuse" or (trial is trials[-1] and not kept and not queries)):
+            first = next(query for query in trial.own.queries if query not in queries)
+            raise DataError(
+                f"The query {first.prompt[:60]!r} of user '{trial.user}' and its longer response are too long for some "
+                "method. Raise evaluation.max_length, or set evaluation.long_rows to leave-out where others are left."
+            )
+        if not queries:
+            continue
+        own, swapped = replace(trial.own, queries=queries), trial.swapped and replace(trial.swapped, queries=queries)
+        if swapped is not None and not _fits(swapped, queries, rooms):
+            kept.append(Trial(trial.id, own))
+        else:
+            kept.append(replace(trial, own=own, swapped=swapped))
+    return kept, left_out
+
+
+def _fits(episode: Episode, queries: Iterable[Preference], rooms: Sequence[Room]) -> bool:
+    return all(room.fits(query, episode.description) for query in queries for room in rooms)

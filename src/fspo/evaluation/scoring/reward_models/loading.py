@@ -1,0 +1,144 @@
+"""The reward models that a configuration names, ready to score."""
+
+from __future__ import annotations
+
+import importlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from fspo.errors import ConfigError
+from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
+from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, RewardModel, identity_of
+from fspo.identity import Unidentified, digest
+from fspo.llm.installed import need_client
+
+__all__ = ["Foreign", "given", "obtain"]
+
+
+class Foreign:
+    """A reward model that is obtained when it is first needed, and what tells its scores from another's."""
+
+    def __init__(
+        self,
+        name: str,
+        get: Callable[[], RewardModel],
+        identity: Callable[[], str | None] | None = None,
+        *,
+        shots: bool = True,
+    ) -> None:
+        """`identity` tells the model apart without loading it, where it can; `shots`: whether it is shown any."""
+        self.name, self.shots = name, shots
+        self._get, self._identity = get, identity or (lambda: None)
+        self._held: RewardModel | None = None
+        self._fingerprint = ""
+        self.not_kept = ""
+        """Why its scores are not used again by another evaluation, known with the fingerprint; empty if they are."""
+
+    def get(self) -> RewardModel:
+        """The model; obtained the first time."""
+        if self._held is None:
+            self._held = self._get()
+        return self._held
+
+    def let_go(self) -> None:
+        """Forget the model, so that another one has room."""
+        self._held = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the model; one that can't be identified has one of its own each time."""
+        if not self._fingerprint:
+            try:
+                self._fingerprint = digest(self._identity() or identity_of(self.get()))
+            except Unidentified as error:
+                self._fingerprint = f"unidentified {uuid.uuid4().hex}"
+                self.not_kept = (
+                    f"No later evaluation uses the scores of the reward model '{self.name}' again, because nothing "
+                    f"tells whether it has changed: {error}. Give it an attribute `identity`, a text that changes "
+                    "whenever its scores may."
+                )
+        return self._fingerprint
+
+
+def given(name: str, model: RewardModel) -> Foreign:
+    """A reward model that is there already."""
+    return Foreign(name, lambda: model)
+
+
+def obtain(
+    entry: RewardModelConfig, config: EvaluationConfig, folder: Path, say: Callable[[str], None] | None = None
+) -> Foreign:
+    """The reward model of an entry; `folder` keeps what an endpoint has answered, and `say` shows what is odd there.
+
+    Nothing is loaded or asked yet; what can be known to be missing is told now, and not after the methods are measured.
+
+    Raises:
+        ConfigError: the code of a scorer can't be found, or the package that asks endpoints is missing.
+        ModelError: a folder holds no model.
+    """
+    if entry.scorer is not None:
+        scorer = _scorer(entry)
+        return Foreign(entry.name, lambda: scorer, shots=entry.shots)
+    if entry.endpoint is not None:
+        need_client()
+        return Foreign(entry.name, lambda: _asked(entry, folder, say), lambda: _rates(entry), shots=entry.shots)
+    from fspo.evaluation.scoring.reward_models.classifier import ClassifierRewardModel, classifier_identity
+    from fspo.modeling.places import locate
+
+    locate(str(entry.model))
+
+    def load() -> RewardModel:
+        return ClassifierRewardModel.load(str(entry.model), dtype=config.dtype, max_length=config.max_length)
+
+    def identity() -> str | None:
+        return classifier_identity(str(entry.model), dtype=config.dtype, max_length=config.max_length)
+
+    return Foreign(entry.name, load, identity, shots=entry.shots)
+
+
+def _rates(entry: RewardModelConfig) -> str:
+    from fspo.evaluation.scoring.reward_models.rater import RATING_TOKENS, RatingRewardModel
+    from fspo.llm.endpoint import Endpoint
+
+    assert entry.endpoint is not None
+    return RatingRewardModel(Endpoint(entry.endpoint), max_tokens=entry.max_tokens or RATING_TOKENS).identity
+
+
+def _asked(entry: RewardModelConfig, folder: Path, say: Callable[[str], None] | None) -> RewardModel:
+    from fspo.evaluation.scoring.reward_models.rater import RATING_TOKENS, RatingRewardModel
+    from fspo.llm.cache import RequestCache
+    from fspo.llm.endpoint import Endpoint
+
+    assert entry.endpoint is not None
+    return RatingRewardModel(
+        Endpoint(entry.endpoint, RequestCache(folder / "answers.sqlite"), say=say),
+        max_tokens=entry.max_tokens or RATING_TOKENS,
+        setting=f"max_tokens of the reward model '{entry.name}'",
+        say=say,
+    )
+
+
+def _scorer(entry: RewardModelConfig) -> RewardModel:
+    place = str(entry.scorer)
+    module, colon, name = place.partition(":")
+    try:
+        if not (module and colon and name):
+            raise ImportError("it must be written as module:name")
+        found = getattr(importlib.import_module(module), name)
+        found = found() if isinstance(found, type) else found
+    except Exception as error:  # whatever somebody else's code does when it is read
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"The scorer '{place}' of the reward model '{entry.name}' can't be imported ({what}); name it as "
+            "module:name, with the module where Python finds it (PYTHONPATH)."
+        ) from error
+    if isinstance(found, RewardModel):
+        return found
+    if not callable(found):
+        raise ConfigError(
+            f"The scorer '{place}' of the reward model '{entry.name}' is neither a function of (shots, prompt, "
+            "response) nor has it a name and a score method."
+        )
+    return FunctionRewardModel(cast("Callable[..., float]", found))

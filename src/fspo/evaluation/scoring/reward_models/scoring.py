@@ -1,0 +1,148 @@
+"""A reward model from elsewhere over the trials of an evaluation, under every condition a method is measured under."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import FspoError, ModelError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.logprob_scores import Score, Scores, passes
+from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardModel, RewardRequest, blind
+from fspo.evaluation.scoring.variations import Probe
+from fspo.files import append_jsonl, read_jsonl
+from fspo.modeling.rendering import Context
+from fspo.preferences.types import Episode
+from fspo.progress import Progress, Silent
+
+__all__ = ["foreign_scores"]
+
+_Shown = tuple[str, Episode, int, tuple[int, ...]]
+"""A condition, the episode under it, a shot count, and which of the trial's queries it has."""
+
+
+def foreign_scores(
+    model: Callable[[], RewardModel],
+    trials: Sequence[Trial],
+    probes: Sequence[Probe],
+    config: EvaluationConfig,
+    *,
+    path: Path,
+    fingerprint: str,
+    shots: bool = True,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Scores:
+    """Let the model score every pair under every condition; trials already in `path` are taken from there.
+
+    Args:
+        model: gives the reward model; not called where everything is known.
+        trials: what to score.
+        probes: those of the trials that are scored under variations too.
+        config: shot counts and conditions.
+        path: `margins.jsonl`; gains one line a trial, unless a score of it failed: then the next call scores it again.
+        fingerprint: identifies the model; lines of another one are passed over.
+        shots: whether it is shown any.
+        name: what it is called in errors and on the progress bar.
+        progress: shown once a trial.
+
+    Raises:
+        ModelError: a score is no finite number, or there are more or fewer than were asked for.
+    """
+    context: Context = "shots" if shots else "none"
+    depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.label_flip, config.user_swap)
+    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    varied = {probe.trial.id: probe for probe in probes} if shots else {}
+    keys = [
+        f"{varied[t.id].key(config) if t.id in varied else t.key}/{fingerprint}/{context}/{depth}"
+        f"/{config.mirrored_swap}"
+        for t in trials
+    ]
+    done = sum(key in known for key in keys)
+    with (progress or Silent()).task(f"Scoring {name}", total=len(trials), done=done) as task:
+        for trial, key in zip(trials, keys, strict=True):
+            if key not in known:
+                line, failed = _score_trial(model(), context, trial, varied.get(trial.id), config, name)
+                known[key] = line | {"key": key}
+                if not failed:
+                    append_jsonl(path, known[key])
+                task.advance(1)
+    lines = [known[key] for key in keys]
+    rows = (Score(**row) for line in lines for row in line["rows"])
+    return Scores(context, rows, unread=sum(line["unread"] for line in lines))
+
+
+def _score_trial(
+    model: RewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig, name: str
+) -> tuple[dict[str, Any], bool]:
+    """The line of a trial, and whether a score of it failed."""
+    shown = list(_shown(context, trial, probe, config))
+    requests, rows, unread = [], [], 0
+    for _, episode, k, _ in shown:
+        seen = blind(episode.shots[:k])
+        for query in episode.queries:
+            requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
+    found = _checked(_scored(model, requests, name, trial.user), len(requests), name, trial.user)
+    values = iter(found)
+    for condition, _, k, numbers in shown:
+        for number in numbers:
+            chosen, rejected = next(values), next(values)
+            if not isinstance(chosen, float) or not isinstance(rejected, float):
+                # Nothing to go by is no decision, which counts half: leaving it out would flatter the model.
+                chosen, rejected, unread = 0.0, 0.0, unread + 1
+            rows.append(Score(trial.item(number), k, condition, chosen, rejected, 1, 1))
+    line = {"user": trial.user, "donor": trial.donor, "unread": unread, "rows": [asdict(row) for row in rows]}
+    return line, Failed.FAILED in found
+
+
+def _shown(context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig) -> Iterator[_Shown]:
+    """Everything that the trial is scored under; below the full count the first queries alone."""
+    for condition, episode, rungs in passes(context, trial.own, trial.swapped, config):
+        for k in rungs:
+            few = config.ladder_queries if context == "shots" and k < config.shots else None
+            queries = episode.queries[:few]
+            yield condition, replace(episode, queries=queries), k, tuple(range(len(queries)))
+    if probe is not None:
+        for variation in probe.variations(config):
+            yield variation.condition, variation.episode, config.shots, variation.numbers
+
+
+def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: str) -> Sequence[float | Failed | None]:
+    """What the model says; a fault of somebody else's code is told by the place in it."""
+    try:
+        return model.score(requests)
+    except FspoError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ModelError(
+            f"The reward model '{name}' failed on user {user!r}: {type(error).__name__}: {error} "
+            f"({Path(last.filename).name}, line {last.lineno}); a function takes (shots, prompt, response) and returns "
+            "a number. What was scored before is kept."
+        ) from error
+
+
+def _checked(found: Sequence[float | Failed | None], wanted: int, name: str, user: str) -> list[float | Failed | None]:
+    try:
+        values = [value if value is None or isinstance(value, Failed) else float(value) for value in found]
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"The reward model '{name}' gave a score that is no number (user {user!r}: {error}); it must give one for "
+            "each response, or None for what it can't score."
+        ) from error
+    if len(values) != wanted:
+        raise ModelError(
+            f"The reward model '{name}' gave {len(values)} scores for {wanted} responses; its score must return one "
+            "for each request, in order."
+        )
+    if not all(math.isfinite(value) for value in values if isinstance(value, float)):
+        raise ModelError(
+            f"The reward model '{name}' gave a score that is no finite number (user {user!r}); let it return None for "
+            "what it can't score."
+        )
+    return values

@@ -1,0 +1,57 @@
+"""Regret: what is lost by wrong choices, weighed by how much was at stake."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
+from fspo.evaluation.metrics.per_item import estimates
+from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.preferences.types import User
+from tests.evaluation.helpers import CountingJudge, small_dataset
+
+ITEMS = [("ann", "1"), ("bob", "2"), ("cid", "3"), ("dee", "4")]
+
+
+def test_regret_by_hand() -> None:
+    gaps = dict(zip(ITEMS, (1.0, 2.0, 3.0, -2.0), strict=True))
+    found = estimates(pair_regrets(dict(zip(ITEMS, (1.0, 0.5, 0.0, 1.0), strict=True)), gaps))
+    assert found["regret"].value == pytest.approx((0 + 1 + 3 + 2) / 4)
+    assert found["regret_share"].value == pytest.approx(6 / 8)  # the label of the last pair was wrong
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=4, max_size=4))
+def test_the_best_lose_nothing_a_coin_half_and_the_worst_all(stakes: list[float]) -> None:
+    gaps = dict(zip(ITEMS, stakes, strict=True))
+    for right, share in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0)):
+        found = estimates(pair_regrets(dict.fromkeys(ITEMS, right), gaps))
+        assert found["regret_share"].value == pytest.approx(share)
+        assert found["regret"].value == pytest.approx(share * sum(stakes) / 4)
+        assert found["regret_share"].high is not None and found["regret_share"].high <= 1 + 1e-9  # none can lose more
+
+
+def test_nothing_at_stake_is_no_regret() -> None:
+    assert pair_regrets(dict.fromkeys(ITEMS, 1.0), dict.fromkeys(ITEMS, 0.0)) == {}
+    assert pair_regrets({}, {}) == {}
+
+
+def test_answers_are_compared_with_the_best_response_of_the_data() -> None:
+    dataset, judge = small_dataset("t"), CountingJudge()
+    trials = build_trials(dataset, EvaluationConfig(shots=2, queries=2))
+    regrets = Regrets(judge, dataset, trials)
+    trial = trials[0]
+    query, user = trial.own.queries[0], dataset.users[trial.user]
+    item = (trial.user, trial.item(0))
+    assert regrets.gaps[item] == pytest.approx(judge.utility(user, query.chosen) - judge.utility(user, query.rejected))
+    pool = [text for row in dataset if row.prompt == query.prompt for text in (row.chosen, row.rejected)]
+    best = max(pool, key=lambda text: judge.utility(user, text))
+    liked = User("x", traits=user.traits)
+    for text in (best, query.rejected, "one two three four five six seven eight nine ten eleven twelve thirteen!!!!!"):
+        found = estimates(regrets.answers([(item, query.prompt, text)], "plain"))
+        assert found["answer_utility/plain"].value == pytest.approx(judge.utility(liked, text))
+        assert found["answer_regret/plain"].value == pytest.approx(
+            judge.utility(liked, best) - judge.utility(liked, text)
+        )

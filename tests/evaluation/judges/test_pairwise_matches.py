@@ -1,0 +1,63 @@
+"""Every answer against every other: what floors, the judge and its kind make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fspo.evaluation.config import Sampling
+from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, games_over_base, read_games, write_games
+from fspo.evaluation.judges.win_rates import Answer, Judgement
+from fspo.evaluation.metrics.records import Drawn
+from fspo.evaluation.statistics import Game
+from fspo.preferences.types import User
+from tests.evaluation.helpers import CountingJudge
+
+USERS = {"u": User("u", traits={"exclamation": 1.0})}
+SAMPLINGS: dict[str, Sampling] = {"a": "plain", "b": "guided"}
+
+
+def answers(**texts: str) -> dict[Drawn, Sequence[Answer]]:
+    drawn: dict[str, Sampling] = {"base": "plain", **SAMPLINGS}
+    return {(name, drawn[name]): [Answer(name, drawn[name], "u/0/0", "u", "p", text)] for name, text in texts.items()}
+
+
+def judged(name: str, outcome: Literal["win", "loss"], broken: tuple[str, ...] = ()) -> dict[Drawn, list[Judgement]]:
+    return {(name, SAMPLINGS[name]): [Judgement("u/0/0", "u", outcome, outcome, True, broken, ())]}
+
+
+def test_a_judge_that_measures_is_asked_about_every_pair() -> None:
+    found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), {}, SAMPLINGS, {})
+    assert {(game.first, game.second): game.score for game in found} == {
+        ("base", "a"): 0.0,
+        ("base", "b"): 0.0,
+        ("a", "b"): 0.0,
+    }
+    assert all(game.user == "u" for game in found)
+
+
+def test_an_answer_below_a_floor_loses_to_every_other() -> None:
+    broken = judged("b", "loss", ("distinct",))
+    found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), broken, SAMPLINGS, {})
+    assert {(g.first, g.second): g.score for g in found}["a", "b"] == 1.0
+    assert {(g.first, g.second): g.score for g in found}["base", "b"] == 1.0
+
+
+def test_any_other_judge_is_not_asked_again() -> None:
+    class Other:
+        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+            raise AssertionError("asked, at a cost")
+
+    values = {"a": {"win_rate/plain": {("u", "u/0/0"): 1.0}, "win_rate/guided": {("u", "u/0/0"): 0.0}}}
+    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "win"), SAMPLINGS, values)
+    assert found == [Game("u", "a", "base", 1.0)]
+    assert all_games(None, USERS, {}, {}, {}, {}) == []
+
+
+def test_games_are_kept(tmp_path: Path) -> None:
+    games = games_over_base({"a": {("u", "u/0/0"): 0.5}, "base": {("u", "u/0/0"): 0.5}})
+    assert games == [Game("u", "a", "base", 0.5)]
+    write_games(tmp_path / GAMES_FILE, games)
+    assert read_games(tmp_path) == games
+    assert read_games(tmp_path / "nowhere") == []

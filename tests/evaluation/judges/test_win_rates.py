@@ -1,0 +1,159 @@
+"""Win rates: both orders, floors, and answers that are drawn once and stay the same."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judges.answer_quality import Floors, Quality
+from fspo.evaluation.judges.judgement_store import judge_both_orders
+from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_pairs
+from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.judging.judge import AttributeJudge
+from fspo.modeling import generation
+from fspo.preferences.types import User
+from tests.evaluation.helpers import CountingJudge, small_dataset
+
+ANN = User("ann", traits={"length": 1.0})
+FINE = Quality(log_prob=-2.0, distinct=1.0, compression=0.9, overlap=0.5, closeness=0.4, words=9)
+GIBBERISH = Quality(log_prob=-9.0, distinct=1.0, compression=0.9, overlap=0.0, closeness=0.0, words=9)
+CONFIG = EvaluationConfig(shots=2, queries=3, answers=2, max_new_tokens=6, answer_batch=3)
+
+
+class FirstJudge:
+    """Always likes what it sees first."""
+
+    identity = "first"
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        return "a"
+
+
+def test_a_judge_of_positions_comes_out_even_and_is_found_out() -> None:
+    assert judge_both_orders(FirstJudge(), ANN, "p", "long answer", "short") == ("tie", False)
+
+
+@pytest.mark.parametrize(("a", "b", "word"), [("x " * 9, "x", "win"), ("x", "x " * 9, "loss"), ("x", "y", "tie")])
+def test_both_orders_agree_for_a_judge_of_texts(a: str, b: str, word: str) -> None:
+    assert judge_both_orders(CountingJudge(), ANN, "p", a, b) == (word, True)
+
+
+def test_floors_overrule_the_judge() -> None:
+    for word in ("win", "loss", "tie"):
+        assert decide(word, (), ()) == word
+        assert decide(word, ("words",), ()) == "loss"
+        assert decide(word, (), ("words",)) == "win"
+        assert decide(word, ("words",), ("log_prob",)) == "tie"
+
+
+def answers(method: str, *texts: str) -> list[Answer]:
+    return [Answer(method, "plain", f"ann/0/{n}", "ann", "p", text) for n, text in enumerate(texts)]
+
+
+def test_judgements_are_kept_and_floors_applied_anew(tmp_path: Path) -> None:
+    drawn, base = answers("fspo", "x " * 9, "x " * 9), {a.item: a for a in answers("base", "x", "x")}
+    qualities = {"ann/0/0": FINE, "ann/0/1": GIBBERISH}
+    args = ({"ann": ANN}, drawn, base, qualities, dict.fromkeys(qualities, FINE))
+    path = tmp_path / "j.jsonl"
+    first, second = judge_pairs(CountingJudge(), *args, Floors(), path=path)
+    assert (first.score, second.score, second.judged_score) == (1.0, 0.0, 1.0)
+    assert second.broken == ("log_prob",)
+    before = path.read_bytes()
+    kept = judge_pairs(CountingJudge(), *args, Floors(log_prob=-99), path=path)
+    assert [j.score for j in kept] == [1.0, 1.0]
+    assert path.read_bytes() == before
+
+
+def test_the_words_of_another_judge_or_for_a_changed_user_are_not_taken(tmp_path: Path) -> None:
+    drawn, base = answers("fspo", "x " * 9), {a.item: a for a in answers("base", "x")}
+    qualities = {"ann/0/0": FINE}
+    path = tmp_path / "j.jsonl"
+
+    def judged(judge: Any, user: User = ANN) -> str:
+        (found,) = judge_pairs(judge, {"ann": user}, drawn, base, qualities, qualities, Floors(), path=path)
+        return found.judged
+
+    assert judged(CountingJudge()) == "win"
+    assert judged(FirstJudge()) == "tie"
+    assert judged(CountingJudge(), User("ann", traits={"length": -1.0})) == "loss"
+    long = AttributeJudge({"length": (5.0, 1.0)}, margin=0.1)
+    assert judged(long) == "win"
+    assert judged(AttributeJudge(long.scales, margin=9.0)) == "tie"
+    assert len(path.read_text().splitlines()) == 5
+
+
+def drawn(tiny_model_path: Path, path: Path, sampling: Any = "plain", **options: Any) -> list[Answer]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_model_path))
+    model = options.pop("model", lambda: AutoModelForCausalLM.from_pretrained(str(tiny_model_path)).eval())
+    return draw_answers(
+        model,
+        tokenizer,
+        EpisodeRenderer(tokenizer),
+        "shots",
+        options.pop("trials", None) or build_trials(small_dataset("t"), CONFIG)[:2],
+        CONFIG,
+        method="fspo",
+        sampling=sampling,
+        path=path,
+        fingerprint="w",
+    )
+
+
+def test_a_killed_run_draws_the_same_answers(tiny_model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    whole = drawn(tiny_model_path, path)
+    assert len(whole) == 4
+    assert len({answer.item for answer in whole}) == 4
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:20], encoding="utf-8")
+    assert drawn(tiny_model_path, path) == whole
+    assert drawn(tiny_model_path, path, model=None) == whole
+
+
+def test_guided_answers_are_others(tiny_model_path: Path, tmp_path: Path) -> None:
+    plain, guided = (drawn(tiny_model_path, tmp_path / f"{s}.jsonl", s) for s in ("plain", "guided"))
+    assert [a.item for a in plain] == [a.item for a in guided]
+    assert {a.sampling for a in guided} == {"guided"}
+    assert [a.text for a in plain] != [a.text for a in guided]
+
+
+@pytest.mark.parametrize(("sampling", "strength"), [("plain", 0.0), ("guided", CONFIG.guidance)])
+def test_guidance_and_the_mirrored_shots_reach_whoever_draws(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: str, strength: float
+) -> None:
+    seen: list[tuple[float, bool]] = []
+    original = generation.generate_ids
+
+    def spy(model: Any, requests: Any, settings: generation.Sampling, **more: Any) -> Any:
+        seen.extend((settings.guidance, request.mirror_trunk_ids is not None) for request in requests)
+        return original(model, requests, settings, **more)
+
+    monkeypatch.setattr(generation, "generate_ids", spy)
+    drawn(tiny_model_path, tmp_path / "answers.jsonl", sampling)
+    assert set(seen) == {(strength, True)}
+
+
+def test_a_question_in_another_spelling_is_not_answered_again(tiny_model_path: Path, tmp_path: Path) -> None:
+    trial = build_trials(small_dataset("t"), CONFIG)[0]
+    first, second, *_ = trial.own.queries
+    ways = tuple(replace(first, prompt=way) for way in (first.prompt, first.prompt.upper(), f" {first.prompt}  "))
+    own = replace(trial.own, queries=(*ways, second))
+    answered = drawn(tiny_model_path, tmp_path / "a.jsonl", trials=[replace(trial, own=own)])
+    assert len(answered) == CONFIG.answers == 2
+    assert sum(answer.prompt == second.prompt for answer in answered) == 1
+
+
+def test_users_answer_the_same_prompts_where_they_can(tiny_model_path: Path, tmp_path: Path) -> None:
+    by_user = itertools.groupby(drawn(tiny_model_path, tmp_path / "a.jsonl"), key=lambda answer: answer.user)
+    for _, group in by_user:
+        prompts = [answer.prompt for answer in group]
+        assert len(set(prompts)) == len(prompts) == 2

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judges.win_rates import Judgement, Outcome
+from fspo.evaluation.metrics.comparisons import comparisons
+from fspo.evaluation.metrics.measures import Rewards
+from tests.evaluation.metrics.test_measures import ITEMS, scores
+
+CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2, headline_reward="antisymmetric")
+
+
+def rewards(context: str, margins: dict[tuple[int, str], float]) -> Rewards:
+    return Rewards(scores(context, margins), scores("none", {(0, "own"): 0.0}), ITEMS, CONFIG)  # type: ignore[arg-type]
+
+
+def judged(outcome: Outcome) -> list[Judgement]:
+    return [Judgement(item, user, outcome, outcome, True, (), ()) for user, item in ITEMS]
+
+
+def test_like_is_compared_with_like() -> None:
+    found = comparisons(
+        "fspo",
+        {
+            "few-shot": rewards("shots", {(0, "own"): 1.0, (2, "own"): -1.0, (2, "flipped"): 1.0}),
+            "ipo": rewards("none", {(0, "own"): -1.0}),
+            "fspo": rewards("shots", {(0, "own"): 1.0, (2, "own"): 1.0, (2, "flipped"): -1.0}),
+        },
+        {
+            ("few-shot", "plain"): judged("tie"),
+            ("ipo", "plain"): judged("loss"),
+            ("fspo", "plain"): judged("win"),
+            ("fspo", "guided"): judged("win"),
+        },
+        {"few-shot": "plain", "ipo": "plain", "fspo": "guided"},
+    )
+    assert list(found) == ["few-shot", "ipo"]
+    assert found["few-shot"]["reward_accuracy"] == found["few-shot"]["reward_accuracy/antisymmetric"]
+    assert found["few-shot"]["reward_accuracy"].value == pytest.approx(1.0)
+    assert found["ipo"]["reward_accuracy/reference"].value == pytest.approx(1.0)
+    assert found["ipo"]["win_rate/plain"].value == pytest.approx(1.0)
+    assert found["few-shot"]["win_rate/plain"].value == pytest.approx(0.5)
+    # The headlines are of different variants.
+    assert "reward_accuracy" not in found["ipo"]
+    assert not {"win_rate", "win_rate/guided"} & (found["ipo"].keys() | found["few-shot"].keys())

@@ -1,0 +1,55 @@
+"""The table of the terminal, and what is read from the files it is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fspo.errors import DataError, StorageError
+from fspo.evaluation.metrics.summary import as_estimates, single_context_reward, summary_table
+from fspo.evaluation.statistics import Estimate
+from fspo.files import read_json
+from tests.evaluation.run_folder import write_run_folder
+
+
+def test_the_table_of_the_terminal(tmp_path: Path) -> None:
+    console = Console(width=120, record=True, file=None, no_color=True)
+    with console.capture() as capture:
+        console.print(
+            summary_table(read_json(write_run_folder(tmp_path, light=True) / "metrics.json"), title="reviews")
+        )
+    text = capture.get()
+    assert "77.0 (73.0…81.0)" in text
+    assert "16 held-out users" in text
+    with console.capture() as capture:
+        console.print(summary_table({}))
+    assert "Nothing was measured." in " ".join(capture.get().split())
+
+
+def test_the_table_says_where_there_is_no_interval() -> None:
+    console = Console(width=100, no_color=True)
+    record = {"value": 0.5, "low": None, "high": None, "users": 1, "items": 4}
+    with console.capture() as capture:
+        console.print(summary_table({"fspo": {"reward_accuracy": record}}))
+    assert "50.0 (no interval)" in capture.get()
+
+
+def test_figures_of_another_shape_are_refused_with_the_file() -> None:
+    good = Estimate(0.5, None, 0.6, 3, 9)
+    assert as_estimates({"a": {"b": good.to_json() | {"note": "new"}}}) == {"a": {"b": good}}
+    shapes: list[Any] = [[], 0.5, {"value": 0.5}, good.to_json() | {"value": None}, good.to_json() | {"low": "x"}]
+    for bad in shapes:
+        with pytest.raises(DataError, match="no figure with its interval"):
+            Estimate.from_json(bad)
+        with pytest.raises(StorageError, match=r"there/observer\.json is damaged.*run `fspo eval` again"):
+            as_estimates({"a": {"b": bad}}, Path("there/observer.json"))
+
+
+def test_the_reward_of_a_single_context_is_the_reference_where_there_is_one() -> None:
+    rewards = {"a": ["antisymmetric", "likelihood", "reference"], "b": ["antisymmetric", "likelihood"]}
+    rewards["c"] = ["antisymmetric", "score"]
+    found = [single_context_reward({"rewards": rewards}, name) for name in ("a", "b", "c", "d")]
+    assert found == ["reference", "likelihood", "score", ""]

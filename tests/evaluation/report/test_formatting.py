@@ -1,0 +1,46 @@
+"""Numbers in sentences: one minus, no zero below zero, points for differences."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.evaluation.report.formatting import limits, listed, number, percent, points, said_percent, said_points
+from fspo.evaluation.statistics import Estimate
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "plus", "said"),
+    [
+        (-0.04, 1, False, "0.0"),
+        (-0.004, 2, False, "0.00"),
+        (-0.04, 1, True, "0.0"),
+        (0.04, 1, True, "0.0"),
+        (1.26, 1, True, "+1.3"),
+        (-1.26, 1, True, f"{MINUS}1.3"),
+        (99.96, 1, False, "100.0"),
+    ],
+)
+def test_a_number(value: float, decimals: int, plus: bool, said: str) -> None:
+    assert number(value, decimals, plus=plus) == said
+
+
+@given(st.floats(-1000, 1000), st.integers(0, 4), st.booleans())
+def test_what_is_written_is_the_number(value: float, decimals: int, plus: bool) -> None:
+    said = number(value, decimals, plus=plus)
+    assert "-" not in said
+    assert float(said.replace(MINUS, "-")) == pytest.approx(value, abs=0.5 * 10**-decimals + 1e-9)
+    assert not (said.startswith((MINUS, "+")) and float(said.strip(MINUS + "+")) == 0)
+
+
+def test_shares_and_differences() -> None:
+    found = Estimate(-0.12, -0.2, 0.04, 9, 90)
+    assert percent(0.771) == "77.1%"
+    assert points(-0.12) == f"{MINUS}12.0 points"
+    assert said_percent(Estimate(0.771, None, None, 2, 9)) == "77.1%"
+    assert said_points(found) == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
+    assert limits(found) == (f"{MINUS}20.0", "4.0")
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

@@ -1,0 +1,207 @@
+"""Several judges of the same answers: win rates, lengths, rejects, agreement; and instruments whose truth is known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.judges.answer_quality import Floors, Quality
+from fspo.evaluation.judges.judges import obtain_judges
+from fspo.evaluation.judges.win_rates import Answer, judge_pairs
+from fspo.evaluation.judging_stage import Panel
+from fspo.evaluation.metrics.measures import answer_measures
+from fspo.evaluation.metrics.records import Drawn
+from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
+from fspo.preferences.types import User
+from fspo.progress import Silent
+from tests.evaluation.helpers import CountingJudge
+
+FINE = Quality(log_prob=-2.0, distinct=1.0, compression=0.9, overlap=0.5, closeness=0.4, words=9)
+USERS = {f"u{n}": User(f"u{n}", "Likes it long.", {"length": 1.0 if n % 2 else -1.0}) for n in range(30)}
+FSPO: Drawn = ("fspo", "plain")
+BASE: Drawn = ("base", "plain")
+
+
+class CoinJudge:
+    """Tosses a coin for each pair, the same in both orders."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.identity = seed, f"coin {seed}"
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        heads = random.Random(f"{self.seed}{user.id}{prompt}{sorted((a, b))}").random() < 0.5
+        return "a" if heads == (a < b) else "b"
+
+
+def answers(seed: int = 0, longer: float = 1.0, each: int = 4) -> dict[Drawn, list[Answer]]:
+    """Random words; the method's answers have `longer` times as many."""
+    rng = random.Random(seed)
+    found: dict[Drawn, list[Answer]] = {FSPO: [], BASE: []}
+    for user in USERS:
+        for number in range(each):
+            for drawn, factor in ((FSPO, longer), (BASE, 1.0)):
+                text = " ".join(rng.choices(["film", "plot", "music"], k=max(1, round(factor * rng.randint(5, 25)))))
+                found[drawn].append(Answer(*drawn, f"{user}/0/{number}", user, f"{number}?", f"{text} {rng.random()}"))
+    return found
+
+
+def panel(folder: Path, drawn: dict[Drawn, list[Answer]], *, floors: Floors | None = None, **options: object) -> Panel:
+    config = EvaluationConfig.model_validate({"floors": floors or Floors(), **options.pop("config", {})})  # type: ignore[dict-item]
+    made = Panel(config, USERS, options.pop("judges"), folder)  # type: ignore[arg-type]
+    made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})
+    return made
+
+
+def test_the_headline_stays_and_others_stand_beside_it(tmp_path: Path) -> None:
+    drawn = answers()
+    found = panel(tmp_path, drawn, judges={"headline": CountingJudge(), "coin": CoinJudge(0)})
+    measures = found.measures(FSPO, headline=True)
+    assert {"win_rate", "win_rate/plain", "win_rate_by/coin/plain", "win_rate_length_controlled"} <= measures.keys()
+    assert "win_rate_weighted/plain" not in measures
+    assert "win_rate" not in found.measures(FSPO, headline=False)
+    record = found.record()
+    [pair] = record["agreement"]
+    assert pair["judges"] == ["headline", "coin"]
+    assert pair["share"]["items"] == 120
+    assert pair["kappa"] == pytest.approx(0.0, abs=0.2)
+    assert record["judges"]["coin"]["consistency"]["value"] == 1.0
+    assert (tmp_path / "fspo" / "judgements.jsonl").exists()
+    assert (tmp_path / "fspo" / "judgements-coin.jsonl").exists()
+
+
+def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -> None:
+    """In at least 95 of 100 simulations."""
+    drawn, inside = answers(each=2), 0
+    base = {answer.item: answer for answer in drawn[BASE]}
+    fine = dict.fromkeys(base, FINE)
+    for seed in range(100):
+        path = tmp_path / f"{seed}.jsonl"
+        said = judge_pairs(CoinJudge(seed), USERS, drawn[FSPO], base, fine, fine, Floors(), path=path)
+        estimate = answer_measures(said, "plain", headline=True)["win_rate"]
+        assert estimate.low is not None and estimate.high is not None
+        inside += estimate.low <= 0.5 <= estimate.high
+    assert inside >= 95
+
+
+def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    class Indifferent:
+        identity = "indifferent"
+
+        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+            return "tie"
+
+    drawn = answers()
+    made = Panel(EvaluationConfig(), USERS, {"headline": Indifferent()}, tmp_path, Heard())
+    made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})
+    assert said == ["The judge 'headline' preferred neither answer in any of 120 comparisons."]
+
+
+def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_path: Path) -> None:
+    people = [User(user.id, "", {"sentiment": 1.0}) for user in list(USERS.values())[:5]]
+    texts = [answer.text for answer in answers()[FSPO]] + ["A wonderful film."]
+    entry = JudgeConfig.model_validate({"name": "tone", "attributes": ["sentiment"]})
+    judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
+    found = panel(tmp_path, answers(), judges=judges).measures(FSPO, headline=True)
+    assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found  # USERS mind length alone
+    mixed = Panel(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
+    mixed.judge(answers(), {key: {answer.item: FINE for answer in rows} for key, rows in answers().items()})
+    assert mixed.measures(FSPO, headline=True)["win_rate_by/tone/plain"].users == 5
+
+
+def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_path: Path) -> None:
+    drawn = answers(longer=1.5, each=10)
+    config = EvaluationConfig.model_validate({"judges": [{"name": "longer", "likes": {"length": 1}}]})
+    texts = [answer.text for rows in drawn.values() for answer in rows]
+    judges = obtain_judges(config.judges, texts, USERS.values(), tmp_path)
+    found = panel(tmp_path, drawn, judges={"headline": judges["longer"]})
+    measures = found.measures(FSPO, headline=True)
+    assert measures["win_rate"].low is not None and measures["win_rate"].low > 0.6
+    controlled = measures["win_rate_length_controlled"]
+    assert controlled.low is not None and controlled.high is not None
+    assert controlled.low <= 0.5 <= controlled.high
+    assert controlled.value < measures["win_rate"].value - 0.05
+    assert found.controlled["headline"][FSPO].length > 0
+
+
+class Fixed:
+    """Gives the same choices to every pair, with a preference."""
+
+    identity = "fixed"
+
+    def __init__(self, choices: tuple[Choice, Choice], preference: float | None = None) -> None:
+        self.choices, self.preference = choices, preference
+
+    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        raise NotImplementedError
+
+    def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
+        for _ in comparisons:
+            found = judgement_of(*self.choices)
+            yield Judgement(found.verdict, found.reason, found.choices, self.preference)
+
+
+def test_rejects_are_counted_and_left_out_and_nothing_else_breaks(tmp_path: Path) -> None:
+    judges = {"headline": CountingJudge(), "mute": Fixed(("unreadable", "first"))}
+    found = panel(tmp_path, answers(), judges=judges)
+    measures = found.measures(FSPO, headline=True)
+    assert not any("mute" in measure for measure in measures)
+    record = found.record()
+    assert record["judges"]["mute"]["counts"]["fspo, plain"]["unreadable"] == 120
+    assert record["judges"]["mute"]["consistency"] is None
+    assert record["agreement"][0] == {"judges": ["headline", "mute"], "share": None, "kappa": None}
+
+
+def test_a_floor_decides_where_the_judge_gave_nothing(tmp_path: Path) -> None:
+    found = panel(tmp_path, answers(), judges={"headline": Fixed(("refused", "refused"))}, floors=Floors(words=99))
+    assert "win_rate" not in found.measures(FSPO, headline=True)  # both below: still nothing
+    drawn = answers()
+    qualities = {key: {a.item: FINE for a in rows} for key, rows in drawn.items()}
+    qualities[FSPO] = dict.fromkeys(qualities[FSPO], Quality(-9.0, 1.0, 0.9, 0.5, 0.4, 9))
+    made = Panel(EvaluationConfig(), USERS, {"headline": Fixed(("refused", "refused"))}, tmp_path / "b")
+    made.judge(drawn, qualities)
+    assert made.measures(FSPO, headline=True)["win_rate"].value == 0.0
+
+
+def test_a_weighing_judge_gives_a_weighted_win_rate(tmp_path: Path) -> None:
+    measures = panel(tmp_path, answers(), judges={"headline": Fixed(("first", "second"), 0.75)}).measures(
+        FSPO, headline=True
+    )
+    assert measures["win_rate"].value == 1.0
+    assert measures["win_rate_weighted/plain"].value == pytest.approx(0.75)
+    assert measures["win_rate_length_controlled"].value == pytest.approx(0.75, abs=0.02)
+
+
+def test_matched_answers_are_bare_and_alike_in_length(tmp_path: Path) -> None:
+    drawn = answers()
+    drawn[FSPO] = [
+        Answer(*FSPO, a.item, a.user, a.prompt, "\n".join(f"- {word}" for word in base.text.split()))
+        for a, base in zip(drawn[FSPO], drawn[BASE], strict=True)
+    ]
+
+    class Bullets:
+        """Likes bullets."""
+
+        identity = "bullets"
+
+        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+            one, other = a.count("- "), b.count("- ")
+            return "tie" if one == other else "a" if one > other else "b"
+
+    config = {"match": ["format", "length"], "match_band": 1.0}
+    found = panel(tmp_path, drawn, judges={"headline": Bullets()}, config=config)
+    measures = found.measures(FSPO, headline=True)
+    assert measures["win_rate"].value == 1.0
+    assert (measures["win_rate_matched/plain"].value, measures["win_rate_matched/plain"].items) == (0.5, 120)
+    assert found.record()["matched"]["fspo, plain"]["ties"] == 120
