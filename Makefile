@@ -20,7 +20,7 @@ help: ## Show what can be made
 
 install: $(VENV)/.installed ## Make .venv and install fspo into it
 
-demo: $(VENV)/.installed ## Run the whole loop on the embedded model: data, training, evaluation, report (under 30 minutes on 2 cores)
+demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, training, evaluation, report (under 30 minutes on 2 cores)
 	$(BIN)/fspo model pull smollm2-135m
 	$(BIN)/fspo run --config $(CONFIG)
 

@@ -371,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = Settings(data="")
     parser = argparse.ArgumentParser(prog="benchmarks.accuracy_race", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data", help="a dataset with its splits, such as runs/reviews-cpu/data")
-    parser.add_argument("--model", default=usual.model, help="the embedded model's name, a folder, or a hub id")
+    parser.add_argument("--model", default=usual.model, help="the built-in model's name, a folder, or a hub id")
     for name in ("shots", "queries", "steps", "every", "episodes", "rank", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(usual, name))
     parser.add_argument("--learning-rate", type=float, default=usual.learning_rate)

@@ -5,7 +5,7 @@ learning rate of 0, so that both see the same weights). The naive side runs ever
 and no masks, puts only response positions through the LM head, and goes backward after each pair. The reference's
 log-probs are constants on both sides, as when they are computed beforehand. What is measured is sharing alone.
 
-    python -m benchmarks.episode_step                          # the embedded model, about three minutes on 2 cores
+    python -m benchmarks.episode_step                          # the built-in model, about three minutes on 2 cores
     python -m benchmarks.episode_step --model FOLDER --out docs/results/episode_step
 """
 
@@ -159,7 +159,7 @@ def _machine() -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.episode_step", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", default="smollm2-135m", help="the embedded model's name, a folder, or a hub id")
+    parser.add_argument("--model", default="smollm2-135m", help="the built-in model's name, a folder, or a hub id")
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--shot-tokens", type=int, default=49, help="tokens of each response of a shot")

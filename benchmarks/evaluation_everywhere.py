@@ -1,4 +1,4 @@
-"""Every method of the table on every domain, with all measures, by the embedded model.
+"""Every method of the table on every domain, with all measures, by the built-in model.
 
     python -m benchmarks.evaluation_everywhere --out docs/results/evaluation       # an hour on 2 quiet cores
     python -m benchmarks.evaluation_everywhere --small --domains elix-easy         # some minutes
@@ -67,7 +67,7 @@ SMALL = (
 """What `--small` sets."""
 
 WRITING, SCORING, TRAINING, DRAFTING = 250.0, 650.0, 300.0, 80.0
-"""Tokens a second of the embedded model on two cores, of tokens as they are counted here: sampled many at a time, read,
+"""Tokens a second of the built-in model on two cores, of tokens as they are counted here: sampled many at a time, read,
 read forward and back, and sampled a few at a time. Chosen so that a little more comes out than docs/results/evaluation
 took."""
 
@@ -145,7 +145,7 @@ def estimate(config: RunConfig, users: int) -> Expected:
     """How long a run should take, from tokens; `users` are those held out.
 
     A response is taken to fill four fifths of what it may (22 of 28 tokens were seen). A shot's words and its prompt
-    are 24 tokens, a query's 31, and what stands around the shots 38: so the embedded model's tokenizer counts the usual
+    are 24 tokens, a query's 31, and what stands around the shots 38: so the built-in model's tokenizer counts the usual
     words.
     """
     synthesis = config.synthesis

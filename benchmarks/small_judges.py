@@ -15,7 +15,7 @@ import torch
 from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel
 from fspo.modeling.chat import ChatFormat, TextEncoder
-from fspo.modeling.heads import hidden_states, logits
+from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.synthesis.recipe.diversity import Embed
 

@@ -5,9 +5,9 @@
 
 Three ways run the same step (forward and back of the policy, IPO, no optimiser) after one step each to warm up:
 `masked`, a masked attention for each branch over a copy of its keys of the trunk; `pieces`, mask-free pieces
-(`fspo.modeling.pieces`); `kept`, the same with freed memory kept (`fspo.modeling.memory`), which can't be undone and so
-comes last. `cpu_seconds` are those of all threads, which other programs stretch less than the clock; `faults` are pages
-first touched. `shares` are from torch's profiler: of the time inside operators, by what they do.
+(`fspo.modeling.rectangle_attention`); `kept`, the same with freed memory kept (`fspo.modeling.memory`), which can't be
+undone and so comes last. `cpu_seconds` are those of all threads, which other programs stretch less than the clock;
+`faults` are pages first touched. `shares` are from torch's profiler: of the time inside operators, by what they do.
 """
 
 from __future__ import annotations

@@ -363,7 +363,7 @@ def _rows(text: str) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.training_step", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", default=Settings.model, help="the embedded model's name, a folder, or a hub id")
+    parser.add_argument("--model", default=Settings.model, help="the built-in model's name, a folder, or a hub id")
     parser.add_argument("--rows", type=_rows, default=list(ROWS), help="such as 8x8x250,4x1x60; by default all 12")
     parser.add_argument(
         "--attribute", type=_rows, help="rows to take apart (default: those with 8 shots and 8 queries)"

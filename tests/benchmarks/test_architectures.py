@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import architectures, tiny_architectures
-from fspo.modeling import generation, heads, logprobs
+from fspo.modeling import generation, lm_head, logprobs
 
 
 def test_each_architecture_is_exact_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,10 +55,10 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_wrong_or_crashes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "logits", lambda base, hidden: heads.logits(base, hidden) * 1.01)
+    monkeypatch.setattr(logprobs, "logits", lambda base, hidden: lm_head.logits(base, hidden) * 1.01)
     result = architectures.check("llama", "", {})
     assert (result.outcome, result.detail) == ("wrong", "scoring")
-    monkeypatch.setattr(logprobs, "logits", heads.logits)
+    monkeypatch.setattr(logprobs, "logits", lm_head.logits)
     monkeypatch.setattr(generation, "draw", lambda scores, *_: scores.argmin(dim=-1))
     assert architectures.check("llama", "", {}).detail == "answers [0, 1, 2]"
     monkeypatch.setattr(generation, "draw", lambda *_: 1 // 0)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from fspo.cli.main import app
 from fspo.llm.local import LocalModel
 from fspo.modeling.loading import load_tokenizer
-from fspo.modeling.places import local_identity
+from fspo.modeling.model_names import local_identity
 from tests.synthesis.recipe.helpers import ScriptedModel, write_domain
 from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 

@@ -21,7 +21,7 @@ def test_env_tells_versions_and_folders(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("FSPO_CACHE", str(tmp_path))
     facts = json.loads(CliRunner().invoke(app, ["env", "--json"]).output)
     assert facts["cache"] == str(tmp_path)
-    assert facts["embedded model"] == "not obtained yet"
+    assert facts["built-in model"] == "not obtained yet"
     assert facts["versions"]["torch"].startswith("2.")
     text = CliRunner().invoke(app, ["env", "--config", str(ROOT / "configs/tiny.yaml"), "--set", "seed=5"]).output
     assert "versions:" in text
@@ -40,7 +40,7 @@ def test_model_list_and_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ti
     assert "fspo model pull smollm2-135m" in result.stderr
 
 
-def test_model_pull_names_the_embedded_model_where_the_hub_is_out_of_reach(tiny_model_path: Path) -> None:
+def test_model_pull_names_the_builtin_model_where_the_hub_is_out_of_reach(tiny_model_path: Path) -> None:
     assert "can be loaded" in CliRunner().invoke(app, ["model", "pull", str(tiny_model_path)]).output
     assert "Would obtain" in CliRunner().invoke(app, ["model", "pull", "--dry-run"]).output
     result = CliRunner().invoke(app, ["model", "pull", "nobody/nothing"])

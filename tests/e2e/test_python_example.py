@@ -1,4 +1,4 @@
-"""The Python example of the README, as it is printed, on the embedded model."""
+"""The Python example of the README, as it is printed, on the built-in model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.e2e.conftest import ROOT, environment
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.embedded
-def test_the_python_example_runs_and_tells_two_people_apart(tmp_path: Path, embedded_model_path: Path) -> None:
+@pytest.mark.builtin_model
+def test_the_python_example_runs_and_tells_two_people_apart(tmp_path: Path, builtin_model_path: Path) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(

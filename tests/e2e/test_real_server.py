@@ -1,4 +1,4 @@
-"""An endpoint that is real: transformers' own server with the embedded model, over HTTP."""
+"""An endpoint that is real: transformers' own server with the built-in model, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fspo.errors import FspoError
 from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
-from fspo.modeling.embedded import obtain
+from fspo.modeling.builtin_model import obtain
 
 for package in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(package)
-pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.builtin_model, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

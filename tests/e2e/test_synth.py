@@ -138,9 +138,9 @@ def test_an_endpoint_that_is_away_is_told_and_nothing_is_lost(tmp_path: Path) ->
         assert "6 users are in" in run(*options).stdout
 
 
-@pytest.mark.embedded
+@pytest.mark.builtin_model
 @pytest.mark.slow
-def test_the_embedded_model_makes_a_domain_without_a_network(tmp_path: Path) -> None:
+def test_the_builtin_model_makes_a_domain_without_a_network(tmp_path: Path) -> None:
     settings = [
         "judge=measured",
         "questions=6",

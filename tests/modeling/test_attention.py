@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.errors import ModelError
-from fspo.modeling import pieces
+from fspo.modeling import rectangle_attention
 from fspo.modeling.attention import (
     IMPLEMENTATION,
     ForestPlan,
@@ -96,8 +96,8 @@ def test_pieces_without_masks_equal_the_masked_ones_gradients_included(
 ) -> None:
     if forest.length == 0:
         return
-    monkeypatch.setattr(pieces, "_parts", lambda groups: parts)
-    monkeypatch.setattr(pieces, "_WORTH_CUTTING", 1)
+    monkeypatch.setattr(rectangle_attention, "_parts", lambda groups: parts)
+    monkeypatch.setattr(rectangle_attention, "_WORTH_CUTTING", 1)
     generator = torch.Generator().manual_seed(forest.length)
     inputs = [
         torch.randn(1, count, forest.length, 8, generator=generator, dtype=torch.float64).requires_grad_()
@@ -121,7 +121,7 @@ def test_groups_expanded_for_kernels_without_them_give_the_same() -> None:
 @given(forests())
 def test_pieces_cover_each_visible_key_once(forest: Forest) -> None:
     seen = torch.zeros(forest.length, forest.length, dtype=torch.int)
-    for piece in pieces.forest_pieces(forest):
+    for piece in rectangle_attention.forest_pieces(forest):
         ones = torch.ones(piece.end - piece.start, piece.last - piece.first, dtype=torch.int)
         assert piece.fresh == (seen[piece.start : piece.end].sum() == 0)
         seen[piece.start : piece.end, piece.first : piece.last] += ones.tril() if piece.causal else ones
@@ -133,7 +133,7 @@ def test_every_thread_gets_equally_many_groups_of_heads(
     groups: int, threads: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert pieces._parts(groups) == parts
+    assert rectangle_attention._parts(groups) == parts
     assert groups * parts % threads == 0
 
 

@@ -118,9 +118,9 @@ def test_a_template_that_refuses_a_role_is_one_sentence(tiny_model_path: Path) -
         show_turns(tokenizer, [("system", "a"), ("user", "b")], opening=True)
 
 
-@pytest.mark.embedded
-def test_the_embedded_models_texts_are_safe_too(embedded_model_path: Path) -> None:
-    tokenizer = load_tokenizer(embedded_model_path)
+@pytest.mark.builtin_model
+def test_the_builtin_models_texts_are_safe_too(builtin_model_path: Path) -> None:
+    tokenizer = load_tokenizer(builtin_model_path)
     encoder = TextEncoder(tokenizer)
     for content in (token.content for token in tokenizer.added_tokens_decoder.values()):
         ids = encoder.encode(f"a {content} b")

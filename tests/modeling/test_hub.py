@@ -16,7 +16,7 @@ from fspo.evaluation.scoring.weights import Weights
 from fspo.files import read_json
 from fspo.modeling import hub
 from fspo.modeling.loading import load_configuration, load_model, load_tokenizer
-from fspo.modeling.places import place_here, weights_of
+from fspo.modeling.model_names import place_here, weights_of
 from fspo.modeling.size import count_weights
 from fspo.runs.pipeline import check_model
 from tests.e2e.hub import Hub

@@ -9,7 +9,7 @@ import torch
 from transformers.utils import logging
 
 from fspo.errors import ConfigError, ModelError
-from fspo.modeling import embedded, hub
+from fspo.modeling import builtin_model, hub
 from fspo.modeling.loading import (
     context_length,
     default_device,
@@ -18,7 +18,7 @@ from fspo.modeling.loading import (
     load_tokenizer,
     quietly,
 )
-from fspo.modeling.places import locate, place_here, weights_of
+from fspo.modeling.model_names import locate, place_here, weights_of
 from fspo.training.start import Start
 
 
@@ -32,8 +32,8 @@ def test_a_local_folder(tiny_model_path: Path) -> None:
     assert load_tokenizer(tiny_model_path).chat_template
 
 
-def test_the_embedded_model_is_obtained_by_its_name(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "obtain", lambda: tiny_model_path)
+def test_the_builtin_model_is_obtained_by_its_name(tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin_model, "obtain", lambda: tiny_model_path)
     assert locate("smollm2-135m") == str(tiny_model_path)
     assert load_model("smollm2-135m").config.hidden_size == 32
 
@@ -63,7 +63,7 @@ def test_pickled_weights_are_never_read(tiny_model_path: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("load", [load_model, load_tokenizer, load_configuration])
-def test_an_unreachable_hub_is_one_sentence_that_names_the_embedded_model(
+def test_an_unreachable_hub_is_one_sentence_that_names_the_builtin_model(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NoNetwork:

@@ -217,11 +217,11 @@ def test_room_that_is_kept_free_costs_shots_and_no_query(tokenizer: Any) -> None
         replace(renderer, max_length=shortest - 1).trim(whole)
 
 
-@pytest.mark.embedded
+@pytest.mark.builtin_model
 def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the_limit(
-    embedded_model_path: Path,
+    builtin_model_path: Path,
 ) -> None:
-    renderer = EpisodeRenderer(load_tokenizer(embedded_model_path))
+    renderer = EpisodeRenderer(load_tokenizer(builtin_model_path))
     introduction, shot = renderer.template.introduction, renderer.template.render_shot(preference(0), first=False)
     apart = len(renderer.render_response(introduction)) + len(renderer.render_response(shot)) - 1
     assert len(renderer.render_response(introduction + shot)) > apart, "this tokenizer shows nothing"

@@ -6,7 +6,7 @@ from fspo.modeling import sentences
 from fspo.modeling.sentences import SentenceEmbedder
 
 
-@pytest.mark.embedded
+@pytest.mark.builtin_model
 def test_what_means_the_same_is_closer_than_what_does_not() -> None:
     embedder = SentenceEmbedder.load()
     wanted = "Likes enthusiastic reviews and dislikes critical ones."

@@ -22,7 +22,7 @@ def config(*settings: str) -> RunConfig:
     return load_config(None, ["synthesis.recipe=paper", "synthesis.domain=elix-easy", *settings])
 
 
-def test_the_embedded_model_is_named_and_warned_of_as_a_judge() -> None:
+def test_the_builtin_model_is_named_and_warned_of_as_a_judge() -> None:
     who, warning = asked_lines(config())
     here = "smollm2-135m on this machine"
     assert who == f"Responses by {here}; pairs judged by {here}; any other text by {here}."
@@ -57,9 +57,9 @@ def test_weights_are_counted_without_loading(tiny_model_path: Path, tmp_path: Pa
     assert count_weights(str(tmp_path)) == 0
 
 
-@pytest.mark.embedded
-def test_the_embedded_model_is_as_large_as_said(embedded_model_path: Path) -> None:
-    assert count_weights(str(embedded_model_path)) == count_weights("smollm2-135m")
+@pytest.mark.builtin_model
+def test_the_builtin_model_is_as_large_as_said(builtin_model_path: Path) -> None:
+    assert count_weights(str(builtin_model_path)) == count_weights("smollm2-135m")
 
 
 def test_dry_run_and_run_say_it(tiny_model_path: Path, tmp_path: Path) -> None:

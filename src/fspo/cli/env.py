@@ -54,7 +54,7 @@ def describe() -> dict[str, Any]:
     """What `fspo env` shows; importing torch for it takes seconds."""
     import torch
 
-    from fspo.modeling import embedded, threads
+    from fspo.modeling import builtin_model, threads
 
     machine = threads.look()
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -69,7 +69,7 @@ def describe() -> dict[str, Any]:
         "memory": _memory(),
         "accelerators": ", ".join(accelerators) or "none",
         "cache": str(cache_folder()),
-        "embedded model": "obtained" if embedded.is_obtained() else "not obtained yet",
+        "built-in model": "obtained" if builtin_model.is_obtained() else "not obtained yet",
         "versions": versions(),
     }
 

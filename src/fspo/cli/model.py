@@ -23,7 +23,7 @@ Examples:
 app = typer.Typer(no_args_is_help=True, help=help_text(_HELP))
 Name = Annotated[
     str | None,
-    typer.Argument(help="The embedded model's name, a local folder, or a hub id; by default the model of --config."),
+    typer.Argument(help="The built-in model's name, a local folder, or a hub id; by default the model of --config."),
 ]
 
 
@@ -34,18 +34,18 @@ def list_() -> None:
     Examples:
       fspo model list
     """
-    from fspo.modeling import embedded
+    from fspo.modeling import builtin_model
 
-    state = f"obtained, in {embedded.folder()}" if embedded.is_obtained() else "not obtained yet"
-    package = embedded.WHEEL.requirement
-    name = f"{embedded.EMBEDDED_MODEL}: SmolLM2-135M-Instruct, Apache-2.0, out of the Python package {package}"
+    state = f"obtained, in {builtin_model.folder()}" if builtin_model.is_obtained() else "not obtained yet"
+    package = builtin_model.WHEEL.requirement
+    name = f"{builtin_model.BUILTIN_MODEL}: SmolLM2-135M-Instruct, Apache-2.0, out of the Python package {package}"
     console().print(f"{name}; {state}.", markup=False)
     console().print("Any other model is named by a local folder or by its hub id.", markup=False)
 
 
 @add_verb(app, "pull")
 def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Obtain a model now, so that a run needs no network; the embedded one comes from the Python package index.
+    """Obtain a model now, so that a run needs no network; the built-in one comes from the Python package index.
 
     Of a model on a hub, this fetches the newest revision. Runs use the revision that was fetched last.
 
@@ -57,7 +57,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
       fspo model pull --config configs/reviews-cpu.yaml
     """
     from fspo.cli.progress import terminal_progress
-    from fspo.modeling import embedded, loading
+    from fspo.modeling import builtin_model, loading
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
     from fspo.runs.notices import quiet
 
@@ -67,8 +67,8 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
         out.print(f"Would obtain {name}.", markup=False)
         return
     quiet()
-    if name == embedded.EMBEDDED_MODEL:
-        out.print(f"{name} is in {embedded.obtain(terminal_progress(out))}.", markup=False)
+    if name == builtin_model.BUILTIN_MODEL:
+        out.print(f"{name} is in {builtin_model.obtain(terminal_progress(out))}.", markup=False)
         return
     loading.pull(name)
     check_vocabulary(loading.load_tokenizer(name), rows_of(loading.load_model(name)), name)
@@ -88,14 +88,14 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     """
     from fspo.errors import ModelError
     from fspo.files import read_json
-    from fspo.modeling import embedded
+    from fspo.modeling import builtin_model
     from fspo.modeling.chat import takes_system
     from fspo.modeling.loading import load_tokenizer
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
     from fspo.runs.notices import quiet
 
     name = _chosen(name, config, overrides)
-    folder = embedded.folder() if name == embedded.EMBEDDED_MODEL else Path(name)
+    folder = builtin_model.folder() if name == builtin_model.BUILTIN_MODEL else Path(name)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
     quiet()
@@ -169,7 +169,7 @@ def push(
 ) -> None:
     """Upload a policy to a hub: its adapter, tokenizer and model card; never data or names of folders.
 
-    An adapter over a model that is on no hub, such as the embedded one, goes up as a whole model. Weights and their
+    An adapter over a model that is on no hub, such as the built-in one, goes up as a whole model. Weights and their
     configuration that an earlier upload left in the repository are replaced or deleted there. The token is taken from
     HF_TOKEN, the hub's address from HF_ENDPOINT.
 
@@ -193,11 +193,11 @@ def push(
 
 
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:
-    """The model named, or else the configuration's, or else the embedded one."""
+    """The model named, or else the configuration's, or else the built-in one."""
     if name is not None:
         return expanded(name)
     if config is not None or overrides:
         return configured(None, config, overrides, None).model
-    from fspo.modeling import embedded
+    from fspo.modeling import builtin_model
 
-    return embedded.EMBEDDED_MODEL
+    return builtin_model.BUILTIN_MODEL

@@ -25,7 +25,7 @@ _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "
 
 def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
     """Check everything that can be checked without a side effect, and say what would be done."""
-    from fspo.modeling.places import place_here
+    from fspo.modeling.model_names import place_here
 
     folder.check(parts, policy)
     check_model(folder.config.model)

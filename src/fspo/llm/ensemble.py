@@ -27,7 +27,7 @@ from fspo.llm.types import (
     identity_of,
     title_of,
 )
-from fspo.modeling.places import local_identity
+from fspo.modeling.model_names import local_identity
 from fspo.paths import PlaceName
 
 __all__ = ["Ensemble", "Member", "MemberConfig"]
@@ -46,7 +46,7 @@ class MemberConfig(BaseModel):
 
     endpoint: EndpointConfig | None = None
     model: PlaceName | None = None
-    """The embedded model's name, a local folder, or a hub id."""
+    """The built-in model's name, a local folder, or a hub id."""
     weight: float = Field(1.0, gt=0)
     """How often it is asked, relative to the others."""
     temperature: float | None = Field(None, gt=0)

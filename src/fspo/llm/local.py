@@ -13,7 +13,7 @@ from fspo.llm.types import Completion, CompletionRequest, FinishReason, Message
 from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
 from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
-from fspo.modeling.places import local_identity
+from fspo.modeling.model_names import local_identity
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
 __all__ = ["LocalModel"]
@@ -21,7 +21,7 @@ __all__ = ["LocalModel"]
 _BATCH = 96
 _BATCH_ON_CPU = 48
 """On a processor 96 answers take more than a minute, which is lost if killed in it. Half as many cost a tenth more time
-altogether, a third as many a fifth (18 to 23% measured with the embedded model)."""
+altogether, a third as many a fifth (18 to 23% measured with the built-in model)."""
 
 
 class LocalModel:
@@ -51,7 +51,7 @@ class LocalModel:
 
     @classmethod
     def load(cls, name: str | Path, *, dtype: str = "float32", batch_size: int = _BATCH) -> LocalModel:
-        """Load the embedded model, a local folder or a hub id.
+        """Load the built-in model, a local folder or a hub id.
 
         Raises:
             ModelError: the model can't be obtained.

@@ -72,7 +72,7 @@ class ModelSource:
     def _loaded(self) -> LanguageModel:
         from fspo.llm.local import LocalModel
         from fspo.modeling.loading import load_model, load_tokenizer
-        from fspo.modeling.places import local_identity
+        from fspo.modeling.model_names import local_identity
 
         where = str(self.where or self.model)
         model, tokenizer = load_model(where), load_tokenizer(where)

@@ -3,8 +3,8 @@
 The function is registered with transformers as the attention implementation `fspo`, for every model that uses the
 attention interface. Called without a plan it is transformers' own SDPA. With a `ForestPlan` it computes what a dense
 tree mask would, so that nothing of the size S x S exists: without masks in large pieces where that is exact (see
-`pieces`), on CUDA by FlexAttention (see `flex`), else as one causal SDPA per trunk and one small one per branch. With
-any other `AttentionPlan` (see `decoding`) the plan does the work.
+`rectangle_attention`), on CUDA by FlexAttention (see `flex`), else as one causal SDPA per trunk and one small one per
+branch. With any other `AttentionPlan` (see `decoding`) the plan does the work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers.masking_utils import AttentionMaskInterface, causal_mask_funct
 from fspo.errors import ModelError
 from fspo.modeling.flex import FlexForest, as_computed, attend_flexibly, flex_applies
 from fspo.modeling.packing import Forest, Segment
-from fspo.modeling.pieces import attend_in_pieces, forest_pieces, pieces_apply
+from fspo.modeling.rectangle_attention import attend_in_pieces, forest_pieces, pieces_apply
 
 __all__ = [
     "IMPLEMENTATION",

@@ -231,7 +231,7 @@ def need_chat_template(tokenizer: Any) -> None:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(
-            "The tokenizer has no chat template; use an instruction-tuned model, such as the embedded smollm2-135m."
+            "The tokenizer has no chat template; use an instruction-tuned model, such as the built-in smollm2-135m."
         )
 
 

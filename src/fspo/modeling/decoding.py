@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from fspo.errors import ModelError
 from fspo.modeling.attention import ForestPlan, planned_attention
-from fspo.modeling.heads import hidden_states, logits
+from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.packing import Forest, Segment, Tree
 from fspo.modeling.preparing import prepare_model
 

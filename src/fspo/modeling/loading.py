@@ -1,4 +1,4 @@
-"""Models and tokenizers by name: the embedded model, a local folder or a hub id. Code in a repository never runs."""
+"""Models and tokenizers by name: the built-in model, a local folder or a hub id. Code in a repository never runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling import hub
-from fspo.modeling.places import INSTEAD, POLICY_FILE, layers, locate
+from fspo.modeling.model_names import INSTEAD, POLICY_FILE, layers, locate
 
 __all__ = [
     "context_length",
@@ -42,7 +42,7 @@ def load_model(name: str | Path, dtype: str = "float32", device: str | torch.dev
 
     Raises:
         ConfigError: the dtype is unknown.
-        ModelError: the model can't be obtained; the sentence names the embedded one.
+        ModelError: the model can't be obtained; the sentence names the built-in one.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
@@ -99,7 +99,7 @@ def load_tokenizer(name: str | Path) -> Any:
     """The tokenizer of the model of that name; a policy without one has its base model's.
 
     Raises:
-        ModelError: it can't be obtained; the sentence names the embedded model.
+        ModelError: it can't be obtained; the sentence names the built-in model.
     """
     place = locate(layers(name, "tokenizer_config.json")[-1])
     with quietly(), _explained(name):
@@ -110,7 +110,7 @@ def load_configuration(name: str | Path) -> Any:
     """The configuration of the model of that name, without its weights; a policy's adapters have their base model's.
 
     Raises:
-        ModelError: it can't be obtained; the sentence names the embedded model.
+        ModelError: it can't be obtained; the sentence names the built-in model.
     """
     place = locate(layers(name)[-1])
     with quietly(), _explained(name):

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fspo.errors import ModelError
 from fspo.modeling.attention import ForestPlan, planned_attention
-from fspo.modeling.heads import hidden_states, in_place_of_forward, logits
+from fspo.modeling.lm_head import hidden_states, in_place_of_forward, logits
 from fspo.modeling.packing import PackedRow, pack
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Branch, TokenizedEpisode

@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 
 from fspo.errors import FspoError, ModelError
 from fspo.files import check_replaceable, replace_folder, write_json
-from fspo.modeling import embedded
+from fspo.modeling import builtin_model
 from fspo.modeling.folders import MODEL, POLICY
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
-from fspo.modeling.places import POLICY_FILE, policy_record
+from fspo.modeling.model_names import POLICY_FILE, policy_record
 from fspo.paths import expanded
 
 __all__ = [
@@ -241,8 +241,8 @@ def _built_on(base: str, start: Path | None) -> list[Path]:
 
 
 def _for_others(base: str) -> str:
-    """The name of a base model as other tools know it: they don't know the embedded one by its name."""
-    return str(embedded.folder()) if base == embedded.EMBEDDED_MODEL else base
+    """The name of a base model as other tools know it: they don't know the built-in one by its name."""
+    return str(builtin_model.folder()) if base == builtin_model.BUILTIN_MODEL else base
 
 
 def _written(start: Path, home: Path) -> str:

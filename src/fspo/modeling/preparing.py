@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from fspo.errors import ModelError
 from fspo.modeling.attention import IMPLEMENTATION, ForestPlan, planned_attention, probed_masks
-from fspo.modeling.heads import hidden_states, logits
+from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.packing import pack
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from fspo.errors import ConfigError, FspoError, ModelError
 from fspo.modeling.loading import quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from fspo.modeling.places import is_hub_id
+from fspo.modeling.model_names import is_hub_id
 from fspo.modeling.policies import PolicyCard, export_policy, read_card
 
 __all__ = ["goes_whole", "publish"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from fspo.modeling.embedded import EMBEDDED_MODEL
-from fspo.modeling.places import place_here
+from fspo.modeling.builtin_model import BUILTIN_MODEL
+from fspo.modeling.model_names import place_here
 
 __all__ = ["count_weights"]
 
-_EMBEDDED = 134_515_008
+_BUILTIN_WEIGHTS = 134_515_008
 
 
 def count_weights(name: str) -> int | None:
@@ -18,8 +18,8 @@ def count_weights(name: str) -> int | None:
 
     They are counted in the headers of its safetensors files.
     """
-    if name == EMBEDDED_MODEL:
-        return _EMBEDDED
+    if name == BUILTIN_MODEL:
+        return _BUILTIN_WEIGHTS
     folder = place_here(name, weights=True)
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
     return sum(map(_weights_in, files)) if files else None

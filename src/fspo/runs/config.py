@@ -45,7 +45,7 @@ class RunConfig(BaseModel):
     output: LocalPath = Path()
     """Folder of the run; by default runs/NAME."""
     model: PlaceName = "smollm2-135m"
-    """The embedded model's name, a local folder, or a hub id."""
+    """The built-in model's name, a local folder, or a hub id."""
     data: LocalPath | None = None
     """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
     endpoint: EndpointConfig | None = None

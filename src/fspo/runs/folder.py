@@ -18,7 +18,7 @@ from fspo.files import check_no_others, locked, read_json, write_json, write_tex
 from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.methods.table import METHODS, training_order
-from fspo.modeling.places import local_identity
+from fspo.modeling.model_names import local_identity
 from fspo.runs import processes
 from fspo.runs.config import RunConfig, load_config, methods_of
 from fspo.runs.descriptions import DESCRIPTIONS_FILE

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fspo.methods.table import Method
-from fspo.modeling.places import is_hub_id
+from fspo.modeling.model_names import is_hub_id
 from fspo.runs.config import RunConfig
 from fspo.runs.versions import versions
 

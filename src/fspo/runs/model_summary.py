@@ -41,7 +41,7 @@ def template_lines(config: RunConfig) -> list[str]:
     """
     from fspo.modeling.chat import takes_system
     from fspo.modeling.loading import load_tokenizer
-    from fspo.modeling.places import place_here
+    from fspo.modeling.model_names import place_here
 
     if config.data is not None:
         return []

@@ -362,17 +362,17 @@ def check_model(name: str) -> None:
     Raises:
         ModelError: it names a folder that holds no model, or the model does not know all tokens of its tokenizer.
     """
-    from fspo.modeling import embedded
-    from fspo.modeling.places import locate
+    from fspo.modeling import builtin_model
+    from fspo.modeling.model_names import locate
 
-    if name != embedded.EMBEDDED_MODEL:
+    if name != builtin_model.BUILTIN_MODEL:
         locate(name)
     _check_tokenizer(name)
 
 
 def _check_tokenizer(name: str) -> None:
     from fspo.modeling.loading import load_tokenizer
-    from fspo.modeling.places import place_here
+    from fspo.modeling.model_names import place_here
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     place = place_here(name)

@@ -154,7 +154,7 @@ class _Named:
     @classmethod
     def of(cls, model: str, endpoint: EndpointConfig | None) -> _Named:
         """The model at an endpoint, or else the one on this machine."""
-        from fspo.modeling.places import local_identity
+        from fspo.modeling.model_names import local_identity
 
         return cls(_name(model, endpoint), local_identity(model) if endpoint is None else endpoint.identity())
 

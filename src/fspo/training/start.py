@@ -17,10 +17,10 @@ from safetensors import safe_open
 from fspo.errors import ModelError
 from fspo.files import replace_folder
 from fspo.identity import file_digest
-from fspo.modeling.embedded import EMBEDDED_MODEL
+from fspo.modeling.builtin_model import BUILTIN_MODEL
 from fspo.modeling.folders import MODEL
 from fspo.modeling.loading import load_model, load_tokenizer, quietly
-from fspo.modeling.places import place_here, weights_of
+from fspo.modeling.model_names import place_here, weights_of
 from fspo.modeling.policies import is_policy, load_policy
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.paths import expanded
@@ -76,7 +76,7 @@ class Start:
 
     def hub_weights(self) -> dict[str, Any]:
         """The identity of the weights of a hub's model, None while they are not on this machine; empty of any other."""
-        if self.in_memory or str(self.model) == EMBEDDED_MODEL or Path(expanded(self.model)).is_dir():
+        if self.in_memory or str(self.model) == BUILTIN_MODEL or Path(expanded(self.model)).is_dir():
             return {}
         return {"weights": weights_of(self.model)}
 
@@ -141,7 +141,7 @@ class Start:
         if self.in_memory:
             return f"in memory sha256:{_digest(self.model)}"
         folder = Path(expanded(self.model))
-        if str(self.model) == EMBEDDED_MODEL or not folder.is_dir():
+        if str(self.model) == BUILTIN_MODEL or not folder.is_dir():
             return str(self.model)
         # The weights alone, and digested as ever, so that trainings of earlier versions go on.
         digest = hashlib.sha256()

@@ -14,7 +14,7 @@ from fspo.identity import same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
 from fspo.modeling.loading import context_length
-from fspo.modeling.places import POLICY_FILE
+from fspo.modeling.model_names import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Context, EpisodeRenderer

