@@ -42,8 +42,8 @@ from benchmarks.tiny_architectures import VOCABULARY, build, causal_architecture
 from fspo.errors import FspoError
 from fspo.files import read_json, write_json, write_text
 from fspo.modeling.generation import AnswerRequest, Sampling, generate_ids
-from fspo.modeling.loading import quietly
 from fspo.modeling.logprobs import branch_logprobs
+from fspo.modeling.quiet import quietly
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
 __all__ = ["OUTCOMES", "Result", "check", "main", "measure"]

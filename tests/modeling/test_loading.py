@@ -16,9 +16,9 @@ from fspo.modeling.loading import (
     load_configuration,
     load_model,
     load_tokenizer,
-    quietly,
 )
 from fspo.modeling.model_names import locate, place_here, weights_of
+from fspo.modeling.quiet import quietly
 from fspo.training.start import Start
 
 

@@ -94,7 +94,7 @@ def convert(weights: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from fspo.modeling.loading import quietly
+    from fspo.modeling.quiet import quietly
 
     # The reader of GGUF draws a progress bar of its own, which nothing but a closed ear turns off.
     with quietly(), redirect_stderr(io.StringIO()), warnings.catch_warnings():

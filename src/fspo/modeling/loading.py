@@ -15,11 +15,11 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling import hub
 from fspo.modeling.model_names import INSTEAD, POLICY_FILE, layers, locate
+from fspo.modeling.quiet import quietly
 
 __all__ = [
     "context_length",
@@ -29,7 +29,6 @@ __all__ = [
     "load_reward_model",
     "load_tokenizer",
     "pull",
-    "quietly",
 ]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -143,21 +142,6 @@ def context_length(model: PreTrainedModel | str | Path) -> int | None:
 def default_device() -> torch.device:
     """The CUDA device where there is one, or else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Load without transformers' own progress bars and notes; fspo shows its own progress."""
-    log: Any = transformers_logging
-    shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
-    log.disable_progress_bar()
-    log.set_verbosity_error()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if shown:
-            log.enable_progress_bar()
 
 
 def _folder(place: str, *, weights: bool = False) -> str:

@@ -24,9 +24,10 @@ from fspo.errors import FspoError, ModelError
 from fspo.files import check_replaceable, replace_folder, write_json
 from fspo.modeling import builtin_model
 from fspo.modeling.folders import MODEL, POLICY
-from fspo.modeling.loading import load_model, load_tokenizer, quietly
+from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
 from fspo.modeling.model_names import POLICY_FILE, policy_record
+from fspo.modeling.quiet import quietly
 from fspo.paths import expanded
 
 __all__ = [

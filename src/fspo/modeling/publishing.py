@@ -15,10 +15,10 @@ from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from fspo.errors import ConfigError, FspoError, ModelError
-from fspo.modeling.loading import quietly
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fspo.modeling.model_names import is_hub_id
 from fspo.modeling.policies import PolicyCard, export_policy, read_card
+from fspo.modeling.quiet import quietly
 
 __all__ = ["goes_whole", "publish"]
 

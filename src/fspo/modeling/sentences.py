@@ -67,7 +67,7 @@ class SentenceEmbedder:
         """
         from transformers import AutoModel, AutoTokenizer
 
-        from fspo.modeling.loading import quietly
+        from fspo.modeling.quiet import quietly
 
         place = str(obtain())
         with quietly():

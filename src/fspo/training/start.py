@@ -19,9 +19,10 @@ from fspo.files import replace_folder
 from fspo.identity import file_digest
 from fspo.modeling.builtin_model import BUILTIN_MODEL
 from fspo.modeling.folders import MODEL
-from fspo.modeling.loading import load_model, load_tokenizer, quietly
+from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.model_names import place_here, weights_of
 from fspo.modeling.policies import is_policy, load_policy
+from fspo.modeling.quiet import quietly
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.paths import expanded
 from fspo.training.processes import joined, loading_device
