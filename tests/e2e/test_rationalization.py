@@ -26,7 +26,7 @@ def test_a_run_with_descriptions_in_the_models_own_words(speaking_model_path: Pa
     assert read_json(output / "methods" / "fspo-rat" / "policy.json")["starts_from"] == "../pref-ft-cot"
     assert read_jsonl(output / "evaluation" / "fspo-rat" / "descriptions.jsonl")
     page = (output / "report.html").read_text(encoding="utf-8")
-    assert "In the words of fspo-rat" in page
+    assert "Description by fspo-rat" in page
     assert "corrupted accuracy" in page
     talk = "/describe\n/describe Likes long reviews.\nHello\n/describe\n/quit\n"
     said = run("chat", output, "--method", "fspo-rat", "--max-tokens", "4", "--guidance", "1", stdin=talk).stdout

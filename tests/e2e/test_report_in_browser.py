@@ -112,7 +112,7 @@ def test_nothing_is_asked_of_anybody(browser: Any, report: Path) -> None:
 def test_the_keyboard_reaches_everything(browser: Any, report: Path) -> None:
     page = opened(browser, report, LAPTOP)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the figures"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"

@@ -88,11 +88,11 @@ def test_the_page_says_on_how_many_pairs_the_curve_stands(run_folder: Path, tmp_
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "evaluation" / "observer.json", observer)
     page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Every point stands on the same 64 pairs, those of all 128 that were measured" in page
+    assert "Every point uses the same 64 pairs: of all 128 pairs" in page
     observer["reward_accuracy@8"]["items"] = 128
     write_json(folder / "evaluation" / "observer.json", observer)
     page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "The points stand on different pairs</strong> (64, 128 of them)" in page
+    assert "The points use different pairs</strong> (64, 128 of them)" in page
 
 
 @pytest.mark.filterwarnings("ignore:.*set_ticklabels")
@@ -306,7 +306,7 @@ def test_the_error_of_calibration_stands_beside_what_chance_gives(page: str) -> 
 
 
 def test_what_is_against_the_lead_comes_first(page: str) -> None:
-    against = page[page.index("<h3>Figures that miss their bar</h3>") : page.index("<summary>All bars</summary>")]
+    against = page[page.index("<h3>Results that miss their bar</h3>") : page.index("<summary>All bars</summary>")]
     said = [name.partition(",")[0] for name in re.findall(r'<th scope="row">([^<]+)</th>', against)]
     assert said[0] == "fspo"
     assert said.count("fspo") == len(list(takewhile(lambda name: name == "fspo", said)))

@@ -244,7 +244,7 @@ def test_the_page_names_variants_and_what_is_corrected(tmp_path: Path) -> None:
     page = write_comparison(found, tmp_path / "page.html").read_text(encoding="utf-8")
     assert re.search(r"few-shot<small> antisymmetric</small>", page)
     assert re.search(r"fspo<small> reference</small>", page)
-    assert "An interval is for its pair alone" in page
+    assert "Each interval is for its pair alone" in page
 
 
 @pytest.mark.parametrize(
