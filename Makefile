@@ -15,10 +15,10 @@ BENCHMARKS ?= episode_step step_profile training_step
 
 .PHONY: help install demo test check format docs bench clean
 
-help: ## Show what can be made
+help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-install: $(VENV)/.installed ## Make .venv and install fspo into it
+install: $(VENV)/.installed ## Create .venv and install fspo into it
 
 demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, training, evaluation, report (under 30 minutes on 2 cores)
 	$(BIN)/fspo model pull smollm2-135m
@@ -34,14 +34,14 @@ check: $(VENV)/.installed-dev ## Check style, types, import directions and gener
 	$(BIN)/lint-imports
 	$(BIN)/python -m fspo.cli.reference --check docs/cli.md
 
-format: $(VENV)/.installed-dev ## Format the code and mend what can be mended
+format: $(VENV)/.installed-dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed ## Write the generated documents anew
+docs: $(VENV)/.installed ## Generate the command reference
 	$(BIN)/python -m fspo.cli.reference docs/cli.md
 
-bench: $(VENV)/.installed-dev ## Run the benchmarks and keep their figures under docs/results/
+bench: $(VENV)/.installed-dev ## Run the benchmarks and save their results under docs/results/
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --out docs/results/$$name; done
 
 clean: ## Remove .venv and caches (runs and models stay)

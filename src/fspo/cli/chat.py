@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Chat", "Draw", "chat", "shots_of"]
 
-_HELP = "Type a prompt; /user ID speaks for another user, /users lists them, /shots shows the shots, /quit ends."
+_HELP = "Type a prompt. /user ID switches to another user, /users lists them, /shots prints the shots, /quit ends."
 _DESCRIBING = (
-    "/describe shows how the method describes this user, /describe TEXT says it better, /describe - forgets it."
+    "/describe prints the method's description of this user, /describe TEXT replaces it, /describe - resets it."
 )
 
 
@@ -39,12 +39,10 @@ def chat(
         list[str] | None, typer.Option("--prompt", "-p", help="Answer this prompt and stop. Can be repeated.")
     ] = None,
     method: Annotated[str, typer.Option("--method", "-m", help="Method that personalises.")] = "fspo",
-    shots: Annotated[
-        int | None, typer.Option(min=0, help="Preferences shown; by default as in the evaluation.")
-    ] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="Number of shots; by default as in the evaluation.")] = None,
     guidance: Annotated[float, typer.Option(min=0, help="Push away from the mirrored user; 0 samples plainly.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 96,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.7,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most likely token.")] = 0.7,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
     dry_run: DryRun = False,
 ) -> None:

@@ -24,24 +24,24 @@ def compare(
         str,
         typer.Option(
             "--measure",
-            help="What to compare by: reward_accuracy or win_rate, each method by its headline variant; or one by "
-            "name, such as reward_accuracy/antisymmetric, win_rate/guided, label_flip_rate or regret.",
+            help="Measure to compare: reward_accuracy or win_rate (each method with its headline variant), or a "
+            "variant by name, such as reward_accuracy/antisymmetric, win_rate/guided, label_flip_rate or regret.",
         ),
     ] = "reward_accuracy",
     methods: Annotated[
-        list[str] | None, typer.Option("--method", "-m", help="Only this method. Can be repeated.")
+        list[str] | None, typer.Option("--method", "-m", help="Compare only this method. Can be repeated.")
     ] = None,
     benchmark: Annotated[
-        str, typer.Option("--benchmark", help="Compare what was measured on this benchmark.", metavar="NAME")
+        str, typer.Option("--benchmark", help="Compare results on this benchmark.", metavar="NAME")
     ] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON into this file too.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write it as one self-contained page too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write it as JSON to this file.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Also write it as one self-contained page.")] = None,
 ) -> None:
     """Compare every two methods of evaluated runs on the same items.
 
-    Paired by item, clustered by user, p values of all pairs corrected together by Holm's method. The runs must have
-    been evaluated on the same users, prompts, shots and seed; else it says what differs. A method that is the same
-    item by item in all runs stands once.
+    Differences are paired by item and clustered by user. Holm's method corrects the p values of all pairs together.
+    The runs must have been evaluated on the same users, prompts, shots and seed; otherwise the command says what
+    differs. A method with identical items in all runs appears once.
 
     Examples:
       fspo eval compare runs/reviews-cpu runs/longer
@@ -126,9 +126,9 @@ def pairs(found: Across) -> Table:
     from rich.table import Table
 
     table = Table(
-        title="On the same items, the first less the second",
-        caption="An interval is for its pair alone, the p values of all pairs are corrected together (Holm): an "
-        "interval without 0 may stand beside a p above 0.05. Detectable: the true difference that these items "
+        title="On the same items, the first minus the second",
+        caption="Each interval is for its pair alone, while the p values of all pairs are corrected together (Holm), "
+        "so an interval can exclude 0 although p is above 0.05. Detectable: the true difference that these items "
         "would show with a chance of 80% after that correction.",
         header_style="bold",
         title_justify="left",

@@ -49,14 +49,14 @@ FileFormat = Annotated[
         "--format",
         "-f",
         help=(
-            "jsonl: one {user, prompt, chosen, rejected} a line; trl: TRL's {prompt, chosen, rejected} plus user, in "
-            "JSONL or Parquet; parquet: a folder with users.parquet and preferences.parquet."
+            "jsonl: one {user, prompt, chosen, rejected} per line; trl: TRL's {prompt, chosen, rejected} plus user, "
+            "in JSONL or Parquet; parquet: a folder with users.parquet and preferences.parquet."
         ),
     ),
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", metavar="OURS=THEIRS", help="A column by another name: user=annotator. Can be repeated."),
+    typer.Option("--column", metavar="OURS=THEIRS", help="Your name for a column: user=annotator. Can be repeated."),
 ]
 Folder = Annotated[Path | None, typer.Argument(help="Folder of the dataset; by default the one of --config.")]
 
@@ -64,7 +64,7 @@ Folder = Annotated[Path | None, typer.Argument(help="Folder of the dataset; by d
 @add_verb(app, "import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="File to read (a folder for parquet); of published data also hub:owner/name.")
+        str, typer.Argument(help="File to read (a folder for parquet); for published data also hub:owner/name.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder of the dataset to write.")],
     file_format: Annotated[
@@ -73,8 +73,8 @@ def import_(
             "--format",
             "-f",
             help=(
-                "jsonl, trl, parquet: as in `fspo data validate`. The others are columns of published data: roleplay, "
-                "elix, reviews (the FSPO paper's), reward-bench (PersonalRewardBench), prism (PRISM's utterances), "
+                "jsonl, trl, parquet: as in `fspo data validate`. The others read published data: roleplay, elix, "
+                " reviews (the FSPO paper's), reward-bench (PersonalRewardBench), prism (PRISM's utterances), "
                 "personal-llm (PersonalLLM)."
             ),
         ),
@@ -83,29 +83,27 @@ def import_(
         Path | None, typer.Option(help="JSONL file of the users: {id, description, group, traits}.")
     ] = None,
     columns: Columns = None,
-    user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
+    user: Annotated[str | None, typer.Option(help="trl: the user of rows without one.")] = None,
     drawn_users: Annotated[
-        int | None, typer.Option(help="personal-llm: users that are drawn, each weighing the scores. [default: 100]")
+        int | None, typer.Option(help="personal-llm: simulated users, each with random weights. [default: 100]")
     ] = None,
     concentration: Annotated[
-        float | None, typer.Option(help="personal-llm: of the Dirichlet distribution of the weights. [default: 0.05]")
+        float | None, typer.Option(help="personal-llm: Dirichlet concentration of these weights. [default: 0.05]")
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(help="personal-llm: pairs to each prompt that a user labels. [default: 1]")
+        int | None, typer.Option(help="personal-llm: pairs that a user labels for each prompt. [default: 1]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="personal-llm: same seed, same users. [default: 0]")] = None,
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite", help="Replace a dataset that is already there, and its splits; other files are left alone."
-        ),
+        typer.Option("--overwrite", help="Replace an existing dataset and its splits; other files stay."),
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Read preferences of one's own into a dataset folder, which a run takes as its `data`.
+    """Import your own preferences into a dataset folder, which a run uses as its `data`.
 
-    Every row is checked; what is wrong is named by file, row and column. Of published data, rows that can't be used are
-    left out and counted by reason, here and in the README.md of the dataset.
+    Every row is checked; errors name file, row and column. For published data, unusable rows are left out and counted
+    by reason, here and in the README.md of the dataset.
 
     Examples:
       fspo data import ratings.jsonl data/ratings
@@ -148,10 +146,10 @@ def export(
     ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a dataset for people (JSONL), or for TRL's trainers, which train on it as it is.
+    """Write a dataset as JSONL, which people can read, or in the format of TRL's trainers.
 
     Examples:
       fspo data export ratings.jsonl data/ratings
@@ -185,23 +183,25 @@ def validate(
     file_format: FileFormat = Format.JSONL,
     users: Annotated[Path | None, typer.Option(help="JSONL file of the users.")] = None,
     columns: Columns = None,
-    user: Annotated[str | None, typer.Option(help="trl: the user of rows that name none.")] = None,
-    shots: Annotated[int, typer.Option(min=0, help="Check too that every user has enough for so many shots ...")] = 0,
-    queries: Annotated[int, typer.Option(min=0, help="... and so many queries.")] = 0,
+    user: Annotated[str | None, typer.Option(help="trl: the user of rows without one.")] = None,
+    shots: Annotated[
+        int, typer.Option(min=0, help="Also check that every user has enough for this many shots ...")
+    ] = 0,
+    queries: Annotated[int, typer.Option(min=0, help="... and this many queries.")] = 0,
     model: Annotated[
         str | None,
-        typer.Option(help="Check too that this model can read every preference with its user's description."),
+        typer.Option(help="Also check that this model can read every preference with its user's description."),
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="With --model: the most tokens. [default: what the model can read]")
+        int | None, typer.Option(min=1, help="With --model: limit in tokens. [default: the model's limit]")
     ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Check preferences without writing anything; exit 1 where something is wrong.
+    """Check preferences without writing anything; exit with 1 if something is wrong.
 
-    In a dataset that is divided, nothing held out may be in the training part, and every part must have enough shots
-    and queries. Questions that differ only in blanks, case or Unicode form are one question.
+    In a split dataset, the training part must hold nothing held out, and every part needs enough shots and queries.
+    Questions that differ only in blanks, case or Unicode form are one question.
 
     Examples:
       fspo data validate ratings.jsonl
@@ -255,15 +255,17 @@ def show(
 def split(
     folder: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
     test_users: Annotated[float, typer.Option(min=0, max=1, help="Share of the users held out for testing.")] = 0.2,
-    test_questions: Annotated[float, typer.Option(min=0, max=1, help="Share of the questions held out.")] = 0.2,
+    test_questions: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the questions held out for testing.")
+    ] = 0.2,
     validation: Annotated[float, typer.Option(min=0, max=1, help="Share of both for validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same splits.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace splits that are already there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing splits.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Divide a dataset's users and questions into train, validation and test, and write splits.json beside it.
+    """Split a dataset's users and questions into train, validation and test, and write splits.json.
 
-    Users and questions of one split occur in no other.
+    No user and no question is in two splits.
 
     Examples:
       fspo data split data/ratings

@@ -23,7 +23,7 @@ def env(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Show versions, cores, memory, accelerators and folders; with --config, the resolved configuration too.
+    """Show versions, cores, memory, accelerators and folders; with --config, also the resolved configuration.
 
     Examples:
       fspo env

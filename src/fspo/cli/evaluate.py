@@ -25,8 +25,8 @@ def evaluate(
             "--benchmark",
             metavar="NAME",
             help=(
-                "Measure on a benchmark instead, beside published figures: reviews, elix-easy, elix-hard, roleplay, "
-                "reward-bench-arena, reward-bench-prism, prism or personal-llm."
+                "Measure on a benchmark and print published results beside yours: reviews, elix-easy, elix-hard, "
+                "roleplay, reward-bench-arena, reward-bench-prism, prism or personal-llm."
             ),
         ),
     ] = None,
@@ -36,8 +36,8 @@ def evaluate(
             "--data",
             metavar="SOURCE",
             help=(
-                "The benchmark's rows: a file, a folder of them, or hub:owner/name. [default: the hub; for the own "
-                "domains made by fspo synth]"
+                "The benchmark's data: a file, a folder of files, or hub:owner/name. [default: the hub; for fspo's "
+                "domains generated data]"
             ),
         ),
     ] = None,

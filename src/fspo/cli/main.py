@@ -74,8 +74,7 @@ def _is_full_disk(error: BaseException | None) -> bool:
 
 _HELP = """Few-shot preference optimization: language models that adapt to a person from a handful of preferences.
 
-One YAML file describes a run, and every verb reads the same file. A command that was interrupted goes on where it
-stopped when it is run again.
+One YAML file describes a run, and every command reads it. Run an interrupted command again to resume it.
 
 Examples:
   fspo run --config configs/reviews-cpu.yaml

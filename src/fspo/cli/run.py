@@ -14,16 +14,16 @@ __all__ = ["run"]
 
 
 def run(
-    file: Annotated[Path | None, typer.Argument(help="YAML file of the run, or the folder of a run to go on.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="YAML file of the run, or the folder of a run.")] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     output: OutputFolder = None,
     on_existing: OnExisting = Existing.RESUME,
     dry_run: DryRun = False,
 ) -> None:
-    """Make the data, train every method, evaluate, and write the report.
+    """Generate the data, train every method, evaluate, and write the report.
 
-    Can be interrupted at any moment; the same command goes on where it stopped and reaches the same figures.
+    You can interrupt it at any moment. The same command then resumes and ends with the same results.
 
     Examples:
       fspo run configs/reviews-cpu.yaml

@@ -32,29 +32,29 @@ def synth(
     domain: Annotated[
         str | None,
         typer.Option(
-            help="Make the data of this domain by the paper's recipe: reviews, elix-easy, elix-hard, roleplay, or the "
-            "folder of one's own. Needs no configuration file."
+            help="Generate data for this domain with the paper's recipe: reviews, elix-easy, elix-hard, roleplay, or "
+            "the folder of your own domain. Needs no configuration file."
         ),
     ] = None,
     overrides: Overrides = None,
     output: OutputFolder = None,
     executor: Annotated[
-        Where | None, typer.Option(help="Who labels: this process (local), or the workers of a Ray cluster.")
+        Where | None, typer.Option(help="Where labelling runs: in this process (local) or on a Ray cluster (ray).")
     ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(
-            help="Address of a running Ray cluster, or auto for the one on this machine; by default a cluster of this "
-            "machine alone."
+            help="Address of a running Ray cluster, or auto for the one on this machine. By default fspo starts a "
+            "cluster on this machine."
         ),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the Ray cluster; by default one for each processor.")
+        int | None, typer.Option(min=1, help="Worker processes of Ray; by default one per processor.")
     ] = None,
     on_existing: OnExisting = Existing.RESUME,
     dry_run: DryRun = False,
 ) -> None:
-    """Make the dataset of a run: questions, responses, users, labels, splits and checks.
+    """Generate the dataset of a run: questions, responses, users, labels, splits and checks.
 
     Examples:
       fspo synth --config configs/reviews-cpu.yaml

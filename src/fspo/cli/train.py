@@ -25,7 +25,7 @@ def train(
     on_existing: OnExisting = Existing.RESUME,
     dry_run: DryRun = False,
 ) -> None:
-    """Train every method of a run that has weights of its own, each after the one it starts from.
+    """Train every method of a run that has its own weights, each after the method it starts from.
 
     Examples:
       fspo train --config configs/reviews-cpu.yaml
