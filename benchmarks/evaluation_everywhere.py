@@ -74,7 +74,7 @@ took."""
 _FILLED = 0.8
 """How much of its limit a response fills."""
 
-_GOES_BY_LABELS = 0.3
+_FOLLOWS_LABELS = 0.3
 """Share of decisions that change with the labels, below which they are hardly what a method goes by."""
 
 _KEPT = ("report.html", "metrics.json", "summary.json", "samples.jsonl", "versions.json")
@@ -273,11 +273,11 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
         "",
         f"```sh\n{command}\n```",
         "",
-        f"{record['model']}, at the small amounts of `benchmarks/evaluation_everywhere.yaml`: this shows what is "
-        "measured and how, not what the methods can reach. Users are weightings of measured attributes, which also "
-        "judge. Percent, with 95% intervals clustered by user; none below three users. What each measure is stands in "
-        "[evaluation.md](../../evaluation.md). All figures are in `figures.json` and in each domain's folder. The "
-        "command also writes each domain's page, `report.html`, which the repository does not hold.",
+        f"{record['model']}, with the short trainings of `benchmarks/evaluation_everywhere.yaml`: this shows the "
+        "measures, not what the methods can reach. Users have weights for measured attributes, which also judge. "
+        "Percent, with 95% intervals clustered by user; none below three users. [evaluation.md](../../evaluation.md) "
+        "defines each measure. All results are in `figures.json` and in each domain's folder. The command also writes "
+        "each domain's page, `report.html`, which the repository does not hold.",
     ]
     lines += _said_of_flips(record)
     for domain, found in record["domains"].items():
@@ -299,7 +299,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
 
 
 def _said_of_flips(record: Mapping[str, Any]) -> list[str]:
-    """Whether any method goes by the labels at all, which every other figure has to be read by."""
+    """Whether any method follows the labels at all; without that, no other result shows personalisation."""
     rates = [
         (row["label_flip_rate"]["value"], name, domain)
         for domain, found in record["domains"].items()
@@ -309,10 +309,10 @@ def _said_of_flips(record: Mapping[str, Any]) -> list[str]:
     if not rates:
         return []
     rate, name, domain = max(rates)
-    said = f"The highest label flip rate is {100 * rate:.0f} % ({name}, {domain})"
-    if rate < _GOES_BY_LABELS:
+    said = f"The highest label flip rate is {100 * rate:.0f}% ({name}, {domain})"
+    if rate < _FOLLOWS_LABELS:
         said += (
-            ": at these amounts no method goes by the labels, and what one gains over another is not personalisation"
+            ": with so little training no method follows the labels, and gains between methods are not personalisation"
         )
     return ["", f"{said}. The [reference run](../reviews-reference/README.md) trains longer, on one domain."]
 

@@ -241,9 +241,8 @@ def _page(figures: Mapping[str, Any]) -> str:
         "```",
         "",
         f"Shares over {figures['studies']:,} simulated studies, {figures['studies_per_setting']:,} of each kind: the "
-        f"95% intervals cover the truth in {figures['coverage']:.1%}, naive ones, which take every item for an "
-        f"independent draw, in {figures['naive_coverage']:.1%}. What was simulated stands in "
-        "`benchmarks/interval_coverage.py`.",
+        f"95% intervals cover the truth in {figures['coverage']:.1%}, naive ones, which treat every item as "
+        f"independent, in {figures['naive_coverage']:.1%}. `benchmarks/interval_coverage.py` describes the studies.",
         "",
     ]
     for section in ("shares", "differences", "ranking", "length_controlled", "corners"):

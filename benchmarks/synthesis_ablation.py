@@ -277,24 +277,24 @@ def _page(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> str:
         "```",
         "",
         f"{Path(settings.model).name} on `{settings.domain}`, {settings.questions} questions, {settings.responses} "
-        f"responses asked for to each. The ensemble is the model at temperatures {settings.cool:g} and "
-        f"{settings.hot:g}, against {between:g} without it. 95% intervals are clustered by question. All figures are "
+        f"responses to each. The ensemble is the model at temperatures {settings.cool:g} and "
+        f"{settings.hot:g}, against {between:g} without it. 95% intervals are clustered by question. All results are "
         "in [figures.json](figures.json).",
         "",
-        "Diversity of the responses to one question. Less similar is better; the difference is that to the first row, "
+        "Diversity of the responses to one question. Less similar is better; the difference is to the first row, "
         "on the same questions.",
         "",
         "| | similarity in meaning | difference | shared word triples | distinct word pairs | near-duplicates | used |",
         "|---|---|---|---|---|---|---|",
         *(_diversity_line(row) for row in rows if "diversity" in row),
         "",
-        "Consistency. The first two columns are of measured attributes as the judge. The others are of a judge that "
-        f"reads descriptions: whichever response is closer in meaning, with a bias of {BIAS:g} in the cosine for the "
-        "one shown first. It stands in for a large language model, and is neither good nor a person; its errors in "
-        "both orders are not independent, so that the estimated accuracy is too high. The last row has the small "
-        "model itself as the judge, by its log-odds of A over B less those without responses.",
+        "Consistency. The first two columns use measured attributes as the judge. The others use a judge that reads "
+        f"descriptions and prefers the response closer in meaning, with a bias of {BIAS:g} in the cosine for the one "
+        "shown first. It replaces a large language model here, and is neither good nor a person. Its errors in both "
+        "orders are not independent, so the estimated accuracy is too high. In the last row the small model itself "
+        "judges, by its log-odds of A over B minus those without responses.",
         "",
-        "| | pairs that differ in what users mind | users disagree | pairs decided | both orders agree "
+        "| | pairs that differ in a weighted attribute | users disagree | pairs decided | both orders agree "
         "| for the first shown | entropy before, after refinement (nats) | estimated accuracy | agrees with measures "
         "| sentences added |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -119,8 +119,8 @@ def test_all_methods_on_two_domains_killed_on_the_way(
     page = (out / "README.md").read_text()
     highest = max(row["label_flip_rate"]["value"] for d in record["domains"].values() for row in d["metrics"].values()
                   if "label_flip_rate" in row)  # fmt: skip
-    assert f"The highest label flip rate is {100 * highest:.0f} % (" in page
-    assert ("no method goes by the labels" in page) == (highest < 0.3)
+    assert f"The highest label flip rate is {100 * highest:.0f}% (" in page
+    assert ("no method follows the labels" in page) == (highest < 0.3)
     for name in METHODS:
         assert page.count(f"\n| {name} |") == 2
     for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
