@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fspo.evaluation.statistics import Estimate
 
-__all__ = ["limits", "listed", "number", "percent", "points", "said_percent", "said_points"]
+__all__ = ["detectable", "limits", "listed", "number", "percent", "points", "said_percent", "said_points"]
 
 
 def number(value: float, decimals: int = 1, *, plus: bool = False) -> str:
@@ -33,6 +33,18 @@ def said_percent(estimate: Estimate) -> str:
 def said_points(estimate: Estimate) -> str:
     """A difference with its interval, as `12.0 points [4.0, 20.0]`."""
     return f"{points(estimate.value)}{_bracket(estimate)}"
+
+
+def detectable(difference: float | None, percent: bool = True) -> str:
+    """The smallest difference that would have been seen, for people; a dash where it can't be told.
+
+    It can't where users are too few, or where the two never differed. No two shares differ by more than 100 points.
+    """
+    if not difference:
+        return "\N{EN DASH}"
+    if not percent:
+        return f"{difference:.2f}"
+    return f"{difference * 100:.1f}" if difference <= 1 else "over 100"
 
 
 def limits(estimate: Estimate) -> tuple[str, str] | None:

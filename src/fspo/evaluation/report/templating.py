@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fspo.evaluation.report.formatting import limits, number
+from fspo.evaluation.report.formatting import detectable, limits, number
 from fspo.evaluation.report.metric_sections import IN_UNITS
 from fspo.evaluation.statistics import Estimate
 
@@ -29,6 +29,7 @@ def environment() -> Environment:
         "share": lambda value: number(value * 100),
         "amount": _amount,
         "chance": _chance,
+        "detectable": detectable,
         "points": _points,
         "in_units": lambda measure: measure.partition("/")[0] in IN_UNITS,
         "cell": _cell,

@@ -11,6 +11,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.artifact_schemas import DETAILS, check_kept
 from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.run_comparison.loaded_run import Evaluated, check_same, untold
 from fspo.evaluation.statistics import (
     Bounds,
@@ -139,18 +140,6 @@ def compare_runs(
         )
     ordered = sorted(entrants, key=lambda e: e.estimate.value, reverse=measure != "regret")
     return Across(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
-
-
-def detectable(difference: float | None, percent: bool = True) -> str:
-    """The smallest difference that would have been seen, for people; a dash where it can't be told.
-
-    It can't where users are too few, or where the two never differed. No two shares differ by more than 100 points.
-    """
-    if not difference:
-        return "\N{EN DASH}"
-    if not percent:
-        return f"{difference:.2f}"
-    return f"{difference * 100:.1f}" if difference <= 1 else "over 100"
 
 
 def _check_measure(measure: str, evaluated: Sequence[Evaluated]) -> None:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from fspo.evaluation import plots
 from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
 from fspo.evaluation.report.templating import environment
-from fspo.evaluation.run_comparison.compare_runs import Across, detectable
+from fspo.evaluation.run_comparison.compare_runs import Across
 from fspo.files import write_text
 
 __all__ = ["write_comparison"]
@@ -32,7 +32,6 @@ def write_comparison(found: Across, out: Path) -> Path:
     variants = {e.name: e.variant.partition("/")[2] for e in found.entrants}
     view = {"found": found, "label": label, "standing": standing, "pairs": pairs, "variants": variants}
     pages = environment()
-    pages.filters["detectable"] = detectable
     write_text(out, pages.get_template("comparison.html.j2").render(**view))
     return out
 
