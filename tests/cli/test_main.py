@@ -4,6 +4,7 @@ import errno
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -77,10 +78,10 @@ def test_a_wrong_command_exits_with_2(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("group", [[], ["data"], ["model"]])
 def test_every_verb_has_help_with_examples(group: list[str]) -> None:
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     for name in group:
-        command = command.commands[name]  # type: ignore[attr-defined]
-    verbs = list(command.commands)  # type: ignore[attr-defined]
+        command = command.get_command(typer.Context(command), name)
+    verbs = command.list_commands(typer.Context(command))
     for name in ([], *([verb] for verb in verbs)):
         result = CliRunner().invoke(app, [*group, *name, "--help"])
         assert result.exit_code == 0

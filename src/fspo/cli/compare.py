@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fspo.cli.options import console
+from fspo.evaluation.benchmarks.table import benchmark_of
+from fspo.evaluation.run_comparison.compare_runs import Across, Pair, compare_runs, detectable
+from fspo.evaluation.run_comparison.page import write_comparison
+from fspo.files import write_json
+from fspo.runs.made import check_file_target
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fspo.evaluation.run_comparison.compare_runs import Across, Pair
 
 __all__ = ["compare"]
 
@@ -50,16 +54,10 @@ def compare(
 
       fspo eval compare runs/reviews-cpu runs/longer --benchmark prism
     """
-    from fspo.evaluation.run_comparison.compare_runs import compare_runs
-    from fspo.files import write_json
-    from fspo.runs.made import check_file_target
-
     for path, is_ours in ((json_file, _is_json), (html_file, _is_page)):
         if path is not None:
             check_file_target(path, is_ours)
     if benchmark:
-        from fspo.evaluation.benchmarks.table import benchmark_of
-
         benchmark_of(benchmark)
     found = compare_runs(runs, measure=measure, methods=methods or (), benchmark=benchmark)
     out = console()
@@ -75,8 +73,6 @@ def compare(
         write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)
     if html_file is not None:
-        from fspo.evaluation.run_comparison.page import write_comparison
-
         out.print(f"Page: {write_comparison(found, html_file)}", markup=False)
 
 
@@ -142,8 +138,6 @@ def pairs(found: Across) -> Table:
 
 def _row(pair: Pair, found: Across) -> tuple[str, ...]:
     from rich.markup import escape
-
-    from fspo.evaluation.run_comparison.compare_runs import detectable
 
     difference, p = pair.comparison.difference, pair.comparison.adjusted
     limits = "no interval"

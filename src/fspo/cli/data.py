@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.errors import ConfigError, DataError
 from fspo.paths import expanded
+from fspo.preferences.card import imported_card
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.formats import write_jsonl, write_trl
+from fspo.preferences.splits import make_splits
+from fspo.preferences.types import Split
 from fspo.runs.datasets import (
     Format,
     Source,
@@ -25,10 +31,6 @@ from fspo.runs.datasets import (
     size,
 )
 
-if TYPE_CHECKING:
-    from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.types import Split
-
 __all__ = ["app", "export", "import_", "show", "split", "validate"]
 
 _HELP = """Import, export, validate, show and split preference datasets.
@@ -41,7 +43,7 @@ Examples:
   fspo data split data/ratings
 """
 
-app = typer.Typer(no_args_is_help=True, help=help_text(_HELP))
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 
 FileFormat = Annotated[
     Format,
@@ -121,8 +123,6 @@ def import_(
     drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
     drawn = {name: value for name, value in drawn.items() if value is not None}
     if file_format.is_published:
-        from fspo.preferences.card import imported_card
-
         check_options(file_format, users=users, user=user, column=columns)
         check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
         imported = read_published(source, file_format, **drawn)
@@ -158,8 +158,6 @@ def export(
 
       fspo data export reviews.jsonl --config configs/reviews-cpu.yaml
     """
-    from fspo.preferences.formats import write_jsonl, write_trl
-
     check_options(file_format, conversational=conversational)
     folder = folder if folder is not None else _folder(config, overrides)
     dataset = _load(folder, config, overrides)
@@ -272,9 +270,6 @@ def split(
 
       fspo data split data/ratings --test-users 0.3 --seed 1 --overwrite
     """
-    from fspo.errors import DataError
-    from fspo.preferences.splits import make_splits
-
     dataset = _load(folder, None, None)
     path = folder / "splits.json"
     splits = make_splits(
@@ -297,7 +292,6 @@ def split(
 
 
 def _fractions(test: float, validation: float) -> Mapping[Split, float]:
-    from fspo.errors import ConfigError
 
     if test + validation >= 1:
         raise ConfigError(f"Test ({test:g}) and validation ({validation:g}) leave nothing to train on; lower them.")
@@ -305,7 +299,6 @@ def _fractions(test: float, validation: float) -> Mapping[Split, float]:
 
 
 def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:
-    from fspo.preferences.dataset import PreferenceDataset
 
     return PreferenceDataset.load(folder if folder is not None else _folder(config, overrides))
 

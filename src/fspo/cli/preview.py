@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from fspo.modeling.model_names import place_here
 from fspo.runs.checks import check_episodes, check_instruments, check_synthesis, warn_of_keys
 from fspo.runs.estimates import asked_table
 from fspo.runs.existing import Existing
@@ -25,8 +26,6 @@ _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "
 
 def preview(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
     """Check everything that can be checked without a side effect, and say what would be done."""
-    from fspo.modeling.model_names import place_here
-
     folder.check(parts, policy)
     check_model(folder.config.model)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation

@@ -34,8 +34,8 @@ def _sections(command: Any, path: str) -> Iterator[str]:
     )
     level = "##" if path.count(" ") < 2 else "###"
     yield f"{level} {path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from _sections(inner, f"{path} {name}")
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from _sections(command.get_command(context, name), f"{path} {name}")
 
 
 def main(arguments: list[str]) -> int:

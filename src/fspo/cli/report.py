@@ -8,6 +8,12 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
+from fspo.cli.tables import print_table
+from fspo.evaluation.benchmarks.table import benchmark_of
+from fspo.evaluation.metrics.summary import as_estimates
+from fspo.evaluation.report import write_figures
+from fspo.runs import pipeline
+from fspo.runs.folder import RunFolder
 
 __all__ = ["report"]
 
@@ -35,15 +41,9 @@ def report(
       fspo report runs/reviews-cpu --benchmark prism
     """
     settings = configured(file, config, overrides, output)
-    from fspo.cli.tables import print_table
-    from fspo.evaluation.metrics.summary import as_estimates
-    from fspo.runs import pipeline
-    from fspo.runs.folder import RunFolder
 
     out = console()
     if benchmark:
-        from fspo.evaluation.benchmarks.table import benchmark_of
-
         benchmark_of(benchmark)
     folder = RunFolder(settings)
     place = folder.measured(benchmark) if benchmark else folder.path
@@ -54,8 +54,6 @@ def report(
     path = pipeline.report(folder, benchmark)
     print_table(folder, out, benchmark)
     if figures is not None:
-        from fspo.evaluation.report import write_figures
-
         for plot in write_figures(folder.path, figures, benchmark=benchmark):
             out.print(f"Plot: {plot}", markup=False)
     out.print(f"\nReport: {path}", markup=False)

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.preview import preview
+from fspo.cli.progress import shown
+from fspo.cli.tables import print_table
+from fspo.runs import pipeline
 from fspo.runs.existing import Existing
+from fspo.runs.folder import RunFolder
 
 __all__ = ["run"]
 
@@ -33,11 +38,6 @@ def run(
       fspo run configs/reviews-cpu.yaml --dry-run
     """
     settings = configured(file, config, overrides, output, runs_code=True)
-    from fspo.cli.preview import preview
-    from fspo.cli.progress import shown
-    from fspo.cli.tables import print_table
-    from fspo.runs import pipeline
-    from fspo.runs.folder import RunFolder
 
     out = console()
     folder = RunFolder(settings)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.preview import preview
+from fspo.cli.progress import shown
 from fspo.errors import ConfigError
+from fspo.runs import pipeline
+from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
-
-if TYPE_CHECKING:
-    from fspo.runs.config import RunConfig
+from fspo.runs.folder import DATA, RunFolder
 
 __all__ = ["synth"]
 
@@ -67,10 +69,6 @@ def synth(
     """
     who = _executor(executor, ray_address, ray_workers)
     settings = _settings(file, config, domain, [*(overrides or []), *who], output)
-    from fspo.cli.preview import preview
-    from fspo.cli.progress import shown
-    from fspo.runs import pipeline
-    from fspo.runs.folder import DATA, RunFolder
 
     out = console()
     folder = RunFolder(settings)
@@ -85,7 +83,6 @@ def synth(
 def _settings(
     file: Path | None, config: Path | None, domain: str | None, overrides: list[str], output: Path | None
 ) -> RunConfig:
-    from fspo.runs.config import load_config
 
     if domain is None:
         return configured(file, config, overrides, output)

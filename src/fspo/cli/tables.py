@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fspo.evaluation.metrics.summary import summary_table
+from fspo.runs.folder import RunFolder
+from fspo.runs.pipeline import details_of, need_results
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fspo.runs.folder import RunFolder
 
 __all__ = ["print_table"]
 
@@ -18,9 +21,6 @@ def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> Non
     Raises:
         DataError: the run has not been evaluated.
     """
-    from fspo.evaluation.metrics.summary import summary_table
-    from fspo.runs.pipeline import details_of, need_results
-
     console.print()
     title = f"{folder.config.name} on {benchmark}" if benchmark else folder.config.name
     metrics, details = need_results(folder, benchmark), details_of(folder, benchmark)

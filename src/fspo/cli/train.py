@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
-from fspo.runs import processes
+from fspo.cli.preview import preview
+from fspo.cli.progress import shown
+from fspo.runs import pipeline, processes
 from fspo.runs.existing import Existing
+from fspo.runs.folder import RunFolder, method_part
 
 __all__ = ["train"]
 
@@ -35,10 +38,6 @@ def train(
       accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/reviews-cpu.yaml
     """
     settings = configured(file, config, overrides, output)
-    from fspo.cli.preview import preview
-    from fspo.cli.progress import shown
-    from fspo.runs import pipeline
-    from fspo.runs.folder import RunFolder, method_part
 
     out = console()
     folder = RunFolder(settings)

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
+from fspo.evaluation.benchmarks.comparison import Comparison, comparison_page
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
+from fspo.evaluation.benchmarks.episodes import Episodes, build_episodes
 from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.files import write_json, write_text
 from fspo.methods.table import METHODS
 from fspo.paths import expanded
+from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress
 from fspo.runs import pipeline
 from fspo.runs.checks import check_synthesis
+from fspo.runs.datasets import Source, read_published
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder, benchmark_part, methods_of
 from fspo.runs.threads import use_threads
-
-if TYPE_CHECKING:
-    from fspo.evaluation.benchmarks.comparison import Comparison
-    from fspo.evaluation.benchmarks.episodes import Episodes
-    from fspo.preferences.dataset import PreferenceDataset
+from fspo.synthesis.recipe.config import RecipeConfig
 
 __all__ = ["benchmark_plan", "evaluate_benchmark", "parts_made"]
 
@@ -51,8 +51,6 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
             on, naming them.
         StorageError: the hub can't be reached.
     """
-    from fspo.evaluation.benchmarks.comparison import Comparison, comparison_page
-    from fspo.evaluation.benchmarks.episodes import build_episodes
     from fspo.evaluation.evaluate import evaluate
 
     benchmark, settings, protocol = _followed(folder, name)
@@ -150,8 +148,6 @@ def _is_own(folder: RunFolder, benchmark: Benchmark) -> bool:
 
 def _home(folder: RunFolder, benchmark: Benchmark) -> RunFolder:
     """The run as one whose data are this domain's, beside what is measured on them."""
-    from fspo.synthesis.recipe.config import RecipeConfig
-
     made = RecipeConfig.model_validate(dict(benchmark.synthesis))
     home = RunFolder(folder.config.model_copy(update={"data": None, "synthesis": made}))
     home.data = folder.path / benchmark_part(benchmark.name) / "data"
@@ -159,9 +155,7 @@ def _home(folder: RunFolder, benchmark: Benchmark) -> RunFolder:
 
 
 def _published(folder: RunFolder, benchmark: Benchmark, source: str) -> _Data:
-    from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.hub import HUB
-    from fspo.runs.datasets import Source, read_published
 
     rows, drawn = benchmark.rows, {}
     if rows.drawn is not None:
@@ -186,8 +180,6 @@ def _published(folder: RunFolder, benchmark: Benchmark, source: str) -> _Data:
 
 def _renamed(dataset: PreferenceDataset) -> PreferenceDataset:
     """Drawn users under other names than those that a run may have been trained on: they are other people."""
-    from fspo.preferences.dataset import PreferenceDataset
-
     users = [replace(user, id=f"unseen-{user.id}") for user in dataset.users.values()]
     return PreferenceDataset(users, [replace(row, user=f"unseen-{row.user}") for row in dataset])
 

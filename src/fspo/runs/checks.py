@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fspo.errors import ConfigError, DataError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.scoring.long_rows import rooms_of
+from fspo.evaluation.scoring.reward_models.loading import obtain
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.installed import need_client
-from fspo.methods.table import training_order
+from fspo.methods.table import Method, training_order
+from fspo.modeling.fitting import Fitted, fitted
+from fspo.modeling.rendering import EpisodeRenderer
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import EpisodeSampler, check_no_leak
+from fspo.preferences.types import Preference
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder, methods_of
-
-if TYPE_CHECKING:
-    from fspo.evaluation.config import EvaluationConfig
-    from fspo.llm.endpoint_config import EndpointConfig
-    from fspo.methods.table import Method
-    from fspo.modeling.fitting import Fitted
-    from fspo.modeling.rendering import EpisodeRenderer
-    from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.types import Preference
-    from fspo.training.config import TrainingConfig
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.people import places_of
+from fspo.synthesis.restyled.domain import load_domain
+from fspo.synthesis.restyled.samples import plan_questions
+from fspo.training.config import TrainingConfig
 
 __all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
 
@@ -35,12 +41,6 @@ def check_synthesis(config: RunConfig) -> None:
         ConfigError: naming the setting, or the package.
         DataError: the domain is invalid.
     """
-    from fspo.synthesis.recipe.config import RecipeConfig
-    from fspo.synthesis.recipe.domain import load_recipe_domain
-    from fspo.synthesis.recipe.people import places_of
-    from fspo.synthesis.restyled.domain import load_domain
-    from fspo.synthesis.restyled.samples import plan_questions
-
     if isinstance(config.synthesis, RecipeConfig):
         places_of(config.synthesis, load_recipe_domain(config.synthesis.domain))
     else:
@@ -65,8 +65,6 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
         ConfigError: a scorer can't be found, or the package that asks endpoints is missing.
         ModelError: a folder holds no model.
     """
-    from fspo.evaluation.scoring.reward_models.loading import obtain
-
     for entry in config.reward_models:
         obtain(entry, config, out / entry.name)
     judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
@@ -111,10 +109,6 @@ def check_episodes(
         DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.
         ModelError: the model can't be obtained.
     """
-    from fspo.evaluation.scoring.eval_episodes import build_trials
-    from fspo.modeling.fitting import Fitted
-    from fspo.preferences.sampling import EpisodeSampler, check_no_leak
-
     reading = None if model is None else _Reading(folder, dataset, model)
     number = None if reading is None else reading.number
     train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
@@ -195,9 +189,6 @@ class _Reading:
         Raises:
             DataError: there is such a preference, and the settings refuse it.
         """
-        from fspo.evaluation.scoring.long_rows import rooms_of
-        from fspo.modeling.fitting import fitted
-
         config = self._config.evaluation
         limit = config.max_length or self._context
         rooms = rooms_of(config, self._config.methods, lambda context: self._renderer(context, limit))
@@ -205,7 +196,6 @@ class _Reading:
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
-        from fspo.modeling.rendering import EpisodeRenderer
 
         return EpisodeRenderer(self._tokenizer, context=context, max_length=limit)
 

@@ -6,13 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fspo.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.published import Imported
+from fspo.files import check_replaceable, is_empty, replace_folder, write_text
+from fspo.modeling.fitting import Room, long_rows
+from fspo.modeling.rendering import EpisodeRenderer
+from fspo.preferences.card import CARD, is_imported_card
+from fspo.preferences.dataset import DATASET, PreferenceDataset
+from fspo.preferences.formats import TRL_USER, numbered_rows, read_jsonl, read_trl, users_path_of
+from fspo.preferences.published import Drawn, Imported, from_published
+from fspo.preferences.sampling import EpisodeSampler, check_no_leak
+from fspo.preferences.splits import SPLITS, Splits
+from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt, nearest
+from fspo.runs.made import check_file_target
 
 __all__ = [
     "Format",
@@ -92,9 +99,6 @@ def columns_of(columns: Iterable[str] | None, file_format: Format) -> dict[str, 
     Raises:
         ConfigError: one is not written so, names no column of a preference, or is given twice.
     """
-    from fspo.preferences.formats import TRL_USER
-    from fspo.preferences.validation import PREFERENCE_COLUMNS, nearest
-
     known = [*PREFERENCE_COLUMNS, *(TRL_USER if file_format is Format.TRL else ())]
     pairs: dict[str, str] = {}
     for column in columns or ():
@@ -124,9 +128,6 @@ def read(
         ConfigError: an option is given that the format does not take, or that is written wrongly.
         DataError: naming file, row and column of what is wrong; or there are no preferences.
     """
-    from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.formats import read_jsonl, read_trl
-
     check_options(file_format, users=users, user=user, column=columns)
     named = columns_of(columns, file_format)
     if file_format is Format.PARQUET:
@@ -151,9 +152,6 @@ def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -
         DataError: naming file, row and column of what is wrong; or nothing can be used.
         StorageError: a file can't be read, or the hub can't be reached.
     """
-    from fspo.preferences.formats import numbered_rows
-    from fspo.preferences.published import Drawn, from_published
-
     check_options(kind, **{"drawn-users" if name == "users" else name: value for name, value in drawn.items()})
     paths = _files(source, part)
     file = [source]
@@ -194,9 +192,6 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: I
         ConfigError: the name says something else than what would be in it.
         DataError: it is there already, or what is there may not be replaced.
     """
-    from fspo.preferences.formats import users_path_of
-    from fspo.runs.made import check_file_target
-
     suffix = target.suffix.lower()
     if file_format is Format.PARQUET:
         if suffix in (".jsonl", ".parquet"):
@@ -217,8 +212,6 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: I
 
 
 def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
-    from fspo.files import check_replaceable, is_empty
-    from fspo.preferences.dataset import DATASET
 
     check_replaceable(folder, DATASET, spare=spare)
     if not is_empty(folder) and not overwrite:
@@ -243,10 +236,6 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
         ConfigError: the folder holds something else than a dataset, or what must be spared.
         StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
     """
-    from fspo.files import replace_folder, write_text
-    from fspo.preferences.card import CARD, is_imported_card
-    from fspo.preferences.dataset import DATASET
-
     outdated, old = (out / "splits.json").exists(), out / CARD
     kept = old.is_file() and not is_imported_card(old.read_text(encoding="utf-8", errors="replace"))
     kind = DATASET if kept else replace(DATASET, may=(*DATASET.may, CARD))
@@ -260,8 +249,6 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
 
 def notes_on(dataset: PreferenceDataset) -> list[str]:
     """What to know of a valid dataset, one sentence each."""
-    from fspo.preferences.validation import find_respelt
-
     return find_respelt(dataset.preferences)
 
 
@@ -271,9 +258,6 @@ def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:
     Raises:
         DataError: naming what is in both.
     """
-    from fspo.preferences.sampling import check_no_leak
-    from fspo.preferences.splits import Splits
-
     path = folder / "splits.json"
     if not path.is_file():
         return
@@ -289,9 +273,6 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
     Raises:
         DataError: naming the part, the user, and how many preferences are needed.
     """
-    from fspo.preferences.sampling import EpisodeSampler
-    from fspo.preferences.splits import SPLITS, Splits
-
     path = folder / "splits.json"
     if not path.is_file():
         EpisodeSampler(dataset, shots=shots, queries=queries, seed=0)
@@ -316,9 +297,7 @@ def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_leng
         DataError: it can't, naming the first row and how many more there are.
         ModelError: the model can't be obtained, or does not go with its tokenizer.
     """
-    from fspo.modeling.fitting import Room, long_rows
     from fspo.modeling.loading import context_length, load_tokenizer
-    from fspo.modeling.rendering import EpisodeRenderer
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     tokenizer = load_tokenizer(model)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from fspo.llm.budget import Budget
 from fspo.runs.config import RunConfig
-
-if TYPE_CHECKING:
-    from fspo.llm.budget import Budget
-    from fspo.synthesis.recipe.estimate import Estimate, Stage
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.estimate import Estimate, Stage, estimate
 
 __all__ = ["asked_table"]
 
@@ -23,10 +22,6 @@ def asked_table(config: RunConfig) -> str:
         ConfigError: more users are asked for than the domain has.
         DataError: the domain is wrong.
     """
-    from fspo.synthesis.recipe.config import RecipeConfig
-    from fspo.synthesis.recipe.domain import load_recipe_domain
-    from fspo.synthesis.recipe.estimate import estimate
-
     if not isinstance(config.synthesis, RecipeConfig):
         return ""
     found = estimate(config.synthesis, load_recipe_domain(config.synthesis.domain))

@@ -17,6 +17,8 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.files import check_no_others, locked, read_json, write_json, write_text
 from fspo.identity import same
 from fspo.keys import hidden_setting
+from fspo.llm.cache import RequestCache
+from fspo.llm.cache_shards import absorb_shards
 from fspo.methods.table import METHODS, training_order
 from fspo.modeling.model_names import local_identity
 from fspo.runs import processes
@@ -197,9 +199,6 @@ class RunFolder:
 
     def _forget_unusable(self, overwritten: Iterable[str]) -> None:
         """Of the answers that were paid for, those that nothing could be done with are asked again."""
-        from fspo.llm.cache import RequestCache
-        from fspo.llm.cache_shards import absorb_shards
-
         for parts in self.path.glob("answers*-parts"):
             absorb_shards(parts.with_name(f"{parts.name.removesuffix('-parts')}.sqlite"))
         measured = (place for part in overwritten if _keeps_answers(part) for place in _inside(self.path / part))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from fspo.llm.endpoint_config import EndpointConfig
+from fspo.modeling.chat import takes_system
+from fspo.modeling.model_names import place_here
+from fspo.modeling.size import count_weights
 from fspo.runs.config import RunConfig
-
-if TYPE_CHECKING:
-    from fspo.llm.endpoint_config import EndpointConfig
 
 __all__ = ["asked_lines", "template_lines"]
 
@@ -39,9 +38,7 @@ def template_lines(config: RunConfig) -> list[str]:
 
     Models that are not here yet are passed over: nothing is fetched.
     """
-    from fspo.modeling.chat import takes_system
     from fspo.modeling.loading import load_tokenizer
-    from fspo.modeling.model_names import place_here
 
     if config.data is not None:
         return []
@@ -57,7 +54,6 @@ def template_lines(config: RunConfig) -> list[str]:
 
 
 def _warning(model: str) -> list[str]:
-    from fspo.modeling.size import count_weights
 
     count = count_weights(model)
     if not count or count >= _SMALL:

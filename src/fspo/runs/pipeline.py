@@ -5,11 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fspo.errors import ConfigError, DataError
+from fspo.evaluation.judges.win_rates import Comparer
+from fspo.evaluation.metrics.summary import variants_of
+from fspo.evaluation.report import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
+from fspo.judging.attributes import ATTRIBUTES
+from fspo.judging.by_topic import OWN, load_judge
+from fspo.judging.judge import AttributeJudge
 from fspo.methods.table import METHODS, Method, training_order
+from fspo.modeling import builtin_model
+from fspo.modeling.model_names import locate, place_here
+from fspo.preferences.dataset import DATASET, PreferenceDataset
+from fspo.preferences.splits import Splits, make_splits
 from fspo.progress import Progress
 from fspo.runs import processes
 from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
@@ -26,10 +36,7 @@ from fspo.runs.writers import (
     say_spent,
     writers_of,
 )
-
-if TYPE_CHECKING:
-    from fspo.evaluation.judges.win_rates import Comparer
-    from fspo.preferences.dataset import PreferenceDataset
+from fspo.synthesis.synthesize import is_complete, synthesize
 
 __all__ = [
     "check_model",
@@ -58,8 +65,6 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
         What `dataset.json` says of it: how many `users`, `preferences` and `questions` there are, among others. The
         dataset itself may be larger than memory.
     """
-    from fspo.synthesis.synthesize import synthesize
-
     if folder.config.data is not None:
         _take_over(folder, progress)
     elif not has_data(folder):
@@ -136,11 +141,8 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
 
 def report(folder: RunFolder, benchmark: str = "") -> Path:
     """Write summary.json, the model cards and report.html from what is on disk; on a benchmark, report.html alone."""
-    from fspo.evaluation.report import write_report
-
     if benchmark:
         return write_report(folder.path, folder.report_on(benchmark), benchmark=benchmark)
-    from fspo.evaluation.metrics.summary import variants_of
     from fspo.training.train import left_out_of
 
     metrics, details = need_results(folder), details_of(folder)
@@ -218,8 +220,6 @@ def policies_of(folder: RunFolder) -> dict[str, Path | None]:
 
 def splits_of(folder: RunFolder) -> Any:
     """The splits of the run's dataset."""
-    from fspo.preferences.splits import Splits
-
     return Splits.load(folder.data / "splits.json")
 
 
@@ -245,8 +245,6 @@ def dataset_of(folder: RunFolder) -> PreferenceDataset:
     Raises:
         DataError: it is not finished.
     """
-    from fspo.preferences.dataset import PreferenceDataset
-
     if not has_data(folder):
         raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
     return PreferenceDataset.load(folder.data)
@@ -254,15 +252,12 @@ def dataset_of(folder: RunFolder) -> PreferenceDataset:
 
 def has_data(folder: RunFolder) -> bool:
     """Whether the run's dataset is finished."""
-    from fspo.synthesis.synthesize import is_complete
-
     if folder.config.data is not None:
         return (folder.data / "splits.json").is_file()  # the folder comes whole
     return is_complete(folder.data, folder.config.synthesis, named_writers(folder.config))
 
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:
-    from fspo.preferences.dataset import DATASET
 
     dataset, splits = unchanged(folder)
     if not has_data(folder):
@@ -300,9 +295,6 @@ def unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
 
 def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     """The dataset named by `data`, with its splits or new ones."""
-    from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.splits import Splits, make_splits
-
     source = folder.config.data
     assert source is not None
     dataset = PreferenceDataset.load(source)
@@ -320,10 +312,6 @@ def judge_of(
     folder: RunFolder, dataset: PreferenceDataset, test: PreferenceDataset, progress: Progress
 ) -> Comparer | None:
     """The judge that labelled the data, or one fitted to it; None where it can't judge for the users, which is said."""
-    from fspo.judging.attributes import ATTRIBUTES
-    from fspo.judging.by_topic import OWN, load_judge
-    from fspo.judging.judge import AttributeJudge
-
     if judges_by_language_model(folder.config):
         return language_judge(folder, progress)
     path = folder.data / "judge.json"
@@ -362,9 +350,6 @@ def check_model(name: str) -> None:
     Raises:
         ModelError: it names a folder that holds no model, or the model does not know all tokens of its tokenizer.
     """
-    from fspo.modeling import builtin_model
-    from fspo.modeling.model_names import locate
-
     if name != builtin_model.BUILTIN_MODEL:
         locate(name)
     _check_tokenizer(name)
@@ -372,7 +357,6 @@ def check_model(name: str) -> None:
 
 def _check_tokenizer(name: str) -> None:
     from fspo.modeling.loading import load_tokenizer
-    from fspo.modeling.model_names import place_here
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     place = place_here(name)

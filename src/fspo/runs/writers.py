@@ -5,21 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fspo.errors import ConfigError
+from fspo.judging.pairwise import PairwiseJudge
+from fspo.llm.batching import CachedModel
+from fspo.llm.cache import RequestCache
+from fspo.llm.cache_shards import absorb_shards
+from fspo.llm.endpoint import Endpoint
+from fspo.llm.endpoint_config import EndpointConfig
+from fspo.llm.ensemble import Ensemble, Member, MemberConfig
+from fspo.llm.pool import ModelSource
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+from fspo.modeling.model_names import local_identity
 from fspo.progress import Progress
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from fspo.judging.pairwise import PairwiseJudge
-    from fspo.llm.endpoint import Endpoint
-    from fspo.llm.endpoint_config import EndpointConfig
-    from fspo.llm.ensemble import MemberConfig
-    from fspo.llm.types import Completion, CompletionRequest, LanguageModel
-    from fspo.synthesis.recipe.executors import Executor
-    from fspo.synthesis.synthesize import Writers
+from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.recipe.domain import load_recipe_domain
+from fspo.synthesis.recipe.executors import Executor, Here
+from fspo.synthesis.recipe.judges import pairwise_judge
+from fspo.synthesis.recipe.ray_executor import RayExecutor
+from fspo.synthesis.synthesize import Writers
 
 __all__ = [
     "ANSWERS",
@@ -42,9 +49,6 @@ def writers_of(folder: RunFolder, progress: Progress) -> Writers:
         ConfigError: the package that asks endpoints is missing.
         ModelError: a model can't be obtained.
     """
-    from fspo.llm.ensemble import Ensemble, Member
-    from fspo.synthesis.synthesize import Writers
-
     config = folder.config
     ask = _asked_of(folder, progress)
     if not config.ensemble:
@@ -65,15 +69,11 @@ def executor_of(folder: RunFolder, progress: Progress) -> Executor:
     Raises:
         ConfigError: the recipe is not made by others than this process.
     """
-    from fspo.synthesis.recipe.executors import Here
-
     config = folder.config
     if config.executor.kind == "local":
         return Here()
     if config.synthesis.recipe != "paper":
         raise ConfigError("executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray; set it to local.")
-    from fspo.llm.pool import ModelSource
-    from fspo.synthesis.recipe.ray_executor import RayExecutor
 
     where = Path(config.model).resolve() if Path(config.model).is_dir() else None
     source = ModelSource(config.model, where, config.endpoint)
@@ -88,9 +88,6 @@ def executor_of(folder: RunFolder, progress: Progress) -> Executor:
 
 def named_writers(config: RunConfig) -> Writers:
     """Who is asked and who writes the responses, by name and identity, without loading or asking anybody."""
-    from fspo.llm.ensemble import Ensemble, Member
-    from fspo.synthesis.synthesize import Writers
-
     ask = _Named.of(config.model, config.endpoint)
     if not config.ensemble:
         return Writers(ask, ask)
@@ -103,8 +100,6 @@ def named_writers(config: RunConfig) -> Writers:
 
 def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
     """Say what the endpoints have given, to this process and to the workers of its executor."""
-    from fspo.llm.endpoint import Endpoint
-
     for model in _asked(writers):
         if isinstance(model, Endpoint):
             account = model
@@ -136,10 +131,6 @@ def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
     Raises:
         ModelError: the model can't be obtained.
     """
-    from fspo.synthesis.recipe.config import RecipeConfig
-    from fspo.synthesis.recipe.domain import load_recipe_domain
-    from fspo.synthesis.recipe.judges import pairwise_judge
-
     config = folder.config.synthesis
     assert isinstance(config, RecipeConfig)
     return pairwise_judge(config, load_recipe_domain(config.domain), _asked_of(folder, progress))
@@ -154,8 +145,6 @@ class _Named:
     @classmethod
     def of(cls, model: str, endpoint: EndpointConfig | None) -> _Named:
         """The model at an endpoint, or else the one on this machine."""
-        from fspo.modeling.model_names import local_identity
-
         return cls(_name(model, endpoint), local_identity(model) if endpoint is None else endpoint.identity())
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
@@ -164,7 +153,6 @@ class _Named:
 
 
 def _asked_of(folder: RunFolder, progress: Progress) -> LanguageModel:
-    from fspo.llm.cache_shards import absorb_shards
 
     absorb_shards(_answers_of_asked(folder))
     endpoint = folder.config.endpoint
@@ -178,7 +166,6 @@ def _answers_of_asked(folder: RunFolder) -> Path:
 
 
 def _asked(writers: Writers) -> Iterator[LanguageModel]:
-    from fspo.llm.ensemble import Ensemble
 
     yield writers.ask
     if isinstance(writers.write, Ensemble):
@@ -215,15 +202,11 @@ def _key(endpoint: EndpointConfig | None, model: str) -> str:
 
 
 def _endpoint(config: EndpointConfig, path: Path, progress: Progress) -> Endpoint:
-    from fspo.llm.cache import RequestCache
-    from fspo.llm.endpoint import Endpoint
 
     return Endpoint(config, RequestCache(path), say=progress.say)
 
 
 def _local(folder: RunFolder, name: str) -> LanguageModel:
-    from fspo.llm.batching import CachedModel
-    from fspo.llm.cache import RequestCache
     from fspo.llm.local import LocalModel
 
     model = LocalModel.load(name or folder.config.model)
@@ -233,7 +216,6 @@ def _local(folder: RunFolder, name: str) -> LanguageModel:
 
 
 def _name(model: str, endpoint: EndpointConfig | None) -> str:
-    from fspo.llm.endpoint import Endpoint
 
     return model if endpoint is None else Endpoint(endpoint).name
 
