@@ -471,10 +471,12 @@ def test_a_folder_with_the_name_of_a_file_is_not_replaced(
 
 def test_a_kind_may_look_into_its_files(tmp_path: Path) -> None:
     folder = a_model(tmp_path / "model")
-    kind = replace(MODEL, recognizes=lambda place: (place / "config.json").read_text() == "config.json")
+    kind = replace(
+        MODEL, objection=lambda place: "" if (place / "config.json").read_text() == "config.json" else "foreign"
+    )
     check_replaceable(folder, kind)
     write_text(folder / "config.json", "of somebody else")
-    with pytest.raises(ConfigError, match=r"is not a model \(fspo did not write its config\.json"):
+    with pytest.raises(ConfigError, match=r"is not a model \(foreign\), so it is not replaced"):
         check_replaceable(folder, kind)
 
 

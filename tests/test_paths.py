@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import ConfigError
-from fspo.paths import expanded
+from fspo.paths import expanded, shown
 
 
 @pytest.fixture
@@ -36,3 +36,10 @@ def test_what_can_not_be_a_path_is_refused(home: Path) -> None:
         expanded("a\0b")
     Path("~mine.old").write_text("")
     assert expanded(Path("~mine.old")) == Path("~mine.old")
+
+
+def test_a_path_ends_a_sentence_without_being_another(home: Path, tmp_path: Path) -> None:
+    assert shown(Path()) == str(tmp_path)
+    assert shown(Path("..")) == str(tmp_path.parent)
+    assert shown(Path("a/b")) == "a/b"
+    assert shown(Path("/")) == "/"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.printing import printable
+from fspo.printing import one_line, printable
 from fspo.progress import PlainProgress
 
 
@@ -42,3 +42,7 @@ def test_lines_of_progress_are_printable() -> None:
     with progress.task("\x1b[1mname", 3) as task:
         task.advance(note="\x1b]0;note\x07")
     assert "\x1b" not in file.getvalue() and file.getvalue().count("\\x1b") == 6
+
+
+def test_one_line_stays_one() -> None:
+    assert one_line("a\nb\tc\r\n\x1b") == r"a\nb\tc\n\x1b"

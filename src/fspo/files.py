@@ -30,6 +30,7 @@ __all__ = [
     "check_no_part",
     "check_replaceable",
     "check_unclaimed",
+    "content",
     "is_empty",
     "locked",
     "read_json",
@@ -92,8 +93,8 @@ class FolderKind:
     """Patterns of what may be there too."""
     keeps_others: bool = False
     """Whether a new folder takes over what is of no pattern. Otherwise a folder with such content is not replaced."""
-    recognizes: Callable[[Path], bool] | None = None
-    """Whether fspo wrote a folder that has all of `needs`; without it, the names say so."""
+    objection: Callable[[Path], str] | None = None
+    """Why a folder that has all of `needs` is of another origin, in words; empty where fspo wrote it."""
 
     def owns(self, inside: tuple[str, ...], *, whole: bool = True) -> bool:
         """Whether a file at the path `inside` is of this kind; with `whole` False, whether one below it may be."""
@@ -145,8 +146,8 @@ def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] =
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder is missing or holds nothing but what killed writers left."""
-    return not folder.exists() or not any(_content(folder))
+    """Whether a folder is missing or holds nothing but what killed writers left; a file is not empty."""
+    return not folder.exists() or (folder.is_dir() and not any(content(folder)))
 
 
 def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -> None:
@@ -215,8 +216,12 @@ def check_no_part(path: Path, kinds: Iterable[FolderKind]) -> None:
             raise ConfigError(f"{path} is a part of {kind.title} ({folder}); name another file.")
 
 
-def _content(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, in order; not what killed writers left of the folder itself."""
+def content(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, in order; not what killed writers left of the folder itself.
+
+    Raises:
+        OSError: the folder can't be listed.
+    """
     place = folder.resolve()
     left = set(_siblings(place / place.name, ".tmp"))
     yield from (path for path in sorted(place.iterdir()) if path not in left)
@@ -228,8 +233,7 @@ def _lack(folder: Path, kind: FolderKind) -> str:
     missing = [need for need in kind.needs if not any(fnmatchcase(name, need) for name in files)]
     if missing:
         return f"it has no {missing[0]}"
-    known = kind.recognizes is None or kind.recognizes(folder)
-    return "" if known else f"fspo did not write its {' and '.join(kind.needs)}"
+    return "" if kind.objection is None else kind.objection(folder)
 
 
 def _parts(folder: Path, kind: FolderKind) -> list[Path]:
@@ -276,7 +280,7 @@ def _in_the_way(folder: Path, kind: FolderKind) -> Iterator[Path]:
 
 def _strange(folder: Path, kind: FolderKind, above: tuple[str, ...] = ()) -> Iterator[Path]:
     """What lies in `folder` and is not of this kind."""
-    for path in _content(folder) if not above else sorted(folder.iterdir()):
+    for path in content(folder) if not above else sorted(folder.iterdir()):
         inside = (*above, path.name)
         if path.is_dir():
             if kind.owns(inside, whole=False) and not path.is_symlink():

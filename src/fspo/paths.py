@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from fspo.errors import ConfigError
 
-__all__ = ["LocalPath", "PlaceName", "expanded"]
+__all__ = ["LocalPath", "PlaceName", "expanded", "shown"]
 
 AnyPath = TypeVar("AnyPath", bound=str | Path)
 
@@ -32,6 +32,11 @@ def expanded(path: AnyPath) -> AnyPath:
         if os.path.lexists(text):
             return path
         raise ConfigError(f"The path {text} starts with a home folder that is not known; write it in full.") from None
+
+
+def shown(path: Path) -> str:
+    """A path as sentences show it: `.` and `..` in full, since at the end of a sentence they are read as others."""
+    return str(path.absolute() if path.name == "" else path.resolve() if path.name == ".." else path)
 
 
 class _Expanded:

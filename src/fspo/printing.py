@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["one_line", "printable"]
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but for tab and newline
@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     Text from datasets, models, servers and file names passes through here before it is printed.
     """
     return _OBEYED.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    r"""`printable` text on one line: line breaks and tabs are written as `\n` and `\t`."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -53,7 +53,10 @@ def folder(tmp_path: Path, source: Path) -> Path:
 
 def test_import_and_export_give_back_what_went_in(tmp_path: Path, folder: Path) -> None:
     result = fspo("export", tmp_path / "again.jsonl", folder)
-    assert result.output == f"24 preferences of 4 users on 6 questions written to {tmp_path / 'again.jsonl'}.\n"
+    assert result.output == (
+        f"24 preferences of 4 users on 6 questions written to {tmp_path / 'again.jsonl'}, and the users to "
+        f"{tmp_path / 'again.users.jsonl'}.\n"
+    )
     assert fspo("import", tmp_path / "again.jsonl", tmp_path / "again").exit_code == 0
     assert PreferenceDataset.load(tmp_path / "again") == PreferenceDataset.load(folder)
 
@@ -193,8 +196,10 @@ def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Pat
 def test_a_dataset_is_not_exported_onto_itself(tmp_path: Path, folder: Path) -> None:
     assert fspo("split", folder).exit_code == 0
     before = (folder / "splits.json").read_bytes()
-    said = fspo("export", folder, folder, "--format", "parquet", "--overwrite")
-    assert said.exit_code == 2, said.output
+    (tmp_path / "link").symlink_to(folder)
+    for target in (folder, tmp_path / "link"):
+        said = fspo("export", target, folder, "--format", "parquet", "--overwrite")
+        assert said.exit_code == 2 and "is not replaced" in said.stderr
     assert (folder / "splits.json").read_bytes() == before
 
 
@@ -209,9 +214,12 @@ def test_an_export_overwrites_no_users_and_no_splits_unasked(tmp_path: Path, fol
     assert fspo("export", tmp_path / "copy", folder, *parquet).exit_code == 0
     assert fspo("split", tmp_path / "copy").exit_code == 0
     assert "already exists" in fspo("export", tmp_path / "copy", folder, *parquet).stderr
-    assert (
-        "splits.json belonged to the old" in fspo("export", tmp_path / "copy", folder, *parquet, "--overwrite").output
-    )
+    assert "splits.json" not in fspo("export", tmp_path / "copy", folder, *parquet, "--overwrite").output
+    assert (tmp_path / "copy/splits.json").exists()  # the data are the same
+    fewer = jsonl(tmp_path / "fewer.jsonl", rows(users=3))
+    assert fspo("import", fewer, tmp_path / "fewer").exit_code == 0
+    said = fspo("export", tmp_path / "copy", tmp_path / "fewer", *parquet, "--overwrite").output
+    assert "splits.json belongs to the old data and is removed" in said
     assert not (tmp_path / "copy/splits.json").exists()
 
 
@@ -290,18 +298,28 @@ def test_replacing_a_dataset_leaves_other_files_and_removes_its_splits(tmp_path:
     (folder / "latest.csv").symlink_to("raw/answers.csv")
     assert fspo("split", folder).exit_code == 0
     fewer = jsonl(tmp_path / "fewer.jsonl", rows(users=3))
-    assert fspo("import", fewer, folder, "--overwrite", "--dry-run").exit_code == 0
+    would = fspo("import", fewer, folder, "--overwrite", "--dry-run")
+    assert "splits.json belongs to the old data and would be removed" in would.output
     assert (folder / "splits.json").exists()
     result = fspo("import", fewer, folder, "--overwrite")
-    assert result.output == (
-        f"18 preferences of 3 users on 6 questions written to {folder}.\n"
-        f"{folder}: its splits.json belonged to the old data and was removed; divide it again with fspo data split.\n"
-    )
+    assert "splits.json belongs to the old data and is removed; divide the new data" in result.output
     assert len(PreferenceDataset.load(folder)) == 18
     assert not (folder / "splits.json").exists()
     assert (folder / "raw" / "answers.csv").read_text() == (folder / "latest.csv").read_text() == "mine"
     assert (folder / "latest.csv").is_symlink()
     assert "splits.json" not in fspo("import", fewer, folder, "--overwrite").output
+
+
+def test_the_same_data_keep_their_splits(tmp_path: Path, folder: Path, source: Path) -> None:
+    assert fspo("split", folder).exit_code == 0
+    before = (folder / "splits.json").read_bytes()
+    for dry in (["--dry-run"], []):
+        result = fspo("import", source, folder, "--overwrite", *dry)
+        assert result.exit_code == 0 and "splits" not in result.output
+        assert (folder / "splits.json").read_bytes() == before
+    (folder / "preferences.parquet").write_bytes(b"damaged")
+    assert "is removed" in fspo("import", source, folder, "--overwrite").output
+    assert not (folder / "splits.json").exists()
 
 
 def test_the_option_for_a_column_by_another_name_is_told(tmp_path: Path) -> None:
@@ -320,6 +338,57 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path, source: Path) ->
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new.jsonl").exists()
     assert not (folder / "splits.json").exists()
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "trl"])
+def test_rows_that_are_no_objects_are_counted_with_the_others(tmp_path: Path, file_format: str) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", rows())
+    good = path.read_text().splitlines()
+    path.write_text("\n".join([*good, '{"user": 1.5}', "[1, 2]", "torn {", good[0], '{"user": "u0"}']) + "\n")
+    result = fspo("validate", path, "--format", file_format)
+    assert result.exit_code == 1
+    assert f"{path}, row {len(good) + 1}, column " in result.stderr
+    assert "(4 more rows with problems.)" in result.stderr
+
+
+def test_an_option_for_a_model_needs_one(source: Path) -> None:
+    result = fspo("validate", source, "--max-length", 100)
+    assert result.exit_code == 2 and "--max-length is for --model" in result.stderr
+
+
+@pytest.mark.parametrize("verb", [["validate"], ["show"], ["export", "."], ["export", "new.jsonl"]])
+def test_a_verb_without_a_dataset_asks_for_one(verb: list[str]) -> None:
+    result = fspo(*verb)
+    assert result.exit_code == 2
+    assert "folder" in result.stderr and "configs/" not in result.stderr
+
+
+def test_a_dataset_of_a_hub_needs_its_columns_named(tmp_path: Path) -> None:
+    for file_format in ([], ["--format", "trl"], ["--format", "parquet"]):
+        result = fspo("import", "hub:somebody/else", tmp_path / "out", *file_format)
+        assert result.exit_code == 2
+        assert "hub:somebody/else is on a hub" in result.stderr and "prism" in result.stderr
+
+
+def test_the_working_folder_is_named_in_full(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert f"written to {tmp_path / 'here'}.\n" in fspo("import", source, ".").output
+
+
+def test_a_damaged_manifest_is_named(folder: Path, source: Path) -> None:
+    (folder / "dataset.json").write_text("{")
+    result = fspo("import", source, folder, "--overwrite")
+    assert result.exit_code == 2
+    assert "its dataset.json is damaged" in result.stderr and "preferences.parquet" not in result.stderr
+
+
+def test_users_are_shown_one_a_line(tmp_path: Path) -> None:
+    odd = [row | {"user": row["user"] + "\nu9: 100 preferences."} for row in rows(users=2)]
+    assert fspo("import", jsonl(tmp_path / "odd.jsonl", odd), tmp_path / "odd").exit_code == 0
+    text = fspo("show", tmp_path / "odd").stdout
+    assert len(text.splitlines()) == 4 and r"u0\nu9: 100 preferences." in text
+    assert fspo("show", tmp_path / "odd", "--user", "a\nb").stderr.count("\n") == 1
 
 
 def test_show_users_and_preferences(folder: Path) -> None:
@@ -420,16 +489,17 @@ def test_spellings_of_one_question_are_told_and_counted_as_one(tmp_path: Path) -
         row | {"prompt": "Is it warm\uff1f", "rejected": "Never."},
     ]
     source = jsonl(tmp_path / "ratings.jsonl", [*respelt, row | {"prompt": "Why?"}])
-    said = "Questions written in several ways: 1, such as 'Is it warm?' and 'is it  warm? '. Each is one question"
+    source.write_text("\n" + source.read_text())  # an editor counts blank lines too
+    said = "Questions written in several ways: 1, such as 'Is it warm?' and 'is it  warm? '."
     result = fspo("import", source, tmp_path / "out")
     assert result.exit_code == 0 and said in " ".join(result.output.split("\n"))
-    for place in (source, tmp_path / "out"):
+    for place, blank in ((source, 1), (tmp_path / "out", 0)):
         result = fspo("validate", place)
         assert result.exit_code == 0, result.stderr
         assert "5 preferences of 1 users on 2 questions" in result.output
         assert said in result.output
-        assert "1 of their rows repeat an earlier row" in result.output
-        assert "1 of their rows contradict an earlier row" in result.output
+        assert f"with the same label: row {2 + blank} (as row {1 + blank})" in result.output
+        assert f"with the opposite label: row {3 + blank} (as row {1 + blank})" in result.output
 
 
 def test_a_split_with_one_question_on_both_sides_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -73,3 +73,20 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     assert "mirrored-contrast" in text
     named = model_card(row, config, {"fspo": {"reward_accuracy": estimate}}, {"reward": "antisymmetric"})
     assert "clustered by user; reward: antisymmetric." in named
+
+
+def test_a_folder_without_a_model_is_not_to_be_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "policy").mkdir()
+    record = {"format": 1, "base": "smollm2-135m", "adapters": [], "starts_from": None}
+    (tmp_path / "policy/policy.json").write_text(json.dumps(record))
+    for name, said in (
+        ("./empty", "holds no model"),
+        ("empty", "holds no model"),
+        ("./nowhere", "does not exist"),
+        ("./policy", "built on: smollm2-135m"),
+    ):
+        result = CliRunner().invoke(app, ["model", "show", name])
+        assert result.exit_code == 1
+        assert said in result.stderr and "pull" not in result.stderr

@@ -149,9 +149,13 @@ def test_an_import_replaces_a_dataset_alone(tmp_path: Path, run: Path) -> None:
     assert fspo("data", "import", source, tmp_path / "set").exit_code == 0
     write(tmp_path / "set/notes.txt")
     write(tmp_path / "set/deep/notes.txt")
-    for verb in (["import", source], ["export", "--format", "parquet", tmp_path / "set"]):
-        assert fspo("data", *verb, tmp_path / "set", "--overwrite").exit_code == 0
-        assert (tmp_path / "set/notes.txt").exists() and (tmp_path / "set/deep/notes.txt").exists()
+    shutil.copytree(tmp_path / "set", tmp_path / "other")
+    for verb, target in (
+        (["import", source, tmp_path / "set"], tmp_path / "set"),
+        (["export", "--format", "parquet", tmp_path / "other", tmp_path / "set"], tmp_path / "other"),
+    ):
+        assert fspo("data", *verb, "--overwrite").exit_code == 0
+        assert (target / "notes.txt").exists() and (target / "deep/notes.txt").exists()
 
 
 def test_an_import_does_not_replace_tables_of_somebody_else(tmp_path: Path) -> None:

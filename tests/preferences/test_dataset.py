@@ -71,34 +71,32 @@ def test_saving_leaves_the_folder_s_other_files_alone_and_can_be_repeated(tmp_pa
 
 
 def test_only_tables_that_fspo_wrote_are_replaced(tmp_path: Path) -> None:
-    def refused(folder: Path) -> bool:
-        try:
+    def refused(folder: Path, why: str) -> None:
+        with pytest.raises(ConfigError, match=rf"is not a dataset \({why}\), so it is not replaced"):
             check_replaceable(folder, DATASET)
-        except ConfigError as error:
-            assert "is not a dataset (fspo did not write its preferences.parquet), so it is not replaced" in str(error)
-            return True
-        return False
 
     dataset = grid().save(tmp_path / "set")
-    assert not refused(dataset)
+    check_replaceable(dataset, DATASET)
     (dataset / "dataset.json").unlink()
-    assert not refused(dataset)
+    check_replaceable(dataset, DATASET)
     (dataset / "users.parquet").unlink()
-    assert not refused(dataset)
-    for text in ('{"name": "data of somebody else"}', "[]", "{"):
+    check_replaceable(dataset, DATASET)
+    for text in ('{"name": "data of somebody else"}', "[]"):
         (dataset / "dataset.json").write_text(text)
-        assert refused(dataset)
+        refused(dataset, "fspo did not write its dataset.json")
+    (dataset / "dataset.json").write_text("{")
+    refused(dataset, "its dataset.json is damaged")
     (dataset / "dataset.json").unlink()
     pq.write_table(pa.table({"id": ["1"], "age": [30]}), dataset / "users.parquet")
-    assert refused(dataset)
+    refused(dataset, "fspo did not write its users.parquet")
 
     own = tmp_path / "own"
     own.mkdir()
     columns = {"user": ["u"], "prompt": ["p"], "chosen": ["a"], "rejected": ["b"]}
     pq.write_table(pa.table(columns), own / "preferences.parquet")
-    assert refused(own)
+    refused(own, "fspo did not write its preferences.parquet")
     (own / "preferences.parquet").write_text("not Parquet")
-    assert refused(own)
+    refused(own, "fspo did not write its preferences.parquet")
 
 
 def test_parquet_of_one_s_own_is_a_dataset_without_a_manifest(tmp_path: Path) -> None:

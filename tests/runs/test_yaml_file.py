@@ -100,3 +100,19 @@ def test_an_override_reads_back_what_yaml_writes(values: dict[str, object]) -> N
     settings = Settings("file")
     settings.override(f"{key}={yaml.safe_dump(value).removesuffix('...' + chr(10))}" for key, value in values.items())
     assert settings.values == values
+
+
+def test_an_override_below_a_value_is_named_with_it(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, "training:\n  fspo: {steps: 4}\n"))
+    settings.override(["training.fspo.beta=1", "evaluation.tax.users=2"])
+    assert settings.where(("evaluation", "tax")) == "--set evaluation.tax.users=2"
+    assert settings.where(("training", "fspo")).endswith("line 2, with --set training.fspo.beta=1")
+    assert settings.where(("training", "fspo", "steps")).endswith("line 2")
+
+
+def test_only_a_similar_name_is_suggested(tmp_path: Path) -> None:
+    written(tmp_path, "seed: 0\n")
+    with pytest.raises(ConfigError, match=r"nope\.yaml\.$"):
+        read_settings(tmp_path / "nope.yaml")
+    with pytest.raises(ConfigError, match=r"; did you mean .*run\.yaml\?$"):
+        read_settings(tmp_path / "runs.yaml")

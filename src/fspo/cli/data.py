@@ -10,13 +10,15 @@ import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 from fspo.errors import ConfigError, DataError
-from fspo.paths import expanded
+from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.formats import write_jsonl, write_trl
+from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
 from fspo.preferences.splits import make_splits
 from fspo.preferences.types import Split
+from fspo.printing import one_line
 from fspo.runs.datasets import (
+    SPLITS_FILE,
     Format,
     Source,
     check_episodes_of,
@@ -24,6 +26,7 @@ from fspo.runs.datasets import (
     check_options,
     check_splits_of,
     check_target,
+    loses_splits,
     notes_on,
     put,
     read,
@@ -98,7 +101,10 @@ def import_(
     seed: Annotated[int | None, typer.Option(help="personal-llm: same seed, same users. [default: 0]")] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace an existing dataset and its splits; other files stay."),
+        typer.Option(
+            "--overwrite",
+            help="Replace an existing dataset, and its splits if the data differ; other files stay.",
+        ),
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -128,11 +134,13 @@ def import_(
         imported = read_published(source, file_format, **drawn)
         for why, count in imported.left_out.items():
             console().print(f"Left out: {count:,} {why}. The first: {imported.first[why]}.", markup=False)
+        _say_notes(imported.dataset, Path(source))
         _write(imported.dataset, out, dry_run, card=imported_card(imported, file_format, source), spare=spare)
         return
     check_options(file_format, **{"drawn-users": drawn_users}, concentration=concentration, pairs=pairs, seed=seed)
     dataset = read(Path(source), Format(file_format), users, columns, user)
     check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
+    _say_notes(dataset, Path(source))
     _write(dataset, out, dry_run, spare=spare)
 
 
@@ -159,18 +167,28 @@ def export(
       fspo data export reviews.jsonl --config configs/reviews-cpu.yaml
     """
     check_options(file_format, conversational=conversational)
+    if folder is None and config is None:
+        raise ConfigError(
+            f"{target} is the target. Name the folder of the dataset after it, or with --config the run that the "
+            "dataset belongs to."
+        )
     folder = folder if folder is not None else _folder(config, overrides)
     dataset = _load(folder, config, overrides)
     spare = (folder,) if file_format is Format.PARQUET else ()
     check_target(target, file_format, overwrite=overwrite, spare=spare)
-    if file_format is Format.PARQUET or dry_run:
+    _say_notes(dataset, folder)
+    if file_format is Format.PARQUET:
         _write(dataset, target, dry_run, spare=spare)
+        return
+    users = f", and the users to {users_path_of(target)}" if file_format is Format.JSONL else ""
+    if dry_run:
+        console().print(f"Would write {size(dataset)} to {target}{users}.", markup=False)
         return
     if file_format is Format.TRL:
         write_trl(dataset, target, conversational=conversational)
     else:
         write_jsonl(dataset, target)
-    console().print(f"{size(dataset)} written to {target}.", markup=False)
+    console().print(f"{size(dataset)} written to {target}{users}.", markup=False)
 
 
 @add_verb(app, "validate")
@@ -208,6 +226,8 @@ def validate(
 
       fspo data validate data/ratings --model Qwen/Qwen3-0.6B --max-length 2048
     """
+    if max_length is not None and model is None:
+        raise ConfigError("--max-length is for --model; name a model too, or leave --max-length out.")
     source = source if source is not None else _folder(config, overrides)
     dataset = read(source, Format.PARQUET if source.is_dir() else file_format, users, columns, user)
     check_splits_of(source, dataset)
@@ -216,7 +236,7 @@ def validate(
     if model is not None:
         check_lengths(source, dataset, model, max_length)
     console().print(f"{source} is valid: {size(dataset)}.", markup=False)
-    _say_notes(dataset)
+    _say_notes(dataset, source)
 
 
 @add_verb(app, "show")
@@ -241,7 +261,7 @@ def show(
         for person in list(dataset.users.values())[:limit]:
             group = f" [{person.group}]" if person.group else ""
             count = len(dataset.of_user(person.id))
-            out.print(f"{person.id}{group}: {count} preferences. {person.description}".rstrip(), markup=False)
+            out.print(one_line(f"{person.id}{group}: {count} preferences. {person.description}".rstrip()), markup=False)
         if len(dataset.users) > limit:
             out.print(f"... and {len(dataset.users) - limit} more; add --limit to see them.", markup=False)
         return
@@ -292,7 +312,6 @@ def split(
 
 
 def _fractions(test: float, validation: float) -> Mapping[Split, float]:
-
     if test + validation >= 1:
         raise ConfigError(f"Test ({test:g}) and validation ({validation:g}) leave nothing to train on; lower them.")
     return {"train": 1 - test - validation, "validation": validation, "test": test}
@@ -305,24 +324,26 @@ def _load(folder: Path | None, config: Path | None, overrides: list[str] | None)
 
 def _folder(config: Path | None, overrides: list[str] | None) -> Path:
     """The folder of a run's dataset."""
+    if config is None:
+        raise ConfigError("No dataset is named; name its folder, or with --config the run that it belongs to.")
     settings = configured(None, config, overrides, None)
     return settings.data or settings.output / "data"
 
 
-def _say_notes(dataset: PreferenceDataset) -> None:
-    for note in notes_on(dataset):
+def _say_notes(dataset: PreferenceDataset, source: Path) -> None:
+    for note in notes_on(dataset, source):
         console().print(note, markup=False)
 
 
 def _write(dataset: PreferenceDataset, out: Path, dry_run: bool, card: str = "", spare: tuple[Path, ...] = ()) -> None:
-    _say_notes(dataset)
+    lost, place = loses_splits(dataset, out), shown(out)
+    gone = f"{shown(out / SPLITS_FILE)} belongs to the old data"
     if dry_run:
-        console().print(f"Would write {size(dataset)} to {out}.", markup=False)
+        console().print(f"Would write {size(dataset)} to {place}.", markup=False)
+        if lost:
+            console().print(f"{gone} and would be removed.", markup=False)
         return
-    outdated = put(dataset, out, card, spare)
-    console().print(f"{size(dataset)} written to {out}.", markup=False)
-    if outdated:
-        console().print(
-            f"{out}: its splits.json belonged to the old data and was removed; divide it again with fspo data split.",
-            markup=False,
-        )
+    put(dataset, out, card, spare)
+    console().print(f"{size(dataset)} written to {place}.", markup=False)
+    if lost:
+        console().print(f"{gone} and is removed; divide the new data with `fspo data split`.", markup=False)

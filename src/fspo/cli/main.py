@@ -14,7 +14,7 @@ from fspo import __version__
 from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
 from fspo.keys import hidden
-from fspo.printing import printable
+from fspo.printing import one_line
 from fspo.runs import processes
 
 __all__ = ["app", "main"]
@@ -58,7 +58,7 @@ class _Verbs(TyperGroup):
 
 def _complain(text: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    shown = printable(hidden(text))
+    shown = one_line(hidden(text))
     print(("\x1b[31mError:\x1b[0m " if colour else "Error: ") + shown, file=sys.stderr, flush=True)
 
 

@@ -13,6 +13,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.files import read_json
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import takes_system
+from fspo.modeling.model_names import layers, locate, place_here
 from fspo.paths import expanded
 from fspo.runs.notices import quiet
 
@@ -92,9 +93,13 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     name = _chosen(name, config, overrides)
-    folder = builtin_model.folder() if name == builtin_model.BUILTIN_MODEL else Path(name)
-    if not (folder / "config.json").is_file():
+    if name != builtin_model.BUILTIN_MODEL:
+        locate(name)
+    folder = place_here(name)
+    if folder is None:
         raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name} is a trained policy; show the model that it is built on: {layers(name)[-1]}.")
     quiet()
     facts: dict[str, Any] = {"model": name, "folder": str(folder)}
     architecture = read_json(folder / "config.json")

@@ -47,16 +47,20 @@ _USERS, _PREFERENCES, _MANIFEST = "users.parquet", "preferences.parquet", "datas
 _ROWS_AT_ONCE = 16_384
 
 
-def _is_dataset(folder: Path) -> bool:
-    """Whether fspo wrote these tables: by `dataset.json`, or where it is missing by their columns."""
-    try:
-        if (folder / _MANIFEST).exists():
+def _objection(folder: Path) -> str:
+    """Why fspo did not write these tables: by `dataset.json`, or where it is missing by their columns."""
+    if (folder / _MANIFEST).exists():
+        try:
             manifest = read_json(folder / _MANIFEST)
-            return isinstance(manifest, dict) and {"format", "users", "preferences"} <= manifest.keys()
-        tables = {_PREFERENCES: PREFERENCE_COLUMNS, _USERS: USER_COLUMNS}
-        return all(_has_columns(folder / name, columns) for name, columns in tables.items() if (folder / name).exists())
-    except StorageError:
-        return False
+        except StorageError:
+            return f"its {_MANIFEST} is damaged"
+        known = isinstance(manifest, dict) and {"format", "users", "preferences"} <= manifest.keys()
+        return "" if known else f"fspo did not write its {_MANIFEST}"
+    tables = {_PREFERENCES: PREFERENCE_COLUMNS, _USERS: USER_COLUMNS}
+    for name, columns in tables.items():
+        if (folder / name).exists() and not _has_columns(folder / name, columns):
+            return f"fspo did not write its {name}"
+    return ""
 
 
 def _has_columns(path: Path, columns: Iterable[str]) -> bool:
@@ -74,7 +78,7 @@ DATASET = FolderKind(
     needs=(_PREFERENCES,),
     may=(_USERS, _MANIFEST, "splits.json"),
     keeps_others=True,
-    recognizes=_is_dataset,
+    objection=_objection,
 )
 """What a new dataset replaces of an old one; splits belong to the old one."""
 

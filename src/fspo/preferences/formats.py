@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def read_jsonl(
     preferences: list[Preference] = []
     faults = Faults()
     with faults.row():
-        for number, row in _read_lines(path):
+        for number, row in _read_lines(path, faults):
             with faults.row():
                 row = _renamed(row, columns, path, number)
                 preferences.append(parse_preference(row, file=str(path), number=number, columns_can_be_named=True))
@@ -156,7 +157,7 @@ def from_trl_rows(
     Raises:
         DataError: naming file, row (from 1) and column of what is wrong.
     """
-    return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user)
+    return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user, Faults())
 
 
 def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceDataset:
@@ -181,7 +182,8 @@ def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceD
             f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "
             f"{type(table).__name__}."
         )
-    return _from_trl(_numbered(records, file), Path(file), None, user, columns_can_be_named=False)
+    faults = Faults()
+    return _from_trl(_numbered(records, file, faults), Path(file), None, user, faults, columns_can_be_named=False)
 
 
 def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: bool = False) -> Path:
@@ -211,26 +213,31 @@ def read_trl(
         DataError: naming file, row (the line, from 1) and column of what is wrong.
         StorageError: the file can't be read.
     """
-    path = Path(path)
-    return _from_trl(numbered_rows(path), path, columns, user)
+    path, faults = Path(path), Faults()
+    return _from_trl(numbered_rows(path, faults), path, columns, user, faults)
 
 
-def numbered_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered_rows(path: str | Path, faults: Faults | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number from 1, columns by name) of a JSONL or Parquet file, whatever the columns are.
+
+    Args:
+        path: the file.
+        faults: takes the rows that are no objects, which are passed over; without it the first is an error.
 
     Raises:
         DataError: the suffix is another one, or a row is no object.
         StorageError: the file can't be read.
     """
     path = Path(path)
-    return _read_lines(path) if _suffix(path) == ".jsonl" else iterate_parquet(path)
+    return _read_lines(path, faults) if _suffix(path) == ".jsonl" else iterate_parquet(path)
 
 
-def _numbered(records: Iterable[Any], file: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _numbered(records: Iterable[Any], file: str, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, record in enumerate(records, start=1):
-        if not isinstance(record, Mapping):
-            raise DataError(f"{file}, row {number}: must have named columns, and is a {type(record).__name__}.")
-        yield number, {str(name): _cell(str(name), value) for name, value in record.items()}
+        with faults.row():
+            if not isinstance(record, Mapping):
+                raise DataError(f"{file}, row {number}: must have named columns, and is a {type(record).__name__}.")
+            yield number, {str(name): _cell(str(name), value) for name, value in record.items()}
 
 
 def _cell(column: str, value: Any) -> Any:
@@ -251,13 +258,13 @@ def _from_trl(
     path: Path,
     columns: Mapping[str, str] | None,
     default_user: str | None,
+    faults: Faults,
     *,
     columns_can_be_named: bool = True,
 ) -> PreferenceDataset:
     users: dict[str, User] = {}
     preferences: list[Preference] = []
     numbers: list[int] = []
-    faults = Faults()
     with faults.row():
         for number, row in rows:
             with faults.row():
@@ -408,8 +415,8 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             handle.write(to_json(row) + "\n")
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object); blank lines are passed over.
+def _read_lines(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object); blank lines are passed over, and bad ones where `faults` takes them.
 
     Unlike the logs that `fspo.files.read_jsonl` reads, data of one's own must be whole: a bad line is an error.
     """
@@ -417,7 +424,8 @@ def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
                 if line.strip():
-                    yield number, _object(line, path, number)
+                    with nullcontext() if faults is None else faults.row():
+                        yield number, _object(line, path, number)
     except OSError as error:
         raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error
 

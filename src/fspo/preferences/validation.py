@@ -50,6 +50,9 @@ _RENAME = " If so, rename it, or import it with --column {ours}={theirs}."
 _COUNTED = 10_000
 """Faulty rows after which no more are looked for; each of them takes a while."""
 
+_SHOWN = 5
+"""Rows that a sentence names at most."""
+
 _DEPTH = 100
 """Objects and lists inside one another that a value may hold."""
 
@@ -173,35 +176,40 @@ def check_dataset(
     raise _with_more(first.error(file), sum(1 for _ in problems))
 
 
-def find_respelt(preferences: Sequence[Preference]) -> list[str]:
+def find_respelt(preferences: Sequence[Preference], rows: Sequence[int] | None = None) -> list[str]:
     """What to know of questions that are written in several ways, one sentence each; nothing where there are none.
 
     They can be used, and count as one question: blanks, case and Unicode form make no other question.
+
+    Args:
+        preferences: the rows.
+        rows: the row number of each; counted from 1 by default.
     """
     ways = spellings(row.prompt for row in preferences)
     if not ways:
         return []
     respelt = {prompt for own in ways for prompt in own}
-    labels: dict[tuple[str, str, frozenset[str]], str] = {}
-    repeated = contradicted = 0
-    for row in preferences:
+    earlier: dict[tuple[str, str, frozenset[str]], tuple[int, str]] = {}
+    repeated: list[tuple[int, int]] = []
+    contradicted: list[tuple[int, int]] = []
+    for index, row in enumerate(preferences):
         if row.prompt in respelt:
-            earlier = labels.setdefault((row.user, wording(row.prompt), row.pair), row.chosen)
-            if earlier != row.chosen:
-                contradicted += 1
-            else:
-                repeated += 1
-    repeated -= len(labels)
+            number = index + 1 if rows is None else rows[index]
+            first, chosen = earlier.setdefault((row.user, wording(row.prompt), row.pair), (number, row.chosen))
+            if first != number:
+                (repeated if chosen == row.chosen else contradicted).append((number, first))
     said = [
-        f"Questions written in several ways: {len(ways):,}, such as {ways[0][0]!r:.60} and {ways[0][1]!r:.60}. Each is "
-        "one question, since blanks, case and Unicode form make no other."
+        f"Questions written in several ways: {len(ways):,}, such as {ways[0][0]!r:.60} and {ways[0][1]!r:.60}. Such "
+        "spellings count as one question: blanks, case and Unicode form do not matter."
     ]
-    if repeated:
-        said.append(f"{repeated:,} of their rows repeat an earlier row of the same user and pair; delete one of each.")
-    if contradicted:
-        said.append(
-            f"{contradicted:,} of their rows contradict an earlier row of the same user and pair; delete one of each."
-        )
+    for what, found in (("with the same label", repeated), ("with the opposite label", contradicted)):
+        if found:
+            shown = ", ".join(f"{later:,} (as row {first:,})" for later, first in found[:_SHOWN])
+            more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+            said.append(
+                f"The same user, question and pair as in an earlier row, {what}: row{'s' if len(found) > 1 else ''} "
+                f"{shown}{more}. Keep one row of each."
+            )
     return said
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import ConfigError, DataError
+from fspo.errors import ConfigError, DataError, FspoError
 from fspo.files import check_replaceable, is_empty, replace_folder, write_text
 from fspo.modeling.fitting import Room, long_rows
 from fspo.modeling.rendering import EpisodeRenderer
@@ -22,6 +22,7 @@ from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt, neares
 from fspo.runs.made import check_file_target
 
 __all__ = [
+    "SPLITS_FILE",
     "Format",
     "Source",
     "check_episodes_of",
@@ -30,12 +31,16 @@ __all__ = [
     "check_splits_of",
     "check_target",
     "columns_of",
+    "loses_splits",
     "notes_on",
     "put",
     "read",
     "read_published",
     "size",
 ]
+
+
+SPLITS_FILE = "splits.json"
 
 
 class Format(StrEnum):
@@ -128,6 +133,14 @@ def read(
         ConfigError: an option is given that the format does not take, or that is written wrongly.
         DataError: naming file, row and column of what is wrong; or there are no preferences.
     """
+    from fspo.preferences.hub import HUB
+
+    if str(source).startswith(HUB):
+        kinds = ", ".join(kind for kind in Source if kind.is_published)
+        raise ConfigError(
+            f"{source} is on a hub, where only published data are read from; add --format and one of {kinds}, or fetch "
+            "its files and name one."
+        )
     check_options(file_format, users=users, user=user, column=columns)
     named = columns_of(columns, file_format)
     if file_format is Format.PARQUET:
@@ -218,10 +231,21 @@ def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
 
 
-def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[Path] = ()) -> bool:
+def loses_splits(dataset: PreferenceDataset, out: Path) -> bool:
+    """Whether writing a dataset into a folder removes its splits: they stay where the data are the same."""
+    if not (out / SPLITS_FILE).exists():
+        return False
+    try:
+        return PreferenceDataset.load(out).fingerprint != dataset.fingerprint
+    except FspoError:  # damaged, so nobody knows what it held
+        return True
+
+
+def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[Path] = ()) -> None:
     """Write a dataset: whole where there is none, and in the place of an old one beside what else is there.
 
-    The card of an earlier import goes with the old data; a README.md that somebody else wrote stays.
+    The card of an earlier import goes with the old data; a README.md that somebody else wrote stays. The old splits go
+    if `loses_splits`.
 
     Args:
         dataset: what is written.
@@ -229,27 +253,29 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
         card: text of its card; none by default.
         spare: what the dataset was read from; it is not replaced.
 
-    Returns:
-        Whether there were splits of an old dataset, which are removed.
-
     Raises:
         ConfigError: the folder holds something else than a dataset, or what must be spared.
         StorageError: the disk is full or the folder can't be written; the old dataset and its splits stay.
     """
-    outdated, old = (out / "splits.json").exists(), out / CARD
+    old = out / CARD
     kept = old.is_file() and not is_imported_card(old.read_text(encoding="utf-8", errors="replace"))
-    kind = DATASET if kept else replace(DATASET, may=(*DATASET.may, CARD))
+    names = (*DATASET.may, *([] if kept else [CARD]))
+    lost = loses_splits(dataset, out)
+    kind = replace(DATASET, may=tuple(name for name in names if lost or name != SPLITS_FILE))
     # The folder as a whole, since its tables one by one would be neither dataset in between.
     with replace_folder(out, kind, spare=spare) as staging:
         dataset.save(staging)
         if card and not kept:
             write_text(staging / CARD, card)
-    return outdated
 
 
-def notes_on(dataset: PreferenceDataset) -> list[str]:
-    """What to know of a valid dataset, one sentence each."""
-    return find_respelt(dataset.preferences)
+def notes_on(dataset: PreferenceDataset, source: Path) -> list[str]:
+    """What to know of a valid dataset, one sentence each, by the rows of the file or folder that it was read from."""
+    notes = find_respelt(dataset.preferences)
+    if not notes or source.suffix.lower() != ".jsonl" or not source.is_file():
+        return notes
+    numbers = [number for number, _ in numbered_rows(source)]  # blank lines count
+    return find_respelt(dataset.preferences, numbers) if len(numbers) == len(dataset) else notes
 
 
 def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:
@@ -258,7 +284,7 @@ def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:
     Raises:
         DataError: naming what is in both.
     """
-    path = folder / "splits.json"
+    path = folder / SPLITS_FILE
     if not path.is_file():
         return
     splits = Splits.load(path)
@@ -273,7 +299,7 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
     Raises:
         DataError: naming the part, the user, and how many preferences are needed.
     """
-    path = folder / "splits.json"
+    path = folder / SPLITS_FILE
     if not path.is_file():
         EpisodeSampler(dataset, shots=shots, queries=queries, seed=0)
         return

@@ -29,7 +29,11 @@ class Settings:
     overridden: dict[Key, str] = field(default_factory=dict)
 
     def where(self, key: Key) -> str:
-        """In which line, or in which override, the value at `key` (or the nearest one above it) was written."""
+        """In which line or override the value at `key` (or the nearest one above it) was written, or one below it."""
+        below = [written for place, written in self.overridden.items() if place[: len(key)] == key]
+        if key and below and key not in self.overridden:
+            override = f"--set {shown_override(below[-1])}"
+            return f"{self.name}, line {self.lines[key]}, with {override}" if key in self.lines else override
         for length in range(len(key), 0, -1):
             if key[:length] in self.overridden:
                 return f"--set {shown_override(self.overridden[key[:length]])}"
@@ -126,7 +130,7 @@ def read_settings(path: Path) -> Settings:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"There is no configuration file {path}{_similar(path)}.") from error
+        raise ConfigError(f"There is no configuration file {path}{_similar(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {path} can't be read ({error}).") from error
     settings = Settings(str(path))
@@ -165,10 +169,10 @@ def _problem(error: yaml.YAMLError) -> str:
 
 
 def _similar(path: Path) -> str:
-    """A hint at a file of nearly the same name beside it, or at those that come with the project."""
+    """The end of a sentence: a hint at a file of nearly the same name beside it, if there is one."""
     from difflib import get_close_matches
 
     folder = path.parent
-    names = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
-    close = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {folder / close[0]}?" if close else ""
+    names = {beside.stem: beside.name for beside in sorted(folder.glob("*.y*ml"))} if folder.is_dir() else {}
+    close = get_close_matches(path.stem, names, n=1)
+    return f"; did you mean {folder / names[close[0]]}?" if close else "."
