@@ -137,8 +137,10 @@ def test_a_context_too_short_for_all_shots_drops_whole_ones_and_says_so(finished
     assert details["dropped_shots"]["few-shot"] > 0
     run("report", copy)
     assert "left out because the context was too long" in (copy / "report.html").read_text()
+    before = (copy / "evaluation/details.json").read_bytes()
     error = said(run("eval", copy, *overwrite, "--set", "evaluation.max_length=40", code=1).stderr)
-    assert "query" in error
+    assert all(place in error for place in ("row ", "user ", "40"))
+    assert (copy / "evaluation/details.json").read_bytes() == before
 
 
 def test_a_damaged_dataset(finished: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commands_for_data_of_ones_own_run_in_order(tiny_model_path: Path) -> None:
-    assert "20 questions that all\nanswered are enough" in OWN_DATA
+    assert "20 questions that everybody answered are enough" in OWN_DATA
     ratings(Path("ratings.jsonl"), 20)
     *lines, last = block("sh").splitlines()
     assert len(lines) == 4

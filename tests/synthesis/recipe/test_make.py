@@ -449,7 +449,7 @@ def test_stages_by_another_model_are_made_anew_and_that_is_said(tmp_path: Path) 
 
     make_dataset(config_of(), model, model, tmp_path, said)
 
-    assert model.calls and any("made anew" in line for line in said.lines)
+    assert model.calls and any("regenerated" in line for line in said.lines)
 
 
 class _Said(Silent):

@@ -113,7 +113,7 @@ class Casting:
             if not todo:
                 break
             who = "1 user is" if len(todo) == 1 else f"{len(todo)} users are"
-            self._progress.say(f"{who} too much like another, or too unlike the others, and made anew.")
+            self._progress.say(f"{who} regenerated: too similar to another user, or too different from all others.")
             for place in todo:
                 result.attempts[place.id] += 1
         result.users = [self._users[place.id] for place in places]
