@@ -27,12 +27,15 @@ from urllib.request import urlopen
 from fspo.llm.types import CompletionRequest, Message
 from tests.synthesis.recipe.helpers import ScriptedModel
 
-__all__ = ["HALF", "REASONING", "REPLIES", "Faults", "fake_endpoint", "stats"]
+__all__ = ["HALF", "MODELS", "REASONING", "REPLIES", "Faults", "fake_endpoint", "stats"]
 
 ROOT = Path(__file__).parents[1]
 
 Faults = dict[str, float]
 """Kind of fault -> its share: 429, 500, malformed, truncated, hang, disconnect."""
+
+MODELS = ("another", "m", "scripted")
+"""Those that it lists; it answers for any other too."""
 
 REASONING, HALF = "Hidden thoughts about", "a torn half answ"
 """In every reasoning trace, and in every half answer."""
@@ -115,7 +118,10 @@ class Server:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 lengths = [line for line in head.splitlines() if line.lower().startswith("content-length:")]
                 body = await reader.readexactly(int(lengths[0].split(":")[1])) if lengths else b""
-                if head.startswith("GET"):
+                if head.startswith("GET /v1/models"):
+                    models = [{"id": name} for name in MODELS]
+                    self._write(writer, 200, json.dumps({"object": "list", "data": models}).encode())
+                elif head.startswith("GET"):
                     since = 0.0 if self.began is None else time.monotonic() - self.began
                     self._write(writer, 200, json.dumps({**asdict(self.stats), "seconds": since}).encode())
                 elif not await self._answer(body, writer):

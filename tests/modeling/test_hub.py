@@ -18,7 +18,7 @@ from fspo.modeling import hub
 from fspo.modeling.loading import load_configuration, load_model, load_tokenizer
 from fspo.modeling.model_names import place_here, weights_of
 from fspo.modeling.size import count_weights
-from fspo.runs.pipeline import check_model
+from fspo.runs.preflight import check_model
 from tests.e2e.hub import Hub
 from tests.e2e.hub import hub as serve
 from tests.tiny_model import build_tiny_model

@@ -100,6 +100,29 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert not (tmp_path / "run/metrics.json").exists()
 
 
+def test_what_was_measured_stays_where_something_is_missing(tmp_path: Path, tiny_model_path: Path) -> None:
+    rows = written(tmp_path / "rows/test.jsonl", bench_rows(users=3, shown=3, asked=2))
+    assert measured(tmp_path, tiny_model_path, "reward-bench-arena", "--data", rows).exit_code == 0
+    run = tmp_path / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    torn = tmp_path / "torn.jsonl"
+    torn.write_text(rows.read_text()[:-20])
+    few = written(tmp_path / "few.jsonl", bench_rows(users=3, shown=3, asked=2)[:1])
+    nobody = "{base_url: 'http://127.0.0.1:9/v1', model: m, retries: 0}"
+    for more in (
+        ("--data", torn),
+        ("--data", tmp_path / "none.jsonl"),
+        ("--data", few),
+        ("--set", f"evaluation.reward_models=[{{name: far, endpoint: {nobody}}}]"),
+        ("--set", "model=./nowhere"),
+        ("--set", "methods=[base, fspo]"),
+    ):
+        line = ("eval", run / "config.yaml", "--output", run, "--benchmark", "reward-bench-arena", *more)
+        done = fspo(*line, "--on-existing", "overwrite")
+        assert done.exit_code in (1, 2) and done.stderr.startswith("Error: "), (more, done.output)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_what_was_measured_on_a_benchmark_is_reported_and_compared(tmp_path: Path, tiny_model_path: Path) -> None:
     rows = written(tmp_path / "prism.jsonl", prism_rows(users=3))
     for place in ("a", "b"):

@@ -10,7 +10,8 @@ import typer
 
 from fspo.cli.options import console
 from fspo.evaluation.benchmarks.table import benchmark_of
-from fspo.evaluation.run_comparison.compare_runs import Across, Pair, compare_runs, detectable
+from fspo.evaluation.report.formatting import detectable
+from fspo.evaluation.run_comparison.compare_runs import Across, Pair, compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.files import write_json
 from fspo.runs.made import check_file_target

@@ -9,15 +9,14 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
-from fspo.cli.preview import preview
+from fspo.cli.output import print_plan, print_table
 from fspo.cli.progress import shown
-from fspo.cli.tables import print_table
 from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.comparison import comparison_table
-from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.runs import benchmarks, pipeline
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder
+from fspo.runs.preflight import opened
 
 __all__ = ["evaluate"]
 
@@ -63,49 +62,28 @@ def evaluate(
 
       fspo eval runs/reviews-cpu --benchmark elix-easy
     """
-    if benchmark is not None:
-        _on_benchmark(benchmark, data, file, config, overrides, output, on_existing, dry_run)
-        return
-    settings = configured(file, config, overrides, output, runs_code=True)
-
-    if data is not None:
+    if data is not None and benchmark is None:
         raise ConfigError("--data names the rows of a benchmark; name the benchmark with --benchmark.")
+    named = [] if data is None else [f"benchmarks.{benchmark}.data={json.dumps(data)}"]
+    settings = configured(file, config, [*(overrides or []), *named], output, runs_code=True)
     out = console()
     folder = RunFolder(settings)
+    if benchmark is not None:
+        if dry_run:
+            out.print("\n".join(benchmarks.benchmark_plan(folder, benchmark, on_existing)), markup=False)
+            return
+        with benchmarks.opened(folder, benchmark, on_existing), shown(out) as progress:
+            comparison = benchmarks.evaluate_benchmark(folder, benchmark, progress)
+        out.print()
+        out.print(comparison_table(comparison))
+        return
     # One's own data are taken over where that was not done before.
     parts = [*([DATA] if settings.data is not None and not pipeline.has_data(folder) else []), EVALUATION]
     if dry_run:
-        preview(folder, parts, on_existing, out)
+        print_plan(folder, parts, on_existing, out)
         return
-    with folder.opened(parts, on_existing), shown(out) as progress:
+    with opened(folder, parts, on_existing), shown(out) as progress:
         if DATA in parts:
             pipeline.synth(folder, progress)
         pipeline.evaluate(folder, progress)
     print_table(folder, out)
-
-
-def _on_benchmark(
-    name: str,
-    data: str | None,
-    file: Path | None,
-    config: Path | None,
-    overrides: list[str] | None,
-    output: Path | None,
-    on_existing: Existing,
-    dry_run: bool,
-) -> None:
-
-    benchmark_of(name)
-    named = [] if data is None else [f"benchmarks.{name}.data={json.dumps(data)}"]
-    settings = configured(file, config, [*(overrides or []), *named], output, runs_code=True)
-
-    out = console()
-    folder = RunFolder(settings)
-    if dry_run:
-        for line in benchmarks.benchmark_plan(folder, name, on_existing):
-            out.print(line, markup=False)
-        return
-    with folder.opened(benchmarks.parts_made(folder, name), on_existing), shown(out) as progress:
-        comparison = benchmarks.evaluate_benchmark(folder, name, progress)
-    out.print()
-    out.print(comparison_table(comparison))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
-from fspo.cli.tables import print_table
+from fspo.cli.output import print_table
 from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.evaluation.metrics.summary import as_estimates
 from fspo.evaluation.report import write_figures
@@ -41,7 +41,6 @@ def report(
       fspo report runs/reviews-cpu --benchmark prism
     """
     settings = configured(file, config, overrides, output)
-
     out = console()
     if benchmark:
         benchmark_of(benchmark)

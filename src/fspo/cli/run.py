@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
-from fspo.cli.preview import preview
+from fspo.cli.output import print_plan, print_table
 from fspo.cli.progress import shown
-from fspo.cli.tables import print_table
 from fspo.runs import pipeline
 from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder
+from fspo.runs.preflight import opened
 
 __all__ = ["run"]
 
@@ -38,13 +38,12 @@ def run(
       fspo run configs/reviews-cpu.yaml --dry-run
     """
     settings = configured(file, config, overrides, output, runs_code=True)
-
     out = console()
     folder = RunFolder(settings)
     if dry_run:
-        preview(folder, folder.parts(), on_existing, out)
+        print_plan(folder, folder.parts(), on_existing, out)
         return
-    with folder.opened(folder.parts(), on_existing), shown(out) as progress:
+    with opened(folder, folder.parts(), on_existing), shown(out) as progress:
         pipeline.synth(folder, progress)
         pipeline.train(folder, progress)
         pipeline.evaluate(folder, progress)

@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
-from fspo.cli.preview import preview
+from fspo.cli.output import print_plan
 from fspo.cli.progress import shown
 from fspo.errors import ConfigError
 from fspo.runs import pipeline
 from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder
+from fspo.runs.preflight import opened
 
 __all__ = ["synth"]
 
@@ -69,13 +70,12 @@ def synth(
     """
     who = _executor(executor, ray_address, ray_workers)
     settings = _settings(file, config, domain, [*(overrides or []), *who], output)
-
     out = console()
     folder = RunFolder(settings)
     if dry_run:
-        preview(folder, [DATA], on_existing, out)
+        print_plan(folder, [DATA], on_existing, out)
         return
-    with folder.opened([DATA], on_existing), shown(out) as progress:
+    with opened(folder, [DATA], on_existing), shown(out) as progress:
         made = pipeline.synth(folder, progress)
     out.print(f"{made['preferences']:,} preferences of {made['users']:,} users are in {folder.data}.", markup=False)
 
@@ -83,7 +83,6 @@ def synth(
 def _settings(
     file: Path | None, config: Path | None, domain: str | None, overrides: list[str], output: Path | None
 ) -> RunConfig:
-
     if domain is None:
         return configured(file, config, overrides, output)
     chosen = ["synthesis.recipe=paper", f"synthesis.domain={json.dumps(domain)}", *overrides]

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
-from fspo.cli.preview import preview
+from fspo.cli.output import print_plan
 from fspo.cli.progress import shown
 from fspo.runs import pipeline, processes
 from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder, method_part
+from fspo.runs.preflight import opened
 
 __all__ = ["train"]
 
@@ -38,15 +39,14 @@ def train(
       accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/reviews-cpu.yaml
     """
     settings = configured(file, config, overrides, output)
-
     out = console()
     folder = RunFolder(settings)
     names = pipeline.trained_methods(folder, method)
     parts = [method_part(name) for name in names]
     if dry_run:
         if processes.is_first():
-            preview(folder, parts, on_existing, out)
+            print_plan(folder, parts, on_existing, out)
         return
-    with processes.together(), folder.opened(parts, on_existing), shown(out) as progress:
+    with processes.together(), opened(folder, parts, on_existing), shown(out) as progress:
         for path in pipeline.train(folder, progress, names):
             progress.say(f"Trained policy: {path}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -22,6 +24,7 @@ from fspo.modeling.model_names import INSTEAD, POLICY_FILE, layers, locate
 from fspo.modeling.quiet import quietly
 
 __all__ = [
+    "check_loadable",
     "context_length",
     "default_device",
     "load_configuration",
@@ -116,8 +119,12 @@ def load_configuration(name: str | Path) -> Any:
         return AutoConfig.from_pretrained(_folder(place), trust_remote_code=False)
 
 
-def pull(name: str) -> None:
-    """Fetch a hub's model in its newest revision; where the hub can't be reached, one that was fetched before is kept.
+def pull(name: str, *, newest: bool = True) -> None:
+    """Fetch a hub's model; where the hub can't be reached, one that was fetched before is kept.
+
+    Args:
+        name: the model.
+        newest: whether another revision than the one that was fetched before is wanted.
 
     Raises:
         ModelError: the model can't be obtained.
@@ -125,7 +132,29 @@ def pull(name: str) -> None:
     place = locate(name)
     if not Path(place).is_dir():
         with quietly(), _explained(name):
-            hub.fetched(place, weights=True, newest=True)
+            hub.fetched(place, weights=True, newest=newest)
+
+
+def check_loadable(name: str | Path, *, rewards: bool = False) -> None:
+    """Check that a model can be loaded, by its configuration and the names of its files; weights are not read.
+
+    Args:
+        name: the model; a hub's that was not fetched yet is fetched as far as that is needed.
+        rewards: whether it is to give rewards (sequence classification), and not text.
+
+    Raises:
+        ModelError: it can't: it is not there, of an unknown architecture, or has no weights in safetensors.
+    """
+    configuration = load_configuration(name)
+    known = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if rewards else MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(configuration) not in known:
+        what = "no reward model" if rewards else "no language model that writes text"
+        raise ModelError(f"The model {name} is {what}: its architecture is {configuration.model_type}. {INSTEAD}")
+    folder = Path(locate(layers(name)[-1]))
+    if folder.is_dir():
+        _refuse_pickles(folder)
+        if not any(folder.glob("*.safetensors")):
+            raise ModelError(f"{folder} has no weights: it has no .safetensors file. {INSTEAD}")
 
 
 def context_length(model: PreTrainedModel | str | Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress
 from fspo.runs import pipeline
-from fspo.runs.checks import check_synthesis
+from fspo.runs.checks import check_instruments, check_synthesis
 from fspo.runs.datasets import Source, read_published
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder, benchmark_part, methods_of
+from fspo.runs.preflight import check_model, check_policies, check_services, services
 from fspo.runs.threads import use_threads
 from fspo.synthesis.recipe.config import RecipeConfig
 
-__all__ = ["benchmark_plan", "evaluate_benchmark", "parts_made"]
+__all__ = ["benchmark_plan", "evaluate_benchmark", "opened", "parts_made"]
 
 
 @dataclass(frozen=True)
@@ -97,25 +99,58 @@ def parts_made(folder: RunFolder, name: str) -> list[str]:
     return [*([DATA] if own and not pipeline.has_data(folder) else []), benchmark_part(name)]
 
 
+@contextmanager
+def opened(folder: RunFolder, name: str, policy: Existing) -> Iterator[RunFolder]:
+    """Hold a run's folder for measuring on a benchmark, once all that this needs is known to be there.
+
+    Raises:
+        FspoError: something is missing or wrong, and nothing has been written or removed; or as `RunFolder.opened`.
+    """
+    parts = parts_made(folder, name)
+    with folder.opened(parts, policy, lambda: _check_inputs(folder, name, policy, dry=False)):
+        yield folder
+
+
+def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) -> str:
+    """Check all that measuring on a benchmark needs, see `fspo.runs.preflight`, and say where its data come from."""
+    benchmark, settings, protocol = _followed(folder, name)
+    parts = parts_made(folder, name)
+    check_model(folder.config.model, fetch=not dry)
+    check_policies(folder, parts)
+    evaluation = protocol.evaluation(folder.config.evaluation)
+    check_instruments(evaluation, folder.path / benchmark_part(name))
+    for entry in evaluation.reward_models:
+        if entry.model is not None:
+            check_model(entry.model, fetch=not dry, rewards=True)
+    home, making = folder, False
+    loses = not dry and policy is Existing.OVERWRITE and folder.loses(parts)
+    if settings.data is None and benchmark.synthesis:
+        home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
+        check_synthesis(home.config)
+        making = not pipeline.has_data(home) or (policy is Existing.OVERWRITE and home is not folder)
+        source = f"the held-out part of {home.data}" + (", still to be made" if making else "")
+    else:
+        source = settings.data or benchmark.rows.hub
+        if not source.startswith("hub:") and not Path(source).exists():
+            raise _missing(benchmark, source)
+        if loses:
+            build_episodes(_published(folder, benchmark, source).held_out, protocol, evaluation, file=source)
+    if loses or (not dry and folder.is_new):
+        config = home.config.model_copy(update={"evaluation": evaluation})
+        check_services(services(config, synthesizes=making, evaluates=True), answers=loses)
+    return source
+
+
 def benchmark_plan(folder: RunFolder, name: str, policy: Existing) -> list[str]:
     """What would be done, line by line, after checking what can be checked without fetching or making anything.
 
     Raises:
         ConfigError: there is no such benchmark, or the folder's state does not allow it.
-        DataError: the data are missing.
+        DataError: the data are missing, or a policy.
     """
     benchmark, settings, protocol = _followed(folder, name)
     folder.check(parts_made(folder, name), policy)
-    pipeline.check_model(folder.config.model)
-    pipeline.policies_of(folder)
-    if settings.data is None and benchmark.synthesis:
-        home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
-        check_synthesis(home.config)
-        source = f"the held-out part of {home.data}" + ("" if pipeline.has_data(home) else ", still to be made")
-    else:
-        source = settings.data or benchmark.rows.hub
-        if not source.startswith("hub:") and not Path(source).exists():
-            raise _missing(benchmark, source)
+    source = _check_inputs(folder, name, policy, dry=True)
     return [
         benchmark.title,
         f"Data: {source}.",

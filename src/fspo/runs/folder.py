@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 from fspo.errors import ConfigError, StorageError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
-from fspo.files import check_no_others, locked, read_json, write_json, write_text
+from fspo.files import check_no_others, content, is_empty, locked, read_json, write_json, write_text
 from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.llm.cache import RequestCache
@@ -27,6 +27,7 @@ from fspo.runs.descriptions import DESCRIPTIONS_FILE
 from fspo.runs.existing import Existing
 from fspo.runs.made import RUN
 from fspo.runs.versions import versions
+from fspo.runs.yaml_file import read_settings
 from fspo.synthesis.config import usual_settings
 from fspo.training.config import HARMLESS, TrainingConfig
 
@@ -38,6 +39,7 @@ DATA, EVALUATION = "data", "evaluation"
 _BENCHMARKS = "benchmarks/"
 _RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
 _NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml")
+_LOCK = ".lock"
 _HEADER = "# Written by fspo, and anew by every verb; without this line the file stays as it is.\n"
 """The first line of a `config.yaml` that is no person's own."""
 
@@ -103,7 +105,7 @@ class RunFolder:
                 )
         made = self._made()
         if not made:
-            self._check_strange()
+            self._check_unclaimed()
         for part in filter(self.begun, self._checked(chosen)):
             if part not in made:
                 raise ConfigError(
@@ -112,8 +114,45 @@ class RunFolder:
             if policy is not Existing.OVERWRITE or part not in self._downstream(chosen):
                 self._check_part(part, made[part], chosen)
         if policy is Existing.OVERWRITE:
-            for part in self._downstream(chosen):
+            overwritten = self._downstream(chosen)
+            self._check_same_run(overwritten, made)
+            for part in overwritten:
                 check_no_others(self.path, RUN, below=part)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has begun in the folder."""
+        return not self._made()
+
+    def loses(self, parts: Iterable[str]) -> bool:
+        """Whether making these parts anew removes something that is there."""
+        return any(map(self.begun, self._downstream(set(parts))))
+
+    def _check_same_run(self, overwritten: Iterable[str], made: Mapping[str, Any]) -> None:
+        """Check that what is overwritten was made by a run of the same name and, where data are, of the same domain."""
+        losing = set(filter(self.begun, overwritten))
+        if not losing:
+            return
+        name = self._noted_name()
+        if name not in (None, self.config.name):
+            raise ConfigError(
+                f"{self.path} holds the run '{name}', and this is the run '{self.config.name}', so nothing is "
+                f"overwritten; name another folder with --output, or add --set name={name} if that run shall go."
+            )
+        then, now = _domain(made.get(DATA)), self.config.synthesis.domain
+        if DATA in losing and self.config.data is None and then not in ("", now):
+            raise ConfigError(
+                f"{self.data} was made on the domain {then}, and this run is on the domain {now}, so nothing is "
+                "overwritten; name another folder with --output."
+            )
+
+    def _noted_name(self) -> str | None:
+        """The name of the run that was last at work in the folder; None where none is noted."""
+        for path in (self.path / "resolved.yaml", self.path / "config.yaml"):
+            if path.is_file():
+                with suppress(ConfigError):
+                    return str(read_settings(path).values.get("name", self.config.name))
+        return None
 
     def _checked(self, chosen: set[str]) -> list[str]:
         """The parts whose settings must be those of now; a benchmark does without the run's own evaluation."""
@@ -121,18 +160,30 @@ class RunFolder:
         alone = bool(chosen) and chosen == benchmarks
         return [*(part for part in self.parts() if not (alone and part == EVALUATION)), *sorted(benchmarks)]
 
-    def _check_strange(self) -> None:
-        """Check that nothing lies where a first run writes; a configuration written by hand may, and is kept."""
-        strange = [name for name in (*_NOTES, *_RESULTS) if (self.path / name).exists()]
+    def _check_unclaimed(self) -> None:
+        """Check that the folder of a first run is new, is empty, or holds a configuration of a run written by hand.
+
+        Beside that, anything may lie but what a run writes. Empty folders lose nothing.
+        """
+        if not self.path.exists():
+            return
         own = self.path / "config.yaml"
-        if not strange and own.exists():
+        by_hand = own.is_file()
+        if by_hand:
             try:
                 load_config(own)
             except ConfigError as error:
                 raise ConfigError(f"{error} So {self.path} is no run's folder; name another with --output.") from error
+        try:
+            places = [self.path / name for name in (*_NOTES, *_RESULTS)] if by_hand else list(content(self.path))
+            strange = [place for place in places if place.exists() and not _is_left(place) and not is_empty(place)]
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(f"{self.path} can't be read ({reason}); name another folder with --output.") from error
         if strange:
             raise ConfigError(
-                f"{self.path / strange[0]} was not made by a run that is known here; name another folder with --output."
+                f"{strange[0]} was not made by a run that is known here; name another folder with --output, one that "
+                "is new or empty."
             )
 
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
@@ -141,7 +192,7 @@ class RunFolder:
         found = same(_upgraded(settings, now), now, known=["weights"], usual=self._usual(part))
         if not found:
             remedy = (
-                "choose --on-existing overwrite to make it anew"
+                "choose --on-existing overwrite to regenerate it"
                 if part in chosen
                 else f"run `fspo {_verb(part)} --on-existing overwrite` first"
             )
@@ -151,10 +202,17 @@ class RunFolder:
             )
 
     @contextmanager
-    def opened(self, parts: Iterable[str], policy: Existing) -> Iterator[RunFolder]:
+    def opened(
+        self, parts: Iterable[str], policy: Existing, before: Callable[[], object] = lambda: None
+    ) -> Iterator[RunFolder]:
         """Hold the folder for making these parts; what `policy` overwrites is removed, the configuration is noted.
 
         Of several processes the first does so; the others wait for it, and read.
+
+        Args:
+            parts: what is made.
+            policy: what becomes of parts that are there.
+            before: checks all that making the parts needs; where it raises, nothing is removed or written.
 
         Raises:
             ConfigError: see `check`.
@@ -166,18 +224,19 @@ class RunFolder:
             return
         with ExitStack() as held:
             with processes.leading():
-                held.enter_context(self._held(list(parts), policy))
+                held.enter_context(self._held(list(parts), policy, before))
             yield self
 
     @contextmanager
-    def _held(self, parts: Sequence[str], policy: Existing) -> Iterator[None]:
+    def _held(self, parts: Sequence[str], policy: Existing, before: Callable[[], object]) -> Iterator[None]:
         self.check(parts, policy)
+        before()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"The folder {self.path} can't be made ({error.strerror or error}).") from error
         busy = f"Another fspo is at work in {self.path}; wait for it, or name another folder."
-        with locked(self.path / ".lock", busy=busy):
+        with locked(self.path / _LOCK, busy=busy):
             self.check(parts, policy)  # again, since another process may have been at work until now
             made = self._made()
             if policy is Existing.OVERWRITE:
@@ -295,6 +354,17 @@ class RunFolder:
         if part.startswith(_BENCHMARKS):
             return {**evaluation, "benchmarks": {name: BenchmarkConfig().model_dump(mode="json")}}
         return evaluation if part == EVALUATION else {"training": {name: TrainingConfig().identity()}}
+
+
+def _is_left(place: Path) -> bool:
+    """Whether a file is what a run that was killed at its very beginning leaves."""
+    return place.name == _LOCK or (place.name.startswith(".") and place.suffix == ".tmp")
+
+
+def _domain(noted: Mapping[str, Any] | None) -> str:
+    """The domain in what is noted of data; empty where they are not synthetic, or nothing is noted."""
+    synthesis = (noted or {}).get("synthesis")
+    return str(synthesis.get("domain", "")) if isinstance(synthesis, dict) else ""
 
 
 def _with_what_starts_from(parts: set[str]) -> set[str]:

@@ -16,8 +16,6 @@ from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
 from fspo.judging.judge import AttributeJudge
 from fspo.methods.table import METHODS, Method, training_order
-from fspo.modeling import builtin_model
-from fspo.modeling.model_names import locate, place_here
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits, make_splits
 from fspo.progress import Progress
@@ -25,8 +23,6 @@ from fspo.runs import processes
 from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.model_cards import model_card
-from fspo.runs.model_summary import asked_lines, template_lines
-from fspo.runs.notices import quiet
 from fspo.runs.threads import use_threads
 from fspo.runs.writers import (
     executor_of,
@@ -34,12 +30,13 @@ from fspo.runs.writers import (
     language_judge,
     named_writers,
     say_spent,
+    template_lines,
+    writer_lines,
     writers_of,
 )
 from fspo.synthesis.synthesize import is_complete, synthesize
 
 __all__ = [
-    "check_model",
     "dataset_of",
     "details_of",
     "evaluate",
@@ -73,7 +70,7 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
         if folder.config.endpoint is None or any(member.model for member in folder.config.ensemble):
             use_threads(folder, DATA, progress)
         executor, writers = executor_of(folder, progress), writers_of(folder, progress)
-        for line in (*asked_lines(folder.config), *template_lines(folder.config)):
+        for line in (*writer_lines(folder.config), *template_lines(folder.config)):
             progress.say(line)
         synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
         say_spent(folder, writers, progress)
@@ -342,24 +339,3 @@ def judge_of(
             f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out."
         )
     return None
-
-
-def check_model(name: str) -> None:
-    """Check the model's name and, where the model is on this machine, its tokenizer; no hub is asked.
-
-    Raises:
-        ModelError: it names a folder that holds no model, or the model does not know all tokens of its tokenizer.
-    """
-    if name != builtin_model.BUILTIN_MODEL:
-        locate(name)
-    _check_tokenizer(name)
-
-
-def _check_tokenizer(name: str) -> None:
-    from fspo.modeling.loading import load_tokenizer
-    from fspo.modeling.vocabulary import check_vocabulary, rows_of
-
-    place = place_here(name)
-    if place is not None:
-        quiet()
-        check_vocabulary(load_tokenizer(place), rows_of(place), name)

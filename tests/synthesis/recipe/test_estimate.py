@@ -11,7 +11,7 @@ import pytest
 from fspo.llm.quoting import texts_of
 from fspo.progress import Silent
 from fspo.runs.config import load_config
-from fspo.runs.estimates import asked_table
+from fspo.runs.plan import requests_table
 from fspo.synthesis.recipe.domain import load_recipe_domain
 from fspo.synthesis.recipe.estimate import estimate
 from fspo.synthesis.recipe.make import make_dataset
@@ -95,7 +95,7 @@ def test_the_plan_of_a_million_is_what_a_dry_run_says(tmp_path: Path) -> None:
     plan = re.search(r"<!-- million -->\n```text\n(.*?)```", text, re.S)
     assert settings and plan
     (tmp_path / "million.yaml").write_text(settings[1])
-    table = asked_table(load_config(tmp_path / "million.yaml"))
+    table = requests_table(load_config(tmp_path / "million.yaml"))
     head, *lines = table.splitlines()
     assert "1,000,500 preferences of 1,500 users" in head
     assert "\n".join(lines) + "\n" == plan[1]

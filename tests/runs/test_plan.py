@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from fspo.cli.main import app
 from fspo.modeling.size import count_weights
 from fspo.runs.config import RunConfig, load_config
-from fspo.runs.model_summary import asked_lines
+from fspo.runs.plan import requests_table
+from fspo.runs.writers import writer_lines
 from tests.synthesis.recipe.helpers import write_domain
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +23,8 @@ def config(*settings: str) -> RunConfig:
     return load_config(None, ["synthesis.recipe=paper", "synthesis.domain=elix-easy", *settings])
 
 
-def test_the_builtin_model_is_named_and_warned_of_as_a_judge() -> None:
-    who, warning = asked_lines(config())
+def test_the_embedded_model_is_named_and_warned_of_as_a_judge() -> None:
+    who, warning = writer_lines(config())
     here = "smollm2-135m on this machine"
     assert who == f"Responses by {here}; pairs judged by {here}; any other text by {here}."
     assert warning.startswith("Warning: smollm2-135m has 135 million weights, ")
@@ -31,19 +32,29 @@ def test_the_builtin_model_is_named_and_warned_of_as_a_judge() -> None:
 
 
 def test_nobody_is_warned_of_where_measures_or_an_endpoint_judge() -> None:
-    (who,) = asked_lines(config("synthesis.judge=measured"))
+    (who,) = writer_lines(config("synthesis.judge=measured"))
     assert "pairs judged by measured attributes, and no language model;" in who
     endpoint = "endpoint={base_url: 'http://127.0.0.1:1/v1', model: m}"
-    (who,) = asked_lines(config(endpoint, "ensemble=[{model: smollm2-135m, weight: 2}, {model: a/b}]"))
+    (who,) = writer_lines(config(endpoint, "ensemble=[{model: smollm2-135m, weight: 2}, {model: a/b}]"))
     assert who == (
         "Responses by 2 x smollm2-135m on this machine + 1 x a/b on this machine; pairs judged by "
         "m at http://127.0.0.1:1/v1; any other text by m at http://127.0.0.1:1/v1."
     )
 
 
+def test_the_budgets_of_the_project_s_own_configurations_are_enough() -> None:
+    limited = 0
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        planned = load_config(path)
+        if planned.endpoint is not None and planned.endpoint.budget.tokens is not None:
+            limited += 1
+            assert "Warning" not in requests_table(planned), path
+    assert limited
+
+
 def test_nothing_is_said_of_other_recipes_and_own_data(tmp_path: Path) -> None:
-    assert asked_lines(load_config(None)) == []
-    assert asked_lines(config(f"data={tmp_path}")) == []
+    assert writer_lines(load_config(None)) == []
+    assert writer_lines(config(f"data={tmp_path}")) == []
 
 
 def test_weights_are_counted_without_loading(tiny_model_path: Path, tmp_path: Path) -> None:

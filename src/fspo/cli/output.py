@@ -1,18 +1,29 @@
-"""The table that a run ends with, on the terminal."""
+"""What several verbs print: the plan of a dry run, and the table that a run ends with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fspo.evaluation.metrics.summary import summary_table
+from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder
 from fspo.runs.pipeline import details_of, need_results
+from fspo.runs.plan import plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+__all__ = ["print_plan", "print_table"]
 
-__all__ = ["print_table"]
+
+def print_plan(folder: RunFolder, parts: Sequence[str], policy: Existing, console: Console) -> None:
+    """Print what making these parts would do, once all is checked that can be checked without doing it.
+
+    Raises:
+        FspoError: as `fspo.runs.plan.plan`.
+    """
+    console.print("\n\n".join(paragraph.rstrip() for paragraph in plan(folder, parts, policy)), markup=False)
 
 
 def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> None:

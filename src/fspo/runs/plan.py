@@ -1,19 +1,50 @@
-"""What a synthesis will ask and cost, as a table for `--dry-run`."""
+"""What a verb would do, without doing any of it: `--dry-run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import yaml
 
 from fspo.llm.budget import Budget
+from fspo.runs.checks import warn_of_keys
 from fspo.runs.config import RunConfig
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, RunFolder
+from fspo.runs.preflight import check_inputs, synthesizes
+from fspo.runs.writers import template_lines, writer_lines
 from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.synthesis.recipe.domain import load_recipe_domain
 from fspo.synthesis.recipe.estimate import Estimate, Stage, estimate
 
-__all__ = ["asked_table"]
+__all__ = ["plan", "requests_table"]
+
+_OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "synthesis", "executor")
+"""The settings that the run's dataset depends on, and no others."""
 
 
-def asked_table(config: RunConfig) -> str:
+def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]:
+    """Check everything that can be checked without a side effect, and say what would be done, in paragraphs.
+
+    Raises:
+        FspoError: as `RunFolder.check` and `check_inputs`.
+    """
+    config = folder.config
+    folder.check(parts, policy)
+    said = check_inputs(folder, parts, policy, dry=True)
+    if synthesizes(folder, parts, policy):
+        table = requests_table(config)
+        said += ["\n".join([table, *writer_lines(config)])] if table else []
+        said += [*template_lines(config), *warn_of_keys(config)]
+    goes_on = any(part != DATA for part in parts)  # to training or evaluation
+    settings = {name: value for name, value in config.resolved().items() if goes_on or name in _OF_DATA}
+    said.append(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
+    again = "regenerated" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
+    lines = [f"  {part}: {again if folder.begun(part) else 'to do'}" for part in parts]
+    return [*said, "\n".join([f"Would make in {folder.path}:", *lines])]
+
+
+def requests_table(config: RunConfig) -> str:
     """Requests and tokens of each stage, dollars where prices are known, and budgets that aren't enough for that.
 
     Empty for other recipes.
@@ -30,10 +61,10 @@ def asked_table(config: RunConfig) -> str:
         (row.name, f"{row.requests:,}", f"{row.prompt_tokens:,}", f"{row.answer_tokens:,}")
         for row in (*found.stages, found.total, *([*found.again, found.most] if found.again else []))
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = [
-        f"  {row[0]:<{widths[0]}}" + "".join(f"  {row[column]:>{widths[column]}}" for column in (1, 2, 3))
-        for row in rows
+        f"  {name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        for name, *cells in rows
     ]
     head = f"Would ask for up to {found.preferences:,} preferences of {found.users:,} users, roughly:"
     return "\n".join([head, *lines, *_costs(config, found)])

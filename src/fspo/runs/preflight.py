@@ -1,0 +1,184 @@
+"""Check first, then remove: what a verb needs is checked before it writes or removes anything.
+
+`--dry-run` makes the same checks, but fetches nothing and asks no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import ModelError
+from fspo.llm.endpoint_config import EndpointConfig
+from fspo.llm.reach import check_endpoint
+from fspo.methods.table import training_order
+from fspo.modeling import builtin_model
+from fspo.modeling.chat import need_chat_template
+from fspo.modeling.model_names import INSTEAD, locate, place_here
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.runs.checks import check_episodes, check_instruments, check_synthesis
+from fspo.runs.config import RunConfig
+from fspo.runs.existing import Existing
+from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.runs.notices import quiet
+from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
+from fspo.runs.writers import judges_by_language_model
+
+__all__ = ["check_inputs", "check_model", "check_policies", "check_services", "opened", "services", "synthesizes"]
+
+
+@contextmanager
+def opened(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[RunFolder]:
+    """Hold a run's folder for making these parts, once all that this needs is known to be there.
+
+    Raises:
+        FspoError: as `check_inputs`, and nothing has been written or removed; or as `RunFolder.opened`.
+    """
+    with folder.opened(parts, policy, lambda: check_inputs(folder, parts, policy)):
+        yield folder
+
+
+def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dry: bool = False) -> list[str]:
+    """Check all that making these parts of a run needs: data, models, policies, judges, reward models, endpoints.
+
+    Endpoints are asked only if the folder is new, or something would be removed: otherwise nothing is lost if one does
+    not answer.
+
+    Args:
+        folder: the run.
+        parts: what is to be made.
+        policy: what becomes of parts that are there.
+        dry: fetch nothing and ask no server.
+
+    Returns:
+        What to know of the data and the models, one line each.
+
+    Raises:
+        ConfigError: a setting, a key or a package is wrong or missing.
+        DataError: the data are missing, damaged or too few; or a policy is missing that something starts from.
+        ModelError: a model can't be loaded, or an endpoint does not answer.
+    """
+    config, loses = folder.config, policy is Existing.OVERWRITE and folder.loses(parts)
+    making = synthesizes(folder, parts, policy)
+    goes_on = any(part != DATA for part in parts)
+    lines: list[str] = []
+    if making:
+        check_synthesis(config)
+    for name in _models(config, synthesizes=making, goes_on=goes_on):
+        lines += check_model(name, fetch=not dry)
+    check_policies(folder, parts)
+    if EVALUATION in parts:
+        lines += check_instruments(config.evaluation, folder.evaluation)
+        for entry in config.evaluation.reward_models:
+            if entry.model is not None:
+                lines += check_model(entry.model, fetch=not dry, rewards=True)
+    if dry or loses or folder.is_new:
+        lines += _check_data(folder, parts, policy, dry=dry)
+    if not dry and (loses or folder.is_new):
+        check_services(services(config, synthesizes=making, evaluates=EVALUATION in parts), answers=loses)
+    return lines
+
+
+def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> list[str]:
+    """Check that a model and its tokenizer can be loaded, without reading the weights.
+
+    Args:
+        name: the model.
+        fetch: obtain what is not on this machine; otherwise the hub is not asked, and its models pass.
+        rewards: whether it is to give rewards, and not text.
+
+    Returns:
+        A line on a model that is still to be fetched.
+
+    Raises:
+        ModelError: it can't be loaded, has no chat template, or does not know all tokens of its tokenizer.
+    """
+    from fspo.modeling.loading import check_loadable, load_tokenizer, pull
+    from fspo.modeling.vocabulary import check_vocabulary, rows_of
+
+    if fetch or name != builtin_model.BUILTIN_MODEL:
+        locate(name)
+    quiet()
+    if fetch:
+        pull(name, newest=False)
+    place = place_here(name)
+    if place is None:
+        if name != builtin_model.BUILTIN_MODEL and "/" in name and Path(name).parent.is_dir():
+            raise ModelError(f"There is no model folder {name}. {INSTEAD}")
+        return [f"The model {name} is not on this machine; the command fetches it."]
+    check_loadable(place, rewards=rewards)
+    tokenizer = load_tokenizer(place)
+    if not rewards:
+        need_chat_template(tokenizer)
+        check_vocabulary(tokenizer, rows_of(place), name)
+    return []
+
+
+def check_policies(folder: RunFolder, parts: Iterable[str]) -> None:
+    """Check that every policy is there that one of these parts starts from or measures, and that is not made with it.
+
+    Raises:
+        DataError: one has not been trained yet.
+    """
+    made, rows = set(parts), training_order(methods_of(folder.config))
+    starts = [row.starts_from for row in rows if method_part(row.name) in made and row.starts_from]
+    measures = any(part != DATA and not part.startswith(method_part("")) for part in made)
+    measured = [row.name for row in methods_of(folder.config) if row.trains and measures]
+    for name in dict.fromkeys([*starts, *measured]):
+        if method_part(name) not in made:
+            policy_of(folder, name)
+
+
+def check_services(endpoints: Iterable[EndpointConfig], *, answers: bool) -> None:
+    """Check that each endpoint can be reached, and if `answers`, that it knows its model.
+
+    Raises:
+        ConfigError: one refuses the key or the model's name.
+        ModelError: one can't be reached, or is no such server.
+    """
+    for endpoint in {endpoint.model_dump_json(): endpoint for endpoint in endpoints}.values():
+        check_endpoint(endpoint, answers=answers)
+
+
+def synthesizes(folder: RunFolder, parts: Iterable[str], policy: Existing) -> bool:
+    """Whether synthetic data are made, or finished."""
+    if DATA not in parts or folder.config.data is not None:
+        return False
+    return policy is Existing.OVERWRITE or not has_data(folder)
+
+
+def _models(config: RunConfig, *, synthesizes: bool, goes_on: bool) -> list[str]:
+    """The models on this machine that are needed."""
+    writers = [member.model or config.model for member in config.ensemble if member.endpoint is None]
+    asked = [config.model] if config.endpoint is None else []
+    return list(dict.fromkeys([*([config.model] if goes_on else []), *([*asked, *writers] if synthesizes else [])]))
+
+
+def services(config: RunConfig, *, synthesizes: bool, evaluates: bool) -> list[EndpointConfig]:
+    """The endpoints that a run asks while it makes data, or evaluates."""
+    judged = evaluates and config.evaluation.answers and judges_by_language_model(config)
+    found = [config.endpoint] if synthesizes or judged else []
+    if synthesizes:
+        found += [member.endpoint for member in config.ensemble]
+    if evaluates:
+        evaluation = config.evaluation
+        found += [judge.endpoint for judge in evaluation.judges if evaluation.answers]
+        found += [judge.endpoint for judge in (evaluation.tax.judges if evaluation.tax is not None else ())]
+        found += [model.endpoint for model in evaluation.reward_models]
+    return [endpoint for endpoint in found if endpoint is not None]
+
+
+def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dry: bool) -> Iterator[str]:
+    """Check the data, and that there are enough for the episodes of training and evaluation."""
+    goes_on = any(part != DATA for part in parts)
+    found: tuple[PreferenceDataset, Any] | None = None
+    if DATA in parts and folder.config.data is not None:
+        found = dataset, splits = own_data(folder) if policy is Existing.OVERWRITE else unchanged(folder)
+        yield f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out."
+    elif not synthesizes(folder, parts, policy) and goes_on:
+        found = dataset_of(folder), splits_of(folder)
+    if found is not None and goes_on:
+        model = place_here(folder.config.model)
+        yield from check_episodes(folder, *found, evaluated=EVALUATION in parts, model=model)
