@@ -154,7 +154,7 @@ def estimate(config: RunConfig, users: int) -> Expected:
     written = synthesis.questions * synthesis.responses
     making = written * response / WRITING + written * 60 / SCORING
     rows = methods_of(config)
-    training = sum(_training(row, row.training(config.training_of(row.name)), response) for row in training_order(rows))
+    training = sum(_training(row, config.training[row.name], response) for row in training_order(rows))
     measured = min(users, config.evaluation.users or users)
     evaluation = measured * config.evaluation.episodes * _evaluation(rows, config, response) + _tax(rows, config)
     return Expected(making, training, evaluation)

@@ -26,7 +26,7 @@ def test_every_config_of_the_project_loads_and_is_named_after_its_file(path: Pat
     assert set(USUAL) - set(config.methods) == left_out
     for row in methods_of(config):
         if row.trains:
-            assert row.training(config.training_of(row.name)).seed == config.seed
+            assert config.training[row.name].seed == config.seed
 
 
 def test_the_defaults_are_a_whole_configuration() -> None:
@@ -46,8 +46,7 @@ def test_the_resolved_configuration_loads_to_the_same(tmp_path: Path) -> None:
 def test_the_seed_of_the_run_is_the_seed_of_its_stages(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, "seed: 3\nevaluation: {seed: 9}\ntraining:\n  fspo: {seed: 5}\n"))
     assert (config.synthesis.seed, config.evaluation.seed) == (3, 9)
-    assert config.training_of("fspo")["seed"] == 5
-    assert config.training_of("ipo")["seed"] == 3
+    assert (config.training["fspo"].seed, config.training["ipo"].seed) == (5, 3)
 
 
 def test_a_seed_set_for_a_written_configuration_reaches_every_stage(tmp_path: Path) -> None:
@@ -93,8 +92,15 @@ def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
     assert load_config(path).output == Path("from-file")
     assert load_config(path, ["output=from-set"]).output == Path("from-set")
     assert load_config(path, ["output=from-set"], tmp_path / "option").output == tmp_path / "option"
-    assert load_config(path).training_of("fspo") == {"seed": 0, "steps": 6, "shots": 3}
-    assert load_config(path, ["training.fspo.steps=7"]).training_of("fspo")["steps"] == 7
+    training = load_config(path).training
+    assert list(training) == ["pref-ft", "ipo", "fspo"]  # all that the run trains, each after the one it starts from
+    assert {name: (each.steps, each.shots, each.seed) for name, each in training.items()} == {
+        "pref-ft": (5, 3, 0),
+        "ipo": (5, 3, 0),
+        "fspo": (6, 3, 0),
+    }
+    assert load_config(path, ["training.fspo.steps=7"]).training["fspo"].steps == 7
+    assert load_config(path, ["training.all.steps=8"]).training["pref-ft"].steps == 8
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,9 @@ def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
         ("training:\n  fspo:\n    shots: 0\n", "line 2: .*without shots there are no labels to swap"),
         ("training:\n  all:\n    shots: 2\n    ladder: [4]\n", "line 2: .*highest rung is 4"),
         ("training:\n  all: {mirror: true}\n", "line 2: 'ipo' shows the model no shots"),
+        ("training:\n  all:\n    steps: 0\n  fspo:\n    shots: 3\n", r"line 3: 'training\.all\.steps': input should"),
+        ("methods: [fspo]\ntraining:\n  ipo:\n    stps: 0\n", r"line 4: .*'training\.ipo\.stps'; did you mean"),
+        ("methods: [base]\ntraining:\n  all:\n    stps: 0\n", r"line 4: .*'training\.all\.stps'; did you mean"),
         ("name: a/b\n", "'name'"),
         (
             "synthesis:\n  seed: 1\n  attributes: [sentimnt, length]\n",
@@ -148,7 +157,7 @@ def test_a_bad_override_is_told_as_an_override() -> None:
 
 def test_settings_may_need_another_section_to_hold_together(tmp_path: Path) -> None:
     path = written(tmp_path, "training:\n  all: {shots: 8}\n  fspo: {ladder: [1, 8]}\n")
-    assert load_config(path).training_of("fspo")["ladder"] == [1, 8]
+    assert load_config(path).training["fspo"].ladder == [1, 8]
 
 
 def test_a_configuration_never_changes() -> None:

@@ -115,7 +115,7 @@ def check_episodes(
     for part, held_out in (("validation", validation), ("test", test)):
         check_no_leak(train, held_out, name=part)
     for row in training_order(methods_of(folder.config)):
-        config = row.training(folder.config.training_of(row.name))
+        config = folder.config.training[row.name]
         if config.selects and not len(validation):
             raise DataError(
                 f"training.{row.name}: keep_best and patience go by the validation part, and there is none; make one "

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
@@ -61,8 +64,8 @@ class RunConfig(BaseModel):
     """Threads of a model on this machine's processor; by default as many as cores are free when a part begins."""
     executor: ExecutorConfig = ExecutorConfig()
     """Who labels in synthesis: this process, or a Ray cluster. It decides nothing in the data."""
-    training: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of training: under `all` for every method, under a method's name for that one alone."""
+    given_training: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="training")
+    """Settings of training as the file has them: under `all` for every method, under a method's name for it alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
     """What of a benchmark's protocol this run changes, and where its data are, by the benchmark's name."""
@@ -84,13 +87,25 @@ class RunConfig(BaseModel):
         values.setdefault("output", Path("runs") / str(values.get("name", "run")))
         return values
 
-    def training_of(self, method: str) -> dict[str, Any]:
-        """The settings given for training one method: the common ones, overridden by its own."""
-        return {"seed": self.seed, **self.training.get(EVERY, {}), **self.training.get(method, {})}
+    @cached_property
+    def training(self) -> Mapping[str, TrainingConfig]:
+        """Method -> the settings of its training, for every method of the run that trains, in that order.
+
+        They are the method's defaults, the run's seed, what the file has for all methods, and what it has for this one.
+
+        Raises:
+            ConfigError: settings don't hold together.
+        """
+        return MappingProxyType({row.name: self.training_of(row) for row in training_order(methods_of(self))})
+
+    def training_of(self, row: Method) -> TrainingConfig:
+        """The same for one method, in the run or not."""
+        given = self.given_training
+        return row.training({"seed": self.seed, **given.get(EVERY, {}), **given.get(row.name, {})})
 
     def resolved(self) -> dict[str, Any]:
         """All values, defaults included, ready for YAML and JSON."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     def written(self) -> dict[str, Any]:
         """The values for a file that is read again: a section's seed that is the run's own stays the run's."""
@@ -135,7 +150,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
 def _check_names(config: RunConfig, settings: Settings) -> None:
     named: list[tuple[Key, str, list[str]]] = [(("methods",), name, list(METHODS)) for name in config.methods]
     named += [(("from_base",), name, list(METHODS)) for name in config.from_base]
-    named += [(("training", name), name, [*METHODS, EVERY]) for name in config.training]
+    named += [(("training", name), name, [*METHODS, EVERY]) for name in config.given_training]
     for key, name, known in named:
         if name not in known:
             raise ConfigError(f"{settings.where(key)}: there is no method '{name}'{_hint(name, known)}")
@@ -150,28 +165,34 @@ def _check_names(config: RunConfig, settings: Settings) -> None:
 
 
 def _check_training(config: RunConfig, settings: Settings) -> None:
-    """Check each section alone, so that an error names its line, and then each method of the run as a whole."""
-    for name, values in config.training.items():
+    """Merge the settings of every method that trains, so that what is wrong is named by the line that says it."""
+    given = config.given_training
+    for name in given:
         if name != EVERY and not METHODS[name].trains:
             where = settings.where(("training", name))
             raise ConfigError(f"{where}: the method '{name}' trains nothing; leave its settings out.")
+    rows = {row.name: row for row in training_order(methods_of(config))}
+    # Where nothing is trained, any method shows what is wrong with the settings of all.
+    others = [METHODS[name] for name in given if name != EVERY] or [METHODS["fspo"]]
+    for name, row in {**{row.name: row for row in others}, **rows}.items():
+        section = name if name in given else EVERY
         try:
-            TrainingConfig.model_validate(values)
-        except ValidationError as error:
-            # Settings of one section may need those of another to hold together.
-            if error.errors()[0]["type"] != "value_error":
-                raise _explain(error, settings, TrainingConfig, ("training", name)) from error
-    for row in training_order(methods_of(config)):
-        try:
-            mirrors = row.training(config.training_of(row.name)).mirrors
-            if mirrors and row.context not in ("shots", "both"):
-                raise ConfigError(
-                    f"'{row.name}' shows the model no shots, so there are no labels to mirror; "
-                    f"set mirror, or a mirrored objective, for other methods only."
-                )
+            mirrors = config.training_of(row).mirrors
         except ConfigError as error:
-            name = row.name if row.name in config.training else EVERY
-            raise ConfigError(f"{settings.where(('training', name))}: {error}") from error
+            problem = error.__cause__
+            if not isinstance(problem, ValidationError):
+                raise
+            key = [str(part) for part in problem.errors()[0]["loc"]][:1]
+            if key:
+                section = name if key[0] in given.get(name, {}) else EVERY
+            if key or name in rows:  # a method that is not in the run needs no settings that hold together
+                raise _explain(problem, settings, TrainingConfig, ("training", section)) from error
+            continue
+        if mirrors and name in rows and row.context not in ("shots", "both"):
+            raise ConfigError(
+                f"{settings.where(('training', section))}: '{name}' shows the model no shots, so there are no labels "
+                "to mirror; set mirror, or a mirrored objective, for other methods only."
+            )
 
 
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:
@@ -228,7 +249,7 @@ def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:
 
 
 def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> list[str]:
-    """The fields known at a location below `model`, where synthesis is by `recipe`."""
+    """The settings known at a location below `model`, where synthesis is by `recipe`."""
     current: Any = model
     named = False
     for part in location:
@@ -236,11 +257,16 @@ def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> 
             named = False
             continue  # the place in a list, or a name in a mapping, whose entries are all of one kind
         if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(str(part))
+            field = _named_fields(current).get(str(part))
             named = field is not None and get_origin(field.annotation) is dict
             current = _model_in(field.annotation) if field is not None else None
             current = RECIPES[recipe] if current in RECIPES.values() else current
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    return list(_named_fields(current)) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _named_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A model's fields by the names that files have for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> Any:

@@ -341,7 +341,7 @@ class RunFolder:
             own = {name: settings.model_dump(mode="json")}
             return {**local_identity(config.model), "evaluation": evaluation, "benchmarks": own}
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
-        training = row.training(config.training_of(name)).identity()
+        training = config.training_of(row).identity()
         start = {**local_identity(config.model), "from": row.starts_from or "base"}
         return {**start, "training": {name: training}}
 

@@ -36,7 +36,7 @@ def model_card(
     `variants` name the reward and the sampling that the figures are of; `left_out` counts preferences of the training
     part that the model can't read whole.
     """
-    settings = row.training(config.training_of(row.name)).model_dump(mode="json")
+    settings = config.training_of(row).model_dump(mode="json")
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
     # Cards are published: no folder of this machine stands in them.
     model = config.model if is_hub_id(config.model) or "/" not in config.model else Path(config.model).name

@@ -94,7 +94,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
         out = folder.method(row.name)
         use_threads(folder, method_part(row.name), progress)
         policy = train_policy(
-            row.training(folder.config.training_of(row.name)),
+            folder.config.training[row.name],
             dataset,
             model=_start(folder, row),
             out=out,
