@@ -100,11 +100,15 @@ def test_an_evaluation_takes_over_ones_own_data(tmp_path: Path, tiny_model_path:
 
 def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
     arguments = own(tmp_path, tiny_model_path, short=1)
-    for verb, *more in (["run", "--dry-run"], ["run"], ["train"]):
-        error = said(run(verb, *arguments, *more, code=1).stderr)
+    for verb, *more in (["run", "--dry-run"], ["run"], ["synth"], ["train"]):
+        error = run(verb, *arguments, *more, code=int(verb != "synth")).stderr
+        if verb == "synth":  # which takes the data over, and trains nothing
+            continue
+        error = said(error)
         assert "User 'u5'" in error
         assert "needs 4" in error
         assert ".shots" in error
+        assert (tmp_path / "run").exists() == (verb == "train")
     assert not (tmp_path / "run/methods").exists()
 
 
