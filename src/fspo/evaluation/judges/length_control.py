@@ -24,9 +24,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
 
 from fspo.errors import DataError
 from fspo.evaluation.statistics import MINIMUM_USERS, Estimate, Spread, clustered_mean, estimate_of, grouped
@@ -231,6 +228,10 @@ class _Data:
 
 def _fit(data: _Data, inverse_penalty: float) -> _Array:
     """The weights w that minimise sum(loss) + |w| / C."""
+    # Imported here, as below: it takes a second, which commands that fit nothing should not wait for.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(
         l1_ratio=1.0,
         C=inverse_penalty,
@@ -272,6 +273,8 @@ def _chosen(data: _Data) -> float:
 
 def _folds(users: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows to fit and rows to predict, five times: whole users, or single rows where there are too few users."""
+    from sklearn.model_selection import GroupKFold
+
     numbers = {user: number for number, user in enumerate(dict.fromkeys(users))}
     groups = [numbers[user] for user in users] if len(numbers) >= _FOLDS else list(range(len(users)))
     return list(GroupKFold(_FOLDS).split(users, groups=groups))
