@@ -459,7 +459,7 @@ def test_an_interrupt_sends_nothing_more_and_keeps_what_came(
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         endpoint(server, cache=cache).complete([request("hello", seed) for seed in range(60)])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20  # and not the 30 s that the server asks for
     assert cache.spent().requests == 1
     assert len(server.bodies) <= 32
 

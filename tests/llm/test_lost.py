@@ -54,7 +54,7 @@ def test_a_server_that_goes_away_in_the_middle_is_given_up_in_time(tmp_path: Pat
     began = time.monotonic()
     with pytest.raises(ModelError, match=r"can't be reached.*run the same command again"):
         taken += answers
-    assert time.monotonic() - began < 15  # and not as long as all 32 wait behind each other
+    assert time.monotonic() - began < 20  # one behind the other, the 32 would wait for 24 s at least
     assert len(taken) >= 40
 
 

@@ -233,7 +233,7 @@ def test_the_budget_is_passed_at_once_after_bad_replies_that_were_paid_for() -> 
         began = time.monotonic()
         with pytest.raises(BudgetReached):
             endpoint.complete(requests(10))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # and not for twice the timeout and the pauses, until the server is given up
     assert endpoint.spent.prompt_tokens + endpoint.spent.tokens <= 400
 
 
@@ -371,7 +371,7 @@ def test_a_quota_that_is_used_up_ends_the_run_at_once(status: int, error: dict[s
     began = time.monotonic()
     with answering(script) as server, pytest.raises(ModelError, match="no quota or credit left") as stopped:
         asked(server, cache).complete(requests(50))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 12  # the pauses of six retries take 16 s at least
     assert error["message"].rstrip(".") in str(stopped.value)
     assert len(server.bodies) <= 8
     assert cache.spent().requests == 3
@@ -471,7 +471,7 @@ def test_silence_is_told_and_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path:
         began = time.monotonic()
         with pytest.raises(ModelError, match=r"answered nothing for .*timed out.*run the same command again"):
             endpoint.complete(requests(20))
-    assert 2 < time.monotonic() - began < 6  # twice the timeout and the pauses, and not all 19 one after the other
+    assert 2 < time.monotonic() - began < 20  # twice the timeout and the pauses; all 19 in turn would take 38 s
     assert any("has answered nothing for" in line and "waited for until" in line for line in lines)
     assert any("timed out" in line for line in lines)
     assert endpoint.spent.requests == 1
