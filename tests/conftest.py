@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,10 +10,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
 
 settings.register_profile(
     "fspo",
@@ -24,12 +29,33 @@ settings.register_profile(
 settings.load_profile("fspo")
 
 
+_LONGEST = ("e2e", "training", "benchmarks", "synthesis", "modeling")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the rooms whose single tests take longest, so that no worker waits for another in the end."""
+    rooms = {room: place for place, room in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rooms.get(item.path.relative_to(TESTS).parts[0], len(rooms)))
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker to need it makes, and all of them read."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = shared / name, shared / f"{name}.made"
+    with FileLock(shared / f"{name}.lock"):
+        if not made.exists():
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random Llama (hidden 32, two layers) with a byte-level ChatML tokenizer."""
     from tests.tiny_model import build_tiny_model
 
-    return build_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+    return once(tmp_path_factory, "tiny-model", build_tiny_model)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +63,8 @@ def speaking_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like `tiny_model_path`, but taught to string phrases of reviews together."""
     from tests.tiny_model import build_tiny_model
 
-    return build_tiny_model(tmp_path_factory.mktemp("speaking-model"), vocabulary=640, taught=True)
+    taught = functools.partial(build_tiny_model, vocabulary=640, taught=True)
+    return once(tmp_path_factory, "speaking-model", taught)
 
 
 @pytest.fixture(scope="session")

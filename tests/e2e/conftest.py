@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from tests import preloaded
+from tests.conftest import once
+
 ROOT = Path(__file__).parents[2]
 
-Fspo = Callable[..., "subprocess.CompletedProcess[str]"]
+_READ_LATE = {"COLUMNS", "TERM"}
+"""Variables that no library reads while it is imported."""
 
 
 def command(*arguments: object) -> list[str]:
@@ -25,9 +32,18 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
 
 
-def run(*arguments: object, code: int = 0, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `fspo` and check its exit code."""
-    done = subprocess.run(
+def run(
+    *arguments: object, code: int = 0, stdin: str = "", new: bool = False, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `fspo` and check its exit code; `new` for a process that imports its libraries itself."""
+    done = (_new if new or variables.keys() - _READ_LATE else _forked)(arguments, stdin, variables)
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def _new(arguments: Sequence[object], stdin: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command(*arguments),
         capture_output=True,
         text=True,
@@ -37,9 +53,36 @@ def run(*arguments: object, code: int = 0, stdin: str = "", **variables: str) ->
         check=False,
         timeout=1500,
     )
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+
+
+def _forked(arguments: Sequence[object], stdin: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        tempfile.TemporaryFile("w+") as read,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        read.write(stdin)
+        read.seek(0)
+        program = start(*arguments, stdin=read, stdout=said, stderr=err, **variables)
+        try:
+            code = program.wait(1500)
+        finally:
+            program.kill()
+        said.seek(0), err.seek(0)
+        return subprocess.CompletedProcess([*map(str, arguments)], code, said.read(), err.read())
+
+
+def start(
+    *arguments: object,
+    stdin: IO[str] | None = None,
+    stdout: IO[str] | None = None,
+    stderr: IO[str] | None = None,
+    **variables: str,
+) -> preloaded.Program | subprocess.Popen[bytes]:
+    """Start `fspo` in a process that has the libraries already."""
+    return preloaded.start(
+        "fspo", *arguments, env=environment(**variables), cwd=ROOT, stdin=stdin, stdout=stdout, stderr=stderr
+    )
 
 
 def tiny(model: Path, output: Path, *more: str) -> Sequence[object]:
@@ -49,8 +92,11 @@ def tiny(model: Path, output: Path, *more: str) -> Sequence[object]:
 
 @pytest.fixture(scope="session")
 def finished(speaking_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an uninterrupted run; not to be changed."""
-    output = tmp_path_factory.mktemp("finished") / "run"
-    done = run("run", *tiny(speaking_model_path, output))
-    assert "Report:" in done.stdout
-    return output
+    """The folder of an uninterrupted run, by the program as it is installed; not to be changed."""
+
+    def make(folder: Path) -> None:
+        assert "Report:" in run("run", *tiny(speaking_model_path, folder), new=True).stdout
+
+    # Each worker has a copy of its own, since commands lock the folder of a run.
+    made = once(tmp_path_factory, "finished-run", make)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("finished") / "run"))

@@ -20,22 +20,25 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import torch
 from transformers import AutoModelForCausalLM
-base, adapter, ids = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-model = AutoModelForCausalLM.from_pretrained(base)
-if adapter:
-    from peft import PeftModel
-    model = PeftModel.from_pretrained(model, adapter)
-with torch.no_grad():
-    logprobs = model.eval()(torch.tensor([ids])).logits.log_softmax(-1)[0]
+ids, *policies = map(json.loads, sys.argv[1:])
+for base, adapter in policies:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    if adapter:
+        from peft import PeftModel
+        model = PeftModel.from_pretrained(model, adapter)
+    with torch.no_grad():
+        logprobs = model.eval()(torch.tensor([ids])).logits.log_softmax(-1)[0]
+    print(json.dumps([logprobs[place, token].item() for place, token in enumerate(ids[1:])]))
 assert "fspo" not in sys.modules
-print(json.dumps([logprobs[place, token].item() for place, token in enumerate(ids[1:])]))
 """
 
 
-def elsewhere(base: Path, adapter: Path | str = "") -> torch.Tensor:
-    command = [sys.executable, "-c", PLAIN, str(base), str(adapter), json.dumps(IDS)]
+def elsewhere(*policies: tuple[Path, Path | None]) -> list[torch.Tensor]:
+    """The log-probs of each (base, adapter), in a process without fspo."""
+    given = [json.dumps([str(base), str(adapter or "")]) for base, adapter in policies]
+    command = [sys.executable, "-c", PLAIN, json.dumps(IDS), *given]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return torch.tensor(json.loads(done.stdout.splitlines()[-1]))
+    return [torch.tensor(json.loads(line)) for line in done.stdout.splitlines()[-len(policies) :]]
 
 
 @pytest.mark.parametrize("method", ["pref-ft", "fspo"])
@@ -45,13 +48,16 @@ def test_plain_tools_give_the_same_log_probs(
     policy = finished / "methods" / method
     with torch.no_grad():
         ours = response_logprobs(load_policy(policy), IDS[:1], IDS[1:])
-        base = elsewhere(speaking_model_path)
-    assert not torch.allclose(base, ours, atol=1e-4), "training changed nothing, so this shows nothing"
-    assert torch.allclose(elsewhere(speaking_model_path, policy), ours, atol=1e-4)
+    asked: list[tuple[Path, Path | None]] = [(speaking_model_path, None), (speaking_model_path, policy)]
+    target = tmp_path / "plain"
     if method == "fspo":
-        target = tmp_path / "plain"
         assert "The whole model is in" in run("model", "export", policy, target).stdout
-        assert torch.allclose(elsewhere(target), ours, atol=1e-4)
+        asked.append((target, None))
+    base, *trained = elsewhere(*asked)
+    assert not torch.allclose(base, ours, atol=1e-4), "training changed nothing, so this shows nothing"
+    for found in trained:
+        assert torch.allclose(found, ours, atol=1e-4)
+    if method == "fspo":
         assert (target / "README.md").read_text() == (policy / "README.md").read_text()
         assert "is there already" in run("model", "export", policy, target, code=2).stderr
         run("model", "export", policy, target, "--overwrite", "--dry-run")

@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, command, environment, run, tiny
+from tests.e2e.conftest import ROOT, command, environment, run, start, tiny
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -73,18 +74,16 @@ def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
         "evaluation/fluency.jsonl",
         "evaluation/*/judgements.jsonl",
     ):
-        _kill_at(output, sign, [str(argument) for argument in command("run", *arguments)])
+        _kill_at(output, sign, arguments)
     done = run("run", *arguments)
     assert "Report:" in done.stdout
     assert figures(output) == figures(finished)
 
 
-def _kill_at(output: Path, sign: str, arguments: list[str]) -> None:
+def _kill_at(output: Path, sign: str, arguments: Sequence[object]) -> None:
     """Run until a file like `sign` is there, and kill without warning."""
     assert not list(output.glob(sign))
-    process = subprocess.Popen(
-        arguments, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start("run", *arguments)
     while not list(output.glob(sign)):
         assert process.poll() is None, f"ended before there was a {sign}"
         time.sleep(0.002)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fspo.preferences.dataset import PreferenceDataset
-from tests.e2e.conftest import command, environment, run
+from tests.e2e.conftest import run, start
 from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.recipe.helpers import write_domain
 
@@ -44,7 +41,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_with_faults_and_kills_the_data_are_the_same_and_nothing_is_asked_twice(tmp_path: Path) -> None:
     domain = str(write_domain(tmp_path / "mine"))
     with fake_endpoint() as address:
-        done = run(*arguments(address, tmp_path / "quiet", domain=domain))
+        done = run(*arguments(address, tmp_path / "quiet", domain=domain), new=True)
         assert "6 users are in" in done.stdout
         assert stats(address)["again"] == 0
     faults = {"429": 0.02, "500": 0.015, "malformed": 0.01, "truncated": 0.01, "disconnect": 0.01, "hang": 0.002}
@@ -70,14 +67,12 @@ def test_with_faults_and_kills_the_data_are_the_same_and_nothing_is_asked_twice(
 
 def kill_when(path: Path, options: list[object]) -> None:
     """Run, and kill -9 soon after the file is there."""
-    process = subprocess.Popen(
-        command(*options), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start(*options)
     deadline = time.monotonic() + 120
     while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 

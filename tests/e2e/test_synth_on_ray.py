@@ -87,7 +87,7 @@ def test_the_executor_is_no_part_of_the_data(tmp_path: Path) -> None:
     with fake_endpoint() as address:
         run(*arguments(address, domain, tmp_path / "run"))
         before = stats(address)["came"]
-        run(*arguments(address, domain, tmp_path / "run", "--executor", "ray"))
+        run(*arguments(address, domain, tmp_path / "run", "--executor", "ray"), new=True)
         assert stats(address)["came"] == before
 
 
@@ -102,5 +102,5 @@ def test_what_can_not_be_is_told(tmp_path: Path) -> None:
     assert error.startswith("Error: executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray")
     missing = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
     with fake_endpoint() as address:
-        error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2).stderr
+        error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2, new=True).stderr
     assert "Error: There is no Ray cluster at 127.0.0.1:9 (" in error

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from fspo.progress import Silent
 from fspo.training.start import Start
 from fspo.training.train import TRAINING_FILE, Training, left_out_of, train_policy
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer
+from tests import preloaded
 from tests.training.helpers import small_dataset
 from tests.training.train_tiny import tiny_settings, train_tiny
 
@@ -85,14 +84,13 @@ def test_killed_and_continued_it_reaches_the_same_weights(
     finished: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "tiny"
-    command = [sys.executable, "-m", "tests.training.train_tiny", str(tiny_model_path), str(out)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path("src").resolve()), *sys.path[:1], "."])}
     for steps in (4, 9):
-        with subprocess.Popen(command, env=environment) as process:
-            while process.poll() is None and len(read_jsonl(out / METRICS_FILE)) < steps:
-                time.sleep(0.002)
-            assert process.poll() is None
-            os.kill(process.pid, signal.SIGKILL)
+        process = preloaded.start("tests.training.train_tiny", tiny_model_path, out, env=os.environ)
+        while process.poll() is None and len(read_jsonl(out / METRICS_FILE)) < steps:
+            time.sleep(0.002)
+        assert process.poll() is None
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
         assert read_json(out / TRAINING_FILE)["finished"] is False
         assert list((out / "checkpoints").glob("checkpoint-*"))
     train_tiny(tiny_model_path, out)

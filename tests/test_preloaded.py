@@ -1,0 +1,77 @@
+"""A program from the process that forks is one as any other: its arguments, streams, end and death are its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.preloaded import start
+
+PROGRAM = """
+import atexit, os, sys
+assert {"torch", "transformers", "peft"} <= sys.modules.keys(), "the libraries are there already"
+atexit.register(print, "at exit")
+print(__name__, sys.argv[1:], os.getcwd(), os.environ.get("OF_THE_TEST"), repr(sys.stdin.read()))
+print("of the error stream", file=sys.stderr)
+os.environ["LEFT_BEHIND"] = sys.modules["fspo"].left_behind = "1"
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def streams() -> Iterator[tuple[IO[str], ...]]:
+    with ExitStack() as files:
+        yield tuple(files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+
+
+def program(folder: Path, text: str) -> dict[str, str]:
+    """Write a module of the name `of_the_test`, and the environment that finds it."""
+    (folder / "of_the_test.py").write_text(text)
+    return {**os.environ, "OF_THE_TEST": "yes"}
+
+
+def test_arguments_streams_environment_folder_and_end_are_its_own(tmp_path: Path, streams: tuple[IO[str], ...]) -> None:
+    read, said, err = streams
+    read.write("typed")
+    read.seek(0)
+    environment = program(tmp_path, PROGRAM)
+    done = start("of_the_test", "a b", 2, env=environment, cwd=tmp_path, stdin=read, stdout=said, stderr=err)
+    assert done.wait(60) == 3 == done.poll()
+    said.seek(0), err.seek(0)
+    assert said.read() == f"__main__ ['a b', '2'] {tmp_path} yes 'typed'\nat exit\n"
+    assert err.read() == "of the error stream\n"
+
+
+def test_nothing_is_left_of_an_earlier_program(tmp_path: Path) -> None:
+    environment = program(tmp_path, PROGRAM)
+    assert start("of_the_test", env=environment, cwd=tmp_path).wait(60) == 3
+    program(tmp_path, "import fspo, os\nassert 'LEFT_BEHIND' not in os.environ and not hasattr(fspo, 'left_behind')")
+    assert start("of_the_test", env=environment, cwd=tmp_path).wait(60) == 0
+
+
+def test_an_error_is_shown_and_ends_it_with_1(tmp_path: Path, streams: tuple[IO[str], ...]) -> None:
+    *_, err = streams
+    environment = program(tmp_path, "raise ValueError('a bug')")
+    assert start("of_the_test", env=environment, cwd=tmp_path, stderr=err).wait(60) == 1
+    err.seek(0)
+    assert err.read().endswith("ValueError: a bug\n")
+
+
+def test_it_can_be_killed(tmp_path: Path) -> None:
+    going = start("of_the_test", env=program(tmp_path, "import time; time.sleep(600)"), cwd=tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        going.wait(0.2)
+    assert going.poll() is None
+    assert Path(f"/proc/{going.pid}").exists()
+    going.kill()
+    assert going.wait(60) == -signal.SIGKILL
+    assert not Path(f"/proc/{going.pid}").exists()
+    going.kill()  # nothing more to do
