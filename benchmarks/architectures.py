@@ -41,10 +41,10 @@ import torch
 from benchmarks.tiny_architectures import VOCABULARY, build, causal_architectures, variants
 from fspo.errors import FspoError
 from fspo.files import read_json, write_json, write_text
-from fspo.modeling.generation import AnswerRequest, Sampling, generate_ids
+from fspo.modeling.generation import Sampling, generate_ids
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.quiet import quietly
-from fspo.modeling.rendering import Branch, TokenizedEpisode
+from fspo.modeling.rendering import Branch, RenderedPrompt, TokenizedEpisode
 
 __all__ = ["OUTCOMES", "Result", "check", "main", "measure"]
 
@@ -91,7 +91,7 @@ def check(name: str, variant: str, changes: dict[str, Any]) -> Result:
     return Result(name, variant, model_name, *_generation(model, oracle, requests), difference)
 
 
-def _generation(model: Any, oracle: Any, requests: Sequence[AnswerRequest]) -> tuple[str, str]:
+def _generation(model: Any, oracle: Any, requests: Sequence[RenderedPrompt]) -> tuple[str, str]:
     try:
         answers = [answer.ids for answer in generate_ids(model, requests, Sampling(_ANSWER, temperature=0))]
     except FspoError as error:
@@ -153,11 +153,11 @@ def _episode() -> TokenizedEpisode:
     return TokenizedEpisode(_ids(30, 1), (0, 5, 17, 30), branches)
 
 
-def _requests() -> list[AnswerRequest]:
+def _requests() -> list[RenderedPrompt]:
     return [
-        AnswerRequest(_ids(21, 2), _ids(4, 41)),
-        AnswerRequest(_ids(21, 2), _ids(9, 42)),
-        AnswerRequest(_ids(7, 3), _ids(2, 43)),
+        RenderedPrompt(_ids(21, 2), _ids(4, 41)),
+        RenderedPrompt(_ids(21, 2), _ids(9, 42)),
+        RenderedPrompt(_ids(7, 3), _ids(2, 43)),
     ]
 
 

@@ -41,9 +41,10 @@ from benchmarks.training_step import code_digest, device_name
 from fspo.errors import FspoError, TrainingError
 from fspo.files import write_json, write_text
 from fspo.modeling import threads
-from fspo.modeling.generation import AnswerRequest, Sampling, generate_ids
+from fspo.modeling.generation import Sampling, generate_ids
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.memory import keep_memory
+from fspo.modeling.rendering import RenderedPrompt
 from fspo.training.adapters import prepare_weights
 from fspo.training.config import LoraSettings
 from fspo.training.objectives import ipo
@@ -101,7 +102,7 @@ def _training(model: Any, job: Job) -> dict[str, float]:
 def _generation(model: Any, job: Job) -> dict[str, float]:
     episode = load_episode(job.model, shots=1, queries=1, response_tokens=20, seed=0)
     question = episode.branches[0].prompt_ids
-    requests = [AnswerRequest(episode.trunk_ids, question, seed=number) for number in range(job.answers)]
+    requests = [RenderedPrompt(episode.trunk_ids, question, seed=number) for number in range(job.answers)]
     lengths: list[int] = []
 
     def answer() -> None:

@@ -26,9 +26,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.naive import naive_logprobs
 from fspo.files import write_json
 from fspo.modeling.loading import load_model, load_tokenizer
-from fspo.modeling.logprobs import branch_logprobs, naive_logprobs
+from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.types import Episode, Preference
 from fspo.training.objectives import ipo

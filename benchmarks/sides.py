@@ -27,8 +27,9 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.models import load_episode, load_pair, load_words
+from benchmarks.naive import response_logprobs
 from benchmarks.theory import STEP, Costs
-from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs, response_logprobs
+from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
 from fspo.modeling.memory import keep_memory
 from fspo.modeling.rendering import TokenizedEpisode
 from fspo.training.objectives import ipo, margins, reduce_logprobs

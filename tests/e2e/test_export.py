@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fspo.modeling.logprobs import response_logprobs
+from benchmarks.naive import response_logprobs
 from fspo.modeling.policies import load_policy
 from tests.e2e.conftest import run
 

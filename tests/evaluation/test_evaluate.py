@@ -298,9 +298,9 @@ def test_other_topics_are_varied_where_there_are_some(run: Run, tmp_path: Path) 
 def test_a_varied_score_equals_that_of_an_episode_made_so(run: Run, tmp_path: Path, tiny_model_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from benchmarks.naive import naive_logprobs
     from fspo.evaluation.scoring.eval_episodes import build_trials
     from fspo.evaluation.scoring.variations import build_probes
-    from fspo.modeling.logprobs import naive_logprobs
     from fspo.modeling.rendering import EpisodeRenderer
 
     test = small_dataset("test", topics=3)

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.naive import naive_logprobs, response_logprobs
 from fspo.errors import ModelError
 from fspo.modeling import logprobs
-from fspo.modeling.logprobs import branch_logprobs, naive_logprobs, response_logprobs
+from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 from tests.modeling.models import KINDS, build, episodes
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from benchmarks.naive import naive_logprobs
 from fspo.errors import ConfigError, DataError
 from fspo.modeling.loading import load_model, load_tokenizer
-from fspo.modeling.logprobs import naive_logprobs
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler

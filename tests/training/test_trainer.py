@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from benchmarks.naive import naive_logprobs
 from fspo.errors import ConfigError, TrainingError
 from fspo.files import read_jsonl
-from fspo.modeling.logprobs import naive_logprobs
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.training import objectives, processes
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.config import LoraSettings, TrainingConfig
-from fspo.training.losses import figures, losses, score
+from fspo.training.losses import figures, losses, score, total_loss
 from fspo.training.references import reference_of, trainable_weights
 from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, shares, split_passes
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer, trim_metrics
@@ -50,6 +50,11 @@ def stream(config: TrainingConfig) -> EpisodeStream:
 def units(folder: Path, config: TrainingConfig, count: int = 2) -> list[Unit]:
     episodes = stream(config)
     return [collator(folder, config).unit(*episodes[index]) for index in range(count)]
+
+
+def whole_loss(loop: PolicyTrainer, step: StepBatch) -> torch.Tensor:
+    """The loss of a step in one go, without splitting it into passes."""
+    return total_loss(loop._scores(loop.model, list(step.units)), loop._config)
 
 
 def trainer(folder: Path, out: Path, config: TrainingConfig, **more: Any) -> PolicyTrainer:
@@ -178,7 +183,7 @@ def test_gradients_of_several_passes_are_those_of_one(tiny_model_path: Path, tmp
     split = loop.training_step(loop.model, batch)
     gradients = {name: weight.grad.clone() for name, weight in trainable_weights(loop.model).items()}
     loop.model.zero_grad()
-    whole = loop.compute_loss(loop.model, batch)
+    whole = whole_loss(loop, batch["step"])
     whole.backward()
     assert split.item() == pytest.approx(whole.item(), rel=1e-4)
     for name, weight in trainable_weights(loop.model).items():
@@ -322,14 +327,14 @@ def test_the_shares_of_all_processes_add_up_to_the_step(
     uneven = units(tiny_model_path, settings(queries=4, ladder=[1, 2]), 2)
     step = StepBatch(split_passes([*some, *uneven], config.row_tokens))
     assert len({unit.pairs for unit in step.units}) == 2
-    whole = loop.compute_loss(loop.model, {"step": step})
+    whole = whole_loss(loop, step)
     whole.backward()
     gradients = {name: weight.grad.clone() for name, weight in trainable_weights(loop.model).items()}
     loop.model.zero_grad()
     total = 0.0
     for share in shares(list(step.units), count, row_tokens=1500):
         for group in share.passes[: share.counted]:
-            loss = loop.compute_loss(loop.model, {"step": StepBatch((group,))})
+            loss = whole_loss(loop, StepBatch((group,)))
             weighted = loss * sum(unit.pairs for unit in group) / step.pairs
             weighted.backward()
             total += weighted.item()

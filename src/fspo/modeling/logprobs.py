@@ -1,4 +1,4 @@
-"""Log-probabilities of responses: trunk and branches in one pass, and the naive way that it must equal."""
+"""Log-probabilities of responses: trunk and branches in one pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fspo.modeling.attention import ForestPlan, planned_attention
 from fspo.modeling.lm_head import hidden_states, in_place_of_forward, logits
 from fspo.modeling.packing import PackedRow, pack
 from fspo.modeling.preparing import prepare_model
-from fspo.modeling.rendering import Branch, TokenizedEpisode
+from fspo.modeling.rendering import TokenizedEpisode
 
-__all__ = ["BranchLogprobs", "branch_logprobs", "naive_logprobs", "response_logprobs", "token_logprobs"]
+__all__ = ["BranchLogprobs", "branch_logprobs", "token_logprobs"]
 
 _LOGITS_BUDGET = 64 * 1024 * 1024
 """Logits held at once, in elements (256 MB in fp32); beyond it they are computed chunk by chunk, and again on the way
@@ -66,22 +66,6 @@ def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]
     return _by_episode(in_place_of_forward(model, run, row.input_ids, row.position_ids), row)
 
 
-def naive_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]) -> list[BranchLogprobs]:
-    """The same log-probs from one sequence per response: the oracle of the tests and the baseline of the benchmark.
-
-    The sequences run one at a time, without padding or masks, and only response positions go through the LM head.
-    """
-    return [_naive_episode(model, episode) for episode in episodes]
-
-
-def response_logprobs(model: torch.nn.Module, context: Sequence[int], response: Sequence[int]) -> torch.Tensor:
-    """[T]: log-probs of the tokens of `response` after `context`, as one plain causal sequence."""
-    base = prepare_model(model, len(context) + len(response))
-    ids = torch.tensor([[*context, *response]], device=base.device)
-    hidden = hidden_states(base, input_ids=ids[:, :-1])
-    return token_logprobs(base, hidden[0, len(context) - 1 :], ids[0, len(context) :])
-
-
 def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """[T]: log p(targets) in fp32 from the last hidden states [T, d], never holding more logits than the budget."""
     head = base.get_output_embeddings()
@@ -118,19 +102,3 @@ def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:
 
 def _fine(logprobs: torch.Tensor) -> torch.Tensor:
     return logprobs if logprobs.device.type == "mps" else logprobs.double()
-
-
-def _naive_episode(model: torch.nn.Module, episode: TokenizedEpisode) -> BranchLogprobs:
-    scored = [
-        [_naive_response(model, episode, branch, response) for response in branch.responses]
-        for branch in episode.branches
-    ]
-    sums = torch.stack([torch.stack([_fine(logprobs).sum() for logprobs in row]) for row in scored])
-    lengths = torch.tensor([[len(logprobs) for logprobs in row] for row in scored], device=sums.device)
-    return BranchLogprobs(sums, lengths)
-
-
-def _naive_response(
-    model: torch.nn.Module, episode: TokenizedEpisode, branch: Branch, response: tuple[int, ...]
-) -> torch.Tensor:
-    return response_logprobs(model, (*episode.trunk_ids[: branch.boundary], *branch.prompt_ids), response)

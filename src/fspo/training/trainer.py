@@ -30,7 +30,6 @@ from fspo.training.losses import (
     figures,
     partial_loss,
     score,
-    total_loss,
     without_loss,
 )
 from fspo.training.rationalization import Rationalizer
@@ -162,18 +161,6 @@ class PolicyTrainer(Trainer):
             found = [unit for part in processes.collected(broken) for unit in part]
             raise self._not_finite("loss", found or list(batch.units))
         return torch.tensor(total, device=self.args.device)
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """The mean loss of a step in one go, without splitting it into passes; with its figures if `return_outputs`."""
-        scores = self._scores(model, list(inputs["step"].units))
-        loss = total_loss(scores, self._config)
-        return (loss, figures(scores, self._config)) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write the figures of a step to `metrics.jsonl`, to trackers and to whoever shows progress."""

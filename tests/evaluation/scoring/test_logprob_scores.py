@@ -51,7 +51,7 @@ def refuse() -> Any:
 
 
 def test_scores_equal_the_naive_computation(tiny: tuple[Any, Any], trials: list[Trial], tmp_path: Path) -> None:
-    from fspo.modeling.logprobs import naive_logprobs
+    from benchmarks.naive import naive_logprobs
     from fspo.modeling.rendering import EpisodeRenderer
 
     scores = scored(tiny, trials, tmp_path / "m.jsonl")
