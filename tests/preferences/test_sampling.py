@@ -198,6 +198,30 @@ def test_a_question_in_another_spelling_is_no_shot_for_it() -> None:
         assert swapped.shots_of("u", episode).shots[0].prompt not in SPELT
 
 
+def on_questions(questions: list[int]) -> list[Preference]:
+    return [
+        Preference("ann", f"prompt {q}", f"good {i}", f"bad {i}", question=f"q{q}") for i, q in enumerate(questions)
+    ]
+
+
+def test_shots_beside_a_prompt_come_from_as_many_questions_as_possible() -> None:
+    shots = shots_beside("another prompt", on_questions([0, 0, 1, 1, 2]), 4)
+    assert [shot.question for shot in shots] == ["q0", "q1", "q2", "q0"]
+
+
+def test_the_prompt_itself_is_never_among_the_shots() -> None:
+    assert [shot.question for shot in shots_beside("prompt 0", on_questions([0, 1, 0]), 8)] == ["q1"]
+
+
+@given(st.lists(st.integers(0, 4), max_size=12), st.integers(0, 12))
+def test_shots_beside_a_prompt_are_never_repeated(questions: list[int], count: int) -> None:
+    preferences = on_questions(questions)
+    shots = shots_beside("prompt 0", preferences, count)
+    assert len(shots) == min(count, sum(q != 0 for q in questions))
+    assert len({shot.chosen for shot in shots}) == len(shots)
+    assert set(shots) <= set(preferences)
+
+
 def test_shots_beside_a_prompt_are_on_other_questions() -> None:
     shots = shots_beside("IS IT WARM?", respelt().preferences, 6)
     assert [row.prompt for row in shots] == ["Who won?", "Why?", "How?"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,6 @@ from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
-from fspo.preferences.splits import make_splits
 from fspo.preferences.types import Split
 from fspo.printing import one_line
 from fspo.runs.datasets import (
@@ -292,12 +290,9 @@ def split(
     """
     dataset = _load(folder, None, None)
     path = folder / "splits.json"
-    splits = make_splits(
-        dataset,
-        seed=seed,
-        user_fractions=_fractions(test_users, validation),
-        question_fractions=_fractions(test_questions, validation),
-    )
+    splits = dataset.split(
+        test_users=test_users, test_questions=test_questions, validation=validation, seed=seed
+    ).splits
     names: tuple[Split, ...] = ("train", "validation", "test")
     sizes = "; ".join(
         f"{name}: {len(splits.users[name])} users, {len(splits.questions[name])} questions, "
@@ -309,12 +304,6 @@ def split(
     if not dry_run:
         splits.save(path)
     console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
-
-
-def _fractions(test: float, validation: float) -> Mapping[Split, float]:
-    if test + validation >= 1:
-        raise ConfigError(f"Test ({test:g}) and validation ({validation:g}) leave nothing to train on; lower them.")
-    return {"train": 1 - test - validation, "validation": validation, "test": test}
 
 
 def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:

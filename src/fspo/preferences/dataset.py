@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fspo.errors import DataError, StorageError
 from fspo.files import FolderKind, read_json, to_json, write_json, writing
 from fspo.paths import expanded
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import Person, Preference, User
 from fspo.preferences.validation import (
     PREFERENCE_COLUMNS,
     USER_COLUMNS,
@@ -26,6 +26,12 @@ from fspo.preferences.validation import (
     user_problem,
 )
 from fspo.preferences.wording import wording
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from fspo.preferences.splits import SplitDataset
 
 __all__ = [
     "DATASET",
@@ -188,6 +194,14 @@ class PreferenceDataset:
             raise unknown("user", user, self.users)
         return self._by_user[user]
 
+    def person(self, user: str) -> Person:
+        """All that a model may see of one user: the preferences, and the description.
+
+        Raises:
+            DataError: there is no such user.
+        """
+        return Person(self.of_user(user), self.users[user].description)
+
     def questions(self) -> tuple[str, ...]:
         """The ids of all questions, in the order they first occur.
 
@@ -238,6 +252,31 @@ class PreferenceDataset:
         new = tuple(preference for preference in other.preferences if _key(preference) not in mine)
         return PreferenceDataset({**self.users, **other.users}, self.preferences + new)
 
+    def split(
+        self, *, test_users: float = 0.2, test_questions: float = 0.2, validation: float = 0.0, seed: int = 0
+    ) -> SplitDataset:
+        """Divide users and questions at random, so that whom and what is tested is never trained on.
+
+        Args:
+            test_users: share of the users held out for testing.
+            test_questions: share of the questions held out.
+            validation: share of both that is measured while training.
+            seed: the same seed gives the same parts.
+
+        Raises:
+            ConfigError: nothing is left to train on.
+            DataError: there are fewer users or questions than parts.
+        """
+        from fspo.preferences.splits import SplitDataset, held_out_shares, make_splits
+
+        splits = make_splits(
+            self,
+            seed=seed,
+            user_fractions=held_out_shares(test_users, validation),
+            question_fractions=held_out_shares(test_questions, validation),
+        )
+        return SplitDataset(self, splits)
+
     def save(self, folder: str | Path) -> Path:
         """Write `users.parquet`, `preferences.parquet` and `dataset.json` into `folder`, beside whatever is there.
 
@@ -274,6 +313,93 @@ class PreferenceDataset:
             for number, row in iterate_parquet(folder / _PREFERENCES)
         )
         return cls(users, rows, file=file)
+
+    @classmethod
+    def from_jsonl(
+        cls, path: str | Path, users: str | Path | None = None, *, columns: Mapping[str, str] | None = None
+    ) -> PreferenceDataset:
+        """Read a file with one preference a line: `user`, `prompt`, `chosen`, `rejected` and perhaps `question`.
+
+        Args:
+            path: the file.
+            users: a file with one user a line; `views.users.jsonl` beside `views.jsonl` by default, if there is one.
+            columns: fspo's name of a column -> the file's, such as {"user": "annotator"}.
+
+        Raises:
+            DataError: naming file, line and column of what is wrong.
+            StorageError: a file can't be read.
+        """
+        from fspo.preferences.formats import read_jsonl
+
+        return read_jsonl(expanded(path), users, columns=columns)
+
+    @classmethod
+    def from_pandas(
+        cls, frame: pd.DataFrame, *, columns: Mapping[str, str] | None = None, user: str | None = None
+    ) -> PreferenceDataset:
+        """Take the rows of a DataFrame, with text or TRL's messages in `prompt`, `chosen` and `rejected`.
+
+        Args:
+            frame: the rows; columns that fspo does not know are kept in `source`.
+            columns: fspo's name of a column -> the frame's.
+            user: the user of all rows that name none.
+
+        Raises:
+            DataError: naming row and column of what is wrong.
+        """
+        from fspo.preferences.formats import from_table
+
+        renamed = frame.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
+        return from_table(renamed, file="the DataFrame", user=user)
+
+    @classmethod
+    def from_datasets(
+        cls, table: datasets.Dataset, *, columns: Mapping[str, str] | None = None, user: str | None = None
+    ) -> PreferenceDataset:
+        """Take the rows of a `datasets.Dataset`; arguments and errors as of `from_pandas`."""
+        from fspo.preferences.formats import from_table
+
+        renamed = table.rename_columns({theirs: ours for ours, theirs in (columns or {}).items()})
+        return from_table(renamed, file="the datasets.Dataset", user=user)
+
+    @classmethod
+    def from_hub(
+        cls, name: str, part: str = "", *, columns: Mapping[str, str] | None = None, user: str | None = None
+    ) -> PreferenceDataset:
+        """Read the Parquet and JSONL files of a dataset on a hub, which are downloaded once.
+
+        Args:
+            name: `owner/name`, or `owner/name/path/to/file`.
+            part: only the files of this part, such as `train`; by default all.
+            columns: fspo's name of a column -> the files'.
+            user: the user of all rows that name none.
+
+        Raises:
+            ConfigError: the name is no dataset's.
+            DataError: there is no such dataset or part, or naming file, row and column of what is wrong.
+            StorageError: the hub can't be reached.
+        """
+        from fspo.preferences.formats import read_trl
+        from fspo.preferences.hub import HUB, fetch
+
+        first, *more = (read_trl(path, columns=columns, user=user) for path in fetch(f"{HUB}{name}", part))
+        return reduce(cls.merge, more, first)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a preference, with what is known of the user beside it."""
+        import pandas as pd
+
+        from fspo.preferences.formats import to_trl_rows
+
+        return pd.DataFrame(list(to_trl_rows(self)))
+
+    def to_datasets(self, *, conversational: bool = False) -> datasets.Dataset:
+        """One row a preference, as TRL's trainers take them: plain text, or messages where `conversational`."""
+        import datasets
+
+        from fspo.preferences.formats import to_trl_rows
+
+        return datasets.Dataset.from_list(list(to_trl_rows(self, conversational=conversational)))
 
 
 def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterable[Preference]) -> Path:

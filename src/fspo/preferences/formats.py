@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fspo.errors import DataError, StorageError
 from fspo.files import to_json, writing
@@ -20,15 +20,23 @@ from fspo.preferences.dataset import (
     user_row,
     write_parquet,
 )
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import Person, Preference, User
 from fspo.preferences.validation import PREFERENCE_COLUMNS, Faults, Problem, parse_preference, parse_user, user_problem
 from fspo.preferences.wording import wording
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    Table: TypeAlias = pd.DataFrame | datasets.Dataset | Sequence[Mapping[str, Any]] | PreferenceDataset
+    PersonLike: TypeAlias = Person | User | Table | Sequence[Preference] | None
 
 __all__ = [
     "TRL_USER",
     "from_table",
     "from_trl_rows",
     "numbered_rows",
+    "person_of",
     "read_jsonl",
     "read_trl",
     "to_trl_rows",
@@ -160,7 +168,7 @@ def from_trl_rows(
     return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user, Faults())
 
 
-def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceDataset:
+def from_table(table: Table, *, file: str, user: str | None = None) -> PreferenceDataset:
     """Make a dataset of a table in memory: a pandas DataFrame, a `datasets.Dataset`, or any rows by column name.
 
     The columns are `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`, with text or messages as in
@@ -176,7 +184,9 @@ def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceD
     """
     if isinstance(table, PreferenceDataset):
         return table
-    records = table.to_dict("records") if hasattr(table, "iloc") and hasattr(table, "columns") else table
+    records: Any = table
+    if hasattr(table, "iloc") and hasattr(table, "columns"):
+        records = records.to_dict("records")
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
         raise DataError(
             f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "
@@ -184,6 +194,34 @@ def from_table(table: Any, *, file: str, user: str | None = None) -> PreferenceD
         )
     faults = Faults()
     return _from_trl(_numbered(records, file, faults), Path(file), None, user, faults, columns_can_be_named=False)
+
+
+def person_of(given: PersonLike) -> Person:
+    """What a model may see of a person, from any form in which people are given.
+
+    Args:
+        given: a `Person`; a table of one person's preferences (rows, `Preference` objects, a pandas DataFrame, a
+            `datasets.Dataset`, or a `PreferenceDataset` of one user, whose description counts too), in which the column
+            `user` may be missing; a `User`, of whom only the description is known; None for nobody.
+
+    Raises:
+        DataError: naming row and column of what is wrong, or the preferences are of several users.
+    """
+    if given is None or isinstance(given, Person):
+        return given or Person()
+    if isinstance(given, User):
+        return Person(description=given.description)
+    if isinstance(given, str):
+        raise DataError(
+            f"A person is given by their preferences, not by the id '{given}'; call person('{given}') of the dataset."
+        )
+    rows: Any = given
+    if isinstance(given, list | tuple):
+        rows = [preference_row(row) if isinstance(row, Preference) else row for row in given]
+    own = from_table(rows, file="person", user="this person")
+    if len(own.users) > 1:
+        raise DataError(f"The preferences of one person are needed, and these are of {len(own.users)} users.")
+    return Person(own.preferences, "".join(user.description for user in own.users.values()))
 
 
 def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: bool = False) -> Path:

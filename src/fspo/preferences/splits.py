@@ -11,14 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from fspo.errors import DataError
+from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, write_json
+from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Split
 from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
 
-__all__ = ["DEFAULT_FRACTIONS", "SPLITS", "Splits", "make_splits"]
+__all__ = ["DEFAULT_FRACTIONS", "SPLITS", "SplitDataset", "Splits", "held_out_shares", "make_splits"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 DEFAULT_FRACTIONS: Mapping[Split, float] = MappingProxyType({"train": 0.8, "validation": 0.1, "test": 0.1})
@@ -104,6 +105,68 @@ class Splits:
         value = read_json(path)
         parts = {kind: _parts(path, value, kind) for kind in ("users", "questions")}
         return cls(parts["users"], parts["questions"])
+
+
+@dataclass(frozen=True)
+class SplitDataset:
+    """A dataset in parts that share no user and no question.
+
+    Attributes:
+        whole: all of it.
+        splits: which users and questions belong to which part.
+    """
+
+    whole: PreferenceDataset
+    splits: Splits
+
+    @property
+    def train(self) -> PreferenceDataset:
+        """What to train on."""
+        return self.splits.part(self.whole, "train")
+
+    @property
+    def validation(self) -> PreferenceDataset:
+        """What to measure while training; may be empty."""
+        return self.splits.part(self.whole, "validation")
+
+    @property
+    def test(self) -> PreferenceDataset:
+        """What to evaluate on."""
+        return self.splits.part(self.whole, "test")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the dataset, and `splits.json` beside it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StorageError: the disk is full or the folder can't be written.
+        """
+        self.splits.save(self.whole.save(folder) / "splits.json")
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SplitDataset:
+        """Read a dataset with its splits.
+
+        Raises:
+            DataError: one of the two is missing or damaged.
+            StorageError: a file can't be read.
+        """
+        folder = expanded(Path(folder))
+        return cls(PreferenceDataset.load(folder), Splits.load(folder / "splits.json"))
+
+
+def held_out_shares(test: float, validation: float) -> Mapping[Split, float]:
+    """Split -> share, where so much is held out.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+    """
+    if test + validation >= 1:
+        raise ConfigError(f"Test ({test:g}) and validation ({validation:g}) leave nothing to train on; lower them.")
+    return {"train": 1 - test - validation, "validation": validation, "test": test}
 
 
 def make_splits(

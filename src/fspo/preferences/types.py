@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 
 from fspo.preferences.wording import wording
 
-__all__ = ["Episode", "Preference", "Split", "User"]
+__all__ = ["Episode", "Person", "Preference", "Split", "User"]
 
 Split = Literal["train", "validation", "test"]
 
@@ -86,6 +86,14 @@ class Preference:
     def swap(self) -> Preference:
         """The same contents with the opposite label."""
         return replace(self, chosen=self.rejected, rejected=self.chosen)
+
+
+@dataclass(frozen=True)
+class Person:
+    """What a model may see of one user: their labelled preferences, the oldest first, and a description."""
+
+    shots: tuple[Preference, ...] = ()
+    description: str = ""
 
 
 @dataclass(frozen=True)
