@@ -19,6 +19,7 @@ from fspo.cli.chat import Chat
 from fspo.cli.main import app
 from fspo.cli.progress import RichProgress
 from fspo.cli.terminal import PrintableConsole
+from fspo.modeling.answering import Reply
 
 HOSTILE = "\x1b]0;owned\x1b[2J\x9b31m\u202e[red]x[/red]"
 SHOWN = r"\x1b]0;owned\x1b[2J\x9b31m\u202e[red]x[/red]"
@@ -84,7 +85,8 @@ def test_a_conversation_shows_answers_without_obeying_them(terminal: bool, monke
     console = PrintableConsole(file=file, force_terminal=terminal, color_system=None, width=200)
     talk = Chat.__new__(Chat)
     talk.method, talk.user = "fspo", f"u{HOSTILE}"
-    monkeypatch.setattr(Chat, "answers", lambda _, prompt: (f"mine{HOSTILE}", f"base{HOSTILE}", 0))
+    replies = Reply(f"mine{HOSTILE}"), Reply(f"base{HOSTILE}")
+    monkeypatch.setattr(Chat, "answers", lambda _, prompt: replies)
     talk.show(f"p{HOSTILE}", console)
     assert "\x1b" not in file.getvalue()
     for who in ("mine", "base"):

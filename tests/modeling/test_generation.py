@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,19 +10,15 @@ from hypothesis import strategies as st
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling import decoding, generation
-from fspo.modeling.chat import ChatFormat
 from fspo.modeling.generation import (
     Answer,
-    AnswerRequest,
     Sampling,
     draw,
-    end_tokens,
-    generate,
     generate_ids,
     guided,
     nucleus,
 )
-from fspo.modeling.loading import load_model, load_tokenizer
+from fspo.modeling.rendering import RenderedPrompt
 from tests.modeling.models import KINDS, VOCABULARY, build, token_ids
 
 ENDS = frozenset({1, 2, 3})
@@ -46,17 +41,17 @@ def random_ids(count: int, seed: int) -> list[int]:
     return torch.randint(0, VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def requests_of_all_kinds() -> list[AnswerRequest]:
+def requests_of_all_kinds() -> list[RenderedPrompt]:
     """Shared trunks, lonely ones (short and long), none at all, prompts of one token and of none."""
     shared, other = random_ids(30, 0), random_ids(9, 1)
     return [
-        AnswerRequest(shared, random_ids(4, 2)),
-        AnswerRequest(other, random_ids(1, 3)),
-        AnswerRequest(shared, random_ids(7, 4)),
-        AnswerRequest([], random_ids(5, 5)),
-        AnswerRequest(random_ids(40, 6), random_ids(3, 7)),
-        AnswerRequest(other, random_ids(8, 8)),
-        AnswerRequest(random_ids(3, 9), []),
+        RenderedPrompt(shared, random_ids(4, 2)),
+        RenderedPrompt(other, random_ids(1, 3)),
+        RenderedPrompt(shared, random_ids(7, 4)),
+        RenderedPrompt([], random_ids(5, 5)),
+        RenderedPrompt(random_ids(40, 6), random_ids(3, 7)),
+        RenderedPrompt(other, random_ids(8, 8)),
+        RenderedPrompt(random_ids(3, 9), []),
     ]
 
 
@@ -77,7 +72,7 @@ def test_greedy_answers_equal_the_naive_loop(kind: str, monkeypatch: pytest.Monk
 def test_an_answer_does_not_depend_on_its_batch(asked: list[tuple[Any, Any]], batch_size: int) -> None:
     model = build("llama")
     sampling = Sampling(6, temperature=1.0, top_p=0.9, end_ids=ENDS)
-    wanted = [AnswerRequest(trunk, prompt, seed=index) for index, (trunk, prompt) in enumerate(asked)]
+    wanted = [RenderedPrompt(trunk, prompt, seed=index) for index, (trunk, prompt) in enumerate(asked)]
     together = generate_ids(model, wanted, sampling, seed=5)
     apart = generate_ids(model, wanted[::-1], sampling, seed=5, batch_size=batch_size)[::-1]
     assert together == apart
@@ -85,19 +80,19 @@ def test_an_answer_does_not_depend_on_its_batch(asked: list[tuple[Any, Any]], ba
 
 def test_seeds_decide() -> None:
     model, sampling = build("llama"), Sampling(20)
-    same = [AnswerRequest([], [5, 6])] * 4
+    same = [RenderedPrompt([], [5, 6])] * 4
     answers = generate_ids(model, same, sampling, seed=1)
     assert answers == generate_ids(model, same, sampling, seed=1)
     assert answers != generate_ids(model, same, sampling, seed=2)
     assert len(set(answers)) == 4
-    drawn = generate_ids(model, [AnswerRequest([], [5, 6], seed=3)] * 2, sampling, seed=1)
+    drawn = generate_ids(model, [RenderedPrompt([], [5, 6], seed=3)] * 2, sampling, seed=1)
     assert drawn[0] == drawn[1]
 
 
 def test_ended_answers_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "_WORTH_MOVING", 1000)
     model = build("gemma3")
-    wanted = [AnswerRequest(random_ids(8, i // 3), random_ids(3, i), seed=i) for i in range(12)]
+    wanted = [RenderedPrompt(random_ids(8, i // 3), random_ids(3, i), seed=i) for i in range(12)]
     sampling = Sampling(15, end_ids=frozenset(range(20)))
     lazily = generate_ids(model, wanted, sampling)
     assert len({len(answer.ids) for answer in lazily}) > 3
@@ -108,8 +103,8 @@ def test_ended_answers_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_mirror_equal_to_the_trunk_changes_nothing() -> None:
     model = build("qwen3")
-    plain = [AnswerRequest(random_ids(9, 1), random_ids(3, i), seed=i) for i in range(4)]
-    mirrored = [AnswerRequest(r.trunk_ids, r.prompt_ids, r.trunk_ids, r.seed) for r in plain]
+    plain = [RenderedPrompt(random_ids(9, 1), random_ids(3, i), seed=i) for i in range(4)]
+    mirrored = [RenderedPrompt(r.trunk_ids, r.prompt_ids, r.trunk_ids, r.seed) for r in plain]
     sampling = Sampling(8, guidance=2.0, plausibility=0.0, end_ids=ENDS)
     assert generate_ids(model, mirrored, sampling) == generate_ids(model, plain, Sampling(8, end_ids=ENDS))
 
@@ -118,7 +113,11 @@ def test_guidance_follows_its_formula() -> None:
     model = build("llama").eval()
     trunk, mirror, prompt = random_ids(9, 1), random_ids(9, 2), random_ids(3, 3)
     sampling = Sampling(5, temperature=0, guidance=3.0, plausibility=0.2)
-    batch = [AnswerRequest(trunk, prompt, mirror), AnswerRequest(mirror, prompt, trunk), AnswerRequest(trunk, prompt)]
+    batch = [
+        RenderedPrompt(trunk, prompt, mirror),
+        RenderedPrompt(mirror, prompt, trunk),
+        RenderedPrompt(trunk, prompt),
+    ]
     answers = generate_ids(model, batch, sampling)
     so_far: list[int] = []
     for token in answers[0].ids:
@@ -173,28 +172,11 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
 
 def test_nothing_to_go_on_from() -> None:
     with pytest.raises(ModelError, match="at least one token"):
-        generate_ids(build("llama"), [AnswerRequest([], [])], Sampling(3))
+        generate_ids(build("llama"), [RenderedPrompt([], [])], Sampling(3))
     assert generate_ids(build("llama"), [], Sampling(3)) == []
-
-
-def test_texts(tiny_model_path: Path) -> None:
-    model, tokenizer = load_model(tiny_model_path), load_tokenizer(tiny_model_path)
-    prompt = tokenizer.encode("The film was")
-
-    def texts_of(*asked: AnswerRequest) -> list[str]:
-        return generate(model, tokenizer, asked, max_new_tokens=9, seed=3)
-
-    whole, short = AnswerRequest(prompt[:-1], prompt[-1:], seed=1), AnswerRequest(prompt[:1], prompt[1:2], seed=7)
-    texts = texts_of(whole, whole, short)
-    assert len(texts) == 3
-    assert all(isinstance(text, str) and text == text.strip() and "<|im_" not in text for text in texts)
-    assert texts_of(short) == texts_of(whole, short)[1:]
-    assert end_tokens(tokenizer) == {ChatFormat.of(tokenizer).end_of_answer, tokenizer.eos_token_id}
-    answers = generate(model, tokenizer, [AnswerRequest(prompt, prompt)], max_new_tokens=4, end_ids=())
-    assert len(answers) == 1
 
 
 def test_the_model_is_given_back_in_the_mode_it_came_in() -> None:
     model = build("llama").train()
-    generate_ids(model, [AnswerRequest([], [4])], Sampling(2))
+    generate_ids(model, [RenderedPrompt([], [4])], Sampling(2))
     assert model.training

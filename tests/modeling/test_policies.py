@@ -17,7 +17,6 @@ from fspo.modeling.policies import (
     PolicyCard,
     export_policy,
     is_policy,
-    load_policies,
     load_policy,
     read_card,
     save_policy,
@@ -109,33 +108,6 @@ def test_adapters_that_do_not_add_up_are_not_joined(
     save_policy(dora, tmp_path / "dora", base=str(tiny_model_path), start=folder / "pref-ft")
     assert not (tmp_path / "dora" / "adapter_config.json").exists()
     assert close(output(load_policy(tmp_path / "dora")), output(dora))
-
-
-def test_several_policies_share_one_base(chain: tuple[Path, list[torch.Tensor]]) -> None:
-    folder, (base, first, second) = chain
-    shared = load_policies({"early": folder / "pref-ft", "late": folder / "fspo"})
-    assert close(output(shared), first)
-    shared.set_adapter("late")
-    assert close(output(shared), second)
-    with shared.disable_adapter():
-        assert close(output(shared), base)
-    shared.set_adapter("early")
-    assert close(output(shared), first)
-    assert not shared.training
-
-
-def test_what_can_not_share_a_base_is_refused(
-    chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path, tmp_path: Path
-) -> None:
-    folder, _ = chain
-    save_policy(load_policy(folder / "fspo"), tmp_path / "whole", base=str(tiny_model_path))
-    with pytest.raises(ModelError, match="is no single adapter over a base model"):
-        load_policies({"fspo": folder / "fspo", "whole": tmp_path / "whole"})
-    save_policy(adapted(load_model(str(tiny_model_path)), 1), tmp_path / "other", base="someone/else")
-    with pytest.raises(ModelError, match="only policies over the same base"):
-        load_policies({"fspo": folder / "fspo", "other": tmp_path / "other"})
-    with pytest.raises(ModelError, match="name at least one"):
-        load_policies({})
 
 
 def test_exported_it_is_a_plain_transformers_folder(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:

@@ -247,3 +247,21 @@ def test_other_words_around_shots_make_another_identity(tokenizer: Any) -> None:
 
     assert usual.identity == same.identity
     assert len({usual.identity, *(other.identity for other in others)}) == 1 + len(others)
+
+
+@given(st.integers(60, 400), st.sampled_from(["", "Someone who likes short answers."]))
+def test_twins_are_what_each_alone_would_be_with_the_same_shots(tokenizer: Any, limit: int, description: str) -> None:
+    renderer = EpisodeRenderer(tokenizer, context="both", max_length=limit)
+    lopsided = Preference("ann", "Review film 9.", "a b" * 9, "Good!")
+    whole = replace(episode(4, 2), shots=(lopsided, *episode(4, 1).shots), description="Likes films.")
+    try:
+        trimmed, dropped = renderer.trim(whole, description)
+    except DataError:
+        with pytest.raises(DataError):
+            renderer.render_twins(whole, description)
+        return
+    for ladder in (None, (1, 2)):
+        plain, mirrored = renderer.render_twins(whole, description, shots=ladder)
+        assert plain == replace(renderer.render(trimmed, shots=ladder), dropped_shots=dropped)
+        other = replace(trimmed.flip_shots(), description=description)
+        assert mirrored == replace(renderer.render(other, shots=ladder), dropped_shots=dropped)

@@ -11,10 +11,12 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.naive import naive_logprobs
 from fspo.errors import ConfigError
-from fspo.modeling.logprobs import branch_logprobs, naive_logprobs
-from fspo.modeling.policies import load_policies, load_policy, save_policy
+from fspo.modeling.logprobs import branch_logprobs
+from fspo.modeling.policies import load_policy, save_policy
 from fspo.modeling.rendering import Branch, TokenizedEpisode
+from fspo.modeling.sharing import PolicyWeights
 from fspo.training.adapters import prepare_weights
 from fspo.training.config import LoraSettings
 from fspo.training.references import trainable_weights
@@ -112,9 +114,14 @@ def test_what_is_saved_and_exported_is_what_was_trained(tied: bool, settings: di
     for loaded in (
         load_policy(tmp_path / "policy"),
         load_policy(tmp_path / "policy", adapters="switchable"),
-        load_policies({"one": tmp_path / "policy"}),
     ):
         torch.testing.assert_close(scores(loaded), expected, atol=1e-4, rtol=1e-4)
+    weights = PolicyWeights(tmp_path / "policy", device="cpu")
+    with weights.policy() as shared:
+        torch.testing.assert_close(scores(shared), expected, atol=1e-4, rtol=1e-4)
+    with weights.start() as start:
+        untrained = scores(AutoModelForCausalLM.from_pretrained(base))
+        torch.testing.assert_close(scores(start), untrained, atol=1e-4, rtol=1e-4)
     exported = saved(load_policy(tmp_path / "policy"), tmp_path / "exported")
     torch.testing.assert_close(scores(AutoModelForCausalLM.from_pretrained(exported)), expected, atol=1e-4, rtol=1e-4)
 
@@ -134,8 +141,8 @@ def test_all_linear_layers_of_gpt2_get_adapters_and_are_saved(tmp_path: Path) ->
         torch.testing.assert_close(scores(load_policy(tmp_path / "first")), expected, atol=1e-4, rtol=1e-4)
         second = trained(load_policy(tmp_path / "first"), LoraSettings(r=3))
         save_policy(second, tmp_path / "second", base=base, start=tmp_path / "first", tokenizer=_Tokenizer())
-        joined = load_policies({"second": tmp_path / "second"})
-        torch.testing.assert_close(scores(joined), scores(second), atol=1e-4, rtol=1e-4)
+        with PolicyWeights(tmp_path / "second", device="cpu").policy() as joined:
+            torch.testing.assert_close(scores(joined), scores(second), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(naive_logprobs(second, [EPISODE])[0].sums.detach(), scores(second), atol=1e-4, rtol=1e-4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import re
 import subprocess
@@ -17,15 +18,15 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, DogeConfig, DogeForCausalLM
 
 import fspo
+from benchmarks.naive import response_logprobs
 from fspo import FSPOConfig, FSPOTrainer, LoraSettings
 from fspo.errors import ConfigError, DataError, ModelError, TrainingError
 from fspo.files import read_json
 from fspo.modeling.loading import load_tokenizer
-from fspo.modeling.logprobs import response_logprobs
 from fspo.modeling.policies import load_policy, read_card
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import from_table, to_trl_rows
-from fspo.progress import Silent
+from fspo.progress import PlainProgress, Silent
 from fspo.training.config import Objective
 from fspo.training.train import TRAINING_FILE
 from tests.training.helpers import small_dataset
@@ -268,6 +269,65 @@ def test_people_are_named_or_bring_their_own_preferences(trained: FSPOTrainer) -
         trained.reward([], *question, against="mirror")
     with pytest.raises(ConfigError, match="not 'nothing'"):
         trained.reward("u1", *question, against="nothing")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", ["ipo", "pref-ft"])
+def test_what_was_trained_is_the_same_policy_when_it_is_loaded(
+    tiny_model_path: Path, tmp_path: Path, objective: str
+) -> None:
+    made = trainer(tiny_model_path, tmp_path / "policy", peft_config=ADAPTERS, objective=objective)
+    made.train()
+    loaded = fspo.Policy.load(tmp_path / "policy")
+    question = ("What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
+    person = made._training.dataset.person("u1")
+    for against in ("reference", "mirror"):
+        rewards = made.reward("u1", *question, against=against)
+        assert loaded.reward(person, *question, against=against) == pytest.approx(rewards, abs=1e-4)
+        assert any(abs(reward) > 1e-5 for reward in rewards)
+    how: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0.0}
+    assert loaded.generate(person, "And?", **how) == made.generate("u1", "And?", **how)
+
+
+def test_a_policy_that_is_not_trained_has_no_reward(
+    trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = ("u1", "What about book 99?", ["It was good, 99!", "It was bad and slow, 99."])
+    for start in (tiny_model_path, trained.args.output_dir):
+        made = trainer(start, tmp_path / "new", peft_config=ADAPTERS)
+        with monkeypatch.context() as patch:
+            patch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+            with pytest.raises(TrainingError, match=r"not trained yet, .* every reward would be 0; call train\(\)"):
+                made.reward(*question)
+            with pytest.raises(ConfigError, match="not 'base'"):
+                made.reward(*question, against="base")  # type: ignore[arg-type]
+        assert any(made.reward(*question, against="mirror"))
+
+
+@pytest.mark.parametrize("lora", [ADAPTERS, None])
+def test_a_model_in_memory_is_changed_by_what_is_said_alone(
+    tiny_model_path: Path, tmp_path: Path, lora: LoraSettings | None
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.bfloat16, attn_implementation="eager")
+    said = io.StringIO()
+    made = FSPOTrainer(
+        model,
+        args=FSPOConfig(output_dir=tmp_path / "policy", **SETTINGS, lora=lora),
+        train_dataset=frame(),
+        eval_dataset=others(),
+        progress=PlainProgress(said),
+    )
+    for use in (
+        lambda: made.model,
+        made.evaluate,
+        made.train,
+        lambda: made.reward("u1", "Well?", ["Yes.", "No."]),
+        lambda: made.generate("u1", "Well?", max_new_tokens=2),
+        lambda: list(made.policy.stream(frame().query("user == 'u1'"), "Well?", max_new_tokens=3)),
+    ):
+        use()
+        assert model.config._attn_implementation == "eager"
+    assert ("in float32, which they keep: they are bfloat16 now" in said.getvalue()) == (lora is None)
+    assert model.dtype == (torch.float32 if lora is None else torch.bfloat16)
 
 
 def test_a_reward_against_the_mirror_turns_over_with_the_labels(trained: FSPOTrainer) -> None:

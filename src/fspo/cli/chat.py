@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
 from fspo.identity import digest
+from fspo.preferences.sampling import shots_beside
 from fspo.runs.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fspo.evaluation.scoring.weights import Weights
+    from fspo.modeling.answering import Reply
+    from fspo.modeling.policy import Policy, SamplingOptions
     from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.types import Preference
+    from fspo.preferences.types import Person
+    from fspo.runs.folder import RunFolder
 
-__all__ = ["Chat", "Draw", "chat", "shots_of"]
+__all__ = ["Chat", "chat"]
 
 _HELP = "Type a prompt. /user ID switches to another user, /users lists them, /shots prints the shots, /quit ends."
 _DESCRIBING = (
@@ -61,11 +64,11 @@ def chat(
     from fspo.runs.notices import quiet
 
     folder = RunFolder(settings)
-    draw = Draw(guidance, max_tokens, temperature, seed)
-    talk = Chat.of(folder, method, user, settings.evaluation.shots if shots is None else shots, draw)
+    sampling: SamplingOptions = {"guidance": guidance, "max_new_tokens": max_tokens, "temperature": temperature}
+    talk = Chat.of(folder, method, user, settings.evaluation.shots if shots is None else shots, sampling, seed)
     out = console()
     if dry_run:
-        out.print(f"Would answer for {talk.user} with {method} and {talk.count} shots.", markup=False)
+        out.print(f"Would answer for {talk.user} with {method} and {talk.policy.shots} shots.", markup=False)
         return
     quiet()
     sleep_while_busy()
@@ -78,33 +81,26 @@ def chat(
         talk.react(line, out)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """How answers are drawn."""
-
-    guidance: float = 0.0
-    max_tokens: int = 96
-    temperature: float = 0.7
-    seed: int = 0
-
-
 @dataclass
 class Chat:
-    """One conversation: whose preferences are shown, to which weights. Weights are read at the first answer."""
+    """One conversation: whose preferences the policy sees, and how answers are sampled."""
 
     dataset: PreferenceDataset
     user: str
     method: str
-    count: int
-    draw: Draw
-    personal: Weights
-    base: Weights
+    policy: Policy
+    """Its weights are read at the first answer."""
+    sampling: SamplingOptions
+    seed: int
     book: DescriptionBook
     """Descriptions that the method wrote itself, or a person for it."""
-    asked: int = field(default=0)
+    prompts: int = field(default=0)
+    """How many were answered, so that a prompt that is repeated is answered differently."""
 
     @classmethod
-    def of(cls, folder: Any, method: str, user: str | None, count: int, draw: Draw) -> Chat:
+    def of(
+        cls, folder: RunFolder, method: str, user: str | None, shots: int, sampling: SamplingOptions, seed: int
+    ) -> Chat:
         """A conversation on what lies in a run's folder.
 
         Raises:
@@ -112,8 +108,8 @@ class Chat:
             DataError: the method is not trained yet, or there is no such user.
         """
         from fspo.errors import DataError
-        from fspo.evaluation.scoring.weights import Weights
         from fspo.methods.table import method as method_named
+        from fspo.modeling.policy import Policy
         from fspo.preferences.dataset import PreferenceDataset
         from fspo.runs import pipeline
 
@@ -124,78 +120,41 @@ class Chat:
         dataset = PreferenceDataset.load(folder.data)
         chosen = user if user is not None else min(splits.users["test"] or dataset.users)
         dataset.of_user(chosen)
-        policies = {method: pipeline.policy_of(folder, method) if row.trains else None}
         settings = folder.config.evaluation
-        model = folder.config.model
-        options: dict[str, Any] = {"dtype": settings.dtype, "max_length": settings.max_length}
-        personal, base = Weights(model, policies, **options), Weights(model, {}, **options)
-        book = DescriptionBook(folder.path / DESCRIPTIONS_FILE)
-        return cls(dataset, chosen, method, count, draw, personal, base, book)
-
-    def answers(self, prompt: str) -> tuple[str, str, int]:
-        """The personalised and the base model's answer to one prompt, and how many shots had no room beside them.
-
-        Both are drawn with the same numbers.
-        """
-        from fspo.methods.table import METHODS
-
-        self.asked += 1
-        row = METHODS[self.method]
-        shown = shots_of(self.dataset, self.user, self.count, prompt) if row.context in ("shots", "both") else ()
-        personal, dropped = self._answer(self.personal, self.method, row.context, shown, prompt)
-        base, _ = self._answer(self.base, "base", "none", (), prompt)
-        return personal, base, dropped
-
-    def _answer(
-        self, weights: Weights, name: str, context: Any, shown: Sequence[Preference], prompt: str
-    ) -> tuple[str, int]:
-        from fspo.methods.table import METHODS
-        from fspo.modeling.generation import AnswerRequest, generate
-
-        renderer = weights.renderer(context)
-        description, mirrored = self.dataset.users[self.user].description, None
-        if METHODS[name].describes:
-            description = self.description()
-            mirrored = self._mirror_description() if self.draw.guidance else ""
-        asked = renderer.render_prompt(
-            shown, prompt, description, mirror_description=mirrored, reserve=self.draw.max_tokens
+        policy = Policy.load(
+            pipeline.policy_of(folder, method) if row.trains else folder.config.model,
+            context=row.context,
+            shots=shots,
+            dtype=settings.dtype,
+            max_length=settings.max_length,
         )
-        (text,) = generate(
-            weights.load(weights.source(name)),
-            weights.tokenizer,
-            [AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed=self.asked)],
-            max_new_tokens=self.draw.max_tokens,
-            temperature=self.draw.temperature,
-            guidance=self.draw.guidance,
-            seed=self.draw.seed,
+        return cls(dataset, chosen, method, policy, sampling, seed, DescriptionBook(folder.path / DESCRIPTIONS_FILE))
+
+    @property
+    def person(self) -> Person:
+        """What the method may see of the user."""
+        return self.dataset.person(self.user)
+
+    def answers(self, prompt: str) -> tuple[Reply, Reply]:
+        """The personalised and the base model's answer to one prompt, sampled with the same random numbers."""
+        self.prompts += 1
+        seed = self.seed + self.prompts
+        description = self.description() if self.policy.describes else None
+        (personal,) = self.policy.generate_batch(
+            [(self.person, prompt)], seed=seed, description=description, **self.sampling
         )
-        return text, asked.dropped_shots
+        (base,) = self.policy.base.generate_batch([(None, prompt)], seed=seed, **self.sampling)
+        return personal, base
 
     def description(self) -> str:
         """How the method describes the user, or what a person made of it; written once."""
-        shots = shots_of(self.dataset, self.user, self.count, "")
-        origin = digest([self._fingerprint, str(shots)])
-        return self.book.of(self.method, self.user, origin, lambda: self._written(shots))
-
-    def _mirror_description(self) -> str:
-        """How the method describes whoever would have given the opposite labels; not kept, since it is nobody."""
-        return self._written([shot.swap() for shot in shots_of(self.dataset, self.user, self.count, "")])
-
-    def _written(self, shots: Sequence[Preference]) -> str:
-        from fspo.modeling.descriptions import write_descriptions
-
-        weights = self.personal.load(self.personal.source(self.method))
-        return write_descriptions(weights, self.personal.renderer("both"), [shots])[0].text
-
-    @property
-    def _fingerprint(self) -> str:
-        return self.personal.fingerprint(self.personal.source(self.method))
+        weights = self.policy.weights
+        origin = digest([weights and weights.identity, str(shots_beside("", self.person.shots, self.policy.shots))])
+        return self.book.of(self.method, self.user, origin, lambda: self.policy.describe(self.person))
 
     def describe(self, text: str, out: Console) -> None:
         """Show the method's description of the user, after replacing it by `text` if there is one."""
-        from fspo.methods.table import METHODS
-
-        if not METHODS[self.method].describes:
+        if not self.policy.describes:
             out.print(f"The method {self.method} describes nobody in words of its own.", markup=False)
             return
         if text:
@@ -204,12 +163,12 @@ class Chat:
 
     def show(self, prompt: str, out: Console) -> None:
         """Print both answers, side by side where there is room."""
-        personal, base, dropped = self.answers(prompt)
+        personal, base = self.answers(prompt)
         title = f"{self.method}, for {self.user}"
-        if dropped:
-            title += f" (no room for the oldest shots: {dropped})"
+        if personal.dropped_shots:
+            title += f" (no room for the oldest shots: {personal.dropped_shots})"
         if not out.is_terminal:
-            out.print(f"> {prompt}\n\n[{title}]\n{personal}\n\n[base]\n{base}\n", markup=False)
+            out.print(f"> {prompt}\n\n[{title}]\n{personal.text}\n\n[base]\n{base.text}\n", markup=False)
             return
         from rich.columns import Columns
         from rich.panel import Panel
@@ -221,20 +180,17 @@ class Chat:
         panels = [
             # Printable here already, since an escape is longer than what a line was broken for.
             Panel(Text(printable(text)), title=Text(printable(name)), width=width)
-            for name, text in ((title, personal), ("base", base))
+            for name, text in ((title, personal.text), ("base", base.text))
         ]
         out.print(Columns(panels, padding=(0, 1)))
 
     def greet(self, out: Console) -> None:
         """Say for whom the model speaks, and what can be typed."""
-        description = self.dataset.users[self.user].description
-        from fspo.methods.table import METHODS
-
-        more = f" {_DESCRIBING}" if METHODS[self.method].describes else ""
-        out.print(f"Speaking for {self.user}: {description}\n{_HELP}{more}\n", markup=False)
+        more = f" {_DESCRIBING}" if self.policy.describes else ""
+        out.print(f"Speaking for {self.user}: {self.person.description}\n{_HELP}{more}\n", markup=False)
 
     def react(self, line: str, out: Console) -> None:
-        """Do what was typed; a mistake is told and the conversation goes on."""
+        """Do what was typed; after a mistake the conversation goes on."""
         from fspo.errors import FspoError
 
         word, _, rest = line.strip().partition(" ")
@@ -248,7 +204,7 @@ class Chat:
             elif word == "/describe":
                 self.describe(rest.strip(), out)
             elif word == "/shots":
-                for shot in shots_of(self.dataset, self.user, self.count, ""):
+                for shot in shots_beside("", self.person.shots, self.policy.shots):
                     out.print(
                         f"prompt:   {shot.prompt}\nchosen:   {shot.chosen}\nrejected: {shot.rejected}\n", markup=False
                     )
@@ -258,13 +214,6 @@ class Chat:
                 self.show(line.strip(), out)
         except FspoError as error:
             out.print(str(error), markup=False)
-
-
-def shots_of(dataset: PreferenceDataset, user: str, count: int, prompt: str) -> tuple[Preference, ...]:
-    """The preferences of a user that are shown beside `prompt`."""
-    from fspo.preferences.sampling import shots_beside
-
-    return shots_beside(prompt, dataset.of_user(user), count)
 
 
 def _lines() -> Iterator[str]:

@@ -263,7 +263,6 @@ class _Stage:
         source, context = self.weights.source(name), METHODS[name].context
         return draw_answers(
             lambda: self.weights.load(source),
-            self.weights.tokenizer,
             self.weights.renderer(context),
             context,
             trials,

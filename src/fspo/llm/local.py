@@ -11,9 +11,10 @@ from fspo.llm.replies import cleaned
 from fspo.llm.roles import without_system
 from fspo.llm.types import Completion, CompletionRequest, FinishReason, Message
 from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
-from fspo.modeling.generation import Answer, AnswerRequest, Sampling, end_tokens, generate_ids
+from fspo.modeling.generation import Answer, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.model_names import local_identity
+from fspo.modeling.rendering import RenderedPrompt
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
 __all__ = ["LocalModel"]
@@ -95,12 +96,12 @@ class LocalModel:
                 completions[i] = self._completion(requests[i].prefix, answer)
         return [completions[i] for i in range(len(requests))]
 
-    def _request(self, request: CompletionRequest) -> AnswerRequest:
+    def _request(self, request: CompletionRequest) -> RenderedPrompt:
         trunk = self._encode(request.messages)
         opening = self._encoder.encode(request.prefix) if request.prefix else []
         if not opening:  # an answer needs one token of its own to go on from
             trunk, opening = trunk[:-1], trunk[-1:]
-        return AnswerRequest(trunk, opening, seed=request.seed)
+        return RenderedPrompt(trunk, opening, seed=request.seed)
 
     def _completion(self, prefix: str, answer: Answer) -> Completion:
         opening = self._encoder.encode(prefix) if prefix else []

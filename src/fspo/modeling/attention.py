@@ -29,6 +29,7 @@ __all__ = [
     "IMPLEMENTATION",
     "AttentionPlan",
     "ForestPlan",
+    "RecordingPlan",
     "attend",
     "branch_visibility",
     "planned_attention",
@@ -150,6 +151,36 @@ class ForestPlan:
         if name not in self._masks:
             self._masks[name] = _additive(branch_visibility(segment, first, window, like.device), like.dtype)
         return self._masks[name]
+
+
+class RecordingPlan(ForestPlan):
+    """A forest's attention that also keeps the keys and values of every layer, as decoding goes on from them."""
+
+    def __init__(self, forest: Forest) -> None:
+        """Nothing is recorded yet."""
+        super().__init__(forest)
+        self.recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *settings: Any,
+    ) -> torch.Tensor:
+        """As in any forest.
+
+        Raises:
+            ModelError: a layer is left out, or has run before.
+        """
+        if layer != len(self.recorded):
+            raise ModelError(
+                "The layers of this model don't run once each and in order, so nothing can be generated over shared "
+                "trunks; use another model."
+            )
+        self.recorded.append((key, value))
+        return super().attend(layer, query, key, value, *settings)
 
 
 def _portable(

@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import pad
 
 from fspo.errors import ModelError
-from fspo.modeling.attention import ForestPlan, planned_attention
+from fspo.modeling.attention import RecordingPlan, planned_attention
 from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.packing import Forest, Segment, Tree
 from fspo.modeling.preparing import prepare_model
@@ -172,7 +172,7 @@ class Decoder:
     def _read(self, trees: Sequence[Sequence[Stream]], first_row: int) -> torch.Tensor:
         """Run some trees through the model, keep their keys and values, and return their streams' logits."""
         forest, ids, positions = _lay_out(trees)
-        plan = _Capture(forest)
+        plan = RecordingPlan(forest)
         device = self.base.device
         with planned_attention():
             hidden = hidden_states(
@@ -182,7 +182,7 @@ class Decoder:
                 fspo_plan=plan,
             )
         segments = [segment for tree in forest.trees for segment in tree.segments]
-        for layer, (keys, values) in enumerate(plan.captured):
+        for layer, (keys, values) in enumerate(plan.recorded):
             self._keep_layer(layer, forest, segments, keys[0], values[0], first_row)
         last = torch.tensor([segment.start + segment.prompt - 1 for segment in segments], device=device)
         return logits(self.base, hidden[0, last])
@@ -208,32 +208,6 @@ class Decoder:
             if tree.trunk or not layer.trunks or layer.trunks[-1][0].shape[1]:
                 part = slice(tree.start, tree.start + tree.trunk)
                 layer.trunks.append((keys[:, part].clone(), values[:, part].clone()))
-
-
-class _Capture(ForestPlan):
-    """A forest's attention that also keeps every layer's keys and values."""
-
-    def __init__(self, forest: Forest) -> None:
-        super().__init__(forest)
-        self.captured: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
-        """As in any forest."""
-        if layer != len(self.captured):
-            raise ModelError(
-                "The layers of this model don't run in order, so decoding over shared trunks can't follow."
-            )
-        self.captured.append((key, value))
-        return super().attend(layer, query, key, value, scale, window, dropout)
 
 
 def _share(streams: Sequence[Stream]) -> list[Stream]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from fspo.modeling.generation import AnswerRequest, Sampling, decode_answers, end_tokens, generate_ids
+from fspo.modeling.generation import Sampling, decode_answers, end_tokens, generate_ids
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Preference
 
@@ -51,10 +51,7 @@ def write_descriptions(
         ModelError: the architecture can't decode over shared trunks.
     """
     asked = {i: renderer.render_describing(own, reserve=max_new_tokens) for i, own in enumerate(shots) if own}
-    requests = [
-        AnswerRequest(one.trunk_ids, one.prompt_ids, seed=None if seeds is None else seeds[i])
-        for i, one in asked.items()
-    ]
+    requests = [replace(one, seed=None if seeds is None else seeds[i]) for i, one in asked.items()]
     sampling = Sampling(max_new_tokens, temperature, end_ids=end_tokens(renderer.tokenizer))
     answers = generate_ids(model, requests, sampling, batch_size=batch_size)
     found = [Description("") for _ in shots]

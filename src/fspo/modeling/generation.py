@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +19,17 @@ import torch
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling.chat import ChatFormat, TextReader
 from fspo.modeling.decoding import Decoder, Stream
+from fspo.modeling.rendering import RenderedPrompt
 
 __all__ = [
     "Answer",
-    "AnswerRequest",
     "Sampling",
     "decode_answers",
     "end_tokens",
-    "generate",
     "generate_ids",
     "guided",
     "nucleus",
+    "sampled_ids",
 ]
 
 _NUCLEUS = 512
@@ -37,19 +37,6 @@ _NUCLEUS = 512
 suffice."""
 _WORTH_MOVING = 8
 """Ended answers are dropped from the batch when they are at least one in so many of it."""
-
-
-@dataclass(frozen=True)
-class AnswerRequest:
-    """One answer wanted: what all of a user's requests share, and what is asked."""
-
-    trunk_ids: Sequence[int]
-    prompt_ids: Sequence[int]
-    mirror_trunk_ids: Sequence[int] | None = None
-    """The trunk with the labels of its shots swapped; needed for guidance only."""
-    seed: int | None = None
-    """Which draw this is. With it, an answer does not depend on what else is asked; without, its place in the list
-    counts."""
 
 
 @dataclass(frozen=True)
@@ -93,37 +80,9 @@ class Sampling:
                 raise ConfigError(f"{name} must be {wanted}, but it is {getattr(self, name)}.")
 
 
-def generate(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    requests: Sequence[AnswerRequest],
-    *,
-    max_new_tokens: int = 128,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    guidance: float = 0.0,
-    plausibility: float = 0.1,
-    seed: int = 0,
-    end_ids: Collection[int] | None = None,
-    batch_size: int = 64,
-) -> list[str]:
-    """The texts of sampled answers, in the order of `requests`; see `Sampling` for the settings.
-
-    `end_ids` end an answer; by default those of the chat format. The same seeds give the same answers.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-        ModelError: the architecture can't decode over shared trunks.
-    """
-    ends = end_tokens(tokenizer) if end_ids is None else end_ids
-    sampling = Sampling(max_new_tokens, temperature, top_p, guidance, plausibility, ends)
-    answers = generate_ids(model, requests, sampling, seed=seed, batch_size=batch_size)
-    return decode_answers(tokenizer, answers)
-
-
 def generate_ids(
     model: torch.nn.Module,
-    requests: Sequence[AnswerRequest],
+    requests: Sequence[RenderedPrompt],
     sampling: Sampling,
     *,
     seed: int = 0,
@@ -140,6 +99,24 @@ def generate_ids(
             batch = _Batch(model, [requests[i] for i in chosen], sampling, noise)
             answers.update(zip(chosen, batch.run(), strict=True))
     return [answers[i] for i in range(len(requests))]
+
+
+def sampled_ids(
+    enter: Callable[[], AbstractContextManager[torch.nn.Module]],
+    request: RenderedPrompt,
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+) -> Iterator[int]:
+    """The token ids of one sampled answer, one by one; `enter` gives the model while one of them is sampled."""
+    noise = _noise(seed, request.seed, 0, sampling.max_new_tokens)[None]
+    batch: _Batch | None = None
+    while batch is None or not batch.ended:
+        with enter() as model, _evaluating(model), torch.no_grad():
+            batch = batch or _Batch(model, [request], sampling, noise)
+            batch.advance()
+        if not batch.finished[0]:
+            yield batch.sampled[0][-1]
 
 
 def end_tokens(tokenizer: Any) -> frozenset[int]:
@@ -214,7 +191,7 @@ class _Batch:
     """One batch of requests: each is a stream, or two of them under guidance."""
 
     def __init__(
-        self, model: torch.nn.Module, requests: Sequence[AnswerRequest], sampling: Sampling, noise: torch.Tensor
+        self, model: torch.nn.Module, requests: Sequence[RenderedPrompt], sampling: Sampling, noise: torch.Tensor
     ) -> None:
         self.sampling = sampling
         self.noise = noise
@@ -229,23 +206,35 @@ class _Batch:
         self.decoder = Decoder(model, streams, sampling.max_new_tokens)
         self.sampled: list[list[int]] = [[] for _ in requests]
         self.finished = [False] * len(requests)
+        self._ends = frozenset(sampling.end_ids)
+        self._active = list(range(len(requests)))
+        self._steps = 0
+        self._tokens: torch.Tensor | None = None
+        """The tokens sampled last, which the decoder has not read yet."""
 
     def run(self) -> list[Answer]:
         """Decode until every answer ended or is as long as it may be."""
-        ends = frozenset(self.sampling.end_ids)
-        active = list(range(len(self.sampled)))
-        for step in range(self.sampling.max_new_tokens):
-            tokens = self._next(active, step)
-            for index, token in zip(active, tokens.tolist(), strict=True):
-                self.finished[index] = self.finished[index] or token in ends
-                if not self.finished[index]:
-                    self.sampled[index].append(token)
-            if all(self.finished) or step + 1 == self.sampling.max_new_tokens:
-                break
-            active, tokens = self._retain(active, tokens)
-            row_of = {index: row for row, index in enumerate(active)}
-            self.decoder.step(tokens[[row_of[self.owners[stream]] for stream in self.decoder.order]])
+        while not self.ended:
+            self.advance()
         return [Answer(tuple(ids), done) for ids, done in zip(self.sampled, self.finished, strict=True)]
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to sample."""
+        return all(self.finished) or self._steps == self.sampling.max_new_tokens
+
+    def advance(self) -> None:
+        """Sample the next token of every answer that has not ended."""
+        if self._tokens is not None:
+            self._active, tokens = self._retain(self._active, self._tokens)
+            row_of = {index: row for row, index in enumerate(self._active)}
+            self.decoder.step(tokens[[row_of[self.owners[stream]] for stream in self.decoder.order]])
+        self._tokens = self._next(self._active, self._steps)
+        self._steps += 1
+        for index, token in zip(self._active, self._tokens.tolist(), strict=True):
+            self.finished[index] = self.finished[index] or token in self._ends
+            if not self.finished[index]:
+                self.sampled[index].append(token)
 
     def _next(self, active: Sequence[int], step: int) -> torch.Tensor:
         scores = self.decoder.scores

@@ -32,10 +32,10 @@ from fspo.paths import expanded
 
 __all__ = [
     "PolicyCard",
+    "check_adapter",
     "check_export",
     "export_policy",
     "is_policy",
-    "load_policies",
     "load_policy",
     "read_card",
     "save_policy",
@@ -161,45 +161,6 @@ def load_policy(
     return model.eval()  # type: ignore[no-any-return]
 
 
-def load_policies(
-    folders: Mapping[str, Path], *, dtype: str = "float32", device: str | torch.device | None = None
-) -> PeftModel:
-    """Several policies over one base model in memory, in evaluation mode, each the one adapter that it adds up to.
-
-    `model.set_adapter(name, inference_mode=True)` turns to one of them; the first is on to begin with, and inside
-    `with model.disable_adapter():` the model is the base.
-
-    Args:
-        folders: name -> folder of a policy; all with adapters over the same base.
-        dtype: float32, bfloat16 or float16.
-        device: by default CUDA where there is one.
-
-    Raises:
-        ModelError: there is no policy, it has whole weights or adapters that don't add up, or the bases differ.
-    """
-    if not folders:
-        raise ModelError("No policy was named; name at least one.")
-    cards = {name: read_card(folder) for name, folder in folders.items()}
-    first = next(iter(cards))
-    for name, card in cards.items():
-        if not card.adapters or not (folders[name] / ADAPTER_WEIGHTS).is_file():
-            raise ModelError(f"{folders[name]} is no single adapter over a base model; load it apart by load_policy.")
-        if card.base != cards[first].base:
-            raise ModelError(
-                f"{folders[first]} is over {cards[first].base}, and {folders[name]} over {card.base}; only policies "
-                "over the same base can share it."
-            )
-    model: Any = load_model(cards[first].base, dtype=dtype, device=device)
-    with quietly(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        shared = PeftModel.from_pretrained(model, str(folders[first]), adapter_name=first)
-        for name, folder in folders.items():
-            if name != first:
-                shared.load_adapter(str(folder), adapter_name=name)
-    shared.set_adapter(first, inference_mode=True)
-    return shared.eval()
-
-
 def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str | None = None) -> Path:
     """Write the policy in `folder` as whole weights, with its tokenizer, into `out`: a plain transformers folder.
 
@@ -278,9 +239,18 @@ def _save_adapters(
     return base, (*older, name)
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
+def check_adapter(folder: Path) -> None:
+    """Check that `folder` holds an adapter.
+
+    Raises:
+        ModelError: it is missing.
+    """
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"The policy's adapter {folder} is missing or has no safetensors; train the policy again.")
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    check_adapter(folder)
     with quietly(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", message=_TIED)  # see `_merged`

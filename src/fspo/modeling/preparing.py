@@ -16,12 +16,12 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from fspo.errors import ModelError
-from fspo.modeling.attention import IMPLEMENTATION, ForestPlan, planned_attention, probed_masks
+from fspo.modeling.attention import IMPLEMENTATION, RecordingPlan, planned_attention, probed_masks
 from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.packing import pack
 from fspo.modeling.rendering import Branch, TokenizedEpisode
 
-__all__ = ["prepare_model"]
+__all__ = ["own_attention_afterwards", "prepare_model"]
 
 _SUPPORTED_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _LENGTH_DEPENDENT_ROPES = frozenset({"dynamic", "longrope"})
@@ -56,6 +56,17 @@ def prepare_model(model: torch.nn.Module, longest: int = 0) -> PreTrainedModel:
         base.set_attn_implementation(IMPLEMENTATION)
     _check_length(base, config, longest)
     return base
+
+
+@contextmanager
+def own_attention_afterwards(model: PreTrainedModel) -> Iterator[None]:
+    """Whatever is prepared inside, the model has the attention implementation again that it came with."""
+    own = model.config.get_text_config()._attn_implementation
+    try:
+        yield
+    finally:
+        if model.config.get_text_config()._attn_implementation != own:
+            model.set_attn_implementation(own)
 
 
 def _switch(base: PreTrainedModel) -> None:
@@ -151,7 +162,7 @@ def _plain(base: PreTrainedModel, episode: TokenizedEpisode) -> torch.Tensor:
 def _by_tree(base: PreTrainedModel, episode: TokenizedEpisode) -> torch.Tensor:
     """The same [T, V] by trunk and branches."""
     row = pack([episode], device=base.device)
-    plan = _InOrder(row.forest)
+    plan = RecordingPlan(row.forest)
     with planned_attention():
         hidden = hidden_states(base, input_ids=row.input_ids, position_ids=row.position_ids, fspo_plan=plan)
     return logits(base, hidden[0, row.predictors]).log_softmax(-1)
@@ -171,31 +182,6 @@ def _difference(base: PreTrainedModel, expected: torch.Tensor, found: torch.Tens
     if any(weight.dtype not in (torch.float32, torch.float64) for weight in base.parameters()):
         return float(apart.mean()), _HALF_TOLERANCE
     return float(apart.max()), tolerance
-
-
-class _InOrder(ForestPlan):
-    """A forest's attention that wants every layer once, from the first to the last, as decoding does."""
-
-    _next = 0
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
-        """As in any forest."""
-        if layer != self._next:
-            raise ModelError(
-                "The layers of this model don't run once each and in order, so nothing can be generated over shared "
-                "trunks; use another model."
-            )
-        self._next += 1
-        return super().attend(layer, query, key, value, scale, window, dropout)
 
 
 @contextmanager

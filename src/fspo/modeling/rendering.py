@@ -86,10 +86,14 @@ class TokenizedEpisode:
 class RenderedPrompt:
     """One prompt to be answered, as token ids."""
 
-    trunk_ids: tuple[int, ...]
-    prompt_ids: tuple[int, ...]
-    mirror_trunk_ids: tuple[int, ...] | None = None
-    """The trunk with the labels of the same shots swapped; None where no shots are shown."""
+    trunk_ids: Sequence[int]
+    """What all prompts of one user share."""
+    prompt_ids: Sequence[int]
+    mirror_trunk_ids: Sequence[int] | None = None
+    """The trunk with the labels of the same shots swapped, needed for guidance; None where no shots are shown."""
+    seed: int | None = None
+    """Which draw the answer is. With it, an answer does not depend on what else is asked; without, its place in the
+    list counts."""
     dropped_shots: int = 0
     """Shots left out, oldest first, because they and the answer have no room in the model's context."""
 
@@ -124,6 +128,8 @@ class EpisodeRenderer:
             asdict(wide.render_prompt((), query.prompt)),
             asdict(wide.render_descriptions("user", shots, told, told)),
         ]
+        for parts in shown:
+            parts.pop("seed", None)
         return digest([self.context, self.max_length, asdict(self.template), shown])
 
     def render(self, episode: Episode, *, shots: Sequence[int] | None = None) -> TokenizedEpisode:
@@ -135,24 +141,52 @@ class EpisodeRenderer:
         Raises:
             DataError: a query and its responses alone are longer than `max_length`; they are never cut.
         """
-        shots_shown = self._visible(episode.shots)
-        prefix = self._prefix(episode.description)
-        queries = [self._query(query, bool(shots_shown)) for query in episode.queries]
+        (rendered,) = self._rendered([episode], shots)
+        return rendered
+
+    def render_twins(
+        self, episode: Episode, mirror_description: str | None = None, *, shots: Sequence[int] | None = None
+    ) -> tuple[TokenizedEpisode, TokenizedEpisode]:
+        """The episode and the same queries under shots with swapped labels, both with the same shots; see `render`.
+
+        Swapping labels can change a length by a token, so a shot that one of the two has no room for is in neither.
+        `mirror_description` stands in the mirror; by default it is the episode's own.
+
+        Raises:
+            DataError: a query and its responses alone are longer than `max_length`.
+        """
+        plain, mirrored = self._rendered([episode, _mirror(episode, mirror_description)], shots)
+        return plain, mirrored
+
+    def _rendered(self, twins: Sequence[Episode], shots: Sequence[int] | None) -> list[TokenizedEpisode]:
+        """Episodes that differ in the labels of their shots and in the description, with the same shots left out."""
+        first = twins[0]
+        queries = [self._query(query, bool(self._visible(first.shots))) for query in first.queries]
         longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
-        kept = self._fit(prefix, shots_shown, longest)
+        prefixes = [self._prefix(twin.description) for twin in twins]
+        fitting = [
+            self._fit(prefix, self._visible(twin.shots), longest) for prefix, twin in zip(prefixes, twins, strict=True)
+        ]
+        kept = min(map(len, fitting))
         if not kept:
-            for query in episode.queries:
-                what = f"The query {query.prompt[:60]!r} of user {episode.user!r} and its longer response"
-                self._check_room(self.bare_length(query, episode.description), what)
-        dropped = len(shots_shown) - len(kept)
-        boundaries = _offsets(len(prefix), kept)
-        branches = tuple(
-            self._branch(index, query, queries[index], count, boundaries)
-            for count in _steps(shots, len(kept))
-            for index, query in enumerate(episode.queries)
-        )
-        trunk = (*prefix, *(i for part in kept for i in part))
-        return TokenizedEpisode(trunk, boundaries, branches, dropped)
+            for twin in twins:
+                for query in twin.queries:
+                    what = f"The query {query.prompt[:60]!r} of user {twin.user!r} and its longer response"
+                    self._check_room(self.bare_length(query, twin.description), what)
+        rendered = []
+        for twin, prefix, parts in zip(twins, prefixes, fitting, strict=True):
+            shown = self._visible(twin.shots)
+            if len(parts) > kept:  # the introduction moves to the oldest shot that is left
+                parts = self._shot_parts(shown[len(shown) - kept :])
+            boundaries = _offsets(len(prefix), parts)
+            branches = tuple(
+                self._branch(index, query, queries[index], count, boundaries)
+                for count in _steps(shots, kept)
+                for index, query in enumerate(twin.queries)
+            )
+            trunk = (*prefix, *(i for part in parts for i in part))
+            rendered.append(TokenizedEpisode(trunk, boundaries, branches, len(shown) - kept))
+        return rendered
 
     def bare_length(self, query: Preference, description: str = "", *, answer: int = 0) -> int:
         """Tokens of a query without shots and of its longer response, or of an answer of so many tokens if more."""
@@ -172,10 +206,8 @@ class EpisodeRenderer:
         if self.max_length is None:
             return episode, 0
         narrow = self._with(max_length=self.max_length - reserve)
-        told = episode.description if mirror_description is None else mirror_description
-        twins = (episode, replace(episode.flip_shots(), description=told))
         try:
-            dropped = max(narrow.render(twin).dropped_shots for twin in twins)
+            dropped = narrow.render_twins(episode, mirror_description)[0].dropped_shots
         except DataError:
             if not reserve:
                 raise
@@ -211,7 +243,7 @@ class EpisodeRenderer:
         trunk, mirror = (
             (*prefix, *(i for part in self._shot_parts(side[dropped:]) for i in part)) for prefix, side in twins
         )
-        return RenderedPrompt(trunk, prompt_ids, mirror if kept else None, dropped)
+        return RenderedPrompt(trunk, prompt_ids, mirror if kept else None, dropped_shots=dropped)
 
     def render_describing(self, shots: Sequence[Preference], *, reserve: int = 0) -> RenderedPrompt:
         """What is read before a description of the user is written, leaving `reserve` tokens for it.
@@ -231,9 +263,14 @@ class EpisodeRenderer:
         # A description is an answer to a question of our own, given the shots alone.
         return self._with(context="shots", template=replace(self.template, query="{prompt}"))
 
+    def with_context(self, context: Context) -> EpisodeRenderer:
+        """The same renderer for a model that sees other things of the user."""
+        return self._with(context=context)
+
     def _with(self, **changes: Any) -> EpisodeRenderer:
         """The same renderer with other settings; the chat format is not read again."""
         other = copy(self)
+        vars(other).pop("identity", None)
         vars(other).update(changes)
         return other
 
@@ -293,6 +330,11 @@ class EpisodeRenderer:
                 f"{what} make {tokens:,} tokens, and the limit is {self.max_length:,}; raise the maximal length or "
                 "leave it out."
             )
+
+
+def _mirror(episode: Episode, description: str | None) -> Episode:
+    flipped = episode.flip_shots()
+    return flipped if description is None else replace(flipped, description=description)
 
 
 def _steps(shots: Sequence[int] | None, available: int) -> list[int]:

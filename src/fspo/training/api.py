@@ -6,12 +6,13 @@ A thin layer: model, preferences and settings become a `Training`, which is what
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias
+from typing import TYPE_CHECKING, Any, Never, Unpack
 
+import torch
 from peft import LoraConfig
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
@@ -19,28 +20,25 @@ from transformers.trainer_utils import TrainOutput
 from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_jsonl
 from fspo.modeling.chat import ChatFormat
-from fspo.modeling.generation import AnswerRequest, generate
 from fspo.modeling.policies import is_policy
+from fspo.modeling.policy import Policy, RewardAgainst, SamplingOptions, check_against
+from fspo.modeling.preparing import own_attention_afterwards, prepare_model
 from fspo.paths import expanded
-from fspo.preferences.dataset import PreferenceDataset, unknown
+from fspo.preferences.dataset import unknown
 from fspo.preferences.formats import from_table
-from fspo.preferences.sampling import check_no_leak, shots_beside
-from fspo.preferences.types import Preference
+from fspo.preferences.sampling import check_no_leak
 from fspo.progress import PlainProgress, Progress
 from fspo.training.config import LoraSettings
 from fspo.training.losses import Reference
 from fspo.training.references import reference_of
-from fspo.training.scoring import antisymmetric_rewards, mean_figures, reference_rewards
+from fspo.training.scoring import mean_figures
 from fspo.training.settings import FSPOConfig, unknown_argument
 from fspo.training.start import Start
 from fspo.training.train import Loop, Training
 from fspo.training.trainer import METRICS_FILE
 
 if TYPE_CHECKING:
-    import datasets
-    import pandas as pd
-
-    Table: TypeAlias = pd.DataFrame | datasets.Dataset | Sequence[Mapping[str, Any]] | PreferenceDataset
+    from fspo.preferences.formats import PersonLike, Table
 
 __all__ = ["FSPOTrainer"]
 
@@ -74,7 +72,8 @@ class FSPOTrainer:
 
         Args:
             model: name of a model, its folder, the folder of a policy, or a transformers model, which is then trained
-                in place.
+                in place: it gets the adapters or, with `lora=None`, float32 weights, which is said. Its attention
+                implementation is another one while it is used here, and its own afterwards.
             args: the settings.
             train_dataset: what is trained on.
             eval_dataset: preferences of other people on other questions, measured and never trained on.
@@ -110,6 +109,11 @@ class FSPOTrainer:
         self._finished = self._training.is_finished()
         self._held: Loop | None = None
         self._begun = False
+        if lora is None and adapters is None and start.in_memory and start.model.dtype != torch.float32:
+            self._progress.say(
+                f"All weights of the model are trained in place, and in float32, which they keep: they are "
+                f"{str(start.model.dtype).removeprefix('torch.')} now."
+            )
 
     @property
     def model(self) -> Any:
@@ -132,7 +136,8 @@ class FSPOTrainer:
             if self._begun:
                 self._forget_what_was_begun()
             loop, self._begun = self._loop, True
-            self._training.run(loop, self._progress)
+            with self._own_attention():
+                self._training.run(loop, self._progress)
             self._finished = True
         records = read_jsonl(Path(self.args.output_dir) / METRICS_FILE)
         loss = sum(record["loss"] for record in records) / max(1, len(records))
@@ -156,70 +161,65 @@ class FSPOTrainer:
         loop = self._loop
         reference = self._reference if self._training.config.needs_reference else None
         units = self._training.units(held_out, loop.renderer)
-        with _measuring(loop):
+        with self._entered():
             figures = mean_figures(loop.policy, units, self._training.config, reference)
         return {f"eval_{name}": value for name, value in figures.items()}
 
+    @property
+    def policy(self) -> Policy:
+        """The policy in memory, as it is now, ready to answer people and to rank answers for them."""
+        loop, config = self._loop, self._training.config
+        return Policy(
+            self._entered,
+            loop.renderer,
+            reference=self._entered_reference,
+            training=config.model_dump(),
+            shots=config.shots,
+        )
+
     def reward(
-        self,
-        user: str | Table,
-        prompt: str,
-        responses: Sequence[str],
-        *,
-        against: Literal["reference", "mirror"] = "reference",
+        self, user: str | PersonLike, prompt: str, responses: Sequence[str], *, against: RewardAgainst = "reference"
     ) -> list[float]:
         """How much a person would like each of `responses` to `prompt`; only differences between them mean something.
 
         Args:
-            user: id of a user of either table, or a table of one person's own preferences (`user` may be left out).
+            user: id of a user of either table, or a person as for `Policy.reward`, such as a table of their own
+                preferences.
             prompt: what is answered.
-            responses: the texts to be compared.
-            against: the model before training (the paper's reward), or the same policy with the labels of the person's
-                preferences swapped, which cancels what the contents do by themselves.
+            responses: the texts to compare.
+            against: `reference` (the paper's reward) or `mirror`, see `Policy.reward`.
 
         Raises:
+            ConfigError: `against` is unknown.
+            TrainingError: the policy is not trained, so that it is its own reference.
             DataError: there is no such user, no preference to swap, or no response.
         """
-        loop, config = self._loop, self._training.config
-        shots = self._shots(user, prompt)
-        with _measuring(loop):
-            if against == "mirror":
-                return antisymmetric_rewards(loop.policy, loop.renderer, shots, prompt, responses, config)
-            if against == "reference":
-                return reference_rewards(loop.policy, self._reference, loop.renderer, shots, prompt, responses, config)
-        raise ConfigError(f"A reward is measured against 'reference' or 'mirror', not {against!r}.")
+        check_against(against)
+        if against == "reference" and not (
+            self._finished or self._begun or self._training.config.objective == "pref-ft"
+        ):
+            raise TrainingError(
+                "The policy is not trained yet, so it equals its reference and every reward would be 0; call train() "
+                "first. Policy.load(folder) reads a policy that was trained before."
+            )
+        return self.policy.reward(self._person(user), prompt, responses, against=against)
 
     def generate(
-        self,
-        user: str | Table,
-        prompt: str,
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.7,
-        guidance: float = 0.0,
-        seed: int = 0,
+        self, user: str | PersonLike, prompt: str, *, seed: int = 0, **sampling: Unpack[SamplingOptions]
     ) -> str:
         """An answer for one person.
 
         Args:
             user: as for `reward`.
             prompt: what is answered.
-            max_new_tokens: longest answer.
-            temperature: 0 takes the likeliest token each time.
-            guidance: how far to push away from what a person of the opposite taste would be told; 0 samples plainly.
             seed: same seed, same answer.
+            **sampling: `max_new_tokens`, `temperature`, `guidance` and others, see `SamplingOptions`.
 
         Raises:
             DataError: there is no such user, or the prompt is too long.
             ConfigError: a setting is out of its range.
         """
-        loop = self._loop
-        asked = loop.renderer.render_prompt(self._shots(user, prompt), prompt, reserve=max_new_tokens)
-        request = AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed=0)
-        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "guidance": guidance}
-        with _measuring(loop):
-            (text,) = generate(loop.policy, self.processing_class, [request], seed=seed, **settings)
-        return text
+        return self.policy.generate(self._person(user), prompt, seed=seed, **sampling)
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Write the policy to another folder; `train` has written it to `args.output_dir` already.
@@ -241,7 +241,8 @@ class FSPOTrainer:
     @property
     def _loop(self) -> Loop:
         if self._held is None:
-            self._held = self._training.loop(finished=self._finished)
+            with self._own_attention():
+                self._held = self._training.loop(finished=self._finished)
         return self._held
 
     @property
@@ -254,20 +255,40 @@ class FSPOTrainer:
         assert loop.reference is not None
         return loop.reference
 
-    def _shots(self, user: str | Table, prompt: str) -> tuple[Preference, ...]:
-        return shots_beside(prompt, self._preferences_of(user), self._training.config.shots)
-
-    def _preferences_of(self, user: str | Table) -> Sequence[Preference]:
+    def _person(self, user: str | PersonLike) -> PersonLike:
+        """The preferences of a user of either table, or the person that was given; descriptions are not shown."""
+        if not isinstance(user, str):
+            return user
         tables = [self._training.dataset, *([] if self._held_out is None else [self._held_out])]
-        if isinstance(user, str):
-            for table in tables:
-                if user in table.users:
-                    return table.of_user(user)
-            raise unknown("user", user, [known for table in tables for known in table.users])
-        own = from_table(user, file="user", user="this person")
-        if len(own.users) > 1:
-            raise DataError(f"The preferences of one person are wanted, and these are of {len(own.users)} users.")
-        return own.preferences
+        for table in tables:
+            if user in table.users:
+                return table.person(user)
+        raise unknown("user", user, [known for table in tables for known in table.users])
+
+    @contextmanager
+    def _entered(self) -> Iterator[Any]:
+        """Inside, the policy drops nothing out and computes in the precision of the training."""
+        loop = self._loop
+        policy = loop.policy
+        was_training = policy.training
+        with self._own_attention():
+            prepare_model(policy)
+            policy.eval()
+            try:
+                with loop.trainer.accelerator.autocast():
+                    yield policy
+            finally:
+                policy.train(was_training)
+
+    @contextmanager
+    def _entered_reference(self) -> Iterator[Any]:
+        with self._entered(), self._reference() as frozen:
+            yield frozen
+
+    def _own_attention(self) -> AbstractContextManager[None]:
+        """Afterwards, a model that the caller has in memory computes attention as it did before."""
+        start = self._training.start
+        return own_attention_afterwards(start.model) if start.in_memory else nullcontext()
 
     def _forget_what_was_begun(self) -> None:
         """A training under way goes on from its checkpoint, with weights that are as they were at the start."""
@@ -277,19 +298,6 @@ class FSPOTrainer:
                 "FSPOTrainer with it, which goes on from the last checkpoint."
             )
         self._held = None
-
-
-@contextmanager
-def _measuring(loop: Loop) -> Iterator[None]:
-    """Inside, the policy drops nothing out and computes in the precision of the training."""
-    policy = loop.policy
-    was_training = policy.training
-    policy.eval()
-    try:
-        with loop.trainer.accelerator.autocast():
-            yield
-    finally:
-        policy.train(was_training)
 
 
 def _check_kinds(model: object, args: object, peft_config: object) -> None:

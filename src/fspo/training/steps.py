@@ -169,11 +169,15 @@ class StepCollator:
         """
         config = self.config
         waiting = config.describe == "own" and drafts is None
-        plain, mirrored = (
-            self._twins(episode, drafts)
-            if config.mirrors
-            else (self._render(_told(episode, drafts.plain if drafts else None)), None)
-        )
+        shown = episode if drafts is None else replace(episode, description=drafts.plain)
+        plain: TokenizedEpisode
+        mirrored: TokenizedEpisode | None = None
+        if config.mirrors:
+            plain, mirrored = self.renderer.render_twins(
+                shown, drafts.mirrored if drafts else None, shots=config.ladder
+            )
+        else:
+            plain = self.renderer.render(shown, shots=config.ladder)
         if config.ladder is not None and config.rungs_per_query == "one":
             rungs = self._rungs(index, plain)
             plain, mirrored = _keep(plain, rungs), mirrored and _keep(mirrored, rungs)
@@ -185,9 +189,6 @@ class StepCollator:
         described, known = self._described(episode, drafts), self.margins[index] if self.margins else None
         return Unit(index, episode.user, plain, mirrored, reference, episode if waiting else None, described, known)
 
-    def _render(self, episode: Episode) -> TokenizedEpisode:
-        return self.renderer.render(episode, shots=self.config.ladder)
-
     def _described(self, episode: Episode, drafts: Drafts | None) -> TokenizedEpisode | None:
         if self.config.describe == "gold" and episode.description:
             whole = self.renderer.render_descriptions(episode.user, episode.shots, episode.description, "")
@@ -195,12 +196,6 @@ class StepCollator:
         if drafts is None or drafts.closer == drafts.farther:
             return None
         return self.renderer.render_descriptions(episode.user, episode.shots, drafts.closer, drafts.farther)
-
-    def _twins(self, episode: Episode, drafts: Drafts | None) -> tuple[TokenizedEpisode, TokenizedEpisode]:
-        other = drafts.mirrored if drafts else None
-        short, dropped = self.renderer.trim(_told(episode, drafts.plain if drafts else None), other)
-        plain, mirrored = self._render(short), self._render(_told(short.flip_shots(), other))
-        return replace(plain, dropped_shots=dropped), replace(mirrored, dropped_shots=dropped)
 
     def _rungs(self, index: int, episode: TokenizedEpisode) -> list[int]:
         """For each query one of its attachments, as places among the branches."""
@@ -252,10 +247,6 @@ def shares(units: Sequence[Unit], processes: int, row_tokens: int) -> tuple[Shar
         Share((*passes, *[(unit,)] * (rounds - len(passes))), len(passes))
         for passes, unit in zip(own, smallest, strict=True)
     )
-
-
-def _told(episode: Episode, description: str | None) -> Episode:
-    return episode if description is None else replace(episode, description=description)
 
 
 def _keep(episode: TokenizedEpisode, places: Sequence[int]) -> TokenizedEpisode:

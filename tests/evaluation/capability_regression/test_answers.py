@@ -68,7 +68,6 @@ def drawn(model_path: Path, path: Path, *, model: Any = "load", fingerprint: str
     tokenizer = load_tokenizer(str(model_path))
     return draw_tax_answers(
         (lambda: load_model(str(model_path))) if model == "load" else lambda: pytest.fail("loaded"),
-        tokenizer,
         lambda context: EpisodeRenderer(tokenizer, context=context),
         "shots",
         asked_of("shots", PEOPLE, TAX),

@@ -15,7 +15,7 @@ from fspo.evaluation.judges.judgement_store import judge_both_orders
 from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_pairs
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.judging.judge import AttributeJudge
-from fspo.modeling import generation
+from fspo.modeling import answering, generation
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
@@ -96,7 +96,6 @@ def drawn(tiny_model_path: Path, path: Path, sampling: Any = "plain", **options:
     model = options.pop("model", lambda: AutoModelForCausalLM.from_pretrained(str(tiny_model_path)).eval())
     return draw_answers(
         model,
-        tokenizer,
         EpisodeRenderer(tokenizer),
         "shots",
         options.pop("trials", None) or build_trials(small_dataset("t"), CONFIG)[:2],
@@ -137,7 +136,7 @@ def test_guidance_and_the_mirrored_shots_reach_whoever_draws(
         seen.extend((settings.guidance, request.mirror_trunk_ids is not None) for request in requests)
         return original(model, requests, settings, **more)
 
-    monkeypatch.setattr(generation, "generate_ids", spy)
+    monkeypatch.setattr(answering, "generate_ids", spy)
     drawn(tiny_model_path, tmp_path / "answers.jsonl", sampling)
     assert set(seen) == {(strength, True)}
 

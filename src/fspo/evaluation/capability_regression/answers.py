@@ -17,7 +17,7 @@ from fspo.preferences.types import Preference
 from fspo.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import EpisodeRenderer
 
@@ -86,7 +86,6 @@ def with_harm(shots: Sequence[Preference], request: str) -> tuple[Preference, ..
 
 def draw_tax_answers(
     model: Callable[[], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
     renderer: Callable[[Context], EpisodeRenderer],
     context: Context,
     asked: Sequence[Asked],
@@ -102,7 +101,6 @@ def draw_tax_answers(
 
     Args:
         model: gives the weights; not called where everything is known.
-        tokenizer: of the model.
         renderer: context -> what shows it; bare prompts are shown in the context `none`.
         context: what the method is told of users.
         asked: what to answer.
@@ -119,7 +117,7 @@ def draw_tax_answers(
     with (progress or Silent()).task(f"Answering for the tax, {name}", total=len(asked)) as task:
         for some, theirs in _batches(asked, keys, batch):
             if not all(key in known for key in theirs):
-                texts = _generate(model(), tokenizer, renderer, context, some, max_new_tokens)
+                texts = _generate(model(), renderer(context), some, max_new_tokens)
                 for key, one, text in zip(theirs, some, texts, strict=True):
                     answer = TaxAnswer(one.variant, one.item, one.user, one.prompt, text)
                     known[key] = asdict(answer) | {"key": key}
@@ -155,24 +153,14 @@ def _batches(asked: Sequence[Asked], keys: Sequence[str], size: int) -> Iterator
 
 
 def _generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    renderer: Callable[[Context], EpisodeRenderer],
-    context: Context,
-    asked: Sequence[Asked],
-    max_new_tokens: int,
+    model: PreTrainedModel, renderer: EpisodeRenderer, asked: Sequence[Asked], max_new_tokens: int
 ) -> list[str]:
-    from fspo.modeling import generation
+    from fspo.modeling.answering import Prompt, answer
+    from fspo.modeling.generation import Sampling
 
-    requests = []
-    for one in asked:
-        shown = renderer("none" if one.variant == "bare" else context).render_prompt(
-            one.shots, one.prompt, one.description, reserve=max_new_tokens
-        )
-        requests.append(generation.AnswerRequest(shown.trunk_ids, shown.prompt_ids))
-    settings = generation.Sampling(max_new_tokens, temperature=0.0, end_ids=generation.end_tokens(tokenizer))
-    answers = generation.generate_ids(model, requests, settings, batch_size=len(asked))
-    return generation.decode_answers(tokenizer, answers)
+    prompts = [Prompt(one.prompt, one.shots, one.description) for one in asked]  # bare ones have neither of the two
+    replies = answer(model, renderer, prompts, Sampling(max_new_tokens, temperature=0.0), batch_size=len(prompts))
+    return [reply.text for reply in replies]
 
 
 def _key(

@@ -67,7 +67,6 @@ class TaxStage:
             asked = [one for one in asked if one.variant != "bare"]  # the base model's own
         self._answers[name] = draw_tax_answers(
             lambda: self.weights.load(source),
-            self.weights.tokenizer,
             self.weights.renderer,
             context,
             asked,

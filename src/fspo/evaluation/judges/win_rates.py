@@ -26,7 +26,7 @@ from fspo.preferences.wording import wording
 from fspo.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import EpisodeRenderer
 
@@ -153,7 +153,6 @@ def judge_pairs(
 
 def draw_answers(
     model: Callable[[], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
     renderer: EpisodeRenderer,
     context: Context,
     trials: Sequence[Trial],
@@ -183,7 +182,7 @@ def draw_answers(
             keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
             if not all(key in known for key in keys):
                 salt = f"{method}/{sampling.partition('@')[0]}"
-                drawn = _generate(model(), tokenizer, renderer, batch, config, salt, sampling, describer)
+                drawn = _generate(model(), renderer, batch, config, salt, sampling, describer)
                 for key, (trial, item, prompt), (text, dropped, finished) in zip(keys, batch, drawn, strict=True):
                     answer = Answer(method, sampling, item, trial.user, prompt, text, dropped, finished)
                     known[key] = asdict(answer) | {"key": key}
@@ -214,7 +213,6 @@ def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
 
 def _generate(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
     renderer: EpisodeRenderer,
     batch: Sequence[_Asked],
     config: EvaluationConfig,
@@ -223,30 +221,24 @@ def _generate(
     describer: Describer | None,
 ) -> list[tuple[str, int, bool]]:
     """The texts, how many shots had to be left out for each, and whether it was ended by the model."""
-    from fspo.modeling import generation
+    from fspo.modeling.answering import Prompt, answer
+    from fspo.modeling.generation import Sampling
 
-    requests, dropped = [], []
+    prompts = []
     for trial, item, prompt in batch:
         shots, described, mirrored = trial.own.shots, trial.own.description, None
         if describer is not None:
             described, mirrored = describer(shots), describer([shot.swap() for shot in shots])
-        asked = renderer.render_prompt(
-            shots, prompt, described, mirror_description=mirrored, reserve=config.max_new_tokens
-        )
-        seed = int(_digest(salt, item), 16) % 2**31
-        requests.append(generation.AnswerRequest(asked.trunk_ids, asked.prompt_ids, asked.mirror_trunk_ids, seed))
-        dropped.append(asked.dropped_shots)
-    settings = generation.Sampling(
+        prompts.append(Prompt(prompt, shots, described, mirrored, seed=int(_digest(salt, item), 16) % 2**31))
+    settings = Sampling(
         config.max_new_tokens,
         config.temperature,
         config.top_p,
         config.guidance if _guided(sampling) else 0.0,
         config.plausibility,
-        generation.end_tokens(tokenizer),
     )
-    answers = generation.generate_ids(model, requests, settings, seed=config.seed, batch_size=len(batch))
-    texts = generation.decode_answers(tokenizer, answers)
-    return list(zip(texts, dropped, (answer.finished for answer in answers), strict=True))
+    replies = answer(model, renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
+    return [(reply.text, reply.dropped_shots, reply.finished) for reply in replies]
 
 
 def _guided(sampling: str) -> bool:

@@ -1,0 +1,402 @@
+"""A policy: a model that answers a person, and ranks answers for them, by the few preferences that it is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+import torch
+
+from fspo.errors import ConfigError, DataError, ModelError
+from fspo.modeling.answering import Enter, Prompt, Reply, answer, stream_answer
+from fspo.modeling.descriptions import write_descriptions
+from fspo.modeling.generation import Sampling
+from fspo.modeling.loading import load_configuration, load_tokenizer
+from fspo.modeling.logprobs import branch_logprobs
+from fspo.modeling.model_names import POLICY_FILE
+from fspo.modeling.policies import is_policy
+from fspo.modeling.rendering import Branch, Context, EpisodeRenderer, TokenizedEpisode
+from fspo.modeling.sharing import PolicyWeights
+from fspo.modeling.vocabulary import check_vocabulary
+from fspo.paths import expanded
+from fspo.preferences.formats import person_of
+from fspo.preferences.sampling import shots_beside
+from fspo.preferences.types import Person, Preference
+from fspo.preferences.validation import nearest
+
+if TYPE_CHECKING:
+    from fspo.preferences.formats import PersonLike
+
+__all__ = ["Policy", "RewardAgainst", "SamplingOptions", "check_against"]
+
+RewardAgainst = Literal["reference", "mirror"]
+_ALL = sys.maxsize
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How answers are sampled; see `Sampling`, whose defaults hold, but for a temperature of 0.7."""
+
+    max_new_tokens: int
+    """Longest answer, in tokens; 128 by default."""
+    temperature: float
+    """0 takes the most probable token each time."""
+    top_p: float
+    guidance: float
+    """How far to push away from what a person with the opposite labels would be answered; 0 samples plainly."""
+    plausibility: float
+
+
+def check_against(against: str) -> None:
+    """Check what a reward is to be measured against.
+
+    Raises:
+        ConfigError: it is neither of the two.
+    """
+    if against not in ("reference", "mirror"):
+        raise ConfigError(f"A reward is measured against 'reference' or 'mirror', not {against!r}.")
+
+
+class Policy:
+    """A model that answers a person, and ranks answers for them, by the preferences that it is shown.
+
+    A person is given by their preferences (rows with `prompt`, `chosen` and `rejected`, `Preference` objects, a pandas
+    DataFrame, or a dataset of one user), by a `Person`, which may have a description too, such as `person("ann")` of a
+    dataset gives, by a `User`, or as None, who is nobody.
+
+    The weights are read when they are first needed. Policies over one base model share it in memory.
+
+    Attributes:
+        renderer: turns people and prompts into tokens.
+        shots: how many preferences are shown at most.
+        describes: whether the policy reads a description of the person that it has written itself from the shots.
+        weights: where the weights come from; None where they are in training.
+    """
+
+    def __init__(
+        self,
+        model: Enter,
+        renderer: EpisodeRenderer,
+        *,
+        reference: Enter | None = None,
+        base: Callable[[], Policy] | None = None,
+        training: dict[str, Any] | None = None,
+        shots: int = _ALL,
+        weights: PolicyWeights | None = None,
+    ) -> None:
+        """Made by `load`, or by a trainer from its model in memory.
+
+        Args:
+            model: enters the weights.
+            renderer: renders with the context that the policy was trained with.
+            reference: enters the weights that training started from; None: the reward is measured against the policy
+                itself without context.
+            base: gives the base model as a policy.
+            training: settings of the training, some of which say what the reward is (`objective`, `beta`, `reduction`,
+                `reference`), and whether the policy describes people (`describe`, `description_tokens`).
+            shots: how many preferences are shown at most.
+            weights: where the weights come from.
+        """
+        settings = training or {}
+        self.renderer, self.shots, self.weights = renderer, shots, weights
+        self.describes = settings.get("describe", "none") != "none"
+        self._model, self._base = model, base
+        self._beta = float(settings.get("beta", 1.0))
+        self._by_mean = settings.get("reduction") == "mean"
+        # Pref-FT has no reference model: what it has learned shows against the same weights without context.
+        self._reference = None if settings.get("objective") == "pref-ft" else reference
+        self._bare_reference = self._reference is None or settings.get("reference") == "none"
+        self._description_tokens = int(settings.get("description_tokens", 40))
+        self._written: dict[tuple[Preference, ...], str] = {}
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        context: Context | None = None,
+        shots: int | None = None,
+        max_length: int | None = None,
+        dtype: str = "float32",
+        device: str | torch.device | None = None,
+    ) -> Policy:
+        """The policy in a folder, or a model that was not trained.
+
+        Args:
+            path: the folder of a policy (`output_dir` of a trainer, `methods/NAME` of a run), of a run with one policy,
+                or of a transformers model; the built-in model's name, or a hub id.
+            context: what the model sees of the person; by default what the policy was trained with, and all there is
+                where the model was not trained.
+            shots: how many preferences are shown at most; by default as many as in training, or all.
+            max_length: most tokens that are read at once, with the answer; by default as many as in training, or as the
+                model can read.
+            dtype: float32, bfloat16 or float16.
+            device: by default CUDA where there is one.
+
+        Raises:
+            ModelError: there is no policy and no model, or the run has several policies; the sentence names them.
+            ConfigError: the model can't read `max_length` tokens, or the dtype is unknown.
+        """
+        weights = PolicyWeights(_place(path), dtype, device)
+        details: Mapping[str, Any] = weights.card.details if weights.card else {"context": "both"}
+        training: dict[str, Any] = details.get("training") or {}
+        renderer = _renderer(weights.name, training.get("max_length") if max_length is None else max_length)
+
+        def base() -> Policy:
+            return cls(
+                weights.base, renderer.with_context("both"), weights=PolicyWeights(weights.base_name, dtype, device)
+            )
+
+        return cls(
+            weights.policy,
+            renderer.with_context(context or details.get("context", "shots")),
+            reference=weights.start if weights.card else None,
+            base=base,
+            training=training,
+            shots=training.get("shots", _ALL) if shots is None else shots,
+            weights=weights,
+        )
+
+    @property
+    def base(self) -> Policy:
+        """The base model, in the same memory: asked for a person it sees the shots, asked for None it knows nobody."""
+        if self._base is None:
+            raise ModelError("This policy is in training and has no base model beside it; load it with Policy.load.")
+        return self._base()
+
+    def reward(
+        self,
+        person: PersonLike,
+        prompt: str,
+        responses: Sequence[str],
+        *,
+        against: RewardAgainst = "reference",
+        description: str | None = None,
+    ) -> list[float]:
+        """How much the person would like each response, in nats; only differences between them mean something.
+
+        Args:
+            person: see the class.
+            prompt: what is answered; a preference of the person on this very prompt is not shown.
+            responses: the texts to compare.
+            against: `reference` is the implicit reward of the paper, beta (log pi(y | S, x) - log pi_ref(y | S, x))
+                (FSPO, arXiv 2502.19312), where pi_ref are the weights that training started from; without such a
+                training (base models, Pref-FT) the same weights without context. `mirror` is the antisymmetric reward,
+                beta (log pi(y | S, x) - log pi(y | S', x)) / 2, where S' are the shots with swapped labels, so that
+                what the contents do by themselves cancels.
+            description: in the place of the person's own, or of the one that the policy writes.
+
+        Returns:
+            One reward for each response.
+
+        Raises:
+            ConfigError: `against` is unknown.
+            DataError: the person is not given as above, there is no preference to swap, a response is missing or empty,
+                or the prompt with a response is too long.
+        """
+        check_against(against)
+        if not responses or isinstance(responses, str) or not all(response.strip() for response in responses):
+            raise DataError("A reward is of responses that are texts; give at least one, and none that is empty.")
+        texts = tuple(map(self.renderer.render_response, responses))
+        shown = self._prompt(person_of(person), prompt, description, mirrored=against == "mirror")
+        reserve = max(map(len, texts))
+        seen = self.renderer.render_prompt(
+            shown.shots, prompt, shown.description, mirror_description=shown.mirror_description, reserve=reserve
+        )
+        own = _one_branch(seen.trunk_ids, seen.prompt_ids, texts)
+        if against == "mirror":
+            if seen.mirror_trunk_ids is None:
+                raise DataError(
+                    "There are no labels to swap: no preference is shown; give some, or measure by the reference."
+                )
+            mirrored = _one_branch(seen.mirror_trunk_ids, seen.prompt_ids, texts)
+            return (self._beta * (self._logps(self._model, own) - self._logps(self._model, mirrored)) / 2).tolist()
+        if self._bare_reference:
+            bare = self.renderer.render_prompt((), prompt, reserve=reserve)
+            other = _one_branch(bare.trunk_ids, bare.prompt_ids, texts)
+        else:
+            other = own
+        reference = self._logps(self._reference or self._model, other)
+        return (self._beta * (self._logps(self._model, own) - reference)).tolist()
+
+    @overload
+    def generate(
+        self,
+        person: PersonLike,
+        prompts: str,
+        *,
+        seed: int = ...,
+        description: str | None = ...,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        person: PersonLike,
+        prompts: list[str] | tuple[str, ...],
+        *,
+        seed: int = ...,
+        description: str | None = ...,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        person: PersonLike,
+        prompts: str | list[str] | tuple[str, ...],
+        *,
+        seed: int = 0,
+        description: str | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str | list[str]:
+        """Answer one prompt, or several, for one person.
+
+        Args:
+            person: see the class.
+            prompts: one prompt, or a list of them; a prompt that is repeated is answered differently each time.
+            seed: the same seed gives the same answers, whatever else is asked in the same call.
+            description: in the place of the person's own, or of the one that the policy writes.
+            **sampling: see `SamplingOptions`.
+
+        Returns:
+            One text, or a list of them, as `prompts` are.
+
+        Raises:
+            ConfigError: a setting is out of its range.
+            DataError: the person is not given as above, or a prompt is too long.
+        """
+        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        known = person_of(person)
+        replies = self.generate_batch(
+            [(known, prompt) for prompt in several], seed=seed, description=description, **sampling
+        )
+        texts = [reply.text for reply in replies]
+        return texts[0] if isinstance(prompts, str) else texts
+
+    def generate_batch(
+        self,
+        requests: Iterable[tuple[PersonLike, str]],
+        *,
+        seed: int = 0,
+        description: str | None = None,
+        batch_size: int = 64,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[Reply]:
+        """Answer prompts of many people at once; arguments and errors as of `generate`.
+
+        Args:
+            requests: (person, prompt) pairs.
+            seed: as of `generate`.
+            description: as of `generate`, of all people.
+            batch_size: answers sampled side by side.
+            **sampling: see `SamplingOptions`.
+
+        Returns:
+            A reply to each request, in order, which also says whether it is finished and which shots had no room.
+        """
+        settings = _sampling(sampling)
+        prompts = self._numbered(
+            self._prompt(person_of(person), prompt, description, mirrored=settings.guidance > 0)
+            for person, prompt in requests
+        )
+        with self._model() as model:
+            return answer(model, self.renderer, prompts, settings, seed=seed, batch_size=batch_size)
+
+    def stream(
+        self,
+        person: PersonLike,
+        prompt: str,
+        *,
+        seed: int = 0,
+        description: str | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[str]:
+        """Yield the parts of an answer as they are sampled; joined they are what `generate` gives.
+
+        Arguments and errors as of `generate`. Other policies over the same base may be used in between.
+        """
+        settings = _sampling(sampling)
+        shown = self._prompt(person_of(person), prompt, description, mirrored=settings.guidance > 0)
+        (numbered,) = self._numbered([shown])
+        return stream_answer(self._model, self.renderer, numbered, settings, seed=seed)
+
+    def describe(self, person: PersonLike) -> str:
+        """Describe a person in the model's own words, from their preferences; empty where there are none."""
+        return self._description(shots_beside("", person_of(person).shots, self.shots))
+
+    def _prompt(self, person: Person, prompt: str, description: str | None, *, mirrored: bool) -> Prompt:
+        """A prompt with what the policy sees of the person; what stands for the mirror only where `mirrored`."""
+        shots, mirror = shots_beside(prompt, person.shots, self.shots), None
+        if self.describes:
+            description = self._description(shots) if description is None else description
+            mirror = self._description(tuple(shot.swap() for shot in shots)) if mirrored else ""
+        return Prompt(prompt, shots, person.description if description is None else description, mirror)
+
+    def _description(self, shots: tuple[Preference, ...]) -> str:
+        if shots not in self._written:
+            with self._model() as model:
+                (found,) = write_descriptions(model, self.renderer, [shots], max_new_tokens=self._description_tokens)
+            self._written[shots] = found.text
+        return self._written[shots]
+
+    @staticmethod
+    def _numbered(prompts: Iterable[Prompt]) -> list[Prompt]:
+        """The prompts with the number of the draw of each: what occurs again is drawn again."""
+        seen: dict[Prompt, int] = {}
+        numbered = []
+        for prompt in prompts:
+            seen[prompt] = seen.get(prompt, -1) + 1
+            numbered.append(replace(prompt, seed=seen[prompt]))
+        return numbered
+
+    def _logps(self, enter: Enter, episode: TokenizedEpisode) -> torch.Tensor:
+        """[R]: log-probabilities of the responses, by sum over their tokens or by mean, as in training."""
+        with torch.no_grad(), enter() as model:
+            (scored,) = branch_logprobs(model, [episode])
+        return (scored.means if self._by_mean else scored.sums)[0]
+
+
+def _one_branch(
+    trunk: Sequence[int], prompt: Sequence[int], responses: tuple[tuple[int, ...], ...]
+) -> TokenizedEpisode:
+    branch = Branch(tuple(prompt), responses, boundary=len(trunk), shots=0, query=0)
+    return TokenizedEpisode(tuple(trunk), (len(trunk),), (branch,))
+
+
+def _sampling(options: SamplingOptions) -> Sampling:
+    settings: dict[str, Any] = {"temperature": 0.7, **options}
+    known = SamplingOptions.__annotations__
+    for name in settings.keys() - known.keys():
+        close = nearest(name, known)
+        hint = f"; did you mean '{close}'?" if close else f"; there are {', '.join(known)}."
+        raise ConfigError(f"Sampling has no setting '{name}'{hint}")
+    return Sampling(**settings)
+
+
+def _place(path: str | Path) -> str | Path:
+    """The folder of the policy that `path` means, or the name of a model."""
+    place = Path(expanded(path))
+    if is_policy(place):
+        return place
+    found = sorted(policy.parent for policy in place.glob(f"methods/*/{POLICY_FILE}"))
+    if len(found) > 1:
+        raise ModelError(
+            f"{place} holds several policies; name the folder of one of them: {', '.join(map(str, found))}."
+        )
+    return found[0] if found else path
+
+
+def _renderer(name: str | Path, max_length: int | None) -> EpisodeRenderer:
+    """Renders for a model by its name, after a check that it can read all that its tokenizer makes."""
+    tokenizer = load_tokenizer(name)
+    config = load_configuration(name).get_text_config()
+    check_vocabulary(tokenizer, getattr(config, "vocab_size", None), str(name))
+    longest = getattr(config, "max_position_embeddings", None)
+    if max_length is not None and longest is not None and max_length > longest:
+        raise ConfigError(
+            f"max_length is {max_length}, and the model reads at most {longest} tokens; lower it or leave it out."
+        )
+    return EpisodeRenderer(tokenizer, max_length=max_length or longest)

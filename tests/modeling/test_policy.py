@@ -1,0 +1,212 @@
+"""A policy for people: what it is loaded from, rewards against the formulas, answers one by one and many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks.naive import response_logprobs
+from fspo.errors import ConfigError, DataError, ModelError
+from fspo.modeling.loading import load_model
+from fspo.modeling.policies import load_policy, save_policy
+from fspo.modeling.policy import Policy
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Person, Preference, User
+from tests.modeling.test_policies import adapted
+
+ANN = tuple(Preference("ann", f"Review film {n}.", f"Good {n}!", f"It was bad, number {n}.") for n in range(4))
+BEN = tuple(replace(shot, user="ben").swap() for shot in ANN)
+QUESTION = ("Review the series.", ["It was good!", "It was bad and slow.", "No."])
+TRAINING = {"objective": "ipo", "beta": 0.5, "shots": 3, "reduction": "sum", "reference": "shots", "describe": "none"}
+
+
+@pytest.fixture(scope="module")
+def runs(speaking_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three policies: two in one run, one in another."""
+    folder, base = tmp_path_factory.mktemp("runs"), str(speaking_model_path)
+    methods = folder / "several" / "methods"
+
+    def save(model: Any, place: Path, **training: Any) -> None:
+        context = "both" if "describe" in training else "shots"
+        details = {"context": context, "training": TRAINING | training}
+        start = methods / "pref-ft" if place.name == "fspo" else None
+        save_policy(model, place, base=base, method=place.name, start=start, details=details)
+
+    save(adapted(load_model(base, device="cpu"), 1), methods / "pref-ft", objective="pref-ft")
+    save(adapted(load_policy(methods / "pref-ft"), 2), methods / "fspo")
+    save(adapted(load_model(base, device="cpu"), 3), folder / "one" / "methods" / "fspo-rat", describe="own")
+    save(adapted(load_model(base, device="cpu"), 4), folder / "cheap", reference="none", reduction="mean")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(runs: Path) -> Policy:
+    return Policy.load(runs / "several" / "methods" / "fspo", device="cpu")
+
+
+def logps(model: Any, context: Sequence[int], policy: Policy, *, mean: bool = False) -> torch.Tensor:
+    """[3]: of each response as one plain sequence."""
+    rows = []
+    with torch.no_grad():
+        for response in QUESTION[1]:
+            tokens = response_logprobs(model, context, policy.renderer.render_response(response))
+            rows.append(tokens.mean() if mean else tokens.sum())
+    return torch.stack(rows)
+
+
+def seen(policy: Policy, shots: Sequence[Preference], description: str = "") -> tuple[int, ...]:
+    shown = policy.renderer.render_prompt(shots, QUESTION[0], description)
+    return (*shown.trunk_ids, *shown.prompt_ids)
+
+
+def test_a_reward_is_the_papers(policy: Policy, runs: Path) -> None:
+    methods = runs / "several" / "methods"
+    context = seen(policy, ANN[:3])
+    own, start = (logps(load_policy(methods / name), context, policy) for name in ("fspo", "pref-ft"))
+    assert policy.reward(ANN, *QUESTION) == pytest.approx((0.5 * (own - start)).tolist(), abs=1e-3)
+    swapped = logps(load_policy(methods / "fspo"), seen(policy, [shot.swap() for shot in ANN[:3]]), policy)
+    mirror = policy.reward(ANN, *QUESTION, against="mirror")
+    assert mirror == pytest.approx((0.25 * (own - swapped)).tolist(), abs=1e-3)
+    assert policy.reward(BEN, *QUESTION, against="mirror") == pytest.approx([-value for value in mirror], abs=1e-4)
+
+
+def test_the_reference_may_see_the_bare_prompt(runs: Path, speaking_model_path: Path) -> None:
+    """Without shots, as the training says; and of weights without a reference model, these themselves."""
+    base = load_model(speaking_model_path, device="cpu")
+    cheap = Policy.load(runs / "cheap", device="cpu")
+    own = logps(load_policy(runs / "cheap"), seen(cheap, ANN[:3]), cheap, mean=True)
+    bare = logps(base, seen(cheap, ()), cheap, mean=True)
+    assert cheap.reward(ANN, *QUESTION) == pytest.approx((0.5 * (own - bare)).tolist(), abs=1e-3)
+
+    pref_ft = Policy.load(runs / "several" / "methods" / "pref-ft", device="cpu")
+    weights = load_policy(runs / "several" / "methods" / "pref-ft")
+    own, bare = (logps(weights, seen(pref_ft, shots), pref_ft) for shots in (ANN[:3], ()))
+    assert pref_ft.reward(ANN, *QUESTION) == pytest.approx((0.5 * (own - bare)).tolist(), abs=1e-3)
+
+    few_shot = Policy.load(speaking_model_path, device="cpu")
+    own, bare = (logps(base, seen(few_shot, shots), few_shot) for shots in (ANN, ()))
+    assert few_shot.reward(ANN, *QUESTION) == pytest.approx((own - bare).tolist(), abs=1e-3)
+
+
+def test_people_come_in_many_forms(policy: Policy) -> None:
+    expected = policy.reward(ANN, *QUESTION)
+    rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in ANN]
+    table = pd.DataFrame(rows)
+    data = PreferenceDataset([User("ann", "Likes good films."), User("ben")], ANN + BEN)
+    people: list[Any] = [
+        list(ANN),
+        rows,
+        table,
+        table.assign(user="someone"),
+        datasets.Dataset.from_pandas(table),
+        Person(ANN),
+        data.person("ann"),
+        data.select(users=["ann"]),
+    ]
+    for person in people:
+        assert policy.reward(person, *QUESTION) == pytest.approx(expected, abs=1e-5), type(person)
+    for wrong, message in (
+        (data, "of one person are needed, and these are of 2 users"),
+        ("ann", r"call person\('ann'\) of the dataset"),
+        ([{"prompt": "Hi", "chosen": "a"}], "person, row 1, column 'rejected'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            policy.reward(wrong, *QUESTION)  # type: ignore[arg-type]
+
+
+def test_a_description_is_shown_to_a_model_that_was_not_trained(speaking_model_path: Path) -> None:
+    oracle = Policy.load(speaking_model_path, context="description", device="cpu")
+    model = load_model(speaking_model_path, device="cpu")
+    own = logps(model, seen(oracle, (), "Likes bad films."), oracle) - logps(model, seen(oracle, ()), oracle)
+    for person in (User("x", "Likes bad films."), Person(ANN, "Likes bad films.")):
+        assert oracle.reward(person, *QUESTION) == pytest.approx(own.tolist(), abs=1e-3)
+    with pytest.raises(DataError, match="no labels to swap"):
+        oracle.reward(User("x", "Likes bad films."), *QUESTION, against="mirror")
+
+
+def test_what_is_no_reward_is_refused_before_weights_are_read(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fspo.modeling import sharing
+
+    monkeypatch.setattr(sharing, "load_model", lambda *_, **__: pytest.fail("read"))
+    policy = Policy.load(runs / "cheap", device="cpu")
+    with pytest.raises(ConfigError, match="'reference' or 'mirror', not 'base'"):
+        policy.reward(ANN, *QUESTION, against="base")  # type: ignore[arg-type]
+    for responses in ([], ["good", " "], "good"):
+        with pytest.raises(DataError, match="at least one, and none that is empty"):
+            policy.reward(ANN, "Hi", responses)
+    with pytest.raises(ConfigError, match="temperature must be at least 0"):
+        policy.generate(ANN, "Hi", temperature=-1.0)
+    with pytest.raises(ConfigError, match="no setting 'max_tokens'; did you mean 'max_new_tokens'"):
+        policy.generate(ANN, "Hi", max_tokens=3)  # type: ignore[call-overload]
+
+
+def test_answers_one_by_one_and_many_at_once_are_the_same(policy: Policy) -> None:
+    how: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0, "guidance": 0.5}
+    prompts = ["Review the series.", "And the book?", "Review the series."]
+    texts = policy.generate(ANN, prompts, seed=3, **how)
+    assert texts[:2] == [policy.generate(ANN, prompt, seed=3, **how) for prompt in prompts[:2]]
+    assert texts[0] != texts[2]
+    assert texts != policy.generate(ANN, prompts, seed=4, **how)
+    pairs: list[tuple[Any, str]] = [(ANN, prompts[0]), (BEN, prompts[0]), (None, prompts[0])]
+    replies = policy.generate_batch(pairs, seed=3, **how)
+    assert [reply.text for reply in replies] == [policy.generate(*pair, seed=3, **how) for pair in pairs]
+    assert len({reply.text for reply in replies}) == 3
+
+
+def test_streams_of_policies_over_one_base_run_side_by_side(policy: Policy, runs: Path) -> None:
+    other = Policy.load(runs / "several" / "methods" / "pref-ft", device="cpu")
+    each = (policy, other, policy.base)
+    how: dict[str, Any] = {"max_new_tokens": 10, "temperature": 1.0, "seed": 1}
+    expected = [one.generate(ANN, "Review the series.", **how) for one in each]
+    streams = [one.stream(ANN, "Review the series.", **how) for one in each]
+    found = ["", "", ""]
+    while any(parts := [next(stream, "") for stream in streams]):
+        found = [text + part for text, part in zip(found, parts, strict=True)]
+    assert found == expected
+    assert len(set(expected)) == 3
+
+
+def test_the_base_is_the_model_below_and_knows_nobody_unless_it_is_shown_someone(
+    policy: Policy, speaking_model_path: Path
+) -> None:
+    plain = Policy.load(speaking_model_path, device="cpu")
+    how: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0.0}
+    for person in (None, ANN[:3]):
+        assert policy.base.generate(person, "Hello.", **how) == plain.generate(person, "Hello.", **how)
+    assert policy.base.generate(None, "Hello.", **how) != policy.generate(None, "Hello.", **how)
+
+
+def test_a_policy_that_describes_reads_its_own_description(runs: Path) -> None:
+    policy = Policy.load(runs / "one", device="cpu")
+    assert policy.describes
+    written = policy.describe(ANN)
+    assert written and not policy.describe(None)
+    weights = load_policy(runs / "one" / "methods" / "fspo-rat")
+    plain = load_model(policy.weights.base_name, device="cpu")  # type: ignore[union-attr]
+    for description in (None, "Likes long answers."):
+        context = seen(policy, ANN[:3], description or written)
+        expected = 0.5 * (logps(weights, context, policy) - logps(plain, context, policy))
+        # What is known of the user otherwise is no description of the policy's own.
+        rewards = policy.reward(Person(ANN, "The truth."), *QUESTION, description=description)
+        assert rewards == pytest.approx(expected.tolist(), abs=1e-3)
+    mirror = policy.reward(ANN, *QUESTION, against="mirror")
+    assert policy.reward(BEN, *QUESTION, against="mirror") == pytest.approx([-value for value in mirror], abs=1e-4)
+
+
+def test_a_folder_with_several_policies_or_none_is_refused(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds several policies; name .* one of them: .*fspo, .*pref-ft\."):
+        Policy.load(runs / "several")
+    with pytest.raises(ModelError, match="holds no model"):
+        Policy.load(tmp_path)
+    with pytest.raises(ModelError, match="does not exist"):
+        Policy.load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="max_length is 99999, and the model reads at most 4096"):
+        Policy.load(runs / "cheap", max_length=99_999)
+    assert Policy.load(runs / "cheap", shots=1).shots == 1
