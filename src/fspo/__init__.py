@@ -6,12 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fspo.evaluation.scoring.reward_models.protocol import RewardModel
+    from fspo.modeling.policy import Policy
     from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.splits import SplitDataset
+    from fspo.preferences.types import Person, Preference, User
+    from fspo.runs.api import evaluate, synthesize
+    from fspo.runs.results import Results, compare
     from fspo.training.api import FSPOTrainer
     from fspo.training.config import LoraSettings
     from fspo.training.settings import FSPOConfig
 
-__all__ = ["FSPOConfig", "FSPOTrainer", "LoraSettings", "PreferenceDataset", "__version__"]
+__all__ = [
+    "FSPOConfig",
+    "FSPOTrainer",
+    "LoraSettings",
+    "Person",
+    "Policy",
+    "Preference",
+    "PreferenceDataset",
+    "Results",
+    "RewardModel",
+    "SplitDataset",
+    "User",
+    "__version__",
+    "compare",
+    "evaluate",
+    "synthesize",
+]
 
 __version__ = "0.1.0"
 
@@ -19,7 +41,17 @@ _HOMES = {
     "FSPOConfig": "fspo.training.settings",
     "FSPOTrainer": "fspo.training.api",
     "LoraSettings": "fspo.training.config",
+    "Person": "fspo.preferences.types",
+    "Policy": "fspo.modeling.policy",
+    "Preference": "fspo.preferences.types",
     "PreferenceDataset": "fspo.preferences.dataset",
+    "Results": "fspo.runs.results",
+    "RewardModel": "fspo.evaluation.scoring.reward_models.protocol",
+    "SplitDataset": "fspo.preferences.splits",
+    "User": "fspo.preferences.types",
+    "compare": "fspo.runs.results",
+    "evaluate": "fspo.runs.api",
+    "synthesize": "fspo.runs.api",
 }
 """Public name -> module it lives in, imported when the name is first asked for, since torch takes seconds."""
 

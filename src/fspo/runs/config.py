@@ -138,6 +138,19 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
     settings.override(overrides)
     if output is not None:
         settings.values["output"] = str(output)
+    return _validated(settings)
+
+
+def configuration(values: Mapping[str, Any], name: str) -> RunConfig:
+    """The configuration of a run from the values that a file would hold; `name` is what errors call them.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named), or a value is of the wrong type.
+    """
+    return _validated(Settings(name, dict(values)))
+
+
+def _validated(settings: Settings) -> RunConfig:
     try:
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:

@@ -1,0 +1,208 @@
+"""`fspo.synthesize` and `fspo.evaluate`: two stages of a run from Python, on what is in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import ValidationError
+
+from fspo.errors import ConfigError
+from fspo.paths import expanded
+from fspo.progress import PlainProgress, Progress
+from fspo.runs.config import RunConfig, configuration
+
+if TYPE_CHECKING:
+    from fspo.evaluation.judges.win_rates import Comparer
+    from fspo.evaluation.scoring.reward_models.protocol import RewardModel, Scorer
+    from fspo.modeling.policy import Policy
+    from fspo.preferences.formats import Table
+    from fspo.preferences.splits import SplitDataset
+    from fspo.runs.results import Results
+
+    Measured: TypeAlias = Policy | RewardModel | Scorer | str | Path
+
+__all__ = ["evaluate", "synthesize"]
+
+_OF_RUN = ("endpoint", "ensemble", "executor", "model", "name", "seed", "threads")
+"""Settings of `synthesize` that stand at the top of a run's configuration."""
+
+
+def synthesize(
+    domain: str | Path | RunConfig,
+    output: str | Path | None = None,
+    *,
+    on_existing: Literal["resume", "overwrite", "fail"] = "resume",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SplitDataset:
+    """Make synthetic users and their preferences, as `fspo synth` does.
+
+    Called again with the same arguments it resumes, or returns at once what is complete.
+
+    Args:
+        domain: reviews, elix-easy, elix-hard or roleplay; the folder of a domain of your own; or the configuration of a
+            run (`fspo.runs.config.load_config`).
+        output: folder of the run, whose `data` folder gets the dataset; `runs/NAME` by default.
+        on_existing: what to do with data that the folder holds: `resume`, `overwrite` or `fail`.
+        progress: shows how far it is; by default a line on standard error every 20 seconds.
+        **settings: those of the recipe, such as `judge="measured"` or `users=100`; and of the run: `model` (a name) or
+            `endpoint` (a mapping), `ensemble`, `seed`, `threads`, `executor` and `name`.
+
+    Returns:
+        The dataset, with the parts to train on and to evaluate on.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong, or the folder holds data of other settings.
+        DataError: the domain is wrong, or the texts were too poor to make a dataset of.
+        ModelError: a model failed; what it answered is saved.
+        StorageError: the folder can't be written.
+    """
+    from fspo.preferences.splits import SplitDataset
+    from fspo.runs import pipeline
+    from fspo.runs.existing import Existing
+    from fspo.runs.folder import DATA, RunFolder
+
+    if isinstance(domain, RunConfig):
+        if settings:
+            raise ConfigError("The settings of a configuration are in it; leave out the others, or change it first.")
+        config = domain if output is None else domain.model_copy(update={"output": Path(expanded(output))})
+    else:
+        run = {name: settings.pop(name) for name in _OF_RUN if name in settings}
+        place = expanded(domain)
+        values = {"name": Path(place).resolve().name if Path(place).is_dir() else str(domain), **run}
+        if output is not None:
+            values["output"] = str(expanded(output))
+        recipe = {"recipe": "paper", "domain": str(place), **settings}
+        config = configuration({**values, "synthesis": recipe}, "synthesize")
+    folder = RunFolder(config)
+    with folder.opened([DATA], Existing(on_existing)):
+        pipeline.synth(folder, progress or PlainProgress(sys.stderr))
+    return SplitDataset.load(folder.data)
+
+
+def evaluate(
+    models: Measured | Mapping[str, Measured],
+    dataset: Table,
+    output: str | Path,
+    *,
+    baselines: Sequence[str] = ("base", "few-shot"),
+    train: Table | None = None,
+    judge: Comparer | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Results:
+    """Measure policies and reward models on people and questions that they were not trained on, as `fspo eval` does.
+
+    Called again with the same arguments it resumes, or computes nothing anew.
+
+    Args:
+        models: a policy (`Policy` or its folder), a reward model (`fspo.RewardModel` says what it must be able to do),
+            or a function (shots, prompt, response) -> reward; or several of them by name. The name of a policy is its
+            method, such as `fspo` or `ipo`.
+        dataset: the people, each with enough preferences for `shots` and `queries`.
+        output: folder that the results go to.
+        baselines: methods that need no training, measured beside on the policies' base model: base, few-shot, oracle.
+        train: what the policies were trained on, so that a leak is found.
+        judge: says which of two answers a user prefers; without one, answers are neither sampled nor judged.
+        progress: shows how far it is; by default a line on standard error every 20 seconds.
+        **settings: of the evaluation, such as `shots=4`, `queries=2` or `answers=0`; see
+            `fspo.evaluation.config.EvaluationConfig`.
+
+    Returns:
+        The results, in `output`.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong, a name is taken, the policies have different base models, or
+            `output` is the folder of a run.
+        DataError: a leak; or a user has too few preferences.
+        ModelError: a model can't be loaded, or it failed; what was measured before is saved.
+        StorageError: the disk is full.
+    """
+    from fspo.evaluation.evaluate import evaluate as measure
+    from fspo.modeling.builtin_model import BUILTIN_MODEL
+    from fspo.preferences.formats import from_table
+    from fspo.runs.results import Results
+
+    folder = Path(expanded(output))
+    if (folder / "settings.json").exists() or (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"{folder} is the folder of a run, which `fspo eval {folder}` evaluates; name another folder."
+        )
+    policies, reward_models = _sorted_out(models)
+    bases = {policy.weights.base_name: name for name, policy in policies.items() if policy.weights is not None}
+    if len(bases) > 1:
+        raise ConfigError(
+            f"The policies are over different models ({', '.join(f'{name}: {base}' for base, name in bases.items())}); "
+            "evaluate them one by one, with the same dataset and settings, and compare the results by fspo.compare."
+        )
+    folders = {name: policy.weights.folder if policy.weights else None for name, policy in policies.items()}
+    if policies:
+        folders |= {name: None for name in baselines if name not in folders}
+    measure(
+        _settings(settings),
+        from_table(dataset, file="dataset"),
+        folders,
+        model=next(iter(bases), BUILTIN_MODEL),
+        out=folder / "evaluation",
+        judge=judge,
+        train=None if train is None else from_table(train, file="train"),
+        reward_models=reward_models,
+        progress=progress or PlainProgress(sys.stderr),
+    )
+    return Results(folder)
+
+
+def _settings(settings: Mapping[str, Any]) -> Any:
+    from fspo.evaluation.config import EvaluationConfig
+    from fspo.training.config import first_problem
+
+    try:
+        return EvaluationConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"evaluate: {first_problem(error, EvaluationConfig.model_fields)}") from error
+
+
+def _sorted_out(models: Measured | Mapping[str, Measured]) -> tuple[dict[str, Policy], dict[str, RewardModel]]:
+    """The policies by method, and the reward models by name.
+
+    Raises:
+        ConfigError: a policy is in training, or what is given is neither of the two.
+        ModelError: there is no policy.
+    """
+    from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, RewardModel
+    from fspo.modeling.policy import Policy
+
+    policies: dict[str, Policy] = {}
+    reward_models: dict[str, RewardModel] = {}
+    for name, given in models.items() if isinstance(models, Mapping) else [("", models)]:
+        model = Policy.load(given) if isinstance(given, str | Path) else given
+        if isinstance(model, Policy):
+            if model.weights is None:
+                raise ConfigError("A policy in training has no folder yet; evaluate its output_dir once it is trained.")
+            policies[name or _method_of(model)] = model
+        elif isinstance(model, RewardModel):
+            reward_models[name or model.name] = model
+        elif callable(model):
+            reward_models[name or getattr(model, "__name__", "reward")] = FunctionRewardModel(model, name)
+        else:
+            raise ConfigError(f"A {type(model).__name__} is neither a policy nor a reward model.")
+    return policies, reward_models
+
+
+def _method_of(policy: Policy) -> str:
+    """The method that a policy is of: the one on record, or the one that shows and has learned the same."""
+    from fspo.methods.table import METHODS
+
+    card = policy.weights.card if policy.weights else None
+    if card is not None and card.method:
+        return card.method
+    objective = card.details.get("training", {}).get("objective") if card else None
+    for row in METHODS.values():
+        learned = row.objectives[-1] if row.objectives else None
+        alike = learned == objective or (None not in (learned, objective) and "pref-ft" not in (learned, objective))
+        if row.context == policy.renderer.context and row.describes == policy.describes and alike:
+            return row.name
+    return "few-shot" if card is None else "fspo"
