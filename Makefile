@@ -33,6 +33,7 @@ check: $(VENV)/.installed-dev ## Check style, types, import directions and gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m fspo.cli.reference --check docs/cli.md
+	$(BIN)/python -m examples.tour --check
 
 format: $(VENV)/.installed-dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
@@ -40,6 +41,7 @@ format: $(VENV)/.installed-dev ## Format the code and fix what ruff can fix
 
 docs: $(VENV)/.installed ## Generate the command reference
 	$(BIN)/python -m fspo.cli.reference docs/cli.md
+	$(BIN)/python -m examples.tour
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks and save their results under docs/results/
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --out docs/results/$$name; done

@@ -1,0 +1,65 @@
+"""The tour of docs/python.md and its notebook, as printed: on a tiny model, and on the built-in one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.tour import PAGE, code_of, notebook
+from fspo import Policy, Results
+from tests.e2e.conftest import ROOT
+
+CELLS = json.loads((ROOT / "examples" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+CODE = ["".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert notebook(page)["cells"] == CELLS
+    assert [block.strip() for block in code_of(page)] == CODE
+
+
+def run_cells(cells: list[str], changes: dict[str, str]) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(cells):
+        for printed, instead in changes.items():
+            assert sum(printed in one for one in cells) == 1
+            cell = cell.replace(printed, instead)
+        exec(compile(cell, f"cell {number}", "exec"), names)
+    return names
+
+
+def test_the_tour_runs_up_to_the_making_of_data(
+    speaking_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    *cells, data = CODE
+    assert "fspo.synthesize" in data
+    small = {'"smollm2-135m"': repr(str(speaking_model_path)), "last_layers=10": "last_layers=2"}
+    names = run_cells(cells, small)
+    assert isinstance(names["policy"], Policy)
+    methods = {name.rpartition(": ")[2] for name in names["compared"].methods["method"]}
+    assert methods == {"fspo", "base", "few-shot", "brevity"}
+    assert Results.load("runs/tour/results").metrics.equals(names["results"].metrics)
+    assert (tmp_path / "runs/tour/results/report.html").is_file()
+    assert "reward_accuracy" in capsys.readouterr().out
+    brevity = names["own"].metrics.query("method == 'brevity' and measure == 'reward_accuracy'")
+    assert brevity["value"].iloc[0] == 1.0
+
+
+@pytest.mark.builtin_model
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_tour_runs_as_printed(
+    builtin_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_cells(CODE, {})
+    assert len(names["made"].whole.users) == 5
+    brief, lively = ("Yes, darts.", "Oh, darts is pure joy!")
+    for person, better in ((names["eve"], 0), (names["max_"], 1)):
+        rewards = names["policy"].reward(person, "Should I try darts?", [brief, lively], against="mirror")
+        assert rewards[better] > rewards[1 - better]
