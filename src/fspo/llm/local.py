@@ -101,7 +101,7 @@ class LocalModel:
         opening = self._encoder.encode(request.prefix) if request.prefix else []
         if not opening:  # an answer needs one token of its own to go on from
             trunk, opening = trunk[:-1], trunk[-1:]
-        return RenderedPrompt(trunk, opening, seed=request.seed)
+        return RenderedPrompt(tuple(trunk), tuple(opening), seed=request.seed)
 
     def _completion(self, prefix: str, answer: Answer) -> Completion:
         opening = self._encoder.encode(prefix) if prefix else []

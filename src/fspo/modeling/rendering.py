@@ -86,10 +86,10 @@ class TokenizedEpisode:
 class RenderedPrompt:
     """One prompt to be answered, as token ids."""
 
-    trunk_ids: Sequence[int]
+    trunk_ids: tuple[int, ...]
     """What all prompts of one user share."""
-    prompt_ids: Sequence[int]
-    mirror_trunk_ids: Sequence[int] | None = None
+    prompt_ids: tuple[int, ...]
+    mirror_trunk_ids: tuple[int, ...] | None = None
     """The trunk with the labels of the same shots swapped, needed for guidance; None where no shots are shown."""
     seed: int | None = None
     """Which draw the answer is. With it, an answer does not depend on what else is asked; without, its place in the
