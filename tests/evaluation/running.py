@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.evaluate import evaluate
-from fspo.evaluation.judges.answer_quality import Floors
 from tests.evaluation.helpers import CountingJudge, small_dataset
 
 __all__ = ["CONFIG", "NO_ANSWERS", "Run", "runner"]

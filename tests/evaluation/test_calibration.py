@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fspo.evaluation.calibration import BINS, calibration_values, error_by_chance, fitted_margins, reliability_bins
 from fspo.evaluation.metrics.per_item import Measured, estimates, no_interval, per_user
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Item
 
 
 def value(measured: Measured, name: str) -> float:

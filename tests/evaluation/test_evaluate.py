@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
-from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.judges.answer_quality import Floors
+from fspo.evaluation.config import EvaluationConfig, Floors, RobustnessConfig
 from fspo.evaluation.judges.pairwise_matches import read_games
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.report import write_report

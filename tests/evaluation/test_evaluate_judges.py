@@ -9,10 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
-from fspo.evaluation.capability_regression.config import TaxConfig
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, Floors, TaxConfig
 from fspo.evaluation.evaluate import evaluate
-from fspo.evaluation.judges.answer_quality import Floors
 from fspo.evaluation.scoring.weights import Weights
 from fspo.files import read_json, read_jsonl
 from fspo.judging.pairwise import Comparison, Judgement, judgement_of

@@ -9,14 +9,12 @@ from typing import Literal
 
 import pytest
 
-from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judge_config import JudgeConfig
-from fspo.evaluation.judges.answer_quality import Floors, Quality
+from fspo.evaluation.config import EvaluationConfig, Floors, JudgeConfig
+from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judges import obtain_judges
-from fspo.evaluation.judges.win_rates import Answer, judge_pairs
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_pairs
 from fspo.evaluation.judging_stage import Panel
 from fspo.evaluation.metrics.measures import answer_measures
-from fspo.evaluation.metrics.records import Drawn
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.preferences.types import User
 from fspo.progress import Silent
@@ -24,8 +22,8 @@ from tests.evaluation.helpers import CountingJudge
 
 FINE = Quality(log_prob=-2.0, distinct=1.0, compression=0.9, overlap=0.5, closeness=0.4, words=9)
 USERS = {f"u{n}": User(f"u{n}", "Likes it long.", {"length": 1.0 if n % 2 else -1.0}) for n in range(30)}
-FSPO: Drawn = ("fspo", "plain")
-BASE: Drawn = ("base", "plain")
+FSPO: AnswerKey = ("fspo", "plain")
+BASE: AnswerKey = ("base", "plain")
 
 
 class CoinJudge:
@@ -39,10 +37,10 @@ class CoinJudge:
         return "a" if heads == (a < b) else "b"
 
 
-def answers(seed: int = 0, longer: float = 1.0, each: int = 4) -> dict[Drawn, list[Answer]]:
+def answers(seed: int = 0, longer: float = 1.0, each: int = 4) -> dict[AnswerKey, list[Answer]]:
     """Random words; the method's answers have `longer` times as many."""
     rng = random.Random(seed)
-    found: dict[Drawn, list[Answer]] = {FSPO: [], BASE: []}
+    found: dict[AnswerKey, list[Answer]] = {FSPO: [], BASE: []}
     for user in USERS:
         for number in range(each):
             for drawn, factor in ((FSPO, longer), (BASE, 1.0)):
@@ -51,7 +49,9 @@ def answers(seed: int = 0, longer: float = 1.0, each: int = 4) -> dict[Drawn, li
     return found
 
 
-def panel(folder: Path, drawn: dict[Drawn, list[Answer]], *, floors: Floors | None = None, **options: object) -> Panel:
+def panel(
+    folder: Path, drawn: dict[AnswerKey, list[Answer]], *, floors: Floors | None = None, **options: object
+) -> Panel:
     config = EvaluationConfig.model_validate({"floors": floors or Floors(), **options.pop("config", {})})  # type: ignore[dict-item]
     made = Panel(config, USERS, options.pop("judges"), folder)  # type: ignore[arg-type]
     made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.evaluation.capability_regression.judging import tax_judge
-from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.config import JudgeConfig
 from fspo.evaluation.judges.judges import asked_judge
 from fspo.judging.pairwise import Comparison, PairwiseJudge, read_choice
 from fspo.judging.weighted import WeightedJudge

@@ -17,7 +17,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from fspo.evaluation.metrics.per_item import Measured, Values
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Item
 
 __all__ = ["BINS", "calibration_values", "error_by_chance", "fitted_margins", "reliability_bins"]
 

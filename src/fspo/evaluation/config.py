@@ -7,20 +7,23 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from fspo.evaluation.capability_regression.config import TaxConfig
-from fspo.evaluation.judge_config import JudgeConfig, Matched
-from fspo.evaluation.judges.answer_quality import Floors
+from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.table import METHODS
 from fspo.paths import PlaceName
 
 __all__ = [
+    "HEADLINE",
     "EvaluationConfig",
+    "Floors",
+    "JudgeConfig",
+    "Matched",
     "Reduction",
     "RewardModelConfig",
     "RewardVariant",
     "RobustnessConfig",
     "Sampling",
+    "TaxConfig",
     "percent",
 ]
 
@@ -31,6 +34,27 @@ Sampling = Literal["plain", "guided"]
 """How an answer is drawn; see `fspo.evaluation.judges.win_rates`."""
 
 Reduction = Literal["sum", "mean"]
+
+HEADLINE = "headline"
+"""What the judge of `win_rate` is called beside others."""
+
+Matched = Literal["length", "format"]
+
+
+class Floors(BaseModel):
+    """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log_prob: float = -5.5
+    """Mean log-prob a token under the base model given the question alone, in nats. Under SmolLM2-135M
+    short reviews lie between -2 and -5, with emoji or bullet points too; shuffled words between -6.5 and -8."""
+    distinct: float = Field(default=0.5, ge=0, le=1)
+    """Share of the answer's word pairs that are different from each other."""
+    closeness: float = Field(default=0.0, ge=0, le=1)
+    """Tf-idf cosine with the question; 0 asks for nothing, since a good short answer may share no word with it."""
+    words: int = Field(default=2, ge=0)
+    """Words in the answer; an empty one is no answer."""
 
 
 class RobustnessConfig(BaseModel):
@@ -55,6 +79,66 @@ class RobustnessConfig(BaseModel):
         if any(not 0 < share <= 1 for share in shares):
             raise ValueError("shares must lie above 0 and be at most 1")
         return tuple(sorted(set(shares)))
+
+
+class JudgeConfig(BaseModel):
+    """One more judge of the same answers; exactly one of endpoint, attributes and likes is set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
+    """What it is called in the results."""
+    endpoint: EndpointConfig | None = None
+    """An OpenAI-compatible endpoint that is shown the user's description and asked in both orders."""
+    attributes: tuple[str, ...] = ()
+    """Measured attributes: it goes by the users' own weights of these alone."""
+    likes: dict[str, float] = Field(default_factory=dict)
+    """The same weights of measured attributes for everybody: `{length: 1}` likes whatever is longer."""
+    weighted: bool = False
+    """Whether an endpoint is asked for the probability of its answer, from log-probs, and not for the answer alone."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of an endpoint's answer, reasoning included: by default 48, and 4 where it is `weighted`."""
+    prompt: str | None = None
+    """What an endpoint is asked, with {description}, {question}, {first} and {second}, in place of the usual words."""
+    margin: float = Field(default=0.0, ge=0)
+    """Of a measured judge: utilities that differ by less are a tie; in standard deviations."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(map(bool, (self.endpoint, self.attributes, self.likes))) != 1:
+            raise ValueError(f"the judge '{self.name}' needs exactly one of endpoint, attributes and likes")
+        if self.name == HEADLINE:
+            raise ValueError(f"a judge can't be called '{HEADLINE}', which is the one of the data; call it otherwise")
+        if self.endpoint is None and (self.weighted or self.prompt is not None or self.max_tokens is not None):
+            raise ValueError(
+                f"the judge '{self.name}' has no endpoint to weigh, to read a prompt or to keep to max_tokens; leave "
+                "these out"
+            )
+        self._check_attributes()
+        self._check_prompt()
+        return self
+
+    def _check_attributes(self) -> None:
+        from fspo.judging.attributes import attributes_named
+
+        try:
+            attributes_named([*self.attributes, *self.likes])
+        except ConfigError as error:
+            raise ValueError(f"the judge '{self.name}': {error}") from error
+
+    def _check_prompt(self) -> None:
+        from fspo.errors import DataError
+        from fspo.synthesis.recipe.domain import PROMPTS
+        from fspo.synthesis.recipe.templates import Template
+
+        if self.prompt is None:
+            return
+        try:
+            found = set(Template(self.prompt, PROMPTS["judge"], f"the prompt of the judge '{self.name}'").variables())
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        if missing := sorted({"first", "second"} - found):
+            raise ValueError(f"the prompt of the judge '{self.name}' does not show {{{missing[0]}}}; put it in")
 
 
 class RewardModelConfig(BaseModel):
@@ -83,6 +167,41 @@ class RewardModelConfig(BaseModel):
             raise ValueError(f"the reward model '{self.name}' has no endpoint to keep to max_tokens; leave that out")
         if self.name in METHODS or self.name.endswith("-reference"):
             raise ValueError(f"a reward model can't be called '{self.name}', which is taken; call it otherwise")
+        return self
+
+
+class TaxConfig(BaseModel):
+    """A user costs `general + open + 2 * refusals` answers a method, and every set of weights the items once more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    users: int | None = Field(default=6, ge=1)
+    """At most so many of the evaluated users, with the shots of their first episode; null: all of them."""
+    general: int = Field(default=10, ge=0)
+    """General instructions for each user; users take turns, so that six of them have all sixty between them."""
+    refusals: int = Field(default=5, ge=0)
+    """Harmful requests for each user, in turn likewise; each is asked twice, the second time with itself in the
+    shots."""
+    open: int = Field(default=5, ge=0)
+    """Open instructions for each user, in turn likewise; asked only where there are judges of the answers."""
+    judges: tuple[JudgeConfig, ...] = ()
+    """Endpoints that are asked whether the method or the base model answers an open instruction better, for anybody;
+    the first is the one of `tax_open`."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Most tokens of an answer, which is the most probable one (no sampling)."""
+
+    @model_validator(mode="after")
+    def _judges_of_anybody(self) -> Self:
+        for entry in self.judges:
+            if entry.endpoint is None:
+                raise ValueError(f"the judge '{entry.name}' of the tax has no endpoint; attributes are users' tastes")
+            if entry.prompt is not None and "{description}" in entry.prompt:
+                raise ValueError(
+                    f"the judge '{entry.name}' of the tax knows no user; leave {{description}} out of its prompt"
+                )
+        names = [entry.name for entry in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError("judges of the tax: a name is given twice; every judge needs one of its own")
         return self
 
 

@@ -9,29 +9,27 @@ from typing import Any
 
 from fspo.errors import ConfigError
 from fspo.evaluation.capability_regression.stage import TaxStage
-from fspo.evaluation.config import EvaluationConfig, Sampling
+from fspo.evaluation.config import HEADLINE, EvaluationConfig, Sampling
 from fspo.evaluation.ideal_observer.ceiling import Ceiling
-from fspo.evaluation.ideal_observer.observer import TextUtility, prior_of
+from fspo.evaluation.ideal_observer.observer import prior_of
 from fspo.evaluation.ideal_observer.regret import Regrets
-from fspo.evaluation.judge_config import HEADLINE
-from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
+from fspo.evaluation.judges.answer_quality import Closeness, Quality, broken_floors, measure_quality
 from fspo.evaluation.judges.fluency import answer_log_probs
-from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
+from fspo.evaluation.judges.judgement_store import TextUtility, check_identity, judge_digest
 from fspo.evaluation.judges.judges import jury_of
 from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, write_games
-from fspo.evaluation.judges.win_rates import Answer, Comparer, Judgement, draw_answers
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Comparer, Judgement, draw_answers
 from fspo.evaluation.judging_stage import Panel
 from fspo.evaluation.metrics.comparisons import comparisons, item_values, judged_values
 from fspo.evaluation.metrics.items import ITEMS_FILE, write_items
 from fspo.evaluation.metrics.measures import Rewards, quality_measures
 from fspo.evaluation.metrics.per_item import Measured, estimates, no_interval, per_user
-from fspo.evaluation.metrics.records import Drawn, counts, setting, varied_setting, write_samples
+from fspo.evaluation.metrics.records import counts, setting, varied_setting, write_samples
 from fspo.evaluation.metrics.reward_metrics import calibrations, reward_figures
-from fspo.evaluation.metrics.sensitivity import Item
 from fspo.evaluation.provenance import Trained, check_unseen, said_untraced, trained_as, trained_before, untraced
 from fspo.evaluation.robustness.measures import COLD
 from fspo.evaluation.scoring.descriptions import description_cost
-from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
+from fspo.evaluation.scoring.eval_episodes import Item, Trial, build_trials
 from fspo.evaluation.scoring.long_rows import fitting_trials, rooms_of
 from fspo.evaluation.scoring.reward_models.loading import Foreign, given, obtain
 from fspo.evaluation.scoring.reward_models.protocol import RewardModel
@@ -171,7 +169,7 @@ class _Stage:
         self.probes: list[Probe] = build_probes(self.dataset, self.trials, self.config)
         self.scoring = Scoring(self.config, self.trials, self.probes, self.items, self.weights, self.out, self.progress)
         self.tax = TaxStage(self.config, self.dataset, self.trials, self.weights, self.out, self.progress)
-        self.answers: dict[Drawn, list[Answer]] = {}
+        self.answers: dict[AnswerKey, list[Answer]] = {}
 
     def run(self) -> dict[str, dict[str, dict[str, Any]]]:
         """All stages in order; the models are read once each, and the base model once more for fluency."""
@@ -210,7 +208,7 @@ class _Stage:
         self,
         rewards: Mapping[str, Rewards],
         measured: Mapping[str, Measured],
-        judgements: Mapping[Drawn, Sequence[Judgement]],
+        judgements: Mapping[AnswerKey, Sequence[Judgement]],
         observed: Measured,
     ) -> None:
         """Everything that lies beside the metrics."""
@@ -275,7 +273,7 @@ class _Stage:
             progress=self.progress,
         )
 
-    def _qualities(self) -> dict[Drawn, dict[str, Quality]]:
+    def _qualities(self) -> dict[AnswerKey, dict[str, Quality]]:
         """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
         everything = [answer for answers in self.answers.values() for answer in answers]
         log_probs = iter(
@@ -298,10 +296,10 @@ class _Stage:
             found[drawn] = {answer.item: row for answer, row in zip(answers, rows, strict=True)}
         return found
 
-    def _answer_estimates(self, drawn: Drawn, rows: Mapping[str, Quality]) -> dict[str, Estimate]:
+    def _answer_estimates(self, drawn: AnswerKey, rows: Mapping[str, Quality]) -> dict[str, Estimate]:
         name, sampling = drawn
         items = [(answer.user, answer.item) for answer in self.answers[drawn]]
-        broken = {item: bool(self.config.floors.broken_by(quality)) for item, quality in rows.items()}
+        broken = {item: bool(broken_floors(quality, self.config.floors)) for item, quality in rows.items()}
         unfinished = {answer.item: not answer.finished for answer in self.answers[drawn]}
         found = {} if "@" in sampling else quality_measures(items, rows, broken, unfinished, sampling)
         return self.panel.measures(drawn, headline=sampling == self._headline_sampling(name)) | found
@@ -333,7 +331,7 @@ class _Stage:
         return "fspo" if "fspo" in names else names[-1]
 
     def _details(
-        self, rewards: Mapping[str, Rewards], judgements: Mapping[Drawn, Sequence[Judgement]]
+        self, rewards: Mapping[str, Rewards], judgements: Mapping[AnswerKey, Sequence[Judgement]]
     ) -> dict[str, Any]:
         return {
             "model": self.weights.model,

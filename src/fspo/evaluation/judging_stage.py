@@ -9,27 +9,26 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judge_config import HEADLINE
+from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.judges.agreement import agreement, cohens_kappa
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import Comparer, silence
 from fspo.evaluation.judges.judges import MeasuredJudge
 from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.judges.matching import bared, matched_in_length
-from fspo.evaluation.judges.win_rates import Answer, Judgement, judge_pairs
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement, judge_pairs
 from fspo.evaluation.metrics.measures import answer_measures, mean_of
-from fspo.evaluation.metrics.records import Drawn, counts
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.metrics.records import counts
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
 __all__ = ["Panel"]
 
-Answers = Mapping[Drawn, Sequence[Answer]]
-Judgements = Mapping[Drawn, Sequence[Judgement]]
-_BASE: Drawn = ("base", "plain")
+Answers = Mapping[AnswerKey, Sequence[Answer]]
+Judgements = Mapping[AnswerKey, Sequence[Judgement]]
+_BASE: AnswerKey = ("base", "plain")
 
 
 @dataclass
@@ -52,16 +51,16 @@ class Panel:
     judges: Mapping[str, Comparer]
     out: Path
     progress: Progress = field(default_factory=Silent)
-    said: dict[str, dict[Drawn, list[Judgement]]] = field(default_factory=dict)
-    matched: dict[Drawn, list[Judgement]] = field(default_factory=dict)
-    controlled: dict[str, dict[Drawn, LengthControlled]] = field(default_factory=dict)
+    said: dict[str, dict[AnswerKey, list[Judgement]]] = field(default_factory=dict)
+    matched: dict[AnswerKey, list[Judgement]] = field(default_factory=dict)
+    controlled: dict[str, dict[AnswerKey, LengthControlled]] = field(default_factory=dict)
 
     @property
-    def headline(self) -> dict[Drawn, list[Judgement]]:
+    def headline(self) -> dict[AnswerKey, list[Judgement]]:
         """What the headline judge said; empty where there is none."""
         return self.said.get(HEADLINE, {})
 
-    def judge(self, answers: Answers, qualities: Mapping[Drawn, Mapping[str, Quality]]) -> None:
+    def judge(self, answers: Answers, qualities: Mapping[AnswerKey, Mapping[str, Quality]]) -> None:
         """Put all answers before all judges.
 
         Raises:
@@ -81,7 +80,7 @@ class Panel:
             judge = self.judges[HEADLINE]
             self.matched = self._judged(judge, alike, base, qualities, "judgements-matched.jsonl", "matched")
 
-    def measures(self, drawn: Drawn, *, headline: bool) -> dict[str, Estimate]:
+    def measures(self, drawn: AnswerKey, *, headline: bool) -> dict[str, Estimate]:
         """The win rates of one method and sampling; `headline` says whether they are the method's without a variant."""
         sampling = drawn[1]
         found: dict[str, Estimate] = {}
@@ -124,10 +123,10 @@ class Panel:
         judge: Comparer,
         answers: Answers,
         base: Answers,
-        qualities: Mapping[Drawn, Mapping[str, Quality]],
+        qualities: Mapping[AnswerKey, Mapping[str, Quality]],
         file: str,
         name: str,
-    ) -> dict[Drawn, list[Judgement]]:
+    ) -> dict[AnswerKey, list[Judgement]]:
         against = {answer.item: answer for answer in base.get(_BASE, ())}
         return {
             drawn: judge_pairs(
@@ -179,7 +178,7 @@ class Panel:
         return {drawn: matched_in_length(rows, base, band) for drawn, rows in everything.items()}, everything
 
 
-def _controlled(said: Judgements, answers: Answers) -> dict[Drawn, LengthControlled]:
+def _controlled(said: Judgements, answers: Answers) -> dict[AnswerKey, LengthControlled]:
     """The win rates at equal lengths; how easily the base model is beaten is seen from methods sampled alike."""
     base = {answer.item: len(answer.text) for answer in answers.get(_BASE, ())}
     lengths = {drawn: {answer.item: len(answer.text) for answer in rows} for drawn, rows in answers.items()}
@@ -227,7 +226,7 @@ def _agreement(one: str, other: str, said: Mapping[str, Judgements]) -> dict[str
     return {"judges": [one, other], "share": share and share.to_json(), "kappa": cohens_kappa(first, second)}
 
 
-def _label(drawn: Drawn) -> str:
+def _label(drawn: AnswerKey) -> str:
     return f"{drawn[0]}, {drawn[1]}"
 
 

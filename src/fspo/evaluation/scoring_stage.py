@@ -8,9 +8,8 @@ from pathlib import Path
 
 from fspo.evaluation.config import EvaluationConfig, percent
 from fspo.evaluation.metrics.measures import Rewards, mean_of
-from fspo.evaluation.metrics.sensitivity import Item
 from fspo.evaluation.scoring.descriptions import Describer, describe_all, spoilt
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.logprob_scores import Scores, score_trials, score_variations, scored_passes, varied_passes
 from fspo.evaluation.scoring.reward_models.loading import Foreign
 from fspo.evaluation.scoring.reward_models.scoring import foreign_scores

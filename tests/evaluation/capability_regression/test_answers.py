@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.capability_regression.answers import Person, TaxAnswer, asked_of, draw_tax_answers, with_harm
-from fspo.evaluation.capability_regression.config import TaxConfig
 from fspo.evaluation.capability_regression.items import tax_items
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, TaxConfig
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from tests.evaluation.helpers import small_dataset
 

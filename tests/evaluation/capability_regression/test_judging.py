@@ -11,9 +11,8 @@ from pydantic import ValidationError
 
 from fspo.errors import ModelError
 from fspo.evaluation.capability_regression.answers import TaxAnswer
-from fspo.evaluation.capability_regression.config import TaxConfig
 from fspo.evaluation.capability_regression.judging import NOBODY, TaxJudges, tax_judge
-from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.config import JudgeConfig, TaxConfig
 from fspo.files import read_jsonl
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.judging.weighted import WeightedJudge

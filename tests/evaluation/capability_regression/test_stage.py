@@ -8,10 +8,9 @@ from typing import Literal
 import pytest
 
 from fspo.evaluation.capability_regression.answers import Variant
-from fspo.evaluation.capability_regression.config import TaxConfig
 from fspo.evaluation.capability_regression.judging import TaxJudges
 from fspo.evaluation.capability_regression.stage import TaxStage, tax_measures, training_tax
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, TaxConfig
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.statistics.two_way_clustering import Cell

@@ -11,6 +11,7 @@ from fspo.evaluation.judges.answer_quality import (
     Closeness,
     Floors,
     Quality,
+    broken_floors,
     compression_share,
     content_words,
     distinct_share,
@@ -56,7 +57,7 @@ def test_function_words_emoji_and_marks_are_no_content() -> None:
     ],
 )
 def test_floors_name_what_is_below_them(changes: dict[str, float], broken: tuple[str, ...]) -> None:
-    assert Floors().broken_by(Quality(**{**GOOD.__dict__, **changes})) == broken
+    assert broken_floors(Quality(**{**GOOD.__dict__, **changes}), Floors()) == broken
 
 
 def test_a_misspelt_floor_is_refused() -> None:
@@ -67,7 +68,7 @@ def test_a_misspelt_floor_is_refused() -> None:
 def test_an_empty_answer_is_measured_and_falls_below() -> None:
     (quality,) = measure_quality([QUESTION], [""], [-1.0], Closeness([QUESTION]))
     assert (quality.words, quality.overlap, quality.closeness) == (0, 0.0, 0.0)
-    assert Floors().broken_by(quality) == ("words",)
+    assert broken_floors(quality, Floors()) == ("words",)
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,8 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fspo.errors import DataError
-from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.config import EvaluationConfig, JudgeConfig
 from fspo.evaluation.judges.judges import MeasuredJudge, asked_judge, jury_of, obtain_judges
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.weighted import WeightedJudge

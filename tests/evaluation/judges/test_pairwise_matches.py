@@ -8,8 +8,7 @@ from typing import Literal
 
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, games_over_base, read_games, write_games
-from fspo.evaluation.judges.win_rates import Answer, Judgement
-from fspo.evaluation.metrics.records import Drawn
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement
 from fspo.evaluation.statistics import Game
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge
@@ -18,12 +17,14 @@ USERS = {"u": User("u", traits={"exclamation": 1.0})}
 SAMPLINGS: dict[str, Sampling] = {"a": "plain", "b": "guided"}
 
 
-def answers(**texts: str) -> dict[Drawn, Sequence[Answer]]:
+def answers(**texts: str) -> dict[AnswerKey, Sequence[Answer]]:
     drawn: dict[str, Sampling] = {"base": "plain", **SAMPLINGS}
     return {(name, drawn[name]): [Answer(name, drawn[name], "u/0/0", "u", "p", text)] for name, text in texts.items()}
 
 
-def judged(name: str, outcome: Literal["win", "loss"], broken: tuple[str, ...] = ()) -> dict[Drawn, list[Judgement]]:
+def judged(
+    name: str, outcome: Literal["win", "loss"], broken: tuple[str, ...] = ()
+) -> dict[AnswerKey, list[Judgement]]:
     return {(name, SAMPLINGS[name]): [Judgement("u/0/0", "u", outcome, outcome, True, broken, ())]}
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.answer_quality import Floors, Quality
+from fspo.evaluation.config import EvaluationConfig, Floors
+from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import judge_both_orders
 from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_pairs
 from fspo.evaluation.scoring.eval_episodes import build_trials

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.evaluate import evaluate
-from fspo.evaluation.judges.answer_quality import Floors
 from fspo.evaluation.scoring.descriptions import Describer, corrupted, describe_all, description_cost, spoilt
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.files import read_json, read_jsonl

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fspo.evaluation.capability_regression.config import TaxConfig
 from fspo.evaluation.capability_regression.items import TaxItem, in_turn, tax_items
+from fspo.evaluation.config import TaxConfig
 from fspo.evaluation.statistics.two_way_clustering import Cell
 from fspo.files import append_jsonl, read_jsonl
 from fspo.identity import digest

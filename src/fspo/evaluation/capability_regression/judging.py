@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fspo.evaluation.capability_regression.answers import Scored, TaxAnswer
-from fspo.evaluation.judge_config import JudgeConfig
+from fspo.evaluation.config import JudgeConfig
 from fspo.evaluation.judges.judgement_store import Annotation, Comparer, Pair, annotate, silence
 from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge
 from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.ideal_observer.observer import TextUtility, ideal_observer
+from fspo.evaluation.ideal_observer.observer import ideal_observer
 from fspo.evaluation.ideal_observer.regret import Gaps, pair_regrets
+from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.metrics.measures import Rewards, curve_items, items_at
 from fspo.evaluation.metrics.per_item import Measured, Values, difference
-from fspo.evaluation.metrics.sensitivity import Item
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, Probe, Variation, wrong_labels
 from fspo.preferences.types import User
 

@@ -11,15 +11,14 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
+from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.judging.judge import LabelledBy
 from fspo.preferences.types import Episode, Preference, User
 
 __all__ = [
     "Prediction",
-    "TextUtility",
     "axis_users",
     "family_of",
     "ideal_observer",
@@ -30,14 +29,6 @@ __all__ = [
 
 _MOST = 500
 """Users of a prior."""
-
-
-@runtime_checkable
-class TextUtility(Protocol):
-    """A judge that can say how much a user likes a text."""
-
-    def utility(self, user: User, text: str, prompt: str = "") -> float:
-        """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something."""
 
 
 @dataclass(frozen=True)

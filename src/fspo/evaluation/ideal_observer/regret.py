@@ -6,10 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from fspo.evaluation.ideal_observer.observer import TextUtility
+from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.metrics.per_item import Measured, Values
-from fspo.evaluation.metrics.sensitivity import Item
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 

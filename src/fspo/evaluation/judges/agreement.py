@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate, clustered_mean
 
 __all__ = ["agreement", "cohens_kappa"]

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from fspo.evaluation.config import Floors
 
 __all__ = [
     "Closeness",
-    "Floors",
     "Quality",
+    "broken_floors",
     "compression_share",
     "content_words",
     "distinct_share",
@@ -39,35 +39,6 @@ don't didn't doesn't isn't wasn't can't you're that's
 _STOPWORDS = frozenset(_FUNCTION_WORDS.split())
 
 
-class Floors(BaseModel):
-    """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    log_prob: float = -5.5
-    """Mean log-prob a token under the base model given the question alone, in nats. Under SmolLM2-135M
-    short reviews lie between -2 and -5, with emoji or bullet points too; shuffled words between -6.5 and -8."""
-    distinct: float = Field(default=0.5, ge=0, le=1)
-    """Share of the answer's word pairs that are different from each other."""
-    closeness: float = Field(default=0.0, ge=0, le=1)
-    """Tf-idf cosine with the question; 0 asks for nothing, since a good short answer may share no word with it."""
-    words: int = Field(default=2, ge=0)
-    """Words in the answer; an empty one is no answer."""
-
-    def broken_by(self, quality: Quality) -> tuple[str, ...]:
-        """The names of the floors an answer falls below."""
-        return tuple(
-            name
-            for name, reached, least in (
-                ("log_prob", quality.log_prob, self.log_prob),
-                ("distinct", quality.distinct, self.distinct),
-                ("closeness", quality.closeness, self.closeness),
-                ("words", quality.words, self.words),
-            )
-            if reached < least
-        )
-
-
 @dataclass(frozen=True)
 class Quality:
     """The judge-free measures of one answer."""
@@ -83,6 +54,11 @@ class Quality:
     closeness: float
     """Tf-idf cosine between question and answer."""
     words: int
+
+
+def broken_floors(quality: Quality, floors: Floors) -> tuple[str, ...]:
+    """The names of the floors that an answer falls below."""
+    return tuple(name for name in Floors.model_fields if getattr(quality, name) < getattr(floors, name))
 
 
 def words_of(text: str) -> list[str]:

@@ -28,6 +28,7 @@ __all__ = [
     "ManyComparer",
     "Outcome",
     "Pair",
+    "TextUtility",
     "annotate",
     "check_identity",
     "judge_both_orders",
@@ -63,6 +64,14 @@ class ManyComparer(Comparer, Protocol):
 
     def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Verdict]:
         """Judge many pairs, in order."""
+
+
+@runtime_checkable
+class TextUtility(Protocol):
+    """A judge that can say how much a user likes a text."""
+
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
+        """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judge_config import HEADLINE, JudgeConfig
+from fspo.evaluation.config import HEADLINE, EvaluationConfig, JudgeConfig
 from fspo.evaluation.judges.judgement_store import Comparer
 from fspo.identity import digest
 from fspo.judging.by_topic import OWN, TopicJudge, weights_on

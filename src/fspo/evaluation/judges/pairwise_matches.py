@@ -11,10 +11,9 @@ from typing import Literal
 
 from fspo.evaluation.artifact_schemas import GAME, read_rows
 from fspo.evaluation.config import Sampling
-from fspo.evaluation.ideal_observer.observer import TextUtility
-from fspo.evaluation.judges.win_rates import Answer, Comparer, Judgement, Outcome, decide
-from fspo.evaluation.metrics.records import Drawn
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.judges.judgement_store import TextUtility
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Comparer, Judgement, Outcome, decide
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Game
 from fspo.files import write_text
 from fspo.preferences.types import User
@@ -31,8 +30,8 @@ _SCORES: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 def all_games(
     judge: Comparer | None,
     users: Mapping[str, User],
-    answers: Mapping[Drawn, Sequence[Answer]],
-    judgements: Mapping[Drawn, Sequence[Judgement]],
+    answers: Mapping[AnswerKey, Sequence[Answer]],
+    judgements: Mapping[AnswerKey, Sequence[Judgement]],
     samplings: Mapping[str, Sampling],
     values: Mapping[str, Mapping[str, Mapping[Item, float]]],
 ) -> list[Game]:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.answer_quality import Floors, Quality
+from fspo.evaluation.config import EvaluationConfig, Floors
+from fspo.evaluation.judges.answer_quality import Quality, broken_floors
 from fspo.evaluation.judges.judgement_store import Comparer, Outcome, Pair, annotate
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
     from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Answer", "Comparer", "Judgement", "Outcome", "decide", "draw_answers", "judge_pairs"]
+__all__ = ["Answer", "AnswerKey", "Comparer", "Judgement", "Outcome", "decide", "draw_answers", "judge_pairs"]
+
+
+AnswerKey = tuple[str, str]
+"""A method and how its answers were drawn: a sampling, with `@k` behind it where only the first k shots were shown."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,8 @@ def judge_pairs(
     pairs = [Pair(a.item, users[a.user], a.prompt, a.text, base_answers[a.item].text) for a in answers]
     found = []
     for answer, said in zip(answers, annotate(judge, pairs, path=path, name=name, progress=progress), strict=True):
-        broken = floors.broken_by(qualities[answer.item])
-        base_broken = floors.broken_by(base_qualities[answer.item])
+        broken = broken_floors(qualities[answer.item], floors)
+        base_broken = broken_floors(base_qualities[answer.item], floors)
         outcome = decide(said.judged, broken, base_broken)
         judgement = Judgement(answer.item, answer.user, said.judged, outcome, said.consistent, broken, base_broken)
         found.append(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fspo.evaluation.config import Sampling
-from fspo.evaluation.judges.win_rates import Judgement
+from fspo.evaluation.judges.win_rates import AnswerKey, Judgement
 from fspo.evaluation.metrics.measures import Rewards
-from fspo.evaluation.metrics.records import Drawn
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate, paired_difference
 
 __all__ = ["comparisons", "item_values", "judged_values"]
@@ -17,7 +16,7 @@ __all__ = ["comparisons", "item_values", "judged_values"]
 def comparisons(
     lead: str,
     rewards: Mapping[str, Rewards],
-    judgements: Mapping[Drawn, Sequence[Judgement]],
+    judgements: Mapping[AnswerKey, Sequence[Judgement]],
     samplings: Mapping[str, Sampling],
 ) -> dict[str, dict[str, Estimate]]:
     """Method -> measure -> `lead` less that method, with intervals of the paired differences.
@@ -48,7 +47,7 @@ def comparisons(
 
 
 def item_values(
-    name: str, rewards: Rewards, judgements: Mapping[Drawn, Sequence[Judgement]]
+    name: str, rewards: Rewards, judgements: Mapping[AnswerKey, Sequence[Judgement]]
 ) -> dict[str, dict[Item, float]]:
     """What a method reached on each item, by measure: right or wrong for each reward, won or lost for each sampling."""
     found = {
@@ -60,7 +59,9 @@ def item_values(
     return {measure: items for measure, items in found.items() if items}
 
 
-def judged_values(name: str, said: Mapping[str, Mapping[Drawn, Sequence[Judgement]]]) -> dict[str, dict[Item, float]]:
+def judged_values(
+    name: str, said: Mapping[str, Mapping[AnswerKey, Sequence[Judgement]]]
+) -> dict[str, dict[Item, float]]:
     """The same by other judges than the headline's: `said` has their words."""
     found = {
         f"win_rate_by/{judge}/{sampling}": {(row.user, row.item): row.score for row in rows if row.decided}

@@ -12,8 +12,7 @@ from typing import Any
 from fspo.errors import DataError
 from fspo.evaluation.artifact_schemas import ITEM, read_rows
 from fspo.evaluation.metrics.per_item import Measured
-from fspo.evaluation.metrics.sensitivity import Item
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.files import write_text
 from fspo.identity import digest
 from fspo.preferences.types import Preference, User

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate, clustered_mean
 
 __all__ = ["Measured", "Values", "difference", "estimates", "no_interval", "per_user"]

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.judges.win_rates import Answer, Judgement
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.variations import Probe
 from fspo.files import write_text
 from fspo.preferences.types import User
 
-__all__ = ["Drawn", "counts", "setting", "varied_setting", "write_samples"]
-
-Drawn = tuple[str, str]
-"""A method and how its answers were drawn: a sampling, with `@k` behind it where only the first k shots were shown."""
+__all__ = ["counts", "setting", "varied_setting", "write_samples"]
 
 
 def counts(judgements: Sequence[Judgement]) -> dict[str, int]:
@@ -71,8 +68,8 @@ def varied_setting(config: EvaluationConfig, probes: Sequence[Probe]) -> dict[st
 def write_samples(
     path: Path,
     users: Mapping[str, User],
-    answers: Mapping[Drawn, Sequence[Answer]],
-    judgements: Mapping[Drawn, Sequence[Judgement]],
+    answers: Mapping[AnswerKey, Sequence[Answer]],
+    judgements: Mapping[AnswerKey, Sequence[Judgement]],
     written: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Write every item's answers by all methods, one line an item; `written` are methods' descriptions by trial."""

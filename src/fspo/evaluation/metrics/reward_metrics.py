@@ -10,9 +10,9 @@ from fspo.evaluation.ideal_observer.ceiling import Ceiling
 from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
 from fspo.evaluation.metrics.measures import Rewards, reward_values
 from fspo.evaluation.metrics.per_item import Measured
-from fspo.evaluation.metrics.sensitivity import Item
 from fspo.evaluation.provenance import Trained
 from fspo.evaluation.robustness.measures import baseline_gains, few_shot_values, robustness_values
+from fspo.evaluation.scoring.eval_episodes import Item
 
 __all__ = ["calibrations", "reward_figures", "scaled_margins"]
 

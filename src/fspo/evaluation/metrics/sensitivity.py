@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.scoring.logprob_scores import Condition, accuracy
 
-__all__ = ["Item", "Margins", "flipped_decisions", "swap_drops"]
-
-Item = tuple[str, str]
-"""A user and the id of one of their queries."""
+__all__ = ["Margins", "flipped_decisions", "swap_drops"]
 
 Margins = Callable[[str, Condition], float | None]
 """The margin of an item at the full shot count under a condition; None where it was not measured."""

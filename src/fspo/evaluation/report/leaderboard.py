@@ -12,9 +12,9 @@ from markupsafe import Markup
 from fspo.errors import DataError
 from fspo.evaluation import plots
 from fspo.evaluation.metrics.items import Items
-from fspo.evaluation.metrics.sensitivity import Item
 from fspo.evaluation.report.findings import Metrics
 from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import (
     Comparison,
     Estimate,

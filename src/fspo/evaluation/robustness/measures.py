@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fspo.evaluation.config import percent
 from fspo.evaluation.metrics.measures import Rewards
 from fspo.evaluation.metrics.per_item import Measured, Values, difference
-from fspo.evaluation.metrics.sensitivity import Item
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.scoring.logprob_scores import Condition
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, order, wrong_labels
 

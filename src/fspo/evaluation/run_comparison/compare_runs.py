@@ -10,9 +10,9 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.artifact_schemas import DETAILS, check_kept
-from fspo.evaluation.metrics.sensitivity import Item
 from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.run_comparison.loaded_run import Evaluated, check_same, untold
+from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import (
     Bounds,
     Comparison,

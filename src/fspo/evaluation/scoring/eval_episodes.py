@@ -15,7 +15,10 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
 
-__all__ = ["Trial", "build_trials", "donors", "pick_users", "query_of", "tendency", "with_donor"]
+__all__ = ["Item", "Trial", "build_trials", "donors", "pick_users", "query_of", "tendency", "with_donor"]
+
+Item = tuple[str, str]
+"""A user and the id of one of their queries."""
 
 
 @dataclass(frozen=True)
