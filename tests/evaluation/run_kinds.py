@@ -1,4 +1,4 @@
-"""Run folders of other kinds than the common one: fewer users, another judge, a foreign lead, prompts of one's own."""
+"""Run folders of other kinds than the common one: few users, another judge, an external lead, one's own prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from tests.evaluation.run_folder import write_run_folder
 
-__all__ = ["foreign_lead", "judged_by_model", "judged_by_nobody", "lines", "own_prompts", "two_users"]
+__all__ = ["external_lead", "judged_by_model", "judged_by_nobody", "lines", "own_prompts", "two_users"]
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -70,7 +70,7 @@ def two_users(folder: Path) -> Path:
     return folder
 
 
-def foreign_lead(folder: Path) -> Path:
+def external_lead(folder: Path) -> Path:
     """A reward model from elsewhere leads: it ranks every pair right, and has no answers."""
     write_run_folder(folder, light=True)
     evaluation = folder / "evaluation"

@@ -13,7 +13,7 @@ from fspo.evaluation.config import EvaluationConfig, Floors, JudgeConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judges import obtain_judges
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_pairs
-from fspo.evaluation.judging_stage import Panel
+from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.measures import answer_measures
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.preferences.types import User
@@ -51,9 +51,9 @@ def answers(seed: int = 0, longer: float = 1.0, each: int = 4) -> dict[AnswerKey
 
 def panel(
     folder: Path, drawn: dict[AnswerKey, list[Answer]], *, floors: Floors | None = None, **options: object
-) -> Panel:
+) -> JudgingStage:
     config = EvaluationConfig.model_validate({"floors": floors or Floors(), **options.pop("config", {})})  # type: ignore[dict-item]
-    made = Panel(config, USERS, options.pop("judges"), folder)  # type: ignore[arg-type]
+    made = JudgingStage(config, USERS, options.pop("judges"), folder)  # type: ignore[arg-type]
     made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})
     return made
 
@@ -103,7 +103,7 @@ def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
             return "tie"
 
     drawn = answers()
-    made = Panel(EvaluationConfig(), USERS, {"headline": Indifferent()}, tmp_path, Heard())
+    made = JudgingStage(EvaluationConfig(), USERS, {"headline": Indifferent()}, tmp_path, Heard())
     made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})
     assert said == ["The judge 'headline' preferred neither answer in any of 120 comparisons."]
 
@@ -115,7 +115,7 @@ def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_p
     judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
     found = panel(tmp_path, answers(), judges=judges).measures(FSPO, headline=True)
     assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found  # USERS mind length alone
-    mixed = Panel(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
+    mixed = JudgingStage(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
     mixed.judge(answers(), {key: {answer.item: FINE for answer in rows} for key, rows in answers().items()})
     assert mixed.measures(FSPO, headline=True)["win_rate_by/tone/plain"].users == 5
 
@@ -169,7 +169,7 @@ def test_a_floor_decides_where_the_judge_gave_nothing(tmp_path: Path) -> None:
     drawn = answers()
     qualities = {key: {a.item: FINE for a in rows} for key, rows in drawn.items()}
     qualities[FSPO] = dict.fromkeys(qualities[FSPO], Quality(-9.0, 1.0, 0.9, 0.5, 0.4, 9))
-    made = Panel(EvaluationConfig(), USERS, {"headline": Fixed(("refused", "refused"))}, tmp_path / "b")
+    made = JudgingStage(EvaluationConfig(), USERS, {"headline": Fixed(("refused", "refused"))}, tmp_path / "b")
     made.judge(drawn, qualities)
     assert made.measures(FSPO, headline=True)["win_rate"].value == 0.0
 

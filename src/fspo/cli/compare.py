@@ -11,7 +11,7 @@ import typer
 from fspo.cli.options import console
 from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.evaluation.report.formatting import detectable
-from fspo.evaluation.run_comparison.compare_runs import Across, Pair, compare_runs
+from fspo.evaluation.run_comparison.compare_runs import Pair, RunComparison, compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.files import write_json
 from fspo.runs.made import check_file_target
@@ -91,12 +91,12 @@ def _is_page(content: bytes) -> bool:
     return " · fspo</title>".encode() in content
 
 
-def standings(found: Across) -> Table:
+def standings(found: RunComparison) -> Table:
     """Every method by itself, the best first."""
     from rich.markup import escape
     from rich.table import Table
 
-    users = max(entrant.estimate.users for entrant in found.entrants)
+    users = max(row.estimate.users for row in found.methods)
     unit = "Percent" if found.percent else "In units"
     table = Table(
         title=escape(found.measure.replace("_", " ")),
@@ -106,11 +106,11 @@ def standings(found: Across) -> Table:
     )
     for column in ("method", "value", "95% interval", "items"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    for entrant in found.entrants:
-        e = entrant.estimate
+    for row in found.methods:
+        e = row.estimate
         limits = "no interval" if e.low is None or e.high is None else f"{_said(e.low, found)}…{_said(e.high, found)}"
         table.add_row(
-            f"{escape(entrant.name)} [dim]{escape(entrant.variant.partition('/')[2])}[/dim]",
+            f"{escape(row.name)} [dim]{escape(row.variant.partition('/')[2])}[/dim]",
             _said(e.value, found),
             limits,
             str(e.items),
@@ -118,7 +118,7 @@ def standings(found: Across) -> Table:
     return table
 
 
-def pairs(found: Across) -> Table:
+def pairs(found: RunComparison) -> Table:
     """Every two methods."""
     from rich.table import Table
 
@@ -137,7 +137,7 @@ def pairs(found: Across) -> Table:
     return table
 
 
-def _row(pair: Pair, found: Across) -> tuple[str, ...]:
+def _row(pair: Pair, found: RunComparison) -> tuple[str, ...]:
     from rich.markup import escape
 
     difference, p = pair.comparison.difference, pair.comparison.adjusted
@@ -155,5 +155,5 @@ def _row(pair: Pair, found: Across) -> tuple[str, ...]:
     )
 
 
-def _said(value: float, found: Across, sign: str = "") -> str:
+def _said(value: float, found: RunComparison, sign: str = "") -> str:
     return f"{value * 100:{sign}.1f}" if found.percent else f"{value:{sign}.3f}"

@@ -19,23 +19,30 @@ from fspo.evaluation.judges.judgement_store import TextUtility, check_identity, 
 from fspo.evaluation.judges.judges import jury_of
 from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, write_games
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Comparer, Judgement, draw_answers
-from fspo.evaluation.judging_stage import Panel
+from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.comparisons import comparisons, item_values, judged_values
 from fspo.evaluation.metrics.items import ITEMS_FILE, write_items
 from fspo.evaluation.metrics.measures import Rewards, quality_measures
 from fspo.evaluation.metrics.per_item import Measured, estimates, no_interval, per_user
 from fspo.evaluation.metrics.records import counts, setting, varied_setting, write_samples
 from fspo.evaluation.metrics.reward_metrics import calibrations, reward_figures
-from fspo.evaluation.provenance import Trained, check_unseen, said_untraced, trained_as, trained_before, untraced
+from fspo.evaluation.provenance import (
+    Provenance,
+    base_provenance,
+    check_unseen,
+    read_provenance,
+    untraced,
+    untraced_note,
+)
 from fspo.evaluation.robustness.measures import COLD
 from fspo.evaluation.scoring.descriptions import description_cost
 from fspo.evaluation.scoring.eval_episodes import Item, Trial, build_trials
 from fspo.evaluation.scoring.long_rows import fitting_trials, rooms_of
-from fspo.evaluation.scoring.reward_models.loading import Foreign, given, obtain
+from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel, given_reward_model, load_reward_model
 from fspo.evaluation.scoring.reward_models.protocol import RewardModel
 from fspo.evaluation.scoring.variations import Probe, build_probes
 from fspo.evaluation.scoring.weights import Weights
-from fspo.evaluation.scoring_stage import Scoring
+from fspo.evaluation.scoring_stage import ScoringStage
 from fspo.evaluation.statistics import Estimate
 from fspo.files import write_json
 from fspo.judging.by_topic import OWN, TopicJudge
@@ -98,14 +105,14 @@ def evaluate(
         ModelError: a judge or a reward model failed; what was measured before is kept.
     """
     weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
-    trained = trained_as(policies)
-    before = trained_before(model)
+    trained = read_provenance(policies)
+    before = base_provenance(model)
     if train is not None:
         check_unseen(before | trained, train, dataset)
     unknown = untraced(before | trained, checked=train is not None)
     shown = progress or Silent()
     if unknown:
-        shown.say(said_untraced(unknown))
+        shown.say(untraced_note(unknown))
     jury = jury_of(config, judge, judges or {}, dataset, out / "judges", shown)
     for member in jury.values():
         check_identity(member)
@@ -125,16 +132,16 @@ def evaluate(
         said = [f"Left out: {too_long} queries that some method can't read whole."] if too_long else []
     for line in said:
         shown.say(line)
-    foreign = [obtain(entry, config, out / entry.name, shown.say) for entry in config.reward_models]
+    external = [load_reward_model(entry, config, out / entry.name, shown.say) for entry in config.reward_models]
     for name, scorer in (reward_models or {}).items():
-        if name in METHODS or name in (entry.name for entry in foreign):
+        if name in METHODS or name in (entry.name for entry in external):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")
-        foreign.append(given(name, scorer))
-    panel = Panel(config, dataset.users, jury, out, shown)
+        external.append(given_reward_model(name, scorer))
+    panel = JudgingStage(config, dataset.users, jury, out, shown)
     known = _whom_it_knows(judge, train.users.values() if train is not None else ())
     prior = prior_of(config.observer_prior, dataset.users.values(), known, config.seed)
     stage = _Stage(
-        config, dataset, list(policies), weights, out, judge, shown, trained, foreign, drawn, panel, prior, unknown,
+        config, dataset, list(policies), weights, out, judge, shown, trained, external, drawn, panel, prior, unknown,
         too_long,
     )  # fmt: skip
     return stage.run()
@@ -151,10 +158,10 @@ class _Stage:
     out: Path
     judge: Comparer | None
     progress: Progress
-    trained: Mapping[str, Trained]
-    foreign: Sequence[Foreign]
+    trained: Mapping[str, Provenance]
+    external: Sequence[ExternalRewardModel]
     trials: Sequence[Trial]
-    panel: Panel
+    panel: JudgingStage
     prior: tuple[str, list[User]]
     untraced: Sequence[str] = ()
     """Methods of which nobody can say whom they have seen."""
@@ -167,7 +174,9 @@ class _Stage:
             (trial.user, trial.item(number)) for trial in self.trials for number in range(len(trial.own.queries))
         )
         self.probes: list[Probe] = build_probes(self.dataset, self.trials, self.config)
-        self.scoring = Scoring(self.config, self.trials, self.probes, self.items, self.weights, self.out, self.progress)
+        self.scoring = ScoringStage(
+            self.config, self.trials, self.probes, self.items, self.weights, self.out, self.progress
+        )
         self.tax = TaxStage(self.config, self.dataset, self.trials, self.weights, self.out, self.progress)
         self.answers: dict[AnswerKey, list[Answer]] = {}
 
@@ -179,7 +188,7 @@ class _Stage:
         qualities = self._qualities()
         taxes = {name: self.tax.measures(name) for name in self.methods}
         self.weights.let_go()
-        rewards |= {entry.name: self.scoring.foreign(entry) for entry in self.foreign}
+        rewards |= {entry.name: self.scoring.external(entry) for entry in self.external}
         for note in (*self.tax.judges.notes(), *_said_unread(rewards)):
             self.progress.say(note)
         self.panel.judge(self.answers, qualities)
@@ -187,7 +196,8 @@ class _Stage:
         known = self._true_rewards()
         ceiling = self._ceiling(known)
         measured = {
-            name: reward_figures(name, rewards, self.trained.get(name, Trained()), known, ceiling) for name in rewards
+            name: reward_figures(name, rewards, self.trained.get(name, Provenance()), known, ceiling)
+            for name in rewards
         }
         for (name, sampling), answers in self.answers.items():
             if name in measured and known is not None and "@" not in sampling:
@@ -327,7 +337,7 @@ class _Stage:
 
     @property
     def _lead(self) -> str:
-        names = [*self.methods, *(entry.name for entry in self.foreign)]
+        names = [*self.methods, *(entry.name for entry in self.external)]
         return "fspo" if "fspo" in names else names[-1]
 
     def _details(
@@ -341,7 +351,7 @@ class _Stage:
             "judge": self._judge(self.panel.judges.get(HEADLINE) or self.judge),  # without answers the panel is empty
             "judges": {name: self._judge(judge) for name, judge in self.panel.judges.items() if name != HEADLINE},
             "rewards": {name: list(row.variants) for name, row in rewards.items()},
-            "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.foreign},
+            "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.external},
             "training_shots": {name: list(row.shots) for name, row in self.trained.items() if row.shots},
             "untraced": self.untraced,
             "too_long": self.too_long,

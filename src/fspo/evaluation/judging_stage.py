@@ -24,7 +24,7 @@ from fspo.evaluation.statistics import Estimate
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
-__all__ = ["Panel"]
+__all__ = ["JudgingStage"]
 
 Answers = Mapping[AnswerKey, Sequence[Answer]]
 Judgements = Mapping[AnswerKey, Sequence[Judgement]]
@@ -32,7 +32,7 @@ _BASE: AnswerKey = ("base", "plain")
 
 
 @dataclass
-class Panel:
+class JudgingStage:
     """Every judge of one evaluation, the headline first, and what they said.
 
     Attributes:

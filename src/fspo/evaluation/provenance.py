@@ -14,14 +14,14 @@ from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 
-__all__ = ["Trained", "check_unseen", "said_untraced", "trained_as", "trained_before", "untraced"]
+__all__ = ["Provenance", "base_provenance", "check_unseen", "read_provenance", "untraced", "untraced_note"]
 
 _SCALED = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
 """Objectives whose reward is beta times the margin over the reference."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class Provenance:
     """How a policy was trained; empty where its folder doesn't say."""
 
     shots: tuple[int, ...] = ()
@@ -33,11 +33,11 @@ class Trained:
     """The fingerprint of what it was trained on."""
     place: str = ""
     """The policy's folder; empty for a method that trains nothing."""
-    start: Trained | None = None
+    start: Provenance | None = None
     """How the policy was trained that training started from; None where that was the base model."""
 
     @property
-    def line(self) -> list[Trained]:
+    def line(self) -> list[Provenance]:
         """The policy and all those before it, itself first; nothing for a method that trains nothing."""
         return [self, *(self.start.line if self.start else ())] if self.place else []
 
@@ -46,18 +46,18 @@ class Trained:
         return self.beta if self.beta is not None and self.reduction == reduction else 1.0
 
 
-def trained_as(policies: Mapping[str, Path | None]) -> dict[str, Trained]:
+def read_provenance(policies: Mapping[str, Path | None]) -> dict[str, Provenance]:
     """Method -> how its policy was trained, and those it started from, from `training.json` beside each."""
     return {name: _read(folder) for name, folder in policies.items()}
 
 
-def trained_before(model: str) -> dict[str, Trained]:
+def base_provenance(model: str) -> dict[str, Provenance]:
     """How the base model was trained, where it is itself a policy: called by its path; else nothing."""
     folder = expanded(Path(model))
     return {model: _read(folder)} if (folder / "policy.json").is_file() else {}
 
 
-def check_unseen(trained: Mapping[str, Trained], train: PreferenceDataset, test: PreferenceDataset) -> None:
+def check_unseen(trained: Mapping[str, Provenance], train: PreferenceDataset, test: PreferenceDataset) -> None:
     """Check that no policy, and none that it started from, has seen whom or what it is evaluated on.
 
     Of those of which nobody recorded what they were trained on this can't be told; see `untraced`.
@@ -78,7 +78,7 @@ def check_unseen(trained: Mapping[str, Trained], train: PreferenceDataset, test:
                 )
 
 
-def untraced(trained: Mapping[str, Trained], *, checked: bool = True) -> list[str]:
+def untraced(trained: Mapping[str, Provenance], *, checked: bool = True) -> list[str]:
     """The methods of which it can't be told whom their policies have seen, with the policy where it is an earlier one.
 
     Those are all that train where there was no training part to check them against (`checked` is false).
@@ -93,7 +93,7 @@ def untraced(trained: Mapping[str, Trained], *, checked: bool = True) -> list[st
     return found
 
 
-def said_untraced(found: Sequence[str]) -> str:
+def untraced_note(found: Sequence[str]) -> str:
     """What `untraced` found in a sentence; empty where that is nothing."""
     if not found:
         return ""
@@ -103,16 +103,16 @@ def said_untraced(found: Sequence[str]) -> str:
     )
 
 
-def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Trained:
+def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Provenance:
     if folder is None or not folder.is_dir():
-        return Trained(place="" if folder is None or not before else str(folder))
+        return Provenance(place="" if folder is None or not before else str(folder))
     path = folder / "training.json"
     record = read_json(path) if path.is_file() else {}
     identity: Mapping[str, Any] = record.get("identity", {}) if isinstance(record, dict) else {}
     settings = identity.get("config", {})
     counts = settings.get("ladder") or ([settings["shots"]] if settings.get("shots") else [])
     beta = settings.get("beta") if settings.get("objective") in _SCALED else None
-    return Trained(
+    return Provenance(
         tuple(sorted(map(int, counts))),
         None if beta is None else float(beta),
         str(settings.get("reduction", "")),
@@ -122,7 +122,7 @@ def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Trained:
     )
 
 
-def _start(folder: Path, before: tuple[Path, ...]) -> Trained | None:
+def _start(folder: Path, before: tuple[Path, ...]) -> Provenance | None:
     """The policy that training started from, beside this one where a run folder was moved since."""
     card = folder / "policy.json"
     record = read_json(card) if card.is_file() else {}

@@ -11,22 +11,22 @@ from fspo.evaluation.metrics.measures import Rewards, mean_of
 from fspo.evaluation.scoring.descriptions import Describer, describe_all, spoilt
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.logprob_scores import Scores, score_trials, score_variations, scored_passes, varied_passes
-from fspo.evaluation.scoring.reward_models.loading import Foreign
-from fspo.evaluation.scoring.reward_models.scoring import foreign_scores
+from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
+from fspo.evaluation.scoring.reward_models.scoring import external_scores
 from fspo.evaluation.scoring.variations import Probe
 from fspo.evaluation.scoring.weights import Source, Weights
 from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS, MethodContext
 from fspo.progress import Progress
 
-__all__ = ["Scoring", "View"]
+__all__ = ["ScoringStage", "View"]
 
 View = tuple[MethodContext, str]
 """A context, and the method that writes the description in it; empty for the users' own."""
 
 
 @dataclass
-class Scoring:
+class ScoringStage:
     """The scores of one evaluation, gathered one set of weights after the other."""
 
     config: EvaluationConfig
@@ -66,9 +66,9 @@ class Scoring:
         reference = self._scores[self._reference_of(name)]
         return Rewards(own, None if reference is own else reference, self.items, self.config)
 
-    def foreign(self, entry: Foreign) -> Rewards:
+    def external(self, entry: ExternalRewardModel) -> Rewards:
         """The scores of a reward model from elsewhere, which is its own reference."""
-        scores = foreign_scores(
+        scores = external_scores(
             entry.get,
             self.trials,
             self.probes,
@@ -82,7 +82,7 @@ class Scoring:
         entry.let_go()
         if entry.not_kept:
             self.progress.say(entry.not_kept)
-        return Rewards(scores, None, self.items, self.config, foreign=True)
+        return Rewards(scores, None, self.items, self.config, external=True)
 
     def corrupted(self, name: str) -> dict[str, Estimate]:
         """Accuracy where part of the description is replaced by words of others.

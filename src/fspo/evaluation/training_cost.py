@@ -10,13 +10,13 @@ from typing import Any
 from fspo.files import read_json, read_jsonl
 from fspo.methods.table import METHODS
 
-__all__ = ["Effort", "efforts", "unequal"]
+__all__ = ["TrainingCost", "training_costs", "unequal"]
 
 _UNEQUAL = 1.5
 
 
 @dataclass(frozen=True)
-class Effort:
+class TrainingCost:
     """What a method's own training took; that of the weights it started from is theirs."""
 
     steps: int
@@ -32,19 +32,19 @@ class Effort:
     """What was minimised; empty where the settings are gone."""
 
 
-def efforts(run_dir: Path) -> dict[str, Effort]:
+def training_costs(run_dir: Path) -> dict[str, TrainingCost]:
     """Method -> its training, of every method that has a `metrics.jsonl`."""
-    found = {path.parent.name: _effort(path.parent) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
+    found = {path.parent.name: _training_cost(path.parent) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
     order = list(METHODS)
     names = sorted(found, key=lambda name: (order.index(name) if name in METHODS else len(order), name))
     return {name: found[name] for name in names if found[name].steps}
 
 
-def unequal(found: Mapping[str, Effort]) -> str:
+def unequal(found: Mapping[str, TrainingCost]) -> str:
     """A sentence where methods were trained on amounts that differ by more than half; empty where they were not."""
     parts = []
     for measure in ("steps", "pairs", "tokens"):
-        amounts = {name: value for name, effort in found.items() if (value := getattr(effort, measure))}
+        amounts = {name: value for name, cost in found.items() if (value := getattr(cost, measure))}
         if amounts and max(amounts.values()) > _UNEQUAL * min(amounts.values()):
             least, most = min(amounts, key=amounts.__getitem__), max(amounts, key=amounts.__getitem__)
             parts.append(f"{measure} from {amounts[least]:,} ({least}) to {amounts[most]:,} ({most})")
@@ -56,7 +56,7 @@ def unequal(found: Mapping[str, Effort]) -> str:
     )
 
 
-def _effort(folder: Path) -> Effort:
+def _training_cost(folder: Path) -> TrainingCost:
     # A resumed training may have written a step twice; the later line is the one that counted.
     tokens = {
         row["step"]: row["tokens"] for row in read_jsonl(folder / "metrics.jsonl") if row.keys() >= {"step", "tokens"}
@@ -64,7 +64,7 @@ def _effort(folder: Path) -> Effort:
     config = _json(folder / "training.json").get("identity", {}).get("config", {})
     users, queries = config.get("users_per_step"), config.get("queries")
     episodes = len(tokens) * users if users else None
-    return Effort(
+    return TrainingCost(
         steps=len(tokens),
         tokens=int(sum(tokens.values())),
         episodes=episodes,

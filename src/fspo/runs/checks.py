@@ -11,7 +11,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.long_rows import rooms_of
-from fspo.evaluation.scoring.reward_models.loading import obtain
+from fspo.evaluation.scoring.reward_models.loading import load_reward_model
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.installed import need_client
 from fspo.methods.table import Method, training_order
@@ -66,7 +66,7 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
         ModelError: a folder holds no model.
     """
     for entry in config.reward_models:
-        obtain(entry, config, out / entry.name)
+        load_reward_model(entry, config, out / entry.name)
     judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
     asked = [*(judge.endpoint for judge in judges), *(entry.endpoint for entry in config.reward_models)]
     if any(endpoint is not None for endpoint in asked):

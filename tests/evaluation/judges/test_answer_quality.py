@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fspo.evaluation.config import Floors
 from fspo.evaluation.judges.answer_quality import (
     Closeness,
-    Floors,
     Quality,
     broken_floors,
     compression_share,

@@ -14,7 +14,7 @@ from fspo.errors import FspoError, StorageError
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, read_jsonl, write_json
 from tests.evaluation.run_folder import write_run_folder
-from tests.evaluation.run_kinds import foreign_lead, judged_by_model, judged_by_nobody, lines, own_prompts, two_users
+from tests.evaluation.run_kinds import external_lead, judged_by_model, judged_by_nobody, lines, own_prompts, two_users
 
 
 def page_of(folder: Path) -> str:
@@ -82,7 +82,7 @@ def test_two_users_have_no_intervals_and_nothing_that_speaks_of_them(tmp_path: P
 
 
 def test_a_lead_from_elsewhere_has_no_answers_to_fail(tmp_path: Path) -> None:
-    page = page_of(foreign_lead(tmp_path / "run"))
+    page = page_of(external_lead(tmp_path / "run"))
     failures = section(page, "failures")
     assert "my-rm ranked every pair right. It has no judged answers." in failures
     assert "lost no answer" not in failures

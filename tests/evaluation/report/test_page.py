@@ -24,11 +24,11 @@ from fspo.evaluation.metrics.summary import said_variants, summary_table
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.report.findings import caveats
 from fspo.evaluation.report.leaderboard import answer_standing, paired_with_lead
-from fspo.evaluation.report.plot_entry import Plotted
+from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
 from fspo.evaluation.run_comparison.compare_runs import detectable
 from fspo.evaluation.statistics import Estimate, Game, detectable_difference
-from fspo.evaluation.training_cost import Effort, efforts, unequal
+from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal
 from fspo.files import read_json, read_jsonl, write_json
 from tests.evaluation.run_folder import write_run_folder
 
@@ -145,9 +145,9 @@ def test_what_rewards_are_measured_against_is_said(page: str) -> None:
 
 
 def test_how_long_methods_were_trained_is_said(run_folder: Path, page: str) -> None:
-    found = efforts(run_folder)
-    assert found["fspo"] == Effort(60, 120_000, 120, 480, "pref-ft")
-    assert found["ipo"] == Effort(60, 60_000, 120, 480, "")
+    found = training_costs(run_folder)
+    assert found["fspo"] == TrainingCost(60, 120_000, 120, 480, "pref-ft")
+    assert found["ipo"] == TrainingCost(60, 60_000, 120, 480, "")
     assert "tokens from 60,000 (pref-ft) to 120,000 (fspo)" in page
     assert "steps from" not in page
     assert unequal({"ipo": found["ipo"]}) == unequal({}) == ""
@@ -259,7 +259,7 @@ def test_every_plot_comes_with_its_numbers(run_folder: Path, page: str) -> None:
 
 
 def test_a_name_cannot_become_a_formula_in_a_spreadsheet() -> None:
-    plot = Plotted("x", "x", Markup(), [{"user": "=1+1", "value": -0.5}, {"user": "plain, quoted", "value": None}])
+    plot = PlotEntry("x", "x", Markup(), [{"user": "=1+1", "value": -0.5}, {"user": "plain, quoted", "value": None}])
     assert plot.csv == 'user,value\n\'=1+1,-0.5\n"plain, quoted",\n'
 
 

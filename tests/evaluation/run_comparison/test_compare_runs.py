@@ -44,13 +44,11 @@ def changed(folder: Path, number: int, **fields: Any) -> None:
 def test_every_two_methods_are_compared_and_corrected_together(tmp_path: Path) -> None:
     runs = [evaluated(tmp_path / "one"), evaluated(tmp_path / "two", salt="x")]
     found = compare_runs(runs)
-    names = [entrant.name for entrant in found.entrants]
+    names = [row.name for row in found.methods]
     assert sorted(names) == sorted(f"{run}: {method}" for run in ("one", "two") for method in METHODS)
-    assert [e.estimate.value for e in found.entrants] == sorted(
-        (e.estimate.value for e in found.entrants), reverse=True
-    )
+    assert [e.estimate.value for e in found.methods] == sorted((e.estimate.value for e in found.methods), reverse=True)
     assert [(pair.first, pair.second) for pair in found.pairs] == list(combinations(names, 2))
-    values = {entrant.name: entrant.values for entrant in found.entrants}
+    values = {row.name: row.values for row in found.methods}
     for pair in found.pairs:
         alone = compare(values[pair.first], values[pair.second], lambda item: item[0])
         assert pair.comparison.difference == alone.difference
@@ -62,7 +60,7 @@ def test_every_two_methods_are_compared_and_corrected_together(tmp_path: Path) -
 
 def test_each_method_stands_by_its_own_headline(tmp_path: Path) -> None:
     found = compare_runs([evaluated(tmp_path / "one")], measure="win_rate")
-    assert {entrant.name: entrant.variant for entrant in found.entrants} == {
+    assert {row.name: row.variant for row in found.methods} == {
         "few-shot": "win_rate/plain",
         "fspo": "win_rate/guided",
     }
@@ -75,13 +73,13 @@ def test_a_method_that_is_the_same_in_all_runs_stands_once(tmp_path: Path) -> No
         "fspo": {"reward_accuracy/reference": 0.5}
     })  # fmt: skip
     found = compare_runs(runs)
-    assert {entrant.name for entrant in found.entrants} == {"base", "few-shot", "one: fspo", "two: fspo"}
+    assert {row.name for row in found.methods} == {"base", "few-shot", "one: fspo", "two: fspo"}
     assert list(found.same) == ["base", "few-shot"]
 
 
 def test_of_regret_the_least_is_the_best(tmp_path: Path) -> None:
     found = compare_runs([evaluated(tmp_path / "one")], measure="regret")
-    values = [entrant.estimate.value for entrant in found.entrants]
+    values = [row.estimate.value for row in found.methods]
     assert values == sorted(values)
     assert not found.percent
 
@@ -274,7 +272,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [evaluated(tmp_path / "a" / "run"), evaluated(tmp_path / "b" / "run", salt="x")]
     for run in runs:
         write_text(run / "config.yaml", "name: same\n")
-    assert {entrant.name.partition(":")[0] for entrant in compare_runs(runs).entrants} == {"same (1)", "same (2)"}
+    assert {row.name.partition(":")[0] for row in compare_runs(runs).methods} == {"same (1)", "same (2)"}
 
 
 def test_few_users_have_neither_interval_nor_p(tmp_path: Path) -> None:
@@ -296,7 +294,7 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert "16 users" in text
     found = read_json(tmp_path / "out.json")
     assert [method["name"] for method in found["methods"]] == [
-        e.name for e in compare_runs([one, two], methods=["fspo"]).entrants
+        e.name for e in compare_runs([one, two], methods=["fspo"]).methods
     ]
     assert found["pairs"][0].keys() >= {"first", "second", "value", "low", "high", "p", "adjusted", "detectable"}
     page = (tmp_path / "out.html").read_text(encoding="utf-8")

@@ -44,15 +44,15 @@ class Rewards:
     reference: Scores | None
     items: tuple[Item, ...]
     config: EvaluationConfig
-    foreign: bool = False
+    external: bool = False
     """Whether the scores are a reward model's own, and no log-probs."""
 
     @property
     def variants(self) -> tuple[RewardVariant, ...]:
         """The rewards this method has, the headline first."""
-        found: list[RewardVariant] = ["score" if self.foreign else "likelihood"]
+        found: list[RewardVariant] = ["score" if self.external else "likelihood"]
         if self.sees_labels and self.config.label_flip:
-            found.insert(1 if self.foreign else 0, "antisymmetric")
+            found.insert(1 if self.external else 0, "antisymmetric")
         if self.reference is not None:
             found.insert(0, "reference")
         return tuple(sorted(found, key=lambda variant: variant != self.config.headline_reward))
@@ -65,7 +65,7 @@ class Rewards:
     @property
     def plain(self) -> RewardVariant:
         """The reward that a single context gives, which the label-flip rate is of."""
-        if self.foreign:
+        if self.external:
             return "score"
         return "reference" if self.reference is not None else "likelihood"
 
@@ -95,7 +95,7 @@ class Rewards:
         margin, score = self._margin(variant, item, k, condition), self.own.get(item, k, condition)
         if margin is None or score is None:
             return None
-        if self.foreign:
+        if self.external:
             return 0.0 if abs(margin) < _EQUAL else margin
         by_mean = self.config.reduction == "mean"
         return settled(margin, min(score.chosen_tokens, score.rejected_tokens) if by_mean else 1)

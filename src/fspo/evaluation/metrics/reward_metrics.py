@@ -10,7 +10,7 @@ from fspo.evaluation.ideal_observer.ceiling import Ceiling
 from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
 from fspo.evaluation.metrics.measures import Rewards, reward_values
 from fspo.evaluation.metrics.per_item import Measured
-from fspo.evaluation.provenance import Trained
+from fspo.evaluation.provenance import Provenance
 from fspo.evaluation.robustness.measures import baseline_gains, few_shot_values, robustness_values
 from fspo.evaluation.scoring.eval_episodes import Item
 
@@ -20,7 +20,7 @@ __all__ = ["calibrations", "reward_figures", "scaled_margins"]
 def reward_figures(
     name: str,
     rewards: Mapping[str, Rewards],
-    trained: Trained,
+    trained: Provenance,
     regrets: Regrets | None,
     ceiling: Ceiling | None,
 ) -> Measured:
@@ -48,11 +48,11 @@ def reward_figures(
     return found
 
 
-def calibrations(rewards: Mapping[str, Rewards], trained: Mapping[str, Trained]) -> dict[str, dict[str, Any]]:
+def calibrations(rewards: Mapping[str, Rewards], trained: Mapping[str, Provenance]) -> dict[str, dict[str, Any]]:
     """Method -> its reward, the scale of its margins, reliability by bins of confidence, and the error by chance."""
     found = {}
     for name, row in rewards.items():
-        how = trained.get(name, Trained())
+        how = trained.get(name, Provenance())
         margins = scaled_margins(row, how)
         fitted = fitted_margins(margins)
         found[name] = {
@@ -66,12 +66,12 @@ def calibrations(rewards: Mapping[str, Rewards], trained: Mapping[str, Trained])
     return found
 
 
-def scaled_margins(row: Rewards, trained: Trained) -> dict[Item, float]:
+def scaled_margins(row: Rewards, trained: Provenance) -> dict[Item, float]:
     """The headline reward's margins at the full shot count, times the scale that training has set."""
     scale = _scale(row, trained)
     margins = {item: row.margin(row.headline, item[1], row.config.shots) for item in row.items}
     return {item: scale * margin for item, margin in margins.items() if margin is not None}
 
 
-def _scale(row: Rewards, trained: Trained) -> float:
+def _scale(row: Rewards, trained: Provenance) -> float:
     return 1.0 if row.headline in ("likelihood", "score") else trained.scale(row.config.reduction)

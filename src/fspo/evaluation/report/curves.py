@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fspo.evaluation import plots
-from fspo.evaluation.report.plot_entry import Plotted
+from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_jsonl
 
 __all__ = ["training_plots"]
@@ -23,7 +23,7 @@ _CURVES = (
 )
 
 
-def training_plots(run_dir: Path) -> list[Plotted]:
+def training_plots(run_dir: Path) -> list[PlotEntry]:
     """One plot for each value that methods recorded while training."""
     records = {path.parent.name: read_jsonl(path) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
     found = []
@@ -33,7 +33,9 @@ def training_plots(run_dir: Path) -> list[Plotted]:
         if curves:
             svg = Markup(plots.training_curves(curves, title=label, ylabel=label))
             numbers = [{"method": name, "step": x, "value": y} for name, points in curves.items() for x, y in points]
-            found.append(Plotted(f"training-{key.replace('_', '-')}", label, svg, numbers, "as recorded at each step"))
+            found.append(
+                PlotEntry(f"training-{key.replace('_', '-')}", label, svg, numbers, "as recorded at each step")
+            )
     return found
 
 

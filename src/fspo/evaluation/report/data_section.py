@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fspo.evaluation import plots
 from fspo.evaluation.report.formatting import percent
-from fspo.evaluation.report.plot_entry import Plotted
+from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_json
 
 __all__ = ["data_section"]
@@ -61,7 +61,7 @@ def data_section(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _distributions(attributes: object) -> Plotted | None:
+def _distributions(attributes: object) -> PlotEntry | None:
     """A histogram of each attribute."""
     if not isinstance(attributes, dict):
         return None
@@ -74,7 +74,7 @@ def _distributions(attributes: object) -> Plotted | None:
         for name, (edges, counts) in columns.items()
         for left, right, count in zip(edges, edges[1:], counts, strict=False)
     ]
-    return Plotted("attributes", title, Markup(plots.histograms(columns, title=title)), numbers)
+    return PlotEntry("attributes", title, Markup(plots.histograms(columns, title=title)), numbers)
 
 
 def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -85,7 +85,7 @@ def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
     return (edges, counts) if edges and counts and len(edges) == len(counts) + 1 else None
 
 
-def _disagreement(record: object) -> Plotted | None:
+def _disagreement(record: object) -> PlotEntry | None:
     if not isinstance(record, dict):
         return None
     users, matrix = record.get("users"), record.get("matrix")
@@ -97,7 +97,7 @@ def _disagreement(record: object) -> Plotted | None:
         {"user": users[row], "other": users[column], "disagree": matrix[row][column]}
         for row, column in itertools.combinations(range(min(len(users), len(matrix))), 2)
     ]
-    return Plotted("disagreement", title, Markup(plots.heatmap(shown, users[:_MOST_USERS], title=title)), numbers)
+    return PlotEntry("disagreement", title, Markup(plots.heatmap(shown, users[:_MOST_USERS], title=title)), numbers)
 
 
 def _figures(checks: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from fspo.errors import DataError
 from fspo.evaluation import plots
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.report.findings import Metrics
-from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
+from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import (
     Comparison,
@@ -82,7 +82,7 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
         for name, estimate in found.items()
     ]
     return {
-        "plot": Plotted("ranking-answers", title, Markup(svg), numbers, _NOTE),
+        "plot": PlotEntry("ranking-answers", title, Markup(svg), numbers, _NOTE),
         "rows": rows,
         "each_other": ranking is not None and each_other,
         "several": len(found.keys() - {_BASE}) > 1,
@@ -104,7 +104,7 @@ def accuracy_standing(metrics: Metrics, observer: Mapping[str, Estimate], full: 
     title = "Reward accuracy"
     svg = plots.interval_plot(rows, title=title)
     numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)
-    return {"plot": Plotted("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
+    return {"plot": PlotEntry("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
 
 
 def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, Paired]:

@@ -11,7 +11,7 @@ from fspo.evaluation import plots
 from fspo.evaluation.plots import Panel
 from fspo.evaluation.report.findings import Metrics
 from fspo.evaluation.report.formatting import listed
-from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
+from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics import Estimate
 
 __all__ = [
@@ -107,7 +107,7 @@ def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
     )
     svg = plots.accuracy_by_shots(lines, seen, title=title)
     return {
-        "plot": Plotted("accuracy-by-shots", title, Markup(svg), numbers),
+        "plot": PlotEntry("accuracy-by-shots", title, Markup(svg), numbers),
         "observer": bool(seen),
         "table": table,
         "ks": sorted({k for row in table.values() for k in row}),
@@ -135,7 +135,7 @@ def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
         ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
     )
     return {
-        "plot": Plotted("sensitivity", title, Markup(svg), numbers),
+        "plot": PlotEntry("sensitivity", title, Markup(svg), numbers),
         "families": families,
         "varied": f"{listed(varied).capitalize()} were" if varied else "",
         "observer": any(_OBSERVER in panel.rows for panel in shown.values()),
@@ -161,7 +161,7 @@ def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
         if any(f"{measure}{suffix}" in row for row in metrics.values())
     }
     return {
-        "plot": Plotted("calibration", title, Markup(plots.reliability(bins, title=title)), numbers),
+        "plot": PlotEntry("calibration", title, Markup(plots.reliability(bins, title=title)), numbers),
         "columns": columns,
         "errors": [
             {
@@ -191,7 +191,7 @@ def regret(metrics: Metrics, observer: Row) -> dict[str, Any]:
     numbers = _numbers(dict(metrics) | {_OBSERVER: observer}, names)
     svg = plots.interval_plot(rows, title=title)
     return {
-        "plot": Plotted("regret", title, Markup(svg), numbers, _REGRET_NOTE),
+        "plot": PlotEntry("regret", title, Markup(svg), numbers, _REGRET_NOTE),
         "columns": {m: _label(m) for m in names},
     }
 
@@ -212,7 +212,7 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
     numbers = _numbers(metrics, names)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {
-        "plot": Plotted("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers, _WINS_NOTE),
+        "plot": PlotEntry("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers, _WINS_NOTE),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
         "agreement": _agreements(records),
@@ -240,7 +240,7 @@ def tax(metrics: Metrics) -> dict[str, Any]:
     title = "What is lost against the base model"
     numbers = _numbers(metrics, [*names, *levels])
     return {
-        "plot": Plotted("tax", title, Markup(plots.panels(shown, title=title)), numbers, _TAX_NOTE),
+        "plot": PlotEntry("tax", title, Markup(plots.panels(shown, title=title)), numbers, _TAX_NOTE),
         "columns": {m: _label(m) for m in (*names, *levels)},
     }
 
@@ -263,7 +263,7 @@ def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
     worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
     svg = plots.user_dots(shares, title=title, xlabel="reward accuracy")
     return {
-        "plot": Plotted("per-user", title, Markup(svg), numbers),
+        "plot": PlotEntry("per-user", title, Markup(svg), numbers),
         "worst": [(user, value) for user, value in worst[:5] if value < 1],
         "pairs": max((cell["items"] for cell in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
         "at_chance": sum(value <= 0.5 for _, value in worst),

@@ -11,17 +11,17 @@ import yaml
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation import plots
 from fspo.evaluation.metrics.summary import MEASURES, said_variants, variants_of
-from fspo.evaluation.provenance import said_untraced
+from fspo.evaluation.provenance import untraced_note
 from fspo.evaluation.report import leaderboard, metric_sections, samples
 from fspo.evaluation.report.curves import training_plots
 from fspo.evaluation.report.data_section import data_section
 from fspo.evaluation.report.findings import RULES, Metrics, Standings, caveats, findings, headline
-from fspo.evaluation.report.plot_entry import Plotted
-from fspo.evaluation.report.run_data import Reading
+from fspo.evaluation.report.plot_entry import PlotEntry
+from fspo.evaluation.report.run_data import RunData
 from fspo.evaluation.report.summary_section import in_short
 from fspo.evaluation.report.templating import environment
 from fspo.evaluation.statistics import Estimate
-from fspo.evaluation.training_cost import Effort, efforts, unequal
+from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal
 from fspo.files import write_text
 from fspo.methods.table import METHODS
 
@@ -79,16 +79,16 @@ def _check_replaceable(svg: Path, csv: Path) -> None:
 
 
 def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
-    read = Reading.of(run_dir, benchmark)
+    read = RunData.of(run_dir, benchmark)
     with plots.told_apart(read.metrics):
         return _drawn(run_dir, benchmark, read)
 
 
-def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
+def _drawn(run_dir: Path, benchmark: str, read: RunData) -> dict[str, Any]:
     metrics, details = read.metrics, read.details
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
-    trained = efforts(run_dir)
+    trained = training_costs(run_dir)
     lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
     figures = _figures(read, lead)
     standings = Standings(
@@ -115,7 +115,7 @@ def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
                 method: _reference(method, variants_of(details, method).get("reward", ""), trained.get(method))
                 for method in metrics
             },
-            "efforts": trained,
+            "training_costs": trained,
             "training": training_plots(run_dir),
             "data": {} if benchmark else data_section(run_dir),
             "against": [row for row in against if _is_of(row.method, lead)],
@@ -130,7 +130,7 @@ def _drawn(run_dir: Path, benchmark: str, read: Reading) -> dict[str, Any]:
     )
 
 
-def _figures(read: Reading, lead: str) -> dict[str, Any]:
+def _figures(read: RunData, lead: str) -> dict[str, Any]:
     """The sections with plots."""
     metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
@@ -157,7 +157,7 @@ def _figures(read: Reading, lead: str) -> dict[str, Any]:
     }
 
 
-def _texts(read: Reading, lead: str) -> dict[str, Any]:
+def _texts(read: RunData, lead: str) -> dict[str, Any]:
     """The answers to be read, and those that failed."""
     lines, items = read.samples, read.items
     sampling = read.details.get("samplings", {}).get(lead, "")
@@ -177,14 +177,14 @@ def _texts(read: Reading, lead: str) -> dict[str, Any]:
     return {"samples": pairs, "shared": shared, "failures": failures}
 
 
-def _plots(view: Mapping[str, Any]) -> list[Plotted]:
+def _plots(view: Mapping[str, Any]) -> list[PlotEntry]:
     """Every plot of the page, in its order."""
     found = [view[name]["plot"] for name in _PLOTTED if view[name] and "plot" in view[name]]
     found += view["training"]
     return found + [plot for plot in (view["data"].get("distributions"), view["data"].get("disagreement")) if plot]
 
 
-def _reference(method: str, variant: str, trained: Effort | None) -> str:
+def _reference(method: str, variant: str, trained: TrainingCost | None) -> str:
     """What the method's headline reward is measured against."""
     if not variant:
         return "not recorded in this run"
@@ -203,7 +203,7 @@ def _reference(method: str, variant: str, trained: Effort | None) -> str:
 
 
 def _seen(details: Mapping[str, Any]) -> list[str]:
-    sentence = said_untraced(details.get("untraced", []))
+    sentence = untraced_note(details.get("untraced", []))
     return [sentence] if sentence else []
 
 

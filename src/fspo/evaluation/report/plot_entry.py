@@ -13,14 +13,14 @@ from markupsafe import Markup
 
 from fspo.evaluation.statistics import Estimate
 
-__all__ = ["Plotted", "estimate_rows"]
+__all__ = ["PlotEntry", "estimate_rows"]
 
 Row = Mapping[str, Any]
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
-class Plotted:
+class PlotEntry:
     """One plot and what it was drawn from.
 
     Attributes:

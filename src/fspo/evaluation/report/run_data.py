@@ -23,13 +23,13 @@ from fspo.evaluation.metrics.summary import as_estimates
 from fspo.evaluation.statistics import Estimate, Game
 from fspo.files import read_json
 
-__all__ = ["Reading"]
+__all__ = ["RunData"]
 
 Estimates = Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class RunData:
     """One evaluation as it lies on disk; what is not there is empty."""
 
     metrics: Estimates
@@ -47,7 +47,7 @@ class Reading:
     versions: Mapping[str, Any]
 
     @classmethod
-    def of(cls, run_dir: Path, benchmark: str = "") -> Reading:
+    def of(cls, run_dir: Path, benchmark: str = "") -> RunData:
         """From the folder of a run; with `benchmark`, what was measured on that one.
 
         Raises:

@@ -1,1 +1,1 @@
-"""What wrong, foreign or reordered shots change."""
+"""What wrong, external or reordered shots change."""

@@ -11,7 +11,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.artifact_schemas import DETAILS, check_kept
 from fspo.evaluation.report.formatting import detectable
-from fspo.evaluation.run_comparison.loaded_run import Evaluated, check_same, untold
+from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same, untold
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import (
     Bounds,
@@ -25,7 +25,7 @@ from fspo.evaluation.statistics import (
 )
 from fspo.preferences.validation import nearest
 
-__all__ = ["Across", "Entrant", "Pair", "compare_runs", "detectable"]
+__all__ = ["Pair", "RunComparison", "RunMethod", "compare_runs", "detectable"]
 
 MEASURES = ("reward_accuracy", "win_rate")
 """Measures that are of each method's own headline variant."""
@@ -36,7 +36,7 @@ _AGAINST_A_COIN = ("reward_accuracy", "win_rate")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class RunMethod:
     """One method of one run, or of several where it is the same in all."""
 
     name: str
@@ -64,11 +64,11 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Across:
+class RunComparison:
     """What came out."""
 
     measure: str
-    entrants: Sequence[Entrant]
+    methods: Sequence[RunMethod]
     """The best first; of `regret` the least."""
     pairs: Sequence[Pair]
     same: Sequence[str]
@@ -94,7 +94,7 @@ class Across:
         """The whole, ready for JSON."""
         return {
             "measure": self.measure,
-            "methods": [{"name": e.name, "variant": e.variant} | e.estimate.to_json() for e in self.entrants],
+            "methods": [{"name": e.name, "variant": e.variant} | e.estimate.to_json() for e in self.methods],
             "pairs": [pair.to_json() for pair in self.pairs],
             "same_in_several_runs": list(self.same),
             "without_measure": list(self.left_out),
@@ -104,7 +104,7 @@ class Across:
 
 def compare_runs(
     runs: Sequence[Path], *, measure: str = "reward_accuracy", methods: Sequence[str] = (), benchmark: str = ""
-) -> Across:
+) -> RunComparison:
     """Compare every two methods of `runs` by `measure`; with `methods`, only those of these names.
 
     With `benchmark` it is of what was measured on that one.
@@ -118,7 +118,7 @@ def compare_runs(
     for run in runs:
         if sum(run.resolve() == other.resolve() for other in runs) > 1:
             raise DataError(f"{run} is named twice; name every run once.")
-    read = [Evaluated.read(run, benchmark) for run in runs]
+    read = [LoadedRun.read(run, benchmark) for run in runs]
     place = f"benchmarks/{benchmark}" if benchmark else "evaluation"
     for one in read:
         check_kept(DETAILS, one.details, one.path / place / "details.json")
@@ -131,18 +131,18 @@ def compare_runs(
     _check_measure(measure, evaluated)
     for other in evaluated[1:]:
         check_same(evaluated[0], other, measure, wanted)
-    found, left_out = _entrants(evaluated, measure, wanted)
-    entrants, same = _merged(found)
-    if len(entrants) < 2:
+    found, left_out = _run_methods(evaluated, measure, wanted)
+    methods, same = _merged(found)
+    if len(methods) < 2:
         raise DataError(
             f"There are fewer than two methods to compare by {measure!r}; name more runs or methods, or another "
             f"measure: {', '.join(_offered(evaluated))}."
         )
-    ordered = sorted(entrants, key=lambda e: e.estimate.value, reverse=measure != "regret")
-    return Across(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
+    ordered = sorted(methods, key=lambda e: e.estimate.value, reverse=measure != "regret")
+    return RunComparison(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
 
 
-def _check_measure(measure: str, evaluated: Sequence[Evaluated]) -> None:
+def _check_measure(measure: str, evaluated: Sequence[LoadedRun]) -> None:
     """Check that any method of any run has the measure.
 
     Raises:
@@ -155,15 +155,15 @@ def _check_measure(measure: str, evaluated: Sequence[Evaluated]) -> None:
         raise ConfigError(f"There is no measure {measure!r} in these runs; there are {', '.join(offered)}.{meant}")
 
 
-def _offered(evaluated: Sequence[Evaluated]) -> list[str]:
+def _offered(evaluated: Sequence[LoadedRun]) -> list[str]:
     kept = sorted({m for run in evaluated for name in run.items.methods for m in run.items.measures(name)})
     return [*(m for m in MEASURES if any(name.startswith(f"{m}/") for name in kept)), *kept]
 
 
-def _entrants(
-    evaluated: Sequence[Evaluated], measure: str, names: Sequence[str]
-) -> tuple[list[tuple[str, str, Entrant]], list[str]]:
-    """(method, run, entrant) of every method that has the measure, and the others."""
+def _run_methods(
+    evaluated: Sequence[LoadedRun], measure: str, names: Sequence[str]
+) -> tuple[list[tuple[str, str, RunMethod]], list[str]]:
+    """(method, run, row) of every method that has the measure, and the others."""
     found, left_out = [], []
     for run in evaluated:
         for method in run.items.methods:
@@ -174,30 +174,30 @@ def _entrants(
             values = run.items.values(method, variant)
             if values:
                 estimate = clustered_mean(list(values.values()), [user for user, _ in values], bounds=_bounds(measure))
-                found.append((method, run.name, Entrant(label, variant, values, estimate)))
+                found.append((method, run.name, RunMethod(label, variant, values, estimate)))
             else:
                 left_out.append(label)
     return found, left_out
 
 
-def _merged(found: Sequence[tuple[str, str, Entrant]]) -> tuple[list[Entrant], list[str]]:
+def _merged(found: Sequence[tuple[str, str, RunMethod]]) -> tuple[list[RunMethod], list[str]]:
     """A method that is the same item by item in several runs once, by its own name; and the names of such methods."""
-    entrants: list[Entrant] = []
+    methods: list[RunMethod] = []
     same = []
     for name in dict.fromkeys(method for method, _, _ in found):
-        mine = [entrant for method, _, entrant in found if method == name]
+        mine = [row for method, _, row in found if method == name]
         alike = all((e.variant, e.values) == (mine[0].variant, mine[0].values) for e in mine)
         if len(mine) > 1 and alike:
             same.append(name)
-            entrants.append(replace(mine[0], name=name))
+            methods.append(replace(mine[0], name=name))
         else:
-            entrants += mine
-    return entrants, same
+            methods += mine
+    return methods, same
 
 
-def _pairs(entrants: Sequence[Entrant], measure: str) -> list[Pair]:
+def _pairs(methods: Sequence[RunMethod], measure: str) -> list[Pair]:
     bounds = None if _in_units(measure) else (-2.0, 2.0) if measure.startswith(_DIFFERENCES) else (-1.0, 1.0)
-    met = list(combinations(entrants, 2))
+    met = list(combinations(methods, 2))
     compared = {(a.name, b.name): compare(*_shared(a, b), _user, bounds=bounds) for a, b in met}
     adjusted = holm({names: comparison.p for names, comparison in compared.items()})
     tested = max(1, sum(comparison.p is not None for comparison in compared.values()))
@@ -210,7 +210,7 @@ def _pairs(entrants: Sequence[Entrant], measure: str) -> list[Pair]:
     return found
 
 
-def _shared(one: Entrant, other: Entrant) -> tuple[dict[Item, float], dict[Item, float]]:
+def _shared(one: RunMethod, other: RunMethod) -> tuple[dict[Item, float], dict[Item, float]]:
     """Both on the items that both were measured on: a swap or an answer may be missing where a user had none."""
     items = [item for item in one.values if item in other.values]
     if not items:
@@ -218,7 +218,7 @@ def _shared(one: Entrant, other: Entrant) -> tuple[dict[Item, float], dict[Item,
     return {item: one.values[item] for item in items}, {item: other.values[item] for item in items}
 
 
-def _distinct(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+def _distinct(evaluated: Sequence[LoadedRun]) -> list[LoadedRun]:
     """The runs under names that tell them apart: their own, else those of their folders, else with a number."""
     for names in ([run.name for run in evaluated], [run.path.resolve().name for run in evaluated]):
         if len(set(names)) == len(names):

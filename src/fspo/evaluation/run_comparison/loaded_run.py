@@ -14,7 +14,7 @@ from fspo.evaluation.metrics.items import ITEMS_FILE, Items
 from fspo.files import read_json
 from fspo.methods.table import METHODS
 
-__all__ = ["Evaluated", "check_same", "untold"]
+__all__ = ["LoadedRun", "check_same", "untold"]
 
 _SETTINGS = {"seed": "seed", "shots": "shots", "queries": "queries a user", "episodes": "episodes a user"}
 _LATER = {"reduction": "log-probs of a response", "max_length": "most tokens of a context"}
@@ -43,7 +43,7 @@ _DIGESTED = {
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class LoadedRun:
     """One run's evaluation."""
 
     name: str
@@ -54,7 +54,7 @@ class Evaluated:
     """The command that evaluates it once more."""
 
     @classmethod
-    def read(cls, run: Path, benchmark: str = "") -> Evaluated:
+    def read(cls, run: Path, benchmark: str = "") -> LoadedRun:
         """From the folder of a run; with `benchmark`, what was measured on that one.
 
         Raises:
@@ -83,7 +83,7 @@ class Evaluated:
         return measure
 
 
-def check_same(first: Evaluated, other: Evaluated, measure: str, methods: Sequence[str]) -> None:
+def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequence[str]) -> None:
     """Check that `measure` of two runs is of the same items, and rests on the same besides them.
 
     Args:
@@ -120,7 +120,7 @@ def check_same(first: Evaluated, other: Evaluated, measure: str, methods: Sequen
         )
 
 
-def untold(runs: Sequence[Evaluated], methods: Sequence[str]) -> list[str]:
+def untold(runs: Sequence[LoadedRun], methods: Sequence[str]) -> list[str]:
     """What can't be told of several runs' items, since a run was evaluated before it was recorded."""
     before = [str(run.path) for run in runs if not _recorded(run, "description")]
     told = _told(methods)
@@ -138,11 +138,11 @@ def _told(methods: Sequence[str]) -> list[str]:
     return [name for name, row in rows.items() if row.context in ("description", "both") and not row.describes]
 
 
-def _recorded(run: Evaluated, digest: str) -> bool:
+def _recorded(run: LoadedRun, digest: str) -> bool:
     return all(digest in line for line in run.items.lines)
 
 
-def _check_recorded(run: Evaluated, measure: str, wanted: Sequence[str], *, judged: bool) -> None:
+def _check_recorded(run: LoadedRun, measure: str, wanted: Sequence[str], *, judged: bool) -> None:
     missing = [_DIGESTED[name].strip(",") for name in wanted if not _recorded(run, name)]
     missing += ["the judge"] if judged and "judge" not in run.details else []
     if missing:
@@ -157,7 +157,7 @@ def _said(judge: Mapping[str, str] | None) -> str:
     return f"{judge['kind']} ({judge['digest']})" if judge else "none"
 
 
-def _settings_differing(first: Evaluated, other: Evaluated) -> list[str]:
+def _settings_differing(first: LoadedRun, other: LoadedRun) -> list[str]:
     both = {key: label for key, label in _LATER.items() if key in first.details and key in other.details}
     return [
         f"{label}: {first.details.get(key)} and {other.details.get(key)}"
@@ -166,7 +166,7 @@ def _settings_differing(first: Evaluated, other: Evaluated) -> list[str]:
     ]
 
 
-def _people_differing(first: Evaluated, other: Evaluated, wanted: Sequence[str], *, answers: bool) -> list[str]:
+def _people_differing(first: LoadedRun, other: LoadedRun, wanted: Sequence[str], *, answers: bool) -> list[str]:
     """In what the items differ; digests that either run lacks are passed over."""
     ours, theirs = ({line["item"]: line for line in run.items.lines} for run in (first, other))
     said = _only("users", first, other, [{line["user"] for line in run.values()} for run in (ours, theirs)])
@@ -183,7 +183,7 @@ def _people_differing(first: Evaluated, other: Evaluated, wanted: Sequence[str],
     return said
 
 
-def _only(kind: str, first: Evaluated, other: Evaluated, sets: Sequence[set[str]]) -> list[str]:
+def _only(kind: str, first: LoadedRun, other: LoadedRun, sets: Sequence[set[str]]) -> list[str]:
     found = []
     for run, own, theirs in ((first, sets[0], sets[1]), (other, sets[1], sets[0])):
         if more := sorted(own - theirs):

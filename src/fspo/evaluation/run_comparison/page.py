@@ -7,29 +7,29 @@ from pathlib import Path
 from markupsafe import Markup
 
 from fspo.evaluation import plots
-from fspo.evaluation.report.plot_entry import Plotted, estimate_rows
+from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.report.templating import environment
-from fspo.evaluation.run_comparison.compare_runs import Across
+from fspo.evaluation.run_comparison.compare_runs import RunComparison
 from fspo.files import write_text
 
 __all__ = ["write_comparison"]
 
 
-def write_comparison(found: Across, out: Path) -> Path:
+def write_comparison(found: RunComparison, out: Path) -> Path:
     """Write the page to `out`.
 
     Raises:
         StorageError: it can't be written.
     """
     label = found.measure.replace("_", " ").replace("/", ", ")
-    rows = [(e.name, _method(e.name), e.estimate) for e in found.entrants]
+    rows = [(e.name, _method(e.name), e.estimate) for e in found.methods]
     title = f"Methods by {label}"
     with plots.told_apart(method for _, method, _ in rows):
         svg = Markup(plots.interval_plot(rows, title=title, chance=found.chance, percent=found.percent))
-    numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.entrants)
-    standing = Plotted("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
-    pairs = Plotted("pairs", "Every two methods", Markup(), [pair.to_json() for pair in found.pairs])
-    variants = {e.name: e.variant.partition("/")[2] for e in found.entrants}
+    numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.methods)
+    standing = PlotEntry("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
+    pairs = PlotEntry("pairs", "Every two methods", Markup(), [pair.to_json() for pair in found.pairs])
+    variants = {e.name: e.variant.partition("/")[2] for e in found.methods}
     view = {"found": found, "label": label, "standing": standing, "pairs": pairs, "variants": variants}
     pages = environment()
     write_text(out, pages.get_template("comparison.html.j2").render(**view))

@@ -14,10 +14,10 @@ from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, 
 from fspo.identity import Unidentified, digest
 from fspo.llm.installed import need_client
 
-__all__ = ["Foreign", "given", "obtain"]
+__all__ = ["ExternalRewardModel", "given_reward_model", "load_reward_model"]
 
 
-class Foreign:
+class ExternalRewardModel:
     """A reward model that is obtained when it is first needed, and what tells its scores from another's."""
 
     def __init__(
@@ -62,14 +62,14 @@ class Foreign:
         return self._fingerprint
 
 
-def given(name: str, model: RewardModel) -> Foreign:
+def given_reward_model(name: str, model: RewardModel) -> ExternalRewardModel:
     """A reward model that is there already."""
-    return Foreign(name, lambda: model)
+    return ExternalRewardModel(name, lambda: model)
 
 
-def obtain(
+def load_reward_model(
     entry: RewardModelConfig, config: EvaluationConfig, folder: Path, say: Callable[[str], None] | None = None
-) -> Foreign:
+) -> ExternalRewardModel:
     """The reward model of an entry; `folder` keeps what an endpoint has answered, and `say` shows what is odd there.
 
     Nothing is loaded or asked yet; what can be known to be missing is told now, and not after the methods are measured.
@@ -80,10 +80,12 @@ def obtain(
     """
     if entry.scorer is not None:
         scorer = _scorer(entry)
-        return Foreign(entry.name, lambda: scorer, shots=entry.shots)
+        return ExternalRewardModel(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
         need_client()
-        return Foreign(entry.name, lambda: _asked(entry, folder, say), lambda: _rates(entry), shots=entry.shots)
+        return ExternalRewardModel(
+            entry.name, lambda: _asked(entry, folder, say), lambda: _rates(entry), shots=entry.shots
+        )
     from fspo.evaluation.scoring.reward_models.classifier import ClassifierRewardModel, classifier_identity
     from fspo.modeling.model_names import locate
 
@@ -95,7 +97,7 @@ def obtain(
     def identity() -> str | None:
         return classifier_identity(str(entry.model), dtype=config.dtype, max_length=config.max_length)
 
-    return Foreign(entry.name, load, identity, shots=entry.shots)
+    return ExternalRewardModel(entry.name, load, identity, shots=entry.shots)
 
 
 def _rates(entry: RewardModelConfig) -> str:

@@ -20,13 +20,13 @@ from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
 from fspo.progress import Progress, Silent
 
-__all__ = ["foreign_scores"]
+__all__ = ["external_scores"]
 
 _Shown = tuple[str, Episode, int, tuple[int, ...]]
 """A condition, the episode under it, a shot count, and which of the trial's queries it has."""
 
 
-def foreign_scores(
+def external_scores(
     model: Callable[[], RewardModel],
     trials: Sequence[Trial],
     probes: Sequence[Probe],
