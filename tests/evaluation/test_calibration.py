@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.evaluation.calibration import BINS, calibration_values, error_by_chance, fitted_margins, reliability_bins
-from fspo.evaluation.metrics.per_item import Measured, estimates, no_interval, per_user
+from fspo.evaluation.calibration import BINS, calibration_metrics, error_by_chance, fitted_margins, reliability_bins
+from fspo.evaluation.metrics.table import Table, estimates, no_interval, per_user
 from fspo.evaluation.scoring.eval_episodes import Item
 
 
-def value(measured: Measured, name: str) -> float:
+def value(measured: Table, name: str) -> float:
     return estimates(measured)[name].value
 
 
@@ -34,7 +34,7 @@ def made(scale: float, *, users: int = 40, items: int = 50, seed: int = 0) -> di
 def test_figures_by_hand() -> None:
     sure = math.log(9)  # a confidence of 0.9
     margins = {("a", "1"): sure, ("a", "2"): sure, ("b", "3"): -sure, ("c", "4"): 0.0}
-    found = calibration_values(margins)
+    found = calibration_metrics(margins)
     assert value(found, "calibration_error") == pytest.approx((3 * abs(0.9 - 2 / 3) + 0) / 4)
     assert value(found, "brier") == pytest.approx((0.01 + 0.01 + 0.81 + 0.25) / 4)
     assert value(found, "overconfidence") == pytest.approx((3 * 0.9 + 0.5) / 4 - 2.5 / 4)
@@ -46,22 +46,22 @@ def test_figures_by_hand() -> None:
 
 def test_true_chances_are_calibrated_and_inflated_ones_are_not() -> None:
     for scale, least, most in ((1.0, 0.0, 0.03), (4.0, 0.1, 0.3)):
-        found = calibration_values(made(scale))
+        found = calibration_metrics(made(scale))
         assert least <= value(found, "calibration_error") <= most
-    inflated = estimates(calibration_values(made(4.0)))["overconfidence"]
+    inflated = estimates(calibration_metrics(made(4.0)))["overconfidence"]
     assert inflated.low is not None
     assert inflated.low > 0
-    assert value(calibration_values(made(0.1)), "overconfidence") < -0.1
+    assert value(calibration_metrics(made(0.1)), "overconfidence") < -0.1
 
 
 def test_the_error_has_no_interval_and_is_nothing_of_a_single_user() -> None:
-    measured = calibration_values(made(1.0))
+    measured = calibration_metrics(made(1.0))
     found = estimates(measured)["calibration_error"]
     assert (found.low, found.high, found.shortage) == (None, None, None)
     assert "chance alone" in found.note
     assert no_interval([("x", found)]) == ""
     assert set(per_user(measured)) == {"brier", "overconfidence"}
-    assert "2 users" in no_interval(estimates(calibration_values(made(1.0, users=2))).items())
+    assert "2 users" in no_interval(estimates(calibration_metrics(made(1.0, users=2))).items())
 
 
 def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:
@@ -69,7 +69,7 @@ def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:
     for seed in range(200):
         margins = made(1.0, users=10, items=8, seed=seed)
         chance = error_by_chance(margins, draws=200, seed=seed)
-        errors.append(value(calibration_values(margins), "calibration_error"))
+        errors.append(value(calibration_metrics(margins), "calibration_error"))
         means.append(chance["mean"])
         above += errors[-1] > chance["high"]
     assert 0.02 <= above / 200 <= 0.09
@@ -78,7 +78,7 @@ def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:
 
 def test_what_chance_gives_is_far_below_the_error_of_inflated_margins() -> None:
     margins = made(4.0)
-    assert value(calibration_values(margins), "calibration_error") > 5 * error_by_chance(margins)["high"]
+    assert value(calibration_metrics(margins), "calibration_error") > 5 * error_by_chance(margins)["high"]
     assert error_by_chance(margins) == error_by_chance(margins)
     assert error_by_chance({}) == {}
     assert error_by_chance({("a", "1"): 0.0, ("b", "2"): 0.0}) == {"mean": 0.0, "high": 0.0}
@@ -86,9 +86,9 @@ def test_what_chance_gives_is_far_below_the_error_of_inflated_margins() -> None:
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])
 def test_a_scale_fitted_on_the_other_users_undoes_any_scale(scale: float) -> None:
-    found = calibration_values(fitted_margins(made(scale)), "/fitted")
+    found = calibration_metrics(fitted_margins(made(scale)), "/fitted")
     assert value(found, "calibration_error/fitted") < 0.03
-    assert value(found, "brier/fitted") == pytest.approx(value(calibration_values(made(1.0)), "brier"), abs=0.003)
+    assert value(found, "brier/fitted") == pytest.approx(value(calibration_metrics(made(1.0)), "brier"), abs=0.003)
 
 
 def test_nobody_is_fitted_on_themselves() -> None:
@@ -107,4 +107,4 @@ def test_bins_hold_every_item_once_and_the_error_is_theirs(rows: list[tuple[str,
     assert sum(row["items"] for row in bins) == len(rows)
     assert len(bins) <= BINS
     error = sum(row["items"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(rows)
-    assert value(calibration_values(margins), "calibration_error") == pytest.approx(error, abs=1e-9)
+    assert value(calibration_metrics(margins), "calibration_error") == pytest.approx(error, abs=1e-9)

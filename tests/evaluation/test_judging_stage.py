@@ -14,7 +14,8 @@ from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judges import obtain_judges
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_pairs
 from fspo.evaluation.judging_stage import JudgingStage
-from fspo.evaluation.metrics.measures import answer_measures
+from fspo.evaluation.metrics.answer_metrics import win_rates
+from fspo.evaluation.metrics.table import estimates
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.preferences.types import User
 from fspo.progress import Silent
@@ -83,7 +84,7 @@ def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -
     for seed in range(100):
         path = tmp_path / f"{seed}.jsonl"
         said = judge_pairs(CoinJudge(seed), USERS, drawn[FSPO], base, fine, fine, Floors(), path=path)
-        estimate = answer_measures(said, "plain", headline=True)["win_rate"]
+        estimate = estimates(win_rates(said, "plain", headline=True))["win_rate"]
         assert estimate.low is not None and estimate.high is not None
         inside += estimate.low <= 0.5 <= estimate.high
     assert inside >= 95

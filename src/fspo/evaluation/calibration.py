@@ -16,10 +16,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from fspo.evaluation.metrics.per_item import Measured, Values
+from fspo.evaluation.context import OptionalMeasure
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
 
-__all__ = ["BINS", "calibration_values", "error_by_chance", "fitted_margins", "reliability_bins"]
+__all__ = ["BINS", "Calibration", "calibration_metrics", "error_by_chance", "fitted_margins", "reliability_bins"]
 
 BINS = 5
 """Bins of equal width between a confidence of a half, no idea, and of one."""
@@ -28,7 +30,42 @@ _WIDEST = 12.0
 """Natural logarithms of the least and greatest scale that is tried, after margins are brought to a spread of 1."""
 
 
-def calibration_values(margins: Mapping[Item, float], suffix: str = "") -> Measured:
+class Calibration(OptionalMeasure):
+    """Calibration of every method's headline reward, as it is and with a fitted scale."""
+
+    def rewards(self, method: str, rewards: Mapping[str, Rewards]) -> Table:
+        """See `calibration_metrics`."""
+        margins = self._margins(method, rewards[method])
+        fitted = fitted_margins(margins)
+        return calibration_metrics(margins) | (calibration_metrics(fitted, "/fitted") if fitted else {})
+
+    def files(self, rewards: Mapping[str, Rewards]) -> dict[str, dict[str, Any]]:
+        """Method -> its reward, the scale of its margins, reliability by bins of confidence, the error by chance."""
+        return {"calibration.json": {name: self._record(name, row) for name, row in rewards.items()}}
+
+    def _record(self, method: str, row: Rewards) -> dict[str, Any]:
+        margins = self._margins(method, row)
+        fitted = fitted_margins(margins)
+        return {
+            "reward": row.headline,
+            "scale": self._scale(method, row),
+            "bins": reliability_bins(margins),
+            "fitted_bins": reliability_bins(fitted),
+            "error_by_chance": error_by_chance(margins),
+            "fitted_error_by_chance": error_by_chance(fitted),
+        }
+
+    def _margins(self, method: str, row: Rewards) -> dict[Item, float]:
+        """The headline reward's margins at the full shot count, times the scale that training has set."""
+        scale = self._scale(method, row)
+        return {item: scale * margin for item, margin in row.margins(row.headline, row.config.shots).items()}
+
+    def _scale(self, method: str, row: Rewards) -> float:
+        unscaled = row.headline in ("likelihood", "score")
+        return 1.0 if unscaled else self.evaluation.trained(method).scale(row.config.reduction)
+
+
+def calibration_metrics(margins: Mapping[Item, float], suffix: str = "") -> Table:
     """Calibration error, Brier score and overconfidence of margins (chosen less rejected, in units of the logit).
 
     The calibration error is the expected one (Naeini et al. 2015) over confidence max(p, 1 - p): sum over bins of
@@ -46,9 +83,9 @@ def calibration_values(margins: Mapping[Item, float], suffix: str = "") -> Measu
         sign = math.copysign(1.0, math.fsum(confidence - right for confidence, right in (rows[i] for i in items)))
         errors |= {item: sign * (rows[item][0] - rows[item][1]) for item in items}
     return {
-        f"calibration_error{suffix}": Values({i: errors[i] for i in rows}, bounds=(-1.0, 1.0), absolute=True),
-        f"brier{suffix}": Values({item: float(expit(-margin)) ** 2 for item, margin in margins.items()}),
-        f"overconfidence{suffix}": Values({i: conf - right for i, (conf, right) in rows.items()}, bounds=(-1.0, 1.0)),
+        f"calibration_error{suffix}": Column({i: errors[i] for i in rows}, bounds=(-1.0, 1.0), absolute=True),
+        f"brier{suffix}": Column({item: float(expit(-margin)) ** 2 for item, margin in margins.items()}),
+        f"overconfidence{suffix}": Column({i: conf - right for i, (conf, right) in rows.items()}, bounds=(-1.0, 1.0)),
     }
 
 

@@ -17,8 +17,9 @@ from fspo.evaluation.judges.judges import MeasuredJudge
 from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.judges.matching import bared, matched_in_length
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement, judge_pairs
-from fspo.evaluation.metrics.measures import answer_measures, mean_of
+from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
+from fspo.evaluation.metrics.table import Column, Table, estimates
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.preferences.types import User
@@ -80,24 +81,34 @@ class JudgingStage:
             judge = self.judges[HEADLINE]
             self.matched = self._judged(judge, alike, base, qualities, "judgements-matched.jsonl", "matched")
 
-    def measures(self, drawn: AnswerKey, *, headline: bool) -> dict[str, Estimate]:
+    def table(self, key: AnswerKey, *, headline: bool) -> Table:
         """The win rates of one method and sampling; `headline` says whether they are the method's without a variant."""
-        sampling = drawn[1]
-        found: dict[str, Estimate] = {}
+        sampling = key[1]
+        found: Table = {}
         for name, said in self.said.items():
-            rows = said.get(drawn, [])
+            rows = said.get(key, [])
             if name == HEADLINE:
-                found |= answer_measures(rows, sampling, headline=headline)
+                found |= win_rates(rows, sampling, headline=headline)
             else:
-                found |= _named({f"win_rate_by/{name}/{sampling}": _decided(rows)})
-            place = sampling if name == HEADLINE else f"{name}/{sampling}"
-            controlled = self.controlled[name].get(drawn)
-            alike = controlled.win_rate if controlled is not None and not controlled.empty else None
-            measures = {f"win_rate_weighted/{place}": _weighted(rows), f"win_rate_length_controlled/{place}": alike}
-            if name == HEADLINE and headline:
-                measures["win_rate_length_controlled"] = alike
-            found |= _named(measures)
-        return found | _named({f"win_rate_matched/{sampling}": _decided(self.matched.get(drawn, []))})
+                found[f"win_rate_by/{name}/{sampling}"] = judged_column(rows, _decided)
+            if any(row.preference is not None for row in rows):  # only of a judge that weighs
+                found[f"win_rate_weighted/{_place(name, sampling)}"] = judged_column(rows, lambda row: row.degree)
+        found[f"win_rate_matched/{sampling}"] = judged_column(self.matched.get(key, []), _decided)
+        return {measure: column for measure, column in found.items() if column.of}
+
+    def length_controlled(self, key: AnswerKey, *, headline: bool) -> dict[str, Estimate]:
+        """The win rates of one method and sampling at equal lengths, by every judge."""
+        found: dict[str, Estimate] = {}
+        for name, controlled in self.controlled.items():
+            if key in controlled and not controlled[key].empty:
+                found[f"win_rate_length_controlled/{_place(name, key[1])}"] = controlled[key].win_rate
+                if name == HEADLINE and headline:
+                    found["win_rate_length_controlled"] = controlled[key].win_rate
+        return found
+
+    def measures(self, key: AnswerKey, *, headline: bool) -> dict[str, Estimate]:
+        """All of the two above."""
+        return estimates(self.table(key, headline=headline)) | self.length_controlled(key, headline=headline)
 
     def record(self) -> dict[str, Any]:
         """What `judges.json` holds: of each judge how it judged, and how far every two of them agree."""
@@ -111,7 +122,7 @@ class JudgingStage:
         said = self.said[name]
         rows = {(drawn, (j.user, j.item)): j for drawn, judgements in said.items() for j in judgements}
         orders = {(f"{key[1][0]}", _label(key[0]) + key[1][1]): j for key, j in rows.items() if not j.reject}
-        consistency = mean_of({item: float(j.consistent) for item, j in orders.items()})
+        consistency = Column({item: float(j.consistent) for item, j in orders.items()}).estimate()
         return {
             "consistency": consistency and consistency.to_json(),
             "counts": {_label(drawn): counts(judgements) for drawn, judgements in said.items()},
@@ -202,13 +213,12 @@ def _degrees(rows: Sequence[Judgement]) -> dict[Item, float]:
     return {(j.user, j.item): j.degree for j in rows if j.degree is not None}
 
 
-def _decided(rows: Sequence[Judgement]) -> Estimate | None:
-    return mean_of({(j.user, j.item): j.score for j in rows if j.decided})
+def _decided(row: Judgement) -> float | None:
+    return row.score if row.decided else None
 
 
-def _weighted(rows: Sequence[Judgement]) -> Estimate | None:
-    """The mean preference of a judge that weighs; None for one that does not."""
-    return mean_of(_degrees(rows)) if any(j.preference is not None for j in rows) else None
+def _place(judge: str, sampling: str) -> str:
+    return sampling if judge == HEADLINE else f"{judge}/{sampling}"
 
 
 def _agreement(one: str, other: str, said: Mapping[str, Judgements]) -> dict[str, Any]:
@@ -228,7 +238,3 @@ def _agreement(one: str, other: str, said: Mapping[str, Judgements]) -> dict[str
 
 def _label(drawn: AnswerKey) -> str:
     return f"{drawn[0]}, {drawn[1]}"
-
-
-def _named(found: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
-    return {measure: estimate for measure, estimate in found.items() if estimate is not None}

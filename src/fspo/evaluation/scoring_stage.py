@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.metrics.measures import Rewards, mean_of
+from fspo.evaluation.config import percent
+from fspo.evaluation.context import Evaluation
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import Table
 from fspo.evaluation.scoring.descriptions import Describer, describe_all, spoilt
-from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.logprob_scores import Scores, score_trials, score_variations, scored_passes, varied_passes
 from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
 from fspo.evaluation.scoring.reward_models.scoring import external_scores
-from fspo.evaluation.scoring.variations import Probe
-from fspo.evaluation.scoring.weights import Source, Weights
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.scoring.weights import Source
 from fspo.methods.table import METHODS, MethodContext
-from fspo.progress import Progress
 
 __all__ = ["ScoringStage", "View"]
 
@@ -29,13 +27,7 @@ View = tuple[MethodContext, str]
 class ScoringStage:
     """The scores of one evaluation, gathered one set of weights after the other."""
 
-    config: EvaluationConfig
-    trials: Sequence[Trial]
-    probes: Sequence[Probe]
-    items: tuple[Item, ...]
-    weights: Weights
-    out: Path
-    progress: Progress
+    evaluation: Evaluation
     describers: dict[str, Describer] = field(default_factory=dict)
     """Method -> its descriptions, of methods that write some."""
     _scores: dict[tuple[Source, View], Scores] = field(default_factory=dict)
@@ -43,16 +35,16 @@ class ScoringStage:
     def wanted(self, methods: Sequence[str]) -> dict[Source, dict[View, str]]:
         """Weights -> what they are shown -> the folder of the scores, for methods and what these are measured against.
 
-        Whoever describes users has done so afterwards.
+        Methods that describe users have done so afterwards.
         """
         for name in methods:
             if METHODS[name].describes:
                 self.describers[name] = self._describe(name)
         wanted: dict[Source, dict[View, str]] = {}
         for name in methods:
-            wanted.setdefault(self.weights.source(name), {})[_view(name)] = name
-            source, reference = self._reference_of(name)
-            wanted.setdefault(source, {}).setdefault(reference, f"{name}-reference")
+            (source, view), (reference, seen) = self._sides(name)
+            wanted.setdefault(source, {})[view] = name
+            wanted.setdefault(reference, {}).setdefault(seen, f"{name}-reference")
         return wanted
 
     def score(self, source: Source, views: dict[View, str]) -> None:
@@ -62,29 +54,29 @@ class ScoringStage:
 
     def rewards(self, name: str) -> Rewards:
         """A method's scores and its reference's."""
-        own = self._scores[self.weights.source(name), _view(name)]
-        reference = self._scores[self._reference_of(name)]
-        return Rewards(own, None if reference is own else reference, self.items, self.config)
+        own, reference = (self._scores[side] for side in self._sides(name))
+        return self._rewards(own, None if reference is own else reference)
 
-    def external(self, entry: ExternalRewardModel) -> Rewards:
-        """The scores of a reward model from elsewhere, which is its own reference."""
+    def external(self, model: ExternalRewardModel) -> Rewards:
+        """The scores of a reward model, which is its own reference."""
+        evaluation = self.evaluation
         scores = external_scores(
-            entry.get,
-            self.trials,
-            self.probes,
-            self.config,
-            path=self.out / entry.name / "margins.jsonl",
-            fingerprint=entry.fingerprint,
-            shots=entry.shots,
-            name=entry.name,
-            progress=self.progress,
+            model.get,
+            evaluation.trials,
+            evaluation.probes,
+            evaluation.config,
+            path=evaluation.out / model.name / "margins.jsonl",
+            fingerprint=model.fingerprint,
+            shots=model.shots,
+            name=model.name,
+            progress=evaluation.progress,
         )
-        entry.let_go()
-        if entry.not_kept:
-            self.progress.say(entry.not_kept)
-        return Rewards(scores, None, self.items, self.config, external=True)
+        model.let_go()
+        if model.not_kept:
+            evaluation.progress.say(model.not_kept)
+        return self._rewards(scores, None, external=True)
 
-    def corrupted(self, name: str) -> dict[str, Estimate]:
+    def corrupted(self, name: str) -> Table:
         """Accuracy where part of the description is replaced by words of others.
 
         Measured where a method of the run describes users itself, and for users' own descriptions beside it; by the
@@ -93,88 +85,80 @@ class ScoringStage:
         described = METHODS[name].describes or METHODS[name].context == "description"
         if not (described and self.describers):
             return {}
-        sides = ((self.weights.source(name), _view(name)), self._reference_of(name))
-        variant = self.rewards(name).headline
+        config, variant = self.evaluation.config, self.rewards(name).headline
         found = {}
-        for share in sorted({0.0, *self.config.corruption}):
+        for share in sorted({0.0, *config.corruption}):
             own, reference = (
                 self._score(source, view, name, share)
                 if share and view[0] != "none" and (number == 0 or variant == "reference")
                 else self._scores[source, view]
-                for number, (source, view) in enumerate(sides)
+                for number, (source, view) in enumerate(self._sides(name))
             )
-            rows = Rewards(own, reference, self.items, self.config).accuracies(variant, self.config.shots)
-            found[f"corrupted_accuracy/{percent(share)}%"] = mean_of(rows)
-        return {measure: estimate for measure, estimate in found.items() if estimate is not None}
+            rewards = self._rewards(own, reference)
+            found[f"corrupted_accuracy/{percent(share)}%"] = rewards.accuracies(variant, config.shots)
+        return found
+
+    def _rewards(self, own: Scores, reference: Scores | None, *, external: bool = False) -> Rewards:
+        return Rewards(own, reference, self.evaluation.items, self.evaluation.config, external)
+
+    def _sides(self, name: str) -> tuple[tuple[Source, View], tuple[Source, View]]:
+        """A method's weights and what they are shown, and the same of what its implicit reward is measured against."""
+        weights, row = self.evaluation.weights, METHODS[name]
+        own = weights.source(name), (row.context, name if row.describes else "")
+        if row.reward_reference == "start" and row.trains:
+            return own, (weights.start(name), own[1])
+        return own, (own[0], ("none", ""))
 
     def _describe(self, name: str) -> Describer:
         """Let a method write all the descriptions that it is scored or asked with."""
-        source, renderer = self.weights.source(name), self.weights.renderer("both")
-        few = [trial.first(k) for trial in self.trials for k in self.config.answer_ladder if self.config.answers]
-        shots = [own.shots for trial in (*self.trials, *few) for own in (trial.own, trial.own.flip_shots())]
-        for trial in self.trials:
-            for _, episode, rungs in scored_passes(renderer, "both", trial, self.config, described=True)[0]:
+        evaluation, config, weights = self.evaluation, self.evaluation.config, self.evaluation.weights
+        source, renderer = weights.source(name), weights.renderer("both")
+        few = [trial.first(k) for trial in evaluation.trials for k in config.answer_ladder if config.answers]
+        shots = [own.shots for trial in (*evaluation.trials, *few) for own in (trial.own, trial.own.flip_shots())]
+        for trial in evaluation.trials:
+            for _, episode, rungs in scored_passes(renderer, "both", trial, config, described=True)[0]:
                 shots += [episode.first_shots(k).shots for k in rungs]
-        for probe in self.probes:
-            shots += [v.episode.shots for v in varied_passes(renderer, probe, self.config, described=True)]
+        for probe in evaluation.probes:
+            shots += [v.episode.shots for v in varied_passes(renderer, probe, config, described=True)]
         return describe_all(
-            lambda: self.weights.load(source),
+            lambda: weights.load(source),
             renderer,
             shots,
-            max_new_tokens=self.config.description_tokens,
-            path=self.out / name / "descriptions.jsonl",
-            fingerprint=self.weights.fingerprint(source),
+            max_new_tokens=config.description_tokens,
+            path=evaluation.out / name / "descriptions.jsonl",
+            fingerprint=weights.fingerprint(source),
             name=name,
-            progress=self.progress,
+            progress=evaluation.progress,
         )
-
-    def _reference_of(self, name: str) -> tuple[Source, View]:
-        """Weights a method's implicit reward is measured against, and what these are shown."""
-        if METHODS[name].reward_reference == "start" and METHODS[name].trains:
-            return self.weights.start(name), _view(name)
-        return self.weights.source(name), ("none", "")
 
     def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
         """Score all trials; with `corruption` only at the full shot count, given a spoilt description."""
+        evaluation, weights = self.evaluation, self.evaluation.weights
         context, writer = view
-        describer, trials, config = self.describers.get(writer), self.trials, self.config
+        describer, trials, config = self.describers.get(writer), evaluation.trials, evaluation.config
         if corruption:
             mirrored = config.headline_reward == "antisymmetric"
             config = config.model_copy(update={"ladder": (), "label_flip": mirrored, "user_swap": False})
-            describer = describer and describer.with_corruption(corruption, self.trials)
+            describer = describer and describer.with_corruption(corruption, trials)
             trials = spoilt(trials, corruption) if context == "description" else trials
-        model, renderer = lambda: self.weights.load(source), self.weights.renderer(context)
-        fingerprint = self.weights.fingerprint(source)
+        model, renderer = lambda: weights.load(source), weights.renderer(context)
+        shared: dict[str, Any] = {
+            "fingerprint": weights.fingerprint(source),
+            "describer": describer,
+            "progress": evaluation.progress,
+        }
         scores = score_trials(
             model,
             renderer,
             context,
             trials,
             config,
-            path=self.out / name / "margins.jsonl",
-            fingerprint=fingerprint,
+            path=evaluation.out / name / "margins.jsonl",
             name=f"{name}, {corruption:.0%} corrupted" if corruption else name,
-            describer=describer,
-            progress=self.progress,
+            **shared,
         )
-        if corruption or context not in ("shots", "both") or not self.probes:
+        if corruption or context not in ("shots", "both") or not evaluation.probes:
             return scores
-        varied = score_variations(
-            model,
-            renderer,
-            context,
-            self.probes,
-            config,
-            path=self.out / name / "variations.jsonl",
-            fingerprint=fingerprint,
-            name=name,
-            describer=describer,
-            progress=self.progress,
-        )
+        path = evaluation.out / name / "variations.jsonl"
+        varied = score_variations(model, renderer, context, evaluation.probes, config, path=path, name=name, **shared)
         return scores.joined(varied)
-
-
-def _view(name: str) -> View:
-    """What a method's weights are shown, and which method wrote the description among it."""
-    row = METHODS[name]
-    return row.context, name if row.describes else ""

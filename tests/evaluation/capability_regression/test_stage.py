@@ -9,8 +9,9 @@ import pytest
 
 from fspo.evaluation.capability_regression.answers import Variant
 from fspo.evaluation.capability_regression.judging import TaxJudges
-from fspo.evaluation.capability_regression.stage import TaxStage, tax_measures, training_tax
+from fspo.evaluation.capability_regression.stage import CapabilityRegression, tax_metrics, training_tax
 from fspo.evaluation.config import EvaluationConfig, TaxConfig
+from fspo.evaluation.context import Evaluation
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.statistics.two_way_clustering import Cell
@@ -32,7 +33,7 @@ def scored(variant: Variant, value: float, *, users: int = 4, items: int = 12) -
 def test_what_is_lost_is_the_tax() -> None:
     base = scored("bare", 1.0)
     own = scored("bare", 1.0) | scored("personal", 0.0) | {("personal", ("u0", "i0")): 1.0}
-    found = tax_measures("general", own, base)
+    found = tax_metrics("general", own, base)
     assert found["tax_general"].value == pytest.approx(11 / 12)
     assert (found["tax_general"].users, found["tax_general"].items) == (4, 12)
     assert found["tax_general/bare"].value == 0.0
@@ -43,13 +44,13 @@ def test_what_is_lost_is_the_tax() -> None:
 
 def test_who_answers_better_has_a_tax_below_zero_and_the_base_has_none() -> None:
     base = scored("bare", 0.0)
-    assert tax_measures("refusal", scored("personal", 1.0), base)["tax_refusal"].value == -1.0
-    assert set(tax_measures("refusal", base, base, is_base=True)) == {"refusal_rate/bare"}
-    assert tax_measures("refusal", {}, base) == {}
+    assert tax_metrics("refusal", scored("personal", 1.0), base)["tax_refusal"].value == -1.0
+    assert set(tax_metrics("refusal", base, base, is_base=True)) == {"refusal_rate/bare"}
+    assert tax_metrics("refusal", {}, base) == {}
 
 
 def test_items_that_the_base_did_not_answer_are_no_comparison() -> None:
-    found = tax_measures("general", scored("personal", 1.0), {})
+    found = tax_metrics("general", scored("personal", 1.0), {})
     assert set(found) == {"general_pass/personal"}
 
 
@@ -61,11 +62,14 @@ def test_what_training_costs_is_told_apart_from_what_shots_cost() -> None:
     assert training_tax("general", scored("bare", 0.0), before) == {}
 
 
-def stage(tiny_model_path: Path, out: Path, tax: TaxConfig | None, policies: dict[str, Path | None]) -> TaxStage:
+def stage(
+    tiny_model_path: Path, out: Path, tax: TaxConfig | None, policies: dict[str, Path | None]
+) -> CapabilityRegression:
     dataset = small_dataset("test")
     config = EvaluationConfig(shots=2, queries=2, tax=tax)
     weights = Weights(str(tiny_model_path), policies, dtype="float32", max_length=None)
-    return TaxStage(config, dataset, build_trials(dataset, config), weights, out, Silent())
+    trials = build_trials(dataset, config)
+    return CapabilityRegression(Evaluation(config, dataset, trials, list(policies), weights, out, Silent()))
 
 
 @pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
@@ -75,8 +79,8 @@ def test_methods_of_every_kind_on_a_tiny_model(
     tax = TaxConfig(users=3, general=2, refusals=1, max_new_tokens=3)
     made = stage(tiny_model_path, tmp_path, tax, policies)
     for name in ("few-shot", "fspo", "ipo", "oracle", "base", "base"):
-        made.answer(name)
-    rows = {name: made.measures(name) for name in ("base", "few-shot", "fspo", "ipo", "oracle", "pref-ft")}
+        made.use_weights(name, None)
+    rows = {name: made.estimates(name) for name in ("base", "few-shot", "fspo", "ipo", "oracle", "pref-ft")}
     assert {"general_pass/bare", "refusal_rate/bare", "general_fluency/bare"} == set(rows["base"])
     assert {"tax_general", "tax_refusal", "tax_refusal/injected", "tax_fluency"} <= rows["few-shot"].keys()
     assert "tax_general/bare" not in rows["few-shot"]  # the base model's own answers
@@ -86,7 +90,7 @@ def test_methods_of_every_kind_on_a_tiny_model(
     assert rows["pref-ft"] == {}
     assert (rows["fspo"]["tax_general"].users, rows["fspo"]["tax_general"].items) == (3, 6)
     lines = (tmp_path / "fspo" / "tax.jsonl").read_bytes()
-    stage(tiny_model_path, tmp_path, tax, policies).answer("fspo")
+    stage(tiny_model_path, tmp_path, tax, policies).use_weights("fspo", None)
     assert (tmp_path / "fspo" / "tax.jsonl").read_bytes() == lines
     assert len(read_jsonl(tmp_path / "base" / "tax.jsonl")) == 9
 
@@ -109,8 +113,8 @@ def test_open_instructions_cost_what_a_judge_says(
     made = stage(tiny_model_path, tmp_path, tax, policies)
     made.judges = TaxJudges({"longer": Longer(), "again": Longer()}, tmp_path)
     for name in ("few-shot", "fspo", "ipo", "base"):
-        made.answer(name)
-    rows = {name: made.measures(name) for name in ("base", "few-shot", "fspo", "ipo")}
+        made.use_weights(name, None)
+    rows = {name: made.estimates(name) for name in ("base", "few-shot", "fspo", "ipo")}
     assert not any("open" in measure or "win_rate" in measure for measure in rows["base"])
     assert {"tax_open", "general_win_rate/personal", "general_win_rate_by/again/personal"} <= rows["few-shot"].keys()
     assert "tax_open/bare" not in rows["few-shot"] and "tax_open/training" not in rows["few-shot"]
@@ -128,13 +132,13 @@ def test_open_instructions_cost_what_a_judge_says(
     assert len(won) == 9
     assert rows["fspo"]["general_win_rate/personal"].value == pytest.approx(sum(won) / 9)
     assert rows["fspo"]["tax_open"].value == pytest.approx(0.5 - sum(won) / 9)
-    assert set(made.record()["tax"]) == {"longer", "again"}
+    assert set(made.files({})["judges.json"]["tax"]) == {"longer", "again"}
     assert rows["fspo"]["tax_open"].low is not None and rows["fspo"]["tax_open"].low >= -0.5
     assert rows["fspo"]["tax_open"].high is not None and rows["fspo"]["tax_open"].high <= 0.5
 
 
 def test_without_the_setting_nothing_is_asked(tiny_model_path: Path, tmp_path: Path) -> None:
     made = stage(tiny_model_path, tmp_path, None, {"base": None})
-    made.answer("base")
-    assert made.measures("base") == {}
+    made.use_weights("base", None)
+    assert made.estimates("base") == {}
     assert not (tmp_path / "base").exists()

@@ -50,8 +50,8 @@ def test_any_other_judge_is_not_asked_again() -> None:
         def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
             raise AssertionError("asked, at a cost")
 
-    values = {"a": {"win_rate/plain": {("u", "u/0/0"): 1.0}, "win_rate/guided": {("u", "u/0/0"): 0.0}}}
-    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "win"), SAMPLINGS, values)
+    won = {"a": {("u", "u/0/0"): 1.0}}
+    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "win"), SAMPLINGS, won)
     assert found == [Game("u", "a", "base", 1.0)]
     assert all_games(None, USERS, {}, {}, {}, {}) == []
 

@@ -4,9 +4,12 @@ import pytest
 
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judges.win_rates import Judgement, Outcome
-from fspo.evaluation.metrics.comparisons import comparisons
-from fspo.evaluation.metrics.measures import Rewards
-from tests.evaluation.metrics.test_measures import ITEMS, scores
+from fspo.evaluation.metrics.answer_metrics import win_rates
+from fspo.evaluation.metrics.comparisons import compare_tables
+from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import Table
+from tests.evaluation.metrics.test_rewards import ITEMS, scores
 
 CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2, headline_reward="antisymmetric")
 
@@ -20,21 +23,22 @@ def judged(outcome: Outcome) -> list[Judgement]:
 
 
 def test_like_is_compared_with_like() -> None:
-    found = comparisons(
-        "fspo",
-        {
-            "few-shot": rewards("shots", {(0, "own"): 1.0, (2, "own"): -1.0, (2, "flipped"): 1.0}),
-            "ipo": rewards("none", {(0, "own"): -1.0}),
-            "fspo": rewards("shots", {(0, "own"): 1.0, (2, "own"): 1.0, (2, "flipped"): -1.0}),
-        },
-        {
-            ("few-shot", "plain"): judged("tie"),
-            ("ipo", "plain"): judged("loss"),
-            ("fspo", "plain"): judged("win"),
-            ("fspo", "guided"): judged("win"),
-        },
-        {"few-shot": "plain", "ipo": "plain", "fspo": "guided"},
-    )
+    rows = {
+        "few-shot": rewards("shots", {(0, "own"): 1.0, (2, "own"): -1.0, (2, "flipped"): 1.0}),
+        "ipo": rewards("none", {(0, "own"): -1.0}),
+        "fspo": rewards("shots", {(0, "own"): 1.0, (2, "own"): 1.0, (2, "flipped"): -1.0}),
+    }
+    tables: dict[str, Table] = {name: compute_reward_metrics(name, rows) for name in rows}
+    for name, sampling, outcome in (
+        ("few-shot", "plain", "tie"),
+        ("ipo", "plain", "loss"),
+        ("fspo", "plain", "win"),
+        ("fspo", "guided", "win"),
+    ):
+        tables[name] |= win_rates(judged(outcome), sampling, headline=False)  # type: ignore[arg-type]
+    samplings = {"few-shot": "plain", "ipo": "plain", "fspo": "guided"}
+    headlines = {"reward_accuracy": {name: row.headline for name, row in rows.items()}, "win_rate": samplings}
+    found = compare_tables("fspo", tables, headlines)
     assert list(found) == ["few-shot", "ipo"]
     assert found["few-shot"]["reward_accuracy"] == found["few-shot"]["reward_accuracy/antisymmetric"]
     assert found["few-shot"]["reward_accuracy"].value == pytest.approx(1.0)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.metrics.measures import Rewards
-from fspo.evaluation.metrics.per_item import estimates
-from fspo.evaluation.metrics.reward_metrics import reward_figures
-from fspo.evaluation.provenance import Provenance
+from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.scoring.logprob_scores import Condition, Score, Scores
 
 ITEMS = tuple((f"u{user}", f"u{user}/0/{number}") for user in range(6) for number in range(2))
@@ -25,7 +24,7 @@ def test_the_antisymmetric_reward_is_not_measured_without_shots_and_with_them_ti
     conditions: tuple[Condition, ...] = ("own", "flipped")
     rows = [Score(item, k, cond, 1.0, 0.0, 1, 1) for _, item in ITEMS for k in (0, 1, 2) for cond in conditions]
     rewards = {"fspo": Rewards(Scores("shots", rows), None, ITEMS, CONFIG)}
-    found = estimates(reward_figures("fspo", rewards, Provenance(), None, None))
+    found = estimates(compute_reward_metrics("fspo", rewards))
     assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & found.keys()
     at_full = found["reward_accuracy/antisymmetric"]
     assert at_full.value == 0.5

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.benchmarks.published import Figure, published
-from fspo.evaluation.metrics.per_item import no_interval
 from fspo.evaluation.metrics.summary import as_estimates
+from fspo.evaluation.metrics.table import no_interval
 from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS
 from fspo.modeling.rendering import Context

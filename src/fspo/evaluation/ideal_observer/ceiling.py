@@ -5,98 +5,122 @@ See `fspo.evaluation.ideal_observer.observer`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
-from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.ideal_observer.observer import ideal_observer
-from fspo.evaluation.ideal_observer.regret import Gaps, pair_regrets
-from fspo.evaluation.judges.judgement_store import TextUtility
-from fspo.evaluation.metrics.measures import Rewards, curve_items, items_at
-from fspo.evaluation.metrics.per_item import Measured, Values, difference
+from fspo.evaluation.config import percent
+from fspo.evaluation.context import Evaluation, OptionalMeasure
+from fspo.evaluation.ideal_observer.observer import ideal_observer, prior_of
+from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
+from fspo.evaluation.judges.judgement_store import Comparer
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey
+from fspo.evaluation.metrics.rewards import Rewards, on_curve
+from fspo.evaluation.metrics.table import Column, Table, estimates
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
-from fspo.evaluation.scoring.variations import OTHER_TOPICS, Probe, Variation, wrong_labels
+from fspo.evaluation.scoring.variations import OTHER_TOPICS, Variation, wrong_labels
+from fspo.judging.by_topic import OWN, TopicJudge
+from fspo.judging.judge import AttributeJudge
 from fspo.preferences.types import User
 
-__all__ = ["Ceiling"]
+__all__ = ["IdealObserver"]
 
 _SUREST_NOISE = 0.49
 
 
-class Ceiling:
-    """What the observer makes of every item; computed once."""
+class IdealObserver(OptionalMeasure):
+    """The observer's own figures, how far methods stay below it, and what their choices cost users.
 
-    def __init__(
-        self,
-        judge: TextUtility,
-        prior: Sequence[User],
-        trials: Sequence[Trial],
-        probes: Sequence[Probe],
-        items: Sequence[Item],
-        config: EvaluationConfig,
-    ) -> None:
-        """Predict every query of the trials after each shot count, and of the probes under their variations."""
-        self._judge, self._prior, self._items, self._config = judge, prior, items, config
-        whole = [(trial, Variation("own", trial.own, tuple(range(len(trial.own.queries))))) for trial in trials]
-        self._at = self._predict(whole, config.rungs, config.observer_noise)
-        self._probes = probes
+    Of users whose true rewards are known; of others it adds nothing.
+    """
 
-    def at(self, k: int) -> dict[Item, float]:
-        """1, 0.5 or 0 for each item that methods are measured on at `k` shots."""
-        return {item: self._at[k][item] for item in items_at(self._items, k, self._config) if item in self._at[k]}
+    def __init__(self, evaluation: Evaluation) -> None:
+        """Fix whom the observer expects; nothing is computed yet."""
+        super().__init__(evaluation)
+        trained = evaluation.train.users.values() if evaluation.train is not None else ()
+        known = _known_to(evaluation.judge, trained)
+        config = evaluation.config
+        self._kind, self._prior = prior_of(config.observer_prior, evaluation.dataset.users.values(), known, config.seed)
 
-    def curve(self, k: int) -> dict[Item, float]:
-        """As `at`, on the items that are measured at every shot count."""
-        right = self.at(k)
-        return {item: right[item] for item in curve_items(self._items, self._config) if item in right}
-
-    def values(self, gaps: Gaps) -> Measured:
-        """The observer's figures, named as a method's; `gaps` are the true differences of the pairs.
-
-        It is told how many labels are wrong, and not which.
-        """
-        full = self._config.shots
-        found = {"reward_accuracy": Values(self.at(full))}
-        found |= {f"reward_accuracy@{k}": Values(self.curve(k)) for k in self._config.rungs}
-        found |= pair_regrets(self.at(full), gaps)
-        varied = {"other_topics": (OTHER_TOPICS, "", self._config.observer_noise)}
-        for share, count in self._config.wrong_labels.items():
-            noise = min(_SUREST_NOISE, max(self._config.observer_noise, count / full))
-            varied[f"wrong_labels/{percent(share)}"] = (wrong_labels(share), f"/{percent(share)}%", noise)
-        for name, (condition, suffix, noise) in varied.items():
-            family = name.partition("/")[0]
-            right = self._predict(self._under(condition), (full,), noise)[full]
-            found[f"{family}_accuracy{suffix}"] = Values(right)
-            found[f"{family}_drop{suffix}"] = difference(self.at(full), right)
-        return found
-
-    def shortfalls(self, rewards: Rewards) -> Measured:
-        """How far a method's headline accuracy stays below the observer's, on the same items.
+    def rewards(self, method: str, rewards: Mapping[str, Rewards]) -> Table:
+        """What a method's choices cost users, and how far its headline accuracy stays below the observer's.
 
         At the full shot count on all items; over shot counts on those of the curve.
         """
-        full, variant = self._config.shots, rewards.headline
-        rungs = self._config.rungs if rewards.sees_labels else (full,)
-        found = {"shortfall": difference(self.at(full), rewards.accuracies(variant, full))}
-        return found | {f"shortfall@{k}": difference(self.curve(k), rewards.curve(variant, k)) for k in rungs}
+        if self._regrets is None:
+            return {}
+        row, full = rewards[method], self.evaluation.config.shots
+        accuracies = row.accuracies(row.headline, full)
+        rungs = self.evaluation.config.rungs if row.sees_labels else (full,)
+        found = pair_regrets(accuracies.of, self._regrets.gaps) | {"shortfall": self._at(full) - accuracies}
+        return found | {f"shortfall@{k}": self._curve(k) - row.curve(row.headline, k) for k in rungs}
+
+    def answers(self, key: AnswerKey, answers: Sequence[Answer]) -> Table:
+        """How much users like the answers, and what these fall short of the best responses of the data."""
+        if self._regrets is None or "@" in key[1]:
+            return {}
+        return self._regrets.answers((((row.user, row.item), row.prompt, row.text) for row in answers), key[1])
+
+    def files(self, rewards: Mapping[str, Rewards]) -> dict[str, dict[str, Any]]:
+        """The observer's own figures, named as a method's, and whom it expects."""
+        own = estimates(self._table()) if self._regrets is not None else {}
+        figures = {measure: estimate.to_json() for measure, estimate in own.items()}
+        return {"observer.json": figures, "details.json": {"observer_prior": self._kind}}
+
+    @cached_property
+    def _regrets(self) -> Regrets | None:
+        utility = self.evaluation.utility
+        return None if utility is None else Regrets(utility, self.evaluation.dataset, self.evaluation.trials)
+
+    @cached_property
+    def _predicted(self) -> dict[int, dict[Item, float]]:
+        """Shot count -> item -> 1, 0.5 or 0."""
+        trials, config = self.evaluation.trials, self.evaluation.config
+        whole = [(trial, Variation("own", trial.own, tuple(range(len(trial.own.queries))))) for trial in trials]
+        return self._predict(whole, config.rungs, config.observer_noise)
+
+    def _at(self, k: int) -> Column:
+        """1, 0.5 or 0 for each item that methods are measured on at `k` shots."""
+        config = self.evaluation.config
+        return Column(self._predicted[k]) if k == config.shots else self._curve(k)
+
+    def _curve(self, k: int) -> Column:
+        return Column(on_curve(self._predicted[k], self.evaluation.config))
+
+    def _table(self) -> Table:
+        """The observer is told how many labels are wrong, and not which."""
+        config, regrets = self.evaluation.config, self._regrets
+        full, own = config.shots, self._at(config.shots)
+        found = {"reward_accuracy": own} | {f"reward_accuracy@{k}": self._curve(k) for k in config.rungs}
+        found |= pair_regrets(own.of, regrets.gaps) if regrets is not None else {}
+        varied = [("other_topics", "", OTHER_TOPICS, config.observer_noise)]
+        for share, count in config.wrong_labels.items():
+            noise = min(_SUREST_NOISE, max(config.observer_noise, count / full))
+            varied.append(("wrong_labels", f"/{percent(share)}%", wrong_labels(share), noise))
+        for family, suffix, condition, noise in varied:
+            right = Column(self._predict(self._under(condition), (full,), noise)[full])
+            found |= {f"{family}_accuracy{suffix}": right, f"{family}_drop{suffix}": own - right}
+        return found
 
     def _under(self, condition: str) -> list[tuple[Trial, Variation]]:
         return [
             (probe.trial, variation)
-            for probe in self._probes
-            for variation in probe.variations(self._config)
+            for probe in self.evaluation.probes
+            for variation in probe.variations(self.evaluation.config)
             if variation.condition == condition
         ]
 
     def _predict(
         self, shown: Sequence[tuple[Trial, Variation]], ks: Sequence[int], noise: float
     ) -> dict[int, dict[Item, float]]:
-        """Shot count -> item -> 1, 0.5 or 0."""
+        utility = self.evaluation.utility
+        assert utility is not None
         predictions = ideal_observer(
             [(str(place), variation.episode) for place, (_, variation) in enumerate(shown)],
             self._prior,
-            self._judge,
+            utility,
             ks,
-            margin=float(getattr(self._judge, "margin", 0.0)),
+            margin=float(getattr(utility, "margin", 0.0)),
             noise=noise,
         )
         found: dict[int, dict[Item, float]] = {k: {} for k in ks}
@@ -105,3 +129,10 @@ class Ceiling:
             trial, variation = shown[int(place)]
             found[prediction.k][prediction.user, trial.item(variation.numbers[int(query)])] = prediction.correct
         return found
+
+
+def _known_to(judge: Comparer | None, users: Iterable[User]) -> list[User]:
+    """Those whose utilities the judge can tell: one that was fitted to others may lack what they weigh."""
+    if not isinstance(judge, AttributeJudge | TopicJudge):
+        return list(users)
+    return [user for user in users if judge.knows({name.partition(OWN)[0] for name, w in user.traits.items() if w})]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from fspo.evaluation.judges.judgement_store import TextUtility
-from fspo.evaluation.metrics.per_item import Measured, Values
+from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
@@ -18,7 +18,7 @@ Gaps = Mapping[Item, float]
 """How much more a user likes the chosen response of a query than the rejected one; below 0 where the label is wrong."""
 
 
-def pair_regrets(right: Mapping[Item, float], gaps: Gaps) -> Measured:
+def pair_regrets(right: Mapping[Item, float], gaps: Gaps) -> Table:
     """What is lost where the reward picks the worse response of a pair; a tie loses half of it.
 
     `regret` is in units of utility, `regret_share` the same over the mean gap: 0 is the best choice every time, 0.5 a
@@ -38,8 +38,8 @@ def pair_regrets(right: Mapping[Item, float], gaps: Gaps) -> Measured:
     if not mean:
         return {}
     return {
-        "regret": Values(lost, bounds=(0.0, widest), most=mean),
-        "regret_share": Values(
+        "regret": Column(lost, bounds=(0.0, widest), most=mean),
+        "regret_share": Column(
             {item: value / mean for item, value in lost.items()}, bounds=(0.0, widest / mean), most=1.0
         ),
     }
@@ -61,7 +61,7 @@ class Regrets:
         for row in dataset:
             self._responses[row.prompt] |= dict.fromkeys((row.chosen, row.rejected))
 
-    def answers(self, drawn: Iterable[tuple[Item, str, str]], suffix: str) -> Measured:
+    def answers(self, drawn: Iterable[tuple[Item, str, str]], suffix: str) -> Table:
         """Utility of answers, and what they fall short of the best response that the data hold to the same prompt.
 
         An answer better than all of these has a regret below 0. `drawn`: item, prompt and answer.
@@ -72,8 +72,8 @@ class Regrets:
             liked[item] = self._of(user, text, prompt)
             lost[item] = max(self._of(user, other, prompt) for other in self._responses[prompt]) - liked[item]
         return {
-            f"answer_utility/{suffix}": Values(liked, bounds=None),
-            f"answer_regret/{suffix}": Values(lost, bounds=None),
+            f"answer_utility/{suffix}": Column(liked, bounds=None),
+            f"answer_regret/{suffix}": Column(lost, bounds=None),
         }
 
     def _of(self, user: User, text: str, prompt: str) -> float:

@@ -33,7 +33,7 @@ def all_games(
     answers: Mapping[AnswerKey, Sequence[Answer]],
     judgements: Mapping[AnswerKey, Sequence[Judgement]],
     samplings: Mapping[str, Sampling],
-    values: Mapping[str, Mapping[str, Mapping[Item, float]]],
+    won: Mapping[str, Mapping[Item, float]],
 ) -> list[Game]:
     """All pairs of methods on all items that both answered, after the floors; each by its headline sampling.
 
@@ -46,10 +46,10 @@ def all_games(
         answers: of every method and sampling.
         judgements: of these, against the base model's; they know which answers fall below a floor.
         samplings: the sampling of each method.
-        values: method -> measure -> item -> value; of `win_rate/...` what was decided against the base model's answer.
+        won: method -> item -> what was decided against the base model's answer: 1 for a win, 0.5 for a tie, else 0.
     """
     if not isinstance(judge, TextUtility):
-        return games_over_base({name: values.get(name, {}).get(f"win_rate/{s}", {}) for name, s in samplings.items()})
+        return games_over_base(won)
     broken: dict[tuple[str, str], tuple[str, ...]] = {}
     texts: dict[str, dict[str, Answer]] = defaultdict(dict)
     drawn: dict[str, Sampling] = {_BASE: "plain", **samplings}

@@ -2,75 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from fspo.evaluation.config import Sampling
-from fspo.evaluation.judges.win_rates import AnswerKey, Judgement
-from fspo.evaluation.metrics.measures import Rewards
-from fspo.evaluation.scoring.eval_episodes import Item
+from fspo.evaluation.metrics.table import Table
 from fspo.evaluation.statistics import Estimate, paired_difference
 
-__all__ = ["comparisons", "item_values", "judged_values"]
+__all__ = ["COMPARED", "compare_tables"]
+
+COMPARED = ("reward_accuracy", "win_rate")
+"""Measures whose variants (`reward_accuracy/reference`, `win_rate/plain`) are compared between methods."""
 
 
-def comparisons(
-    lead: str,
-    rewards: Mapping[str, Rewards],
-    judgements: Mapping[AnswerKey, Sequence[Judgement]],
-    samplings: Mapping[str, Sampling],
+def compare_tables(
+    lead: str, tables: Mapping[str, Table], headlines: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, Estimate]]:
     """Method -> measure -> `lead` less that method, with intervals of the paired differences.
 
-    Measures are named as in `metrics.json`, with their variant. Those without one, `reward_accuracy` and `win_rate`,
-    are the headlines, where both methods have the same one; like is compared with like alone.
+    Measures are named as in `metrics.json`, with their variant. Those without one are the headlines, where both methods
+    have the same one; like is compared with like alone.
 
     Args:
         lead: the method that the others are compared with.
-        rewards: of every method.
-        judgements: of every method and sampling that was judged.
-        samplings: the sampling that a method's `win_rate` is of.
+        tables: of every method.
+        headlines: measure -> method -> the variant that its figure without a variant is of.
     """
-    ours = item_values(lead, rewards[lead], judgements)
     found = {}
-    for name, row in rewards.items():
-        if name != lead:
-            theirs = item_values(name, row, judgements)
-            shared = [m for m in ours if theirs.get(m, {}).keys() & ours[m].keys()]
-            found[name] = {m: paired_difference(ours[m], theirs[m], _user) for m in shared}
-            for measure, one, other in (
-                ("win_rate", samplings[lead], samplings[name]),
-                ("reward_accuracy", rewards[lead].variants[0], row.variants[0]),
-            ):
-                if one == other and f"{measure}/{one}" in found[name]:
-                    found[name] = {measure: found[name][f"{measure}/{one}"]} | found[name]
+    for name, table in tables.items():
+        if name == lead:
+            continue
+        shared = [measure for measure in tables[lead] if _is_compared(measure) and _meet(tables[lead], table, measure)]
+        rows = {measure: paired_difference(tables[lead][measure].of, table[measure].of) for measure in shared}
+        same = {
+            measure: rows[f"{measure}/{variants[name]}"]
+            for measure, variants in headlines.items()
+            if variants.get(lead) == variants.get(name) and f"{measure}/{variants.get(name)}" in rows
+        }
+        found[name] = same | rows
     return found
 
 
-def item_values(
-    name: str, rewards: Rewards, judgements: Mapping[AnswerKey, Sequence[Judgement]]
-) -> dict[str, dict[Item, float]]:
-    """What a method reached on each item, by measure: right or wrong for each reward, won or lost for each sampling."""
-    found = {
-        f"reward_accuracy/{variant}": rewards.accuracies(variant, rewards.config.shots) for variant in rewards.variants
-    }
-    for (method, sampling), rows in judgements.items():
-        if method == name:
-            found[f"win_rate/{sampling}"] = {(row.user, row.item): row.score for row in rows if row.decided}
-    return {measure: items for measure, items in found.items() if items}
+def _is_compared(measure: str) -> bool:
+    return measure.partition("/")[0] in COMPARED and "/" in measure
 
 
-def judged_values(
-    name: str, said: Mapping[str, Mapping[AnswerKey, Sequence[Judgement]]]
-) -> dict[str, dict[Item, float]]:
-    """The same by other judges than the headline's: `said` has their words."""
-    found = {
-        f"win_rate_by/{judge}/{sampling}": {(row.user, row.item): row.score for row in rows if row.decided}
-        for judge, judgements in said.items()
-        for (method, sampling), rows in judgements.items()
-        if method == name
-    }
-    return {measure: items for measure, items in found.items() if items}
-
-
-def _user(item: Item) -> str:
-    return item[0]
+def _meet(ours: Table, theirs: Table, measure: str) -> bool:
+    return measure in theirs and bool(ours[measure].of.keys() & theirs[measure].of.keys())

@@ -11,7 +11,7 @@ from typing import Any
 
 from fspo.errors import DataError
 from fspo.evaluation.artifact_schemas import ITEM, read_rows
-from fspo.evaluation.metrics.per_item import Measured
+from fspo.evaluation.metrics.table import Table
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.files import write_text
 from fspo.identity import digest
@@ -22,9 +22,9 @@ __all__ = ["ITEMS_FILE", "Items", "write_items"]
 ITEMS_FILE = "items.jsonl"
 
 _KEPT = ("label_flip_rate", "user_swap_drop", "regret")
-"""Measures kept by item besides those of `fspo.evaluation.metrics.comparisons.item_values`."""
+_FAMILIES = ("reward_accuracy", "win_rate", "win_rate_by", "answer_utility")
+"""Measures that are kept by item: these alone, and all variants of these."""
 
-_FAMILIES = ("answer_utility",)
 _DIGITS = 6
 
 
@@ -32,8 +32,7 @@ def write_items(
     path: Path,
     trials: Sequence[Trial],
     users: Mapping[str, User],
-    measured: Mapping[str, Measured],
-    values: Mapping[str, Mapping[str, Mapping[Item, float]]],
+    tables: Mapping[str, Table],
     base_answers: Mapping[str, str],
 ) -> None:
     """Write one line an item: its texts, digests of what else its values rest on, and all methods' values.
@@ -45,8 +44,7 @@ def write_items(
         path: the file.
         trials: what was evaluated.
         users: by id.
-        measured: method -> measure -> values by item.
-        values: method -> measure -> item -> value; more of them.
+        tables: method -> what was measured of it.
         base_answers: item -> what methods' answers were judged against.
     """
     lines = []
@@ -60,7 +58,7 @@ def write_items(
         }
         for number, query in enumerate(trial.own.queries):
             item = (trial.user, trial.item(number))
-            found = {name: _of(item, measured.get(name, {}), values.get(name, {})) for name in {**values, **measured}}
+            found = {name: _values(table, item) for name, table in tables.items()}
             line = {
                 "item": item[1],
                 "user": trial.user,
@@ -128,13 +126,13 @@ class Items:
         raise DataError(f"The evaluation has no item {item!r}; run `fspo eval` again.")
 
 
-def _of(item: Item, measured: Measured, values: Mapping[str, Mapping[Item, float]]) -> dict[str, float]:
-    rows = {measure: row.of for measure, row in measured.items() if _kept(measure)} | dict(values)
-    return {measure: round(row[item], _DIGITS) for measure, row in rows.items() if item in row}
+def _values(table: Table, item: Item) -> dict[str, float]:
+    kept = {measure: column.of for measure, column in table.items() if _is_kept(measure)}
+    return {measure: round(values[item], _DIGITS) for measure, values in kept.items() if item in values}
 
 
-def _kept(measure: str) -> bool:
-    return measure in _KEPT or measure.partition("/")[0] in _FAMILIES
+def _is_kept(measure: str) -> bool:
+    return measure in _KEPT or ("/" in measure and measure.partition("/")[0] in _FAMILIES)
 
 
 def _texts(shots: Iterable[Preference]) -> list[list[str]]:

@@ -1,77 +1,84 @@
-"""Every measure that rests on rewards, of every method and reward model of the table, by item."""
+"""The measures of every evaluation that rest on rewards: accuracy, what labels and users change, gains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from fspo.evaluation.calibration import calibration_values, error_by_chance, fitted_margins, reliability_bins
-from fspo.evaluation.ideal_observer.ceiling import Ceiling
-from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
-from fspo.evaluation.metrics.measures import Rewards, reward_values
-from fspo.evaluation.metrics.per_item import Measured
-from fspo.evaluation.provenance import Provenance
-from fspo.evaluation.robustness.measures import baseline_gains, few_shot_values, robustness_values
-from fspo.evaluation.scoring.eval_episodes import Item
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import Column, Table
 
-__all__ = ["calibrations", "reward_figures", "scaled_margins"]
+__all__ = ["compute_reward_metrics", "label_flips"]
+
+_BASELINES: Mapping[str, str] = {"ipo": "population", "oracle": "oracle"}
+"""Methods that stand for knowing no user and for knowing everything."""
 
 
-def reward_figures(
-    name: str,
-    rewards: Mapping[str, Rewards],
-    trained: Provenance,
-    regrets: Regrets | None,
-    ceiling: Ceiling | None,
-) -> Measured:
-    """All measures of one method; see docs/evaluation.md for what each means.
+def compute_reward_metrics(name: str, rewards: Mapping[str, Rewards], trained_shots: Sequence[int] = ()) -> Table:
+    """All of them for one method or reward model; see docs/evaluation.md for what each means.
 
     Args:
-        name: the method or reward model.
+        name: which one.
         rewards: of all of them.
-        trained: how its policy was trained.
-        regrets: where users' true rewards are known.
-        ceiling: the ideal observer, where there is one.
+        trained_shots: the shot counts its policy was trained at.
     """
     row = rewards[name]
-    full = row.config.shots
-    margins = scaled_margins(row, trained)
-    found = reward_values(row)
-    found |= robustness_values(row) | few_shot_values(row, trained.shots) | baseline_gains(name, rewards)
-    found |= calibration_values(margins)
-    if fitted := fitted_margins(margins):
-        found |= calibration_values(fitted, "/fitted")
-    if regrets is not None:
-        found |= pair_regrets(row.accuracies(row.headline, full), regrets.gaps)
-    if ceiling is not None:
-        found |= ceiling.shortfalls(row)
+    return _accuracies(row) | _few_shot_gains(row, trained_shots) | _gains_over_baselines(name, rewards)
+
+
+def label_flips(row: Rewards, *, only_correct: bool = False) -> Column:
+    """1 for every item whose decision changes when the labels of the shots are flipped, 0 for the others.
+
+    In-context reward models are known to memorise the contents of their context and ignore its labels, which accuracy
+    alone does not show. An item without a decision (a margin of zero) on either side counts as unchanged.
+    """
+    own, flipped = (row.accuracies(row.plain, row.config.shots, condition).of for condition in ("own", "flipped"))
+    asked = [item for item, right in own.items() if item in flipped and (right == 1 or not only_correct)]
+    return Column({item: float({own[item], flipped[item]} == {0.0, 1.0}) for item in asked})
+
+
+def _accuracies(row: Rewards) -> Table:
+    """Accuracy by variant and shot count, label flips and user-swap drops.
+
+    Over shot counts on the items of the curve, else on all.
+    """
+    full, config = row.config.shots, row.config
+    found: Table = {}
+    for variant in row.variants:
+        for k in config.rungs:
+            found[f"reward_accuracy@{k}/{variant}"] = row.curve(variant, k)
+        found[f"reward_accuracy/{variant}"] = own = row.accuracies(variant, full)
+        if row.own.context != "none" and config.user_swap:
+            found[f"user_swap_drop/{variant}"] = own - row.accuracies(variant, full, "swapped")
+    for measure in ("reward_accuracy", *(f"reward_accuracy@{k}" for k in config.rungs), "user_swap_drop"):
+        if f"{measure}/{row.headline}" in found:
+            found[measure] = found[f"{measure}/{row.headline}"]
+    if row.sees_labels and config.label_flip:
+        found["label_flip_rate"], found["label_flip_rate/correct"] = (
+            label_flips(row),
+            label_flips(row, only_correct=True),
+        )
+    return dict(sorted(found.items(), key=lambda entry: "/" in entry[0]))
+
+
+def _few_shot_gains(row: Rewards, trained_shots: Sequence[int]) -> Table:
+    """What the first shot brings, and what those beyond the most shots of its training do, on the same items."""
+    variant, full = row.headline, row.config.shots
+    if not row.sees_labels:
+        return {}
+    found = {"first_shot_gain": row.accuracies(variant, 1) - row.without_shots()}
+    most = max(trained_shots, default=full)
+    if most < full:
+        found["beyond_training_gain"] = row.accuracies(variant, full) - row.accuracies(variant, most)
     return found
 
 
-def calibrations(rewards: Mapping[str, Rewards], trained: Mapping[str, Provenance]) -> dict[str, dict[str, Any]]:
-    """Method -> its reward, the scale of its margins, reliability by bins of confidence, and the error by chance."""
-    found = {}
-    for name, row in rewards.items():
-        how = trained.get(name, Provenance())
-        margins = scaled_margins(row, how)
-        fitted = fitted_margins(margins)
-        found[name] = {
-            "reward": row.headline,
-            "scale": _scale(row, how),
-            "bins": reliability_bins(margins),
-            "fitted_bins": reliability_bins(fitted),
-            "error_by_chance": error_by_chance(margins),
-            "fitted_error_by_chance": error_by_chance(fitted),
-        }
+def _gains_over_baselines(name: str, rewards: Mapping[str, Rewards]) -> Table:
+    """The headline accuracy at the full count less that of the same weights without shots, and of other methods."""
+    row = rewards[name]
+    own = row.accuracies(row.headline, row.config.shots)
+    found = {"gain_over_no_context": own - row.without_shots()} if row.sees_labels else {}
+    for baseline, label in _BASELINES.items():
+        if baseline in rewards and baseline != name:
+            other = rewards[baseline]
+            found[f"gain_over_{label}"] = own - other.accuracies(other.headline, row.config.shots)
     return found
-
-
-def scaled_margins(row: Rewards, trained: Provenance) -> dict[Item, float]:
-    """The headline reward's margins at the full shot count, times the scale that training has set."""
-    scale = _scale(row, trained)
-    margins = {item: row.margin(row.headline, item[1], row.config.shots) for item in row.items}
-    return {item: scale * margin for item, margin in margins.items() if margin is not None}
-
-
-def _scale(row: Rewards, trained: Provenance) -> float:
-    return 1.0 if row.headline in ("likelihood", "score") else trained.scale(row.config.reduction)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.errors import DataError
 from fspo.evaluation.artifact_schemas import damaged
-from fspo.evaluation.metrics.per_item import no_interval
+from fspo.evaluation.metrics.table import no_interval
 from fspo.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def variants_of(details: Mapping[str, Any], method: str) -> dict[str, str]:
 def single_context_reward(details: Mapping[str, Any], method: str) -> str:
     """The reward that a single context gives, which a method's label-flip rate is of; empty where it is not recorded.
 
-    See `fspo.evaluation.metrics.measures.Rewards.plain`.
+    See `fspo.evaluation.metrics.rewards.Rewards.plain`.
     """
     known = details.get("rewards", {}).get(method, ())
     return next((reward for reward in ("score", "reference", "likelihood") if reward in known), "")

@@ -116,12 +116,12 @@ def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> di
         name: values for name, reward in headline.items() if (values := items.values(name, f"reward_accuracy/{reward}"))
     }
     try:
-        compared = compare_all(lead, rows, _user)
+        compared = compare_all(lead, rows)
     except DataError:
         return {}
     tested = sum(row.p is not None for row in compared.values())
     return {
-        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], _user, comparisons=max(1, tested))))
+        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], comparisons=max(1, tested))))
         for name, row in compared.items()
     }
 
@@ -153,7 +153,3 @@ def _range(best: int | None, worst: int | None) -> str:
 
 def _number(value: float | TooFewUsers) -> float | None:
     return None if isinstance(value, TooFewUsers) else value
-
-
-def _user(item: Item) -> str:
-    return item[0]

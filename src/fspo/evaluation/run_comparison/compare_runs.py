@@ -198,13 +198,13 @@ def _merged(found: Sequence[tuple[str, str, RunMethod]]) -> tuple[list[RunMethod
 def _pairs(methods: Sequence[RunMethod], measure: str) -> list[Pair]:
     bounds = None if _in_units(measure) else (-2.0, 2.0) if measure.startswith(_DIFFERENCES) else (-1.0, 1.0)
     met = list(combinations(methods, 2))
-    compared = {(a.name, b.name): compare(*_shared(a, b), _user, bounds=bounds) for a, b in met}
+    compared = {(a.name, b.name): compare(*_shared(a, b), bounds=bounds) for a, b in met}
     adjusted = holm({names: comparison.p for names, comparison in compared.items()})
     tested = max(1, sum(comparison.p is not None for comparison in compared.values()))
     found = []
     for one, other in met:
         names = one.name, other.name
-        smallest = detectable_difference(*_shared(one, other), _user, comparisons=tested)
+        smallest = detectable_difference(*_shared(one, other), comparisons=tested)
         number = None if isinstance(smallest, TooFewUsers) else smallest
         found.append(Pair(*names, replace(compared[names], adjusted=adjusted[names]), number))
     return found
@@ -234,7 +234,3 @@ def _bounds(measure: str) -> Bounds | None:
 
 def _in_units(measure: str) -> bool:
     return measure.startswith(_UNBOUNDED)
-
-
-def _user(item: Item) -> str:
-    return item[0]

@@ -35,16 +35,11 @@ __all__ = [
     "Pass",
     "Score",
     "Scores",
-    "accuracy",
-    "antisymmetric_margin",
-    "likelihood_margin",
     "mirror_of",
     "passes",
-    "reference_margin",
     "score_trials",
     "score_variations",
     "scored_passes",
-    "settled",
     "varied_passes",
 ]
 
@@ -134,46 +129,10 @@ class Scores:
             condition = "own"
         return self._rows.get((item, k, condition))
 
-
-def likelihood_margin(
-    own: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
-) -> float | None:
-    """Log pi(y_w | S, x) - log pi(y_l | S, x): no reference at all."""
-    score = own.get(item, k, condition)
-    return None if score is None else score.margin(reduction)
-
-
-def reference_margin(
-    own: Scores, reference: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
-) -> float | None:
-    """The implicit reward's margin over beta (DPO, arXiv 2305.18290, eq. 5); beta changes no decision."""
-    score, base = own.get(item, k, condition), reference.get(item, k, condition)
-    if score is None or base is None:
-        return None
-    return score.margin(reduction) - base.margin(reduction)
-
-
-def antisymmetric_margin(
-    own: Scores, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum"
-) -> float | None:
-    """Half of [log pi(y | S, x) - log pi(y | S', x)], S' with the labels of the shots swapped, between y_w and y_l."""
-    score, mirrored = own.get(item, k, condition), own.get(item, k, mirror_of(condition))
-    if score is None or mirrored is None:
-        return None
-    return (score.margin(reduction) - mirrored.margin(reduction)) / 2
-
-
-def settled(margin: float, tokens: int = 1) -> float:
-    """The margin, or 0 where it is no more than rounding; a margin by mean is told its shorter response's `tokens`.
-
-    The same response in rows packed differently comes out a little different in float32.
-    """
-    return 0.0 if abs(margin) * tokens < ROUNDING else margin
-
-
-def accuracy(margin: float) -> float:
-    """1 where the chosen response is ranked higher, 0 where the rejected one is, 0.5 where there is no difference."""
-    return 0.5 if margin == 0 else float(margin > 0)
+    def margin(self, item: str, k: int, condition: Condition = "own", reduction: Reduction = "sum") -> float | None:
+        """Log pi(y_w | S, x) - log pi(y_l | S, x); None where it was not measured."""
+        score = self.get(item, k, condition)
+        return None if score is None else score.margin(reduction)
 
 
 def score_trials(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from scipy.special import stdtr
@@ -23,6 +24,8 @@ __all__ = ["Comparison", "compare", "compare_all", "differences", "holm", "paire
 _DIFFERENCE_OF_SHARES: Bounds = (-1.0, 1.0)
 _MOST_NAMED = 3
 T = TypeVar("T", bound=Hashable)
+USER_OF_ITEM: Callable[[Any], str] = itemgetter(0)
+"""An item is a user and an id, unless another function says whose it is."""
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -54,7 +57,7 @@ class Comparison:
 def paired_difference(
     first: Mapping[T, float],
     second: Mapping[T, float],
-    user_of: Callable[[T], str],
+    user_of: Callable[[T], str] = USER_OF_ITEM,
     *,
     confidence: float = 0.95,
     bounds: Bounds | None = _DIFFERENCE_OF_SHARES,
@@ -69,7 +72,7 @@ def paired_difference(
 
 
 def differences(
-    first: Mapping[T, float], second: Mapping[T, float], user_of: Callable[[T], str]
+    first: Mapping[T, float], second: Mapping[T, float], user_of: Callable[[T], str] = USER_OF_ITEM
 ) -> tuple[list[float], list[str]]:
     """`first - second` of every item that both have, and whose item it is.
 
@@ -85,7 +88,7 @@ def differences(
 def compare(
     first: Mapping[T, float],
     second: Mapping[T, float],
-    user_of: Callable[[T], str],
+    user_of: Callable[[T], str] = USER_OF_ITEM,
     *,
     bounds: Bounds | None = _DIFFERENCE_OF_SHARES,
 ) -> Comparison:
@@ -104,7 +107,7 @@ def compare(
 def compare_all(
     lead: str,
     methods: Mapping[str, Mapping[T, float]],
-    user_of: Callable[[T], str],
+    user_of: Callable[[T], str] = USER_OF_ITEM,
     *,
     bounds: Bounds | None = _DIFFERENCE_OF_SHARES,
 ) -> dict[str, Comparison]:

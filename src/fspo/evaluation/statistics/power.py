@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from scipy.special import nctdtrinc, stdtrit
 
-from fspo.evaluation.statistics.comparing import differences
+from fspo.evaluation.statistics.comparing import USER_OF_ITEM, differences
 from fspo.evaluation.statistics.estimates import MINIMUM_USERS, TooFewUsers
 from fspo.evaluation.statistics.intervals import Spread, grouped
 
@@ -82,7 +82,7 @@ def smallest_detectable(
 def detectable_difference(
     first: Mapping[T, float],
     second: Mapping[T, float],
-    user_of: Callable[[T], str],
+    user_of: Callable[[T], str] = USER_OF_ITEM,
     *,
     power: float = 0.8,
     alpha: float = 0.05,

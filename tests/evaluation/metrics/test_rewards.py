@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.answer_quality import Quality
-from fspo.evaluation.judges.win_rates import Judgement
-from fspo.evaluation.metrics.measures import Rewards, answer_measures, quality_measures, reward_values
-from fspo.evaluation.metrics.per_item import estimates
-from fspo.evaluation.scoring.logprob_scores import Score, Scores, accuracy
+from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
+from fspo.evaluation.metrics.rewards import Rewards, decision
+from fspo.evaluation.metrics.table import estimates
+from fspo.evaluation.scoring.logprob_scores import Score, Scores
 from fspo.evaluation.statistics import Estimate
 
 USERS = ("ann", "bob", "cid", "dee")
@@ -20,7 +19,7 @@ CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2)
 
 
 def estimates_of(rewards: Rewards) -> dict[str, Estimate]:
-    return estimates(reward_values(rewards))
+    return estimates(compute_reward_metrics("x", {"x": rewards}))
 
 
 def scores(context: Any, margins: dict[tuple[int, str], float]) -> Scores:
@@ -72,7 +71,7 @@ def test_rounding_is_no_decision(reduction: Any) -> None:
     plain = Scores("none", [Score(item, 0, "own", -40.0, -50.0, 20, 10) for _, item in ITEMS])
     for nats, right in ((4e-4, 0.5), (-4e-4, 0.5), (0.1, 1.0), (-0.1, 0.0)):
         rewards = Rewards(off_by(nats), plain, ITEMS, config)
-        assert {accuracy(rewards.margin("reference", item, 0) or 0.0) for _, item in ITEMS} == {right}
+        assert {decision(margin) for margin in rewards.margins("reference", 0).values()} == {right}
 
 
 def test_the_base_model_is_measured_by_likelihood_alone() -> None:
@@ -97,19 +96,30 @@ def test_a_missing_headline_falls_back_to_the_reference() -> None:
     assert estimates_of(population)["reward_accuracy"].value == 0.0
 
 
-def test_win_rates_by_hand() -> None:
-    rows = [Judgement(item, user, "win", "loss" if item.endswith("0") else "win", True, (), ()) for user, item in ITEMS]
-    found = answer_measures(rows, "guided", headline=True)
-    assert found["win_rate"] == found["win_rate/guided"]
-    assert (found["win_rate/guided"].value, found["win_rate_without_floors/guided"].value) == (0.5, 1.0)
-    assert "win_rate" not in answer_measures(rows, "plain", headline=False)
+def test_margins_by_hand() -> None:
+    def made(rows: dict[tuple[int, str], tuple[float, float]], context: Any = "shots") -> Scores:
+        return Scores(context, [Score("q", k, c, *pair, 4, 2) for (k, c), pair in rows.items()])
+
+    own = made({(2, "own"): (-4.0, -8.0), (2, "flipped"): (-6.0, -7.0), (0, "own"): (-1.0, -2.0)})
+    base = made({(0, "own"): (-10.0, -11.0)}, "none")
+    items = (("u", "q"), ("u", "other"))
+    rewards = Rewards(own, base, items, CONFIG)
+
+    def margin(variant: Any, k: int, condition: str = "own") -> float | None:
+        return rewards.margins(variant, k, condition).get(("u", "q"))
+
+    assert margin("likelihood", 2) == 4.0
+    assert Rewards(own, base, items, CONFIG.model_copy(update={"reduction": "mean"})).margins("likelihood", 2) == {
+        ("u", "q"): -1.0 + 4.0
+    }
+    assert margin("reference", 2) == 3.0
+    assert margin("reference", 2, "flipped") == 0.0
+    assert margin("antisymmetric", 2) == 1.5
+    assert margin("antisymmetric", 2, "flipped") == -1.5
+    assert margin("antisymmetric", 0) == 0.0
+    assert margin("antisymmetric", 1) is None
+    assert list(rewards.margins("reference", 2)) == [("u", "q")]
 
 
-def test_quality_is_averaged_beside_the_floors() -> None:
-    quality = Quality(log_prob=-2.0, distinct=0.9, compression=0.8, overlap=0.5, closeness=0.4, words=12)
-    broken = {item: item.endswith("0") for _, item in ITEMS}
-    unfinished = {item: not cut for item, cut in broken.items()}
-    found = quality_measures(ITEMS, {item: quality for _, item in ITEMS}, broken, unfinished, "plain")
-    assert found["unfinished/plain"].value == 0.5
-    assert found["fluency/plain"].value == pytest.approx(-2.0)
-    assert (found["words/plain"].value, found["below_floor/plain"].value) == (12.0, 0.5)
+def test_no_difference_is_half_right() -> None:
+    assert [decision(m) for m in (0.4, 0.0, -0.4)] == [1.0, 0.5, 0.0]

@@ -1,4 +1,4 @@
-"""What a measure found for each item, and what is made of that: an estimate over all users, and a figure for each."""
+"""What was measured of one method, item by item, and what is made of it: an estimate, and a figure for each user."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate, clustered_mean
 
-__all__ = ["Measured", "Values", "difference", "estimates", "no_interval", "per_user"]
+__all__ = ["Column", "Table", "estimates", "no_interval", "per_user"]
 
 _MOST_NAMED = 3
 _ABSOLUTE = "it is a mean of absolute differences; see what chance alone gives"
 
 
 @dataclass(frozen=True)
-class Values:
-    """One number for each item that was measured, and the least and greatest that it can be (None: anything)."""
+class Column:
+    """One measure: a number for each item that was measured, and the least and greatest it can be (None: anything)."""
 
     of: Mapping[Item, float]
     bounds: tuple[float, float] | None = (0.0, 1.0)
@@ -28,42 +28,41 @@ class Values:
     absolute: bool = False
     """Whether the mean is one of absolute differences over all users, which has no interval, nor a figure for each."""
 
+    def __sub__(self, other: Column) -> Column:
+        """The difference of two shares, on the items that both have."""
+        return Column({item: self.of[item] - other.of[item] for item in self.of if item in other.of}, (-1.0, 1.0))
+
     def estimate(self) -> Estimate | None:
         """The mean over items with an interval clustered by user; None without items."""
         if not self.of:
             return None
-        users = [user for user, _ in self.of]
-        found = clustered_mean(list(self.of.values()), users, bounds=self.bounds)
+        found = clustered_mean(list(self.of.values()), [user for user, _ in self.of], bounds=self.bounds)
         if self.most is not None and found.high is not None:
             found = replace(found, high=max(found.value, min(found.high, self.most)))
         return replace(found, low=None, high=None, lacking=_ABSOLUTE) if self.absolute else found
 
-
-Measured = dict[str, Values]
-"""By the name of the measure."""
-
-
-def difference(first: Mapping[Item, float], second: Mapping[Item, float]) -> Values:
-    """`first - second` of two shares, on the items that both have."""
-    return Values({item: first[item] - second[item] for item in first if item in second}, bounds=(-1.0, 1.0))
-
-
-def estimates(measured: Measured) -> dict[str, Estimate]:
-    """Measure -> estimate, of those that have items."""
-    found = ((name, values.estimate()) for name, values in measured.items())
-    return {name: estimate for name, estimate in found if estimate is not None}
-
-
-def per_user(measured: Measured) -> dict[str, dict[str, dict[str, Any]]]:
-    """Measure -> user -> {value, items}: the mean over the user's items, without an interval."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, values in measured.items():
+    def per_user(self) -> dict[str, dict[str, Any]]:
+        """User -> {value, items}: the mean over the user's items, without an interval."""
         own: dict[str, list[float]] = defaultdict(list)
-        for (user, _), value in values.of.items():
+        for (user, _), value in () if self.absolute else self.of.items():
             own[user].append(value)
-        if own and not values.absolute:
-            found[name] = {user: {"value": math.fsum(v) / len(v), "items": len(v)} for user, v in own.items()}
-    return found
+        return {user: {"value": math.fsum(row) / len(row), "items": len(row)} for user, row in own.items()}
+
+
+Table = dict[str, Column]
+"""Measure -> column, of one method."""
+
+
+def estimates(table: Table) -> dict[str, Estimate]:
+    """Measure -> estimate, of those that have items."""
+    found = ((measure, column.estimate()) for measure, column in table.items())
+    return {measure: estimate for measure, estimate in found if estimate is not None}
+
+
+def per_user(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
+    """Measure -> user -> {value, items}, of those that have such figures."""
+    found = ((measure, column.per_user()) for measure, column in table.items())
+    return {measure: users for measure, users in found if users}
 
 
 def no_interval(found: Iterable[tuple[str, Estimate]]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.metrics.measures import Rewards, reward_values
-from fspo.evaluation.metrics.per_item import estimates
-from fspo.evaluation.robustness.measures import baseline_gains, few_shot_values, order_values, robustness_values
+from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import estimates
+from fspo.evaluation.robustness import order_metrics, robustness_metrics
 from fspo.evaluation.scoring.logprob_scores import Score, Scores
 
 USERS = ("ann", "bob", "cid", "dee")
@@ -43,7 +44,7 @@ def rewards(
 def test_order_by_hand() -> None:
     own = {("ann", "1"): 1.0, ("ann", "2"): 1.0, ("bob", "3"): 0.0}
     others = [{("ann", "1"): 0.0, ("ann", "2"): 1.0, ("bob", "3"): 0.0}, dict.fromkeys(own, 1.0)]
-    found = estimates(order_values(own, others))
+    found = estimates(order_metrics(own, others))
     assert found["order_accuracy"].value == pytest.approx((2 / 3 + 1 + 1 / 3) / 3)
     assert found["order_change_rate"].value == pytest.approx((0.5 + 0 + 0.5) / 3)
     ann = math.sqrt(((1 - 5 / 6) ** 2 * 2 + (0.5 - 5 / 6) ** 2) / 3)  # accuracies 1, 1/2 and 1
@@ -54,7 +55,7 @@ def test_order_by_hand() -> None:
 
 def test_losses_are_on_the_items_that_were_varied() -> None:
     found = estimates(
-        robustness_values(
+        robustness_metrics(
             rewards({(4, "own"): 1.0, (4, "other-topics"): -1.0, (4, "wrong-labels-25"): 0.0, (4, "order-1"): -2.0})
         )
     )
@@ -67,22 +68,22 @@ def test_losses_are_on_the_items_that_were_varied() -> None:
 def test_an_antisymmetric_headline_is_varied_with_its_mirror() -> None:
     config = CONFIG.model_copy(update={"headline_reward": "antisymmetric", "label_flip": True})
     margins = {(4, "own"): 3.0, (4, "flipped"): 1.0, (4, "wrong-labels-25"): 3.0, (4, "wrong-labels-25-flipped"): 4.0}
-    found = estimates(robustness_values(rewards(margins, config=config)))
+    found = estimates(robustness_metrics(rewards(margins, config=config)))
     assert found["wrong_labels_drop/25%"].value == 1.0
 
 
 def test_who_sees_no_shots_has_nothing_to_vary() -> None:
     blind = rewards({(0, "own"): 1.0}, "none")
-    assert robustness_values(blind) == few_shot_values(blind, (2,)) == {}
-    assert "gain_over_no_context" not in baseline_gains("x", {"x": blind})
+    assert robustness_metrics(blind) == {}
+    assert not any("gain" in measure for measure in compute_reward_metrics("x", {"x": blind}, (2,)))
 
 
 def test_shots_beyond_training_are_compared_with_the_most_that_were_trained_on() -> None:
     row = rewards({(0, "own"): -1.0, (1, "own"): 1.0, (2, "own"): 1.0, (4, "own"): -1.0})
-    found = estimates(few_shot_values(row, (1, 2)))
+    found = estimates(compute_reward_metrics("x", {"x": row}, (1, 2)))
     assert (found["first_shot_gain"].value, found["beyond_training_gain"].value) == (1.0, -1.0)
-    assert "beyond_training_gain" not in few_shot_values(row, (4,))
-    assert "beyond_training_gain" not in few_shot_values(row, ())
+    assert "beyond_training_gain" not in compute_reward_metrics("x", {"x": row}, (4,))
+    assert "beyond_training_gain" not in compute_reward_metrics("x", {"x": row})
 
 
 def plain(margin: float, context: Any = "none") -> Scores:
@@ -105,12 +106,11 @@ def test_an_antisymmetric_reward_is_compared_with_one_that_can_tell_without_shot
     reference: Scores | None, gain: float
 ) -> None:
     row = rewards(FOLLOWER, config=MIRRORED, reference=reference)
-    found = estimates(few_shot_values(row, ()) | baseline_gains("x", {"x": row}))
+    found = estimates(compute_reward_metrics("x", {"x": row}))
     assert row.headline == "antisymmetric"
     assert (found["first_shot_gain"].value, found["gain_over_no_context"].value) == (gain, gain)
-    known = estimates(reward_values(row))
-    assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & known.keys()  # no 50% as if measured
-    assert known["reward_accuracy@1"].value == 1.0
+    assert not {"reward_accuracy@0", "reward_accuracy@0/antisymmetric"} & found.keys()  # no 50% as if measured
+    assert found["reward_accuracy@1"].value == 1.0
 
 
 def test_gains_over_baselines_are_paired_on_the_same_items() -> None:
@@ -119,10 +119,11 @@ def test_gains_over_baselines_are_paired_on_the_same_items() -> None:
         "ipo": rewards({(0, "own"): -1.0}, "none"),
         "oracle": rewards({(0, "own"): 1.0}, "description"),
     }
-    found = estimates(baseline_gains("fspo", rows))
-    assert {name: estimate.value for name, estimate in found.items()} == {
+    found = estimates(compute_reward_metrics("fspo", rows))
+    assert {name: estimate.value for name, estimate in found.items() if name.startswith("gain")} == {
         "gain_over_no_context": 0.5,
         "gain_over_population": 1.0,
         "gain_over_oracle": 0.0,
     }
-    assert set(baseline_gains("ipo", rows)) == {"gain_over_oracle"}
+    others = compute_reward_metrics("ipo", rows)
+    assert {name for name in others if "gain" in name} == {"gain_over_oracle"}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fspo.evaluation.metrics.per_item import Values, difference, estimates, no_interval, per_user
+from fspo.evaluation.metrics.table import Column, estimates, no_interval, per_user
 
 ITEMS = {("ann", "1"): 1.0, ("ann", "2"): 0.0, ("bob", "3"): 1.0, ("cid", "4"): 0.5}
 
 
 def test_a_figure_for_all_and_one_for_each() -> None:
-    measured = {"x": Values(ITEMS), "nothing": Values({})}
+    measured = {"x": Column(ITEMS), "nothing": Column({})}
     assert estimates(measured)["x"].value == pytest.approx(2.5 / 4)
     assert set(estimates(measured)) == set(per_user(measured)) == {"x"}
     assert per_user(measured)["x"]["ann"] == {"value": 0.5, "items": 2}
@@ -18,12 +18,12 @@ def test_a_figure_for_all_and_one_for_each() -> None:
 
 def test_differences_are_of_the_items_both_have() -> None:
     other = {("ann", "1"): 0.0, ("bob", "3"): 1.0, ("dee", "5"): 1.0}
-    assert difference(ITEMS, other).of == {("ann", "1"): 1.0, ("bob", "3"): 0.0}
+    assert (Column(ITEMS) - Column(other)).of == {("ann", "1"): 1.0, ("bob", "3"): 0.0}
 
 
 def test_too_few_users_are_told_and_have_no_interval() -> None:
-    few = Values({item: value for item, value in ITEMS.items() if item[0] != "cid"}).estimate()
-    enough = Values(ITEMS).estimate()
+    few = Column({item: value for item, value in ITEMS.items() if item[0] != "cid"}).estimate()
+    enough = Column(ITEMS).estimate()
     assert few is not None
     assert enough is not None
     assert (few.low, few.high) == (None, None)

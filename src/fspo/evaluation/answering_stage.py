@@ -1,0 +1,89 @@
+"""Every method's answers to held-out prompts, by every sampling, and what can be said of them without a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fspo.evaluation.config import Sampling
+from fspo.evaluation.context import Evaluation
+from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
+from fspo.evaluation.judges.fluency import answer_log_probs
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, draw_answers
+from fspo.evaluation.scoring.descriptions import Describer
+from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.methods.table import METHODS
+
+__all__ = ["AnsweringStage"]
+
+
+@dataclass
+class AnsweringStage:
+    """The answers of one evaluation, gathered one set of weights after the other."""
+
+    evaluation: Evaluation
+    answers: dict[AnswerKey, list[Answer]] = field(default_factory=dict)
+
+    def answer(self, method: str, describer: Describer | None) -> None:
+        """Let a method answer by every sampling, once; nothing where no answers are asked for."""
+        config, trials = self.evaluation.config, self.evaluation.trials
+        if not config.answers or any(name == method for name, _ in self.answers):
+            return
+        guided = METHODS[method].context in ("shots", "both")
+        for sampling in config.samplings if method != "base" else ("plain",):
+            if guided or sampling == "plain":
+                self._draw(method, sampling, trials, describer)
+        for k in config.answer_ladder if guided else ():
+            if k < config.shots:
+                few = [trial.first(k) for trial in trials]
+                self._draw(method, f"{self.headline_sampling(method)}@{k}", few, describer)
+
+    def headline_sampling(self, method: str) -> Sampling:
+        """The sampling that a method's win rate is of."""
+        wanted = self.evaluation.config.headline_sampling
+        return wanted if (method, wanted) in self.answers else "plain"
+
+    @property
+    def samplings(self) -> dict[str, Sampling]:
+        """Method -> the sampling of its win rate."""
+        return {name: self.headline_sampling(name) for name in self.evaluation.methods if name != "base"}
+
+    def qualities(self) -> dict[AnswerKey, dict[str, Quality]]:
+        """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
+        if not self.answers:
+            return {}
+        weights = self.evaluation.weights
+        log_probs = iter(
+            answer_log_probs(
+                lambda: weights.load(None),
+                weights.renderer("none"),
+                [answer for answers in self.answers.values() for answer in answers],
+                path=self.evaluation.out / "fluency.jsonl",
+                fingerprint=weights.fingerprint(None),
+                progress=self.evaluation.progress,
+            )
+        )
+        closeness = Closeness({preference.prompt for preference in self.evaluation.dataset})
+        found = {}
+        for key, answers in self.answers.items():
+            values = [next(log_probs) for _ in answers]
+            rows = measure_quality([a.prompt for a in answers], [a.text for a in answers], values, closeness)
+            found[key] = {answer.item: row for answer, row in zip(answers, rows, strict=True)}
+        return found
+
+    def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
+        weights, context = self.evaluation.weights, METHODS[method].context
+        source = weights.source(method)
+        self.answers[method, sampling] = draw_answers(
+            lambda: weights.load(source),
+            weights.renderer(context),
+            context,
+            trials,
+            self.evaluation.config,
+            method=method,
+            sampling=sampling,
+            path=self.evaluation.out / method / "answers.jsonl",
+            fingerprint=weights.fingerprint(source),
+            describer=describer,
+            progress=self.evaluation.progress,
+        )

@@ -1,0 +1,51 @@
+"""The measures of every evaluation that rest on answers: win rates, and what no judge is needed for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from fspo.evaluation.config import Floors
+from fspo.evaluation.judges.answer_quality import Quality, broken_floors
+from fspo.evaluation.judges.win_rates import Answer, Judgement
+from fspo.evaluation.metrics.table import Column, Table
+
+__all__ = ["judged_column", "quality_metrics", "win_rates"]
+
+_UNBOUNDED = ("fluency", "compression", "words")
+
+
+def judged_column(rows: Iterable[Judgement], value: Callable[[Judgement], float | None]) -> Column:
+    """What `value` makes of each judgement; those of which it makes None are left out."""
+    found = (((row.user, row.item), value(row)) for row in rows)
+    return Column({item: number for item, number in found if number is not None})
+
+
+def win_rates(rows: Sequence[Judgement], sampling: str, *, headline: bool) -> Table:
+    """The win rate of one sampling, after the floors and by the judge's word alone; rejects count in neither."""
+    won = judged_column(rows, lambda row: row.score if row.decided else None)
+    alone = judged_column(rows, lambda row: None if row.reject else row.judged_score)
+    named = {"win_rate": won} if headline else {}
+    return named | {f"win_rate/{sampling}": won, f"win_rate_without_floors/{sampling}": alone}
+
+
+def quality_metrics(
+    answers: Sequence[Answer], qualities: Mapping[str, Quality], floors: Floors, sampling: str
+) -> Table:
+    """The judge-free measures of answers; `qualities` are by item id."""
+    measures: Mapping[str, Callable[[Answer, Quality], float]] = {
+        "fluency": lambda _, quality: quality.log_prob,
+        "distinct": lambda _, quality: quality.distinct,
+        "compression": lambda _, quality: quality.compression,
+        "overlap": lambda _, quality: quality.overlap,
+        "closeness": lambda _, quality: quality.closeness,
+        "words": lambda _, quality: float(quality.words),
+        "below_floor": lambda _, quality: float(bool(broken_floors(quality, floors))),
+        "unfinished": lambda answer, _: float(not answer.finished),
+    }
+    return {
+        f"{measure}/{sampling}": Column(
+            {(answer.user, answer.item): value(answer, qualities[answer.item]) for answer in answers},
+            bounds=None if measure in _UNBOUNDED else (0.0, 1.0),
+        )
+        for measure, value in measures.items()
+    }

@@ -1,1 +1,0 @@
-"""What wrong, external or reordered shots change."""
