@@ -1,31 +1,28 @@
-"""The benchmarks there are."""
+"""The benchmarks there are, as `benchmarks.yaml` says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from types import MappingProxyType
 
+import yaml
+from pydantic import TypeAdapter
+
 from fspo.errors import ConfigError
-from fspo.evaluation.benchmarks import personal_reward_bench, prism
 from fspo.evaluation.benchmarks.benchmark import Benchmark
-from fspo.evaluation.benchmarks.domains import DOMAINS
-from fspo.evaluation.benchmarks.personal_llm import PERSONAL_LLM
 from fspo.preferences.validation import nearest
 
 __all__ = ["BENCHMARKS", "benchmark_of"]
 
-BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
-    {
-        row.name: row
-        for row in (
-            *DOMAINS,
-            personal_reward_bench.ARENA,
-            personal_reward_bench.PRISM,
-            prism.UTTERANCES,
-            PERSONAL_LLM,
-        )
-    }
-)
+
+def _read() -> Mapping[str, Benchmark]:
+    rows = yaml.safe_load(files(__package__).joinpath("benchmarks.yaml").read_text(encoding="utf-8"))
+    adapter = TypeAdapter(Benchmark)
+    return MappingProxyType({name: adapter.validate_python({"name": name, **row}) for name, row in rows.items()})
+
+
+BENCHMARKS: Mapping[str, Benchmark] = _read()
 """All benchmarks by name, the own domains first."""
 
 
