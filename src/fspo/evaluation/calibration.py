@@ -74,18 +74,14 @@ def calibration_metrics(margins: Mapping[Item, float], suffix: str = "") -> Tabl
     chance. So it has none, and is to be read beside `error_by_chance`. The Brier score is (1 - p)^2, p the probability
     of what was chosen; a coin has 0.25.
     """
-    rows = {item: _confidence(margin) for item, margin in margins.items()}
-    places: dict[int, list[Item]] = defaultdict(list)
-    for item, (confidence, _) in rows.items():
-        places[_bin(confidence)].append(item)
-    errors: dict[Item, float] = {}
-    for items in places.values():
-        sign = math.copysign(1.0, math.fsum(confidence - right for confidence, right in (rows[i] for i in items)))
-        errors |= {item: sign * (rows[item][0] - rows[item][1]) for item in items}
+    confidence, right, places = _decisions(margins)
+    over = confidence - right
+    signs = np.copysign(1.0, np.bincount(places, weights=over, minlength=BINS))[places]
+    errors, briers = signs * over, expit(-np.array(list(margins.values()))) ** 2
     return {
-        f"calibration_error{suffix}": Column({i: errors[i] for i in rows}, bounds=(-1.0, 1.0), absolute=True),
-        f"brier{suffix}": Column({item: float(expit(-margin)) ** 2 for item, margin in margins.items()}),
-        f"overconfidence{suffix}": Column({i: conf - right for i, (conf, right) in rows.items()}, bounds=(-1.0, 1.0)),
+        f"calibration_error{suffix}": _column(margins, errors, bounds=(-1.0, 1.0), absolute=True),
+        f"brier{suffix}": _column(margins, briers),
+        f"overconfidence{suffix}": _column(margins, over, bounds=(-1.0, 1.0)),
     }
 
 
@@ -97,33 +93,29 @@ def error_by_chance(margins: Mapping[Item, float], *, draws: int = 1000, seed: i
     """
     if not margins:
         return {}
-    confidence = np.array([_confidence(margin)[0] for margin in margins.values()])
-    places = np.array([_bin(one) for one in confidence])
-    undecided = np.array([margin == 0 for margin in margins.values()])
+    confidence, decided, places = _decisions(margins)
     rng = np.random.default_rng(seed)
     errors = np.empty(draws)
     for draw in range(draws):
-        right = np.where(undecided, 0.5, rng.random(len(confidence)) < confidence)
+        right = np.where(decided == 0.5, 0.5, rng.random(len(confidence)) < confidence)
         errors[draw] = np.abs(np.bincount(places, weights=confidence - right)).sum() / len(confidence)
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95))}
 
 
 def reliability_bins(margins: Mapping[Item, float]) -> list[dict[str, Any]]:
     """Per bin of confidence that has items: its edges, mean confidence, accuracy, users and items."""
-    places: dict[int, list[tuple[str, float, float]]] = defaultdict(list)
-    for (user, _), margin in margins.items():
-        confidence, right = _confidence(margin)
-        places[_bin(confidence)].append((user, confidence, right))
+    confidence, right, places = _decisions(margins)
+    users = np.array([user for user, _ in margins])
     return [
         {
             "low": 0.5 + place / (2 * BINS),
             "high": 0.5 + (place + 1) / (2 * BINS),
-            "confidence": math.fsum(confidence for _, confidence, _ in rows) / len(rows),
-            "accuracy": math.fsum(right for _, _, right in rows) / len(rows),
-            "users": len({user for user, _, _ in rows}),
-            "items": len(rows),
+            "confidence": float(confidence[places == place].mean()),
+            "accuracy": float(right[places == place].mean()),
+            "users": len(set(users[places == place])),
+            "items": int((places == place).sum()),
         }
-        for place, rows in sorted(places.items())
+        for place in sorted(set(places.tolist()))
     ]
 
 
@@ -152,10 +144,13 @@ def _scale(margins: Sequence[float]) -> float:
     return math.exp(float(best.x)) / spread
 
 
-def _confidence(margin: float) -> tuple[float, float]:
-    """How sure the decision is, 0.5 to 1, and whether it is right (0.5 where there is none)."""
-    return float(expit(abs(margin))), 0.5 if margin == 0 else float(margin > 0)
+def _decisions(margins: Mapping[Item, float]) -> tuple[Any, Any, Any]:
+    """Of each margin: how sure the decision is, 0.5 to 1; whether it is right (0.5: there is none); and its bin."""
+    margins_M = np.array(list(margins.values()), dtype=float)
+    confidence_M = expit(np.abs(margins_M))
+    right_M = np.where(margins_M == 0, 0.5, (margins_M > 0).astype(float))
+    return confidence_M, right_M, np.minimum(BINS - 1, ((confidence_M - 0.5) * 2 * BINS).astype(int))
 
 
-def _bin(confidence: float) -> int:
-    return min(BINS - 1, int((confidence - 0.5) * 2 * BINS))
+def _column(margins: Mapping[Item, float], values_M: Any, **how: Any) -> Column:
+    return Column(dict(zip(margins, values_M.tolist(), strict=True)), **how)

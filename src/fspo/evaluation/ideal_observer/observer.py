@@ -12,6 +12,10 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
 from fspo.errors import ConfigError
 from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.judging.judge import LabelledBy
@@ -147,56 +151,41 @@ def ideal_observer(
 
 
 class _Utilities:
-    """How likely each user of the prior is to have made a choice; texts are measured once."""
+    """How likely each of the P users of the prior is to have made a choice; texts are measured once."""
 
     def __init__(self, prior: Sequence[User], judge: TextUtility, margin: float, noise: float) -> None:
         self._prior, self._judge = prior, judge
         self._margin, self._noise = margin, noise
-        self._known: dict[tuple[str, str], list[float]] = {}
+        self._known: dict[tuple[str, str], NDArray[np.float64]] = {}
 
-    def of(self, text: str, prompt: str) -> list[float]:
-        """The utility of `text` for every user of the prior."""
+    def of(self, text: str, prompt: str) -> NDArray[np.float64]:
+        """[P]: the utility of `text` for each."""
         key = text, prompt
         if key not in self._known:
-            self._known[key] = [self._judge.utility(user, text, prompt) for user in self._prior]
+            self._known[key] = np.array([self._judge.utility(user, text, prompt) for user in self._prior])
         return self._known[key]
 
-    def likelihoods(self, preference: Preference, *, shown: bool = False) -> list[float]:
-        """The chance of this very label under every user of the prior.
+    def likelihoods(self, preference: Preference, *, shown: bool = False) -> NDArray[np.float64]:
+        """[P]: the chance of this very label under each.
 
-        Labels made by the judge of attributes leave out what their user is undecided on; so whoever would be undecided
-        on one that is `shown` did not give it. Of a query the observer may not know this much.
+        Labels made by the judge of attributes leave out what their user is undecided on; so a user who would be
+        undecided on one that is `shown` did not give it. Of a query the observer may not know this much.
         """
         undecided = self._noise if shown and LabelledBy.of(preference.source) is LabelledBy.MEASURED else 0.5
-        chosen, rejected = (self.of(text, preference.prompt) for text in (preference.chosen, preference.rejected))
-        return [self._chance(a - b, undecided) for a, b in zip(chosen, rejected, strict=True)]
-
-    def _chance(self, difference: float, undecided: float) -> float:
-        if abs(difference) < self._margin or difference == 0:
-            return undecided
-        return 1 - self._noise if difference > 0 else self._noise
+        gaps_P = self.of(preference.chosen, preference.prompt) - self.of(preference.rejected, preference.prompt)
+        alike_P = (np.abs(gaps_P) < self._margin) | (gaps_P == 0)
+        return np.where(alike_P, undecided, np.where(gaps_P > 0, 1 - self._noise, self._noise))
 
 
 def _predict(item: str, episode: Episode, k: int, utilities: _Utilities) -> list[Prediction]:
-    posterior = _posterior([utilities.likelihoods(shot, shown=True) for shot in episode.shots[:k]])
+    """By Bayes' rule from a uniform prior."""
+    logs_SP = [np.log(utilities.likelihoods(shot, shown=True)) for shot in episode.shots[:k]]
     predictions = []
     for index, query in enumerate(episode.queries):
-        chances = utilities.likelihoods(query)
-        weights = posterior or [1 / len(chances)] * len(chances)
-        probability = math.fsum(weight * chance for weight, chance in zip(weights, chances, strict=True))
-        predictions.append(Prediction(episode.user, f"{item}/{index}", k, probability))
+        chances_P = utilities.likelihoods(query)
+        weights_P = softmax(np.sum(logs_SP, axis=0)) if logs_SP else np.full(len(chances_P), 1 / len(chances_P))
+        predictions.append(Prediction(episode.user, f"{item}/{index}", k, float(weights_P @ chances_P)))
     return predictions
-
-
-def _posterior(likelihoods: Sequence[Sequence[float]]) -> list[float]:
-    """Bayes' rule from a uniform prior; empty without evidence."""
-    if not likelihoods:
-        return []
-    logs = [math.fsum(math.log(chance) for chance in chances) for chances in zip(*likelihoods, strict=True)]
-    peak = max(logs)
-    weights = [math.exp(value - peak) for value in logs]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
 
 
 def _direction(names: Sequence[str], generator: random.Random) -> Mapping[str, float]:
