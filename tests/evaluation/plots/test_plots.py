@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from fspo.evaluation import plots
-from fspo.evaluation.plots.drawing import colour_of, marker_of
 from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS
 
@@ -13,24 +12,23 @@ ESTIMATE = Estimate(0.5, 0.4, 0.6, 9, 90)
 
 
 def test_methods_of_the_table_are_told_apart_by_colour_and_by_mark() -> None:
-    for of in (colour_of, marker_of):
+    for of in (plots.PLAIN.colour, plots.PLAIN.marker):
         assert len({of(name) for name in METHODS}) == len(METHODS)
 
 
-def test_methods_from_elsewhere_keep_their_colour_and_mark_whatever_else_is_drawn() -> None:
+def test_other_methods_keep_their_colour_and_mark_whatever_else_is_drawn() -> None:
     names = [f"rm-{letter}" for letter in "dacb"]
-    with plots.told_apart([*names, "fspo"]):
-        looks = {name: (colour_of(name), marker_of(name)) for name in names}
-        assert len({colour for colour, _ in looks.values()}) == 4
-        assert len({mark for _, mark in looks.values()}) == 4
-        one = plots.interval_plot([("x", "rm-c", ESTIMATE)], title="one")
-        two = plots.interval_plot([("x", "rm-a", ESTIMATE), ("y", "rm-c", ESTIMATE)], title="two")
-    with plots.told_apart(sorted([*names, "fspo"])):
-        assert looks == {name: (colour_of(name), marker_of(name)) for name in names}
+    palette = plots.Palette.of([*names, "fspo"])
+    looks = {name: (palette.colour(name), palette.marker(name)) for name in names}
+    assert len({colour for colour, _ in looks.values()}) == 4
+    assert len({mark for _, mark in looks.values()}) == 4
+    one = plots.interval_plot([("x", "rm-c", ESTIMATE)], title="one", palette=palette)
+    two = plots.interval_plot([("x", "rm-a", ESTIMATE), ("y", "rm-c", ESTIMATE)], title="two", palette=palette)
+    assert palette == plots.Palette.of(sorted([*names, "fspo"]))
     series = [set(re.findall(r"--series-\d+", svg)) for svg in (one, two)]
     assert len(series[0]) == 1
     assert series[0] < series[1]
-    assert {colour for colour, _ in looks.values()}.isdisjoint(colour_of(name) for name in METHODS)
+    assert {colour for colour, _ in looks.values()}.isdisjoint(map(palette.colour, METHODS))
 
 
 def test_no_line_runs_through_a_name() -> None:

@@ -23,7 +23,7 @@ from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.metrics.summary import said_variants, summary_table
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.report.findings import caveats
-from fspo.evaluation.report.leaderboard import answer_standing, paired_with_lead
+from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
 from fspo.evaluation.run_comparison.compare_runs import detectable
@@ -268,18 +268,18 @@ def test_the_ranking_rests_on_every_game_there_is() -> None:
     played = (("a", "base", 1.0), ("base", "a", 0.5), ("a", "b", 0.5), ("b", "base", 0.5))
     games = [Game(user, first, second, score) for user in users for first, second, score in played]
     metrics = {name: {"win_rate": estimate(value, 0.4, 0.9)} for name, value in (("a", 0.75), ("b", 0.5))}
-    found = answer_standing(games, metrics)
+    found = answer_leaderboard(games, metrics)
     assert found["each_other"]
     assert [row["method"] for row in found["rows"]] == ["a", "b", "base"]
     assert found["rows"][-1]["estimate"].value == 0.5
     over_base = [game for game in games if "base" in (game.first, game.second)]
-    found = answer_standing(over_base, metrics)
+    found = answer_leaderboard(over_base, metrics)
     assert not found["each_other"]
     assert [row["estimate"].value for row in found["rows"]] == [0.75, 0.5, 0.5]  # the win rates themselves
-    assert answer_standing([], metrics)["rows"][0]["ranks"] == ""
-    tied = answer_standing([Game(g.user, g.first, g.second, 0.5) for g in games], metrics)
+    assert answer_leaderboard([], metrics)["rows"][0]["ranks"] == ""
+    tied = answer_leaderboard([Game(g.user, g.first, g.second, 0.5) for g in games], metrics)
     assert {(row["rank"], row["ranks"]) for row in tied["rows"]} == {(1, "1 to 3")}
-    assert answer_standing([], {}) == {}
+    assert answer_leaderboard([], {}) == {}
 
 
 def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run_folder: Path, page: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fspo.evaluation.plots.comparing import Panel, accuracy_by_shots, interval_plot, panels, user_dots
-from fspo.evaluation.plots.drawing import standalone, told_apart
+from fspo.evaluation.plots.drawing import PLAIN, Palette, standalone
 from fspo.evaluation.plots.reliability import reliability
 from fspo.evaluation.plots.training import heatmap, histograms, training_curves
 
 __all__ = [
+    "PLAIN",
+    "Palette",
     "Panel",
     "accuracy_by_shots",
     "heatmap",
@@ -16,7 +18,6 @@ __all__ = [
     "panels",
     "reliability",
     "standalone",
-    "told_apart",
     "training_curves",
     "user_dots",
 ]

@@ -13,16 +13,16 @@ from fspo.evaluation.plots.drawing import (
     INK,
     MUTED,
     OBSERVER,
+    PLAIN,
     RULE,
-    colour_of,
+    Palette,
     label_ends,
-    marker_of,
     new_figure,
     percent_axis,
     percent_formatter,
-    plain,
     reach,
     said,
+    small_multiples,
     svg_of,
 )
 from fspo.evaluation.statistics import Estimate
@@ -51,20 +51,20 @@ class Panel:
     percent: bool = True
 
 
-def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title: str) -> str:
+def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title: str, palette: Palette = PLAIN) -> str:
     """Reward accuracy over the number of shots, with intervals, beside the ideal observer's where there is one."""
     figure, axes = new_figure(3.4)
     ends = []
     count = len(methods)
     for place, (name, points) in enumerate(methods.items()):
-        colour = colour_of(name)
+        colour = palette.colour(name)
         shift = 0.05 * (place - (count - 1) / 2)
         axes.errorbar(
             [k + shift for k, _ in points],
             [e.value for _, e in points],
             yerr=reach([e for _, e in points]),
             color=colour,
-            marker=marker_of(name),
+            marker=palette.marker(name),
             markersize=4.5,
             linewidth=2.2 if name == "fspo" else 1.3,
             elinewidth=0.8,
@@ -87,14 +87,19 @@ def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title:
 
 
 def interval_plot(
-    rows: Sequence[tuple[str, str, Estimate]], *, title: str, chance: float | None = 0.5, percent: bool = True
+    rows: Sequence[tuple[str, str, Estimate]],
+    *,
+    title: str,
+    chance: float | None = 0.5,
+    percent: bool = True,
+    palette: Palette = PLAIN,
 ) -> str:
     """Estimates with their intervals, one line each: (label, method, estimate)."""
     figure, axes = new_figure(0.6 + 0.28 * len(rows), width=5.0)
     places = list(range(len(rows)))[::-1]
     form = "{:.1%}" if percent else "{:.2f}"
     for place, (_, method, estimate) in zip(places, rows, strict=True):
-        _interval(axes, place, method, estimate)
+        _interval(axes, place, method, estimate, palette)
         axes.annotate(
             form.format(estimate.value),
             (1.02, place),
@@ -111,26 +116,20 @@ def interval_plot(
     return svg_of(figure, title, "; ".join(f"{label}: {said(e, percent=percent)}" for label, _, e in rows))
 
 
-def panels(shown: Sequence[Panel], *, title: str) -> str:
+def panels(shown: Sequence[Panel], *, title: str, palette: Palette = PLAIN) -> str:
     """Small plots of one measure each, the same methods in the same rows."""
     methods = list(dict.fromkeys(name for panel in shown for name in panel.rows))
     across = min(_ACROSS, len(shown))
-    down = -(-len(shown) // across)
-    height = 0.55 + _ROW * len(methods)
-    figure, _ = new_figure(height * down, width=1.2 + _PANEL_WIDTH * across, axes=False)
-    grid = figure.subplots(down, across, squeeze=False)
-    cells = [cell for row in grid for cell in row]
+    width, height = 1.2 + _PANEL_WIDTH * across, 0.55 + _ROW * len(methods)
+    figure, cells = small_multiples(len(shown), across, height=height, width=width)
     places = {name: len(methods) - 1 - number for number, name in enumerate(methods)}
-    for number, (cell, panel) in enumerate(zip(cells, shown, strict=False)):
-        plain(cell)
+    for number, (cell, panel) in enumerate(zip(cells, shown, strict=True)):
         for name, estimate in panel.rows.items():
-            _interval(cell, places[name], name, estimate, size=4.5)
+            _interval(cell, places[name], name, estimate, palette, size=4.5)
         cell.set_title(panel.title, fontsize=FONT, color=INK, loc="left")
         cell.set_yticks(list(places.values()), list(places) if number % across == 0 else [""] * len(places))
         cell.set_ylim(-0.6, len(methods) - 0.4)
         _sideways(cell, list(panel.rows.values()), panel.chance, percent=panel.percent)
-    for cell in cells[len(shown) :]:
-        cell.set_visible(False)
     figure.subplots_adjust(hspace=0.62, wspace=0.14)
     told = (
         f"{panel.title}: " + ", ".join(f"{name} {said(e, percent=panel.percent)}" for name, e in panel.rows.items())
@@ -139,15 +138,24 @@ def panels(shown: Sequence[Panel], *, title: str) -> str:
     return svg_of(figure, title, "; ".join(told))
 
 
-def user_dots(methods: Mapping[str, Mapping[str, float]], *, title: str, xlabel: str, chance: float = 0.5) -> str:
+def user_dots(
+    methods: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    xlabel: str,
+    chance: float = 0.5,
+    palette: Palette = PLAIN,
+) -> str:
     """A dot for every user of every method (method -> user -> share), with a line at the middle one."""
     figure, axes = new_figure(0.6 + 0.5 * len(methods), width=5.6)
     places = list(range(len(methods)))[::-1]
     told = []
     for place, (name, users) in zip(places, methods.items(), strict=True):
-        colour = colour_of(name)
+        colour = palette.colour(name)
         xs, ys = _stacked(list(users.values()))
-        axes.scatter(xs, [place + y for y in ys], s=17, color=colour, linewidths=0, marker=marker_of(name), zorder=3)
+        axes.scatter(
+            xs, [place + y for y in ys], s=17, color=colour, linewidths=0, marker=palette.marker(name), zorder=3
+        )
         middle = statistics.median(users.values())
         axes.plot([middle, middle], [place - 0.44, place + 0.44], color=INK, linewidth=1.2, zorder=2)
         told.append(
@@ -164,11 +172,11 @@ def user_dots(methods: Mapping[str, Mapping[str, float]], *, title: str, xlabel:
     return svg_of(figure, title, "; ".join(told))
 
 
-def _interval(axes: Axes, place: int, method: str, estimate: Estimate, *, size: float = 6.0) -> None:
-    colour = colour_of(method)
+def _interval(axes: Axes, place: int, method: str, estimate: Estimate, palette: Palette, *, size: float = 6.0) -> None:
+    colour = palette.colour(method)
     if estimate.low is not None and estimate.high is not None:
         axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2.0, solid_capstyle="round")
-    axes.plot([estimate.value], [place], marker=marker_of(method), color=colour, markersize=size)
+    axes.plot([estimate.value], [place], marker=palette.marker(method), color=colour, markersize=size)
 
 
 def _sideways(

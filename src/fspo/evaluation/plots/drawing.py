@@ -6,9 +6,8 @@ import html
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.statistics import Estimate
@@ -23,20 +22,20 @@ __all__ = [
     "INK",
     "MUTED",
     "OBSERVER",
+    "PLAIN",
     "RULE",
     "WIDTH",
-    "colour_of",
+    "Palette",
     "label_ends",
-    "marker_of",
     "new_figure",
     "percent_axis",
     "percent_formatter",
     "plain",
     "reach",
     "said",
+    "small_multiples",
     "standalone",
     "svg_of",
-    "told_apart",
 ]
 
 # matplotlib wants colours of its own; these stand-ins are exchanged for the page's CSS variables.
@@ -65,8 +64,6 @@ _MARKERS = {
     "fspo-rat": "h",
 }
 _OTHER_MARKERS = ("X", "<", ">", "p", "*")
-_strangers: ContextVar[tuple[str, ...]] = ContextVar("strangers", default=())
-"""Names that have no colour of their own, in order: four differ in colour, twenty in colour or mark."""
 
 OBSERVER = "ideal observer"
 """What stands among methods as a ceiling."""
@@ -79,6 +76,35 @@ FONT = 9.0
 
 _PIXELS = 1.62
 """Pixels of the page for each point of a figure, at most."""
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colour and the mark of every method, the same in all plots of a page."""
+
+    others: tuple[str, ...] = ()
+    """Methods without a colour of their own, in order: four differ in colour, twenty in colour or mark."""
+
+    @classmethod
+    def of(cls, methods: Iterable[str]) -> Palette:
+        """The palette of a page that shows these methods."""
+        return cls(tuple(sorted({name for name in methods if name not in _SERIES})))
+
+    def colour(self, method: str) -> str:
+        """The colour of a method; the ideal observer is drawn in ink."""
+        if method == OBSERVER:
+            return INK
+        return _SERIES.get(method, _OTHERS[self._place(method) % len(_OTHERS)])
+
+    def marker(self, method: str) -> str:
+        """The mark of a method, so that colour is never all that tells methods apart."""
+        return _MARKERS.get(method, _OTHER_MARKERS[self._place(method) % len(_OTHER_MARKERS)])
+
+    def _place(self, method: str) -> int:
+        return self.others.index(method) if method in self.others else zlib.crc32(method.encode())
+
+
+PLAIN = Palette()
 
 
 def standalone(svg: str, palette: str) -> str:
@@ -101,6 +127,20 @@ def new_figure(height: float, *, width: float = WIDTH, axes: bool = True) -> tup
     return figure, area
 
 
+def small_multiples(
+    count: int, across: int, *, height: float, width: float = WIDTH, **shared: bool
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` plain areas in rows of `across`, each row `height` inches high."""
+    down = -(-count // across)
+    figure, _ = new_figure(height * down, width=width, axes=False)
+    cells = [cell for row in figure.subplots(down, across, squeeze=False, **shared) for cell in row]
+    for cell in cells:
+        plain(cell)
+    for cell in cells[count:]:
+        cell.set_visible(False)
+    return figure, cells[:count]
+
+
 def plain(axes: Axes) -> None:
     """Axes of two thin lines, with muted words."""
     axes.patch.set_alpha(0.0)
@@ -111,34 +151,6 @@ def plain(axes: Axes) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set(color=RULE)
-
-
-@contextmanager
-def told_apart(names: Iterable[str]) -> Iterator[None]:
-    """Within it, methods from elsewhere among `names` have the same colour and mark in every plot, by their order."""
-    token = _strangers.set(tuple(sorted({name for name in names if name not in _SERIES})))
-    try:
-        yield
-    finally:
-        _strangers.reset(token)
-
-
-def colour_of(method: str) -> str:
-    """The colour of a method, the same in every plot; see `told_apart`. The ideal observer is drawn in ink."""
-    if method == OBSERVER:
-        return INK
-    return _SERIES.get(method, _OTHERS[_place(method) % len(_OTHERS)])
-
-
-def marker_of(method: str) -> str:
-    """The mark of a method, so that colour is never all that tells methods apart."""
-    return _MARKERS.get(method, _OTHER_MARKERS[_place(method) % len(_OTHER_MARKERS)])
-
-
-def _place(method: str) -> int:
-    """Where a method without a colour of its own stands; one that nobody announced by its name alone."""
-    known = _strangers.get()
-    return known.index(method) if method in known else zlib.crc32(method.encode())
 
 
 def percent_axis(axes: Axes) -> None:

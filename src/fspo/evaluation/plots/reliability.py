@@ -9,11 +9,11 @@ from fspo.evaluation.plots.drawing import (
     FONT,
     INK,
     MUTED,
+    PLAIN,
     RULE,
-    colour_of,
-    new_figure,
+    Palette,
     percent_formatter,
-    plain,
+    small_multiples,
     svg_of,
 )
 
@@ -26,20 +26,17 @@ _LARGEST = 60.0
 """Points squared, of the dot of a bin that holds all items."""
 
 
-def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str) -> str:
+def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette: Palette = PLAIN) -> str:
     """Method -> its bins as they are and with fitted scale, each with `confidence`, `accuracy` and `items`.
 
     Full dots are the margins as they are, rings the fitted ones; the larger a dot, the more items it stands for. On the
     dotted line confidence and accuracy are the same.
     """
     across = min(_ACROSS, len(methods))
-    down = -(-len(methods) // across)
-    figure, _ = new_figure(2.0 * down, width=0.5 + 1.9 * across, axes=False)
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    cells = [cell for row in grid for cell in row]
-    for place, (cell, (name, (bins, fitted))) in enumerate(zip(cells, methods.items(), strict=False)):
-        plain(cell)
-        colour = colour_of(name)
+    width = 0.5 + 1.9 * across
+    figure, cells = small_multiples(len(methods), across, height=2.0, width=width, sharex=True, sharey=True)
+    for place, (cell, (name, (bins, fitted))) in enumerate(zip(cells, methods.items(), strict=True)):
+        colour = palette.colour(name)
         cell.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=0.8, linestyle=":")
         for rows, filled in ((fitted, False), (bins, True)):
             _dots(cell, rows, colour, filled=filled)
@@ -55,8 +52,6 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str) -> str:
         if place >= len(methods) - across:
             cell.set_xlabel("confidence")
             cell.tick_params(labelbottom=True)
-    for cell in cells[len(methods) :]:
-        cell.set_visible(False)
     figure.subplots_adjust(hspace=0.42, wspace=0.22)
     return svg_of(figure, title, "; ".join(f"{name}: {_told(bins)}" for name, (bins, _) in methods.items()))
 

@@ -8,30 +8,33 @@ from collections.abc import Mapping, Sequence
 from fspo.evaluation.plots.drawing import (
     ACCENT,
     INK,
+    PLAIN,
     WIDTH,
-    colour_of,
+    Palette,
     label_ends,
-    marker_of,
     new_figure,
-    plain,
+    small_multiples,
     svg_of,
 )
 
 __all__ = ["heatmap", "histograms", "training_curves"]
 
 
-def training_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, ylabel: str) -> str:
+def training_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, ylabel: str, palette: Palette = PLAIN
+) -> str:
     """One value over the steps of training, a line for each method."""
     figure, axes = new_figure(2.9)
     ends, said = [], []
     for name, points in curves.items():
-        colour = colour_of(name.split(" ")[0])
+        method = name.split(" ")[0]
+        colour = palette.colour(method)
         xs, ys = [x for x, _ in points], [y for _, y in points]
         axes.plot(xs, ys, color=colour, linewidth=0.7, alpha=0.35)
         smooth = _smoothed(ys)
         axes.plot(xs, smooth, color=colour, linewidth=1.7)
         if smooth:
-            axes.plot([xs[-1]], [smooth[-1]], marker=marker_of(name.split(" ")[0]), color=colour, markersize=4)
+            axes.plot([xs[-1]], [smooth[-1]], marker=palette.marker(method), color=colour, markersize=4)
             ends.append((smooth[-1], name, colour))
             said.append(f"{name} from {ys[0]:.3g} to {ys[-1]:.3g} in {len(ys)} records")
     axes.set_xlabel("step")
@@ -74,22 +77,15 @@ def heatmap(matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, 
 
 def histograms(columns: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str) -> str:
     """Small multiples: for each name the edges of the bins (n + 1) and the counts in them (n)."""
-    across = 4
-    down = -(-len(columns) // across)
-    figure, _ = new_figure(1.25 * down + 0.2, axes=False)
-    grid = figure.subplots(down, across, squeeze=False)
-    cells = [cell for row in grid for cell in row]
-    for cell, (name, (edges, counts)) in zip(cells, columns.items(), strict=False):
+    figure, cells = small_multiples(len(columns), 4, height=1.35)
+    for cell, (name, (edges, counts)) in zip(cells, columns.items(), strict=True):
         widths = [right - left for left, right in itertools.pairwise(edges)]
         cell.bar(edges[:-1], counts, width=widths, align="edge", color=ACCENT, alpha=0.75, linewidth=0)
         cell.set_title(name, fontsize=8.5, color=INK, loc="left")
-        plain(cell)
         cell.set_yticks([])
         cell.grid(visible=False)
         cell.spines["left"].set_visible(False)
         cell.tick_params(labelsize=7)
-    for cell in cells[len(columns) :]:
-        cell.set_visible(False)
     figure.subplots_adjust(hspace=0.75, wspace=0.15, left=0.02, right=0.98, top=0.92, bottom=0.1)
     return svg_of(figure, title, "distributions of " + ", ".join(columns))
 

@@ -26,7 +26,7 @@ from fspo.evaluation.statistics import (
     detectable_difference,
 )
 
-__all__ = ["Paired", "accuracy_standing", "answer_standing", "paired_with_lead"]
+__all__ = ["Paired", "accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
 
 _BASE = "base"
 _UNKNOWN = (None, None)
@@ -45,7 +45,7 @@ class Paired:
     None where there are too few users."""
 
 
-def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
+def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.Palette = plots.PLAIN) -> dict[str, Any]:
     """All methods and the base model by whose answers users prefer, the strongest first; empty where none were judged.
 
     Where methods met each other, the chance to be preferred to the base model's answer by Bradley-Terry strengths;
@@ -74,7 +74,9 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
         for name, estimate in found.items()
     ]
     title = "Chance to be preferred to the base model's answer"
-    svg = plots.interval_plot([(name, name, estimate) for name, estimate in found.items()], title=title)
+    svg = plots.interval_plot(
+        [(name, name, estimate) for name, estimate in found.items()], title=title, palette=palette
+    )
     numbers = [
         {"method": name, "rank": places[name]}
         | dict(zip(("best_rank", "worst_rank"), ranks.get(name, _UNKNOWN), strict=True))
@@ -92,7 +94,9 @@ def answer_standing(games: Sequence[Game], metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def accuracy_standing(metrics: Metrics, observer: Mapping[str, Estimate], full: str) -> dict[str, Any]:
+def accuracy_leaderboard(
+    metrics: Metrics, observer: Mapping[str, Estimate], full: str, palette: plots.Palette = plots.PLAIN
+) -> dict[str, Any]:
     """All methods by headline reward accuracy, the best first, beside the ideal observer's at the full count."""
     found = {name: row["reward_accuracy"] for name, row in metrics.items() if "reward_accuracy" in row}
     if not found:
@@ -102,7 +106,7 @@ def accuracy_standing(metrics: Metrics, observer: Mapping[str, Estimate], full: 
     if full in observer:
         rows.insert(0, ("ideal observer", "ideal observer", observer[full]))
     title = "Reward accuracy"
-    svg = plots.interval_plot(rows, title=title)
+    svg = plots.interval_plot(rows, title=title, palette=palette)
     numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)
     return {"plot": PlotEntry("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
 

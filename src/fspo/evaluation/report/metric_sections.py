@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fspo.evaluation import plots
-from fspo.evaluation.plots import Panel
+from fspo.evaluation.plots import Palette, Panel
 from fspo.evaluation.report.findings import Metrics
 from fspo.evaluation.report.formatting import listed
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
@@ -17,15 +17,15 @@ from fspo.evaluation.statistics import Estimate
 __all__ = [
     "IN_UNITS",
     "QUALITY",
-    "by_shots",
-    "calibration",
-    "further",
-    "per_user",
-    "quality",
-    "regret",
-    "sensitivity",
-    "tax",
-    "win_rates",
+    "by_shots_section",
+    "calibration_section",
+    "further_section",
+    "per_user_section",
+    "quality_section",
+    "regret_section",
+    "sensitivity_section",
+    "tax_section",
+    "win_rates_section",
 ]
 
 Row = Mapping[str, Estimate]
@@ -94,7 +94,7 @@ _TAX_NOTE = "levels too, by their names in metrics.json; shares as fractions of 
 _REGRET_NOTE = "regret_share as a fraction of 1, the others in standard deviations of the domain's responses"
 
 
-def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
+def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[str, Any]:
     """Headline reward accuracy by number of shots; empty where it was not measured."""
     lines = {name: points for name, row in metrics.items() if (points := _at_shots(row))}
     seen = _at_shots(observer)
@@ -105,7 +105,7 @@ def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
     numbers = estimate_rows(
         ({"method": name, "shots": int(k)}, e) for name, row in table.items() for k, e in row.items()
     )
-    svg = plots.accuracy_by_shots(lines, seen, title=title)
+    svg = plots.accuracy_by_shots(lines, seen, title=title, palette=palette)
     return {
         "plot": PlotEntry("accuracy-by-shots", title, Markup(svg), numbers),
         "observer": bool(seen),
@@ -116,7 +116,7 @@ def by_shots(metrics: Metrics, observer: Row) -> dict[str, Any]:
     }
 
 
-def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
+def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[str, Any]:
     """What changes with the labels, the user, and worse shots; a panel for each, empty without any."""
     shown: dict[str, Panel] = {}
     for family, (label, chance) in _SENSITIVITY.items():
@@ -130,7 +130,7 @@ def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
     families = {measure.partition("/")[0] for measure in shown}
     varied = [said for family, said in _VARIED.items() if family in families]
     title = "What changes a decision"
-    svg = plots.panels(list(shown.values()), title=title)
+    svg = plots.panels(list(shown.values()), title=title, palette=palette)
     numbers = estimate_rows(
         ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
     )
@@ -142,7 +142,7 @@ def sensitivity(metrics: Metrics, observer: Row) -> dict[str, Any]:
     }
 
 
-def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+def calibration_section(records: Mapping[str, Any], metrics: Metrics, palette: Palette) -> dict[str, Any]:
     """Accuracy over confidence, and the errors of both kinds of margin; empty where it was not measured."""
     bins = {name: (row.get("bins", []), row.get("fitted_bins", [])) for name, row in records.items() if row.get("bins")}
     if not bins:
@@ -161,7 +161,7 @@ def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
         if any(f"{measure}{suffix}" in row for row in metrics.values())
     }
     return {
-        "plot": PlotEntry("calibration", title, Markup(plots.reliability(bins, title=title)), numbers),
+        "plot": PlotEntry("calibration", title, Markup(plots.reliability(bins, title=title, palette=palette)), numbers),
         "columns": columns,
         "errors": [
             {
@@ -177,7 +177,7 @@ def calibration(records: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def regret(metrics: Metrics, observer: Row) -> dict[str, Any]:
+def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[str, Any]:
     """What users lose where their true reward is known; empty where it isn't."""
     shares = _having(metrics, "regret_share")
     if not shares:
@@ -189,14 +189,14 @@ def regret(metrics: Metrics, observer: Row) -> dict[str, Any]:
     title = "Share of what is at stake that is lost"
     names = [measure for family in _REGRET for measure in _named(metrics, family)]
     numbers = _numbers(dict(metrics) | {_OBSERVER: observer}, names)
-    svg = plots.interval_plot(rows, title=title)
+    svg = plots.interval_plot(rows, title=title, palette=palette)
     return {
         "plot": PlotEntry("regret", title, Markup(svg), numbers, _REGRET_NOTE),
         "columns": {m: _label(m) for m in names},
     }
 
 
-def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
+def win_rates_section(metrics: Metrics, records: Mapping[str, Any], palette: Palette) -> dict[str, Any]:
     """Every kind of win rate, with each sampling and by each judge, and how far judges agree; empty without any."""
     names = [m for m in _all(metrics) if m.startswith(_WINS) and "/" in m]
     plain = [
@@ -212,7 +212,9 @@ def win_rates(metrics: Metrics, records: Mapping[str, Any]) -> dict[str, Any]:
     numbers = _numbers(metrics, names)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {
-        "plot": PlotEntry("win-rates", title, Markup(plots.interval_plot(plain, title=title)), numbers, _WINS_NOTE),
+        "plot": PlotEntry(
+            "win-rates", title, Markup(plots.interval_plot(plain, title=title, palette=palette)), numbers, _WINS_NOTE
+        ),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
         "agreement": _agreements(records),
@@ -230,7 +232,7 @@ def _counted(shots: str) -> str:
     return f"{shots} {'shot' if shots == '1' else 'shots'}"
 
 
-def tax(metrics: Metrics) -> dict[str, Any]:
+def tax_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
     """What personalisation costs elsewhere, a panel for each kind; empty where it was not measured."""
     names = [m for m in _all(metrics) if m.startswith(_TAX)]
     if not names:
@@ -240,12 +242,12 @@ def tax(metrics: Metrics) -> dict[str, Any]:
     title = "What is lost against the base model"
     numbers = _numbers(metrics, [*names, *levels])
     return {
-        "plot": PlotEntry("tax", title, Markup(plots.panels(shown, title=title)), numbers, _TAX_NOTE),
+        "plot": PlotEntry("tax", title, Markup(plots.panels(shown, title=title, palette=palette)), numbers, _TAX_NOTE),
         "columns": {m: _label(m) for m in (*names, *levels)},
     }
 
 
-def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
+def per_user_section(records: Mapping[str, Any], lead: str, palette: Palette) -> dict[str, Any]:
     """Every user's reward accuracy by every method, and the lead's users from the worst on; empty where unknown."""
     shares = {
         name: {user: cell["value"] for user, cell in row["reward_accuracy"].items()}
@@ -261,7 +263,7 @@ def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
         for user, value in users.items()
     ]
     worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
-    svg = plots.user_dots(shares, title=title, xlabel="reward accuracy")
+    svg = plots.user_dots(shares, title=title, palette=palette, xlabel="reward accuracy")
     return {
         "plot": PlotEntry("per-user", title, Markup(svg), numbers),
         "worst": [(user, value) for user, value in worst[:5] if value < 1],
@@ -271,7 +273,7 @@ def per_user(records: Mapping[str, Any], lead: str) -> dict[str, Any]:
     }
 
 
-def further(metrics: Metrics) -> dict[str, str]:
+def further_section(metrics: Metrics) -> dict[str, str]:
     """Measure -> what it is called, of those that any method has and no other section shows."""
     there = list(_all(metrics))
     found = {measure: label for measure, label in _FURTHER.items() if measure in there}
@@ -279,7 +281,7 @@ def further(metrics: Metrics) -> dict[str, str]:
     return found | {m: f"below the observer, {_counted(m.partition('@')[2])}" for m in at_shots}
 
 
-def quality(metrics: Metrics) -> dict[str, Any]:
+def quality_section(metrics: Metrics) -> dict[str, Any]:
     """Judge-free measures of the answers, by method and sampling."""
     rows = {
         f"{method}, {sampling}": {q: row.get(f"{q}/{sampling}") for q in QUALITY}

@@ -12,10 +12,13 @@ from fspo.errors import ConfigError, DataError
 from fspo.evaluation import plots
 from fspo.evaluation.metrics.summary import MEASURES, said_variants, variants_of
 from fspo.evaluation.provenance import untraced_note
-from fspo.evaluation.report import leaderboard, metric_sections, samples
+from fspo.evaluation.report import metric_sections as sections
+from fspo.evaluation.report import samples
 from fspo.evaluation.report.curves import training_plots
 from fspo.evaluation.report.data_section import data_section
 from fspo.evaluation.report.findings import RULES, Metrics, Standings, caveats, findings, headline
+from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_leaderboard, paired_with_lead
+from fspo.evaluation.report.metric_sections import IN_UNITS, QUALITY
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
 from fspo.evaluation.report.summary_section import in_short
@@ -80,17 +83,13 @@ def _check_replaceable(svg: Path, csv: Path) -> None:
 
 def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
     read = RunData.of(run_dir, benchmark)
-    with plots.told_apart(read.metrics):
-        return _drawn(run_dir, benchmark, read)
-
-
-def _drawn(run_dir: Path, benchmark: str, read: RunData) -> dict[str, Any]:
+    palette = plots.Palette.of(read.metrics)
     metrics, details = read.metrics, read.details
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
     trained = training_costs(run_dir)
     lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
-    figures = _figures(read, lead)
+    figures = _figures(read, lead, palette)
     standings = Standings(
         lead,
         {name: row.comparison for name, row in figures["paired"].items()},
@@ -116,7 +115,7 @@ def _drawn(run_dir: Path, benchmark: str, read: RunData) -> dict[str, Any]:
                 for method in metrics
             },
             "training_costs": trained,
-            "training": training_plots(run_dir),
+            "training": training_plots(run_dir, palette),
             "data": {} if benchmark else data_section(run_dir),
             "against": [row for row in against if _is_of(row.method, lead)],
             "against_others": [row for row in against if not _is_of(row.method, lead)],
@@ -130,7 +129,7 @@ def _drawn(run_dir: Path, benchmark: str, read: RunData) -> dict[str, Any]:
     )
 
 
-def _figures(read: RunData, lead: str) -> dict[str, Any]:
+def _figures(read: RunData, lead: str, palette: plots.Palette) -> dict[str, Any]:
     """The sections with plots."""
     metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
@@ -138,19 +137,19 @@ def _figures(read: RunData, lead: str) -> dict[str, Any]:
     if full not in observer:  # evaluations of before gave it at the full count alone, on all pairs
         full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
     found = {
-        "answers_rank": leaderboard.answer_standing(read.games, metrics),
-        "accuracy_rank": leaderboard.accuracy_standing(metrics, observer, full),
-        "paired": leaderboard.paired_with_lead(read.items, lead, rewards),
+        "answers_rank": answer_leaderboard(read.games, metrics, palette),
+        "accuracy_rank": accuracy_leaderboard(metrics, observer, full, palette),
+        "paired": paired_with_lead(read.items, lead, rewards),
         "unpaired": read.comparisons,
-        "curve": metric_sections.by_shots(metrics, observer),
-        "sensitivity": metric_sections.sensitivity(metrics, observer),
-        "calibration": metric_sections.calibration(read.calibration, metrics),
-        "regret": metric_sections.regret(metrics, observer),
-        "wins": metric_sections.win_rates(metrics, read.judges),
-        "tax": metric_sections.tax(metrics),
-        "per_user": metric_sections.per_user(read.per_user, lead),
-        "quality": metric_sections.quality(metrics),
-        "further": metric_sections.further(metrics),
+        "curve": sections.by_shots_section(metrics, observer, palette),
+        "sensitivity": sections.sensitivity_section(metrics, observer, palette),
+        "calibration": sections.calibration_section(read.calibration, metrics, palette),
+        "regret": sections.regret_section(metrics, observer, palette),
+        "wins": sections.win_rates_section(metrics, read.judges, palette),
+        "tax": sections.tax_section(metrics, palette),
+        "per_user": sections.per_user_section(read.per_user, lead, palette),
+        "quality": sections.quality_section(metrics),
+        "further": sections.further_section(metrics),
     }
     return found | {
         "short": in_short(metrics, observer.get(full), found, lead, details, unshown=observer.get("reward_accuracy@0"))
@@ -217,12 +216,7 @@ def _variants(metrics: Metrics) -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics.values() for name in row):
         family, slash, _ = name.partition("/")
-        if (
-            slash
-            and family not in metric_sections.QUALITY
-            and family not in metric_sections.IN_UNITS
-            and "@" not in family
-        ):
+        if slash and family not in QUALITY and family not in IN_UNITS and "@" not in family:
             families.setdefault(family, []).append(name)
     return families
 

@@ -24,10 +24,12 @@ def write_comparison(found: RunComparison, out: Path) -> Path:
     label = found.measure.replace("_", " ").replace("/", ", ")
     rows = [(e.name, _method(e.name), e.estimate) for e in found.methods]
     title = f"Methods by {label}"
-    with plots.told_apart(method for _, method, _ in rows):
-        svg = Markup(plots.interval_plot(rows, title=title, chance=found.chance, percent=found.percent))
+    palette = plots.Palette.of(method for _, method, _ in rows)
+    svg = plots.interval_plot(rows, title=title, chance=found.chance, percent=found.percent, palette=palette)
     numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.methods)
-    standing = PlotEntry("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
+    standing = PlotEntry(
+        "methods", title, Markup(svg), numbers, "shares as fractions of 1" if found.percent else "in units"
+    )
     pairs = PlotEntry("pairs", "Every two methods", Markup(), [pair.to_json() for pair in found.pairs])
     variants = {e.name: e.variant.partition("/")[2] for e in found.methods}
     view = {"found": found, "label": label, "standing": standing, "pairs": pairs, "variants": variants}
