@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fspo.evaluation.artifact_schemas import FORMAT
 from fspo.files import append_jsonl, write_json, write_text
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.types import User
@@ -30,6 +31,7 @@ def write_run_folder(folder: Path, *, light: bool = False) -> Path:
     metrics = {name: _measures(name, value) for name, value in _METHODS.items()}
     write_json(folder / "metrics.json", metrics)
     observer = {f"reward_accuracy@{k}": _estimate(1 - 0.5 * math.exp(-k), 0.02) for k in _KS}
+    observer["reward_accuracy"] = observer["reward_accuracy@8"]
     observer |= {"wrong_labels_drop/25%": _estimate(0.05), "regret_share": _estimate(0.01, 0.01)}
     write_json(folder / "evaluation" / "observer.json", observer)
     others = {
@@ -147,6 +149,7 @@ def _by_user(right: Mapping[str, float]) -> dict[str, dict[str, Any]]:
 
 def _details() -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "users": 16,
         "questions": 24,
         "pairs": 128,

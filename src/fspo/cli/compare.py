@@ -68,8 +68,6 @@ def compare(
         out.print(f"The same item by item in several runs, shown once: {', '.join(found.same)}.", markup=False)
     if found.left_out:
         out.print(f"Without this measure: {', '.join(found.left_out)}.", markup=False)
-    for sentence in found.untold:
-        out.print(sentence, markup=False)
     if json_file is not None:
         write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -14,6 +14,7 @@ from fspo.files import read_json, read_whole_jsonl
 __all__ = [
     "CALIBRATION",
     "DETAILS",
+    "FORMAT",
     "GAME",
     "ITEM",
     "JUDGES",
@@ -83,6 +84,7 @@ class _Robustness(_Record):
 
 
 class _Details(_Record):
+    format: Literal[2]
     users: int = 0
     questions: int = 0
     pairs: int = 0
@@ -90,6 +92,7 @@ class _Details(_Record):
     model: str | None = None
     compared: str | None = None
     judge_kind: str = ""
+    judge: dict[str, str] | None = None
     floors: dict[str, float | None] = {}
     rewards: dict[str, list[str]] = {}
     samplings: dict[str, str] = {}
@@ -112,6 +115,10 @@ class _Item(_Record):
     prompt: str
     chosen: str
     rejected: str
+    shots: str
+    traits: str
+    description: str
+    donor: str
     values: dict[str, dict[str, float]]
 
 
@@ -134,6 +141,8 @@ CALIBRATION: Kind = dict[str, _Calibration]
 """`calibration.json`."""
 DETAILS: Kind = _Details
 """`details.json`."""
+FORMAT = 2
+"""Of the folder of an evaluation, in `details.json`; counts up where an older one can't be read any more."""
 GAME: Kind = _Game
 """A line of `games.jsonl`."""
 ITEM: Kind = _Item

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fspo.errors import ConfigError
 from fspo.evaluation.answering_stage import AnsweringStage
+from fspo.evaluation.artifact_schemas import FORMAT
 from fspo.evaluation.calibration import Calibration
 from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
@@ -262,6 +263,7 @@ def _write_records(
     """`details.json` (what was measured on what), `judges.json`, and the files of the optional measures."""
     config, judgements = evaluation.config, judging.headline
     details = {
+        "format": FORMAT,
         "model": evaluation.weights.model,
         "compared": _lead(rewards),
         "judge_kind": _kind(evaluation.judge),

@@ -144,7 +144,7 @@ def test_a_table_says_in_what_its_numbers_are(tmp_path: Path) -> None:
         ("evaluation/observer.json", "[1]"),
         ("evaluation/comparisons.json", '{"base": {"x": null}}'),
         ("evaluation/details.json", "[]"),
-        ("evaluation/details.json", '{"rewards": {"fspo": 3}}'),
+        ("evaluation/details.json", '{"format": 2, "rewards": {"fspo": 3}}'),
         ("evaluation/per_user.json", '{"fspo": {"reward_accuracy": [0.5]}}'),
         ("evaluation/calibration.json", "[]"),
         ("evaluation/calibration.json", '{"fspo": {"bins": [{"accuracy": 1}]}}'),

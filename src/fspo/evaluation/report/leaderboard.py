@@ -95,7 +95,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.P
 
 
 def accuracy_leaderboard(
-    metrics: Metrics, observer: Mapping[str, Estimate], full: str, palette: plots.Palette = plots.PLAIN
+    metrics: Metrics, observer: Estimate | None, palette: plots.Palette = plots.PLAIN
 ) -> dict[str, Any]:
     """All methods by headline reward accuracy, the best first, beside the ideal observer's at the full count."""
     found = {name: row["reward_accuracy"] for name, row in metrics.items() if "reward_accuracy" in row}
@@ -103,8 +103,8 @@ def accuracy_leaderboard(
         return {}
     found = dict(sorted(found.items(), key=lambda entry: -entry[1].value))
     rows = [(name, name, estimate) for name, estimate in found.items()]
-    if full in observer:
-        rows.insert(0, ("ideal observer", "ideal observer", observer[full]))
+    if observer is not None:
+        rows.insert(0, (plots.OBSERVER, plots.OBSERVER, observer))
     title = "Reward accuracy"
     svg = plots.interval_plot(rows, title=title, palette=palette)
     numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)

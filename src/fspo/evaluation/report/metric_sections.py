@@ -75,7 +75,6 @@ _COUNTED = (
 """What `judges.json` counts of a judge."""
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
-_OBSERVER = "ideal observer"
 _FURTHER = {
     "gain_over_no_context": "over itself without shots",
     "gain_over_population": "over the population",
@@ -101,7 +100,7 @@ def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[
     if not lines:
         return {}
     title = "Reward accuracy by number of shots"
-    table = {name: dict(points) for name, points in lines.items()} | ({_OBSERVER: dict(seen)} if seen else {})
+    table = {name: dict(points) for name, points in lines.items()} | ({plots.OBSERVER: dict(seen)} if seen else {})
     numbers = estimate_rows(
         ({"method": name, "shots": int(k)}, e) for name, row in table.items() for k, e in row.items()
     )
@@ -122,7 +121,7 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
     for family, (label, chance) in _SENSITIVITY.items():
         for measure in _named(metrics, family):
             rows = _having(metrics, measure)
-            rows |= {_OBSERVER: observer[measure]} if measure in observer else {}
+            rows |= {plots.OBSERVER: observer[measure]} if measure in observer else {}
             variant = measure.partition("/")[2]
             shown[measure] = Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
     if not shown:
@@ -138,7 +137,7 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
         "plot": PlotEntry("sensitivity", title, Markup(svg), numbers),
         "families": families,
         "varied": f"{listed(varied).capitalize()} were" if varied else "",
-        "observer": any(_OBSERVER in panel.rows for panel in shown.values()),
+        "observer": any(plots.OBSERVER in panel.rows for panel in shown.values()),
     }
 
 
@@ -185,10 +184,10 @@ def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[st
     shares = dict(sorted(shares.items(), key=lambda entry: entry[1].value))
     rows = [(name, name, estimate) for name, estimate in shares.items()]
     if "regret_share" in observer:
-        rows.insert(0, (_OBSERVER, _OBSERVER, observer["regret_share"]))
+        rows.insert(0, (plots.OBSERVER, plots.OBSERVER, observer["regret_share"]))
     title = "Share of what is at stake that is lost"
     names = [measure for family in _REGRET for measure in _named(metrics, family)]
-    numbers = _numbers(dict(metrics) | {_OBSERVER: observer}, names)
+    numbers = _numbers(dict(metrics) | {plots.OBSERVER: observer}, names)
     svg = plots.interval_plot(rows, title=title, palette=palette)
     return {
         "plot": PlotEntry("regret", title, Markup(svg), numbers, _REGRET_NOTE),

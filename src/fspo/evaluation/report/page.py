@@ -23,7 +23,6 @@ from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
 from fspo.evaluation.report.summary_section import in_short
 from fspo.evaluation.report.templating import environment
-from fspo.evaluation.statistics import Estimate
 from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal
 from fspo.files import write_text
 from fspo.methods.table import METHODS
@@ -133,12 +132,9 @@ def _figures(read: RunData, lead: str, palette: plots.Palette) -> dict[str, Any]
     """The sections with plots."""
     metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
-    full = "reward_accuracy"
-    if full not in observer:  # evaluations of before gave it at the full count alone, on all pairs
-        full = f"reward_accuracy@{details.get('shots', _most_shots(observer))}"
     found = {
         "answers_rank": answer_leaderboard(read.games, metrics, palette),
-        "accuracy_rank": accuracy_leaderboard(metrics, observer, full, palette),
+        "accuracy_rank": accuracy_leaderboard(metrics, observer.get("reward_accuracy"), palette),
         "paired": paired_with_lead(read.items, lead, rewards),
         "unpaired": read.comparisons,
         "curve": sections.by_shots_section(metrics, observer, palette),
@@ -151,9 +147,7 @@ def _figures(read: RunData, lead: str, palette: plots.Palette) -> dict[str, Any]
         "quality": sections.quality_section(metrics),
         "further": sections.further_section(metrics),
     }
-    return found | {
-        "short": in_short(metrics, observer.get(full), found, lead, details, unshown=observer.get("reward_accuracy@0"))
-    }
+    return found | {"short": in_short(metrics, observer, found, lead, details)}
 
 
 def _texts(read: RunData, lead: str) -> dict[str, Any]:
@@ -219,11 +213,6 @@ def _variants(metrics: Metrics) -> dict[str, list[str]]:
         if slash and family not in QUALITY and family not in IN_UNITS and "@" not in family:
             families.setdefault(family, []).append(name)
     return families
-
-
-def _most_shots(observer: Mapping[str, Estimate]) -> int:
-    counts = (name.partition("@")[2] for name in observer)
-    return max((int(k) for k in counts if k.isdigit()), default=0)
 
 
 def _text(path: Path) -> str:

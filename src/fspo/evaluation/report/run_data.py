@@ -17,7 +17,7 @@ from fspo.evaluation.artifact_schemas import (
     read_kept,
     read_rows,
 )
-from fspo.evaluation.judges.pairwise_matches import games_over_base, read_games
+from fspo.evaluation.judges.pairwise_matches import read_games
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.metrics.summary import as_estimates
 from fspo.evaluation.statistics import Estimate, Game
@@ -56,21 +56,19 @@ class RunData:
         # What was measured lies in a folder of its own; of the run itself some of it lies beside that too.
         folder = run_dir / "benchmarks" / benchmark if benchmark else run_dir / "evaluation"
         beside = folder if benchmark else run_dir
-        details = read_kept(DETAILS, folder / "details.json", beside / "details.json")
-        items = Items.read(folder)
-        samplings = {name: f"win_rate/{sampling}" for name, sampling in details.get("samplings", {}).items()}
+        details = read_kept(DETAILS, folder / "details.json")
         checks = {} if benchmark else _mapping(run_dir / "data" / "checks.json")
         disagreement = checks.get("disagreement")
         return cls(
             metrics=_estimates(beside / "metrics.json", folder / "metrics.json"),
-            observer=_estimates(folder / "observer.json", beside / "observer.json", flat=True)[""],
+            observer=_estimates(folder / "observer.json", flat=True)[""],
             details=details,
-            comparisons=_estimates(folder / "comparisons.json", beside / "comparisons.json"),
+            comparisons=_estimates(folder / "comparisons.json"),
             calibration=read_kept(CALIBRATION, folder / "calibration.json"),
             judges=read_kept(JUDGES, folder / "judges.json"),
             per_user=read_kept(PER_USER, folder / "per_user.json"),
-            items=items,
-            games=read_games(folder) or games_over_base({n: items.values(n, m) for n, m in samplings.items()}),
+            items=Items.read(folder),
+            games=read_games(folder),
             samples=read_rows(SAMPLE, folder / "samples.jsonl"),
             disagreement=disagreement if isinstance(disagreement, dict) else {},
             versions=_mapping(run_dir / "versions.json"),

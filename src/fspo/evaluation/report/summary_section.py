@@ -26,28 +26,25 @@ _COSTS = {
 
 def in_short(
     metrics: Metrics,
-    ceiling: Estimate | None,
+    observer: Mapping[str, Estimate],
     sections: Mapping[str, Any],
     lead: str,
     details: Mapping[str, Any] = MappingProxyType({}),
-    *,
-    unshown: Estimate | None = None,
 ) -> dict[str, str]:
     """Label -> figure of `lead`: its rivals, the ceiling, labels, users, answers, cost.
 
     Args:
         metrics: of all methods.
-        ceiling: the ideal observer's accuracy at the full shot count, where there is one.
+        observer: the ideal observer's figures, where there is one.
         sections: of the page, as `fspo.evaluation.report.page` makes them.
         lead: the method the page is about.
         details: the contents of `details.json`, which name the rewards.
-        unshown: the ideal observer's accuracy without any shot, where it was measured.
     """
     row = metrics.get(lead, {})
     return dict(
         (
             *_rivals(sections["paired"], sections["accuracy_rank"], lead),
-            *_ceiling(row.get("reward_accuracy"), ceiling, unshown),
+            *_ceiling(row.get("reward_accuracy"), observer.get("reward_accuracy"), observer.get("reward_accuracy@0")),
             *_labels(row, single_context_reward(details, lead), variants_of(details, lead).get("reward", "")),
             *_users(sections["per_user"]),
             *_answers(sections["answers_rank"], lead),

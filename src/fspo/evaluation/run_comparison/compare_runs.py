@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.evaluation.artifact_schemas import DETAILS, check_kept
 from fspo.evaluation.report.formatting import detectable
-from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same, untold
+from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import (
     Bounds,
@@ -75,8 +74,6 @@ class RunComparison:
     """Methods that are the same item by item in several runs, and stand once."""
     left_out: Sequence[str]
     """Methods that the measure was not taken of."""
-    untold: Sequence[str] = ()
-    """What can't be told of the items, in sentences."""
 
     @property
     def percent(self) -> bool:
@@ -98,7 +95,6 @@ class RunComparison:
             "pairs": [pair.to_json() for pair in self.pairs],
             "same_in_several_runs": list(self.same),
             "without_measure": list(self.left_out),
-            "untold": list(self.untold),
         }
 
 
@@ -112,17 +108,13 @@ def compare_runs(
     Raises:
         ConfigError: none of the runs has the measure.
         DataError: a run is named twice or has no evaluation; the runs' items, or what the measure rests on, differ,
-            which says in what, or nobody recorded it; a method is in none of them; or there are fewer than two methods.
+            which says in what; a method is in none of them; or there are fewer than two methods.
         StorageError: a file of a run is damaged or of another version.
     """
     for run in runs:
         if sum(run.resolve() == other.resolve() for other in runs) > 1:
             raise DataError(f"{run} is named twice; name every run once.")
-    read = [LoadedRun.read(run, benchmark) for run in runs]
-    place = f"benchmarks/{benchmark}" if benchmark else "evaluation"
-    for one in read:
-        check_kept(DETAILS, one.details, one.path / place / "details.json")
-    evaluated = _distinct(read)
+    evaluated = _distinct([LoadedRun.read(run, benchmark) for run in runs])
     known = list(dict.fromkeys(name for run in evaluated for name in run.items.methods))
     for name in methods:
         if name not in known:
@@ -139,7 +131,7 @@ def compare_runs(
             f"measure: {', '.join(_offered(evaluated))}."
         )
     ordered = sorted(methods, key=lambda e: e.estimate.value, reverse=measure != "regret")
-    return RunComparison(measure, ordered, _pairs(ordered, measure), same, left_out, untold(evaluated, wanted))
+    return RunComparison(measure, ordered, _pairs(ordered, measure), same, left_out)
 
 
 def _check_measure(measure: str, evaluated: Sequence[LoadedRun]) -> None:

@@ -10,15 +10,20 @@ from typing import Any
 import yaml
 
 from fspo.errors import DataError
+from fspo.evaluation.artifact_schemas import DETAILS, read_kept
 from fspo.evaluation.metrics.items import ITEMS_FILE, Items
-from fspo.files import read_json
 from fspo.methods.table import METHODS
 
-__all__ = ["LoadedRun", "check_same", "untold"]
+__all__ = ["LoadedRun", "check_same"]
 
-_SETTINGS = {"seed": "seed", "shots": "shots", "queries": "queries a user", "episodes": "episodes a user"}
-_LATER = {"reduction": "log-probs of a response", "max_length": "most tokens of a context"}
-"""Recorded later than the others; passed over where a run does not have them."""
+_SETTINGS = {
+    "seed": "seed",
+    "shots": "shots",
+    "queries": "queries a user",
+    "episodes": "episodes a user",
+    "reduction": "log-probs of a response",
+    "max_length": "most tokens of a context",
+}
 _MOST_NAMED = 3
 
 _JUDGED = ("win_rate", "answer_utility", "regret")
@@ -50,29 +55,24 @@ class LoadedRun:
     path: Path
     items: Items
     details: Mapping[str, Any]
-    again: str
-    """The command that evaluates it once more."""
 
     @classmethod
     def read(cls, run: Path, benchmark: str = "") -> LoadedRun:
         """From the folder of a run; with `benchmark`, what was measured on that one.
 
         Raises:
-            DataError: there is no evaluation, or it was made before items were kept.
-            StorageError: a file is damaged.
+            DataError: there is no evaluation, or it has no items.
+            StorageError: a file is damaged or of another version.
         """
         folder = run / "benchmarks" / benchmark if benchmark else run / "evaluation"
-        again = f"fspo eval {run}{f' --benchmark {benchmark}' if benchmark else ''}"
         if not (folder / "details.json").is_file():
             on = f" on {benchmark}" if benchmark else ""
+            again = f"fspo eval {run}{f' --benchmark {benchmark}' if benchmark else ''}"
             raise DataError(f"{run} holds no finished evaluation{on}; run `{again}` first.")
-        items = Items.read(folder)
+        details, items = read_kept(DETAILS, folder / "details.json"), Items.read(folder)
         if not items.lines:
-            raise DataError(
-                f"{run} was evaluated before single items were kept ({ITEMS_FILE} is missing); run `{again}` once "
-                "more, which goes on from what was scored."
-            )
-        return cls(_name(run), run, items, read_json(folder / "details.json"), again)
+            raise DataError(f"{folder} holds no items to compare ({ITEMS_FILE}); run `fspo eval` again.")
+        return cls(_name(run), run, items, details)
 
     def variant(self, method: str, measure: str) -> str:
         """The measure as it is kept, with the variant that the method's headline is of."""
@@ -93,12 +93,10 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
         methods: whose; where one of them is told descriptions, these have to be the same too.
 
     Raises:
-        DataError: it is not, which says in what they differ; or a run was evaluated before that was recorded.
+        DataError: it is not, which says in what they differ.
     """
     wanted = [name for start, names in _RESTS.items() if measure.startswith(start) for name in names]
     judged = measure.startswith(_JUDGED)
-    for run in (first, other):
-        _check_recorded(run, measure, wanted, judged=judged)
     wanted += ["description"] if _told(methods) and "description" not in wanted else []
     said = _settings_differing(first, other)
     said += _people_differing(first, other, wanted, answers=measure.startswith("win_rate"))
@@ -107,8 +105,8 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
         theirs = [run.details.get("judges", {}).get(name) for run in (first, other)]
         if theirs[0] != theirs[1]:
             said.append(f"the judge '{name}': {_said(theirs[0])} and {_said(theirs[1])}")
-    elif judged and first.details["judge"] != other.details["judge"]:
-        said.append(f"the judge: {_said(first.details['judge'])} and {_said(other.details['judge'])}")
+    elif judged and first.details.get("judge") != other.details.get("judge"):
+        said.append(f"the judge: {_said(first.details.get('judge'))} and {_said(other.details.get('judge'))}")
     floors = [run.details.get("floors") for run in (first, other)]
     if measure.startswith("win_rate") and floors[0] != floors[1]:
         said.append(f"the floors: {floors[0]} and {floors[1]}")
@@ -120,37 +118,10 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
         )
 
 
-def untold(runs: Sequence[LoadedRun], methods: Sequence[str]) -> list[str]:
-    """What can't be told of several runs' items, since a run was evaluated before it was recorded."""
-    before = [str(run.path) for run in runs if not _recorded(run, "description")]
-    told = _told(methods)
-    if len(runs) < 2 or not before or not told:
-        return []
-    return [
-        f"It can't be told whether the descriptions that {', '.join(told)} saw are the same in all runs: "
-        f"{', '.join(before)} was evaluated before that was recorded; `fspo eval` records it, from what was scored."
-    ]
-
-
 def _told(methods: Sequence[str]) -> list[str]:
     """Those of the methods that are told the users' own descriptions."""
     rows = {name: METHODS[name] for name in methods if name in METHODS}
     return [name for name, row in rows.items() if row.context in ("description", "both") and not row.describes]
-
-
-def _recorded(run: LoadedRun, digest: str) -> bool:
-    return all(digest in line for line in run.items.lines)
-
-
-def _check_recorded(run: LoadedRun, measure: str, wanted: Sequence[str], *, judged: bool) -> None:
-    missing = [_DIGESTED[name].strip(",") for name in wanted if not _recorded(run, name)]
-    missing += ["the judge"] if judged and "judge" not in run.details else []
-    if missing:
-        raise DataError(
-            f"{run.path} was evaluated before it was recorded what {measure} rests on ({'; '.join(missing)}), so it "
-            f"can't be told whether the runs are comparable by it; run `{run.again}` once more, which goes on from "
-            "what was scored."
-        )
 
 
 def _said(judge: Mapping[str, str] | None) -> str:
@@ -158,23 +129,22 @@ def _said(judge: Mapping[str, str] | None) -> str:
 
 
 def _settings_differing(first: LoadedRun, other: LoadedRun) -> list[str]:
-    both = {key: label for key, label in _LATER.items() if key in first.details and key in other.details}
     return [
         f"{label}: {first.details.get(key)} and {other.details.get(key)}"
-        for key, label in (_SETTINGS | both).items()
+        for key, label in _SETTINGS.items()
         if first.details.get(key) != other.details.get(key)
     ]
 
 
 def _people_differing(first: LoadedRun, other: LoadedRun, wanted: Sequence[str], *, answers: bool) -> list[str]:
-    """In what the items differ; digests that either run lacks are passed over."""
+    """In what the items differ."""
     ours, theirs = ({line["item"]: line for line in run.items.lines} for run in (first, other))
     said = _only("users", first, other, [{line["user"] for line in run.values()} for run in (ours, theirs)])
     said += _only("prompts", first, other, [{line["prompt"] for line in run.values()} for run in (ours, theirs)])
     shared = [item for item in ours if item in theirs]
     kinds = {"the shots": ("shots",), "the prompts or pairs": ("prompt", "chosen", "rejected")}
     kinds |= {"the base model's answers, which wins are counted over,": ("base_answer",)} if answers else {}
-    kinds |= {_DIGESTED[name]: (name,) for name in wanted if _recorded(first, name) and _recorded(other, name)}
+    kinds |= {_DIGESTED[name]: (name,) for name in wanted}
     for label, keys in kinds.items():
         count = sum(any(ours[item].get(key) != theirs[item].get(key) for key in keys) for item in shared)
         said += [f"{label} of {count} of {len(shared)} items"] if count else []
