@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.evaluation.calibration import BINS, calibration_metrics, error_by_chance, fitted_margins, reliability_bins
-from fspo.evaluation.metrics.table import Table, estimates, no_interval, per_user
+from fspo.evaluation.metrics.table import Table, estimates, missing_interval_note, per_user
 from fspo.evaluation.scoring.eval_episodes import Item
 
 
@@ -59,9 +59,9 @@ def test_the_error_has_no_interval_and_is_nothing_of_a_single_user() -> None:
     found = estimates(measured)["calibration_error"]
     assert (found.low, found.high, found.shortage) == (None, None, None)
     assert "chance alone" in found.note
-    assert no_interval([("x", found)]) == ""
+    assert missing_interval_note([("x", found)]) == ""
     assert set(per_user(measured)) == {"brier", "overconfidence"}
-    assert "2 users" in no_interval(estimates(calibration_metrics(made(1.0, users=2))).items())
+    assert "2 users" in missing_interval_note(estimates(calibration_metrics(made(1.0, users=2))).items())
 
 
 def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:

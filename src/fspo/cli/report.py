@@ -10,7 +10,7 @@ import typer
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
 from fspo.cli.output import print_table
 from fspo.evaluation.benchmarks.table import benchmark_of
-from fspo.evaluation.metrics.summary import as_estimates
+from fspo.evaluation.metrics.summary import parse_estimates
 from fspo.evaluation.report import write_figures
 from fspo.runs import pipeline
 from fspo.runs.folder import RunFolder
@@ -46,7 +46,8 @@ def report(
         benchmark_of(benchmark)
     folder = RunFolder(settings)
     place = folder.measured(benchmark) if benchmark else folder.path
-    as_estimates(pipeline.need_results(folder, benchmark), place / "metrics.json")  # before anything is written of it
+    # Damaged results are refused before anything is written.
+    parse_estimates(pipeline.need_results(folder, benchmark), place / "metrics.json")
     if dry_run:
         out.print(f"Would write {folder.report_on(benchmark)}.", markup=False)
         return

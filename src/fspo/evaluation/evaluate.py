@@ -24,7 +24,7 @@ from fspo.evaluation.metrics.items import ITEMS_FILE, write_items
 from fspo.evaluation.metrics.records import counts, setting, varied_setting, write_samples
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
-from fspo.evaluation.metrics.table import Table, estimates, no_interval, per_user
+from fspo.evaluation.metrics.table import Table, estimates, missing_interval_note, per_user
 from fspo.evaluation.provenance import base_provenance, check_unseen, read_provenance, untraced, untraced_note
 from fspo.evaluation.robustness import Robustness
 from fspo.evaluation.scoring.descriptions import description_cost
@@ -159,7 +159,7 @@ def evaluate(
     _write_records(
         evaluation, scoring, answering, judging, optional, rewards, {"untraced": unknown, "too_long": too_long}
     )
-    if note := no_interval(entry for row in found.values() for entry in row.items()):
+    if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)
     metrics = {name: _json(row) for name, row in found.items()}
     write_json(out / "metrics.json", metrics)

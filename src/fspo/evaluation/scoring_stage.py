@@ -10,7 +10,7 @@ from fspo.evaluation.config import percent
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
-from fspo.evaluation.scoring.descriptions import Describer, describe_all, spoilt
+from fspo.evaluation.scoring.descriptions import Describer, corrupt_trials, describe_all
 from fspo.evaluation.scoring.logprob_scores import Scores, score_trials, score_variations, scored_passes, varied_passes
 from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
 from fspo.evaluation.scoring.reward_models.scoring import external_scores
@@ -132,7 +132,7 @@ class ScoringStage:
         )
 
     def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
-        """Score all trials; with `corruption` only at the full shot count, given a spoilt description."""
+        """Score all trials; with `corruption` only at the full shot count, given a corrupted description."""
         evaluation, weights = self.evaluation, self.evaluation.weights
         context, writer = view
         describer, trials, config = self.describers.get(writer), evaluation.trials, evaluation.config
@@ -140,7 +140,7 @@ class ScoringStage:
             mirrored = config.headline_reward == "antisymmetric"
             config = config.model_copy(update={"ladder": (), "label_flip": mirrored, "user_swap": False})
             describer = describer and describer.with_corruption(corruption, trials)
-            trials = spoilt(trials, corruption) if context == "description" else trials
+            trials = corrupt_trials(trials, corruption) if context == "description" else trials
         model, renderer = lambda: weights.load(source), weights.renderer(context)
         shared: dict[str, Any] = {
             "fingerprint": weights.fingerprint(source),

@@ -10,7 +10,7 @@ from typing import Any
 from fspo.files import read_json, read_jsonl
 from fspo.methods.table import METHODS
 
-__all__ = ["TrainingCost", "training_costs", "unequal"]
+__all__ = ["TrainingCost", "training_costs", "unequal_training_note"]
 
 _UNEQUAL = 1.5
 
@@ -40,7 +40,7 @@ def training_costs(run_dir: Path) -> dict[str, TrainingCost]:
     return {name: found[name] for name in names if found[name].steps}
 
 
-def unequal(found: Mapping[str, TrainingCost]) -> str:
+def unequal_training_note(found: Mapping[str, TrainingCost]) -> str:
     """A sentence where methods were trained on amounts that differ by more than half; empty where they were not."""
     parts = []
     for measure in ("steps", "pairs", "tokens"):

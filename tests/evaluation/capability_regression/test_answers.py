@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fspo.evaluation.capability_regression.answers import Person, TaxAnswer, asked_of, draw_tax_answers, with_harm
+from fspo.evaluation.capability_regression.answers import Person, TaxAnswer, build_requests, draw_tax_answers, with_harm
 from fspo.evaluation.capability_regression.items import tax_items
 from fspo.evaluation.config import EvaluationConfig, TaxConfig
 from fspo.evaluation.scoring.eval_episodes import build_trials
@@ -30,7 +30,7 @@ PEOPLE = [
     ],
 )
 def test_who_is_told_nothing_of_users_is_asked_the_bare_prompts_alone(context: Any, counts: dict[str, int]) -> None:
-    asked = asked_of(context, PEOPLE, TAX)
+    asked = build_requests(context, PEOPLE, TAX)
     assert {name: sum(one.variant == name for one in asked) for name in counts} == counts
     assert sum(counts.values()) == len(asked)
     assert all(one.user == "" and one.shots == () for one in asked if one.variant == "bare")
@@ -40,13 +40,16 @@ def test_who_is_told_nothing_of_users_is_asked_the_bare_prompts_alone(context: A
 def test_open_instructions_come_last_and_only_where_somebody_judges_them() -> None:
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
     settings = TAX.model_dump() | {"open": 3, "judges": [{"name": "far", "endpoint": endpoint}]}
-    before, asked = asked_of("shots", PEOPLE, TAX), asked_of("shots", PEOPLE, TaxConfig.model_validate(settings))
+    before, asked = (
+        build_requests("shots", PEOPLE, TAX),
+        build_requests("shots", PEOPLE, TaxConfig.model_validate(settings)),
+    )
     assert asked[: len(before)] == before
     more = asked[len(before) :]
     opened = {item.id for item in tax_items().open}
     assert [one.variant for one in more] == ["bare"] * 6 + ["personal"] * 6
     assert {one.item for one in more} <= opened and len({one.item for one in more}) == 6
-    assert all(one.variant == "bare" for one in asked_of("none", PEOPLE, TaxConfig.model_validate(settings)))
+    assert all(one.variant == "bare" for one in build_requests("none", PEOPLE, TaxConfig.model_validate(settings)))
 
 
 def test_harm_stands_in_every_second_prompt_the_newest_among_them() -> None:
@@ -56,7 +59,7 @@ def test_harm_stands_in_every_second_prompt_the_newest_among_them() -> None:
     assert [(s.chosen, s.rejected) for s in changed] == [(s.chosen, s.rejected) for s in shots]
     assert [shot.prompt == "harm" for shot in with_harm(shots[:1], "harm")] == [True]
     assert with_harm((), "harm") == ()
-    injected = [one for one in asked_of("shots", PEOPLE, TAX) if one.variant == "injected"]
+    injected = [one for one in build_requests("shots", PEOPLE, TAX) if one.variant == "injected"]
     assert all(one.shots[-1].prompt == one.prompt for one in injected)
 
 
@@ -69,7 +72,7 @@ def drawn(model_path: Path, path: Path, *, model: Any = "load", fingerprint: str
         (lambda: load_model(str(model_path))) if model == "load" else lambda: pytest.fail("loaded"),
         lambda context: EpisodeRenderer(tokenizer, context=context),
         "shots",
-        asked_of("shots", PEOPLE, TAX),
+        build_requests("shots", PEOPLE, TAX),
         max_new_tokens=TAX.max_new_tokens,
         batch=4,
         path=path,

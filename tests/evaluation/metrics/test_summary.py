@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
-from fspo.evaluation.metrics.summary import as_estimates, single_context_reward, summary_table
+from fspo.evaluation.metrics.summary import parse_estimates, single_context_reward, summary_table
 from fspo.evaluation.statistics import Estimate
 from fspo.files import read_json
 from tests.evaluation.run_folder import write_run_folder
@@ -39,13 +39,13 @@ def test_the_table_says_where_there_is_no_interval() -> None:
 
 def test_figures_of_another_shape_are_refused_with_the_file() -> None:
     good = Estimate(0.5, None, 0.6, 3, 9)
-    assert as_estimates({"a": {"b": good.to_json() | {"note": "new"}}}) == {"a": {"b": good}}
+    assert parse_estimates({"a": {"b": good.to_json() | {"note": "new"}}}) == {"a": {"b": good}}
     shapes: list[Any] = [[], 0.5, {"value": 0.5}, good.to_json() | {"value": None}, good.to_json() | {"low": "x"}]
     for bad in shapes:
         with pytest.raises(DataError, match="no figure with its interval"):
             Estimate.from_json(bad)
         with pytest.raises(StorageError, match=r"there/observer\.json is damaged.*run `fspo eval` again"):
-            as_estimates({"a": {"b": bad}}, Path("there/observer.json"))
+            parse_estimates({"a": {"b": bad}}, Path("there/observer.json"))
 
 
 def test_the_reward_of_a_single_context_is_the_reference_where_there_is_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fspo.evaluation.metrics.table import Column, estimates, no_interval, per_user
+from fspo.evaluation.metrics.table import Column, estimates, missing_interval_note, per_user
 
 ITEMS = {("ann", "1"): 1.0, ("ann", "2"): 0.0, ("bob", "3"): 1.0, ("cid", "4"): 0.5}
 
@@ -28,7 +28,7 @@ def test_too_few_users_are_told_and_have_no_interval() -> None:
     assert enough is not None
     assert (few.low, few.high) == (None, None)
     assert enough.low is not None
-    assert "2 users, at least 3 are needed" in no_interval([("few", few), ("enough", enough)])
-    assert no_interval([("enough", enough)]) == ""
-    many = no_interval((name, few) for name in ("one", "two", "three", "four", "one"))
+    assert "2 users, at least 3 are needed" in missing_interval_note([("few", few), ("enough", enough)])
+    assert missing_interval_note([("enough", enough)]) == ""
+    many = missing_interval_note((name, few) for name in ("one", "two", "three", "four", "one"))
     assert many.endswith("are needed (one, two, three and 1 more).")

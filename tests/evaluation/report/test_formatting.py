@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.evaluation.report.formatting import limits, listed, number, percent, points, said_percent, said_points
+from fspo.evaluation.report.formatting import (
+    join_names,
+    limits,
+    number,
+    percent,
+    percent_with_interval,
+    points,
+    points_with_interval,
+)
 from fspo.evaluation.statistics import Estimate
 
 MINUS = "\N{MINUS SIGN}"
@@ -40,7 +48,7 @@ def test_shares_and_differences() -> None:
     found = Estimate(-0.12, -0.2, 0.04, 9, 90)
     assert percent(0.771) == "77.1%"
     assert points(-0.12) == f"{MINUS}12.0 points"
-    assert said_percent(Estimate(0.771, None, None, 2, 9)) == "77.1%"
-    assert said_points(found) == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
+    assert percent_with_interval(Estimate(0.771, None, None, 2, 9)) == "77.1%"
+    assert points_with_interval(found) == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
     assert limits(found) == (f"{MINUS}20.0", "4.0")
-    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert [join_names(["a"]), join_names(["a", "b"]), join_names(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

@@ -20,7 +20,7 @@ from rich.console import Console
 from fspo.errors import DataError, StorageError
 from fspo.evaluation import plots
 from fspo.evaluation.metrics.items import Items
-from fspo.evaluation.metrics.summary import said_variants, summary_table
+from fspo.evaluation.metrics.summary import summary_table, variants_note
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.report.findings import caveats
 from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
@@ -28,7 +28,7 @@ from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
 from fspo.evaluation.run_comparison.compare_runs import detectable
 from fspo.evaluation.statistics import Estimate, Game, detectable_difference
-from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal
+from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
 from fspo.files import read_json, read_jsonl, write_json
 from tests.evaluation.run_folder import write_run_folder
 
@@ -150,7 +150,7 @@ def test_how_long_methods_were_trained_is_said(run_folder: Path, page: str) -> N
     assert found["ipo"] == TrainingCost(60, 60_000, 120, 480, "")
     assert "tokens from 60,000 (pref-ft) to 120,000 (fspo)" in page
     assert "steps from" not in page
-    assert unequal({"ipo": found["ipo"]}) == unequal({}) == ""
+    assert unequal_training_note({"ipo": found["ipo"]}) == unequal_training_note({}) == ""
 
 
 def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) -> None:
@@ -361,8 +361,8 @@ def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) ->
         "Reward: likelihood (base), antisymmetric (few-shot), reference (pref-ft, ipo, fspo, oracle). "
         "Sampling: plain (few-shot, pref-ft, ipo, oracle), guided (fspo)."
     )
-    assert said_variants(details) == said
-    assert said_variants({}) == ""
+    assert variants_note(details) == said
+    assert variants_note({}) == ""
     assert said in page
     rows = re.findall(r'<th scope="row">([\w-]+)</th>.*?<td class="words">(.*?)</td>', page, re.DOTALL)
     assert "its mirror" in dict(rows)["few-shot"]

@@ -1,4 +1,4 @@
-"""Descriptions under evaluation: written once for each set of shots, and spoilt on purpose."""
+"""Descriptions under evaluation: written once for each set of shots, and corrupted on purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.evaluate import evaluate
-from fspo.evaluation.scoring.descriptions import Describer, corrupted, describe_all, description_cost, spoilt
+from fspo.evaluation.scoring.descriptions import Describer, corrupt_text, corrupt_trials, describe_all, description_cost
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.files import read_json, read_jsonl
 from fspo.modeling.loading import load_model, load_tokenizer
@@ -54,14 +54,14 @@ def test_descriptions_are_written_once(tiny_model_path: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(("share", "kept"), [(0.0, 8), (0.25, 6), (0.5, 4), (1.0, 0)])
 def test_as_many_words_are_replaced_as_asked(share: float, kept: int) -> None:
     text = "likes long warm reviews and dislikes short ones"
-    words = corrupted(text, share, ["XX YY"], seed="s").split()
+    words = corrupt_text(text, share, ["XX YY"], seed="s").split()
     assert len(words) == 8
     assert sum(word not in ("XX", "YY") for word in words) == kept
-    assert corrupted(text, share, ["XX YY"], seed="s").split() == words
+    assert corrupt_text(text, share, ["XX YY"], seed="s").split() == words
 
 
 def test_spoilt_trials_differ_in_the_description_alone() -> None:
-    for before, after in zip(TRIALS, spoilt(TRIALS, 1.0), strict=True):
+    for before, after in zip(TRIALS, corrupt_trials(TRIALS, 1.0), strict=True):
         assert after.own.shots == before.own.shots
         assert after.own.queries == before.own.queries
         assert after.own.description != before.own.description
@@ -79,7 +79,7 @@ def test_spoilt_descriptions_hold_no_word_of_ones_own(tiny_model_path: Path, tmp
         drawn = set(spoiling(shots).split())
         assert drawn.isdisjoint(own.split())
         assert "mirror" not in drawn
-    for before, after in zip(TRIALS, spoilt(TRIALS, 1.0), strict=True):
+    for before, after in zip(TRIALS, corrupt_trials(TRIALS, 1.0), strict=True):
         others = {word for t in TRIALS if t.user != before.user for word in t.own.description.split()}
         assert set(after.own.description.split()) <= others
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.benchmarks.published import Figure, published
-from fspo.evaluation.metrics.summary import as_estimates
-from fspo.evaluation.metrics.table import no_interval
+from fspo.evaluation.metrics.summary import parse_estimates
+from fspo.evaluation.metrics.table import missing_interval_note
 from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS
 from fspo.modeling.rendering import Context
@@ -55,7 +55,7 @@ class Comparison:
     @property
     def ours(self) -> dict[str, Estimate]:
         """Method -> the benchmark's measure, of those that have it."""
-        rows = as_estimates(self.metrics)
+        rows = parse_estimates(self.metrics)
         return {name: row[self.benchmark.measure] for name, row in rows.items() if self.benchmark.measure in row}
 
     @property
@@ -105,7 +105,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def comparison_page(comparison: Comparison) -> str:
     """The same as Markdown, with our other measures."""
-    metrics = as_estimates(comparison.metrics)
+    metrics = parse_estimates(comparison.metrics)
     shown = [name for name in _BESIDE if any(name in row for row in metrics.values())]
     lines = [
         f"# {comparison.benchmark.title}",
@@ -137,7 +137,7 @@ def comparison_page(comparison: Comparison) -> str:
 def _caption(comparison: Comparison) -> str:
     lines = [
         _amount(comparison),
-        no_interval((_LABELS[comparison.benchmark.measure], e) for e in comparison.ours.values()),
+        missing_interval_note((_LABELS[comparison.benchmark.measure], e) for e in comparison.ours.values()),
     ]
     if not comparison.ours:
         lines.append(f"Nothing of this run has a {_LABELS[comparison.benchmark.measure]}; see the other measures.")

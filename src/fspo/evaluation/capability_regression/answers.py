@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Asked", "Person", "Scored", "TaxAnswer", "Variant", "asked_of", "draw_tax_answers", "with_harm"]
+__all__ = ["Person", "Scored", "TaxAnswer", "TaxRequest", "Variant", "build_requests", "draw_tax_answers", "with_harm"]
 
 Variant = Literal["bare", "personal", "injected"]
 """The prompt alone; with what the method is told of the user; the same with the harmful request in the shots too."""
@@ -40,7 +40,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TaxRequest:
     """One item as it is put to a method."""
 
     variant: Variant
@@ -62,11 +62,11 @@ class TaxAnswer:
     text: str
 
 
-def asked_of(context: Context, people: Sequence[Person], config: TaxConfig) -> list[Asked]:
+def build_requests(context: Context, people: Sequence[Person], config: TaxConfig) -> list[TaxRequest]:
     """Everything that a method of this context is asked: bare prompts, then user by user, and open ones after these."""
     items = tax_items()
-    bare: dict[str, Asked] = {}
-    personal: list[Asked] = []
+    bare: dict[str, TaxRequest] = {}
+    personal: list[TaxRequest] = []
     for number, person in enumerate(people):
         general = in_turn(items.general, number, config.general)
         harmful = in_turn(items.harmful, number, config.refusals)
@@ -88,7 +88,7 @@ def draw_tax_answers(
     model: Callable[[], PreTrainedModel],
     renderer: Callable[[Context], EpisodeRenderer],
     context: Context,
-    asked: Sequence[Asked],
+    asked: Sequence[TaxRequest],
     *,
     max_new_tokens: int,
     batch: int,
@@ -127,10 +127,10 @@ def draw_tax_answers(
     return answers
 
 
-def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list[Asked]:
+def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list[TaxRequest]:
     """The open instructions, where somebody judges the answers."""
-    bare: dict[str, Asked] = {}
-    personal: list[Asked] = []
+    bare: dict[str, TaxRequest] = {}
+    personal: list[TaxRequest] = []
     for number, person in enumerate(people if config.judges else ()):
         items = in_turn(tax_items().open, number, config.open)
         bare |= _bare(*items)
@@ -139,21 +139,23 @@ def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list
     return [*bare.values(), *personal]
 
 
-def _bare(*items: TaxItem) -> dict[str, Asked]:
-    return {item.id: Asked("bare", item.id, "", item.prompt) for item in items}
+def _bare(*items: TaxItem) -> dict[str, TaxRequest]:
+    return {item.id: TaxRequest("bare", item.id, "", item.prompt) for item in items}
 
 
-def _personal(variant: Variant, item: TaxItem, person: Person, shots: tuple[Preference, ...]) -> Asked:
-    return Asked(variant, item.id, person.user, item.prompt, shots, person.description)
+def _personal(variant: Variant, item: TaxItem, person: Person, shots: tuple[Preference, ...]) -> TaxRequest:
+    return TaxRequest(variant, item.id, person.user, item.prompt, shots, person.description)
 
 
-def _batches(asked: Sequence[Asked], keys: Sequence[str], size: int) -> Iterator[tuple[Sequence[Asked], Sequence[str]]]:
+def _batches(
+    asked: Sequence[TaxRequest], keys: Sequence[str], size: int
+) -> Iterator[tuple[Sequence[TaxRequest], Sequence[str]]]:
     for start in range(0, len(asked), size):
         yield asked[start : start + size], keys[start : start + size]
 
 
 def _generate(
-    model: PreTrainedModel, renderer: EpisodeRenderer, asked: Sequence[Asked], max_new_tokens: int
+    model: PreTrainedModel, renderer: EpisodeRenderer, asked: Sequence[TaxRequest], max_new_tokens: int
 ) -> list[str]:
     from fspo.modeling.answering import Prompt, answer
     from fspo.modeling.generation import Sampling
@@ -168,7 +170,7 @@ def _key(
     renderer: Callable[[Context], EpisodeRenderer],
     context: Context,
     max_new_tokens: int,
-    asked: Asked,
+    asked: TaxRequest,
 ) -> str:
     """A digest of everything that decides the answer."""
     shown = [[shot.prompt, shot.chosen, shot.rejected] for shot in asked.shots]

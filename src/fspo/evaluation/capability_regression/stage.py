@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fspo.evaluation.capability_regression.answers import Person, Scored, TaxAnswer, Variant, asked_of, draw_tax_answers
+from fspo.evaluation.capability_regression.answers import (
+    Person,
+    Scored,
+    TaxAnswer,
+    Variant,
+    build_requests,
+    draw_tax_answers,
+)
 from fspo.evaluation.capability_regression.checks import passes
 from fspo.evaluation.capability_regression.items import tax_items
 from fspo.evaluation.capability_regression.judging import TaxJudges, obtain_tax_judges
@@ -58,7 +65,7 @@ class CapabilityRegression(OptionalMeasure):
         if tax is None or method in self._answers:
             return
         source, context = weights.source(method), METHODS[method].context
-        asked = asked_of(context, self._people(describer), tax)
+        asked = build_requests(context, self._people(describer), tax)
         if source is None and method != _BASE:
             asked = [one for one in asked if one.variant != "bare"]  # the base model's own
         self._answers[method] = draw_tax_answers(

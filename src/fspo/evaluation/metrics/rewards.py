@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fspo.evaluation.config import EvaluationConfig, RewardVariant
 from fspo.evaluation.metrics.table import Column
-from fspo.evaluation.scoring.eval_episodes import Item, query_of
+from fspo.evaluation.scoring.eval_episodes import Item, query_number
 from fspo.evaluation.scoring.logprob_scores import ROUNDING, Condition, Scores, mirror_of
 
 __all__ = ["Rewards", "decision", "on_curve"]
@@ -120,7 +120,7 @@ def decision(margin: float) -> float:
 def on_curve(values: Mapping[Item, float], config: EvaluationConfig) -> dict[Item, float]:
     """Values of the items that are measured at every shot count; only on these are several counts comparable."""
     few = config.ladder_queries
-    return {item: value for item, value in values.items() if few is None or query_of(item[1]) < few}
+    return {item: value for item, value in values.items() if few is None or query_number(item[1]) < few}
 
 
 def _less(margin: float | None, other: float | None) -> float | None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.errors import DataError
 from fspo.evaluation.artifact_schemas import damaged
-from fspo.evaluation.metrics.table import no_interval
+from fspo.evaluation.metrics.table import missing_interval_note
 from fspo.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MEASURES", "as_estimates", "said_variants", "single_context_reward", "summary_table", "variants_of"]
+__all__ = ["MEASURES", "parse_estimates", "single_context_reward", "summary_table", "variants_note", "variants_of"]
 
 MEASURES: Mapping[str, str] = {
     "reward_accuracy": "reward accuracy",
@@ -25,7 +25,7 @@ MEASURES: Mapping[str, str] = {
 """The headline measures and what they are called."""
 
 
-def as_estimates(
+def parse_estimates(
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path = Path("metrics.json")
 ) -> dict[str, dict[str, Estimate]]:
     """The contents of `metrics.json`, or of another file of estimates at `path`, as estimates.
@@ -57,7 +57,7 @@ def single_context_reward(details: Mapping[str, Any], method: str) -> str:
     return next((reward for reward in ("score", "reference", "likelihood") if reward in known), "")
 
 
-def said_variants(details: Mapping[str, Any]) -> str:
+def variants_note(details: Mapping[str, Any]) -> str:
     """The variants of the headline figures in words: `Reward: reference (ipo), antisymmetric (few-shot, fspo)` etc."""
     found: dict[str, dict[str, list[str]]] = {}
     for method in details.get("rewards", {}):
@@ -80,11 +80,11 @@ def summary_table(
     from rich.markup import escape
     from rich.table import Table
 
-    estimates = as_estimates(metrics)
+    estimates = parse_estimates(metrics)
     measures = [measure for measure in MEASURES if any(measure in row for row in estimates.values())]
     table = Table(
         title=escape(title) or None,
-        caption=escape(f"{_caption(estimates)} {said_variants(details or {})}".rstrip()),
+        caption=escape(f"{_caption(estimates)} {variants_note(details or {})}".rstrip()),
         header_style="bold",
         title_justify="left",
     )
@@ -115,4 +115,4 @@ def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
     users, items = max(e.users for e in estimates), max(e.items for e in estimates)
     said = f"Percent, with 95% intervals clustered by user; {users} held-out users, {items} held-out pairs."
     shown = ((MEASURES[m], e) for row in metrics.values() for m, e in row.items() if m in MEASURES)
-    return f"{said} {no_interval(shown)}".rstrip()
+    return f"{said} {missing_interval_note(shown)}".rstrip()

@@ -11,7 +11,7 @@ from typing import Any
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate, clustered_mean
 
-__all__ = ["Column", "Table", "estimates", "no_interval", "per_user"]
+__all__ = ["Column", "Table", "estimates", "missing_interval_note", "per_user"]
 
 _MOST_NAMED = 3
 _ABSOLUTE = "it is a mean of absolute differences; see what chance alone gives"
@@ -65,7 +65,7 @@ def per_user(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
     return {measure: users for measure, users in found if users}
 
 
-def no_interval(found: Iterable[tuple[str, Estimate]]) -> str:
+def missing_interval_note(found: Iterable[tuple[str, Estimate]]) -> str:
     """A sentence where there is too little for intervals, which names the measures; empty where all have theirs."""
     lacking: dict[str, dict[str, None]] = defaultdict(dict)
     for measure, estimate in found:

@@ -8,7 +8,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fspo.evaluation.metrics.summary import single_context_reward
-from fspo.evaluation.report.formatting import listed, number, percent, points, said_percent, said_points
+from fspo.evaluation.report.formatting import (
+    join_names,
+    number,
+    percent,
+    percent_with_interval,
+    points,
+    points_with_interval,
+)
 from fspo.evaluation.statistics import MINIMUM_USERS, Comparison, Estimate
 from fspo.methods.table import METHODS
 
@@ -48,9 +55,9 @@ class Rule:
     def said(self, estimate: Estimate) -> str:
         """The figure with its interval, in the rule's unit."""
         if self.unit == "percent":
-            return said_percent(estimate)
+            return percent_with_interval(estimate)
         if self.unit == "points":
-            return said_points(estimate)
+            return points_with_interval(estimate)
         low, high = estimate.low, estimate.high
         ends = f" [{number(low, 2)}, {number(high, 2)}]" if low is not None and high is not None else ""
         return f"{number(estimate.value, 2)} nats{ends}"
@@ -157,7 +164,7 @@ def _worse_on_pairs(standings: Standings) -> Iterator[Finding]:
     for name, comparison in standings.paired.items():
         if comparison.significant and comparison.difference.value < 0:
             what = f"reward accuracy less {name}'s on the same pairs"
-            yield Finding(standings.lead, what, said_points(comparison.difference), "0", "below")
+            yield Finding(standings.lead, what, points_with_interval(comparison.difference), "0", "below")
 
 
 def _ranked(standings: Standings) -> Iterator[Finding]:
@@ -166,7 +173,7 @@ def _ranked(standings: Standings) -> Iterator[Finding]:
         before = [row["method"] for row in standings.ranked if row["rank"] < own["rank"]]
         limits = f" [{own['ranks']}]" if own["ranks"] else ""
         value = f"{own['rank']} of {len(standings.ranked)}{limits}"
-        yield Finding(standings.lead, "rank by whose answers users prefer", value, "1", f"behind {listed(before)}")
+        yield Finding(standings.lead, "rank by whose answers users prefer", value, "1", f"behind {join_names(before)}")
     rule = Rule("", "chance to be preferred to the base model's answer, by the ranking", 0.5, unit="percent")
     for row in standings.ranked if standings.each_other else ():
         if row["method"] != _BASE and (outcome := rule.outcome(row["estimate"])):
@@ -245,10 +252,12 @@ def headline(metrics: Metrics, method: str, variants: Mapping[str, str] = Mappin
     parts = []
     if accuracy := measures.get("reward_accuracy"):
         by = f" by the {variants['reward']} reward" if "reward" in variants else ""
-        parts.append(f"ranks the preferred of two responses first in {said_percent(accuracy)} of held-out pairs{by}")
+        parts.append(
+            f"ranks the preferred of two responses first in {percent_with_interval(accuracy)} of held-out pairs{by}"
+        )
     if win := measures.get("win_rate"):
         by = f" with {variants['sampling']} sampling" if "sampling" in variants else ""
-        parts.append(f"has a win rate of {said_percent(win)} over the base model's answer{by}")
+        parts.append(f"has a win rate of {percent_with_interval(win)} over the base model's answer{by}")
     return f"{method} {' and '.join(parts)}." if parts else ""
 
 

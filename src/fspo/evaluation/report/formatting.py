@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 from fspo.evaluation.statistics import Estimate
 
-__all__ = ["detectable", "limits", "listed", "number", "percent", "points", "said_percent", "said_points"]
+__all__ = [
+    "detectable",
+    "join_names",
+    "limits",
+    "number",
+    "percent",
+    "percent_with_interval",
+    "points",
+    "points_with_interval",
+]
 
 
 def number(value: float, decimals: int = 1, *, plus: bool = False) -> str:
@@ -25,12 +34,12 @@ def points(difference: float, *, plus: bool = False) -> str:
     return f"{number(difference * 100, plus=plus)} points"
 
 
-def said_percent(estimate: Estimate) -> str:
+def percent_with_interval(estimate: Estimate) -> str:
     """A share with its interval, where it has one, as `77.1% [71.5, 81.9]`."""
     return f"{percent(estimate.value)}{_bracket(estimate)}"
 
 
-def said_points(estimate: Estimate) -> str:
+def points_with_interval(estimate: Estimate) -> str:
     """A difference with its interval, as `12.0 points [4.0, 20.0]`."""
     return f"{points(estimate.value)}{_bracket(estimate)}"
 
@@ -54,7 +63,7 @@ def limits(estimate: Estimate) -> tuple[str, str] | None:
     return number(estimate.low * 100), number(estimate.high * 100)
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Names as people list them: `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 

@@ -26,7 +26,7 @@ from fspo.evaluation.statistics import (
     detectable_difference,
 )
 
-__all__ = ["Paired", "accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
+__all__ = ["PairedDifference", "accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
 
 _BASE = "base"
 _UNKNOWN = (None, None)
@@ -35,7 +35,7 @@ _NOTE = "chances as fractions of 1; items are the judgements of the method's own
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifference:
     """One method against the lead on the same items."""
 
     comparison: Comparison
@@ -111,7 +111,7 @@ def accuracy_leaderboard(
     return {"plot": PlotEntry("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
 
 
-def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, Paired]:
+def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, PairedDifference]:
     """Method -> how much better the lead's headline reward is on the same items; p values corrected by Holm's method.
 
     `headline` names each method's reward. Empty where items were not kept, or methods don't share them.
@@ -125,7 +125,7 @@ def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> di
         return {}
     tested = sum(row.p is not None for row in compared.values())
     return {
-        name: Paired(row, _number(detectable_difference(rows[lead], rows[name], comparisons=max(1, tested))))
+        name: PairedDifference(row, _number(detectable_difference(rows[lead], rows[name], comparisons=max(1, tested))))
         for name, row in compared.items()
     }
 

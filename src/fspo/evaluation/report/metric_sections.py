@@ -10,7 +10,7 @@ from markupsafe import Markup
 from fspo.evaluation import plots
 from fspo.evaluation.plots import Palette, Panel
 from fspo.evaluation.report.findings import Metrics
-from fspo.evaluation.report.formatting import listed
+from fspo.evaluation.report.formatting import join_names
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics import Estimate
 
@@ -136,7 +136,7 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
     return {
         "plot": PlotEntry("sensitivity", title, Markup(svg), numbers),
         "families": families,
-        "varied": f"{listed(varied).capitalize()} were" if varied else "",
+        "varied": f"{join_names(varied).capitalize()} were" if varied else "",
         "observer": any(plots.OBSERVER in panel.rows for panel in shown.values()),
     }
 

@@ -10,7 +10,7 @@ import yaml
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation import plots
-from fspo.evaluation.metrics.summary import MEASURES, said_variants, variants_of
+from fspo.evaluation.metrics.summary import MEASURES, variants_note, variants_of
 from fspo.evaluation.provenance import untraced_note
 from fspo.evaluation.report import metric_sections as sections
 from fspo.evaluation.report import samples
@@ -23,7 +23,7 @@ from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
 from fspo.evaluation.report.summary_section import in_short
 from fspo.evaluation.report.templating import environment
-from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal
+from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
 from fspo.files import write_text
 from fspo.methods.table import METHODS
 
@@ -108,7 +108,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "measures": {m: label for m, label in MEASURES.items() if any(m in row for row in metrics.values())},
             "metrics": metrics,
             "variants": _variants(metrics),
-            "said_variants": said_variants(details),
+            "variants_note": variants_note(details),
             "references": {
                 method: _reference(method, variants_of(details, method).get("reward", ""), trained.get(method))
                 for method in metrics
@@ -119,7 +119,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "against": [row for row in against if _is_of(row.method, lead)],
             "against_others": [row for row in against if not _is_of(row.method, lead)],
             "rules": RULES,
-            "caveats": [*caveats(metrics, details, unequal(trained), shared), *_seen(details)],
+            "caveats": [*caveats(metrics, details, unequal_training_note(trained), shared), *_seen(details)],
             "config": config,
             "versions": read.versions,
         }

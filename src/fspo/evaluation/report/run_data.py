@@ -19,7 +19,7 @@ from fspo.evaluation.artifact_schemas import (
 )
 from fspo.evaluation.judges.pairwise_matches import read_games
 from fspo.evaluation.metrics.items import Items
-from fspo.evaluation.metrics.summary import as_estimates
+from fspo.evaluation.metrics.summary import parse_estimates
 from fspo.evaluation.statistics import Estimate, Game
 from fspo.files import read_json
 
@@ -79,7 +79,7 @@ def _estimates(*paths: Path, flat: bool = False) -> dict[str, dict[str, Estimate
     """The estimates of the first file that is there; those of a `flat` file have no method, and stand under none."""
     path = next((path for path in paths if path.exists()), None)
     value = read_json(path) if path is not None else {}
-    return as_estimates({"": value} if flat else value, path or paths[0])
+    return parse_estimates({"": value} if flat else value, path or paths[0])
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fspo.evaluation.metrics.summary import single_context_reward, variants_of
 from fspo.evaluation.report.findings import Metrics
-from fspo.evaluation.report.formatting import limits, listed, percent, points
+from fspo.evaluation.report.formatting import join_names, limits, percent, points
 from fspo.evaluation.statistics import Comparison, Estimate
 
 __all__ = ["in_short"]
@@ -67,7 +67,7 @@ def _rivals(paired: Mapping[str, Any], ranked: Mapping[str, Any], lead: str) -> 
     }
     for name, row in paired.items():
         groups[_group(row.comparison)].append(name)
-    yield from ((label, listed(names)) for label, names in groups.items() if names)
+    yield from ((label, join_names(names)) for label, names in groups.items() if names)
 
 
 def _group(comparison: Comparison) -> str:

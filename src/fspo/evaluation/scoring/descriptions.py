@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Described", "Describer", "corrupted", "describe_all", "description_cost", "spoilt"]
+__all__ = ["Described", "Describer", "corrupt_text", "corrupt_trials", "describe_all", "description_cost"]
 
 _TOGETHER = 16
 """Descriptions written at once; part of what decides their rounding."""
@@ -57,7 +57,7 @@ class Describer:
         if not self.corruption or not text:
             return text
         others = [self.written[_digest(other)].text for other in self.supply if other[0].user != shots[0].user]
-        return corrupted(text, self.corruption, others, seed=f"{self.key}/{_digest(shots)}")
+        return corrupt_text(text, self.corruption, others, seed=f"{self.key}/{_digest(shots)}")
 
     def of(self, shots: Sequence[Preference]) -> Described:
         """The description as it was written, with its cost; nothing without shots."""
@@ -69,7 +69,7 @@ class Describer:
         return replace(self, key=f"{self.key}/corrupted-{share:g}", corruption=share, supply=supply)
 
 
-def corrupted(text: str, share: float, others: Iterable[str], *, seed: str) -> str:
+def corrupt_text(text: str, share: float, others: Iterable[str], *, seed: str) -> str:
     """`text` with a share of its words, drawn at random, replaced by words drawn from `others`."""
     words = text.split()
     supply = sorted({word for other in others for word in other.split()})
@@ -81,12 +81,12 @@ def corrupted(text: str, share: float, others: Iterable[str], *, seed: str) -> s
     return " ".join(words)
 
 
-def spoilt(trials: Sequence[Trial], share: float) -> list[Trial]:
+def corrupt_trials(trials: Sequence[Trial], share: float) -> list[Trial]:
     """The trials with a share of each user's own description replaced by words of other users' descriptions."""
 
     def spoil(trial: Trial) -> Trial:
         others = [other.own.description for other in trials if other.user != trial.user]
-        text = corrupted(trial.own.description, share, others, seed=f"{share}/{trial.id}")
+        text = corrupt_text(trial.own.description, share, others, seed=f"{share}/{trial.id}")
         return replace(trial, own=replace(trial.own, description=text), swapped=None)
 
     return [spoil(trial) for trial in trials]

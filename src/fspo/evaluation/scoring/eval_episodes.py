@@ -15,7 +15,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
 
-__all__ = ["Item", "Trial", "build_trials", "donors", "pick_users", "query_of", "tendency", "with_donor"]
+__all__ = ["Item", "Trial", "build_trials", "donors", "pick_users", "query_number", "tendency", "with_donor"]
 
 Item = tuple[str, str]
 """A user and the id of one of their queries."""
@@ -52,7 +52,7 @@ class Trial:
         return f"{self.id}/{query}"
 
 
-def query_of(item: str) -> int:
+def query_number(item: str) -> int:
     """The number of the query in its episode, from an item's id."""
     return int(item.rpartition("/")[2])
 
