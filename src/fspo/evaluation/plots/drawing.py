@@ -128,12 +128,12 @@ def new_figure(height: float, *, width: float = WIDTH, axes: bool = True) -> tup
 
 
 def small_multiples(
-    count: int, across: int, *, height: float, width: float = WIDTH, **shared: bool
+    count: int, across: int, *, height: float, width: float = WIDTH, share: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` plain areas in rows of `across`, each row `height` inches high."""
+    """A figure of `count` plain areas in rows of `across`, each `height` inches high; with `share` on one scale."""
     down = -(-count // across)
     figure, _ = new_figure(height * down, width=width, axes=False)
-    cells = [cell for row in figure.subplots(down, across, squeeze=False, **shared) for cell in row]
+    cells = [cell for row in figure.subplots(down, across, squeeze=False, sharex=share, sharey=share) for cell in row]
     for cell in cells:
         plain(cell)
     for cell in cells[count:]:

@@ -34,7 +34,7 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette
     """
     across = min(_ACROSS, len(methods))
     width = 0.5 + 1.9 * across
-    figure, cells = small_multiples(len(methods), across, height=2.0, width=width, sharex=True, sharey=True)
+    figure, cells = small_multiples(len(methods), across, height=2.0, width=width, share=True)
     for place, (cell, (name, (bins, fitted))) in enumerate(zip(cells, methods.items(), strict=True)):
         colour = palette.colour(name)
         cell.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=0.8, linestyle=":")
