@@ -153,7 +153,7 @@ def _same_items(first: Mapping[T, float], second: Mapping[T, float]) -> None:
 
 def _p_value(values: list[float], users: list[str], bounds: Bounds | None) -> float:
     mean, groups = math.fsum(values) / len(values), grouped(values, users)
-    spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
+    spread = Spread.clustered(groups)
     if spread.none:
         return p_of_alike(mean, len(groups), bounds)
     return min(1.0, 2 * float(stdtr(spread.degrees, -abs(mean) / spread.error)))

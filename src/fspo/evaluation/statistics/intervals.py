@@ -18,6 +18,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.special import betaincinv, stdtr, stdtrit
 
@@ -53,6 +54,13 @@ class Spread:
     def quantile(self, confidence: float) -> float:
         """How many standard errors an interval reaches on either side."""
         return float(stdtrit(self.degrees, 0.5 + confidence / 2))
+
+    @classmethod
+    def clustered(cls, groups: Mapping[Any, Sequence[float]]) -> Spread:
+        """Of the mean over all values, which are alike within a group (`grouped`)."""
+        count = sum(map(len, groups.values()))
+        mean = math.fsum(value for group in groups.values() for value in group) / count
+        return cls.of([math.fsum(value - mean for value in group) for group in groups.values()], count)
 
     @classmethod
     def of(cls, residuals: Sequence[float], items: int) -> Spread:
@@ -91,7 +99,7 @@ def clustered_mean(
     mean = math.fsum(values) / len(values)
     if len(groups) < MINIMUM_USERS:
         return Estimate(mean, None, None, len(groups), len(values))
-    spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
+    spread = Spread.clustered(groups)
     if spread.none:
         if bounds is None:
             return Estimate(mean, None, None, len(groups), len(values), _NO_SPREAD)

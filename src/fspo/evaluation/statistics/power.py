@@ -96,10 +96,10 @@ def detectable_difference(
         DataError: the two share no item.
     """
     values, users = differences(first, second, user_of)
-    mean, groups = math.fsum(values) / len(values), grouped(values, users)
+    groups = grouped(values, users)
     if len(groups) < MINIMUM_USERS:
         return TooFewUsers(len(groups))
-    spread = Spread.of([math.fsum(value - mean for value in group) for group in groups.values()], len(values))
+    spread = Spread.clustered(groups)
     return _errors_needed(spread.degrees, power, alpha / comparisons) * spread.error
 
 

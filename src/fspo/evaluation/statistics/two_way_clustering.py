@@ -7,12 +7,10 @@ in both (Cameron, Gelbach and Miller 2011); at least the greater of the two. Its
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from fspo.evaluation.statistics import MINIMUM_USERS, Bounds, Estimate, Spread, clustered_mean, estimate_of
+from fspo.evaluation.statistics import MINIMUM_USERS, Bounds, Estimate, Spread, clustered_mean, estimate_of, grouped
 
 __all__ = ["Cell", "crossed_mean"]
 
@@ -35,10 +33,10 @@ def crossed_mean(values: Mapping[Cell, float], bounds: Bounds | None) -> Estimat
     by_user = clustered_mean(numbers, users, bounds=bounds)
     if lacking:
         return Estimate(by_user.value, None, None, by_user.users, len(numbers), lacking)
-    spreads = [_spread(numbers, groups) for groups in (users, items)]
+    spreads = [Spread.clustered(grouped(numbers, clusters)) for clusters in (users, items)]
     if any(spread.none for spread in spreads):
         return _wider(by_user, by_item)
-    single = _spread(numbers, range(len(numbers)))
+    single = Spread.clustered({number: [value] for number, value in enumerate(numbers)})
     variances = [spread.variance for spread in spreads]
     variance = max(sum(variances) - single.variance, *variances)
     spread = Spread(variance, min(spread.degrees for spread in spreads))
@@ -54,14 +52,6 @@ def _lacking(users: int | None, items: int) -> str:
     ]
     each = "of each " if len(short) > 1 else ""
     return f"{' and '.join(short)}, at least {MINIMUM_USERS} {each}are needed" if short else ""
-
-
-def _spread(values: Sequence[float], groups: Iterable[object]) -> Spread:
-    mean = math.fsum(values) / len(values)
-    sums: dict[object, float] = defaultdict(float)
-    for value, group in zip(values, groups, strict=True):
-        sums[group] += value - mean
-    return Spread.of(list(sums.values()), len(values))
 
 
 def _wider(by_user: Estimate, by_item: Estimate) -> Estimate:
