@@ -16,6 +16,7 @@ from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_pairs
 from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.table import estimates
+from fspo.evaluation.statistics import Estimate
 from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
 from fspo.preferences.types import User
 from fspo.progress import Silent
@@ -59,13 +60,18 @@ def panel(
     return made
 
 
+def measured(stage: JudgingStage, *, headline: bool = True) -> dict[str, Estimate]:
+    """The win rates of fspo's plain answers by every judge."""
+    return estimates(stage.table(FSPO, headline=headline)) | stage.length_controlled(FSPO, headline=headline)
+
+
 def test_the_headline_stays_and_others_stand_beside_it(tmp_path: Path) -> None:
     drawn = answers()
     found = panel(tmp_path, drawn, judges={"headline": CountingJudge(), "coin": CoinJudge(0)})
-    measures = found.measures(FSPO, headline=True)
+    measures = measured(found)
     assert {"win_rate", "win_rate/plain", "win_rate_by/coin/plain", "win_rate_length_controlled"} <= measures.keys()
     assert "win_rate_weighted/plain" not in measures
-    assert "win_rate" not in found.measures(FSPO, headline=False)
+    assert "win_rate" not in measured(found, headline=False)
     record = found.record()
     [pair] = record["agreement"]
     assert pair["judges"] == ["headline", "coin"]
@@ -114,11 +120,11 @@ def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_p
     texts = [answer.text for answer in answers()[FSPO]] + ["A wonderful film."]
     entry = JudgeConfig.model_validate({"name": "tone", "attributes": ["sentiment"]})
     judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
-    found = panel(tmp_path, answers(), judges=judges).measures(FSPO, headline=True)
+    found = measured(panel(tmp_path, answers(), judges=judges))
     assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found  # USERS mind length alone
     mixed = JudgingStage(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
     mixed.judge(answers(), {key: {answer.item: FINE for answer in rows} for key, rows in answers().items()})
-    assert mixed.measures(FSPO, headline=True)["win_rate_by/tone/plain"].users == 5
+    assert measured(mixed)["win_rate_by/tone/plain"].users == 5
 
 
 def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_path: Path) -> None:
@@ -127,7 +133,7 @@ def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_pat
     texts = [answer.text for rows in drawn.values() for answer in rows]
     judges = obtain_judges(config.judges, texts, USERS.values(), tmp_path)
     found = panel(tmp_path, drawn, judges={"headline": judges["longer"]})
-    measures = found.measures(FSPO, headline=True)
+    measures = measured(found)
     assert measures["win_rate"].low is not None and measures["win_rate"].low > 0.6
     controlled = measures["win_rate_length_controlled"]
     assert controlled.low is not None and controlled.high is not None
@@ -156,7 +162,7 @@ class Fixed:
 def test_rejects_are_counted_and_left_out_and_nothing_else_breaks(tmp_path: Path) -> None:
     judges = {"headline": CountingJudge(), "mute": Fixed(("unreadable", "first"))}
     found = panel(tmp_path, answers(), judges=judges)
-    measures = found.measures(FSPO, headline=True)
+    measures = measured(found)
     assert not any("mute" in measure for measure in measures)
     record = found.record()
     assert record["judges"]["mute"]["counts"]["fspo, plain"]["unreadable"] == 120
@@ -166,19 +172,17 @@ def test_rejects_are_counted_and_left_out_and_nothing_else_breaks(tmp_path: Path
 
 def test_a_floor_decides_where_the_judge_gave_nothing(tmp_path: Path) -> None:
     found = panel(tmp_path, answers(), judges={"headline": Fixed(("refused", "refused"))}, floors=Floors(words=99))
-    assert "win_rate" not in found.measures(FSPO, headline=True)  # both below: still nothing
+    assert "win_rate" not in measured(found)  # both below: still nothing
     drawn = answers()
     qualities = {key: {a.item: FINE for a in rows} for key, rows in drawn.items()}
     qualities[FSPO] = dict.fromkeys(qualities[FSPO], Quality(-9.0, 1.0, 0.9, 0.5, 0.4, 9))
     made = JudgingStage(EvaluationConfig(), USERS, {"headline": Fixed(("refused", "refused"))}, tmp_path / "b")
     made.judge(drawn, qualities)
-    assert made.measures(FSPO, headline=True)["win_rate"].value == 0.0
+    assert measured(made)["win_rate"].value == 0.0
 
 
 def test_a_weighing_judge_gives_a_weighted_win_rate(tmp_path: Path) -> None:
-    measures = panel(tmp_path, answers(), judges={"headline": Fixed(("first", "second"), 0.75)}).measures(
-        FSPO, headline=True
-    )
+    measures = measured(panel(tmp_path, answers(), judges={"headline": Fixed(("first", "second"), 0.75)}))
     assert measures["win_rate"].value == 1.0
     assert measures["win_rate_weighted/plain"].value == pytest.approx(0.75)
     assert measures["win_rate_length_controlled"].value == pytest.approx(0.75, abs=0.02)
@@ -202,7 +206,7 @@ def test_matched_answers_are_bare_and_alike_in_length(tmp_path: Path) -> None:
 
     config = {"match": ["format", "length"], "match_band": 1.0}
     found = panel(tmp_path, drawn, judges={"headline": Bullets()}, config=config)
-    measures = found.measures(FSPO, headline=True)
+    measures = measured(found)
     assert measures["win_rate"].value == 1.0
     assert (measures["win_rate_matched/plain"].value, measures["win_rate_matched/plain"].items) == (0.5, 120)
     assert found.record()["matched"]["fspo, plain"]["ties"] == 120

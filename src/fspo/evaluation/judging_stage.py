@@ -19,7 +19,7 @@ from fspo.evaluation.judges.matching import bared, matched_in_length
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement, judge_pairs
 from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
-from fspo.evaluation.metrics.table import Column, Table, estimates
+from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate
 from fspo.preferences.types import User
@@ -105,10 +105,6 @@ class JudgingStage:
                 if name == HEADLINE and headline:
                     found["win_rate_length_controlled"] = controlled[key].win_rate
         return found
-
-    def measures(self, key: AnswerKey, *, headline: bool) -> dict[str, Estimate]:
-        """All of the two above."""
-        return estimates(self.table(key, headline=headline)) | self.length_controlled(key, headline=headline)
 
     def record(self) -> dict[str, Any]:
         """What `judges.json` holds: of each judge how it judged, and how far every two of them agree."""
