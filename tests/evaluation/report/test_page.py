@@ -23,10 +23,10 @@ from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.metrics.summary import summary_table, variants_note
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
 from fspo.evaluation.report.findings import caveats
+from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
-from fspo.evaluation.run_comparison.compare_runs import detectable
 from fspo.evaluation.statistics import Estimate, Game, detectable_difference
 from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
 from fspo.files import read_json, read_jsonl, write_json

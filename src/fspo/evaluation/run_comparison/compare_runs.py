@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import (
@@ -24,7 +23,7 @@ from fspo.evaluation.statistics import (
 )
 from fspo.preferences.validation import nearest
 
-__all__ = ["Pair", "RunComparison", "RunMethod", "compare_runs", "detectable"]
+__all__ = ["Pair", "RunComparison", "RunMethod", "compare_runs"]
 
 MEASURES = ("reward_accuracy", "win_rate")
 """Measures that are of each method's own headline variant."""
@@ -124,13 +123,13 @@ def compare_runs(
     for other in evaluated[1:]:
         check_same(evaluated[0], other, measure, wanted)
     found, left_out = _run_methods(evaluated, measure, wanted)
-    methods, same = _merged(found)
-    if len(methods) < 2:
+    compared, same = _merged(found)
+    if len(compared) < 2:
         raise DataError(
             f"There are fewer than two methods to compare by {measure!r}; name more runs or methods, or another "
             f"measure: {', '.join(_offered(evaluated))}."
         )
-    ordered = sorted(methods, key=lambda e: e.estimate.value, reverse=measure != "regret")
+    ordered = sorted(compared, key=lambda e: e.estimate.value, reverse=measure != "regret")
     return RunComparison(measure, ordered, _pairs(ordered, measure), same, left_out)
 
 
