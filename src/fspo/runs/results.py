@@ -14,7 +14,7 @@ from fspo.paths import expanded
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fspo.evaluation.report.run_data import Reading
+    from fspo.evaluation.report.run_data import RunData
     from fspo.evaluation.statistics import Estimate
 
 __all__ = ["ComparisonTables", "Results", "compare"]
@@ -123,10 +123,10 @@ class Results:
         )
 
     @cached_property
-    def _read(self) -> Reading:
-        from fspo.evaluation.report.run_data import Reading
+    def _read(self) -> RunData:
+        from fspo.evaluation.report.run_data import RunData
 
-        return Reading.of(self.folder, self.benchmark)
+        return RunData.of(self.folder, self.benchmark)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ComparisonTables:
         pairs: one row for each two of them, `first` less `second`: the estimate of the difference, `p`, `adjusted` (p
             corrected for all pairs by Holm's method) and `detectable`, the true difference that these items would show
             with a chance of 80%.
-        notes: what the comparison leaves out or can't know, in sentences.
+        notes: what the comparison leaves out, in sentences.
     """
 
     measure: str
@@ -173,7 +173,7 @@ def compare(
 
     folders = [run.folder if isinstance(run, Results) else Path(expanded(run)) for run in runs]
     found = compare_runs(folders, measure=measure, methods=list(methods), benchmark=benchmark)
-    entrants = ((entry.name, entry.variant.partition("/")[2], *_values(entry.estimate)) for entry in found.entrants)
+    rows = ((row.name, row.variant.partition("/")[2], *_values(row.estimate)) for row in found.methods)
     pairs = (
         (
             pair.first,
@@ -188,11 +188,10 @@ def compare(
     notes = [
         *([f"The same item by item in several runs, shown once: {', '.join(found.same)}."] if found.same else []),
         *([f"Without this measure: {', '.join(found.left_out)}."] if found.left_out else []),
-        *found.untold,
     ]
     return ComparisonTables(
         found.measure,
-        _frame(["method", "variant", *_ESTIMATE], entrants),
+        _frame(["method", "variant", *_ESTIMATE], rows),
         _frame(["first", "second", *_ESTIMATE, "p", "adjusted", "detectable"], pairs),
         tuple(notes),
     )
