@@ -33,6 +33,8 @@ __all__ = [
     "content",
     "is_empty",
     "locked",
+    "log_lines",
+    "read_bytes",
     "read_json",
     "read_jsonl",
     "read_whole_jsonl",
@@ -418,19 +420,19 @@ def read_json(path: Path) -> Any:
 
 
 def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one record as a line and flush it to disk; a torn last line is tolerated by `read_jsonl`.
+    """Append one record as a line and flush it to disk; see `log_lines`.
 
-    The line goes out in one write, so that several processes may append to one file.
+    The line goes out in one write, so that several processes may append to one file. A last line that a killed process
+    left torn is marked as such.
 
     Raises:
         StorageError: the disk is full or the file can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        line = ("\n" if torn else "") + to_json(record) + "\n"
+        line = to_json(record) + "\n"
         with path.open("ab", buffering=0) as handle:
-            data = memoryview(line.encode("utf-8"))
+            data = memoryview(_line_end(path) + line.encode("utf-8"))
             while data:  # a nearly full disk takes a part of it, and refuses the rest in the next round
                 data = data[handle.write(data) :]
             os.fsync(handle.fileno())
@@ -439,24 +441,39 @@ def append_jsonl(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read the whole records of a log that `append_jsonl` writes; a line torn by a killed process is passed over.
+    """Read the whole records of a log that `append_jsonl` writes; a line that is none is ignored.
 
     Raises:
         StorageError: the file is there and can't be read.
     """
-    records: list[dict[str, Any]] = []
+    return [record for _, line in log_lines(path) if (record := _record(line)) is not None]
+
+
+def log_lines(path: Path) -> list[tuple[int, bytes]]:
+    """The numbered lines of a log that `append_jsonl` writes, without those that a killed process left torn.
+
+    Raises:
+        StorageError: the file is there and can't be read.
+    """
+    # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
+    lines = enumerate((read_bytes(path) or b"").split(b"\n"), start=1)
+    *whole, (last, rest) = lines
+    found = [(number, line) for number, line in whole if line and not line.endswith(_TORN)]
+    return found + ([(last, rest)] if _record(rest) is not None else [])
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Read a file; None where there is no such file.
+
+    Raises:
+        StorageError: it can't be read.
+    """
     try:
-        # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
-        with path.open("rb") as handle:
-            for line in handle:
-                record = _record(line)
-                if record is not None:
-                    records.append(record)
+        return path.read_bytes()
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
         raise _unreadable(path, error) from error
-    return records
 
 
 def read_whole_jsonl(path: Path, remedy: str) -> list[dict[str, Any]]:
@@ -659,7 +676,21 @@ def _bring_back(path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+_TORN = b"\x18"
+"""Ends a line of a log that a killed process left torn: the control character CAN, which no JSON holds."""
+
+
+def _line_end(path: Path) -> bytes:
+    """What ends the last line of a log: nothing where it has ended."""
+    content = path.read_bytes() if path.exists() and not _ends_with_newline(path) else b""
+    if not content:
+        return b""
+    return b"\n" if _record(content.rpartition(b"\n")[2]) is not None else _TORN + b"\n"
+
+
 def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as handle:
+        if not handle.seek(0, os.SEEK_END):
+            return True
         handle.seek(-1, os.SEEK_END)
         return handle.read(1) == b"\n"

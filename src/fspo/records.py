@@ -1,0 +1,173 @@
+"""Typed records on disk: what is written and read by one pydantic type, as JSON, as JSONL, or as a log by key.
+
+A type is anything that pydantic validates: a model, a dataclass, a mapping of these. A file that does not have the form
+of its type is an error that names the file, the line and the place in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from fspo.errors import StorageError
+from fspo.files import append_jsonl, log_lines, read_bytes, to_json, write_json, write_text
+from fspo.progress import Progress, Silent
+
+__all__ = ["KeyedLog", "Record", "read_record", "read_records", "write_record", "write_records"]
+
+T = TypeVar("T")
+W = TypeVar("W")
+
+
+class Record(BaseModel):
+    """A record on disk. Unknown fields are ignored: a later version may write more of them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def write_record(path: Path, value: Any) -> None:
+    """Write a value as indented JSON in one step."""
+    write_json(path, _dumped(value))
+
+
+def read_record(path: Path, kind: type[T], remedy: str) -> T | None:
+    """Read what `write_record` wrote; None where there is no such file.
+
+    Args:
+        path: the file.
+        kind: the type of the value.
+        remedy: how to fix a damaged file, as the end of a sentence.
+
+    Raises:
+        StorageError: the file can't be read, or does not have the form of `kind`.
+    """
+    content = read_bytes(path)
+    return None if content is None else _validated(kind, content, str(path), remedy)
+
+
+def write_records(path: Path, values: Iterable[Any]) -> None:
+    """Write one line a record, the whole file in one step."""
+    lines = (to_json(_dumped(value)) for value in values)
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_records(path: Path, kind: type[T], remedy: str) -> list[T]:
+    """Read what `write_records` wrote; empty where there is no such file. Every line must be a whole record.
+
+    Raises:
+        StorageError: the file can't be read, or a line is torn or does not have the form of `kind`.
+    """
+    content = read_bytes(path) or b""
+    *lines, rest = content.split(b"\n")
+    lines += [rest] if rest else []
+    return [_validated(kind, line, f"{path}, line {number},", remedy) for number, line in enumerate(lines, start=1)]
+
+
+class KeyedLog(Generic[T]):
+    """Results by key, one line each in a JSONL file: what an interrupted call finished is not computed again.
+
+    A result is on the disk when `put` returns. A line that a killed process left unfinished is dropped, and its result
+    is computed again. Any other line that is no record is an error.
+    """
+
+    def __init__(self, path: Path, kind: type[T], *, lasting: Callable[[T], bool] = lambda _: True) -> None:
+        """Read a log, which may be missing.
+
+        Args:
+            path: the file.
+            kind: the type of a result, whose fields a line holds beside its key.
+            lasting: whether a result is written; any other is known to this object alone, such as that of a failure.
+
+        Raises:
+            StorageError: the file can't be read, or a line of it is damaged.
+        """
+        self._path, self._kind, self._lasting = path, kind, lasting
+        self._results: dict[str, T] = {}
+        for number, line in log_lines(path):
+            where, remedy = f"{path}, line {number},", "delete that line, and run the command again."
+            self._results[_validated(_Key, line, where, remedy).key] = _validated(kind, line, where, remedy)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a result."""
+        return key in self._results
+
+    def __getitem__(self, key: str) -> T:
+        """The result of a key."""
+        return self._results[key]
+
+    def put(self, key: str, result: T, **notes: str) -> None:
+        """Add a result, on the disk too if it lasts; a line holds `notes` besides, which nothing here reads.
+
+        Raises:
+            StorageError: the disk is full or the file can't be written.
+        """
+        self._results[key] = result
+        if self._lasting(result):
+            append_jsonl(self._path, {"key": key, **notes} | _dumped(result))
+
+    def complete(
+        self,
+        wanted: Mapping[str, W],
+        compute: Callable[[Sequence[W]], Iterable[T]],
+        *,
+        batch: int = 1,
+        title: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        """Compute and add what is missing.
+
+        Args:
+            wanted: key -> what its result is computed from, in order.
+            compute: gives a result for each of a batch.
+            batch: how many are computed at once. A batch of which any is missing is computed whole, since a result can
+                depend, in its last digits, on what else is in the batch.
+            title: what is being done, for the progress display.
+            progress: shown once a batch.
+
+        Raises:
+            StorageError: see `put`; what was added before stays.
+        """
+        missing = [some for some in _batches(list(wanted), batch) if any(key not in self for key in some)]
+        total = len(wanted)
+        with (progress or Silent()).task(title, total, total - sum(map(len, missing))) as task:
+            for keys in missing:
+                for key, result in zip(keys, compute([wanted[key] for key in keys]), strict=True):
+                    if key not in self:
+                        self.put(key, result)
+                task.advance(len(keys))
+
+
+class _Key(BaseModel):
+    key: str
+
+
+def _batches(keys: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))
+
+
+def _validated(kind: type[T], content: bytes, where: str, remedy: str) -> T:
+    """The value that some JSON holds; raises StorageError."""
+    try:
+        value: T = _adapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise StorageError(
+            f"{where} is damaged, or of another version of fspo ({f'{place}: ' if place else ''}{reason}); {remedy}"
+        ) from error
+    return value
+
+
+def _dumped(value: Any) -> Any:
+    """A value as JSON can hold it."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
