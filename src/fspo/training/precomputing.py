@@ -9,8 +9,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from fspo.errors import TrainingError
-from fspo.files import append_jsonl, read_jsonl
 from fspo.progress import Progress
+from fspo.records import KeyedLog
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference, reference_margins
 from fspo.training.processes import agreed, collected
@@ -49,8 +49,8 @@ def precompute(
         TrainingError: a margin is not a number.
         StorageError: the disk is full.
     """
-    path = folder / REFERENCE_FILE
-    found = agreed(_on_file(path, part))
+    log = KeyedLog(folder / REFERENCE_FILE, Margins)
+    found = agreed({number: log[key] for number in range(count) if (key := f"{part}/{number}") in log})
     missing = [number for number in range(count) if number not in found]
     if not missing:
         return found
@@ -70,16 +70,6 @@ def precompute(
                         )
                     found[number] = margins
                     if accelerator.is_main_process:
-                        record = {"part": part, "episode": number}
-                        append_jsonl(path, record | {"plain": margins.plain, "mirrored": margins.mirrored})
+                        log.put(f"{part}/{number}", margins)
             task.advance(len(numbers))
     return found
-
-
-def _on_file(path: Path, part: str) -> dict[int, Margins]:
-    records = read_jsonl(path) if path.exists() else []
-    return {
-        record["episode"]: Margins(tuple(record["plain"]), record["mirrored"] and tuple(record["mirrored"]))
-        for record in records
-        if record["part"] == part
-    }

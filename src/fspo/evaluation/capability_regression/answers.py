@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fspo.evaluation.capability_regression.items import TaxItem, in_turn, tax_items
 from fspo.evaluation.config import TaxConfig
 from fspo.evaluation.statistics.two_way_clustering import Cell
-from fspo.files import append_jsonl, read_jsonl
 from fspo.identity import digest
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Preference
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.records import KeyedLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -111,20 +111,18 @@ def draw_tax_answers(
         name: the method's, for the progress bar.
         progress: shown once a batch.
     """
-    known = {line["key"]: line for line in read_jsonl(path) if "key" in line}
+    log = KeyedLog(path, TaxAnswer)
     keys = [_key(fingerprint, renderer, context, max_new_tokens, one) for one in asked]
-    answers: list[TaxAnswer] = []
-    with (progress or Silent()).task(f"Answering for the tax, {name}", total=len(asked)) as task:
-        for some, theirs in _batches(asked, keys, batch):
-            if not all(key in known for key in theirs):
-                texts = _generate(model(), renderer(context), some, max_new_tokens)
-                for key, one, text in zip(theirs, some, texts, strict=True):
-                    answer = TaxAnswer(one.variant, one.item, one.user, one.prompt, text)
-                    known[key] = asdict(answer) | {"key": key}
-                    append_jsonl(path, known[key])
-            answers += [_answer(known[key]) for key in theirs]
-            task.advance(len(some))
-    return answers
+
+    def answer(some: Sequence[TaxRequest]) -> list[TaxAnswer]:
+        texts = _generate(model(), renderer(context), some, max_new_tokens)
+        return [
+            TaxAnswer(one.variant, one.item, one.user, one.prompt, text) for one, text in zip(some, texts, strict=True)
+        ]
+
+    title = f"Answering for the tax, {name}"
+    log.complete(dict(zip(keys, asked, strict=True)), answer, batch=batch, title=title, progress=progress)
+    return [log[key] for key in keys]
 
 
 def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list[TaxRequest]:
@@ -145,13 +143,6 @@ def _bare(*items: TaxItem) -> dict[str, TaxRequest]:
 
 def _personal(variant: Variant, item: TaxItem, person: Person, shots: tuple[Preference, ...]) -> TaxRequest:
     return TaxRequest(variant, item.id, person.user, item.prompt, shots, person.description)
-
-
-def _batches(
-    asked: Sequence[TaxRequest], keys: Sequence[str], size: int
-) -> Iterator[tuple[Sequence[TaxRequest], Sequence[str]]]:
-    for start in range(0, len(asked), size):
-        yield asked[start : start + size], keys[start : start + size]
 
 
 def _generate(
@@ -176,7 +167,3 @@ def _key(
     shown = [[shot.prompt, shot.chosen, shot.rejected] for shot in asked.shots]
     how = [fingerprint, renderer("none" if asked.variant == "bare" else context).identity, max_new_tokens]
     return digest([*how, asked.variant, asked.item, asked.user, asked.prompt, shown, asked.description])
-
-
-def _answer(line: dict[str, Any]) -> TaxAnswer:
-    return TaxAnswer(line["variant"], line["item"], line["user"], line["prompt"], line["text"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fspo.errors import ModelError
 from fspo.evaluation.judges.win_rates import Answer
-from fspo.files import append_jsonl, read_jsonl
 from fspo.identity import digest
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.records import KeyedLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,6 +23,13 @@ __all__ = ["answer_log_probs"]
 
 _TOGETHER = 8
 """Answers scored in one pass."""
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """How likely an answer is: its mean log-prob a token, in nats."""
+
+    log_prob: float
 
 
 def answer_log_probs(
@@ -48,20 +56,16 @@ def answer_log_probs(
     Raises:
         ModelError: a log-prob is not a finite number.
     """
-    known: dict[str, float] = {line["key"]: line["log_prob"] for line in read_jsonl(path) if "log_prob" in line}
+    log = KeyedLog(path, Fluency)
     keys = [digest([fingerprint, renderer.identity, answer.prompt, answer.text]) for answer in answers]
     # Always the same batches, each scored whole: the last digits of a value depend on what else is in its batch.
-    distinct: list[tuple[str, Answer]] = list(dict(zip(keys, answers, strict=True)).items())
-    batches = [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
-    with (progress or Silent()).task("Measuring fluency", total=len(distinct)) as task:
-        for batch in batches:
-            if not all(key in known for key, _ in batch):
-                values = _score(model(), renderer, [answer for _, answer in batch])
-                for (key, _), value in zip(batch, values, strict=True):
-                    known[key] = value
-                    append_jsonl(path, {"key": key, "log_prob": value})
-            task.advance(len(batch))
-    return [known[key] for key in keys]
+    distinct = dict(zip(keys, answers, strict=True))
+
+    def score(batch: Sequence[Answer]) -> Iterator[Fluency]:
+        return map(Fluency, _score(model(), renderer, batch))
+
+    log.complete(distinct, score, batch=_TOGETHER, title="Measuring fluency", progress=progress)
+    return [log[key].log_prob for key in keys]
 
 
 def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[Answer]) -> list[float]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fspo.evaluation.scoring.eval_episodes import Trial
-from fspo.files import append_jsonl, read_jsonl
 from fspo.identity import digest
 from fspo.preferences.types import Preference
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.records import KeyedLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,37 +127,28 @@ def describe_all(
         progress: shown once a batch.
     """
     key = f"{fingerprint}/{renderer.identity}/{max_new_tokens}"
-    known = {line["key"]: line for line in read_jsonl(path) if "text" in line}
-    wanted = {_digest(own): own for own in shots if own}
-    digests = list(wanted)
-    batches = [digests[at : at + _TOGETHER] for at in range(0, len(digests), _TOGETHER)]
-    with (progress or Silent()).task(f"Describing, {name}", total=len(digests)) as task:
-        for batch in batches:
-            if not all(f"{key}/{digest}" in known for digest in batch):
-                for digest, row in zip(batch, _write(model(), renderer, batch, wanted, max_new_tokens), strict=True):
-                    known[f"{key}/{digest}"] = asdict(row) | {"key": f"{key}/{digest}"}
-                    append_jsonl(path, known[f"{key}/{digest}"])
-            task.advance(len(batch))
-    return Describer(key, {digest: _described(known[f"{key}/{digest}"]) for digest in digests})
+    log = KeyedLog(path, Described)
+    wanted = {f"{key}/{_digest(own)}": own for own in shots if own}
+
+    def write(batch: Sequence[Sequence[Preference]]) -> list[Described]:
+        return _write(model(), renderer, batch, max_new_tokens)
+
+    log.complete(wanted, write, batch=_TOGETHER, title=f"Describing, {name}", progress=progress)
+    return Describer(key, {_digest(own): log[place] for place, own in wanted.items()})
 
 
 def _write(
     model: PreTrainedModel,
     renderer: EpisodeRenderer,
-    batch: Sequence[str],
-    wanted: Mapping[str, Sequence[Preference]],
+    batch: Sequence[Sequence[Preference]],
     max_new_tokens: int,
 ) -> list[Described]:
     from fspo.modeling.descriptions import write_descriptions
 
     started = time.monotonic()
-    rows = write_descriptions(model, renderer, [wanted[digest] for digest in batch], max_new_tokens=max_new_tokens)
+    rows = write_descriptions(model, renderer, batch, max_new_tokens=max_new_tokens)
     seconds = (time.monotonic() - started) / len(batch)
     return [Described(row.text, row.tokens, row.read, seconds) for row in rows]
-
-
-def _described(line: Mapping[str, Any]) -> Described:
-    return Described(**{name: line[name] for name in Described.__dataclass_fields__})
 
 
 def _digest(shots: Sequence[Preference]) -> str:

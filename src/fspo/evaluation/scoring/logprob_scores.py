@@ -8,20 +8,20 @@ same table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fspo.errors import ModelError
 from fspo.evaluation.config import EvaluationConfig, Reduction
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.variations import Probe, Variation
-from fspo.files import append_jsonl, read_jsonl
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.records import KeyedLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +34,7 @@ __all__ = [
     "Condition",
     "Pass",
     "Score",
+    "ScoredEpisode",
     "Scores",
     "mirror_of",
     "passes",
@@ -82,6 +83,21 @@ class Score:
         if reduction == "sum":
             return self.chosen - self.rejected
         return self.chosen / self.chosen_tokens - self.rejected / self.rejected_tokens
+
+
+@dataclass(frozen=True)
+class ScoredEpisode:
+    """The scores of one episode under all its conditions, as a log has them."""
+
+    user: str
+    rows: tuple[Score, ...]
+    donor: str = ""
+    """The user whose shots were swapped in."""
+    dropped_shots: int = 0
+    unread: int = 0
+    """Pairs of which a reward model gave no score."""
+    failed: bool = False
+    """Whether a request to a reward model failed, so that the next call scores the episode again."""
 
 
 class Scores:
@@ -168,20 +184,20 @@ def score_trials(
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
     shown = f"{fingerprint}/{renderer.identity}"
     key = f"{shown}/{context}/{depth}/{_conditions(context, config)}" + (describer.key if describer else "")
-    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    log = KeyedLog(path, ScoredEpisode)
     keys = [f"{trial.key}/{key}" for trial in trials]
-    done = sum(k in known for k in keys)
-    with (progress or Silent()).task(f"Scoring {name or context}", total=len(trials), done=done) as task:
-        for trial, trial_key in zip(trials, keys, strict=True):
-            if trial_key not in known:
-                line = _score_trial(model(), renderer, context, trial, config, describer) | {"key": trial_key}
-                _check_numbers(line["rows"], trial, name or context, config.dtype)
-                known[trial_key] = line
-                append_jsonl(path, known[trial_key])
-                task.advance(1)
-    lines = [known[k] for k in keys]
-    rows = (Score(**row) for line in lines for row in line["rows"])
-    dropped = sum(line["dropped_shots"] for line in lines)
+
+    def score(some: Sequence[Trial]) -> Iterator[ScoredEpisode]:
+        for trial in some:
+            scored = _score_trial(model(), renderer, context, trial, config, describer)
+            _check_numbers(scored, name or context, config.dtype)
+            yield scored
+
+    title = f"Scoring {name or context}"
+    log.complete(dict(zip(keys, trials, strict=True)), score, title=title, progress=progress)
+    scored = [log[key] for key in keys]
+    rows = (row for one in scored for row in one.rows)
+    dropped = sum(one.dropped_shots for one in scored)
     return Scores(context, rows, dropped_shots=dropped, described=describer is not None)
 
 
@@ -205,24 +221,24 @@ def score_variations(
     """
     shown = f"{fingerprint}/{renderer.identity}"
     key = f"{shown}/{context}/{config.shots}/{config.max_length}" + (describer.key if describer else "")
-    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    log = KeyedLog(path, ScoredEpisode)
     keys = [f"{probe.key(config)}/{key}" for probe in probes]
-    done = sum(k in known for k in keys)
-    with (progress or Silent()).task(f"Varying the shots, {name or context}", len(probes), done) as task:
-        for probe, probe_key in zip(probes, keys, strict=True):
-            if probe_key not in known:
-                rows: list[Score] = []
-                for v in varied_passes(renderer, probe, config, described=describer is not None):
-                    told = replace(v.episode, description=describer(v.episode.shots)) if describer else v.episode
-                    rows += _one_pass(
-                        model(), renderer, probe.trial, v.condition, told, (config.shots,), None, numbers=v.numbers
-                    )
-                found = [asdict(row) for row in rows]
-                _check_numbers(found, probe.trial, name or context, config.dtype)
-                known[probe_key] = {"user": probe.trial.user, "rows": found, "key": probe_key}
-                append_jsonl(path, known[probe_key])
-                task.advance(1)
-    return [Score(**row) for k in keys for row in known[k]["rows"]]
+
+    def score(some: Sequence[Probe]) -> Iterator[ScoredEpisode]:
+        for probe in some:
+            rows: list[Score] = []
+            for v in varied_passes(renderer, probe, config, described=describer is not None):
+                shown = replace(v.episode, description=describer(v.episode.shots)) if describer else v.episode
+                rows += _one_pass(
+                    model(), renderer, probe.trial, v.condition, shown, (config.shots,), None, numbers=v.numbers
+                )
+            scored = ScoredEpisode(probe.trial.user, tuple(rows))
+            _check_numbers(scored, name or context, config.dtype)
+            yield scored
+
+    title = f"Varying the shots, {name or context}"
+    log.complete(dict(zip(keys, probes, strict=True)), score, title=title, progress=progress)
+    return [row for key in keys for row in log[key].rows]
 
 
 def varied_passes(
@@ -244,7 +260,7 @@ def _score_trial(
     trial: Trial,
     config: EvaluationConfig,
     describer: Describer | None,
-) -> dict[str, Any]:
+) -> ScoredEpisode:
     rows: list[Score] = []
     wanted, dropped = scored_passes(renderer, context, trial, config, described=describer is not None)
     for condition, episode, rungs in wanted:
@@ -257,7 +273,7 @@ def _score_trial(
             shown = replace(episode.first_shots(k), queries=episode.queries[:few])
             described = replace(shown, description=describer(shown.shots))
             rows += _one_pass(model, renderer, trial, condition, described, (k,), None)
-    return {"user": trial.user, "donor": trial.donor, "dropped_shots": dropped, "rows": [asdict(row) for row in rows]}
+    return ScoredEpisode(trial.user, tuple(rows), trial.donor, dropped)
 
 
 def scored_passes(
@@ -276,11 +292,11 @@ def scored_passes(
     return list(passes(context, own, swapped, config)), max(dropped, more)
 
 
-def _check_numbers(rows: Iterable[Mapping[str, Any]], trial: Trial, name: str, dtype: str) -> None:
-    for row in rows:
-        if not (math.isfinite(row["chosen"]) and math.isfinite(row["rejected"])):
+def _check_numbers(scored: ScoredEpisode, name: str, dtype: str) -> None:
+    for row in scored.rows:
+        if not (math.isfinite(row.chosen) and math.isfinite(row.rejected)):
             raise ModelError(
-                f"The log-probs of {name} are not numbers in {dtype} (user {trial.user!r}, pair {row['item']!r}); set "
+                f"The log-probs of {name} are not numbers in {dtype} (user {scored.user!r}, pair {row.item!r}); set "
                 "evaluation.dtype to float32 or bfloat16, or look at how its weights were trained."
             )
 

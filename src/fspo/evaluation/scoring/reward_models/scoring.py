@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fspo.errors import FspoError, ModelError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.eval_episodes import Trial
-from fspo.evaluation.scoring.logprob_scores import Score, Scores, passes
+from fspo.evaluation.scoring.logprob_scores import Score, ScoredEpisode, Scores, passes
 from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardModel, RewardRequest, blind
 from fspo.evaluation.scoring.variations import Probe
-from fspo.files import append_jsonl, read_jsonl
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.records import KeyedLog
 
 __all__ = ["external_scores"]
 
@@ -56,31 +55,25 @@ def external_scores(
     """
     context: Context = "shots" if shots else "none"
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.label_flip, config.user_swap)
-    known = {line["key"]: line for line in read_jsonl(path) if "rows" in line}
+    log = KeyedLog(path, ScoredEpisode, lasting=lambda scored: not scored.failed)
     varied = {probe.trial.id: probe for probe in probes} if shots else {}
     keys = [
         f"{varied[t.id].key(config) if t.id in varied else t.key}/{fingerprint}/{context}/{depth}"
         f"/{config.mirrored_swap}"
         for t in trials
     ]
-    done = sum(key in known for key in keys)
-    with (progress or Silent()).task(f"Scoring {name}", total=len(trials), done=done) as task:
-        for trial, key in zip(trials, keys, strict=True):
-            if key not in known:
-                line, failed = _score_trial(model(), context, trial, varied.get(trial.id), config, name)
-                known[key] = line | {"key": key}
-                if not failed:
-                    append_jsonl(path, known[key])
-                task.advance(1)
-    lines = [known[key] for key in keys]
-    rows = (Score(**row) for line in lines for row in line["rows"])
-    return Scores(context, rows, unread=sum(line["unread"] for line in lines))
+
+    def score(some: Sequence[Trial]) -> Iterator[ScoredEpisode]:
+        return (_score_trial(model(), context, trial, varied.get(trial.id), config, name) for trial in some)
+
+    log.complete(dict(zip(keys, trials, strict=True)), score, title=f"Scoring {name}", progress=progress)
+    scored = [log[key] for key in keys]
+    return Scores(context, (row for one in scored for row in one.rows), unread=sum(one.unread for one in scored))
 
 
 def _score_trial(
     model: RewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig, name: str
-) -> tuple[dict[str, Any], bool]:
-    """The line of a trial, and whether a score of it failed."""
+) -> ScoredEpisode:
     shown = list(_shown(context, trial, probe, config))
     requests, rows, unread = [], [], 0
     for _, episode, k, _ in shown:
@@ -96,8 +89,9 @@ def _score_trial(
                 # Nothing to go by is no decision, which counts half: leaving it out would flatter the model.
                 chosen, rejected, unread = 0.0, 0.0, unread + 1
             rows.append(Score(trial.item(number), k, condition, chosen, rejected, 1, 1))
-    line = {"user": trial.user, "donor": trial.donor, "unread": unread, "rows": [asdict(row) for row in rows]}
-    return line, Failed.FAILED in found
+    return ScoredEpisode(
+        trial.user, tuple(rows), trial.donor, unread=unread, failed=any(value is Failed.FAILED for value in found)
+    )
 
 
 def _shown(context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig) -> Iterator[_Shown]:
