@@ -35,7 +35,7 @@ from fspo.errors import DataError, FspoError
 from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from fspo.judging.attributes import plain_text, words
-from fspo.judging.pairwise import OrderTally
+from fspo.judging.verdicts import OrderTally
 from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
 from fspo.llm.ensemble import Ensemble, Member

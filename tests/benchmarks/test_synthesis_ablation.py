@@ -18,6 +18,7 @@ from benchmarks import synthesis_ablation
 from benchmarks.small_judges import BIAS, ByLogOdds, ByMeaning, put
 from benchmarks.synthesis_ablation import VARIANTS, distinct_pairs
 from fspo.files import read_jsonl
+from fspo.judging.verdicts import Comparison
 from fspo.llm.local import LocalModel
 from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest, Message
@@ -155,7 +156,7 @@ def asked(description: str, first: str, second: str) -> str:
     judge = pairwise_judge(
         RecipeConfig(recipe="paper", domain="elix-easy"), load_recipe_domain("elix-easy"), ScriptedModel()
     )
-    return judge.request(User("u", description), "Why is it so?", first, second).messages[0].content
+    return judge.request(Comparison(User("u", description), "Why is it so?", first, second)).messages[0].content
 
 
 def test_the_usual_prompt_is_read() -> None:

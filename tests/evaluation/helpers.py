@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
 
+from fspo.judging.verdicts import Preferred
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 
@@ -24,12 +24,12 @@ class CountingJudge:
         measured = {"length": len(text.split()) / 4, "exclamation": text.count("!")}
         return sum(weight * measured[name] for name, weight in user.traits.items())
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         """The text of the greater utility."""
-        difference = self.utility(user, a) - self.utility(user, b)
+        difference = self.utility(user, first) - self.utility(user, second)
         if abs(difference) < self.margin:
             return "tie"
-        return "a" if difference > 0 else "b"
+        return "first" if difference > 0 else "second"
 
 
 def small_dataset(
@@ -62,7 +62,7 @@ def _preference(user: User, prefix: str, question: int, generator: random.Random
         a, b = (_text(generator) for _ in range(2))
         verdict = judge.compare(user, prompt, a, b)
         if verdict != "tie":
-            chosen, rejected = (a, b) if verdict == "a" else (b, a)
+            chosen, rejected = (a, b) if verdict == "first" else (b, a)
             source = {"topic": f"topic {question % topics}"} if topics else {}
             return Preference(user.id, prompt, chosen, rejected, question=f"{prefix}-q{question}", source=source)
 

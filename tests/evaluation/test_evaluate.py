@@ -328,8 +328,10 @@ def test_no_shot_and_one_shot_are_measured_whatever_the_ladder(run: Run, tmp_pat
 def test_a_reward_model_from_elsewhere_stands_beside_the_methods(run: Run, tmp_path: Path) -> None:
     length = FunctionRewardModel(lambda shots, prompt, response: float(len(response)), "length")
     policies = {"base": None, "few-shot": None}
-    metrics = run(NO_ANSWERS, tmp_path / "evaluation", policies=policies, reward_models={"length": length})
+    out, models = tmp_path / "evaluation", {"length": length}
+    metrics = run(NO_ANSWERS, out, results=tmp_path, policies=policies, reward_models=models)
     assert list(metrics) == ["base", "few-shot", "length"]
+    assert (tmp_path / "metrics.json").is_file() and not (out / "metrics.json").exists()
     assert metrics["length"]["reward_accuracy"]["items"] == metrics["few-shot"]["reward_accuracy"]["items"]
     assert metrics["length"]["label_flip_rate"]["value"] == 0.0
     write_report(tmp_path, tmp_path / "report.html")

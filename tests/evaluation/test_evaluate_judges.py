@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from fspo.evaluation.config import EvaluationConfig, Floors, TaxConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.scoring.weights import Weights
 from fspo.files import read_json, read_jsonl
-from fspo.judging.pairwise import Comparison, Judgement, judgement_of
+from fspo.judging.verdicts import Comparison, Judgement, Preferred
 from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge, small_dataset
@@ -44,7 +44,7 @@ class Failing:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         raise NotImplementedError
 
     def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
@@ -52,7 +52,7 @@ class Failing:
             if not self.left:
                 raise ModelError("The judge can't be reached; run the same command again: what was finished is kept.")
             self.left -= 1
-            yield judgement_of("first", "second")
+            yield Judgement.agreed("first")
 
 
 def run(model: Path, out: Path, config: EvaluationConfig = CONFIG, **options: Any) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def test_open_instructions_are_judged_by_a_server_and_kept(
     assert row["tax_open"]["items"] == 6
     assert "general_win_rate_by/other/personal" in row and "tax_general" not in row
     counts = read_json(tmp_path / "judges.json")["tax"]["far"]["fspo"]
-    assert counts["win"] + counts["tie"] + counts["loss"] == 12  # six for users, six for nobody
+    assert counts["wins"] + counts["ties"] + counts["losses"] == 12  # six for users, six for nobody
     assert (tmp_path / "fspo" / "tax-judgements-far.jsonl").exists()
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, Floors, JudgeConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judges import obtain_judges
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_pairs
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_answers
 from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.statistics import Estimate
-from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
+from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred
 from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge
+from tests.judging.helpers import said
 
 FINE = Quality(log_prob=-2.0, distinct=1.0, compression=0.9, overlap=0.5, closeness=0.4, words=9)
 USERS = {f"u{n}": User(f"u{n}", "Likes it long.", {"length": 1.0 if n % 2 else -1.0}) for n in range(30)}
@@ -34,9 +35,9 @@ class CoinJudge:
     def __init__(self, seed: int) -> None:
         self.seed, self.identity = seed, f"coin {seed}"
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
-        heads = random.Random(f"{self.seed}{user.id}{prompt}{sorted((a, b))}").random() < 0.5
-        return "a" if heads == (a < b) else "b"
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        heads = random.Random(f"{self.seed}{user.id}{prompt}{sorted((first, second))}").random() < 0.5
+        return "first" if heads == (first < second) else "second"
 
 
 def answers(seed: int = 0, longer: float = 1.0, each: int = 4) -> dict[AnswerKey, list[Answer]]:
@@ -89,39 +90,39 @@ def test_a_judge_that_tosses_coins_is_even_within_its_interval(tmp_path: Path) -
     fine = dict.fromkeys(base, FINE)
     for seed in range(100):
         path = tmp_path / f"{seed}.jsonl"
-        said = judge_pairs(CoinJudge(seed), USERS, drawn[FSPO], base, fine, fine, Floors(), path=path)
-        estimate = estimates(win_rates(said, "plain", headline=True))["win_rate"]
+        rows = judge_answers(CoinJudge(seed), USERS, drawn[FSPO], base, fine, fine, Floors(), path=path)
+        estimate = estimates(win_rates(rows, "plain", headline=True))["win_rate"]
         assert estimate.low is not None and estimate.high is not None
         inside += estimate.low <= 0.5 <= estimate.high
     assert inside >= 95
 
 
 def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
-    said: list[str] = []
+    heard: list[str] = []
 
     class Heard(Silent):
         def say(self, text: str) -> None:
-            said.append(text)
+            heard.append(text)
 
     class Indifferent:
         identity = "indifferent"
 
-        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
             return "tie"
 
     drawn = answers()
     made = JudgingStage(EvaluationConfig(), USERS, {"headline": Indifferent()}, tmp_path, Heard())
     made.judge(drawn, {key: {answer.item: FINE for answer in rows} for key, rows in drawn.items()})
-    assert said == ["The judge 'headline' preferred neither answer in any of 120 comparisons."]
+    assert heard == ["The judge 'headline' preferred neither answer in any of 120 comparisons."]
 
 
-def test_who_minds_nothing_that_a_judge_goes_by_has_no_part_in_its_figures(tmp_path: Path) -> None:
+def test_a_user_without_a_weight_for_what_a_judge_measures_is_left_out(tmp_path: Path) -> None:
     people = [User(user.id, "", {"sentiment": 1.0}) for user in list(USERS.values())[:5]]
     texts = [answer.text for answer in answers()[FSPO]] + ["A wonderful film."]
     entry = JudgeConfig.model_validate({"name": "tone", "attributes": ["sentiment"]})
     judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
     found = measured(panel(tmp_path, answers(), judges=judges))
-    assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found  # USERS mind length alone
+    assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found
     mixed = JudgingStage(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
     mixed.judge(answers(), {key: {answer.item: FINE for answer in rows} for key, rows in answers().items()})
     assert measured(mixed)["win_rate_by/tone/plain"].users == 5
@@ -143,46 +144,45 @@ def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_pat
 
 
 class Fixed:
-    """Gives the same choices to every pair, with a preference."""
+    """Says the same of every pair, with a probability."""
 
     identity = "fixed"
 
-    def __init__(self, choices: tuple[Choice, Choice], preference: float | None = None) -> None:
-        self.choices, self.preference = choices, preference
+    def __init__(self, *words: Preferred | Failure, probability: float | None = None) -> None:
+        self.judgement = said(*words, probability)
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         raise NotImplementedError
 
     def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
-        for _ in comparisons:
-            found = judgement_of(*self.choices)
-            yield Judgement(found.verdict, found.reason, found.choices, self.preference)
+        return (self.judgement for _ in comparisons)
 
 
-def test_rejects_are_counted_and_left_out_and_nothing_else_breaks(tmp_path: Path) -> None:
-    judges = {"headline": CountingJudge(), "mute": Fixed(("unreadable", "first"))}
+@pytest.mark.parametrize("failure", get_args(Failure))
+def test_failures_are_counted_by_kind_and_left_out_and_nothing_else_breaks(failure: Failure, tmp_path: Path) -> None:
+    judges = {"headline": CountingJudge(), "mute": Fixed(failure, "first")}
     found = panel(tmp_path, answers(), judges=judges)
     measures = measured(found)
     assert not any("mute" in measure for measure in measures)
     record = found.record()
-    assert record["judges"]["mute"]["counts"]["fspo, plain"]["unreadable"] == 120
+    assert record["judges"]["mute"]["counts"]["fspo, plain"][failure] == 120
     assert record["judges"]["mute"]["consistency"] is None
     assert record["agreement"][0] == {"judges": ["headline", "mute"], "share": None, "kappa": None}
 
 
 def test_a_floor_decides_where_the_judge_gave_nothing(tmp_path: Path) -> None:
-    found = panel(tmp_path, answers(), judges={"headline": Fixed(("refused", "refused"))}, floors=Floors(words=99))
+    found = panel(tmp_path, answers(), judges={"headline": Fixed("refused", "refused")}, floors=Floors(words=99))
     assert "win_rate" not in measured(found)  # both below: still nothing
     drawn = answers()
     qualities = {key: {a.item: FINE for a in rows} for key, rows in drawn.items()}
     qualities[FSPO] = dict.fromkeys(qualities[FSPO], Quality(-9.0, 1.0, 0.9, 0.5, 0.4, 9))
-    made = JudgingStage(EvaluationConfig(), USERS, {"headline": Fixed(("refused", "refused"))}, tmp_path / "b")
+    made = JudgingStage(EvaluationConfig(), USERS, {"headline": Fixed("refused", "refused")}, tmp_path / "b")
     made.judge(drawn, qualities)
     assert measured(made)["win_rate"].value == 0.0
 
 
 def test_a_weighing_judge_gives_a_weighted_win_rate(tmp_path: Path) -> None:
-    measures = measured(panel(tmp_path, answers(), judges={"headline": Fixed(("first", "second"), 0.75)}))
+    measures = measured(panel(tmp_path, answers(), judges={"headline": Fixed("first", "second", probability=0.75)}))
     assert measures["win_rate"].value == 1.0
     assert measures["win_rate_weighted/plain"].value == pytest.approx(0.75)
     assert measures["win_rate_length_controlled"].value == pytest.approx(0.75, abs=0.02)
@@ -200,9 +200,9 @@ def test_matched_answers_are_bare_and_alike_in_length(tmp_path: Path) -> None:
 
         identity = "bullets"
 
-        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
-            one, other = a.count("- "), b.count("- ")
-            return "tie" if one == other else "a" if one > other else "b"
+        def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+            one, other = first.count("- "), second.count("- ")
+            return "tie" if one == other else "first" if one > other else "second"
 
     config = {"match": ["format", "length"], "match_band": 1.0}
     found = panel(tmp_path, drawn, judges={"headline": Bullets()}, config=config)

@@ -17,7 +17,7 @@ EXPERT = User("e", traits={"length@physics": 1.0, "length": -1.0})
 def test_the_weights_of_a_topic_hold_on_it_and_the_general_ones_elsewhere(prompt: str, liked: int) -> None:
     utilities = [JUDGE.utility(EXPERT, text, prompt) for text in TEXTS]
     assert utilities.index(max(utilities)) == liked
-    assert JUDGE.compare(EXPERT, prompt, TEXTS[liked], TEXTS[1]) == "a"
+    assert JUDGE.compare(EXPERT, prompt, TEXTS[liked], TEXTS[1]) == "first"
 
 
 def test_utilities_and_verdicts_agree() -> None:
@@ -25,7 +25,7 @@ def test_utilities_and_verdicts_agree() -> None:
         for first in TEXTS:
             for second in TEXTS:
                 difference = JUDGE.utility(EXPERT, first, prompt) - JUDGE.utility(EXPERT, second, prompt)
-                word = "tie" if abs(difference) < JUDGE.margin else "a" if difference > 0 else "b"
+                word = "tie" if abs(difference) < JUDGE.margin else "first" if difference > 0 else "second"
                 assert JUDGE.compare(EXPERT, prompt, first, second) == word
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.judge import AttributeJudge, Judge, scales_of
+from fspo.judging.verdicts import MIRRORED
 from fspo.preferences.types import User
 
 TEXTS = [
@@ -25,8 +26,8 @@ traits = st.dictionaries(st.sampled_from(NAMES), st.floats(-1, 1, allow_nan=Fals
 
 def test_who_likes_praise_prefers_praise() -> None:
     judge: Judge = JUDGE
-    assert judge.compare(User("a", traits={"sentiment": 1.0}), "?", TEXTS[0], TEXTS[1]) == "a"
-    assert judge.compare(User("b", traits={"sentiment": -1.0}), "?", TEXTS[0], TEXTS[1]) == "b"
+    assert judge.compare(User("a", traits={"sentiment": 1.0}), "?", TEXTS[0], TEXTS[1]) == "first"
+    assert judge.compare(User("b", traits={"sentiment": -1.0}), "?", TEXTS[0], TEXTS[1]) == "second"
 
 
 def test_the_utility_is_the_weighted_sum_of_clipped_measures() -> None:
@@ -39,8 +40,7 @@ def test_the_utility_is_the_weighted_sum_of_clipped_measures() -> None:
 @given(traits, text, text)
 def test_the_order_does_not_matter(weights: dict[str, float], a: str, b: str) -> None:
     user = User("a", traits=weights)
-    opposite = {"a": "b", "b": "a", "tie": "tie"}
-    assert JUDGE.compare(user, "?", b, a) == opposite[JUDGE.compare(user, "?", a, b)]
+    assert JUDGE.compare(user, "?", b, a) == MIRRORED[JUDGE.compare(user, "?", a, b)]
 
 
 @given(traits, text, text)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.judging.pairwise import Comparison, OrderTally, PairwiseJudge, read_choice
+from fspo.judging.pairwise import PairwiseJudge, read_verdict
+from fspo.judging.verdicts import MIRRORED, Comparison, Failure, Judgement, OrderTally, Preferred, Verdict
 from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.types import User
@@ -52,15 +53,15 @@ def tallied(llm: Judge, pairs: int = 3000) -> tuple[OrderTally, float]:
     tally, right = OrderTally(), []
     for (a, b), judgement in zip(numbers, judging(llm).judge(comparisons), strict=True):
         tally.add(judgement)
-        if judgement.verdict != "tie":
-            right.append((judgement.verdict == "a") == (a > b))
+        if judgement.preferred != "tie":
+            right.append((judgement.preferred == "first") == (a > b))
     return tally, sum(right) / len(right) if right else math.nan
 
 
 def test_a_good_judge_decides_every_pair_whatever_the_order() -> None:
     llm = Judge(1.0, 1.0)
-    assert judging(llm).compare(USER, "?", "7", "3") == "a"
-    assert judging(llm).compare(USER, "?", "3", "7") == "b"
+    assert judging(llm).compare(USER, "?", "7", "3") == "first"
+    assert judging(llm).compare(USER, "?", "3", "7") == "second"
     assert judging(llm).name == "numbers in both orders"
 
 
@@ -93,13 +94,13 @@ def test_requests_are_held_a_few_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "choice"),
+    ("text", "said"),
     [
         ('{"preferred": "A"}', "first"),
         ('```json\n{"preferred": "b"}\n```', "second"),
         ('{"reason": "it is short", "preferred": "B"}', "second"),
-        ('{"preferred": "unclear"}', "unclear"),
-        ('{"preferred": "tie"}', "unclear"),
+        ('{"preferred": "unclear"}', "tie"),
+        ('{"preferred": "tie"}', "tie"),
         ('{"preferred": "C"}', "unreadable"),
         ('{"preferred": null}', "unreadable"),
         ('{"preferred": "A"', "unreadable"),
@@ -111,37 +112,59 @@ def test_requests_are_held_a_few_at_a_time() -> None:
         ("**B**", "second"),
         ("Answer: A.", "first"),
         ("Response B", "second"),
-        ("unclear", "unclear"),
+        ("unclear", "tie"),
         ("A good response is short", "unreadable"),
         ("", "unreadable"),
     ],
 )
-def test_answers_are_read(text: str, choice: str) -> None:
-    assert read_choice(Completion(text, 3, "stop")) == choice
+def test_answers_are_read(text: str, said: str) -> None:
+    assert str(read_verdict(Completion(text, 3, "stop"))) == said
 
 
 @given(st.text())
 def test_any_answer_is_read_somehow(text: str) -> None:
-    assert read_choice(Completion(text, 3, "stop")) in ("first", "second", "unclear", "unreadable")
+    assert str(read_verdict(Completion(text, 3, "stop"))) in ("first", "second", "tie", "unreadable")
 
 
 def test_what_a_prompt_does_not_show_bears_on_nothing_in_it() -> None:
     judge = PairwiseJudge(Judge(1.0, 1.0), lambda _user, question, a, b: f"{question}|{a}|{b}")
-    one, other = (judge.request(User("u", text), "?", "1", "2") for text in ("Likes it short.", "Likes it long."))
+    one, other = (
+        judge.request(Comparison(User("u", text), "?", "1", "2")) for text in ("Likes it short.", "Likes it long.")
+    )
     assert one == other
     assert texts_of(one.messages[0].content) == {"question": "?", "first": "1", "second": "2"}
     shown = judging(Judge(1.0, 1.0))
-    assert shown.request(User("u", "One."), "?", "1", "2") != shown.request(User("u", "Other."), "?", "1", "2")
+    assert shown.request(Comparison(User("u", "One."), "?", "1", "2")) != shown.request(
+        Comparison(User("u", "Other."), "?", "1", "2")
+    )
 
 
 def test_a_prompt_may_show_texts_in_a_form_of_its_own() -> None:
     judge = PairwiseJudge(Judge(1.0, 1.0), lambda user, question, a, b: json.dumps([user.description, a, b]))
-    asked = judge.request(USER, "?", 'a "word"', "line\nbreak").messages[0].content
+    asked = judge.request(Comparison(USER, "?", 'a "word"', "line\nbreak")).messages[0].content
     assert '\\"word\\"' in asked and "line\\nbreak" in asked and USER.description in asked
 
 
-def test_a_refused_request_is_told_apart() -> None:
-    assert read_choice(Completion("", 0, "refused")) == "refused"
+@pytest.mark.parametrize("failure", ["refused", "reasoning", "failed"])
+def test_a_request_without_an_answer_says_why(failure: Failure) -> None:
+    verdict = read_verdict(Completion("", 0, failure))
+    assert (verdict.preferred, verdict.failure) == ("tie", failure)
+
+
+WORDS: list[Preferred] = ["first", "second", "tie"]
+KINDS: list[Failure] = ["failed", "refused", "reasoning", "unreadable"]
+VERDICTS = st.one_of(st.sampled_from(WORDS).map(Verdict), st.sampled_from(KINDS).map(lambda kind: Verdict("tie", kind)))
+
+
+@given(VERDICTS, VERDICTS)
+def test_a_pair_is_decided_where_both_orders_name_the_same_response(one: Verdict, other: Verdict) -> None:
+    judgement, turned = Judgement((one, other)), Judgement((other, one))
+    assert turned.preferred == MIRRORED[judgement.preferred]
+    assert (turned.reason, turned.consistent) == (judgement.reason, judgement.consistent)
+    assert (judgement.preferred == "tie") == bool(judgement.reason)
+    assert not (judgement.failure and judgement.consistent)
+    if judgement.preferred != "tie":
+        assert judgement == Judgement.agreed(judgement.preferred)
 
 
 def test_an_unreadable_order_leaves_the_pair_undecided() -> None:
@@ -150,7 +173,8 @@ def test_an_unreadable_order_leaves_the_pair_undecided() -> None:
             return '{"preferred": "A"}' if texts_of(request.messages[0].content)["second"] == "3" else "hm"
 
     [judgement] = judging(Half(1, 1)).judge([Comparison(USER, "?", "7", "3")])
-    assert (judgement.verdict, judgement.reason) == ("tie", "unreadable")
+    assert (judgement.preferred, judgement.reason) == ("tie", "unreadable")
+    assert [verdict.detail for verdict in judgement.orders] == ["", "hm"]
     tally = OrderTally()
     tally.add(judgement)
     assert (tally.read, tally.undecided) == (0, {"unreadable": 1})

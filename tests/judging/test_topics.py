@@ -43,7 +43,7 @@ def test_a_judge_with_topics_is_read_back(tmp_path: Path) -> None:
     again = load_judge(judge.save(tmp_path / "judge.json"))
     assert isinstance(again, AttributeJudge)
     assert again.standardized(TEXTS[0]) == judge.standardized(TEXTS[0])
-    assert judge.compare(User("u", "", {"topic.sport": 1.0}), "?", TEXTS[1], TEXTS[2]) == "a"
+    assert judge.compare(User("u", "", {"topic.sport": 1.0}), "?", TEXTS[1], TEXTS[2]) == "first"
     assert judge.knows(["length"])
     assert not judge.knows(["emoji"])
 
@@ -57,8 +57,8 @@ def test_own_weights_hold_on_the_own_topic_alone() -> None:
 def test_the_prompt_decides_which_weights_hold(tmp_path: Path) -> None:
     judge = TopicJudge(AttributeJudge.fit(TEXTS, ["length"], 0.1), {"Who won?": "sport"})
     for kept in (judge, load_judge(judge.save(tmp_path / "judge.json"))):
-        assert kept.compare(USER, "Who won?", TEXTS[3], TEXTS[2]) == "a"
-        assert kept.compare(USER, "Who wrote it?", TEXTS[3], TEXTS[2]) == "b"
+        assert kept.compare(USER, "Who won?", TEXTS[3], TEXTS[2]) == "first"
+        assert kept.compare(USER, "Who wrote it?", TEXTS[3], TEXTS[2]) == "second"
         assert kept.knows(["length"])
     (tmp_path / "judge.json").write_text('{"scales": {"length": [1, 1]}, "margin": 0, "prompts": 3}')
     with pytest.raises(DataError, match="'prompts'"):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.errors import ModelError
-from fspo.judging.pairwise import Comparison
-from fspo.judging.weighted import WeightedJudge, letter_prompt, read_leaning
+from fspo.judging.verdicts import Comparison, Verdict
+from fspo.judging.weighted import WeightedJudge, letter_prompt, read_weighted_verdict
 from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.quoting import texts_of
@@ -55,26 +55,26 @@ def judging(llm: Scripted) -> WeightedJudge:
 
 def judged(llm: Scripted, *pairs: tuple[str, str]) -> list[tuple[str, str, Any, int]]:
     found = judging(llm).judge(Comparison(USER, "?", a, b) for a, b in pairs)
-    return [(j.verdict, j.reason, j.preference, j.unweighed) for j in found]
+    return [(j.preferred, j.reason, j.probability, j.without_log_probs) for j in found]
 
 
 def test_a_liking_for_the_first_place_cancels() -> None:
-    [(verdict, reason, preference, unweighed)] = judged(Scripted(lambda a, b: told(0.6, 0.2)), ("x", "y"))
-    assert (verdict, reason, unweighed) == ("tie", "inconsistent", 0)
-    assert preference == pytest.approx(0.5)
+    [(preferred, reason, probability, without)] = judged(Scripted(lambda a, b: told(0.6, 0.2)), ("x", "y"))
+    assert (preferred, reason, without) == ("tie", "inconsistent", 0)
+    assert probability == pytest.approx(0.5)
 
 
 def test_the_probability_is_that_of_the_letters_alone_in_both_orders() -> None:
     llm = Scripted(lambda first, second: told(0.6, 0.2) if first == "good" else told(0.1, 0.8, "B"))
     better, worse = judged(llm, ("good", "bad"), ("bad", "good"))
     expected = (0.75 + 1 - 0.1 / 0.9) / 2
-    assert better == ("a", "", pytest.approx(expected), 0)
-    assert worse == ("b", "", pytest.approx(1 - expected), 0)
+    assert better == ("first", "", pytest.approx(expected), 0)
+    assert worse == ("second", "", pytest.approx(1 - expected), 0)
     assert llm.asked[0].logprobs == 20
 
 
 @given(st.floats(0.5, 1.0), st.floats(0.0, 1.0))
-def test_the_two_preferences_of_a_pair_add_up_to_one(one: float, other: float) -> None:
+def test_the_two_probabilities_of_a_pair_add_up_to_one(one: float, other: float) -> None:
     llm = Scripted(lambda first, second: told(one, 1 - one) if first < second else told(other, 1 - other))
     (_, _, there, _), (_, _, back, _) = judged(llm, ("x", "y"), ("y", "x"))
     assert there is not None and back is not None
@@ -82,26 +82,27 @@ def test_the_two_preferences_of_a_pair_add_up_to_one(one: float, other: float) -
 
 
 def test_letters_are_recognised_with_space_and_case() -> None:
-    leaning = read_leaning(Completion("A", 1, "stop", first=((" A", math.log(0.4)), ("a", math.log(0.2)), ("B", -2.0))))
-    assert leaning.first == pytest.approx(0.6 / (0.6 + math.exp(-2.0)))
-    assert leaning.weighed
+    tokens = ((" A", math.log(0.4)), ("a", math.log(0.2)), ("B", -2.0))
+    verdict = read_weighted_verdict(Completion("A", 1, "stop", first=tokens))
+    assert verdict.probability == pytest.approx(0.6 / (0.6 + math.exp(-2.0)))
+    assert not verdict.without_log_probs
 
 
 def test_a_first_token_that_is_mostly_no_letter_is_not_weighed() -> None:
-    leaning = read_leaning(told(0.1, 0.3, '{"preferred": "B"}'))
-    assert (leaning.choice, leaning.first, leaning.weighed) == ("second", 0.0, False)
+    verdict = read_weighted_verdict(told(0.1, 0.3, '{"preferred": "B"}'))
+    assert verdict == Verdict("second", probability=0.0, without_log_probs=True)
 
 
 def test_without_log_probs_the_text_counts_and_is_counted() -> None:
     llm = Scripted(lambda first, second: Completion("A" if first == "good" else "B", 1, "stop"))
-    assert judged(llm, ("good", "bad"), ("bad", "good")) == [("a", "", 1.0, 2), ("b", "", 0.0, 2)]
+    assert judged(llm, ("good", "bad"), ("bad", "good")) == [("first", "", 1.0, 2), ("second", "", 0.0, 2)]
 
 
 @pytest.mark.parametrize(
     ("completion", "reason"),
     [(Completion("Both are fine.", 4, "stop"), "unreadable"), (Completion("", 0, "refused"), "refused")],
 )
-def test_what_names_neither_is_a_reject_without_a_preference(completion: Completion, reason: str) -> None:
+def test_what_names_neither_is_a_failure_without_a_probability(completion: Completion, reason: str) -> None:
     assert judged(Scripted(lambda first, second: completion), ("x", "y")) == [("tie", reason, None, 2)]
 
 
@@ -116,7 +117,7 @@ def test_a_server_that_refuses_the_wish_is_asked_without_it(raised: bool) -> Non
             return super().complete(requests)
 
     llm = Unwilling(lambda first, second: Completion("A" if first == "good" else "B", 1, "stop"))
-    assert judged(llm, ("good", "bad"), ("good", "worse")) == [("a", "", 1.0, 2)] * 2
+    assert judged(llm, ("good", "bad"), ("good", "worse")) == [("first", "", 1.0, 2)] * 2
 
 
 def test_a_judge_that_is_down_is_down() -> None:
@@ -141,8 +142,8 @@ def test_the_prompt_shows_everything_and_another_one_is_another_judge() -> None:
     assert judging(llm).identity != WeightedJudge(llm).identity
 
 
-@pytest.mark.parametrize(("mode", "unweighed"), [("give", 0), ("none", 2), ("refuse", 2)])
-def test_an_endpoint_weighs_or_is_read_instead(mode: str, unweighed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "without"), [("give", 0), ("none", 2), ("refuse", 2)])
+def test_an_endpoint_weighs_or_is_read_instead(mode: str, without: int, tmp_path: Path) -> None:
     pytest.importorskip("openai")
     with fake_endpoint(logprobs=mode) as address:
         config = EndpointConfig.model_validate({"base_url": address, "model": "m"})
@@ -151,9 +152,9 @@ def test_an_endpoint_weighs_or_is_read_instead(mode: str, unweighed: int, tmp_pa
             Comparison(SHORT, "?", "x", "y"),
         ]
         first, second = WeightedJudge(Endpoint(config, RequestCache(tmp_path / "a.sqlite"))).judge(pairs)
-        assert (first.verdict, first.unweighed, second.unweighed) == ("a", unweighed, unweighed)
-        assert first.preference == pytest.approx(1.0 if unweighed else 0.8 / 0.9)
-        assert second.preference == pytest.approx(0.5)
+        assert (first.preferred, first.without_log_probs, second.without_log_probs) == ("first", without, without)
+        assert first.probability == pytest.approx(1.0 if without else 0.8 / 0.9)
+        assert second.probability == pytest.approx(0.5)
         answered = stats(address)["answered"]
         again = list(WeightedJudge(Endpoint(config, RequestCache(tmp_path / "a.sqlite"))).judge(pairs))
         assert again == [first, second]

@@ -37,7 +37,7 @@ def test_the_judge_that_labelled_the_data_is_taken_over_with_them(tmp_path: Path
     folder = folder_of(tmp_path, dataset)
     judge.save(tmp_path / "mine" / "judge.json")
     pipeline.synth(folder, Silent())
-    assert load_judge(folder.data / "judge.json").name == judge.name  # type: ignore[union-attr]
+    assert load_judge(folder.data / "judge.json") == judge
     found = pipeline.judge_of(folder, dataset, dataset, Silent())
     assert isinstance(found, TopicJudge) and found.topics == judge.topics
     (folder.data / "judge.json").unlink()  # as in runs that were begun before it was taken over

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.judgement_store import Comparer, TextUtility
+from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
@@ -19,6 +19,7 @@ from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.variations import Probe, build_probes
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.statistics import Estimate
+from fspo.judging.judge import Judge
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress
 
@@ -38,7 +39,7 @@ class Evaluation:
     out: Path
     """Folder of the evaluation."""
     progress: Progress
-    judge: Comparer | None = None
+    judge: Judge | None = None
     """The one that labelled the data, where it can judge."""
     train: PreferenceDataset | None = None
     provenance: Mapping[str, Provenance] = field(default_factory=dict)

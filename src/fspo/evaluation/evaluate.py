@@ -14,7 +14,7 @@ from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.ideal_observer.ceiling import IdealObserver
-from fspo.evaluation.judges.judgement_store import Comparer, TextUtility, check_identity, judge_digest
+from fspo.evaluation.judges.judgement_store import TextUtility, check_identity, judge_digest
 from fspo.evaluation.judges.judges import jury_of
 from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, write_games
 from fspo.evaluation.judging_stage import JudgingStage
@@ -40,6 +40,7 @@ from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.scoring_stage import ScoringStage
 from fspo.evaluation.statistics import Estimate
 from fspo.files import write_json
+from fspo.judging.judge import Judge
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
 from fspo.preferences.dataset import PreferenceDataset
@@ -63,11 +64,11 @@ def evaluate(
     *,
     model: str,
     out: Path,
-    judge: Comparer | None,
+    judge: Judge | None,
     train: PreferenceDataset | None = None,
     reward_models: Mapping[str, RewardModel] | None = None,
     trials: Sequence[Trial] | None = None,
-    judges: Mapping[str, Comparer] | None = None,
+    judges: Mapping[str, Judge] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
@@ -308,7 +309,7 @@ def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
     ]
 
 
-def _judge(evaluation: Evaluation, judge: Comparer | None) -> dict[str, str] | None:
+def _judge(evaluation: Evaluation, judge: Judge | None) -> dict[str, str] | None:
     """Which judge this is; None where there is none."""
     if judge is None:
         return None
@@ -316,7 +317,7 @@ def _judge(evaluation: Evaluation, judge: Comparer | None) -> dict[str, str] | N
     return {"kind": type(judge).__qualname__, "digest": judge_digest(judge, prompts)}
 
 
-def _kind(judge: Comparer | None) -> str:
+def _kind(judge: Judge | None) -> str:
     if judge is None:
         return "none"
     return "attributes" if isinstance(judge, TextUtility) else "other"

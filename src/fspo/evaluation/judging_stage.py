@@ -1,8 +1,7 @@
-"""Answers before every judge of an evaluation: win rates plain, weighted, at equal lengths and matched; agreement."""
+"""All judges of an evaluation on all answers: win rates plain, weighted, at equal lengths and matched; agreement."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -12,86 +11,90 @@ from typing import Any
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.judges.agreement import agreement, cohens_kappa
 from fspo.evaluation.judges.answer_quality import Quality
-from fspo.evaluation.judges.judgement_store import Comparer, silence
+from fspo.evaluation.judges.judgement_store import shortcomings
 from fspo.evaluation.judges.judges import MeasuredJudge
 from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.judges.matching import bared, matched_in_length
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement, judge_pairs
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, judge_answers
 from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate
+from fspo.judging.judge import Judge
+from fspo.judging.pairwise import PairwiseJudge
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
 __all__ = ["JudgingStage"]
 
 Answers = Mapping[AnswerKey, Sequence[Answer]]
-Judgements = Mapping[AnswerKey, Sequence[Judgement]]
+JudgedAnswers = Mapping[AnswerKey, Sequence[JudgedAnswer]]
 _BASE: AnswerKey = ("base", "plain")
 
 
 @dataclass
 class JudgingStage:
-    """Every judge of one evaluation, the headline first, and what they said.
+    """Every judge of one evaluation, the headline first, and what they judged.
 
     Attributes:
         config: floors, and what is matched.
         users: by id.
-        judges: name -> judge; empty where nobody can judge.
+        judges: name -> judge; empty where there is none.
         out: folder of the evaluation.
         progress: shown once an answer.
-        said: judge -> method and sampling -> judgements.
+        judged: judge -> method and sampling -> judged answers.
         matched: the headline judge's on matched answers.
         controlled: judge -> method and sampling -> the win rate at equal lengths.
     """
 
     config: EvaluationConfig
     users: Mapping[str, User]
-    judges: Mapping[str, Comparer]
+    judges: Mapping[str, Judge]
     out: Path
     progress: Progress = field(default_factory=Silent)
-    said: dict[str, dict[AnswerKey, list[Judgement]]] = field(default_factory=dict)
-    matched: dict[AnswerKey, list[Judgement]] = field(default_factory=dict)
+    judged: dict[str, dict[AnswerKey, list[JudgedAnswer]]] = field(default_factory=dict)
+    matched: dict[AnswerKey, list[JudgedAnswer]] = field(default_factory=dict)
     controlled: dict[str, dict[AnswerKey, LengthControlled]] = field(default_factory=dict)
 
     @property
-    def headline(self) -> dict[AnswerKey, list[Judgement]]:
-        """What the headline judge said; empty where there is none."""
-        return self.said.get(HEADLINE, {})
+    def headline(self) -> dict[AnswerKey, list[JudgedAnswer]]:
+        """What the headline judge judged; empty where there is none."""
+        return self.judged.get(HEADLINE, {})
 
     def judge(self, answers: Answers, qualities: Mapping[AnswerKey, Mapping[str, Quality]]) -> None:
-        """Put all answers before all judges.
+        """Let all judges judge all answers.
 
         Raises:
-            ModelError: a judge failed; all that was said before is kept.
+            ModelError: a judge failed; what was judged before is stored.
         """
         full = {drawn: rows for drawn, rows in answers.items() if "@" not in drawn[1]}
         for name, judge in self.judges.items():
             file = "judgements.jsonl" if name == HEADLINE else f"judgements-{name}.jsonl"
             asked = answers if name == HEADLINE else full  # fewer shots are for the headline's judge alone
-            minded = {drawn: self._minded(judge, rows) for drawn, rows in asked.items()}
+            weighable = {drawn: self._weighable(judge, rows) for drawn, rows in asked.items()}
             by = "" if name == HEADLINE else f"by {name}"
-            self.said[name] = self._judged(judge, minded, asked, qualities, file, by)
-            self._say_silence(name)
-            self.controlled[name] = _controlled({d: rows for d, rows in self.said[name].items() if d in full}, full)
+            self.judged[name] = self._judge(judge, weighable, asked, qualities, file, by)
+            judgements = [answer.judgement for rows in self.judged[name].values() for answer in rows]
+            for sentence in shortcomings(f"The judge '{name}'", judgements):
+                self.progress.say(sentence)
+            self.controlled[name] = _controlled({d: rows for d, rows in self.judged[name].items() if d in full}, full)
         if self.config.match and HEADLINE in self.judges:
             alike, base = self._alike(full)
             judge = self.judges[HEADLINE]
-            self.matched = self._judged(judge, alike, base, qualities, "judgements-matched.jsonl", "matched")
+            self.matched = self._judge(judge, alike, base, qualities, "judgements-matched.jsonl", "matched")
 
     def table(self, key: AnswerKey, *, headline: bool) -> Table:
         """The win rates of one method and sampling; `headline` says whether they are the method's without a variant."""
         sampling = key[1]
         found: Table = {}
-        for name, said in self.said.items():
-            rows = said.get(key, [])
+        for name, judged in self.judged.items():
+            rows = judged.get(key, [])
             if name == HEADLINE:
                 found |= win_rates(rows, sampling, headline=headline)
             else:
                 found[f"win_rate_by/{name}/{sampling}"] = judged_column(rows, _decided)
-            if any(row.preference is not None for row in rows):  # only of a judge that weighs
+            if any(row.judgement.probability is not None for row in rows):  # only of a judge that weighs
                 found[f"win_rate_weighted/{_place(name, sampling)}"] = judged_column(rows, lambda row: row.degree)
         found[f"win_rate_matched/{sampling}"] = judged_column(self.matched.get(key, []), _decided)
         return {measure: column for measure, column in found.items() if column.of}
@@ -109,34 +112,39 @@ class JudgingStage:
     def record(self) -> dict[str, Any]:
         """What `judges.json` holds: of each judge how it judged, and how far every two of them agree."""
         return {
-            "judges": {name: self._record(name) for name in self.said},
-            "agreement": [_agreement(one, other, self.said) for one, other in combinations(self.said, 2)],
+            "judges": {name: self._record(name) for name in self.judged},
+            "agreement": [_agreement(one, other, self.judged) for one, other in combinations(self.judged, 2)],
             "matched": {_label(drawn): counts(rows) for drawn, rows in self.matched.items()},
         }
 
     def _record(self, name: str) -> dict[str, Any]:
-        said = self.said[name]
-        rows = {(drawn, (j.user, j.item)): j for drawn, judgements in said.items() for j in judgements}
-        orders = {(f"{key[1][0]}", _label(key[0]) + key[1][1]): j for key, j in rows.items() if not j.reject}
-        consistency = Column({item: float(j.consistent) for item, j in orders.items()}).estimate()
+        judge, judged = self.judges[name], self.judged[name]
+        decided = (
+            ((row.user, _label(key) + row.item), row.judgement)
+            for key, rows in judged.items()
+            for row in rows
+            if not row.judgement.failure
+        )
+        consistency = Column({item: float(judgement.consistent) for item, judgement in decided}).estimate()
         return {
             "consistency": consistency and consistency.to_json(),
-            "counts": {_label(drawn): counts(judgements) for drawn, judgements in said.items()},
+            "counts": {_label(drawn): counts(rows) for drawn, rows in judged.items()},
+            "replies": judge.replies if isinstance(judge, PairwiseJudge) else {},
             "length_controlled": {_label(drawn): row.to_json() for drawn, row in self.controlled[name].items()},
         }
 
-    def _judged(
+    def _judge(
         self,
-        judge: Comparer,
+        judge: Judge,
         answers: Answers,
         base: Answers,
         qualities: Mapping[AnswerKey, Mapping[str, Quality]],
         file: str,
         name: str,
-    ) -> dict[AnswerKey, list[Judgement]]:
+    ) -> dict[AnswerKey, list[JudgedAnswer]]:
         against = {answer.item: answer for answer in base.get(_BASE, ())}
         return {
-            drawn: judge_pairs(
+            drawn: judge_answers(
                 judge,
                 self.users,
                 rows,
@@ -152,26 +160,11 @@ class JudgingStage:
             if drawn[0] != "base"
         }
 
-    def _say_silence(self, name: str) -> None:
-        said = [judgement for rows in self.said[name].values() for judgement in rows]
-        read = [judgement for judgement in said if not judgement.reject]
-        rejects = Counter(judgement.reject for judgement in said)
-        for sentence in silence(
-            f"The judge '{name}'",
-            unreadable=rejects["unreadable"],
-            refused=rejects["refused"],
-            reasoning=rejects["reasoning"],
-            used_up=next((judgement.used_up for judgement in said if judgement.used_up), ""),
-            ties=sum(judgement.judged == "tie" for judgement in read),
-            decided=len(read),
-        ):
-            self.progress.say(sentence)
-
-    def _minded(self, judge: Comparer, answers: Sequence[Answer]) -> Sequence[Answer]:
-        """The answers of users who mind what the judge goes by; others would be ties of nothing."""
+    def _weighable(self, judge: Judge, answers: Sequence[Answer]) -> Sequence[Answer]:
+        """The answers of users who have a weight for what the judge measures; all others would be ties."""
         if not isinstance(judge, MeasuredJudge):
             return answers
-        return [answer for answer in answers if judge.minds(self.users[answer.user], answer.prompt)]
+        return [answer for answer in answers if judge.has_weights(self.users[answer.user], answer.prompt)]
 
     def _alike(self, answers: Answers) -> tuple[Answers, Answers]:
         """The answers that are matched, and all of them in the form that these were matched in."""
@@ -185,13 +178,13 @@ class JudgingStage:
         return {drawn: matched_in_length(rows, base, band) for drawn, rows in everything.items()}, everything
 
 
-def _controlled(said: Judgements, answers: Answers) -> dict[AnswerKey, LengthControlled]:
+def _controlled(judged_answers: JudgedAnswers, answers: Answers) -> dict[AnswerKey, LengthControlled]:
     """The win rates at equal lengths; how easily the base model is beaten is seen from methods sampled alike."""
     base = {answer.item: len(answer.text) for answer in answers.get(_BASE, ())}
     lengths = {drawn: {answer.item: len(answer.text) for answer in rows} for drawn, rows in answers.items()}
     found = {}
-    for sampling in dict.fromkeys(sampling for _, sampling in said):
-        alike = {drawn: rows for drawn, rows in said.items() if drawn[1] == sampling}
+    for sampling in dict.fromkeys(sampling for _, sampling in judged_answers):
+        alike = {drawn: rows for drawn, rows in judged_answers.items() if drawn[1] == sampling}
         hard = difficulties({drawn[0]: _degrees(rows) for drawn, rows in alike.items()})
         for drawn, rows in alike.items():
             judged = [
@@ -205,11 +198,11 @@ def _controlled(said: Judgements, answers: Answers) -> dict[AnswerKey, LengthCon
     return found
 
 
-def _degrees(rows: Sequence[Judgement]) -> dict[Item, float]:
+def _degrees(rows: Sequence[JudgedAnswer]) -> dict[Item, float]:
     return {(j.user, j.item): j.degree for j in rows if j.degree is not None}
 
 
-def _decided(row: Judgement) -> float | None:
+def _decided(row: JudgedAnswer) -> float | None:
     return row.score if row.decided else None
 
 
@@ -217,14 +210,14 @@ def _place(judge: str, sampling: str) -> str:
     return sampling if judge == HEADLINE else f"{judge}/{sampling}"
 
 
-def _agreement(one: str, other: str, said: Mapping[str, Judgements]) -> dict[str, Any]:
-    """Over the judges' own words, before the floors; rejects are left out."""
+def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> dict[str, Any]:
+    """Over the judges' own preferences, before the floors; failures are left out."""
     first, second = (
         {
-            (_label(drawn), (j.user, j.item)): str(j.judged)
-            for drawn, rows in said[name].items()
+            (_label(drawn), (j.user, j.item)): j.judgement.preferred
+            for drawn, rows in judged[name].items()
             for j in rows
-            if not j.reject
+            if not j.judgement.failure
         }
         for name in (one, other)
     )

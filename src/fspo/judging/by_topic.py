@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fspo.errors import DataError
 from fspo.files import read_json, write_json
-from fspo.judging.judge import AttributeJudge, Verdict
+from fspo.judging.judge import AttributeJudge
+from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
 __all__ = ["OWN", "TopicJudge", "load_judge", "weights_on"]
@@ -40,22 +41,21 @@ class TopicJudge:
     attributes: AttributeJudge
     topics: Mapping[str, str]
 
-    @property
-    def name(self) -> str:
-        """What tells judges apart whose verdicts are kept."""
-        return f"by topic {self.attributes.record()}"
+    def identity_on(self, prompt: str) -> str:
+        """Distinguishes judges whose verdicts on responses to a prompt can differ."""
+        return f"{self.attributes.identity} on {self.topics.get(prompt, '')!r}"
 
     def knows(self, attributes: Iterable[str]) -> bool:
         """Whether the judge has a scale for each of these attributes."""
         return self.attributes.knows(attributes)
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
-        """Which response to `prompt` `user` prefers. Exactly antisymmetric in `a` and `b`.
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        """Which response to `prompt` `user` prefers. The same in either order.
 
         Raises:
             DataError: the user has a weight for an attribute that the judge has no scale for.
         """
-        return self.attributes.compare(self._on(user, prompt), prompt, a, b)
+        return self.attributes.compare(self._on(user, prompt), prompt, first, second)
 
     def utility(self, user: User, text: str, prompt: str = "") -> float:
         """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something.

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, write_json
 from fspo.judging.attributes import Attribute
 from fspo.judging.topics import named
+from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
-__all__ = ["CLIP", "AttributeJudge", "Judge", "LabelledBy", "Scale", "Verdict", "scales_of"]
-
-Verdict = Literal["a", "b", "tie"]
+__all__ = ["CLIP", "AttributeJudge", "Judge", "LabelledBy", "Scale", "scales_of"]
 
 
 class LabelledBy(StrEnum):
@@ -49,9 +49,9 @@ CLIP = 2.0
 
 
 class Judge(Protocol):
-    """Whoever says which of two responses a given user prefers."""
+    """Says which of two responses a given user prefers."""
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         """Which response to `prompt` `user` prefers, or a tie."""
 
 
@@ -159,12 +159,17 @@ class AttributeJudge:
             )
         return sum(weight * measured[name] for name, weight in user.traits.items() if weight)
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
-        """Which response the user prefers; the prompt plays no part. Exactly antisymmetric in `a` and `b`."""
-        difference = self.utility(user, a) - self.utility(user, b)
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        """Which response the user prefers, whatever the prompt. The same in either order."""
+        difference = self.utility(user, first) - self.utility(user, second)
         if difference == 0 or abs(difference) < self.margin:
             return "tie"
-        return "a" if difference > 0 else "b"
+        return "first" if difference > 0 else "second"
+
+    @property
+    def identity(self) -> str:
+        """Distinguishes judges whose verdicts can differ."""
+        return json.dumps(self.record(), sort_keys=True)
 
     def save(self, path: str | Path) -> Path:
         """Write scales, margin and words as JSON; see `record`."""

@@ -7,44 +7,21 @@ reason. How often the orders agree, and how often the first place wins, tells ho
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import tee
-from typing import Literal
 
 from fspo.errors import DataError
 from fspo.identity import digest
-from fspo.judging.judge import Verdict
+from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred, Verdict
 from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.quoting import Quotation, quoted
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message, identity_of, replies_of
 from fspo.preferences.types import User
 from fspo.progress import Scaled, Task
 
-__all__ = [
-    "ANSWER_TOKENS",
-    "Choice",
-    "Comparison",
-    "Judgement",
-    "OrderTally",
-    "PairwiseJudge",
-    "Prompt",
-    "Reason",
-    "judgement_of",
-    "prompt_of",
-    "read_choice",
-    "readable",
-    "with_limit",
-]
-
-Choice = Literal["first", "second", "unclear", "unreadable", "refused", "reasoning", "failed"]
-"""What one answer of the judge says, or why there is none."""
-
-Reason = Literal["", "inconsistent", "unclear", "unreadable", "refused", "reasoning", "failed"]
-"""Why a pair is not decided; empty where it is."""
+__all__ = ["ANSWER_TOKENS", "PairwiseJudge", "Prompt", "failed_verdict", "prompt_of", "read_verdict", "readable"]
 
 Prompt = Callable[[User, str, str, str], str]
 """(user, question, first response, second response) -> what a judge reads; all texts come quoted (`prompt_of`)."""
@@ -59,91 +36,7 @@ _PREFERRED = re.compile(r'"preferred"\s*:\s*"([^"{}]{1,20})"\s*[,}]')
 _OBJECT = re.compile(r"\s*(?:```(?:json)?)?\s*(\{.*\})[\s`.]*", re.DOTALL)
 _PLANTED = re.compile(r"preferred\W*[:=]", re.IGNORECASE)
 _LETTER = re.compile(r"\W*(?:answer|response|option)?\W*([AB])\b(?!['\u2019])[\W_]*$", re.IGNORECASE)
-_CHOICES: dict[str, Choice] = {"a": "first", "b": "second", "unclear": "unclear", "tie": "unclear"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two responses to put before a user's judge."""
-
-    user: User
-    prompt: str
-    a: str
-    b: str
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All that a judge reads of other people's words."""
-        return self.user.description, self.prompt, self.a, self.b
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What came of a comparison, in both orders."""
-
-    verdict: Verdict
-    reason: Reason
-    choices: tuple[Choice, Choice]
-    """With `a` shown first, and with `b` shown first."""
-    preference: float | None = None
-    """The probability that `a` is preferred, mean over both orders; None where the judge gives none."""
-    unweighed: int = 0
-    """Orders in which a judge that weighs had no log-probs to go by."""
-    unread: str = ""
-    """An answer that could not be read, if there was one."""
-    used_up: str = ""
-    """The limit that was used up by reasoning before there was an answer, if it was: in words, with its setting."""
-
-
-@dataclass
-class OrderTally:
-    """How the two orders of many pairs compare; counts of pairs that were read in both."""
-
-    agreed: int = 0
-    disagreed: int = 0
-    first: int = 0
-    """Answers, two to a pair, for the response shown first."""
-    undecided: Counter[str] = field(default_factory=Counter)
-    """Reason -> pairs."""
-
-    def add(self, judgement: Judgement) -> None:
-        """Count one pair."""
-        if judgement.reason:
-            self.undecided[judgement.reason] += 1
-        if set(judgement.choices) <= {"first", "second"}:
-            self.first += judgement.choices.count("first")
-            self.agreed += not judgement.reason
-            self.disagreed += bool(judgement.reason)
-
-    @property
-    def read(self) -> int:
-        """Pairs that were read in both orders."""
-        return self.agreed + self.disagreed
-
-    @property
-    def agreement(self) -> float:
-        """Share of the pairs read where both orders name the same response; NaN for none."""
-        return self.agreed / self.read if self.read else math.nan
-
-    @property
-    def first_share(self) -> float:
-        """Share of the answers for the response shown first: 0.5 for a judge without order bias; NaN for none."""
-        return self.first / (2 * self.read) if self.read else math.nan
-
-    @property
-    def accuracy(self) -> float:
-        """Estimated share of the decided pairs that are decided as the judge means it, 0.5 to 1; NaN for none.
-
-        If the better response is named with probability x when shown first and 1 - y when shown second, independently
-        and alike for all pairs, then first_share = (x + y) / 2 and agreement = x (1 - y) + (1 - x) y; both are solved
-        for x and y, and x (1 - y) / agreement of the pairs that agree are right.
-        """
-        if not self.agreed:
-            return math.nan
-        share, agreement = self.first_share, self.agreement
-        spread = math.sqrt(max(0.0, share * share - share + agreement / 2))
-        x, y = min(1.0, share + spread), max(0.0, share - spread)
-        return min(1.0, max(0.5, x * (1 - y) / agreement))
+_WORDS: dict[str, Preferred] = {"a": "first", "b": "second", "unclear": "tie", "tie": "tie"}
 
 
 class PairwiseJudge:
@@ -162,7 +55,7 @@ class PairwiseJudge:
         """Judge by `llm`.
 
         Args:
-            llm: who judges, at temperature 0.
+            llm: the judge, at temperature 0.
             prompt: (user, question, first response, second response) -> what the judge reads. It asks for the JSON
                 {"preferred": "A"}, where A is the first, B the second, and "unclear" is allowed. The texts, and the
                 user's description, come quoted (`prompt_of`).
@@ -171,23 +64,28 @@ class PairwiseJudge:
             max_tokens: the most that an answer may take, reasoning included.
             setting: what that is called where it is set.
         """
+        self.llm, self._prompt, self._seed, self._at_once = llm, prompt, seed, at_once
         self._max_tokens, self._setting = max_tokens, setting
-        self._llm, self._prompt, self._seed, self._at_once = llm, prompt, seed, at_once
 
     @property
     def name(self) -> str:
         """The model's."""
-        return f"{self._llm.name} in both orders"
+        return f"{self.llm.name} in both orders"
 
     @property
     def identity(self) -> str:
-        """Tells judges of different words apart: the model, and all that it is asked of a pair."""
-        asked = self.request(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND").record()
-        return f"asked {digest([identity_of(self._llm), asked], 64)}"
+        """Distinguishes judges whose verdicts can differ: the model, and all that it is asked of a pair."""
+        asked = self.request(Comparison(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND")).record()
+        return f"asked {digest([identity_of(self.llm), asked], 64)}"
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+    @property
+    def replies(self) -> dict[str, int]:
+        """What was odd about the model's replies, and its failed requests -> how many."""
+        return replies_of(self.llm)
+
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         """Which response the user prefers; a tie where the two orders do not agree."""
-        return next(self.judge([Comparison(user, prompt, a, b)])).verdict
+        return next(self.judge([Comparison(user, prompt, first, second)])).preferred
 
     def judge(self, comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
         """Judge many pairs, in order; `task` is advanced by one for each.
@@ -195,43 +93,51 @@ class PairwiseJudge:
         Raises:
             ModelError: the model failed; see its `complete`.
         """
-        asked, compared = tee(comparisons)
-        requests = (
-            self.request(c.user, c.prompt, first, second) for c in asked for first, second in ((c.a, c.b), (c.b, c.a))
-        )
-        counted = None if task is None else Scaled(task, 0.5)
-        answers = ask_all(self._llm, requests, 2 * self._at_once, counted)
-        for c, with_a_first, with_b_first in zip(compared, answers, answers, strict=True):
-            found = judgement_of(read_choice(with_a_first, c.texts), read_choice(with_b_first, c.texts))
-            asked_again = ((c.a, c.b), (c.b, c.a))
-            for choice, pair in zip(found.choices, asked_again, strict=True):
-                if choice in ("unreadable", "reasoning"):
-                    mark_unusable(self._llm, self.request(c.user, c.prompt, *pair))
-            answer = with_a_first if found.choices[0] == "unreadable" else with_b_first
-            found = replace(found, unread=answer.text) if "unreadable" in found.choices else found
-            yield with_limit(found, self._max_tokens, self._setting)
+        ahead, compared = tee(comparisons)
+        requests = (self.request(shown) for comparison in ahead for shown in (comparison, comparison.swapped))
+        answers = self._answers(requests, None if task is None else Scaled(task, 0.5))
+        for comparison in compared:
+            yield Judgement(
+                (self._verdict(next(answers), comparison), self._verdict(next(answers), comparison.swapped))
+            )
 
-    def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
+    def request(self, shown: Comparison) -> CompletionRequest:
         """What is asked about a pair in one order."""
         return CompletionRequest(
-            (Message("user", prompt_of(self._prompt, user, prompt, first, second)),),
+            (Message("user", prompt_of(self._prompt, shown)),),
             max_tokens=self._max_tokens,
             temperature=0.0,
             seed=self._seed,
         )
 
+    def read(self, answer: Completion, texts: Iterable[str] = ()) -> Verdict:
+        """What an answer says of a pair as it was shown; `texts` are what the judge has read."""
+        return read_verdict(answer, texts)
 
-def prompt_of(prompt: Prompt, user: User, question: str, first: str, second: str) -> str:
+    def _answers(self, requests: Iterator[CompletionRequest], task: Task | None) -> Iterator[Completion]:
+        return ask_all(self.llm, requests, 2 * self._at_once, task)
+
+    def _verdict(self, answer: Completion, shown: Comparison) -> Verdict:
+        verdict = self.read(answer, shown.texts)
+        if verdict.failure in ("unreadable", "reasoning"):
+            request = self.request(shown)
+            mark_unusable(self.llm, *{request, replace(request, logprobs=0)})
+        if verdict.failure == "reasoning":
+            return replace(verdict, detail=f"{self._setting}, which is {self._max_tokens:,}")
+        return verdict
+
+
+def prompt_of(prompt: Prompt, shown: Comparison) -> str:
     """What a judge reads: the prompt with all texts quoted, so that none can pose as another or as the prompt.
 
     Texts that the prompt does not show bear on nothing in it.
     """
-    texts = {"description": user.description, "question": question, "first": first, "second": second}
-    quotation, asked = _quoting(prompt, user, texts)
-    shown = {name: text for name, text in texts.items() if f"<{name}-{quotation.fence}>" in asked}
-    if len(shown) < len(texts):
-        quotation, asked = _quoting(prompt, user, shown)
-    return f"{quotation.notice}\n\n{asked}" if shown else asked
+    texts = dict(zip(("description", "question", "first", "second"), shown.texts, strict=True))
+    quotation, asked = _quoting(prompt, shown.user, texts)
+    used = {name: text for name, text in texts.items() if f"<{name}-{quotation.fence}>" in asked}
+    if len(used) < len(texts):
+        quotation, asked = _quoting(prompt, shown.user, used)
+    return f"{quotation.notice}\n\n{asked}" if used else asked
 
 
 def _quoting(prompt: Prompt, user: User, texts: Mapping[str, str]) -> tuple[Quotation, str]:
@@ -240,25 +146,37 @@ def _quoting(prompt: Prompt, user: User, texts: Mapping[str, str]) -> tuple[Quot
     return quotation, prompt(replace(user, description=description), *others)
 
 
-def read_choice(completion: Completion, texts: Iterable[str] = ()) -> Choice:
+def read_verdict(answer: Completion, texts: Iterable[str] = ()) -> Verdict:
     """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable.
 
     Args:
-        completion: the answer.
+        answer: the judge's.
         texts: what the judge has read. Where one of them holds an answer of this form, the judge may quote it, and only
             an answer that is nothing but the object is read.
     """
-    if completion.finish_reason in ("refused", "reasoning", "failed"):
-        return completion.finish_reason
-    if _PLANTED.search(completion.text) and any(map(_PLANTED.search, texts)):
-        return _CHOICES.get(_stated(completion.text).strip().lower(), "unreadable")
-    found = _PREFERRED.findall(completion.text)
+    if failed := failed_verdict(answer):
+        return failed
+    preferred = _preferred(answer.text, texts)
+    return Verdict("tie", "unreadable", answer.text) if preferred is None else Verdict(preferred)
+
+
+def failed_verdict(answer: Completion) -> Verdict | None:
+    """The verdict of a request that was not answered; None for an answer."""
+    failures: dict[str, Failure] = {"refused": "refused", "reasoning": "reasoning", "failed": "failed"}
+    failure = failures.get(answer.finish_reason)
+    return Verdict("tie", failure) if failure else None
+
+
+def _preferred(text: str, texts: Iterable[str]) -> Preferred | None:
+    if _PLANTED.search(text) and any(map(_PLANTED.search, texts)):
+        return _WORDS.get(_stated(text).strip().lower())
+    found = _PREFERRED.findall(text)
     if found:  # thoughts may quote the other ways to answer first
-        return _CHOICES.get(found[-1].strip().lower(), "unreadable")
-    letter = _LETTER.match(completion.text.strip())
+        return _WORDS.get(found[-1].strip().lower())
+    letter = _LETTER.match(text.strip())
     if letter:
-        return _CHOICES[letter[1].lower()]
-    return "unclear" if completion.text.strip().strip("\"'.").lower() == "unclear" else "unreadable"
+        return _WORDS[letter[1].lower()]
+    return "tie" if text.strip().strip("\"'.").lower() == "unclear" else None
 
 
 def _stated(answer: str) -> str:
@@ -269,29 +187,6 @@ def _stated(answer: str) -> str:
     except (ValueError, RecursionError):
         return ""
     return str(stated.get("preferred", ""))
-
-
-def judgement_of(with_a_first: Choice, with_b_first: Choice) -> Judgement:
-    """What both orders together say."""
-    choices = with_a_first, with_b_first
-    reason = _reason(choices)
-    verdict: Verdict = "tie" if reason else ("a" if with_a_first == "first" else "b")
-    return Judgement(verdict, reason, choices)
-
-
-def _reason(choices: Sequence[Choice]) -> Reason:
-    reasons: tuple[Reason, ...] = ("failed", "refused", "reasoning", "unreadable", "unclear")
-    for reason in reasons:
-        if reason in choices:
-            return reason
-    return "inconsistent" if choices[0] == choices[1] else ""
-
-
-def with_limit(found: Judgement, max_tokens: int, setting: str) -> Judgement:
-    """The same, with the limit that was used up by reasoning, where it was."""
-    if "reasoning" not in found.choices:
-        return found
-    return replace(found, used_up=f"{setting}, which is {max_tokens:,}")
 
 
 def readable(
@@ -310,7 +205,7 @@ def readable(
     """
     read, count, last = False, before, None
     for judgement in judgements:
-        read = read or not set(judgement.choices) <= {"unreadable", "reasoning"}
+        read = read or any(verdict.failure not in ("unreadable", "reasoning") for verdict in judgement.orders)
         count, last = count + 1, judgement
         if count >= _ENOUGH and not read:
             raise _unreadable(count, judgement, remedy)
@@ -320,13 +215,12 @@ def readable(
 
 
 def _unreadable(count: int, judgement: Judgement, remedy: str) -> DataError:
-    if judgement.used_up:
+    if limit := judgement.detail("reasoning"):
         return DataError(
             f"None of the judge's answers on the first {count} pairs can be read: the limit of tokens was used up by "
-            f"reasoning before there was an answer. Raise {judgement.used_up}, or switch reasoning off "
-            "(endpoint.extra_body)."
+            f"reasoning before there was an answer. Raise {limit}, or switch reasoning off (endpoint.extra_body)."
         )
-    said = " ".join(judgement.unread.split())
+    said = " ".join(judgement.detail("unreadable").split())
     said = f"'{said[:_SHOWN]}{' ...' if len(said) > _SHOWN else ''}'" if said else "nothing"
     return DataError(
         f"None of the judge's answers on the first {count} pairs can be read; one of them was {said}. {remedy}"

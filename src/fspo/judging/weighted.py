@@ -2,7 +2,7 @@
 
 As in AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475) the first token of the judge's answer is looked at, which is
 to be a letter: P(A) = p(A) / (p(A) + p(B)). Here both orders are asked and averaged, so that a liking for the first
-place cancels: preference(a) = (P(A | a first) + P(B | b first)) / 2. Where the endpoint gives no log-probs, or the
+place cancels: probability(a) = (P(A | a first) + P(B | b first)) / 2. Where the endpoint gives no log-probs, or the
 first token is mostly something else than a letter, the answer is read as text instead and counts 1, 0 or 0.5.
 """
 
@@ -10,27 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, tee
+from dataclasses import replace
+from itertools import chain
 
-from fspo.identity import digest
-from fspo.judging.judge import Verdict
-from fspo.judging.pairwise import (
-    Choice,
-    Comparison,
-    Judgement,
-    Prompt,
-    judgement_of,
-    prompt_of,
-    read_choice,
-    with_limit,
-)
-from fspo.llm.batching import ask_all, mark_unusable
+from fspo.judging.pairwise import PairwiseJudge, Prompt, read_verdict
+from fspo.judging.verdicts import SCORES, Comparison, Verdict
 from fspo.llm.transport import Refusal
-from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel, Message, identity_of
+from fspo.llm.types import MOST_LOGPROBS, Completion, CompletionRequest, LanguageModel
 from fspo.preferences.types import User
+from fspo.progress import Task
 
-__all__ = ["LETTER_TOKENS", "Leaning", "WeightedJudge", "letter_prompt", "read_leaning"]
+__all__ = ["LETTER_TOKENS", "WeightedJudge", "letter_prompt", "read_weighted_verdict"]
 
 LETTER_TOKENS = 4
 """Tokens that an answer may take, where nothing else is set."""
@@ -38,20 +28,7 @@ _LEAST_MASS = 0.5
 """Probability that both letters together need as a first token: below it, the letter stands somewhere else."""
 
 
-@dataclass(frozen=True)
-class Leaning:
-    """What one order says: a choice, and the probability of the response shown first."""
-
-    choice: Choice
-    first: float | None
-    """None where nothing that could be read as a choice was answered."""
-    weighed: bool
-    """Whether `first` comes from log-probs."""
-    text: str = ""
-    """The answer, where it was read as text."""
-
-
-class WeightedJudge:
+class WeightedJudge(PairwiseJudge):
     """Asks a language model for a letter, once in each order, and takes the letters' probabilities."""
 
     def __init__(
@@ -64,85 +41,38 @@ class WeightedJudge:
         max_tokens: int = LETTER_TOKENS,
         setting: str = "max_tokens",
     ) -> None:
-        """Judge by `llm`.
-
-        Args:
-            llm: who judges, at temperature 0.
-            prompt: (user, question, first response, second response) -> what the judge reads; it asks for the letter A
-                or B alone. By default `letter_prompt`. The texts come quoted (`prompt_of`).
-            seed: handed on to the model.
-            at_once: comparisons whose requests are held at a time.
-            max_tokens: the most that an answer may take, reasoning included.
-            setting: what that is called where it is set.
-        """
-        self._max_tokens, self._setting = max_tokens, setting
-        self._llm, self._prompt, self._seed, self._at_once = llm, prompt or letter_prompt, seed, at_once
+        """Judge by `llm`; `prompt` asks for the letter A or B alone, and is `letter_prompt` by default."""
+        super().__init__(
+            llm, prompt or letter_prompt, seed=seed, at_once=at_once, max_tokens=max_tokens, setting=setting
+        )
 
     @property
     def name(self) -> str:
         """The model's."""
-        return f"{self._llm.name}, weighted, in both orders"
+        return f"{self.llm.name}, weighted, in both orders"
 
-    @property
-    def identity(self) -> str:
-        """Tells judges of different words apart: the model, and all that it is asked of a pair."""
-        asked = self.request(User("user", "DESCRIPTION"), "QUESTION", "FIRST", "SECOND").record()
-        return f"asked {digest([identity_of(self._llm), asked], 64)}"
-
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
-        """Which response the user prefers; a tie where the two orders do not agree."""
-        return next(self.judge([Comparison(user, prompt, a, b)])).verdict
-
-    def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
-        """Judge many pairs, in order; each with its `preference`, None where an order was refused or can't be read.
-
-        Raises:
-            ModelError: the model failed; see its `complete`.
-        """
-        asked, compared = tee(comparisons)
-        requests = (
-            self.request(c.user, c.prompt, first, second) for c in asked for first, second in ((c.a, c.b), (c.b, c.a))
-        )
-        answers = self._asked(requests)
-        for c, *both in zip(compared, answers, answers, strict=True):
-            with_a_first, with_b_first = (read_leaning(answer, c.texts) for answer in both)
-            for leaning, pair in ((with_a_first, (c.a, c.b)), (with_b_first, (c.b, c.a))):
-                if leaning.choice in ("unreadable", "reasoning"):
-                    request = self.request(c.user, c.prompt, *pair)
-                    mark_unusable(self._llm, request, replace(request, logprobs=0))
-            preference = None
-            if with_a_first.first is not None and with_b_first.first is not None:
-                preference = (with_a_first.first + 1 - with_b_first.first) / 2
-            found = judgement_of(with_a_first.choice, with_b_first.choice)
-            unweighed = 2 - with_a_first.weighed - with_b_first.weighed
-            unread = next((one.text for one in (with_a_first, with_b_first) if one.choice == "unreadable"), "")
-            found = replace(found, preference=preference, unweighed=unweighed, unread=unread)
-            yield with_limit(found, self._max_tokens, self._setting)
-
-    def request(self, user: User, prompt: str, first: str, second: str) -> CompletionRequest:
+    def request(self, shown: Comparison) -> CompletionRequest:
         """What is asked about a pair in one order."""
-        return CompletionRequest(
-            (Message("user", prompt_of(self._prompt, user, prompt, first, second)),),
-            max_tokens=self._max_tokens,
-            temperature=0.0,
-            seed=self._seed,
-            logprobs=MOST_LOGPROBS,
-        )
+        return replace(super().request(shown), logprobs=MOST_LOGPROBS)
 
-    def _asked(self, requests: Iterator[CompletionRequest]) -> Iterator[Completion]:
+    def read(self, answer: Completion, texts: Iterable[str] = ()) -> Verdict:
+        """What an answer says of a pair as it was shown; `texts` are what the judge has read."""
+        return read_weighted_verdict(answer, texts)
+
+    def _answers(self, requests: Iterator[CompletionRequest], task: Task | None) -> Iterator[Completion]:
         """The answers; without the wish for log-probs where the server refuses that wish."""
         first = next(requests, None)
         if first is None:
             return iter(())
         count = MOST_LOGPROBS
         try:
-            refused = self._llm.complete([first])[0].finish_reason == "refused"
+            refused = self.llm.complete([first])[0].finish_reason == "refused"
         except Refusal:
             refused = True
-        if refused and self._llm.complete([replace(first, logprobs=0)])[0].finish_reason != "refused":
+        if refused and self.llm.complete([replace(first, logprobs=0)])[0].finish_reason != "refused":
             count = 0
         wanted = (replace(request, logprobs=count) for request in chain([first], requests))
-        return ask_all(self._llm, wanted, 2 * self._at_once)
+        return super()._answers(wanted, task)
 
 
 def letter_prompt(user: User, question: str, first: str, second: str) -> str:
@@ -164,25 +94,23 @@ Which of the two would this user prefer? Go by what the description says of the 
 by your own taste nor by which is longer. Answer with one letter only, A or B."""
 
 
-def read_leaning(completion: Completion, texts: Iterable[str] = ()) -> Leaning:
+def read_weighted_verdict(answer: Completion, texts: Iterable[str] = ()) -> Verdict:
     """What a judge's answer says, by the log-probs of its first token where they tell, else by its text.
 
     Args:
-        completion: the answer.
-        texts: what the judge has read (`read_choice`).
+        answer: the judge's.
+        texts: what the judge has read (`read_verdict`).
     """
-    if completion.finish_reason in ("refused", "reasoning", "failed"):
-        return Leaning(completion.finish_reason, None, False)
+    read = read_verdict(answer, texts)
+    if read.failure in ("refused", "reasoning", "failed"):
+        return replace(read, without_log_probs=True)
     masses = {"a": 0.0, "b": 0.0}
-    for token, log_prob in completion.first:
+    for token, log_prob in answer.first:
         letter = token.strip().lower()
         if letter in masses:
             masses[letter] += math.exp(log_prob)
     total = masses["a"] + masses["b"]
     if total >= _LEAST_MASS:
         chance = masses["a"] / total
-        choice: Choice = "unclear" if chance == 0.5 else "first" if chance > 0.5 else "second"
-        return Leaning(choice, chance, True)
-    read = read_choice(completion, texts)
-    chances: dict[Choice, float] = {"first": 1.0, "second": 0.0, "unclear": 0.5}
-    return Leaning(read, chances.get(read), False, completion.text)
+        return Verdict("tie" if chance == 0.5 else "first" if chance > 0.5 else "second", probability=chance)
+    return replace(read, probability=None if read.failure else SCORES[read.preferred], without_log_probs=True)

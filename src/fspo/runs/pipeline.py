@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.evaluation.judges.win_rates import Comparer
 from fspo.evaluation.metrics.summary import variants_of
 from fspo.evaluation.report import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text, writing
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
-from fspo.judging.judge import AttributeJudge
+from fspo.judging.judge import AttributeJudge, Judge
 from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits, make_splits
@@ -307,7 +306,7 @@ def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
 
 def judge_of(
     folder: RunFolder, dataset: PreferenceDataset, test: PreferenceDataset, progress: Progress
-) -> Comparer | None:
+) -> Judge | None:
     """The judge that labelled the data, or one fitted to it; None where it can't judge for the users, which is said."""
     if judges_by_language_model(folder.config):
         return language_judge(folder, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -14,10 +14,11 @@ from fspo.evaluation.capability_regression.answers import TaxAnswer
 from fspo.evaluation.capability_regression.judging import NOBODY, TaxJudges, tax_judge
 from fspo.evaluation.config import JudgeConfig, TaxConfig
 from fspo.files import read_jsonl
-from fspo.judging.pairwise import Choice, Comparison, Judgement, judgement_of
+from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred
 from fspo.judging.weighted import WeightedJudge
 from fspo.llm.quoting import texts_of
 from fspo.preferences.types import User
+from tests.judging.helpers import said
 from tests.synthesis.recipe.helpers import ScriptedModel
 
 ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
@@ -25,23 +26,23 @@ BASE = {"tides": "The moon.", "bread": "Flour, water."}
 
 
 class Scripted:
-    """Says what it was told to say, pair after pair, and is down after that."""
+    """Gives its judgements, pair after pair, and is down after that."""
 
     identity = "scripted"
 
-    def __init__(self, *said: tuple[Choice, Choice]) -> None:
-        self.said = list(said)
+    def __init__(self, *words: tuple[Preferred | Failure, Preferred | Failure]) -> None:
+        self.judgements = [said(*pair) for pair in words]
         self.asked: list[Comparison] = []
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         raise NotImplementedError
 
     def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
         for comparison in comparisons:
-            if not self.said:
+            if not self.judgements:
                 raise ModelError("The judge is down.")
             self.asked.append(comparison)
-            yield judgement_of(*self.said.pop(0))
+            yield self.judgements.pop(0)
 
 
 def answer(item: str, text: str, user: str = "ann") -> TaxAnswer:
@@ -65,8 +66,9 @@ def test_wins_ties_and_losses_count_and_what_is_not_decided_does_not(tmp_path: P
         ("personal", ("ben", "tides")): 0.5,
         ("personal", ("cem", "tides")): 0.5,
     }
-    counted = {"win": 1, "tie": 2, "loss": 1, "unreadable": 1, "reasoning": 0, "refused": 0, "inconsistent": 1}
-    assert judges.counts == {"far": {"fspo": counted}}
+    counted = {"items": 5, "wins": 1, "ties": 2, "losses": 1, "unreadable": 1, "inconsistent": 1}
+    rest = {"failed": 0, "refused": 0, "reasoning": 0, "without_log_probs": 0}
+    assert judges.record() == {"far": {"fspo": counted | rest}}
     assert judges.notes() == [
         "The judge 'far' of the tax named neither answer in 1 of 5 comparisons and refused 0; they are left out of its "
         "figures."
@@ -88,37 +90,37 @@ def test_a_judge_that_goes_down_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_the_judge_is_told_of_no_user_and_braces_are_no_templates() -> None:
     judge = tax_judge(JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT}), ScriptedModel())
-    said = judge.request(NOBODY, "Why {first}?", "one {second}", "two").messages[0].content
-    assert texts_of(said) == {"question": "Why {first}?", "first": "one {second}", "second": "two"}
-    assert "Request: <question-" in said and "Response A:\n<first-" in said
-    assert '{"preferred": "A"}' in said and "user" not in said.lower()
-    assert judge.compare(NOBODY, "?", "A text that is longer by far.", "Short.") == "a"
+    shown = judge.request(Comparison(NOBODY, "Why {first}?", "one {second}", "two")).messages[0].content
+    assert texts_of(shown) == {"question": "Why {first}?", "first": "one {second}", "second": "two"}
+    assert "Request: <question-" in shown and "Response A:\n<first-" in shown
+    assert '{"preferred": "A"}' in shown and "user" not in shown.lower()
+    assert judge.compare(NOBODY, "?", "A text that is longer by far.", "Short.") == "first"
     weighing = JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT, "weighted": True})
     asked = tax_judge(weighing, ScriptedModel())
     assert isinstance(asked, WeightedJudge)
-    assert "one letter only" in asked.request(NOBODY, "?", "one", "two").messages[0].content
+    assert "one letter only" in asked.request(Comparison(NOBODY, "?", "one", "two")).messages[0].content
     own = JudgeConfig.model_validate({"name": "far", "endpoint": ENDPOINT, "prompt": "{first} or {second}?"})
-    assert texts_of(tax_judge(own, ScriptedModel()).request(NOBODY, "?", "1", "2").messages[0].content) == {
+    assert texts_of(tax_judge(own, ScriptedModel()).request(Comparison(NOBODY, "?", "1", "2")).messages[0].content) == {
         "first": "1",
         "second": "2",
     }
 
 
 def test_a_judge_who_never_decides_is_told(tmp_path: Path) -> None:
-    contradicting: tuple[Choice, Choice] = ("first", "first")
-    judges = TaxJudges({"far": Scripted(*[contradicting] * 7, ("unclear", "unclear"))}, tmp_path)
+    contradicting: tuple[Preferred, Preferred] = ("first", "first")
+    judges = TaxJudges({"far": Scripted(*[contradicting] * 7, ("tie", "tie"))}, tmp_path)
     judges.preferred("fspo", [answer("tides", f"It is {number}.") for number in range(8)], BASE)
     assert judges.notes() == ["The judge 'far' of the tax preferred neither answer in any of 8 comparisons."]
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
         ([{"name": "longer", "likes": {"length": 1}}], "'longer' of the tax has no endpoint"),
         ([{"name": "a", "endpoint": ENDPOINT}] * 2, "given twice"),
         ([{"name": "a", "endpoint": ENDPOINT, "prompt": "{description} {first} {second}"}], "knows no user"),
     ],
 )
-def test_who_can_judge_for_nobody_is_told_at_once(entries: list[dict[str, Any]], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_who_can_judge_for_nobody_is_told_at_once(entries: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         TaxConfig.model_validate({"judges": entries})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -16,6 +15,7 @@ from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.statistics.two_way_clustering import Cell
 from fspo.files import read_jsonl
+from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.evaluation.helpers import small_dataset
@@ -100,8 +100,8 @@ class Longer:
 
     identity = "longer"
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
-        return "tie" if len(a) == len(b) else "a" if len(a) > len(b) else "b"
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        return "tie" if len(first) == len(second) else "first" if len(first) > len(second) else "second"
 
 
 def test_open_instructions_cost_what_a_judge_says(

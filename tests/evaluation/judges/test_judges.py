@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig, JudgeConfig
-from fspo.evaluation.judges.judges import MeasuredJudge, asked_judge, jury_of, obtain_judges
+from fspo.evaluation.judges.judges import MeasuredJudge, judge_by, jury_of, obtain_judges
 from fspo.judging.pairwise import PairwiseJudge
+from fspo.judging.verdicts import Comparison
 from fspo.judging.weighted import WeightedJudge
 from fspo.llm.quoting import texts_of
 from fspo.preferences.dataset import PreferenceDataset
@@ -32,13 +33,13 @@ def obtained(folder: Path, **entry: Any) -> Any:
 def test_longer_is_better_for_everybody(tmp_path: Path) -> None:
     judge = obtained(tmp_path, likes={"length": 1})
     assert isinstance(judge, MeasuredJudge)
-    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "a"
-    assert judge.compare(User("ben"), "?", TEXTS[0], TEXTS[2]) == "b"
+    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "first"
+    assert judge.compare(User("ben"), "?", TEXTS[0], TEXTS[2]) == "second"
 
 
 def test_a_single_attribute_is_weighed_as_the_user_does(tmp_path: Path) -> None:
     judge = obtained(tmp_path, attributes=["length"])
-    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "b"
+    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "second"
     assert judge.compare(User("ben", "", {"exclamation": 1.0}), "?", TEXTS[2], TEXTS[0]) == "tie"
     assert judge.identity != obtained(tmp_path, likes={"length": 1}).identity
     assert judge.identity != obtained(tmp_path, attributes=["length"], margin=0.5).identity
@@ -48,39 +49,39 @@ def test_weights_of_a_topic_hold_where_the_judge_of_the_data_knows_the_topics(tm
     cem = User("cem", "", {"length": -1.0, "length@optics": 1.0, "emoji": 1.0})
     entry = JudgeConfig.model_validate({"name": "j", "attributes": ["length"]})
     judge = obtain_judges([entry], TEXTS, [cem], tmp_path, {"Why is it bright?": "optics"})["j"]
-    assert judge.compare(cem, "Why is it bright?", TEXTS[2], TEXTS[0]) == "a"
-    assert judge.compare(cem, "Why not?", TEXTS[2], TEXTS[0]) == "b"
+    assert judge.compare(cem, "Why is it bright?", TEXTS[2], TEXTS[0]) == "first"
+    assert judge.compare(cem, "Why not?", TEXTS[2], TEXTS[0]) == "second"
     with pytest.raises(DataError, match="user 'cem' has 'length@optics' on a topic"):
         obtain_judges([entry], TEXTS, [cem], tmp_path)
     everybody = JudgeConfig.model_validate({"name": "j", "likes": {"length": 1}})
-    assert obtain_judges([everybody], TEXTS, [cem], tmp_path)["j"].compare(cem, "?", TEXTS[2], TEXTS[0]) == "a"
+    assert obtain_judges([everybody], TEXTS, [cem], tmp_path)["j"].compare(cem, "?", TEXTS[2], TEXTS[0]) == "first"
     assert judge.identity != obtain_judges([entry], TEXTS, [ANN], tmp_path)["j"].identity
 
 
-def test_who_minds_none_of_the_attributes_has_nothing_to_judge_by(tmp_path: Path) -> None:
+def test_a_judge_knows_whether_a_user_has_weights_that_it_can_use(tmp_path: Path) -> None:
     judge = obtained(tmp_path, attributes=["length"])
-    assert judge.minds(ANN, "?") and not judge.minds(User("ben", "", {"emoji": 1.0, "length": 0.0}), "?")
-    assert obtained(tmp_path, likes={"length": 1}).minds(User("ben"), "?")
+    assert judge.has_weights(ANN, "?") and not judge.has_weights(User("ben", "", {"emoji": 1.0, "length": 0.0}), "?")
+    assert obtained(tmp_path, likes={"length": 1}).has_weights(User("ben"), "?")
 
 
 def test_an_endpoint_reads_the_description_in_the_usual_words_or_in_its_own(tmp_path: Path) -> None:
     judge = obtained(tmp_path, endpoint=ENDPOINT)
     assert isinstance(judge, PairwiseJudge)
-    shown = judge.request(ANN, "Why?", "one {second}", "two").messages[0].content
+    shown = judge.request(Comparison(ANN, "Why?", "one {second}", "two")).messages[0].content
     described = {"description": "Likes it short.", "question": "Why?"}
     assert texts_of(shown) == {**described, "first": "one {second}", "second": "two"}
     assert shown.index("Response A:\n<first-") < shown.index("Response B:\n<second-")
     own = JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT, "prompt": "{first} or {second}?"})
-    asked = asked_judge(own, ScriptedModel())
-    own_words = asked.request(ANN, "Why?", "one", "two").messages[0].content
+    asked = judge_by(ScriptedModel(), own)
+    own_words = asked.request(Comparison(ANN, "Why?", "one", "two")).messages[0].content
     assert texts_of(own_words) == {"first": "one", "second": "two"}
     assert re.search(r"\n\n<first-\w+>one</first-\w+> or <second-\w+>two</second-\w+>\?$", own_words)
     assert isinstance(obtained(tmp_path, endpoint=ENDPOINT, weighted=True), WeightedJudge)
 
 
 def test_a_scripted_model_judges_for_the_user() -> None:
-    judge = asked_judge(JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT}), ScriptedModel())
-    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "b"
+    judge = judge_by(ScriptedModel(), JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT}))
+    assert judge.compare(ANN, "?", TEXTS[2], TEXTS[0]) == "second"
 
 
 def test_where_nothing_is_answered_no_judge_is_needed(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, games_over_base, read_games, write_games
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
 from fspo.evaluation.statistics import Game
+from fspo.judging.verdicts import Judgement, Preferred
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge
 
@@ -22,10 +22,8 @@ def answers(**texts: str) -> dict[AnswerKey, Sequence[Answer]]:
     return {(name, drawn[name]): [Answer(name, drawn[name], "u/0/0", "u", "p", text)] for name, text in texts.items()}
 
 
-def judged(
-    name: str, outcome: Literal["win", "loss"], broken: tuple[str, ...] = ()
-) -> dict[AnswerKey, list[Judgement]]:
-    return {(name, SAMPLINGS[name]): [Judgement("u/0/0", "u", outcome, outcome, True, broken, ())]}
+def judged(name: str, preferred: Preferred, broken: tuple[str, ...] = ()) -> dict[AnswerKey, list[JudgedAnswer]]:
+    return {(name, SAMPLINGS[name]): [JudgedAnswer("u/0/0", "u", Judgement.agreed(preferred), broken)]}
 
 
 def test_a_judge_that_measures_is_asked_about_every_pair() -> None:
@@ -39,7 +37,7 @@ def test_a_judge_that_measures_is_asked_about_every_pair() -> None:
 
 
 def test_an_answer_below_a_floor_loses_to_every_other() -> None:
-    broken = judged("b", "loss", ("distinct",))
+    broken = judged("b", "second", ("distinct",))
     found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), broken, SAMPLINGS, {})
     assert {(g.first, g.second): g.score for g in found}["a", "b"] == 1.0
     assert {(g.first, g.second): g.score for g in found}["base", "b"] == 1.0
@@ -47,11 +45,11 @@ def test_an_answer_below_a_floor_loses_to_every_other() -> None:
 
 def test_any_other_judge_is_not_asked_again() -> None:
     class Other:
-        def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
+        def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
             raise AssertionError("asked, at a cost")
 
     won = {"a": {("u", "u/0/0"): 1.0}}
-    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "win"), SAMPLINGS, won)
+    found = all_games(Other(), USERS, answers(base="x", a="y"), judged("a", "first"), SAMPLINGS, won)
     assert found == [Game("u", "a", "base", 1.0)]
     assert all_games(None, USERS, {}, {}, {}, {}) == []
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.judges.answer_quality import Quality
-from fspo.evaluation.judges.judgement_store import judge_both_orders
-from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_pairs
+from fspo.evaluation.judges.judgement_store import judged
+from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_answers
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.judging.judge import AttributeJudge
+from fspo.judging.verdicts import Comparison, Judgement, Preferred
 from fspo.modeling import answering, generation
 from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge, small_dataset
@@ -30,24 +31,27 @@ class FirstJudge:
 
     identity = "first"
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Literal["a", "b", "tie"]:
-        return "a"
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        return "first"
 
 
-def test_a_judge_of_positions_comes_out_even_and_is_found_out() -> None:
-    assert judge_both_orders(FirstJudge(), ANN, "p", "long answer", "short") == ("tie", False)
+def test_a_judge_of_positions_comes_out_even_and_is_found_out(tmp_path: Path) -> None:
+    pair = ("ann/0/0", Comparison(ANN, "p", "long answer", "short"))
+    [judgement] = judged(FirstJudge(), [pair], path=tmp_path / "j.jsonl")
+    assert (judgement.preferred, judgement.consistent, judgement.reason) == ("tie", False, "inconsistent")
 
 
-@pytest.mark.parametrize(("a", "b", "word"), [("x " * 9, "x", "win"), ("x", "x " * 9, "loss"), ("x", "y", "tie")])
-def test_both_orders_agree_for_a_judge_of_texts(a: str, b: str, word: str) -> None:
-    assert judge_both_orders(CountingJudge(), ANN, "p", a, b) == (word, True)
+@pytest.mark.parametrize(("a", "b", "word"), [("x " * 9, "x", "first"), ("x", "x " * 9, "second"), ("x", "y", "tie")])
+def test_both_orders_agree_for_a_judge_of_texts(a: str, b: str, word: Preferred, tmp_path: Path) -> None:
+    [judgement] = judged(CountingJudge(), [("ann/0/0", Comparison(ANN, "p", a, b))], path=tmp_path / "j.jsonl")
+    assert judgement == Judgement.agreed(word)
 
 
 def test_floors_overrule_the_judge() -> None:
-    for word in ("win", "loss", "tie"):
+    for word in get_args(Preferred):
         assert decide(word, (), ()) == word
-        assert decide(word, ("words",), ()) == "loss"
-        assert decide(word, (), ("words",)) == "win"
+        assert decide(word, ("words",), ()) == "second"
+        assert decide(word, (), ("words",)) == "first"
         assert decide(word, ("words",), ("log_prob",)) == "tie"
 
 
@@ -60,11 +64,11 @@ def test_judgements_are_kept_and_floors_applied_anew(tmp_path: Path) -> None:
     qualities = {"ann/0/0": FINE, "ann/0/1": GIBBERISH}
     args = ({"ann": ANN}, drawn, base, qualities, dict.fromkeys(qualities, FINE))
     path = tmp_path / "j.jsonl"
-    first, second = judge_pairs(CountingJudge(), *args, Floors(), path=path)
-    assert (first.score, second.score, second.judged_score) == (1.0, 0.0, 1.0)
+    first, second = judge_answers(CountingJudge(), *args, Floors(), path=path)
+    assert (first.score, second.score, second.judgement.preferred) == (1.0, 0.0, "first")
     assert second.broken == ("log_prob",)
     before = path.read_bytes()
-    kept = judge_pairs(CountingJudge(), *args, Floors(log_prob=-99), path=path)
+    kept = judge_answers(CountingJudge(), *args, Floors(log_prob=-99), path=path)
     assert [j.score for j in kept] == [1.0, 1.0]
     assert path.read_bytes() == before
 
@@ -74,16 +78,16 @@ def test_the_words_of_another_judge_or_for_a_changed_user_are_not_taken(tmp_path
     qualities = {"ann/0/0": FINE}
     path = tmp_path / "j.jsonl"
 
-    def judged(judge: Any, user: User = ANN) -> str:
-        (found,) = judge_pairs(judge, {"ann": user}, drawn, base, qualities, qualities, Floors(), path=path)
-        return found.judged
+    def preferred(judge: Any, user: User = ANN) -> str:
+        (found,) = judge_answers(judge, {"ann": user}, drawn, base, qualities, qualities, Floors(), path=path)
+        return found.judgement.preferred
 
-    assert judged(CountingJudge()) == "win"
-    assert judged(FirstJudge()) == "tie"
-    assert judged(CountingJudge(), User("ann", traits={"length": -1.0})) == "loss"
+    assert preferred(CountingJudge()) == "first"
+    assert preferred(FirstJudge()) == "tie"
+    assert preferred(CountingJudge(), User("ann", traits={"length": -1.0})) == "second"
     long = AttributeJudge({"length": (5.0, 1.0)}, margin=0.1)
-    assert judged(long) == "win"
-    assert judged(AttributeJudge(long.scales, margin=9.0)) == "tie"
+    assert preferred(long) == "first"
+    assert preferred(AttributeJudge(long.scales, margin=9.0)) == "tie"
     assert len(path.read_text().splitlines()) == 5
 
 

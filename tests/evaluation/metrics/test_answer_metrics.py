@@ -8,14 +8,16 @@ import pytest
 
 from fspo.evaluation.config import Floors
 from fspo.evaluation.judges.answer_quality import Quality
-from fspo.evaluation.judges.win_rates import Answer, Judgement
+from fspo.evaluation.judges.win_rates import Answer, JudgedAnswer
 from fspo.evaluation.metrics.answer_metrics import quality_metrics, win_rates
 from fspo.evaluation.metrics.table import estimates
+from fspo.judging.verdicts import Judgement
 from tests.evaluation.metrics.test_rewards import ITEMS
 
 
 def test_win_rates_by_hand() -> None:
-    rows = [Judgement(item, user, "win", "loss" if item.endswith("0") else "win", True, (), ()) for user, item in ITEMS]
+    won, floor = Judgement.agreed("first"), ("words",)
+    rows = [JudgedAnswer(item, user, won, floor if item.endswith("0") else ()) for user, item in ITEMS]
     found = estimates(win_rates(rows, "guided", headline=True))
     assert found["win_rate"] == found["win_rate/guided"]
     assert (found["win_rate/guided"].value, found["win_rate_without_floors/guided"].value) == (0.5, 1.0)

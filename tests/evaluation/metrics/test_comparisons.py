@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.win_rates import Judgement, Outcome
+from fspo.evaluation.judges.win_rates import JudgedAnswer
 from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.comparisons import compare_tables
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
+from fspo.judging.verdicts import Judgement, Preferred
 from tests.evaluation.metrics.test_rewards import ITEMS, scores
 
 CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2, headline_reward="antisymmetric")
@@ -18,8 +19,8 @@ def rewards(context: str, margins: dict[tuple[int, str], float]) -> Rewards:
     return Rewards(scores(context, margins), scores("none", {(0, "own"): 0.0}), ITEMS, CONFIG)  # type: ignore[arg-type]
 
 
-def judged(outcome: Outcome) -> list[Judgement]:
-    return [Judgement(item, user, outcome, outcome, True, (), ()) for user, item in ITEMS]
+def judged(preferred: Preferred) -> list[JudgedAnswer]:
+    return [JudgedAnswer(item, user, Judgement.agreed(preferred)) for user, item in ITEMS]
 
 
 def test_like_is_compared_with_like() -> None:
@@ -31,9 +32,9 @@ def test_like_is_compared_with_like() -> None:
     tables: dict[str, Table] = {name: compute_reward_metrics(name, rows) for name in rows}
     for name, sampling, outcome in (
         ("few-shot", "plain", "tie"),
-        ("ipo", "plain", "loss"),
-        ("fspo", "plain", "win"),
-        ("fspo", "guided", "win"),
+        ("ipo", "plain", "second"),
+        ("fspo", "plain", "first"),
+        ("fspo", "guided", "first"),
     ):
         tables[name] |= win_rates(judged(outcome), sampling, headline=False)  # type: ignore[arg-type]
     samplings = {"few-shot": "plain", "ipo": "plain", "fspo": "guided"}

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fspo.judging.judge import AttributeJudge, Verdict
+from fspo.judging.judge import AttributeJudge
+from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.synthesis.restyled.labels import allowed_pairs, label_all
@@ -27,7 +28,7 @@ JUDGE = AttributeJudge.fit([item.text for item in RESPONSES], ("sentiment", "len
 
 
 class Undecided:
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         return "tie"
 
 
@@ -44,7 +45,7 @@ def test_the_judge_has_the_word_and_ties_are_counted() -> None:
     assert Counter(row.user for row in labels.preferences) == {"glad": 2, "grim": 2}
     people = {user.id: user for user in USERS}
     for row in labels.preferences:
-        assert JUDGE.compare(people[row.user], row.prompt, row.chosen, row.rejected) == "a"
+        assert JUDGE.compare(people[row.user], row.prompt, row.chosen, row.rejected) == "first"
         assert row.question == "q"
 
 

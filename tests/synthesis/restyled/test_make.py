@@ -42,7 +42,7 @@ def test_everything_is_on_disk(finished: Path) -> None:
 def test_labels_are_the_saved_judges(finished: Path) -> None:
     dataset, judge = PreferenceDataset.load(finished), AttributeJudge.load(finished / "judge.json")
     for row in dataset.preferences[::17]:
-        assert judge.compare(dataset.users[row.user], row.prompt, row.chosen, row.rejected) == "a"
+        assert judge.compare(dataset.users[row.user], row.prompt, row.chosen, row.rejected) == "first"
 
 
 def test_trained_users_lie_on_the_axes_and_works_are_held_out_whole(finished: Path) -> None:

@@ -1,18 +1,20 @@
-"""Open instructions before judges who know no user: does a method answer worse than the base model does untold?"""
+"""Judges of open instructions, who know no user: does a method answer worse than the bare base model?"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from fspo.evaluation.capability_regression.answers import Scored, TaxAnswer
 from fspo.evaluation.config import JudgeConfig
-from fspo.evaluation.judges.judgement_store import Annotation, Comparer, Pair, annotate, silence
-from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge
-from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge
-from fspo.llm.installed import need_client
+from fspo.evaluation.judges.judgement_store import counts, judged, shortcomings
+from fspo.evaluation.judges.judges import endpoint_of, judge_by, prompt_from
+from fspo.judging.judge import Judge
+from fspo.judging.pairwise import PairwiseJudge
+from fspo.judging.verdicts import SCORES, Comparison, Judgement
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -22,7 +24,7 @@ __all__ = ["NOBODY", "TaxJudges", "obtain_tax_judges", "tax_judge"]
 NOBODY = User("nobody")
 """Whom the answers are judged for."""
 
-_SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+_VARIABLES = ("question", "first", "second")
 _PROMPT = """\
 Two responses to a request are to be compared.
 
@@ -44,122 +46,92 @@ _AS_LETTER = "Answer with one letter only, A or B."
 
 @dataclass
 class TaxJudges:
-    """All judges of the open instructions, the first of them the one of `tax_open`.
+    """All judges of the open instructions; `tax_open` is by the first of them.
 
     Attributes:
         judges: name -> judge.
-        out: folder of the evaluation; each method's gains a file for each judge.
+        out: folder of the evaluation; each method's folder gains a file for each judge.
         progress: shown once a comparison.
-        counts: judge -> method -> how many wins, ties, losses, contradictions and answers that were none.
-        used_up: judge -> the limit of tokens that its reasoning used up, in words.
+        judgements: judge -> method -> the judgement on each of its answers, equal ones included.
     """
 
-    judges: Mapping[str, Comparer]
+    judges: Mapping[str, Judge]
     out: Path
     progress: Progress = field(default_factory=Silent)
-    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    used_up: dict[str, str] = field(default_factory=dict)
+    judgements: dict[str, dict[str, list[Judgement]]] = field(default_factory=dict)
 
     def preferred(self, method: str, answers: Sequence[TaxAnswer], base: Mapping[str, str]) -> dict[str, Scored]:
         """Judge -> how far it prefers each of a method's answers to the base model's bare one.
 
-        1 or 0, 0.5 for a tie, or between where the judge weighs. Equal answers are a tie, and nobody is asked. What
-        can't be read, or is refused, has no part in it.
+        1 or 0, 0.5 for a tie, or between where the judge weighs. Equal answers are a tie without a judge. Comparisons
+        that the judge failed on are left out.
 
         Args:
             method: whose answers they are.
             answers: to open instructions.
-            base: item -> the base model's answer, told nothing of a user.
+            base: item -> the base model's answer without anything of a user.
 
         Raises:
-            ModelError: a judge failed; what was said before is kept.
+            ModelError: a judge failed; what it judged before is stored.
         """
         return {name: self._by(name, method, answers, base) for name in self.judges}
 
     def _by(self, name: str, method: str, answers: Sequence[TaxAnswer], base: Mapping[str, str]) -> Scored:
-        asked = [answer for answer in answers if answer.text != base[answer.item]]
-        said = annotate(
+        different = [answer for answer in answers if answer.text != base[answer.item]]
+        found = judged(
             self.judges[name],
-            [Pair(answer.item, NOBODY, answer.prompt, answer.text, base[answer.item]) for answer in asked],
+            [(a.item, Comparison(NOBODY, a.prompt, a.text, base[a.item])) for a in different],
             path=self.out / method / f"tax-judgements-{name}.jsonl",
             name=f"tax, {method}, {name}",
             progress=self.progress,
         )
-        self.counts.setdefault(name, {})[method] = _counted(said, len(answers) - len(asked))
-        if used_up := next((row.used_up for row in said if row.used_up), ""):
-            self.used_up[name] = used_up
-        found = {
-            (answer.variant, (answer.user, answer.item)): 0.5 for answer in answers if answer.text == base[answer.item]
+        rest = iter(found)
+        rows = [next(rest) if a.text != base[a.item] else Judgement.agreed("tie") for a in answers]
+        self.judgements.setdefault(name, {})[method] = rows
+        return {
+            (answer.variant, (answer.user, answer.item)): (
+                SCORES[row.preferred] if row.probability is None else row.probability
+            )
+            for answer, row in zip(answers, rows, strict=True)
+            if not row.failure
         }
-        for answer, row in zip(asked, said, strict=True):
-            if not row.reject:
-                score = _SCORES[row.judged] if row.preference is None else row.preference
-                found[answer.variant, (answer.user, answer.item)] = score
-        return found
+
+    def record(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Judge -> method -> how the comparisons came out; equal answers are among the ties."""
+        return {
+            name: {method: counts(rows) for method, rows in methods.items()}
+            for name, methods in self.judgements.items()
+        }
 
     def notes(self) -> list[str]:
-        """A sentence on each judge who gave nothing on some comparisons, or never decided."""
-        found = []
-        for name, methods in self.counts.items():
-            total = sum(map(Counter, methods.values()), Counter[str]())
-            found += silence(
-                f"The judge '{name}' of the tax",
-                unreadable=total["unreadable"],
-                refused=total["refused"],
-                reasoning=total["reasoning"],
-                used_up=self.used_up.get(name, ""),
-                ties=total["tie"],
-                decided=total["win"] + total["tie"] + total["loss"],
-            )
-        return found
-
-
-def _counted(said: Iterable[Annotation], equal: int) -> dict[str, int]:
-    """Equal answers are among the ties."""
-    rows = list(said)
-    outcomes = Counter(row.reject or row.judged for row in rows)
-    contradicting = sum(not row.consistent and not row.reject for row in rows)
-    names = ("win", "tie", "loss", "unreadable", "reasoning", "refused")
-    return {name: outcomes[name] + (equal if name == "tie" else 0) for name in names} | {"inconsistent": contradicting}
+        """Sentences on judges that failed on some comparisons, or never decided."""
+        return [
+            note
+            for name, methods in self.judgements.items()
+            for note in shortcomings(f"The judge '{name}' of the tax", [*chain.from_iterable(methods.values())])
+        ]
 
 
 def obtain_tax_judges(
     entries: Iterable[JudgeConfig], folder: Path, say: Callable[[str], None] | None = None
-) -> dict[str, Comparer]:
+) -> dict[str, Judge]:
     """Name -> judge; nothing is asked yet.
 
     Args:
         entries: as configured, each with an endpoint.
         folder: keeps what the endpoints have answered, one file a judge.
-        say: shows what there is to say of them while they are asked.
+        say: shows messages on the endpoints.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
     """
-    found: dict[str, Comparer] = {}
-    for entry in entries:
-        from fspo.llm.cache import RequestCache
-        from fspo.llm.endpoint import Endpoint
-
-        assert entry.endpoint is not None
-        need_client()
-        found[entry.name] = tax_judge(
-            entry, Endpoint(entry.endpoint, RequestCache(folder / f"tax-{entry.name}.sqlite"), say=say)
-        )
-    return found
+    return {
+        entry.name: tax_judge(entry, endpoint_of(entry, folder / f"tax-{entry.name}.sqlite", say)) for entry in entries
+    }
 
 
-def tax_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge | WeightedJudge:
-    """The judge of an entry by whoever answers."""
-    usual = LETTER_TOKENS if entry.weighted else ANSWER_TOKENS
-    limit, setting = entry.max_tokens or usual, f"max_tokens of the judge '{entry.name}' of the tax"
-    text = entry.prompt if entry.prompt is not None else _PROMPT + (_AS_LETTER if entry.weighted else _AS_JSON)
-    kind = WeightedJudge if entry.weighted else PairwiseJudge
-    return kind(llm, _filled(text), max_tokens=limit, setting=setting)
-
-
-def _filled(text: str) -> Callable[[User, str, str, str], str]:
-    from fspo.synthesis.recipe.templates import Template
-
-    template = Template(text, frozenset({"question", "first", "second"}), "the prompt of a judge of the tax")
-    return lambda _user, question, first, second: template.fill(question=question, first=first, second=second)
+def tax_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge:
+    """The judge of an entry by a language model."""
+    text = _PROMPT + (_AS_LETTER if entry.weighted else _AS_JSON)
+    usual = partial(prompt_from, text, _VARIABLES, "the usual prompt of the tax")
+    return judge_by(llm, entry, usual=usual, variables=_VARIABLES, place=" of the tax")

@@ -105,7 +105,7 @@ class CapabilityRegression(OptionalMeasure):
 
     def files(self, rewards: Mapping[str, Rewards]) -> dict[str, dict[str, Any]]:
         """How the judges of open instructions judged."""
-        return {"judges.json": {"tax": self.judges.counts} if self.judges.counts else {}}
+        return {"judges.json": {"tax": record} if (record := self.judges.record()) else {}}
 
     def _judged(self, method: str, untrained: str) -> dict[str, Estimate]:
         """What judges say of the open instructions; the first of them says what is lost."""

@@ -13,14 +13,13 @@ from fspo.evaluation.config import percent
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.ideal_observer.observer import ideal_observer, prior_of
 from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
-from fspo.evaluation.judges.judgement_store import Comparer
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards, on_curve
 from fspo.evaluation.metrics.table import Column, Table, estimates
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, Variation, wrong_labels
 from fspo.judging.by_topic import OWN, TopicJudge
-from fspo.judging.judge import AttributeJudge
+from fspo.judging.judge import AttributeJudge, Judge
 from fspo.preferences.types import User
 
 __all__ = ["IdealObserver"]
@@ -131,7 +130,7 @@ class IdealObserver(OptionalMeasure):
         return found
 
 
-def _known_to(judge: Comparer | None, users: Iterable[User]) -> list[User]:
+def _known_to(judge: Judge | None, users: Iterable[User]) -> list[User]:
     """Those whose utilities the judge can tell: one that was fitted to others may lack what they weigh."""
     if not isinstance(judge, AttributeJudge | TopicJudge):
         return list(users)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
@@ -15,19 +14,15 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def cohens_kappa(first: Mapping[Key, str], second: Mapping[Key, str]) -> float | None:
-    """(p - c) / (1 - c), with p the share of shared keys on which both say the same, and c what chance would give.
+    """Cohen's kappa (1960) on the shared keys: 1 where both always say the same, 0 as by chance.
 
-    c is the sum over words of the product of their shares (Cohen 1960). 1: always the same; 0: as by chance. None where
-    chance alone would always agree, because both say one and the same word throughout, or no key is shared.
+    None where chance alone would always agree, because both say one and the same word throughout, or no key is shared.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     shared = [key for key in first if key in second]
-    count = len(shared)
-    if not count:
-        return None
-    same = sum(first[key] == second[key] for key in shared) / count
-    ours, theirs = (Counter(words[key] for key in shared) for words in (first, second))
-    chance = sum(ours[word] * theirs[word] for word in ours) / count**2
-    return (same - chance) / (1 - chance) if chance < 1 else None
+    ours, theirs = [first[key] for key in shared], [second[key] for key in shared]
+    return float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else None
 
 
 def agreement(first: Mapping[tuple[str, Item], str], second: Mapping[tuple[str, Item], str]) -> Estimate | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
@@ -13,11 +13,11 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.config import HEADLINE, EvaluationConfig, JudgeConfig
-from fspo.evaluation.judges.judgement_store import Comparer
 from fspo.identity import digest
 from fspo.judging.by_topic import OWN, TopicJudge, weights_on
-from fspo.judging.judge import AttributeJudge, Verdict
-from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge
+from fspo.judging.judge import AttributeJudge, Judge
+from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge, Prompt
+from fspo.judging.verdicts import Preferred
 from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge, letter_prompt
 from fspo.llm.installed import need_client
 from fspo.llm.types import LanguageModel
@@ -25,9 +25,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 from fspo.progress import Progress
 
-__all__ = ["MeasuredJudge", "asked_judge", "jury_of", "obtain_judges"]
-
-Prompt = Callable[[User, str, str, str], str]
+__all__ = ["MeasuredJudge", "endpoint_of", "judge_by", "jury_of", "obtain_judges", "prompt_from"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class MeasuredJudge:
 
     Attributes:
         measured: measures, with its scales and its margin.
-        likes: the weights of everybody; empty for the users' own.
-        attributes: where it goes by the users' own weights, those it goes by.
+        likes: the weights for everybody; empty for the users' own.
+        attributes: of the users' own weights, those that count.
         topics: prompt -> its topic, for users who want something else on some.
     """
 
@@ -48,20 +46,20 @@ class MeasuredJudge:
 
     @cached_property
     def identity(self) -> str:
-        """Tells judges of different words apart."""
+        """Distinguishes judges whose verdicts can differ."""
         said: list[Any] = [self.measured.record(), dict(self.likes), list(self.attributes)]
         if self.topics and self.attributes:
             said.append(digest(sorted(self.topics.items()), 64))
         return json.dumps(said, sort_keys=True)
 
-    def minds(self, user: User, prompt: str) -> bool:
-        """Whether it has anything to go by: whoever minds none of the attributes would be indifferent to everything."""
+    def has_weights(self, user: User, prompt: str) -> bool:
+        """Whether the user has a weight for any of the attributes; without one, every comparison is a tie."""
         return bool(self.likes) or any(self._weights(user, prompt).values())
 
-    def compare(self, user: User, prompt: str, a: str, b: str) -> Verdict:
-        """Which answer these weights prefer; a tie for users who mind none of the attributes."""
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        """Which answer these weights prefer; a tie for users without any."""
         weights = dict(self.likes) or self._weights(user, prompt)
-        return self.measured.compare(replace(user, traits=weights), prompt, a, b)
+        return self.measured.compare(replace(user, traits=weights), prompt, first, second)
 
     def _weights(self, user: User, prompt: str) -> dict[str, float]:
         traits = weights_on(user, self.topics.get(prompt, "")).traits
@@ -70,12 +68,12 @@ class MeasuredJudge:
 
 def jury_of(
     config: EvaluationConfig,
-    judge: Comparer | None,
-    others: Mapping[str, Comparer],
+    judge: Judge | None,
+    others: Mapping[str, Judge],
     dataset: PreferenceDataset,
     folder: Path,
     progress: Progress,
-) -> dict[str, Comparer]:
+) -> dict[str, Judge]:
     """All judges of an evaluation, the headline first: `judge`, or else the first of the further ones.
 
     None where no answers are drawn.
@@ -117,7 +115,7 @@ def obtain_judges(
     folder: Path,
     topics: Mapping[str, str] = MappingProxyType({}),
     say: Callable[[str], None] | None = None,
-) -> dict[str, Comparer]:
+) -> dict[str, Judge]:
     """Name -> judge. Nothing is asked yet; what can be known to be wrong is told now.
 
     Args:
@@ -144,7 +142,7 @@ def _obtain(
     folder: Path,
     topics: Mapping[str, str],
     say: Callable[[str], None] | None,
-) -> Comparer:
+) -> Judge:
     if entry.endpoint is None:
         _check_topics(entry, users, topics)
         names = entry.attributes or tuple(entry.likes)
@@ -155,11 +153,7 @@ def _obtain(
                 f"The judge '{entry.name}' goes by descriptions of users, and user '{user.id}' has none; describe the "
                 "users in the data, or leave the judge out."
             )
-    from fspo.llm.cache import RequestCache
-    from fspo.llm.endpoint import Endpoint
-
-    need_client()
-    return asked_judge(entry, Endpoint(entry.endpoint, RequestCache(folder / f"{entry.name}.sqlite"), say=say))
+    return judge_by(endpoint_of(entry, folder / f"{entry.name}.sqlite", say), entry)
 
 
 def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str, str]) -> None:
@@ -173,30 +167,67 @@ def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str
                 )
 
 
-def asked_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge | WeightedJudge:
-    """The judge of an entry by whoever answers."""
-    setting = f"max_tokens of the judge '{entry.name}'"
-    if entry.weighted:
-        prompt = _prompt(entry.prompt) if entry.prompt is not None else letter_prompt
-        return WeightedJudge(llm, prompt, max_tokens=entry.max_tokens or LETTER_TOKENS, setting=setting)
-    prompt = _prompt(entry.prompt if entry.prompt is not None else _usual())
-    return PairwiseJudge(llm, prompt, max_tokens=entry.max_tokens or ANSWER_TOKENS, setting=setting)
+def endpoint_of(entry: JudgeConfig, answers: Path, say: Callable[[str], None] | None) -> LanguageModel:
+    """The language model at the endpoint of an entry; `answers` is the file that keeps what it answers.
+
+    Raises:
+        ConfigError: the package that asks endpoints is missing.
+    """
+    from fspo.llm.cache import RequestCache
+    from fspo.llm.endpoint import Endpoint
+
+    assert entry.endpoint is not None
+    need_client()
+    return Endpoint(entry.endpoint, RequestCache(answers), say=say)
 
 
-def _prompt(text: str) -> Prompt:
-    from fspo.synthesis.recipe.domain import PROMPTS
+def judge_by(
+    llm: LanguageModel,
+    entry: JudgeConfig,
+    *,
+    usual: Callable[[], Prompt] | None = None,
+    variables: Sequence[str] = ("description", "question", "first", "second"),
+    place: str = "",
+) -> PairwiseJudge:
+    """The judge of an entry by a language model.
+
+    Args:
+        llm: who answers.
+        entry: as configured.
+        usual: gives the prompt where the entry has none; by default that of the judges of users' preferences.
+        variables: what a prompt may show.
+        place: which judges it is among, for messages.
+    """
+    what = f"the judge '{entry.name}'{place}"
+    kind, limit = (WeightedJudge, LETTER_TOKENS) if entry.weighted else (PairwiseJudge, ANSWER_TOKENS)
+    if entry.prompt is not None:
+        prompt = prompt_from(entry.prompt, variables, f"the prompt of {what}")
+    elif usual is not None:
+        prompt = usual()
+    else:
+        prompt = letter_prompt if entry.weighted else prompt_from(_labelling_prompt(), variables, "the usual prompt")
+    return kind(llm, prompt, max_tokens=entry.max_tokens or limit, setting=f"max_tokens of {what}")
+
+
+def prompt_from(text: str, variables: Sequence[str], what: str) -> Prompt:
+    """The prompt of a template with these variables.
+
+    Raises:
+        DataError: the template has another variable, or is damaged.
+    """
     from fspo.synthesis.recipe.templates import Template
 
-    template = Template(text, PROMPTS["judge"], "the prompt of a judge")
+    template = Template(text, frozenset(variables), what)
 
     def prompt(user: User, question: str, first: str, second: str) -> str:
-        return template.fill(description=user.description, question=question, first=first, second=second)
+        texts = {"description": user.description, "question": question, "first": first, "second": second}
+        return template.fill(**{name: texts[name] for name in variables})
 
     return prompt
 
 
-def _usual() -> str:
-    """What labelling judges are asked too."""
+def _labelling_prompt() -> str:
+    """What judges that label are asked too."""
     from fspo.synthesis.recipe.files import read_yaml
 
     return str(read_yaml(files("fspo.synthesis").joinpath("recipe"), "prompts.yaml")["judge"])

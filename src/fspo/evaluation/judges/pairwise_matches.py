@@ -7,15 +7,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 from fspo.evaluation.artifact_schemas import GAME, read_rows
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.judges.judgement_store import TextUtility
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Comparer, Judgement, Outcome, decide
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, decide
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Game
 from fspo.files import write_text
+from fspo.judging.judge import Judge
+from fspo.judging.verdicts import SCORES
 from fspo.preferences.types import User
 
 __all__ = ["GAMES_FILE", "all_games", "games_over_base", "read_games", "write_games"]
@@ -23,22 +24,20 @@ __all__ = ["GAMES_FILE", "all_games", "games_over_base", "read_games", "write_ga
 GAMES_FILE = "games.jsonl"
 
 _BASE = "base"
-_OUTCOMES: Mapping[Literal["a", "b", "tie"], Outcome] = {"a": "win", "b": "loss", "tie": "tie"}
-_SCORES: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
 def all_games(
-    judge: Comparer | None,
+    judge: Judge | None,
     users: Mapping[str, User],
     answers: Mapping[AnswerKey, Sequence[Answer]],
-    judgements: Mapping[AnswerKey, Sequence[Judgement]],
+    judgements: Mapping[AnswerKey, Sequence[JudgedAnswer]],
     samplings: Mapping[str, Sampling],
     won: Mapping[str, Mapping[Item, float]],
 ) -> list[Game]:
     """All pairs of methods on all items that both answered, after the floors; each by its headline sampling.
 
-    Only a judge that measures is asked: its word is the same in either order and costs nothing. For any other there are
-    the games against the base model that it has judged already.
+    Only a judge that measures is asked: its verdict is the same in either order and costs nothing. For any other judge
+    there are the games against the base model that it has judged already.
 
     Args:
         judge: the one that judged the answers.
@@ -63,9 +62,9 @@ def all_games(
     for item, row_of in texts.items():
         for first, second in combinations(row_of, 2):
             one, other = row_of[first], row_of[second]
-            word = judge.compare(users[one.user], one.prompt, one.text, other.text)
-            outcome = decide(_OUTCOMES[word], broken.get((first, item), ()), broken.get((second, item), ()))
-            found.append(Game(one.user, first, second, _SCORES[outcome]))
+            preferred = judge.compare(users[one.user], one.prompt, one.text, other.text)
+            preferred = decide(preferred, broken.get((first, item), ()), broken.get((second, item), ()))
+            found.append(Game(one.user, first, second, SCORES[preferred]))
     return found
 
 

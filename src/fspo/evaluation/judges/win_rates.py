@@ -10,27 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.judges.answer_quality import Quality, broken_floors
-from fspo.evaluation.judges.judgement_store import Comparer, Outcome, Pair, annotate
+from fspo.evaluation.judges.judgement_store import judged
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
-from fspo.files import append_jsonl, read_jsonl
+from fspo.judging.judge import Judge
+from fspo.judging.verdicts import SCORES, Comparison, Judgement, Preferred
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import User
 from fspo.preferences.wording import wording
-from fspo.progress import Progress, Silent
+from fspo.progress import Progress
+from fspo.records import KeyedLog
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import EpisodeRenderer
 
-__all__ = ["Answer", "AnswerKey", "Comparer", "Judgement", "Outcome", "decide", "draw_answers", "judge_pairs"]
+__all__ = ["Answer", "AnswerKey", "JudgedAnswer", "decide", "draw_answers", "judge_answers"]
 
 
 AnswerKey = tuple[str, str]
@@ -54,69 +56,53 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the judge made of a method's answer against the base model's, and how that came about."""
+class JudgedAnswer:
+    """A method's answer, judged against the base model's as the second, and what the floors make of it."""
 
     item: str
     user: str
-    judged: Outcome
-    """The judge's word alone, in both orders; a tie where the orders contradict each other."""
-    outcome: Outcome
-    """The same after the floors."""
-    consistent: bool
-    """Whether both orders agreed."""
-    broken: tuple[str, ...]
+    judgement: Judgement
+    broken: tuple[str, ...] = ()
     """The floors that the method's answer falls below."""
-    base_broken: tuple[str, ...]
-    reject: str = ""
-    """Why the judge gave no word, `unreadable`, `reasoning` or `refused`; empty where it gave one."""
-    preference: float | None = None
-    """The probability that the method's answer is preferred, from a judge that weighs."""
-    unweighed: int = 0
-    """Orders, of two, in which such a judge had no log-probs to go by."""
-    used_up: str = ""
-    """The limit that the judge's reasoning used up, in words, if it did."""
+    base_broken: tuple[str, ...] = ()
+
+    @property
+    def preferred(self) -> Preferred:
+        """The judge's preference after the floors."""
+        return decide(self.judgement.preferred, self.broken, self.base_broken)
 
     @property
     def decided(self) -> bool:
-        """Whether the outcome counts: the judge or the floors gave one."""
-        return not self.reject or bool(self.broken) != bool(self.base_broken)
+        """Whether the preference counts: it is the judge's, or that of the floors."""
+        return not self.judgement.failure or bool(self.broken) != bool(self.base_broken)
 
     @property
     def score(self) -> float:
-        """1 for a win, 0.5 for a tie, 0 for a loss."""
-        return _SCORES[self.outcome]
-
-    @property
-    def judged_score(self) -> float:
-        """The score as the judge alone would have it."""
-        return _SCORES[self.judged]
+        """1 for a win, 0.5 for a tie, 0 for a loss, after the floors."""
+        return SCORES[self.preferred]
 
     @property
     def degree(self) -> float | None:
-        """How far the answer was preferred: the probability if the judge weighs, else the score; None for a reject.
+        """How far the answer is preferred: the probability if the judge weighs, else the score; None for a failure.
 
         Where a floor is broken, that decides.
         """
-        if self.preference is not None and not self.broken and not self.base_broken:
-            return self.preference
+        if self.judgement.probability is not None and not self.broken and not self.base_broken:
+            return self.judgement.probability
         return self.score if self.decided else None
 
 
-_SCORES: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-
-
-def decide(judged: Outcome, broken: Sequence[str], base_broken: Sequence[str]) -> Outcome:
-    """The judge's word after the floors: whoever alone falls below one loses; if both do, it is a tie."""
+def decide(preferred: Preferred, broken: Sequence[str], base_broken: Sequence[str]) -> Preferred:
+    """The preference after the floors: the only answer below one loses; if both are, it is a tie."""
     if broken and base_broken:
         return "tie"
     if broken:
-        return "loss"
-    return "win" if base_broken else judged
+        return "second"
+    return "first" if base_broken else preferred
 
 
-def judge_pairs(
-    judge: Comparer,
+def judge_answers(
+    judge: Judge,
     users: Mapping[str, User],
     answers: Sequence[Answer],
     base_answers: Mapping[str, Answer],
@@ -127,32 +113,24 @@ def judge_pairs(
     path: Path,
     name: str = "",
     progress: Progress | None = None,
-) -> list[Judgement]:
+) -> list[JudgedAnswer]:
     """Judge every answer against the base model's answer to the same item; all mappings are by item id.
 
-    The judge's words are kept in `path`, one line an answer, for this judge and these users as they are; the floors are
-    applied anew each time.
-
-    Raises:
-        ModelError: the judge failed; what it said before is kept.
+    The judgements are stored in `path` for this judge and these users as they are; the floors are applied anew each
+    time. See `judged` for what is raised.
     """
-    pairs = [Pair(a.item, users[a.user], a.prompt, a.text, base_answers[a.item].text) for a in answers]
-    found = []
-    for answer, said in zip(answers, annotate(judge, pairs, path=path, name=name, progress=progress), strict=True):
-        broken = broken_floors(qualities[answer.item], floors)
-        base_broken = broken_floors(base_qualities[answer.item], floors)
-        outcome = decide(said.judged, broken, base_broken)
-        judgement = Judgement(answer.item, answer.user, said.judged, outcome, said.consistent, broken, base_broken)
-        found.append(
-            replace(
-                judgement,
-                reject=said.reject,
-                preference=said.preference,
-                unweighed=said.unweighed,
-                used_up=said.used_up,
-            )
+    pairs = [(a.item, Comparison(users[a.user], a.prompt, a.text, base_answers[a.item].text)) for a in answers]
+    judgements = judged(judge, pairs, path=path, name=name, progress=progress)
+    return [
+        JudgedAnswer(
+            answer.item,
+            answer.user,
+            judgement,
+            broken_floors(qualities[answer.item], floors),
+            broken_floors(base_qualities[answer.item], floors),
         )
-    return found
+        for answer, judgement in zip(answers, judgements, strict=True)
+    ]
 
 
 def draw_answers(
@@ -175,25 +153,20 @@ def draw_answers(
 
     Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
-    asked = _asked(trials, config)
-    known = {line["key"]: line for line in read_jsonl(path) if line.keys() >= set(Answer.__dataclass_fields__)}
+    log = KeyedLog(path, Answer)
     shown = f"{fingerprint}/{renderer.identity}"
     settings = _settings(shown, context, sampling, config) + (describer.key if describer else "")
-    batches = [asked[i : i + config.answer_batch] for i in range(0, len(asked), config.answer_batch)]
-    answers: list[Answer] = []
-    with (progress or Silent()).task(f"Answering, {method} {sampling}", total=len(asked)) as task:
-        for number, batch in enumerate(batches):
-            keys = [_digest(settings, trial.key, item, prompt, number) for trial, item, prompt in batch]
-            if not all(key in known for key in keys):
-                salt = f"{method}/{sampling.partition('@')[0]}"
-                drawn = _generate(model(), renderer, batch, config, salt, sampling, describer)
-                for key, (trial, item, prompt), (text, dropped, finished) in zip(keys, batch, drawn, strict=True):
-                    answer = Answer(method, sampling, item, trial.user, prompt, text, dropped, finished)
-                    known[key] = asdict(answer) | {"key": key}
-                    append_jsonl(path, known[key])
-            answers += [_answer(known[key]) for key in keys]
-            task.advance(len(batch))
-    return answers
+    wanted = {
+        _digest(settings, trial.key, item, prompt, place // config.answer_batch): (trial, item, prompt)
+        for place, (trial, item, prompt) in enumerate(_asked(trials, config))
+    }
+
+    def answer(batch: Sequence[_Asked]) -> list[Answer]:
+        return _generate(model(), renderer, batch, config, method, sampling, describer)
+
+    title = f"Answering, {method} {sampling}"
+    log.complete(wanted, answer, batch=config.answer_batch, title=title, progress=progress)
+    return [log[key] for key in wanted]
 
 
 _Asked = tuple[Trial, str, str]
@@ -220,15 +193,15 @@ def _generate(
     renderer: EpisodeRenderer,
     batch: Sequence[_Asked],
     config: EvaluationConfig,
-    salt: str,
+    method: str,
     sampling: str,
     describer: Describer | None,
-) -> list[tuple[str, int, bool]]:
-    """The texts, how many shots had to be left out for each, and whether it was ended by the model."""
+) -> list[Answer]:
     from fspo.modeling.answering import Prompt, answer
     from fspo.modeling.generation import Sampling
 
     prompts = []
+    salt = f"{method}/{sampling.partition('@')[0]}"
     for trial, item, prompt in batch:
         shots, described, mirrored = trial.own.shots, trial.own.description, None
         if describer is not None:
@@ -242,7 +215,10 @@ def _generate(
         config.plausibility,
     )
     replies = answer(model, renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
-    return [(reply.text, reply.dropped_shots, reply.finished) for reply in replies]
+    return [
+        Answer(method, sampling, item, trial.user, prompt, reply.text, reply.dropped_shots, reply.finished)
+        for (trial, item, prompt), reply in zip(batch, replies, strict=True)
+    ]
 
 
 def _guided(sampling: str) -> bool:
@@ -261,10 +237,6 @@ def _settings(fingerprint: str, context: Context, sampling: str, config: Evaluat
     if _guided(sampling):
         drawn += [config.guidance, config.plausibility]
     return json.dumps([fingerprint, context, sampling, *drawn])
-
-
-def _answer(line: Mapping[str, Any]) -> Answer:
-    return Answer(**{name: line[name] for name in Answer.__dataclass_fields__})
 
 
 def _digest(*parts: object) -> str:

@@ -6,24 +6,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fspo.evaluation.config import Floors
 from fspo.evaluation.judges.answer_quality import Quality, broken_floors
-from fspo.evaluation.judges.win_rates import Answer, Judgement
+from fspo.evaluation.judges.win_rates import Answer, JudgedAnswer
 from fspo.evaluation.metrics.table import Column, Table
+from fspo.judging.verdicts import SCORES
 
 __all__ = ["judged_column", "quality_metrics", "win_rates"]
 
 _UNBOUNDED = ("fluency", "compression", "words")
 
 
-def judged_column(rows: Iterable[Judgement], value: Callable[[Judgement], float | None]) -> Column:
-    """What `value` makes of each judgement; those of which it makes None are left out."""
+def judged_column(rows: Iterable[JudgedAnswer], value: Callable[[JudgedAnswer], float | None]) -> Column:
+    """What `value` makes of each judged answer; those of which it makes None are left out."""
     found = (((row.user, row.item), value(row)) for row in rows)
     return Column({item: number for item, number in found if number is not None})
 
 
-def win_rates(rows: Sequence[Judgement], sampling: str, *, headline: bool) -> Table:
-    """The win rate of one sampling, after the floors and by the judge's word alone; rejects count in neither."""
+def win_rates(rows: Sequence[JudgedAnswer], sampling: str, *, headline: bool) -> Table:
+    """The win rate of one sampling, after the floors and by the judge alone; failures count in neither."""
     won = judged_column(rows, lambda row: row.score if row.decided else None)
-    alone = judged_column(rows, lambda row: None if row.reject else row.judged_score)
+    alone = judged_column(rows, lambda row: None if row.judgement.failure else SCORES[row.judgement.preferred])
     named = {"win_rate": won} if headline else {}
     return named | {f"win_rate/{sampling}": won, f"win_rate_without_floors/{sampling}": alone}
 

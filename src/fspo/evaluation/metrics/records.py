@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, Judgement
+from fspo.evaluation.judges.judgement_store import counts as judgement_counts
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.variations import Probe
 from fspo.files import write_text
+from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
 __all__ = ["counts", "setting", "varied_setting", "write_samples"]
 
+_OUTCOMES: Mapping[Preferred, str] = {"first": "win", "tie": "tie", "second": "loss"}
+"""What a preference is for the method, whose answer is the first."""
 
-def counts(judgements: Sequence[Judgement]) -> dict[str, int]:
-    """How the comparisons of one method and sampling came out."""
+
+def counts(judged: Sequence[JudgedAnswer]) -> dict[str, int]:
+    """How the comparisons of one method and sampling came out, after the floors."""
+    preferred = Counter(j.preferred for j in judged if j.decided)
     return {
-        "items": len(judgements),
-        "wins": sum(j.outcome == "win" for j in judgements),
-        "ties": sum(j.outcome == "tie" for j in judgements if j.decided),
-        "losses": sum(j.outcome == "loss" for j in judgements),
-        "inconsistent": sum(not j.consistent for j in judgements if not j.reject),
-        "unreadable": sum(j.reject == "unreadable" for j in judgements),
-        "reasoning": sum(j.reject == "reasoning" for j in judgements),
-        "refused": sum(j.reject == "refused" for j in judgements),
-        "without_log_probs": sum(j.unweighed > 0 for j in judgements),
-        "below_floor": sum(bool(j.broken) for j in judgements),
-        "base_below_floor": sum(bool(j.base_broken) for j in judgements),
+        **judgement_counts([j.judgement for j in judged]),
+        "wins": preferred["first"],
+        "ties": preferred["tie"],
+        "losses": preferred["second"],
+        "below_floor": sum(bool(j.broken) for j in judged),
+        "base_below_floor": sum(bool(j.base_broken) for j in judged),
     }
 
 
@@ -69,7 +71,7 @@ def write_samples(
     path: Path,
     users: Mapping[str, User],
     answers: Mapping[AnswerKey, Sequence[Answer]],
-    judgements: Mapping[AnswerKey, Sequence[Judgement]],
+    judgements: Mapping[AnswerKey, Sequence[JudgedAnswer]],
     written: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Write every item's answers by all methods, one line an item; `written` are methods' descriptions by trial."""
@@ -82,7 +84,7 @@ def write_samples(
             line["answers"][label] = answer.text
             if (drawn, answer.item) in judged:
                 judgement = judged[drawn, answer.item]
-                line["outcomes"][label] = judgement.outcome if judgement.decided else "not judged"
+                line["outcomes"][label] = _OUTCOMES[judgement.preferred] if judgement.decided else "not judged"
                 line["broken"] |= {label: list(judgement.broken)} if judgement.broken else {}
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
 

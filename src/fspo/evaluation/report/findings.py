@@ -230,6 +230,7 @@ _COUNTS: Mapping[str, str] = MappingProxyType(
         "unreadable": "comparisons on which the judge's answer was unreadable (left out)",
         "reasoning": "comparisons on which the judge gave only reasoning (left out)",
         "refused": "comparisons on which the judge refused to answer (left out)",
+        "failed": "comparisons on which a request to the judge failed (left out; the next call asks again)",
         "base_below_floor": "comparisons in which the base model's answer fell below a floor (an unearned win)",
         "below_floor": "answers that fell below a floor (they do not win)",
     }

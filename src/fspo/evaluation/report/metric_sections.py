@@ -70,6 +70,7 @@ _COUNTED = (
     "unreadable",
     "reasoning",
     "refused",
+    "failed",
     "without_log_probs",
 )
 """What `judges.json` counts of a judge."""

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from fspo.judging.judge import Verdict
-from fspo.judging.pairwise import Comparison, Judgement, OrderTally, readable
+from fspo.judging.pairwise import readable
+from fspo.judging.verdicts import Comparison, Judgement, OrderTally, Preferred
 from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import Split, User
@@ -99,7 +99,7 @@ class Casting:
         while True:
             self._make(todo)
             result.matrix = disagreement_of(
-                [place.id for place in places], [_verdicts(self._judged[place.id][1]) for place in places]
+                [place.id for place in places], [_preferred(self._judged[place.id][1]) for place in places]
             )
             result.outside = outside(result.matrix, bounds) if bounds is not None else {}
             todo = [
@@ -201,8 +201,8 @@ def _refines(config: RecipeConfig) -> bool:
     return config.refinement is not None and config.judge == "llm"
 
 
-def _verdicts(judgements: Iterable[Judgement]) -> list[Verdict]:
-    return [judgement.verdict for judgement in judgements]
+def _preferred(judgements: Iterable[Judgement]) -> list[Preferred]:
+    return [judgement.preferred for judgement in judgements]
 
 
 def _entropy(rows: Iterable[Sequence[Judgement]]) -> float:

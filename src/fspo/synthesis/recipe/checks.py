@@ -171,7 +171,7 @@ def _agreement(
     verdicts = [
         judge.compare(people[row.user], row.prompt, row.chosen, row.rejected) for row in rows if row.user in people
     ]
-    decided = [verdict == "a" for verdict in verdicts if verdict != "tie"]
+    decided = [verdict == "first" for verdict in verdicts if verdict != "tie"]
     if not decided:
         return {name: None, "why": "The measured judge decides none of the labelled pairs."}
     return {name: round(sum(decided) / len(decided), 4)}

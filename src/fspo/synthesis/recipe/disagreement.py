@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fspo.judging.judge import Verdict
+from fspo.judging.verdicts import Preferred
 from fspo.synthesis.recipe.config import Disagreement
 
 __all__ = ["LEAST_SHARED", "Matrix", "disagreement_of", "outside"]
@@ -17,7 +17,7 @@ __all__ = ["LEAST_SHARED", "Matrix", "disagreement_of", "outside"]
 LEAST_SHARED = 4
 """Pairs that two users must both decide, for their disagreement to mean anything."""
 
-_SIGNS: dict[Verdict, int] = {"a": 1, "b": -1, "tie": 0}
+_SIGNS: dict[Preferred, int] = {"first": 1, "second": -1, "tie": 0}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Matrix:
         return float(known.mean()) if known.size else math.nan
 
 
-def disagreement_of(users: Sequence[str], verdicts: Sequence[Sequence[Verdict]]) -> Matrix:
+def disagreement_of(users: Sequence[str], verdicts: Sequence[Sequence[Preferred]]) -> Matrix:
     """The matrix of users by their verdicts on the same pairs, `verdicts[user][pair]`."""
     signs = np.array([[_SIGNS[verdict] for verdict in row] for row in verdicts], dtype=np.float64)
     signs = signs.reshape(len(users), -1)

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import AttributeJudge, Judge
-from fspo.judging.pairwise import Comparison, Judgement, PairwiseJudge
+from fspo.judging.pairwise import PairwiseJudge
+from fspo.judging.verdicts import Comparison, Judgement
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
 from fspo.progress import Task
@@ -50,11 +51,7 @@ def by_measures(judge: Judge) -> Judging:
         for c in comparisons:
             if task is not None:
                 task.advance()
-            verdict = judge.compare(c.user, c.prompt, c.a, c.b)
-            if verdict == "tie":
-                yield Judgement(verdict, "unclear", ("unclear", "unclear"))
-            else:
-                yield Judgement(verdict, "", ("first", "second") if verdict == "a" else ("second", "first"))
+            yield Judgement.agreed(judge.compare(c.user, c.prompt, c.first, c.second))
 
     return judging
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fspo.files import read_json
 from fspo.judging.judge import LabelledBy
-from fspo.judging.pairwise import OrderTally
+from fspo.judging.verdicts import OrderTally
 from fspo.preferences.types import Preference
 from fspo.progress import Progress
 from fspo.synthesis.recipe.config import RecipeConfig

@@ -16,7 +16,7 @@ from typing import Any
 
 from fspo.errors import DataError
 from fspo.files import check_unclaimed, write_json, write_text
-from fspo.judging.pairwise import OrderTally
+from fspo.judging.verdicts import OrderTally
 from fspo.llm.types import Completion, LanguageModel, replies_of, title_of
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits

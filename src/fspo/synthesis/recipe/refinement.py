@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fspo.judging.attributes import sentences
-from fspo.judging.pairwise import Comparison
+from fspo.judging.verdicts import Comparison
 from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import User

@@ -11,7 +11,7 @@ from fspo.errors import StorageError
 from fspo.files import read_json, to_json, write_json, write_text
 from fspo.identity import digest
 from fspo.judging.by_topic import load_judge
-from fspo.judging.pairwise import Comparison, Judgement, OrderTally
+from fspo.judging.verdicts import Comparison, Judgement, OrderTally
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import Split, User
 from fspo.progress import Scaled, Silent, Task
@@ -66,7 +66,7 @@ class Shard:
     def digest(self) -> str:
         """Tells apart shards of other users, or of users with other descriptions or other labels of shared pairs."""
         people = [
-            [one.user.id, one.user.description, sorted(one.user.traits.items()), [known.choices for known in one.known]]
+            [one.user.id, one.user.description, sorted(one.user.traits.items()), [_said(known) for known in one.known]]
             for one in self.people
         ]
         return digest(people, 64)
@@ -114,11 +114,11 @@ class Labeller:
         per_user, order = dict.fromkeys((person.user.id for person in shard.people), 0), OrderTally()
         for user, pair, judgement in self._judged(shard, task or Silent.TASK):
             order.add(judgement)
-            if judgement.verdict == "tie":
+            if judgement.preferred == "tie":
                 undecided.append(_undecided(user, pair, judgement))
                 continue
             per_user[user.id] += 1
-            first, second = (pair.a, pair.b) if judgement.verdict == "a" else (pair.b, pair.a)
+            first, second = (pair.a, pair.b) if judgement.preferred == "first" else (pair.b, pair.a)
             decided.append({"user": user.id, "chosen": first.id, "rejected": second.id})
         for folder, rows in ((LABELS, decided), (UNDECIDED, undecided)):
             text = "".join(to_json(row) + "\n" for row in rows)
@@ -188,4 +188,9 @@ def tally_file(out: Path, number: int) -> Path:
 
 
 def _undecided(user: User, pair: Pair, judgement: Judgement) -> dict[str, Any]:
-    return {"user": user.id, "a": pair.a.id, "b": pair.b.id, "reason": judgement.reason, "said": judgement.choices}
+    return {"user": user.id, "a": pair.a.id, "b": pair.b.id, "reason": judgement.reason, "said": _said(judgement)}
+
+
+def _said(judgement: Judgement) -> list[str]:
+    """What the judge said with the first response shown first, and with the second shown first."""
+    return [str(verdict) for verdict in judgement.orders]

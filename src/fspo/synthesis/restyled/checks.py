@@ -149,7 +149,7 @@ def _shared_pairs(config: RestyledConfig, responses: Responses) -> list[tuple[Re
 def _labels(users: Sequence[User], labels: Labels, judge: AttributeJudge) -> dict[str, Any]:
     people = {user.id: user for user in users}
     rows = labels.preferences
-    again = (judge.compare(people[row.user], row.prompt, row.rejected, row.chosen) == "b" for row in rows)
+    again = (judge.compare(people[row.user], row.prompt, row.rejected, row.chosen) == "second" for row in rows)
     per_user = Counter({user.id: 0 for user in users})
     per_user.update(row.user for row in rows)
     differing = [

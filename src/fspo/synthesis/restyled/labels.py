@@ -82,7 +82,7 @@ def _label(
             result.ties += 1
             continue
         decided += 1
-        result.preferences.append(_preference(config, user, *((a, b) if verdict == "a" else (b, a))))
+        result.preferences.append(_preference(config, user, *((a, b) if verdict == "first" else (b, a))))
 
 
 def _preference(config: RestyledConfig, user: User, chosen: Response, rejected: Response) -> Preference:
