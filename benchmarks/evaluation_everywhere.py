@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, FspoError
-from fspo.evaluation.metrics.summary import parse_estimates
+from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.statistics import Estimate
 from fspo.files import read_json, write_json, write_text, writing
 from fspo.methods.table import Method, training_order
@@ -245,7 +245,10 @@ def _made(config: RunConfig, progress: Progress) -> dict[str, Any]:
             with _clocked(folder.path / "seconds.json", name):
                 stage(folder, progress)
         pipeline.report(folder)
-    return pipeline.need_results(folder)
+    return {
+        method: {measure: estimate.to_json() for measure, estimate in row.items()}
+        for method, row in pipeline.need_results(folder).items()
+    }
 
 
 @contextmanager
@@ -281,7 +284,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
     ]
     lines += _said_of_flips(record)
     for domain, found in record["domains"].items():
-        metrics = parse_estimates(found["metrics"])
+        metrics = estimates_of(found["metrics"])
         shown = [name for name in _SHOWN if any(name in row for row in metrics.values())]
         seconds = ", ".join(f"{name} {value / 60:.1f}" for name, value in found["seconds"].items())
         lines += [

@@ -321,7 +321,7 @@ def _consistency_line(row: Mapping[str, Any]) -> str:
 
 
 def _interval(record: Mapping[str, Any]) -> str:
-    found = Estimate.from_json(record)
+    found = Estimate(**record)
     return f"{found.value:.3f}" + (f" ({found.low:.3f} to {found.high:.3f})" if found.low is not None else "")
 
 

@@ -106,7 +106,7 @@ def test_damage_in_the_middle_of_a_log_is_named(damage: bytes, tmp_path: Path) -
         log.put(f"{number}", Square(number, number**2))
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([lines[0], damage, lines[2], b""]))
-    with pytest.raises(StorageError, match=r"log\.jsonl, line 2, is damaged.*delete that line"):
+    with pytest.raises(StorageError, match=r"log\.jsonl, line 2, is damaged.*delete it"):
         KeyedLog(path, Square)
 
 

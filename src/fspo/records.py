@@ -29,9 +29,9 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-def write_record(path: Path, value: Any) -> None:
-    """Write a value as indented JSON in one step."""
-    write_json(path, _dumped(value))
+def write_record(path: Path, value: Any, kind: Any = None) -> None:
+    """Write a value as indented JSON in one step; `kind` is its type, where that is more than the value's class."""
+    write_json(path, _dumped(value, kind))
 
 
 def read_record(path: Path, kind: type[T], remedy: str) -> T | None:
@@ -88,7 +88,7 @@ class KeyedLog(Generic[T]):
         self._path, self._kind, self._lasting = path, kind, lasting
         self._results: dict[str, T] = {}
         for number, line in log_lines(path):
-            where, remedy = f"{path}, line {number},", "delete that line, and run the command again."
+            where, remedy = f"{path}, line {number},", "delete it, or the file, and run the command again."
             self._results[_validated(_Key, line, where, remedy).key] = _validated(kind, line, where, remedy)
 
     def __contains__(self, key: str) -> bool:
@@ -149,10 +149,10 @@ def _batches(keys: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (keys[start : start + size] for start in range(0, len(keys), size))
 
 
-def _validated(kind: type[T], content: bytes, where: str, remedy: str) -> T:
+def _validated(kind: Any, content: bytes, where: str, remedy: str) -> Any:
     """The value that some JSON holds; raises StorageError."""
     try:
-        value: T = _adapter(kind).validate_json(content, strict=True)
+        return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -160,12 +160,12 @@ def _validated(kind: type[T], content: bytes, where: str, remedy: str) -> T:
         raise StorageError(
             f"{where} is damaged, or of another version of fspo ({f'{place}: ' if place else ''}{reason}); {remedy}"
         ) from error
-    return value
 
 
-def _dumped(value: Any) -> Any:
+def _dumped(value: Any, kind: Any = None) -> Any:
     """A value as JSON can hold it."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    known: Any = kind or type(value)
+    return _adapter(known).dump_python(value, mode="json")
 
 
 @cache

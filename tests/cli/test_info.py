@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from fspo.cli import reference
 from fspo.cli.main import app
+from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS
 from fspo.runs.config import load_config
 from fspo.runs.model_cards import model_card
@@ -66,8 +68,8 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     text = model_card(row, config, {})
     assert "Not evaluated yet." in text
     assert "the policy `pref-ft` of the same run" in text
-    estimate = {"value": 0.75, "low": 0.7, "high": 0.8, "users": 9, "items": 90}
-    text = model_card(row, config, {"fspo": {"reward_accuracy": estimate, "win_rate": estimate | {"low": None}}})
+    estimate = Estimate(0.75, 0.7, 0.8, users=9, items=90)
+    text = model_card(row, config, {"fspo": {"reward_accuracy": estimate, "win_rate": replace(estimate, low=None)}})
     assert "| Reward accuracy | 75.0% | 70.0% to 80.0% |" in text
     assert "| Win rate over the base model | 75.0% | none |" in text
     assert "mirrored-contrast" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
 from collections import Counter
@@ -11,10 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation.artifact_schemas import FORMAT
+from fspo.evaluation.artifacts import (
+    FORMAT,
+    GAMES_FILE,
+    Agreement,
+    CalibrationRecord,
+    Calibrations,
+    Details,
+    ErrorByChance,
+    ItemRecord,
+    JudgeRecord,
+    JudgesRecord,
+    PerUser,
+    ReliabilityBin,
+    Sample,
+    UserMean,
+)
+from fspo.evaluation.metrics.items import ITEMS_FILE
+from fspo.evaluation.statistics import Estimate, Game
 from fspo.files import append_jsonl, write_json, write_text
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.types import User
+from fspo.records import write_record, write_records
 from fspo.synthesis.restyled.checks import check
 from fspo.synthesis.restyled.config import RestyledConfig
 from fspo.synthesis.restyled.labels import label_all
@@ -40,10 +57,9 @@ def write_run_folder(folder: Path, *, light: bool = False) -> Path:
         if name != "fspo"
     }
     write_json(folder / "evaluation" / "comparisons.json", others)
-    write_json(folder / "evaluation" / "details.json", _details())
+    write_record(folder / "evaluation" / "details.json", _details())
     write_kept(folder / "evaluation")
-    for sample in _samples():
-        append_jsonl(folder / "evaluation" / "samples.jsonl", sample)
+    write_records(folder / "samples.jsonl", _samples())
     _write_curves(folder, 3 if light else 60)
     write_json(folder / "data" / "checks.json", _checks(1 if light else 5))
     write_json(folder / "versions.json", {"fspo": "0.1.0", "torch": "2.13.0"})
@@ -102,10 +118,10 @@ def _more_measures(name: str, value: float) -> dict[str, Any]:
 
 def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: int = 16, salt: str = "") -> None:
     """Items, games and figures by user of an evaluation's folder; `salt` draws others on the same items."""
-    rewards = _details()["rewards"]
+    rewards = _details().rewards
     right: dict[str, dict[str, float]] = {name: {} for name in methods}
-    items: list[dict[str, Any]] = []
-    games: list[dict[str, Any]] = []
+    items: list[ItemRecord] = []
+    games: list[Game] = []
     for user in range(users):
         for number in range(8):
             item = f"user-{user}/0/{number}"
@@ -123,32 +139,35 @@ def write_kept(folder: Path, *, methods: Mapping[str, float] = _METHODS, users: 
                 if name != "base":
                     values[name]["win_rate/plain"] = values[name]["win_rate/guided"] = float(drawn > 0.4)
                     values[name]["win_rate_by/far/guided"] = float(drawn > 0.5)
-            items.append(line | {"values": values})
+            items.append(ItemRecord(**line, values=values))
             for first, second in itertools.combinations(methods, 2):
                 score = (1 + right[first][item] - right[second][item]) / 2
-                games.append({"user": f"user-{user}", "first": first, "second": second, "score": score})
-    write_text(folder / "items.jsonl", "".join(json.dumps(line) + "\n" for line in items))
-    write_text(folder / "games.jsonl", "".join(json.dumps(game) + "\n" for game in games))
-    write_json(folder / "per_user.json", {name: {"reward_accuracy": _by_user(row)} for name, row in right.items()})
-    bins = [{"confidence": 0.55 + i / 10, "accuracy": 0.5 + i / 12, "users": 9, "items": 40 - 9 * i} for i in range(4)]
-    calibrated: dict[str, Any] = {"reward": "reference", "scale": 1.0, "bins": bins, "fitted_bins": bins[:2]}
-    calibrated["error_by_chance"] = {"mean": 0.0432, "high": 0.0761}
-    write_json(folder / "calibration.json", dict.fromkeys(methods, calibrated))
-    agreed = {"judges": ["headline", "other"], "share": _estimate(0.8), "kappa": 0.55}
+                games.append(Game(f"user-{user}", first, second, score))
+    write_records(folder / ITEMS_FILE, items)
+    write_records(folder / GAMES_FILE, games)
+    by_user = {name: {"reward_accuracy": _by_user(row)} for name, row in right.items()}
+    write_record(folder / "per_user.json", by_user, PerUser)
+    bins = tuple(
+        ReliabilityBin(confidence=0.55 + i / 10, accuracy=0.5 + i / 12, users=9, items=40 - 9 * i) for i in range(4)
+    )
+    chance = ErrorByChance(mean=0.0432, high=0.0761)
+    calibrated = CalibrationRecord(reward="reference", bins=bins, fitted_bins=bins[:2], error_by_chance=chance)
+    write_record(folder / "calibration.json", dict.fromkeys(methods, calibrated), Calibrations)
+    agreed = Agreement(judges=("headline", "other"), share=Estimate(**_estimate(0.8)), kappa=0.55)
     mute = {"items": 40, "wins": 0, "ties": 0, "losses": 0, "inconsistent": 0, "unreadable": 38, "refused": 2}
-    words = {"counts": {"fspo, plain": mute, "few-shot, plain": mute}, "consistency": None}
-    write_json(folder / "judges.json", {"agreement": [agreed], "judges": {"mute": words}})
+    judge = JudgeRecord(counts={"fspo, plain": mute, "few-shot, plain": mute})
+    write_record(folder / "judges.json", JudgesRecord(agreement=(agreed,), judges={"mute": judge}))
 
 
-def _by_user(right: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+def _by_user(right: Mapping[str, float]) -> dict[str, UserMean]:
     users: dict[str, list[float]] = {}
     for item, value in right.items():
         users.setdefault(item.partition("/")[0], []).append(value)
-    return {user: {"value": sum(row) / len(row), "items": len(row)} for user, row in users.items()}
+    return {user: UserMean(value=sum(row) / len(row), items=len(row)) for user, row in users.items()}
 
 
-def _details() -> dict[str, Any]:
-    return {
+def _details() -> Details:
+    fields: dict[str, Any] = {
         "format": FORMAT,
         "users": 16,
         "questions": 24,
@@ -181,9 +200,10 @@ def _details() -> dict[str, Any]:
         "dropped_shots": {"few-shot": 0, "fspo": 3},
         "judgements": {"fspo, plain": {"items": 64, "inconsistent": 1, "below_floor": 2, "base_below_floor": 5}},
     }
+    return Details(**fields)
 
 
-def _samples() -> list[dict[str, Any]]:
+def _samples() -> list[Sample]:
     people = {
         "cheerful": {"sentiment": 1.0},
         "gloomy": {"sentiment": -1.0},
@@ -191,21 +211,21 @@ def _samples() -> list[dict[str, Any]]:
         "chatty": {"length": 1.0, "exclamation": 0.4},
     }
     return [
-        {
-            "user": name,
-            "description": f"Someone who is {name} <b>and says so</b>.",
-            "traits": traits,
-            "group": "axis",
-            "item": f"{name}/0/{number}",
-            "prompt": f"What did you think of the film number {number}?",
-            "answers": {
+        Sample(
+            user=name,
+            description=f"Someone who is {name} <b>and says so</b>.",
+            traits=traits,
+            group="axis",
+            item=f"{name}/0/{number}",
+            prompt=f"What did you think of the film number {number}?",
+            answers={
                 "base": "It is a film about a bath house.",
                 "fspo, plain": f"A {name} answer. It goes on for a while, as answers do.",
                 "fspo, guided": f"- {name}\n- {name} again",
             },
-            "outcomes": {"fspo, plain": "win", "fspo, guided": "loss"},
-            "broken": {"fspo, guided": ["distinct"]} if name == "gloomy" else {},
-        }
+            outcomes={"fspo, plain": "win", "fspo, guided": "loss"},
+            broken={"fspo, guided": ("distinct",)} if name == "gloomy" else {},
+        )
         for name, traits in people.items()
         for number in range(2)
     ]

@@ -92,9 +92,9 @@ def external_lead(folder: Path) -> Path:
 def own_prompts(folder: Path) -> Path:
     """Every user is asked questions of their own."""
     write_run_folder(folder, light=True)
-    for name in ("items.jsonl", "samples.jsonl"):
-        rows = read_jsonl(folder / "evaluation" / name)
-        lines(folder / "evaluation" / name, [row | {"prompt": f"{row['user']}: {row['prompt']}"} for row in rows])
+    for path in (folder / "evaluation" / "items.jsonl", folder / "samples.jsonl"):
+        rows = read_jsonl(path)
+        lines(path, [row | {"prompt": f"{row['user']}: {row['prompt']}"} for row in rows])
     return folder
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fspo.evaluation.artifacts import ErrorByChance
 from fspo.evaluation.calibration import BINS, calibration_metrics, error_by_chance, fitted_margins, reliability_bins
 from fspo.evaluation.metrics.table import Table, estimates, missing_interval_note, per_user
 from fspo.evaluation.scoring.eval_episodes import Item
@@ -39,9 +40,9 @@ def test_figures_by_hand() -> None:
     assert value(found, "brier") == pytest.approx((0.01 + 0.01 + 0.81 + 0.25) / 4)
     assert value(found, "overconfidence") == pytest.approx((3 * 0.9 + 0.5) / 4 - 2.5 / 4)
     first, last = reliability_bins(margins)
-    assert (first["low"], first["items"], first["accuracy"]) == (0.5, 1, 0.5)
-    assert (last["users"], last["items"], last["accuracy"]) == (2, 3, pytest.approx(2 / 3))
-    assert last["confidence"] == pytest.approx(0.9)
+    assert (first.low, first.items, first.accuracy) == (0.5, 1, 0.5)
+    assert (last.users, last.items, last.accuracy) == (2, 3, pytest.approx(2 / 3))
+    assert last.confidence == pytest.approx(0.9)
 
 
 def test_true_chances_are_calibrated_and_inflated_ones_are_not() -> None:
@@ -69,19 +70,22 @@ def test_perfect_calibration_exceeds_what_chance_gives_once_in_twenty() -> None:
     for seed in range(200):
         margins = made(1.0, users=10, items=8, seed=seed)
         chance = error_by_chance(margins, draws=200, seed=seed)
+        assert chance is not None
         errors.append(value(calibration_metrics(margins), "calibration_error"))
-        means.append(chance["mean"])
-        above += errors[-1] > chance["high"]
+        means.append(chance.mean)
+        above += errors[-1] > chance.high
     assert 0.02 <= above / 200 <= 0.09
     assert fmean(errors) == pytest.approx(fmean(means), rel=0.1)
 
 
 def test_what_chance_gives_is_far_below_the_error_of_inflated_margins() -> None:
     margins = made(4.0)
-    assert value(calibration_metrics(margins), "calibration_error") > 5 * error_by_chance(margins)["high"]
-    assert error_by_chance(margins) == error_by_chance(margins)
-    assert error_by_chance({}) == {}
-    assert error_by_chance({("a", "1"): 0.0, ("b", "2"): 0.0}) == {"mean": 0.0, "high": 0.0}
+    chance = error_by_chance(margins)
+    assert chance is not None
+    assert value(calibration_metrics(margins), "calibration_error") > 5 * chance.high
+    assert error_by_chance(margins) == chance
+    assert error_by_chance({}) is None
+    assert error_by_chance({("a", "1"): 0.0, ("b", "2"): 0.0}) == ErrorByChance(mean=0.0, high=0.0)
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])
@@ -104,7 +108,7 @@ def test_nobody_is_fitted_on_themselves() -> None:
 def test_bins_hold_every_item_once_and_the_error_is_theirs(rows: list[tuple[str, float]]) -> None:
     margins = {(user, f"{user}/{place}"): margin for place, (user, margin) in enumerate(rows)}
     bins = reliability_bins(margins)
-    assert sum(row["items"] for row in bins) == len(rows)
+    assert sum(row.items for row in bins) == len(rows)
     assert len(bins) <= BINS
-    error = sum(row["items"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / len(rows)
+    error = sum(row.items * abs(row.confidence - row.accuracy) for row in bins) / len(rows)
     assert value(calibration_metrics(margins), "calibration_error") == pytest.approx(error, abs=1e-9)

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from fspo.errors import ConfigError, DataError, ModelError
+from fspo.evaluation.artifacts import AGAIN, GAMES_FILE
 from fspo.evaluation.config import EvaluationConfig, Floors, RobustnessConfig
-from fspo.evaluation.judges.pairwise_matches import read_games
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.report import write_report
 from fspo.evaluation.report.findings import caveats
 from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
+from fspo.evaluation.statistics import Game
 from fspo.files import read_json, read_jsonl
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.records import read_records
 from tests.evaluation.helpers import small_dataset
 from tests.evaluation.running import CONFIG, NO_ANSWERS, Run, runner
 
@@ -82,6 +84,8 @@ def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path)
     samples = read_jsonl(out / "samples.jsonl")
     assert len(samples) == 4
     assert {"base", "fspo, plain", "fspo, guided", "oracle, plain"} <= samples[0]["answers"].keys()
+    for name in ("metrics.json", "samples.jsonl"):
+        (out / name).rename(tmp_path / name)
     assert (
         "missing from this run" in write_report(tmp_path, tmp_path / "report.html").read_text()
     )  # of training and data
@@ -90,7 +94,7 @@ def test_every_method_is_measured_in_the_fixed_schema(out: Path, tmp_path: Path)
 def test_items_and_games_are_kept_and_say_what_the_figures_say(out: Path) -> None:
     metrics, details = read_json(out / "metrics.json"), read_json(out / "details.json")
     items = Items.read(out)
-    assert len(items.lines) == 8
+    assert len(items.records) == 8
     assert items.methods == list(metrics)
     for name, row in metrics.items():
         headline = f"reward_accuracy/{details['rewards'][name][0]}"
@@ -99,14 +103,13 @@ def test_items_and_games_are_kept_and_say_what_the_figures_say(out: Path) -> Non
             assert bool(values) == (measure in row), (name, measure)
             if values:
                 assert math.fsum(values.values()) / len(values) == pytest.approx(row[measure]["value"], abs=1e-5)
-    line = items.lines[0]
-    assert line["user"] == line["item"].split("/")[0]
-    assert {"prompt", "chosen", "rejected", "shots"} <= line.keys()
+    record = items.records[0]
+    assert record.user == record.item.split("/")[0]
     for digest in ("traits", "description", "donor"):  # of four users, each another one
-        assert len({line[digest] for line in items.lines}) == 4, digest
+        assert len({getattr(record, digest) for record in items.records}) == 4, digest
     assert details["judge"]["kind"] == "CountingJudge"
-    assert sum("base_answer" in line for line in items.lines) == 4  # one prompt a user was answered
-    games = read_games(out)
+    assert sum(bool(record.base_answer) for record in items.records) == 4  # one prompt a user was answered
+    games = read_records(out / GAMES_FILE, Game, AGAIN)
     met = {frozenset((game.first, game.second)) for game in games}
     assert len(met) == math.comb(len(metrics), 2)
     over_base = [game for game in games if (game.first, game.second) == ("base", "oracle")]

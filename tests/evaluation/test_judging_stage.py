@@ -9,6 +9,7 @@ from typing import get_args
 
 import pytest
 
+from fspo.evaluation.artifacts import Agreement
 from fspo.evaluation.config import EvaluationConfig, Floors, JudgeConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judges import obtain_judges
@@ -74,11 +75,12 @@ def test_the_headline_stays_and_others_stand_beside_it(tmp_path: Path) -> None:
     assert "win_rate_weighted/plain" not in measures
     assert "win_rate" not in measured(found, headline=False)
     record = found.record()
-    [pair] = record["agreement"]
-    assert pair["judges"] == ["headline", "coin"]
-    assert pair["share"]["items"] == 120
-    assert pair["kappa"] == pytest.approx(0.0, abs=0.2)
-    assert record["judges"]["coin"]["consistency"]["value"] == 1.0
+    [pair] = record.agreement
+    assert pair.judges == ("headline", "coin")
+    assert pair.share is not None and pair.share.items == 120
+    assert pair.kappa == pytest.approx(0.0, abs=0.2)
+    consistency = record.judges["coin"].consistency
+    assert consistency is not None and consistency.value == 1.0
     assert (tmp_path / "fspo" / "judgements.jsonl").exists()
     assert (tmp_path / "fspo" / "judgements-coin.jsonl").exists()
 
@@ -165,9 +167,9 @@ def test_failures_are_counted_by_kind_and_left_out_and_nothing_else_breaks(failu
     measures = measured(found)
     assert not any("mute" in measure for measure in measures)
     record = found.record()
-    assert record["judges"]["mute"]["counts"]["fspo, plain"][failure] == 120
-    assert record["judges"]["mute"]["consistency"] is None
-    assert record["agreement"][0] == {"judges": ["headline", "mute"], "share": None, "kappa": None}
+    assert record.judges["mute"].counts["fspo, plain"][failure] == 120
+    assert record.judges["mute"].consistency is None
+    assert record.agreement == (Agreement(judges=("headline", "mute")),)
 
 
 def test_a_floor_decides_where_the_judge_gave_nothing(tmp_path: Path) -> None:
@@ -209,4 +211,4 @@ def test_matched_answers_are_bare_and_alike_in_length(tmp_path: Path) -> None:
     measures = measured(found)
     assert measures["win_rate"].value == 1.0
     assert (measures["win_rate_matched/plain"].value, measures["win_rate_matched/plain"].items) == (0.5, 120)
-    assert found.record()["matched"]["fspo, plain"]["ties"] == 120
+    assert found.record().matched["fspo, plain"]["ties"] == 120

@@ -60,7 +60,7 @@ def results(policy: Path, held_out: PreferenceDataset, tmp_path_factory: pytest.
 
 
 def test_metrics_are_a_table_of_what_was_written(results: Results) -> None:
-    written = json.loads((results.folder / "evaluation" / "metrics.json").read_text())
+    written = json.loads((results.folder / "metrics.json").read_text())
     assert set(results.metrics["method"]) == set(written) == {"fspo", "base", "few-shot", "longer"}
     assert len(results.metrics) == sum(map(len, written.values()))
     one = results.metrics.query("method == 'fspo' and measure == 'reward_accuracy'").iloc[0]

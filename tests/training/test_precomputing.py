@@ -126,9 +126,7 @@ def test_margins_of_other_data_or_of_another_part_are_not_taken(tiny_model_path:
     settings = tiny_settings(**FIXED, precompute_reference=True, evaluate_every=4, evaluate_episodes=2)
     # The same data measured too: there each episode is rendered with its mirror.
     training = Training(settings, data, Start(tiny_model_path, tmp_path), tmp_path, validation=data)
-    (tmp_path / REFERENCE_FILE).write_text(
-        '{"part": "train of another", "episode": 0, "plain": [999, 999], "mirrored": null}\n'
-    )
+    (tmp_path / REFERENCE_FILE).write_text('{"key": "train of another/0", "plain": [999, 999], "mirrored": null}\n')
     loop = training.loop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_steps", lambda *_: None)

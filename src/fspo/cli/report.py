@@ -10,7 +10,6 @@ import typer
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
 from fspo.cli.output import print_table
 from fspo.evaluation.benchmarks.table import benchmark_of
-from fspo.evaluation.metrics.summary import parse_estimates
 from fspo.evaluation.report import write_figures
 from fspo.runs import pipeline
 from fspo.runs.folder import RunFolder
@@ -45,9 +44,7 @@ def report(
     if benchmark:
         benchmark_of(benchmark)
     folder = RunFolder(settings)
-    place = folder.measured(benchmark) if benchmark else folder.path
-    # Damaged results are refused before anything is written.
-    parse_estimates(pipeline.need_results(folder, benchmark), place / "metrics.json")
+    pipeline.need_results(folder, benchmark)  # damaged results are refused before anything is written
     if dry_run:
         out.print(f"Would write {folder.report_on(benchmark)}.", markup=False)
         return

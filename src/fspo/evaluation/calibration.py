@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
+from fspo.evaluation.artifacts import CalibrationRecord, ErrorByChance, ReliabilityBin
 from fspo.evaluation.context import OptionalMeasure
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Column, Table
@@ -43,17 +44,17 @@ class Calibration(OptionalMeasure):
         """Method -> its reward, the scale of its margins, reliability by bins of confidence, the error by chance."""
         return {"calibration.json": {name: self._record(name, row) for name, row in rewards.items()}}
 
-    def _record(self, method: str, row: Rewards) -> dict[str, Any]:
+    def _record(self, method: str, row: Rewards) -> CalibrationRecord:
         margins = self._margins(method, row)
         fitted = fitted_margins(margins)
-        return {
-            "reward": row.headline,
-            "scale": self._scale(method, row),
-            "bins": reliability_bins(margins),
-            "fitted_bins": reliability_bins(fitted),
-            "error_by_chance": error_by_chance(margins),
-            "fitted_error_by_chance": error_by_chance(fitted),
-        }
+        return CalibrationRecord(
+            reward=row.headline,
+            scale=self._scale(method, row),
+            bins=tuple(reliability_bins(margins)),
+            fitted_bins=tuple(reliability_bins(fitted)),
+            error_by_chance=error_by_chance(margins),
+            fitted_error_by_chance=error_by_chance(fitted),
+        )
 
     def _margins(self, method: str, row: Rewards) -> dict[Item, float]:
         """The headline reward's margins at the full shot count, times the scale that training has set."""
@@ -85,36 +86,36 @@ def calibration_metrics(margins: Mapping[Item, float], suffix: str = "") -> Tabl
     }
 
 
-def error_by_chance(margins: Mapping[Item, float], *, draws: int = 1000, seed: int = 0) -> dict[str, float]:
-    """The calibration error that a perfectly calibrated reward of the same confidences would have; empty without any.
+def error_by_chance(margins: Mapping[Item, float], *, draws: int = 1000, seed: int = 0) -> ErrorByChance | None:
+    """The calibration error that a perfectly calibrated reward of the same confidences would have; None without any.
 
     Each decision is drawn to be right with the chance that its margin states, by itself; `mean` and `high`, the 95th
     percentile, are over all draws. An error below `high` may be chance alone.
     """
     if not margins:
-        return {}
+        return None
     confidence, decided, places = _decisions(margins)
     rng = np.random.default_rng(seed)
     errors = np.empty(draws)
     for draw in range(draws):
         right = np.where(decided == 0.5, 0.5, rng.random(len(confidence)) < confidence)
         errors[draw] = np.abs(np.bincount(places, weights=confidence - right)).sum() / len(confidence)
-    return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95))}
+    return ErrorByChance(mean=float(errors.mean()), high=float(np.quantile(errors, 0.95)))
 
 
-def reliability_bins(margins: Mapping[Item, float]) -> list[dict[str, Any]]:
+def reliability_bins(margins: Mapping[Item, float]) -> list[ReliabilityBin]:
     """Per bin of confidence that has items: its edges, mean confidence, accuracy, users and items."""
     confidence, right, places = _decisions(margins)
     users = np.array([user for user, _ in margins])
     return [
-        {
-            "low": 0.5 + place / (2 * BINS),
-            "high": 0.5 + (place + 1) / (2 * BINS),
-            "confidence": float(confidence[places == place].mean()),
-            "accuracy": float(right[places == place].mean()),
-            "users": len(set(users[places == place])),
-            "items": int((places == place).sum()),
-        }
+        ReliabilityBin(
+            low=0.5 + place / (2 * BINS),
+            high=0.5 + (place + 1) / (2 * BINS),
+            confidence=float(confidence[places == place].mean()),
+            accuracy=float(right[places == place].mean()),
+            users=len(set(users[places == place])),
+            items=int((places == place).sum()),
+        )
         for place in sorted(set(places.tolist()))
     ]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from fspo.errors import ConfigError
 from fspo.evaluation.answering_stage import AnsweringStage
-from fspo.evaluation.artifact_schemas import FORMAT
+from fspo.evaluation.artifacts import FORMAT, GAMES_FILE, Details, Estimates, JudgeIdentity, JudgesRecord, PerUser
 from fspo.evaluation.calibration import Calibration
 from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
@@ -16,12 +16,12 @@ from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.ideal_observer.ceiling import IdealObserver
 from fspo.evaluation.judges.judgement_store import TextUtility, check_identity, judge_digest
 from fspo.evaluation.judges.judges import jury_of
-from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, write_games
+from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.answer_metrics import quality_metrics
 from fspo.evaluation.metrics.comparisons import compare_tables
-from fspo.evaluation.metrics.items import ITEMS_FILE, write_items
-from fspo.evaluation.metrics.records import counts, setting, varied_setting, write_samples
+from fspo.evaluation.metrics.items import ITEMS_FILE, item_records
+from fspo.evaluation.metrics.records import counts, samples_of, setting, varied_setting
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table, estimates, missing_interval_note, per_user
@@ -38,13 +38,12 @@ from fspo.evaluation.scoring.reward_models.loading import (
 from fspo.evaluation.scoring.reward_models.protocol import RewardModel
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.scoring_stage import ScoringStage
-from fspo.evaluation.statistics import Estimate
-from fspo.files import write_json
 from fspo.judging.judge import Judge
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress, Silent
+from fspo.records import write_record, write_records
 
 __all__ = ["evaluate"]
 
@@ -64,6 +63,7 @@ def evaluate(
     *,
     model: str,
     out: Path,
+    results: Path | None = None,
     judge: Judge | None,
     train: PreferenceDataset | None = None,
     reward_models: Mapping[str, RewardModel] | None = None,
@@ -84,6 +84,7 @@ def evaluate(
         policies: method -> policy folder, None for a method that trains nothing.
         model: the base model, by name, path or hub id.
         out: folder of the evaluation.
+        results: folder of `metrics.json` and `samples.jsonl`, by default `out`.
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
             Without a judge the first of the further ones takes its place; without any no answers are drawn, and there
             is neither a win rate nor an observer.
@@ -156,15 +157,15 @@ def evaluate(
             tables[name] |= quality_metrics(answers, qualities[key], config.floors, sampling)
         others.setdefault(name, {}).update(judging.length_controlled(key, headline=headline))
     found = {name: estimates(table) | others.get(name, {}) for name, table in tables.items()}
-    _write(evaluation, scoring, answering, judging, rewards, tables)
+    results = out if results is None else results
+    _write(evaluation, scoring, answering, judging, rewards, tables, results)
     _write_records(
         evaluation, scoring, answering, judging, optional, rewards, {"untraced": unknown, "too_long": too_long}
     )
     if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)
-    metrics = {name: _json(row) for name, row in found.items()}
-    write_json(out / "metrics.json", metrics)
-    return metrics
+    write_record(results / "metrics.json", found, Estimates)
+    return {name: {measure: estimate.to_json() for measure, estimate in row.items()} for name, row in found.items()}
 
 
 def _fitting_trials(
@@ -229,27 +230,28 @@ def _write(
     judging: JudgingStage,
     rewards: Mapping[str, Rewards],
     tables: Mapping[str, Table],
+    results: Path,
 ) -> None:
     """What was found item by item, user by user and between methods."""
     out, users = evaluation.out, evaluation.dataset.users
-    write_json(out / "per_user.json", {name: per_user(table) for name, table in tables.items()})
+    write_record(out / "per_user.json", {name: per_user(table) for name, table in tables.items()}, PerUser)
     headlines: dict[str, dict[str, str]] = {
         "reward_accuracy": {name: row.headline for name, row in rewards.items()},
         "win_rate": {name: answering.headline_sampling(name) for name in rewards},
     }
     compared = compare_tables(_lead(rewards), tables, headlines)
-    write_json(out / "comparisons.json", {name: _json(row) for name, row in compared.items()})
+    write_record(out / "comparisons.json", compared, Estimates)
     written = {
         name: {trial.id: describer(trial.own.shots) for trial in evaluation.trials}
         for name, describer in scoring.describers.items()
     }
     full = {key: answers for key, answers in answering.answers.items() if "@" not in key[1]}
-    write_samples(out / "samples.jsonl", users, full, judging.headline, written)
+    write_records(results / "samples.jsonl", samples_of(users, full, judging.headline, written))
     won = {name: table["win_rate"].of for name, table in tables.items() if "win_rate" in table}
     games = all_games(evaluation.judge, users, answering.answers, judging.headline, answering.samplings, won)
-    write_games(out / GAMES_FILE, games)
+    write_records(out / GAMES_FILE, games)
     base = {answer.item: answer.text for answer in answering.answers.get(("base", "plain"), ())}
-    write_items(out / ITEMS_FILE, evaluation.trials, users, tables, base)
+    write_records(out / ITEMS_FILE, item_records(evaluation.trials, users, tables, base))
 
 
 def _write_records(
@@ -263,16 +265,16 @@ def _write_records(
 ) -> None:
     """`details.json` (what was measured on what), `judges.json`, and the files of the optional measures."""
     config, judgements = evaluation.config, judging.headline
-    details = {
+    fields: dict[str, Any] = {
         "format": FORMAT,
         "model": evaluation.weights.model,
         "compared": _lead(rewards),
         "judge_kind": _kind(evaluation.judge),
         "judge": _judge(evaluation, judging.judges.get(HEADLINE) or evaluation.judge),  # none judges without answers
         "judges": {name: _judge(evaluation, one) for name, one in judging.judges.items() if name != HEADLINE},
-        "rewards": {name: list(row.variants) for name, row in rewards.items()},
+        "rewards": {name: row.variants for name, row in rewards.items()},
         "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.external},
-        "training_shots": {name: list(row.shots) for name, row in evaluation.provenance.items() if row.shots},
+        "training_shots": {name: row.shots for name, row in evaluation.provenance.items() if row.shots},
         "robustness": varied_setting(config, evaluation.probes),
         "samplings": answering.samplings if judgements else {},
         "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
@@ -283,15 +285,16 @@ def _write_records(
         },
         "judgements": {f"{method}, {sampling}": counts(rows) for (method, sampling), rows in judgements.items()},
     }
-    files = {
-        "details.json": details | setting(config, evaluation.trials) | dict(known),
-        "judges.json": judging.record(),
+    files: dict[str, Any] = {
+        "details.json": fields | setting(config, evaluation.trials) | dict(known),
+        "judges.json": dict(judging.record()),
     }
     for measure in optional:
         for file, record in measure.files(rewards).items():
             files[file] = files.get(file, {}) | record
+    files["details.json"], files["judges.json"] = Details(**files["details.json"]), JudgesRecord(**files["judges.json"])
     for file, record in files.items():
-        write_json(evaluation.out / file, record)
+        write_record(evaluation.out / file, record)
 
 
 def _lead(rewards: Mapping[str, Rewards]) -> str:
@@ -309,12 +312,12 @@ def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
     ]
 
 
-def _judge(evaluation: Evaluation, judge: Judge | None) -> dict[str, str] | None:
+def _judge(evaluation: Evaluation, judge: Judge | None) -> JudgeIdentity | None:
     """Which judge this is; None where there is none."""
     if judge is None:
         return None
     prompts = {query.prompt for trial in evaluation.trials for query in trial.own.queries}
-    return {"kind": type(judge).__qualname__, "digest": judge_digest(judge, prompts)}
+    return JudgeIdentity(kind=type(judge).__qualname__, digest=judge_digest(judge, prompts))
 
 
 def _kind(judge: Judge | None) -> str:
@@ -325,7 +328,3 @@ def _kind(judge: Judge | None) -> str:
 
 def _merged(tables: Iterable[Mapping[str, T]]) -> dict[str, T]:
     return {measure: value for table in tables for measure, value in table.items()}
-
-
-def _json(row: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
-    return {measure: estimate.to_json() for measure, estimate in row.items()}

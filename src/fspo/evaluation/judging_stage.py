@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
+from fspo.evaluation.artifacts import Agreement, JudgeRecord, JudgesRecord
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.judges.agreement import agreement, cohens_kappa
 from fspo.evaluation.judges.answer_quality import Quality
@@ -109,15 +109,15 @@ class JudgingStage:
                     found["win_rate_length_controlled"] = controlled[key].win_rate
         return found
 
-    def record(self) -> dict[str, Any]:
-        """What `judges.json` holds: of each judge how it judged, and how far every two of them agree."""
-        return {
-            "judges": {name: self._record(name) for name in self.judged},
-            "agreement": [_agreement(one, other, self.judged) for one, other in combinations(self.judged, 2)],
-            "matched": {_label(drawn): counts(rows) for drawn, rows in self.matched.items()},
-        }
+    def record(self) -> JudgesRecord:
+        """Of each judge how it judged, and how far every two of them agree."""
+        return JudgesRecord(
+            judges={name: self._record(name) for name in self.judged},
+            agreement=tuple(_agreement(one, other, self.judged) for one, other in combinations(self.judged, 2)),
+            matched={_label(drawn): counts(rows) for drawn, rows in self.matched.items()},
+        )
 
-    def _record(self, name: str) -> dict[str, Any]:
+    def _record(self, name: str) -> JudgeRecord:
         judge, judged = self.judges[name], self.judged[name]
         decided = (
             ((row.user, _label(key) + row.item), row.judgement)
@@ -126,12 +126,12 @@ class JudgingStage:
             if not row.judgement.failure
         )
         consistency = Column({item: float(judgement.consistent) for item, judgement in decided}).estimate()
-        return {
-            "consistency": consistency and consistency.to_json(),
-            "counts": {_label(drawn): counts(rows) for drawn, rows in judged.items()},
-            "replies": judge.replies if isinstance(judge, PairwiseJudge) else {},
-            "length_controlled": {_label(drawn): row.to_json() for drawn, row in self.controlled[name].items()},
-        }
+        return JudgeRecord(
+            counts={_label(drawn): counts(rows) for drawn, rows in judged.items()},
+            consistency=consistency,
+            length_controlled={_label(drawn): row.to_json() for drawn, row in self.controlled[name].items()},
+            replies=judge.replies if isinstance(judge, PairwiseJudge) else {},
+        )
 
     def _judge(
         self,
@@ -210,7 +210,7 @@ def _place(judge: str, sampling: str) -> str:
     return sampling if judge == HEADLINE else f"{judge}/{sampling}"
 
 
-def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> dict[str, Any]:
+def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> Agreement:
     """Over the judges' own preferences, before the floors; failures are left out."""
     first, second = (
         {
@@ -221,8 +221,7 @@ def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> dic
         }
         for name in (one, other)
     )
-    share = agreement(first, second)
-    return {"judges": [one, other], "share": share and share.to_json(), "kappa": cohens_kappa(first, second)}
+    return Agreement(judges=(one, other), share=agreement(first, second), kappa=cohens_kappa(first, second))
 
 
 def _label(drawn: AnswerKey) -> str:

@@ -15,8 +15,8 @@ from fspo.progress import PlainProgress, Progress
 from fspo.runs.config import RunConfig, configuration
 
 if TYPE_CHECKING:
-    from fspo.evaluation.judges.win_rates import Comparer
     from fspo.evaluation.scoring.reward_models.protocol import RewardModel, Scorer
+    from fspo.judging.judge import Judge
     from fspo.modeling.policy import Policy
     from fspo.preferences.formats import Table
     from fspo.preferences.splits import SplitDataset
@@ -90,7 +90,7 @@ def evaluate(
     *,
     baselines: Sequence[str] = ("base", "few-shot"),
     train: Table | None = None,
-    judge: Comparer | None = None,
+    judge: Judge | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Results:
@@ -147,6 +147,7 @@ def evaluate(
         folders,
         model=next(iter(bases), BUILTIN_MODEL),
         out=folder / "evaluation",
+        results=folder,
         judge=judge,
         train=None if train is None else from_table(train, file="train"),
         reward_models=reward_models,

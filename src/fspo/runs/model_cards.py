@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -13,6 +13,9 @@ from fspo.methods.table import Method
 from fspo.modeling.model_names import is_hub_id
 from fspo.runs.config import RunConfig
 from fspo.runs.versions import versions
+
+if TYPE_CHECKING:
+    from fspo.evaluation.statistics import Estimate
 
 __all__ = ["model_card"]
 
@@ -27,7 +30,7 @@ _MEASURES = {
 def model_card(
     row: Method,
     config: RunConfig,
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, Estimate]],
     variants: Mapping[str, str] = MappingProxyType({}),
     left_out: int = 0,
 ) -> str:
@@ -66,7 +69,7 @@ def model_card(
     )
 
 
-def _figures(measures: Mapping[str, Mapping[str, Any]], variants: Mapping[str, str]) -> list[str]:
+def _figures(measures: Mapping[str, Estimate], variants: Mapping[str, str]) -> list[str]:
     rows = [(title, measures[name]) for name, title in _MEASURES.items() if name in measures]
     if not rows:
         return ["Not evaluated yet.\n"]
@@ -77,14 +80,14 @@ def _figures(measures: Mapping[str, Mapping[str, Any]], variants: Mapping[str, s
         "| measure | value | interval |",
     ]
     lines.append("|---|---|---|")
-    lines += [f"| {title} | {_percent(row['value'])} | {_interval(row)} |" for title, row in rows]
+    lines += [f"| {title} | {_percent(row.value)} | {_interval(row)} |" for title, row in rows]
     return [*lines, ""]
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    if row.get("low") is None or row.get("high") is None:
+def _interval(row: Estimate) -> str:
+    if row.low is None or row.high is None:
         return "none"
-    return f"{_percent(row['low'])} to {_percent(row['high'])}"
+    return f"{_percent(row.low)} to {_percent(row.high)}"
 
 
 def _percent(value: float) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
+from fspo.evaluation.artifacts import AGAIN, Estimates, read_details
 from fspo.evaluation.metrics.summary import variants_of
 from fspo.evaluation.report import write_report
-from fspo.files import read_json, replace_folder, write_json, write_text, writing
+from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
 from fspo.judging.judge import AttributeJudge, Judge
@@ -18,6 +19,7 @@ from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits, make_splits
 from fspo.progress import Progress
+from fspo.records import read_record
 from fspo.runs import processes
 from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
@@ -123,15 +125,13 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         policies_of(folder),
         model=folder.config.model,
         out=folder.evaluation,
+        results=folder.path,
         judge=judge_of(folder, dataset, test, progress),
         train=splits.part(dataset, "train"),
         progress=progress,
     )
-    write_json(folder.path / "metrics.json", metrics)
-    samples = folder.evaluation / "samples.jsonl"
-    if samples.exists():
-        with writing(folder.path / "samples.jsonl") as copy:
-            shutil.copyfile(samples, copy)
+    for name in ("metrics.json", "samples.jsonl"):  # earlier versions had copies there
+        (folder.evaluation / name).unlink(missing_ok=True)
     return metrics
 
 
@@ -154,8 +154,7 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
             "name": folder.config.name,
             "model": folder.config.model,
             "methods": {
-                method: {name: row[name]["value"] for name in headline if name in row}
-                for method, row in metrics.items()
+                method: {name: row[name].value for name in headline if name in row} for method, row in metrics.items()
             },
             "variants": {method: variants_of(details, method) for method in metrics},
         },
@@ -163,28 +162,28 @@ def report(folder: RunFolder, benchmark: str = "") -> Path:
     return write_report(folder.path, folder.report)
 
 
-def need_results(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
+def need_results(folder: RunFolder, benchmark: str = "") -> Estimates:
     """The contents of metrics.json, or of that of a benchmark.
 
     Raises:
         DataError: the run has not been evaluated.
+        StorageError: the file is damaged or of another version.
     """
     place = folder.measured(benchmark) if benchmark else folder.path
-    path = place / "metrics.json"
-    if not path.exists():
+    metrics = read_record(place / "metrics.json", Estimates, AGAIN)
+    if metrics is None:
         command = f"`fspo eval --benchmark {benchmark}`" if benchmark else "`fspo eval` or `fspo run`"
         raise DataError(f"{place} has no metrics.json; run {command} first.")
-    metrics = read_json(path)
-    if not isinstance(metrics, dict):
-        raise DataError(f"{path} is damaged; run `fspo eval` again.")
     return metrics
 
 
 def details_of(folder: RunFolder, benchmark: str = "") -> dict[str, Any]:
-    """The contents of details.json, or of that of a benchmark; empty where there is none."""
-    path = folder.measured(benchmark) / "details.json"
-    details = read_json(path) if path.exists() else {}
-    return details if isinstance(details, dict) else {}
+    """The contents of details.json, or of that of a benchmark; empty where there is none.
+
+    Raises:
+        StorageError: the file is damaged or of another version.
+    """
+    return read_details(folder.measured(benchmark))
 
 
 def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> list[str]:

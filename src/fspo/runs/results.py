@@ -35,10 +35,10 @@ class Results:
             DataError: the folder holds no evaluation.
         """
         self.folder, self.benchmark = Path(expanded(folder)), benchmark
-        places = [self.folder / f"benchmarks/{benchmark}"] if benchmark else [self.folder, self.folder / "evaluation"]
-        if not any((place / "metrics.json").is_file() for place in places):
+        place = self.folder / f"benchmarks/{benchmark}" if benchmark else self.folder
+        if not (place / "metrics.json").is_file():
             command = f"fspo eval --benchmark {benchmark}" if benchmark else "fspo eval"
-            raise DataError(f"{places[0]} has no metrics.json; run `{command}` or fspo.evaluate first.")
+            raise DataError(f"{place} has no metrics.json; run `{command}` or fspo.evaluate first.")
 
     @classmethod
     def load(cls, folder: str | Path, benchmark: str = "") -> Results:
@@ -93,13 +93,13 @@ class Results:
         """
         rows = (
             (
-                *(line.get(name, "") for name in ("item", "user", "description", "prompt")),
+                *(sample.item, sample.user, sample.description, sample.prompt),
                 *(label.split(", ") if ", " in label else (label, "plain")),
                 text,
-                line["outcomes"].get(label, ""),
+                sample.outcomes.get(label, ""),
             )
-            for line in self._read.samples
-            for label, text in line["answers"].items()
+            for sample in self._read.samples
+            for label, text in sample.answers.items()
         )
         return _frame(["item", "user", "description", "prompt", "method", "sampling", "answer", "outcome"], rows)
 

@@ -170,7 +170,7 @@ def test_a_judge_that_only_reasons_is_told_by_its_limit_and_asked_again(tmp_path
 
 def test_a_judge_that_does_not_say_which_it_is_is_refused(tmp_path: Path) -> None:
     path, pairs = tmp_path / "j.jsonl", [pair(answer="longer")]
-    with pytest.raises(ConfigError, match=r"test_annotations.Mine does not say.*`identity`"):
+    with pytest.raises(ConfigError, match=r"test_judgement_store.Mine does not say.*`identity`"):
         judged(Mine(1), pairs, path=path)
     assert [judged(Identified(sign), pairs, path=path)[0].preferred for sign in (1, -1, 1)] == [
         "first",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fspo.evaluation.artifacts import AGAIN, GAMES_FILE
 from fspo.evaluation.config import Sampling
-from fspo.evaluation.judges.pairwise_matches import GAMES_FILE, all_games, games_over_base, read_games, write_games
+from fspo.evaluation.judges.pairwise_matches import all_games, games_over_base
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
 from fspo.evaluation.statistics import Game
 from fspo.judging.verdicts import Judgement, Preferred
 from fspo.preferences.types import User
+from fspo.records import read_records, write_records
 from tests.evaluation.helpers import CountingJudge
 
 USERS = {"u": User("u", traits={"exclamation": 1.0})}
@@ -57,6 +59,5 @@ def test_any_other_judge_is_not_asked_again() -> None:
 def test_games_are_kept(tmp_path: Path) -> None:
     games = games_over_base({"a": {("u", "u/0/0"): 0.5}, "base": {("u", "u/0/0"): 0.5}})
     assert games == [Game("u", "a", "base", 0.5)]
-    write_games(tmp_path / GAMES_FILE, games)
-    assert read_games(tmp_path) == games
-    assert read_games(tmp_path / "nowhere") == []
+    write_records(tmp_path / GAMES_FILE, games)
+    assert read_records(tmp_path / GAMES_FILE, Game, AGAIN) == games

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from fspo.errors import DataError, StorageError
-from fspo.evaluation.metrics.summary import parse_estimates, single_context_reward, summary_table
+from fspo.errors import StorageError
+from fspo.evaluation.artifacts import AGAIN, Estimates
+from fspo.evaluation.metrics.summary import single_context_reward, summary_table
 from fspo.evaluation.statistics import Estimate
-from fspo.files import read_json
+from fspo.files import read_json, write_json
+from fspo.records import read_record, write_record
 from tests.evaluation.run_folder import write_run_folder
 
 
@@ -19,7 +22,10 @@ def test_the_table_of_the_terminal(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=None, no_color=True)
     with console.capture() as capture:
         console.print(
-            summary_table(read_json(write_run_folder(tmp_path, light=True) / "metrics.json"), title="reviews")
+            summary_table(
+                read_record(write_run_folder(tmp_path, light=True) / "metrics.json", Estimates, AGAIN) or {},
+                title="reviews",
+            )
         )
     text = capture.get()
     assert "77.0 (73.0…81.0)" in text
@@ -31,21 +37,23 @@ def test_the_table_of_the_terminal(tmp_path: Path) -> None:
 
 def test_the_table_says_where_there_is_no_interval() -> None:
     console = Console(width=100, no_color=True)
-    record = {"value": 0.5, "low": None, "high": None, "users": 1, "items": 4}
+    record = Estimate(0.5, None, None, 1, 4)
     with console.capture() as capture:
         console.print(summary_table({"fspo": {"reward_accuracy": record}}))
     assert "50.0 (no interval)" in capture.get()
 
 
-def test_figures_of_another_shape_are_refused_with_the_file() -> None:
-    good = Estimate(0.5, None, 0.6, 3, 9)
-    assert parse_estimates({"a": {"b": good.to_json() | {"note": "new"}}}) == {"a": {"b": good}}
+def test_figures_of_another_shape_are_refused_with_the_file(tmp_path: Path) -> None:
+    path, good = tmp_path / "metrics.json", Estimate(0.5, None, 0.6, 3, 9, "not written")
+    write_record(path, {"a": {"b": good}}, Estimates)
+    assert read_json(path) == {"a": {"b": good.to_json()}}
+    write_json(path, {"a": {"b": good.to_json() | {"note": "new"}}})
+    assert read_record(path, Estimates, AGAIN) == {"a": {"b": replace(good, lacking="")}}
     shapes: list[Any] = [[], 0.5, {"value": 0.5}, good.to_json() | {"value": None}, good.to_json() | {"low": "x"}]
     for bad in shapes:
-        with pytest.raises(DataError, match="no figure with its interval"):
-            Estimate.from_json(bad)
-        with pytest.raises(StorageError, match=r"there/observer\.json is damaged.*run `fspo eval` again"):
-            parse_estimates({"a": {"b": bad}}, Path("there/observer.json"))
+        write_json(path, {"a": {"b": bad}})
+        with pytest.raises(StorageError, match=r"metrics\.json is damaged.*\(a\.b.*run `fspo eval` again"):
+            read_record(path, Estimates, AGAIN)
 
 
 def test_the_reward_of_a_single_context_is_the_reference_where_there_is_one() -> None:

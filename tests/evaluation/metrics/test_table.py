@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fspo.evaluation.artifacts import UserMean
 from fspo.evaluation.metrics.table import Column, estimates, missing_interval_note, per_user
 
 ITEMS = {("ann", "1"): 1.0, ("ann", "2"): 0.0, ("bob", "3"): 1.0, ("cid", "4"): 0.5}
@@ -13,7 +14,7 @@ def test_a_figure_for_all_and_one_for_each() -> None:
     measured = {"x": Column(ITEMS), "nothing": Column({})}
     assert estimates(measured)["x"].value == pytest.approx(2.5 / 4)
     assert set(estimates(measured)) == set(per_user(measured)) == {"x"}
-    assert per_user(measured)["x"]["ann"] == {"value": 0.5, "items": 2}
+    assert per_user(measured)["x"]["ann"] == UserMean(value=0.5, items=2)
 
 
 def test_differences_are_of_the_items_both_have() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from fspo.evaluation.artifacts import CalibrationRecord, ErrorByChance
 from fspo.evaluation.report.findings import RULES, Finding, Rule, Standings, caveats, findings, headline
 from fspo.evaluation.report.formatting import percent, points
 from fspo.evaluation.statistics import Comparison, Estimate
@@ -103,7 +103,7 @@ def test_answers_that_rank_before_the_leads_are_listed() -> None:
 
 
 def test_an_error_of_calibration_above_what_chance_gives_is_listed() -> None:
-    records = MappingProxyType({"fspo": {"error_by_chance": {"mean": 0.04, "high": 0.07}}})
+    records = {"fspo": CalibrationRecord(error_by_chance=ErrorByChance(mean=0.04, high=0.07))}
     for value, count in ((0.1, 1), (0.06, 0)):
         error = {"fspo": {"calibration_error": Estimate(value, None, None, 30, 100)}}
         found = findings(error, {}, Standings(calibration=records))

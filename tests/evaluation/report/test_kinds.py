@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from fspo.cli.main import app
 from fspo.errors import FspoError, StorageError
 from fspo.evaluation.report import write_report
+from fspo.evaluation.statistics import Game
 from fspo.files import read_json, read_jsonl, write_json
+from fspo.records import read_records
 from tests.evaluation.run_folder import write_run_folder
 from tests.evaluation.run_kinds import external_lead, judged_by_model, judged_by_nobody, lines, own_prompts, two_users
 
@@ -151,7 +153,7 @@ def test_a_table_says_in_what_its_numbers_are(tmp_path: Path) -> None:
         ("evaluation/judges.json", '{"agreement": [{"share": 1}]}'),
         ("evaluation/games.jsonl", '{"user": "u", "first": "a", "second": "b"}\n'),
         ("evaluation/items.jsonl", '{"user": "u", "item": "u/0/0", "prompt": "p"}\n'),
-        ("evaluation/samples.jsonl", '{"item": "u/0/0", "prompt": "p", "answers": {}, "outcomes": {}}\n'),
+        ("samples.jsonl", '{"item": "u/0/0", "prompt": "p", "answers": {}, "outcomes": {}}\n'),
         ("versions.json", "[]"),
     ],
 )
@@ -161,7 +163,7 @@ def test_a_damaged_file_is_named_in_one_sentence(base: Path, tmp_path: Path, fil
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     (tmp_path / "run" / file).write_text(text, encoding="utf-8")
-    with pytest.raises(StorageError, match=rf"{Path(file).name} .*run `fspo eval` again") as caught:
+    with pytest.raises(StorageError, match=rf"{Path(file).name}.* is damaged.*run `fspo eval` again") as caught:
         write_report(tmp_path / "run", tmp_path / "report.html")
     assert "\n" not in str(caught.value)
 
@@ -172,11 +174,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_a_later_version_adds_is_passed_over(base: Path, tmp_path: Path) -> None:
-    from fspo.evaluation.judges.pairwise_matches import read_games
-
     games = read_jsonl(base / "evaluation" / "games.jsonl")
     lines(tmp_path / "games.jsonl", [game | {"judge": "new"} for game in games])
-    assert read_games(tmp_path) == read_games(base / "evaluation")
+    later, now = (read_records(folder / "games.jsonl", Game, "") for folder in (tmp_path, base / "evaluation"))
+    assert later == now != []
 
 
 @pytest.mark.parametrize("text", ['{"fspo": [1]}', '{"fspo": {"reward_accuracy": 0.5}}'])

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from fspo.errors import DataError, StorageError
 from fspo.evaluation import plots
+from fspo.evaluation.artifacts import Estimates, ReliabilityBin, Sample
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.metrics.summary import summary_table, variants_note
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
@@ -29,7 +30,8 @@ from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
 from fspo.evaluation.statistics import Estimate, Game, detectable_difference
 from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
-from fspo.files import read_json, read_jsonl, write_json
+from fspo.files import read_json, write_json
+from fspo.records import read_record, read_records
 from tests.evaluation.run_folder import write_run_folder
 
 
@@ -99,7 +101,7 @@ def test_the_page_says_on_how_many_pairs_the_curve_stands(run_folder: Path, tmp_
 def test_names_are_neither_formulas_nor_markup() -> None:
     """Methods, users and measures are called whatever the data call them."""
     name, e = r"$\bad{$ <i>&[/b] $x$", Estimate(0.6, 0.5, 0.7, 5, 20)
-    bins = [{"confidence": 0.6, "accuracy": 0.7, "items": 9}]
+    bins = [ReliabilityBin(confidence=0.6, accuracy=0.7, users=3, items=9)]
     for svg in (
         plots.accuracy_by_shots({name: [(0, e), (1, e)]}, [(0, e)], title=name),
         plots.interval_plot([(name, name, e)], title=name),
@@ -113,7 +115,7 @@ def test_names_are_neither_formulas_nor_markup() -> None:
         drawn = ElementTree.fromstring(svg)
         texts = ["".join(element.itertext()).strip() for element in drawn.iter() if element.tag.endswith("text")]
         assert name in " ".join(texts) or name.split()[0] in " ".join(texts), texts
-    table = summary_table({name: {"reward_accuracy": e.to_json()}}, title=name, details={"rewards": {name: ["a[/b]"]}})
+    table = summary_table({name: {"reward_accuracy": e}}, title=name, details={"rewards": {name: ["a[/b]"]}})
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table)
     assert console.export_text().count(name) == 3
@@ -203,20 +205,20 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run folder"):
         write_report(tmp_path / "nowhere", tmp_path / "r.html")
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(StorageError, match="not valid JSON"):
+    with pytest.raises(StorageError, match=r"metrics\.json is damaged"):
         write_report(tmp_path, tmp_path / "r.html")
 
 
 def test_contrasting_users_are_the_least_alike_on_a_shared_prompt() -> None:
     samples = [
-        {"user": user, "prompt": prompt, "traits": {"x": weight}}
+        Sample(user=user, item=f"{user}/0/0", prompt=prompt, traits={"x": weight})
         for user, weight in (("a", 1.0), ("b", 0.9), ("c", -1.0), ("d", -0.9))
         for prompt in ("p2", "p1")
     ]
     first, second = contrasting_samples(samples)
-    assert {sample["user"] for sample in first} | {sample["user"] for sample in second} == set("abcd")
-    assert {sample["prompt"] for sample in first} == {"p1"}
-    assert first[0]["traits"]["x"] * first[1]["traits"]["x"] < 0
+    assert {sample.user for sample in first} | {sample.user for sample in second} == set("abcd")
+    assert {sample.prompt for sample in first} == {"p1"}
+    assert first[0].traits["x"] * first[1].traits["x"] < 0
     assert contrasting_samples([]) == []
     assert contrasting_samples(samples[:1]) == [[samples[0]]]
 
@@ -321,14 +323,15 @@ def test_a_detectable_difference_is_one_that_there_can_be(difference: float | No
 
 
 def test_failures_are_chosen_by_rule(run_folder: Path) -> None:
-    samples = read_jsonl(run_folder / "evaluation" / "samples.jsonl")
-    base = {"answer_utility/plain": 1.0}
-    lines = [
-        {"user": s["user"], "item": s["item"]}
-        | {"values": {"base": base, "fspo": {"answer_utility/guided": -float(len(s["item"]))}}}
+    samples = read_records(run_folder / "samples.jsonl", Sample, "")
+    known = Items.read(run_folder / "evaluation").records[0]
+    items = [
+        known.model_copy(update={"user": s.user, "item": s.item, "values": {
+            "base": {"answer_utility/plain": 1.0}, "fspo": {"answer_utility/guided": -float(len(s.item))}
+        }})
         for s in samples
-    ]
-    lost = worst_losses(samples, Items(tuple(lines)), "fspo, guided")
+    ]  # fmt: skip
+    lost = worst_losses(samples, Items(tuple(items)), "fspo, guided")
     assert [row["user"] for row in lost] == ["cheerful", "chatty", "terse"]  # by the most first, each once
     assert lost[0]["by"] == 1.0 + len("cheerful/0/0")
     assert [row["user"] for row in broken_answers(samples, "fspo, guided")] == ["gloomy"]
@@ -341,14 +344,14 @@ def test_failures_are_chosen_by_rule(run_folder: Path) -> None:
 def test_a_judge_who_decided_nothing_is_seen_to(page: str) -> None:
     row = next(line for line in page.splitlines() if '<th scope="row">mute</th>' in line)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
-    assert cells[:8] == ["80", "0", "0", "0", "0", "76", "0", "4"]
-    assert "\u2013" in cells[8]
+    assert cells[:9] == ["80", "0", "0", "0", "0", "76", "0", "4", "0"]
+    assert "\u2013" in cells[9]
 
 
 def test_users_without_traits_contrast_by_how_often_they_disagreed() -> None:
-    samples = [{"user": user, "prompt": "p", "traits": {}} for user in "abc"]
+    samples = [Sample(user=user, item=f"{user}/0/0", prompt="p") for user in "abc"]
     record = {"users": ["a", "b", "c"], "matrix": [[0, 0.1, 0.9], [0.1, 0, 0.2], [0.9, 0.2, 0]]}
-    assert [[s["user"] for s in pair] for pair in contrasting_samples(samples, record)] == [["a", "c"]]
+    assert [[s.user for s in pair] for pair in contrasting_samples(samples, record)] == [["a", "c"]]
 
 
 def estimate(value: float, low: float, high: float, users: int = 30) -> Estimate:
@@ -369,7 +372,7 @@ def test_the_variants_of_the_headlines_are_named(run_folder: Path, page: str) ->
     assert "pref-ft weights it started from" in dict(rows)["fspo"]
     console = Console(width=200, no_color=True)
     with console.capture() as capture:
-        console.print(summary_table(read_json(run_folder / "metrics.json"), details=details))
+        console.print(summary_table(read_record(run_folder / "metrics.json", Estimates, "") or {}, details=details))
     assert said in " ".join(capture.get().split())
 
 

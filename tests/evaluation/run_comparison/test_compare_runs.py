@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.errors import ConfigError, DataError, StorageError
-from fspo.evaluation.artifact_schemas import FORMAT
+from fspo.evaluation.artifacts import FORMAT
 from fspo.evaluation.run_comparison.compare_runs import compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.evaluation.statistics import compare, holm

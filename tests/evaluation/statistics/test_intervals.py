@@ -110,7 +110,7 @@ def test_order_does_not_matter_and_bounds_hold(rows: list[tuple[float, str]], sh
     shuffler.shuffle(rows)
     again = clustered_mean([v for v, _ in rows], [u for _, u in rows])
     assert again.value == pytest.approx(estimate.value)
-    assert Estimate.from_json(estimate.to_json()) == estimate
+    assert Estimate(**estimate.to_json()) == estimate
     if estimate.low is not None and estimate.high is not None:
         assert 0 <= estimate.low <= estimate.value + 1e-12
         assert estimate.value - 1e-12 <= estimate.high <= 1
@@ -165,7 +165,7 @@ def test_where_all_are_alike_and_nothing_is_bounded_there_is_no_interval() -> No
     alike = clustered_mean([7.0] * 10, list("abcdefghij"), bounds=None)
     assert (alike.value, alike.low, alike.high, alike.shortage) == (7.0, None, None, None)
     assert "all are alike" in alike.note
-    assert Estimate.from_json(alike.to_json()).note == "no interval"
+    assert Estimate(**alike.to_json()).note == "no interval"
 
 
 @pytest.mark.parametrize("rate", [0.03, 0.5, 0.97])

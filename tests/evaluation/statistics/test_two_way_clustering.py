@@ -59,7 +59,7 @@ def test_without_users_too_few_items_are_what_is_short() -> None:
     assert estimate is not None
     assert (estimate.low, estimate.users, estimate.shortage) == (None, 0, None)
     assert estimate.note == "no interval: 2 items, at least 3 are needed"
-    assert Estimate.from_json(estimate.to_json()).note == "no interval"
+    assert Estimate(**estimate.to_json()).note == "no interval"
 
 
 def test_where_one_side_is_alike_and_nothing_is_bounded_the_other_gives_the_interval() -> None:

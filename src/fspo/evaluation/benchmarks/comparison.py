@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.benchmarks.published import Figure, published
-from fspo.evaluation.metrics.summary import parse_estimates
 from fspo.evaluation.metrics.table import missing_interval_note
 from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS
@@ -55,7 +55,7 @@ class Comparison:
     @property
     def ours(self) -> dict[str, Estimate]:
         """Method -> the benchmark's measure, of those that have it."""
-        rows = parse_estimates(self.metrics)
+        rows = estimates_of(self.metrics)
         return {name: row[self.benchmark.measure] for name, row in rows.items() if self.benchmark.measure in row}
 
     @property
@@ -105,7 +105,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def comparison_page(comparison: Comparison) -> str:
     """The same as Markdown, with our other measures."""
-    metrics = parse_estimates(comparison.metrics)
+    metrics = estimates_of(comparison.metrics)
     shown = [name for name in _BESIDE if any(name in row for row in metrics.values())]
     lines = [
         f"# {comparison.benchmark.title}",

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
-from fspo.evaluation.artifact_schemas import GAME, read_rows
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, decide
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Game
-from fspo.files import write_text
 from fspo.judging.judge import Judge
 from fspo.judging.verdicts import SCORES
 from fspo.preferences.types import User
 
-__all__ = ["GAMES_FILE", "all_games", "games_over_base", "read_games", "write_games"]
-
-GAMES_FILE = "games.jsonl"
+__all__ = ["all_games", "games_over_base"]
 
 _BASE = "base"
 
@@ -76,18 +70,3 @@ def games_over_base(scores: Mapping[str, Mapping[Item, float]]) -> list[Game]:
         for (user, _), score in row.items()
         if name != _BASE
     ]
-
-
-def write_games(path: Path, games: Sequence[Game]) -> None:
-    """Write one line a game."""
-    write_text(path, "".join(json.dumps(vars(game), ensure_ascii=False) + "\n" for game in games))
-
-
-def read_games(folder: Path) -> list[Game]:
-    """The games of an evaluation's folder; none where it was made before they were kept.
-
-    Raises:
-        StorageError: the file is damaged, or of another version.
-    """
-    lines = read_rows(GAME, folder / GAMES_FILE)
-    return [Game(line["user"], line["first"], line["second"], line["score"]) for line in lines]

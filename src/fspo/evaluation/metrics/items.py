@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fspo.errors import DataError
-from fspo.evaluation.artifact_schemas import ITEM, read_rows
+from fspo.evaluation.artifacts import AGAIN, ItemRecord
 from fspo.evaluation.metrics.table import Table
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
-from fspo.files import write_text
 from fspo.identity import digest
 from fspo.preferences.types import Preference, User
+from fspo.records import read_records
 
-__all__ = ["ITEMS_FILE", "Items", "write_items"]
+__all__ = ["ITEMS_FILE", "Items", "item_records"]
 
 ITEMS_FILE = "items.jsonl"
 
@@ -28,26 +26,24 @@ _FAMILIES = ("reward_accuracy", "win_rate", "win_rate_by", "answer_utility")
 _DIGITS = 6
 
 
-def write_items(
-    path: Path,
+def item_records(
     trials: Sequence[Trial],
     users: Mapping[str, User],
     tables: Mapping[str, Table],
     base_answers: Mapping[str, str],
-) -> None:
-    """Write one line an item: its texts, digests of what else its values rest on, and all methods' values.
+) -> list[ItemRecord]:
+    """Every item: its texts, digests of what else its values depend on, and all methods' values.
 
     Digested are the shots, the user's traits and description, the shots and the description of whoever was swapped in
     (empty where nobody was), and the base model's answer.
 
     Args:
-        path: the file.
         trials: what was evaluated.
         users: by id.
         tables: method -> what was measured of it.
         base_answers: item -> what methods' answers were judged against.
     """
-    lines = []
+    records = []
     for trial in trials:
         user, swapped = users[trial.user], trial.swapped
         digests = {
@@ -59,70 +55,69 @@ def write_items(
         for number, query in enumerate(trial.own.queries):
             item = (trial.user, trial.item(number))
             found = {name: _values(table, item) for name, table in tables.items()}
-            line = {
-                "item": item[1],
-                "user": trial.user,
-                "prompt": query.prompt,
-                "chosen": query.chosen,
-                "rejected": query.rejected,
+            record = ItemRecord(
+                item=item[1],
+                user=trial.user,
+                prompt=query.prompt,
+                chosen=query.chosen,
+                rejected=query.rejected,
                 **digests,
-                "values": {name: row for name, row in found.items() if row},
-            }
-            if item[1] in base_answers:
-                line["base_answer"] = digest(base_answers[item[1]])
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))
+                base_answer=digest(base_answers[item[1]]) if item[1] in base_answers else "",
+                values={name: row for name, row in found.items() if row},
+            )
+            records.append(record)
+    return records
 
 
 @dataclass(frozen=True)
 class Items:
     """The items of one evaluation, in order."""
 
-    lines: tuple[Mapping[str, Any], ...]
+    records: tuple[ItemRecord, ...]
 
     @classmethod
     def read(cls, folder: Path) -> Items:
-        """From the folder of an evaluation; without any items where it was made before they were kept.
+        """From the folder of an evaluation; without any items where there is no such file.
 
         Raises:
             StorageError: the file is damaged, or of another version.
         """
-        return cls(tuple(read_rows(ITEM, folder / ITEMS_FILE)))
+        return cls(tuple(read_records(folder / ITEMS_FILE, ItemRecord, AGAIN)))
 
     @property
     def shared_prompts(self) -> int:
         """How many prompts several users were asked."""
         users: dict[str, set[str]] = defaultdict(set)
-        for line in self.lines:
-            users[line["prompt"]].add(line["user"])
+        for record in self.records:
+            users[record.prompt].add(record.user)
         return sum(len(asked) > 1 for asked in users.values())
 
     @property
     def methods(self) -> list[str]:
         """All methods that have values, in the order of the table."""
-        return list(dict.fromkeys(name for line in self.lines for name in line["values"]))
+        return list(dict.fromkeys(name for record in self.records for name in record.values))
 
     def values(self, method: str, measure: str) -> dict[Item, float]:
         """Item -> the method's value; items without one are left out."""
         return {
-            (line["user"], line["item"]): float(line["values"][method][measure])
-            for line in self.lines
-            if measure in line["values"].get(method, {})
+            (record.user, record.item): record.values[method][measure]
+            for record in self.records
+            if measure in record.values.get(method, {})
         }
 
     def measures(self, method: str) -> list[str]:
         """What there is of a method."""
-        return list(dict.fromkeys(m for line in self.lines for m in line["values"].get(method, {})))
+        return list(dict.fromkeys(m for record in self.records for m in record.values.get(method, {})))
 
-    def line(self, item: str) -> Mapping[str, Any]:
+    def record(self, item: str) -> ItemRecord:
         """The record of one item.
 
         Raises:
             DataError: there is no such item.
         """
-        for line in self.lines:
-            if line["item"] == item:
-                return line
+        for record in self.records:
+            if record.item == item:
+                return record
         raise DataError(f"The evaluation has no item {item!r}; run `fspo eval` again.")
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from fspo.evaluation.artifacts import Sample, Varied
 from fspo.evaluation.config import EvaluationConfig, percent
 from fspo.evaluation.judges.judgement_store import counts as judgement_counts
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.variations import Probe
-from fspo.files import write_text
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
-__all__ = ["counts", "setting", "varied_setting", "write_samples"]
+__all__ = ["counts", "samples_of", "setting", "varied_setting"]
 
 _OUTCOMES: Mapping[Preferred, str] = {"first": "win", "tie": "tie", "second": "loss"}
 """What a preference is for the method, whose answer is the first."""
@@ -51,54 +49,53 @@ def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]
         "max_length": config.max_length,
         "headline_reward": config.headline_reward,
         "headline_sampling": config.headline_sampling,
-        "floors": config.floors.model_dump(),
+        "floors": config.floors,
         "without_donor": sum(trial.swapped is None for trial in trials) if config.user_swap else 0,
     }
 
 
-def varied_setting(config: EvaluationConfig, probes: Sequence[Probe]) -> dict[str, Any]:
+def varied_setting(config: EvaluationConfig, probes: Sequence[Probe]) -> Varied:
     """On how many users the shots were varied, and how many of them had enough shots of other topics."""
-    return {
-        "users": len({probe.trial.user for probe in probes}),
-        "pairs": sum(len(probe.trial.own.queries[: config.robustness.queries]) for probe in probes),
-        "other_topics_users": sum(probe.elsewhere is not None for probe in probes),
-        "wrong_labels": {f"{percent(share)}%": count for share, count in config.wrong_labels.items()},
-        "orders": config.robustness.orders,
-    }
+    return Varied(
+        users=len({probe.trial.user for probe in probes}),
+        pairs=sum(len(probe.trial.own.queries[: config.robustness.queries]) for probe in probes),
+        other_topics_users=sum(probe.elsewhere is not None for probe in probes),
+        wrong_labels={f"{percent(share)}%": count for share, count in config.wrong_labels.items()},
+        orders=config.robustness.orders,
+    )
 
 
-def write_samples(
-    path: Path,
+def samples_of(
     users: Mapping[str, User],
     answers: Mapping[AnswerKey, Sequence[Answer]],
     judgements: Mapping[AnswerKey, Sequence[JudgedAnswer]],
     written: Mapping[str, Mapping[str, str]],
-) -> None:
-    """Write every item's answers by all methods, one line an item; `written` are methods' descriptions by trial."""
+) -> list[Sample]:
+    """Every item's answers by all methods; `written` are methods' descriptions by trial."""
     judged = {(drawn, j.item): j for drawn, rows in judgements.items() for j in rows}
-    lines: dict[str, dict[str, Any]] = {}
+    samples: dict[str, Sample] = {}
     for drawn, rows in answers.items():
         label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
         for answer in rows:
-            line = lines.setdefault(answer.item, _line(users[answer.user], answer, written))
-            line["answers"][label] = answer.text
+            sample = samples.setdefault(answer.item, _sample(users[answer.user], answer, written))
+            sample.answers[label] = answer.text
             if (drawn, answer.item) in judged:
                 judgement = judged[drawn, answer.item]
-                line["outcomes"][label] = _OUTCOMES[judgement.preferred] if judgement.decided else "not judged"
-                line["broken"] |= {label: list(judgement.broken)} if judgement.broken else {}
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
+                sample.outcomes[label] = _OUTCOMES[judgement.preferred] if judgement.decided else "not judged"
+                sample.broken.update({label: judgement.broken} if judgement.broken else {})
+    return list(samples.values())
 
 
-def _line(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    return {
-        "user": user.id,
-        "description": user.description,
-        "described": {method: texts[answer.item.rpartition("/")[0]] for method, texts in written.items()},
-        "traits": dict(user.traits),
-        "group": user.group,
-        "item": answer.item,
-        "prompt": answer.prompt,
-        "answers": {},
-        "outcomes": {},
-        "broken": {},
-    }
+def _sample(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) -> Sample:
+    return Sample(
+        user=user.id,
+        item=answer.item,
+        prompt=answer.prompt,
+        answers={},
+        outcomes={},
+        broken={},
+        description=user.description,
+        described={method: texts[answer.item.rpartition("/")[0]] for method, texts in written.items()},
+        traits=dict(user.traits),
+        group=user.group,
+    )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fspo.errors import DataError
-from fspo.evaluation.artifact_schemas import damaged
 from fspo.evaluation.metrics.table import missing_interval_note
 from fspo.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MEASURES", "parse_estimates", "single_context_reward", "summary_table", "variants_note", "variants_of"]
+__all__ = ["MEASURES", "single_context_reward", "summary_table", "variants_note", "variants_of"]
 
 MEASURES: Mapping[str, str] = {
     "reward_accuracy": "reward accuracy",
@@ -23,23 +20,6 @@ MEASURES: Mapping[str, str] = {
     "win_rate": "win rate",
 }
 """The headline measures and what they are called."""
-
-
-def parse_estimates(
-    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path = Path("metrics.json")
-) -> dict[str, dict[str, Estimate]]:
-    """The contents of `metrics.json`, or of another file of estimates at `path`, as estimates.
-
-    Raises:
-        StorageError: they are not estimates by method and measure.
-    """
-    try:
-        return {
-            method: {measure: Estimate.from_json(record) for measure, record in measures.items()}
-            for method, measures in metrics.items()
-        }
-    except (AttributeError, DataError) as error:
-        raise damaged(path, "figures by method and measure") from error
 
 
 def variants_of(details: Mapping[str, Any], method: str) -> dict[str, str]:
@@ -71,7 +51,7 @@ def variants_note(details: Mapping[str, Any]) -> str:
 
 
 def summary_table(
-    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    metrics: Mapping[str, Mapping[str, Estimate]],
     *,
     title: str = "",
     details: Mapping[str, Any] | None = None,
@@ -80,19 +60,18 @@ def summary_table(
     from rich.markup import escape
     from rich.table import Table
 
-    estimates = parse_estimates(metrics)
-    measures = [measure for measure in MEASURES if any(measure in row for row in estimates.values())]
+    measures = [measure for measure in MEASURES if any(measure in row for row in metrics.values())]
     table = Table(
         title=escape(title) or None,
-        caption=escape(f"{_caption(estimates)} {variants_note(details or {})}".rstrip()),
+        caption=escape(f"{_caption(metrics)} {variants_note(details or {})}".rstrip()),
         header_style="bold",
         title_justify="left",
     )
     table.add_column("method")
     for measure in measures:
         table.add_column(MEASURES[measure], justify="right")
-    best = {measure: max(row[measure].value for row in estimates.values() if measure in row) for measure in measures}
-    for method, row in estimates.items():
+    best = {measure: max(row[measure].value for row in metrics.values() if measure in row) for measure in measures}
+    for method, row in metrics.items():
         table.add_row(escape(method), *(_cell(row.get(measure), best[measure]) for measure in measures))
     return table
 

@@ -6,8 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
+from fspo.evaluation.artifacts import UserMean
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Estimate, clustered_mean
 
@@ -41,12 +41,12 @@ class Column:
             found = replace(found, high=max(found.value, min(found.high, self.most)))
         return replace(found, low=None, high=None, lacking=_ABSOLUTE) if self.absolute else found
 
-    def per_user(self) -> dict[str, dict[str, Any]]:
+    def per_user(self) -> dict[str, UserMean]:
         """User -> {value, items}: the mean over the user's items, without an interval."""
         own: dict[str, list[float]] = defaultdict(list)
         for (user, _), value in () if self.absolute else self.of.items():
             own[user].append(value)
-        return {user: {"value": math.fsum(row) / len(row), "items": len(row)} for user, row in own.items()}
+        return {user: UserMean(value=math.fsum(row) / len(row), items=len(row)) for user, row in own.items()}
 
 
 Table = dict[str, Column]
@@ -59,7 +59,7 @@ def estimates(table: Table) -> dict[str, Estimate]:
     return {measure: estimate for measure, estimate in found if estimate is not None}
 
 
-def per_user(table: Table) -> dict[str, dict[str, dict[str, Any]]]:
+def per_user(table: Table) -> dict[str, dict[str, UserMean]]:
     """Measure -> user -> {value, items}, of those that have such figures."""
     found = ((measure, column.per_user()) for measure, column in table.items())
     return {measure: users for measure, users in found if users}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fspo.evaluation.artifacts import ReliabilityBin
 from fspo.evaluation.plots.drawing import (
     FONT,
     INK,
@@ -19,7 +20,7 @@ from fspo.evaluation.plots.drawing import (
 
 __all__ = ["reliability"]
 
-Bins = Sequence[Mapping[str, Any]]
+Bins = Sequence[ReliabilityBin]
 
 _ACROSS = 3
 _LARGEST = 60.0
@@ -57,12 +58,12 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette
 
 
 def _dots(cell: Any, rows: Bins, colour: str, *, filled: bool) -> None:
-    total = sum(row["items"] for row in rows) or 1
-    sizes = [max(8.0, _LARGEST * row["items"] / total) for row in rows]
-    xs, ys = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+    total = sum(row.items for row in rows) or 1
+    sizes = [max(8.0, _LARGEST * row.items / total) for row in rows]
+    xs, ys = [row.confidence for row in rows], [row.accuracy for row in rows]
     cell.plot(xs, ys, color=colour, linewidth=1.0 if filled else 0.6, linestyle="-" if filled else (0, (3, 2)))
     cell.scatter(xs, ys, s=sizes, facecolors=colour if filled else "none", edgecolors=colour, linewidths=0.9, zorder=3)
 
 
 def _told(bins: Bins) -> str:
-    return ", ".join(f"{row['accuracy']:.0%} right at {row['confidence']:.0%} sure ({row['items']})" for row in bins)
+    return ", ".join(f"{row.accuracy:.0%} right at {row.confidence:.0%} sure ({row.items})" for row in bins)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from fspo.evaluation.artifacts import CalibrationRecord
 from fspo.evaluation.metrics.summary import single_context_reward
 from fspo.evaluation.report.formatting import (
     join_names,
@@ -129,7 +130,7 @@ class Standings:
     """Methods by their answers, the strongest first: `method`, `rank`, `ranks` and `estimate` of each."""
     each_other: bool = False
     """Whether methods' answers met each other's in `ranked`, and not the base model's alone."""
-    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    calibration: Mapping[str, CalibrationRecord] = field(default_factory=dict)
     """The contents of `calibration.json`."""
 
 
@@ -146,7 +147,7 @@ def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings 
     for name, measures in metrics.items():
         if name != _BASE:  # the yardstick
             found += _missed(name, measures, details)
-            found += _uncalibrated(name, measures, standings.calibration.get(name, {}))
+            found += _uncalibrated(name, measures, standings.calibration.get(name))
     found += [
         Finding(name, "shots left out because the context was too long", str(dropped))
         for name, dropped in details.get("dropped_shots", {}).items()
@@ -216,11 +217,11 @@ def _sees_shots(name: str, measures: Mapping[str, Estimate], details: Mapping[st
     return "label_flip_rate" in measures or "antisymmetric" in details.get("rewards", {}).get(name, ())
 
 
-def _uncalibrated(name: str, measures: Mapping[str, Estimate], record: Mapping[str, Any]) -> Iterator[Finding]:
+def _uncalibrated(name: str, measures: Mapping[str, Estimate], record: CalibrationRecord | None) -> Iterator[Finding]:
     for suffix, kind, margins in (("", "", "margins"), ("/fitted", "fitted_", "fitted margins")):
-        error, by_chance = measures.get(f"calibration_error{suffix}"), record.get(f"{kind}error_by_chance") or {}
-        if error is not None and by_chance and error.value > by_chance["high"]:
-            bar = f"{points(by_chance['high'])}, which chance alone exceeds in one of twenty"
+        error, by_chance = measures.get(f"calibration_error{suffix}"), getattr(record, f"{kind}error_by_chance", None)
+        if error is not None and by_chance and error.value > by_chance.high:
+            bar = f"{points(by_chance.high)}, which chance alone exceeds in one of twenty"
             yield Finding(name, f"calibration error of its {margins}", points(error.value), bar, "above")
 
 

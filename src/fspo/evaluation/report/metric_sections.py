@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fspo.evaluation import plots
+from fspo.evaluation.artifacts import CalibrationRecord, JudgeRecord, JudgesRecord, PerUser
 from fspo.evaluation.plots import Palette, Panel
 from fspo.evaluation.report.findings import Metrics
 from fspo.evaluation.report.formatting import join_names
@@ -142,14 +143,14 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
     }
 
 
-def calibration_section(records: Mapping[str, Any], metrics: Metrics, palette: Palette) -> dict[str, Any]:
+def calibration_section(records: Mapping[str, CalibrationRecord], metrics: Metrics, palette: Palette) -> dict[str, Any]:
     """Accuracy over confidence, and the errors of both kinds of margin; empty where it was not measured."""
-    bins = {name: (row.get("bins", []), row.get("fitted_bins", [])) for name, row in records.items() if row.get("bins")}
+    bins = {name: (row.bins, row.fitted_bins) for name, row in records.items() if row.bins}
     if not bins:
         return {}
     title = "How often a margin is right, by how sure it is"
     numbers = [
-        {"method": name, "scale": scale} | {key: row[key] for key in ("confidence", "accuracy", "users", "items")}
+        {"method": name, "scale": scale} | row.model_dump(include={"confidence", "accuracy", "users", "items"})
         for name, both in bins.items()
         for scale, rows in zip(("as it is", "fitted"), both, strict=True)
         for row in rows
@@ -168,7 +169,7 @@ def calibration_section(records: Mapping[str, Any], metrics: Metrics, palette: P
                 "method": name,
                 "margins": said,
                 "error": row[f"{_CALIBRATION_ERROR}{suffix}"],
-                "by_chance": records.get(name, {}).get(f"{kind}error_by_chance", {}),
+                "by_chance": getattr(records.get(name), f"{kind}error_by_chance", None),
             }
             for name, row in metrics.items()
             for said, kind, suffix in (("as they are", "", ""), ("fitted", "fitted_", "/fitted"))
@@ -196,7 +197,7 @@ def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[st
     }
 
 
-def win_rates_section(metrics: Metrics, records: Mapping[str, Any], palette: Palette) -> dict[str, Any]:
+def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette) -> dict[str, Any]:
     """Every kind of win rate, with each sampling and by each judge, and how far judges agree; empty without any."""
     names = [m for m in _all(metrics) if m.startswith(_WINS) and "/" in m]
     plain = [
@@ -205,7 +206,7 @@ def win_rates_section(metrics: Metrics, records: Mapping[str, Any], palette: Pal
         for m in row
         if m.startswith(f"{_WINS}/")
     ]
-    judges = [_judge_row(name, row) for name, row in records.get("judges", {}).items()]
+    judges = [_judge_row(name, row) for name, row in records.judges.items()]
     if not plain:
         return {"judges": judges} if judges else {}
     title = "Win rate over the base model"
@@ -247,10 +248,10 @@ def tax_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
     }
 
 
-def per_user_section(records: Mapping[str, Any], lead: str, palette: Palette) -> dict[str, Any]:
+def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str, Any]:
     """Every user's reward accuracy by every method, and the lead's users from the worst on; empty where unknown."""
     shares = {
-        name: {user: cell["value"] for user, cell in row["reward_accuracy"].items()}
+        name: {user: mean.value for user, mean in row["reward_accuracy"].items()}
         for name, row in records.items()
         if row.get("reward_accuracy")
     }
@@ -258,7 +259,7 @@ def per_user_section(records: Mapping[str, Any], lead: str, palette: Palette) ->
         return {}
     title = "Reward accuracy of each user"
     numbers = [
-        {"method": name, "user": user, "value": value, "items": records[name]["reward_accuracy"][user]["items"]}
+        {"method": name, "user": user, "value": value, "items": records[name]["reward_accuracy"][user].items}
         for name, users in shares.items()
         for user, value in users.items()
     ]
@@ -267,7 +268,7 @@ def per_user_section(records: Mapping[str, Any], lead: str, palette: Palette) ->
     return {
         "plot": PlotEntry("per-user", title, Markup(svg), numbers),
         "worst": [(user, value) for user, value in worst[:5] if value < 1],
-        "pairs": max((cell["items"] for cell in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
+        "pairs": max((mean.items for mean in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
         "at_chance": sum(value <= 0.5 for _, value in worst),
         "users": len(worst),
     }
@@ -292,24 +293,15 @@ def quality_section(metrics: Metrics) -> dict[str, Any]:
     return {"columns": QUALITY, "rows": rows} if rows else {}
 
 
-def _judge_row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+def _judge_row(name: str, record: JudgeRecord) -> dict[str, Any]:
     """How often a judge decided, over all methods and samplings."""
-    counts = list(record.get("counts", {}).values())
-    total = {kind: sum(row.get(kind, 0) for row in counts) for kind in _COUNTED}
-    consistency = record.get("consistency")
-    return {"judge": name, "consistency": Estimate.from_json(consistency) if consistency else None} | total
+    total = {kind: sum(row.get(kind, 0) for row in record.counts.values()) for kind in _COUNTED}
+    return {"judge": name, "consistency": record.consistency} | total
 
 
-def _agreements(records: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _agreements(records: JudgesRecord) -> list[dict[str, Any]]:
     """Of every two judges, the share of answers on which they agree."""
-    return [
-        {
-            "judges": " and ".join(row["judges"]),
-            "share": Estimate.from_json(row["share"]) if row.get("share") else None,
-            "kappa": row.get("kappa"),
-        }
-        for row in records.get("agreement", [])
-    ]
+    return [{"judges": " and ".join(row.judges), "share": row.share, "kappa": row.kappa} for row in records.agreement]
 
 
 def _at_shots(row: Row) -> list[tuple[float, Estimate]]:

@@ -97,7 +97,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
         read.calibration,
     )
     against = findings(metrics, details, standings)
-    shared = read.items.shared_prompts if read.items.lines else None
+    shared = read.items.shared_prompts if read.items.records else None
     return (
         {
             "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
@@ -166,7 +166,7 @@ def _texts(read: RunData, lead: str) -> dict[str, Any]:
         "kept": bool(items.values(lead, f"reward_accuracy/{reward}")),
     }
     pairs = samples.contrasting_samples(lines, read.disagreement)
-    shared = [len(pair) > 1 and pair[0]["prompt"] == pair[1]["prompt"] for pair in pairs]
+    shared = [len(pair) > 1 and pair[0].prompt == pair[1].prompt for pair in pairs]
     return {"samples": pairs, "shared": shared, "failures": failures}
 
 

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fspo.evaluation.artifacts import Sample
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.scoring.eval_episodes import tendency
 from fspo.preferences.types import User
 
 __all__ = ["broken_answers", "contrasting_samples", "worst_losses", "wrong_pairs"]
 
-Sample = Mapping[str, Any]
 _MOST = 3
 
 
@@ -28,8 +28,8 @@ def contrasting_samples(
     """
     by_user: dict[str, dict[str, Sample]] = defaultdict(dict)
     for sample in samples:
-        by_user[sample["user"]].setdefault(sample["prompt"], sample)
-    users = {name: User(name, traits=next(iter(rows.values())).get("traits", {})) for name, rows in by_user.items()}
+        by_user[sample.user].setdefault(sample.prompt, sample)
+    users = {name: User(name, traits=next(iter(rows.values())).traits) for name, rows in by_user.items()}
     disagreed = _disagreed(disagreement or {})
 
     def rank(pair: tuple[str, str]) -> tuple[bool, float, tuple[str, str]]:
@@ -59,8 +59,8 @@ def worst_losses(samples: Sequence[Sample], items: Items, label: str) -> list[di
     own, base = items.values(method, f"answer_utility/{sampling}"), items.values("base", "answer_utility/plain")
     found = []
     for sample in samples:
-        item = (sample["user"], sample["item"])
-        if sample["outcomes"].get(label) == "loss" and not sample.get("broken", {}).get(label):
+        item = (sample.user, sample.item)
+        if sample.outcomes.get(label) == "loss" and not sample.broken.get(label):
             by = base[item] - own[item] if item in own and item in base else None
             found.append(_failed(sample, label) | {"by": by})
     found.sort(key=lambda row: -(row["by"] or 0.0))
@@ -69,7 +69,7 @@ def worst_losses(samples: Sequence[Sample], items: Items, label: str) -> list[di
 
 def broken_answers(samples: Sequence[Sample], label: str) -> list[dict[str, Any]]:
     """The first answers under `label` that fall below a floor, a user only once, with the floors they break."""
-    broken = [(sample, sample.get("broken", {}).get(label)) for sample in samples]
+    broken = [(sample, sample.broken.get(label)) for sample in samples]
     return _one_each([_failed(sample, label) | {"floors": floors} for sample, floors in broken if floors])
 
 
@@ -78,16 +78,16 @@ def wrong_pairs(items: Items, method: str, reward: str) -> list[dict[str, Any]]:
     wrong = [item for item, right in items.values(method, f"reward_accuracy/{reward}").items() if right == 0]
     cost = items.values(method, "regret")
     wrong.sort(key=lambda item: -cost.get(item, 0.0))
-    return _one_each([dict(items.line(item[1])) | {"cost": cost.get(item)} for item in wrong])
+    return _one_each([items.record(item[1]).model_dump() | {"cost": cost.get(item)} for item in wrong])
 
 
 def _failed(sample: Sample, label: str) -> dict[str, Any]:
     return {
-        "user": sample["user"],
-        "description": sample.get("description", ""),
-        "prompt": sample["prompt"],
-        "answer": sample["answers"].get(label, ""),
-        "base": sample["answers"].get("base", ""),
+        "user": sample.user,
+        "description": sample.description,
+        "prompt": sample.prompt,
+        "answer": sample.answers.get(label, ""),
+        "base": sample.answers.get("base", ""),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fspo.errors import DataError
-from fspo.evaluation.artifact_schemas import DETAILS, read_kept
+from fspo.evaluation.artifacts import read_details
 from fspo.evaluation.metrics.items import ITEMS_FILE, Items
 from fspo.methods.table import METHODS
 
@@ -69,8 +69,8 @@ class LoadedRun:
             on = f" on {benchmark}" if benchmark else ""
             again = f"fspo eval {run}{f' --benchmark {benchmark}' if benchmark else ''}"
             raise DataError(f"{run} holds no finished evaluation{on}; run `{again}` first.")
-        details, items = read_kept(DETAILS, folder / "details.json"), Items.read(folder)
-        if not items.lines:
+        details, items = read_details(folder), Items.read(folder)
+        if not items.records:
             raise DataError(f"{folder} holds no items to compare ({ITEMS_FILE}); run `fspo eval` again.")
         return cls(_name(run), run, items, details)
 
@@ -138,15 +138,15 @@ def _settings_differing(first: LoadedRun, other: LoadedRun) -> list[str]:
 
 def _people_differing(first: LoadedRun, other: LoadedRun, wanted: Sequence[str], *, answers: bool) -> list[str]:
     """In what the items differ."""
-    ours, theirs = ({line["item"]: line for line in run.items.lines} for run in (first, other))
-    said = _only("users", first, other, [{line["user"] for line in run.values()} for run in (ours, theirs)])
-    said += _only("prompts", first, other, [{line["prompt"] for line in run.values()} for run in (ours, theirs)])
+    ours, theirs = ({row.item: row for row in run.items.records} for run in (first, other))
+    said = _only("users", first, other, [{row.user for row in run.values()} for run in (ours, theirs)])
+    said += _only("prompts", first, other, [{row.prompt for row in run.values()} for run in (ours, theirs)])
     shared = [item for item in ours if item in theirs]
     kinds = {"the shots": ("shots",), "the prompts or pairs": ("prompt", "chosen", "rejected")}
     kinds |= {"the base model's answers, which wins are counted over,": ("base_answer",)} if answers else {}
     kinds |= {_DIGESTED[name]: (name,) for name in wanted}
     for label, keys in kinds.items():
-        count = sum(any(ours[item].get(key) != theirs[item].get(key) for key in keys) for item in shared)
+        count = sum(any(getattr(ours[item], key) != getattr(theirs[item], key) for key in keys) for item in shared)
         said += [f"{label} of {count} of {len(shared)} items"] if count else []
     if not said and ours.keys() != theirs.keys():
         said = [f"{len(ours.keys() ^ theirs.keys())} items that only one of them has"]

@@ -48,11 +48,6 @@ class Comparison:
         """The fields of the difference, with `p` and `adjusted`."""
         return self.difference.to_json() | {"p": self.p, "adjusted": self.adjusted}
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Comparison:
-        """The comparison that `to_json` wrote."""
-        return cls(Estimate.from_json(record), record["p"], record["adjusted"])
-
 
 def paired_difference(
     first: Mapping[T, float],

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fspo.errors import DataError
+from pydantic import Field
 
 __all__ = ["MINIMUM_USERS", "Bounds", "Estimate", "TooFewUsers"]
 
 MINIMUM_USERS = 3
 """With fewer users no interval is given: the spread between them is not known."""
-
-_FIELDS = frozenset({"value", "low", "high", "users", "items"})
 
 Bounds = tuple[float, float]
 """The least and the greatest value that an item can have."""
@@ -41,7 +38,7 @@ class Estimate:
     high: float | None
     users: int
     items: int
-    lacking: str = ""
+    lacking: Annotated[str, Field(exclude=True)] = ""
     """Why there is no interval, in words, where users alone are not what is short; files don't keep it."""
 
     @property
@@ -68,20 +65,3 @@ class Estimate:
             "users": self.users,
             "items": self.items,
         }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Estimate:
-        """The estimate that `to_json` wrote.
-
-        Raises:
-            DataError: `to_json` wrote no such record.
-        """
-        if isinstance(record, Mapping) and record.keys() >= _FIELDS:
-            value, low, high, users, items = (record[name] for name in ("value", "low", "high", "users", "items"))
-            if _is_number(value, users, items) and all(end is None or _is_number(end) for end in (low, high)):
-                return cls(value, low, high, users, items)
-        raise DataError(f"This is no figure with its interval: {str(record)[:80]!r}; run `fspo eval` again.")
-
-
-def _is_number(*values: object) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
