@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fspo.errors import DataError
 from fspo.modeling.chat import control_ids
 from fspo.modeling.loading import load_tokenizer
-from fspo.modeling.rendering import EpisodeRenderer, ShotTemplate, TokenizedEpisode
+from fspo.modeling.layouts import ShotTemplate
+from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.types import Episode, Preference
 from tests.modeling.test_chat import hostile_texts
 
@@ -222,7 +223,7 @@ def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the
     builtin_model_path: Path,
 ) -> None:
     renderer = EpisodeRenderer(load_tokenizer(builtin_model_path))
-    introduction, shot = renderer.template.introduction, renderer.template.render_shot(preference(0), first=False)
+    introduction, shot = ShotTemplate().introduction, ShotTemplate().render_shot(preference(0), first=False)
     apart = len(renderer.render_response(introduction)) + len(renderer.render_response(shot)) - 1
     assert len(renderer.render_response(introduction + shot)) > apart, "this tokenizer shows nothing"
     whole = episode(5, 2)

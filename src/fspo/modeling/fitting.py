@@ -47,16 +47,12 @@ class Room:
         if limit is None:
             return True
         texts = (preference.prompt, preference.chosen, preference.rejected, description)
-        if all(map(str.isascii, texts)) and 2 * sum(map(len, texts)) + self._around <= limit:
+        if (
+            all(map(str.isascii, texts))
+            and 2 * sum(map(len, texts)) + self.answer + self.drafted + self.renderer.overhead <= limit
+        ):
             return True  # a token is at least a letter, so that most texts need not be encoded
         return self.needed(preference, description) <= limit
-
-    @property
-    def _around(self) -> int:
-        """At least the tokens of the chat format, and of all that stands beside a preference's texts."""
-        form, words = self.renderer.format, self.renderer.template
-        own = len(words.description) + len(words.describe) + self.answer + self.drafted
-        return len(form.before_user) + len(form.before_answer) + 2 * own
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,27 @@
 """Episodes as token ids.
 
-One user message holds the shots and the query: `[start of user turn][shots][query][end of user turn, start of answer]`.
-The control tokens come from the chat template; the text of descriptions, shots, queries and responses never turns into
-one (see `chat`).
+A trunk holds the description and the shots, a branch a query and its responses; how they read is the layout's (see
+`layouts`). The control tokens come from the chat template; the text of descriptions, shots, queries and responses
+never turns into one (see `chat`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from fspo.errors import DataError
 from fspo.identity import digest
 from fspo.modeling.chat import ChatFormat, TextEncoder
+from fspo.modeling.layouts import LabelledLayout, LayoutName, ShotTemplate, layout_named
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "ShotTemplate", "TokenizedEpisode"]
+__all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode"]
 
 Context = Literal["none", "shots", "description", "both"]
-
-
-@dataclass(frozen=True)
-class ShotTemplate:
-    """The words around shots and queries. Each `{}` takes a user's text as it is."""
-
-    introduction: str = "Two answers to each question, and which one I liked:\n\n"
-    shot: str = "Question: {prompt}\nLiked: {chosen}\nDisliked: {rejected}\n\n"
-    query: str = "Answer the way I like.\nQuestion: {prompt}"
-    description: str = "About me: {description}\n\n"
-    describe: str = "Say in one sentence what I like and what I dislike."
-    """What is asked after the shots for a description of whoever liked and disliked them."""
-
-    def render_shot(self, shot: Preference, *, first: bool) -> str:
-        """One shot; the first one brings the introduction along, so that no shots leave the bare query."""
-        text = _fill(self.shot, prompt=shot.prompt, chosen=shot.chosen, rejected=shot.rejected)
-        return self.introduction + text if first else text
-
-    def render_query(self, prompt: str) -> str:
-        """What is asked after shots."""
-        return _fill(self.query, prompt=prompt)
 
 
 @dataclass(frozen=True)
@@ -107,12 +87,18 @@ class EpisodeRenderer:
     """What the model is told of the user."""
     max_length: int | None = None
     """Tokens the model may read at once, prompt and response included; None: no limit."""
-    template: ShotTemplate = field(default_factory=ShotTemplate)
+    layout: LayoutName = "labelled"
+    """How shots and queries are laid out."""
+    template: ShotTemplate | None = None
+    """Other words of the labelled layout."""
 
     def __post_init__(self) -> None:
         """Read the chat format and the control tokens once."""
-        self.format = ChatFormat.of(self.tokenizer)
         self._encode = TextEncoder(self.tokenizer).encode
+        self.format = ChatFormat.of(self.tokenizer)
+        self._layout = layout_named(self.layout, self.tokenizer, self._encode)
+        if self.template is not None and isinstance(self._layout, LabelledLayout):
+            self._layout = replace(self._layout, template=self.template)
 
     @cached_property
     def identity(self) -> str:
@@ -130,7 +116,7 @@ class EpisodeRenderer:
         ]
         for parts in shown:
             parts.pop("seed", None)
-        return digest([self.context, self.max_length, asdict(self.template), shown])
+        return digest([self.context, self.max_length, self.layout, self._layout.settings, shown])
 
     def render(self, episode: Episode, *, shots: Sequence[int] | None = None) -> TokenizedEpisode:
         """The episode's trunk, and every query attached after all shots, or after each number in `shots` (a ladder).
@@ -163,7 +149,7 @@ class EpisodeRenderer:
         first = twins[0]
         queries = [self._query(query, bool(self._visible(first.shots))) for query in first.queries]
         longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
-        prefixes = [self._prefix(twin.description) for twin in twins]
+        prefixes = [self._start(twin.description) for twin in twins]
         fitting = [
             self._fit(prefix, self._visible(twin.shots), longest) for prefix, twin in zip(prefixes, twins, strict=True)
         ]
@@ -191,11 +177,16 @@ class EpisodeRenderer:
     def bare_length(self, query: Preference, description: str = "", *, answer: int = 0) -> int:
         """Tokens of a query without shots and of its longer response, or of an answer of so many tokens if more."""
         longest = max(answer, *(len(self.render_response(text)) for text in (query.chosen, query.rejected)))
-        return len(self._prefix(description)) + len(self._prompt(query.prompt, False)) + longest
+        return len(self._start(description)) + len(self._layout.prompt(query.prompt, after_shots=False)) + longest
+
+    @property
+    def overhead(self) -> int:
+        """At least the tokens around a prompt, a response and a description without shots."""
+        return self._layout.overhead
 
     def describing_length(self, description: str) -> int:
         """Tokens of a description as a response, without shots."""
-        return self._describing.bare_length(Preference("", self.template.describe, description, ""))
+        return self._describing.bare_length(Preference("", self._layout.describe, description, ""))
 
     def trim(self, episode: Episode, mirror_description: str | None = None, *, reserve: int = 0) -> tuple[Episode, int]:
         """The episode without the oldest shots that it or its mirror has no room for, and how many these are.
@@ -231,13 +222,13 @@ class EpisodeRenderer:
             DataError: the prompt alone is too long.
         """
         shots = self._visible(shots)
-        prompt_ids = self._prompt(prompt, bool(shots))
+        prompt_ids = self._layout.prompt(prompt, after_shots=bool(shots))
         mirrored = description if mirror_description is None else mirror_description
-        twins = ((self._prefix(description), shots), (self._prefix(mirrored), [shot.swap() for shot in shots]))
+        twins = ((self._start(description), shots), (self._start(mirrored), [shot.swap() for shot in shots]))
         kept = min(len(self._fit(prefix, side, len(prompt_ids) + reserve)) for prefix, side in twins)
         dropped = len(shots) - kept
         if not kept:
-            prompt_ids = self._prompt(prompt, False)
+            prompt_ids = self._layout.prompt(prompt, after_shots=False)
             longest = max(len(prefix) for prefix, _ in twins) + len(prompt_ids) + reserve
             self._check_room(longest, f"The prompt {prompt[:60]!r} and the room for its answer")
         trunk, mirror = (
@@ -251,17 +242,17 @@ class EpisodeRenderer:
         Raises:
             DataError: the question alone is too long.
         """
-        return self._describing.render_prompt(shots, self.template.describe, reserve=reserve)
+        return self._describing.render_prompt(shots, self._layout.describe, reserve=reserve)
 
     def render_descriptions(self, user: str, shots: Sequence[Preference], better: str, worse: str) -> TokenizedEpisode:
         """Two descriptions of the user who gave the shots, to be scored as the responses of one query."""
-        query = Preference(user, self.template.describe, better, worse)
+        query = Preference(user, self._layout.describe, better, worse)
         return self._describing.render(Episode(user, tuple(shots), (query,)))
 
     @property
     def _describing(self) -> EpisodeRenderer:
         # A description is an answer to a question of our own, given the shots alone.
-        return self._with(context="shots", template=replace(self.template, query="{prompt}"))
+        return self._with(context="shots", _layout=self._layout.describing())
 
     def with_context(self, context: Context) -> EpisodeRenderer:
         """The same renderer for a model that sees other things of the user."""
@@ -286,30 +277,21 @@ class EpisodeRenderer:
         count: int,
         boundaries: tuple[int, ...],
     ) -> Branch:
-        prompt = full[0] if count else self._prompt(query.prompt, False)
+        prompt = full[0] if count else self._layout.prompt(query.prompt, after_shots=False)
         return Branch(prompt, full[1], boundaries[count], count, index)
 
     def _query(self, query: Preference, after_shots: bool) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         responses = (self.render_response(query.chosen), self.render_response(query.rejected))
-        return self._prompt(query.prompt, after_shots), responses
+        return self._layout.prompt(query.prompt, after_shots=after_shots), responses
 
-    def _prompt(self, prompt: str, after_shots: bool) -> tuple[int, ...]:
-        text = self.template.render_query(prompt) if after_shots else prompt
-        return (*self._encode(text), *self.format.before_answer)
-
-    def _prefix(self, description: str) -> tuple[int, ...]:
-        if self.context not in ("description", "both") or not description:
-            return self.format.before_user
-        return (*self.format.before_user, *self._encode(_fill(self.template.description, description=description)))
+    def _start(self, description: str) -> tuple[int, ...]:
+        return self._layout.start(description if self.context in ("description", "both") else "")
 
     def _visible(self, shots: Sequence[Preference]) -> Sequence[Preference]:
         return shots if self.context in ("shots", "both") else ()
 
     def _shot_parts(self, shots: Sequence[Preference]) -> list[tuple[int, ...]]:
-        return [self._shot(shot, first=index == 0) for index, shot in enumerate(shots)]
-
-    def _shot(self, shot: Preference, *, first: bool) -> tuple[int, ...]:
-        return tuple(self._encode(self.template.render_shot(shot, first=first)))
+        return [self._layout.shot(shot, first=index == 0) for index, shot in enumerate(shots)]
 
     def _fit(self, prefix: tuple[int, ...], shots: Sequence[Preference], rest: int) -> list[tuple[int, ...]]:
         """The newest shots that have room beside `rest` tokens, as they are shown."""
@@ -321,7 +303,7 @@ class EpisodeRenderer:
             parts = parts[1:]
             if parts:
                 # The introduction moves to the oldest shot that is left.
-                parts[0] = self._shot(shots[len(shots) - len(parts)], first=True)
+                parts[0] = self._layout.shot(shots[len(shots) - len(parts)], first=True)
         return parts
 
     def _check_room(self, tokens: int, what: str) -> None:
@@ -348,16 +330,3 @@ def _offsets(start: int, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     for part in parts:
         offsets.append(offsets[-1] + len(part))
     return tuple(offsets)
-
-
-def _fill(pattern: str, **texts: str) -> str:
-    # One pass over the pattern: braces inside a user's text are text.
-    out: list[str] = []
-    rest = pattern
-    while True:
-        places = [(rest.find("{" + name + "}"), name) for name in texts if "{" + name + "}" in rest]
-        if not places:
-            return "".join([*out, rest])
-        start, name = min(places)
-        out += [rest[:start], texts[name]]
-        rest = rest[start + len(name) + 2 :]

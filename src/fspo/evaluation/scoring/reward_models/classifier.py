@@ -15,8 +15,8 @@ from typing import Any
 from fspo.evaluation.scoring.reward_models.protocol import RewardRequest
 from fspo.identity import digest
 from fspo.modeling.chat import TextEncoder, show_turns
+from fspo.modeling.layouts import ShotTemplate
 from fspo.modeling.model_names import weights_of
-from fspo.modeling.rendering import ShotTemplate
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.preferences.types import Preference
 
