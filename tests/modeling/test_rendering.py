@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fspo.errors import DataError
 from fspo.modeling.chat import control_ids
-from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.layouts import ShotTemplate
+from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.types import Episode, Preference
 from tests.modeling.test_chat import hostile_texts

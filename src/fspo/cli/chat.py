@@ -127,6 +127,7 @@ class Chat:
             shots=shots,
             dtype=settings.dtype,
             max_length=settings.max_length,
+            layout=settings.layout,
         )
         return cls(dataset, chosen, method, policy, sampling, seed, DescriptionBook(folder.path / DESCRIPTIONS_FILE))
 

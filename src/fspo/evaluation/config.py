@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.table import METHODS
+from fspo.modeling.layouts import LayoutName
 from fspo.paths import PlaceName
 
 __all__ = [
@@ -285,6 +286,8 @@ class EvaluationConfig(BaseModel):
     observer_prior: Literal["auto", "family", "trained", "sampled"] = "auto"
     """Whom the observer expects: axis and pair users (`family`), users like those of the training part (`trained`),
     weights in any direction (`sampled`, 500 draws); `auto`: the family where it holds all users, else the trained."""
+    layout: LayoutName = "labelled"
+    """How shots are shown; by default the run's `layout`, in which its policies are trained."""
     max_length: int | None = Field(default=None, ge=32)
     """Longest context in tokens; older shots are dropped whole. Null: what the model takes."""
     long_rows: Literal["leave-out", "refuse"] = "leave-out"

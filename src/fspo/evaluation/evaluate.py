@@ -106,7 +106,7 @@ def evaluate(
             has no identity.
         ModelError: a judge or a reward model failed; what was measured before is kept.
     """
-    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length)
+    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length, layout=config.layout)
     shown = progress or Silent()
     provenance = read_provenance(policies)
     if train is not None:

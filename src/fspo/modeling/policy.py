@@ -14,6 +14,7 @@ from fspo.errors import ConfigError, DataError, ModelError
 from fspo.modeling.answering import Enter, Prompt, Reply, answer, stream_answer
 from fspo.modeling.descriptions import write_descriptions
 from fspo.modeling.generation import Sampling
+from fspo.modeling.layouts import LayoutName
 from fspo.modeling.loading import load_configuration, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import POLICY_FILE
@@ -117,6 +118,7 @@ class Policy:
         path: str | Path,
         *,
         context: Context | None = None,
+        layout: LayoutName | None = None,
         shots: int | None = None,
         max_length: int | None = None,
         dtype: str = "float32",
@@ -129,6 +131,7 @@ class Policy:
                 or of a transformers model; the built-in model's name, or a hub id.
             context: what the model sees of the person; by default what the policy was trained with, and all there is
                 where the model was not trained.
+            layout: how shots are shown; by default as in training, and `labelled` where the model was not trained.
             shots: how many preferences are shown at most; by default as many as in training, or all.
             max_length: most tokens that are read at once, with the answer; by default as many as in training, or as the
                 model can read.
@@ -142,7 +145,8 @@ class Policy:
         weights = PolicyWeights(_place(path), dtype, device)
         details: Mapping[str, Any] = weights.card.details if weights.card else {"context": "both"}
         training: dict[str, Any] = details.get("training") or {}
-        renderer = _renderer(weights.name, training.get("max_length") if max_length is None else max_length)
+        longest = training.get("max_length") if max_length is None else max_length
+        renderer = _renderer(weights.name, longest, layout or training.get("layout", "labelled"))
 
         def base() -> Policy:
             return cls(
@@ -389,7 +393,7 @@ def _place(path: str | Path) -> str | Path:
     return found[0] if found else path
 
 
-def _renderer(name: str | Path, max_length: int | None) -> EpisodeRenderer:
+def _renderer(name: str | Path, max_length: int | None, layout: LayoutName) -> EpisodeRenderer:
     """Renders for a model by its name, after a check that it can read all that its tokenizer makes."""
     tokenizer = load_tokenizer(name)
     config = load_configuration(name).get_text_config()
@@ -399,4 +403,4 @@ def _renderer(name: str | Path, max_length: int | None) -> EpisodeRenderer:
         raise ConfigError(
             f"max_length is {max_length}, and the model reads at most {longest} tokens; lower it or leave it out."
         )
-    return EpisodeRenderer(tokenizer, max_length=max_length or longest)
+    return EpisodeRenderer(tokenizer, max_length=max_length or longest, layout=layout)

@@ -197,7 +197,7 @@ class _Reading:
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
 
-        return EpisodeRenderer(self._tokenizer, context=context, max_length=limit)
+        return EpisodeRenderer(self._tokenizer, context=context, max_length=limit, layout=self._config.layout)
 
     def number(self, preference: Preference) -> int:
         """The row of a preference in the run's data."""

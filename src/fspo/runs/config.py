@@ -23,6 +23,7 @@ from fspo.keys import secret_in
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
+from fspo.modeling.layouts import LayoutName
 from fspo.paths import LocalPath, PlaceName
 from fspo.preferences.validation import nearest
 from fspo.runs.yaml_file import Key, Settings, read_settings
@@ -60,6 +61,8 @@ class RunConfig(BaseModel):
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""
     synthesis: SynthesisConfig = RestyledConfig()
+    layout: LayoutName = "labelled"
+    """How every method shows shots: `labelled`, in one message, or `conversation`, as turns with the liked answers."""
     threads: int | None = Field(None, ge=1)
     """Threads of a model on this machine's processor; by default as many as cores are free when a part begins."""
     executor: ExecutorConfig = ExecutorConfig()
@@ -82,6 +85,8 @@ class RunConfig(BaseModel):
             inner = values.get(section)
             if isinstance(seed, int) and (inner is None or isinstance(inner, dict)):  # a wrong seed is told once
                 values[section] = {"seed": seed, **(inner or {})}
+        if "layout" in values and isinstance(values.get("evaluation"), dict):
+            values["evaluation"].setdefault("layout", values["layout"])
         if isinstance(values.get("synthesis"), dict):
             values["synthesis"].setdefault("recipe", "restyled")
         values.setdefault("output", Path("runs") / str(values.get("name", "run")))
@@ -101,7 +106,8 @@ class RunConfig(BaseModel):
     def training_of(self, row: Method) -> TrainingConfig:
         """The same for one method, in the run or not."""
         given = self.given_training
-        return row.training({"seed": self.seed, **given.get(EVERY, {}), **given.get(row.name, {})})
+        shared = {"seed": self.seed, "layout": self.layout}
+        return row.training({**shared, **given.get(EVERY, {}), **given.get(row.name, {})})
 
     def resolved(self) -> dict[str, Any]:
         """All values, defaults included, ready for YAML and JSON."""
@@ -113,6 +119,8 @@ class RunConfig(BaseModel):
         for section in ("synthesis", "evaluation"):
             if values[section]["seed"] == self.seed:
                 del values[section]["seed"]
+        if values["evaluation"]["layout"] == self.layout:
+            del values["evaluation"]["layout"]
         return values
 
 
@@ -190,7 +198,7 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
     for name, row in {**{row.name: row for row in others}, **rows}.items():
         section = name if name in given else EVERY
         try:
-            mirrors = config.training_of(row).mirrors
+            training = config.training_of(row)
         except ConfigError as error:
             problem = error.__cause__
             if not isinstance(problem, ValidationError):
@@ -201,7 +209,10 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
             if key or name in rows:  # a method that is not in the run needs no settings that hold together
                 raise _explain(problem, settings, TrainingConfig, ("training", section)) from error
             continue
-        if mirrors and name in rows and row.context not in ("shots", "both"):
+        if name in rows and training.layout != config.layout:
+            where = settings.where(("training", section))
+            raise ConfigError(f"{where}: '{name}' must be trained in the run's layout; set layout at the top alone.")
+        if training.mirrors and name in rows and row.context not in ("shots", "both"):
             raise ConfigError(
                 f"{settings.where(('training', section))}: '{name}' shows the model no shots, so there are no labels "
                 "to mirror; set mirror, or a mirrored objective, for other methods only."

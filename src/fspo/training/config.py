@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fspo.modeling.layouts import LayoutName
 from fspo.preferences.validation import nearest
 
 __all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig", "first_problem"]
@@ -160,6 +161,11 @@ class TrainingConfig(BaseModel):
         default_factory=LoraSettings, description="Low-rank adapters, or null to train all weights."
     )
 
+    layout: LayoutName = Field(
+        default="labelled",
+        description="How shots are shown: in one message with labels, or as a conversation of questions and liked "
+        "answers.",
+    )
     max_length: int | None = Field(
         default=None,
         ge=1,

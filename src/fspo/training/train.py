@@ -247,7 +247,9 @@ class Training:
                 frozen = frozen_copy(policy)
         reference = reference_of(policy, frozen) if lora or frozen is not None else None
         max_length = max_length_of(self.config, context_length(policy))
-        renderer = EpisodeRenderer(self.start.load_tokenizer(), context=self.context, max_length=max_length)
+        renderer = EpisodeRenderer(
+            self.start.load_tokenizer(), context=self.context, max_length=max_length, layout=self.config.layout
+        )
         read = fitted_for(self.config, self.dataset, renderer)
         with read.explaining("the training part"):
             sampler = self._sampler(read.dataset, self.config.skip_short_users) if read.left_out else self.sampler
@@ -323,7 +325,7 @@ class Training:
                 base=str(self.start.name),
                 method=self.method,
                 start=self.start.policy,
-                details={"context": self.context, "training": self.identity["config"]},
+                details={"context": self.context, "layout": self.config.layout, "training": self.identity["config"]},
                 home=home,
                 tokenizer=self.start.tokenizer,
                 weights=weights,

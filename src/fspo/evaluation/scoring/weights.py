@@ -10,6 +10,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
 from fspo.methods.table import method
+from fspo.modeling.layouts import LayoutName
 from fspo.modeling.model_names import weights_of
 from fspo.modeling.rendering import EpisodeRenderer
 
@@ -22,7 +23,15 @@ Source = Path | None
 class Weights:
     """Where each method's weights, and those its reward is measured against, come from."""
 
-    def __init__(self, model: str, policies: Mapping[str, Path | None], *, dtype: str, max_length: int | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        policies: Mapping[str, Path | None],
+        *,
+        dtype: str,
+        max_length: int | None,
+        layout: LayoutName = "labelled",
+    ) -> None:
         """Take stock; nothing is loaded yet.
 
         Raises:
@@ -36,7 +45,7 @@ class Weights:
                 raise DataError(f"{folder}, the policy of '{name}', does not exist; run `fspo train` first.")
         self.model = model
         self._policies = dict(policies)
-        self._dtype, self._max_length = dtype, max_length
+        self._dtype, self._max_length, self._layout = dtype, max_length, layout
         self._loaded: tuple[Source, Any] | None = None
         self._tokenizer: Any = None
 
@@ -85,7 +94,9 @@ class Weights:
                 f"evaluation.max_length is {self._max_length}, and the model reads at most {longest} tokens; lower it "
                 "or leave it out."
             )
-        return EpisodeRenderer(self.tokenizer, context=context, max_length=self._max_length or None)
+        return EpisodeRenderer(
+            self.tokenizer, context=context, max_length=self._max_length or None, layout=self._layout
+        )
 
     def load(self, source: Source) -> Any:
         """The weights in evaluation mode; those loaded before are let go."""
