@@ -175,3 +175,25 @@ def test_reward_models_are_configured_and_their_faults_told(tmp_path: Path) -> N
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"did you mean 'evaluation\.reward_models\.0\.model'"):
         load_config(written(tmp_path, "evaluation: {reward_models: [{name: x, modle: y}]}"))
+
+
+def test_the_layout_of_the_run_is_that_of_training_and_evaluation(tmp_path: Path) -> None:
+    import yaml
+
+    config = load_config(written(tmp_path, "layout: conversation\n"))
+    assert config.evaluation.layout == "conversation"
+    assert {row.training(config.training_of(row.name)).layout for row in methods_of(config) if row.trains} == {
+        "conversation"
+    }
+    again = load_config(written(tmp_path, yaml.safe_dump(config.written())), ["layout=labelled"])
+    assert again.evaluation.layout == "labelled"
+    with pytest.raises(ConfigError, match=r"layout.*table"):
+        load_config(written(tmp_path, "layout: table\n"))
+
+
+@pytest.mark.parametrize(
+    "text", ["training:\n  fspo: {layout: conversation}\n", "evaluation: {layout: conversation}\n"]
+)
+def test_no_stage_has_another_layout_than_its_run(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="set layout at the top"):
+        load_config(written(tmp_path, text))

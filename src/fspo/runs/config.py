@@ -164,6 +164,9 @@ def _validated(settings: Settings) -> RunConfig:
     except ValidationError as error:
         raise _explain(error, settings, RunConfig) from error
     _check_names(config, settings)
+    if config.evaluation.layout != config.layout:
+        where = settings.where(("evaluation", "layout"))
+        raise ConfigError(f"{where}: the layout of the evaluation is that of the run; set layout at the top alone.")
     _check_training(config, settings)
     return config
 
