@@ -182,9 +182,7 @@ def test_the_layout_of_the_run_is_that_of_training_and_evaluation(tmp_path: Path
 
     config = load_config(written(tmp_path, "layout: conversation\n"))
     assert config.evaluation.layout == "conversation"
-    assert {row.training(config.training_of(row.name)).layout for row in methods_of(config) if row.trains} == {
-        "conversation"
-    }
+    assert {training.layout for training in config.training.values()} == {"conversation"}
     again = load_config(written(tmp_path, yaml.safe_dump(config.written())), ["layout=labelled"])
     assert again.evaluation.layout == "labelled"
     with pytest.raises(ConfigError, match=r"layout.*table"):
