@@ -158,7 +158,9 @@ class ConversationLayout:
                 "added one by one; set layout: labelled."
             )
         system = Frame.of(tokenizer, ("system", "user")).parts[:2] if takes_system(tokenizer) else None
-        return cls(encode, short[0], None if system is None else (system[0], system[1]), *short[1:])
+        opening, before_liked, before_question, before_answer = short
+        system_turn = None if system is None else (system[0], system[1])
+        return cls(encode, opening, system_turn, before_liked, before_question, before_answer)
 
     @property
     def settings(self) -> dict[str, Any]:
