@@ -1,0 +1,102 @@
+"""A conversation on a run's folder: answers of the policy and of its base, and descriptions that people can replace."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.cli.chat import Chat
+from fspo.cli.terminal import PrintableConsole
+from fspo.errors import ConfigError, DataError
+from fspo.files import read_json
+from fspo.modeling.loading import load_model
+from fspo.modeling.policies import save_policy
+from fspo.modeling.policy import Policy
+from fspo.progress import Silent
+from fspo.runs import pipeline
+from fspo.runs.config import load_config
+from fspo.runs.folder import RunFolder
+from tests.evaluation.helpers import small_dataset
+from tests.modeling.test_policies import adapted
+
+DESCRIBING = {"objective": "ipo", "shots": 2, "describe": "own", "description_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def folder(speaking_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run on imported data with a policy that describes people."""
+    place = tmp_path_factory.mktemp("run")
+    small_dataset("mine").save(place / "mine")
+    config = place / "mine.yaml"
+    config.write_text(f"model: {speaking_model_path}\ndata: {place / 'mine'}\noutput: {place / 'run'}\n")
+    run = RunFolder(load_config(config))
+    pipeline.synth(run, Silent())
+    policy = adapted(load_model(speaking_model_path, device="cpu"), 1)
+    details = {"context": "both", "training": DESCRIBING}
+    save_policy(policy, run.method("fspo-rat"), base=str(speaking_model_path), method="fspo-rat", details=details)
+    return run
+
+
+def talk(folder: RunFolder, method: str, user: str | None = None, shots: int = 2, **sampling: Any) -> Chat:
+    return Chat.of(folder, method, user, shots, {"max_new_tokens": 8, "temperature": 1.0, **sampling}, seed=3)
+
+
+def said(chat: Chat, *lines: str) -> str:
+    file = io.StringIO()
+    for line in lines:
+        chat.react(line, PrintableConsole(file=file, force_terminal=False, width=200))
+    return file.getvalue()
+
+
+def test_the_method_and_the_base_answer_as_their_policies_do(folder: RunFolder, speaking_model_path: Path) -> None:
+    user = "mine-length-more"
+    personal, base = talk(folder, "few-shot", user).answers("What about it?")
+    policy = Policy.load(speaking_model_path, context="shots", shots=2)
+    how: dict[str, Any] = {"max_new_tokens": 8, "temperature": 1.0, "seed": 4}
+    assert personal.text == policy.generate(small_dataset("mine").person(user), "What about it?", **how)
+    assert base.text == policy.base.generate(None, "What about it?", **how)
+
+
+def test_the_same_seed_gives_the_same_talk_and_a_prompt_asked_again_another_answer(folder: RunFolder) -> None:
+    first, second = (said(talk(folder, "few-shot", guidance=1.0), "What about it?", "What about it?") for _ in "ab")
+    assert first == second
+    one, other = first.split("> What about it?")[1:]
+    assert one != other
+
+
+def test_commands_change_the_user_and_show_the_shots(folder: RunFolder) -> None:
+    chat = talk(folder, "few-shot", "mine-length-more")
+    assert "mine-exclamation-less" in said(chat, "/users")
+    assert "has no user 'nobody'" in said(chat, "/user nobody")
+    assert "Likes less exclamation." in said(chat, "/user mine-exclamation-less")
+    assert said(chat, "/shots").count("chosen:") == 2
+    assert "/quit" in said(chat, "/help")
+    assert "few-shot describes nobody" in said(chat, "/describe")
+
+
+def test_a_description_is_written_once_and_a_person_may_replace_it(folder: RunFolder) -> None:
+    chat = talk(folder, "fspo-rat", "mine-length-more", guidance=1.0)
+    written = chat.description()
+    book = folder.path / "descriptions.json"
+    assert read_json(book)["fspo-rat"]["mine-length-more"]["text"] == written == chat.policy.describe(chat.person)
+    by_model = chat.policy.generate_batch([(chat.person, "Hm?")], seed=4, **chat.sampling)
+    personal, base = chat.answers("Hm?")
+    assert personal == by_model[0] and personal.text != base.text
+    assert "Likes it short." in said(chat, "/describe Likes it short.")
+    assert talk(folder, "fspo-rat", "mine-length-more").description() == "Likes it short."
+    assert written in said(chat, "/describe -")
+
+
+def test_what_there_is_no_talk_about_is_refused(folder: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no method 'fsop'; did you mean 'fspo'"):
+        talk(folder, "fsop")
+    with pytest.raises(DataError, match="holds no trained policy yet"):
+        talk(folder, "fspo")
+    with pytest.raises(DataError, match="has no user 'nobody'"):
+        talk(folder, "few-shot", "nobody")
+    (tmp_path / "new.yaml").write_text(f"output: {tmp_path / 'run'}\n")
+    with pytest.raises(DataError, match="no finished dataset"):
+        talk(RunFolder(load_config(tmp_path / "new.yaml")), "base")
