@@ -36,7 +36,6 @@ from fspo.runs.config import RunConfig, load_config, methods_of
 from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder
 from fspo.runs.notices import quiet
-from fspo.synthesis.recipe.config import RecipeConfig
 from fspo.training.config import TrainingConfig
 
 __all__ = ["DOMAINS", "SMALL", "Expected", "configurations", "estimate", "main"]
@@ -149,7 +148,6 @@ def estimate(config: RunConfig, users: int) -> Expected:
     words.
     """
     synthesis = config.synthesis
-    assert isinstance(synthesis, RecipeConfig)
     response = round(_FILLED * synthesis.max_tokens)
     written = synthesis.questions * synthesis.responses
     making = written * response / WRITING + written * 60 / SCORING
@@ -223,11 +221,10 @@ def _trunk(shots: int, response: int) -> int:
 
 def _held_out(config: RunConfig) -> int:
     """How many users are held out, as far as that is known before the data are there."""
-    from fspo.synthesis.recipe.domain import load_recipe_domain
-    from fspo.synthesis.recipe.people import places_of
+    from fspo.synthesis.domain import load_domain
+    from fspo.synthesis.user_slots import slots_of
 
-    assert isinstance(config.synthesis, RecipeConfig)
-    places = places_of(config.synthesis, load_recipe_domain(config.synthesis.domain))
+    places = slots_of(config.synthesis, load_domain(config.synthesis.domain))
     named = sum(bool(place.held_out) for place in places)
     return named or max(1, round(config.synthesis.held_out * len(places)))
 

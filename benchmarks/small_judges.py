@@ -17,7 +17,7 @@ from fspo.llm.types import Completion, CompletionRequest, LanguageModel
 from fspo.modeling.chat import ChatFormat, TextEncoder
 from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.loading import load_model, load_tokenizer
-from fspo.synthesis.recipe.diversity import Embed
+from fspo.synthesis.diversity import Embed
 
 __all__ = ["BIAS", "ByLogOdds", "ByMeaning", "Put", "put"]
 

@@ -42,11 +42,11 @@ from fspo.llm.ensemble import Ensemble, Member
 from fspo.llm.local import LocalModel
 from fspo.llm.types import LanguageModel
 from fspo.progress import PlainProgress, Progress
-from fspo.synthesis.recipe.config import Disagreement, RecipeConfig, Refinement
-from fspo.synthesis.recipe.diversity import Embed, sentence_embedding
-from fspo.synthesis.recipe.labels import LABELS
-from fspo.synthesis.recipe.make import make_dataset
+from fspo.synthesis.config import Disagreement, Refinement, SynthesisConfig
+from fspo.synthesis.diversity import Embed, sentence_embedding
+from fspo.synthesis.labels import LABELS
 from fspo.synthesis.similarity import jaccard, shingles
+from fspo.synthesis.synthesize import Writers, synthesize
 
 __all__ = ["VARIANTS", "Settings", "Variant", "main", "measure"]
 
@@ -71,11 +71,10 @@ class Settings:
     """Pairs put before each user where the model itself is the judge, which reads every one of them twice; 0: none."""
     seed: int = 0
 
-    def recipe(self, variant: Variant, judge: Literal["llm", "measured"]) -> RecipeConfig:
+    def recipe(self, variant: Variant, judge: Literal["llm", "measured"]) -> SynthesisConfig:
         """The configuration of one variant."""
         pairs = self.judged_by_model if variant.judged_by_model else self.pairs
-        return RecipeConfig(
-            recipe="paper",
+        return SynthesisConfig(
             seed=self.seed,
             domain=self.domain,
             questions=self.questions,
@@ -180,7 +179,7 @@ def _made(
     """Make one dataset and take from its checks what is of interest here."""
     ask = models.judge(variant) if judge == "llm" else models.written
     try:
-        make_dataset(settings.recipe(variant, judge), ask, models.writer(variant), folder, progress)
+        synthesize(settings.recipe(variant, judge), Writers(ask, models.writer(variant)), folder, progress)
     except DataError as error:
         if not list((folder / LABELS).glob("*.json")):
             raise

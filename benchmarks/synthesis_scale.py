@@ -42,7 +42,7 @@ from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.ensemble import Ensemble, Member
 from fspo.progress import PlainProgress
-from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.synthesize import Writers, synthesize
 
 __all__ = ["Made", "config_of", "main", "make"]
@@ -54,19 +54,18 @@ _SHARED = 16
 _USERS = 1500
 
 
-def config_of(preferences: int) -> RecipeConfig:
+def config_of(preferences: int) -> SynthesisConfig:
     """The recipe, sized for so many preferences."""
     users = min(_USERS, max(20, preferences // 100))
     pairs = max(_SHARED, round(preferences / _DECIDED / users))
     sizes = {"questions": max(60, min(600, preferences // 500)), "responses": 16, "augment_rounds": 8}
     stages = {"steering": "views", "portraits": True, "judge": "llm", "meaning": False}
-    return RecipeConfig.model_validate(
-        {"recipe": "paper", "domain": "roleplay", "users": users, "pairs": pairs, "shared_pairs": _SHARED}
-        | {**sizes, **stages}
+    return SynthesisConfig.model_validate(
+        {"domain": "roleplay", "users": users, "pairs": pairs, "shared_pairs": _SHARED} | {**sizes, **stages}
     )
 
 
-def work(folder: Path, config: RecipeConfig) -> None:
+def work(folder: Path, config: SynthesisConfig) -> None:
     """What one process does: go on from what is there."""
     began = time.perf_counter()
     cache = RequestCache(folder / "answers.sqlite")
@@ -113,7 +112,7 @@ class Made:
         return whole.hexdigest()
 
 
-def make(folder: Path, config: RecipeConfig, kills: int, rng: random.Random, arguments: list[str]) -> Made:
+def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, arguments: list[str]) -> Made:
     """Make a dataset in processes of its own, which are killed so many times."""
     folder.mkdir(parents=True)
     # A few more are asked than these, so that every kill comes before the end.

@@ -25,7 +25,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from fspo.llm.types import CompletionRequest, Message
-from tests.synthesis.recipe.helpers import ScriptedModel
+from tests.synthesis.helpers import ScriptedModel
 
 __all__ = ["HALF", "MODELS", "REASONING", "REPLIES", "Faults", "fake_endpoint", "stats"]
 

@@ -23,10 +23,10 @@ from fspo.llm.local import LocalModel
 from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest, Message
 from fspo.preferences.types import User
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import load_recipe_domain
-from fspo.synthesis.recipe.judges import pairwise_judge
-from tests.synthesis.recipe.helpers import ScriptedModel, Stopped
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.domain import load_domain
+from fspo.synthesis.judges import pairwise_judge
+from tests.synthesis.helpers import ScriptedModel, Stopped
 
 SIZES = "--questions 10 --responses 5 --max-tokens 40 --pairs 24 --rounds 2 --refined-pairs 4 --judged-by-model 4"
 
@@ -102,7 +102,7 @@ def test_each_variant_lacks_what_it_is_named_after(
 
     responses = {path.parents[1].name: read_jsonl(path)[1:] for path in work.rglob("judged/responses.jsonl")}
     steered = {name: {row["steered"] for row in lines} for name, lines in responses.items()}
-    personas = {name for name, _ in load_recipe_domain("elix-easy").personas}
+    personas = {persona.name for persona in load_domain("elix-easy").personas}
     assert steered["without-steering"] == {""}
     assert steered["whole-by-personas"] <= personas and not steered["whole-by-viewpoints"] & personas
     writers = {name: {row["model"] for row in lines} for name, lines in responses.items()}
@@ -153,9 +153,7 @@ def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path, capsys: pytes
 
 
 def asked(description: str, first: str, second: str) -> str:
-    judge = pairwise_judge(
-        RecipeConfig(recipe="paper", domain="elix-easy"), load_recipe_domain("elix-easy"), ScriptedModel()
-    )
+    judge = pairwise_judge(SynthesisConfig(domain="elix-easy"), load_domain("elix-easy"), ScriptedModel())
     return judge.request(Comparison(User("u", description), "Why is it so?", first, second)).messages[0].content
 
 

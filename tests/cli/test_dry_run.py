@@ -10,7 +10,7 @@ from fspo.cli.main import app
 from fspo.llm.local import LocalModel
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.model_names import local_identity
-from tests.synthesis.recipe.helpers import ScriptedModel, write_domain
+from tests.synthesis.helpers import ScriptedModel, write_domain
 from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 
 
@@ -23,14 +23,12 @@ def preview(tmp_path: Path, model: Path, *settings: str, verb: str = "run") -> A
     return result
 
 
-def test_a_dry_run_counts_works_and_questions(tmp_path: Path, tiny_model_path: Path) -> None:
+def test_a_dry_run_counts_works(tmp_path: Path, tiny_model_path: Path) -> None:
     assert preview(tmp_path, tiny_model_path).exit_code == 0
     for verb in ("run", "synth"):
-        result = preview(tmp_path, tiny_model_path, "synthesis.titles=9999", verb=verb)
+        result = preview(tmp_path, tiny_model_path, "synthesis.works=9999", verb=verb)
         assert result.exit_code == 2
-        assert result.stderr.startswith("Error: synthesis.titles is 9999, and the domain 'reviews' has ")
-    result = preview(tmp_path, tiny_model_path, "synthesis.questions=50")
-    assert result.stderr.startswith("Error: synthesis.questions is 50, and the domain 'reviews' has ")
+        assert result.stderr.startswith("Error: synthesis.works is 9999, and the domain 'reviews-restyled' has ")
 
 
 def with_tokens(folder: Path, template: str, *tokens: str) -> Path:
@@ -79,11 +77,11 @@ def test_a_dry_run_looks_for_the_package_that_asks_an_endpoint(
 
 
 def test_a_dry_run_of_synth_shows_the_settings_of_data_alone(tmp_path: Path, tiny_model_path: Path) -> None:
-    for settings in ((), ("synthesis.recipe=paper", "synthesis.domain=elix-easy")):
+    for settings in ((), ("synthesis.domain=elix-easy",)):
         text = preview(tmp_path, tiny_model_path, *settings, verb="synth").stdout
         assert "synthesis:" in text
         assert not any(f"{name}:" in text for name in ("methods", "training", "evaluation", "benchmarks"))
-        assert len(text.splitlines()) < 70
+        assert len(text.splitlines()) < 80
     assert "evaluation:" in preview(tmp_path, tiny_model_path).stdout
 
 
@@ -107,7 +105,7 @@ def test_a_dry_run_of_synth_on_finished_data_looks_at_nothing_of_training(
     assert "In the training part" in whole.stderr
 
 
-PAPER = ("synthesis={recipe: paper, domain: elix-easy, questions: 12}",)
+PAPER = ("synthesis={domain: elix-easy, questions: 12}",)
 
 
 def at_endpoint(more: str) -> str:

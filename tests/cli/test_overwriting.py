@@ -17,8 +17,8 @@ from fspo import FSPOConfig, FSPOTrainer
 from fspo.cli.main import app
 from fspo.errors import ConfigError
 from fspo.progress import Silent
-from fspo.synthesis.recipe.make import make_dataset
-from tests.synthesis.recipe.helpers import ScriptedModel, config_of
+from fspo.synthesis.synthesize import Writers, synthesize
+from tests.synthesis.helpers import ScriptedModel, config_of
 from tests.tiny_model import build_tiny_model
 
 
@@ -311,17 +311,17 @@ def test_synthesis_overwrites_nothing_that_it_did_not_write(tmp_path: Path) -> N
         out = tmp_path / others.replace("/", "-")
         write(out / others)
         with pytest.raises(ConfigError, match="would be overwritten"):
-            make_dataset(config_of(), model, model, out, Silent())
+            synthesize(config_of(), Writers(model, model), out, Silent())
         assert contents(out) == {others: b"somebody's own"}
 
 
 def test_synthesis_by_another_configuration_keeps_files_of_others(tmp_path: Path) -> None:
     model, out = ScriptedModel(), tmp_path / "out"
-    make_dataset(config_of(users=4), model, model, out, Silent())
+    synthesize(config_of(users=4), Writers(model, model), out, Silent())
     shards = {path.name for path in (out / "labels").iterdir()}
     write(out / "labels/notes.txt")
     write(out / "notes.txt")
     (out / "splits.json").unlink()  # the dataset is not finished
-    make_dataset(config_of(users=4, shard=2), model, model, out, Silent())
+    synthesize(config_of(users=4, shard=2), Writers(model, model), out, Silent())
     assert {path.name for path in (out / "labels").iterdir()} > {*shards, "notes.txt"}
     assert (out / "labels/notes.txt").read_text() == (out / "notes.txt").read_text() == "somebody's own"

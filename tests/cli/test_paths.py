@@ -65,7 +65,7 @@ def test_a_dataset_is_imported_into_the_empty_folder_one_is_in(home: Path) -> No
 def test_settings_of_a_run(home: Path) -> None:
     (home / "my.yaml").write_text(
         "model: ~/m\ndata: ~/d\noutput: ~/o\nensemble: [{model: ~/e}]\nbenchmarks: {prism: {data: ~/p}}\n"
-        "evaluation: {reward_models: [{name: r, model: ~/r}]}\nsynthesis: {recipe: paper, domain: ~/mine}\n"
+        "evaluation: {reward_models: [{name: r, model: ~/r}]}\nsynthesis: {domain: ~/mine}\n"
     )
     config = load_config(home / "my.yaml")
     assert config.model == str(home / "m") and config.data == home / "d" and config.output == home / "o"

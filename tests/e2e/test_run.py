@@ -63,7 +63,7 @@ def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
     output = tmp_path / "run"
     arguments = tiny(speaking_model_path, output)
     for sign in (
-        "data/samples.jsonl",
+        "answers-*.sqlite",
         "data/responses.jsonl",
         "data/preferences.parquet",
         "methods/pref-ft/metrics.jsonl",
@@ -111,7 +111,7 @@ def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: 
     output = tmp_path / "run"
     process = subprocess.Popen(
         command(
-            "synth", *tiny(speaking_model_path, output), "--set", "synthesis.titles=60", "--set", "synthesis.batch=4"
+            "synth", *tiny(speaking_model_path, output), "--set", "synthesis.questions=60", "--set", "synthesis.batch=4"
         ),
         env=environment(),
         cwd=ROOT,
@@ -121,14 +121,14 @@ def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: 
         # A shell's background jobs ignore Ctrl-C, and so would what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while not list(output.glob("data/samples.jsonl")):
+    while not list(output.glob("answers-*.sqlite")):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
     assert errors == "Error: Interrupted; what was finished is kept. Run the same command again to go on.\n"
-    assert (output / "data/samples.jsonl").stat().st_size > 0
+    assert not (output / "data/splits.json").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_after_it(speaking_model_path: Path, tmp_path: Path) -> None:

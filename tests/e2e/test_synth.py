@@ -13,7 +13,7 @@ import pytest
 from fspo.preferences.dataset import PreferenceDataset
 from tests.e2e.conftest import run, start
 from tests.fake_endpoint import fake_endpoint, stats
-from tests.synthesis.recipe.helpers import write_domain
+from tests.synthesis.helpers import write_domain
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.timeout(600)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import command, environment, run
 from tests.fake_endpoint import fake_endpoint, stats
-from tests.synthesis.recipe.helpers import write_domain
+from tests.synthesis.helpers import write_domain
 
 pytest.importorskip("openai")
 pytest.importorskip("ray")
@@ -96,10 +96,6 @@ def test_what_can_not_be_is_told(tmp_path: Path) -> None:
     address = "http://127.0.0.1:9/v1"
     error = run(*arguments(address, domain, tmp_path / "run", "--ray-workers", "2"), code=2).stderr
     assert error == "Error: --ray-address and --ray-workers are for --executor ray; add it, or leave them out.\n"
-    restyled = ["synth", "--set", "executor.kind=ray", "--output", tmp_path / "run2", "--set", "name=x"]
-    (tmp_path / "run.yaml").write_text("seed: 0\n")
-    error = run(*restyled, "--config", tmp_path / "run.yaml", code=2).stderr
-    assert error.startswith("Error: executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray")
     missing = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
     with fake_endpoint() as address:
         error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2, new=True).stderr

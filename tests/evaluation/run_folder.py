@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fspo.evaluation.artifacts import (
@@ -28,14 +28,11 @@ from fspo.evaluation.artifacts import (
 )
 from fspo.evaluation.metrics.items import ITEMS_FILE
 from fspo.evaluation.statistics import Estimate, Game
-from fspo.files import append_jsonl, write_json, write_text
-from fspo.judging.judge import AttributeJudge
-from fspo.preferences.types import User
+from fspo.files import append_jsonl, read_json, write_json, write_text
+from fspo.llm.types import Completion, CompletionRequest
 from fspo.records import write_record, write_records
-from fspo.synthesis.restyled.checks import check
-from fspo.synthesis.restyled.config import RestyledConfig
-from fspo.synthesis.restyled.labels import label_all
-from fspo.synthesis.restyled.responses import Response, Responses
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.synthesize import Writers, synthesize
 
 __all__ = ["write_kept", "write_run_folder"]
 
@@ -61,7 +58,7 @@ def write_run_folder(folder: Path, *, light: bool = False) -> Path:
     write_kept(folder / "evaluation")
     write_records(folder / "samples.jsonl", _samples())
     _write_curves(folder, 3 if light else 60)
-    write_json(folder / "data" / "checks.json", _checks(1 if light else 5))
+    write_json(folder / "data" / "checks.json", _checks(2 if light else 5))
     write_json(folder / "versions.json", {"fspo": "0.1.0", "torch": "2.13.0"})
     write_text(folder / "config.yaml", "name: reviews-cpu\nmodel: smollm2-135m\nseed: 0\n")
     return folder
@@ -248,23 +245,29 @@ def _write_curves(folder: Path, steps: int) -> None:
         write_json(folder / "methods" / name / "policy.json", {"starts_from": "../pref-ft" if name == "fspo" else None})
 
 
+class _Writer:
+    """Writes short reviews that praise or find fault as they are told to."""
+
+    name = "made-up"
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """One review for each request."""
+        found = []
+        for number, request in enumerate(requests):
+            glad = any(word in request.messages[0].content for word in ("love", "excellent", "enjoyed", "moved", "fun"))
+            feeling = ("warm", "lovely", "brilliant", "superb") if glad else ("dull", "awful", "boring", "weak")
+            said = f" {feeling[number % 4]} work {number}. I found plot {number} {feeling[(number + 1) % 4]}. The cast"
+            found.append(Completion(f"{said} is {feeling[(number + 2) % 4]} from the first scene on.", 30, "stop"))
+        return found
+
+
 def _checks(attributes: int) -> dict[str, Any]:
     """What synthesis writes of a handful of made-up responses."""
-    measured = ("length", "exclamation", "emoji", "bullets", "first_person")[:attributes]
-    config = RestyledConfig(margin=0.3)
-    items = [_response(work, number) for work in range(6) for number in range(4)]
-    responses = Responses(items, Counter({"too_short": 61, "no_sentiment": 38}))
-    judge = AttributeJudge.fit([item.text for item in items], measured, margin=config.margin)
-    users = [User(f"{sign}{name}", "Likes it so.", {name: float(f"{sign}1")}) for name in measured for sign in "+-"]
-    labels = label_all(config, users, responses.by_question(), judge)
-    return check(config, 400, responses, users, labels, judge)
-
-
-def _response(work: int, number: int) -> Response:
-    words = [f"{word}{work}{number}" for word in ("a", "film", "of", "warmth", "and", "wit")[: 2 + number]]
-    text = " ".join((*("-", "I")[: number % 3], *words)) + ("!" if number % 2 else ".") + "\N{CLAPPER BOARD}" * number
-    question = f"film-{work}/0"
-    return Response(
-        f"{question}:{number}", question, "A film?", text, f"s{work}-{number}", "fan", "It", "positive", 0.5,
-        {"sentiment": 1}, ("emoji",), (),
-    )  # fmt: skip
+    measured = ("length", "exclamation", "emoji", "bullets", "first_person", "sentiment")[: max(2, attributes)]
+    settings = {"domain": "reviews-restyled", "questions": 6, "responses": 4, "attributes": measured}
+    settings |= {"restyling": {"samples": 8, "short_words": 8, "long_words": 10, "max_words": 30}, "shared_pairs": 20}
+    writer = _Writer()
+    with TemporaryDirectory() as out:
+        synthesize(SynthesisConfig.model_validate(settings), Writers(writer, writer), out)
+        checks: dict[str, Any] = read_json(Path(out) / "checks.json")
+    return checks

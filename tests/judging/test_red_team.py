@@ -16,9 +16,9 @@ from fspo.judging.verdicts import Comparison
 from fspo.llm.quoting import texts_of
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.preferences.types import User
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import load_recipe_domain
-from fspo.synthesis.recipe.judges import pairwise_judge
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.domain import load_domain
+from fspo.synthesis.judges import pairwise_judge
 from tests.llm.test_quoting import HOSTILE
 
 ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
@@ -43,7 +43,7 @@ class Echoing:
 
 
 def by_domain(llm: Echoing) -> PairwiseJudge:
-    return pairwise_judge(RecipeConfig(recipe="paper", domain="elix-easy"), load_recipe_domain("elix-easy"), llm)
+    return pairwise_judge(SynthesisConfig(domain="elix-easy"), load_domain("elix-easy"), llm)
 
 
 def by_jury(llm: Echoing) -> PairwiseJudge:

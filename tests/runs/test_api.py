@@ -17,7 +17,7 @@ from fspo.judging.judge import AttributeJudge
 from fspo.progress import Silent
 from tests.evaluation.helpers import small_dataset
 from tests.fake_endpoint import fake_endpoint, stats
-from tests.synthesis.recipe.helpers import write_domain
+from tests.synthesis.helpers import write_domain
 from tests.training import helpers
 
 MEASURED: dict[str, Any] = {"shots": 2, "queries": 2, "robustness": {"users": 0}}

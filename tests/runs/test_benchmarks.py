@@ -218,7 +218,7 @@ def test_a_domain_is_made_and_measured_in_one_go(
 
 def test_a_run_of_the_domain_is_measured_on_its_own_held_out_part(tmp_path: Path, speaking_model_path: Path) -> None:
     made = (
-        "{recipe: paper, domain: elix-easy, questions: 30, responses: 6, max_tokens: 40, pairs: 80, shared_pairs: 8, "
+        "{domain: elix-easy, questions: 30, responses: 6, max_tokens: 40, pairs: 80, shared_pairs: 8, "
         "augment: false, judge: measured, meaning: false, disagreement: null, held_out: 0.4, validation: 0.0}"
     )
     fewer = (f"benchmarks.elix-easy.{what}" for what in ("shots=2", "queries=2", "episodes=2", "answers=0"))

@@ -112,7 +112,17 @@ def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
             r"line 3: .*'evaluation\.querys'; did you mean 'evaluation\.queries'\?",
         ),
         ("evaluation:\n  floors:\n    fluencie: 1\n", r"line 3: there is no setting 'evaluation\.floors\.fluencie'; "),
-        ("synthesis:\n  title: 3\n", r"'synthesis\.title'; did you mean 'synthesis\.titles'\?"),
+        ("synthesis:\n  question: 3\n", r"'synthesis\.question'; did you mean 'synthesis\.questions'\?"),
+        ("synthesis:\n  titles: 3\n", r"line 2: 'synthesis\.titles' is gone; write synthesis\.works; "),
+        (
+            "synthesis:\n  seed: 1\n  samples: 3\n",
+            r"line 3: .*samples' is gone; write .*\.restyling\.samples",
+        ),
+        ("synthesis: {recipe: paper}\n", r"'synthesis\.recipe' is gone; write synthesis\.domain: reviews-restyled"),
+        (
+            "synthesis:\n  restyling: {long_word: 3}\n",
+            r"line 2: .*'synthesis\.restyling\.long_word'; did you mean 'synthesis\.restyling\.long_words'\?",
+        ),
         ("training:\n  fspo:\n    learning_rat: 1\n", r"line 3: .*; did you mean 'training\.fspo\.learning_rate'\?"),
         ("training:\n  fspo:\n    lora: {rank: 2}\n", r"line 3: there is no setting 'training\.fspo\.lora\.rank'"),
         ("training:\n  fsop: {steps: 1}\n", r"line 2: there is no method 'fsop'; did you mean 'fspo'\?"),

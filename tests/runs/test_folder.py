@@ -129,7 +129,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, ob
         make(folder(tmp_path, **change), DATA, method_part("fspo"), EVALUATION)
 
 
-PAPER = {"synthesis": {"recipe": "paper", "domain": "elix-easy"}}
+PAPER = {"synthesis": {"domain": "elix-easy"}}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_other_writers_are_other_data_and_what_is_asked_ahead_is_not(tmp_path: P
 
     def run(batch: int, *weights: float) -> RunFolder:
         members = [{"endpoint": endpoint, "weight": weight} for weight in weights]
-        synthesis = {"recipe": "paper", "domain": "roleplay", "batch": batch}
+        synthesis = {"domain": "roleplay", "batch": batch}
         return folder(tmp_path, endpoint=endpoint, synthesis=synthesis, ensemble=members)
 
     make(run(100, 1.0, 2.0), DATA)
@@ -435,7 +435,7 @@ def test_a_setting_that_is_removed_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_an_ensemble_that_is_removed_is_refused_by_name(tmp_path: Path) -> None:
     endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
-    synthesis = {"recipe": "paper", "domain": "roleplay"}
+    synthesis = {"domain": "roleplay"}
     make(folder(tmp_path, endpoint=endpoint, synthesis=synthesis, ensemble=[{"endpoint": endpoint}]), DATA)
 
     with pytest.raises(ConfigError, match="ensemble"):

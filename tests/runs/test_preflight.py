@@ -239,7 +239,7 @@ def test_what_is_there_is_overwritten(there: Path) -> None:
 def synthetic(output: Path, address: str, **more: Any) -> RunFolder:
     """A run that asks an endpoint for its data, and whose folder holds some."""
     asked = {"base_url": address, "model": "known", "key_variable": "PREFLIGHT_KEY", "retries": 0, **more}
-    synthesis = {"recipe": "paper", "domain": "elix-easy", "questions": 12}
+    synthesis = {"domain": "elix-easy", "questions": 12}
     folder = RunFolder(RunConfig.model_validate({"output": output, "endpoint": asked, "synthesis": synthesis}))
     if folder.is_new:
         with folder.opened([DATA], Existing.RESUME):
@@ -281,7 +281,7 @@ def test_an_endpoint_that_answers_is_asked_once(tmp_path: Path, monkeypatch: pyt
 def test_a_new_folder_is_not_made_for_an_endpoint_that_does_not_answer(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("seed: 0\n")
     line = ["--config", tmp_path / "run.yaml", "--output", tmp_path / "run"]
-    line += ["--set", "synthesis={recipe: paper, domain: elix-easy, questions: 12}", "--set", f"endpoint={NOBODY}"]
+    line += ["--set", "synthesis={domain: elix-easy, questions: 12}", "--set", f"endpoint={NOBODY}"]
     for verb in ("synth", "run"):
         assert "127.0.0.1:9" in fspo(verb, *line, code=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml"]

@@ -26,7 +26,7 @@ class Said(Silent):
 def test_what_served_twice_in_a_first_call_is_not_called_from_before(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     with fake_endpoint(latency=0.0, limit=4) as where:
-        settings = ["synthesis={recipe: paper, domain: elix-easy}", f"endpoint={{base_url: '{where}', model: m}}"]
+        settings = ["synthesis={domain: elix-easy}", f"endpoint={{base_url: '{where}', model: m}}"]
         folder, said = RunFolder(load_config(None, settings, tmp_path / "run")), Said()
         writers = writers_of(folder, Silent())
         for _ in range(2):
@@ -45,7 +45,7 @@ def test_two_servers_that_call_their_models_the_same_are_two_also_after_they_mov
     def asked(*addresses: str) -> list[int]:
         """How many requests each server has answered."""
         members = ", ".join(f"{{endpoint: {{base_url: '{where}', model: default}}}}" for where in addresses)
-        settings = ["synthesis={recipe: paper, domain: elix-easy}", f"ensemble=[{members}]"]
+        settings = ["synthesis={domain: elix-easy}", f"ensemble=[{members}]"]
         settings.append(f"endpoint={{base_url: '{addresses[0]}', model: default, timeout: 60}}")
         written = writers_of(RunFolder(load_config(None, settings, tmp_path / "run")), Silent()).write
         assert isinstance(written, Ensemble)

@@ -35,8 +35,8 @@ def synth(
     domain: Annotated[
         str | None,
         typer.Option(
-            help="Generate data for this domain with the paper's recipe: reviews, elix-easy, elix-hard, roleplay, or "
-            "the folder of your own domain. Needs no configuration file."
+            help="Generate data for this domain: reviews, elix-easy, elix-hard, roleplay, reviews-restyled, advice, "
+            "elix-written, reviews-written, or the folder of your own domain. Needs no configuration file."
         ),
     ] = None,
     overrides: Overrides = None,
@@ -85,7 +85,7 @@ def _settings(
 ) -> RunConfig:
     if domain is None:
         return configured(file, config, overrides, output)
-    chosen = ["synthesis.recipe=paper", f"synthesis.domain={json.dumps(domain)}", *overrides]
+    chosen = [f"synthesis.domain={json.dumps(domain)}", *overrides]
     if file is None and config is None:
         return load_config(None, [f"name={json.dumps(Path(domain).resolve().name)}", *chosen], output)
     return configured(file, config, chosen, output)

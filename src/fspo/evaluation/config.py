@@ -129,8 +129,8 @@ class JudgeConfig(BaseModel):
 
     def _check_prompt(self) -> None:
         from fspo.errors import DataError
-        from fspo.synthesis.recipe.domain import PROMPTS
-        from fspo.synthesis.recipe.templates import Template
+        from fspo.synthesis.domain import PROMPTS
+        from fspo.synthesis.templates import Template
 
         if self.prompt is None:
             return

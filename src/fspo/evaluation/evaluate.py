@@ -38,6 +38,7 @@ from fspo.evaluation.scoring.reward_models.loading import (
 from fspo.evaluation.scoring.reward_models.protocol import RewardModel
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.scoring_stage import ScoringStage
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import Judge
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
@@ -114,6 +115,9 @@ def evaluate(
     unknown = untraced(base_provenance(model) | provenance, checked=train is not None)
     if unknown:
         shown.say(untraced_note(unknown))
+    if isinstance(judge, DeclaredJudge) and config.answers:
+        shown.say("The judge of declared traits knows no answers that a model writes, so win rates are left out.")
+        config = config.model_copy(update={"answers": 0})
     jury = jury_of(config, judge, judges or {}, dataset, out / "judges", shown)
     for member in jury.values():
         check_identity(member)

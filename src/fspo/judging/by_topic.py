@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fspo.errors import DataError
 from fspo.files import read_json, write_json
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
@@ -80,15 +81,18 @@ class TopicJudge:
         return path
 
 
-def load_judge(path: str | Path) -> AttributeJudge | TopicJudge:
-    """Read a judge of either kind.
+def load_judge(path: str | Path) -> AttributeJudge | TopicJudge | DeclaredJudge:
+    """Read a judge of any kind.
 
     Raises:
         DataError: the file does not have the form that `save` writes.
         StorageError: the file is missing or is not JSON.
     """
+    record = read_json(Path(path))
+    if isinstance(record, dict) and "declared" in record:
+        return DeclaredJudge.of_record(record, Path(path))
     judge = AttributeJudge.load(path)
-    prompts = read_json(Path(path)).get("prompts")
+    prompts = record.get("prompts")
     if prompts is None:
         return judge
     if not isinstance(prompts, dict):

@@ -26,7 +26,14 @@ class LabelledBy(StrEnum):
 
     LLM = "llm"
     MEASURED = "measured"
-    """The judge of measured attributes, whose ties are left out."""
+    """The judge of measured attributes."""
+    DECLARED = "declared"
+    """The judge of the traits that were declared of written responses."""
+
+    @property
+    def by_traits(self) -> bool:
+        """Whether labels follow the users' traits exactly, and ties are left out."""
+        return self is not LabelledBy.LLM
 
     @classmethod
     def of(cls, source: Mapping[str, Any]) -> LabelledBy | None:

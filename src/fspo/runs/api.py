@@ -43,8 +43,8 @@ def synthesize(
     Called again with the same arguments it resumes, or returns at once what is complete.
 
     Args:
-        domain: reviews, elix-easy, elix-hard or roleplay; the folder of a domain of your own; or the configuration of a
-            run (`fspo.runs.config.load_config`).
+        domain: one of fspo's, such as elix-easy or advice; the folder of a domain of your own; or the configuration of
+            a run (`fspo.runs.config.load_config`).
         output: folder of the run, whose `data` folder gets the dataset; `runs/NAME` by default.
         on_existing: what to do with data that the folder holds: `resume`, `overwrite` or `fail`.
         progress: shows how far it is; by default a line on standard error every 20 seconds.
@@ -75,8 +75,8 @@ def synthesize(
         values = {"name": Path(place).resolve().name if Path(place).is_dir() else str(domain), **run}
         if output is not None:
             values["output"] = str(expanded(output))
-        recipe = {"recipe": "paper", "domain": str(place), **settings}
-        config = configuration({**values, "synthesis": recipe}, "synthesize")
+        chosen = {"domain": str(place), **settings}
+        config = configuration({**values, "synthesis": chosen}, "synthesize")
     folder = RunFolder(config)
     with folder.opened([DATA], Existing(on_existing)):
         pipeline.synth(folder, progress or PlainProgress(sys.stderr))

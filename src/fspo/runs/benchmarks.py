@@ -26,7 +26,7 @@ from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder, benchmark_part, methods_of
 from fspo.runs.preflight import check_model, check_policies, check_services, services
 from fspo.runs.threads import use_threads
-from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.config import SynthesisConfig
 
 __all__ = ["benchmark_plan", "evaluate_benchmark", "opened", "parts_made"]
 
@@ -178,12 +178,12 @@ def _obtain(folder: RunFolder, benchmark: Benchmark, settings: BenchmarkConfig, 
 def _is_own(folder: RunFolder, benchmark: Benchmark) -> bool:
     """Whether the run's own data are of this domain, so that its held-out part is the benchmark's."""
     synthesis = folder.config.synthesis
-    return folder.config.data is None and synthesis.recipe == "paper" and synthesis.domain == benchmark.name
+    return folder.config.data is None and synthesis.domain == benchmark.name
 
 
 def _home(folder: RunFolder, benchmark: Benchmark) -> RunFolder:
     """The run as one whose data are this domain's, beside what is measured on them."""
-    made = RecipeConfig.model_validate(dict(benchmark.synthesis))
+    made = SynthesisConfig.model_validate(dict(benchmark.synthesis))
     home = RunFolder(folder.config.model_copy(update={"data": None, "synthesis": made}))
     home.data = folder.path / benchmark_part(benchmark.name) / "data"
     return home

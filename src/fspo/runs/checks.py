@@ -22,11 +22,8 @@ from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.types import Preference
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder, methods_of
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import load_recipe_domain
-from fspo.synthesis.recipe.people import places_of
-from fspo.synthesis.restyled.domain import load_domain
-from fspo.synthesis.restyled.samples import plan_questions
+from fspo.synthesis.domain import load_domain
+from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import TrainingConfig
 
 __all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
@@ -41,10 +38,7 @@ def check_synthesis(config: RunConfig) -> None:
         ConfigError: naming the setting, or the package.
         DataError: the domain is invalid.
     """
-    if isinstance(config.synthesis, RecipeConfig):
-        places_of(config.synthesis, load_recipe_domain(config.synthesis.domain))
-    else:
-        plan_questions(config.synthesis, load_domain(config.synthesis.domain))
+    check_plan(config.synthesis, load_domain(config.synthesis.domain))
     asked = [config.endpoint, *(member.endpoint for member in config.ensemble)]
     if any(endpoint is not None for endpoint in asked):
         need_client()

@@ -27,8 +27,7 @@ from fspo.modeling.layouts import LayoutName
 from fspo.paths import LocalPath, PlaceName
 from fspo.preferences.validation import nearest
 from fspo.runs.yaml_file import Key, Settings, read_settings
-from fspo.synthesis.config import RECIPES, ExecutorConfig, SynthesisConfig
-from fspo.synthesis.restyled.config import RestyledConfig
+from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
 from fspo.training.config import TrainingConfig
 
 __all__ = ["EVERY", "RunConfig", "load_config", "methods_of"]
@@ -60,7 +59,7 @@ class RunConfig(BaseModel):
     """Methods to train and evaluate, by their names in `fspo.methods`."""
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""
-    synthesis: SynthesisConfig = RestyledConfig()
+    synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
     layout: LayoutName = "labelled"
     """How every method shows shots: `labelled`, in one message, or `conversation`, as turns with the liked answers."""
     threads: int | None = Field(None, ge=1)
@@ -87,8 +86,6 @@ class RunConfig(BaseModel):
                 values[section] = {"seed": seed, **(inner or {})}
         if "layout" in values and isinstance(values.get("evaluation"), dict):
             values["evaluation"].setdefault("layout", values["layout"])
-        if isinstance(values.get("synthesis"), dict):
-            values["synthesis"].setdefault("recipe", "restyled")
         values.setdefault("output", Path("runs") / str(values.get("name", "run")))
         return values
 
@@ -228,22 +225,16 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     # A misspelt key is the likelier cause, so it is told before what is missing for want of it.
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     location = [part for part in problem["loc"] if not _is_union_tag(part)]
-    recipe = str(location.pop(1)) if location[:1] == ["synthesis"] and str(location[1:2]) in _TAGS else "restyled"
     key = (*above, *map(str, location))
     path, where = ".".join(key), settings.where(key)
     more = f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
-        other = next((name for name, kind in RECIPES.items() if str(location[-1]) in kind.model_fields), None)
-        if location[:-1] == ["synthesis"] and other:
-            return ConfigError(f"{where}: '{path}' is a setting of the recipe '{other}'; write recipe: {other}{more}.")
-        known = _fields(model, location[:-1], recipe)
+        if location[:-1] == ["synthesis"] and str(location[-1]) in RENAMED:
+            return ConfigError(f"{where}: '{path}' is gone{more}; write {RENAMED[str(location[-1])]}.")
+        known = _fields(model, location[:-1])
         return ConfigError(f"{where}: there is no setting '{path}'{more}{_hint(str(location[-1]), known, key[:-1])}")
     if problem["type"] == "missing":
         return ConfigError(f"{where}: the setting '{path}' is missing{more}.")
-    if problem["type"] == "union_tag_invalid":
-        given = str(problem.get("ctx", {}).get("tag"))
-        where = settings.where((*key, "recipe"))
-        return ConfigError(f"{where}: there is no recipe '{given}'{_hint(given, RECIPES)}")
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = problem["input"]
@@ -254,10 +245,6 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     subject = f"'{path}': " if path else ""
     told = f"{where}: {subject}{message.removesuffix('.')}{shown}{more}"
     return ConfigError(told if told.endswith("?") else f"{told}.")
-
-
-_TAGS = {str([recipe]) for recipe in RECIPES}
-"""What pydantic puts after `synthesis` to say which recipe's settings it looked at."""
 
 
 def _is_union_tag(part: object) -> bool:
@@ -275,8 +262,8 @@ def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:
     return f"; the known ones are {', '.join(known)}." if known else "."
 
 
-def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> list[str]:
-    """The settings known at a location below `model`, where synthesis is by `recipe`."""
+def _fields(model: type[BaseModel], location: Iterable[object]) -> list[str]:
+    """The settings known at a location below `model`."""
     current: Any = model
     named = False
     for part in location:
@@ -287,7 +274,6 @@ def _fields(model: type[BaseModel], location: Iterable[object], recipe: str) -> 
             field = _named_fields(current).get(str(part))
             named = field is not None and get_origin(field.annotation) is dict
             current = _model_in(field.annotation) if field is not None else None
-            current = RECIPES[recipe] if current in RECIPES.values() else current
     return list(_named_fields(current)) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
 

@@ -28,7 +28,7 @@ from fspo.runs.existing import Existing
 from fspo.runs.made import RUN
 from fspo.runs.versions import versions
 from fspo.runs.yaml_file import read_settings
-from fspo.synthesis.config import usual_settings
+from fspo.synthesis.config import asks_models, usual_settings
 from fspo.training.config import HARMLESS, TrainingConfig
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
@@ -325,6 +325,8 @@ class RunFolder:
         if part == DATA:
             if config.data is not None:
                 return {"data": resolved["data"], "seed": config.seed}
+            if not asks_models(config.synthesis):
+                return {"synthesis": resolved["synthesis"]}
             endpoint = config.endpoint
             writer = local_identity(config.model) if endpoint is None else {"endpoint": endpoint.identity()}
             ensemble = [member.identity() for member in config.ensemble]

@@ -26,7 +26,6 @@ _DATA = (
     "unfinished.json",
     "questions.jsonl",
     "responses.jsonl",
-    "samples.jsonl",
     "views.jsonl",
     "labels/*.json",
     "labels/*.jsonl",

@@ -13,9 +13,8 @@ from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder
 from fspo.runs.preflight import check_inputs, synthesizes
 from fspo.runs.writers import template_lines, writer_lines
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import load_recipe_domain
-from fspo.synthesis.recipe.estimate import Estimate, Stage, estimate
+from fspo.synthesis.domain import load_domain
+from fspo.synthesis.estimate import RequestEstimate, Stage, estimate
 
 __all__ = ["plan", "requests_table"]
 
@@ -33,8 +32,7 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]
     folder.check(parts, policy)
     said = check_inputs(folder, parts, policy, dry=True)
     if synthesizes(folder, parts, policy):
-        table = requests_table(config)
-        said += ["\n".join([table, *writer_lines(config)])] if table else []
+        said.append("\n".join([requests_table(config), *writer_lines(config)]))
         said += [*template_lines(config), *warn_of_keys(config)]
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
     settings = {name: value for name, value in config.resolved().items() if goes_on or name in _OF_DATA}
@@ -47,15 +45,11 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]
 def requests_table(config: RunConfig) -> str:
     """Requests and tokens of each stage, dollars where prices are known, and budgets that aren't enough for that.
 
-    Empty for other recipes.
-
     Raises:
         ConfigError: more users are asked for than the domain has.
         DataError: the domain is wrong.
     """
-    if not isinstance(config.synthesis, RecipeConfig):
-        return ""
-    found = estimate(config.synthesis, load_recipe_domain(config.synthesis.domain))
+    found = estimate(config.synthesis, load_domain(config.synthesis.domain))
     rows = [("stage", "requests", "tokens of prompts", "of answers")]
     rows += [
         (row.name, f"{row.requests:,}", f"{row.prompt_tokens:,}", f"{row.answer_tokens:,}")
@@ -66,11 +60,14 @@ def requests_table(config: RunConfig) -> str:
         f"  {name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
         for name, *cells in rows
     ]
-    head = f"Would ask for up to {found.preferences:,} preferences of {found.users:,} users, roughly:"
+    head = f"Would make up to {found.preferences:,} preferences of {found.users:,} users"
+    if not found.stages:
+        return f"{head}, and ask no language model."
+    head += "; asks, roughly:"
     return "\n".join([head, *lines, *_costs(config, found)])
 
 
-def _costs(config: RunConfig, found: Estimate) -> Iterator[str]:
+def _costs(config: RunConfig, found: RequestEstimate) -> Iterator[str]:
     """What each endpoint comes to by its prices, and whether its budget is enough."""
     for budget, where, total, most in _accounts(config, found):
         least, highest = budget.cost(*total), budget.cost(*most)
@@ -93,7 +90,7 @@ _Tokens = tuple[float, float]
 """Of prompts, and of answers."""
 
 
-def _accounts(config: RunConfig, found: Estimate) -> Iterator[tuple[Budget, str, _Tokens, _Tokens]]:
+def _accounts(config: RunConfig, found: RequestEstimate) -> Iterator[tuple[Budget, str, _Tokens, _Tokens]]:
     """Each endpoint's budget, where it is set, and the tokens asked of it, without and with what may come again."""
     weights = sum(member.weight for member in config.ensemble)
     shares: dict[str, tuple[Budget, str, float, bool]] = {}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import ConfigError
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.llm.batching import CachedModel
 from fspo.llm.cache import RequestCache
@@ -23,12 +22,13 @@ from fspo.modeling.size import count_weights
 from fspo.progress import Progress
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import load_recipe_domain
-from fspo.synthesis.recipe.executors import Executor, Here
-from fspo.synthesis.recipe.judges import pairwise_judge
-from fspo.synthesis.recipe.ray_executor import RayExecutor
-from fspo.synthesis.synthesize import Writers
+from fspo.synthesis.config import asks_models
+from fspo.synthesis.domain import load_domain
+from fspo.synthesis.domain_files import production_of
+from fspo.synthesis.executors import Executor, InProcessExecutor
+from fspo.synthesis.judges import pairwise_judge
+from fspo.synthesis.ray_executor import RayExecutor
+from fspo.synthesis.synthesize import NOBODY, Writers
 
 __all__ = [
     "ANSWERS",
@@ -57,6 +57,8 @@ def writers_of(folder: RunFolder, progress: Progress) -> Writers:
         ModelError: a model can't be obtained.
     """
     config = folder.config
+    if not asks_models(config.synthesis):
+        return NOBODY
     ask = _asked_of(folder, progress)
     if not config.ensemble:
         return Writers(ask, ask)
@@ -71,16 +73,10 @@ def writers_of(folder: RunFolder, progress: Progress) -> Writers:
 
 
 def executor_of(folder: RunFolder, progress: Progress) -> Executor:
-    """Who labels the run's data; `progress` shows what the workers of a cluster have to say.
-
-    Raises:
-        ConfigError: the recipe is not made by others than this process.
-    """
+    """Who labels the run's data; `progress` shows what the workers of a cluster have to say."""
     config = folder.config
     if config.executor.kind == "local":
-        return Here()
-    if config.synthesis.recipe != "paper":
-        raise ConfigError("executor.kind: only data of synthesis.recipe 'paper' are labelled on Ray; set it to local.")
+        return InProcessExecutor()
 
     where = Path(config.model).resolve() if Path(config.model).is_dir() else None
     source = ModelSource(config.model, where, config.endpoint)
@@ -95,6 +91,8 @@ def executor_of(folder: RunFolder, progress: Progress) -> Executor:
 
 def named_writers(config: RunConfig) -> Writers:
     """Who is asked and who writes the responses, by name and identity, without loading or asking anybody."""
+    if not asks_models(config.synthesis):
+        return NOBODY
     ask = _Named.of(config.model, config.endpoint)
     if not config.ensemble:
         return Writers(ask, ask)
@@ -127,19 +125,26 @@ def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
 
 
 def writer_lines(config: RunConfig) -> list[str]:
-    """Who writes responses, who judges pairs, who writes everything else; empty for the demo's recipe and own data.
+    """Who writes responses, who judges pairs, who writes everything else; empty for own data.
 
     Nobody is asked, and nothing is loaded.
     """
     synthesis = config.synthesis
-    if config.data is not None or synthesis.recipe != "paper":
+    if config.data is not None:
         return []
+    judges = {"measured": "measured attributes", "declared": "the traits that they declare"}
+    by_traits = f"{judges.get(synthesis.judge, '')}, and no language model"
+    if not asks_models(synthesis):
+        return [f"Responses written by people; pairs judged by {by_traits}."]
     asked = _in_words(config.model, config.endpoint)
     writers = " + ".join(
         f"{member.weight:g} x {_in_words(member.model or '', member.endpoint)}" for member in config.ensemble
     )
-    judge = asked if synthesis.judge == "llm" else "measured attributes, and no language model"
-    lines = [f"Responses by {writers or asked}; pairs judged by {judge}; any other text by {asked}."]
+    judge = by_traits if synthesis.by_traits else asked
+    production = production_of(synthesis.domain)
+    by = "people" if production == "written" else writers or asked
+    by += ", restyled by rule" if production == "restyled" else ""
+    lines = [f"Responses by {by}; pairs judged by {judge}; any other text by {asked}."]
     if synthesis.judge == "llm" and config.endpoint is None:
         lines += _warning(config.model)
     return lines
@@ -152,7 +157,7 @@ def template_lines(config: RunConfig) -> list[str]:
     """
     from fspo.modeling.loading import load_tokenizer
 
-    if config.data is not None:
+    if config.data is not None or not asks_models(config.synthesis):
         return []
     asked = [config.model] if config.endpoint is None else []
     writers = [member.model or config.model for member in config.ensemble if member.endpoint is None]
@@ -185,7 +190,7 @@ def _in_words(model: str, endpoint: EndpointConfig | None) -> str:
 def judges_by_language_model(config: RunConfig) -> bool:
     """Whether a language model labels the run's data, so that it has to judge the answers too."""
     synthesis = config.synthesis
-    return config.data is None and synthesis.recipe == "paper" and synthesis.judge == "llm"
+    return config.data is None and synthesis.judge == "llm"
 
 
 def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
@@ -195,8 +200,7 @@ def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
         ModelError: the model can't be obtained.
     """
     config = folder.config.synthesis
-    assert isinstance(config, RecipeConfig)
-    return pairwise_judge(config, load_recipe_domain(config.domain), _asked_of(folder, progress))
+    return pairwise_judge(config, load_domain(config.domain), _asked_of(folder, progress))
 
 
 class _Named:
@@ -273,8 +277,6 @@ def _local(folder: RunFolder, name: str) -> LanguageModel:
     from fspo.llm.local import LocalModel
 
     model = LocalModel.load(name or folder.config.model)
-    if folder.config.synthesis.recipe == "restyled":
-        return model  # it keeps the texts itself
     return CachedModel(model, RequestCache(folder.path / _file_of(model.name)))
 
 

@@ -1,28 +1,217 @@
-"""What is synthesized, by either recipe."""
+"""What is synthesized, and how much of it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.restyled.config import RestyledConfig
+from fspo.errors import ConfigError
+from fspo.judging.attributes import attributes_named
+from fspo.judging.pairwise import ANSWER_TOKENS
+from fspo.judging.topics import TOPIC
+from fspo.paths import PlaceName
+from fspo.synthesis.domain_files import production_of, settings_of
 
-__all__ = ["RECIPES", "ExecutorConfig", "SynthesisConfig", "usual_settings"]
+__all__ = [
+    "RENAMED",
+    "Disagreement",
+    "ExecutorConfig",
+    "Refinement",
+    "Restyling",
+    "SynthesisConfig",
+    "asks_models",
+    "usual_settings",
+]
 
-SynthesisConfig = Annotated[RestyledConfig | RecipeConfig, Field(discriminator="recipe")]
-"""The section `synthesis` of a run; its key `recipe` says which of the two it is."""
+_DEMO = "reviews-restyled"
 
-RECIPES: dict[str, type[RestyledConfig] | type[RecipeConfig]] = {"restyled": RestyledConfig, "paper": RecipeConfig}
-"""Value of `recipe` -> the settings there are then."""
+RENAMED = {
+    "recipe": "synthesis.domain: reviews-restyled where it was restyled; the domain says how responses are made",
+    "titles": "synthesis.works; synthesis.questions now counts the questions on all of them",
+    "samples": "synthesis.restyling.samples",
+    "short_words": "synthesis.restyling.short_words",
+    "long_words": "synthesis.restyling.long_words",
+    "max_words": "synthesis.restyling.max_words",
+    "clear_sentiment": "synthesis.restyling.clear_sentiment",
+    "same_text_pairs": "synthesis.restyling.same_text_pairs",
+    "trained_pairs": "synthesis.also_trained",
+}
+"""Key of `synthesis` in earlier versions -> what to write now."""
+
+
+class Refinement(BaseModel):
+    """How descriptions are extended until they decide the pairs that they left open (FSPO, section 5)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rounds: int = Field(default=3, ge=1)
+    """Most sentences added to one description; a round without an open pair is the last one."""
+    pairs: int = Field(default=6, ge=1)
+    """Pairs put before the judge in each round."""
+
+
+class Disagreement(BaseModel):
+    """Bounds of how often two users disagree on the pairs that both decide; a user outside is made anew."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    least: float = Field(default=0.02, ge=0, lt=1)
+    """Two users who disagree less are too much alike: the later one is made anew."""
+    most: float = Field(default=0.9, gt=0, le=1)
+    """A user who disagrees more than this with the others on average shares too little with them."""
+    attempts: int = Field(default=2, ge=0)
+    """How often users are made anew, at most; who is outside then stays, and is counted."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Disagreement:
+        if self.least >= self.most:
+            raise ValueError("least must be below most")
+        return self
+
+
+class Restyling(BaseModel):
+    """How sampled texts become responses by fixed rules, in domains whose responses are restyled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int = Field(default=10, ge=2)
+    """Texts sampled for each question; half of them steered to praise, half to criticism."""
+    short_words: int = Field(default=12, ge=2)
+    """A short response has at most so many words (a personal opener not counted)."""
+    long_words: int = Field(default=18, ge=3)
+    """A long response has at least so many words."""
+    max_words: int = Field(default=40, ge=4)
+    clear_sentiment: float = Field(default=0.2, ge=0, lt=1)
+    """A response counts as praise or criticism from this sentiment on; what lies between is not used."""
+    same_text_pairs: bool = True
+    """Whether two responses made from one sampled text may be a pair (they differ in style only)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Restyling:
+        if not self.short_words < self.long_words < self.max_words:
+            raise ValueError("short_words < long_words < max_words must hold")
+        return self
+
+
+class SynthesisConfig(BaseModel):
+    """The section `synthesis` of a run. A domain's own `settings` come before the defaults below."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    """Draws questions, users, steering, styles and pairs."""
+    domain: PlaceName = Field(default=_DEMO, min_length=1)
+    """A domain of the package, or the folder of one's own; it says how responses come about."""
+    questions: int = Field(default=100, ge=3)
+    """Questions wanted; seeds first, then new ones written from them."""
+    works: int | None = Field(default=None, ge=3)
+    """How many of the domain's works are asked about; by default all that the questions reach."""
+    augment: bool = True
+    """Whether a language model writes new questions where the seeds are too few."""
+    augment_rounds: int = Field(default=4, ge=1)
+    """Times that new questions are asked for, at most, until there are enough."""
+    users: int | None = Field(default=None, ge=2)
+    """Users wanted: evenly from all the domain's combinations (by default all), or as many directions drawn."""
+    attributes: tuple[str, ...] | None = None
+    """What users differ in, in a domain whose users have directions; by default what it lists."""
+    also_trained: int = Field(default=0, ge=0)
+    """How many of the users that the domain holds out are trained on all the same; 0 as in the paper."""
+    portraits: bool = False
+    """Whether a language model writes each description from the user's traits."""
+    responses: int = Field(default=8, ge=2)
+    """Responses wanted to each question."""
+    steering: Literal["none", "persona", "views"] = "persona"
+    """Answers by nobody in particular, as or for personas of the domain, or from viewpoints listed beforehand."""
+    views: int = Field(default=4, ge=2)
+    """Viewpoints listed for each question."""
+    restyling: Restyling = Restyling()
+    """How sampled texts are changed by rule, in a domain whose responses are restyled."""
+    max_tokens: int = Field(default=160, ge=8)
+    """Most tokens of a sampled text."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Of responses, questions and views, where a member of an ensemble has none of its own."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    min_words: int = Field(default=4, ge=1)
+    """Responses with fewer words are not used."""
+    near_duplicate: float = Field(default=0.7, gt=0, le=1)
+    """Overlap of word runs (Jaccard) from which two questions, or two responses to one, are near-duplicates."""
+    judge: Literal["llm", "measured", "declared"] = "llm"
+    """Who labels: a language model that reads the user's description; or, weighted by the user's traits, measured
+    attributes or the declared traits of written responses. The usual one goes by how the domain gets its responses."""
+    judge_max_tokens: int = Field(default=ANSWER_TOKENS, ge=1)
+    """Most tokens of the language model's answer when it judges; one that reasons first needs some thousands."""
+    margin: float = Field(default=0.5, ge=0)
+    """Of a judge that goes by traits: utilities that differ by less are a tie; in standard deviations of a measured
+    attribute, and half the distance between the ends of a declared trait."""
+    label_noise: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the labels of users to train on that are turned over."""
+    pairs: int = Field(default=40, ge=1)
+    """Pairs put before each user; those left undecided are kept apart."""
+    pairs_per_question: int | None = Field(default=None, ge=1)
+    """In place of `pairs`: pairs of each question in the user's part; a judge that goes by traits is shown others in
+    place of those it leaves undecided."""
+    shared_pairs: int = Field(default=16, ge=0)
+    """Pairs that all users see, for the matrix of disagreement; they are some of `pairs`."""
+    refinement: Refinement | None = Refinement()
+    """null leaves descriptions as they are; only for a language model as the judge are they refined."""
+    disagreement: Disagreement | None = Disagreement()
+    """null makes nobody anew."""
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the questions, and of the users where the domain does not name them, that are for the test."""
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    """The same for validation; of the users that a domain holds out, so many."""
+    meaning: bool = True
+    """Whether the similarity of responses is measured by a sentence embedder too, fetched once as a package."""
+    batch: int = Field(default=1024, ge=1)
+    """Requests held at a time, at most; a model on this machine works on 48 of them at once, on a GPU on 96."""
+    shard: int = Field(default=64, ge=1)
+    """Users whose labels are written to one file, and are made again if killed in the middle (from kept answers)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_those_of_the_domain(cls, values: Any) -> Any:
+        """Put the domain's settings where nothing else is set; what is wrong with a domain is told where it is read."""
+        name = values.get("domain", _DEMO) if isinstance(values, dict) else None
+        return {**settings_of(name), **values} if isinstance(name, str) else values
+
+    @field_validator("attributes")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if names is not None and len(names) < 2:
+            raise ValueError("list at least two, or there is nothing between users")
+        # What is declared of written responses is known with the domain.
+        if names is not None and production_of(info.data.get("domain", _DEMO)) != "written":
+            try:
+                attributes_named(name for name in names if not name.startswith(TOPIC))
+            except ConfigError as error:  # pydantic says where
+                raise ValueError(error) from error
+        return names
+
+    @model_validator(mode="after")
+    def _whole(self) -> SynthesisConfig:
+        if self.held_out + self.validation >= 1:
+            raise ValueError("held_out and validation together must leave questions to train on")
+        if self.pairs_per_question is None and self.shared_pairs > self.pairs:
+            raise ValueError("shared_pairs are some of each user's pairs, so there can't be more of them than pairs")
+        if self.min_words > self.restyling.short_words:
+            raise ValueError("min_words must be at most restyling.short_words")
+        return self
+
+    @property
+    def by_traits(self) -> bool:
+        """Whether labels follow the users' traits, and no language model judges."""
+        return self.judge != "llm"
+
+
+def asks_models(config: SynthesisConfig) -> bool:
+    """Whether a language model is asked for anything: not for written responses that are labelled by their traits."""
+    return production_of(config.domain) != "written" or not config.by_traits or config.portraits
 
 
 def usual_settings(config: SynthesisConfig) -> dict[str, Any]:
-    """The settings of the same recipe and domain with nothing else chosen, ready for JSON."""
-    kind = type(config)
-    required = {name: getattr(config, name) for name, field in kind.model_fields.items() if field.is_required()}
-    return kind.model_validate(required).model_dump(mode="json")
+    """The settings of the same domain with nothing else chosen, ready for JSON."""
+    return SynthesisConfig.model_validate({"domain": config.domain}).model_dump(mode="json")
 
 
 class ExecutorConfig(BaseModel):
@@ -31,7 +220,7 @@ class ExecutorConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["local", "ray"] = "local"
-    """This process, or the workers of a Ray cluster, who label (`recipe: paper` only)."""
+    """This process, or the workers of a Ray cluster, who label."""
     address: str | None = Field(default=None, min_length=1)
     """Of a Ray cluster, or `auto` for this machine's; by default RAY_ADDRESS, or a cluster for this run alone."""
     workers: int | None = Field(default=None, ge=1)

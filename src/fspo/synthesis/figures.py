@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, pairwise
 from typing import Any
+
+import numpy as np
 
 __all__ = ["correlation", "histogram", "share"]
 
@@ -15,37 +14,28 @@ _BINS = 12
 
 def histogram(figures: Sequence[float], bins: int = _BINS) -> dict[str, list[float]]:
     """Counts in bins of equal width; figures of few distinct values get a bin each."""
-    distinct = sorted(set(figures))
+    distinct = np.unique(np.asarray(figures, dtype=float))
+    edges = np.linspace(distinct[0], distinct[-1], bins + 1)
     if len(distinct) <= bins // 2:
-        width = min((b - a for a, b in pairwise(distinct)), default=1.0)
-        edges = [distinct[0] - width / 2, *((a + b) / 2 for a, b in pairwise(distinct))]
-        edges.append(distinct[-1] + width / 2)
-    else:
-        low, high = distinct[0], distinct[-1]
-        edges = [low + (high - low) * place / bins for place in range(bins + 1)]
-    counts = [0.0] * (len(edges) - 1)
-    for figure in figures:
-        place = next((i for i, edge in enumerate(edges[1:-1]) if figure < edge), len(counts) - 1)
-        counts[place] += 1
-    return {"edges": [round(edge, 4) for edge in edges], "counts": counts}
+        width = np.diff(distinct).min() if len(distinct) > 1 else 1.0
+        between = (distinct[1:] + distinct[:-1]) / 2
+        edges = np.array([distinct[0] - width / 2, *between, distinct[-1] + width / 2])
+    counts, _ = np.histogram(figures, edges)
+    return {"edges": edges.round(4).tolist(), "counts": counts.astype(float).tolist()}
 
 
 def correlation(columns: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Pearson's r between every two attributes."""
+    """Pearson's r between every two attributes; 0 with one that does not vary."""
     names = list(columns)
-    matrix = [[1.0 if a == b else round(_pearson(columns[a], columns[b]), 4) for b in names] for a in names]
-    off = [abs(matrix[i][j]) for i, j in combinations(range(len(names)), 2)]
-    return {"attributes": names, "matrix": matrix, "largest": max(off, default=0.0)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        matrix = np.atleast_2d(np.corrcoef([columns[name] for name in names]))
+    matrix = np.nan_to_num(matrix).round(4)
+    np.fill_diagonal(matrix, 1.0)
+    off = np.abs(matrix[~np.eye(len(names), dtype=bool)])
+    return {"attributes": names, "matrix": matrix.tolist(), "largest": float(off.max(initial=0.0))}
 
 
 def share(flags: Iterable[object]) -> float:
     """How many of the flags are set, 0 to 1; 0 where there is none."""
     flags = list(flags)
     return round(sum(map(bool, flags)) / len(flags), 4) if flags else 0.0
-
-
-def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return 0.0
-    value = statistics.correlation(x, y)
-    return 0.0 if math.isnan(value) else value

@@ -9,19 +9,20 @@ from typing import Any
 
 from fspo.errors import ConfigError
 from fspo.files import read_json
-from fspo.identity import Sameness, digest, same
+from fspo.identity import Sameness, same
 from fspo.llm.types import LanguageModel, models_digests
 
 __all__ = ["Origin", "difference", "refuse_finished"]
 
-_FORMAT = 2
-"""1: without a number, and with the models by their names, which hold addresses and folders."""
-_LATER = ("weights", "prompts")
-"""What may be unknown: weights that are not on this machine, and what earlier versions did not keep."""
+_FORMAT = 3
+"""Before 3 there were two recipes, and settings and domains had other forms."""
+_LATER = ("weights",)
+"""What may be unknown: weights that are not on this machine."""
 _OTHERS = {
     "domain": "from another domain, or from other files of this one",
     "models": "by other models, or with other settings of them",
     "weights": "by models with other weights",
+    "format": "by another version of fspo",
     "prompts": "by another version of fspo, which puts its prompts together in another way",
 }
 """Key of what is kept -> how data were made that differ in it."""
@@ -53,21 +54,10 @@ class Origin:
         Raises:
             StorageError: the file can't be read.
         """
-        now = self.record()
-        return same(self._upgraded(dict(read_json(path)), now), now, known=_LATER, usual=self.usual)
-
-    def _upgraded(self, kept: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-        """What an earlier version kept, in the form of this one."""
-        if "format" in kept:
-            return kept
-        names = [self.ask.name, self.write.name]
-        if "model" in kept:
-            known = kept.pop("model") == self.write.name
-        elif "models" in kept:
-            known = kept.pop("models") == digest(names, 64)
-        else:
-            known = [kept.pop("asked", ""), kept.pop("written by", "")] == names
-        return {**kept, "format": _FORMAT, "models": now["models"] if known else "others"}
+        then, now = dict(read_json(path)), self.record()
+        if then.get("format") != _FORMAT:
+            return Sameness("format", str(then.get("format")), str(_FORMAT))
+        return same(then, now, known=_LATER, usual=self.usual)
 
 
 def difference(found: Sameness) -> str:

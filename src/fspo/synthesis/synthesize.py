@@ -1,20 +1,85 @@
-"""Synthetic users and preferences by the recipe that the configuration names."""
+"""Synthetic users and preferences, from questions to a dataset; every stage leaves its files in the dataset's folder.
+
+`questions.jsonl`, `views.jsonl` (steering by views), `responses.jsonl`, `judge.json` (a judge that goes by traits),
+`people.json`, `labels/` and `undecided/` (a file for each shard of users), the dataset (`users.parquet`,
+`preferences.parquet`, `dataset.json`), `checks.json`, `README.md` (its card), `synthesis.json`, and last `splits.json`.
+Answers of language models are kept by whoever asks them (`fspo.llm.cache`), so that a killed call goes on from there
+and nothing is asked twice.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fspo.llm.types import LanguageModel
+from fspo.errors import DataError
+from fspo.files import check_unclaimed, write_json, write_text
+from fspo.judging.verdicts import OrderTally
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel, replies_of, title_of
+from fspo.preferences.dataset import DATASET, write_dataset
+from fspo.preferences.splits import Splits
+from fspo.preferences.types import Split
 from fspo.progress import Progress, Silent
-from fspo.synthesis.config import SynthesisConfig
-from fspo.synthesis.recipe import make as paper
-from fspo.synthesis.recipe.config import RecipeConfig
-from fspo.synthesis.recipe.domain import load_recipe_domain
-from fspo.synthesis.recipe.executors import Executor
-from fspo.synthesis.restyled import make as restyled
+from fspo.synthesis.card import dataset_card
+from fspo.synthesis.checks import SampledLabels, check
+from fspo.synthesis.config import SynthesisConfig, asks_models, usual_settings
+from fspo.synthesis.domain import Domain, Question, load_domain
+from fspo.synthesis.executors import Executor, InProcessExecutor
+from fspo.synthesis.judges import Judging, by_traits, check_judge, pairwise_judge, trait_judge
+from fspo.synthesis.labels import LABELS, UNDECIDED, label_all, preferences_of
+from fspo.synthesis.origin import Origin, difference, refuse_finished
+from fspo.synthesis.pairs import pairs_of
+from fspo.synthesis.questions import Questions, check_questions, make_questions
+from fspo.synthesis.responses import Response, Responses, make_views, sampled_responses, written_responses
+from fspo.synthesis.restyled_responses import restyled_responses
+from fspo.synthesis.shards import Labeller, Person, Work
+from fspo.synthesis.storage import (
+    JUDGE,
+    QUESTIONS,
+    RESPONSES,
+    UNFINISHED,
+    VIEWS,
+    failed_stages,
+    load_questions,
+    load_responses,
+    read_headed,
+    write_stage,
+)
+from fspo.synthesis.user_slots import UserSlot, slots_of, split_users
+from fspo.synthesis.users import SynthesizedUsers, UserMaker
 
-__all__ = ["Writers", "is_complete", "synthesize"]
+__all__ = ["NOBODY", "Writers", "check_plan", "is_complete", "synthesize"]
+
+_ENOUGH = 100
+"""Shared pairs, over all users, that a judge's worth can be told from."""
+_IDENTITY, _BEGUN, _SPLITS, _PEOPLE = "synthesis.json", "begun.json", "splits.json", "people.json"
+_FAILED = Completion("", 0, "failed").missing
+_PROMPTS = 2
+"""Version of how the prompts are put together. 1: other people's texts stand in them without quotation."""
+_ADVICE = {
+    "inconsistent": "A judge that goes by the order of the responses decides nothing: use another model.",
+    "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
+    "unreadable": 'The judge has to answer with {"preferred": "A"}, "B" or "unclear": look at the prompt judge, or use '
+    "another model. Once it is repaired, --on-existing overwrite asks again what could not be read and nothing else.",
+    "reasoning": "The limit was used up by reasoning: raise synthesis.judge_max_tokens, or switch reasoning off "
+    "(endpoint.extra_body).",
+    "failed": "The endpoint failed on what it was shown: look at its log, or use another. The same command asks again.",
+    "refused": "The endpoint refuses what it is shown: use another model, or other questions.",
+}
+"""Reason that most pairs were left for -> what to do, where a language model judges."""
+
+
+class _Nobody:
+    """Stands for a model where none is asked."""
+
+    name = "nobody"
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """Refuse."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -22,12 +87,16 @@ class Writers:
     """The language models of a synthesis, by name and identity alone or ready to be asked.
 
     Attributes:
-        ask: writes questions, viewpoints, portraits and sentences, and judges.
-        write: writes the responses; may be the same.
+        ask: writes questions, viewpoints, portraits and sentences of descriptions, and judges.
+        write: writes the responses; may be the same, or an ensemble.
     """
 
     ask: LanguageModel
     write: LanguageModel
+
+
+NOBODY = Writers(_Nobody(), _Nobody())
+"""Where no model is asked for anything."""
 
 
 def synthesize(
@@ -39,8 +108,9 @@ def synthesize(
 ) -> Path:
     """Make synthetic users and preferences in the folder `out`, going on from what is there.
 
-    The result is a function of the configuration and the models; an interrupted call gives the same as any other, and
-    so does every `executor`, who labels in the paper's recipe (by default this process).
+    The result is a function of the configuration, the domain and the models; an interrupted call gives the same as any
+    other, and so does every `executor`, who labels (by default this process). Requests that failed are counted, and the
+    dataset is made without them. A later call asks them again, as long as the dataset is not finished.
 
     Returns:
         The folder: a dataset, and `splits.json`, which says what is trained on and what is held out.
@@ -52,19 +122,223 @@ def synthesize(
         StorageError: the folder can't be written.
     """
     out, progress = Path(out), progress or Silent()
-    if isinstance(config, RecipeConfig):
-        return paper.make_dataset(config, writers.ask, writers.write, out, progress, executor)
-    restyled.synthesize(config, writers.write, out, progress)
+    domain = load_domain(config.domain)
+    slots = check_plan(config, domain)
+    origin = _origin_of(config, domain, writers)
+    if _is_complete(out, origin):
+        return out
+    _begin(out, origin, progress)
+    questions = _questions(config, domain, writers.ask, out, progress)
+    responses = _responses(config, domain, questions.items, writers, out, progress)
+    pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
+    user_parts = split_users(config, slots)
+    judging = _judging(config, domain, questions.items, responses.items, writers.ask, out)
+    made = UserMaker(config, domain, pairs, user_parts, judging, writers.ask, progress).make(slots)
+    write_json(out / _PEOPLE, _people(made))
+    _refuse_undecided(config, made.order)
+    labeller = Labeller(Work(config, domain, out), pairs, judging)
+    counts = label_all(_to_label(made, slots, user_parts), labeller, executor or InProcessExecutor(), progress)
+    _refuse(config, counts.decided, counts.asked, counts.order)
+    labels = SampledLabels(config.seed)
+    write_dataset(out, made.users, labels.passing(preferences_of(config, domain, questions, responses, out)))
+    checks = check(config, domain, questions, responses, made, counts, labels.rows())
+    checks["replies"] = replies_of(writers.ask, writers.write)
+    write_json(out / "checks.json", checks)
+    card = dataset_card(config, domain, title_of(writers.ask), title_of(writers.write), checks)
+    write_text(out / "README.md", card)
+    write_json(out / _IDENTITY, origin.record())
+    (out / UNFINISHED).unlink(missing_ok=True)
+    Splits(users=user_parts, questions=question_parts).save(out / _SPLITS)
+    progress.say(_summary(checks))
     return out
 
 
+def check_plan(config: SynthesisConfig, domain: Domain) -> list[UserSlot]:
+    """Check, before any model is asked, that users and questions are left to train on and to hold out.
+
+    Returns:
+        The slots of all users.
+
+    Raises:
+        ConfigError: more is asked for than the domain has, or the judge can't judge its responses.
+        DataError: the domain has too little.
+    """
+    check_judge(config, domain)
+    check_questions(config, domain)
+    return slots_of(config, domain)
+
+
 def is_complete(out: Path, config: SynthesisConfig, writers: Writers) -> bool:
-    """Whether the folder holds the finished data of this configuration and these models.
+    """Whether the folder holds the finished data of this configuration and these models; names and identities do.
 
     Raises:
         DataError: the domain is wrong.
     """
-    if isinstance(config, RecipeConfig):
-        domain = load_recipe_domain(config.domain)
-        return paper.is_complete(out, paper.origin_of(config, domain, writers.ask, writers.write))
-    return restyled.is_complete(out, restyled.origin_of(config, writers.write))
+    return _is_complete(out, _origin_of(config, load_domain(config.domain), writers))
+
+
+def _origin_of(config: SynthesisConfig, domain: Domain, writers: Writers) -> Origin:
+    """What decides the dataset; models that are asked nothing decide nothing."""
+    if not asks_models(config):
+        writers = NOBODY
+    settings = config.model_dump(mode="json", exclude={"batch", "domain"})
+    made_of = {"name": domain.name, "sha256": domain.fingerprint}
+    decided = {"config": settings, "domain": made_of, "prompts": _PROMPTS}
+    return Origin(decided, writers.ask, writers.write, usual={"config": usual_settings(config)})
+
+
+def _is_complete(out: Path, origin: Origin) -> bool:
+    if not (out / _SPLITS).exists() or not (out / _IDENTITY).exists():
+        return False
+    return bool(origin.compared(out / _IDENTITY))
+
+
+def _begin(out: Path, origin: Origin, progress: Progress) -> None:
+    """Keep the stages of an interrupted call with the same origin, as far as no request failed; remove any others.
+
+    Raises:
+        ConfigError: the folder holds a finished dataset of another origin, or files of the same names that no call has
+            left there.
+    """
+    stages = (QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE, LABELS, UNDECIDED)
+    results = (*DATASET.needs, *DATASET.may, "checks.json", "README.md")
+    check_unclaimed(out, (_BEGUN, _IDENTITY), (*stages, *results))
+    refuse_finished(out, out / _SPLITS, origin.compared(out / _IDENTITY) if (out / _IDENTITY).exists() else None)
+    (out / _SPLITS).unlink(missing_ok=True)
+    found = origin.compared(out / _BEGUN) if (out / _BEGUN).exists() else None
+    if found:
+        if failed := failed_stages(out):
+            _remove(out, failed)
+        return
+    if found is not None:
+        progress.say(f"The unfinished data in {out} were made {difference(found)}; they are made anew.")
+    _remove(out, (QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE, UNFINISHED, _BEGUN))
+    write_json(out / _BEGUN, origin.record())
+
+
+def _remove(out: Path, stages: Sequence[str]) -> None:
+    """Remove these stages, the last one first, and before them the labels, which rest on all of them."""
+    for folder in (LABELS, UNDECIDED):
+        for shard in (out / folder).glob("[0-9]*.json*"):
+            shard.unlink(missing_ok=True)
+        with suppress(OSError):  # files of others stay
+            (out / folder).rmdir()
+    for name in reversed(stages):
+        (out / name).unlink(missing_ok=True)
+
+
+def _questions(config: SynthesisConfig, domain: Domain, ask: LanguageModel, out: Path, progress: Progress) -> Questions:
+    path = out / QUESTIONS
+    if path.exists():
+        return load_questions(out)
+    questions = make_questions(config, domain, ask, progress)
+    failed = questions.rejected[f"questions: {_FAILED}"]
+    write_stage(path, {"rejected": dict(questions.rejected)}, [one.record() for one in questions.items], failed)
+    return questions
+
+
+def _responses(
+    config: SynthesisConfig,
+    domain: Domain,
+    questions: list[Question],
+    writers: Writers,
+    out: Path,
+    progress: Progress,
+) -> Responses:
+    """The responses, in the way of the domain: sampled, restyled or written."""
+    path = out / RESPONSES
+    if path.exists():
+        return load_responses(out)
+    if domain.file.responses == "written":
+        responses = written_responses(domain, questions)
+    elif domain.file.responses == "restyled":
+        responses = restyled_responses(config, domain, questions, writers.write, progress)
+    else:
+        by_views = config.steering == "views"
+        views = _views(config, domain, questions, writers.ask, out, progress) if by_views else {}
+        responses = sampled_responses(config, domain, questions, views, writers.write, progress)
+    header = {"asked": responses.asked, "rejected": dict(responses.rejected), "steering": responses.steering}
+    write_stage(path, header, [one.record() for one in responses.items], responses.rejected[_FAILED])
+    return responses
+
+
+def _views(
+    config: SynthesisConfig,
+    domain: Domain,
+    questions: list[Question],
+    ask: LanguageModel,
+    out: Path,
+    progress: Progress,
+) -> dict[str, list[str]]:
+    path = out / VIEWS
+    if path.exists():
+        _, listed = read_headed(path, lambda row: (row["question"], row["views"]))
+        return dict(listed)
+    views = make_views(config, domain, questions, ask, progress)
+    rows = [{"question": id, "views": listed} for id, listed in views.items()]
+    write_stage(path, {}, rows, len(questions) - len(views))
+    return views
+
+
+def _judging(
+    config: SynthesisConfig,
+    domain: Domain,
+    questions: list[Question],
+    responses: list[Response],
+    ask: LanguageModel,
+    out: Path,
+) -> Judging:
+    if not config.by_traits:
+        return pairwise_judge(config, domain, ask).judge
+    judge = trait_judge(config, domain, questions, responses)
+    judge.save(out / JUDGE)
+    return by_traits(judge)
+
+
+def _to_label(made: SynthesizedUsers, slots: Sequence[UserSlot], parts: Mapping[Split, frozenset[str]]) -> list[Person]:
+    split: dict[str, Split] = {id: name for name, ids in parts.items() for id in ids}
+    return [
+        Person(user, split[user.id], slot.topic, tuple(made.judged[user.id]))
+        for user, slot in zip(made.users, slots, strict=True)
+    ]
+
+
+def _people(made: SynthesizedUsers) -> dict[str, Any]:
+    """The users' descriptions before and after, for readers."""
+    return {
+        user.id: {
+            "first": made.first[user.id],
+            "added": made.added.get(user.id, []),
+            "made anew": made.attempts[user.id],
+            "outside": made.outside.get(user.id, ""),
+        }
+        for user in made.users
+    }
+
+
+def _refuse_undecided(config: SynthesisConfig, order: OrderTally) -> None:
+    """Before all pairs are paid for: a judge that decides next to nothing of the shared ones decides none of the rest.
+
+    Raises:
+        DataError: so it is.
+    """
+    asked = order.agreed + order.undecided.total()
+    if asked >= _ENOUGH:
+        _refuse(config, order.agreed, asked, order)
+
+
+def _refuse(config: SynthesisConfig, decided: int, asked: int, order: OrderTally) -> None:
+    if not asked or decided >= max(1, asked // 50):
+        return
+    reasons = order.undecided.most_common(3)
+    worst = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+    advice = "Lower synthesis.margin." if config.by_traits else _ADVICE[reasons[0][0]]
+    raise DataError(f"Only {decided} of {asked} pairs were decided; the others were left for: {worst}. {advice}")
+
+
+def _summary(checks: dict[str, Any]) -> str:
+    counts = checks["counts"]
+    return (
+        f"{counts['preferences']:,} preferences of {counts['users']:,} users on {counts['responses']:,} responses to "
+        f"{counts['questions']:,} questions; {counts['ties']:,} pairs were left undecided."
+    )

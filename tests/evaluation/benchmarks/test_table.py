@@ -12,7 +12,7 @@ from fspo.evaluation.benchmarks.published import published
 from fspo.evaluation.benchmarks.table import BENCHMARKS, benchmark_of
 from fspo.evaluation.config import EvaluationConfig
 from fspo.preferences.published import PUBLISHED
-from fspo.synthesis.recipe.config import RecipeConfig
+from fspo.synthesis.config import SynthesisConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,8 +40,8 @@ def test_the_help_names_every_benchmark() -> None:
 )
 def test_domains_are_made_as_the_configurations_make_them(name: str, file: str) -> None:
     written = yaml.safe_load((ROOT / f"configs/{file}.yaml").read_text())["synthesis"]
-    ours = RecipeConfig.model_validate(dict(BENCHMARKS[name].synthesis))
-    assert ours == RecipeConfig.model_validate({**written, "meaning": False})
+    ours = SynthesisConfig.model_validate(dict(BENCHMARKS[name].synthesis))
+    assert ours == SynthesisConfig.model_validate({**written, "meaning": False})
 
 
 def test_published_figures_are_percent_with_a_source() -> None:

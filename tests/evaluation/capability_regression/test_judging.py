@@ -19,7 +19,7 @@ from fspo.judging.weighted import WeightedJudge
 from fspo.llm.quoting import texts_of
 from fspo.preferences.types import User
 from tests.judging.helpers import said
-from tests.synthesis.recipe.helpers import ScriptedModel
+from tests.synthesis.helpers import ScriptedModel
 
 ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
 BASE = {"tides": "The moon.", "bread": "Flour, water."}

@@ -19,7 +19,7 @@ from fspo.llm.quoting import texts_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 from fspo.progress import Silent
-from tests.synthesis.recipe.helpers import ScriptedModel
+from tests.synthesis.helpers import ScriptedModel
 
 TEXTS = ["Short.", "A bit longer than that!", "This one is the longest of all the texts that there are."]
 ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}

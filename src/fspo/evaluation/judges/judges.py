@@ -215,7 +215,7 @@ def prompt_from(text: str, variables: Sequence[str], what: str) -> Prompt:
     Raises:
         DataError: the template has another variable, or is damaged.
     """
-    from fspo.synthesis.recipe.templates import Template
+    from fspo.synthesis.templates import Template
 
     template = Template(text, frozenset(variables), what)
 
@@ -228,6 +228,6 @@ def prompt_from(text: str, variables: Sequence[str], what: str) -> Prompt:
 
 def _labelling_prompt() -> str:
     """What judges that label are asked too."""
-    from fspo.synthesis.recipe.files import read_yaml
+    from fspo.synthesis.domain_files import read_yaml
 
-    return str(read_yaml(files("fspo.synthesis").joinpath("recipe"), "prompts.yaml")["judge"])
+    return str(read_yaml(files("fspo.synthesis").joinpath("prompts.yaml"))["judge"])

@@ -43,7 +43,7 @@ _FIGURES = (
 def data_section(run_dir: Path) -> dict[str, Any]:
     """Plots, figures and samples from `data/checks.json`; empty where there is none.
 
-    See `fspo.synthesis.restyled.checks` and `fspo.synthesis.recipe.checks`.
+    See `fspo.synthesis.checks`.
     """
     path = run_dir / "data" / "checks.json"
     checks = read_json(path) if path.exists() else {}

@@ -1,0 +1,146 @@
+"""The judge of declared traits: it knows each response by what its writer declared of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fspo.errors import ConfigError, DataError
+from fspo.files import write_json
+from fspo.identity import digest
+from fspo.judging.verdicts import Preferred
+from fspo.preferences.types import User
+
+__all__ = ["DeclaredJudge", "feature_names", "features_of"]
+
+Value = int | str
+
+
+def feature_names(values: Mapping[str, tuple[Value, ...]]) -> list[str]:
+    """What users may have weights for: each trait of two values, and each value of a trait of more (`level=child`)."""
+    return [key for name, known in values.items() for key in _keys(name, known)]
+
+
+def features_of(traits: Mapping[str, Value], values: Mapping[str, tuple[Value, ...]]) -> dict[str, float]:
+    """The features of a text, each from -1 to 1.
+
+    A trait of two values is -1 or 1. Of a trait of more, each value is a feature: 1 for a text of that value, and the
+    less the farther the text's own value is, down to -1 for the distance between the two ends.
+    """
+    found: dict[str, float] = {}
+    for name, known in values.items():
+        place, steps = known.index(traits[name]), len(known) - 1
+        if steps == 1:
+            found[name] = 2.0 * place - 1.0
+        else:
+            found.update((key, 1.0 - 2.0 * abs(place - at) / steps) for at, key in enumerate(_keys(name, known)))
+    return found
+
+
+def _keys(name: str, known: tuple[Value, ...]) -> list[str]:
+    return [name] if len(known) == 2 else [f"{name}={value}" for value in known]
+
+
+@dataclass(frozen=True)
+class DeclaredJudge:
+    """Judges by declared traits, weighted by the user's own; needs no model and no network.
+
+    A user's utility of a text is sum_f w_f * x_f, with w the user's traits and x the features of the text
+    (`features_of`). It knows the texts of its domain alone.
+
+    Attributes:
+        values: trait -> its values, from one end to the other.
+        texts: text -> trait -> its value.
+        margin: utilities that differ by less are a tie. A user's traits have length 1, and the ends of a feature are 2
+            apart.
+    """
+
+    values: Mapping[str, tuple[Value, ...]]
+    texts: Mapping[str, Mapping[str, Value]]
+    margin: float = 0.5
+    _features: dict[str, dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible margin, and values that are not known.
+
+        Raises:
+            ConfigError: the margin is negative.
+            DataError: a text has no value of a trait, or an unknown one.
+        """
+        if not self.margin >= 0:
+            raise ConfigError(f"The judge's margin must be zero or more, not {self.margin}.")
+        try:
+            self._features.update((text, features_of(traits, self.values)) for text, traits in self.texts.items())
+        except (KeyError, ValueError) as error:
+            raise DataError(f"A text declares no known value of each trait ({error}).") from error
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+
+    @property
+    def identity(self) -> str:
+        """The same for judges that judge all texts alike."""
+        return digest(self.record())
+
+    def knows(self, attributes: Iterable[str]) -> bool:
+        """Whether users may have weights for all of these."""
+        return set(feature_names(self.values)) >= set(attributes)
+
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
+        """How much `user` likes `text`, whatever the prompt; only differences mean something.
+
+        Raises:
+            DataError: nobody has declared the traits of this text, or the user has a weight for no feature.
+        """
+        known = self._features.get(text)
+        if known is None:
+            raise DataError(
+                f"The traits of the text '{' '.join(text.split())[:80]}' are not declared, so that the judge of "
+                "declared traits can't judge it; set evaluation.answers to 0."
+            )
+        missing = sorted(name for name, weight in user.traits.items() if weight and name not in known)
+        if missing:
+            raise DataError(
+                f"User '{user.id}' has a weight for '{missing[0]}', which no text declares; "
+                f"declared are {', '.join(feature_names(self.values))}."
+            )
+        return sum(weight * known[name] for name, weight in user.traits.items() if weight)
+
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
+        """Which response the user prefers; whatever the prompt. The same in either order.
+
+        Raises:
+            DataError: see `utility`.
+        """
+        difference = self.utility(user, first) - self.utility(user, second)
+        if abs(difference) < max(self.margin - 1e-9, 1e-9):  # sums of weights are not exact
+            return "tie"
+        return "first" if difference > 0 else "second"
+
+    def save(self, path: str | Path) -> Path:
+        """Write traits, margin and texts as JSON; see `record`."""
+        path = Path(path)
+        write_json(path, self.record())
+        return path
+
+    def record(self) -> dict[str, Any]:
+        """{"declared": {trait: [value]}, "margin": number, "texts": [[text, {trait: value}]]}."""
+        return {
+            "declared": {name: list(known) for name, known in self.values.items()},
+            "margin": self.margin,
+            "texts": [[text, dict(traits)] for text, traits in self.texts.items()],
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], path: Path) -> DeclaredJudge:
+        """The judge of a record that was read from `path`.
+
+        Raises:
+            DataError: it does not have the form that `record` gives.
+        """
+        try:
+            values = {str(name): tuple(known) for name, known in record["declared"].items()}
+            return cls(values, {str(text): dict(traits) for text, traits in record["texts"]}, float(record["margin"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not a judge of declared traits; make the data anew.") from error

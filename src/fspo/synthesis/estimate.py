@@ -1,0 +1,187 @@
+"""What a synthesis will ask, before anything is asked: requests and tokens of each stage.
+
+Tokens are estimated at four characters each, from the domain's own seeds, users and prompts. Answers count as long as
+they may be, but for the judge's, which are one short JSON object. Every description is taken to stay open through all
+rounds of refinement. What may be asked again is told apart: new questions, where most of the first were
+near-duplicates, and all about users who are made anew.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.domain import Domain
+from fspo.synthesis.questions import AT_ONCE, EXAMPLES, TOKENS
+from fspo.synthesis.refinement import SENTENCE_TOKENS
+from fspo.synthesis.responses import VIEW_TOKENS
+from fspo.synthesis.templates import Template
+from fspo.synthesis.user_slots import UserSlot, make_user, slots_of, split_users
+from fspo.synthesis.users import PORTRAIT_TOKENS, varies
+
+__all__ = ["RequestEstimate", "Stage", "estimate"]
+
+_CHARACTERS = 4
+"""Of a token, in English."""
+_FRAME = 8
+"""Tokens of a chat around its messages."""
+_CHOICE = 10
+"""Tokens of {"preferred": "A"} with its end."""
+_SAMPLE = 50
+_OWN = frozenset({"about", "topic", "number", "kind", "title"})
+"""Variables of the prompts that hold the domain's own words, which are not quoted."""
+_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN = (
+    "portraits",
+    "shared pairs",
+    "refinement: pairs",
+    "refinement: sentences",
+    "shared pairs, again",
+)
+_OF_A_USER = frozenset({_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN})
+"""Stages that a user who is made anew goes through again."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage asks.
+
+    Attributes:
+        name: in a few words.
+        requests: how many.
+        prompt_tokens: of all their prompts.
+        answer_tokens: of all their answers, at most.
+    """
+
+    name: str
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class RequestEstimate:
+    """What a synthesis asks, and gets."""
+
+    stages: tuple[Stage, ...]
+    again: tuple[Stage, ...]
+    """What may be asked besides, at most; how much of it depends on the answers."""
+    users: int
+    preferences: int
+    """At most: pairs left undecided are none."""
+
+    @property
+    def total(self) -> Stage:
+        """Of all stages."""
+        return _sum("all", self.stages)
+
+    @property
+    def responses(self) -> Stage:
+        """Of the responses alone, which others may write."""
+        return _sum("responses", (row for row in self.stages if row.name == "responses"))
+
+    @property
+    def most(self) -> Stage:
+        """Of all stages, and of what may be asked again."""
+        return _sum("all, at most", (*self.stages, *self.again))
+
+
+def estimate(config: SynthesisConfig, domain: Domain) -> RequestEstimate:
+    """Requests and tokens of all stages that ask a language model; written responses ask none.
+
+    Raises:
+        ConfigError: more users are asked for than the domain has.
+    """
+    places = slots_of(config, domain)
+    users, prompts = len(places), domain.prompts
+    question = _mean(len(seed.text) for seed in domain.seeds)
+    description = _mean(len(make_user(config, domain, place).description) for place in places[:_SAMPLE])
+    response: float = config.max_tokens * _CHARACTERS
+    production = domain.file.responses
+    if production == "written":
+        response = _mean(len(row.text) for row in domain.written)
+    new = max(0, config.questions - len(domain.seeds)) if config.augment and production != "written" else 0
+    count = min(config.questions, len(domain.seeds) + new)
+    pairs = _all_pairs(config, places, count)
+
+    def prompt(name: str, filled: float) -> float:
+        return _FRAME + (_length(prompts[name]) + filled) / _CHARACTERS
+
+    rows = [_stage("questions", -(-new * 4 // (3 * AT_ONCE)), prompt("augment", EXAMPLES * question), AT_ONCE * TOKENS)]
+    told = _length(prompts["answer"])
+    if production == "restyled":
+        opened = [opening for persona in domain.personas for opening in persona.openings]
+        told = round(_mean(_length(persona.system) for persona in domain.personas) + _mean(map(_length, opened)))
+    elif config.steering == "views" and production == "sampled":
+        rows.append(_stage("viewpoints", count, prompt("views", question), VIEW_TOKENS * config.views))
+        told = _length(prompts["view"]) + VIEW_TOKENS * _CHARACTERS
+    elif config.steering == "persona" and production == "sampled":
+        told = round(_mean(_length(persona.system) for persona in domain.personas))
+    asked = _FRAME + (told + question) / _CHARACTERS
+    each = {"sampled": config.responses, "restyled": config.restyling.samples, "written": 0}[production]
+    rows.append(_stage("responses", count * each, asked, config.max_tokens))
+    if config.portraits:
+        rows.append(_stage(_PORTRAITS, users, prompt("portrait", description), PORTRAIT_TOKENS))
+        description = PORTRAIT_TOKENS * _CHARACTERS
+    if config.judge == "llm":
+        shown = question + 2 * response
+        first = prompt("judge", description + shown)
+        rows.append(_stage(_SHARED, 2 * users * config.shared_pairs, first, _CHOICE))
+        if config.refinement is not None:
+            rounds, added = config.refinement.rounds, SENTENCE_TOKENS * _CHARACTERS
+            between = prompt("judge", description + rounds * added / 2 + shown)
+            last = prompt("judge", description + rounds * added + shown)
+            rows += [
+                _stage(_REFINED, 2 * users * rounds * config.refinement.pairs, between, _CHOICE),
+                _stage(_SENTENCES, users * rounds, prompt("append", description + shown), SENTENCE_TOKENS),
+                _stage(_AGAIN, 2 * users * config.shared_pairs, last, _CHOICE),
+            ]
+            first = last
+        rows.append(_stage("labels", 2 * (pairs - users * config.shared_pairs), first, _CHOICE))
+    stages = tuple(row for row in rows if row.requests)
+    return RequestEstimate(stages, _again(config, domain, stages), users, pairs)
+
+
+def _all_pairs(config: SynthesisConfig, slots: Sequence[UserSlot], questions: int) -> int:
+    """Pairs of all users, at most, where so many questions are answered."""
+    if config.pairs_per_question is None:
+        return len(slots) * config.pairs
+    tested, validated = round(config.held_out * questions), round(config.validation * questions)
+    of_part = {"train": questions - tested - validated, "validation": validated, "test": tested}
+    own = sum(len(ids) * of_part[part] for part, ids in split_users(config, slots).items()) * config.pairs_per_question
+    return own if config.by_traits else own + len(slots) * config.shared_pairs
+
+
+def _again(config: SynthesisConfig, domain: Domain, stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """What comes on top where no new question can be used, and everybody is made anew each time."""
+    attempts = config.disagreement.attempts if config.disagreement is not None and varies(config, domain) else 0
+    rows = (
+        _sum("questions, again", (row for row in stages if row.name == "questions"), config.augment_rounds - 1),
+        _sum("users made anew", (row for row in stages if row.name in _OF_A_USER), attempts),
+    )
+    return tuple(row for row in rows if row.requests)
+
+
+def _sum(name: str, rows: Iterable[Stage], times: int = 1) -> Stage:
+    rows = tuple(rows)
+    return Stage(
+        name,
+        times * sum(row.requests for row in rows),
+        times * sum(row.prompt_tokens for row in rows),
+        times * sum(row.answer_tokens for row in rows),
+    )
+
+
+def _stage(name: str, requests: int, prompt: float, answer: int) -> Stage:
+    return Stage(name, requests, round(requests * prompt), requests * answer)
+
+
+def _length(template: Template) -> int:
+    """Characters, without what is filled in, and with the quotes around it."""
+    variables = template.variables()
+    return len(template.ask(dict.fromkeys(set(variables) - _OWN, ""), **dict.fromkeys(_OWN, "")))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)

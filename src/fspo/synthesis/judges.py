@@ -1,0 +1,110 @@
+"""Who labels: a language model that reads descriptions, or a judge that goes by traits, behind one way of asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from fspo.errors import ConfigError
+from fspo.judging.by_topic import TopicJudge
+from fspo.judging.declared import DeclaredJudge
+from fspo.judging.judge import AttributeJudge
+from fspo.judging.pairwise import PairwiseJudge
+from fspo.judging.verdicts import Comparison, Judgement
+from fspo.llm.types import LanguageModel
+from fspo.preferences.types import User
+from fspo.progress import Task
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.domain import Domain, Question
+from fspo.synthesis.responses import Response
+from fspo.synthesis.written import values_of
+
+__all__ = ["Judging", "TraitJudge", "by_traits", "check_judge", "measured_judge", "pairwise_judge", "trait_judge"]
+
+TraitJudge = AttributeJudge | TopicJudge | DeclaredJudge
+"""A judge that goes by users' traits, and is the same in both orders by construction."""
+
+
+class Judging(Protocol):
+    """Judges many pairs, in order."""
+
+    def __call__(self, comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
+        """What came of each; `task` is advanced by one for each."""
+
+
+def pairwise_judge(config: SynthesisConfig, domain: Domain, llm: LanguageModel) -> PairwiseJudge:
+    """The user-aware pairwise judge with the domain's prompt."""
+    template = domain.prompts["judge"]
+
+    def prompt(user: User, question: str, first: str, second: str) -> str:
+        return template.fill(description=user.description, question=question, first=first, second=second)
+
+    return PairwiseJudge(
+        llm,
+        prompt,
+        seed=config.seed,
+        at_once=max(1, config.batch // 2),
+        max_tokens=config.judge_max_tokens,
+        setting="synthesis.judge_max_tokens",
+    )
+
+
+def by_traits(judge: TraitJudge) -> Judging:
+    """A judge that goes by traits, which is the same in both orders by construction."""
+
+    def judging(comparisons: Iterable[Comparison], task: Task | None = None) -> Iterator[Judgement]:
+        for c in comparisons:
+            if task is not None:
+                task.advance()
+            yield Judgement.agreed(judge.compare(c.user, c.prompt, c.first, c.second))
+
+    return judging
+
+
+def check_judge(config: SynthesisConfig, domain: Domain) -> None:
+    """Check that the judge of the configuration can judge the responses of the domain.
+
+    Raises:
+        ConfigError: it goes by declared traits and there are none, or by measured attributes and users weigh others.
+    """
+    declared = domain.file.responses == "written"
+    if config.judge == "declared" and not declared:
+        raise ConfigError(
+            f"synthesis.judge is declared, and the responses of the domain '{domain.name}' declare no traits; set it "
+            "to measured or llm."
+        )
+    if config.judge == "measured" and declared:
+        raise ConfigError(
+            f"synthesis.judge is measured, and the users of the domain '{domain.name}' weigh declared traits; set it "
+            "to declared or llm."
+        )
+
+
+def trait_judge(
+    config: SynthesisConfig, domain: Domain, questions: Sequence[Question], responses: Sequence[Response]
+) -> TraitJudge:
+    """The judge by declared traits or measured attributes, with what it has to know of these responses.
+
+    Raises:
+        DataError: an attribute that users have a weight for is the same in all responses.
+    """
+    if domain.file.responses == "written":
+        texts = {response.text: response.made["traits"] for response in responses}
+        return DeclaredJudge(values_of(domain.traits), texts, config.margin)
+    return measured_judge(config, domain, questions, responses)
+
+
+def measured_judge(
+    config: SynthesisConfig, domain: Domain, questions: Sequence[Question], responses: Sequence[Response]
+) -> AttributeJudge | TopicJudge:
+    """The judge of measured attributes, with scales from these responses.
+
+    Raises:
+        DataError: an attribute that users have a weight for is the same in all responses.
+    """
+    weighed = domain.attributes(config.attributes)
+    vocabularies = {topic: words for topic, words in domain.topics.items() if f"topic.{topic}" in weighed}
+    judge = AttributeJudge.fit((r.text for r in responses), weighed, config.margin, vocabularies)
+    if not domain.users.topic:
+        return judge
+    return TopicJudge(judge, {question.text: question.topic for question in questions if question.topic})

@@ -1,1 +1,0 @@
-"""The recipe for small models: a few sampled texts, restyled by rules so that attributes vary independently."""

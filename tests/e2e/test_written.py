@@ -1,0 +1,50 @@
+"""The configurations of written responses, cut down: no model is asked for data, and rewards need no other judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, run
+
+SMALL = (
+    "synthesis.users=20",
+    "training.all.steps=2",
+    "training.all.save_every=2",
+    "training.all.shots=2",
+    "training.all.queries=2",
+    "training.all.lora={r: 4, alpha: 8}",
+    "training.pref-ft.steps=2",
+    "training.ipo.steps=2",
+    "training.fspo.steps=2",
+    "evaluation.users=3",
+    "evaluation.shots=2",
+    "evaluation.ladder=[0, 2]",
+    "evaluation.queries=2",
+    "evaluation.ladder_queries=1",
+    "evaluation.robustness={users: 0}",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["advice", "elix-written", "reviews-written"])
+def test_a_written_domain_goes_from_its_configuration_to_the_report(
+    name: str, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    answers = int(name == "advice")  # which nobody could judge
+    settings = (f"model={tiny_model_path}", f"evaluation.answers={answers}", *SMALL)
+    sets = [word for setting in settings for word in ("--set", setting)]
+    arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
+    said = run(*arguments).stdout
+    assert "Responses written by people; pairs judged by the traits that they declare" in said
+    assert ("The judge of declared traits knows no answers that a model writes" in said) is bool(answers)
+    assert not list((tmp_path / "run").glob("answers*"))
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert {"reward_accuracy", "label_flip_rate", "regret"} <= metrics["fspo"].keys()
+    assert "win_rate" not in metrics["fspo"]
+    observer = json.loads((tmp_path / "run/evaluation/observer.json").read_text())
+    assert observer["reward_accuracy@2"]["value"] > observer["reward_accuracy@0"]["value"] - 0.1
+    assert (tmp_path / "run/report.html").stat().st_size > 0

@@ -1,0 +1,242 @@
+"""A local cluster of two workers gives what this process gives; a worker killed in the middle loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from fspo.errors import ModelError, StorageError
+from fspo.llm.budget import Budget, BudgetReached
+from fspo.llm.cache import RequestCache, Spent, key_of
+from fspo.llm.cache_shards import absorb_shards
+from fspo.llm.endpoint import Endpoint, EndpointConfig
+from fspo.llm.pool import ModelSource, Opener
+from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+from fspo.progress import Silent
+from fspo.synthesis.config import SynthesisConfig
+from fspo.synthesis.ray_executor import RayExecutor
+from fspo.synthesis.synthesize import Writers, synthesize
+from tests.fake_endpoint import fake_endpoint, stats
+from tests.synthesis.helpers import ScriptedModel, Stopped, config_of
+from tests.synthesis.test_make import digests
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+CONFIG = {"domain": "roleplay", "questions": 30, "users": 12, "shard": 3, "pairs": 20, "shared_pairs": 6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What this process makes by itself."""
+    out = tmp_path_factory.mktemp("alone")
+    model = ScriptedModel()
+    synthesize(config_of(**CONFIG), Writers(model, model), out, Silent())
+    return out
+
+
+class Noted:
+    """The scripted model with a cache, which notes whatever is asked of it in a file."""
+
+    name = "scripted"
+
+    def __init__(self, cache: RequestCache, notes: Path, mishap: str = "", stop_at: int | None = None) -> None:
+        self.cache, self.notes, self.mishap = cache, notes, mishap
+        self.model = ScriptedModel()
+        self.stop_at, self.count = stop_at, 0
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        return [self._complete(request) for request in requests]
+
+    def _complete(self, request: CompletionRequest) -> Completion:
+        key = key_of({"model": "scripted"}, request)
+        known = self.cache.get(key)
+        if known is not None:
+            return known
+        if self.count == self.stop_at:
+            raise Stopped
+        with self.notes.open("a") as notes:
+            notes.write(f"{os.getpid()} {key}\n")
+        [completion] = self.model.complete([request])
+        self.cache.put(key, completion, prompt_tokens=7)
+        self.count += 1
+        if self.count == 30 and self.mishap:
+            self._meet()
+        return completion
+
+    def _meet(self) -> None:
+        try:
+            self.notes.with_suffix(".met").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        if self.mishap == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ModelError("The scripted endpoint is gone.")
+
+
+@dataclass(frozen=True)
+class NotedSource:
+    """Opens `Noted` in a worker."""
+
+    notes: Path
+    mishap: str = ""
+
+    def divided(self, workers: int, spent: Spent) -> NotedSource:
+        assert workers == 2
+        assert spent.requests > 0
+        return self
+
+    def opener(self) -> Opener:
+        return self._opened
+
+    def _opened(self, cache: RequestCache, share: float, say: Callable[[str], None]) -> LanguageModel:
+        say("It takes no seed from now on.")
+        return Noted(cache, self.notes, self.mishap)
+
+
+class Run:
+    """A run's folder with a file of answers."""
+
+    def __init__(self, folder: Path, config: SynthesisConfig) -> None:
+        self.config, self.out, self.answers, self.notes = (
+            config,
+            folder / "data",
+            folder / "answers.sqlite",
+            folder / "n",
+        )
+        self.said: list[str] = []
+
+    def make(self, mishap: str = "") -> RayExecutor:
+        executor = RayExecutor(NotedSource(self.notes, mishap), self.answers, say=self.said.append)
+        self._make(Noted(RequestCache(self.answers), self.notes), executor)
+        return executor
+
+    def make_here(self, stop_at: int | None = None) -> None:
+        absorb_shards(self.answers)
+        self._make(Noted(RequestCache(self.answers), self.notes, stop_at=stop_at), None)
+
+    def _make(self, model: LanguageModel, executor: RayExecutor | None) -> None:
+        synthesize(self.config, Writers(model, model), self.out, Silent(), executor)
+
+    @property
+    def asked(self) -> Counter[str]:
+        return Counter(line.split()[1] for line in self.notes.read_text().splitlines())
+
+    @property
+    def processes(self) -> set[str]:
+        return {line.split()[0] for line in self.notes.read_text().splitlines()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path, config_of(**CONFIG))
+
+
+def test_two_workers_make_the_same_dataset(run: Run, alone: Path) -> None:
+    executor = run.make()
+    assert digests(run.out) == digests(alone)
+    assert max(run.asked.values()) == 1
+    assert run.said == ["It takes no seed from now on."]  # though each shard's worker says so
+    assert len(run.processes) == 3
+    # One file of answers is left, and it holds everything that was ever given.
+    assert not run.answers.with_name("answers-parts").exists()
+    spent = RequestCache(run.answers).spent()
+    assert spent.requests == len(run.asked)
+    by_workers = sum(line.split()[0] != str(os.getpid()) for line in run.notes.read_text().splitlines())
+    assert executor.spent.requests == by_workers > 12 * 10
+    assert executor.spent.prompt_tokens == 7 * by_workers
+
+
+def test_a_killed_worker_loses_nothing(run: Run, alone: Path) -> None:
+    run.make("kill")
+    assert run.notes.with_suffix(".met").exists()
+    assert len(run.processes) == 4
+    assert digests(run.out) == digests(alone)
+    assert max(run.asked.values()) == 1
+    assert RequestCache(run.answers).spent().requests == len(run.asked)
+
+
+def test_an_error_of_a_worker_is_told_and_another_executor_goes_on(run: Run, alone: Path) -> None:
+    with pytest.raises(ModelError, match=r"^The scripted endpoint is gone\.$"):
+        run.make("error")
+    assert not (run.out / "splits.json").exists()
+    before = len(run.asked)
+    run.make_here()
+    assert len(run.asked) > before
+    assert digests(run.out) == digests(alone)
+    # The other worker was killed with its shard: at most the request it was at was asked and not kept.
+    assert sum(count > 1 for count in run.asked.values()) <= 1
+
+
+def test_what_this_process_was_answered_is_not_asked_by_workers(run: Run, alone: Path) -> None:
+    total = Run(run.out.parent / "whole", run.config)
+    total.answers.parent.mkdir()
+    total.make_here()
+    with pytest.raises(Stopped):
+        run.make_here(stop_at=len(total.asked) - 100)  # in the middle of a shard
+    run.make()
+    assert digests(run.out) == digests(alone)
+    assert run.asked == total.asked
+
+
+def test_measured_labels_need_no_model(tmp_path: Path) -> None:
+    settings = {**CONFIG, "domain": "elix-easy", "users": None, "judge": "measured", "margin": 0.2, "shard": 2}
+    here, there = Run(tmp_path / "here", config_of(**settings)), Run(tmp_path / "there", config_of(**settings))
+    for one in (here, there):
+        one.answers.parent.mkdir()
+    here.make_here()
+    there.make()
+    assert digests(there.out) == digests(here.out)
+
+
+def make_over_http(folder: Path, address: str, budget: Budget, *, on_ray: bool = True) -> None:
+    answers = folder / "answers.sqlite"
+    absorb_shards(answers)
+    endpoint = EndpointConfig(base_url=address, model="scripted", requests_in_flight=8, budget=budget)
+    model = Endpoint(endpoint, RequestCache(answers))
+    executor = RayExecutor(ModelSource("", None, endpoint), answers) if on_ray else None
+    synthesize(config_of(**CONFIG), Writers(model, model), folder / "data", Silent(), executor)
+
+
+def test_a_budget_is_shared_out_and_never_passed(tmp_path: Path) -> None:
+    with fake_endpoint() as address:
+        make_over_http(tmp_path / "here", address, Budget(), on_ray=False)
+        total = stats(address)["answered"]
+    budget = 30 * (total - 150)  # tokens, at 30 an answer; about 300 of them are the workers'
+    with fake_endpoint(port=int(urlsplit(address).port or 0)) as address:
+        with pytest.raises(BudgetReached, match=r"A share of the budget is used up .*endpoint\.budget\.tokens"):
+            make_over_http(tmp_path / "there", address, Budget(tokens=budget))
+        assert 30 * stats(address)["answered"] <= budget
+        make_over_http(tmp_path / "there", address, Budget())
+        seen = stats(address)
+    assert seen["answered"] - seen["again"] == total
+    assert seen["again"] <= 2 * 4  # at most what was under way at the two workers when they were stopped
+    assert digests(tmp_path / "there" / "data") == digests(tmp_path / "here" / "data")
+
+
+def test_a_folder_that_a_node_does_not_see_is_named(run: Run) -> None:
+    class Elsewhere(RayExecutor):
+        def label(self, here: Any, shards: Any, task: Any) -> Any:
+            (run.out / "responses.jsonl").rename(run.out / "away")
+            return super().label(here, shards, task)
+
+    model = Noted(RequestCache(run.answers), run.notes)
+    executor = Elsewhere(NotedSource(run.notes), run.answers)
+    with pytest.raises(StorageError, match=r"responses\.jsonl is not to be seen from here"):
+        synthesize(run.config, Writers(model, model), run.out, Silent(), executor)
