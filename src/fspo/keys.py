@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 from fspo.errors import ConfigError
 
 __all__ = [
-    "ENVIRONMENT",
     "hidden",
     "hidden_setting",
     "holds_secret",
@@ -20,9 +18,6 @@ __all__ = [
     "secret_in",
     "shown_override",
 ]
-
-ENVIRONMENT = threading.RLock()
-"""Held while variables are hidden from a client that is made, and while a key is read."""
 
 _HIDDEN = "..."
 _PREFIX = (
@@ -119,8 +114,7 @@ def read_key(variable: str | None) -> str:
     Raises:
         ConfigError: it holds something that no key has; the sentence names the variable and does not show the key.
     """
-    with ENVIRONMENT:
-        key = os.environ.get(variable, "") if variable else ""
+    key = os.environ.get(variable, "") if variable else ""
     wrong = _wrong(key)
     if wrong:
         raise ConfigError(f"{variable} holds no key that can be sent: {wrong}; set {variable} to the key alone.")

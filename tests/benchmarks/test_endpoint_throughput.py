@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.endpoint_throughput import _recovered, measure
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 def test_every_request_is_answered_within_the_limit_once() -> None:

@@ -69,10 +69,10 @@ def test_a_dry_run_looks_for_the_package_that_asks_an_endpoint(
 ) -> None:
     endpoint = "endpoint={base_url: 'http://127.0.0.1:1/v1', model: m}"
     assert preview(tmp_path, tiny_model_path, endpoint).exit_code == 0
-    monkeypatch.setattr("fspo.llm.installed.find_spec", lambda name: None)
+    monkeypatch.setattr("fspo.llm.endpoint_config.find_spec", lambda name: None)
     result = preview(tmp_path, tiny_model_path, endpoint)
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: Asking an endpoint needs the package openai; install fspo with the extra")
+    assert result.stderr.startswith("Error: Asking an endpoint needs the package aiohttp; install fspo with the extra")
     assert preview(tmp_path, tiny_model_path).exit_code == 0
 
 

@@ -12,7 +12,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from tests.e2e.conftest import ROOT, run
 from tests.fake_endpoint import HALF, REASONING, REPLIES, fake_endpoint, stats
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 pytestmark = pytest.mark.timeout(300)
 
 SIZES = {

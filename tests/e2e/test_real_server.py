@@ -20,7 +20,7 @@ from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
 from fspo.modeling.builtin_model import obtain
 
-for package in ("openai", "fastapi", "uvicorn"):
+for package in ("aiohttp", "fastapi", "uvicorn"):
     pytest.importorskip(package)
 pytestmark = [pytest.mark.builtin_model, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -15,7 +15,7 @@ from tests.e2e.conftest import run, start
 from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.helpers import write_domain
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 pytestmark = pytest.mark.timeout(600)
 
 SIZES = ["questions=16", "pairs=9", "shared_pairs=5", "responses=4", "shard=3", "meaning=false", "batch=64"]

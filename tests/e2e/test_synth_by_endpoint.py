@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.conftest import ROOT, run
 from tests.fake_endpoint import fake_endpoint, stats
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 SIZES = {"questions": 40, "responses": 4, "pairs": 24, "shared_pairs": 8, "meaning": "false", "augment_rounds": 2}
 

@@ -18,7 +18,7 @@ from tests.e2e.conftest import command, environment, run
 from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.helpers import write_domain
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -144,7 +144,7 @@ def test_the_prompt_shows_everything_and_another_one_is_another_judge() -> None:
 
 @pytest.mark.parametrize(("mode", "without"), [("give", 0), ("none", 2), ("refuse", 2)])
 def test_an_endpoint_weighs_or_is_read_instead(mode: str, without: int, tmp_path: Path) -> None:
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     with fake_endpoint(logprobs=mode) as address:
         config = EndpointConfig.model_validate({"base_url": address, "model": "m"})
         pairs = [

@@ -1,4 +1,4 @@
-"""The endpoint, asked by the official client over real HTTP on loopback."""
+"""The endpoint, asked over real HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fspo.llm.budget import BudgetReached
 from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.http_errors import retry_after
-from fspo.llm.transport import WebTransport, _nothing_else_from_the_environment
+from fspo.llm.transport import WebTransport
 from fspo.llm.types import Completion, CompletionRequest, Message
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 class Scripted(ThreadingHTTPServer):
@@ -235,12 +235,14 @@ def test_what_is_no_answer_of_such_a_server_is_one_sentence(server: Scripted, ra
 
 
 def test_nothing_of_the_environment_is_sent_but_the_key_that_is_named(
-    server: Scripted, monkeypatch: pytest.MonkeyPatch
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FSPO_TEST_KEY", "sk-mine")
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, "sk-other")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-key: sk-other")
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password sk-other")
+    monkeypatch.setenv("HOME", str(tmp_path))
     endpoint(server).complete([request("hello")])
     assert "sk-other" not in json.dumps(server.headers)
     assert server.keys == ["Bearer sk-mine"]
@@ -600,19 +602,36 @@ def test_an_address_that_can_not_be_asked_is_refused(address: str, found: str) -
         EndpointConfig(base_url=address, model="m")
 
 
-def test_an_address_that_the_client_can_not_read_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"base_url: http://.*\.example/v1 is no valid address"):
-        WebTransport(EndpointConfig(base_url="http://\u2260\u0301.example/v1", model="m"))
+def test_an_address_that_names_no_host_is_one_sentence() -> None:
+    odd = Endpoint(EndpointConfig(base_url="http://\u2260\u0301.invalid/v1", model="m", retries=0))
+    with pytest.raises(ModelError, match=r"http://.*\.invalid/v1 can't be reached.*correct the address"):
+        odd.complete([request("hello")])
 
 
-def test_no_key_is_read_while_variables_are_hidden_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
-    config = EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m", key_variable="OPENAI_API_KEY")
-    read: list[str] = []
-    thread = threading.Thread(target=lambda: read.append(config.key()))
-    with _nothing_else_from_the_environment():
-        assert "OPENAI_API_KEY" not in os.environ
-        thread.start()
-        thread.join(0.2)
-    thread.join(10)
-    assert read == ["sk-mine"]
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_requests_go_by_the_proxy_of_the_environment(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{server.server_address[1]}")
+    asked = endpoint(server, base_url="http://model.invalid/v1")
+    assert asked.complete([request("hello")])[0].text == "Well, hello #0"
+    assert server.headers[0]["host"] == "model.invalid"
+    assert server.headers[0]["proxy-authorization"].startswith("Basic ")
+    monkeypatch.setenv("NO_PROXY", "model.invalid")
+    with pytest.raises(ModelError, match=r"^http://model\.invalid/v1 can't be reached"):
+        endpoint(server, base_url="http://model.invalid/v1", retries=0).complete([request("hello")])
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_proxy_of_another_kind_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"^ALL_PROXY names a proxy that fspo can't use; set it to one of http://"):
+        WebTransport(EndpointConfig(base_url="http://model.invalid/v1", model="m"))

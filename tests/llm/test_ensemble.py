@@ -121,7 +121,7 @@ def test_a_member_that_fails_stops_the_others() -> None:
 
 
 def test_members_at_two_servers_answer_at_the_same_time(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     with fake_endpoint(latency=0.2, limit=4) as first, fake_endpoint(latency=0.2, limit=4) as second:
         settings = [{"base_url": where, "model": "m", "requests_in_flight": 4} for where in (first, second)]
         members = [Member(Endpoint(EndpointConfig.model_validate(each))) for each in settings]

@@ -14,7 +14,7 @@ from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
 from tests.fake_endpoint import fake_endpoint
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 REQUEST = CompletionRequest((Message("user", "Hello"),), max_tokens=50)
 PROMPT = len("Hello") + 64  # the most that may be counted for it

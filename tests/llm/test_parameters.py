@@ -16,7 +16,7 @@ from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import Completion, CompletionRequest, Message
 from tests.llm.answering import Server, answer, answering, reply
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 def requests(count: int = 6, logprobs: int = 0) -> list[CompletionRequest]:

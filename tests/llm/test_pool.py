@@ -60,7 +60,7 @@ def test_a_key_is_not_sent_along(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_what_is_learned_is_said_where_the_model_was_opened(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     lines: list[str] = []
 
     def script(body: dict[str, Any], count: int) -> bytes:

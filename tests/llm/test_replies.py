@@ -16,7 +16,7 @@ from fspo.llm.replies import CONTROL, cleaned
 from fspo.llm.types import Completion, CompletionRequest, Message
 from tests.llm.answering import Server, answer, answering, reply
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ class Said(Silent):
 
 
 def test_what_served_twice_in_a_first_call_is_not_called_from_before(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     with fake_endpoint(latency=0.0, limit=4) as where:
         settings = ["synthesis={domain: elix-easy}", f"endpoint={{base_url: '{where}', model: m}}"]
         folder, said = RunFolder(load_config(None, settings, tmp_path / "run")), Said()
@@ -39,7 +39,7 @@ def test_what_served_twice_in_a_first_call_is_not_called_from_before(tmp_path: P
 
 
 def test_two_servers_that_call_their_models_the_same_are_two_also_after_they_moved(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     request = CompletionRequest((Message("user", "Hello"),), seed=1)
 
     def asked(*addresses: str) -> list[int]:

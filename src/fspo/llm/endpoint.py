@@ -22,9 +22,8 @@ from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.http_errors import LONGEST_WAIT
 from fspo.llm.pacing import Pacer
 from fspo.llm.parameters import Manner, in_words
-from fspo.llm.replies import read_again
+from fspo.llm.replies import Read, read_again
 from fspo.llm.transport import (
-    Answered,
     Failure,
     Odd,
     Otherwise,
@@ -177,7 +176,7 @@ class Endpoint:
         """One completion for each request, in order; one that is refused or fails is empty and marked so.
 
         Raises:
-            ConfigError: the `openai` package is missing, or the endpoint refuses the key or the model's name.
+            ConfigError: the package aiohttp is missing, or the endpoint refuses the key or the model's name.
             BudgetReached: the next request might pass the budget.
             ModelError: the endpoint can't be reached, is no such server, has no quota left, refuses or fails on all
                 requests, or on many one after the other; answers that came are in the cache.
@@ -326,7 +325,7 @@ class Endpoint:
                 self._account.release(reserved)
                 trial, words = found.manner, found.words
                 continue
-            if isinstance(found, Answered):
+            if isinstance(found, Read):
                 if trial is not None:
                     self._adopt(trial, words)
                 return self._settled(found, key, request, reserved)
@@ -356,7 +355,7 @@ class Endpoint:
                 raise
             if isinstance(found, Overload):
                 self._pacer.overloaded(began, found.wait)
-            elif isinstance(found, Answered):
+            elif isinstance(found, Read):
                 self._pacer.answered()
             return found, reserved
         finally:
@@ -453,7 +452,7 @@ class Endpoint:
         if self._cache is not None:
             self._cache.learn(self._server, {"names": dict(self._learned.names), "thinks": self._thinks})
 
-    def _settled(self, found: Answered, key: str, request: CompletionRequest, reserved: Reserved) -> _Answered:
+    def _settled(self, found: Read, key: str, request: CompletionRequest, reserved: Reserved) -> _Answered:
         """What is handed out, after drawing the conclusions for other requests and for the budget."""
         self._heard, self._proven, self._away, self._row = time.monotonic(), True, None, 0
         completion, prompt_tokens, kinds = found.completion, found.prompt_tokens, found.kinds
@@ -471,7 +470,7 @@ class Endpoint:
             self._mention(kind, f"{self.name}: {_ODD_ANSWERS.get(kind, kind)}.")
         return completion, prompt_tokens, kinds
 
-    def _watch_reasoning(self, found: Answered) -> None:
+    def _watch_reasoning(self, found: Read) -> None:
         """Learn from an answer whether this model's answers begin inside of reasoning.
 
         Then an answer that was cut before it closed the reasoning holds nothing else, those that came before it too.

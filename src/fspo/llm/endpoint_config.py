@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fspo.errors import ConfigError
 from fspo.identity import endpoint_identity
 from fspo.keys import looks_like_key, read_key, secret_in
 from fspo.llm.budget import Budget
 from fspo.llm.parameters import PARAMETERS
 
-__all__ = ["EndpointConfig"]
+__all__ = ["EndpointConfig", "need_client"]
 
 
 class EndpointConfig(BaseModel):
@@ -139,3 +141,16 @@ def _check_port(parts: SplitResult) -> None:
         valid = False
     if not valid:
         raise ValueError("the port after the host must be a number from 1 to 65535, such as http://127.0.0.1:8000/v1")
+
+
+def need_client() -> None:
+    """Check that the package that asks endpoints is installed.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    if find_spec("aiohttp") is None:
+        raise ConfigError(
+            "Asking an endpoint needs the package aiohttp; install fspo with the extra 'endpoint' "
+            "(pip install -e '.[endpoint]' in the project's folder)."
+        )

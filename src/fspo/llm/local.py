@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.llm.replies import cleaned
-from fspo.llm.roles import without_system
-from fspo.llm.types import Completion, CompletionRequest, FinishReason, Message
+from fspo.llm.types import Completion, CompletionRequest, FinishReason, Message, without_system
 from fspo.modeling.chat import Frame, TextEncoder, TextReader, takes_system
 from fspo.modeling.generation import Answer, Sampling, end_tokens, generate_ids
 from fspo.modeling.loading import load_model, load_tokenizer

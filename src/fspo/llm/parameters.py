@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from fspo.llm.roles import without_system
-from fspo.llm.types import CompletionRequest
+from fspo.llm.types import CompletionRequest, without_system
 
 __all__ = ["PARAMETERS", "SYSTEM", "Manner", "body_of", "in_words", "lesson"]
 

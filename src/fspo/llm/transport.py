@@ -1,35 +1,31 @@
-"""One request to an OpenAI-compatible server, by the official client: what it gave, or what kind of failure it was."""
+"""One request to an OpenAI-compatible server over HTTP: what it gave, or what kind of failure it was."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import ipaddress
+import json
 import os
 import re
+import ssl
 import urllib.request
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from fspo.errors import ConfigError, FspoError, ModelError
-from fspo.keys import ENVIRONMENT
+from fspo.files import to_json
 from fspo.llm import background
-from fspo.llm.endpoint_config import EndpointConfig
+from fspo.llm.endpoint_config import EndpointConfig, need_client
 from fspo.llm.http_errors import causes_named, flagged, retry_after, told, used_up
-from fspo.llm.installed import need_client
 from fspo.llm.parameters import Manner, body_of, lesson
 from fspo.llm.replies import Kind, Read, Unusable, read_reply
-from fspo.llm.types import Completion, CompletionRequest
+from fspo.llm.types import CompletionRequest
 
 if TYPE_CHECKING:
-    import openai
+    import aiohttp
 
 __all__ = [
-    "Answered",
     "Failure",
     "Garbled",
     "Odd",
@@ -45,9 +41,8 @@ _OVERLOADED = frozenset({408, 409, 425, 429})
 """And whatever is the server's own fault: above 500."""
 _FAULT = 500
 """Often the fault of one request, such as a text that the server's template can't show, and no sign of an overload."""
-_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ProxyError"})
-"""A refused connection is a ConnectTimeout to the client over aiohttp, and so is one that was cut."""
-_CUT = "ServerDisconnectedError"
+_CONNECTING = 30.0
+"""Seconds until a server counts as away that does not take the connection."""
 _LATE = frozenset({408, 504, 524})
 """A proxy stopped waiting for a server that may be at work."""
 _NO_SUCH_PLACE = re.compile(
@@ -56,23 +51,6 @@ _NO_SUCH_PLACE = re.compile(
     re.IGNORECASE,
 )
 """The words of a server that is asked at the wrong path."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What the server gave, and how many tokens it counted in the prompt, if it counts.
-
-    Attributes:
-        completion: the answer.
-        prompt_tokens: as the server counts them.
-        kinds: what was odd about the reply.
-        orphan: whether it closed reasoning that nothing in it had opened.
-    """
-
-    completion: Completion
-    prompt_tokens: int | None
-    kinds: tuple[Kind, ...] = ()
-    orphan: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +102,7 @@ class Garbled(ModelError):
     """What came is no answer of such a server: the wrong address, or one torn answer."""
 
 
-Outcome = Answered | Overload | Odd | Otherwise | FspoError
+Outcome = Read | Overload | Odd | Otherwise | FspoError
 """An error that is neither a `Refusal` nor a `Failure` would meet every other request too."""
 
 
@@ -136,44 +114,61 @@ class Transport(Protocol):
 
 
 class WebTransport:
-    """The way over HTTP. All calls come from the loop of `background`."""
+    """The way over HTTP. All requests come from the loop of `background`.
+
+    Nothing of the environment goes to the server but the key that the settings name: no other key, header or login.
+    """
 
     def __init__(self, config: EndpointConfig) -> None:
-        """Make the client; nothing is sent.
+        """Nothing is sent.
 
         Raises:
-            ConfigError: the `openai` package is missing, or the key is none that can be sent.
+            ConfigError: the package aiohttp is missing, the key can't be sent, or the proxy is of an unknown kind.
         """
+        need_client()
         self._config = config
         self._key = config.key()
-        proxy = _proxy_variable(config.base_url)
-        self._where = f"{config.base_url} (by the proxy in {proxy})" if proxy else config.base_url
-        self._remedy = f"start the server, or correct the address or {proxy}" if proxy else ""
-        self._client = _client(config, self._key)
-        # The client's connections are the loop's, and are closed there.
-        weakref.finalize(self, _close, self._client)
+        self._address = f"{config.base_url.rstrip('/')}/chat/completions"
+        variable, self._proxy = _proxy_for(config.base_url)
+        self._where = f"{config.base_url} (by the proxy in {variable})" if variable else config.base_url
+        self._remedy = f"correct the address or {variable}" if variable else "correct the address"
+        self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: CompletionRequest, manner: Manner) -> Outcome:
         """Ask once; what takes longer than the timeout is lost."""
-        import openai
+        import aiohttp
 
         body = body_of(self._config.model, request, manner, self._config.extra_body)
         try:
-            async with asyncio.timeout(self._config.timeout):
-                # The client's own way for requests of any kind: its way for chats takes half as long again.
-                reply: Any = await self._client.post("/chat/completions", cast_to=object, body=body)
+            async with self._open().post(self._address, json=body, proxy=self._proxy) as reply:
+                status, headers, said = reply.status, reply.headers, _value_of(await reply.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError):
+            return Overload(self._away(), unreachable=True)
         except TimeoutError:
             return Overload(self._failure("timed out"), late=True)
-        except openai.APIStatusError as error:
-            return self._by_status(error.status_code, error.body, error.response.headers, request, manner)
-        except openai.APIConnectionError as error:
-            return self._by_connection(error)
-        except Exception:  # the client's own, on what is no JSON, no HTTP, or torn: whatever it is, it is no reply
+        except aiohttp.ClientConnectionError:  # cut
+            return Overload(self._away(), unreachable=True, late=True)
+        except Exception:  # the client's own, on what is no HTTP or torn: whatever it is, it is no reply
             return self._garbled()
-        found = read_reply(request, reply)
-        if isinstance(found, Read):
-            return Answered(found.completion, found.prompt_tokens, found.kinds, found.orphan)
-        return self._odd(found, request, manner)
+        if status >= 400:
+            return self._by_status(status, said, headers, request, manner)
+        found = read_reply(request, said)
+        return found if isinstance(found, Read) else self._odd(found, request, manner)
+
+    def _open(self) -> aiohttp.ClientSession:
+        """The connections; they belong to the loop that makes them, and are closed there."""
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=_trusted() if self._address.startswith("https") else True),
+                timeout=aiohttp.ClientTimeout(total=self._config.timeout, sock_connect=_CONNECTING),
+                headers={"Authorization": f"Bearer {self._key or 'none'}", "User-Agent": "fspo"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                json_serialize=to_json,
+            )
+            weakref.finalize(self, _close, self._session)
+        return self._session
 
     def _odd(self, reply: Unusable, request: CompletionRequest, manner: Manner) -> Outcome:
         """What a reply that is no answer comes to."""
@@ -222,18 +217,11 @@ class WebTransport:
             return Overload(failure, wait, late=status in _LATE)
         return failure
 
-    def _by_connection(self, error: openai.APIConnectionError) -> Outcome:
-        import openai
-
-        causes = _causes(error)
-        connected = _CUT in causes or not causes & _NOT_CONNECTED
-        if isinstance(error, openai.APITimeoutError) and connected and _CUT not in causes:
-            return Overload(self._failure("timed out"), late=True)
-        remedy = self._remedy or "start the server or correct the address"
-        away = ModelError(
-            f"{self._where} can't be reached; {remedy}, then run the same command again: what was finished is kept."
+    def _away(self) -> ModelError:
+        return ModelError(
+            f"{self._where} can't be reached; start the server, or {self._remedy}, then run the same command again: "
+            "what was finished is kept."
         )
-        return Overload(away, unreachable=True, late=connected)
 
     def _refusal(self, said: str) -> Refusal:
         return Refusal(
@@ -280,22 +268,21 @@ def _lesson(body: object, request: CompletionRequest, manner: Manner) -> Manner 
     return lesson(said, named, request, manner)
 
 
-def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
-    need_client()
-    import openai
+def _value_of(said: bytes) -> Any:
+    """A body as JSON, or else as text."""
+    try:
+        return json.loads(said)
+    except (ValueError, RecursionError):
+        return said.decode("utf-8", "replace")
 
-    # aiohttp takes half the time of the usual client for each request.
-    quick = importlib.util.find_spec("aiohttp") is not None
-    kind = openai.DefaultAioHttpClient if quick else openai.DefaultAsyncHttpxClient
-    with _explained(config.base_url), _nothing_else_from_the_environment():
-        return openai.AsyncOpenAI(
-            base_url=config.base_url,
-            api_key=key or "none",
-            timeout=config.timeout,
-            max_retries=0,  # a request that is sent again goes through the pacer
-            # No proxy knows this machine's own addresses.
-            http_client=kind(timeout=config.timeout, trust_env=not _on_this_machine(config.base_url)),
-        )
+
+def _trusted() -> ssl.SSLContext:
+    """The certificates of the system and those of certifi: some systems give Python none."""
+    import certifi
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 def _on_this_machine(base_url: str) -> bool:
@@ -306,49 +293,23 @@ def _on_this_machine(base_url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _proxy_variable(base_url: str) -> str:
-    """The variable of the environment whose proxy requests to this address go by; empty where there is none."""
+def _proxy_for(base_url: str) -> tuple[str, str | None]:
+    """The variable of the environment that names the proxy for this address, and the proxy.
+
+    Raises:
+        ConfigError: it is no proxy for HTTP.
+    """
     parts = urlsplit(base_url)
     if _on_this_machine(base_url) or urllib.request.proxy_bypass(parts.hostname or ""):
-        return ""
+        return "", None
     names = (f"{parts.scheme}_proxy", "all_proxy")
-    return next((name for low in names for name in (low, low.upper()) if os.environ.get(name)), "")
+    variable = next((name for low in names for name in (low, low.upper()) if os.environ.get(name)), "")
+    proxy = os.environ.get(variable, "")
+    proxy = proxy if "://" in proxy or not proxy else f"http://{proxy}"
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        raise ConfigError(f"{variable} names a proxy that fspo can't use; set it to one of http:// or https://.")
+    return variable, proxy or None
 
 
-def _causes(error: BaseException) -> set[str]:
-    """The kinds of all errors behind this one, which differ by the client's way to the network."""
-    found: set[str] = set()
-    cause = error.__cause__
-    while cause is not None:
-        found.add(type(cause).__name__)
-        cause = cause.__cause__
-    return found
-
-
-def _close(client: openai.AsyncOpenAI) -> None:
-    background.finish(client.close())
-
-
-@contextmanager
-def _nothing_else_from_the_environment() -> Iterator[None]:
-    """Hide the variables that the client would send on by itself, such as further headers and an organisation.
-
-    No other thread reads a key meanwhile.
-    """
-    with ENVIRONMENT:
-        hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
-        try:
-            yield
-        finally:
-            os.environ.update(hidden)
-
-
-@contextmanager
-def _explained(base_url: str) -> Iterator[None]:
-    """An address that the client can't read becomes one sentence; `EndpointConfig` finds the usual faults before."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ != "InvalidURL":  # the name in all packages that the client may use
-            raise
-        raise ConfigError(f"base_url: {base_url} is no valid address ({error}); correct it.") from error
+def _close(session: aiohttp.ClientSession) -> None:
+    background.finish(session.close())

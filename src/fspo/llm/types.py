@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError
@@ -26,6 +26,7 @@ __all__ = [
     "models_digests",
     "replies_of",
     "title_of",
+    "without_system",
 ]
 
 Role = Literal["system", "user", "assistant"]
@@ -90,6 +91,19 @@ class CompletionRequest:
         if not self.logprobs:
             del record["logprobs"]  # answers from before there was such a wish stay valid
         return record
+
+
+def without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation for models without a system role: its texts go before the first user's, after blank lines.
+
+    The last message of a request is a user's, so that there always is one.
+    """
+    system = [message.content for message in messages if message.role == "system"]
+    turns = [message for message in messages if message.role != "system"]
+    first = next((place for place, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is not None:
+        turns[first] = replace(turns[first], content="\n\n".join([*system, turns[first].content]))
+    return tuple(turns)
 
 
 _MISSING = {

@@ -12,8 +12,7 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.long_rows import rooms_of
 from fspo.evaluation.scoring.reward_models.loading import load_reward_model
-from fspo.llm.endpoint_config import EndpointConfig
-from fspo.llm.installed import need_client
+from fspo.llm.endpoint_config import EndpointConfig, need_client
 from fspo.methods.table import Method, training_order
 from fspo.modeling.fitting import Fitted, fitted
 from fspo.modeling.rendering import EpisodeRenderer

@@ -19,7 +19,7 @@ from fspo.judging.judge import AttributeJudge, Judge
 from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge, Prompt
 from fspo.judging.verdicts import Preferred
 from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge, letter_prompt
-from fspo.llm.installed import need_client
+from fspo.llm.endpoint_config import need_client
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User

@@ -12,7 +12,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, RewardModel, identity_of
 from fspo.identity import Unidentified, digest
-from fspo.llm.installed import need_client
+from fspo.llm.endpoint_config import need_client
 
 __all__ = ["ExternalRewardModel", "given_reward_model", "load_reward_model"]
 
