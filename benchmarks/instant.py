@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fspo.llm.cache import key_of
-from fspo.llm.parameters import Manner
+from fspo.llm.parameters import Names
 from fspo.llm.quoting import texts_of
-from fspo.llm.transport import Answered
+from fspo.llm.replies import Read
 from fspo.llm.types import Completion, CompletionRequest
 
 __all__ = ["InstantTransport"]
@@ -86,13 +86,13 @@ class InstantTransport:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.seconds = 0.0
 
-    async def send(self, request: CompletionRequest, manner: Manner) -> Answered:
+    async def send(self, request: CompletionRequest, names: Names) -> Read:
         """Answer."""
         began = time.perf_counter()
         text = _answer(request)
         os.write(self._log, bytes.fromhex(key_of(self._identity, request)))
         self.seconds += time.perf_counter() - began
-        return Answered(Completion(text, len(text) // 4, "stop"), 100)
+        return Read(Completion(text, len(text) // 4, "stop"), 100)
 
 
 def _answer(request: CompletionRequest) -> str:

@@ -487,19 +487,25 @@ def read_whole_jsonl(path: Path, remedy: str) -> list[dict[str, Any]]:
     Raises:
         StorageError: naming the line that is damaged; or the file can't be read.
     """
-    records: list[dict[str, Any]] = []
+    records = []
+    for number, (line, record) in enumerate(_records(path), start=1):
+        if record is None or not line.endswith(b"\n") or not _is_utf8(line):
+            raise StorageError(f"{path} is damaged: line {number} is no whole record; {remedy}")
+        records.append(record)
+    return records
+
+
+def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Each line of a file, and its record; none where there is no file."""
     try:
+        # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
         with path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                record = _record(line) if line.endswith(b"\n") and _is_utf8(line) else None
-                if record is None:
-                    raise StorageError(f"{path} is damaged: line {number} is no whole record; {remedy}")
-                records.append(record)
+            for line in handle:
+                yield line, _record(line)
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise _unreadable(path, error) from error
-    return records
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -14,7 +14,6 @@ from fspo.files import read_json
 from fspo.judging.pairwise import prompt_of, read_verdict
 from fspo.judging.verdicts import Comparison
 from fspo.judging.weighted import letter_prompt
-from fspo.llm.parameters import Manner
 from fspo.llm.types import CompletionRequest, Message
 from fspo.preferences.types import User
 
@@ -60,7 +59,7 @@ def test_the_instant_judge_reads_the_description_and_mostly_not_the_order(tmp_pa
     def judged(user: User, first: str, second: str) -> str:
         said = prompt_of(letter_prompt, Comparison(user, "Why?", first, second))
         request = CompletionRequest((Message("user", said),))
-        return str(read_verdict(asyncio.run(transport.send(request, Manner())).completion))
+        return str(read_verdict(asyncio.run(transport.send(request, {})).completion))
 
     users = [User(str(number), f"A person of {number} opinions.", {}, "") for number in range(60)]
     both = [(judged(user, "one text", "another"), judged(user, "another", "one text")) for user in users]

@@ -142,6 +142,27 @@ def test_open_instructions_are_judged_by_a_server_and_kept(
     assert (tmp_path / "fspo" / "tax-judgements-far.jsonl").exists()
 
 
+def test_judges_at_one_server_share_its_answers_and_its_account_which_is_said(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    with fake_endpoint() as address:
+        endpoint = {"base_url": address, "model": "m", "budget": {"tokens": 10**6}}
+        entries = [{"name": name, "endpoint": {**endpoint, "timeout": len(name)}} for name in ("far-off", "near-here")]
+        config = EvaluationConfig.model_validate(CONFIG.model_dump() | {"match": (), "tax": None, "judges": entries})
+        row = run(tiny_model_path, tmp_path, config, progress=Heard())["few-shot"]
+        asked = stats(address)
+    assert row["win_rate_by/far-off/plain"] == row["win_rate_by/near-here/plain"]
+    assert asked["came"] == asked["answered"] > asked["again"] == 0, "one judge's answers are the other's too"
+    assert [path.name for path in tmp_path.rglob("*.sqlite")] == ["answers-m.sqlite"]
+    assert any(f"m at {address} gave {asked['answered']:,} answers in all calls of this run" in text for text in said)
+
+
 def test_a_name_is_given_once(tiny_model_path: Path, tmp_path: Path) -> None:
     for name in ("longer", "headline"):
         with pytest.raises(ConfigError, match=f"'{name}' has a name that is taken"):

@@ -19,6 +19,7 @@ from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.statistics import Estimate
 from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred
+from fspo.llm.pool import EndpointPool
 from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.evaluation.helpers import CountingJudge
@@ -122,7 +123,7 @@ def test_a_user_without_a_weight_for_what_a_judge_measures_is_left_out(tmp_path:
     people = [User(user.id, "", {"sentiment": 1.0}) for user in list(USERS.values())[:5]]
     texts = [answer.text for answer in answers()[FSPO]] + ["A wonderful film."]
     entry = JudgeConfig.model_validate({"name": "tone", "attributes": ["sentiment"]})
-    judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, tmp_path)
+    judges = {"headline": CoinJudge(0)} | obtain_judges([entry], texts, people, EndpointPool(tmp_path))
     found = measured(panel(tmp_path, answers(), judges=judges))
     assert found["win_rate"].users == 30 and "win_rate_by/tone/plain" not in found
     mixed = JudgingStage(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
@@ -134,7 +135,7 @@ def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_pat
     drawn = answers(longer=1.5, each=10)
     config = EvaluationConfig.model_validate({"judges": [{"name": "longer", "likes": {"length": 1}}]})
     texts = [answer.text for rows in drawn.values() for answer in rows]
-    judges = obtain_judges(config.judges, texts, USERS.values(), tmp_path)
+    judges = obtain_judges(config.judges, texts, USERS.values(), EndpointPool(tmp_path))
     found = panel(tmp_path, drawn, judges={"headline": judges["longer"]})
     measures = measured(found)
     assert measures["win_rate"].low is not None and measures["win_rate"].low > 0.6

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from fspo.errors import StorageError
 from fspo.llm.cache import RequestCache, Spent, key_of
+from fspo.llm.cache_shards import ReadOnlyCache
 from fspo.llm.types import Completion, CompletionRequest, Message
 
 REQUEST = CompletionRequest((Message("user", "Hello?"),), prefix="Well", seed=3)
@@ -114,6 +117,31 @@ def test_what_is_no_cache_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="can't be read or written"):
         RequestCache(tmp_path / "file" / "a.sqlite")
+
+
+@pytest.mark.parametrize("version", [0, 1, 99])
+def test_a_file_of_another_version_is_one_sentence_and_stays(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, text TEXT)")
+        other.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    for kind in (RequestCache, ReadOnlyCache):
+        with pytest.raises(StorageError, match=r"a\.sqlite holds answers of another version of fspo; move it away"):
+            kind(path)
+    assert path.read_bytes() == before
+
+
+def test_processes_may_make_one_file_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from fspo.llm.cache import RequestCache; from fspo.llm.types import Completion\n"
+        "RequestCache(sys.argv[1]).put(sys.argv[2], Completion('x', 1, 'stop'))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["src", *sys.path])}
+    command = [sys.executable, "-c", code, str(tmp_path / "a.sqlite")]
+    children = [subprocess.Popen([*command, str(number)], env=environment) for number in range(6)]
+    assert [child.wait() for child in children] == [0] * 6
+    assert RequestCache(tmp_path / "a.sqlite").spent().requests == 6
 
 
 def test_several_answers_are_kept_all_or_none(tmp_path: Path) -> None:

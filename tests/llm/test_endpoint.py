@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from fspo.errors import ConfigError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
-from fspo.llm.cache import RequestCache, Spent, key_of
+from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.http_errors import retry_after
 from fspo.llm.transport import WebTransport
@@ -545,46 +545,6 @@ def test_a_server_that_moves_is_not_asked_again(server: Scripted, tmp_path: Path
 
     assert Endpoint(EndpointConfig(base_url=moved, model="m", retries=0), cache).complete([request("once")]) == said
     assert base_url != moved
-
-
-def test_what_an_earlier_version_paid_for_is_not_asked_again(tmp_path: Path) -> None:
-    cache = RequestCache(tmp_path / "answers.sqlite")
-    old = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}  # with the address, as it was kept then
-    cache.put(key_of(old, request("once")), Completion("Paid.", 1, "stop"))
-
-    found = Endpoint(EndpointConfig(**old, retries=0), cache).complete([request("once")])
-
-    assert [completion.text for completion in found] == ["Paid."]
-
-
-def test_what_an_earlier_version_kept_is_cleaned_and_can_be_forgotten(server: Scripted, tmp_path: Path) -> None:
-    path = tmp_path / "answers.sqlite"
-    cache, asked = RequestCache(path), endpoint(server, RequestCache(path))
-    old = {"base_url": asked._config.base_url, "model": "m"}
-    kept = {
-        "orphan": Completion("The user asks...\n</think>\n\nThe answer.", 9, "stop"),
-        "open": Completion("<think>The user", 9, "length"),
-        "prefix": Completion("<think>Hm.</think>Well, the answer.", 9, "stop", anew=True),
-        "rest": Completion(" the rest.<|im_end|>", 9, "stop"),
-        "blank": Completion(" the rest.", 9, "stop"),
-    }
-    wanted = [request(name, prefix="Well," if name in ("prefix", "rest", "blank") else "") for name in kept]
-    for one, completion in zip(wanted, kept.values(), strict=True):
-        cache.put(key_of(old, one), completion)
-
-    found = asked.complete(wanted)
-
-    assert [(one.text, one.finish_reason, one.anew) for one in found] == [
-        ("The answer.", "stop", False),
-        ("", "reasoning", False),
-        (" the answer.", "stop", False),
-        ("the rest.", "stop", False),
-        (" the rest.", "stop", False),
-    ]
-    assert server.bodies == []
-    asked.mark_unusable(wanted[:1])
-    cache.forget_unusable()
-    assert endpoint(server, cache).complete(wanted[:1])[0].text == "Well, orphan #0"
 
 
 @pytest.mark.parametrize(

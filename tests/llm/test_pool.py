@@ -1,6 +1,9 @@
+"""The endpoints of a run, with one account for each server; and models that other processes open."""
+
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.llm.batching import CachedModel
-from fspo.llm.budget import Budget
+from fspo.llm.budget import Budget, BudgetReached
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint, EndpointConfig
-from fspo.llm.pool import ModelSource
+from fspo.llm.pool import EndpointPool, ModelSource
 from fspo.llm.types import CompletionRequest, Message
 from tests.llm.answering import answer, answering, reply
 
@@ -78,3 +81,79 @@ def test_a_local_model_keeps_its_name_wherever_it_lies(tiny_model_path: Path, tm
     assert source.divided(4, Spent(0, 0, 0)) == source
     model = source.opener()(RequestCache(tmp_path / "a.sqlite"), 1.0, print)
     assert isinstance(model, CachedModel) and model.name == "some/model"
+
+
+def config(address: str, **settings: Any) -> EndpointConfig:
+    return EndpointConfig.model_validate({"base_url": address, "model": "m", "requests_in_flight": 2, **settings})
+
+
+def requests(count: int, text: str = "Hello") -> list[CompletionRequest]:
+    return [CompletionRequest((Message("user", text),), max_tokens=20, seed=seed) for seed in range(count)]
+
+
+def test_all_who_ask_one_server_share_its_budget_and_its_answers(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    with answering(lambda body, count: reply(answer())) as server:
+        budget = {"tokens": 8 * 6 + 100}  # an answer costs 8, and 89 are set aside for one
+        judges = [config(server.address, budget=budget, retries=number) for number in range(3)]
+        pool = EndpointPool(tmp_path, judges)
+        first = pool.open(judges[0])
+        assert first is pool.open(judges[0]) and first is not pool.open(judges[1])
+        assert len(first.complete(requests(3))) == len(pool.open(judges[1]).complete(requests(3))) == 3
+        assert len(server.bodies) == 3, "no judge asks what another one was answered"
+        with pytest.raises(BudgetReached, match="The budget of 148 tokens leaves no room"):
+            pool.open(judges[2]).complete(requests(90, "Good day"))
+        sent = len(server.bodies)
+        assert sent * 8 <= budget["tokens"]
+        for judge in judges:
+            with pytest.raises(BudgetReached):
+                pool.open(judge).complete(requests(9, "Good night"))
+        assert len(server.bodies) == sent
+        (spending,) = pool.spending()
+        assert (spending.file, spending.title) == ("answers-m.sqlite", "m")
+        assert spending.spent == first.spent == Spent(sent, 3 * sent, 5 * sent)
+        assert spending.reused == 3
+        pool.close()
+        with pytest.raises(BudgetReached):  # another call of the run
+            EndpointPool(tmp_path, judges).open(judges[1]).complete(requests(9, "Good night"))
+
+
+def test_budgets_of_one_server_may_differ_and_each_counts_all_that_is_spent_there(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    with answering(lambda body, count: reply(answer())) as server:
+        small, large = (config(server.address, budget={"tokens": tokens}) for tokens in (150, 10_000))
+        pool = EndpointPool(tmp_path, [small, large])
+        pool.open(large).complete(requests(20))
+        with pytest.raises(BudgetReached, match="The budget of 150 tokens"):
+            pool.open(small).complete(requests(1, "Good day"))
+        pool.open(large).complete(requests(1, "Good day"))
+
+
+def test_servers_that_give_their_models_one_name_have_files_of_their_own(tmp_path: Path) -> None:
+    own, other, third = (config(f"http://127.0.0.1:{port}/v1") for port in (7, 8, 9))
+    longer = config("http://127.0.0.1:7/v1/", timeout=7)
+    pool = EndpointPool(tmp_path, [other, longer, third], own=own)
+    files = [pool.file(one) for one in (own, longer, other, third)]
+    assert files == ["answers.sqlite", "answers.sqlite", "answers-m.2.sqlite", "answers-m.3.sqlite"]
+    moved = EndpointPool(tmp_path, [config("http://127.0.0.1:6/v1"), third], own=own)
+    assert moved.file(config("http://127.0.0.1:6/v1")) == "answers-m.2.sqlite"
+    assert moved.file(config("http://127.0.0.1:6/v1", model="n/M")) == "answers-n-m.sqlite"
+    pool.open(other), pool.open(config("http://127.0.0.1:8/v1", timeout=8))
+    assert len(pool.spending()) == 1
+
+
+def test_what_is_under_way_when_the_pool_is_closed_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+
+    def slow(body: dict[str, Any], count: int) -> bytes:
+        time.sleep(0.3 if count else 0)
+        return reply(answer())
+
+    with answering(slow) as server:
+        pool = EndpointPool(tmp_path, [config(server.address)])
+        left = pool.open(config(server.address)).stream(iter(requests(100)), 100)
+        next(left)  # and its consumer fails
+        pool.close()
+        sent = len(server.bodies)
+    assert 0 < sent < 50
+    assert RequestCache(tmp_path / "answers-m.sqlite").spent() == Spent(sent, 3 * sent, 5 * sent)

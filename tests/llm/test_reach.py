@@ -13,7 +13,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.reach import check_endpoint
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 LIST = {"data": [{"id": "known"}]}
 

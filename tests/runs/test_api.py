@@ -145,7 +145,7 @@ def test_what_can_not_be_evaluated_is_one_sentence(
 
 
 def test_synthesis_is_that_of_the_command_line(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
+    pytest.importorskip("aiohttp")
     settings: dict[str, Any] = {
         **{"questions": 16, "pairs": 9, "shared_pairs": 5, "responses": 4, "shard": 3, "meaning": False, "batch": 64},
         "progress": Silent(),

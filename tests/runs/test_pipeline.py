@@ -12,6 +12,7 @@ from fspo.progress import Silent
 from fspo.runs import pipeline
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
+from fspo.runs.writers import endpoints_of
 from tests.evaluation.helpers import small_dataset
 
 DATASET = small_dataset("mine", topics=2)
@@ -38,10 +39,10 @@ def test_the_judge_that_labelled_the_data_is_taken_over_with_them(tmp_path: Path
     judge.save(tmp_path / "mine" / "judge.json")
     pipeline.synth(folder, Silent())
     assert load_judge(folder.data / "judge.json") == judge
-    found = pipeline.judge_of(folder, dataset, dataset, Silent())
+    found = pipeline.judge_of(folder, dataset, dataset, endpoints_of(folder, Silent()), Silent())
     assert isinstance(found, TopicJudge) and found.topics == judge.topics
     (folder.data / "judge.json").unlink()  # as in runs that were begun before it was taken over
-    assert isinstance(pipeline.judge_of(folder, dataset, dataset, Silent()), TopicJudge)
+    assert isinstance(pipeline.judge_of(folder, dataset, dataset, endpoints_of(folder, Silent()), Silent()), TopicJudge)
 
 
 def test_weights_of_topics_that_nobody_knows_are_told_before_anything_is_measured(tmp_path: Path) -> None:
@@ -54,12 +55,12 @@ def test_weights_of_topics_that_nobody_knows_are_told_before_anything_is_measure
     dataset, _ = on_topics()
     folder = folder_of(tmp_path, dataset)
     pipeline.synth(folder, Heard())
-    assert pipeline.judge_of(folder, dataset, dataset, Heard()) is None
+    assert pipeline.judge_of(folder, dataset, dataset, endpoints_of(folder, Silent()), Heard()) is None
     assert "depend on topics, as 'length@topic 1' does, and" in said[-1]
 
 
 def test_without_a_judge_one_is_fitted_to_what_can_be_measured(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, DATASET)
     pipeline.synth(folder, Silent())
-    found = pipeline.judge_of(folder, DATASET, DATASET, Silent())
+    found = pipeline.judge_of(folder, DATASET, DATASET, endpoints_of(folder, Silent()), Silent())
     assert isinstance(found, AttributeJudge) and set(found.scales) == {"length", "exclamation"}

@@ -295,6 +295,12 @@ class EvaluationConfig(BaseModel):
     leaves an answer no room: they are left out for all methods, which is said, or the evaluation is refused."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
+    def endpoints(self) -> list[EndpointConfig]:
+        """The endpoints of all judges and reward models, in the order of the settings."""
+        judges = (*self.judges, *(self.tax.judges if self.tax else ()))
+        found = [*(judge.endpoint for judge in judges), *(model.endpoint for model in self.reward_models)]
+        return [endpoint for endpoint in found if endpoint is not None]
+
     @field_validator("ladder", "answer_ladder")
     @classmethod
     def _counts(cls, ladder: tuple[int, ...]) -> tuple[int, ...]:

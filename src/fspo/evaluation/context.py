@@ -20,6 +20,7 @@ from fspo.evaluation.scoring.variations import Probe, build_probes
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.statistics import Estimate
 from fspo.judging.judge import Judge
+from fspo.llm.pool import EndpointPool
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress
 
@@ -39,6 +40,8 @@ class Evaluation:
     out: Path
     """Folder of the evaluation."""
     progress: Progress
+    endpoints: EndpointPool | None = None
+    """Opens the endpoints of judges and reward models; by default each measure opens its own."""
     judge: Judge | None = None
     """The one that labelled the data, where it can judge."""
     train: PreferenceDataset | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.scoring_stage import ScoringStage
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import Judge
+from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
 from fspo.preferences.dataset import PreferenceDataset
@@ -70,6 +72,7 @@ def evaluate(
     reward_models: Mapping[str, RewardModel] | None = None,
     trials: Sequence[Trial] | None = None,
     judges: Mapping[str, Judge] | None = None,
+    endpoints: EndpointPool | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, with what it rests on, into `out`.
@@ -95,6 +98,7 @@ def evaluate(
         trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
         judges: name -> further judge of the same answers, beside the configured ones. One that is not fspo's own has an
             `identity`, as has such a `judge`.
+        endpoints: opens the endpoints that `config` names; by default each has its answers and its budget in `out`.
         progress: shows the stages.
 
     Returns:
@@ -107,8 +111,17 @@ def evaluate(
             has no identity.
         ModelError: a judge or a reward model failed; what was measured before is kept.
     """
-    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length, layout=config.layout)
     shown = progress or Silent()
+    if endpoints is None:
+        with closing(EndpointPool(out, config.endpoints(), say=shown.say)) as own:
+            measured = evaluate(
+                config, dataset, policies, model=model, out=out, results=results, judge=judge, train=train,
+                reward_models=reward_models, trials=trials, judges=judges, endpoints=own, progress=progress,
+            )  # fmt: skip
+            for line in own.spent():
+                shown.say(line)
+            return measured
+    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length, layout=config.layout)
     provenance = read_provenance(policies)
     if train is not None:
         check_unseen(base_provenance(model) | provenance, train, dataset)
@@ -118,7 +131,7 @@ def evaluate(
     if isinstance(judge, DeclaredJudge) and config.answers:
         shown.say("The judge of declared traits knows no answers that a model writes, so win rates are left out.")
         config = config.model_copy(update={"answers": 0})
-    jury = jury_of(config, judge, judges or {}, dataset, out / "judges", shown)
+    jury = jury_of(config, judge, judges or {}, dataset, endpoints, shown)
     for member in jury.values():
         check_identity(member)
     if not jury:
@@ -126,9 +139,9 @@ def evaluate(
     rungs = {*_COLD, *(k for row in provenance.values() for k in row.shots)}
     config = config.with_rungs(k for k in rungs if k <= config.shots)
     drawn, too_long = _fitting_trials(config, dataset, policies, weights, trials, shown)
-    external = _external_models(config, reward_models or {}, out, shown)
+    external = _external_models(config, reward_models or {}, endpoints, shown)
     evaluation = Evaluation(
-        config, dataset, drawn, list(policies), weights, out, shown, judge=judge, train=train, provenance=provenance
+        config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance
     )
     optional = [measure(evaluation) for measure in OPTIONAL]
     scoring, answering = ScoringStage(evaluation), AnsweringStage(evaluation)
@@ -197,10 +210,10 @@ def _fitting_trials(
 
 
 def _external_models(
-    config: EvaluationConfig, given: Mapping[str, RewardModel], out: Path, progress: Progress
+    config: EvaluationConfig, given: Mapping[str, RewardModel], endpoints: EndpointPool, progress: Progress
 ) -> list[ExternalRewardModel]:
     """The configured reward models and those that are given in Python."""
-    found = [load_reward_model(entry, config, out / entry.name, progress.say) for entry in config.reward_models]
+    found = [load_reward_model(entry, config, endpoints, progress.say) for entry in config.reward_models]
     for name, scorer in given.items():
         if name in METHODS or name in (model.name for model in found):
             raise ConfigError(f"The reward model '{name}' has a name that is taken; call it otherwise.")

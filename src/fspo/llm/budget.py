@@ -21,6 +21,18 @@ class BudgetReached(ModelError):
     """The next request might pass the budget."""
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """Tokens of requests: of their prompts and of their answers."""
+
+    prompt: float
+    answer: float
+
+    def plus(self, more: Reserved) -> Reserved:
+        """Both together."""
+        return Reserved(self.prompt + more.prompt, self.answer + more.answer)
+
+
 class Budget(BaseModel):
     """Limits of what an endpoint may cost, over all calls of a run together; none by default."""
 
@@ -36,6 +48,33 @@ class Budget(BaseModel):
         prompt, answer = self.dollars_per_million_prompt_tokens, self.dollars_per_million_answer_tokens
         return (prompt_tokens * (prompt or 0.0) + tokens * (answer or 0.0)) / 1e6
 
+    def passed(self, used: Reserved) -> str:
+        """The setting whose limit so many tokens pass; empty where they pass none."""
+        if self.tokens is not None and used.prompt + used.answer > self.tokens:
+            return "tokens"
+        passes = self.dollars is not None and self.cost(used.prompt, used.answer) > self.dollars
+        return "dollars" if passes else ""
+
+    def left(self, spent: Spent | None = None, *, share: float = 1.0) -> Budget:
+        """What is left of the limits after so much was spent; of that, a share."""
+        used = Reserved(0, 0) if spent is None else Reserved(spent.prompt_tokens, spent.tokens)
+        tokens, dollars = self.tokens, self.dollars
+        if tokens is not None:
+            tokens = int(max(0, tokens - used.prompt - used.answer) * share)
+        if dollars is not None:
+            dollars = max(0.0, dollars - self.cost(used.prompt, used.answer)) * share
+        return self.model_copy(update={"tokens": tokens, "dollars": dollars})
+
+    def limit(self, setting: str) -> str:
+        """One of the limits, in words."""
+        return f"{self.dollars:g} dollars" if setting == "dollars" else f"{self.tokens:,} tokens"
+
+    def in_words(self, setting: str, used: Reserved) -> str:
+        """So many tokens, or what they cost, as this limit counts."""
+        if setting == "dollars":
+            return f"{self.cost(used.prompt, used.answer):.4g} dollars"
+        return f"{used.prompt + used.answer:,.0f} tokens"
+
     @model_validator(mode="after")
     def _priced(self) -> Budget:
         if self.dollars is not None and None in (
@@ -48,22 +87,16 @@ class Budget(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class Reserved:
-    """Tokens of one request: of its prompt and of its answer."""
-
-    prompt: float
-    answer: float
-
-
 class Account:
-    """Counts what is spent and what requests under way may come to; the tasks of one event loop share it."""
+    """Counts what is spent at a server and what requests under way may come to.
 
-    def __init__(self, budget: Budget, spent: Spent | None = None) -> None:
+    All endpoints of the server share it, each with its own budget; so do the tasks of the one event loop.
+    """
+
+    def __init__(self, spent: Spent | None = None) -> None:
         """Begin with what earlier calls have spent."""
-        self._budget = budget
         spent = spent or Spent(0, 0, 0)
-        self._requests, self._prompt, self._answer = spent.requests, float(spent.prompt_tokens), float(spent.tokens)
+        self._requests, self._used = spent.requests, Reserved(spent.prompt_tokens, spent.tokens)
         self._set_aside = Reserved(0.0, 0.0)
         self._under_way = 0
         self._waiting: list[asyncio.Future[None]] = []
@@ -71,14 +104,9 @@ class Account:
     @property
     def spent(self) -> Spent:
         """What is spent, without what is under way."""
-        return Spent(self._requests, round(self._prompt), round(self._answer))
+        return Spent(self._requests, round(self._used.prompt), round(self._used.answer))
 
-    @property
-    def dollars(self) -> float:
-        """The same in dollars."""
-        return self._budget.cost(self._prompt, self._answer)
-
-    async def reserve(self, request: CompletionRequest) -> Reserved:
+    async def reserve(self, request: CompletionRequest, budget: Budget) -> Reserved:
         """Set aside the most that a request may cost.
 
         Where there is no room for it beside the requests under way, these are waited for: most cost less than they may.
@@ -89,28 +117,25 @@ class Account:
         # A token has at least one byte.
         prompt = sum(len(m.content.encode("utf-8", "replace")) + _PER_MESSAGE for m in request.messages)
         reserved = Reserved(prompt + len(request.prefix.encode("utf-8", "replace")), request.max_tokens)
-        while (limit := self._passed(reserved)) is not None:
+        while setting := budget.passed(self._used.plus(self._set_aside).plus(reserved)):
             if not self._under_way:
-                used = self._in_words(limit[1], self._prompt, self._answer)
-                aside = self._in_words(limit[1], reserved.prompt, reserved.answer)
                 raise BudgetReached(
-                    f"The budget of {limit[0]} leaves no room for another request: {used} are used "
-                    f"({self._requests:,} requests are answered), and {aside}, the most that it may take, have to be "
-                    f"set aside for the next; raise endpoint.budget.{limit[1]} and run the same command again: "
-                    "what was paid for is kept."
+                    f"The budget of {budget.limit(setting)} leaves no room for another request: "
+                    f"{budget.in_words(setting, self._used)} are used ({self._requests:,} requests are answered), and "
+                    f"{budget.in_words(setting, reserved)}, the most that it may take, have to be set aside for the "
+                    f"next; raise endpoint.budget.{setting} and run the same command again: what was paid for is kept."
                 )
             changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(changed)
             await changed
-        self._move(reserved, 1)
+        self._set_aside = self._set_aside.plus(reserved)
+        self._under_way += 1
         return reserved
 
     def settle(self, reserved: Reserved, prompt_tokens: float, tokens: float) -> None:
         """Count what an answer did cost, in the place of what was set aside for it."""
         self._requests += 1
-        self._prompt += prompt_tokens
-        self._answer += tokens
-        self.release(reserved)
+        self.lose(reserved, Reserved(prompt_tokens, tokens))
 
     def lose(self, reserved: Reserved, used: Reserved | None = None) -> Reserved:
         """Count the cost of a request without an answer, and give back what was set aside for it.
@@ -123,39 +148,15 @@ class Account:
             what was counted.
         """
         cost = used or reserved
-        self._prompt += cost.prompt
-        self._answer += cost.answer
+        self._used = self._used.plus(cost)
         self.release(reserved)
         return cost
 
     def release(self, reserved: Reserved) -> None:
         """Give back what was set aside for a request that cost nothing."""
-        self._move(reserved, -1)
+        self._set_aside = self._set_aside.plus(Reserved(-reserved.prompt, -reserved.answer))
+        self._under_way -= 1
         waiting, self._waiting = self._waiting, []
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
-
-    def _in_words(self, setting: str, prompt: float, answer: float) -> str:
-        """So many tokens, or what they cost, as the limit of this setting counts."""
-        return (
-            f"{self._budget.cost(prompt, answer):.4g} dollars"
-            if setting == "dollars"
-            else f"{prompt + answer:,.0f} tokens"
-        )
-
-    def _move(self, reserved: Reserved, sign: int) -> None:
-        before = self._set_aside
-        self._set_aside = Reserved(before.prompt + sign * reserved.prompt, before.answer + sign * reserved.answer)
-        self._under_way += sign
-
-    def _passed(self, more: Reserved) -> tuple[str, str] | None:
-        """The limit that `more` might pass, in words, and its setting."""
-        prompt = self._prompt + self._set_aside.prompt + more.prompt
-        answer = self._answer + self._set_aside.answer + more.answer
-        tokens, dollars = self._budget.tokens, self._budget.dollars
-        if tokens is not None and prompt + answer > tokens:
-            return f"{tokens:,} tokens", "tokens"
-        if dollars is not None and self._budget.cost(prompt, answer) > dollars:
-            return f"{dollars:g} dollars", "dollars"
-        return None

@@ -6,59 +6,56 @@ import hashlib
 import json
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fspo.errors import StorageError
 from fspo.llm.types import Completion, CompletionRequest, FinishReason
 
-__all__ = ["RequestCache", "Spent", "key_of", "key_of_server"]
+__all__ = ["RequestCache", "Spent", "key_of"]
 
-_SCHEMA = """
+_VERSION = 2
+"""Of the file; others are refused."""
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
-    finish_reason TEXT NOT NULL, anew INTEGER NOT NULL
+    finish_reason TEXT NOT NULL, anew INTEGER NOT NULL, first TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS first_tokens (key TEXT PRIMARY KEY, tokens TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unusable (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, reason TEXT NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (id TEXT PRIMARY KEY, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL)
 WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS odd_replies (id TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS learned (server TEXT PRIMARY KEY, manner TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+COMMIT;
 """
-_GET = (
-    "SELECT a.text, a.tokens, a.finish_reason, a.anew, f.tokens FROM answers a "
-    "LEFT JOIN first_tokens f ON f.key = a.key WHERE a.key = ?"
-)
-_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
-_PUT_FIRST = "INSERT OR IGNORE INTO first_tokens VALUES (?, ?)"
+_GET = "SELECT text, tokens, finish_reason, anew, first FROM answers WHERE key = ?"
+_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
 _COUNT = "INSERT INTO odd_replies VALUES (hex(randomblob(16)), ?)"
-_COUNT_ONLY_REASONING = (
+_ONLY_REASONING = (
     "INSERT INTO odd_replies SELECT hex(randomblob(16)), 'only reasoning' FROM answers "
-    "WHERE key = ? AND finish_reason = 'length'"
+    "WHERE key = ? AND finish_reason = 'length'",
+    "UPDATE answers SET text = '', finish_reason = 'reasoning' WHERE key = ? AND finish_reason = 'length'",
 )
-_ONLY_REASONING = "UPDATE answers SET text = '', finish_reason = 'reasoning' WHERE key = ? AND finish_reason = 'length'"
 # The process may end before it removes the other file: absorbing a file twice must not count anything twice.
 _ABSORB = (
-    "INSERT OR IGNORE INTO answers SELECT key, text, tokens, prompt_tokens, finish_reason, anew FROM other.answers",
-    "INSERT OR IGNORE INTO first_tokens SELECT key, tokens FROM other.first_tokens",
+    "INSERT OR IGNORE INTO answers SELECT * FROM other.answers",
+    "INSERT OR IGNORE INTO unusable SELECT * FROM other.unusable",
     "INSERT INTO failures SELECT key, reason, times FROM other.failures WHERE true "
     "ON CONFLICT (key) DO UPDATE SET reason = excluded.reason, times = times + excluded.times",
     "DELETE FROM failures WHERE key IN (SELECT key FROM other.answers)",
-    "INSERT OR IGNORE INTO lost SELECT id, prompt_tokens, tokens FROM other.lost",
-    "INSERT OR IGNORE INTO unusable SELECT key FROM other.unusable",
-    "INSERT OR IGNORE INTO odd_replies SELECT id, kind FROM other.odd_replies",
-    "INSERT OR REPLACE INTO learned SELECT server, manner FROM other.learned",
+    "INSERT OR IGNORE INTO lost SELECT * FROM other.lost",
+    "INSERT OR IGNORE INTO odd_replies SELECT * FROM other.odd_replies",
+    "INSERT OR REPLACE INTO learned SELECT * FROM other.learned",
 )
 _FORGET = (  # what they have cost stays
     "INSERT INTO lost SELECT hex(randomblob(16)), prompt_tokens, tokens FROM answers "
     "WHERE key IN (SELECT key FROM unusable)",
-    "DELETE FROM first_tokens WHERE key IN (SELECT key FROM unusable)",
     "DELETE FROM answers WHERE key IN (SELECT key FROM unusable)",
     "DELETE FROM unusable",
 )
@@ -85,30 +82,45 @@ def key_of(model: Mapping[str, Any], request: CompletionRequest) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def key_of_server(model: Mapping[str, Any]) -> str:
-    """Tells servers apart whose manners may differ."""
-    return hashlib.sha256(json.dumps(dict(model), sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
-
-
 class RequestCache:
-    """A SQLite file of answers by request. Every answer is in it before it is handed out; threads may share it."""
+    """A SQLite file of answers by request. Every answer is in it before it is handed out; threads may share it.
+
+    All that reads or writes the file raises a `StorageError` where that fails, such as on a full disk.
+    """
 
     def __init__(self, path: str | Path, *, alone: bool = False) -> None:
         """Open the file, or make it; `alone` keeps all other processes out for as long as it is open.
 
         Raises:
-            StorageError: it can't be written, is something else, or is held by another process that is alone with it.
+            StorageError: it can't be written, is something else, is of another version of fspo, or another process
+                is alone with it.
         """
         self.path = Path(path)
-        self._lock = threading.Lock()
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False, isolation_level=None)
-            if alone:  # and the log's index is in memory, since a network file system can't share it
-                self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            there = self._connect(str(self.path), alone)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.executescript(_SCHEMA)
+            if not there:
+                self._connection.executescript(_SCHEMA)
+
+    def _connect(self, address: str, alone: bool = False) -> bool:
+        """Open the file; returns whether it has its tables."""
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(
+            address, timeout=_BUSY, check_same_thread=False, isolation_level=None, uri=address.startswith("file:")
+        )
+        if alone:  # and the log's index is in memory, since a network file system can't share it
+            self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        ((tables,),) = self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+        ((version,),) = self._connection.execute("PRAGMA user_version").fetchall()  # second, since it is set last
+        if tables and version != _VERSION:
+            self.close()
+            raise StorageError(
+                f"{self.path} holds answers of another version of fspo; move it away to ask for them anew, or go on "
+                "with that version."
+            )
+        return bool(tables)
 
     def get(self, key: str) -> Completion | None:
         """The answer, if it was given before."""
@@ -116,72 +128,39 @@ class RequestCache:
 
     def get_all(self, keys: Sequence[str]) -> dict[str, Completion]:
         """Key -> answer, for those that were given before."""
-        found = {}
         with self._lock, self._explained():
-            for key in keys:
-                row = self._connection.execute(_GET, (key,)).fetchone()
-                if row is not None:
-                    text, tokens, finish_reason, anew, first = row
-                    reason = cast("FinishReason", finish_reason)
-                    found[key] = Completion(text, tokens, reason, bool(anew), _read_first(first), kept=True)
-        return found
+            rows = {key: self._connection.execute(_GET, (key,)).fetchone() for key in keys}
+        return {key: _read(*row) for key, row in rows.items() if row is not None}
 
     def put(self, key: str, completion: Completion, prompt_tokens: int = 0, kinds: Iterable[str] = ()) -> None:
-        """Keep an answer, forget that its request failed before, and count what was odd about the reply.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        with self._lock, self._explained(), self._connection:
-            self._connection.execute("BEGIN")
-            self._insert(key, completion, prompt_tokens)
+        """Keep an answer, forget that its request failed before, and count what was odd about the reply."""
+        with self._at_once():
+            self._connection.execute(_PUT, _row(key, completion, prompt_tokens))
             self._connection.execute("DELETE FROM failures WHERE key = ?", (key,))
-            for kind in kinds:
-                self._connection.execute(_COUNT, (kind,))
+            self._connection.executemany(_COUNT, [(kind,) for kind in kinds])
 
     def put_all(self, completions: Mapping[str, Completion]) -> None:
-        """Keep several answers, all of them or none.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        with self._lock, self._explained(), self._connection:
-            self._connection.execute("BEGIN")
-            for key, completion in completions.items():
-                self._insert(key, completion, 0)
+        """Keep several answers, all of them or none."""
+        with self._at_once():
+            self._connection.executemany(_PUT, [_row(key, completion, 0) for key, completion in completions.items()])
 
     def mark_unusable(self, keys: Sequence[str]) -> None:
-        """Note answers that could not be used; they stay until `forget_unusable`.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        with self._lock, self._explained(), self._connection:
-            self._connection.execute("BEGIN")
+        """Note answers that could not be used; they stay until `forget_unusable`."""
+        with self._at_once():
             self._connection.executemany("INSERT OR IGNORE INTO unusable VALUES (?)", [(key,) for key in keys])
 
     def forget_unusable(self) -> None:
-        """Forget the answers that were marked, so that their requests are asked again; their cost still counts.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        with self._lock, self._explained(), self._connection:
-            self._connection.execute("BEGIN")
+        """Forget the answers that were marked, so that their requests are asked again; their cost still counts."""
+        with self._at_once():
             for statement in _FORGET:
                 self._connection.execute(statement)
 
     def only_reasoning(self, keys: Iterable[str]) -> None:
-        """Note that answers cut at their limit were nothing but reasoning: drop their text and count them.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        with self._lock, self._explained(), self._connection:
-            self._connection.execute("BEGIN")
-            for key in keys:
-                self._connection.execute(_COUNT_ONLY_REASONING, (key,))
-                self._connection.execute(_ONLY_REASONING, (key,))
+        """Note that answers cut at their limit were nothing but reasoning: drop their text and count them."""
+        wanted = [(key,) for key in keys]
+        with self._at_once():
+            for statement in _ONLY_REASONING:
+                self._connection.executemany(statement, wanted)
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a request failed in the end; it is asked again when it comes again."""
@@ -215,7 +194,7 @@ class RequestCache:
 
     def lose(self, prompt_tokens: float, tokens: float) -> None:
         """Note what an answer may have cost that never came."""
-        self._do("INSERT INTO lost VALUES (?, ?, ?)", uuid.uuid4().hex, round(prompt_tokens), round(tokens))
+        self._do("INSERT INTO lost VALUES (hex(randomblob(16)), ?, ?)", round(prompt_tokens), round(tokens))
 
     def spent(self) -> Spent:
         """What all answers have cost, and those that never came may have."""
@@ -228,15 +207,13 @@ class RequestCache:
             StorageError: either file can't be read or written.
         """
         RequestCache(path).close()  # one that was cut short is made whole
-        with self._lock, self._explained():
-            self._connection.execute("ATTACH ? AS other", (str(path),))
-            try:
-                with self._connection:
-                    self._connection.execute("BEGIN")
-                    for statement in _ABSORB:
-                        self._connection.execute(statement)
-            finally:
-                self._connection.execute("DETACH other")
+        self._do("ATTACH ? AS other", str(path))
+        try:
+            with self._at_once():
+                for statement in _ABSORB:
+                    self._connection.execute(statement)
+        finally:
+            self._do("DETACH other")
 
     def settle(self) -> None:
         """Bring everything into the file itself, for processes that read nothing else (`fspo.llm.cache_shards`).
@@ -252,16 +229,16 @@ class RequestCache:
         """Close the file; all that was put is in it."""
         self._connection.close()
 
-    def _insert(self, key: str, completion: Completion, prompt_tokens: int) -> None:
-        text = completion.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
-        row = (key, text, completion.tokens, prompt_tokens, completion.finish_reason, completion.anew)
-        self._connection.execute(_PUT, row)
-        if completion.first:
-            self._connection.execute(_PUT_FIRST, (key, json.dumps(completion.first)))
-
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, self._explained():
             return self._connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """All statements of the block count, or none."""
+        with self._lock, self._explained(), self._connection:
+            self._connection.execute("BEGIN")
+            yield
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -274,5 +251,12 @@ class RequestCache:
             ) from error
 
 
-def _read_first(stored: str | None) -> tuple[tuple[str, float], ...]:
-    return tuple((str(token), float(log_prob)) for token, log_prob in json.loads(stored)) if stored else ()
+def _row(key: str, completion: Completion, prompt_tokens: int) -> tuple[Any, ...]:
+    text = completion.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits into no file
+    first = json.dumps(completion.first)
+    return key, text, completion.tokens, prompt_tokens, completion.finish_reason, completion.anew, first
+
+
+def _read(text: str, tokens: int, finish_reason: FinishReason, anew: int, first: str) -> Completion:
+    likeliest = tuple((str(token), float(log_prob)) for token, log_prob in json.loads(first))
+    return Completion(text, tokens, finish_reason, bool(anew), likeliest, kept=True)

@@ -8,8 +8,6 @@ parts are taken over into the run's own file, which is the only one again.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from fspo.llm.types import Completion
 
 __all__ = ["CacheShard", "ReadOnlyCache", "absorb_shards", "shard_path"]
 
-_KNOWS_FIRST = "SELECT name FROM sqlite_master WHERE name = 'first_tokens'"
-
 
 class ReadOnlyCache(RequestCache):
     """The answers of a file that no process writes to meanwhile; any number of machines may read it."""
@@ -33,20 +29,9 @@ class ReadOnlyCache(RequestCache):
         Raises:
             StorageError: it is missing or something else.
         """
-        self.path, self._lock = path, threading.Lock()
+        self.path = path
         with self._explained():
-            address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-            self._connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
-            self._connection.execute("SELECT key FROM answers LIMIT 1")
-            if not self._connection.execute(_KNOWS_FIRST).fetchone():  # a file from before there were any
-                self._connection.execute("CREATE TEMP TABLE first_tokens (key TEXT PRIMARY KEY, tokens TEXT)")
-
-    def learned(self, server: str) -> dict[str, Any]:
-        """How a server wants its requests; nothing where the file is from before that was kept."""
-        try:
-            return super().learned(server)
-        except StorageError:
-            return {}
+            self._connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1")
 
 
 class CacheShard(RequestCache):

@@ -1,4 +1,10 @@
-"""An OpenAI-compatible endpoint (OpenAI, vLLM, SGLang, llama.cpp, Ollama) as a language model to ask."""
+"""An OpenAI-compatible endpoint (OpenAI, vLLM, SGLang, llama.cpp, Ollama) as a language model to ask.
+
+Retries, pauses and the window of requests under way are written here and in `fspo.llm.pacing`, because they belong
+together: a request that is sent again waits for its place in the window, which an overload has halved; a lost
+connection counts in the budget; a server that is away is given up for all requests at once, after half a minute and not
+half a minute each. A library that retries one call at a time can do none of this.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +15,28 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
+from weakref import WeakSet
 
 from fspo.errors import FspoError, ModelError, StorageError
 from fspo.llm import background
 from fspo.llm.budget import Account, BudgetReached, Reserved
-from fspo.llm.cache import RequestCache, Spent, key_of, key_of_server
+from fspo.llm.cache import RequestCache, Spent, key_of
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.http_errors import LONGEST_WAIT
+from fspo.llm.learned import Learned
 from fspo.llm.pacing import Pacer
-from fspo.llm.parameters import Manner, in_words
-from fspo.llm.replies import Read, read_again
-from fspo.llm.transport import (
-    Failure,
-    Odd,
-    Otherwise,
-    Outcome,
-    Overload,
-    Refusal,
-    Transport,
-    WebTransport,
-)
+from fspo.llm.parameters import Names
+from fspo.llm.replies import Read
+from fspo.llm.transport import Failure, Otherwise, Outcome, Refusal, Retry, Transport, WebTransport
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.progress import duration
 
 __all__ = ["FAILED", "Endpoint", "EndpointConfig"]
 
-_REFUSED, _FAILED = Completion("", 0, "refused"), Completion("", 0, "failed")
 _SHORTEST = 0.5
 """Seconds to wait before a request is sent again the first time."""
 _PIECES = 8
@@ -49,15 +47,11 @@ _FIRST, _ROW = 3, 20
 """Requests that fail one after the other until a server is given up: one that has answered nothing yet, and others."""
 _QUIET = 30.0
 """Seconds without an answer after which a line says so, and between two such lines."""
-_SURE = 3
-"""Finished answers in a row that close reasoning which nothing opened, until all answers are taken to begin in it."""
-_NO_REPLY = "It takes requests and gives no reply; run the same command again: what was finished is kept."
 FAILED = "failed requests"
 """What requests that were given up are counted under."""
 
-_Answer = Completion | FspoError
-_Answered = tuple[Completion, int, tuple[str, ...]]
-"""A completion, the tokens of its prompt, and what was odd about the reply."""
+_Answer = Completion | FspoError | asyncio.CancelledError
+"""What became of a request; cancelled: it was not sent, since the call was stopped."""
 
 _ODD_ANSWERS = {
     "reasoning cut off": "answers hold reasoning, which is cut off and counted",
@@ -84,6 +78,7 @@ class Endpoint:
         cache: RequestCache | None = None,
         transport: Transport | None = None,
         say: Callable[[str], None] | None = None,
+        account: Account | None = None,
     ) -> None:
         """Nothing is sent before the first request.
 
@@ -92,25 +87,18 @@ class Endpoint:
             cache: holds earlier answers, and what was learned of the server.
             transport: the way to the server; over HTTP by default.
             say: shows a line while answers are waited for: what was learned, what is odd, and long silence.
+            account: counts what is spent, for other endpoints of the same server too; by default for this one alone.
         """
-        self._config, self._cache, self._transport, self._say = config, cache, transport, say
+        self._config, self._transport, self._say = config, transport, say
+        self._keeps, self._cache = cache is not None, cache or RequestCache(":memory:")
         # Those that wait to be sent again count too: a server that can't answer some gets no others meanwhile.
         self._places = asyncio.Semaphore(config.requests_in_flight)
         self._pacer = Pacer(config.requests_in_flight)
-        self._account = Account(config.budget, cache.spent() if cache is not None else None)
+        self._account = account or Account(self._cache.spent())
         self._identity = config.identity()
-        self._server = key_of_server(config.server_identity())
-        known = cache.learned(self._server) if cache is not None else {}
-        self._learned = Manner(known.get("names", {}))
-        """What the server has taught, without the settings."""
-        self._manner = self._learned.having(Manner(config.parameters))
-        """How requests are sent."""
-        self._thinks = bool(known.get("thinks"))
-        """Whether answers begin inside of reasoning that only their end shows."""
-        self._closings = 0
-        """Finished answers in a row that showed it."""
-        self._doubtful: set[str] = set()
-        """Keys of answers that were cut at their limit, and may be nothing but reasoning."""
+        self._learned = Learned(config, self._cache)
+        self._proven = False
+        """Whether the endpoint has answered anything, in this call or an earlier one."""
         self._row = 0
         """Requests that failed since the last answer."""
         self._heard = -math.inf
@@ -123,27 +111,22 @@ class Endpoint:
         """Since when nothing has been reached."""
         self._patience: float = sum(min(LONGEST_WAIT, _SHORTEST * 2**attempt) for attempt in range(config.retries))
         """Seconds that nothing is reached until the server is given up: as long as one request waits by itself."""
-        self._proven = False
-        """Whether the endpoint has answered anything, in this call or an earlier one."""
+        self._open: WeakSet[_Asking] = WeakSet()
         self._reused = 0
-        self._odd: Counter[str] = Counter()
-        """Kinds of replies, where no cache counts them."""
-        self._failed = 0
         self._mentioned: set[str] = set()
         self._lines: deque[str] = deque()
         """What is to be shown, in the thread that waits."""
         self._next_line = -math.inf
-        self._tasks: dict[tuple[_Call, str], asyncio.Task[_Answer]] = {}
 
     @property
     def name(self) -> str:
         """The model's name, and where it is asked."""
-        return f"{self._config.model} at {self._config.base_url}"
+        return self._config.name
 
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is answered; not the address, since a server may move."""
-        return self._config.identity()
+        return self._identity
 
     @property
     def title(self) -> str:
@@ -158,7 +141,11 @@ class Endpoint:
     @property
     def dollars(self) -> float:
         """The same in dollars; 0 without prices."""
-        return self._account.dollars
+        return self.cost(self.spent)
+
+    def cost(self, spent: Spent) -> float:
+        """Dollars for so many tokens; 0 without prices."""
+        return self._config.budget.cost(spent.prompt_tokens, spent.tokens)
 
     @property
     def reused(self) -> int:
@@ -168,9 +155,8 @@ class Endpoint:
     @property
     def replies(self) -> dict[str, int]:
         """What was odd about replies -> how many, and requests that failed in the end, over all calls."""
-        found = self._odd if self._cache is None else Counter(self._cache.replies())
-        failed = self._failed if self._cache is None else sum(self._cache.failures().values())
-        return dict((found + Counter({FAILED: failed})).most_common())
+        failed = Counter({FAILED: sum(self._cache.failures().values())})
+        return dict((Counter(self._cache.replies()) + failed).most_common())
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order; one that is refused or fails is empty and marked so.
@@ -181,7 +167,7 @@ class Endpoint:
             ModelError: the endpoint can't be reached, is no such server, has no quota left, refuses or fails on all
                 requests, or on many one after the other; answers that came are in the cache.
         """
-        return list(self._handed_out(iter([list(requests)]), 1))
+        return list(self._handed_out(iter([list(requests)])))
 
     def stream(self, requests: Iterable[CompletionRequest], ahead: int) -> Iterator[Completion]:
         """The same for any number of requests, of which at most `ahead` are asked before their turn.
@@ -192,17 +178,29 @@ class Endpoint:
         """
         ahead = max(ahead, 2 * self._config.requests_in_flight)  # else the places could not all be taken
         requests, size = iter(requests), max(1, ahead // _PIECES)
-        return self._handed_out(iter(lambda: list(islice(requests, size)), []), _PIECES)
+        return self._handed_out(iter(lambda: list(islice(requests, size)), []))
 
-    def _handed_out(self, pieces: Iterator[list[CompletionRequest]], ahead: int) -> Iterator[Completion]:
-        """The completions of all pieces, in order; `ahead` of them are asked at once."""
+    def _handed_out(self, pieces: Iterable[list[CompletionRequest]]) -> Iterator[Completion]:
         with closing(self.asking()) as asking:
             for count, piece in enumerate(pieces, start=1):
                 asking.begin(piece)
-                if count >= ahead:
+                if count >= _PIECES:
                     yield from asking.take()
             while asking.left:
                 yield from asking.take()
+
+    def asking(self) -> _Asking:
+        """A line of pieces of requests, all under way at once; its `take` raises what `complete` does."""
+        if self._transport is None:
+            self._transport = WebTransport(self._config)
+        asking = _Asking(self, self._transport)
+        self._open.add(asking)
+        return asking
+
+    def close(self) -> None:
+        """Send nothing more, and wait for what is under way, so that it is kept."""
+        for asking in list(self._open):
+            asking.close()
 
     def mark_unusable(self, requests: Sequence[CompletionRequest]) -> None:
         """Note that the answers to these requests could not be used, so that they can be asked again on request.
@@ -210,27 +208,24 @@ class Endpoint:
         Raises:
             StorageError: the disk is full.
         """
-        if self._cache is not None:
-            identities = [self._identity, *self._other_identities()]
-            self._cache.mark_unusable([key_of(one, request) for request in requests for one in identities])
+        identities = self._identities()
+        self._cache.mark_unusable([key_of(one, request) for request in requests for one in identities])
 
-    def asking(self) -> _Asking:
-        """A line of pieces of requests, all under way at once; its `take` raises what `complete` does."""
-        return _Asking(self)
-
-    def _connect(self) -> Transport:
-        if self._transport is None:
-            self._transport = WebTransport(self._config)
-        return self._transport
+    def _identities(self) -> list[dict[str, Any]]:
+        """By what answers to the same requests may be kept, the present one first."""
+        # Before the settings left a parameter out, the server had refused it: these requests were sent without it too.
+        before = self._config.identity_without(self._learned.left_out)
+        return [self._identity, *([before] if before != self._identity else [])]
 
     def _sound(self, answers: Sequence[_Answer], cause: FspoError | None, more: bool) -> list[Completion]:
         """The answers of a piece, where none is missing; `more`: whether there are other pieces under way."""
-        problems = [answer for answer in answers if isinstance(answer, FspoError)]
-        lasting = [problem for problem in problems if not isinstance(problem, Refusal | Failure)]
-        if lasting:
-            raise _worst(lasting, cause)
-        if problems and len(problems) == len(answers) and not self._proven and not more:
-            raise problems[0]
+        errors = [answer for answer in answers if isinstance(answer, FspoError)]
+        lasting = [error for error in errors if not isinstance(error, Refusal | Failure)]
+        stopped = any(isinstance(answer, asyncio.CancelledError) for answer in answers)
+        if lasting or stopped:
+            raise lasting[0] if lasting else cause or ModelError("The requests were stopped.")
+        if errors and len(errors) == len(answers) and not self._proven and not more:
+            raise errors[0]
         return [_given(answer) for answer in answers]
 
     def _speak(self) -> None:
@@ -242,72 +237,48 @@ class Endpoint:
 
     # What follows runs in the loop of `background`.
 
-    async def _all(self, call: _Call, requests: Sequence[CompletionRequest]) -> list[_Answer]:
+    async def _all(self, call: _Asking, requests: Sequence[CompletionRequest]) -> list[_Answer]:
+        """What became of each request of a piece."""
         keys = [key_of(self._identity, request) for request in requests]
-        known = self._known(keys, requests)
+        wanted = dict(zip(keys, requests, strict=True))
+        known = self._known(wanted)
         self._reused += sum(key in known for key in keys)
         self._proven = self._proven or bool(known)
-        tasks = {
-            key: self._task(call, key, request) for key, request in zip(keys, requests, strict=True) if key not in known
-        }
-        with call.watched(self) if tasks else nullcontext():
+        tasks = {key: call.task(key, request) for key, request in wanted.items() if key not in known}
+        watch = asyncio.create_task(self._watch(call))
+        try:
             given = await asyncio.gather(*tasks.values(), return_exceptions=True)
-        found: dict[str, Any] = {**known, **dict(zip(tasks, given, strict=True))}
+        finally:
+            watch.cancel()
         for answer in given:
-            if isinstance(answer, BaseException) and not isinstance(answer, FspoError):
+            if isinstance(answer, BaseException) and not isinstance(answer, FspoError | asyncio.CancelledError):
                 raise answer
-        if self._thinks:  # as these answers themselves may have shown
-            cut = {key for key in self._doubtful & found.keys() if isinstance(found[key], Completion)}
-            found |= {key: _only_reasoning(found[key]) for key in cut}
+        found = self._learned.corrected({**known, **dict(zip(tasks, given, strict=True))})
         return [found[key] for key in keys]
 
-    def _known(self, keys: Sequence[str], requests: Sequence[CompletionRequest]) -> dict[str, Completion]:
+    def _known(self, wanted: dict[str, CompletionRequest]) -> dict[str, Completion]:
         """Key -> answer, for requests that were answered before."""
-        if self._cache is None:
+        if not self._keeps:
             return {}
-        known, wanted = self._cache.get_all(keys), dict(zip(keys, requests, strict=True))
-        for identity in self._other_identities():
+        known = self._cache.get_all(list(wanted))
+        for identity in self._identities()[1:]:
             others = {key_of(identity, request): key for key, request in wanted.items() if key not in known}
-            for other, answer in self._cache.get_all(list(others)).items():
-                known[others[other]] = read_again(wanted[others[other]], answer)
+            known |= {others[other]: answer for other, answer in self._cache.get_all(list(others)).items()}
         return known
 
-    def _other_identities(self) -> list[dict[str, Any]]:
-        """By what else answers to the same requests may be kept."""
-        # Before the settings left a parameter out, the server had refused it: these requests were sent without it too.
-        before = self._config.identity_without(self._learned.left_out)
-        return [*([before] if before != self._identity else []), self._config.earlier_identity()]
-
-    def _task(self, call: _Call, key: str, request: CompletionRequest) -> asyncio.Task[_Answer]:
-        """The task that gets this answer; one that is under way serves all that ask the same."""
-        place = call, key
-        if place not in self._tasks:
-            task = asyncio.create_task(self._answer(call, key, request))
-            self._tasks[place] = task
-            task.add_done_callback(lambda _: self._tasks.pop(place, None))
-        return self._tasks[place]
-
-    async def _answer(self, call: _Call, key: str, request: CompletionRequest) -> _Answer:
+    async def _answer(self, call: _Asking, key: str, request: CompletionRequest) -> Completion | FspoError:
         """The completion, or why there is none."""
         try:
-            with call.waiting():
-                await self._places.acquire()
-            try:
+            call.check()
+            async with self._places:
                 found = await self._asked(call, key, request)
-            finally:
-                self._places.release()
             if isinstance(found, FspoError):
-                if not isinstance(found, _Unasked):
-                    self._fail(key, found)
-                return found
-            completion, prompt_tokens, kinds = found
-            if self._cache is not None:
-                self._cache.put(key, completion, prompt_tokens, kinds)
-            else:
-                self._odd.update(kinds)
-            return completion
+                self._cache.fail(key, str(found))
+                if isinstance(found, Refusal | Failure):
+                    self._mention(FAILED, f"{found} It is counted as failed, and the others go on.")
+            return found
         except asyncio.CancelledError:
-            return _Unasked("The request was not sent, since an earlier one could not be.")
+            raise
         except (BudgetReached, StorageError) as error:  # no room for another answer, in the budget or on the disk
             call.stop(error)
             return error
@@ -315,45 +286,44 @@ class Endpoint:
             call.stop()
             raise
 
-    async def _asked(self, call: _Call, key: str, request: CompletionRequest) -> _Answered | FspoError:
-        """The completion and the tokens of its prompt; or what went wrong in the end."""
-        attempts, trial, words = Counter[bool](), None, ""
+    async def _asked(self, call: _Asking, key: str, request: CompletionRequest) -> Completion | FspoError:
+        """The completion, which is kept; or what went wrong in the end."""
+        attempts, trial = Counter[bool](), None
         while True:
-            manner = self._manner if trial is None else self._manner.having(trial)
-            found, reserved = await self._sent(call, request, manner)
-            if isinstance(found, Otherwise):
-                self._account.release(reserved)
-                trial, words = found.manner, found.words
-                continue
+            names = {**self._learned.names, **(trial.names if trial else {})}
+            found, reserved = await self._sent(call, request, names)
             if isinstance(found, Read):
-                if trial is not None:
-                    self._adopt(trial, words)
+                new = "" if trial is None else self._learned.adopt(trial.names)
+                if trial is not None and new:
+                    self._lines.append(f"{self.name}: {new} from now on (its words: {trial.words}).")
                 return self._settled(found, key, request, reserved)
-            if isinstance(found, FspoError):
-                self._account.release(reserved)
-                return self._concluded(call, found)
-            odd = isinstance(found, Odd) and not found.patient  # else overloads would use up its second chance
-            pause = self._pause_after(call, found, attempts[odd], reserved)
-            if isinstance(pause, FspoError):
-                return pause
-            with call.waiting():
+            if isinstance(found, Retry):
+                odd = found.kind is not None and not found.patient  # else overloads would use up its second chance
+                pause = self._pause_after(call, found, attempts[odd], reserved)
+                if isinstance(pause, FspoError):
+                    return pause
+                call.check()
                 await asyncio.sleep(pause)
-            attempts[odd] += 1
+                attempts[odd] += 1
+                continue
+            self._account.release(reserved)
+            if not isinstance(found, Otherwise):
+                return self._concluded(call, found)
+            trial = found
 
-    async def _sent(self, call: _Call, request: CompletionRequest, manner: Manner) -> tuple[Outcome, Reserved]:
+    async def _sent(self, call: _Asking, request: CompletionRequest, names: Names) -> tuple[Outcome, Reserved]:
         """What came of sending it once, and what was set aside for it."""
-        with call.waiting():
-            began = await self._pacer.enter()
+        call.check()
+        began = await self._pacer.enter()
         try:
-            with call.waiting():
-                reserved = await self._account.reserve(request)
+            reserved = await self._account.reserve(request, self._config.budget)
             try:
-                with call.under_way():
-                    found = await call.transport.send(request, manner)
+                with call.sending():
+                    found = await call.transport.send(request, names)
             except asyncio.CancelledError:  # given up while it was under way
                 self._lost(reserved)
                 raise
-            if isinstance(found, Overload):
+            if isinstance(found, Retry) and found.kind is None:
                 self._pacer.overloaded(began, found.wait)
             elif isinstance(found, Read):
                 self._pacer.answered()
@@ -361,30 +331,31 @@ class Endpoint:
         finally:
             self._pacer.leave()
 
-    def _pause_after(self, call: _Call, found: Overload | Odd, attempt: int, reserved: Reserved) -> float | FspoError:
+    def _pause_after(self, call: _Asking, found: Retry, attempt: int, reserved: Reserved) -> float | FspoError:
         """Seconds until the request is sent again, or what it failed of in the end."""
         self._trouble = str(found.error)
-        pause: float = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
-        if isinstance(found, Odd):
-            self._note(found.kind)
-            if found.used is not None or found.late:
-                self._lost(reserved, found.used)
-            else:
-                self._account.release(reserved)
-            if attempt < min(self._config.retries, self._config.retries if found.patient else _AGAIN):
-                return pause
-            return self._concluded(call, found.error if found.garbled is None or self._proven else found.garbled)
+        if found.kind is not None:
+            self._cache.count(found.kind)
+            words = f"a reply is no answer ({found.kind}); such requests are sent again, and counted"
+            self._mention(found.kind, f"{self.name}: {words}.")
+        if found.late or found.used is not None:
+            self._lost(reserved, found.used)
+        else:
+            self._account.release(reserved)
         if found.wait:
             self._told_to_wait = max(self._told_to_wait, time.monotonic() + found.wait)
-        self._lost(reserved) if found.late else self._account.release(reserved)
-        if attempt == self._config.retries or self._gone(found):
-            if found.unreachable or not self._proven:
-                call.stop(found.error)
-                return found.error
-            return self._concluded(call, found.error)
-        return max(pause, found.wait)
+        retries = self._config.retries
+        if attempt < (retries if found.kind is None or found.patient else min(retries, _AGAIN)) and not self._gone(
+            found
+        ):
+            pause: float = min(LONGEST_WAIT, _SHORTEST * 2**attempt) * (0.5 + random.random() / 2)
+            return max(pause, found.wait)
+        if found.kind is None and (found.unreachable or not self._proven):
+            call.stop(found.error)
+            return found.error
+        return self._concluded(call, found.foreign if found.foreign is not None and not self._proven else found.error)
 
-    def _gone(self, found: Overload) -> bool:
+    def _gone(self, found: Retry) -> bool:
         """Whether the server has been away for long: single requests can't tell, which wait behind each other then."""
         if not found.unreachable or found.late:  # a server took the connection
             self._away = None
@@ -396,10 +367,9 @@ class Endpoint:
     def _lost(self, reserved: Reserved, used: tuple[int, int] | None = None) -> None:
         """Count a request without an answer that the server may have worked on; `used`: the tokens that it counts."""
         cost = self._account.lose(reserved, None if used is None else Reserved(*used))
-        if self._cache is not None:
-            self._cache.lose(cost.prompt, cost.answer)
+        self._cache.lose(cost.prompt, cost.answer)
 
-    def _concluded(self, call: _Call, error: FspoError) -> FspoError:
+    def _concluded(self, call: _Asking, error: FspoError) -> FspoError:
         """What is handed out for a request that is given up, after drawing the conclusions for the others."""
         self._heard = time.monotonic()
         if not isinstance(error, Refusal | Failure):
@@ -415,21 +385,22 @@ class Endpoint:
         call.stop(stop)
         return stop
 
-    def _fail(self, key: str, error: FspoError) -> None:
-        """Note a request that was given up."""
-        self._failed += 1
-        if self._cache is not None:
-            self._cache.fail(key, str(error))
-        if isinstance(error, Refusal | Failure):
-            self._mention(FAILED, f"{error} It is counted as failed, and the others go on.")
-
-    def _note(self, kind: str) -> None:
-        """Count a reply that is no answer."""
-        if self._cache is not None:
-            self._cache.count(kind)
-        else:
-            self._odd[kind] += 1
-        self._mention(kind, f"{self.name}: a reply is no answer ({kind}); such requests are sent again, and counted.")
+    def _settled(self, found: Read, key: str, request: CompletionRequest, reserved: Reserved) -> Completion:
+        """What is handed out, after it is kept, and the conclusions for other requests and for the budget are drawn."""
+        self._heard, self._proven, self._away, self._row = time.monotonic(), True, None, 0
+        if found.prompt_tokens is None:  # a server that doesn't count: at most so many
+            few = min(request.max_tokens, found.completion.tokens)
+            found = replace(
+                found, prompt_tokens=round(reserved.prompt), completion=replace(found.completion, tokens=few)
+            )
+        prompt_tokens = found.prompt_tokens or 0
+        self._account.settle(reserved, prompt_tokens, found.completion.tokens)
+        found = self._learned.read(key, found)
+        for kind in found.kinds:
+            self._mention(kind, f"{self.name}: {_ODD_ANSWERS.get(kind, kind)}.")
+        kept = found.completion if self._keeps else replace(found.completion, text="")
+        self._cache.put(key, kept, prompt_tokens, found.kinds)
+        return found.completion
 
     def _mention(self, kind: str, line: str) -> None:
         """Say something once."""
@@ -437,61 +408,7 @@ class Endpoint:
             self._mentioned.add(kind)
             self._lines.append(line)
 
-    def _adopt(self, manner: Manner, words: str) -> None:
-        """Ask like this from now on, since it was answered."""
-        learned = manner.beyond(self._manner)
-        self._manner = self._manner.having(manner)
-        if learned.names:
-            self._lines.append(f"{self.name}: {in_words(learned)} from now on (its words: {words}).")
-            # What contradicts the settings holds for this call alone: the settings may change.
-            own = {name: other for name, other in learned.names.items() if name not in self._config.parameters}
-            self._learned = self._learned.having(Manner(own))
-            self._remember()
-
-    def _remember(self) -> None:
-        if self._cache is not None:
-            self._cache.learn(self._server, {"names": dict(self._learned.names), "thinks": self._thinks})
-
-    def _settled(self, found: Read, key: str, request: CompletionRequest, reserved: Reserved) -> _Answered:
-        """What is handed out, after drawing the conclusions for other requests and for the budget."""
-        self._heard, self._proven, self._away, self._row = time.monotonic(), True, None, 0
-        completion, prompt_tokens, kinds = found.completion, found.prompt_tokens, found.kinds
-        if prompt_tokens is None:  # a server that doesn't count: at most so many
-            prompt_tokens = round(reserved.prompt)
-            completion = replace(completion, tokens=min(request.max_tokens, completion.tokens))
-        self._account.settle(reserved, prompt_tokens, completion.tokens)
-        self._watch_reasoning(found)
-        if completion.finish_reason == "length" and not found.orphan:
-            if self._thinks:
-                completion, kinds = _only_reasoning(completion), ("only reasoning",)
-            else:
-                self._doubtful.add(key)
-        for kind in kinds:
-            self._mention(kind, f"{self.name}: {_ODD_ANSWERS.get(kind, kind)}.")
-        return completion, prompt_tokens, kinds
-
-    def _watch_reasoning(self, found: Read) -> None:
-        """Learn from an answer whether this model's answers begin inside of reasoning.
-
-        Then an answer that was cut before it closed the reasoning holds nothing else, those that came before it too.
-        """
-        if found.orphan:
-            self._closings += 1
-            if self._closings >= _SURE and not self._thinks:
-                self._thinks = True
-                self._remember()
-                if self._cache is not None:
-                    self._cache.only_reasoning(self._doubtful)
-                else:
-                    self._odd["only reasoning"] += len(self._doubtful)
-        elif found.completion.finish_reason == "stop" and found.completion.text.strip():
-            self._closings = 0
-            self._doubtful.clear()
-            if self._thinks:
-                self._thinks = False
-                self._remember()
-
-    async def _watch(self, call: _Call) -> None:
+    async def _watch(self, call: _Asking) -> None:
         """Say that nothing is answered for long, and give a server up that answers nothing at all."""
         began, limit = time.monotonic(), 2 * self._config.timeout + self._patience
         most = self._config.retries * LONGEST_WAIT
@@ -501,12 +418,10 @@ class Endpoint:
             # What a server asks a request to wait is added, as often as one request is sent again.
             left = limit - silent + min(most, max(0.0, self._told_to_wait - now + silent))
             if left <= 0:
-                words = self._trouble or _NO_REPLY
-                error = ModelError(
-                    f"{self.name} answered nothing for {duration(silent)}, more than twice endpoint.timeout and the "
-                    f"pauses of endpoint.retries. {words}"
-                )
-                call.stop(error, under_way=True)
+                trouble = self._trouble or "It takes requests and gives no reply; run the same command again."
+                words = "more than twice endpoint.timeout and the pauses of endpoint.retries"
+                error = ModelError(f"{self.name} answered nothing for {duration(silent)}, {words}. {trouble}")
+                call.stop(error, at_once=True)
                 return
             if silent >= _QUIET and now >= self._next_line:
                 self._next_line = now + _QUIET
@@ -519,108 +434,71 @@ class Endpoint:
 
 
 class _Asking:
-    """What `Endpoint.asking` gives."""
+    """Pieces of requests under way at once: one call, which stops as a whole and no other with it."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint, self._call = endpoint, _Call(endpoint._connect())
-        self._under_way: deque[Future[list[_Answer]]] = deque()
+    def __init__(self, endpoint: Endpoint, transport: Transport) -> None:
+        self._endpoint, self.transport = endpoint, transport
+        self._pieces: deque[Future[list[_Answer]]] = deque()
+        self._tasks: dict[str, asyncio.Task[Completion | FspoError]] = {}
+        self._sending: set[asyncio.Task[Any] | None] = set()
+        self._stopped = False
+        self._cause: FspoError | None = None
+        """Why it was stopped, where it was for an error."""
 
     @property
     def left(self) -> int:
         """Pieces that are not taken."""
-        return len(self._under_way)
+        return len(self._pieces)
 
     def begin(self, requests: Sequence[CompletionRequest]) -> None:
-        self._under_way.append(background.submit(self._endpoint._all(self._call, requests)))
+        self._pieces.append(background.submit(self._endpoint._all(self, requests)))
 
     def take(self) -> list[Completion]:
         # Under way until it is there: an interrupt may come while it is waited for.
-        answers = background.result(self._under_way[0], self._endpoint._speak)
-        self._under_way.popleft()
-        return self._endpoint._sound(answers, self._call.cause, bool(self._under_way))
+        answers = background.result(self._pieces[0], self._endpoint._speak)
+        self._pieces.popleft()
+        return self._endpoint._sound(answers, self._cause, bool(self._pieces))
 
     def close(self) -> None:
         """After a failure or an interrupt: what is under way is waited for and kept, and nothing else is sent."""
-        if self._under_way:
-            background.call(self._call.stop)
-            background.settle(self._under_way)
+        if self._pieces:
+            background.call(self.stop)
+            background.settle(self._pieces)
 
+    # What follows runs in the loop of `background`.
 
-class _Call:
-    """One call of an endpoint: it stops as a whole, and no other with it. What is here runs in the loop."""
+    def task(self, key: str, request: CompletionRequest) -> asyncio.Task[Completion | FspoError]:
+        """The task that gets this answer; one that is under way serves all that ask the same."""
+        if key not in self._tasks:
+            task = asyncio.create_task(self._endpoint._answer(self, key, request))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return self._tasks[key]
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        self.cause: FspoError | None = None
-        """Why it was stopped, where it was for an error."""
-        self._stopped = False
-        self._idle: set[asyncio.Task[Any]] = set()
-        self._sending: set[asyncio.Task[Any]] = set()
-        self._pieces = 0
-        self._watch: asyncio.Task[None] | None = None
-
-    def waiting(self) -> _Among:
-        """While a request is not under way, it need not be sent: a stop cancels it."""
+    def check(self) -> None:
+        """Give the current request up if the call was stopped."""
         if self._stopped:
             raise asyncio.CancelledError
-        return _Among(self._idle)
-
-    def under_way(self) -> _Among:
-        """While a request is under way, only a stop that gives the server up cancels it."""
-        return _Among(self._sending)
 
     @contextmanager
-    def watched(self, endpoint: Endpoint) -> Iterator[None]:
-        """While a piece is under way, silence is noticed."""
-        self._pieces += 1
-        self._watch = self._watch or asyncio.create_task(endpoint._watch(self))
+    def sending(self) -> Iterator[None]:
+        """While a request is at the server, only a stop `at_once` cancels it: it is paid for."""
+        task = asyncio.current_task()
+        self._sending.add(task)
         try:
             yield
         finally:
-            self._pieces -= 1
-            if not self._pieces:
-                self._watch.cancel()
-                self._watch = None
+            self._sending.discard(task)
 
-    def stop(self, cause: FspoError | None = None, *, under_way: bool = False) -> None:
-        """Send nothing more; and wait for nothing that is `under_way`."""
-        self._stopped, self.cause = True, self.cause or cause
-        for task in (*self._idle, *(self._sending if under_way else ())):
+    def stop(self, cause: FspoError | None = None, *, at_once: bool = False) -> None:
+        """Send nothing more; and wait for no reply if `at_once`."""
+        self._stopped, self._cause = True, self._cause or cause
+        for task in set(self._tasks.values()) - (set() if at_once else self._sending) - {asyncio.current_task()}:
             task.cancel()
-
-
-class _Among:
-    """The current task is one of these for as long as the block lasts."""
-
-    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks, self._task = tasks, task
-
-    def __enter__(self) -> None:
-        self._tasks.add(self._task)
-
-    def __exit__(self, *_: object) -> None:
-        self._tasks.discard(self._task)
-
-
-class _Unasked(ModelError):
-    """A request that was not sent."""
 
 
 def _given(answer: _Answer) -> Completion:
     """What is handed out."""
-    if isinstance(answer, Refusal):
-        return _REFUSED
-    return _FAILED if isinstance(answer, FspoError) else answer
-
-
-def _only_reasoning(cut: Completion) -> Completion:
-    """An answer that was cut inside of its reasoning."""
-    return replace(cut, text="", finish_reason="reasoning")
-
-
-def _worst(problems: Sequence[FspoError], cause: FspoError | None) -> FspoError:
-    """The one problem to raise: what stops everything."""
-    sent = [problem for problem in problems if not isinstance(problem, _Unasked)]
-    return sent[0] if sent else cause or problems[0]  # without any, others stopped these
+    if isinstance(answer, Completion):
+        return answer
+    return Completion("", 0, "refused" if isinstance(answer, Refusal) else "failed")

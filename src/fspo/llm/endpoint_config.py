@@ -51,6 +51,11 @@ class EndpointConfig(BaseModel):
     budget: Budget = Field(default_factory=Budget, description="What the endpoint may cost, over all calls of a run.")
 
     @property
+    def name(self) -> str:
+        """The model's name, and where it is asked."""
+        return f"{self.model} at {self.base_url}"
+
+    @property
     def lacks_key(self) -> bool:
         """Whether the variable that is to hold the key is not set here, so that requests go without one."""
         return self.key_variable is not None and not self.key()
@@ -74,11 +79,6 @@ class EndpointConfig(BaseModel):
     def server_identity(self) -> dict[str, Any]:
         """The same without any parameter: what is learned of the server's parameters is kept by it."""
         return self.identity_without(PARAMETERS)
-
-    def earlier_identity(self) -> dict[str, Any]:
-        """The identity by which earlier versions kept answers; it held the address."""
-        more = {"extra_body": self.extra_body} if self.extra_body else {}
-        return {"base_url": self.base_url, "model": self.model, **more, **self._left_out()}
 
     def _left_out(self, anyway: Collection[str] = ()) -> dict[str, Any]:
         left_out = sorted(name for name, other in self.parameters.items() if other is None and name not in anyway)

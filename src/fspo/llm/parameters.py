@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from fspo.llm.types import CompletionRequest, without_system
 
-__all__ = ["PARAMETERS", "SYSTEM", "Manner", "body_of", "in_words", "lesson"]
+__all__ = ["PARAMETERS", "SYSTEM", "Names", "body_of", "in_words", "lesson"]
 
 SYSTEM = "system"
 """The role, which can be renamed or left out as a parameter can."""
@@ -51,35 +50,15 @@ _NO_SYSTEM = re.compile(
 _QUOTED = r"(?<![\w.-])['\"`]?{}['\"`]?(?![\w-])"
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How a server wants its requests.
-
-    Attributes:
-        names: parameter -> the name it has there; None where it is left out.
-    """
-
-    names: Mapping[str, str | None] = field(default_factory=dict)
-
-    @property
-    def left_out(self) -> frozenset[str]:
-        """The parameters that are left out."""
-        return frozenset(name for name, other in self.names.items() if other is None)
-
-    def having(self, other: Manner) -> Manner:
-        """Both: what `other` says of a parameter goes before."""
-        return Manner({**self.names, **other.names})
-
-    def beyond(self, other: Manner) -> Manner:
-        """What this says and `other` does not."""
-        return Manner({name: to for name, to in self.names.items() if other.names.get(name, name) != to})
+Names = Mapping[str, str | None]
+"""Parameter -> the name that it has at a server; None where it is left out. Others have their own name."""
 
 
-def body_of(model: str, request: CompletionRequest, manner: Manner, more: Mapping[str, Any]) -> dict[str, Any]:
+def body_of(model: str, request: CompletionRequest, names: Names, more: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a request, as this server takes them."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": _turns(request, manner.names.get(SYSTEM, SYSTEM) if manner.names else SYSTEM),
+        "messages": _turns(request, names.get(SYSTEM, SYSTEM)),
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -87,7 +66,7 @@ def body_of(model: str, request: CompletionRequest, manner: Manner, more: Mappin
     }
     if request.logprobs:  # else not a word of them, since some servers refuse the word
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
-    for name, other in manner.names.items():
+    for name, other in names.items():
         if name in body:
             value = body.pop(name)
             if other is not None:
@@ -109,21 +88,21 @@ def _turns(request: CompletionRequest, system: str | None) -> list[dict[str, Any
     return turns
 
 
-def lesson(said: str, named: Sequence[str], request: CompletionRequest, manner: Manner) -> Manner | None:
-    """How to ask a server that refused a request in this manner; None where its words name nothing to change.
+def lesson(said: str, named: Sequence[str], request: CompletionRequest, names: Names) -> Names | None:
+    """How to ask a server that refused a request with these names; None where its words name nothing to change.
 
     Args:
         said: all that it said.
         named: what it names as the cause in fields of their own.
         request: what was refused.
-        manner: how it was sent.
+        names: how it was sent.
     """
     roles = {message.role for message in request.messages}
-    if SYSTEM in roles and manner.names.get(SYSTEM, SYSTEM) is not None and _NO_SYSTEM.search(said):
-        return manner.having(Manner({SYSTEM: None}))
+    if SYSTEM in roles and names.get(SYSTEM, SYSTEM) is not None and _NO_SYSTEM.search(said):
+        return {**names, SYSTEM: None}
     if not _UNKNOWN.search(said) or (_OUT_OF_RANGE.search(said) and not _SURE.search(said)):
         return None
-    sent = {manner.names.get(name, name): name for name in PARAMETERS if name != SYSTEM}
+    sent = {names.get(name, name): name for name in PARAMETERS if name != SYSTEM}
     if not request.logprobs:
         sent = {other: name for other, name in sent.items() if name not in ("logprobs", "top_logprobs")}
     found = [other for other in sent if other is not None and other in named] or _mentioned(said, sent)
@@ -132,8 +111,8 @@ def lesson(said: str, named: Sequence[str], request: CompletionRequest, manner: 
     changed: dict[str, str | None] = {}
     for other in found:
         name = sent[other]
-        changed[name] = _INSTEAD.get(other) if name not in manner.names else None
-    return manner.having(Manner(changed))
+        changed[name] = _INSTEAD.get(other) if name not in names else None
+    return {**names, **changed}
 
 
 def _mentioned(said: str, names: Iterable[str | None]) -> list[str]:
@@ -148,10 +127,10 @@ def _mentioned(said: str, names: Iterable[str | None]) -> list[str]:
     return [min(places, key=lambda name: places[name])] if places else []
 
 
-def in_words(learned: Manner) -> str:
+def in_words(learned: Names) -> str:
     """What was learned, as the end of a sentence; empty where it was nothing."""
     found = []
-    for name, other in learned.names.items():
+    for name, other in learned.items():
         if name == SYSTEM and other is None:
             found.append("it knows no system role, so that such text goes before the first user's")
         elif other is None:

@@ -1,20 +1,152 @@
-"""A language model by its settings, for a process anywhere to open; a key stays in that process's environment."""
+"""Language models opened by their settings: the endpoints of a run, and one model in a process on any machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from fspo.llm.batching import CachedModel
-from fspo.llm.budget import Budget
+from fspo.llm.budget import Account, Budget
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import LanguageModel
 
-__all__ = ["ModelSource", "Opener", "Source"]
+__all__ = ["ANSWERS", "EndpointPool", "ModelSource", "Opener", "Source", "Spending", "answers_file"]
+
+ANSWERS = "answers.sqlite"
+"""The file of answers of a run's own endpoint. It outlives the data, so that no answer is paid for twice."""
+
+
+def answers_file(model: str, number: int = 1) -> str:
+    """The file of answers for one model; `number` tells servers apart that give their models the same name."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
+    return f"answers-{plain}{'' if number == 1 else f'.{number}'}.sqlite"
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What one server has given, in all calls of a run.
+
+    Attributes:
+        file: the name of its file of answers.
+        name: the model and the address.
+        title: the model alone, for files that are shared.
+        spent: answers and tokens.
+        dollars: what they cost; 0 without prices.
+        reused: requests of this process that were answered from the file.
+        replies: what was odd about replies -> how many.
+    """
+
+    file: str
+    name: str
+    title: str
+    spent: Spent
+    dollars: float
+    reused: int
+    replies: dict[str, int]
+
+
+class EndpointPool:
+    """The endpoints of a run: one file of answers and one account for each server.
+
+    So a budget covers everything that is asked there, and no request is sent twice.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        endpoints: Iterable[EndpointConfig] = (),
+        *,
+        own: EndpointConfig | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Nothing is opened.
+
+        Args:
+            folder: holds the files of answers.
+            endpoints: all that may be opened, in a fixed order. It tells apart servers whose models have the same
+                name, since an address may change.
+            own: the run's own endpoint, the first in the order.
+            say: shows a line; see `Endpoint`.
+        """
+        self._folder, self._own, self._say = folder, own, say
+        self._order = [*([own] if own else []), *endpoints]
+        self._caches: dict[str, RequestCache] = {}
+        self._accounts: dict[str, Account] = {}
+        self._opened: dict[str, tuple[str, Endpoint]] = {}
+
+    def open(self, config: EndpointConfig) -> Endpoint:
+        """The endpoint with these settings, ready to be asked.
+
+        Raises:
+            StorageError: its file of answers can't be used.
+        """
+        key, file = config.model_dump_json(), self.file(config)
+        if key not in self._opened:
+            cache = self.cache(file)
+            account = self._accounts.setdefault(file, Account(cache.spent()))
+            self._opened[key] = file, Endpoint(config, cache, say=self._say, account=account)
+        return self._opened[key][1]
+
+    def cache(self, file: str) -> RequestCache:
+        """A file of answers, opened once.
+
+        Raises:
+            StorageError: it can't be used.
+        """
+        if file not in self._caches:
+            self._caches[file] = RequestCache(self._folder / file)
+        return self._caches[file]
+
+    def file(self, config: EndpointConfig) -> str:
+        """The name of the file that keeps the answers of an endpoint."""
+        if self._own is not None and self._own.model == config.model and _address(self._own) == _address(config):
+            return ANSWERS
+        file = answers_file(config.model)
+        servers = dict.fromkeys(_address(one) for one in (*self._order, config) if answers_file(one.model) == file)
+        return answers_file(config.model, list(servers).index(_address(config)) + 1)
+
+    def spending(self) -> list[Spending]:
+        """What was spent at each server that was opened, other processes included."""
+        found = {}
+        for file, endpoint in self._opened.values():
+            same = [one for place, one in self._opened.values() if place == file]
+            spent = self._caches[file].spent()
+            dollars = max(one.cost(spent) for one in same)
+            reused = sum(one.reused for one in same)
+            found[file] = Spending(file, endpoint.name, endpoint.title, spent, dollars, reused, endpoint.replies)
+        return list(found.values())
+
+    def spent(self) -> list[str]:
+        """What was spent, in sentences: one for each server that was opened, and one for its odd replies."""
+        lines = []
+        for one in self.spending():
+            dollars = f", {one.dollars:.2f} dollars" if one.dollars else ""
+            lines.append(
+                f"{one.name} gave {one.spent.requests:,} answers in all calls of this run: "
+                f"{one.spent.prompt_tokens:,} tokens of prompts, {one.spent.tokens:,} of answers{dollars}; "
+                f"{one.reused:,} requests were answered from what was kept."
+            )
+            if one.replies:
+                odd = ", ".join(f"{kind} {count:,}" for kind, count in one.replies.items())
+                lines.append(f"Odd replies of {one.name} in all calls of this run: {odd}.")
+        return lines
+
+    def close(self) -> None:
+        """Send nothing more, wait for the requests under way, and close all files of answers."""
+        for _, endpoint in self._opened.values():
+            endpoint.close()
+        for cache in self._caches.values():
+            cache.close()
+
+
+def _address(config: EndpointConfig) -> str:
+    return config.base_url.rstrip("/")
+
 
 Opener = Callable[[RequestCache, float, Callable[[str], None]], LanguageModel]
 """(where answers are kept, share of the budget, what shows a line) -> the model, ready to be asked."""
@@ -52,7 +184,7 @@ class ModelSource:
             return self
         in_flight = max(1, self.endpoint.requests_in_flight // workers)
         endpoint = self.endpoint.model_copy(update={"requests_in_flight": in_flight})
-        return replace(self, endpoint=endpoint, left=_left(self.endpoint.budget, spent))
+        return replace(self, endpoint=endpoint, left=self.endpoint.budget.left(spent))
 
     def opener(self) -> Opener:
         """The model, with each piece of work's share of the budget.
@@ -66,7 +198,7 @@ class ModelSource:
             return lambda cache, share, say: CachedModel(local, cache)
         left = self.left or endpoint.budget
         return lambda cache, share, say: Endpoint(
-            endpoint.model_copy(update={"budget": _share(left, share)}), cache, say=say
+            endpoint.model_copy(update={"budget": left.left(share=share)}), cache, say=say
         )
 
     def _loaded(self) -> LanguageModel:
@@ -78,23 +210,3 @@ class ModelSource:
         model, tokenizer = load_model(where), load_tokenizer(where)
         identity = {**local_identity(where), "model": self.model}
         return LocalModel(model, tokenizer, self.model, identity=identity)
-
-
-def _left(budget: Budget, spent: Spent) -> Budget:
-    tokens, dollars = budget.tokens, budget.dollars
-    return budget.model_copy(
-        update={
-            "tokens": None if tokens is None else max(0, tokens - spent.prompt_tokens - spent.tokens),
-            "dollars": None if dollars is None else max(0.0, dollars - budget.cost(spent.prompt_tokens, spent.tokens)),
-        }
-    )
-
-
-def _share(budget: Budget, share: float) -> Budget:
-    tokens, dollars = budget.tokens, budget.dollars
-    return budget.model_copy(
-        update={
-            "tokens": None if tokens is None else int(tokens * share),
-            "dollars": None if dollars is None else dollars * share,
-        }
-    )

@@ -34,7 +34,7 @@ def check_endpoint(config: EndpointConfig, *, answers: bool = True) -> None:
         answers: whether it must know the model too.
 
     Raises:
-        ConfigError: the package `openai` is missing, or the endpoint refuses the key or the model's name.
+        ConfigError: the package aiohttp is missing, or the endpoint refuses the key or the model's name.
         ModelError: the endpoint can't be reached, is no such server, or has no quota left.
     """
     listed = _listed(config)

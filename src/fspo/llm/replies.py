@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fspo.llm.types import Completion, CompletionRequest, FinishReason
@@ -23,7 +23,6 @@ __all__ = [
     "Unusable",
     "cleaned",
     "counted",
-    "read_again",
     "read_reply",
     "said_in",
 ]
@@ -221,18 +220,6 @@ def _answer(
     rest, anew = _after_prefix(request, clean.text)
     first = _first_tokens(choice) if request.logprobs else ()
     return Read(Completion(rest, count, finish, anew, first), prompt_tokens, tuple(kinds), clean.orphan)
-
-
-def read_again(request: CompletionRequest, kept: Completion) -> Completion:
-    """An answer that an earlier version has kept, without what it did not yet cut off."""
-    clean = cleaned(kept.text)
-    if not (clean.reasoning or clean.control):
-        return kept
-    finish: FinishReason = "length" if clean.unended else kept.finish_reason
-    if finish == "length" and not clean.text:
-        finish = "reasoning"
-    rest, anew = _after_prefix(request, clean.text) if kept.anew else (clean.text, False)
-    return replace(kept, text=rest, anew=anew, finish_reason=finish)
 
 
 def _after_prefix(request: CompletionRequest, text: str) -> tuple[str, bool]:

@@ -9,7 +9,7 @@ import re
 import ssl
 import urllib.request
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from fspo.files import to_json
 from fspo.llm import background
 from fspo.llm.endpoint_config import EndpointConfig, need_client
 from fspo.llm.http_errors import causes_named, flagged, retry_after, told, used_up
-from fspo.llm.parameters import Manner, body_of, lesson
+from fspo.llm.parameters import Names, body_of, lesson
 from fspo.llm.replies import Kind, Read, Unusable, read_reply
 from fspo.llm.types import CompletionRequest
 
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Failure",
-    "Garbled",
-    "Odd",
     "Otherwise",
     "Outcome",
-    "Overload",
     "Refusal",
+    "Retry",
     "Transport",
     "WebTransport",
 ]
@@ -54,38 +52,36 @@ _NO_SUCH_PLACE = re.compile(
 
 
 @dataclass(frozen=True)
-class Overload:
-    """The server can't keep up or is away: what to say if it stays so, and when to ask again."""
+class Retry:
+    """No answer, and one may come if the request is sent again.
+
+    Attributes:
+        error: what to say if none comes.
+        kind: of a reply that is no answer, from a server that is there; None where it can't keep up or is away.
+        wait: seconds that the server asks to wait.
+        unreachable: whether there is no connection.
+        late: whether the server may have worked on it.
+        used: tokens of the prompt and of what was written, as the server counts them.
+        patient: whether it may take a while until the server is well; else a reply that is no answer is asked again
+            soon, and seldom.
+        foreign: what to say where nothing else has come from there: it may be no such server at all.
+    """
 
     error: FspoError
+    kind: Kind | None = None
     wait: float = 0.0
-    """Seconds, where the server says so."""
     unreachable: bool = False
     late: bool = False
-    """Whether the server may have worked on it."""
-
-
-@dataclass(frozen=True)
-class Odd:
-    """A reply that is no answer, from a server that is there: asked again soon, since it may be one then."""
-
-    error: Failure
-    kind: Kind
-    garbled: Garbled | None = None
-    """What to say where nothing else has come from there: it may be no such server at all."""
     used: tuple[int, int] | None = None
-    """Tokens of the prompt and of what was written, as the server counts them."""
-    late: bool = False
-    """Whether the server may have worked on it."""
     patient: bool = False
-    """Whether it may take a while until the server is well."""
+    foreign: ModelError | None = None
 
 
 @dataclass(frozen=True)
 class Otherwise:
-    """The server refuses the request in this manner, and says how it may be asked: `manner` is to be tried."""
+    """The server refuses the request with these parameters, and says how it may be asked: `names` is to be tried."""
 
-    manner: Manner
+    names: Names
     words: str
     """Its own."""
 
@@ -98,25 +94,21 @@ class Failure(ModelError):
     """This one request failed; others, and it another time, may not."""
 
 
-class Garbled(ModelError):
-    """What came is no answer of such a server: the wrong address, or one torn answer."""
-
-
-Outcome = Read | Overload | Odd | Otherwise | FspoError
+Outcome = Read | Retry | Otherwise | FspoError
 """An error that is neither a `Refusal` nor a `Failure` would meet every other request too."""
 
 
 class Transport(Protocol):
     """The way to a server and back."""
 
-    async def send(self, request: CompletionRequest, manner: Manner) -> Outcome:
-        """Ask once, in this manner."""
+    async def send(self, request: CompletionRequest, names: Names) -> Outcome:
+        """Ask once, with these names of parameters."""
 
 
 class WebTransport:
     """The way over HTTP. All requests come from the loop of `background`.
 
-    Nothing of the environment goes to the server but the key that the settings name: no other key, header or login.
+    The only thing that goes from the environment to the server is the key that the settings name.
     """
 
     def __init__(self, config: EndpointConfig) -> None:
@@ -134,26 +126,26 @@ class WebTransport:
         self._remedy = f"correct the address or {variable}" if variable else "correct the address"
         self._session: aiohttp.ClientSession | None = None
 
-    async def send(self, request: CompletionRequest, manner: Manner) -> Outcome:
+    async def send(self, request: CompletionRequest, names: Names) -> Outcome:
         """Ask once; what takes longer than the timeout is lost."""
         import aiohttp
 
-        body = body_of(self._config.model, request, manner, self._config.extra_body)
+        body = body_of(self._config.model, request, names, self._config.extra_body)
         try:
             async with self._open().post(self._address, json=body, proxy=self._proxy) as reply:
                 status, headers, said = reply.status, reply.headers, _value_of(await reply.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError):
-            return Overload(self._away(), unreachable=True)
+            return Retry(self._away(), unreachable=True)
         except TimeoutError:
-            return Overload(self._failure("timed out"), late=True)
-        except aiohttp.ClientConnectionError:  # cut
-            return Overload(self._away(), unreachable=True, late=True)
-        except Exception:  # the client's own, on what is no HTTP or torn: whatever it is, it is no reply
+            return Retry(self._failure("timed out"), late=True)
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):  # cut
+            return Retry(self._away(), unreachable=True, late=True)
+        except Exception:  # the client's own, on what is no HTTP: whatever it is, it is no reply
             return self._garbled()
         if status >= 400:
-            return self._by_status(status, said, headers, request, manner)
+            return self._by_status(status, said, headers, request, names)
         found = read_reply(request, said)
-        return found if isinstance(found, Read) else self._odd(found, request, manner)
+        return found if isinstance(found, Read) else self._odd(found, request, names)
 
     def _open(self) -> aiohttp.ClientSession:
         """The connections; they belong to the loop that makes them, and are closed there."""
@@ -170,27 +162,25 @@ class WebTransport:
             weakref.finalize(self, _close, self._session)
         return self._session
 
-    def _odd(self, reply: Unusable, request: CompletionRequest, manner: Manner) -> Outcome:
+    def _odd(self, reply: Unusable, request: CompletionRequest, names: Names) -> Outcome:
         """What a reply that is no answer comes to."""
-        used = None if reply.tokens is None else (reply.prompt_tokens or 0, reply.tokens)
-        late = reply.kind in ("half an answer", "a tool call")
         if reply.kind == "not readable":
             return self._garbled(reply.said)
+        used = None if reply.tokens is None else (reply.prompt_tokens or 0, reply.tokens)
+        late = reply.kind in ("half an answer", "a tool call")
         if reply.said is None:
-            return Odd(self._failure(f"its reply: {reply.kind}"), reply.kind, used=used, late=late)
+            return Retry(self._failure(f"its reply: {reply.kind}"), reply.kind, used=used, late=late)
         body, status = {"error": reply.said}, reply.status or 0
         if used_up(status or 429, body, 0.0):
             return self._used_up(status, body)
         if reply.kind == "an error in place of an answer":
-            found = self._by_status(status or _FAULT, body, {}, request, manner)
-            if not isinstance(found, Odd):
+            found = self._by_status(status or _FAULT, body, {}, request, names)
+            if not (isinstance(found, Retry) and found.kind):
                 return found
-        odd = Odd(self._failure(told(body, self._key)), reply.kind, used=used, late=late)
-        return replace(odd, garbled=self._foreign(body)) if _NO_SUCH_PLACE.search(causes_named(body)[0]) else odd
+        foreign = self._foreign(body) if _NO_SUCH_PLACE.search(causes_named(body)[0]) else None
+        return Retry(self._failure(told(body, self._key)), reply.kind, used=used, late=late, foreign=foreign)
 
-    def _by_status(
-        self, status: int, body: object, headers: Any, request: CompletionRequest, manner: Manner
-    ) -> Outcome:
+    def _by_status(self, status: int, body: object, headers: Any, request: CompletionRequest, names: Names) -> Outcome:
         """What a refusal or a failure with a status comes to."""
         address, said = self._config.base_url, told(body, self._key)
         wait = retry_after(headers)
@@ -205,16 +195,16 @@ class WebTransport:
                 f"{address} does not know the model '{self._config.model}' ({said}); check its name and the address."
             )
         if status in (400, 422, _FAULT):
-            learned = _lesson(body, request, manner)
+            learned = lesson(*causes_named(body), request, names)
             if learned is not None:
                 return Otherwise(learned, said)
         if status in (400, 422):
             return self._refusal(said)
         failure = self._failure(f"{status}: {said}")
         if status == _FAULT:
-            return Odd(failure, "an error in place of an answer", patient=True)
+            return Retry(failure, "an error in place of an answer", patient=True)
         if status in _OVERLOADED or status > _FAULT:
-            return Overload(failure, wait, late=status in _LATE)
+            return Retry(failure, wait=wait, late=status in _LATE)
         return failure
 
     def _away(self) -> ModelError:
@@ -247,12 +237,13 @@ class WebTransport:
             "it, then run the same command again: what was finished is kept."
         )
 
-    def _garbled(self, said: object = None) -> Odd:
-        return Odd(self._failure("its reply: not readable"), "not readable", self._foreign(said), late=True)
+    def _garbled(self, said: object = None) -> Retry:
+        error = self._failure("its reply: not readable")
+        return Retry(error, "not readable", late=True, foreign=self._foreign(said))
 
-    def _foreign(self, said: object) -> Garbled:
+    def _foreign(self, said: object) -> ModelError:
         words = f" ({told(said, self._key)})" if said else ""
-        return Garbled(
+        return ModelError(
             f"{self._where} does not answer as an OpenAI-compatible server does{words}; check the address, which often "
             "ends in /v1."
         )
@@ -261,11 +252,6 @@ class WebTransport:
         return Failure(
             f"{self._where} failed on a request ({why}); run the same command again: what was finished is kept."
         )
-
-
-def _lesson(body: object, request: CompletionRequest, manner: Manner) -> Manner | None:
-    said, named = causes_named(body)
-    return lesson(said, named, request, manner)
 
 
 def _value_of(said: bytes) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder, benchmark_part, methods_of
 from fspo.runs.preflight import check_model, check_policies, check_services, services
 from fspo.runs.threads import use_threads
+from fspo.runs.writers import endpoints_of, say_spent
 from fspo.synthesis.config import SynthesisConfig
 
 __all__ = ["benchmark_plan", "evaluate_benchmark", "opened", "parts_made"]
@@ -68,17 +69,21 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     judged = config.answers or benchmark.synthesis
     out = folder.path / benchmark_part(name)
     use_threads(folder, benchmark_part(name), progress)
-    metrics = evaluate(
-        config,
-        data.held_out,
-        able,
-        model=folder.config.model,
-        out=out,
-        judge=pipeline.judge_of(data.home, data.whole, data.held_out, progress) if judged else None,
-        train=_seen(folder),
-        trials=episodes.trials,
-        progress=progress,
-    )
+    with closing(endpoints_of(folder, progress)) as endpoints:
+        judge = pipeline.judge_of(data.home, data.whole, data.held_out, endpoints, progress) if judged else None
+        metrics = evaluate(
+            config,
+            data.held_out,
+            able,
+            model=folder.config.model,
+            out=out,
+            judge=judge,
+            train=_seen(folder),
+            trials=episodes.trials,
+            endpoints=endpoints,
+            progress=progress,
+        )
+        say_spent(folder, endpoints, progress)
     comparison = Comparison(
         benchmark,
         protocol,

@@ -13,6 +13,7 @@ from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.long_rows import rooms_of
 from fspo.evaluation.scoring.reward_models.loading import load_reward_model
 from fspo.llm.endpoint_config import EndpointConfig, need_client
+from fspo.llm.pool import EndpointPool
 from fspo.methods.table import Method, training_order
 from fspo.modeling.fitting import Fitted, fitted
 from fspo.modeling.rendering import EpisodeRenderer
@@ -59,7 +60,7 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
         ModelError: a folder holds no model.
     """
     for entry in config.reward_models:
-        load_reward_model(entry, config, out / entry.name)
+        load_reward_model(entry, config, EndpointPool(out))
     judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
     asked = [*(judge.endpoint for judge in judges), *(entry.endpoint for entry in config.reward_models)]
     if any(endpoint is not None for endpoint in asked):

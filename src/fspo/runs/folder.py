@@ -38,7 +38,7 @@ DATA, EVALUATION = "data", "evaluation"
 
 _BENCHMARKS = "benchmarks/"
 _RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
-_NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml")
+_NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml", "spending.json")
 _LOCK = ".lock"
 _HEADER = "# Written by fspo, and anew by every verb; without this line the file stays as it is.\n"
 """The first line of a `config.yaml` that is no person's own."""
@@ -84,9 +84,9 @@ class RunFolder:
         return [DATA, *(method_part(row.name) for row in training_order(methods_of(self.config))), EVALUATION]
 
     def begun(self, part: str) -> bool:
-        """Whether an earlier call has left something in this part; answers that were paid for may outlive it."""
+        """Whether an earlier call has left something in this part."""
         folder = self.path / part
-        return folder.is_dir() and any(not _is_kept(part, inside) for inside in _inside(folder))
+        return folder.is_dir() and any(folder.iterdir())
 
     def check(self, parts: Iterable[str], policy: Existing) -> None:
         """Check, without touching anything, that these parts may be made.
@@ -240,14 +240,13 @@ class RunFolder:
             self.check(parts, policy)  # again, since another process may have been at work until now
             made = self._made()
             if policy is Existing.OVERWRITE:
-                overwritten = self._downstream(set(parts))
-                for part in overwritten:
-                    _remove(self.path / part, part)
+                for part in self._downstream(set(parts)):
+                    _remove(self.path / part)
                 # Descriptions belong to the people in the data.
                 outdated = _RESULTS if any(not part.startswith(_BENCHMARKS) for part in parts) else ()
                 for name in (*outdated, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
                     (self.path / name).unlink(missing_ok=True)
-                self._forget_unusable(overwritten)
+                self._forget_unusable()
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
             write_json(self.path / "settings.json", {**made, **noted})
@@ -256,14 +255,11 @@ class RunFolder:
             write_json(self.path / "versions.json", latest)
             yield
 
-    def _forget_unusable(self, overwritten: Iterable[str]) -> None:
+    def _forget_unusable(self) -> None:
         """Of the answers that were paid for, those that nothing could be done with are asked again."""
         for parts in self.path.glob("answers*-parts"):
             absorb_shards(parts.with_name(f"{parts.name.removesuffix('-parts')}.sqlite"))
-        measured = (place for part in overwritten if _keeps_answers(part) for place in _inside(self.path / part))
-        for answers in (*self.path.glob("answers*.sqlite"), *measured):
-            if answers.suffix != ".sqlite":
-                continue
+        for answers in self.path.glob("answers*.sqlite"):
             cache = RequestCache(answers)
             cache.forget_unusable()
             cache.close()
@@ -402,36 +398,14 @@ def _verb(part: str) -> str:
     return {DATA: "synth", EVALUATION: "eval"}.get(part, "train")
 
 
-def _keeps_answers(part: str) -> bool:
-    """Whether what judges and reward models have answered lies in the part itself."""
-    return part == EVALUATION or part.startswith(_BENCHMARKS)
-
-
-def _is_kept(part: str, path: Path) -> bool:
-    """Whether a file of a part holds answers that were paid for."""
-    return _keeps_answers(part) and path.name.endswith((".sqlite", ".sqlite-wal", ".sqlite-shm"))
-
-
-def _inside(folder: Path) -> Iterator[Path]:
-    """All files in a folder, and the folders in which there is none."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        below = list(_inside(path)) if path.is_dir() and not path.is_symlink() else []
-        yield from below or [path]
-
-
-def _remove(path: Path, part: str) -> None:
+def _remove(path: Path) -> None:
     """Remove a part, whole: what is left of it would pass for one that was made with the new settings.
 
-    Answers that were paid for stay. Of a symbolic link, what is in the folder that it points at.
+    Of a symbolic link, what is in the folder that it points at.
     """
     try:
-        kept = {place for inside in _inside(path) if _is_kept(part, inside) for place in (inside, *inside.parents)}
-        for inside in path.iterdir() if path in kept or (path.is_symlink() and path.is_dir()) else (path,):
-            if inside in kept and inside.is_dir():
-                _remove(inside, part)
-            elif inside in kept:
-                continue
-            elif inside.is_dir() and not inside.is_symlink():
+        for inside in path.iterdir() if path.is_symlink() and path.is_dir() else (path,):
+            if inside.is_dir() and not inside.is_symlink():
                 shutil.rmtree(inside)
             else:
                 inside.unlink(missing_ok=True)

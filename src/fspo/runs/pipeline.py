@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
 from fspo.judging.judge import AttributeJudge, Judge
+from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits, make_splits
@@ -26,6 +28,7 @@ from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_o
 from fspo.runs.model_cards import model_card
 from fspo.runs.threads import use_threads
 from fspo.runs.writers import (
+    endpoints_of,
     executor_of,
     judges_by_language_model,
     language_judge,
@@ -70,11 +73,12 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
             progress.say(warning)
         if folder.config.endpoint is None or any(member.model for member in folder.config.ensemble):
             use_threads(folder, DATA, progress)
-        executor, writers = executor_of(folder, progress), writers_of(folder, progress)
-        for line in (*writer_lines(folder.config), *template_lines(folder.config)):
-            progress.say(line)
-        synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
-        say_spent(folder, writers, progress)
+        with closing(endpoints_of(folder, progress)) as endpoints:
+            executor, writers = executor_of(folder, progress), writers_of(folder, endpoints)
+            for line in (*writer_lines(folder.config), *template_lines(folder.config)):
+                progress.say(line)
+            synthesize(folder.config.synthesis, writers, folder.data, progress, executor)
+            say_spent(folder, endpoints, progress)
     manifest: Mapping[str, Any] = read_json(folder.data / "dataset.json")
     return manifest
 
@@ -119,17 +123,20 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         progress.say(warning)
     test = splits.part(dataset, "test")
     use_threads(folder, EVALUATION, progress)
-    metrics = measure(
-        folder.config.evaluation,
-        test,
-        policies_of(folder),
-        model=folder.config.model,
-        out=folder.evaluation,
-        results=folder.path,
-        judge=judge_of(folder, dataset, test, progress),
-        train=splits.part(dataset, "train"),
-        progress=progress,
-    )
+    with closing(endpoints_of(folder, progress)) as endpoints:
+        metrics = measure(
+            folder.config.evaluation,
+            test,
+            policies_of(folder),
+            model=folder.config.model,
+            out=folder.evaluation,
+            results=folder.path,
+            judge=judge_of(folder, dataset, test, endpoints, progress),
+            train=splits.part(dataset, "train"),
+            endpoints=endpoints,
+            progress=progress,
+        )
+        say_spent(folder, endpoints, progress)
     for name in ("metrics.json", "samples.jsonl"):  # earlier versions had copies there
         (folder.evaluation / name).unlink(missing_ok=True)
     return metrics
@@ -304,11 +311,15 @@ def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
 
 
 def judge_of(
-    folder: RunFolder, dataset: PreferenceDataset, test: PreferenceDataset, progress: Progress
+    folder: RunFolder,
+    dataset: PreferenceDataset,
+    test: PreferenceDataset,
+    endpoints: EndpointPool,
+    progress: Progress,
 ) -> Judge | None:
     """The judge that labelled the data, or one fitted to it; None where it can't judge for the users, which is said."""
     if judges_by_language_model(folder.config):
-        return language_judge(folder, progress)
+        return language_judge(folder, endpoints)
     path = folder.data / "judge.json"
     if not path.exists() and folder.config.data is not None:  # taken over before the judge was
         path = folder.config.data / "judge.json"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fspo.files import read_json, write_json
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.llm.batching import CachedModel
-from fspo.llm.cache import RequestCache
 from fspo.llm.cache_shards import absorb_shards
-from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
-from fspo.llm.ensemble import Ensemble, Member, MemberConfig
-from fspo.llm.pool import ModelSource
+from fspo.llm.ensemble import Ensemble, Member
+from fspo.llm.pool import ANSWERS, EndpointPool, ModelSource, answers_file
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel
 from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import local_identity, place_here
@@ -31,7 +30,8 @@ from fspo.synthesis.ray_executor import RayExecutor
 from fspo.synthesis.synthesize import NOBODY, Writers
 
 __all__ = [
-    "ANSWERS",
+    "SPENDING",
+    "endpoints_of",
     "executor_of",
     "judges_by_language_model",
     "language_judge",
@@ -42,34 +42,41 @@ __all__ = [
     "writers_of",
 ]
 
-ANSWERS = "answers.sqlite"
-"""What was answered, in a run's folder: the data may be made anew, and what was paid for is not asked again."""
+SPENDING = "spending.json"
+"""What was spent at the endpoints of a run, by the file of their answers."""
 
 _SMALL = 1_000_000_000
 """Weights below which a model is not expected to judge by what a description says."""
 
 
-def writers_of(folder: RunFolder, progress: Progress) -> Writers:
-    """The models, ready to be asked; what is odd about an endpoint is shown by `progress`.
+def endpoints_of(folder: RunFolder, progress: Progress) -> EndpointPool:
+    """The endpoints of a run, which `progress` speaks for; the caller closes the pool."""
+    config = folder.config
+    members = [member.endpoint for member in config.ensemble if member.endpoint is not None]
+    others = [*members, *config.evaluation.endpoints()]
+    return EndpointPool(folder.path, others, own=config.endpoint, say=progress.say)
+
+
+def writers_of(folder: RunFolder, endpoints: EndpointPool) -> Writers:
+    """The models, ready to be asked.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
         ModelError: a model can't be obtained.
     """
-    config = folder.config
-    if not asks_models(config.synthesis):
+    if not asks_models(folder.config.synthesis):
         return NOBODY
-    ask = _asked_of(folder, progress)
-    if not config.ensemble:
-        return Writers(ask, ask)
-    opened: dict[str, LanguageModel] = {}  # a model named twice, such as for two temperatures, has one account
-    if config.endpoint is not None:
-        opened[_key(config.endpoint, "")] = ask
-    members = [
-        Member(_member(folder, member, opened, progress), member.weight, member.temperature)
-        for member in config.ensemble
-    ]
-    return Writers(ask, Ensemble(members))
+    ask = _asked_of(folder, endpoints)
+    # A model named twice, such as for two temperatures, is loaded once.
+    local = {folder.config.model: ask} if folder.config.endpoint is None else {}
+    members = []
+    for member in folder.config.ensemble:
+        name = member.model or ""
+        if member.endpoint is None:
+            local[name] = local.get(name) or _local(folder, name, endpoints)
+        model = local[name] if member.endpoint is None else endpoints.open(member.endpoint)
+        members.append(Member(model, member.weight, member.temperature))
+    return Writers(ask, Ensemble(members) if members else ask)
 
 
 def executor_of(folder: RunFolder, progress: Progress) -> Executor:
@@ -103,25 +110,16 @@ def named_writers(config: RunConfig) -> Writers:
     return Writers(ask, Ensemble(members))
 
 
-def say_spent(folder: RunFolder, writers: Writers, progress: Progress) -> None:
-    """Say what the endpoints have given, to this process and to the workers of its executor."""
-    for model in _asked(writers):
-        if isinstance(model, Endpoint):
-            account = model
-            if model is writers.ask and folder.config.endpoint is not None and folder.config.executor.kind == "ray":
-                account = _endpoint(
-                    folder.config.endpoint, folder.path / ANSWERS, progress
-                )  # with what workers were given
-            spent = account.spent
-            dollars = f", {account.dollars:.2f} dollars" if account.dollars else ""
-            progress.say(
-                f"{model.name} gave {spent.requests:,} answers in all calls of this run: {spent.prompt_tokens:,} "
-                f"tokens of prompts, {spent.tokens:,} of answers{dollars}; {model.reused:,} requests were answered "
-                "from what was kept."
-            )
-            if account.replies:
-                odd = ", ".join(f"{kind} {count:,}" for kind, count in account.replies.items())
-                progress.say(f"Odd replies of {model.name} in all calls of this run: {odd}.")
+def say_spent(folder: RunFolder, endpoints: EndpointPool, progress: Progress) -> None:
+    """Say what was spent at the endpoints, and write it into the run's folder."""
+    for line in endpoints.spent():
+        progress.say(line)
+    found = endpoints.spending()
+    if found:
+        path = folder.path / SPENDING
+        before = read_json(path) if path.exists() else {}
+        now = {one.file: {"model": one.title, **asdict(one.spent), "dollars": one.dollars} for one in found}
+        write_json(path, {**before, **now})
 
 
 def writer_lines(config: RunConfig) -> list[str]:
@@ -184,7 +182,7 @@ def _warning(model: str) -> list[str]:
 
 
 def _in_words(model: str, endpoint: EndpointConfig | None) -> str:
-    return f"{model} on this machine" if endpoint is None else _name(model, endpoint)
+    return f"{model} on this machine" if endpoint is None else endpoint.name
 
 
 def judges_by_language_model(config: RunConfig) -> bool:
@@ -193,14 +191,14 @@ def judges_by_language_model(config: RunConfig) -> bool:
     return config.data is None and synthesis.judge == "llm"
 
 
-def language_judge(folder: RunFolder, progress: Progress) -> PairwiseJudge:
+def language_judge(folder: RunFolder, endpoints: EndpointPool) -> PairwiseJudge:
     """The judge that labelled the run's data, ready to be asked.
 
     Raises:
         ModelError: the model can't be obtained.
     """
     config = folder.config.synthesis
-    return pairwise_judge(config, load_domain(config.domain), _asked_of(folder, progress))
+    return pairwise_judge(config, load_domain(config.domain), _asked_of(folder, endpoints))
 
 
 class _Named:
@@ -212,79 +210,29 @@ class _Named:
     @classmethod
     def of(cls, model: str, endpoint: EndpointConfig | None) -> _Named:
         """The model at an endpoint, or else the one on this machine."""
-        return cls(_name(model, endpoint), local_identity(model) if endpoint is None else endpoint.identity())
+        if endpoint is None:
+            return cls(model, local_identity(model))
+        return cls(endpoint.name, endpoint.identity())
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Refuse."""
         raise NotImplementedError
 
 
-def _asked_of(folder: RunFolder, progress: Progress) -> LanguageModel:
-
+def _asked_of(folder: RunFolder, endpoints: EndpointPool) -> LanguageModel:
     absorb_shards(_answers_of_asked(folder))
     endpoint = folder.config.endpoint
-    return _local(folder, "") if endpoint is None else _endpoint(endpoint, folder.path / ANSWERS, progress)
+    return _local(folder, folder.config.model, endpoints) if endpoint is None else endpoints.open(endpoint)
 
 
 def _answers_of_asked(folder: RunFolder) -> Path:
     """Where the answers of the model that is asked are kept."""
     config = folder.config
-    return folder.path / (_file_of(config.model) if config.endpoint is None else ANSWERS)
+    return folder.path / (answers_file(config.model) if config.endpoint is None else ANSWERS)
 
 
-def _asked(writers: Writers) -> Iterator[LanguageModel]:
-
-    yield writers.ask
-    if isinstance(writers.write, Ensemble):
-        members = {id(member.model): member.model for member in writers.write.members}
-        yield from (model for model in members.values() if model is not writers.ask)
-
-
-def _member(
-    folder: RunFolder, member: MemberConfig, opened: dict[str, LanguageModel], progress: Progress
-) -> LanguageModel:
-    key = _key(member.endpoint, member.model or "")
-    if key not in opened and member.endpoint is None:
-        opened[key] = _local(folder, member.model or "")
-    elif key not in opened and member.endpoint is not None:
-        opened[key] = _endpoint(member.endpoint, _answers_of_member(folder, member.endpoint), progress)
-    return opened[key]
-
-
-def _answers_of_member(folder: RunFolder, endpoint: EndpointConfig) -> Path:
-    """Where a member's answers are kept: by its model, since its server may move; earlier versions named that too.
-
-    Of several servers that know their models by the same name, each but the first has its number besides.
-    """
-    endpoints = [member.endpoint for member in folder.config.ensemble if member.endpoint is not None]
-    servers = dict.fromkeys(one.base_url for one in endpoints if _file_of(one.model) == _file_of(endpoint.model))
-    number = list(servers).index(endpoint.base_url) + 1
-    path, earlier = (folder.path / _file_of(name) for name in (endpoint.model, _name("", endpoint)))
-    path = path if number == 1 else path.with_name(f"{path.stem}.{number}.sqlite")
-    return earlier if earlier.exists() and not path.exists() else path
-
-
-def _key(endpoint: EndpointConfig | None, model: str) -> str:
-    return model if endpoint is None else endpoint.model_dump_json()
-
-
-def _endpoint(config: EndpointConfig, path: Path, progress: Progress) -> Endpoint:
-
-    return Endpoint(config, RequestCache(path), say=progress.say)
-
-
-def _local(folder: RunFolder, name: str) -> LanguageModel:
+def _local(folder: RunFolder, name: str, endpoints: EndpointPool) -> LanguageModel:
     from fspo.llm.local import LocalModel
 
-    model = LocalModel.load(name or folder.config.model)
-    return CachedModel(model, RequestCache(folder.path / _file_of(model.name)))
-
-
-def _name(model: str, endpoint: EndpointConfig | None) -> str:
-
-    return model if endpoint is None else Endpoint(endpoint).name
-
-
-def _file_of(name: str) -> str:
-    """A file of answers for one model, so that each has its own account."""
-    return f"answers-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower()}.sqlite"
+    model = LocalModel.load(name)
+    return CachedModel(model, endpoints.cache(answers_file(model.name)))

@@ -15,6 +15,7 @@ from fspo.evaluation.judges.judges import MeasuredJudge, judge_by, jury_of, obta
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.verdicts import Comparison
 from fspo.judging.weighted import WeightedJudge
+from fspo.llm.pool import EndpointPool
 from fspo.llm.quoting import texts_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
@@ -27,7 +28,7 @@ ANN = User("ann", "Likes it short.", {"length": -1.0, "exclamation": 0.5})
 
 
 def obtained(folder: Path, **entry: Any) -> Any:
-    return obtain_judges([JudgeConfig.model_validate({"name": "j", **entry})], TEXTS, [ANN], folder)["j"]
+    return obtain_judges([JudgeConfig.model_validate({"name": "j", **entry})], TEXTS, [ANN], EndpointPool(folder))["j"]
 
 
 def test_longer_is_better_for_everybody(tmp_path: Path) -> None:
@@ -48,14 +49,15 @@ def test_a_single_attribute_is_weighed_as_the_user_does(tmp_path: Path) -> None:
 def test_weights_of_a_topic_hold_where_the_judge_of_the_data_knows_the_topics(tmp_path: Path) -> None:
     cem = User("cem", "", {"length": -1.0, "length@optics": 1.0, "emoji": 1.0})
     entry = JudgeConfig.model_validate({"name": "j", "attributes": ["length"]})
-    judge = obtain_judges([entry], TEXTS, [cem], tmp_path, {"Why is it bright?": "optics"})["j"]
+    judge = obtain_judges([entry], TEXTS, [cem], EndpointPool(tmp_path), {"Why is it bright?": "optics"})["j"]
     assert judge.compare(cem, "Why is it bright?", TEXTS[2], TEXTS[0]) == "first"
     assert judge.compare(cem, "Why not?", TEXTS[2], TEXTS[0]) == "second"
     with pytest.raises(DataError, match="user 'cem' has 'length@optics' on a topic"):
-        obtain_judges([entry], TEXTS, [cem], tmp_path)
+        obtain_judges([entry], TEXTS, [cem], EndpointPool(tmp_path))
     everybody = JudgeConfig.model_validate({"name": "j", "likes": {"length": 1}})
-    assert obtain_judges([everybody], TEXTS, [cem], tmp_path)["j"].compare(cem, "?", TEXTS[2], TEXTS[0]) == "first"
-    assert judge.identity != obtain_judges([entry], TEXTS, [ANN], tmp_path)["j"].identity
+    by_length = obtain_judges([everybody], TEXTS, [cem], EndpointPool(tmp_path))["j"]
+    assert by_length.compare(cem, "?", TEXTS[2], TEXTS[0]) == "first"
+    assert judge.identity != obtain_judges([entry], TEXTS, [ANN], EndpointPool(tmp_path))["j"].identity
 
 
 def test_a_judge_knows_whether_a_user_has_weights_that_it_can_use(tmp_path: Path) -> None:
@@ -88,13 +90,13 @@ def test_where_nothing_is_answered_no_judge_is_needed(tmp_path: Path) -> None:
     asked = {"name": "asked", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
     config = EvaluationConfig.model_validate({"answers": 0, "judges": [asked]})
     nobody = PreferenceDataset({"u": User("u")}, [Preference("u", "Why?", "a", "b")])  # without a description
-    assert jury_of(config, None, {}, nobody, tmp_path, Silent()) == {}
+    assert jury_of(config, None, {}, nobody, EndpointPool(tmp_path), Silent()) == {}
 
 
 def test_a_user_without_a_description_is_named(tmp_path: Path) -> None:
     entry = JudgeConfig.model_validate({"name": "j", "endpoint": ENDPOINT})
     with pytest.raises(DataError, match="user 'ben' has none"):
-        obtain_judges([entry], TEXTS, [ANN, User("ben")], tmp_path)
+        obtain_judges([entry], TEXTS, [ANN, User("ben")], EndpointPool(tmp_path))
 
 
 @pytest.mark.parametrize(

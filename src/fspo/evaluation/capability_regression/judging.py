@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -15,6 +15,7 @@ from fspo.evaluation.judges.judges import endpoint_of, judge_by, prompt_from
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement
+from fspo.llm.pool import EndpointPool
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -112,22 +113,17 @@ class TaxJudges:
         ]
 
 
-def obtain_tax_judges(
-    entries: Iterable[JudgeConfig], folder: Path, say: Callable[[str], None] | None = None
-) -> dict[str, Judge]:
+def obtain_tax_judges(entries: Iterable[JudgeConfig], endpoints: EndpointPool) -> dict[str, Judge]:
     """Name -> judge; nothing is asked yet.
 
     Args:
         entries: as configured, each with an endpoint.
-        folder: keeps what the endpoints have answered, one file a judge.
-        say: shows messages on the endpoints.
+        endpoints: opens their endpoints.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
     """
-    return {
-        entry.name: tax_judge(entry, endpoint_of(entry, folder / f"tax-{entry.name}.sqlite", say)) for entry in entries
-    }
+    return {entry.name: tax_judge(entry, endpoint_of(entry, endpoints)) for entry in entries}
 
 
 def tax_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge:

@@ -26,6 +26,7 @@ from fspo.evaluation.scoring.eval_episodes import pick_users
 from fspo.evaluation.statistics import Bounds, Estimate
 from fspo.evaluation.statistics.two_way_clustering import crossed_mean
 from fspo.judging.refusals import refuses
+from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
 
 __all__ = ["CapabilityRegression", "tax_metrics", "training_tax"]
@@ -54,7 +55,8 @@ class CapabilityRegression(OptionalMeasure):
         super().__init__(evaluation)
         tax, out, progress = evaluation.config.tax, evaluation.out, evaluation.progress
         entries = tax.judges if tax is not None else ()
-        self.judges = TaxJudges(obtain_tax_judges(entries, out / "judges", progress.say), out, progress)
+        endpoints = evaluation.endpoints or EndpointPool(out, say=progress.say)
+        self.judges = TaxJudges(obtain_tax_judges(entries, endpoints), out, progress)
         self._answers: dict[str, list[TaxAnswer]] = {}
         self._scores: dict[str, dict[str, Scored]] = {}
         self._preferred: dict[str, dict[str, Scored]] = {}

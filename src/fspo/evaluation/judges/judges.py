@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge, Prompt
 from fspo.judging.verdicts import Preferred
 from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge, letter_prompt
 from fspo.llm.endpoint_config import need_client
+from fspo.llm.pool import EndpointPool
 from fspo.llm.types import LanguageModel
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
@@ -71,7 +71,7 @@ def jury_of(
     judge: Judge | None,
     others: Mapping[str, Judge],
     dataset: PreferenceDataset,
-    folder: Path,
+    endpoints: EndpointPool,
     progress: Progress,
 ) -> dict[str, Judge]:
     """All judges of an evaluation, the headline first: `judge`, or else the first of the further ones.
@@ -83,7 +83,7 @@ def jury_of(
         judge: the one that labelled the data, where it can judge.
         others: name -> further judge that is given as it is.
         dataset: whose answers are judged.
-        folder: keeps what endpoints have answered.
+        endpoints: opens the endpoints of judges.
         progress: told where a further judge becomes the headline.
 
     Raises:
@@ -94,7 +94,7 @@ def jury_of(
         return {}
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
     topics = judge.topics if isinstance(judge, TopicJudge) else {}
-    found = obtain_judges(config.judges, texts, dataset.users.values(), folder, topics, progress.say)
+    found = obtain_judges(config.judges, texts, dataset.users.values(), endpoints, topics)
     for name in others:
         if name == HEADLINE or name in found:
             raise ConfigError(f"The judge '{name}' has a name that is taken; call it otherwise.")
@@ -112,9 +112,8 @@ def obtain_judges(
     entries: Iterable[JudgeConfig],
     texts: Iterable[str],
     users: Iterable[User],
-    folder: Path,
+    endpoints: EndpointPool,
     topics: Mapping[str, str] = MappingProxyType({}),
-    say: Callable[[str], None] | None = None,
 ) -> dict[str, Judge]:
     """Name -> judge. Nothing is asked yet; what can be known to be wrong is told now.
 
@@ -122,9 +121,8 @@ def obtain_judges(
         entries: as configured.
         texts: responses to the evaluated prompts, which the scales of measured attributes are taken from.
         users: those who are judged for.
-        folder: keeps what endpoints have answered, one file a judge.
+        endpoints: opens the endpoints of judges.
         topics: prompt -> its topic, where users' weights depend on it.
-        say: shows what there is to say of endpoints while they are asked.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
@@ -132,16 +130,15 @@ def obtain_judges(
             one of attributes a user whose weights depend on topics that are not known.
     """
     texts, users = list(dict.fromkeys(texts)), list(users)
-    return {entry.name: _obtain(entry, texts, users, folder, topics, say) for entry in entries}
+    return {entry.name: _obtain(entry, texts, users, endpoints, topics) for entry in entries}
 
 
 def _obtain(
     entry: JudgeConfig,
     texts: list[str],
     users: list[User],
-    folder: Path,
+    endpoints: EndpointPool,
     topics: Mapping[str, str],
-    say: Callable[[str], None] | None,
 ) -> Judge:
     if entry.endpoint is None:
         _check_topics(entry, users, topics)
@@ -153,7 +150,7 @@ def _obtain(
                 f"The judge '{entry.name}' goes by descriptions of users, and user '{user.id}' has none; describe the "
                 "users in the data, or leave the judge out."
             )
-    return judge_by(endpoint_of(entry, folder / f"{entry.name}.sqlite", say), entry)
+    return judge_by(endpoint_of(entry, endpoints), entry)
 
 
 def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str, str]) -> None:
@@ -167,18 +164,15 @@ def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str
                 )
 
 
-def endpoint_of(entry: JudgeConfig, answers: Path, say: Callable[[str], None] | None) -> LanguageModel:
-    """The language model at the endpoint of an entry; `answers` is the file that keeps what it answers.
+def endpoint_of(entry: JudgeConfig, endpoints: EndpointPool) -> LanguageModel:
+    """The language model at the endpoint of an entry.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
     """
-    from fspo.llm.cache import RequestCache
-    from fspo.llm.endpoint import Endpoint
-
     assert entry.endpoint is not None
     need_client()
-    return Endpoint(entry.endpoint, RequestCache(answers), say=say)
+    return endpoints.open(entry.endpoint)
 
 
 def judge_by(

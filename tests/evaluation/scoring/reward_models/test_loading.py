@@ -16,6 +16,7 @@ from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.scoring.reward_models.loading import load_reward_model
 from fspo.evaluation.scoring.reward_models.protocol import RewardRequest
 from fspo.files import read_jsonl
+from fspo.llm.pool import EndpointPool
 from fspo.preferences.types import Preference
 from tests.evaluation.helpers import CountingJudge, small_dataset
 from tests.evaluation.scoring.reward_models.helpers import CONFIG
@@ -45,12 +46,10 @@ nothing = 3
 
 @pytest.mark.parametrize(("name", "value"), [("by_length", 12.0), ("ByShots", 1.0), ("made", 1.0)])
 def test_code_of_ones_own_is_a_function_a_class_or_a_model(name: str, value: float, tmp_path: Path) -> None:
-    found = load_reward_model(RewardModelConfig(name="own", scorer=f"{HERE}:{name}"), CONFIG, tmp_path)
+    found = load_reward_model(RewardModelConfig(name="own", scorer=f"{HERE}:{name}"), CONFIG, EndpointPool(tmp_path))
     assert found.get().score([REQUEST]) == [value]
-    assert (
-        found.fingerprint
-        == load_reward_model(RewardModelConfig(name="x", scorer=f"{HERE}:{name}"), CONFIG, tmp_path).fingerprint
-    )
+    entry = RewardModelConfig(name="x", scorer=f"{HERE}:{name}")
+    assert found.fingerprint == load_reward_model(entry, CONFIG, EndpointPool(tmp_path)).fingerprint
 
 
 @pytest.mark.parametrize("name", ["Model", "made", "function", "named"])
@@ -75,7 +74,7 @@ named = FunctionRewardModel(function, "mine")
         monkeypatch.delitem(sys.modules, "scorer_of_mine", raising=False)
         linecache.clearcache()
         entry = RewardModelConfig(name="own", scorer=f"scorer_of_mine:{name}")
-        found.add(load_reward_model(entry, CONFIG, tmp_path).fingerprint)
+        found.add(load_reward_model(entry, CONFIG, EndpointPool(tmp_path)).fingerprint)
     assert len(found) == 2
 
 
@@ -90,12 +89,13 @@ named = FunctionRewardModel(function, "mine")
 )
 def test_code_that_is_not_there_is_told(place: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=told):
-        load_reward_model(RewardModelConfig(name="own", scorer=place), CONFIG, tmp_path)
+        load_reward_model(RewardModelConfig(name="own", scorer=place), CONFIG, EndpointPool(tmp_path))
 
 
 def test_nothing_is_loaded_or_asked_before_it_is_needed(tmp_path: Path) -> None:
     for entry in ({"model": "somebody/some-reward-model"}, {"endpoint": ENDPOINT}):
-        found = load_reward_model(RewardModelConfig.model_validate({"name": "later", **entry}), CONFIG, tmp_path)
+        later = RewardModelConfig.model_validate({"name": "later", **entry})
+        found = load_reward_model(later, CONFIG, EndpointPool(tmp_path))
         assert found.name == "later"
     assert len(found.fingerprint) == 16  # of the endpoint
     assert list(tmp_path.iterdir()) == []
@@ -104,15 +104,15 @@ def test_nothing_is_loaded_or_asked_before_it_is_needed(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     entry = RewardModelConfig(name="gone", model=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match="does not exist"):
-        load_reward_model(entry, CONFIG, tmp_path)
+        load_reward_model(entry, CONFIG, EndpointPool(tmp_path))
 
 
 def test_an_endpoint_becomes_one_that_rates_and_keeps_its_answers(tmp_path: Path) -> None:
     found = load_reward_model(
-        RewardModelConfig.model_validate({"name": "asked", "endpoint": ENDPOINT}), CONFIG, tmp_path
+        RewardModelConfig.model_validate({"name": "asked", "endpoint": ENDPOINT}), CONFIG, EndpointPool(tmp_path)
     )
     assert found.get().name == "some-model at http://127.0.0.1:9/v1, rating"
-    assert (tmp_path / "answers.sqlite").exists()
+    assert (tmp_path / "answers-some-model.sqlite").exists()
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_code_that_fails_when_it_is_read_is_one_sentence(
     monkeypatch.setattr("sys.dont_write_bytecode", True)
     (tmp_path / "failing_scorer.py").write_text(code)
     with pytest.raises(ConfigError, match=f"can't be imported \\({said}"):
-        load_reward_model(RewardModelConfig(name="own", scorer="failing_scorer:mine"), CONFIG, tmp_path)
+        load_reward_model(RewardModelConfig(name="own", scorer="failing_scorer:mine"), CONFIG, EndpointPool(tmp_path))
 
 
 def test_how_an_endpoint_is_asked_makes_no_other_scores_and_another_model_does(tmp_path: Path) -> None:
     def fingerprint(**settings: Any) -> str:
         entry = RewardModelConfig.model_validate({"name": "asked", "endpoint": ENDPOINT | settings})
-        return load_reward_model(entry, EvaluationConfig(), tmp_path).fingerprint
+        return load_reward_model(entry, EvaluationConfig(), EndpointPool(tmp_path)).fingerprint
 
     assert fingerprint() == fingerprint(timeout=3, requests_in_flight=2)
     assert fingerprint() != fingerprint(model="another")

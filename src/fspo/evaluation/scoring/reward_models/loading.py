@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 from fspo.errors import ConfigError
@@ -13,6 +12,7 @@ from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
 from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, RewardModel, identity_of
 from fspo.identity import Unidentified, digest
 from fspo.llm.endpoint_config import need_client
+from fspo.llm.pool import EndpointPool
 
 __all__ = ["ExternalRewardModel", "given_reward_model", "load_reward_model"]
 
@@ -68,9 +68,12 @@ def given_reward_model(name: str, model: RewardModel) -> ExternalRewardModel:
 
 
 def load_reward_model(
-    entry: RewardModelConfig, config: EvaluationConfig, folder: Path, say: Callable[[str], None] | None = None
+    entry: RewardModelConfig,
+    config: EvaluationConfig,
+    endpoints: EndpointPool,
+    say: Callable[[str], None] | None = None,
 ) -> ExternalRewardModel:
-    """The reward model of an entry; `folder` keeps what an endpoint has answered, and `say` shows what is odd there.
+    """The reward model of an entry; `endpoints` opens its endpoint, and `say` shows what is odd about its ratings.
 
     Nothing is loaded or asked yet; what can be known to be missing is told now, and not after the methods are measured.
 
@@ -84,7 +87,7 @@ def load_reward_model(
     if entry.endpoint is not None:
         need_client()
         return ExternalRewardModel(
-            entry.name, lambda: _asked(entry, folder, say), lambda: _rates(entry), shots=entry.shots
+            entry.name, lambda: _asked(entry, endpoints, say), lambda: _rates(entry), shots=entry.shots
         )
     from fspo.evaluation.scoring.reward_models.classifier import ClassifierRewardModel, classifier_identity
     from fspo.modeling.model_names import locate
@@ -108,14 +111,12 @@ def _rates(entry: RewardModelConfig) -> str:
     return RatingRewardModel(Endpoint(entry.endpoint), max_tokens=entry.max_tokens or RATING_TOKENS).identity
 
 
-def _asked(entry: RewardModelConfig, folder: Path, say: Callable[[str], None] | None) -> RewardModel:
+def _asked(entry: RewardModelConfig, endpoints: EndpointPool, say: Callable[[str], None] | None) -> RewardModel:
     from fspo.evaluation.scoring.reward_models.rater import RATING_TOKENS, RatingRewardModel
-    from fspo.llm.cache import RequestCache
-    from fspo.llm.endpoint import Endpoint
 
     assert entry.endpoint is not None
     return RatingRewardModel(
-        Endpoint(entry.endpoint, RequestCache(folder / "answers.sqlite"), say=say),
+        endpoints.open(entry.endpoint),
         max_tokens=entry.max_tokens or RATING_TOKENS,
         setting=f"max_tokens of the reward model '{entry.name}'",
         say=say,
