@@ -254,6 +254,9 @@ class _Writer:
         """One review for each request."""
         found = []
         for number, request in enumerate(requests):
+            if number % 9 == 8:
+                found.append(Completion(" good. User: what else?", 6, "stop"))
+                continue
             glad = any(word in request.messages[0].content for word in ("love", "excellent", "enjoyed", "moved", "fun"))
             feeling = ("warm", "lovely", "brilliant", "superb") if glad else ("dull", "awful", "boring", "weak")
             said = f" {feeling[number % 4]} work {number}. I found plot {number} {feeling[(number + 1) % 4]}. The cast"

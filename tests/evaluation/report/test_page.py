@@ -160,7 +160,7 @@ def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) 
     for heading in ("Attributes of the responses", "How often two users disagree", "Labelled pairs", "Responses"):
         assert f"<h3>{heading}</h3>" in page
     assert "<dt>texts sampled</dt><dd>48</dd>" in page
-    assert "samples put aside: " in page
+    assert "samples put aside: role marker or refusal" in page
     assert checks["samples"][0]["response"] in page
     assert checks["sample_pairs"][0]["rejected"] in page
     assert "hold by construction" in page
