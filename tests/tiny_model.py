@@ -84,7 +84,7 @@ def build_tiny_model(
         show_progress=False,
     )
     backend.train_from_iterator((*_TEXTS, *(_reviews(400, seed) if taught else ())), trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
