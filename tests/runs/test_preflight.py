@@ -15,7 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
+from fspo.errors import ModelError
 from fspo.modeling.loading import load_tokenizer
+from fspo.runs.api import synthesize
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder
@@ -262,6 +264,14 @@ def test_data_stay_where_the_endpoint_does_not_answer(
         line += ["--set", "endpoint.model=unknown"] if wrong == "another model" else []
         said = fspo(*line, code=1 if wrong == "away" else 2)
     assert said.startswith("Error: ")
+    assert contents(folder.path) == before
+
+
+def test_data_stay_where_python_asks_an_endpoint_that_is_away(tmp_path: Path) -> None:
+    folder = synthetic(tmp_path / "run", "http://127.0.0.1:9/v1", key_variable=None)
+    before = contents(folder.path)
+    with pytest.raises(ModelError, match="can't be reached"):
+        synthesize(folder.config, on_existing="overwrite")
     assert contents(folder.path) == before
 
 

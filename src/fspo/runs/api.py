@@ -64,6 +64,7 @@ def synthesize(
     from fspo.runs import pipeline
     from fspo.runs.existing import Existing
     from fspo.runs.folder import DATA, RunFolder
+    from fspo.runs.preflight import opened
 
     if isinstance(domain, RunConfig):
         if settings:
@@ -78,7 +79,7 @@ def synthesize(
         chosen = {"domain": str(place), **settings}
         config = configuration({**values, "synthesis": chosen}, "synthesize")
     folder = RunFolder(config)
-    with folder.opened([DATA], Existing(on_existing)):
+    with opened(folder, [DATA], Existing(on_existing)):
         pipeline.synth(folder, progress or PlainProgress(sys.stderr))
     return SplitDataset.load(folder.data)
 
