@@ -22,7 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -41,6 +41,19 @@ _LATER = (
     "transformers.models.llama.tokenization_llama",
 )
 """Imported by commands while they work."""
+_NO_HUB = (
+    "pandas",
+    "pyarrow.parquet",
+    "pydantic",
+    "scipy.optimize",
+    "sklearn.linear_model",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "torch.nn.attention.flex_attention",
+    "typer",
+)
+"""Those that read nothing about a hub from the environment."""
 
 
 class Program:
@@ -87,8 +100,12 @@ def start(
     stdin: IO[str] | None = None,
     stdout: IO[str] | None = None,
     stderr: IO[str] | None = None,
+    hub: bool = False,
 ) -> Program | subprocess.Popen[bytes]:
-    """Start `python -m module arguments`; a stream that is not given is /dev/null."""
+    """Start `python -m module arguments`; a stream that is not given is /dev/null.
+
+    With `hub` it imports by itself the libraries that read where a hub is while they are imported.
+    """
     if sys.platform != "linux":  # elsewhere libraries don't survive a fork
         command = [sys.executable, "-m", module, *map(str, arguments)]
         streams = [stream or subprocess.DEVNULL for stream in (stdin, stdout, stderr)]
@@ -97,20 +114,20 @@ def start(
     ending, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with reply, Path(os.devnull).open("r+") as nothing:
         handles = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
-        socket.send_fds(_server(), [json.dumps(wanted).encode()], [*handles, reply.fileno()])
+        socket.send_fds(_server(*(_NO_HUB if hub else ())), [json.dumps(wanted).encode()], [*handles, reply.fileno()])
     if not (pid := ending.recv(64)):
         raise RuntimeError("The process that forks has ended; it says why on the error stream.")
     return Program(int(pid), ending)
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Where to ask for a program; the process behind it ends with this one."""
+def _server(*names: str) -> socket.socket:
+    """Where to ask for a program; the process behind it has imported these modules, or all, and ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.preloaded"],
+            [sys.executable, "-m", "tests.preloaded", *names],
             stdin=theirs,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
@@ -152,24 +169,29 @@ def _keep(reply: socket.socket, handles: list[int]) -> None:
     os._exit(0)
 
 
-def _preload() -> None:
-    """Import all that the program's commands import, and check that no thread was begun: a fork would lose it."""
-    from fspo.cli.main import main
-
-    sys.argv = ["fspo", "--version"]
-    with contextlib.suppress(SystemExit):
-        main()  # sets up the libraries as the program does
-    names = [found.name for found in pkgutil.walk_packages(fspo.__path__, "fspo.") if "__main__" not in found.name]
-    for name in (*names, *_LATER):
+def _preload(names: Sequence[str]) -> None:
+    """Import these modules and check that no thread was begun: a fork would lose it."""
+    for name in names:
         importlib.import_module(name)
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     others = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's allocator begins its own anew
     assert len(others) == 1, f"importing began threads: {threads}"
 
 
+def _all() -> Sequence[str]:
+    """All that the program's commands import."""
+    from fspo.cli.main import main
+
+    sys.argv = ["fspo", "--version"]
+    with contextlib.suppress(SystemExit):
+        main()  # sets up the libraries as the program does
+    names = [found.name for found in pkgutil.walk_packages(fspo.__path__, "fspo.") if "__main__" not in found.name]
+    return [*names, *_LATER]
+
+
 if __name__ == "__main__":
     # What follows is on the lowest level, so that a program ends as the interpreter ends.
-    _preload()
+    _preload(sys.argv[1:] or _all())
     gc.freeze()
     (module, *sys.argv[1:]), environment, folder = _serve(socket.socket(fileno=os.dup(0)))
     os.environ.clear()

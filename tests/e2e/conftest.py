@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 _READ_LATE = {"COLUMNS", "TERM"}
 """Variables that no library reads while it is imported."""
+_OF_A_HUB = {"HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"}
 
 
 def command(*arguments: object) -> list[str]:
@@ -36,7 +37,8 @@ def run(
     *arguments: object, code: int = 0, stdin: str = "", new: bool = False, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `fspo` and check its exit code; `new` for a process that imports its libraries itself."""
-    done = (_new if new or variables.keys() - _READ_LATE else _forked)(arguments, stdin, variables)
+    forked = not new and variables.keys() <= _READ_LATE | _OF_A_HUB
+    done = (_forked if forked else _new)(arguments, stdin, variables)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -80,9 +82,9 @@ def start(
     **variables: str,
 ) -> preloaded.Program | subprocess.Popen[bytes]:
     """Start `fspo` in a process that has the libraries already."""
-    return preloaded.start(
-        "fspo", *arguments, env=environment(**variables), cwd=ROOT, stdin=stdin, stdout=stdout, stderr=stderr
-    )
+    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    hub = bool(variables.keys() & _OF_A_HUB)
+    return preloaded.start("fspo", *arguments, env=environment(**variables), cwd=ROOT, hub=hub, **streams)
 
 
 def tiny(model: Path, output: Path, *more: str) -> Sequence[object]:
