@@ -187,6 +187,18 @@ def no_policy(there: Path) -> None:
     shutil.rmtree(there / "run/methods/fspo")
 
 
+def no_data_of_the_run(there: Path) -> None:
+    shutil.rmtree(there / "run/data")
+
+
+def no_splits_of_the_run(there: Path) -> None:
+    (there / "run/data/splits.json").unlink()
+
+
+def damaged_answers(there: Path) -> None:
+    (there / "run/answers-some-model.sqlite").write_text("no database")
+
+
 def nothing(there: Path) -> None:
     """All is there."""
 
@@ -210,6 +222,10 @@ ONE_METHOD = ("--method", "fspo")
         ("eval", damaged_own_rows, ()),
         ("train", no_start, ONE_METHOD),
         ("eval", no_policy, ()),
+        ("eval", no_data_of_the_run, ()),
+        ("eval", no_splits_of_the_run, ()),
+        ("run", damaged_answers, ()),
+        ("train", damaged_answers, ()),
         ("train", nothing, ("--set", "training.all.shots=50")),
         ("eval", nothing, ("--set", "evaluation.queries=50")),
         ("eval", nothing, ("--set", "evaluation.reward_models=[{name: other, model: ./nowhere}]")),
@@ -231,6 +247,38 @@ def test_nothing_is_removed_where_something_is_missing(
     assert result.exit_code in (1, 2), result.output
     assert result.stderr.startswith("Error: ")
     assert contents(there) == before
+
+
+@pytest.mark.parametrize("verb", ["run", "synth"])
+def test_a_run_does_not_remove_the_data_that_it_reads(there: Path, verb: str) -> None:
+    before = contents(there / "run")
+    line = ["--config", there / "run.yaml", "--output", there / "run", "--set", f"data={there / 'run/data'}"]
+    assert "is to be read" in fspo(verb, *line, "--on-existing", "overwrite", code=2)
+    assert contents(there / "run") == before
+
+
+@pytest.mark.parametrize("source", ["run/data", "run/benchmarks/prism", "nowhere"])
+def test_a_benchmark_that_cannot_be_measured_removes_nothing(there: Path, source: str) -> None:
+    line = ["eval", "--config", there / "run.yaml", "--output", there / "run", "--benchmark", "prism"]
+    done = there / "run/benchmarks/prism"
+    fspo(*line, "--data", published(there))
+    before = contents(done)
+    assert "comparison.json" in before
+    line += ["--on-existing", "overwrite", "--data", there / source]
+    fspo(*line, code=2 if source == "run/benchmarks/prism" else 1)
+    assert contents(done) == before
+
+
+def published(there: Path) -> Path:
+    """People who never occur in the run, as a dataset."""
+    rows = [
+        {"user": f"other{user}", "prompt": f"And {q}?", "chosen": f"{q}, yes.", "rejected": f"{q}, no, {user}."}
+        for user in range(4)
+        for q in range(10)
+    ]
+    (there / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fspo("data", "import", there / "other.jsonl", there / "other")
+    return there / "other"
 
 
 def test_what_is_there_is_overwritten(there: Path) -> None:

@@ -14,6 +14,8 @@ from fspo.evaluation.benchmarks.comparison import Comparison, comparison_page
 from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.benchmarks.episodes import Episodes, build_episodes
 from fspo.evaluation.benchmarks.table import benchmark_of
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.provenance import check_unseen, read_provenance
 from fspo.files import write_json, write_text
 from fspo.methods.table import METHODS
 from fspo.paths import expanded
@@ -61,11 +63,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     data = _obtain(folder, benchmark, settings, progress)
     config = protocol.evaluation(folder.config.evaluation)
     episodes = build_episodes(data.held_out, protocol, config, file=data.name)
-    able = _able(policies, episodes)
-    if not able and not config.reward_models:
-        raise ConfigError(
-            f"The users of {data.name} have no descriptions, and the run's methods are shown nothing else."
-        )
+    able = _measurable(policies, episodes, config, data.name)
     judged = config.answers or benchmark.synthesis
     out = folder.path / benchmark_part(name)
     use_threads(folder, benchmark_part(name), progress)
@@ -121,7 +119,7 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
     benchmark, settings, protocol = _followed(folder, name)
     parts = parts_made(folder, name)
     check_model(folder.config.model, fetch=not dry)
-    check_policies(folder, parts)
+    check_policies(folder, parts, policy)
     evaluation = protocol.evaluation(folder.config.evaluation)
     check_instruments(evaluation, folder.path / benchmark_part(name))
     for entry in evaluation.reward_models:
@@ -139,11 +137,21 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
         if not source.startswith("hub:") and not Path(source).exists():
             raise _missing(benchmark, source)
         if loses:
-            build_episodes(_published(folder, benchmark, source).held_out, protocol, evaluation, file=source)
+            _check_episodes(folder, _published(folder, benchmark, source), protocol, evaluation)
     if loses or (not dry and folder.is_new):
         config = home.config.model_copy(update={"evaluation": evaluation})
         check_services(services(config, synthesizes=making, evaluates=True), answers=loses)
     return source
+
+
+def _check_episodes(folder: RunFolder, data: _Data, protocol: Protocol, config: EvaluationConfig) -> None:
+    """Check that some method can be measured on these data, and none was trained on them."""
+    episodes = build_episodes(data.held_out, protocol, config, file=data.name)
+    policies = pipeline.policies_of(folder)
+    _measurable(policies, episodes, config, data.name)
+    seen = _seen(folder)
+    if seen is not None:
+        check_unseen(read_provenance(policies), seen, data.held_out)
 
 
 def benchmark_plan(folder: RunFolder, name: str, policy: Existing) -> list[str]:
@@ -233,14 +241,19 @@ def _how(benchmark: Benchmark) -> str:
     return f"fetch {name} where the hub can be reached, and name its files here with --data."
 
 
-def _able(policies: Mapping[str, Path | None], episodes: Episodes) -> dict[str, Path | None]:
-    """The methods that can be measured: without descriptions of the users, none that is told them."""
+def _measurable(
+    policies: Mapping[str, Path | None], episodes: Episodes, config: EvaluationConfig, source: str
+) -> dict[str, Path | None]:
+    """The methods that can be measured: without descriptions of the users, none that sees only these."""
     described = all(trial.own.description for trial in episodes.trials)
-    return {
+    able = {
         name: policy
         for name, policy in policies.items()
         if described or METHODS[name].describes or METHODS[name].context != "description"
     }
+    if not able and not config.reward_models:
+        raise ConfigError(f"The users of {source} have no descriptions, and the run's methods see nothing else.")
+    return able
 
 
 def _unable(policies: Mapping[str, Path | None], able: Mapping[str, Path | None]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from fspo.llm.cache import RequestCache
 from fspo.llm.cache_shards import absorb_shards
 from fspo.methods.table import METHODS, training_order
 from fspo.modeling.model_names import local_identity
+from fspo.paths import expanded
 from fspo.runs import processes
 from fspo.runs.config import RunConfig, load_config, methods_of
 from fspo.runs.descriptions import DESCRIPTIONS_FILE
@@ -116,6 +117,7 @@ class RunFolder:
         if policy is Existing.OVERWRITE:
             overwritten = self._downstream(chosen)
             self._check_same_run(overwritten, made)
+            self._check_sources(overwritten)
             for part in overwritten:
                 check_no_others(self.path, RUN, below=part)
 
@@ -126,7 +128,26 @@ class RunFolder:
 
     def loses(self, parts: Iterable[str]) -> bool:
         """Whether making these parts anew removes something that is there."""
-        return any(map(self.begun, self._downstream(set(parts))))
+        return bool(self.removed(parts))
+
+    def removed(self, parts: Iterable[str]) -> list[str]:
+        """What is there and removed when these parts are made anew: they, and all that was made from them."""
+        return list(filter(self.begun, self._downstream(set(parts))))
+
+    def _check_sources(self, overwritten: Iterable[str]) -> None:
+        """Check that no data that the run reads would be removed before they are read."""
+        given = [self.config.data, *(benchmark.data for benchmark in self.config.benchmarks.values())]
+        sources = [
+            expanded(Path(source)).resolve() for source in given if source and not str(source).startswith("hub:")
+        ]
+        for part in filter(self.begun, overwritten):
+            place = (self.path / part).resolve()
+            for source in sources:
+                if source.is_relative_to(place):
+                    raise ConfigError(
+                        f"{source} is to be read, and {place} would be removed before, so nothing is overwritten; copy "
+                        "the data to another folder and name that."
+                    )
 
     def _check_same_run(self, overwritten: Iterable[str], made: Mapping[str, Any]) -> None:
         """Check that what is overwritten was made by a run of the same name and, where data are, of the same domain."""
@@ -240,13 +261,13 @@ class RunFolder:
             self.check(parts, policy)  # again, since another process may have been at work until now
             made = self._made()
             if policy is Existing.OVERWRITE:
+                self._forget_unusable()  # first, since it opens files that may be damaged or of another version
                 for part in self._downstream(set(parts)):
                     _remove(self.path / part)
                 # Descriptions belong to the people in the data.
                 outdated = _RESULTS if any(not part.startswith(_BENCHMARKS) for part in parts) else ()
                 for name in (*outdated, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
                     (self.path / name).unlink(missing_ok=True)
-                self._forget_unusable()
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
             write_json(self.path / "settings.json", {**made, **noted})

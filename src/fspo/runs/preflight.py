@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fspo.errors import ModelError
+from fspo.errors import ConfigError, ModelError
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.reach import check_endpoint
 from fspo.methods.table import training_order
@@ -68,7 +68,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
         check_synthesis(config)
     for name in _models(config, synthesizes=making, goes_on=goes_on):
         lines += check_model(name, fetch=not dry)
-    check_policies(folder, parts)
+    check_policies(folder, parts, policy)
     if EVALUATION in parts:
         lines += check_instruments(config.evaluation, folder.evaluation)
         for entry in config.evaluation.reward_models:
@@ -116,19 +116,29 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
     return []
 
 
-def check_policies(folder: RunFolder, parts: Iterable[str]) -> None:
+def check_policies(folder: RunFolder, parts: Iterable[str], policy: Existing) -> None:
     """Check that every policy is there that one of these parts starts from or measures, and that is not made with it.
 
     Raises:
+        ConfigError: one would be removed, since the data that it was trained on are made anew.
         DataError: one has not been trained yet.
     """
+    parts = list(parts)
+    gone = set(folder.removed(parts)) if policy is Existing.OVERWRITE else set()
     made, rows = set(parts), training_order(methods_of(folder.config))
     starts = [row.starts_from for row in rows if method_part(row.name) in made and row.starts_from]
     measures = any(part != DATA and not part.startswith(method_part("")) for part in made)
     measured = [row.name for row in methods_of(folder.config) if row.trains and measures]
     for name in dict.fromkeys([*starts, *measured]):
-        if method_part(name) not in made:
-            policy_of(folder, name)
+        if method_part(name) in made:
+            continue
+        if method_part(name) in gone:
+            raise ConfigError(
+                f"Making the data in {folder.data} anew removes the policy of '{name}', which this command needs and "
+                "does not train, so nothing is overwritten; use `fspo run --on-existing overwrite`, or bring back the "
+                "data that it was trained on."
+            )
+        policy_of(folder, name)
 
 
 def check_services(endpoints: Iterable[EndpointConfig], *, answers: bool) -> None:
