@@ -39,7 +39,7 @@ def test_a_written_domain_goes_from_its_configuration_to_the_report(
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
     said = run(*arguments).stdout
-    assert "Responses written by people; pairs judged by the traits that they declare" in said
+    assert "Responses that come with the domain; pairs judged by the traits that they declare" in said
     assert ("The judge of declared traits knows no answers that a model writes" in said) is bool(answers)
     assert not list((tmp_path / "run").glob("answers*"))
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

@@ -162,7 +162,7 @@ def test_what_the_page_prints_makes_a_dataset(folder: Path) -> None:
     synth, show = LINES
     said = fspo(synth, "--dry-run")
     assert "20 users, and ask no language model." in said
-    assert "Responses written by people; pairs judged by the traits that they declare" in said
+    assert "Responses that come with the domain; pairs judged by the traits that they declare" in said
     assert not Path("runs").exists()
     assert "20 users are in" in fspo(synth)
     assert "user-0000" in fspo(show, "--limit", "40")

@@ -133,7 +133,7 @@ def writer_lines(config: RunConfig) -> list[str]:
     judges = {"measured": "measured attributes", "declared": "the traits that they declare"}
     by_traits = f"{judges.get(synthesis.judge, '')}, and no language model"
     if not asks_models(synthesis):
-        return [f"Responses written by people; pairs judged by {by_traits}."]
+        return [f"Responses that come with the domain; pairs judged by {by_traits}."]
     asked = _in_words(config.model, config.endpoint)
     writers = " + ".join(
         f"{member.weight:g} x {_in_words(member.model or '', member.endpoint)}" for member in config.ensemble

@@ -17,7 +17,7 @@ def dataset_card(config: SynthesisConfig, domain: Domain, asked: str, written_by
     texts = "" if written else f" from {sampling['used']:,} of {sampling['asked']:,} texts asked for"
     rows = [
         ("users", f"{counts['users']:,}"),
-        ("questions", f"{counts['questions']:,}, {counts['seeds']:,} of them written by people"),
+        ("questions", f"{counts['questions']:,}, {counts['seeds']:,} of them from the domain"),
         ("responses", f"{counts['responses']:,}{texts}"),
         ("preferences", f"{counts['preferences']:,}; {counts['ties']:,} pairs were left undecided"),
         ("similarity of two responses to one question", _shown(diversity["mean_similarity"])),
@@ -83,8 +83,8 @@ configs:
 
 def _questions(config: SynthesisConfig, domain: Domain) -> str:
     if not config.augment or domain.written:
-        return "written by people only."
-    return "seeds written by people, and new ones by a language model shown a few of them; near-duplicates removed."
+        return "the domain's own only."
+    return "those of the domain, and new ones by a language model shown a few of them; near-duplicates removed."
 
 
 def _responses(config: SynthesisConfig, domain: Domain, written_by: str) -> str:

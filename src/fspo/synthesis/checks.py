@@ -3,7 +3,7 @@
 The layout (`FORMAT` 2); every share is a fraction:
 
     {"format": 2,
-     "counts": {"works" (where questions are about works), "questions", "seeds": questions written by people,
+     "counts": {"works" (where questions are about works), "questions", "seeds": questions of the domain,
                 "responses", "users", "preferences", "ties": pairs left undecided},
      "questions": {"rejected": {reason: count}},
      "sampling": {"asked": texts asked for, "used": texts that responses were made of, "rejected": {reason: count},
