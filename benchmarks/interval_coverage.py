@@ -5,7 +5,7 @@
 In each study some users answer some items each (between half and one and a half times the stated number). A user's own
 rate is drawn from a beta distribution around the true one, so that answers within a user are correlated by the stated
 amount (intraclass correlation): 0.1 is mild, 0.3 strong. An interval that is meant to cover the truth in 95% of
-studies should do so in 93 to 97% of those here; `naive` is the same interval when it is told that every item is a user
+studies should do so in 93 to 97% of those here; `naive` is the same interval where every item counts as a user
 of its own.
 
 `t_coverage` and `score_coverage` are of two simpler intervals that know the users: mean and t quantile times standard
