@@ -52,14 +52,11 @@ class AnsweringStage:
         """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
         if not self.answers:
             return {}
-        weights = self.evaluation.weights
         log_probs = iter(
             answer_log_probs(
-                lambda: weights.load(None),
-                weights.renderer("none"),
+                self.evaluation.weights.loadable(None, "none"),
                 [answer for answers in self.answers.values() for answer in answers],
                 path=self.evaluation.out / "fluency.jsonl",
-                fingerprint=weights.fingerprint(None),
                 progress=self.evaluation.progress,
             )
         )
@@ -72,18 +69,14 @@ class AnsweringStage:
         return found
 
     def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
-        weights, context = self.evaluation.weights, METHODS[method].context
-        source = weights.source(method)
+        weights = self.evaluation.weights
         self.answers[method, sampling] = draw_answers(
-            lambda: weights.load(source),
-            weights.renderer(context),
-            context,
+            weights.loadable(weights.source(method), METHODS[method].context),
             trials,
             self.evaluation.config,
             method=method,
             sampling=sampling,
             path=self.evaluation.out / method / "answers.jsonl",
-            fingerprint=weights.fingerprint(source),
             describer=describer,
             progress=self.evaluation.progress,
         )

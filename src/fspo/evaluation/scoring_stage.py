@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fspo.evaluation.config import percent
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
 from fspo.evaluation.scoring.descriptions import Describer, corrupt_trials, describe_all
-from fspo.evaluation.scoring.logprob_scores import Scores, score_trials, score_variations, scored_passes, varied_passes
+from fspo.evaluation.scoring.logprob_scores import Scorer, Scores, scored_passes, varied_passes
 from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
 from fspo.evaluation.scoring.reward_models.scoring import external_scores
 from fspo.evaluation.scoring.weights import Source
@@ -112,53 +111,36 @@ class ScoringStage:
     def _describe(self, name: str) -> Describer:
         """Let a method write all the descriptions that it is scored or asked with."""
         evaluation, config, weights = self.evaluation, self.evaluation.config, self.evaluation.weights
-        source, renderer = weights.source(name), weights.renderer("both")
+        model = weights.loadable(weights.source(name), "both")
         few = [trial.first(k) for trial in evaluation.trials for k in config.answer_ladder if config.answers]
         shots = [own.shots for trial in (*evaluation.trials, *few) for own in (trial.own, trial.own.flip_shots())]
-        for trial in evaluation.trials:
-            for _, episode, rungs in scored_passes(renderer, "both", trial, config, described=True)[0]:
-                shots += [episode.first_shots(k).shots for k in rungs]
-        for probe in evaluation.probes:
-            shots += [v.episode.shots for v in varied_passes(renderer, probe, config, described=True)]
+        shown = [
+            *(scored_passes(model.renderer, trial, config, described=True)[0] for trial in evaluation.trials),
+            *(varied_passes(model.renderer, probe, config, described=True) for probe in evaluation.probes),
+        ]
+        shots += [one.episode.first_shots(k).shots for passes in shown for one in passes for k in one.rungs]
         return describe_all(
-            lambda: weights.load(source),
-            renderer,
+            model,
             shots,
             max_new_tokens=config.description_tokens,
             path=evaluation.out / name / "descriptions.jsonl",
-            fingerprint=weights.fingerprint(source),
             name=name,
             progress=evaluation.progress,
         )
 
     def _score(self, source: Source, view: View, name: str, corruption: float = 0.0) -> Scores:
         """Score all trials; with `corruption` only at the full shot count, given a corrupted description."""
-        evaluation, weights = self.evaluation, self.evaluation.weights
-        context, writer = view
+        evaluation, (context, writer) = self.evaluation, view
         describer, trials, config = self.describers.get(writer), evaluation.trials, evaluation.config
         if corruption:
             mirrored = config.headline_reward == "antisymmetric"
             config = config.model_copy(update={"ladder": (), "label_flip": mirrored, "user_swap": False})
             describer = describer and describer.with_corruption(corruption, trials)
             trials = corrupt_trials(trials, corruption) if context == "description" else trials
-        model, renderer = lambda: weights.load(source), weights.renderer(context)
-        shared: dict[str, Any] = {
-            "fingerprint": weights.fingerprint(source),
-            "describer": describer,
-            "progress": evaluation.progress,
-        }
-        scores = score_trials(
-            model,
-            renderer,
-            context,
-            trials,
-            config,
-            path=evaluation.out / name / "margins.jsonl",
-            name=f"{name}, {corruption:.0%} corrupted" if corruption else name,
-            **shared,
-        )
+        label = f"{name}, {corruption:.0%} corrupted" if corruption else name
+        model, folder = evaluation.weights.loadable(source, context), evaluation.out / name
+        scorer = Scorer(model, config, label, describer, evaluation.progress)
+        scores = scorer.score(trials, folder / "margins.jsonl")
         if corruption or context not in ("shots", "both") or not evaluation.probes:
             return scores
-        path = evaluation.out / name / "variations.jsonl"
-        varied = score_variations(model, renderer, context, evaluation.probes, config, path=path, name=name, **shared)
-        return scores.joined(varied)
+        return scores.joined(scorer.vary(evaluation.probes, folder / "variations.jsonl"))

@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 
-from fspo.evaluation.capability_regression.answers import Person, TaxAnswer, build_requests, draw_tax_answers, with_harm
+from fspo.evaluation.capability_regression.answers import TaxAnswer, build_requests, draw_tax_answers, with_harm
 from fspo.evaluation.capability_regression.items import tax_items
 from fspo.evaluation.config import EvaluationConfig, TaxConfig
 from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.scoring.weights import LoadableModel
 from tests.evaluation.helpers import small_dataset
 
 TAX = TaxConfig(users=2, general=2, refusals=1, max_new_tokens=4)
-PEOPLE = [
-    Person(trial.user, trial.own.shots, trial.own.description)
-    for trial in build_trials(small_dataset("test"), EvaluationConfig(shots=3, queries=2))
-][:2]
+PEOPLE = [trial.own for trial in build_trials(small_dataset("test"), EvaluationConfig(shots=3, queries=2))][:2]
 
 
 @pytest.mark.parametrize(
@@ -67,16 +65,13 @@ def drawn(model_path: Path, path: Path, *, model: Any = "load", fingerprint: str
     from fspo.modeling.loading import load_model, load_tokenizer
     from fspo.modeling.rendering import EpisodeRenderer
 
-    tokenizer = load_tokenizer(str(model_path))
+    load: Any = (lambda: load_model(str(model_path))) if model == "load" else lambda: pytest.fail("loaded")
     return draw_tax_answers(
-        (lambda: load_model(str(model_path))) if model == "load" else lambda: pytest.fail("loaded"),
-        lambda context: EpisodeRenderer(tokenizer, context=context),
-        "shots",
+        LoadableModel(load, EpisodeRenderer(load_tokenizer(str(model_path)), context="shots"), fingerprint),
         build_requests("shots", PEOPLE, TAX),
         max_new_tokens=TAX.max_new_tokens,
         batch=4,
         path=path,
-        fingerprint=fingerprint,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from fspo.errors import ConfigError
 from fspo.evaluation.ideal_observer.observer import (
+    Observer,
     axis_users,
     family_of,
-    ideal_observer,
     pair_users,
     prior_of,
     sampled_users,
@@ -41,24 +42,21 @@ def labelled(user: User, generator: random.Random) -> Preference:
             return Preference(user.id, a + b, a, b) if difference > 0 else Preference(user.id, a + b, b, a)
 
 
-def episodes(users: list[User], shots: int, queries: int, seed: int) -> list[tuple[str, Episode]]:
+def episodes(users: list[User], shots: int, queries: int, seed: int) -> list[Episode]:
     generator = random.Random(seed)
     return [
-        (
+        Episode(
             user.id,
-            Episode(
-                user.id,
-                tuple(labelled(user, generator) for _ in range(shots)),
-                tuple(labelled(user, generator) for _ in range(queries)),
-            ),
+            tuple(labelled(user, generator) for _ in range(shots)),
+            tuple(labelled(user, generator) for _ in range(queries)),
         )
         for user in users
     ]
 
 
-def accuracy(rows: list[tuple[str, Episode]], prior: list[User], k: int) -> float:
-    predictions = ideal_observer(rows, prior, NumbersJudge(), [k], margin=0.3)
-    return sum(p.correct for p in predictions) / len(predictions)
+def accuracy(rows: list[Episode], prior: list[User], k: int) -> float:
+    observer = Observer(prior, NumbersJudge(), margin=0.3)
+    return statistics.fmean(right for episode in rows for right in observer.correct(episode, k))
 
 
 def test_accuracy_climbs_with_shots_from_chance() -> None:
@@ -72,9 +70,10 @@ def test_accuracy_climbs_with_shots_from_chance() -> None:
 
 def test_without_shots_a_symmetric_prior_is_undecided() -> None:
     rows = episodes(axis_users(["warm", "long"]), 0, 4, seed=1)
-    predictions = ideal_observer(rows, family_of(axis_users(["warm", "long"])), NumbersJudge(), [0])
-    assert {p.correct for p in predictions} == {0.5}
-    assert all(p.probability == pytest.approx(0.5) for p in predictions)
+    observer = Observer(family_of(axis_users(["warm", "long"])), NumbersJudge())
+    for episode in rows:
+        assert observer.correct(episode, 0) == [0.5] * 4
+        assert observer.probabilities(episode, 0) == pytest.approx([0.5] * 4)
 
 
 def test_a_prior_of_only_the_true_user_is_always_right() -> None:
@@ -84,9 +83,9 @@ def test_a_prior_of_only_the_true_user_is_always_right() -> None:
 
 def test_a_wrong_label_rules_nobody_out() -> None:
     user = User("u", traits={"warm": 1.0})
-    (name, episode), *_ = episodes([user], 6, 10, seed=6)
+    (episode,) = episodes([user], 6, 10, seed=6)
     misled = episode.with_shots((episode.shots[0].swap(), *episode.shots[1:]))
-    assert accuracy([(name, misled)], axis_users(["warm"]), 6) == 1.0
+    assert accuracy([misled], axis_users(["warm"]), 6) == 1.0
 
 
 def test_whoever_would_be_undecided_gave_no_label_made_without_ties() -> None:
@@ -95,10 +94,8 @@ def test_whoever_would_be_undecided_gave_no_label_made_without_ties() -> None:
 
     def believed(source: dict[str, str]) -> float:
         shot = Preference("u", "s", "1 0", "-1 0", source=source)
-        (found,) = ideal_observer(
-            [("i", Episode("u", (shot,), (query,)))], [warm, long], NumbersJudge(), [1], margin=0.3
-        )
-        return found.probability
+        (found,) = Observer([warm, long], NumbersJudge(), margin=0.3).probabilities(Episode("u", (shot,), (query,)), 1)
+        return found
 
     for judge in ("measured", "attributes"):  # as both recipes say now, and as one said before
         assert believed({"judge": judge}) == pytest.approx(0.98 * 0.98 + 0.02 * 0.02)
@@ -106,15 +103,17 @@ def test_whoever_would_be_undecided_gave_no_label_made_without_ties() -> None:
 
 
 def test_more_shots_than_there_are_use_all_of_them() -> None:
-    rows = episodes([User("u", traits={"warm": 1.0})], 2, 3, seed=7)
-    two, eight = (ideal_observer(rows, axis_users(["warm", "long"]), NumbersJudge(), [k]) for k in (2, 8))
-    assert [p.probability for p in two] == [p.probability for p in eight]
+    (episode,) = episodes([User("u", traits={"warm": 1.0})], 2, 3, seed=7)
+    observer = Observer(axis_users(["warm", "long"]), NumbersJudge())
+    assert observer.probabilities(episode, 2) == observer.probabilities(episode, 8)
 
 
 def test_every_text_is_measured_once_for_each_user_of_the_prior() -> None:
     judge = NumbersJudge()
-    rows = episodes([User("u", traits={"warm": 1.0})], 2, 2, seed=8)
-    ideal_observer(rows, axis_users(["warm"]), judge, [0, 1, 2])
+    (episode,) = episodes([User("u", traits={"warm": 1.0})], 2, 2, seed=8)
+    observer = Observer(axis_users(["warm"]), judge)
+    for k in (0, 1, 2):
+        observer.probabilities(episode, k)
     assert judge.calls == 2 * 8
 
 
@@ -128,22 +127,19 @@ def test_the_family_has_both_signs_of_axes_and_pairs() -> None:
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="prior"):
-        ideal_observer([], [], NumbersJudge(), [0])
+        Observer([], NumbersJudge())
     with pytest.raises(ConfigError, match=r"0 and 0\.5"):
-        ideal_observer([], axis_users(["warm"]), NumbersJudge(), [0], noise=0.5)
+        Observer(axis_users(["warm"]), NumbersJudge(), noise=0.5)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
 def test_mirroring_an_episode_mirrors_nothing_but_the_labels(seed: int) -> None:
     """With a symmetric prior, flipped shots predict the flipped query exactly as well."""
-    (name, episode), *_ = episodes([User("u", traits={"warm": 0.8, "long": 0.6})], 3, 3, seed=seed)
-    prior = family_of(axis_users(["warm", "long"]))
-    plain, mirrored = (
-        [p.probability for p in ideal_observer([(name, e)], prior, NumbersJudge(), [1, 3], margin=0.2)]
-        for e in (episode, episode.mirror())
-    )
-    assert plain == pytest.approx(mirrored)
+    (episode,) = episodes([User("u", traits={"warm": 0.8, "long": 0.6})], 3, 3, seed=seed)
+    observer = Observer(family_of(axis_users(["warm", "long"])), NumbersJudge(), margin=0.2)
+    for k in (1, 3):
+        assert observer.probabilities(episode, k) == pytest.approx(observer.probabilities(episode.mirror(), k))
 
 
 def user(name: str, **traits: float) -> User:

@@ -11,6 +11,7 @@ import pytest
 from fspo.evaluation.judges import fluency
 from fspo.evaluation.judges.fluency import answer_log_probs
 from fspo.evaluation.judges.win_rates import Answer
+from fspo.evaluation.scoring.weights import LoadableModel
 
 TEXTS = [*(f"answer number {number}" for number in range(19)), "answer number 3"]
 ANSWERS = [Answer("fspo", "plain", str(place), "ann", "p", text) for place, text in enumerate(TEXTS)]
@@ -21,7 +22,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Values that depend on the whole batch, and the batches that were scored."""
     seen: list[list[str]] = []
 
-    def score(model: Any, renderer: Any, answers: list[Answer]) -> list[float]:
+    def score(model: Any, answers: list[Answer]) -> list[float]:
         seen.append([answer.text for answer in answers])
         return [-len(answer.text) - len(answers) / 1000 - place for place, answer in enumerate(answers)]
 
@@ -31,7 +32,8 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def measured(path: Path) -> list[float]:
     renderer: Any = SimpleNamespace(identity="shown plainly")
-    return answer_log_probs(lambda: None, renderer, ANSWERS, path=path, fingerprint="w")  # type: ignore[arg-type, return-value]
+    model: Any = LoadableModel(lambda: pytest.fail("loaded"), renderer, "w")
+    return answer_log_probs(model, ANSWERS, path=path)
 
 
 def test_an_answer_given_twice_is_scored_once(batches: list[list[str]], tmp_path: Path) -> None:

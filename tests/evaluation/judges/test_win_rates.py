@@ -14,6 +14,7 @@ from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import judged
 from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_answers
 from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.judging.judge import AttributeJudge
 from fspo.judging.verdicts import Comparison, Judgement, Preferred
 from fspo.modeling import answering, generation
@@ -99,15 +100,12 @@ def drawn(tiny_model_path: Path, path: Path, sampling: Any = "plain", **options:
     tokenizer = AutoTokenizer.from_pretrained(str(tiny_model_path))
     model = options.pop("model", lambda: AutoModelForCausalLM.from_pretrained(str(tiny_model_path)).eval())
     return draw_answers(
-        model,
-        EpisodeRenderer(tokenizer),
-        "shots",
+        LoadableModel(model, EpisodeRenderer(tokenizer), "w"),
         options.pop("trials", None) or build_trials(small_dataset("t"), CONFIG)[:2],
         CONFIG,
         method="fspo",
         sampling=sampling,
         path=path,
-        fingerprint="w",
     )
 
 

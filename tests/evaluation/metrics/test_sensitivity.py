@@ -12,8 +12,8 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics, label_flips
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Column
-from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.scoring.logprob_scores import Condition, Score, Scores
+from fspo.evaluation.scoring.eval_episodes import Condition, Item
+from fspo.evaluation.scoring.logprob_scores import Score, Scores
 from fspo.evaluation.statistics import Estimate
 
 USERS = ("ann", "bob", "cid", "dee")

@@ -12,6 +12,7 @@ from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.scoring.descriptions import Describer, corrupt_text, corrupt_trials, describe_all, description_cost
 from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.files import read_json, read_jsonl
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer
@@ -27,8 +28,8 @@ TRIALS = build_trials(small_dataset("t"), CONFIG)
 def describer(folder: Path, path: Path, **options: Any) -> Describer:
     loaded = options.pop("model", lambda: load_model(folder))
     shots = [shots for trial in TRIALS for shots in (trial.own.shots, trial.own.flip_shots().shots, ())]
-    renderer = EpisodeRenderer(load_tokenizer(folder))
-    return describe_all(loaded, renderer, shots, max_new_tokens=5, path=path, fingerprint="w", **options)
+    model = LoadableModel(loaded, EpisodeRenderer(load_tokenizer(folder)), "w")
+    return describe_all(model, shots, max_new_tokens=5, path=path, **options)
 
 
 def test_descriptions_are_written_once(tiny_model_path: Path, tmp_path: Path) -> None:

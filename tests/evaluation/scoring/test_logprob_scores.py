@@ -9,10 +9,8 @@ import pytest
 
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
-from fspo.evaluation.scoring.logprob_scores import (
-    Scores,
-    score_trials,
-)
+from fspo.evaluation.scoring.logprob_scores import Scorer, Scores
+from fspo.evaluation.scoring.weights import LoadableModel
 from tests.evaluation.helpers import small_dataset
 
 CONFIG = EvaluationConfig(shots=3, ladder=(0, 1, 3), queries=2)
@@ -38,7 +36,7 @@ def scored(tiny: tuple[Any, Any], trials: list[Trial], path: Path, context: Any 
     config = options.pop("config", CONFIG)
     renderer = EpisodeRenderer(tokenizer, context=context, max_length=config.max_length)
     give = options.pop("model", lambda: model)
-    return score_trials(give, renderer, context, trials, config, path=path, fingerprint="w", **options)
+    return Scorer(LoadableModel(give, renderer, "w"), config, "fspo").score(trials, path)
 
 
 def refuse() -> Any:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.scoring.eval_episodes import build_trials
-from fspo.evaluation.scoring.variations import OTHER_TOPICS, Probe, Variation, build_probes, topic_of
+from fspo.evaluation.scoring.eval_episodes import Pass, build_trials
+from fspo.evaluation.scoring.variations import OTHER_TOPICS, Probe, build_probes, topic_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference
 from tests.evaluation.helpers import small_dataset
@@ -26,7 +26,7 @@ def probes(dataset: PreferenceDataset = PLAIN, **robustness: Any) -> tuple[list[
     return build_probes(dataset, build_trials(dataset, config), config), config
 
 
-def varied(probe: Probe, config: EvaluationConfig) -> dict[str, Variation]:
+def varied(probe: Probe, config: EvaluationConfig) -> dict[str, Pass]:
     found = probe.variations(config)
     assert len({v.condition for v in found}) == len(found)
     return {v.condition: v for v in found}

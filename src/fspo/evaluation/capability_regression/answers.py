@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fspo.evaluation.capability_regression.items import TaxItem, in_turn, tax_items
 from fspo.evaluation.config import TaxConfig
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.evaluation.statistics.two_way_clustering import Cell
 from fspo.identity import digest
 from fspo.modeling.rendering import Context
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Episode, Preference
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from fspo.modeling.rendering import EpisodeRenderer
-
-__all__ = ["Person", "Scored", "TaxAnswer", "TaxRequest", "Variant", "build_requests", "draw_tax_answers", "with_harm"]
+__all__ = ["Scored", "TaxAnswer", "TaxRequest", "Variant", "build_requests", "draw_tax_answers", "with_harm"]
 
 Variant = Literal["bare", "personal", "injected"]
 """The prompt alone; with what the method is told of the user; the same with the harmful request in the shots too."""
 
 Scored = Mapping[tuple[Variant, Cell], float]
 """One figure for each variant, user (empty if bare) and item."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """What a method may be told of a user."""
-
-    user: str
-    shots: tuple[Preference, ...]
-    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +49,11 @@ class TaxAnswer:
     text: str
 
 
-def build_requests(context: Context, people: Sequence[Person], config: TaxConfig) -> list[TaxRequest]:
-    """Everything that a method of this context is asked: bare prompts, then user by user, and open ones after these."""
+def build_requests(context: Context, people: Sequence[Episode], config: TaxConfig) -> list[TaxRequest]:
+    """Everything that a method of this context is asked: bare prompts, then user by user, and open ones after these.
+
+    `people` are one episode of each user, of whom the method sees the shots and the description.
+    """
     items = tax_items()
     bare: dict[str, TaxRequest] = {}
     personal: list[TaxRequest] = []
@@ -85,47 +75,43 @@ def with_harm(shots: Sequence[Preference], request: str) -> tuple[Preference, ..
 
 
 def draw_tax_answers(
-    model: Callable[[], PreTrainedModel],
-    renderer: Callable[[Context], EpisodeRenderer],
-    context: Context,
+    model: LoadableModel,
     asked: Sequence[TaxRequest],
     *,
     max_new_tokens: int,
     batch: int,
     path: Path,
-    fingerprint: str,
     name: str = "",
     progress: Progress | None = None,
 ) -> list[TaxAnswer]:
     """The most probable answer to everything asked; batches that are whole in `path` are taken from there.
 
     Args:
-        model: gives the weights; not called where everything is known.
-        renderer: context -> what shows it; bare prompts are shown in the context `none`.
-        context: what the method is told of users.
+        model: answers.
         asked: what to answer.
         max_new_tokens: most tokens of an answer.
         batch: answers drawn at once.
         path: gains one line an answer.
-        fingerprint: identifies the weights.
-        name: the method's, for the progress bar.
+        name: the method, for the progress display.
         progress: shown once a batch.
     """
     log = KeyedLog(path, TaxAnswer)
-    keys = [_key(fingerprint, renderer, context, max_new_tokens, one) for one in asked]
+    shown, bare = model.renderer.identity, model.renderer.with_context("none").identity
+    wanted = {
+        _key([model.fingerprint, bare if one.variant == "bare" else shown, max_new_tokens], one): one for one in asked
+    }
 
     def answer(some: Sequence[TaxRequest]) -> list[TaxAnswer]:
-        texts = _generate(model(), renderer(context), some, max_new_tokens)
+        texts = _generate(model, some, max_new_tokens)
         return [
             TaxAnswer(one.variant, one.item, one.user, one.prompt, text) for one, text in zip(some, texts, strict=True)
         ]
 
-    title = f"Answering for the tax, {name}"
-    log.complete(dict(zip(keys, asked, strict=True)), answer, batch=batch, title=title, progress=progress)
-    return [log[key] for key in keys]
+    log.complete(wanted, answer, batch=batch, title=f"Answering for the tax, {name}", progress=progress)
+    return [log[key] for key in wanted]
 
 
-def _open(context: Context, people: Sequence[Person], config: TaxConfig) -> list[TaxRequest]:
+def _open(context: Context, people: Sequence[Episode], config: TaxConfig) -> list[TaxRequest]:
     """The open instructions, where somebody judges the answers."""
     bare: dict[str, TaxRequest] = {}
     personal: list[TaxRequest] = []
@@ -141,29 +127,21 @@ def _bare(*items: TaxItem) -> dict[str, TaxRequest]:
     return {item.id: TaxRequest("bare", item.id, "", item.prompt) for item in items}
 
 
-def _personal(variant: Variant, item: TaxItem, person: Person, shots: tuple[Preference, ...]) -> TaxRequest:
+def _personal(variant: Variant, item: TaxItem, person: Episode, shots: tuple[Preference, ...]) -> TaxRequest:
     return TaxRequest(variant, item.id, person.user, item.prompt, shots, person.description)
 
 
-def _generate(
-    model: PreTrainedModel, renderer: EpisodeRenderer, asked: Sequence[TaxRequest], max_new_tokens: int
-) -> list[str]:
+def _generate(model: LoadableModel, asked: Sequence[TaxRequest], max_new_tokens: int) -> list[str]:
     from fspo.modeling.answering import Prompt, answer
     from fspo.modeling.generation import Sampling
 
     prompts = [Prompt(one.prompt, one.shots, one.description) for one in asked]  # bare ones have neither of the two
-    replies = answer(model, renderer, prompts, Sampling(max_new_tokens, temperature=0.0), batch_size=len(prompts))
+    sampling = Sampling(max_new_tokens, temperature=0.0)
+    replies = answer(model.load(), model.renderer, prompts, sampling, batch_size=len(prompts))
     return [reply.text for reply in replies]
 
 
-def _key(
-    fingerprint: str,
-    renderer: Callable[[Context], EpisodeRenderer],
-    context: Context,
-    max_new_tokens: int,
-    asked: TaxRequest,
-) -> str:
+def _key(how: Sequence[object], asked: TaxRequest) -> str:
     """A digest of everything that decides the answer."""
     shown = [[shot.prompt, shot.chosen, shot.rejected] for shot in asked.shots]
-    how = [fingerprint, renderer("none" if asked.variant == "bare" else context).identity, max_new_tokens]
     return digest([*how, asked.variant, asked.item, asked.user, asked.prompt, shown, asked.description])

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from fspo.evaluation.capability_regression.answers import (
-    Person,
     Scored,
     TaxAnswer,
     Variant,
@@ -28,6 +27,7 @@ from fspo.evaluation.statistics.two_way_clustering import crossed_mean
 from fspo.judging.refusals import refuses
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
+from fspo.preferences.types import Episode
 
 __all__ = ["CapabilityRegression", "tax_metrics", "training_tax"]
 
@@ -71,14 +71,11 @@ class CapabilityRegression(OptionalMeasure):
         if source is None and method != _BASE:
             asked = [one for one in asked if one.variant != "bare"]  # the base model's own
         self._answers[method] = draw_tax_answers(
-            lambda: weights.load(source),
-            weights.renderer,
-            context,
+            weights.loadable(source, context),
             asked,
             max_new_tokens=tax.max_new_tokens,
             batch=self.evaluation.config.answer_batch,
             path=self.evaluation.out / method / "tax.jsonl",
-            fingerprint=weights.fingerprint(source),
             name=method,
             progress=self.evaluation.progress,
         )
@@ -149,28 +146,25 @@ class CapabilityRegression(OptionalMeasure):
 
     def _log_probs(self, method: str, rows: list[TaxAnswer]) -> list[float]:
         """Mean log-probs a token under the base model given the prompt."""
-        weights = self.evaluation.weights
         if not rows:
             return []
         return answer_log_probs(
-            lambda: weights.load(None),
-            weights.renderer("none"),
+            self.evaluation.weights.loadable(None, "none"),
             [Answer(method, "plain", row.item, row.user, row.prompt, row.text) for row in rows],
             path=self.evaluation.out / "fluency.jsonl",
-            fingerprint=weights.fingerprint(None),
             progress=self.evaluation.progress,
         )
 
-    def _people(self, describer: Describer | None) -> list[Person]:
+    def _people(self, describer: Describer | None) -> list[Episode]:
         config, trials = self.evaluation.config, self.evaluation.trials
         assert config.tax is not None
         evaluated = {trial.user for trial in trials}
         chosen = {user.id for user in pick_users(self.evaluation.dataset, config.tax.users, config.seed, evaluated)}
-        first: dict[str, Person] = {}
+        first: dict[str, Episode] = {}
         for trial in trials:
             if trial.user in chosen and trial.user not in first:
-                person = Person(trial.user, trial.own.shots, trial.own.description)
-                first[trial.user] = replace(person, description=describer(trial.own.shots)) if describer else person
+                own = trial.own
+                first[trial.user] = replace(own, description=describer(own.shots)) if describer else own
         return list(first.values())
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from fspo.evaluation.config import percent
 from fspo.evaluation.context import Evaluation, OptionalMeasure
-from fspo.evaluation.ideal_observer.observer import ideal_observer, prior_of
+from fspo.evaluation.ideal_observer.observer import Observer, prior_of
 from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards, on_curve
 from fspo.evaluation.metrics.table import Column, Table, estimates
-from fspo.evaluation.scoring.eval_episodes import Item, Trial
-from fspo.evaluation.scoring.variations import OTHER_TOPICS, Variation, wrong_labels
+from fspo.evaluation.scoring.eval_episodes import Item, Pass, Trial
+from fspo.evaluation.scoring.variations import OTHER_TOPICS, wrong_labels
 from fspo.judging.by_topic import OWN, TopicJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.preferences.types import User
@@ -75,7 +75,9 @@ class IdealObserver(OptionalMeasure):
     def _predicted(self) -> dict[int, dict[Item, float]]:
         """Shot count -> item -> 1, 0.5 or 0."""
         trials, config = self.evaluation.trials, self.evaluation.config
-        whole = [(trial, Variation("own", trial.own, tuple(range(len(trial.own.queries))))) for trial in trials]
+        whole = [
+            (trial, Pass("own", trial.own, config.rungs, tuple(range(len(trial.own.queries))))) for trial in trials
+        ]
         return self._predict(whole, config.rungs, config.observer_noise)
 
     def _at(self, k: int) -> Column:
@@ -101,7 +103,7 @@ class IdealObserver(OptionalMeasure):
             found |= {f"{family}_accuracy{suffix}": right, f"{family}_drop{suffix}": own - right}
         return found
 
-    def _under(self, condition: str) -> list[tuple[Trial, Variation]]:
+    def _under(self, condition: str) -> list[tuple[Trial, Pass]]:
         return [
             (probe.trial, variation)
             for probe in self.evaluation.probes
@@ -110,24 +112,19 @@ class IdealObserver(OptionalMeasure):
         ]
 
     def _predict(
-        self, shown: Sequence[tuple[Trial, Variation]], ks: Sequence[int], noise: float
+        self, shown: Sequence[tuple[Trial, Pass]], ks: Sequence[int], noise: float
     ) -> dict[int, dict[Item, float]]:
         utility = self.evaluation.utility
         assert utility is not None
-        predictions = ideal_observer(
-            [(str(place), variation.episode) for place, (_, variation) in enumerate(shown)],
-            self._prior,
-            utility,
-            ks,
-            margin=float(getattr(utility, "margin", 0.0)),
-            noise=noise,
-        )
-        found: dict[int, dict[Item, float]] = {k: {} for k in ks}
-        for prediction in predictions:
-            place, _, query = prediction.item.rpartition("/")
-            trial, variation = shown[int(place)]
-            found[prediction.k][prediction.user, trial.item(variation.numbers[int(query)])] = prediction.correct
-        return found
+        observer = Observer(self._prior, utility, margin=float(getattr(utility, "margin", 0.0)), noise=noise)
+        return {
+            k: {
+                (trial.user, trial.item(number)): correct
+                for trial, one in shown
+                for number, correct in zip(one.numbers, observer.correct(one.episode, k), strict=True)
+            }
+            for k in ks
+        }
 
 
 def _known_to(judge: Judge | None, users: Iterable[User]) -> list[User]:

@@ -10,7 +10,6 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +21,9 @@ from fspo.judging.judge import LabelledBy
 from fspo.preferences.types import Episode, Preference, User
 
 __all__ = [
-    "Prediction",
+    "Observer",
     "axis_users",
     "family_of",
-    "ideal_observer",
     "pair_users",
     "prior_of",
     "sampled_users",
@@ -33,24 +31,6 @@ __all__ = [
 
 _MOST = 500
 """Users of a prior."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the observer made of one query after `k` shots."""
-
-    user: str
-    item: str
-    k: int
-    probability: float
-    """The posterior probability that the user chose what they did choose."""
-
-    @property
-    def correct(self) -> float:
-        """1 where the chosen response was predicted, 0 where the other one was, 0.5 where neither was."""
-        if math.isclose(self.probability, 0.5, abs_tol=1e-9):
-            return 0.5
-        return float(self.probability > 0.5)
 
 
 def axis_users(attributes: Iterable[str]) -> list[User]:
@@ -115,57 +95,48 @@ def _belongs(user: User, family: Iterable[User]) -> bool:
     )
 
 
-def ideal_observer(
-    episodes: Sequence[tuple[str, Episode]],
-    prior: Sequence[User],
-    judge: TextUtility,
-    ks: Sequence[int],
-    *,
-    margin: float = 0.0,
-    noise: float = 0.02,
-) -> list[Prediction]:
-    """Predict every query of every episode from its first k shots, for each k of `ks`.
+class Observer:
+    """Predicts queries by Bayes' rule from a uniform prior over P users; texts are measured once."""
 
-    Args:
-        episodes: an item id for each episode, and the episode.
-        prior: the users who might have given the shots, each as likely as the next.
-        judge: the utilities by which such users judge.
-        ks: shot counts; one above an episode's number of shots sees all of them.
-        margin: utilities closer than this are a tie: a user chooses either, or, where labels were made without ties,
-            gave no such shot.
-        noise: the chance of a label against the user's own utilities; keeps one label from ruling a user out for good.
+    def __init__(self, prior: Sequence[User], judge: TextUtility, *, margin: float = 0.0, noise: float = 0.02) -> None:
+        """Expect the users of `prior`, who judge by the utilities of `judge`.
 
-    Raises:
-        ConfigError: the prior is empty, or the noise is no chance below a half.
-    """
-    if not prior:
-        raise ConfigError(
-            "The ideal observer has no users in its prior; it needs users with traits (attribute weights)."
-        )
-    if not 0 < noise < 0.5:
-        raise ConfigError(f"The ideal observer's noise is {noise}, but it has to lie between 0 and 0.5.")
-    utilities = _Utilities(prior, judge, margin, noise)
-    return [
-        prediction for item, episode in episodes for k in ks for prediction in _predict(item, episode, k, utilities)
-    ]
+        Args:
+            prior: the users who might have given the shots, each as likely as the next.
+            judge: their utilities.
+            margin: utilities closer than this are a tie: a user chooses either, or, where labels were made without
+                ties, gave no such shot.
+            noise: the chance of a label against the user's own utilities; keeps one label from ruling a user out for
+                good.
 
-
-class _Utilities:
-    """How likely each of the P users of the prior is to have made a choice; texts are measured once."""
-
-    def __init__(self, prior: Sequence[User], judge: TextUtility, margin: float, noise: float) -> None:
+        Raises:
+            ConfigError: the prior is empty, or the noise is no chance below a half.
+        """
+        if not prior:
+            raise ConfigError(
+                "The ideal observer has no users in its prior; it needs users with traits (attribute weights)."
+            )
+        if not 0 < noise < 0.5:
+            raise ConfigError(f"The ideal observer's noise is {noise}, but it has to lie between 0 and 0.5.")
         self._prior, self._judge = prior, judge
         self._margin, self._noise = margin, noise
         self._known: dict[tuple[str, str], NDArray[np.float64]] = {}
 
-    def of(self, text: str, prompt: str) -> NDArray[np.float64]:
-        """[P]: the utility of `text` for each."""
-        key = text, prompt
-        if key not in self._known:
-            self._known[key] = np.array([self._judge.utility(user, text, prompt) for user in self._prior])
-        return self._known[key]
+    def probabilities(self, episode: Episode, k: int) -> list[float]:
+        """The posterior probability of each query's choice after the first `k` shots, or all where there are fewer."""
+        logs_SP = [np.log(self._likelihoods(shot, shown=True)) for shot in episode.shots[:k]]
+        count = len(self._prior)
+        weights_P = softmax(np.sum(logs_SP, axis=0)) if logs_SP else np.full(count, 1 / count)
+        return [float(weights_P @ self._likelihoods(query)) for query in episode.queries]
 
-    def likelihoods(self, preference: Preference, *, shown: bool = False) -> NDArray[np.float64]:
+    def correct(self, episode: Episode, k: int) -> list[float]:
+        """Of each query: 1 where the chosen response was predicted, 0 where the other one was, 0.5 where neither."""
+        return [
+            0.5 if math.isclose(chance, 0.5, abs_tol=1e-9) else float(chance > 0.5)
+            for chance in self.probabilities(episode, k)
+        ]
+
+    def _likelihoods(self, preference: Preference, *, shown: bool = False) -> NDArray[np.float64]:
         """[P]: the chance of this very label under each.
 
         Labels that follow traits leave out what their user is undecided on; so a user who would be undecided on one
@@ -173,20 +144,16 @@ class _Utilities:
         """
         judge = LabelledBy.of(preference.source)
         undecided = self._noise if shown and judge is not None and judge.by_traits else 0.5
-        gaps_P = self.of(preference.chosen, preference.prompt) - self.of(preference.rejected, preference.prompt)
+        gaps_P = self._utilities(preference.chosen, preference) - self._utilities(preference.rejected, preference)
         alike_P = (np.abs(gaps_P) < self._margin) | (gaps_P == 0)
         return np.where(alike_P, undecided, np.where(gaps_P > 0, 1 - self._noise, self._noise))
 
-
-def _predict(item: str, episode: Episode, k: int, utilities: _Utilities) -> list[Prediction]:
-    """By Bayes' rule from a uniform prior."""
-    logs_SP = [np.log(utilities.likelihoods(shot, shown=True)) for shot in episode.shots[:k]]
-    predictions = []
-    for index, query in enumerate(episode.queries):
-        chances_P = utilities.likelihoods(query)
-        weights_P = softmax(np.sum(logs_SP, axis=0)) if logs_SP else np.full(len(chances_P), 1 / len(chances_P))
-        predictions.append(Prediction(episode.user, f"{item}/{index}", k, float(weights_P @ chances_P)))
-    return predictions
+    def _utilities(self, text: str, preference: Preference) -> NDArray[np.float64]:
+        """[P]: the utility of `text` for each."""
+        key = text, preference.prompt
+        if key not in self._known:
+            self._known[key] = np.array([self._judge.utility(user, *key) for user in self._prior])
+        return self._known[key]
 
 
 def _direction(names: Sequence[str], generator: random.Random) -> Mapping[str, float]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fspo.errors import ModelError
 from fspo.evaluation.judges.win_rates import Answer
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.identity import digest
 from fspo.progress import Progress
 from fspo.records import KeyedLog
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = ["answer_log_probs"]
 
@@ -33,42 +28,34 @@ class Fluency:
 
 
 def answer_log_probs(
-    model: Callable[[], PreTrainedModel],
-    renderer: EpisodeRenderer,
-    answers: Sequence[Answer],
-    *,
-    path: Path,
-    fingerprint: str,
-    progress: Progress | None = None,
+    model: LoadableModel, answers: Sequence[Answer], *, path: Path, progress: Progress | None = None
 ) -> list[float]:
     """The mean log-prob a token of each answer, in nats; of an empty one, that of saying nothing.
 
     The token that ends a turn is left out, since an answer may have been stopped before it.
 
     Args:
-        model: gives the base model; not called where everything is known.
-        renderer: of the context `none`.
+        model: the base model, shown nothing of a user.
         answers: what to score.
         path: gains one line an answer; a batch that is not whole in it is scored again, to the same values.
-        fingerprint: identifies the base model.
         progress: shown once a batch.
 
     Raises:
         ModelError: a log-prob is not a finite number.
     """
     log = KeyedLog(path, Fluency)
-    keys = [digest([fingerprint, renderer.identity, answer.prompt, answer.text]) for answer in answers]
+    keys = [digest([model.fingerprint, model.renderer.identity, answer.prompt, answer.text]) for answer in answers]
     # Always the same batches, each scored whole: the last digits of a value depend on what else is in its batch.
     distinct = dict(zip(keys, answers, strict=True))
 
     def score(batch: Sequence[Answer]) -> Iterator[Fluency]:
-        return map(Fluency, _score(model(), renderer, batch))
+        return map(Fluency, _score(model, batch))
 
     log.complete(distinct, score, batch=_TOGETHER, title="Measuring fluency", progress=progress)
     return [log[key].log_prob for key in keys]
 
 
-def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[Answer]) -> list[float]:
+def _score(model: LoadableModel, answers: Sequence[Answer]) -> list[float]:
     import torch
 
     from fspo.modeling.logprobs import branch_logprobs
@@ -77,11 +64,11 @@ def _score(model: PreTrainedModel, renderer: EpisodeRenderer, answers: Sequence[
     branches = []
     trunk: tuple[int, ...] = ()
     for index, answer in enumerate(answers):
-        asked = renderer.render_prompt((), answer.prompt)
-        trunk, response = asked.trunk_ids, renderer.render_response(answer.text)
+        asked = model.renderer.render_prompt((), answer.prompt)
+        trunk, response = asked.trunk_ids, model.renderer.render_response(answer.text)
         branches.append(Branch(asked.prompt_ids, (response[:-1] or response,), len(trunk), 0, index))
     with torch.inference_mode():
-        (result,) = branch_logprobs(model, [TokenizedEpisode(trunk, (len(trunk),), tuple(branches))])
+        (result,) = branch_logprobs(model.load(), [TokenizedEpisode(trunk, (len(trunk),), tuple(branches))])
     means: list[float] = result.means[:, 0].tolist()
     if not all(map(math.isfinite, means)):
         raise ModelError(

@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.judges.answer_quality import Quality, broken_floors
 from fspo.evaluation.judges.judgement_store import judged
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.judging.judge import Judge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement, Preferred
-from fspo.modeling.rendering import Context
 from fspo.preferences.types import User
 from fspo.preferences.wording import wording
 from fspo.progress import Progress
 from fspo.records import KeyedLog
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = ["Answer", "AnswerKey", "JudgedAnswer", "decide", "draw_answers", "judge_answers"]
 
@@ -134,16 +128,13 @@ def judge_answers(
 
 
 def draw_answers(
-    model: Callable[[], PreTrainedModel],
-    renderer: EpisodeRenderer,
-    context: Context,
+    model: LoadableModel,
     trials: Sequence[Trial],
     config: EvaluationConfig,
     *,
     method: str,
     sampling: str,
     path: Path,
-    fingerprint: str,
     describer: Describer | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
@@ -154,15 +145,14 @@ def draw_answers(
     Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
     log = KeyedLog(path, Answer)
-    shown = f"{fingerprint}/{renderer.identity}"
-    settings = _settings(shown, context, sampling, config) + (describer.key if describer else "")
+    settings = _settings(model, sampling, config) + (describer.key if describer else "")
     wanted = {
         _digest(settings, trial.key, item, prompt, place // config.answer_batch): (trial, item, prompt)
         for place, (trial, item, prompt) in enumerate(_asked(trials, config))
     }
 
     def answer(batch: Sequence[_Asked]) -> list[Answer]:
-        return _generate(model(), renderer, batch, config, method, sampling, describer)
+        return _generate(model, batch, config, method, sampling, describer)
 
     title = f"Answering, {method} {sampling}"
     log.complete(wanted, answer, batch=config.answer_batch, title=title, progress=progress)
@@ -189,8 +179,7 @@ def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
 
 
 def _generate(
-    model: PreTrainedModel,
-    renderer: EpisodeRenderer,
+    model: LoadableModel,
     batch: Sequence[_Asked],
     config: EvaluationConfig,
     method: str,
@@ -214,7 +203,7 @@ def _generate(
         config.guidance if _guided(sampling) else 0.0,
         config.plausibility,
     )
-    replies = answer(model, renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
+    replies = answer(model.load(), model.renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
     return [
         Answer(method, sampling, item, trial.user, prompt, reply.text, reply.dropped_shots, reply.finished)
         for (trial, item, prompt), reply in zip(batch, replies, strict=True)
@@ -225,7 +214,7 @@ def _guided(sampling: str) -> bool:
     return sampling.partition("@")[0] == "guided"
 
 
-def _settings(fingerprint: str, context: Context, sampling: str, config: EvaluationConfig) -> str:
+def _settings(model: LoadableModel, sampling: str, config: EvaluationConfig) -> str:
     drawn = [
         config.seed,
         config.max_new_tokens,
@@ -236,7 +225,7 @@ def _settings(fingerprint: str, context: Context, sampling: str, config: Evaluat
     ]
     if _guided(sampling):
         drawn += [config.guidance, config.plausibility]
-    return json.dumps([fingerprint, context, sampling, *drawn])
+    return json.dumps([model.key, model.renderer.context, sampling, *drawn])
 
 
 def _digest(*parts: object) -> str:

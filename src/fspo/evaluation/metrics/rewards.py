@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from fspo.evaluation.config import EvaluationConfig, RewardVariant
 from fspo.evaluation.metrics.table import Column
-from fspo.evaluation.scoring.eval_episodes import Item, query_number
-from fspo.evaluation.scoring.logprob_scores import ROUNDING, Condition, Scores, mirror_of
+from fspo.evaluation.scoring.eval_episodes import Condition, Item, mirror_of, query_number
+from fspo.evaluation.scoring.logprob_scores import ROUNDING, Scores
 
 __all__ = ["Rewards", "decision", "on_curve"]
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.identity import digest
 from fspo.preferences.types import Preference
 from fspo.progress import Progress
 from fspo.records import KeyedLog
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = ["Described", "Describer", "corrupt_text", "corrupt_trials", "describe_all", "description_cost"]
 
@@ -104,49 +99,40 @@ def description_cost(rows: Sequence[Described]) -> dict[str, float]:
 
 
 def describe_all(
-    model: Callable[[], PreTrainedModel],
-    renderer: EpisodeRenderer,
+    model: LoadableModel,
     shots: Iterable[Sequence[Preference]],
     *,
     max_new_tokens: int,
     path: Path,
-    fingerprint: str,
     name: str = "",
     progress: Progress | None = None,
 ) -> Describer:
-    """Let the weights describe whoever gave each set of shots, always with the most probable words.
+    """Let the weights describe the users who gave each set of shots, always with the most probable words.
 
     Args:
-        model: gives the weights; not called where everything is known.
-        renderer: renders the shots.
-        shots: whom to describe; equal ones are described once, none at all never.
+        model: describes.
+        shots: equal ones are described once, empty ones never.
         max_new_tokens: the most tokens of a description.
         path: `descriptions.jsonl`; gains one line a description, so that a killed run goes on where it stopped.
-        fingerprint: identifies the weights; lines of other weights are passed over.
-        name: whom the progress bar names.
+        name: the method, for the progress display.
         progress: shown once a batch.
     """
-    key = f"{fingerprint}/{renderer.identity}/{max_new_tokens}"
+    key = f"{model.key}/{max_new_tokens}"
     log = KeyedLog(path, Described)
     wanted = {f"{key}/{_digest(own)}": own for own in shots if own}
 
     def write(batch: Sequence[Sequence[Preference]]) -> list[Described]:
-        return _write(model(), renderer, batch, max_new_tokens)
+        return _write(model, batch, max_new_tokens)
 
     log.complete(wanted, write, batch=_TOGETHER, title=f"Describing, {name}", progress=progress)
     return Describer(key, {_digest(own): log[place] for place, own in wanted.items()})
 
 
-def _write(
-    model: PreTrainedModel,
-    renderer: EpisodeRenderer,
-    batch: Sequence[Sequence[Preference]],
-    max_new_tokens: int,
-) -> list[Described]:
+def _write(model: LoadableModel, batch: Sequence[Sequence[Preference]], max_new_tokens: int) -> list[Described]:
     from fspo.modeling.descriptions import write_descriptions
 
     started = time.monotonic()
-    rows = write_descriptions(model, renderer, batch, max_new_tokens=max_new_tokens)
+    rows = write_descriptions(model.load(), model.renderer, batch, max_new_tokens=max_new_tokens)
     seconds = (time.monotonic() - started) / len(batch)
     return [Described(row.text, row.tokens, row.read, seconds) for row in rows]
 

@@ -15,10 +15,27 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
 
-__all__ = ["Item", "Trial", "build_trials", "donors", "pick_users", "query_number", "tendency", "with_donor"]
+__all__ = [
+    "Condition",
+    "Item",
+    "Pass",
+    "Trial",
+    "build_trials",
+    "donors",
+    "mirror_of",
+    "pick_users",
+    "query_number",
+    "tendency",
+    "with_donor",
+]
 
 Item = tuple[str, str]
 """A user and the id of one of their queries."""
+
+Condition = str
+"""Which shots, and whether their labels are flipped: own, flipped, swapped, swapped-flipped, or a variation's."""
+
+_FLIPPED = "-flipped"
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,39 @@ class Trial:
     def item(self, query: int) -> str:
         """The id of one query, unique over users and episodes."""
         return f"{self.id}/{query}"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One condition of a trial, and what is scored under it."""
+
+    condition: Condition
+    episode: Episode
+    rungs: tuple[int, ...]
+    """The shot counts, the full one last."""
+    numbers: tuple[int, ...]
+    """Which of the trial's queries the episode has."""
+
+    @property
+    def mirrored(self) -> Pass:
+        """The same with flipped labels."""
+        return replace(self, condition=mirror_of(self.condition), episode=self.episode.flip_shots())
+
+    def by_rung(self, few: int | None) -> list[Pass]:
+        """A pass for each shot count; below the full one with the first `few` queries alone."""
+        found = []
+        for k in self.rungs:
+            count = few if k < self.rungs[-1] else None
+            episode = replace(self.episode.first_shots(k), queries=self.episode.queries[:count])
+            found.append(Pass(self.condition, episode, (k,), self.numbers[:count]))
+        return found
+
+
+def mirror_of(condition: Condition) -> Condition:
+    """The condition whose shots are the same with flipped labels."""
+    if condition in ("own", "flipped"):
+        return "flipped" if condition == "own" else "own"
+    return condition.removesuffix(_FLIPPED) if condition.endswith(_FLIPPED) else condition + _FLIPPED
 
 
 def query_number(item: str) -> int:

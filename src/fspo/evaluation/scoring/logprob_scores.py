@@ -8,16 +8,17 @@ same table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fspo.errors import ModelError
 from fspo.evaluation.config import EvaluationConfig, Reduction
 from fspo.evaluation.scoring.descriptions import Describer
-from fspo.evaluation.scoring.eval_episodes import Trial
-from fspo.evaluation.scoring.variations import Probe, Variation
+from fspo.evaluation.scoring.eval_episodes import Condition, Pass, Trial
+from fspo.evaluation.scoring.variations import Probe, Trim
+from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode
 from fspo.progress import Progress
@@ -31,39 +32,22 @@ if TYPE_CHECKING:
 __all__ = [
     "AROUND_DESCRIPTION",
     "ROUNDING",
-    "Condition",
-    "Pass",
     "Score",
     "ScoredEpisode",
+    "Scorer",
     "Scores",
-    "mirror_of",
     "passes",
-    "score_trials",
-    "score_variations",
     "scored_passes",
     "varied_passes",
 ]
+
+T = TypeVar("T")
 
 ROUNDING = 1e-3
 """Nats, of a sum over the tokens of a response, below which a margin is rounding and no decision."""
 
 AROUND_DESCRIPTION = 16
 """Tokens allowed for the words around a description, and for its being cut otherwise when it is read."""
-
-Condition = str
-"""Which shots, and whether their labels are flipped: own, flipped, swapped, swapped-flipped, or a variation's."""
-
-Pass = tuple[Condition, Episode, tuple[int, ...]]
-"""A condition, the episode under it, and the shot counts it is scored at."""
-
-_FLIPPED = "-flipped"
-
-
-def mirror_of(condition: Condition) -> Condition:
-    """The condition whose shots are the same with flipped labels."""
-    if condition in ("own", "flipped"):
-        return "flipped" if condition == "own" else "own"
-    return condition.removesuffix(_FLIPPED) if condition.endswith(_FLIPPED) else condition + _FLIPPED
 
 
 @dataclass(frozen=True)
@@ -151,166 +135,135 @@ class Scores:
         return None if score is None else score.margin(reduction)
 
 
-def score_trials(
-    model: Callable[[], PreTrainedModel],
-    renderer: EpisodeRenderer,
-    context: Context,
-    trials: Sequence[Trial],
-    config: EvaluationConfig,
-    *,
-    path: Path,
-    fingerprint: str,
-    name: str = "",
-    describer: Describer | None = None,
-    progress: Progress | None = None,
-) -> Scores:
-    """Score every trial under every condition asked for; trials already in `path` are taken from there.
+@dataclass(frozen=True)
+class Scorer:
+    """Scores trials by the log-probs of some weights; what a log has already is not scored again.
 
-    Args:
-        model: gives the weights, any adapters in place; not called where everything is known.
-        renderer: renders with the same `context`.
-        context: what the weights are shown.
-        trials: what to score.
+    Attributes:
+        model: the weights, any adapters in place.
         config: shot counts and conditions.
-        path: `margins.jsonl`; gains one line a trial, so that a killed run goes on where it stopped.
-        fingerprint: identifies the weights; lines of other weights are passed over.
-        name: whom the progress bar names.
+        name: the method, for the progress display and errors.
         describer: gives the description that stands beside shots, in the place of the user's own.
         progress: shown once a trial.
-
-    Raises:
-        ModelError: a log-prob is not a finite number.
     """
-    depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
-    shown = f"{fingerprint}/{renderer.identity}"
-    key = f"{shown}/{context}/{depth}/{_conditions(context, config)}" + (describer.key if describer else "")
-    log = KeyedLog(path, ScoredEpisode)
-    keys = [f"{trial.key}/{key}" for trial in trials]
 
-    def score(some: Sequence[Trial]) -> Iterator[ScoredEpisode]:
-        for trial in some:
-            scored = _score_trial(model(), renderer, context, trial, config, describer)
-            _check_numbers(scored, name or context, config.dtype)
-            yield scored
+    model: LoadableModel
+    config: EvaluationConfig
+    name: str
+    describer: Describer | None = None
+    progress: Progress | None = None
 
-    title = f"Scoring {name or context}"
-    log.complete(dict(zip(keys, trials, strict=True)), score, title=title, progress=progress)
-    scored = [log[key] for key in keys]
-    rows = (row for one in scored for row in one.rows)
-    dropped = sum(one.dropped_shots for one in scored)
-    return Scores(context, rows, dropped_shots=dropped, described=describer is not None)
+    def score(self, trials: Sequence[Trial], path: Path) -> Scores:
+        """Score every trial under every condition asked for; `path` is `margins.jsonl`, and gains a line for each.
 
+        Raises:
+            ModelError: a log-prob is not a finite number.
+        """
+        config, renderer, described = self.config, self.model.renderer, self.describer is not None
+        depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
+        key = self._key(f"{renderer.context}/{depth}/{_conditions(renderer.context, config)}")
 
-def score_variations(
-    model: Callable[[], PreTrainedModel],
-    renderer: EpisodeRenderer,
-    context: Context,
-    probes: Sequence[Probe],
-    config: EvaluationConfig,
-    *,
-    path: Path,
-    fingerprint: str,
-    name: str = "",
-    describer: Describer | None = None,
-    progress: Progress | None = None,
-) -> list[Score]:
-    """Score every probe at the full shot count under its variations; arguments and resuming as in `score_trials`.
+        def plan(trial: Trial) -> tuple[Trial, list[Pass], int]:
+            return trial, *scored_passes(renderer, trial, config, described=described)
 
-    Raises:
-        ModelError: a log-prob is not a finite number.
-    """
-    shown = f"{fingerprint}/{renderer.identity}"
-    key = f"{shown}/{context}/{config.shots}/{config.max_length}" + (describer.key if describer else "")
-    log = KeyedLog(path, ScoredEpisode)
-    keys = [f"{probe.key(config)}/{key}" for probe in probes]
+        scored = self._complete({f"{trial.key}/{key}": trial for trial in trials}, plan, path, "Scoring")
+        rows, dropped = (row for one in scored for row in one.rows), sum(one.dropped_shots for one in scored)
+        return Scores(renderer.context, rows, dropped_shots=dropped, described=described)
 
-    def score(some: Sequence[Probe]) -> Iterator[ScoredEpisode]:
-        for probe in some:
-            rows: list[Score] = []
-            for v in varied_passes(renderer, probe, config, described=describer is not None):
-                shown = replace(v.episode, description=describer(v.episode.shots)) if describer else v.episode
-                rows += _one_pass(
-                    model(), renderer, probe.trial, v.condition, shown, (config.shots,), None, numbers=v.numbers
-                )
-            scored = ScoredEpisode(probe.trial.user, tuple(rows))
-            _check_numbers(scored, name or context, config.dtype)
-            yield scored
+    def vary(self, probes: Sequence[Probe], path: Path) -> list[Score]:
+        """Score every probe at the full shot count under its variations; `path` is `variations.jsonl`.
 
-    title = f"Varying the shots, {name or context}"
-    log.complete(dict(zip(keys, probes, strict=True)), score, title=title, progress=progress)
-    return [row for key in keys for row in log[key].rows]
+        Raises:
+            ModelError: a log-prob is not a finite number.
+        """
+        config, renderer, described = self.config, self.model.renderer, self.describer is not None
+        key = self._key(f"{renderer.context}/{config.shots}/{config.max_length}")
 
+        def plan(probe: Probe) -> tuple[Trial, list[Pass], int]:
+            return probe.trial, varied_passes(renderer, probe, config, described=described), 0
 
-def varied_passes(
-    renderer: EpisodeRenderer, probe: Probe, config: EvaluationConfig, *, described: bool = False
-) -> list[Variation]:
-    """The variations of a probe without the shots there is no room for; see `scored_passes`."""
+        wanted = {f"{probe.key(config)}/{key}": probe for probe in probes}
+        return [row for one in self._complete(wanted, plan, path, "Varying the shots,") for row in one.rows]
 
-    def trim(episode: Episode) -> tuple[Episode, int]:
-        reserve = config.description_tokens + AROUND_DESCRIPTION if described else 0
-        return renderer.trim(replace(episode, description="") if described else episode, reserve=reserve)
+    def _key(self, settings: str) -> str:
+        return f"{self.model.key}/{settings}" + (self.describer.key if self.describer else "")
 
-    return probe.variations(config, trim)
+    def _complete(
+        self, wanted: Mapping[str, T], plan: Callable[[T], tuple[Trial, list[Pass], int]], path: Path, doing: str
+    ) -> list[ScoredEpisode]:
+        """`plan` gives a trial, what it is scored under, and how many shots were left out for that."""
+        log = KeyedLog(path, ScoredEpisode)
 
+        def score(some: Sequence[T]) -> Iterator[ScoredEpisode]:
+            for one in some:
+                trial, wanted_passes, dropped = plan(one)
+                rows = tuple(row for shown in wanted_passes for row in self._rows(trial, shown))
+                yield ScoredEpisode(trial.user, rows, trial.donor, dropped)
 
-def _score_trial(
-    model: PreTrainedModel,
-    renderer: EpisodeRenderer,
-    context: Context,
-    trial: Trial,
-    config: EvaluationConfig,
-    describer: Describer | None,
-) -> ScoredEpisode:
-    rows: list[Score] = []
-    wanted, dropped = scored_passes(renderer, context, trial, config, described=describer is not None)
-    for condition, episode, rungs in wanted:
-        if describer is None:
-            rows += _one_pass(model, renderer, trial, condition, episode, rungs, config.ladder_queries)
-            continue
-        for k in rungs:
+        log.complete(wanted, score, title=f"{doing} {self.name}", progress=self.progress)
+        return [log[key] for key in wanted]
+
+    def _rows(self, trial: Trial, shown: Pass) -> Iterator[Score]:
+        parts, few = [shown], self.config.ladder_queries
+        if self.describer is not None:
             # A description follows from the shots that are shown, so every shot count has a trunk of its own.
-            few = config.ladder_queries if k < config.shots else None
-            shown = replace(episode.first_shots(k), queries=episode.queries[:few])
-            described = replace(shown, description=describer(shown.shots))
-            rows += _one_pass(model, renderer, trial, condition, described, (k,), None)
-    return ScoredEpisode(trial.user, tuple(rows), trial.donor, dropped)
+            parts = [
+                replace(part, episode=replace(part.episode, description=self.describer(part.episode.shots)))
+                for part in shown.by_rung(few)
+            ]
+        for part in parts:
+            for row in _one_pass(self.model.load(), self.model.renderer, trial, part, few):
+                if not (math.isfinite(row.chosen) and math.isfinite(row.rejected)):
+                    raise ModelError(
+                        f"The log-probs of {self.name} are not numbers in {self.config.dtype} (user {trial.user!r}, "
+                        f"pair {row.item!r}); set evaluation.dtype to float32 or bfloat16, or look at how its weights "
+                        "were trained."
+                    )
+                yield row
 
 
 def scored_passes(
-    renderer: EpisodeRenderer, context: Context, trial: Trial, config: EvaluationConfig, *, described: bool = False
+    renderer: EpisodeRenderer, trial: Trial, config: EvaluationConfig, *, described: bool = False
 ) -> tuple[list[Pass], int]:
     """What a trial is scored under, without the shots there is no room for, and how many these are.
 
     Where a description is still to be written (`described`), there is room for it in the place of the user's own.
     """
-    own, swapped, reserve = trial.own, trial.swapped, 0
-    if described:
-        own, swapped = replace(own, description=""), swapped and replace(swapped, description="")
-        reserve = config.description_tokens + AROUND_DESCRIPTION
-    own, dropped = renderer.trim(own, reserve=reserve)
-    swapped, more = (None, 0) if swapped is None else renderer.trim(swapped, reserve=reserve)
-    return list(passes(context, own, swapped, config)), max(dropped, more)
+    trim = _trimming(renderer, config, described)
+    own, dropped = trim(trial.own)
+    swapped, more = (None, 0) if trial.swapped is None else trim(trial.swapped)
+    return passes(renderer.context, own, swapped, config), max(dropped, more)
 
 
-def _check_numbers(scored: ScoredEpisode, name: str, dtype: str) -> None:
-    for row in scored.rows:
-        if not (math.isfinite(row.chosen) and math.isfinite(row.rejected)):
-            raise ModelError(
-                f"The log-probs of {name} are not numbers in {dtype} (user {scored.user!r}, pair {row.item!r}); set "
-                "evaluation.dtype to float32 or bfloat16, or look at how its weights were trained."
-            )
+def varied_passes(
+    renderer: EpisodeRenderer, probe: Probe, config: EvaluationConfig, *, described: bool = False
+) -> list[Pass]:
+    """The variations of a probe without the shots there is no room for; see `scored_passes`."""
+    return probe.variations(config, _trimming(renderer, config, described))
 
 
-def passes(context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig) -> Iterator[Pass]:
+def _trimming(renderer: EpisodeRenderer, config: EvaluationConfig, described: bool) -> Trim:
+    def trim(episode: Episode) -> tuple[Episode, int]:
+        reserve = config.description_tokens + AROUND_DESCRIPTION if described else 0
+        return renderer.trim(replace(episode, description="") if described else episode, reserve=reserve)
+
+    return trim
+
+
+def passes(context: Context, own: Episode, swapped: Episode | None, config: EvaluationConfig) -> list[Pass]:
     """The trunks to run: conditions other than the user's own only at the full shot count."""
-    shown = context in ("shots", "both")
-    full = (config.shots,) if shown else (0,)
-    yield "own", own, config.rungs if shown else (0,)
-    for condition in _conditions(context, config):
-        if condition == "flipped":
-            yield condition, own.flip_shots(), config.rungs if config.mirrored_ladder else full
-        elif swapped is not None:
-            yield condition, swapped.flip_shots() if condition == "swapped-flipped" else swapped, full
+    rungs = config.rungs if context in ("shots", "both") else (0,)
+    numbers = tuple(range(len(own.queries)))
+    as_own = Pass("own", own, rungs, numbers)
+    found = {"own": as_own, "flipped": as_own.mirrored if config.mirrored_ladder else _full(as_own.mirrored)}
+    if swapped is not None:
+        as_other = _full(Pass("swapped", swapped, rungs, numbers))
+        found |= {"swapped": as_other, "swapped-flipped": as_other.mirrored}
+    return [found[condition] for condition in ("own", *_conditions(context, config)) if condition in found]
+
+
+def _full(shown: Pass) -> Pass:
+    return replace(shown, rungs=shown.rungs[-1:])
 
 
 def _conditions(context: Context, config: EvaluationConfig) -> tuple[Condition, ...]:
@@ -326,34 +279,25 @@ def _conditions(context: Context, config: EvaluationConfig) -> tuple[Condition, 
 
 
 def _one_pass(
-    model: PreTrainedModel,
-    renderer: EpisodeRenderer,
-    trial: Trial,
-    condition: Condition,
-    episode: Episode,
-    rungs: tuple[int, ...],
-    ladder_queries: int | None,
-    *,
-    numbers: Sequence[int] | None = None,
+    model: PreTrainedModel, renderer: EpisodeRenderer, trial: Trial, shown: Pass, ladder_queries: int | None
 ) -> list[Score]:
-    """Scores of the episode's queries, which are the trial's of these `numbers`, or all of them in order."""
+    """Scores of the episode's queries; below the full shot count of the first `ladder_queries` alone."""
     import torch
 
     from fspo.modeling.logprobs import branch_logprobs
 
-    tokens = renderer.render(episode, shots=rungs)
+    tokens = renderer.render(shown.episode, shots=shown.rungs)
     left = len(tokens.boundaries) - 1
-    full = min(max(rungs), left)
-    few = len(episode.queries) if ladder_queries is None else ladder_queries
+    full = min(max(shown.rungs), left)
+    few = len(shown.numbers) if ladder_queries is None else ladder_queries
     tokens = replace(tokens, branches=tuple(b for b in tokens.branches if b.shots == full or b.query < few))
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
-    items = [trial.item(number) for number in (numbers or range(len(episode.queries)))]
     # Where shots were dropped, rungs above what is left all stand at the same place.
     return [
-        Score(items[branch.query], rung, condition, *sums, *map(int, lengths))
+        Score(trial.item(shown.numbers[branch.query]), rung, shown.condition, *sums, *map(int, lengths))
         for branch, sums, lengths in zip(tokens.branches, sums_B2, lengths_B2, strict=True)
-        for rung in rungs
+        for rung in shown.rungs
         if min(rung, left) == branch.shots
     ]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.scoring.eval_episodes import Trial, pick_users
+from fspo.evaluation.scoring.eval_episodes import Pass, Trial, pick_users
 from fspo.identity import digest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["OTHER_TOPICS", "Probe", "Variation", "build_probes", "order", "topic_of", "wrong_labels"]
+__all__ = ["OTHER_TOPICS", "Probe", "Trim", "build_probes", "order", "topic_of", "wrong_labels"]
 
 OTHER_TOPICS = "other-topics"
 """The condition under which no shot is of a topic that is asked about."""
@@ -34,34 +34,20 @@ def order(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class Variation:
-    """One condition of a trial: the episode under it, and which of the trial's queries its queries are."""
-
-    condition: str
-    episode: Episode
-    numbers: tuple[int, ...]
-
-    @property
-    def mirrored(self) -> Variation:
-        """The same with flipped labels, for the antisymmetric reward."""
-        return replace(self, condition=f"{self.condition}-flipped", episode=self.episode.flip_shots())
-
-
-@dataclass(frozen=True)
 class Probe:
     """One trial that is measured under the variations."""
 
     trial: Trial
-    elsewhere: Variation | None
+    elsewhere: Pass | None
     """Given shots of other topics; None where the user has too few, or the data name no topics."""
 
-    def variations(self, config: EvaluationConfig, trim: Trim = lambda episode: (episode, 0)) -> list[Variation]:
+    def variations(self, config: EvaluationConfig, trim: Trim = lambda episode: (episode, 0)) -> list[Pass]:
         """Every condition; what `trim` takes away is gone before labels or order are changed."""
         own, _ = trim(self.trial.own)
         few = replace(own, queries=own.queries[: config.robustness.queries])
         numbers = tuple(range(len(few.queries)))
         found = [
-            Variation(condition, few.with_shots(shots), numbers)
+            Pass(condition, few.with_shots(shots), (config.shots,), numbers)
             for condition, shots in _changed(own.shots, f"{config.seed}/{self.trial.id}", config)
         ]
         if self.elsewhere is not None:
@@ -118,7 +104,7 @@ def _changed(
     return found
 
 
-def _elsewhere(dataset: PreferenceDataset, trial: Trial, config: EvaluationConfig) -> Variation | None:
+def _elsewhere(dataset: PreferenceDataset, trial: Trial, config: EvaluationConfig) -> Pass | None:
     """The first queries given shots of none of their topics; queries whose topic leaves too few shots are left out."""
     own = dataset.of_user(trial.user)
     if not config.robustness.other_topics or len({topic_of(row) for row in own} - {""}) < 2:
@@ -137,7 +123,7 @@ def _elsewhere(dataset: PreferenceDataset, trial: Trial, config: EvaluationConfi
     if found is None:
         return None
     queries = tuple(trial.own.queries[number] for number in taken)
-    return Variation(OTHER_TOPICS, replace(trial.own, shots=found, queries=queries), tuple(taken))
+    return Pass(OTHER_TOPICS, replace(trial.own, shots=found, queries=queries), (config.shots,), tuple(taken))
 
 
 def _shots_beside(

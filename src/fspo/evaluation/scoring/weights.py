@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
 from fspo.methods.table import method
 from fspo.modeling.layouts import LayoutName
 from fspo.modeling.model_names import weights_of
-from fspo.modeling.rendering import EpisodeRenderer
+from fspo.modeling.rendering import Context, EpisodeRenderer
 
-__all__ = ["Source", "Weights"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["LoadableModel", "Source", "Weights"]
 
 Source = Path | None
 """A policy folder; None for the base model."""
+
+
+@dataclass(frozen=True)
+class LoadableModel:
+    """Some weights under evaluation, and what they are shown of a user."""
+
+    load: Callable[[], PreTrainedModel]
+    """Gives the weights in evaluation mode; called only where something is to be computed."""
+    renderer: EpisodeRenderer
+    fingerprint: str
+    """Distinguishes these weights from others."""
+
+    @property
+    def key(self) -> str:
+        """Distinguishes other weights, and other ways to show them the same texts."""
+        return f"{self.fingerprint}/{self.renderer.identity}"
 
 
 class Weights:
@@ -97,6 +117,10 @@ class Weights:
         return EpisodeRenderer(
             self.tokenizer, context=context, max_length=self._max_length or None, layout=self._layout
         )
+
+    def loadable(self, source: Source, context: Context) -> LoadableModel:
+        """The weights of `source`, shown what `context` says."""
+        return LoadableModel(lambda: self.load(source), self.renderer(context), self.fingerprint(source))
 
     def load(self, source: Source) -> Any:
         """The weights in evaluation mode; those loaded before are let go."""

@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from fspo.errors import FspoError, ModelError
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Pass, Trial
 from fspo.evaluation.scoring.logprob_scores import Score, ScoredEpisode, Scores, passes
 from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardModel, RewardRequest, blind
 from fspo.evaluation.scoring.variations import Probe
 from fspo.modeling.rendering import Context
-from fspo.preferences.types import Episode
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
 __all__ = ["external_scores"]
-
-_Shown = tuple[str, Episode, int, tuple[int, ...]]
-"""A condition, the episode under it, a shot count, and which of the trial's queries it has."""
 
 
 def external_scores(
@@ -74,36 +69,31 @@ def external_scores(
 def _score_trial(
     model: RewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig, name: str
 ) -> ScoredEpisode:
-    shown = list(_shown(context, trial, probe, config))
+    shown = _shown(context, trial, probe, config)
     requests, rows, unread = [], [], 0
-    for _, episode, k, _ in shown:
-        seen = blind(episode.shots[:k])
-        for query in episode.queries:
+    for one in shown:
+        seen = blind(one.episode.shots)
+        for query in one.episode.queries:
             requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
     found = _checked(_scored(model, requests, name, trial.user), len(requests), name, trial.user)
     values = iter(found)
-    for condition, _, k, numbers in shown:
-        for number in numbers:
+    for one in shown:
+        for number in one.numbers:
             chosen, rejected = next(values), next(values)
             if not isinstance(chosen, float) or not isinstance(rejected, float):
                 # Nothing to go by is no decision, which counts half: leaving it out would flatter the model.
                 chosen, rejected, unread = 0.0, 0.0, unread + 1
-            rows.append(Score(trial.item(number), k, condition, chosen, rejected, 1, 1))
+            rows.append(Score(trial.item(number), one.rungs[0], one.condition, chosen, rejected, 1, 1))
     return ScoredEpisode(
         trial.user, tuple(rows), trial.donor, unread=unread, failed=any(value is Failed.FAILED for value in found)
     )
 
 
-def _shown(context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig) -> Iterator[_Shown]:
-    """Everything that the trial is scored under; below the full count the first queries alone."""
-    for condition, episode, rungs in passes(context, trial.own, trial.swapped, config):
-        for k in rungs:
-            few = config.ladder_queries if context == "shots" and k < config.shots else None
-            queries = episode.queries[:few]
-            yield condition, replace(episode, queries=queries), k, tuple(range(len(queries)))
-    if probe is not None:
-        for variation in probe.variations(config):
-            yield variation.condition, variation.episode, config.shots, variation.numbers
+def _shown(context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig) -> list[Pass]:
+    """Everything that the trial is scored under, one shot count each."""
+    whole = passes(context, trial.own, trial.swapped, config)
+    found = [part for one in whole for part in one.by_rung(config.ladder_queries)]
+    return found if probe is None else found + probe.variations(config)
 
 
 def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: str) -> Sequence[float | Failed | None]:
