@@ -19,6 +19,7 @@ SMALL = (
     "training.pref-ft.steps=2",
     "training.ipo.steps=2",
     "training.fspo.steps=2",
+    "training.fspo.target=observer",
     "evaluation.users=3",
     "evaluation.shots=2",
     "evaluation.ladder=[0, 2]",

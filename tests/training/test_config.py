@@ -65,3 +65,15 @@ def test_what_an_objective_needs(settings: dict[str, Any], mirrors: bool, refere
 def test_simpo_is_of_means() -> None:
     assert TrainingConfig.model_validate({"objective": "simpo"}).reduction == "mean"
     assert TrainingConfig(objective="dpo").reduction == "sum"
+
+
+@pytest.mark.parametrize("settings", [{"objective": "ipo"}, {"objective": "mirrored-contrast", "contrast": "logistic"}])
+def test_only_a_squared_contrast_follows_an_observer(settings: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="target: only a squared"):
+        TrainingConfig.model_validate({"target": "observer", **settings})
+
+
+def test_the_scale_of_an_observer_counts_only_where_one_is_followed() -> None:
+    constant, other = (TrainingConfig(objective="mirrored-contrast", observer_scale=scale) for scale in (1.0, 2.0))
+    assert constant.identity() == other.identity()
+    assert constant.identity() != TrainingConfig(objective="mirrored-contrast", target="observer").identity()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 
 from fspo.modeling.rendering import Branch, EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.types import Episode
 from fspo.training.config import TrainingConfig
 from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, balanced, shares, split_passes
 from tests.training.helpers import small_dataset
@@ -151,3 +153,36 @@ def test_shares_are_balanced_and_make_up_the_step(tokens: list[int], processes: 
     for share, part in zip(every, own, strict=True):
         assert share.passes[: share.counted] == split_passes(part, row_tokens)
         assert all(len(extra) == 1 and extra[0] in part for extra in share.passes[share.counted :])
+
+
+class CountingObserver:
+    """Its log-odds are the number of shots, and a hundredth for each query before."""
+
+    identity = "counting"
+
+    def log_odds(self, episode: Episode, k: int) -> list[float]:
+        return [k + place / 100 for place in range(len(episode.queries))]
+
+
+@pytest.mark.parametrize("rungs", ["all", "one"])
+def test_each_pair_aims_at_what_the_observer_says_after_the_same_shots(tokenizer: Any, rungs: str) -> None:
+    settings = {"objective": "mirrored-contrast", "target": "observer", "ladder": [1, 3], "rungs_per_query": rungs}
+    teacher = replace(collator(tokenizer, **settings), observer=CountingObserver())
+    for unit in (teacher.unit(*stream()[index]) for index in range(4)):
+        assert unit.targets == tuple(branch.shots + branch.query / 100 for branch in unit.plain.branches)
+
+
+def test_the_observer_sees_only_the_shots_that_have_room(tokenizer: Any) -> None:
+    seen: list[int] = []
+
+    class Watching(CountingObserver):
+        def log_odds(self, episode: Episode, k: int) -> list[float]:
+            seen.append(len(episode.shots))
+            return super().log_odds(episode, k)
+
+    settings = {"objective": "mirrored-contrast", "target": "observer"}
+    length = collator(tokenizer, **settings).renderer.render(stream()[0][1]).longest
+    teacher = replace(collator(tokenizer, renderer_length=length - 1, **settings), observer=Watching())
+    unit = teacher.unit(*stream()[0])
+    assert unit.plain.dropped_shots > 0
+    assert seen == [3 - unit.plain.dropped_shots]

@@ -20,7 +20,7 @@ from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_json, read_jsonl
 from fspo.modeling.policies import is_policy
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.types import User
+from fspo.preferences.types import Episode, User
 from fspo.progress import Silent
 from fspo.training.start import Start
 from fspo.training.train import TRAINING_FILE, Training, left_out_of, train_policy
@@ -262,3 +262,34 @@ class Lines(Silent):
 
     def say(self, text: str) -> None:
         self.lines.append(text)
+
+
+class FixedObserver:
+    """Says the same of every query."""
+
+    def __init__(self, odds: float) -> None:
+        self.odds, self.identity = odds, f"always {odds}"
+
+    def log_odds(self, episode: Episode, k: int) -> list[float]:
+        return [self.odds] * len(episode.queries)
+
+
+def test_the_effects_aimed_at_are_the_scaled_log_odds_of_the_observer(tiny_model_path: Path, tmp_path: Path) -> None:
+    """Log-odds times the scale are the target: an observer of 2 nats aims where a constant of 2 x 1.5 does."""
+    train = small_dataset(users=4)
+    contrast = tiny_settings().model_copy(update={"objective": "mirrored-contrast", "shots": 2})
+    follows = contrast.model_copy(update={"target": "observer", "observer_scale": 1.5})
+    made = {
+        name: train_policy(config, train, model=tiny_model_path, out=tmp_path / name, observer=observer)
+        for name, config, observer in (
+            ("observer", follows, FixedObserver(2.0)),
+            ("constant", contrast.model_copy(update={"target": 3.0}), None),
+            ("unsure", follows, FixedObserver(0.0)),
+        )
+    }
+    assert same(weights(made["observer"]), weights(made["constant"]))
+    assert not same(weights(made["observer"]), weights(made["unsure"]))
+    with pytest.raises(ConfigError, match="observer"):
+        train_policy(follows, train, model=tiny_model_path, out=tmp_path / "observer", observer=FixedObserver(0.0))
+    with pytest.raises(ConfigError, match="no observer to follow"):
+        train_policy(follows, train, model=tiny_model_path, out=tmp_path / "none")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
@@ -19,7 +18,7 @@ from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.variations import Probe, build_probes
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.statistics import Estimate
-from fspo.judging.judge import Judge
+from fspo.judging.judge import Judge, TextUtility
 from fspo.llm.pool import EndpointPool
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress

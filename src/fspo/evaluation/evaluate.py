@@ -15,7 +15,7 @@ from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.ideal_observer.ceiling import IdealObserver
-from fspo.evaluation.judges.judgement_store import TextUtility, check_identity, judge_digest
+from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
 from fspo.evaluation.judges.judges import jury_of
 from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judging_stage import JudgingStage
@@ -40,7 +40,7 @@ from fspo.evaluation.scoring.reward_models.protocol import RewardModel
 from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.scoring_stage import ScoringStage
 from fspo.judging.declared import DeclaredJudge
-from fspo.judging.judge import Judge
+from fspo.judging.judge import Judge, TextUtility
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json, write_json
@@ -18,7 +18,7 @@ from fspo.judging.topics import named
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
-__all__ = ["CLIP", "AttributeJudge", "Judge", "LabelledBy", "Scale", "scales_of"]
+__all__ = ["CLIP", "AttributeJudge", "Judge", "LabelledBy", "Scale", "TextUtility", "scales_of"]
 
 
 class LabelledBy(StrEnum):
@@ -60,6 +60,14 @@ class Judge(Protocol):
 
     def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         """Which response to `prompt` `user` prefers, or a tie."""
+
+
+@runtime_checkable
+class TextUtility(Protocol):
+    """A judge that can say how much a user likes a text."""
+
+    def utility(self, user: User, text: str, prompt: str = "") -> float:
+        """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something."""
 
 
 def scales_of(

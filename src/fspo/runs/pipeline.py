@@ -16,6 +16,7 @@ from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
 from fspo.judging.judge import AttributeJudge, Judge
+from fspo.judging.observer import Observer, prior_of
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
@@ -92,6 +93,8 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
         progress.say(line)
     dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
     chosen = set(trained_methods(folder) if names is None else names)
+    follow = [name for name in chosen if folder.config.training[name].follows_observer]
+    observer = _observer_of(folder, dataset, follow[0]) if follow else None
     made = []
     for row in training_order(methods_of(folder.config)):
         if row.name not in chosen:
@@ -107,6 +110,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
             progress=progress,
             validation=validation if len(validation) else None,
             method=row.name,
+            observer=observer,
         )
         if processes.is_first():
             write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))
@@ -206,6 +210,21 @@ def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> li
             why = "is not among the run's methods" if name in METHODS and METHODS[name].trains else why
             raise ConfigError(f"--method {name}: this method {why}; choose from {', '.join(order)}.")
     return [name for name in order if not names or name in names]
+
+
+def _observer_of(folder: RunFolder, train: PreferenceDataset, method: str) -> Observer:
+    """The ideal observer for whom any user of the training part might have given the shots."""
+    path = folder.data / "judge.json"
+    users = list(train.users.values())
+    if not path.is_file() or not all(user.traits for user in users):
+        why = "some users have no traits" if path.is_file() else f"{path} is missing"
+        raise ConfigError(
+            f"training.{method}.target: the observer needs users with known traits and the judge that labelled for "
+            f"them, and {why}; set a number of nats."
+        )
+    judge = load_judge(path)
+    _, prior = prior_of("trained", users, users, folder.config.seed)
+    return Observer(prior, judge, margin=judge.margin)
 
 
 def policies_of(folder: RunFolder) -> dict[str, Path | None]:

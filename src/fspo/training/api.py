@@ -39,10 +39,20 @@ from fspo.training.trainer import METRICS_FILE
 
 if TYPE_CHECKING:
     from fspo.preferences.formats import PersonLike, Table
+    from fspo.training.steps import Observer
 
 __all__ = ["FSPOTrainer"]
 
-_ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "peft_config", "progress")
+_ARGUMENTS = (
+    "model",
+    "args",
+    "train_dataset",
+    "eval_dataset",
+    "processing_class",
+    "peft_config",
+    "observer",
+    "progress",
+)
 
 
 class FSPOTrainer:
@@ -65,6 +75,7 @@ class FSPOTrainer:
         processing_class: Any = None,
         peft_config: LoraConfig | LoraSettings | None = None,
         *,
+        observer: Observer | None = None,
         progress: Progress | None = None,
         **unknown_arguments: Never,
     ) -> None:
@@ -79,6 +90,7 @@ class FSPOTrainer:
             eval_dataset: preferences of other people on other questions, measured and never trained on.
             processing_class: the tokenizer; the model's own by default.
             peft_config: the adapters, in the place of `args.lora`.
+            observer: says which effects `target="observer"` aims at, such as `fspo.judging.observer.Observer`.
             progress: told of every step; by default a line on standard error every 20 seconds.
             **unknown_arguments: refused, naming what to give instead.
 
@@ -102,7 +114,9 @@ class FSPOTrainer:
         adapters = peft_config if isinstance(peft_config, LoraConfig) else None
         start = Start(model, folder, processing_class, adapters)
         lora = args.lora if peft_config is None else peft_config if isinstance(peft_config, LoraSettings) else None
-        self._training = Training(args.training(lora), dataset, start, folder, validation=self._held_out)
+        self._training = Training(
+            args.training(lora), dataset, start, folder, validation=self._held_out, observer=observer
+        )
         self.processing_class = start.load_tokenizer()
         ChatFormat.of(self.processing_class)
         start.check_vocabulary()

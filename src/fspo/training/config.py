@@ -73,8 +73,13 @@ class TrainingConfig(BaseModel):
         ge=0,
         description="ipo, dpo, robust-dpo, hinge: reward per token that length is held to earn by itself (R-DPO).",
     )
-    target: float = Field(
-        default=2.0, gt=0, description="mirrored-contrast, squared: the effect of the labels aimed at, in nats."
+    target: Annotated[float, Field(gt=0)] | Literal["observer"] = Field(
+        default=2.0,
+        description="mirrored-contrast, squared: the effect of the labels aimed at, in nats; or `observer`, the "
+        "log-odds that an ideal observer gives the label after the same shots, for users whose traits are known.",
+    )
+    observer_scale: float = Field(
+        default=1.5, gt=0, description="target observer: nats of effect for each nat of the observer's log-odds."
     )
     contrast: Literal["squared", "logistic"] = Field(
         default="squared", description="mirrored-contrast: how the effect is pulled up."
@@ -219,6 +224,11 @@ class TrainingConfig(BaseModel):
         return self.objective in _AGAINST_REFERENCE or (self.objective == "mirrored-contrast" and self.bias_weight > 0)
 
     @property
+    def follows_observer(self) -> bool:
+        """Whether the effects aimed at are an ideal observer's."""
+        return self.objective == "mirrored-contrast" and self.target == "observer"
+
+    @property
     def needs_reference(self) -> bool:
         """Whether anything is measured against a reference model: pairs, or drafts of a description."""
         return self.compares_pairs or self.describe == "own"
@@ -234,7 +244,8 @@ class TrainingConfig(BaseModel):
         decisive = {"row_tokens"} if self.lora is not None and self.lora.dropout else set()
         if self.selects:
             decisive |= {"evaluate_every", "evaluate_episodes"}
-        return self.model_dump(mode="json", exclude=set(HARMLESS - decisive))
+        unused = set() if self.follows_observer else {"observer_scale"}
+        return self.model_dump(mode="json", exclude=set(HARMLESS - decisive) | unused)
 
     @model_validator(mode="before")
     @classmethod
@@ -252,6 +263,8 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"label_smoothing: {self.objective} has none; choose {', '.join(sorted(_SMOOTHED))}, or set 0"
             )
+        if self.target == "observer" and (self.objective != "mirrored-contrast" or self.contrast != "squared"):
+            raise ValueError("target: only a squared mirrored-contrast can aim at the observer; set a number")
         if self.length_weight and self.objective not in _AGAINST_REFERENCE:
             raise ValueError(
                 f"length_weight: {self.objective} has none; choose {', '.join(sorted(_AGAINST_REFERENCE))}, or set 0"

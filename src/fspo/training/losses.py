@@ -51,6 +51,8 @@ class PassScores:
     """The policy's log-probabilities of descriptions given the shots, [D, R]: gold, or a closer and a farther draft."""
     reference_described_D: Tensor | None = None
     """The reference's margins between drafts."""
+    targets_B: Tensor | None = None
+    """The observer's log-odds of the labels, where the objective aims at them."""
 
 
 def score(
@@ -74,7 +76,9 @@ def score(
         reference_B = plain.sums.new_tensor([margin for one in known for margin in one.plain])
         if mirrored is not None:
             reference_mirrored_B = plain.sums.new_tensor([margin for one in known for margin in one.mirrored or ()])
-    return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D)
+    odds = [value for unit in units for value in unit.targets or ()]
+    targets_B = plain.sums.new_tensor(odds) if odds else None
+    return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D, targets_B)
 
 
 def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) -> Margins:
@@ -121,7 +125,7 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
         return losses_B
     h_B, mirrored_B = _margins(scores, config)
     if config.objective == "mirrored-contrast":
-        return losses_B + _contrast(h_B, mirrored_B, config)
+        return losses_B + _contrast(h_B, mirrored_B, scores.targets_B, config)
     h_B = _length_controlled(h_B, scores.plain, config)
     preference_B = _preference(h_B, config)
     if scores.mirrored is not None and mirrored_B is not None:
@@ -204,14 +208,19 @@ def _length_controlled(h_B: Tensor, logprobs: BranchLogprobs, config: TrainingCo
     return objectives.length_controlled(h_B, chosen_B, rejected_B, beta=config.beta, weight=config.length_weight)
 
 
-def _contrast(h_B: Tensor, mirrored_B: Tensor | None, config: TrainingConfig) -> Tensor:
+def _contrast(h_B: Tensor, mirrored_B: Tensor | None, odds_B: Tensor | None, config: TrainingConfig) -> Tensor:
     if mirrored_B is None:
         raise ValueError("The mirrored contrast needs the mirrored episodes' scores.")
     if config.contrast == "logistic":
         return objectives.mirrored_contrast_logistic(
             h_B, mirrored_B, scale=config.scale, bias_weight=config.bias_weight
         )
-    return objectives.mirrored_contrast(h_B, mirrored_B, target=config.target, bias_weight=config.bias_weight)
+    if config.target != "observer":
+        return objectives.mirrored_contrast(h_B, mirrored_B, target=config.target, bias_weight=config.bias_weight)
+    if odds_B is None:
+        raise ValueError("The observer's log-odds are missing.")
+    target_B = config.observer_scale * odds_B
+    return objectives.mirrored_contrast(h_B, mirrored_B, target=target_B, bias_weight=config.bias_weight)
 
 
 def _margins(scores: PassScores, config: TrainingConfig) -> tuple[Tensor, Tensor | None]:

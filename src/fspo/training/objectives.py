@@ -148,7 +148,7 @@ def bias(margins_B: Tensor, mirrored_margins_B: Tensor) -> Tensor:
 
 
 def mirrored_contrast(
-    margins_B: Tensor, mirrored_margins_B: Tensor, *, target: float, bias_weight: float = 0.0
+    margins_B: Tensor, mirrored_margins_B: Tensor, *, target: float | Tensor, bias_weight: float = 0.0
 ) -> Tensor:
     """Mirrored contrast, (e - c)^2 + w b^2, shape [B], with e and b as in `effect` and `bias`.
 
@@ -159,7 +159,7 @@ def mirrored_contrast(
     Args:
         margins_B: margins of the pairs under the shots.
         mirrored_margins_B: margins of the same ordered pairs under the mirrored shots.
-        target: c, in nats.
+        target: c, in nats; one for all pairs, or one for each.
         bias_weight: w, at least 0.
     """
     effect_B, bias_B = effect(margins_B, mirrored_margins_B), bias(margins_B, mirrored_margins_B)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
@@ -18,6 +18,7 @@ __all__ = [
     "Drafts",
     "EpisodeStream",
     "Margins",
+    "Observer",
     "Share",
     "StepBatch",
     "StepCollator",
@@ -52,6 +53,17 @@ class EpisodeStream(Dataset[tuple[int, Episode]]):
         return self._lap[1]
 
 
+class Observer(Protocol):
+    """Knows what the shots of an episode say about its queries (`fspo.judging.observer.Observer`)."""
+
+    @property
+    def identity(self) -> str:
+        """The same for observers that say the same."""
+
+    def log_odds(self, episode: Episode, k: int) -> Sequence[float]:
+        """For each query, the log-odds of its label after the first `k` shots, in nats."""
+
+
 @dataclass(frozen=True)
 class Margins:
     """What the reference says of a unit's pairs: the chosen response's log-probability above the other's, reduced."""
@@ -78,6 +90,8 @@ class Unit:
     """The user's description as a response to the shots: gold alone, or a closer and a farther draft."""
     margins: Margins | None = None
     """What the reference says of the pairs, where it was asked before training."""
+    targets: tuple[float, ...] | None = None
+    """The observer's log-odds of each pair's label after the shots it is attached to."""
 
     @property
     def policy(self) -> tuple[TokenizedEpisode, ...]:
@@ -156,6 +170,8 @@ class StepCollator:
     both_sides: bool = False
     margins: Mapping[int, Margins] = field(default_factory=dict)
     """The reference's margins of episodes that were scored before training, by their numbers."""
+    observer: Observer | None = None
+    """Says which effects are aimed at, where the objective follows it."""
 
     def __call__(self, episodes: Iterable[tuple[int, Episode]]) -> dict[str, Any]:
         """Render numbered episodes; the batch is a mapping because transformers expects one."""
@@ -187,7 +203,17 @@ class StepCollator:
         if config.objective == "pref-ft" and not self.both_sides:
             plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
         described, known = self._described(episode, drafts), self.margins[index] if self.margins else None
-        return Unit(index, episode.user, plain, mirrored, reference, episode if waiting else None, described, known)
+        targets = self._targets(episode, plain) if config.follows_observer else None
+        waits = episode if waiting else None
+        return Unit(index, episode.user, plain, mirrored, reference, waits, described, known, targets)
+
+    def _targets(self, episode: Episode, rendered: TokenizedEpisode) -> tuple[float, ...]:
+        """The observer sees the shots that the model sees: an episode that is too long lost its oldest ones."""
+        if self.observer is None:
+            raise ValueError("The objective follows an observer, and there is none.")
+        shown = episode.with_shots(episode.shots[rendered.dropped_shots :])
+        odds = {count: self.observer.log_odds(shown, count) for count in {b.shots for b in rendered.branches}}
+        return tuple(odds[branch.shots][branch.query] for branch in rendered.branches)
 
     def _described(self, episode: Episode, drafts: Drafts | None) -> TokenizedEpisode | None:
         if self.config.describe == "gold" and episode.description:

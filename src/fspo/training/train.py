@@ -32,7 +32,7 @@ from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.references import reference_of, untrained
 from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
-from fspo.training.steps import EpisodeStream, StepCollator, Unit
+from fspo.training.steps import EpisodeStream, Observer, StepCollator, Unit
 from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
 __all__ = ["TRAINING_FILE", "Loop", "Training", "fitted_for", "left_out_of", "max_length_of", "train_policy"]
@@ -61,6 +61,7 @@ def train_policy(
     progress: Progress | None = None,
     validation: PreferenceDataset | None = None,
     method: str = "",
+    observer: Observer | None = None,
 ) -> Path:
     """Train a policy and write it to `out`, beside `training.json` and `metrics.jsonl`.
 
@@ -77,6 +78,7 @@ def train_policy(
         progress: told of every step.
         validation: other people's preferences, measured every `config.evaluate_every` steps and never trained on.
         method: noted in the policy.
+        observer: says which effects a `target: observer` aims at.
 
     Returns:
         `out`, which holds a `policy.json`.
@@ -89,7 +91,7 @@ def train_policy(
         StorageError: the disk is full.
     """
     out = expanded(out)
-    training = Training(config, dataset, Start(expanded(model), out), out, context, validation, method)
+    training = Training(config, dataset, Start(expanded(model), out), out, context, validation, method, observer)
     if not training.is_finished():
         training.run(training.loop(), progress or Silent())
     return out
@@ -130,6 +132,7 @@ class Training:
     context: Context = "shots"
     validation: PreferenceDataset | None = None
     method: str = ""
+    observer: Observer | None = None
     sampler: EpisodeSampler = field(init=False)
     identity: dict[str, Any] = field(init=False)
     """What decides which weights come out, ready for JSON; taken before training changes a model in memory."""
@@ -143,6 +146,10 @@ class Training:
             )
         if self.config.describe != "none":
             self._check_descriptions()
+        if self.config.follows_observer and self.observer is None:
+            raise ConfigError(
+                "target: there is no observer to follow; give FSPOTrainer one (observer), or set a number of nats."
+            )
         object.__setattr__(self, "sampler", self._sampler(self.dataset, self.config.skip_short_users))
         if self.config.selects and not self.validation:
             raise ConfigError(
@@ -157,6 +164,7 @@ class Training:
             "context": self.context,
             # Each pass draws its own dropout, so that with it the passes decide too.
             **({"row_tokens": self.config.row_tokens} if adapters is not None and adapters.lora_dropout else {}),
+            **({"observer": self.observer.identity} if self.observer and self.config.follows_observer else {}),
             **({"validation": self.validation.fingerprint} if self.validation and self.config.selects else {}),
         }
         object.__setattr__(self, "identity", identity)
@@ -259,7 +267,7 @@ class Training:
             policy,
             config=self.config,
             stream=EpisodeStream(sampler, self.config.steps * self.config.users_per_step, fixed=self.config.episodes),
-            collator=StepCollator(renderer, self.config),
+            collator=self._collator(renderer),
             folder=self.out,
             reference=reference if self.config.needs_reference else None,
             validation=units,
@@ -336,17 +344,20 @@ class Training:
         # The user's own description would contradict mirrored labels.
         mirror = self.shown and self.config.shots > 0 and self.config.describe != "gold"
         measured = self.config.model_copy(update={"mirror": mirror, "ladder": None})
-        return StepCollator(renderer, measured, both_sides=True)
+        return StepCollator(renderer, measured, both_sides=True, observer=self.observer)
+
+    def _collator(self, renderer: EpisodeRenderer) -> StepCollator:
+        return StepCollator(renderer, self.config, observer=self.observer)
 
     def _rationalizer(self, renderer: EpisodeRenderer, validation: Sequence[Unit]) -> Rationalizer | None:
         if self.config.describe != "own":
             return None
-        collator, closeness = StepCollator(renderer, self.config), closeness_named(self.config.closeness)
+        collator, closeness = self._collator(renderer), closeness_named(self.config.closeness)
         return Rationalizer(collator, closeness, measuring=self._measuring(renderer), validation=validation)
 
     def _precompute(self, loop: Loop, progress: Progress) -> None:
         """Ask the reference about all fixed episodes, also the validation ones; nothing has been trained yet."""
-        collator = StepCollator(loop.renderer, self.config)
+        collator = self._collator(loop.renderer)
         units = loop.trainer.validation
         settings: dict[str, Any] = {"config": self.config, "folder": self.out, "progress": progress}
         settings |= {"accelerator": loop.trainer.accelerator, "reference": loop.reference or untrained(loop.policy)}

@@ -1,6 +1,6 @@
 """The ideal observer on the items of an evaluation: about the most to be hoped for, at every k and under variations.
 
-See `fspo.evaluation.ideal_observer.observer`.
+See `fspo.judging.observer`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 from fspo.evaluation.config import percent
 from fspo.evaluation.context import Evaluation, OptionalMeasure
-from fspo.evaluation.ideal_observer.observer import Observer, prior_of
 from fspo.evaluation.ideal_observer.regret import Regrets, pair_regrets
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards, on_curve
@@ -20,6 +19,7 @@ from fspo.evaluation.scoring.eval_episodes import Item, Pass, Trial
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, wrong_labels
 from fspo.judging.by_topic import OWN, TopicJudge
 from fspo.judging.judge import AttributeJudge, Judge
+from fspo.judging.observer import Observer, prior_of
 from fspo.preferences.types import User
 
 __all__ = ["IdealObserver"]

@@ -6,9 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
+from fspo.judging.judge import TextUtility
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 

@@ -17,11 +17,10 @@ from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import readable
 from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred, Verdict
-from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 from fspo.records import KeyedLog
 
-__all__ = ["BatchJudge", "TextUtility", "check_identity", "counts", "judge_digest", "judged", "shortcomings"]
+__all__ = ["BatchJudge", "check_identity", "counts", "judge_digest", "judged", "shortcomings"]
 
 _FEW = 8
 """Comparisons from which it is worth a word that all of them were ties."""
@@ -37,14 +36,6 @@ class BatchJudge(Judge, Protocol):
 
     def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
         """Judge many pairs, in order."""
-
-
-@runtime_checkable
-class TextUtility(Protocol):
-    """A judge that can say how much a user likes a text."""
-
-    def utility(self, user: User, text: str, prompt: str = "") -> float:
-        """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something."""
 
 
 def judged(

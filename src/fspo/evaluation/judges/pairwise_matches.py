@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from fspo.evaluation.config import Sampling
-from fspo.evaluation.judges.judgement_store import TextUtility
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, decide
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics import Game
-from fspo.judging.judge import Judge
+from fspo.judging.judge import Judge, TextUtility
 from fspo.judging.verdicts import SCORES
 from fspo.preferences.types import User
 

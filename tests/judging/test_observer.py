@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import ConfigError
-from fspo.evaluation.ideal_observer.observer import (
+from fspo.judging.observer import (
     Observer,
     axis_users,
     family_of,
@@ -167,3 +167,19 @@ def test_a_prior_of_the_right_users_predicts_better_than_the_family() -> None:
     kinds = [user(str(n), warm=0.3 + n / 100, long=0.95) for n in range(12)]
     rows = episodes(kinds, 4, 8, seed=generator.randrange(99))
     assert accuracy(rows, prior_of("auto", kinds, kinds[::2], 0)[1], 0) > accuracy(rows, family_of(kinds), 0) + 0.2
+
+
+def test_log_odds_are_those_of_the_probabilities_and_bounded_by_the_noise() -> None:
+    observer = Observer(axis_users(["warm"]), NumbersJudge(), noise=0.02)
+    (episode,) = episodes([user("a", warm=1.0)], 4, 3, seed=9)
+    for k in (0, 4):
+        expected = [math.log(p / (1 - p)) for p in observer.probabilities(episode, k)]
+        assert observer.log_odds(episode, k) == pytest.approx(expected)
+    assert max(map(abs, observer.log_odds(episode, 4))) <= math.log(0.98 / 0.02)
+
+
+def test_observers_that_expect_other_users_or_noise_are_others() -> None:
+    made = [(["warm"], 0.02), (["warm"], 0.1), (["long"], 0.02), (["warm"], 0.02)]
+    one, noisy, other, again = (Observer(axis_users(of), NumbersJudge(), noise=noise).identity for of, noise in made)
+    assert one == again
+    assert len({one, noisy, other}) == 3

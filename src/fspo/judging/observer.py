@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from fspo.errors import ConfigError
-from fspo.evaluation.judges.judgement_store import TextUtility
-from fspo.judging.judge import LabelledBy
+from fspo.identity import digest
+from fspo.judging.judge import LabelledBy, TextUtility
 from fspo.preferences.types import Episode, Preference, User
 
 __all__ = [
@@ -122,12 +122,22 @@ class Observer:
         self._margin, self._noise = margin, noise
         self._known: dict[tuple[str, str], NDArray[np.float64]] = {}
 
+    @property
+    def identity(self) -> str:
+        """The same for observers that predict alike."""
+        prior = [sorted(user.traits.items()) for user in self._prior]
+        return digest([prior, getattr(self._judge, "identity", None), self._margin, self._noise])
+
     def probabilities(self, episode: Episode, k: int) -> list[float]:
         """The posterior probability of each query's choice after the first `k` shots, or all where there are fewer."""
         logs_SP = [np.log(self._likelihoods(shot, shown=True)) for shot in episode.shots[:k]]
         count = len(self._prior)
         weights_P = softmax(np.sum(logs_SP, axis=0)) if logs_SP else np.full(count, 1 / count)
         return [float(weights_P @ self._likelihoods(query)) for query in episode.queries]
+
+    def log_odds(self, episode: Episode, k: int) -> list[float]:
+        """The same as log-odds, in nats, never beyond log((1 - noise) / noise)."""
+        return [math.log(chance / (1 - chance)) for chance in self.probabilities(episode, k)]
 
     def correct(self, episode: Episode, k: int) -> list[float]:
         """Of each query: 1 where the chosen response was predicted, 0 where the other one was, 0.5 where neither."""
