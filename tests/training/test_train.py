@@ -293,3 +293,20 @@ def test_the_effects_aimed_at_are_the_scaled_log_odds_of_the_observer(tiny_model
         train_policy(follows, train, model=tiny_model_path, out=tmp_path / "observer", observer=FixedObserver(0.0))
     with pytest.raises(ConfigError, match="no observer to follow"):
         train_policy(follows, train, model=tiny_model_path, out=tmp_path / "none")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_auto_is_the_dtype_that_the_device_is_fast_in(
+    dtype: str, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fspo.training.train.fast_dtype", lambda: dtype)
+    settings, train = tiny_settings(), small_dataset(users=4)
+    auto, named = (
+        train_policy(settings.model_copy(update={"dtype": given}), train, model=tiny_model_path, out=tmp_path / given)
+        for given in ("auto", dtype)
+    )
+    assert same(weights(auto), weights(named))
+    # A machine that is fast in another one does not continue it.
+    monkeypatch.setattr("fspo.training.train.fast_dtype", lambda: {"bfloat16": "float32"}.get(dtype, "bfloat16"))
+    with pytest.raises(ConfigError, match=dtype):
+        train_policy(settings.model_copy(update={"dtype": "auto"}), train, model=tiny_model_path, out=tmp_path / "auto")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -27,6 +27,7 @@ __all__ = [
     "check_loadable",
     "context_length",
     "default_device",
+    "fast_dtype",
     "load_configuration",
     "load_model",
     "load_reward_model",
@@ -171,6 +172,14 @@ def context_length(model: PreTrainedModel | str | Path) -> int | None:
 def default_device() -> torch.device:
     """The CUDA device where there is one, or else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_dtype() -> Literal["bfloat16", "float32"]:
+    """bfloat16 where the default device has instructions for it, and else float32."""
+    if default_device().type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 def _folder(place: str, *, weights: bool = False) -> str:

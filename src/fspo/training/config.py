@@ -186,8 +186,10 @@ class TrainingConfig(BaseModel):
         ge=1,
         description="Tokens run through the model at once; a step with more takes several passes. Bounds memory.",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Arithmetic of the forward pass; weights and optimiser stay in float32."
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="Arithmetic of the forward pass; weights and optimiser stay in float32. `auto` is bfloat16 where "
+        "the device has instructions for it, and else float32.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute activations on the way back: less memory, more time."

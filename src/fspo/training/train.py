@@ -13,7 +13,7 @@ from fspo.files import check_unclaimed, read_json, storage_error, write_json
 from fspo.identity import same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
-from fspo.modeling.loading import context_length
+from fspo.modeling.loading import context_length, fast_dtype
 from fspo.modeling.model_names import POLICY_FILE
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.preparing import prepare_model
@@ -139,6 +139,8 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse what can't be trained before anything is written."""
+        if self.config.dtype == "auto":
+            object.__setattr__(self, "config", self.config.model_copy(update={"dtype": fast_dtype()}))
         if self.config.mirrors and not self.shown:
             raise ConfigError(
                 f"A mirror swaps the labels of the shots, but with context '{self.context}' the model sees none; "
@@ -300,6 +302,8 @@ class Training:
             write_json(self.out / TRAINING_FILE, {"identity": self.identity, "finished": False})
         else:
             progress = Silent()
+        if self.config.dtype == "bfloat16":
+            progress.say("The model computes in bfloat16; its weights stay in float32.")
         for line in loop.read.said("the training part"):
             progress.say(line)
         if loop.sampler.skipped:
