@@ -1,10 +1,11 @@
 """Programs in processes of their own that have the libraries imported already.
 
-Importing torch, transformers and peft is most of what a command on a tiny model costs. One process imports them, does
-nothing else, and forks for each program: `python -m MODULE ARGUMENTS` with its own arguments, environment, folder and
-streams, which ends as the interpreter ends and can be killed at any moment. Two things are not those of a new process:
-what a library reads from the environment while it is imported, and the seed of hashes. So a test that sets such a
-variable, or that is about starting, starts the program itself.
+Importing torch, transformers and peft is most of what a command on a tiny model costs. One process imports them for all
+workers of pytest, does nothing else, and forks for each program: `python -m MODULE ARGUMENTS` or `python -c CODE` with
+its own arguments, environment, folder and streams, which can be killed at any moment. It ends as the interpreter ends,
+but takes no module apart. Two more things are not those of a new process: what a library reads from the environment
+while it is imported, and the seed of hashes. So a test that sets such a variable, or that is about starting, starts the
+program itself.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy
 
 import fspo
 
-__all__ = ["Program", "start"]
+__all__ = ["Program", "run", "start"]
 
 ROOT = Path(__file__).parents[1]
 _LATER = (
@@ -102,58 +108,137 @@ def start(
     stderr: IO[str] | None = None,
     hub: bool = False,
 ) -> Program | subprocess.Popen[bytes]:
-    """Start `python -m module arguments`; a stream that is not given is /dev/null.
+    """Start `python -m module arguments`, or `python -c CODE` if `module` is -c; a stream not given is /dev/null.
 
     With `hub` it imports by itself the libraries that read where a hub is while they are imported.
     """
     if sys.platform != "linux":  # elsewhere libraries don't survive a fork
-        command = [sys.executable, "-m", module, *map(str, arguments)]
+        command = [sys.executable, *(["-m"] if module != "-c" else []), module, *map(str, arguments)]
         streams = [stream or subprocess.DEVNULL for stream in (stdin, stdout, stderr)]
         return subprocess.Popen(command, env=env, cwd=cwd, stdin=streams[0], stdout=streams[1], stderr=streams[2])
-    wanted = [module, *map(str, arguments)], dict(env), str(cwd)
+    wanted = [module, *map(str, arguments)], dict(env), str(cwd), hub
     ending, reply = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with reply, Path(os.devnull).open("r+") as nothing:
         handles = [(stream or nothing).fileno() for stream in (stdin, stdout, stderr)]
-        socket.send_fds(_server(*(_NO_HUB if hub else ())), [json.dumps(wanted).encode()], [*handles, reply.fileno()])
+        socket.send_fds(_server(), [json.dumps(wanted).encode()], [*handles, reply.fileno()])
     if not (pid := ending.recv(64)):
         raise RuntimeError("The process that forks has ended; it says why on the error stream.")
     return Program(int(pid), ending)
 
 
+def run(
+    module: str,
+    *arguments: object,
+    env: Mapping[str, str],
+    cwd: Path = ROOT,
+    stdin: str = "",
+    hub: bool = False,
+    timeout: float = 1500,
+) -> subprocess.CompletedProcess[str]:
+    """`start` it, wait for its end, and return what it said."""
+    with ExitStack() as files:
+        read, said, err = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+        read.write(stdin)
+        read.seek(0)
+        program = start(module, *arguments, env=env, cwd=cwd, stdin=read, stdout=said, stderr=err, hub=hub)
+        try:
+            code = program.wait(timeout)
+        finally:
+            program.kill()
+        said.seek(0), err.seek(0)
+        return subprocess.CompletedProcess([module, *map(str, arguments)], code, said.read(), err.read())
+
+
 @functools.cache
-def _server(*names: str) -> socket.socket:
-    """Where to ask for a program; the process behind it has imported these modules, or all, and ends with this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.preloaded", *names],
-            stdin=theirs,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
-            cwd=ROOT,
-        )
-    atexit.register(process.wait)
-    atexit.register(ours.close)
-    return ours
+def _server() -> socket.socket:
+    """A connection to the process that forks, which the first worker starts, and which ends after the last one."""
+    name = f"\0fspo-tests-{os.getuid()}-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"  # in no folder
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(name)
+        except ConnectionRefusedError:
+            connection.close()
+            _start_server(name)
+        else:
+            atexit.register(connection.close)
+            return connection
 
 
-def _serve(requests: socket.socket) -> tuple[list[str], dict[str, str], str]:
-    """Fork for every request; returns in the new process, and never in this one."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for programs
-    while message := (received := socket.recv_fds(requests, 2**20, 4))[0]:
-        handles = received[1]
-        if not os.fork():
-            requests.close()
-            _keep(socket.socket(fileno=handles.pop()), handles)
-            for place, handle in enumerate(handles):
-                os.dup2(handle, place)
-                os.close(handle)
-            wanted: tuple[list[str], dict[str, str], str] = json.loads(message)
-            return wanted
-        for handle in handles:
-            os.close(handle)
+def _start_server(name: str) -> None:
+    """Start the process that listens there, unless another worker does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        try:
+            listening.bind(name)
+        except OSError:
+            return time.sleep(0.01)
+        listening.listen(64)
+        path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
+        command, environment = [sys.executable, "-m", "tests.preloaded"], {**os.environ, "PYTHONPATH": path}
+        subprocess.run(command, stdin=listening, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT, check=True)
+
+
+Wanted = tuple[list[str], dict[str, str], str, bool]
+"""Module and arguments, environment, folder, and whether it is about a hub."""
+
+
+def _serve(listening: socket.socket) -> Wanted:
+    """Fork for the requests of all workers until the last has ended; returns in every new process, and never in this.
+
+    What is not about a hub goes on to a second process, which has imported everything.
+    """
+    workers = [listening.accept()[0]]
+    second: list[socket.socket] = []
+    while workers:
+        for ready in select.select([listening, *workers], [], [])[0]:
+            if ready is listening:
+                workers.append(listening.accept()[0])
+                continue
+            message, handles, *_ = socket.recv_fds(ready, 2**20, 4)
+            if not message:
+                workers.remove(ready)
+                ready.close()
+            elif json.loads(message)[-1]:
+                if wanted := _fork(message, handles, listening, *workers, *second):
+                    return wanted
+            else:
+                if not second:
+                    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                    if not os.fork():
+                        _close(*handles, ours, listening, *workers)
+                        _preload(_all())
+                        return _serve_one(theirs)
+                    theirs.close()
+                    second.append(ours)
+                socket.send_fds(second[0], [message], handles)
+                _close(*handles)
     sys.exit()
+
+
+def _serve_one(requests: socket.socket) -> Wanted:
+    """Fork for every request; returns in every new process, and never in this one."""
+    while (received := socket.recv_fds(requests, 2**20, 4))[0]:
+        if wanted := _fork(received[0], received[1], requests):
+            return wanted
+    sys.exit()
+
+
+def _fork(message: bytes, handles: list[int], *inherited: socket.socket) -> Wanted | None:
+    """Fork for a request; returns what is wanted in the new process, and None in this one."""
+    if os.fork():
+        return _close(*handles)
+    _close(*inherited)
+    _keep(socket.socket(fileno=handles.pop()), handles)
+    for place, handle in enumerate(handles):
+        os.dup2(handle, place)
+        os.close(handle)
+    wanted: Wanted = json.loads(message)
+    return wanted
+
+
+def _close(*handles: int | socket.socket) -> None:
+    for handle in handles:
+        os.close(handle) if isinstance(handle, int) else handle.close()
 
 
 def _keep(reply: socket.socket, handles: list[int]) -> None:
@@ -170,12 +255,13 @@ def _keep(reply: socket.socket, handles: list[int]) -> None:
 
 
 def _preload(names: Sequence[str]) -> None:
-    """Import these modules and check that no thread was begun: a fork would lose it."""
+    """Import these modules for all that is forked, and check that no thread was begun: a fork would lose it."""
     for name in names:
         importlib.import_module(name)
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
     others = [name for name in threads if name != "jemalloc_bg_thd"]  # pyarrow's allocator begins its own anew
     assert len(others) == 1, f"importing began threads: {threads}"
+    gc.freeze()
 
 
 def _all() -> Sequence[str]:
@@ -189,14 +275,41 @@ def _all() -> Sequence[str]:
     return [*names, *_LATER]
 
 
+def _run(module: str) -> None:
+    """Run a module, or the code of `-c`, as the interpreter does."""
+    if module == "-c":
+        code = compile(sys.argv.pop(1), "<string>", "exec")
+        sys.argv[0] = module
+        exec(code, {"__name__": "__main__"})
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _end(code: object) -> NoReturn:
+    """End as the interpreter ends, but take nothing apart: that would copy all that was imported."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code or 0)
+
+
 if __name__ == "__main__":
-    # What follows is on the lowest level, so that a program ends as the interpreter ends.
-    _preload(sys.argv[1:] or _all())
-    gc.freeze()
-    (module, *sys.argv[1:]), environment, folder = _serve(socket.socket(fileno=os.dup(0)))
+    # What follows is on the lowest level, so that an error ends a program as it ends the interpreter.
+    if os.fork():  # it goes on after the worker that has started it
+        os._exit(0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for programs
+    _preload(_NO_HUB)
+    (module, *sys.argv[1:]), environment, folder, _ = _serve(socket.socket(fileno=os.dup(0)))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[0] = folder
     numpy.random.seed()  # as in a new process; random does it by itself, and torch begins with a fixed seed
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        _run(module)
+    except SystemExit as end:
+        _end(end.code)
+    _end(None)

@@ -6,10 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypedDict
 
 import pytest
 
@@ -21,6 +20,14 @@ ROOT = Path(__file__).parents[2]
 _READ_LATE = {"COLUMNS", "TERM"}
 """Variables that no library reads while it is imported."""
 _OF_A_HUB = {"HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"}
+
+
+class Forked(TypedDict):
+    """Options of `preloaded.run` and `preloaded.start`."""
+
+    env: dict[str, str]
+    cwd: Path
+    hub: bool
 
 
 def command(*arguments: object) -> list[str]:
@@ -37,8 +44,10 @@ def run(
     *arguments: object, code: int = 0, stdin: str = "", new: bool = False, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `fspo` and check its exit code; `new` for a process that imports its libraries itself."""
-    forked = not new and variables.keys() <= _READ_LATE | _OF_A_HUB
-    done = (_forked if forked else _new)(arguments, stdin, variables)
+    if new or not variables.keys() <= _READ_LATE | _OF_A_HUB:
+        done = _new(arguments, stdin, variables)
+    else:
+        done = preloaded.run("fspo", *arguments, stdin=stdin, **_forked(variables))
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -57,21 +66,9 @@ def _new(arguments: Sequence[object], stdin: str, variables: dict[str, str]) -> 
     )
 
 
-def _forked(arguments: Sequence[object], stdin: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        tempfile.TemporaryFile("w+") as read,
-        tempfile.TemporaryFile("w+") as err,
-    ):
-        read.write(stdin)
-        read.seek(0)
-        program = start(*arguments, stdin=read, stdout=said, stderr=err, **variables)
-        try:
-            code = program.wait(1500)
-        finally:
-            program.kill()
-        said.seek(0), err.seek(0)
-        return subprocess.CompletedProcess([*map(str, arguments)], code, said.read(), err.read())
+def _forked(variables: dict[str, str]) -> Forked:
+    """What `preloaded` needs for a program with these variables."""
+    return {"env": environment(**variables), "cwd": ROOT, "hub": bool(variables.keys() & _OF_A_HUB)}
 
 
 def start(
@@ -82,9 +79,7 @@ def start(
     **variables: str,
 ) -> preloaded.Program | subprocess.Popen[bytes]:
     """Start `fspo` in a process that has the libraries already."""
-    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-    hub = bool(variables.keys() & _OF_A_HUB)
-    return preloaded.start("fspo", *arguments, env=environment(**variables), cwd=ROOT, hub=hub, **streams)
+    return preloaded.start("fspo", *arguments, stdin=stdin, stdout=stdout, stderr=stderr, **_forked(variables))
 
 
 def tiny(model: Path, output: Path, *more: str) -> Sequence[object]:
