@@ -1,4 +1,4 @@
-"""The tour of docs/python.md and its notebook, as printed: on a tiny model, and on the built-in one."""
+"""The tour of docs/python.md and its notebook, as printed: on a tiny model, and its data on the built-in one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import fspo
 from examples.tour import PAGE, code_of, notebook
 from fspo import Policy, Results
 from tests.e2e.conftest import ROOT
@@ -22,8 +23,8 @@ def test_the_notebook_is_the_page() -> None:
     assert [block.strip() for block in code_of(page)] == CODE
 
 
-def run_cells(cells: list[str], changes: dict[str, str]) -> dict[str, Any]:
-    names: dict[str, Any] = {}
+def run_cells(cells: list[str], changes: dict[str, str], names: dict[str, Any] | None = None) -> dict[str, Any]:
+    names = {} if names is None else names
     for number, cell in enumerate(cells):
         for printed, instead in changes.items():
             assert sum(printed in one for one in cells) == 1
@@ -52,14 +53,12 @@ def test_the_tour_runs_up_to_the_making_of_data(
 
 @pytest.mark.builtin_model
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_whole_tour_runs_as_printed(
-    builtin_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("builtin_model_path")
+def test_the_builtin_model_makes_the_data_of_the_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tour trains before that, test_python_example trains on the built-in model."""
     monkeypatch.chdir(tmp_path)
-    names = run_cells(CODE, {})
-    assert len(names["made"].whole.users) == 5
-    brief, lively = ("Yes, darts.", "Oh, darts is pure joy!")
-    for person, better in ((names["eve"], 0), (names["max_"], 1)):
-        rewards = names["policy"].reward(person, "Should I try darts?", [brief, lively], against="mirror")
-        assert rewards[better] > rewards[1 - better]
+    made = run_cells(CODE[-1:], {}, {"fspo": fspo})["made"]
+    assert len(made.whole.users) == 5
+    checks = json.loads((tmp_path / "runs/tour/elix/data/checks.json").read_text())
+    assert checks["counts"]["preferences"] > 40
+    assert set(checks["attributes"]) == {"reading_grade", "rarity", "length"}

@@ -131,23 +131,3 @@ def test_an_endpoint_that_is_away_is_told_and_nothing_is_lost(tmp_path: Path) ->
     assert "can't be reached; start the server" in " ".join(done.stderr.split())
     with fake_endpoint(port=int(urlsplit(address).port or 0)):
         assert "6 users are in" in run(*options).stdout
-
-
-@pytest.mark.builtin_model
-@pytest.mark.slow
-def test_the_builtin_model_makes_a_domain_without_a_network(tmp_path: Path) -> None:
-    settings = [
-        "judge=measured",
-        "questions=6",
-        "augment=false",
-        "responses=4",
-        "max_tokens=40",
-        "meaning=false",
-        "pairs=30",
-    ]
-    sets = [word for setting in settings for word in ("--set", f"synthesis.{setting}")]
-    done = run("synth", "--domain", "elix-easy", "--output", tmp_path / "run", *sets)
-    assert "5 users are in" in done.stdout
-    checks = json.loads((tmp_path / "run/data/checks.json").read_text())
-    assert checks["counts"]["preferences"] > 40
-    assert set(checks["attributes"]) == {"reading_grade", "rarity", "length"}
