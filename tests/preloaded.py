@@ -30,13 +30,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, NoReturn
 
 import numpy
 
 import fspo
 
-__all__ = ["Program", "run", "start"]
+__all__ = ["Program", "forking", "run", "start"]
 
 ROOT = Path(__file__).parents[1]
 _LATER = (
@@ -147,6 +148,19 @@ def run(
             program.kill()
         said.seek(0), err.seek(0)
         return subprocess.CompletedProcess([module, *map(str, arguments)], code, said.read(), err.read())
+
+
+def _like_subprocess(
+    command: Sequence[str], *, env: Mapping[str, str], **_: object
+) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` of `python -m MODULE ARGUMENTS`, whose output is read and whose errors are shown."""
+    done = run(*command[2:], env=env)
+    sys.stderr.write(done.stderr)
+    return done
+
+
+forking = SimpleNamespace(run=_like_subprocess, Popen=subprocess.Popen, PIPE=subprocess.PIPE)
+"""In place of the module `subprocess` in a benchmark whose figures a test doesn't look at."""
 
 
 @functools.cache

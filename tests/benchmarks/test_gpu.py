@@ -5,11 +5,15 @@ import json
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, training_step
+from tests.preloaded import forking
 
 
 @pytest.mark.slow
-def test_the_program_for_gpus_runs_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_program_for_gpus_runs_without_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_step, "subprocess", forking)
     options = ["--device", "cpu", "--shape", "tiny", "--rows", "2x2x6", "--repeats", "1"]
     assert gpu.main(options) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])

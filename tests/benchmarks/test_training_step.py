@@ -12,14 +12,16 @@ import fspo
 from benchmarks import models, sides, theory, training_step
 from fspo.errors import TrainingError
 from fspo.modeling.rendering import Branch, TokenizedEpisode
+from tests.preloaded import forking
 
 TINY = ["--model", "shape:tiny", "--threads", "1"]
 
 
 @pytest.mark.slow
 def test_both_sides_take_the_same_step_and_finished_rows_are_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(training_step, "subprocess", forking)
     options = [*TINY, "--out", str(tmp_path)]
     assert training_step.main([*options, "--rows", "2x4x6", "--attribute", "2x4x6"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])

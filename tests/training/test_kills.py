@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
 from fspo.files import read_jsonl
 from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE
+from tests import preloaded
 from tests.training.test_train import figures, same, weights
 from tests.training.train_tiny import train_tiny
 
 KILLS = 20
-SETTINGS = {"steps": 120, "save_every": 1, "queries": 1}
+SETTINGS = {"steps": 80, "save_every": 1, "queries": 1}
 
 
 def lines(out: Path) -> int:
     return len(read_jsonl(out / METRICS_FILE)) if (out / METRICS_FILE).exists() else 0
 
 
-def kill_when(context: ForkServerContext, model: Path, out: Path, moment: Callable[[], bool]) -> bool:
+def kill_when(model: Path, out: Path, moment: Callable[[], bool]) -> bool:
     """Start the training in a process of its own, kill it at that moment, and say whether it was still going."""
-    process = context.Process(target=train_tiny, args=(model, out), kwargs=SETTINGS)
-    process.start()
-    while process.is_alive() and not moment():
+    settings = json.dumps(SETTINGS)
+    process = preloaded.start("tests.training.train_tiny", model, out, settings, env=os.environ)
+    while process.poll() is None and not moment():
         time.sleep(0.0005)
     process.kill()
-    process.join()
-    return process.exitcode == -9
+    return process.wait() == -signal.SIGKILL
 
 
 @pytest.mark.slow
 def test_every_resume_after_a_kill_goes_on_and_the_losses_are_those_of_an_uninterrupted_training(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.train_tiny", "transformers", "peft"])
     rng = random.Random(0)
     out = tmp_path / "killed"
     torn = kills = 0
     for number in range(KILLS):
-        before, seconds, pause = lines(out), rng.uniform(0, 0.3), rng.uniform(0, 0.002)
+        before, seconds, pause = lines(out), rng.uniform(0, 0.15), rng.uniform(0, 0.002)
         started: list[float] = []
 
         def going(before: int = before, started: list[float] = started) -> bool:
@@ -65,7 +64,7 @@ def test_every_resume_after_a_kill_goes_on_and_the_losses_are_those_of_an_uninte
                 return True
             return False
 
-        kills += kill_when(context, tiny_model_path, out, while_writing if number % 2 else at_random)
+        kills += kill_when(tiny_model_path, out, while_writing if number % 2 else at_random)
         torn += any((out / CHECKPOINTS_FOLDER).glob(".checkpoint-*"))
     assert kills == KILLS
     assert torn >= KILLS // 4, "too few kills hit a checkpoint half written for this to show anything"

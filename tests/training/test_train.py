@@ -85,7 +85,7 @@ def test_killed_and_continued_it_reaches_the_same_weights(
 ) -> None:
     out = tmp_path / "tiny"
     for steps in (4, 9):
-        process = preloaded.start("tests.training.train_tiny", tiny_model_path, out, env=os.environ)
+        process = preloaded.start("tests.training.train_tiny", tiny_model_path, out, "{}", env=os.environ)
         while process.poll() is None and len(read_jsonl(out / METRICS_FILE)) < steps:
             time.sleep(0.002)
         assert process.poll() is None

@@ -1,7 +1,8 @@
-"""A small training in a process of its own, to be killed: `python -m tests.training.train_tiny MODEL OUT`."""
+"""A small training in a process of its own, to be killed: `python -m tests.training.train_tiny MODEL OUT SETTINGS`."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,4 +35,4 @@ def train_tiny(model: str | Path, out: Path, **changes: Any) -> Path:
 
 
 if __name__ == "__main__":
-    train_tiny(sys.argv[1], Path(sys.argv[2]))
+    train_tiny(sys.argv[1], Path(sys.argv[2]), **json.loads(sys.argv[3]))
