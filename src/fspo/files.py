@@ -37,7 +37,6 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_jsonl",
-    "read_whole_jsonl",
     "replace_folder",
     "storage_error",
     "to_json",
@@ -474,46 +473,6 @@ def read_bytes(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
-
-
-def read_whole_jsonl(path: Path, remedy: str) -> list[dict[str, Any]]:
-    """Read a JSONL file that was written in one step; none where there is no such file.
-
-    Args:
-        path: the file. Every line of it must be a record: such a file has no torn line, so that a line that can't be
-            read is damage.
-        remedy: what the sentence says to do about damage.
-
-    Raises:
-        StorageError: naming the line that is damaged; or the file can't be read.
-    """
-    records = []
-    for number, (line, record) in enumerate(_records(path), start=1):
-        if record is None or not line.endswith(b"\n") or not _is_utf8(line):
-            raise StorageError(f"{path} is damaged: line {number} is no whole record; {remedy}")
-        records.append(record)
-    return records
-
-
-def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Each line of a file, and its record; none where there is no file."""
-    try:
-        # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
-        with path.open("rb") as handle:
-            for line in handle:
-                yield line, _record(line)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

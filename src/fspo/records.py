@@ -17,9 +17,10 @@ from fspo.errors import StorageError
 from fspo.files import append_jsonl, log_lines, read_bytes, to_json, write_json, write_text
 from fspo.progress import Progress, Silent
 
-__all__ = ["KeyedLog", "Record", "read_record", "read_records", "write_record", "write_records"]
+__all__ = ["KeyedLog", "Record", "read_headed", "read_record", "read_records", "write_record", "write_records"]
 
 T = TypeVar("T")
+H = TypeVar("H")
 W = TypeVar("W")
 
 
@@ -61,10 +62,25 @@ def read_records(path: Path, kind: type[T], remedy: str) -> list[T]:
     Raises:
         StorageError: the file can't be read, or a line is torn or does not have the form of `kind`.
     """
-    content = read_bytes(path) or b""
-    *lines, rest = content.split(b"\n")
-    lines += [rest] if rest else []
-    return [_validated(kind, line, f"{path}, line {number},", remedy) for number, line in enumerate(lines, start=1)]
+    return [_validated(kind, line, where, remedy) for where, line in _lines(path)]
+
+
+def read_headed(path: Path, header: type[H], kind: type[T], remedy: str) -> tuple[H, list[T]]:
+    """Read a file of records below a first line of another type, the header.
+
+    Raises:
+        StorageError: the file is missing, can't be read, or a line is torn or does not have the form of its type.
+    """
+    (where, first), *others = _lines(path) or [(f"{path}, line 1,", b"")]
+    rows = [_validated(kind, line, where, remedy) for where, line in others]
+    return _validated(header, first, where, remedy), rows
+
+
+def _lines(path: Path) -> list[tuple[str, bytes]]:
+    """Where each line is, for errors, and the line."""
+    # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
+    *lines, rest = (read_bytes(path) or b"").split(b"\n")
+    return [(f"{path}, line {number},", line) for number, line in enumerate([*lines, *([rest] if rest else [])], 1)]
 
 
 class KeyedLog(Generic[T]):

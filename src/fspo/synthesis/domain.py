@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
@@ -96,10 +95,6 @@ class Question:
         slug = "-".join(words(topic.lower())) or "topic"
         unit = f"{kind}/{title}" if title else text
         return cls(f"{slug}/{short}" if topic else short, text, topic, unit, seed, kind, title)
-
-    def record(self) -> dict[str, Any]:
-        """As one line of `questions.jsonl`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fspo.errors import StorageError
 from fspo.files import read_json
 from fspo.judging.judge import LabelledBy
 from fspo.judging.verdicts import OrderTally
 from fspo.preferences.types import Preference
 from fspo.progress import Progress
+from fspo.records import read_records
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain
 from fspo.synthesis.executors import Executor
 from fspo.synthesis.questions import Questions
 from fspo.synthesis.responses import Response, Responses
 from fspo.synthesis.shards import LABELS, UNDECIDED, Labeller, Person, Shard, tally_file
-from fspo.synthesis.storage import read_plain
+from fspo.synthesis.storage import REMEDY, RESPONSES
 
 __all__ = ["LABELS", "UNDECIDED", "LabelCounts", "label_all", "preferences_of"]
 
@@ -80,9 +82,10 @@ def preferences_of(
     asked = {question.id: question for question in questions.items}
     answers = {response.id: response for response in responses.items}
     for path in sorted((out / LABELS).glob("*.jsonl")):
-        for user, chosen, rejected, flipped in read_plain(
-            path, lambda row: (row["user"], answers[row["chosen"]], answers[row["rejected"]], row.get("flipped"))
-        ):
+        for label in read_records(path, _Label, REMEDY):
+            if missing := {label.chosen, label.rejected} - answers.keys():
+                raise StorageError(f"{path} is damaged: {RESPONSES} has no response '{min(missing)}'; {REMEDY}")
+            chosen, rejected = answers[label.chosen], answers[label.rejected]
             question = asked[chosen.question]
             source: dict[str, Any] = {
                 "domain": domain.name,
@@ -91,9 +94,17 @@ def preferences_of(
                 "chosen": _origin(chosen),
                 "rejected": _origin(rejected),
             }
-            if flipped:
+            if label.flipped:
                 source["flipped"] = True
-            yield Preference(user, question.text, chosen.text, rejected.text, question.id, source)
+            yield Preference(label.user, question.text, chosen.text, rejected.text, question.id, source)
+
+
+@dataclass(frozen=True)
+class _Label:
+    user: str
+    chosen: str
+    rejected: str
+    flipped: bool = False
 
 
 def _add(record: Mapping[str, Any], counts: LabelCounts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import tee
 from typing import Any, Protocol, runtime_checkable
 
@@ -67,10 +67,6 @@ class Response:
     steered: str
     model: str
     made: Mapping[str, Any] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        """As one line of `responses.jsonl`."""
-        return asdict(self)
 
 
 @dataclass

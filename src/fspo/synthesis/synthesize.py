@@ -42,10 +42,11 @@ from fspo.synthesis.storage import (
     RESPONSES,
     UNFINISHED,
     VIEWS,
+    Views,
     failed_stages,
     load_questions,
     load_responses,
-    read_headed,
+    load_views,
     write_stage,
 )
 from fspo.synthesis.user_slots import UserSlot, slots_of, split_users
@@ -233,7 +234,7 @@ def _questions(config: SynthesisConfig, domain: Domain, ask: LanguageModel, out:
         return load_questions(out)
     questions = make_questions(config, domain, ask, progress)
     failed = questions.rejected[f"questions: {_FAILED}"]
-    write_stage(path, {"rejected": dict(questions.rejected)}, [one.record() for one in questions.items], failed)
+    write_stage(path, {"rejected": dict(questions.rejected)}, questions.items, failed)
     return questions
 
 
@@ -258,7 +259,7 @@ def _responses(
         views = _views(config, domain, questions, writers.ask, out, progress) if by_views else {}
         responses = sampled_responses(config, domain, questions, views, writers.write, progress)
     header = {"asked": responses.asked, "rejected": dict(responses.rejected), "steering": responses.steering}
-    write_stage(path, header, [one.record() for one in responses.items], responses.rejected[_FAILED])
+    write_stage(path, header, responses.items, responses.rejected[_FAILED])
     return responses
 
 
@@ -272,11 +273,9 @@ def _views(
 ) -> dict[str, list[str]]:
     path = out / VIEWS
     if path.exists():
-        _, listed = read_headed(path, lambda row: (row["question"], row["views"]))
-        return dict(listed)
+        return load_views(out)
     views = make_views(config, domain, questions, ask, progress)
-    rows = [{"question": id, "views": listed} for id, listed in views.items()]
-    write_stage(path, {}, rows, len(questions) - len(views))
+    write_stage(path, {}, [Views(*row) for row in views.items()], len(questions) - len(views))
     return views
 
 
