@@ -79,12 +79,9 @@ def same(then: Any, now: Any, *, known: Iterable[str] = (), usual: Mapping[str, 
 
     A setting that is None counts as not set.
 
-    Args:
-        then: the settings as they were.
-        now: the settings as they are.
-        known: keys that are left out of the comparison where only one side has them, since the other may be anything.
-        usual: the defaults, in the form of the settings. A setting that one side lacks has its default there: an
-            earlier version did not know it. So the default of a new setting must do what was done without it.
+    `known` are keys that are left out of the comparison where only one side has them, since the other may be anything.
+    `usual` are the defaults, in the form of the settings: a setting that one side lacks has its default there, since an
+    earlier version did not know it. So the default of a new setting must do what was done without it.
     """
     found = _compared(_plain(then), _plain(now), _plain(usual or {}), "", frozenset(known))
     return Sameness() if found is None else found

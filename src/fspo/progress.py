@@ -28,10 +28,7 @@ class Progress(Protocol):
     def task(self, name: str, total: float, done: float = 0.0) -> AbstractContextManager[Task]:
         """Show one piece of work for as long as the `with` block around it lasts.
 
-        Args:
-            name: what is being done, in a few words.
-            total: how many steps there are.
-            done: how many of them an earlier, interrupted call has done.
+        `done` counts the steps of an earlier, interrupted call.
         """
         ...
 

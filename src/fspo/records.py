@@ -38,10 +38,7 @@ def write_record(path: Path, value: Any, kind: Any = None) -> None:
 def read_record(path: Path, kind: type[T], remedy: str) -> T | None:
     """Read what `write_record` wrote; None where there is no such file.
 
-    Args:
-        path: the file.
-        kind: the type of the value.
-        remedy: how to fix a damaged file, as the end of a sentence.
+    `remedy` says how to fix a damaged file, as the end of a sentence.
 
     Raises:
         StorageError: the file can't be read, or does not have the form of `kind`.
@@ -93,10 +90,7 @@ class KeyedLog(Generic[T]):
     def __init__(self, path: Path, kind: type[T], *, lasting: Callable[[T], bool] = lambda _: True) -> None:
         """Read a log, which may be missing.
 
-        Args:
-            path: the file.
-            kind: the type of a result, whose fields a line holds beside its key.
-            lasting: whether a result is written; any other is known to this object alone, such as that of a failure.
+        `lasting`: whether a result is written; any other, such as that of a failure, is known to this object alone.
 
         Raises:
             StorageError: the file can't be read, or a line of it is damaged.
@@ -136,13 +130,9 @@ class KeyedLog(Generic[T]):
     ) -> None:
         """Compute and add what is missing.
 
-        Args:
-            wanted: key -> what its result is computed from, in order.
-            compute: gives a result for each of a batch.
-            batch: how many are computed at once. A batch of which any is missing is computed whole, since a result can
-                depend, in its last digits, on what else is in the batch.
-            title: what is being done, for the progress display.
-            progress: shown once a batch.
+        `wanted` has key -> what its result is computed from, in order, and `compute` gives a result for each of a
+        batch. A batch of which any is missing is computed whole, since a result can depend, in its last digits, on what
+        else is in the batch.
 
         Raises:
             StorageError: see `put`; what was added before stays.

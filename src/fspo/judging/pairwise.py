@@ -149,10 +149,8 @@ def _quoting(prompt: Prompt, user: User, texts: Mapping[str, str]) -> tuple[Quot
 def read_verdict(answer: Completion, texts: Iterable[str] = ()) -> Verdict:
     """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable.
 
-    Args:
-        answer: the judge's.
-        texts: what the judge has read. Where one of them holds an answer of this form, the judge may quote it, and only
-            an answer that is nothing but the object is read.
+    Where one of the `texts` that the judge has read holds an answer of this form, the judge may quote it, and only an
+    answer that is nothing but the object is read.
     """
     if failed := failed_verdict(answer):
         return failed
@@ -194,11 +192,8 @@ def readable(
 ) -> Iterator[Judgement]:
     """The judgements as they come, as long as the first of them are not all unreadable in both orders.
 
-    Args:
-        judgements: of one judge.
-        remedy: how to fix it.
-        before: how many were unreadable before these, and none was read.
-        whole: whether these are all there are, so that few of them tell too.
+    `remedy` says how to fix it. `before` counts those that were unreadable before these, where none was read. `whole`:
+    whether these are all there are, so that few of them tell too.
 
     Raises:
         DataError: they are all unreadable, and so the rest would be: with one of the answers.

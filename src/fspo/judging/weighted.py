@@ -97,9 +97,7 @@ by your own taste nor by which is longer. Answer with one letter only, A or B.""
 def read_weighted_verdict(answer: Completion, texts: Iterable[str] = ()) -> Verdict:
     """What a judge's answer says, by the log-probs of its first token where they tell, else by its text.
 
-    Args:
-        answer: the judge's.
-        texts: what the judge has read (`read_verdict`).
+    `texts` are what the judge has read, see `read_verdict`.
     """
     read = read_verdict(answer, texts)
     if read.failure in ("refused", "reasoning", "failed"):

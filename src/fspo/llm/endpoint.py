@@ -82,12 +82,9 @@ class Endpoint:
     ) -> None:
         """Nothing is sent before the first request.
 
-        Args:
-            config: where to ask, and how much at once.
-            cache: holds earlier answers, and what was learned of the server.
-            transport: the way to the server; over HTTP by default.
-            say: shows a line while answers are waited for: what was learned, what is odd, and long silence.
-            account: counts what is spent, for other endpoints of the same server too; by default for this one alone.
+        `cache` holds earlier answers and what was learned of the server. `say` shows a line while answers are waited
+        for: what was learned, what is odd, and long silence. `account` counts what is spent, for other endpoints of the
+        same server too.
         """
         self._config, self._transport, self._say = config, transport, say
         self._keeps, self._cache = cache is not None, cache or RequestCache(":memory:")

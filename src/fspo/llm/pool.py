@@ -66,12 +66,8 @@ class EndpointPool:
     ) -> None:
         """Nothing is opened.
 
-        Args:
-            folder: holds the files of answers.
-            endpoints: all that may be opened, in a fixed order. It tells apart servers whose models have the same
-                name, since an address may change.
-            own: the run's own endpoint, the first in the order.
-            say: shows a line; see `Endpoint`.
+        `own` and then `endpoints` are all that may be opened, in a fixed order. It tells apart servers whose models
+        have the same name, since an address may change. `folder` holds the files of answers.
         """
         self._folder, self._own, self._say = folder, own, say
         self._order = [*([own] if own else []), *endpoints]

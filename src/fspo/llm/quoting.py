@@ -47,8 +47,7 @@ class Quotation:
 def quoted(texts: Mapping[str, str]) -> Quotation:
     """Quote all texts that are other people's in one prompt.
 
-    Args:
-        texts: name -> text, the one that most prompts share first; the names are words of this program.
+    The names are words of this program; the text that most prompts share comes first.
     """
     shown = {name: disarmed(text) for name, text in texts.items()}
     fence = _fence(list(shown.values()))

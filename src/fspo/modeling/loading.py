@@ -123,9 +123,7 @@ def load_configuration(name: str | Path) -> Any:
 def pull(name: str, *, newest: bool = True) -> None:
     """Fetch a hub's model; where the hub can't be reached, one that was fetched before is kept.
 
-    Args:
-        name: the model.
-        newest: whether another revision than the one that was fetched before is wanted.
+    `newest`: whether another revision than the one that was fetched before is wanted.
 
     Raises:
         ModelError: the model can't be obtained.
@@ -139,9 +137,7 @@ def pull(name: str, *, newest: bool = True) -> None:
 def check_loadable(name: str | Path, *, rewards: bool = False) -> None:
     """Check that a model can be loaded, by its configuration and the names of its files; weights are not read.
 
-    Args:
-        name: the model; a hub's that was not fetched yet is fetched as far as that is needed.
-        rewards: whether it is to give rewards (sequence classification), and not text.
+    `rewards`: whether it is to give rewards (sequence classification), and not text.
 
     Raises:
         ModelError: it can't: it is not there, of an unknown architecture, or has no weights in safetensors.

@@ -40,10 +40,8 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 def join_adapters(adapters: Sequence[Path], out: Path, *, base: str) -> bool:
     """Write the one adapter that computes what `adapters`, oldest first, compute on top of each other.
 
-    Args:
-        adapters: folders that peft wrote.
-        out: folder that gets `adapter_config.json` and `adapter_model.safetensors`, in peft's layout.
-        base: what the adapter's configuration names as its base model.
+    `out` gets `adapter_config.json`, which names `base` as its base model, and `adapter_model.safetensors`, in peft's
+    layout.
 
     Returns:
         Whether it was done: some adapters (DoRA, trained biases, embeddings) don't add up, and nothing is written then.

@@ -291,12 +291,7 @@ class Policy:
     ) -> list[Reply]:
         """Answer prompts of many people at once; arguments and errors as of `generate`.
 
-        Args:
-            requests: (person, prompt) pairs.
-            seed: as of `generate`.
-            description: as of `generate`, of all people.
-            batch_size: answers sampled side by side.
-            **sampling: see `SamplingOptions`.
+        `requests` are (person, prompt) pairs; `batch_size` answers are sampled side by side.
 
         Returns:
             A reply to each request, in order, which also says whether it is finished and which shots had no room.

@@ -110,11 +110,7 @@ class PreferenceDataset:
     ) -> None:
         """Check and keep users and preferences.
 
-        Args:
-            users: the users.
-            preferences: the preferences.
-            file: what errors call the place the preferences come from.
-            rows: the row number there of each preference; counted from 1 by default.
+        Errors name `file`, where the preferences come from, and their `rows` there, counted from 1 by default.
 
         Raises:
             DataError: a user occurs twice, or a preference is empty, undecided, repeated or of an unknown user.

@@ -51,10 +51,6 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
 
     Nothing is asked; a scorer's module is imported.
 
-    Args:
-        config: which there are.
-        out: folder of the evaluation.
-
     Raises:
         ConfigError: a scorer can't be found, or the package that asks endpoints is missing.
         ModelError: a folder holds no model.
@@ -89,12 +85,8 @@ def check_episodes(
 
     Where nothing is evaluated now, there need not be anything held out.
 
-    Args:
-        folder: the run.
-        dataset: its data.
-        splits: their parts.
-        evaluated: whether the held-out part is needed.
-        model: whose tokenizer counts what it can't read whole; None passes over that.
+    `evaluated`: whether the held-out part is needed. The tokenizer of `model` counts what it can't read whole; None
+    passes over that.
 
     Returns:
         A line for each part that preferences are left out of, because they are too long.

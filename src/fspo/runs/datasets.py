@@ -195,11 +195,7 @@ def _files(source: str, part: str) -> list[Path]:
 def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: Iterable[Path] = ()) -> None:
     """Check that a dataset may be written to `target` in this format.
 
-    Args:
-        target: the folder or file.
-        file_format: what would be in it.
-        overwrite: whether a dataset that is there may be replaced.
-        spare: what the dataset was read from; a folder is refused where that would be replaced.
+    A dataset that is there may be replaced if `overwrite`, but not what it was read from (`spare`).
 
     Raises:
         ConfigError: the name says something else than what would be in it.
@@ -247,11 +243,7 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
     The card of an earlier import goes with the old data; a README.md that somebody else wrote stays. The old splits go
     if `loses_splits`.
 
-    Args:
-        dataset: what is written.
-        out: the folder.
-        card: text of its card; none by default.
-        spare: what the dataset was read from; it is not replaced.
+    What the dataset was read from (`spare`) is not replaced.
 
     Raises:
         ConfigError: the folder holds something else than a dataset, or what must be spared.

@@ -230,10 +230,7 @@ class RunFolder:
 
         Of several processes the first does so; the others wait for it, and read.
 
-        Args:
-            parts: what is made.
-            policy: what becomes of parts that are there.
-            before: checks all that making the parts needs; where it raises, nothing is removed or written.
+        `before` checks all that making the parts needs; where it raises, nothing is removed or written.
 
         Raises:
             ConfigError: see `check`.

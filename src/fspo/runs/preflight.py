@@ -46,11 +46,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     Endpoints are asked only if the folder is new, or something would be removed: otherwise nothing is lost if one does
     not answer.
 
-    Args:
-        folder: the run.
-        parts: what is to be made.
-        policy: what becomes of parts that are there.
-        dry: fetch nothing and ask no server.
+    If `dry`, nothing is fetched and no server is asked.
 
     Returns:
         What to know of the data and the models, one line each.
@@ -84,10 +80,8 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
 def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> list[str]:
     """Check that a model and its tokenizer can be loaded, without reading the weights.
 
-    Args:
-        name: the model.
-        fetch: obtain what is not on this machine; otherwise the hub is not asked, and its models pass.
-        rewards: whether it is to give rewards, and not text.
+    With `fetch`, what is not on this machine is obtained; otherwise the hub is not asked, and its models pass.
+    `rewards`: whether it is to give rewards, and not text.
 
     Returns:
         A line on a model that is still to be fetched.

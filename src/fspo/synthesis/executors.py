@@ -17,10 +17,8 @@ class Executor(Protocol):
     def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
         """Yield each shard when its files are there, in any order.
 
-        Args:
-            here: labels in this process, where that is wanted; `here.work` says what others need to know.
-            shards: those that are not finished.
-            task: advanced by the users that are labelled.
+        `here` labels in this process, where that is wanted; `here.work` says what others need to know. `task` is
+        advanced by the users that are labelled.
 
         Raises:
             ModelError: the judge failed; finished shards stay.

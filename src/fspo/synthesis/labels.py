@@ -47,12 +47,6 @@ class LabelCounts:
 def label_all(people: Sequence[Person], labeller: Labeller, executor: Executor, progress: Progress) -> LabelCounts:
     """Judge every user's pairs and write the shards that are not there yet.
 
-    Args:
-        people: all users.
-        labeller: labels in this process, and says what is labelled and where.
-        executor: who labels.
-        progress: shows how far it is.
-
     Raises:
         ModelError: the judge failed; finished shards stay.
         StorageError: the disk is full.

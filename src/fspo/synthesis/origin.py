@@ -69,10 +69,7 @@ def difference(found: Sameness) -> str:
 def refuse_finished(out: Path, splits: Path, found: Sameness | None) -> None:
     """Check that a folder holds no finished dataset of another origin.
 
-    Args:
-        out: the folder.
-        splits: what is written last into it.
-        found: how the dataset in it compares; None where nothing tells.
+    `splits` is written last into it; `found` says how the dataset in it compares, None where nothing tells.
 
     Raises:
         ConfigError: it does, naming the first difference.

@@ -58,13 +58,10 @@ class RayExecutor:
     ) -> None:
         """Nothing is started yet.
 
-        Args:
-            source: opens the model that judges.
-            answers: the run's file of answers, which parts are taken over into.
-            address: of a running cluster, or `auto` for the one on this machine; by default the variable RAY_ADDRESS,
-                and without it a cluster of this machine alone, for as long as it is needed.
-            workers: processes; by default as many as the cluster has processors.
-            say: shows each line that a worker has to say once, when its shard is done.
+        `source` opens the model that judges; `answers` is the run's file, which takes over what the workers were
+        answered. The cluster is at `address`, or else at RAY_ADDRESS (`auto`: the one on this machine), or else of this
+        machine alone, for as long as it is needed. By default it has as many `workers` as processors. `say` shows each
+        line of a worker once.
         """
         self._source, self._answers = source, answers.resolve()
         self._address, self._workers = address or os.environ.get("RAY_ADDRESS"), workers

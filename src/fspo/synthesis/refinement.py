@@ -63,15 +63,8 @@ def refine(
 ) -> Refined:
     """Extend the users' descriptions, all users of a round side by side.
 
-    Args:
-        config: the recipe.
-        refinement: rounds, and pairs in each.
-        domain: the prompts.
-        users: who is refined.
-        pairs: (user, round, count) -> pairs of theirs.
-        judging: the judge who reads the descriptions.
-        llm: who writes sentences.
-        task: advanced by `steps_of` for each user and round; rounds that need not be are skipped.
+    `pairs` gives (user, round, count) -> pairs of theirs. `task` is advanced by `steps_of` for each user and round;
+    rounds that need not be are skipped.
 
     Raises:
         ModelError: a model failed.

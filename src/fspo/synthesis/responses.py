@@ -152,13 +152,7 @@ def sampled_responses(
 ) -> Responses:
     """Ask for every question's responses and keep what is usable.
 
-    Args:
-        config: how many, and how they are steered.
-        domain: personas and prompts.
-        questions: all questions.
-        views: viewpoints for each, where the steering is by views.
-        llm: who answers, which may be an ensemble.
-        progress: shows how far it is.
+    `views` are viewpoints on each question, where the steering is by views; `llm` may be an ensemble.
 
     Raises:
         DataError: fewer than three questions got two usable responses.

@@ -46,13 +46,6 @@ def restyled_responses(
 ) -> Responses:
     """Sample texts for every question, clean them, and restyle what is usable.
 
-    Args:
-        config: how many, and the lengths of short and long ones.
-        domain: personas with openings, and the styles.
-        questions: all questions.
-        llm: who writes the texts.
-        progress: shows how far it is.
-
     Raises:
         DataError: fewer than three questions got two responses.
         ModelError: the model failed.

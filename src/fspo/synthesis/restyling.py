@@ -52,14 +52,9 @@ def restyle(
 ) -> Restyled | None:
     """Give a text the wanted style, or nothing where it does not have what that takes.
 
-    Args:
-        parts: the whole sentences of the text, without exclamation marks, bullets and emoji.
-        style: attribute of `RESTYLED` -> 1 (much of it) or -1 (little of it); an attribute left out stays as it is.
-        side: 1 or -1, the sentiment that the response must clearly have; 0 for any.
-        work: the question, whose work decides which emoji fit.
-        styles: what to draw from.
-        config: lengths, and what counts as a clear sentiment.
-        rng: decides between equal forms.
+    `parts` are the whole sentences of the text, without exclamation marks, bullets and emoji. `style` has 1 (much of
+    it) or -1 (little of it) for attributes of `RESTYLED`; the others stay as they are. `side` is the sentiment, 1 or
+    -1, that the response must clearly have; 0 for any. The work of the question decides which emoji fit.
     """
     steps: list[str] = []
     usable = _personal(list(parts), style, steps)

@@ -53,12 +53,7 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint of `step` into `folder`, then delete all but the newest `keep`.
 
-    Args:
-        folder: where the checkpoints of one training are.
-        step: optimiser steps done.
-        tensors: name -> tensors, each written to `name.safetensors`.
-        records: name -> what JSON can hold, each written to `name.json`.
-        keep: how many complete checkpoints stay, at least 1; None for all.
+    Each of `tensors` is written to `NAME.safetensors`, each of `records` to `NAME.json`. None keeps all checkpoints.
 
     Raises:
         StorageError: the disk is full or can't be written; older checkpoints are untouched.
