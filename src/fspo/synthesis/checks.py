@@ -1,41 +1,4 @@
-"""What a dataset looks like: `checks.json`, for people and for the report.
-
-The layout (`FORMAT` 2); every share is a fraction:
-
-    {"format": 2,
-     "counts": {"works" (where questions are about works), "questions", "seeds": questions of the domain,
-                "responses", "users", "preferences", "ties": pairs left undecided},
-     "questions": {"rejected": {reason: count}},
-     "sampling": {"asked": texts asked for, "used": texts that responses were made of, "rejected": {reason: count},
-                  "models": {name: responses}, "steered": {persona or view: responses}, the most frequent alone,
-                  "steered_others": responses of all others;
-                  of restyled responses also "unfilled": responses that no text had the making of, and "steering":
-                  {sentiment steered to: {sentiment that came out: texts}}},
-     "attributes": {name: {"about", "mean", "std", "histogram": {"edges": [n + 1 figures], "counts": [n]}}}, measured,
-                   or the features of declared traits,
-     "correlation": {"attributes": [name], "matrix": [[Pearson's r]], "largest": largest absolute r off the diagonal},
-     "disagreement": {"users": [id], "matrix": [[share of the pairs both decide that they decide differently]],
-                      "pairs": count, "mean": over all users; the matrix shows some of them},
-     "diversity": see `fspo.synthesis.diversity`,
-     "near_duplicates" (restyled responses): {"threshold", "share": responses that overlap with one of another text to
-                         the same question, "verbatim_share": responses that occur elsewhere word for word,
-                         "mean_overlap": Jaccard of word triples over pairs of different texts},
-     "labels": {"tie_share", "undecided": {reason: count}, "per_user": {"least", "mean", "most"},
-                "consistency": share of the labels that hold in the other order, "entropy": {"before", "after"} in
-                nats a shared pair,
-                "flipped_share": of the labels sampled, those turned over by label_noise;
-                with a language model as the judge "order": {"agreement", "first_share", "estimated_accuracy"} and
-                "agreement_with_measures": share of the labels that the judge by traits shares, among those it decides,
-                or null and "why";
-                of restyled responses "same_text_share": pairs made from one text, and "styles_differing": mean share
-                of the attributes that differ by half a standard deviation or more within a pair},
-     "refinement": {"open": [pairs left open in each round], "sentences": added, "users": extended, "rejected"},
-     "casting": {"made_anew": users, "outside": {reason: users}},
-     "balance": {"words": mean words of a response, "positive_share" (restyled responses)},
-     "samples": [{"prompt", "response", "about": how it came about, "restyle": [rules applied]}],
-     "sample_pairs": [{"user", "description", "prompt", "chosen", "rejected"}],
-     "replies": {what was odd about a server's reply: replies}, over all calls of the run}
-"""
+"""What a dataset looks like: `checks.json`, for people and for the report; docs/data.md describes its layout."""
 
 from __future__ import annotations
 
@@ -70,7 +33,7 @@ from fspo.synthesis.written import values_of
 __all__ = ["FORMAT", "SampledLabels", "check"]
 
 FORMAT = 2
-"""Version of the layout above."""
+"""Version of the layout."""
 
 _MEASURED = 2000
 """Responses that attributes are measured in, at most."""
