@@ -126,10 +126,6 @@ class RunFolder:
         """Whether no run has begun in the folder."""
         return not self._made()
 
-    def loses(self, parts: Iterable[str]) -> bool:
-        """Whether making these parts anew removes something that is there."""
-        return bool(self.removed(parts))
-
     def removed(self, parts: Iterable[str]) -> list[str]:
         """What is there and removed when these parts are made anew: they, and all that was made from them."""
         return list(filter(self.begun, self._downstream(set(parts))))

@@ -17,12 +17,12 @@ from fspo.methods.table import training_order
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
 from fspo.modeling.model_names import INSTEAD, locate, place_here
+from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.runs.checks import check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
-from fspo.runs.notices import quiet
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
 from fspo.runs.writers import judges_by_language_model
 
@@ -56,7 +56,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
         DataError: the data are missing, damaged or too few; or a policy is missing that something starts from.
         ModelError: a model can't be loaded, or an endpoint does not answer.
     """
-    config, loses = folder.config, policy is Existing.OVERWRITE and folder.loses(parts)
+    config, loses = folder.config, policy is Existing.OVERWRITE and bool(folder.removed(parts))
     making = synthesizes(folder, parts, policy)
     goes_on = any(part != DATA for part in parts)
     lines: list[str] = []
