@@ -25,7 +25,7 @@ from fspo.preferences.splits import Splits
 from fspo.progress import Silent, Task
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import load_domain
-from fspo.synthesis.executors import InProcessExecutor
+from fspo.synthesis.labels import InProcessExecutor
 from fspo.synthesis.shards import Labeller, Shard
 from fspo.synthesis.storage import load_questions, load_responses
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize

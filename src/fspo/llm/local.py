@@ -50,15 +50,17 @@ class LocalModel:
         self._frames: dict[tuple[str, ...], Frame] = {}
 
     @classmethod
-    def load(cls, name: str | Path, *, dtype: str = "float32", batch_size: int = _BATCH) -> LocalModel:
-        """Load the built-in model, a local folder or a hub id.
+    def load(cls, place: str | Path, *, name: str = "", dtype: str = "float32", batch_size: int = _BATCH) -> LocalModel:
+        """Load the built-in model, a local folder or a hub id; `name` is what it is called, by default the `place`.
 
         Raises:
             ModelError: the model can't be obtained.
         """
-        model, tokenizer = load_model(str(name), dtype=dtype), load_tokenizer(str(name))
-        identity = local_identity(str(name), dtype)  # after loading, when the weights of a hub are on this machine
-        return cls(model, tokenizer, str(name), batch_size=batch_size, identity=identity)
+        name = name or str(place)
+        model, tokenizer = load_model(str(place), dtype=dtype), load_tokenizer(str(place))
+        # After loading, when the weights of a hub are on this machine.
+        identity = {**local_identity(str(place), dtype), "model": name}
+        return cls(model, tokenizer, name, batch_size=batch_size, identity=identity)
 
     @property
     def name(self) -> str:

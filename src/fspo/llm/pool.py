@@ -190,19 +190,11 @@ class ModelSource:
         """
         endpoint = self.endpoint
         if endpoint is None:
-            local = self._loaded()
+            from fspo.llm.local import LocalModel
+
+            local = LocalModel.load(self.where or self.model, name=self.model)
             return lambda cache, share, say: CachedModel(local, cache)
         left = self.left or endpoint.budget
         return lambda cache, share, say: Endpoint(
             endpoint.model_copy(update={"budget": left.left(share=share)}), cache, say=say
         )
-
-    def _loaded(self) -> LanguageModel:
-        from fspo.llm.local import LocalModel
-        from fspo.modeling.loading import load_model, load_tokenizer
-        from fspo.modeling.model_names import local_identity
-
-        where = str(self.where or self.model)
-        model, tokenizer = load_model(where), load_tokenizer(where)
-        identity = {**local_identity(where), "model": self.model}
-        return LocalModel(model, tokenizer, self.model, identity=identity)

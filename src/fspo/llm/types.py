@@ -19,6 +19,7 @@ __all__ = [
     "FinishReason",
     "LanguageModel",
     "Message",
+    "NamedModel",
     "Role",
     "Streaming",
     "batch_of",
@@ -157,6 +158,18 @@ class LanguageModel(Protocol):
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """Stands for a model by its name and its identity, where none is asked."""
+
+    name: str
+    identity: Any = None
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """Refuse."""
+        raise NotImplementedError
 
 
 @runtime_checkable

@@ -6,24 +6,48 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fspo.errors import StorageError
 from fspo.files import read_json
 from fspo.judging.judge import LabelledBy
 from fspo.judging.verdicts import OrderTally
 from fspo.preferences.types import Preference
-from fspo.progress import Progress
+from fspo.progress import Progress, Task
 from fspo.records import read_records
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain
-from fspo.synthesis.executors import Executor
 from fspo.synthesis.questions import Questions
 from fspo.synthesis.responses import Response, Responses
 from fspo.synthesis.shards import LABELS, UNDECIDED, Labeller, Person, Shard, tally_file
 from fspo.synthesis.storage import REMEDY, RESPONSES
 
-__all__ = ["LABELS", "UNDECIDED", "LabelCounts", "label_all", "preferences_of"]
+__all__ = ["LABELS", "UNDECIDED", "Executor", "InProcessExecutor", "LabelCounts", "label_all", "preferences_of"]
+
+
+class Executor(Protocol):
+    """Has shards labelled."""
+
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
+        """Yield each shard when its files are there, in any order.
+
+        `here` labels in this process, where that is wanted; `here.work` says what others need to know. `task` is
+        advanced by the users that are labelled.
+
+        Raises:
+            ModelError: the judge failed; finished shards stay.
+            StorageError: the disk is full.
+        """
+
+
+class InProcessExecutor:
+    """Labels one shard after the other in this process."""
+
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
+        """Yield each shard when its files are there."""
+        for shard in shards:
+            here.label(shard, task)
+            yield shard
 
 
 @dataclass

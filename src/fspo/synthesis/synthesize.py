@@ -18,7 +18,7 @@ from typing import Any
 from fspo.errors import DataError
 from fspo.files import check_unclaimed, write_json, write_text
 from fspo.judging.verdicts import OrderTally
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, replies_of, title_of
+from fspo.llm.types import Completion, LanguageModel, NamedModel, replies_of, title_of
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
@@ -27,9 +27,8 @@ from fspo.synthesis.card import dataset_card
 from fspo.synthesis.checks import SampledLabels, check
 from fspo.synthesis.config import SynthesisConfig, asks_models, usual_settings
 from fspo.synthesis.domain import Domain, Question, load_domain
-from fspo.synthesis.executors import Executor, InProcessExecutor
 from fspo.synthesis.judges import Judging, by_traits, check_judge, pairwise_judge, trait_judge
-from fspo.synthesis.labels import LABELS, UNDECIDED, label_all, preferences_of
+from fspo.synthesis.labels import LABELS, UNDECIDED, Executor, InProcessExecutor, label_all, preferences_of
 from fspo.synthesis.origin import Origin, difference, refuse_finished
 from fspo.synthesis.pairs import pairs_of
 from fspo.synthesis.questions import Questions, check_questions, make_questions
@@ -73,16 +72,6 @@ _ADVICE = {
 """Reason that most pairs were left for -> what to do, where a language model judges."""
 
 
-class _Nobody:
-    """Stands for a model where none is asked."""
-
-    name = "nobody"
-
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Refuse."""
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class Writers:
     """The language models of a synthesis, by name and identity alone or ready to be asked.
@@ -96,7 +85,7 @@ class Writers:
     write: LanguageModel
 
 
-NOBODY = Writers(_Nobody(), _Nobody())
+NOBODY = Writers(NamedModel("nobody"), NamedModel("nobody"))
 """Where no model is asked for anything."""
 
 
