@@ -68,10 +68,7 @@ class MemberConfig(BaseModel):
 class Member:
     """One model of an ensemble.
 
-    Attributes:
-        model: who answers.
-        weight: how often, relative to the others.
-        temperature: takes the place of a request's own; None leaves that.
+    `weight` says how often it is asked, relative to the others; `temperature` takes the place of a request's own.
     """
 
     model: LanguageModel

@@ -31,14 +31,9 @@ def answers_file(model: str, number: int = 1) -> str:
 class Spending:
     """What one server has given, in all calls of a run.
 
-    Attributes:
-        file: the name of its file of answers.
-        name: the model and the address.
-        title: the model alone, for files that are shared.
-        spent: answers and tokens.
-        dollars: what they cost; 0 without prices.
-        reused: requests of this process that were answered from the file.
-        replies: what was odd about replies -> how many.
+    `file` is the name of its file of answers, and `title` the model alone, for files that are shared. `reused` counts
+    the requests of this process that were answered from the file, and `replies` is what was odd about replies -> how
+    many.
     """
 
     file: str
@@ -162,11 +157,8 @@ class Source(Protocol):
 class ModelSource:
     """An endpoint, or a model on the machine that opens it.
 
-    Attributes:
-        model: its name, as in the settings.
-        where: its folder, where it is one: another process may start elsewhere.
-        endpoint: where to ask, in place of a model on the machine.
-        left: what the endpoint may still cost; None for all of its budget.
+    `where` is the model's folder, where it is one, since another process may start elsewhere. `left` is what the
+    endpoint may still cost; None for all of its budget.
     """
 
     model: str

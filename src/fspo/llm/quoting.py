@@ -33,10 +33,8 @@ _NOTICE = (
 class Quotation:
     """The texts of one prompt.
 
-    Attributes:
-        texts: name -> the text in its tags.
-        fence: what their tags end in; it is in none of the texts.
-        notice: says what the tags mean; a prompt begins with it.
+    `texts` are in their tags. `fence` is what these end in; it is in none of the texts. A prompt begins with `notice`,
+    which says what the tags mean.
     """
 
     texts: Mapping[str, str]

@@ -43,8 +43,7 @@ def join_adapters(adapters: Sequence[Path], out: Path, *, base: str) -> bool:
     `out` gets `adapter_config.json`, which names `base` as its base model, and `adapter_model.safetensors`, in peft's
     layout.
 
-    Returns:
-        Whether it was done: some adapters (DoRA, trained biases, embeddings) don't add up, and nothing is written then.
+    Returns whether it was done: some adapters (DoRA, trained biases, embeddings) don't add up, and nothing is written.
     """
     settings = [read_json(folder / ADAPTER_CONFIG) for folder in adapters]
     loaded = [load_file(folder / ADAPTER_WEIGHTS) for folder in adapters]

@@ -192,9 +192,6 @@ class Policy:
                 what the contents do by themselves cancels.
             description: in the place of the person's own, or of the one that the policy writes.
 
-        Returns:
-            One reward for each response.
-
         Raises:
             ConfigError: `against` is unknown.
             DataError: the person is not given as above, there is no preference to swap, a response is missing or empty,

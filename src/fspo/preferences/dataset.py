@@ -92,9 +92,7 @@ DATASET = FolderKind(
 class PreferenceDataset:
     """Users and their preferences; never changed, always valid.
 
-    Attributes:
-        users: id -> user, in the order given.
-        preferences: the preferences, in the order given.
+    `users` is id -> user; these and the preferences are in the order given.
     """
 
     users: Mapping[str, User]
@@ -276,9 +274,6 @@ class PreferenceDataset:
     def save(self, folder: str | Path) -> Path:
         """Write `users.parquet`, `preferences.parquet` and `dataset.json` into `folder`, beside whatever is there.
 
-        Returns:
-            The folder.
-
         Raises:
             StorageError: the disk is full or the folder can't be written.
         """
@@ -400,9 +395,6 @@ class PreferenceDataset:
 
 def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterable[Preference]) -> Path:
     """Write a dataset in bounded memory, row by row; what is wrong with a row comes out when it is loaded.
-
-    Returns:
-        The folder.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.

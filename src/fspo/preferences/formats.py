@@ -65,9 +65,6 @@ def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | 
         users_path: file of the users: {"id", "description", "group", "traits"}; `views.users.jsonl` beside
             `views.jsonl` by default.
 
-    Returns:
-        The path of the preferences.
-
     Raises:
         StorageError: the disk is full or the folder can't be written.
     """

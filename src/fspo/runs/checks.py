@@ -88,8 +88,7 @@ def check_episodes(
     `evaluated`: whether the held-out part is needed. The tokenizer of `model` counts what it can't read whole; None
     passes over that.
 
-    Returns:
-        A line for each part that preferences are left out of, because they are too long.
+    Returns a line for each part that preferences are left out of, because they are too long.
 
     Raises:
         DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.

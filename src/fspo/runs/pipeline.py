@@ -63,9 +63,8 @@ __all__ = [
 def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     """Make the run's dataset, or take over the one of `data`.
 
-    Returns:
-        What `dataset.json` says of it: how many `users`, `preferences` and `questions` there are, among others. The
-        dataset itself may be larger than memory.
+    Returns what `dataset.json` says of it, such as how many `users`, `preferences` and `questions` there are: the
+    dataset itself may be larger than memory.
     """
     if folder.config.data is not None:
         _take_over(folder, progress)

@@ -48,8 +48,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
 
     If `dry`, nothing is fetched and no server is asked.
 
-    Returns:
-        What to know of the data and the models, one line each.
+    Returns what to know of the data and the models, one line each.
 
     Raises:
         ConfigError: a setting, a key or a package is wrong or missing.
@@ -83,8 +82,7 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
     With `fetch`, what is not on this machine is obtained; otherwise the hub is not asked, and its models pass.
     `rewards`: whether it is to give rewards, and not text.
 
-    Returns:
-        A line on a model that is still to be fetched.
+    Returns a line on a model that is still to be fetched.
 
     Raises:
         ModelError: it can't be loaded, has no chat template, or does not know all tokens of its tokenizer.

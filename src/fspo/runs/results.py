@@ -23,9 +23,7 @@ __all__ = ["ComparisonTables", "Results", "compare"]
 class Results:
     """What an evaluation measured.
 
-    Attributes:
-        folder: where it lies.
-        benchmark: the benchmark that it is of; empty for the run's own data.
+    `benchmark` is the one that it is of; empty for the run's own data.
     """
 
     def __init__(self, folder: str | Path, benchmark: str = "") -> None:

@@ -44,10 +44,8 @@ _CLEAR = 0.3
 class Cleaned:
     """A usable text.
 
-    Attributes:
-        sentences: its whole sentences, each ending in a full stop or a question mark.
-        sentiment: of all of them together, -1 to 1.
-        cuts: what was cut off the raw text, such as `contradiction` or `clause`.
+    `sentences` are whole, each with its full stop or question mark; `sentiment` is that of all together, -1 to 1;
+    `cuts` says what was cut off the raw text, such as `contradiction` or `clause`.
     """
 
     sentences: tuple[str, ...]

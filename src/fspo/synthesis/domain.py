@@ -101,11 +101,8 @@ class Question:
 class Persona:
     """Whom a model answers as, or for.
 
-    Attributes:
-        name: unique in the domain.
-        system: what the model is told.
-        sentiment: of restyled responses, which way it steers: `positive`, `negative`, or empty.
-        openings: of restyled responses, how a text may begin.
+    Of restyled responses, `sentiment` is which way it steers (`positive`, `negative` or empty), and `openings` are how
+    a text may begin.
     """
 
     name: str

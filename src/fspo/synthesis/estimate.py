@@ -47,11 +47,7 @@ _OF_A_USER = frozenset({_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN})
 class Stage:
     """What one stage asks.
 
-    Attributes:
-        name: in a few words.
-        requests: how many.
-        prompt_tokens: of all their prompts.
-        answer_tokens: of all their answers, at most.
+    Tokens are those of all prompts, and of all answers at most.
     """
 
     name: str

@@ -32,11 +32,9 @@ _OTHERS = {
 class Origin:
     """What decides a synthetic dataset.
 
-    Attributes:
-        decided: settings and domain, ready for JSON.
-        ask: writes everything but the responses, and judges; it may be known by name and identity alone.
-        write: writes the responses.
-        usual: the defaults of the settings, in the form of `decided`; see `fspo.identity.same`.
+    `decided` has settings and domain, ready for JSON, and `usual` the defaults in the same form, see
+    `fspo.identity.same`. `write` writes the responses and `ask` all else, and judges; both may be known by name and
+    identity alone.
     """
 
     decided: Mapping[str, Any]

@@ -33,11 +33,8 @@ _MOST_WORDS = 60
 class Refined:
     """What refinement made of the users.
 
-    Attributes:
-        users: the users with their final descriptions, in order.
-        added: user -> the sentences added, in order.
-        open: pairs that were left open in each round, over all users.
-        rejected: reason -> sentences not used.
+    `users` have their final descriptions, in order; `added` is user -> the sentences added; `open` counts the pairs
+    that were left open in each round; `rejected` is reason -> sentences not used.
     """
 
     users: list[User]

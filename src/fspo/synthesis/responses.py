@@ -84,12 +84,8 @@ class Responses:
 class Sample:
     """One text to be asked of a model.
 
-    Attributes:
-        id: the question's id and a number.
-        question: what it answers.
-        steered: the persona, or the viewpoint, that it is steered by; empty for none.
-        request: what is asked.
-        sentiment: which way the persona steers, where that is known.
+    `steered` is the persona or the viewpoint that it is steered by, empty for none; `sentiment` is which way the
+    persona steers, where that is known.
     """
 
     id: str

@@ -30,10 +30,8 @@ _SAYS_I = re.compile(
 class Restyled:
     """A response and what was done to get it.
 
-    Attributes:
-        text: the response.
-        steps: the rules applied, in order, such as `bullets` or `first_person:In my opinion,`.
-        sentences: how many of the text's sentences it keeps.
+    `steps` are the rules applied, in order, such as `bullets` or `first_person:In my opinion,`; `sentences` counts
+    those of the text that it keeps.
     """
 
     text: str

@@ -44,11 +44,8 @@ LABELS, UNDECIDED = "labels", "undecided"
 class Person:
     """One user whose pairs are to be labelled.
 
-    Attributes:
-        user: with the final description.
-        split: the part of the questions that they see.
-        topic: their own, if any.
-        known: what came of the shared pairs before, in their order.
+    `user` has the final description, `topic` is their own, if any, and `known` is what came of the shared pairs before,
+    in their order.
     """
 
     user: User

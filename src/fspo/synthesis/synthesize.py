@@ -76,9 +76,8 @@ _ADVICE = {
 class Writers:
     """The language models of a synthesis, by name and identity alone or ready to be asked.
 
-    Attributes:
-        ask: writes questions, viewpoints, portraits and sentences of descriptions, and judges.
-        write: writes the responses; may be the same, or an ensemble.
+    `ask` writes questions, viewpoints, portraits and sentences of descriptions, and judges; `write` writes the
+    responses, and may be the same, or an ensemble.
     """
 
     ask: LanguageModel
@@ -146,8 +145,7 @@ def synthesize(
 def check_plan(config: SynthesisConfig, domain: Domain) -> list[UserSlot]:
     """Check, before any model is asked, that users and questions are left to train on and to hold out.
 
-    Returns:
-        The slots of all users.
+    Returns the slots of all users.
 
     Raises:
         ConfigError: more is asked for than the domain has, or the judge can't judge its responses.

@@ -80,9 +80,6 @@ def train_policy(
         method: noted in the policy.
         observer: says which effects a `target: observer` aims at.
 
-    Returns:
-        `out`, which holds a `policy.json`.
-
     Raises:
         ConfigError: the settings contradict each other, or `out` holds another training.
         DataError: a user has too few preferences.

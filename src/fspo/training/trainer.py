@@ -51,10 +51,8 @@ class PolicyTrainer(Trainer):
     cut into passes of bounded size, whose gradients add up to those of the whole step. Several processes share the
     units of each step, balanced by their tokens, and all add up to the same gradients.
 
-    Attributes:
-        listener: told of every step done, if there is one.
-        course: the evaluations made so far.
-        validation: units that are measured now and then.
+    `listener` is told of every step done, `course` has the evaluations made so far, and `validation` the units that are
+    measured now and then.
     """
 
     def __init__(
