@@ -24,7 +24,7 @@ from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.progress import Progress, Silent
 from fspo.synthesis.card import dataset_card
-from fspo.synthesis.checks import SampledLabels, check
+from fspo.synthesis.checks import Checks, SampledLabels
 from fspo.synthesis.config import SynthesisConfig, asks_models, usual_settings
 from fspo.synthesis.domain import Domain, Question, load_domain
 from fspo.synthesis.judges import Judging, by_traits, check_judge, pairwise_judge, trait_judge
@@ -117,11 +117,12 @@ def synthesize(
     if _is_complete(out, origin):
         return out
     _begin(out, origin, progress)
-    questions = _questions(config, domain, writers.ask, out, progress)
-    responses = _responses(config, domain, questions.items, writers, out, progress)
+    stages = _Stages(config, domain, writers, out, progress)
+    questions = stages.questions()
+    responses = stages.responses(questions.items)
     pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
     user_parts = split_users(config, slots)
-    judging = _judging(config, domain, questions.items, responses.items, writers.ask, out)
+    judging = stages.judging(questions.items, responses.items)
     made = UserMaker(config, domain, pairs, user_parts, judging, writers.ask, progress).make(slots)
     write_json(out / _PEOPLE, _people(made))
     _refuse_undecided(config, made.order)
@@ -130,7 +131,7 @@ def synthesize(
     _refuse(config, counts.decided, counts.asked, counts.order)
     labels = SampledLabels(config.seed)
     write_dataset(out, made.users, labels.passing(preferences_of(config, domain, questions, responses, out)))
-    checks = check(config, domain, questions, responses, made, counts, labels.rows())
+    checks = Checks(config, domain, questions, responses, made, counts, labels.rows()).record()
     checks["replies"] = replies_of(writers.ask, writers.write)
     write_json(out / "checks.json", checks)
     card = dataset_card(config, domain, title_of(writers.ask), title_of(writers.write), checks)
@@ -215,70 +216,54 @@ def _remove(out: Path, stages: Sequence[str]) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _questions(config: SynthesisConfig, domain: Domain, ask: LanguageModel, out: Path, progress: Progress) -> Questions:
-    path = out / QUESTIONS
-    if path.exists():
-        return load_questions(out)
-    questions = make_questions(config, domain, ask, progress)
-    failed = questions.rejected[f"questions: {_FAILED}"]
-    write_stage(path, {"rejected": dict(questions.rejected)}, questions.items, failed)
-    return questions
+@dataclass(frozen=True)
+class _Stages:
+    """The stages before the users: each is read from the file that an earlier call has left, or made and written."""
 
+    config: SynthesisConfig
+    domain: Domain
+    writers: Writers
+    out: Path
+    progress: Progress
 
-def _responses(
-    config: SynthesisConfig,
-    domain: Domain,
-    questions: list[Question],
-    writers: Writers,
-    out: Path,
-    progress: Progress,
-) -> Responses:
-    """The responses, in the way of the domain: sampled, restyled or written."""
-    path = out / RESPONSES
-    if path.exists():
-        return load_responses(out)
-    if domain.file.responses == "written":
-        responses = written_responses(domain, questions)
-    elif domain.file.responses == "restyled":
-        responses = restyled_responses(config, domain, questions, writers.write, progress)
-    else:
-        by_views = config.steering == "views"
-        views = _views(config, domain, questions, writers.ask, out, progress) if by_views else {}
-        responses = sampled_responses(config, domain, questions, views, writers.write, progress)
-    header = {"asked": responses.asked, "rejected": dict(responses.rejected), "steering": responses.steering}
-    write_stage(path, header, responses.items, responses.rejected[_FAILED])
-    return responses
+    def questions(self) -> Questions:
+        path = self.out / QUESTIONS
+        if path.exists():
+            return load_questions(self.out)
+        made = make_questions(self.config, self.domain, self.writers.ask, self.progress)
+        write_stage(path, {"rejected": dict(made.rejected)}, made.items, made.rejected[f"questions: {_FAILED}"])
+        return made
 
+    def responses(self, questions: list[Question]) -> Responses:
+        """The responses, in the way of the domain: sampled, restyled or written."""
+        path, config, domain = self.out / RESPONSES, self.config, self.domain
+        if path.exists():
+            return load_responses(self.out)
+        if domain.file.responses == "written":
+            made = written_responses(domain, questions)
+        elif domain.file.responses == "restyled":
+            made = restyled_responses(config, domain, questions, self.writers.write, self.progress)
+        else:
+            views = self._views(questions) if config.steering == "views" else {}
+            made = sampled_responses(config, domain, questions, views, self.writers.write, self.progress)
+        header = {"asked": made.asked, "rejected": dict(made.rejected), "steering": made.steering}
+        write_stage(path, header, made.items, made.rejected[_FAILED])
+        return made
 
-def _views(
-    config: SynthesisConfig,
-    domain: Domain,
-    questions: list[Question],
-    ask: LanguageModel,
-    out: Path,
-    progress: Progress,
-) -> dict[str, list[str]]:
-    path = out / VIEWS
-    if path.exists():
-        return load_views(out)
-    views = make_views(config, domain, questions, ask, progress)
-    write_stage(path, {}, [Views(*row) for row in views.items()], len(questions) - len(views))
-    return views
+    def _views(self, questions: list[Question]) -> dict[str, list[str]]:
+        path = self.out / VIEWS
+        if path.exists():
+            return load_views(self.out)
+        made = make_views(self.config, self.domain, questions, self.writers.ask, self.progress)
+        write_stage(path, {}, [Views(*row) for row in made.items()], len(questions) - len(made))
+        return made
 
-
-def _judging(
-    config: SynthesisConfig,
-    domain: Domain,
-    questions: list[Question],
-    responses: list[Response],
-    ask: LanguageModel,
-    out: Path,
-) -> Judging:
-    if not config.by_traits:
-        return pairwise_judge(config, domain, ask).judge
-    judge = trait_judge(config, domain, questions, responses)
-    judge.save(out / JUDGE)
-    return by_traits(judge)
+    def judging(self, questions: list[Question], responses: list[Response]) -> Judging:
+        if not self.config.by_traits:
+            return pairwise_judge(self.config, self.domain, self.writers.ask).judge
+        judge = trait_judge(self.config, self.domain, questions, responses)
+        judge.save(self.out / JUDGE)
+        return by_traits(judge)
 
 
 def _to_label(made: SynthesizedUsers, slots: Sequence[UserSlot], parts: Mapping[Split, frozenset[str]]) -> list[Person]:
