@@ -252,7 +252,8 @@ def callable_identity(function: Callable[..., Any]) -> str:
     Raises:
         Unidentified: it uses something that can't be identified, such as a model in memory.
     """
-    return f"code sha256:{digest(_Walk().of(function, _title(function)), 64)}"
+    title = str(getattr(function, "__qualname__", type(function).__qualname__))
+    return f"code sha256:{digest(_Walk().of(function, title), 64)}"
 
 
 def instance_identity(value: object) -> str:
@@ -345,7 +346,9 @@ class _Walk:
         try:
             held = {name: self._cell(cell, f"{where}, '{name}'") for name, cell in cells.items()}
             own = {key: self.of(item, f"{where}.{key}") for key, item in sorted(vars(function).items())}
-            given = [self.of(part, f"the defaults of {where}") for part in (function.__defaults__, _kw(function))]
+            given = [
+                self.of(part, f"the defaults of {where}") for part in (function.__defaults__, function.__kwdefaults__)
+            ]
             if home is not None:
                 return ["installed", home, function.__module__, function.__qualname__, given, held, own]
             found = {name: self._global(function, name, where) for name in sorted(reads.names)}
@@ -492,10 +495,6 @@ def _const(const: Any) -> Any:
     return [type(const).__name__, repr(const)]
 
 
-def _kw(function: types.FunctionType) -> dict[str, Any] | None:
-    return function.__kwdefaults__
-
-
 def _state_of(value: object) -> dict[str, Any]:
     """The attributes of an object, in its dictionary and in its slots."""
     state = dict(getattr(value, "__dict__", {}))
@@ -517,10 +516,6 @@ def _array(value: Any) -> Any:
     if module == "numpy" and hasattr(value, "dtype") and not value.dtype.hasobject:
         return ["array", str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     return None
-
-
-def _title(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 _STANDARD = f"python {sys.version_info.major}.{sys.version_info.minor}"

@@ -61,12 +61,8 @@ def ask_in_pieces(llm: LanguageModel, requests: Iterable[CompletionRequest], siz
     if isinstance(llm, Streaming):
         stream, together = llm.stream(requests, size), size if batch else 1
         return iter(lambda: list(islice(stream, together)), [])
-    return _in_pieces(llm, iter(requests), size)
-
-
-def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: int) -> Iterator[list[Completion]]:
-    while piece := list(islice(requests, size)):
-        yield llm.complete(piece)
+    requests = iter(requests)
+    return map(llm.complete, iter(lambda: list(islice(requests, size)), []))
 
 
 class CachedModel:

@@ -203,13 +203,11 @@ class Concurrent(LanguageModel, Protocol):
 
 def replies_of(*models: LanguageModel) -> dict[str, int]:
     """What was odd about replies -> how many, of all these models and their members that know (`replies`)."""
-    members = {id(one): one for model in models for one in (model, *_members(model))}
-    counts = (Counter[str](getattr(one, "replies", {})) for one in members.values())
+    members = (member.model for model in models for member in getattr(model, "members", ()))
+    counts = (
+        Counter[str](getattr(one, "replies", {})) for one in {id(one): one for one in (*models, *members)}.values()
+    )
     return dict(sum(counts, Counter[str]()).most_common())
-
-
-def _members(model: LanguageModel) -> list[LanguageModel]:
-    return [member.model for member in getattr(model, "members", ())]
 
 
 def batch_of(model: LanguageModel) -> int | None:

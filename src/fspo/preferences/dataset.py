@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fspo.errors import DataError, StorageError
 from fspo.files import FolderKind, read_json, to_json, write_json, writing
+from fspo.identity import file_digest
 from fspo.paths import expanded
 from fspo.preferences.types import Person, Preference, User
 from fspo.preferences.validation import (
@@ -416,7 +417,7 @@ def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterab
     with writing(folder / _PREFERENCES) as preferences_file, writing(folder / _USERS) as users_file:
         write_parquet(users_file, USER_COLUMNS, people())
         write_parquet(preferences_file, PREFERENCE_COLUMNS, rows())
-    digests = {name: _sha256(folder / name) for name in (_USERS, _PREFERENCES)}
+    digests = {name: file_digest(folder / name) for name in (_USERS, _PREFERENCES)}
     write_json(folder / _MANIFEST, {"format": FORMAT, **counts, "questions": len(questions), "sha256": digests})
     return folder
 
@@ -551,16 +552,8 @@ def _check_manifest(folder: Path) -> None:
     if not isinstance(digests, dict) or not digests.keys() <= {_USERS, _PREFERENCES}:
         raise DataError(f"{path} is damaged: its 'sha256' must name {_USERS} and {_PREFERENCES}; delete {path}.")
     for name, digest in digests.items():
-        if _sha256(folder / name) != digest:
+        if file_digest(folder / name) != digest:
             raise DataError(
                 f"{folder / name} is not the file that {_MANIFEST} describes: run the command that made it again, or, "
                 f"if you changed it on purpose, delete {path}."
             )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error

@@ -181,7 +181,6 @@ class _Reading:
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
-
         return EpisodeRenderer(self._tokenizer, context=context, max_length=limit, layout=self._config.layout)
 
     def number(self, preference: Preference) -> int:

@@ -221,7 +221,6 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: I
 
 
 def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
-
     check_replaceable(folder, DATASET, spare=spare)
     if not is_empty(folder) and not overwrite:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")

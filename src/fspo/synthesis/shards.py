@@ -119,7 +119,8 @@ class Labeller:
         for person, pair, judgement in self._judged(shard, task or Silent.TASK):
             order.add(judgement)
             if judgement.preferred == "tie":
-                undecided.append(_undecided(person.user, pair, judgement))
+                ids = {"user": person.user.id, "a": pair.a.id, "b": pair.b.id}
+                undecided.append({**ids, "reason": judgement.reason, "said": _said(judgement)})
                 continue
             per_user[person.user.id] += 1
             flipped = self._flips(person, pair)
@@ -219,10 +220,6 @@ def labels_file(out: Path, number: int, folder: str = LABELS) -> Path:
 def tally_file(out: Path, number: int) -> Path:
     """The counts of a shard, written last: where it is, the shard is finished."""
     return out / LABELS / f"{number:05d}.json"
-
-
-def _undecided(user: User, pair: Pair, judgement: Judgement) -> dict[str, Any]:
-    return {"user": user.id, "a": pair.a.id, "b": pair.b.id, "reason": judgement.reason, "said": _said(judgement)}
 
 
 def _said(judgement: Judgement) -> list[str]:
