@@ -41,7 +41,7 @@ class LocalModel:
             ModelError: there is no chat template, or the model does not know all tokens of the tokenizer.
         """
         check_vocabulary(tokenizer, rows_of(model), name)
-        self._model, self._tokenizer, self._name, self._batch = model, tokenizer, name, batch_size
+        self._model, self._tokenizer, self.name, self._batch = model, tokenizer, name, batch_size
         self.identity = identity or name
         """Distinguishes the answers of other weights."""
         self._encoder, self._reader = TextEncoder(tokenizer), TextReader(tokenizer)
@@ -63,11 +63,6 @@ class LocalModel:
         return cls(model, tokenizer, name, batch_size=batch_size, identity=identity)
 
     @property
-    def name(self) -> str:
-        """The name it was loaded by."""
-        return self._name
-
-    @property
     def batch(self) -> int:
         """How many requests it is best asked at once, where what is finished is to be kept."""
         return min(self._batch, _BATCH if self._model.device.type != "cpu" else _BATCH_ON_CPU)
@@ -75,7 +70,7 @@ class LocalModel:
     @property
     def title(self) -> str:
         """The name, of a folder the last part alone."""
-        return Path(self._name).resolve().name if Path(self._name).is_dir() else self._name
+        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order.
