@@ -17,20 +17,19 @@ import importlib.util
 import json
 import os
 import re
-import sqlite3
 import sys
 import sysconfig
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import FspoError, StorageError
-from fspo.files import cache_folder
+from fspo.files import cache_folder, read_json, write_json
 from fspo.keys import holds_secret
 
 __all__ = [
@@ -155,9 +154,6 @@ _WORTH = 1 << 20
 """Bytes of a file below which reading it is quicker than looking up its digest."""
 _SETTLED = 2_000_000_000
 """Nanoseconds: a file that was changed so recently may be changed again without another time of change."""
-_MEMO = """
-CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID
-"""
 
 
 def weights_identity(folder: Path) -> str:
@@ -192,13 +188,15 @@ def file_digest(path: Path) -> str:
         if before.st_size < _WORTH:
             return _read_digest(path)
         place, state = os.path.realpath(path), _state(before)
-        known = _remembered(place, state)
-        if known is None:
-            began = time.time_ns()
-            known = _read_digest(path)
-            if _state(path.stat()) == state and began - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED:
-                _remember(place, state, known)
-        return known
+        with suppress(FspoError, AttributeError):
+            known = read_json(_memo(place))
+            if known.get("state") == state and re.fullmatch(r"[0-9a-f]{64}", str(known.get("sha256"))):
+                return str(known["sha256"])
+        began, found = time.time_ns(), _read_digest(path)
+        if _state(path.stat()) == state and began - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED:
+            with suppress(FspoError):
+                write_json(_memo(place), {"state": state, "sha256": found})
+        return found
     except OSError as error:
         raise StorageError(f"{path} can't be read ({error.strerror or error}); check its permissions.") from error
 
@@ -213,27 +211,9 @@ def _state(stat: os.stat_result) -> str:
     return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
-def _remembered(place: str, state: str) -> str | None:
-    with suppress(sqlite3.Error, OSError), _memo() as memo:
-        row = memo.execute("SELECT sha256 FROM digests WHERE path = ? AND state = ?", (place, state)).fetchone()
-        if row is not None and re.fullmatch(r"[0-9a-f]{64}", str(row[0])):
-            return str(row[0])
-    return None
-
-
-def _remember(place: str, state: str, found: str) -> None:
-    with suppress(sqlite3.Error, OSError), _memo() as memo:
-        memo.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (place, state, found))
-
-
-@contextmanager
-def _memo() -> Iterator[sqlite3.Connection]:
-    """The file of digests; where it can't be used, files are read each time."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / "digests.sqlite", timeout=5.0, isolation_level=None)) as memo:
-        memo.execute(_MEMO)
-        yield memo
+def _memo(place: str) -> Path:
+    """Where the digest of a file is kept; where that can't be, the file is read each time."""
+    return cache_folder() / "digests" / f"{digest(place, 32)}.json"
 
 
 # Functions
