@@ -36,14 +36,6 @@ class Progress(Protocol):
         """Show one line that stays."""
 
 
-class _SilentTask:
-    def advance(self, steps: float = 1.0, note: str = "") -> None:
-        """Show nothing."""
-
-    def skip(self, steps: float) -> None:
-        """Show nothing."""
-
-
 class Scaled:
     """A task whose steps count as so many, or as a part of one, of another task."""
 
@@ -60,14 +52,18 @@ class Scaled:
 
 
 class Silent:
-    """Progress that shows nothing."""
-
-    TASK: Task = _SilentTask()
+    """Progress that shows nothing, and its own task."""
 
     @contextmanager
     def task(self, name: str, total: float, done: float = 0.0) -> Iterator[Task]:
         """Yield a task that ignores its advances."""
-        yield _SilentTask()
+        yield self
+
+    def advance(self, steps: float = 1.0, note: str = "") -> None:
+        """Show nothing."""
+
+    def skip(self, steps: float) -> None:
+        """Show nothing."""
 
     def say(self, text: str) -> None:
         """Show nothing."""

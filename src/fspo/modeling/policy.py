@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 import torch
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "RewardAgainst", "SamplingOptions", "check_against"]
 
 RewardAgainst = Literal["reference", "mirror"]
+Prompts = TypeVar("Prompts", str, list[str])
 _ALL = sys.maxsize
 
 
@@ -222,37 +223,15 @@ class Policy:
         reference = self._logps(self._reference or self._model, other)
         return (self._beta * (self._logps(self._model, own) - reference)).tolist()
 
-    @overload
     def generate(
         self,
         person: PersonLike,
-        prompts: str,
-        *,
-        seed: int = ...,
-        description: str | None = ...,
-        **sampling: Unpack[SamplingOptions],
-    ) -> str: ...
-
-    @overload
-    def generate(
-        self,
-        person: PersonLike,
-        prompts: list[str] | tuple[str, ...],
-        *,
-        seed: int = ...,
-        description: str | None = ...,
-        **sampling: Unpack[SamplingOptions],
-    ) -> list[str]: ...
-
-    def generate(
-        self,
-        person: PersonLike,
-        prompts: str | list[str] | tuple[str, ...],
+        prompts: Prompts,
         *,
         seed: int = 0,
         description: str | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> str | list[str]:
+    ) -> Prompts:
         """Answer one prompt, or several, for one person.
 
         Args:

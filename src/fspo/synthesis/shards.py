@@ -116,7 +116,7 @@ class Labeller:
         decided: list[dict[str, Any]] = []
         undecided: list[dict[str, Any]] = []
         per_user, order = dict.fromkeys((person.user.id for person in shard.people), 0), OrderTally()
-        for person, pair, judgement in self._judged(shard, task or Silent.TASK):
+        for person, pair, judgement in self._judged(shard, task or Silent()):
             order.add(judgement)
             if judgement.preferred == "tie":
                 ids = {"user": person.user.id, "a": pair.a.id, "b": pair.b.id}
