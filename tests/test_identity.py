@@ -31,7 +31,6 @@ from fspo.identity import (
     digest,
     endpoint_identity,
     file_digest,
-    instance_identity,
     same,
     weights_identity,
 )
@@ -466,8 +465,8 @@ def test_a_stated_identity_is_believed() -> None:
 
 
 def test_instances_are_told_by_code_and_attributes() -> None:
-    assert instance_identity(_Weighted(1.0)) != instance_identity(_Weighted(2.0))
-    assert instance_identity(_Weighted(1.0)) == instance_identity(_Weighted(1.0))
+    assert callable_identity(_Weighted(1.0)) != callable_identity(_Weighted(2.0))
+    assert callable_identity(_Weighted(1.0)) == callable_identity(_Weighted(1.0))
 
 
 def test_an_identity_is_the_same_in_every_process() -> None:

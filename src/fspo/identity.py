@@ -21,7 +21,7 @@ import sys
 import sysconfig
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -39,7 +39,6 @@ __all__ = [
     "digest",
     "endpoint_identity",
     "file_digest",
-    "instance_identity",
     "same",
     "weights_identity",
 ]
@@ -223,26 +222,18 @@ class Unidentified(FspoError):
     """Something that can't be told from others: what it is, in a few words."""
 
 
-def callable_identity(function: Callable[..., Any]) -> str:
+def callable_identity(function: object) -> str:
     """A function by all that it computes with: its code, defaults, closure, globals and fixed arguments.
 
-    Functions that it uses are identified likewise; packages that are installed, by their version. An `identity` that an
-    object states for itself is believed. What a function reads from files or the network is not known here.
+    Functions that it uses are identified likewise, objects by their class, methods and attributes, and packages that
+    are installed by their version. An `identity` that an object states for itself is believed. What a function reads
+    from files or the network is not known here.
 
     Raises:
         Unidentified: it uses something that can't be identified, such as a model in memory.
     """
     title = str(getattr(function, "__qualname__", type(function).__qualname__))
     return f"code sha256:{digest(_Walk().of(function, title), 64)}"
-
-
-def instance_identity(value: object) -> str:
-    """An object by its class, methods and attributes; see `callable_identity`.
-
-    Raises:
-        Unidentified: it holds something that can't be identified.
-    """
-    return f"code sha256:{digest(_Walk().of(value, type(value).__qualname__), 64)}"
 
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, types.EllipsisType, types.NotImplementedType)
