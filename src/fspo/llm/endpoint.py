@@ -126,11 +126,6 @@ class Endpoint:
         """What all answers have cost, those of earlier calls too, in tokens."""
         return self._account.spent
 
-    @property
-    def dollars(self) -> float:
-        """The same in dollars; 0 without prices."""
-        return self.cost(self.spent)
-
     def cost(self, spent: Spent) -> float:
         """Dollars for so many tokens; 0 without prices."""
         return self._config.budget.cost(spent.prompt_tokens, spent.tokens)

@@ -28,8 +28,8 @@ __all__ = ["LABELS", "UNDECIDED", "Executor", "InProcessExecutor", "LabelCounts"
 class Executor(Protocol):
     """Has shards labelled."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
-        """Yield each shard when its files are there, in any order.
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> None:
+        """Label the shards, in any order.
 
         `here` labels in this process, where that is wanted; `here.work` says what others need to know. `task` is
         advanced by the users that are labelled.
@@ -43,11 +43,10 @@ class Executor(Protocol):
 class InProcessExecutor:
     """Labels one shard after the other in this process."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
-        """Yield each shard when its files are there."""
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> None:
+        """Label them."""
         for shard in shards:
             here.label(shard, task)
-            yield shard
 
 
 @dataclass
@@ -81,8 +80,7 @@ def label_all(people: Sequence[Person], labeller: Labeller, executor: Executor, 
     missing = [shard for shard in shards if not work.done(shard)]
     done = len(people) - sum(len(shard.people) for shard in missing)
     with progress.task("Labelling pairs", total=len(people), done=done) as task:
-        for _ in executor.label(labeller, missing, task):
-            pass
+        executor.label(labeller, missing, task)
     counts = LabelCounts()
     for shard in shards:
         _add(read_json(tally_file(work.out, shard.number)), counts)
