@@ -54,15 +54,9 @@ class PairwiseJudge:
     ) -> None:
         """Judge by `llm`.
 
-        Args:
-            llm: the judge, at temperature 0.
-            prompt: (user, question, first response, second response) -> what the judge reads. It asks for the JSON
-                {"preferred": "A"}, where A is the first, B the second, and "unclear" is allowed. The texts, and the
-                user's description, come quoted (`prompt_of`).
-            seed: handed on to the model.
-            at_once: comparisons whose requests are held at a time.
-            max_tokens: the most that an answer may take, reasoning included.
-            setting: what that is called where it is set.
+        `llm` is asked at temperature 0. `prompt` gives what it reads: it asks for the JSON {"preferred": "A"}, where A
+        is the first, B the second, and "unclear" is allowed. `at_once` comparisons have their requests held at a time;
+        an answer may take `max_tokens`, reasoning included, which is called `setting` where it is set.
         """
         self.llm, self._prompt, self._seed, self._at_once = llm, prompt, seed, at_once
         self._max_tokens, self._setting = max_tokens, setting

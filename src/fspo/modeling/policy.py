@@ -90,16 +90,10 @@ class Policy:
     ) -> None:
         """Made by `load`, or by a trainer from its model in memory.
 
-        Args:
-            model: enters the weights.
-            renderer: renders with the context that the policy was trained with.
-            reference: enters the weights that training started from; None: the reward is measured against the policy
-                itself without context.
-            base: gives the base model as a policy.
-            training: settings of the training, some of which say what the reward is (`objective`, `beta`, `reduction`,
-                `reference`), and whether the policy describes people (`describe`, `description_tokens`).
-            shots: how many preferences are shown at most.
-            weights: where the weights come from.
+        `model` enters the weights, and `reference` those that training started from; without these the reward is
+        measured against the policy itself without context. `base` gives the base model as a policy. Of the settings of
+        the `training`, some say what the reward is (`objective`, `beta`, `reduction`, `reference`), and others whether
+        the policy describes people (`describe`, `description_tokens`).
         """
         settings = training or {}
         self.renderer, self.shots, self.weights = renderer, shots, weights

@@ -196,12 +196,8 @@ class FSPOTrainer:
     ) -> list[float]:
         """How much a person would like each of `responses` to `prompt`; only differences between them mean something.
 
-        Args:
-            user: id of a user of either table, or a person as for `Policy.reward`, such as a table of their own
-                preferences.
-            prompt: what is answered.
-            responses: the texts to compare.
-            against: `reference` (the paper's reward) or `mirror`, see `Policy.reward`.
+        `user` is the id of a user of either table, or a person as for `Policy.reward`, such as a table of their own
+        preferences. `against` is `reference` (the paper's reward) or `mirror`, see `Policy.reward`.
 
         Raises:
             ConfigError: `against` is unknown.
@@ -223,11 +219,8 @@ class FSPOTrainer:
     ) -> str:
         """An answer for one person.
 
-        Args:
-            user: as for `reward`.
-            prompt: what is answered.
-            seed: same seed, same answer.
-            **sampling: `max_new_tokens`, `temperature`, `guidance` and others, see `SamplingOptions`.
+        `user` is as for `reward`; the same seed gives the same answer. `sampling` is as in `SamplingOptions`, such as
+        `max_new_tokens`, `temperature` and `guidance`.
 
         Raises:
             DataError: there is no such user, or the prompt is too long.
