@@ -480,8 +480,7 @@ def _array(value: Any) -> Any:
     """An array of NumPy or a tensor of torch by its numbers; neither package is imported for it."""
     module = type(value).__module__.partition(".")[0]
     if module == "torch" and type(value).__qualname__ in ("Tensor", "Parameter"):
-        import torch
-
+        torch: Any = sys.modules["torch"]
         data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         return ["tensor", str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]
     if module == "numpy" and hasattr(value, "dtype") and not value.dtype.hasobject:
