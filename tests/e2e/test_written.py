@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ROOT, run
+from tests.runs.test_training_data import saved
 
 SMALL = (
     "synthesis.users=20",
@@ -36,7 +37,10 @@ def test_a_written_domain_goes_from_its_configuration_to_the_report(
     name: str, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     answers = int(name == "advice")  # which nobody could judge
-    settings = (f"model={tiny_model_path}", f"evaluation.answers={answers}", *SMALL)
+    also = (
+        saved(tmp_path / "other", "other") if name == "advice" else ""
+    )  # users who weigh an unknown trait
+    settings = (f"model={tiny_model_path}", f"evaluation.answers={answers}", f"also_train=[{also}]", *SMALL)
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
     said = run(*arguments).stdout

@@ -144,7 +144,7 @@ def test_what_is_no_reward_is_refused_before_weights_are_read(runs: Path, monkey
     with pytest.raises(ConfigError, match="temperature must be at least 0"):
         policy.generate(ANN, "Hi", temperature=-1.0)
     with pytest.raises(ConfigError, match="no setting 'max_tokens'; did you mean 'max_new_tokens'"):
-        policy.generate(ANN, "Hi", max_tokens=3)  # type: ignore[call-arg]
+        policy.generate(ANN, "Hi", max_tokens=3)  # type: ignore[call-overload]
 
 
 def test_answers_one_by_one_and_many_at_once_are_the_same(policy: Policy) -> None:

@@ -165,7 +165,7 @@ def test_what_the_page_prints_makes_a_dataset(folder: Path) -> None:
     assert "Responses that come with the domain; pairs judged by the traits that they declare" in said
     assert not Path("runs").exists()
     assert "20 users are in" in fspo(synth)
-    assert "user-0000" in fspo(show, "--limit", "40")
+    assert "my-answers-0000" in fspo(show, "--limit", "40")
     dataset = PreferenceDataset.load("runs/my-answers/data")
     assert {row.source["chosen"]["model"] for row in dataset} == {"people"}
     # Another model is no other data, since none is asked.

@@ -140,8 +140,12 @@ class Account:
     def lose(self, reserved: Reserved, used: Reserved | None = None) -> Reserved:
         """Count the cost of a request without an answer, and give back what was set aside for it.
 
-        Returns what was counted: `used`, the tokens that the server counts, or without them the most that it may have
-        cost.
+        Args:
+            reserved: what was set aside.
+            used: the tokens that the server counts; without them the most that it may have cost counts.
+
+        Returns:
+            what was counted.
         """
         cost = used or reserved
         self._used = self._used.plus(cost)

@@ -68,7 +68,10 @@ class MemberConfig(BaseModel):
 class Member:
     """One model of an ensemble.
 
-    `weight` says how often it is asked, relative to the others; `temperature` takes the place of a request's own.
+    Attributes:
+        model: who answers.
+        weight: how often, relative to the others.
+        temperature: takes the place of a request's own; None leaves that.
     """
 
     model: LanguageModel
@@ -103,12 +106,22 @@ class Ensemble:
         if not all(member.weight > 0 for member in members):
             raise ConfigError("The weight of each member of an ensemble must be above 0.")
         self.members = tuple(members)
-        self.name = " + ".join(f"{member.weight:g} x {member.label}" for member in members)
+
+    @property
+    def name(self) -> str:
         """All members with their weights."""
-        self.title = " + ".join(f"{member.weight:g} x {member.title}" for member in members)
-        """The same for others to read."""
-        self.identity = {"members": [[one.weight, identity_of(one.model), one.temperature] for one in members]}
+        return " + ".join(f"{member.weight:g} x {member.label}" for member in self.members)
+
+    @property
+    def identity(self) -> dict[str, Any]:
         """All members, by what decides their answers, with their weights and temperatures."""
+        members = [[member.weight, identity_of(member.model), member.temperature] for member in self.members]
+        return {"members": members}
+
+    @property
+    def title(self) -> str:
+        """The same for others to read."""
+        return " + ".join(f"{member.weight:g} x {member.title}" for member in self.members)
 
     @property
     def batch(self) -> int | None:

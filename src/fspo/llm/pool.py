@@ -31,9 +31,14 @@ def answers_file(model: str, number: int = 1) -> str:
 class Spending:
     """What one server has given, in all calls of a run.
 
-    `file` is the name of its file of answers, and `title` the model alone, for files that are shared. `reused` counts
-    the requests of this process that were answered from the file, and `replies` is what was odd about replies -> how
-    many.
+    Attributes:
+        file: the name of its file of answers.
+        name: the model and the address.
+        title: the model alone, for files that are shared.
+        spent: answers and tokens.
+        dollars: what they cost; 0 without prices.
+        reused: requests of this process that were answered from the file.
+        replies: what was odd about replies -> how many.
     """
 
     file: str
@@ -61,8 +66,12 @@ class EndpointPool:
     ) -> None:
         """Nothing is opened.
 
-        `own` and then `endpoints` are all that may be opened, in a fixed order. It tells apart servers whose models
-        have the same name, since an address may change. `folder` holds the files of answers.
+        Args:
+            folder: holds the files of answers.
+            endpoints: all that may be opened, in a fixed order. It tells apart servers whose models have the same
+                name, since an address may change.
+            own: the run's own endpoint, the first in the order.
+            say: shows a line; see `Endpoint`.
         """
         self._folder, self._own, self._say = folder, own, say
         self._order = [*([own] if own else []), *endpoints]
@@ -157,8 +166,11 @@ class Source(Protocol):
 class ModelSource:
     """An endpoint, or a model on the machine that opens it.
 
-    `where` is the model's folder, where it is one, since another process may start elsewhere. `left` is what the
-    endpoint may still cost; None for all of its budget.
+    Attributes:
+        model: its name, as in the settings.
+        where: its folder, where it is one: another process may start elsewhere.
+        endpoint: where to ask, in place of a model on the machine.
+        left: what the endpoint may still cost; None for all of its budget.
     """
 
     model: str
@@ -182,11 +194,19 @@ class ModelSource:
         """
         endpoint = self.endpoint
         if endpoint is None:
-            from fspo.llm.local import LocalModel
-
-            local = LocalModel.load(self.where or self.model, name=self.model)
+            local = self._loaded()
             return lambda cache, share, say: CachedModel(local, cache)
         left = self.left or endpoint.budget
         return lambda cache, share, say: Endpoint(
             endpoint.model_copy(update={"budget": left.left(share=share)}), cache, say=say
         )
+
+    def _loaded(self) -> LanguageModel:
+        from fspo.llm.local import LocalModel
+        from fspo.modeling.loading import load_model, load_tokenizer
+        from fspo.modeling.model_names import local_identity
+
+        where = str(self.where or self.model)
+        model, tokenizer = load_model(where), load_tokenizer(where)
+        identity = {**local_identity(where), "model": self.model}
+        return LocalModel(model, tokenizer, self.model, identity=identity)

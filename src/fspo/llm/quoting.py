@@ -33,8 +33,10 @@ _NOTICE = (
 class Quotation:
     """The texts of one prompt.
 
-    `texts` are in their tags. `fence` is what these end in; it is in none of the texts. A prompt begins with `notice`,
-    which says what the tags mean.
+    Attributes:
+        texts: name -> the text in its tags.
+        fence: what their tags end in; it is in none of the texts.
+        notice: says what the tags mean; a prompt begins with it.
     """
 
     texts: Mapping[str, str]
@@ -45,7 +47,8 @@ class Quotation:
 def quoted(texts: Mapping[str, str]) -> Quotation:
     """Quote all texts that are other people's in one prompt.
 
-    The names are words of this program; the text that most prompts share comes first.
+    Args:
+        texts: name -> text, the one that most prompts share first; the names are words of this program.
     """
     shown = {name: disarmed(text) for name, text in texts.items()}
     fence = _fence(list(shown.values()))

@@ -131,8 +131,11 @@ class Cleaned:
 class Read:
     """A reply that is an answer.
 
-    `prompt_tokens` are as the server counts them, if it does, and `kinds` say what was odd about it; for `orphan` see
-    `Cleaned`.
+    Attributes:
+        completion: what it says.
+        prompt_tokens: as the server counts them, if it does.
+        kinds: what was odd about it.
+        orphan: see `Cleaned`.
     """
 
     completion: Completion
@@ -145,8 +148,12 @@ class Read:
 class Unusable:
     """A reply that is no answer, and may be one another time.
 
-    `said` are the server's own words, and `status` is the code of an error that came as a reply; tokens are as the
-    server counts them, if it does.
+    Attributes:
+        kind: what is wrong with it.
+        said: the server's own words, if any.
+        status: the code of an error that came as a reply, if any.
+        prompt_tokens: as the server counts them, if it does.
+        tokens: the same of what was written.
     """
 
     kind: Kind

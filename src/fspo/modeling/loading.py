@@ -47,10 +47,19 @@ def load_model(name: str | Path, dtype: str = "float32", device: str | torch.dev
         ConfigError: the dtype is unknown.
         ModelError: the model can't be obtained; the sentence names the built-in one.
     """
-    place = Path(locate(name))
-    if (place / POLICY_FILE).is_file() and not (place / "config.json").is_file():
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+    place = locate(name)
+    if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "config.json").is_file():
         raise ModelError(f"{place} holds adapters, not a whole model; load it as a policy.")
-    return _loaded(AutoModelForCausalLM, name, dtype, device)[0]
+    _refuse_pickles(Path(place))
+    with quietly(), _explained(name):
+        model = AutoModelForCausalLM.from_pretrained(
+            _folder(place, weights=True), dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
+    placed: Any = _named(model, place)
+    loaded: PreTrainedModel = placed.to(device or default_device()).eval()
+    return loaded
 
 
 def load_reward_model(
@@ -62,7 +71,19 @@ def load_reward_model(
         ConfigError: the dtype is unknown.
         ModelError: the model can't be obtained, or it gives more than one number or has no trained head for one.
     """
-    model, info = _loaded(AutoModelForSequenceClassification, name, dtype, device)
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+    place = locate(name)
+    _refuse_pickles(Path(place))
+    with quietly(), _explained(name):
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            _folder(place, weights=True),
+            dtype=_DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
     if info["missing_keys"]:
         # transformers would have drawn what is missing at random.
         raise ModelError(
@@ -73,25 +94,8 @@ def load_reward_model(
         raise ModelError(
             f"The model {name} gives {model.config.num_labels} numbers, and a reward is one; name another."
         )
-    return model
-
-
-def _loaded(
-    kind: Any, name: str | Path, dtype: str, device: str | torch.device | None
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model of that name in evaluation mode, and what transformers says of its weights."""
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
-    place = locate(name)
-    _refuse_pickles(Path(place))
-    settings = {"dtype": _DTYPES[dtype], "trust_remote_code": False, "use_safetensors": True}
-    with quietly(), _explained(name):
-        found = kind.from_pretrained(_folder(place, weights=True), **settings, output_loading_info=True)
-    model, info = found
-    if not Path(place).is_dir():
-        # Under its own name, not that of the folder in a hub's cache: policies record what they are built on.
-        model.name_or_path = model.config.name_or_path = place
-    return model.to(device or default_device()).eval(), info
+    reward_model: PreTrainedModel = _named(model, place).to(device or default_device()).eval()
+    return reward_model
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -119,7 +123,9 @@ def load_configuration(name: str | Path) -> Any:
 def pull(name: str, *, newest: bool = True) -> None:
     """Fetch a hub's model; where the hub can't be reached, one that was fetched before is kept.
 
-    `newest`: whether another revision than the one that was fetched before is wanted.
+    Args:
+        name: the model.
+        newest: whether another revision than the one that was fetched before is wanted.
 
     Raises:
         ModelError: the model can't be obtained.
@@ -133,7 +139,9 @@ def pull(name: str, *, newest: bool = True) -> None:
 def check_loadable(name: str | Path, *, rewards: bool = False) -> None:
     """Check that a model can be loaded, by its configuration and the names of its files; weights are not read.
 
-    `rewards`: whether it is to give rewards (sequence classification), and not text.
+    Args:
+        name: the model; a hub's that was not fetched yet is fetched as far as that is needed.
+        rewards: whether it is to give rewards (sequence classification), and not text.
 
     Raises:
         ModelError: it can't: it is not there, of an unknown architecture, or has no weights in safetensors.
@@ -177,6 +185,13 @@ def fast_dtype() -> Literal["bfloat16", "float32"]:
 def _folder(place: str, *, weights: bool = False) -> str:
     """The folder to load from: `place` itself, or that of a hub's model."""
     return place if Path(place).is_dir() else str(hub.fetched(place, weights=weights))
+
+
+def _named(model: Any, place: str) -> Any:
+    """The model under its own name, not that of the folder in a hub's cache: policies record what they are built on."""
+    if not Path(place).is_dir():
+        model.name_or_path = model.config.name_or_path = place
+    return model
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import torch
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "RewardAgainst", "SamplingOptions", "check_against"]
 
 RewardAgainst = Literal["reference", "mirror"]
-Prompts = TypeVar("Prompts", str, list[str])
 _ALL = sys.maxsize
 
 
@@ -90,10 +89,16 @@ class Policy:
     ) -> None:
         """Made by `load`, or by a trainer from its model in memory.
 
-        `model` enters the weights, and `reference` those that training started from; without these the reward is
-        measured against the policy itself without context. `base` gives the base model as a policy. Of the settings of
-        the `training`, some say what the reward is (`objective`, `beta`, `reduction`, `reference`), and others whether
-        the policy describes people (`describe`, `description_tokens`).
+        Args:
+            model: enters the weights.
+            renderer: renders with the context that the policy was trained with.
+            reference: enters the weights that training started from; None: the reward is measured against the policy
+                itself without context.
+            base: gives the base model as a policy.
+            training: settings of the training, some of which say what the reward is (`objective`, `beta`, `reduction`,
+                `reference`), and whether the policy describes people (`describe`, `description_tokens`).
+            shots: how many preferences are shown at most.
+            weights: where the weights come from.
         """
         settings = training or {}
         self.renderer, self.shots, self.weights = renderer, shots, weights
@@ -187,6 +192,9 @@ class Policy:
                 what the contents do by themselves cancels.
             description: in the place of the person's own, or of the one that the policy writes.
 
+        Returns:
+            One reward for each response.
+
         Raises:
             ConfigError: `against` is unknown.
             DataError: the person is not given as above, there is no preference to swap, a response is missing or empty,
@@ -217,15 +225,37 @@ class Policy:
         reference = self._logps(self._reference or self._model, other)
         return (self._beta * (self._logps(self._model, own) - reference)).tolist()
 
+    @overload
     def generate(
         self,
         person: PersonLike,
-        prompts: Prompts,
+        prompts: str,
+        *,
+        seed: int = ...,
+        description: str | None = ...,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        person: PersonLike,
+        prompts: list[str] | tuple[str, ...],
+        *,
+        seed: int = ...,
+        description: str | None = ...,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        person: PersonLike,
+        prompts: str | list[str] | tuple[str, ...],
         *,
         seed: int = 0,
         description: str | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> Prompts:
+    ) -> str | list[str]:
         """Answer one prompt, or several, for one person.
 
         Args:
@@ -261,7 +291,12 @@ class Policy:
     ) -> list[Reply]:
         """Answer prompts of many people at once; arguments and errors as of `generate`.
 
-        `requests` are (person, prompt) pairs; `batch_size` answers are sampled side by side.
+        Args:
+            requests: (person, prompt) pairs.
+            seed: as of `generate`.
+            description: as of `generate`, of all people.
+            batch_size: answers sampled side by side.
+            **sampling: see `SamplingOptions`.
 
         Returns:
             A reply to each request, in order, which also says whether it is finished and which shots had no room.

@@ -1,4 +1,4 @@
-"""transformers without its own progress bars and notes; fspo shows its own progress."""
+"""transformers without its own progress bars and notes."""
 
 from __future__ import annotations
 
@@ -6,31 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["quiet", "quietly"]
+from transformers.utils import logging as transformers_logging
 
-
-def quiet() -> None:
-    """Turn off transformers' progress bars and notes."""
-    log = _log()
-    log.disable_progress_bar()
-    log.set_verbosity_error()
+__all__ = ["quietly"]
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Turn them off inside alone."""
-    log = _log()
+    """Load without transformers' own progress bars and notes; fspo shows its own progress."""
+    log: Any = transformers_logging
     shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
-    quiet()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
     try:
         yield
     finally:
         log.set_verbosity(level)
         if shown:
             log.enable_progress_bar()
-
-
-def _log() -> Any:
-    from transformers.utils import logging
-
-    return logging

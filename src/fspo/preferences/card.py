@@ -19,7 +19,10 @@ _MARK = "<!-- Written by fspo data import. -->"
 def imported_card(imported: Imported, kind: str, source: str) -> str:
     """The card of published data that was imported, in Markdown with the hub's header.
 
-    `source` is a file or folder, which the card names without its path, or hub:owner/name.
+    Args:
+        imported: the dataset, and what was left out of it.
+        kind: one of `fspo.preferences.published.PUBLISHED`.
+        source: where it is from: a file or folder, which the card names without its path, or hub:owner/name.
     """
     dataset, name = imported.dataset, source if source.startswith("hub:") else Path(source).resolve().name
     first = {why: place.replace(source, name, 1) for why, place in imported.first.items()}

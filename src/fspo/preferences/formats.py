@@ -65,6 +65,9 @@ def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | 
         users_path: file of the users: {"id", "description", "group", "traits"}; `views.users.jsonl` beside
             `views.jsonl` by default.
 
+    Returns:
+        The path of the preferences.
+
     Raises:
         StorageError: the disk is full or the folder can't be written.
     """
@@ -118,7 +121,9 @@ def read_jsonl(
 def to_trl_rows(dataset: PreferenceDataset, *, conversational: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the rows of TRL's preference format, as `DPOTrainer` takes them, with the user beside.
 
-    If `conversational`, prompt and responses are lists of messages {"role", "content"} instead of plain text.
+    Args:
+        dataset: what to convert.
+        conversational: prompt and responses as lists of messages {"role", "content"} instead of plain text.
 
     Yields:
         {"prompt", "chosen", "rejected", "user", "user_description", "user_group", "user_traits", "question", "source"};
@@ -151,8 +156,11 @@ def from_trl_rows(
     these two are whole conversations, that is the prompt, also beside a prompt that is text. A prompt has to be one
     user message, because that is what fspo renders.
 
-    `columns` has fspo's name of a column -> the rows' own, such as {"user": "annotator"}. `user` is that of all rows
-    that name none; without it such a row is refused. `file` is what errors call the rows.
+    Args:
+        rows: the rows.
+        columns: fspo's name of a column -> the rows' own, such as {"user": "annotator"}.
+        user: the user of all rows that name none; without it a row without a user is refused.
+        file: what to call the rows in errors.
 
     Raises:
         DataError: naming file, row (from 1) and column of what is wrong.
@@ -166,7 +174,10 @@ def from_table(table: Table, *, file: str, user: str | None = None) -> Preferenc
     The columns are `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`, with text or messages as in
     `from_trl_rows`; others are kept in `source`. A dataset is returned as it is.
 
-    `user` is that of all rows that name none; without it such a row is refused. `file` is what errors call the table.
+    Args:
+        table: the rows.
+        file: what errors call the table.
+        user: the user of all rows that name none; without it a row without a user is refused.
 
     Raises:
         DataError: naming table, row (from 1) and column of what is wrong.
@@ -247,7 +258,9 @@ def read_trl(
 def numbered_rows(path: str | Path, faults: Faults | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number from 1, columns by name) of a JSONL or Parquet file, whatever the columns are.
 
-    `faults` takes the rows that are no objects, which are passed over; without it the first is an error.
+    Args:
+        path: the file.
+        faults: takes the rows that are no objects, which are passed over; without it the first is an error.
 
     Raises:
         DataError: the suffix is another one, or a row is no object.

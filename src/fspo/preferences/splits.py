@@ -29,7 +29,9 @@ DEFAULT_FRACTIONS: Mapping[Split, float] = MappingProxyType({"train": 0.8, "vali
 class Splits:
     """Which users and which questions belong to which split; can't be made with a leak in it.
 
-    Both are split -> ids.
+    Attributes:
+        users: split -> ids of its users.
+        questions: split -> ids of its questions.
     """
 
     users: Mapping[Split, frozenset[str]]
@@ -107,7 +109,12 @@ class Splits:
 
 @dataclass(frozen=True)
 class SplitDataset:
-    """A dataset in parts that share no user and no question."""
+    """A dataset in parts that share no user and no question.
+
+    Attributes:
+        whole: all of it.
+        splits: which users and questions belong to which part.
+    """
 
     whole: PreferenceDataset
     splits: Splits
@@ -129,6 +136,9 @@ class SplitDataset:
 
     def save(self, folder: str | Path) -> Path:
         """Write the dataset, and `splits.json` beside it.
+
+        Returns:
+            The folder.
 
         Raises:
             StorageError: the disk is full or the folder can't be written.

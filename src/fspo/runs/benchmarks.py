@@ -126,7 +126,7 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
         if entry.model is not None:
             check_model(entry.model, fetch=not dry, rewards=True)
     home, making = folder, False
-    loses = not dry and policy is Existing.OVERWRITE and bool(folder.removed(parts))
+    loses = not dry and policy is Existing.OVERWRITE and folder.loses(parts)
     if settings.data is None and benchmark.synthesis:
         home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
         check_synthesis(home.config)
@@ -271,7 +271,7 @@ def _seen(folder: RunFolder) -> PreferenceDataset | None:
     """What the run's methods were trained on; None where they were not."""
     if not any(row.trains for row in methods_of(folder.config)):
         return None
-    return pipeline.splits_of(folder).part(pipeline.dataset_of(folder), "train")  # type: ignore[no-any-return]
+    return pipeline.trained_on(folder)
 
 
 def _amount(data: _Data, episodes: Episodes) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.types import Preference
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder, methods_of
+from fspo.runs.training_data import TrainingPart, merged, training_parts
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import TrainingConfig
@@ -50,6 +51,10 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
     """Check that the judges and reward models of an evaluation are there; a line for each key that is not set.
 
     Nothing is asked; a scorer's module is imported.
+
+    Args:
+        config: which there are.
+        out: folder of the evaluation.
 
     Raises:
         ConfigError: a scorer can't be found, or the package that asks endpoints is missing.
@@ -85,20 +90,26 @@ def check_episodes(
 
     Where nothing is evaluated now, there need not be anything held out.
 
-    `evaluated`: whether the held-out part is needed. The tokenizer of `model` counts what it can't read whole; None
-    passes over that.
+    Args:
+        folder: the run.
+        dataset: its data.
+        splits: their parts.
+        evaluated: whether the held-out part is needed.
+        model: whose tokenizer counts what it can't read whole; None passes over that.
 
-    Returns a line for each part that preferences are left out of, because they are too long.
+    Returns:
+        A line for each part that preferences are left out of, because they are too long.
 
     Raises:
         DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.
         ModelError: the model can't be obtained.
     """
-    reading = None if model is None else _Reading(folder, dataset, model)
-    number = None if reading is None else reading.number
-    train, validation, test = (splits.part(dataset, part) for part in ("train", "validation", "test"))
+    validation, test = splits.part(dataset, "validation"), splits.part(dataset, "test")
+    parts = training_parts(folder, dataset, splits)
+    train = merged(parts)
     for part, held_out in (("validation", validation), ("test", test)):
         check_no_leak(train, held_out, name=part)
+    readings = [None if model is None else _Reading(folder, part.folder, part.whole, model) for part in parts]
     for row in training_order(methods_of(folder.config)):
         config = folder.config.training[row.name]
         if config.selects and not len(validation):
@@ -106,33 +117,20 @@ def check_episodes(
                 f"training.{row.name}: keep_best and patience go by the validation part, and there is none; make one "
                 "(synthesis.validation, or `fspo data split --validation`), or leave both out."
             )
-        read = Fitted(train) if reading is None else reading.trained(train, row, config)
-        part = "train"
-        try:
-            shots = config.shots if row.context in ("shots", "both") else 0
-            with read.explaining("the training part", number):
-                EpisodeSampler(
-                    read.dataset,
-                    shots=shots,
-                    queries=config.queries,
-                    seed=config.seed,
-                    skip_short_users=config.skip_short_users,
-                )
-            if config.evaluate_every and len(validation):
-                part = "validation"
-                EpisodeSampler(validation, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)
-        except DataError as error:
-            where = f"training.{row.name}"
-            if part == "validation":
+        _check_training(row, config, readings, parts)
+        if config.evaluate_every and len(validation):
+            try:
+                _sampler(validation, row, config, skip=True)
+            except DataError as error:
                 raise DataError(
-                    f"In the validation part: {error} Set {where}.evaluate_every to 0, or make that part larger "
-                    "(synthesis.validation)."
+                    f"In the validation part: {error} Set training.{row.name}.evaluate_every to 0, or make that part "
+                    "larger (synthesis.validation)."
                 ) from error
-            raise DataError(
-                f"In the training part: {error} For '{row.name}' set {where}.shots, .queries or .skip_short_users."
-            ) from error
+    reading = readings[0]
+    number = None if reading is None else reading.number
+    lines = [line for one in readings if one is not None for line in one.lines]
     if not len(test) and not evaluated:
-        return reading.lines if reading else []
+        return lines
     read = reading.evaluated(test) if reading is not None and len(test) else Fitted(test)
     try:
         with read.explaining("the test part", number):
@@ -141,16 +139,38 @@ def check_episodes(
         raise DataError(
             f"In the test part: {error} For the evaluation set evaluation.shots or evaluation.queries."
         ) from error
-    return reading.lines if reading else []
+    return list(dict.fromkeys([*lines, *(reading.lines if reading else [])]))
+
+
+def _check_training(
+    row: Method, config: TrainingConfig, readings: Sequence[_Reading | None], parts: Sequence[TrainingPart]
+) -> None:
+    """Check that each training part has enough for the episodes of a method."""
+    for reading, part in zip(readings, parts, strict=True):
+        read = Fitted(part.train) if reading is None else reading.trained(part.train, row, config)
+        of = f" of {part.folder}" if part is not parts[0] else ""
+        try:
+            with read.explaining("the training part", None if reading is None else reading.number):
+                _sampler(read.dataset, row, config, skip=config.skip_short_users)
+        except DataError as error:
+            raise DataError(
+                f"In the training part{of}: {error} For '{row.name}' set training.{row.name}.shots, .queries or "
+                ".skip_short_users."
+            ) from error
+
+
+def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *, skip: bool) -> EpisodeSampler:
+    shots = config.shots if row.context in ("shots", "both") else 0
+    return EpisodeSampler(dataset, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=skip)
 
 
 class _Reading:
-    """What a run's model can't read whole, by the row in the run's data."""
+    """What a run's model can't read whole of a dataset, by the row in its file."""
 
-    def __init__(self, folder: RunFolder, dataset: PreferenceDataset, model: str | Path) -> None:
+    def __init__(self, folder: RunFolder, data: Path, dataset: PreferenceDataset, model: str | Path) -> None:
         from fspo.modeling.loading import context_length, load_tokenizer
 
-        self._config, self._file = folder.config, str(folder.data / "preferences.parquet")
+        self._config, self._file = folder.config, str(data / "preferences.parquet")
         self._numbers = {id(row): number for number, row in enumerate(dataset, 1)}
         self._tokenizer, self._context = load_tokenizer(model), context_length(model)
         self.lines: list[str] = []
@@ -181,6 +201,7 @@ class _Reading:
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
+
         return EpisodeRenderer(self._tokenizer, context=context, max_length=limit, layout=self._config.layout)
 
     def number(self, preference: Preference) -> int:

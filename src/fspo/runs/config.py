@@ -51,6 +51,9 @@ class RunConfig(BaseModel):
     """The built-in model's name, a local folder, or a hub id."""
     data: LocalPath | None = None
     """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
+    also_train: tuple[LocalPath, ...] = ()
+    """Folders of other divided datasets, whose training parts the methods are trained on too; nothing of them is
+    evaluated."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that is asked for everything in synthesis, in place of `model`."""
     ensemble: tuple[MemberConfig, ...] = ()
@@ -130,8 +133,10 @@ def methods_of(config: RunConfig) -> tuple[Method, ...]:
 def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
     """Read the configuration of a run.
 
-    `overrides` are `key.key=value` assignments, and `output` is the folder of the run, over what the file says. Without
-    a file there are the defaults alone.
+    Args:
+        path: the YAML file; None for the defaults alone.
+        overrides: `key.key=value` assignments.
+        output: folder of the run, over what the file says.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown (the nearest known one is named), or a value is

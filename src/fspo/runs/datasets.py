@@ -195,7 +195,11 @@ def _files(source: str, part: str) -> list[Path]:
 def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: Iterable[Path] = ()) -> None:
     """Check that a dataset may be written to `target` in this format.
 
-    A dataset that is there may be replaced if `overwrite`, but not what it was read from (`spare`).
+    Args:
+        target: the folder or file.
+        file_format: what would be in it.
+        overwrite: whether a dataset that is there may be replaced.
+        spare: what the dataset was read from; a folder is refused where that would be replaced.
 
     Raises:
         ConfigError: the name says something else than what would be in it.
@@ -221,6 +225,7 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: I
 
 
 def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
+
     check_replaceable(folder, DATASET, spare=spare)
     if not is_empty(folder) and not overwrite:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
@@ -242,7 +247,11 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
     The card of an earlier import goes with the old data; a README.md that somebody else wrote stays. The old splits go
     if `loses_splits`.
 
-    What the dataset was read from (`spare`) is not replaced.
+    Args:
+        dataset: what is written.
+        out: the folder.
+        card: text of its card; none by default.
+        spare: what the dataset was read from; it is not replaced.
 
     Raises:
         ConfigError: the folder holds something else than a dataset, or what must be spared.

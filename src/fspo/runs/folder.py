@@ -126,13 +126,21 @@ class RunFolder:
         """Whether no run has begun in the folder."""
         return not self._made()
 
+    def loses(self, parts: Iterable[str]) -> bool:
+        """Whether making these parts anew removes something that is there."""
+        return bool(self.removed(parts))
+
     def removed(self, parts: Iterable[str]) -> list[str]:
         """What is there and removed when these parts are made anew: they, and all that was made from them."""
         return list(filter(self.begun, self._downstream(set(parts))))
 
     def _check_sources(self, overwritten: Iterable[str]) -> None:
         """Check that no data that the run reads would be removed before they are read."""
-        given = [self.config.data, *(benchmark.data for benchmark in self.config.benchmarks.values())]
+        given = [
+            self.config.data,
+            *self.config.also_train,
+            *(benchmark.data for benchmark in self.config.benchmarks.values()),
+        ]
         sources = [
             expanded(Path(source)).resolve() for source in given if source and not str(source).startswith("hub:")
         ]
@@ -226,7 +234,10 @@ class RunFolder:
 
         Of several processes the first does so; the others wait for it, and read.
 
-        `before` checks all that making the parts needs; where it raises, nothing is removed or written.
+        Args:
+            parts: what is made.
+            policy: what becomes of parts that are there.
+            before: checks all that making the parts needs; where it raises, nothing is removed or written.
 
         Raises:
             ConfigError: see `check`.
@@ -355,7 +366,8 @@ class RunFolder:
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
         training = config.training_of(row).identity()
         start = {**local_identity(config.model), "from": row.starts_from or "base"}
-        return {**start, "training": {name: training}}
+        others = {"also_train": resolved["also_train"]} if config.also_train else {}
+        return {**start, "training": {name: training}, **others}
 
     def _usual(self, part: str) -> dict[str, Any]:
         """The defaults of the settings that a part depends on."""

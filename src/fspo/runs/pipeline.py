@@ -16,11 +16,10 @@ from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
 from fspo.judging.judge import AttributeJudge, Judge
-from fspo.judging.observer import Observer, prior_of
 from fspo.llm.pool import EndpointPool
-from fspo.methods.table import METHODS, training_order
+from fspo.methods.table import METHODS, Method, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
-from fspo.preferences.splits import Splits
+from fspo.preferences.splits import Splits, make_splits
 from fspo.progress import Progress
 from fspo.records import read_record
 from fspo.runs import processes
@@ -28,6 +27,7 @@ from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.model_cards import model_card
 from fspo.runs.threads import use_threads
+from fspo.runs.training_data import merged, observer_of, training_parts
 from fspo.runs.writers import (
     endpoints_of,
     executor_of,
@@ -56,6 +56,7 @@ __all__ = [
     "synth",
     "train",
     "trained_methods",
+    "trained_on",
     "unchanged",
 ]
 
@@ -63,8 +64,9 @@ __all__ = [
 def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     """Make the run's dataset, or take over the one of `data`.
 
-    Returns what `dataset.json` says of it, such as how many `users`, `preferences` and `questions` there are: the
-    dataset itself may be larger than memory.
+    Returns:
+        What `dataset.json` says of it: how many `users`, `preferences` and `questions` there are, among others. The
+        dataset itself may be larger than memory.
     """
     if folder.config.data is not None:
         _take_over(folder, progress)
@@ -90,10 +92,11 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
     whole, splits = dataset_of(folder), splits_of(folder)
     for line in check_episodes(folder, whole, splits, evaluated=names is None, model=folder.config.model):
         progress.say(line)
-    dataset, validation = splits.part(whole, "train"), splits.part(whole, "validation")
+    parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
+    dataset = merged(parts)
     chosen = set(trained_methods(folder) if names is None else names)
     follow = [name for name in chosen if folder.config.training[name].follows_observer]
-    observer = _observer_of(folder, dataset, follow[0]) if follow else None
+    observer = observer_of(parts, follow[0], folder.config.seed) if follow else None
     made = []
     for row in training_order(methods_of(folder.config)):
         if row.name not in chosen:
@@ -103,7 +106,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
         policy = train_policy(
             folder.config.training[row.name],
             dataset,
-            model=folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from),
+            model=_start(folder, row),
             out=out,
             context=row.context,
             progress=progress,
@@ -135,7 +138,7 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
             out=folder.evaluation,
             results=folder.path,
             judge=judge_of(folder, dataset, test, endpoints, progress),
-            train=splits.part(dataset, "train"),
+            train=trained_on(folder),
             endpoints=endpoints,
             progress=progress,
         )
@@ -211,28 +214,25 @@ def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> li
     return [name for name in order if not names or name in names]
 
 
-def _observer_of(folder: RunFolder, train: PreferenceDataset, method: str) -> Observer:
-    """The ideal observer for whom any user of the training part might have given the shots."""
-    path = folder.data / "judge.json"
-    users = list(train.users.values())
-    if not path.is_file() or not all(user.traits for user in users):
-        why = "some users have no traits" if path.is_file() else f"{path} is missing"
-        raise ConfigError(
-            f"training.{method}.target: the observer needs users with known traits and the judge that labelled for "
-            f"them, and {why}; set a number of nats."
-        )
-    judge = load_judge(path)
-    _, prior = prior_of("trained", users, users, folder.config.seed)
-    return Observer(prior, judge, margin=judge.margin)
-
-
 def policies_of(folder: RunFolder) -> dict[str, Path | None]:
     """Method -> its trained policy, None where it uses the base model's weights.
 
     Raises:
         DataError: a method has not been trained yet.
     """
-    return {row.name: policy_of(folder, row.name) if row.trains else None for row in methods_of(folder.config)}
+    policies: dict[str, Path | None] = {}
+    for row in methods_of(folder.config):
+        policies[row.name] = policy_of(folder, row.name) if row.trains else None
+    return policies
+
+
+def trained_on(folder: RunFolder) -> PreferenceDataset:
+    """All that the run's methods are trained on.
+
+    Raises:
+        DataError: the run's data are not finished, or those of `also_train` can't be read.
+    """
+    return merged(training_parts(folder, dataset_of(folder), splits_of(folder)))
 
 
 def splits_of(folder: RunFolder) -> Any:
@@ -250,6 +250,10 @@ def policy_of(folder: RunFolder, name: str) -> Path:
     if not (path / "policy.json").is_file():
         raise DataError(f"{path} holds no trained policy yet; run `fspo train` or `fspo run` first.")
     return path
+
+
+def _start(folder: RunFolder, row: Method) -> str | Path:
+    return folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from)
 
 
 def dataset_of(folder: RunFolder) -> PreferenceDataset:
@@ -271,6 +275,7 @@ def has_data(folder: RunFolder) -> bool:
 
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:
+
     dataset, splits = unchanged(folder)
     if not has_data(folder):
         if not (Path(str(folder.config.data)) / "splits.json").exists():
@@ -311,7 +316,13 @@ def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     assert source is not None
     dataset = PreferenceDataset.load(source)
     path = source / "splits.json"
-    return dataset, Splits.load(path) if path.exists() else dataset.split(seed=folder.config.seed).splits
+    shares: dict[Any, float] = {"train": 0.8, "test": 0.2}
+    splits = (
+        Splits.load(path)
+        if path.exists()
+        else make_splits(dataset, seed=folder.config.seed, user_fractions=shares, question_fractions=shares)
+    )
+    return dataset, splits
 
 
 def judge_of(

@@ -17,13 +17,14 @@ from fspo.methods.table import training_order
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
 from fspo.modeling.model_names import INSTEAD, locate, place_here
-from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.runs.checks import check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
+from fspo.runs.notices import quiet
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
+from fspo.runs.training_data import other_parts
 from fspo.runs.writers import judges_by_language_model
 
 __all__ = ["check_inputs", "check_model", "check_policies", "check_services", "opened", "services", "synthesizes"]
@@ -46,16 +47,21 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     Endpoints are asked only if the folder is new, or something would be removed: otherwise nothing is lost if one does
     not answer.
 
-    If `dry`, nothing is fetched and no server is asked.
+    Args:
+        folder: the run.
+        parts: what is to be made.
+        policy: what becomes of parts that are there.
+        dry: fetch nothing and ask no server.
 
-    Returns what to know of the data and the models, one line each.
+    Returns:
+        What to know of the data and the models, one line each.
 
     Raises:
         ConfigError: a setting, a key or a package is wrong or missing.
         DataError: the data are missing, damaged or too few; or a policy is missing that something starts from.
         ModelError: a model can't be loaded, or an endpoint does not answer.
     """
-    config, loses = folder.config, policy is Existing.OVERWRITE and bool(folder.removed(parts))
+    config, loses = folder.config, policy is Existing.OVERWRITE and folder.loses(parts)
     making = synthesizes(folder, parts, policy)
     goes_on = any(part != DATA for part in parts)
     lines: list[str] = []
@@ -79,10 +85,13 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
 def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> list[str]:
     """Check that a model and its tokenizer can be loaded, without reading the weights.
 
-    With `fetch`, what is not on this machine is obtained; otherwise the hub is not asked, and its models pass.
-    `rewards`: whether it is to give rewards, and not text.
+    Args:
+        name: the model.
+        fetch: obtain what is not on this machine; otherwise the hub is not asked, and its models pass.
+        rewards: whether it is to give rewards, and not text.
 
-    Returns a line on a model that is still to be fetched.
+    Returns:
+        A line on a model that is still to be fetched.
 
     Raises:
         ModelError: it can't be loaded, has no chat template, or does not know all tokens of its tokenizer.
@@ -175,6 +184,8 @@ def services(config: RunConfig, *, synthesizes: bool, evaluates: bool) -> list[E
 def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dry: bool) -> Iterator[str]:
     """Check the data, and that there are enough for the episodes of training and evaluation."""
     goes_on = any(part != DATA for part in parts)
+    if goes_on:
+        other_parts(folder.config)
     found: tuple[PreferenceDataset, Any] | None = None
     if DATA in parts and folder.config.data is not None:
         found = dataset, splits = own_data(folder) if policy is Existing.OVERWRITE else unchanged(folder)

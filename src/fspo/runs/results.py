@@ -23,7 +23,9 @@ __all__ = ["ComparisonTables", "Results", "compare"]
 class Results:
     """What an evaluation measured.
 
-    `benchmark` is the one that it is of; empty for the run's own data.
+    Attributes:
+        folder: where it lies.
+        benchmark: the benchmark that it is of; empty for the run's own data.
     """
 
     def __init__(self, folder: str | Path, benchmark: str = "") -> None:
@@ -104,7 +106,11 @@ class Results:
     def report(self, path: str | Path | None = None) -> Path:
         """Write the results as one self-contained HTML page.
 
-        By default it is `report.html` in the folder.
+        Args:
+            path: the file; `report.html` in the folder by default.
+
+        Returns:
+            The file.
 
         Raises:
             StorageError: a file is damaged, or the page can't be written.

@@ -160,7 +160,10 @@ def split_questions(
 ) -> dict[Split, frozenset[str]]:
     """Hold out whole units, such as all questions on one work; questions without a pair belong to no part.
 
-    `used` are the ids of the questions with at least two responses.
+    Args:
+        config: the shares.
+        questions: all questions.
+        used: ids of the questions with at least two responses.
     """
     units: dict[str, set[str]] = {}
     for question in questions:

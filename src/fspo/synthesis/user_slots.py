@@ -96,9 +96,9 @@ def _directed(config: SynthesisConfig, domain: Domain, directions: Directions) -
     count = config.users or directions.count
     drawn = sparse(ends, directions.most, count, config.seed)
     width = max(4, len(str(count - 1)))
-    parts = _parts(config, count)
+    parts, of = _parts(config, count), Path(config.domain).name
     return [
-        UserSlot(f"user-{number:0{width}}", one.group, {}, direction=one, part=part)
+        UserSlot(f"{of}-{number:0{width}}", one.group, {}, direction=one, part=part)
         for number, (one, part) in enumerate(zip(drawn, parts, strict=True))
     ]
 

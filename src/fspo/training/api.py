@@ -196,8 +196,12 @@ class FSPOTrainer:
     ) -> list[float]:
         """How much a person would like each of `responses` to `prompt`; only differences between them mean something.
 
-        `user` is the id of a user of either table, or a person as for `Policy.reward`, such as a table of their own
-        preferences. `against` is `reference` (the paper's reward) or `mirror`, see `Policy.reward`.
+        Args:
+            user: id of a user of either table, or a person as for `Policy.reward`, such as a table of their own
+                preferences.
+            prompt: what is answered.
+            responses: the texts to compare.
+            against: `reference` (the paper's reward) or `mirror`, see `Policy.reward`.
 
         Raises:
             ConfigError: `against` is unknown.
@@ -219,8 +223,11 @@ class FSPOTrainer:
     ) -> str:
         """An answer for one person.
 
-        `user` is as for `reward`; the same seed gives the same answer. `sampling` is as in `SamplingOptions`, such as
-        `max_new_tokens`, `temperature` and `guidance`.
+        Args:
+            user: as for `reward`.
+            prompt: what is answered.
+            seed: same seed, same answer.
+            **sampling: `max_new_tokens`, `temperature`, `guidance` and others, see `SamplingOptions`.
 
         Raises:
             DataError: there is no such user, or the prompt is too long.

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from safetensors import safe_open
-from torch import Tensor
 
 from fspo.errors import ModelError
 from fspo.files import replace_folder
@@ -168,7 +167,7 @@ def _holds(folder: Path | None, model: Any) -> bool:
     return bool(found) and all(tensor.data_ptr() in found for tensor in state.values())
 
 
-def _equal(saved: Tensor, current: Tensor) -> bool:
+def _equal(saved: torch.Tensor, current: torch.Tensor) -> bool:
     return saved.shape == current.shape and torch.equal(saved.to(current.dtype), current.detach().cpu())
 
 
@@ -180,7 +179,7 @@ def _digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in model.state_dict().items():
         yield name, tensor.detach().cpu()
 

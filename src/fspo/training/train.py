@@ -69,9 +69,19 @@ def train_policy(
     interruption, or returns at once when it is finished. Called by all processes that `accelerate launch` started, it
     trains one policy with all of them, and the first of them writes.
 
-    `model` is the name of a model, or the folder of a policy to start from, whose weights are then the reference.
-    `context` is what the model sees of the user. `validation` are other people's preferences, measured every
-    `config.evaluate_every` steps and never trained on. `method` is noted in the policy.
+    Args:
+        config: the settings.
+        dataset: the training part of a dataset.
+        model: name of a model, or the folder of a policy to start from, whose weights are then the reference.
+        out: folder of the policy; made if it is missing.
+        context: what the model is told of the user.
+        progress: told of every step.
+        validation: other people's preferences, measured every `config.evaluate_every` steps and never trained on.
+        method: noted in the policy.
+        observer: says which effects a `target: observer` aims at.
+
+    Returns:
+        `out`, which holds a `policy.json`.
 
     Raises:
         ConfigError: the settings contradict each other, or `out` holds another training.

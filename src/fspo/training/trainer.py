@@ -51,8 +51,10 @@ class PolicyTrainer(Trainer):
     cut into passes of bounded size, whose gradients add up to those of the whole step. Several processes share the
     units of each step, balanced by their tokens, and all add up to the same gradients.
 
-    `listener` is told of every step done, `course` has the evaluations made so far, and `validation` the units that are
-    measured now and then.
+    Attributes:
+        listener: told of every step done, if there is one.
+        course: the evaluations made so far.
+        validation: units that are measured now and then.
     """
 
     def __init__(
@@ -69,10 +71,15 @@ class PolicyTrainer(Trainer):
     ) -> None:
         """Prepare a training of `config.steps` steps whose checkpoints and metrics live in `folder`.
 
-        `stream` gives `config.users_per_step` episodes for each step, and `folder` gets `metrics.jsonl` and
-        `checkpoints/`. `reference` enters the reference model, where the objective needs one. `validation` are units
-        scored every `config.evaluate_every` steps, rendered with both sides and the mirror. `rationalizer` lets the
-        policy draft the descriptions of every step.
+        Args:
+            model: the policy; weights that require gradients are trained.
+            config: the settings.
+            stream: the episodes, `config.users_per_step` for each step.
+            collator: renders them.
+            folder: gets `metrics.jsonl` and `checkpoints/`.
+            reference: enters the reference model, where the objective needs one.
+            validation: units scored every `config.evaluate_every` steps, rendered with both sides and the mirror.
+            rationalizer: lets the policy draft the descriptions of every step, where the settings ask for it.
 
         Raises:
             ConfigError: a step has fewer users than there are processes, or these are to shard the weights in a way

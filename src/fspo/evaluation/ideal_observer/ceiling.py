@@ -18,6 +18,7 @@ from fspo.evaluation.metrics.table import Column, Table, estimates
 from fspo.evaluation.scoring.eval_episodes import Item, Pass, Trial
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, wrong_labels
 from fspo.judging.by_topic import OWN, TopicJudge
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.judging.observer import Observer, prior_of
 from fspo.preferences.types import User
@@ -128,7 +129,7 @@ class IdealObserver(OptionalMeasure):
 
 
 def _known_to(judge: Judge | None, users: Iterable[User]) -> list[User]:
-    """Those whose utilities the judge can tell: one that was fitted to others may lack what they weigh."""
-    if not isinstance(judge, AttributeJudge | TopicJudge):
+    """Those whose utilities the judge can tell: others may come from other data, or weigh what it was not fitted to."""
+    if not isinstance(judge, AttributeJudge | TopicJudge | DeclaredJudge):
         return list(users)
     return [user for user in users if judge.knows({name.partition(OWN)[0] for name, w in user.traits.items() if w})]
