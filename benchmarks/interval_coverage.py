@@ -154,9 +154,10 @@ def _difference(setting: Setting, generator: Generator) -> dict[str, float]:
             for item in range(setting.items):
                 scores[0][str(user), item] = float(generator.random() < rate + better)
                 scores[1][str(user), item] = float(generator.random() < rate)
-        comparison = compare(scores[0], scores[1], lambda item: item[0])
+        comparison = compare(scores[0], scores[1])
         if advantage:
-            naive = compare(scores[0], scores[1], str)
+            alone = [{(str(item), 0): value for item, value in row.items()} for row in scores]
+            naive = compare(*alone)
             found["coverage"] = _covers(comparison.difference, advantage)
             found["naive_coverage"] = _covers(naive.difference, advantage)
         else:

@@ -160,7 +160,8 @@ def measure(settings: Settings, work: Path, progress: Progress, out: Path | None
             row["measured"] = _made(settings, variant, "measured", folder / "measured", models, progress)
             figures, row["diversity"] = _diversity(folder / "measured", models.embed)
             first = first or figures
-            row["less_than_whole"] = paired_difference(figures["meaning"], first["meaning"], str).to_json()
+            both = ({(question, ""): value for question, value in some["meaning"].items()} for some in (figures, first))
+            row["less_than_whole"] = paired_difference(*both).to_json()
         record["variants"].append(row)
     if out is not None:
         write_json(out / "figures.json", record)

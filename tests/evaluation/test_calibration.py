@@ -58,7 +58,7 @@ def test_true_chances_are_calibrated_and_inflated_ones_are_not() -> None:
 def test_the_error_has_no_interval_and_is_nothing_of_a_single_user() -> None:
     measured = calibration_metrics(made(1.0))
     found = estimates(measured)["calibration_error"]
-    assert (found.low, found.high, found.shortage) == (None, None, None)
+    assert (found.low, found.high) == (None, None)
     assert "chance alone" in found.note
     assert missing_interval_note([("x", found)]) == ""
     assert set(per_user(measured)) == {"brier", "overconfidence"}

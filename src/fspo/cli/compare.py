@@ -149,7 +149,7 @@ def _row(pair: Pair, found: RunComparison) -> tuple[str, ...]:
         f"{bold[0]}{_said(difference.value, found, sign='+')}{bold[1]}",
         limits,
         "\N{EN DASH}" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-        detectable(pair.detectable, percent=found.percent),
+        detectable(pair.comparison.detectable, percent=found.percent),
     )
 
 

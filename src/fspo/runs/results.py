@@ -181,7 +181,7 @@ def compare(
             *_values(pair.comparison.difference),
             pair.comparison.p,
             pair.comparison.adjusted,
-            pair.detectable,
+            pair.comparison.detectable,
         )
         for pair in found.pairs
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fspo.evaluation.report.leaderboard import PairedDifference
 from fspo.evaluation.report.summary_section import in_short
 from fspo.evaluation.statistics import Comparison, Estimate
 
@@ -36,8 +35,8 @@ def test_a_rank_without_its_limits_is_not_shown() -> None:
     assert shown == "1 of 2 (95% limits: 1 to 2)"
 
 
-def paired(difference: float, adjusted: float | None) -> PairedDifference:
-    return PairedDifference(Comparison(Estimate(difference, None, None, 30, 90), adjusted, adjusted), None)
+def paired(difference: float, adjusted: float | None) -> Comparison:
+    return Comparison(Estimate(difference, None, None, 30, 90), adjusted, adjusted)
 
 
 def test_methods_are_grouped_by_how_they_compare() -> None:

@@ -52,12 +52,12 @@ def test_every_two_methods_are_compared_and_corrected_together(tmp_path: Path) -
     assert [(pair.first, pair.second) for pair in found.pairs] == list(combinations(names, 2))
     values = {row.name: row.values for row in found.methods}
     for pair in found.pairs:
-        alone = compare(values[pair.first], values[pair.second], lambda item: item[0])
+        alone = compare(values[pair.first], values[pair.second])
         assert pair.comparison.difference == alone.difference
         assert pair.comparison.difference.users == 16
     adjusted = holm({(pair.first, pair.second): pair.comparison.p for pair in found.pairs})
     assert [pair.comparison.adjusted for pair in found.pairs] == list(adjusted.values())
-    assert all(pair.detectable for pair in found.pairs)
+    assert all(pair.comparison.detectable for pair in found.pairs)
 
 
 def test_each_method_stands_by_its_own_headline(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_few_users_have_neither_interval_nor_p(tmp_path: Path) -> None:
     write_kept(tmp_path / "evaluation", methods=METHODS, users=2)
     write_json(tmp_path / "evaluation" / "details.json", DETAILS)
     for pair in compare_runs([tmp_path]).pairs:
-        assert (pair.comparison.p, pair.comparison.adjusted, pair.detectable) == (None, None, None)
+        assert (pair.comparison.p, pair.comparison.adjusted, pair.comparison.detectable) == (None, None, None)
         assert pair.comparison.difference.low is None
 
 

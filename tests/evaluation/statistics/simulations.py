@@ -9,13 +9,9 @@ from collections.abc import Callable, Mapping
 from fspo.evaluation.judges.length_control import Judged
 from fspo.evaluation.statistics import Game
 
-__all__ = ["Item", "coin", "judged", "scores", "tournament", "user_of"]
+__all__ = ["Item", "coin", "judged", "scores", "tournament"]
 
 Item = tuple[str, int]
-
-
-def user_of(item: Item) -> str:
-    return item[0]
 
 
 def coin(seed: int, *, users: int, items: int) -> tuple[list[float], list[str]]:

@@ -57,7 +57,7 @@ def test_too_few_of_either_give_no_interval_and_it_says_of_which(users: int, ite
 def test_without_users_too_few_items_are_what_is_short() -> None:
     estimate = crossed_mean({("", "i0"): 0.0, ("", "i1"): 1.0}, (0.0, 1.0))
     assert estimate is not None
-    assert (estimate.low, estimate.users, estimate.shortage) == (None, 0, None)
+    assert (estimate.low, estimate.users) == (None, 0)
     assert estimate.note == "no interval: 2 items, at least 3 are needed"
     assert Estimate(**estimate.to_json()).note == "no interval"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -20,29 +19,16 @@ from fspo.evaluation.statistics import (
     Estimate,
     Game,
     Ranking,
-    TooFewUsers,
     bradley_terry,
     compare_all,
-    detectable_difference,
 )
 
-__all__ = ["PairedDifference", "accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
+__all__ = ["accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
 
 _BASE = "base"
 _UNKNOWN = (None, None)
 _EQUAL = 1e-6
 _NOTE = "chances as fractions of 1; items are the judgements of the method's own answers"
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """One method against the lead on the same items."""
-
-    comparison: Comparison
-    """The lead less the method."""
-    detectable: float | None
-    """The true difference that this study would find with a chance of 80%, after the correction for all comparisons;
-    None where there are too few users."""
 
 
 def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.Palette = plots.PLAIN) -> dict[str, Any]:
@@ -89,7 +75,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.P
         "each_other": ranking is not None and each_other,
         "several": len(found.keys() - {_BASE}) > 1,
         "games": len(games),
-        "shortage": ranking.shortage.reason if ranking is not None and ranking.shortage else "",
+        "shortage": ranking.shortage if ranking is not None else "",
         "unbounded": ranking is not None and each_other and ranking.unbounded,
     }
 
@@ -111,7 +97,7 @@ def accuracy_leaderboard(
     return {"plot": PlotEntry("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
 
 
-def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, PairedDifference]:
+def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, Comparison]:
     """Method -> how much better the lead's headline reward is on the same items; p values corrected by Holm's method.
 
     `headline` names each method's reward. Empty where items were not kept, or methods don't share them.
@@ -120,14 +106,9 @@ def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> di
         name: values for name, reward in headline.items() if (values := items.values(name, f"reward_accuracy/{reward}"))
     }
     try:
-        compared = compare_all(lead, rows)
+        return compare_all(lead, rows)
     except DataError:
         return {}
-    tested = sum(row.p is not None for row in compared.values())
-    return {
-        name: PairedDifference(row, _number(detectable_difference(rows[lead], rows[name], comparisons=max(1, tested))))
-        for name, row in compared.items()
-    }
 
 
 def _ranked(games: Sequence[Game]) -> Ranking | None:
@@ -153,7 +134,3 @@ def _range(best: int | None, worst: int | None) -> str:
     if best is None or worst is None:
         return ""
     return str(best) if best == worst else f"{best} to {worst}"
-
-
-def _number(value: float | TooFewUsers) -> float | None:
-    return None if isinstance(value, TooFewUsers) else value

@@ -91,7 +91,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
     figures = _figures(read, lead, palette)
     standings = Standings(
         lead,
-        {name: row.comparison for name, row in figures["paired"].items()},
+        figures["paired"],
         figures["answers_rank"].get("rows", ()),
         figures["answers_rank"].get("each_other", False),
         read.calibration,

@@ -53,7 +53,7 @@ def in_short(
     )
 
 
-def _rivals(paired: Mapping[str, Any], ranked: Mapping[str, Any], lead: str) -> Iterator[tuple[str, str]]:
+def _rivals(paired: Mapping[str, Comparison], ranked: Mapping[str, Any], lead: str) -> Iterator[tuple[str, str]]:
     order = list(ranked.get("order", ()))
     if not paired:
         if len(order) > 1 and lead in order:
@@ -65,8 +65,8 @@ def _rivals(paired: Mapping[str, Any], ranked: Mapping[str, Any], lead: str) -> 
         "not distinguishable in accuracy from": [],
         "too few users to compare with": [],
     }
-    for name, row in paired.items():
-        groups[_group(row.comparison)].append(name)
+    for name, comparison in paired.items():
+        groups[_group(comparison)].append(name)
     yield from ((label, join_names(names)) for label, names in groups.items() if names)
 
 

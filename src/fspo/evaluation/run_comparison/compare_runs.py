@@ -15,11 +15,8 @@ from fspo.evaluation.statistics import (
     Bounds,
     Comparison,
     Estimate,
-    TooFewUsers,
     clustered_mean,
-    compare,
-    detectable_difference,
-    holm,
+    compare_together,
 )
 from fspo.preferences.validation import nearest
 
@@ -52,13 +49,12 @@ class Pair:
     second: str
     comparison: Comparison
     """The first less the second; p corrected for all pairs together."""
-    detectable: float | None
-    """What these items would show with a chance of 80%; None where there are too few users."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields, those of the comparison among them."""
-        named = {"first": self.first, "second": self.second, "detectable": self.detectable}
-        return named | self.comparison.to_json()
+        row = self.comparison
+        named = {"first": self.first, "second": self.second, "detectable": row.detectable}
+        return named | row.difference.to_json() | {"p": row.p, "adjusted": row.adjusted}
 
 
 @dataclass(frozen=True)
@@ -188,17 +184,8 @@ def _merged(found: Sequence[tuple[str, str, RunMethod]]) -> tuple[list[RunMethod
 
 def _pairs(methods: Sequence[RunMethod], measure: str) -> list[Pair]:
     bounds = None if _in_units(measure) else (-2.0, 2.0) if measure.startswith(_DIFFERENCES) else (-1.0, 1.0)
-    met = list(combinations(methods, 2))
-    compared = {(a.name, b.name): compare(*_shared(a, b), bounds=bounds) for a, b in met}
-    adjusted = holm({names: comparison.p for names, comparison in compared.items()})
-    tested = max(1, sum(comparison.p is not None for comparison in compared.values()))
-    found = []
-    for one, other in met:
-        names = one.name, other.name
-        smallest = detectable_difference(*_shared(one, other), comparisons=tested)
-        number = None if isinstance(smallest, TooFewUsers) else smallest
-        found.append(Pair(*names, replace(compared[names], adjusted=adjusted[names]), number))
-    return found
+    met = {(one.name, other.name): _shared(one, other) for one, other in combinations(methods, 2)}
+    return [Pair(*names, comparison) for names, comparison in compare_together(met, bounds=bounds).items()]
 
 
 def _shared(one: RunMethod, other: RunMethod) -> tuple[dict[Item, float], dict[Item, float]]:

@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
-from fspo.evaluation.statistics.comparing import Comparison, compare, compare_all, holm, paired_difference
-from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate, TooFewUsers
+from fspo.evaluation.statistics.comparing import (
+    Comparison,
+    compare,
+    compare_all,
+    compare_together,
+    holm,
+    paired_difference,
+)
+from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
 from fspo.evaluation.statistics.intervals import Spread, clustered_mean, estimate_of, grouped
-from fspo.evaluation.statistics.power import Variation, detectable_difference, smallest_detectable, variation
+from fspo.evaluation.statistics.power import Variation, smallest_detectable, variation
 from fspo.evaluation.statistics.ranking import Game, Ranking, Standing, bradley_terry
 
 __all__ = [
@@ -20,13 +27,12 @@ __all__ = [
     "Ranking",
     "Spread",
     "Standing",
-    "TooFewUsers",
     "Variation",
     "bradley_terry",
     "clustered_mean",
     "compare",
     "compare_all",
-    "detectable_difference",
+    "compare_together",
     "estimate_of",
     "grouped",
     "holm",

@@ -7,10 +7,8 @@ where the 95% interval leaves out 0 (but for intervals clipped at the ends of wh
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any, TypeVar
 
 from scipy.special import stdtr
@@ -18,94 +16,56 @@ from scipy.special import stdtr
 from fspo.errors import DataError
 from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
 from fspo.evaluation.statistics.intervals import Spread, clustered_mean, grouped, p_of_alike
+from fspo.evaluation.statistics.power import errors_needed
 
-__all__ = ["Comparison", "compare", "compare_all", "differences", "holm", "paired_difference"]
+__all__ = ["Comparison", "compare", "compare_all", "compare_together", "holm", "paired_difference"]
 
 _DIFFERENCE_OF_SHARES: Bounds = (-1.0, 1.0)
 _MOST_NAMED = 3
-T = TypeVar("T", bound=Hashable)
-USER_OF_ITEM: Callable[[Any], str] = itemgetter(0)
-"""An item is a user and an id, unless another function says whose it is."""
+
+Values = Mapping[Any, float]
+"""Item -> value; an item is a tuple that begins with its user."""
 Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better the first of two methods is; the p values are None where there are too few users for any."""
+    """How much better the first of two methods is; only the difference is known where there are too few users."""
 
     difference: Estimate
     p: float | None
     """How often users drawn from a world without any difference would differ by at least as much, on either side."""
     adjusted: float | None
     """`p` corrected for all comparisons made together (Holm); the same as `p` for a single comparison."""
+    detectable: float | None = None
+    """The true difference that these items would show with a chance of 80%, after that correction; 0 where the two
+    never differed."""
 
     @property
     def significant(self) -> bool:
         """Whether the corrected p value is below 0.05."""
         return self.adjusted is not None and self.adjusted < 0.05
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields of the difference, with `p` and `adjusted`."""
-        return self.difference.to_json() | {"p": self.p, "adjusted": self.adjusted}
 
-
-def paired_difference(
-    first: Mapping[T, float],
-    second: Mapping[T, float],
-    user_of: Callable[[T], str] = USER_OF_ITEM,
-    *,
-    confidence: float = 0.95,
-    bounds: Bounds | None = _DIFFERENCE_OF_SHARES,
-) -> Estimate:
+def paired_difference(first: Values, second: Values) -> Estimate:
     """The mean of `first - second` over the items both have, clustered by user; items of only one side are left out.
 
     Raises:
         DataError: the two share no item.
     """
-    values, users = differences(first, second, user_of)
-    return clustered_mean(values, users, confidence=confidence, bounds=bounds)
+    return clustered_mean(*_differences(first, second), bounds=_DIFFERENCE_OF_SHARES)
 
 
-def differences(
-    first: Mapping[T, float], second: Mapping[T, float], user_of: Callable[[T], str] = USER_OF_ITEM
-) -> tuple[list[float], list[str]]:
-    """`first - second` of every item that both have, and whose item it is.
-
-    Raises:
-        DataError: the two share no item.
-    """
-    shared = [item for item in first if item in second]
-    if not shared:
-        raise DataError("The two methods share no item to be compared on; evaluate both on the same dataset and seed.")
-    return [first[item] - second[item] for item in shared], [user_of(item) for item in shared]
-
-
-def compare(
-    first: Mapping[T, float],
-    second: Mapping[T, float],
-    user_of: Callable[[T], str] = USER_OF_ITEM,
-    *,
-    bounds: Bounds | None = _DIFFERENCE_OF_SHARES,
-) -> Comparison:
+def compare(first: Values, second: Values, *, bounds: Bounds | None = _DIFFERENCE_OF_SHARES) -> Comparison:
     """The paired difference of two methods with its p value (a t test on the users' differences).
 
     Raises:
         DataError: one of the two has items that the other lacks.
     """
-    _same_items(first, second)
-    values, users = differences(first, second, user_of)
-    difference = clustered_mean(values, users, bounds=bounds)
-    p = _p_value(values, users, bounds) if difference.users >= MINIMUM_USERS else None
-    return Comparison(difference, p, p)
+    return compare_together({"": (first, second)}, bounds=bounds)[""]
 
 
-def compare_all(
-    lead: str,
-    methods: Mapping[str, Mapping[T, float]],
-    user_of: Callable[[T], str] = USER_OF_ITEM,
-    *,
-    bounds: Bounds | None = _DIFFERENCE_OF_SHARES,
-) -> dict[str, Comparison]:
+def compare_all(lead: str, methods: Mapping[str, Values]) -> dict[str, Comparison]:
     """`lead` against each other method on the same items, with p values corrected for all of them together.
 
     Raises:
@@ -113,11 +73,36 @@ def compare_all(
     """
     if lead not in methods:
         raise DataError(f"There is no method {lead!r} to compare the others with; there are {', '.join(methods)}.")
-    found = {
-        name: compare(methods[lead], items, user_of, bounds=bounds) for name, items in methods.items() if name != lead
-    }
+    return compare_together({name: (methods[lead], items) for name, items in methods.items() if name != lead})
+
+
+def compare_together(
+    pairs: Mapping[Name, tuple[Values, Values]], *, bounds: Bounds | None = _DIFFERENCE_OF_SHARES
+) -> dict[Name, Comparison]:
+    """The first less the second of each pair, with p values corrected for all pairs together.
+
+    Raises:
+        DataError: two methods of a pair have different items.
+    """
+    found: dict[Name, Comparison] = {}
+    spreads: dict[Name, Spread] = {}
+    for name, (first, second) in pairs.items():
+        _same_items(first, second)
+        values, users = _differences(first, second)
+        difference, p = clustered_mean(values, users, bounds=bounds), None
+        if difference.users >= MINIMUM_USERS:
+            spreads[name] = spread = Spread.clustered(grouped(values, users))
+            p = _p_value(difference.value, difference.users, spread, bounds)
+        found[name] = Comparison(difference, p, p)
     adjusted = holm({name: comparison.p for name, comparison in found.items()})
-    return {name: replace(comparison, adjusted=adjusted[name]) for name, comparison in found.items()}
+    # Holm's method asks that much of the smallest p value alone, and less of the others, so the power is no lower.
+    detectable = {
+        name: errors_needed(spread.degrees, comparisons=len(spreads)) * spread.error for name, spread in spreads.items()
+    }
+    return {
+        name: replace(comparison, adjusted=adjusted[name], detectable=detectable.get(name))
+        for name, comparison in found.items()
+    }
 
 
 def holm(p_values: Mapping[Name, float | None]) -> dict[Name, float | None]:
@@ -135,7 +120,15 @@ def holm(p_values: Mapping[Name, float | None]) -> dict[Name, float | None]:
     return adjusted
 
 
-def _same_items(first: Mapping[T, float], second: Mapping[T, float]) -> None:
+def _differences(first: Values, second: Values) -> tuple[list[float], list[str]]:
+    """`first - second` of every item that both have, and whose item it is."""
+    shared = [item for item in first if item in second]
+    if not shared:
+        raise DataError("The two methods share no item to be compared on; evaluate both on the same dataset and seed.")
+    return [first[item] - second[item] for item in shared], [item[0] for item in shared]
+
+
+def _same_items(first: Values, second: Values) -> None:
     only = [[item for item in one if item not in other] for one, other in ((first, second), (second, first))]
     for which, items in zip(("first", "second"), only, strict=True):
         if items:
@@ -146,9 +139,7 @@ def _same_items(first: Mapping[T, float], second: Mapping[T, float]) -> None:
             )
 
 
-def _p_value(values: list[float], users: list[str], bounds: Bounds | None) -> float:
-    mean, groups = math.fsum(values) / len(values), grouped(values, users)
-    spread = Spread.clustered(groups)
+def _p_value(mean: float, users: int, spread: Spread, bounds: Bounds | None) -> float:
     if spread.none:
-        return p_of_alike(mean, len(groups), bounds)
+        return p_of_alike(mean, users, bounds)
     return min(1.0, 2 * float(stdtr(spread.degrees, -abs(mean) / spread.error)))

@@ -27,6 +27,7 @@ from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
 
 __all__ = ["Spread", "clustered_mean", "estimate_of", "grouped", "p_of_alike", "score_interval"]
 
+_CONFIDENCE = 0.95
 _SHARE: Bounds = (0.0, 1.0)
 _NOTHING = 1e-18
 _ALIKE = 1e-12
@@ -51,9 +52,10 @@ class Spread:
         """Whether all users have the same mean."""
         return self.variance < _NOTHING
 
-    def quantile(self, confidence: float) -> float:
+    @property
+    def quantile(self) -> float:
         """How many standard errors an interval reaches on either side."""
-        return float(stdtrit(self.degrees, 0.5 + confidence / 2))
+        return float(stdtrit(self.degrees, 0.5 + _CONFIDENCE / 2))
 
     @classmethod
     def clustered(cls, groups: Mapping[Any, Sequence[float]]) -> Spread:
@@ -79,13 +81,7 @@ class Spread:
         return cls(variance, min(max(degrees, _LEAST_DEGREES), users - 1))
 
 
-def clustered_mean(
-    values: Sequence[float],
-    users: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    bounds: Bounds | None = (0.0, 1.0),
-) -> Estimate:
+def clustered_mean(values: Sequence[float], users: Sequence[str], *, bounds: Bounds | None = _SHARE) -> Estimate:
     """The mean over all items with a cluster-robust interval; `users[i]` is whose item `values[i]` is.
 
     `bounds` are the least and the greatest value an item can have (None: unbounded). Within 0 to 1 the mean is a share
@@ -103,8 +99,8 @@ def clustered_mean(
     if spread.none:
         if bounds is None:
             return Estimate(mean, None, None, len(groups), len(values), _NO_SPREAD)
-        return Estimate(mean, *_alike(mean, len(groups), confidence, bounds), len(groups), len(values))
-    return estimate_of(mean, spread, users=len(groups), items=len(values), confidence=confidence, bounds=bounds)
+        return Estimate(mean, *_alike(mean, len(groups), bounds), len(groups), len(values))
+    return estimate_of(mean, spread, users=len(groups), items=len(values), bounds=bounds)
 
 
 def estimate_of(
@@ -113,15 +109,14 @@ def estimate_of(
     *,
     users: int,
     items: int,
-    confidence: float = 0.95,
-    bounds: Bounds | None = (0.0, 1.0),
+    bounds: Bounds | None = _SHARE,
     most_trials: float = math.inf,
 ) -> Estimate:
     """`value` with the interval that its `spread` gives: a score interval for shares, plus and minus for others.
 
     `most_trials` is how many independent trials a share's interval is worth at most, however little it varied.
     """
-    quantile = spread.quantile(confidence)
+    quantile = spread.quantile
     if bounds == _SHARE:
         trials = value * (1 - value) / spread.variance if spread.variance > 0 else math.inf
         low, high = score_interval(value, max(min(trials, most_trials), _NOTHING), quantile)
@@ -177,15 +172,15 @@ def p_of_alike(mean: float, users: int, bounds: Bounds | None) -> float:
     return min(1.0, 2 * float(stdtr(users - 1, -errors)))
 
 
-def _alike(mean: float, users: int, confidence: float, bounds: Bounds) -> Bounds:
+def _alike(mean: float, users: int, bounds: Bounds) -> Bounds:
     """The interval where all users have the same mean: as if each were one trial."""
     low, high = bounds
     # How often something else may yet happen that happened to none of so many users (Clopper and Pearson 1934).
-    miss = 1 - float(betaincinv(users, 1, (1 - confidence) / 2))
+    miss = 1 - float(betaincinv(users, 1, (1 - _CONFIDENCE) / 2))
     if math.isclose(mean, high):
         return high - (high - low) * miss, high
     if math.isclose(mean, low, abs_tol=_ALIKE):
         return low, low + (high - low) * miss
     share = (mean - low) / (high - low)
-    inner = score_interval(share, users, float(stdtrit(users - 1, 0.5 + confidence / 2)))
+    inner = score_interval(share, users, float(stdtrit(users - 1, 0.5 + _CONFIDENCE / 2)))
     return low + (high - low) * inner[0], low + (high - low) * inner[1]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, logit, ndtr, stdtrit
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics.estimates import TooFewUsers
+from fspo.evaluation.statistics.estimates import users_needed
 from fspo.evaluation.statistics.intervals import score_interval
 
 __all__ = ["MINIMUM_USERS_RANKED", "Game", "Ranking", "Standing", "bradley_terry"]
@@ -62,10 +61,6 @@ class Standing:
     worst_rank: int | None
     """The 95% limits of the rank; among equals it may be any of theirs."""
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields by name."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Ranking:
@@ -74,26 +69,14 @@ class Ranking:
     standings: tuple[Standing, ...]
     users: int
     games: int
-    shortage: TooFewUsers | None
-    """Why there are no intervals; None where there are."""
+    shortage: str
+    """Why there are no intervals, in words; empty where there are."""
     unbounded: bool
     """Some methods never lost to any of the others, so that no finite strength fits best: each pair of methods that
     met was given half a draw more, and how far apart the strengths are says little."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The standings and what they rest on."""
-        return {
-            "standings": [standing.to_json() for standing in self.standings],
-            "users": self.users,
-            "games": self.games,
-            "note": self.shortage.reason if self.shortage else "",
-            "unbounded": self.unbounded,
-        }
 
-
-def bradley_terry(
-    games: Iterable[Game], *, anchor: str | None = None, confidence: float = 0.95, draws: int = _DRAWS, seed: int = 0
-) -> Ranking:
+def bradley_terry(games: Iterable[Game], *, anchor: str | None = None, draws: int = _DRAWS, seed: int = 0) -> Ranking:
     """Rank all methods that occur in `games`; `anchor` is the method whose strength is 0 (None: the mean of all).
 
     Raises:
@@ -108,14 +91,12 @@ def bradley_terry(
     _connected(total, methods)
     met = (total + total.T > 0).astype(float)
     strengths = _anchored(_strengths(total[None], met)[0], methods, anchor)
-    sampled: _Matrix | None = None
-    shortage = TooFewUsers(len(users), MINIMUM_USERS_RANKED) if len(users) < MINIMUM_USERS_RANKED else None
-    if shortage is None:
+    limits: list[_Limits] = [(None, None, None, None)] * len(methods)
+    shortage = users_needed(len(users), MINIMUM_USERS_RANKED) if len(users) < MINIMUM_USERS_RANKED else ""
+    if not shortage:
         weights = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
         sampled = _anchored(_strengths(np.tensordot(weights, won, axes=1), met), methods, anchor)
-    limits: list[_Limits] = [(None, None, None, None)] * len(methods)
-    if sampled is not None:
-        limits = _limits(strengths, sampled, len(users), confidence)
+        limits = _limits(strengths, sampled, len(users))
         if anchor is not None:
             place = methods.index(anchor)
             limits[place] = (0.0, 0.0, *limits[place][2:])
@@ -197,22 +178,15 @@ def _anchored(strengths: _Matrix, methods: Sequence[str], anchor: str | None) ->
     return strengths if anchor is None else strengths - strengths[..., [methods.index(anchor)]]
 
 
-def _tail(users: int, confidence: float) -> float:
-    """How far out the percentiles are taken: beyond (1 - confidence) / 2, the fewer users the farther."""
-    if users < 2:
-        return 0.0
-    quantile = float(stdtrit(users - 1, 0.5 + confidence / 2))
-    return float(ndtr(-math.sqrt(users / (users - 1)) * quantile))
-
-
-def _limits(strengths: _Matrix, sampled: _Matrix, users: int, confidence: float) -> list[_Limits]:
+def _limits(strengths: _Matrix, sampled: _Matrix, users: int) -> list[_Limits]:
     """Of each method: the limits of the strength and those of the rank."""
-    tail = _tail(users, confidence)
+    quantile = float(stdtrit(users - 1, 0.975))
+    # How far out the percentiles are taken: beyond 2.5%, the fewer users the farther.
+    tail = float(ndtr(-math.sqrt(users / (users - 1)) * quantile))
     low, high = np.quantile(sampled, [tail, 1 - tail], axis=0)
     # Users who are all alike say nothing of how others would differ: the interval of a trial each, as for shares.
     for place in np.flatnonzero(np.ptp(sampled, axis=0) < _EQUAL):
-        share, quantile = float(expit(strengths[place])), float(stdtrit(users - 1, 0.5 + confidence / 2))
-        low[place], high[place] = logit(score_interval(share, users, quantile))
+        low[place], high[place] = logit(score_interval(float(expit(strengths[place])), users, quantile))
     bests, worsts = _ranks(sampled)
     best = np.quantile(bests, tail, axis=0, method="inverted_cdf")
     worst = np.quantile(worsts, 1 - tail, axis=0, method="inverted_cdf")
