@@ -16,13 +16,13 @@ from fspo.evaluation.artifacts import AGAIN, GAMES_FILE
 from fspo.evaluation.config import EvaluationConfig, Floors, RobustnessConfig
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.report import write_report
-from fspo.evaluation.report.findings import caveats
 from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
 from fspo.evaluation.statistics import Game
 from fspo.files import read_json, read_jsonl
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.records import read_records
 from tests.evaluation.helpers import small_dataset
+from tests.evaluation.report.rendering import caveats
 from tests.evaluation.running import CONFIG, NO_ANSWERS, Run, runner
 
 # peft finds what is left of a merged adapter.

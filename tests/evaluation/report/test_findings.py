@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.artifacts import CalibrationRecord, ErrorByChance
-from fspo.evaluation.report.findings import RULES, Finding, Rule, Standings, caveats, findings, headline
-from fspo.evaluation.report.formatting import percent, points
+from fspo.evaluation.report.findings import RULES, Finding, Rule, Standings, findings
+from fspo.evaluation.report.formatting import amount
 from fspo.evaluation.statistics import Comparison, Estimate
+from tests.evaluation.report.rendering import caveats, headline
 
 ABOVE, LEVEL, BELOW = ((0.7, 0.6, 0.8), (0.52, 0.4, 0.64), (0.3, 0.2, 0.4))
 GAINED, NEITHER, LOST = ((0.2, 0.1, 0.3), (0.02, -0.05, 0.09), (-0.2, -0.3, -0.1))
@@ -33,8 +34,7 @@ def test_every_rule_lists_what_misses_its_bar_and_nothing_else(rule: Rule) -> No
         assert [row.outcome for row in found] == ([place] if missed else [])
         for row in found:
             assert row.what.startswith(rule.label)
-            form = {"percent": percent, "points": points}.get(rule.unit, lambda value: f"{value:.2f} nats")
-            assert row.value.startswith(form(value))
+            assert row.value.startswith(amount(value, rule.unit))
         assert of(rule.family, (value, value - 0.05, value + 0.05), "base") == []  # the yardstick
 
 
@@ -136,10 +136,10 @@ def test_few_users_are_a_caveat() -> None:
     few = {"fspo": {"reward_accuracy": estimate(0.8, 0.7, 0.9, users=5)}}
     assert any("5 users" in sentence for sentence in caveats(few, {}))
     assert not any("5 users" in sentence for sentence in caveats({}, {}))
-    assert headline({}, "fspo") == ""
+    assert headline({}, "fspo", {}) == ""
 
 
 def test_shared_questions_are_a_caveat_where_there_are_any() -> None:
     for shared, said in ((3, "3 held-out questions were asked"), (1, "1 held-out question was"), (None, "may share")):
-        assert any(said in sentence for sentence in caveats({}, {}, "", shared))
-    assert not any("question" in sentence for sentence in caveats({}, {}, "", 0))
+        assert any(said in sentence for sentence in caveats({}, {}, shared))
+    assert not any("question" in sentence for sentence in caveats({}, {}, 0))

@@ -7,13 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.evaluation.report.formatting import (
+    amount,
     join_names,
-    limits,
     number,
-    percent,
-    percent_with_interval,
-    points,
-    points_with_interval,
+    with_interval,
 )
 from fspo.evaluation.statistics import Estimate
 
@@ -46,9 +43,9 @@ def test_what_is_written_is_the_number(value: float, decimals: int, plus: bool) 
 
 def test_shares_and_differences() -> None:
     found = Estimate(-0.12, -0.2, 0.04, 9, 90)
-    assert percent(0.771) == "77.1%"
-    assert points(-0.12) == f"{MINUS}12.0 points"
-    assert percent_with_interval(Estimate(0.771, None, None, 2, 9)) == "77.1%"
-    assert points_with_interval(found) == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
-    assert limits(found) == (f"{MINUS}20.0", "4.0")
+    assert amount(0.771) == "77.1%"
+    assert amount(-0.12, " points") == f"{MINUS}12.0 points"
+    assert with_interval(Estimate(0.771, None, None, 2, 9)) == "77.1%"
+    assert with_interval(found, " points") == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
+    assert with_interval(found, " nats") == f"{MINUS}0.12 nats [{MINUS}0.20, 0.04]"
     assert [join_names(["a"]), join_names(["a", "b"]), join_names(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

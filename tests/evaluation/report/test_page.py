@@ -23,7 +23,6 @@ from fspo.evaluation.artifacts import Estimates, ReliabilityBin, Sample
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.metrics.summary import summary_table, variants_note
 from fspo.evaluation.report import contrasting_samples, write_figures, write_report
-from fspo.evaluation.report.findings import caveats
 from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
@@ -32,6 +31,7 @@ from fspo.evaluation.statistics import Estimate, Game, compare
 from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
 from fspo.files import read_json, write_json
 from fspo.records import read_record, read_records
+from tests.evaluation.report.rendering import caveats
 from tests.evaluation.run_folder import write_run_folder
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from fspo.evaluation import plots
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_jsonl
@@ -31,7 +29,7 @@ def training_plots(run_dir: Path, palette: plots.Palette) -> list[PlotEntry]:
         curves = {name: _series(rows, key) for name, rows in records.items()}
         curves = {name: points for name, points in curves.items() if len(points) > 1}
         if curves:
-            svg = Markup(plots.training_curves(curves, title=label, ylabel=label, palette=palette))
+            svg = plots.training_curves(curves, title=label, ylabel=label, palette=palette)
             numbers = [{"method": name, "step": x, "value": y} for name, points in curves.items() for x, y in points]
             found.append(
                 PlotEntry(f"training-{key.replace('_', '-')}", label, svg, numbers, "as recorded at each step")

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from fspo.evaluation import plots
-from fspo.evaluation.report.formatting import percent
+from fspo.evaluation.report.formatting import amount
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_json
 
@@ -74,7 +72,7 @@ def _distributions(attributes: object) -> PlotEntry | None:
         for name, (edges, counts) in columns.items()
         for left, right, count in zip(edges, edges[1:], counts, strict=False)
     ]
-    return PlotEntry("attributes", title, Markup(plots.histograms(columns, title=title)), numbers)
+    return PlotEntry("attributes", title, plots.histograms(columns, title=title), numbers)
 
 
 def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -97,7 +95,7 @@ def _disagreement(record: object) -> PlotEntry | None:
         {"user": users[row], "other": users[column], "disagree": matrix[row][column]}
         for row, column in itertools.combinations(range(min(len(users), len(matrix))), 2)
     ]
-    return PlotEntry("disagreement", title, Markup(plots.heatmap(shown, users[:_MOST_USERS], title=title)), numbers)
+    return PlotEntry("disagreement", title, plots.heatmap(shown, users[:_MOST_USERS], title=title), numbers)
 
 
 def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
@@ -110,7 +108,7 @@ def _figures(checks: Mapping[str, Any]) -> dict[str, str]:
     steering = _part(_part(checks, "sampling"), "steering")
     if asked := sum(sum(row.values()) for row in steering.values()):
         as_steered = sum(row.get(wanted, 0) for wanted, row in steering.items())
-        found["texts whose sentiment came out as steered"] = percent(as_steered / asked)
+        found["texts whose sentiment came out as steered"] = amount(as_steered / asked)
     per_user = _part(checks, "labels").get("per_user")
     if isinstance(per_user, dict):
         found["labels a user, least to most"] = f"{per_user.get('least')} to {per_user.get('most')}"

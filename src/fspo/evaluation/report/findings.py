@@ -1,4 +1,4 @@
-"""What came out against a method, and what the figures do not show: two tables of rules, filled from the figures."""
+"""What came out against a method: a table of rules, filled from the figures."""
 
 from __future__ import annotations
 
@@ -9,26 +9,16 @@ from typing import Any, Literal
 
 from fspo.evaluation.artifacts import CalibrationRecord
 from fspo.evaluation.metrics.summary import single_context_reward
-from fspo.evaluation.report.formatting import (
-    join_names,
-    number,
-    percent,
-    percent_with_interval,
-    points,
-    points_with_interval,
-)
-from fspo.evaluation.statistics import MINIMUM_USERS, Comparison, Estimate
+from fspo.evaluation.report.formatting import Unit, amount, join_names, number, with_interval
+from fspo.evaluation.statistics import Comparison, Estimate
 from fspo.methods.table import METHODS
 
-__all__ = ["RULES", "Finding", "Metrics", "Rule", "Standings", "caveats", "findings", "headline"]
+__all__ = ["RULES", "Finding", "Metrics", "Rule", "Standings", "facts", "findings"]
 
 Metrics = Mapping[str, Mapping[str, Estimate]]
 """method -> measure -> estimate."""
 
-Unit = Literal["percent", "points", "nats"]
-
 _BASE = "base"
-_FEWEST_USERS = 20
 _FEW_CUT = 0.1
 
 
@@ -41,7 +31,7 @@ class Rule:
     label: str
     bar: float = 0.0
     good: Literal["above", "not above"] = "above"
-    unit: Unit = "points"
+    unit: Unit = " points"
 
     def outcome(self, estimate: Estimate) -> str:
         """How the figure misses the bar; empty where it clears it."""
@@ -53,30 +43,21 @@ class Rule:
             return "below"
         return "not distinguishable" if estimate.low <= self.bar else ""
 
-    def said(self, estimate: Estimate) -> str:
-        """The figure with its interval, in the rule's unit."""
-        if self.unit == "percent":
-            return percent_with_interval(estimate)
-        if self.unit == "points":
-            return points_with_interval(estimate)
-        low, high = estimate.low, estimate.high
-        ends = f" [{number(low, 2)}, {number(high, 2)}]" if low is not None and high is not None else ""
-        return f"{number(estimate.value, 2)} nats{ends}"
-
+    @property
     def said_bar(self) -> str:
         """The bar in the rule's unit."""
-        return percent(self.bar, 0) if self.unit == "percent" else number(self.bar, 0)
+        return amount(self.bar, self.unit, 0) if self.unit == "%" else number(self.bar, 0)
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("reward_accuracy", "reward accuracy", 0.5, unit="percent"),
-    Rule("win_rate", "win rate", 0.5, unit="percent"),
-    Rule("win_rate_without_floors", "win rate without floors", 0.5, unit="percent"),
-    Rule("win_rate_length_controlled", "win rate at equal lengths", 0.5, unit="percent"),
-    Rule("win_rate_matched", "win rate over the base model's matched answer", 0.5, unit="percent"),
-    Rule("win_rate_weighted", "win rate, weighted", 0.5, unit="percent"),
-    Rule("win_rate_by", "win rate by another judge", 0.5, unit="percent"),
-    Rule("label_flip_rate", "decisions that change with flipped labels", 0.5, unit="percent"),
+    Rule("reward_accuracy", "reward accuracy", 0.5, unit="%"),
+    Rule("win_rate", "win rate", 0.5, unit="%"),
+    Rule("win_rate_without_floors", "win rate without floors", 0.5, unit="%"),
+    Rule("win_rate_length_controlled", "win rate at equal lengths", 0.5, unit="%"),
+    Rule("win_rate_matched", "win rate over the base model's matched answer", 0.5, unit="%"),
+    Rule("win_rate_weighted", "win rate, weighted", 0.5, unit="%"),
+    Rule("win_rate_by", "win rate by another judge", 0.5, unit="%"),
+    Rule("label_flip_rate", "decisions that change with flipped labels", 0.5, unit="%"),
     Rule("user_swap_drop", "accuracy lost with another user's shots"),
     Rule("gain_over_population", "gain over the model of the whole population"),
     Rule("gain_over_no_context", "gain over itself without shots"),
@@ -89,7 +70,7 @@ RULES: tuple[Rule, ...] = (
     Rule("tax_general", "general instructions followed less often", good="not above"),
     Rule("tax_refusal", "harmful requests refused less often", good="not above"),
     Rule("tax_open", "open answers preferred less often", good="not above"),
-    Rule("tax_fluency", "less fluent general answers, a token", good="not above", unit="nats"),
+    Rule("tax_fluency", "less fluent general answers, a token", good="not above", unit=" nats"),
     Rule("overconfidence", "confidence above accuracy", good="not above"),
 )
 """Every figure that has a bar. An accuracy or rate must beat a coin, a gain must exceed 0, a loss must not."""
@@ -163,9 +144,9 @@ def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings 
 
 def _worse_on_pairs(standings: Standings) -> Iterator[Finding]:
     for name, comparison in standings.paired.items():
-        if comparison.significant and comparison.difference.value < 0:
+        if comparison.outcome == "worse":
             what = f"reward accuracy less {name}'s on the same pairs"
-            yield Finding(standings.lead, what, points_with_interval(comparison.difference), "0", "below")
+            yield Finding(standings.lead, what, with_interval(comparison.difference, " points"), "0", "below")
 
 
 def _ranked(standings: Standings) -> Iterator[Finding]:
@@ -175,10 +156,10 @@ def _ranked(standings: Standings) -> Iterator[Finding]:
         limits = f" [{own['ranks']}]" if own["ranks"] else ""
         value = f"{own['rank']} of {len(standings.ranked)}{limits}"
         yield Finding(standings.lead, "rank by whose answers users prefer", value, "1", f"behind {join_names(before)}")
-    rule = Rule("", "chance to be preferred to the base model's answer, by the ranking", 0.5, unit="percent")
+    rule = Rule("", "chance to be preferred to the base model's answer, by the ranking", 0.5, unit="%")
     for row in standings.ranked if standings.each_other else ():
         if row["method"] != _BASE and (outcome := rule.outcome(row["estimate"])):
-            yield Finding(row["method"], rule.label, rule.said(row["estimate"]), rule.said_bar(), outcome)
+            yield Finding(row["method"], rule.label, with_interval(row["estimate"], rule.unit), rule.said_bar, outcome)
 
 
 def _missed(name: str, measures: Mapping[str, Estimate], details: Mapping[str, Any]) -> Iterator[Finding]:
@@ -192,7 +173,7 @@ def _missed(name: str, measures: Mapping[str, Estimate], details: Mapping[str, A
             continue  # the observer sees the shots, and this method doesn't
         if outcome := rule.outcome(estimate):
             what = rule.label + _in_brackets(family, variant, single_context_reward(details, name))
-            yield Finding(name, what, rule.said(estimate), rule.said_bar(), outcome)
+            yield Finding(name, what, with_interval(estimate, rule.unit), rule.said_bar, outcome)
 
 
 def _is_repeated(rule: Rule, measure: str, measures: Mapping[str, Estimate]) -> bool:
@@ -221,8 +202,8 @@ def _uncalibrated(name: str, measures: Mapping[str, Estimate], record: Calibrati
     for suffix, kind, margins in (("", "", "margins"), ("/fitted", "fitted_", "fitted margins")):
         error, by_chance = measures.get(f"calibration_error{suffix}"), getattr(record, f"{kind}error_by_chance", None)
         if error is not None and by_chance and error.value > by_chance.high:
-            bar = f"{points(by_chance.high)}, which chance alone exceeds in one of twenty"
-            yield Finding(name, f"calibration error of its {margins}", points(error.value), bar, "above")
+            bar = f"{amount(by_chance.high, ' points')}, which chance alone exceeds in one of twenty"
+            yield Finding(name, f"calibration error of its {margins}", amount(error.value, " points"), bar, "above")
 
 
 _COUNTS: Mapping[str, str] = MappingProxyType(
@@ -245,105 +226,18 @@ def _counted(name: str, counts: Mapping[str, int]) -> Iterator[Finding]:
             yield Finding(name, what, f"{counts[count]} of {counts.get('items', 0)}")
 
 
-def headline(metrics: Metrics, method: str, variants: Mapping[str, str] = MappingProxyType({})) -> str:
-    """One sentence of what came out for `method`; empty where nothing was measured.
-
-    `variants` name the reward and the sampling that its headline figures are of.
-    """
-    measures = metrics.get(method, {})
-    parts = []
-    if accuracy := measures.get("reward_accuracy"):
-        by = f" by the {variants['reward']} reward" if "reward" in variants else ""
-        parts.append(
-            f"ranks the preferred of two responses first in {percent_with_interval(accuracy)} of held-out pairs{by}"
-        )
-    if win := measures.get("win_rate"):
-        by = f" with {variants['sampling']} sampling" if "sampling" in variants else ""
-        parts.append(f"has a win rate of {percent_with_interval(win)} over the base model's answer{by}")
-    return f"{method} {' and '.join(parts)}." if parts else ""
-
-
-def caveats(
-    metrics: Metrics, details: Mapping[str, Any], unequal_training: str = "", shared_prompts: int | None = None
-) -> list[str]:
-    """What the figures do not show.
-
-    Args:
-        metrics: of all methods.
-        details: the contents of `details.json`.
-        unequal_training: a sentence on that, if there is one to say.
-        shared_prompts: how many prompts several users were asked; None where that isn't known.
-    """
-    judged = any("win_rate" in row for row in metrics.values())
-    rules = (
-        (True, _of_few(metrics)),
-        (
-            details.get("judge_kind") == "attributes",
-            "The users are weightings of attributes measured in the text, and the judge is the same measurement. The "
-            "figures show that the model reads such weightings out of labels, not that people would like its answers.",
-        ),
-        (True, "Only one domain, one model and one seed were run; how the figures vary across them was not measured."),
-        (
-            judged,
-            "Reward accuracy predicts the quality of answers poorly. Where only one of the two rose, believe only that "
-            "one.",
-        ),
-        (judged, "The floors catch gibberish and repetition. Nothing checks whether an answer is true."),
-        (True, _of_shared(shared_prompts)),
-        (
-            _with_interval(metrics),
-            "Each interval is for its figure alone; among many figures, one in twenty misses by chance.",
-        ),
-        (True, _cut_off(metrics)),
-        (True, unequal_training),
-        (
-            "reward_accuracy" in metrics.get(_BASE, {}),
-            "The base model without context has no reference. Its reward is the plain log-likelihood, which favours "
-            "short responses.",
-        ),
-    )
-    return [sentence for applies, sentence in rules if applies and sentence]
-
-
-def _of_shared(prompts: int | None) -> str:
-    limit = "intervals clustered by user do not cover that: other questions may move the figures further"
-    if prompts is None:
-        return f"Users may share held-out questions and responses; {limit}."
-    if not prompts:
-        return ""
-    were = f"{prompts} held-out questions were" if prompts > 1 else "1 held-out question was"
-    return f"{were} asked of several users; {limit}."
-
-
-def _of_few(metrics: Metrics) -> str:
-    """A sentence on how few users there are, and what that takes away."""
+def facts(metrics: Metrics) -> dict[str, Any]:
+    """What the sentences on limits depend on: users, intervals, win rates, answers that ran into the token limit."""
     everything = [estimate for row in metrics.values() for estimate in row.values()]
-    users = max((estimate.users for estimate in everything), default=0)
-    if 0 < users < MINIMUM_USERS:
-        of = "1 user" if users == 1 else f"{users} users"
-        few = "hardly any" if _with_interval(metrics) else "no"
-        return f"With only {of}, {few} figure has an interval, and the figures say nothing about other users."
-    if 0 < users < _FEWEST_USERS and _with_interval(metrics):
-        return f"The intervals come from {users} users; differences smaller than the intervals may be chance."
-    return ""
-
-
-def _with_interval(metrics: Metrics) -> bool:
-    return any(estimate.low is not None for row in metrics.values() for estimate in row.values())
-
-
-def _cut_off(metrics: Metrics) -> str:
-    """A sentence on answers that ran into the limit of tokens, where more than a few did."""
-    shares = {
+    cut_off = {
         f"{name} {measure.removeprefix('unfinished/')}": estimate.value
         for name, row in metrics.items()
         for measure, estimate in row.items()
         if measure.startswith("unfinished/")
     }
-    if max(shares.values(), default=0.0) <= _FEW_CUT:
-        return ""
-    said = ", ".join(f"{name} {percent(share, 0)}" for name, share in shares.items())
-    return (
-        f"Answers that reach the limit of tokens are cut off and judged as they are: {said}. A win may come from the "
-        "other answer being cut."
-    )
+    return {
+        "users": max((estimate.users for estimate in everything), default=0),
+        "intervals": any(estimate.low is not None for estimate in everything),
+        "judged": any("win_rate" in row for row in metrics.values()),
+        "cut_off": cut_off if max(cut_off.values(), default=0.0) > _FEW_CUT else {},
+    }

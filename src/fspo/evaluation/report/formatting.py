@@ -1,21 +1,23 @@
-"""Numbers in sentences: shares in percent, differences in points, one sign for minus, and no zero below zero."""
+"""How numbers and pages are written: shares in percent, differences in points, one minus sign, no zero below zero."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fspo.evaluation.statistics import Estimate
 
-__all__ = [
-    "detectable",
-    "join_names",
-    "limits",
-    "number",
-    "percent",
-    "percent_with_interval",
-    "points",
-    "points_with_interval",
-]
+__all__ = ["IN_UNITS", "Unit", "amount", "detectable", "environment", "join_names", "number", "with_interval"]
+
+IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
+"""Measures in units of the users' utility or in nats, which are no shares."""
+
+Unit = Literal["%", " points", " nats"]
+"""What stands behind a number. Shares are in percent and their differences in points; nats stay as they are."""
+
+_DASH = "\N{EN DASH}"
 
 
 def number(value: float, decimals: int = 1, *, plus: bool = False) -> str:
@@ -24,24 +26,17 @@ def number(value: float, decimals: int = 1, *, plus: bool = False) -> str:
     return f"{rounded:{'+' if plus and rounded else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def percent(share: float, decimals: int = 1) -> str:
-    """A share in percent, as `77.1%`."""
-    return f"{number(share * 100, decimals)}%"
+def amount(value: float, unit: Unit = "%", decimals: int | None = None) -> str:
+    """A share or a difference with its unit, as `77.1%`, `12.0 points` or `0.20 nats`."""
+    return f"{_bare(value, unit, decimals)}{unit}"
 
 
-def points(difference: float, *, plus: bool = False) -> str:
-    """A difference of shares, as `12.0 points`."""
-    return f"{number(difference * 100, plus=plus)} points"
-
-
-def percent_with_interval(estimate: Estimate) -> str:
-    """A share with its interval, where it has one, as `77.1% [71.5, 81.9]`."""
-    return f"{percent(estimate.value)}{_bracket(estimate)}"
-
-
-def points_with_interval(estimate: Estimate) -> str:
-    """A difference with its interval, as `12.0 points [4.0, 20.0]`."""
-    return f"{points(estimate.value)}{_bracket(estimate)}"
+def with_interval(estimate: Estimate, unit: Unit = "%") -> str:
+    """An estimate with its interval, where it has one, as `77.1% [71.5, 81.9]`."""
+    said = amount(estimate.value, unit)
+    if estimate.low is None or estimate.high is None:
+        return said
+    return f"{said} [{_bare(estimate.low, unit)}, {_bare(estimate.high, unit)}]"
 
 
 def detectable(difference: float | None, percent: bool = True) -> str:
@@ -50,17 +45,10 @@ def detectable(difference: float | None, percent: bool = True) -> str:
     It can't where users are too few, or where the two never differed. No two shares differ by more than 100 points.
     """
     if not difference:
-        return "\N{EN DASH}"
+        return _DASH
     if not percent:
         return f"{difference:.2f}"
     return f"{difference * 100:.1f}" if difference <= 1 else "over 100"
-
-
-def limits(estimate: Estimate) -> tuple[str, str] | None:
-    """The ends of the interval in percent or points, the lower first; None where there is no interval."""
-    if estimate.low is None or estimate.high is None:
-        return None
-    return number(estimate.low * 100), number(estimate.high * 100)
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -68,6 +56,56 @@ def join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _bracket(estimate: Estimate) -> str:
-    ends = limits(estimate)
-    return f" [{ends[0]}, {ends[1]}]" if ends else ""
+def environment() -> Environment:
+    """What pages are made with: everything is text unless it says otherwise, and a name that is missing is an error."""
+    found = Environment(
+        loader=PackageLoader("fspo.evaluation.report"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., str | bool]] = {
+        "percent": lambda estimate: _DASH if estimate is None else number(estimate.value * 100),
+        "interval": _interval,
+        "with_interval": with_interval,
+        "number": lambda value: number(value, 2),
+        "share": lambda value: number(value * 100),
+        "amount": lambda count: _DASH if count is None else f"{count:,}",
+        "chance": _chance,
+        "detectable": detectable,
+        "points": lambda estimate: number(estimate.value * 100, plus=True),
+        "in_units": lambda measure: measure.partition("/")[0] in IN_UNITS,
+        "names": join_names,
+        "cell": _cell,
+    }
+    found.filters |= filters
+    return found
+
+
+def _bare(value: float, unit: Unit, decimals: int | None = None) -> str:
+    scale, usual = (1, 2) if unit == " nats" else (100, 1)
+    return number(value * scale, usual if decimals is None else decimals)
+
+
+def _interval(estimate: Estimate | None, percent: bool = True) -> str:
+    if estimate is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    unit: Unit = "%" if percent else " nats"
+    return f"{_bare(estimate.low, unit)} to {_bare(estimate.high, unit)}"
+
+
+def _chance(p: float | None) -> str:
+    """A p value, not more exact than it is."""
+    if p is None:
+        return _DASH
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _cell(value: Any) -> str:
+    """A number of a plot's table as people read it; the CSV has all digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+    return "" if value is None else str(value)

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from fspo.errors import DataError
 from fspo.evaluation import plots
 from fspo.evaluation.metrics.items import Items
@@ -70,7 +68,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.P
         for name, estimate in found.items()
     ]
     return {
-        "plot": PlotEntry("ranking-answers", title, Markup(svg), numbers, _NOTE),
+        "plot": PlotEntry("ranking-answers", title, svg, numbers, _NOTE),
         "rows": rows,
         "each_other": ranking is not None and each_other,
         "several": len(found.keys() - {_BASE}) > 1,
@@ -94,7 +92,7 @@ def accuracy_leaderboard(
     title = "Reward accuracy"
     svg = plots.interval_plot(rows, title=title, palette=palette)
     numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)
-    return {"plot": PlotEntry("ranking-accuracy", title, Markup(svg), numbers), "order": list(found)}
+    return {"plot": PlotEntry("ranking-accuracy", title, svg, numbers), "order": list(found)}
 
 
 def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, Comparison]:

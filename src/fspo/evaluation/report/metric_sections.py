@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from fspo.evaluation import plots
 from fspo.evaluation.artifacts import CalibrationRecord, JudgeRecord, JudgesRecord, PerUser
 from fspo.evaluation.plots import Palette, Panel
@@ -16,7 +14,6 @@ from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics import Estimate
 
 __all__ = [
-    "IN_UNITS",
     "QUALITY",
     "by_shots_section",
     "calibration_section",
@@ -41,9 +38,6 @@ QUALITY = {
     "below_floor": "below a floor",
     "unfinished": "cut off at the limit",
 }
-IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
-"""Measures in units of the users' utility or in nats, which are no shares."""
-
 _SENSITIVITY = {
     "label_flip_rate": ("labels flipped: changed", None),
     "user_swap_drop": ("another user's shots: loss", 0.0),
@@ -108,7 +102,7 @@ def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[
     )
     svg = plots.accuracy_by_shots(lines, seen, title=title, palette=palette)
     return {
-        "plot": PlotEntry("accuracy-by-shots", title, Markup(svg), numbers),
+        "plot": PlotEntry("accuracy-by-shots", title, svg, numbers),
         "observer": bool(seen),
         "table": table,
         "ks": sorted({k for row in table.values() for k in row}),
@@ -136,7 +130,7 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
         ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
     )
     return {
-        "plot": PlotEntry("sensitivity", title, Markup(svg), numbers),
+        "plot": PlotEntry("sensitivity", title, svg, numbers),
         "families": families,
         "varied": f"{join_names(varied).capitalize()} were" if varied else "",
         "observer": any(plots.OBSERVER in panel.rows for panel in shown.values()),
@@ -162,7 +156,7 @@ def calibration_section(records: Mapping[str, CalibrationRecord], metrics: Metri
         if any(f"{measure}{suffix}" in row for row in metrics.values())
     }
     return {
-        "plot": PlotEntry("calibration", title, Markup(plots.reliability(bins, title=title, palette=palette)), numbers),
+        "plot": PlotEntry("calibration", title, plots.reliability(bins, title=title, palette=palette), numbers),
         "columns": columns,
         "errors": [
             {
@@ -192,7 +186,7 @@ def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[st
     numbers = _numbers(dict(metrics) | {plots.OBSERVER: observer}, names)
     svg = plots.interval_plot(rows, title=title, palette=palette)
     return {
-        "plot": PlotEntry("regret", title, Markup(svg), numbers, _REGRET_NOTE),
+        "plot": PlotEntry("regret", title, svg, numbers, _REGRET_NOTE),
         "columns": {m: _label(m) for m in names},
     }
 
@@ -214,7 +208,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {
         "plot": PlotEntry(
-            "win-rates", title, Markup(plots.interval_plot(plain, title=title, palette=palette)), numbers, _WINS_NOTE
+            "win-rates", title, plots.interval_plot(plain, title=title, palette=palette), numbers, _WINS_NOTE
         ),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
@@ -243,7 +237,7 @@ def tax_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
     title = "What is lost against the base model"
     numbers = _numbers(metrics, [*names, *levels])
     return {
-        "plot": PlotEntry("tax", title, Markup(plots.panels(shown, title=title, palette=palette)), numbers, _TAX_NOTE),
+        "plot": PlotEntry("tax", title, plots.panels(shown, title=title, palette=palette), numbers, _TAX_NOTE),
         "columns": {m: _label(m) for m in (*names, *levels)},
     }
 
@@ -266,7 +260,7 @@ def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str,
     worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
     svg = plots.user_dots(shares, title=title, palette=palette, xlabel="reward accuracy")
     return {
-        "plot": PlotEntry("per-user", title, Markup(svg), numbers),
+        "plot": PlotEntry("per-user", title, svg, numbers),
         "worst": [(user, value) for user, value in worst[:5] if value < 1],
         "pairs": max((mean.items for mean in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
         "at_chance": sum(value <= 0.5 for _, value in worst),

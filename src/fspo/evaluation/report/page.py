@@ -10,19 +10,18 @@ import yaml
 
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation import plots
-from fspo.evaluation.metrics.summary import MEASURES, variants_note, variants_of
+from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, variants_note, variants_of
 from fspo.evaluation.provenance import untraced_note
 from fspo.evaluation.report import metric_sections as sections
 from fspo.evaluation.report import samples
 from fspo.evaluation.report.curves import training_plots
 from fspo.evaluation.report.data_section import data_section
-from fspo.evaluation.report.findings import RULES, Metrics, Standings, caveats, findings, headline
+from fspo.evaluation.report.findings import RULES, Metrics, Standings, facts, findings
+from fspo.evaluation.report.formatting import IN_UNITS, environment
 from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_leaderboard, paired_with_lead
-from fspo.evaluation.report.metric_sections import IN_UNITS, QUALITY
+from fspo.evaluation.report.metric_sections import QUALITY
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
-from fspo.evaluation.report.summary_section import in_short
-from fspo.evaluation.report.templating import environment
 from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
 from fspo.files import write_text
 from fspo.methods.table import METHODS
@@ -97,17 +96,18 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
         read.calibration,
     )
     against = findings(metrics, details, standings)
-    shared = read.items.shared_prompts if read.items.records else None
     return (
         {
             "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
             "model": settings.get("model") or details.get("model") or "",
             "details": details,
             "lead": lead,
-            "headline": headline(metrics, lead, variants_of(details, lead)),
+            "variants": variants_of(details, lead),
+            "flipped_reward": single_context_reward(details, lead),
             "measures": {m: label for m, label in MEASURES.items() if any(m in row for row in metrics.values())},
             "metrics": metrics,
-            "variants": _variants(metrics),
+            "observer": read.observer,
+            "by_variant": _variants(metrics),
             "variants_note": variants_note(details),
             "references": {
                 method: _reference(method, variants_of(details, method).get("reward", ""), trained.get(method))
@@ -119,7 +119,10 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "against": [row for row in against if _is_of(row.method, lead)],
             "against_others": [row for row in against if not _is_of(row.method, lead)],
             "rules": RULES,
-            "caveats": [*caveats(metrics, details, unequal_training_note(trained), shared), *_seen(details)],
+            "facts": facts(metrics),
+            "shared_prompts": read.items.shared_prompts if read.items.records else None,
+            "unequal_training": unequal_training_note(trained),
+            "untraced": untraced_note(details.get("untraced", [])),
             "config": config,
             "versions": read.versions,
         }
@@ -132,7 +135,7 @@ def _figures(read: RunData, lead: str, palette: plots.Palette) -> dict[str, Any]
     """The sections with plots."""
     metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
-    found = {
+    return {
         "answers_rank": answer_leaderboard(read.games, metrics, palette),
         "accuracy_rank": accuracy_leaderboard(metrics, observer.get("reward_accuracy"), palette),
         "paired": paired_with_lead(read.items, lead, rewards),
@@ -147,7 +150,6 @@ def _figures(read: RunData, lead: str, palette: plots.Palette) -> dict[str, Any]
         "quality": sections.quality_section(metrics),
         "further": sections.further_section(metrics),
     }
-    return found | {"short": in_short(metrics, observer, found, lead, details)}
 
 
 def _texts(read: RunData, lead: str) -> dict[str, Any]:
@@ -193,11 +195,6 @@ def _reference(method: str, variant: str, trained: TrainingCost | None) -> str:
         start = trained.start if trained else entry.starts_from
         return f"{start or 'base'} weights it started from, {seen}"
     return "the same weights without context"
-
-
-def _seen(details: Mapping[str, Any]) -> list[str]:
-    sentence = untraced_note(details.get("untraced", []))
-    return [sentence] if sentence else []
 
 
 def _is_of(label: str, lead: str) -> bool:

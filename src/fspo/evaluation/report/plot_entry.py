@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
-
 from fspo.evaluation.statistics import Estimate
 
 __all__ = ["PlotEntry", "estimate_rows"]
@@ -33,7 +31,7 @@ class PlotEntry:
 
     name: str
     title: str
-    svg: Markup
+    svg: str
     rows: Sequence[Row] = field(default_factory=tuple)
     note: str = "shares as fractions of 1"
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from markupsafe import Markup
-
 from fspo.evaluation import plots
+from fspo.evaluation.report.formatting import environment
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
-from fspo.evaluation.report.templating import environment
 from fspo.evaluation.run_comparison.compare_runs import RunComparison
 from fspo.files import write_text
 
@@ -27,10 +25,8 @@ def write_comparison(found: RunComparison, out: Path) -> Path:
     palette = plots.Palette.of(method for _, method, _ in rows)
     svg = plots.interval_plot(rows, title=title, chance=found.chance, percent=found.percent, palette=palette)
     numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.methods)
-    standing = PlotEntry(
-        "methods", title, Markup(svg), numbers, "shares as fractions of 1" if found.percent else "in units"
-    )
-    pairs = PlotEntry("pairs", "Every two methods", Markup(), [pair.to_json() for pair in found.pairs])
+    standing = PlotEntry("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
+    pairs = PlotEntry("pairs", "Every two methods", "", [pair.to_json() for pair in found.pairs])
     variants = {e.name: e.variant.partition("/")[2] for e in found.methods}
     view = {"found": found, "label": label, "standing": standing, "pairs": pairs, "variants": variants}
     pages = environment()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from scipy.special import stdtr
 
@@ -45,6 +45,15 @@ class Comparison:
     def significant(self) -> bool:
         """Whether the corrected p value is below 0.05."""
         return self.adjusted is not None and self.adjusted < 0.05
+
+    @property
+    def outcome(self) -> Literal["better", "worse", "not distinguishable", "too few users"]:
+        """How the first method compares, as far as the corrected p value tells."""
+        if self.adjusted is None:
+            return "too few users"
+        if not self.significant:
+            return "not distinguishable"
+        return "better" if self.difference.value > 0 else "worse"
 
 
 def paired_difference(first: Values, second: Values) -> Estimate:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fspo.evaluation.report.summary_section import in_short
 from fspo.evaluation.statistics import Comparison, Estimate
+from tests.evaluation.report.rendering import in_short
 
 NOTHING: dict[str, dict[str, object]] = {"paired": {}, "accuracy_rank": {}, "per_user": {}, "answers_rank": {}}
 
