@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fspo.cli.options import console
-from fspo.evaluation.benchmarks.table import benchmark_of
+from fspo.evaluation.benchmarks.benchmark import benchmark_of
 from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.run_comparison.compare_runs import Pair, RunComparison, compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison

@@ -20,12 +20,11 @@ from fspo.evaluation.judges.judges import jury_of
 from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.answer_metrics import quality_metrics
-from fspo.evaluation.metrics.comparisons import compare_tables
 from fspo.evaluation.metrics.items import ITEMS_FILE, item_records
 from fspo.evaluation.metrics.records import counts, samples_of, setting, varied_setting
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
-from fspo.evaluation.metrics.table import Table, estimates, missing_interval_note, per_user
+from fspo.evaluation.metrics.table import Table, compare_tables, estimates, missing_interval_note, per_user
 from fspo.evaluation.provenance import base_provenance, check_unseen, read_provenance, untraced, untraced_note
 from fspo.evaluation.robustness import Robustness
 from fspo.evaluation.scoring.descriptions import description_cost

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 from fspo.evaluation.artifacts import Agreement, JudgeRecord, JudgesRecord
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
-from fspo.evaluation.judges.agreement import agreement, cohens_kappa
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import shortcomings
 from fspo.evaluation.judges.judges import MeasuredJudge
@@ -20,13 +20,13 @@ from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics import Estimate, clustered_mean
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
-__all__ = ["JudgingStage"]
+__all__ = ["JudgingStage", "agreement", "cohens_kappa"]
 
 Answers = Mapping[AnswerKey, Sequence[Answer]]
 JudgedAnswers = Mapping[AnswerKey, Sequence[JudgedAnswer]]
@@ -226,3 +226,29 @@ def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> Agr
 
 def _label(drawn: AnswerKey) -> str:
     return f"{drawn[0]}, {drawn[1]}"
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def cohens_kappa(first: Mapping[Key, str], second: Mapping[Key, str]) -> float | None:
+    """Cohen's kappa (1960) on the shared keys: 1 where both always say the same, 0 as by chance.
+
+    None where chance alone would always agree, because both say one and the same word throughout, or no key is shared.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    shared = [key for key in first if key in second]
+    ours, theirs = [first[key] for key in shared], [second[key] for key in shared]
+    return float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else None
+
+
+def agreement(first: Mapping[tuple[str, Item], str], second: Mapping[tuple[str, Item], str]) -> Estimate | None:
+    """The share of shared comparisons on which both say the same, clustered by user; None without any.
+
+    A comparison's key is what was judged, and its item.
+    """
+    shared = [key for key in first if key in second]
+    if not shared:
+        return None
+    return clustered_mean([float(first[key] == second[key]) for key in shared], [item[0] for _, item in shared])

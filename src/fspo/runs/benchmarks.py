@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError, StorageError
-from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
+from fspo.evaluation.benchmarks.benchmark import Benchmark, BenchmarkConfig, Protocol, benchmark_of
 from fspo.evaluation.benchmarks.comparison import Comparison, comparison_page
-from fspo.evaluation.benchmarks.config import BenchmarkConfig
 from fspo.evaluation.benchmarks.episodes import Episodes, build_episodes
-from fspo.evaluation.benchmarks.table import benchmark_of
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.provenance import check_unseen, read_provenance
 from fspo.files import write_json, write_text

@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from fspo.errors import ConfigError
-from fspo.evaluation.benchmarks.config import BenchmarkConfig
-from fspo.evaluation.benchmarks.table import BENCHMARKS
+from fspo.evaluation.benchmarks.benchmark import BENCHMARKS, BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
 from fspo.keys import secret_in
 from fspo.llm.endpoint_config import EndpointConfig

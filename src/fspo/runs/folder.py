@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from fspo.errors import ConfigError, StorageError
-from fspo.evaluation.benchmarks.config import BenchmarkConfig
+from fspo.evaluation.benchmarks.benchmark import BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
 from fspo.files import check_no_others, content, is_empty, locked, read_json, write_json, write_text
 from fspo.identity import same

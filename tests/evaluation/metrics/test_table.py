@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from fspo.evaluation.artifacts import UserMean
-from fspo.evaluation.metrics.table import Column, estimates, missing_interval_note, per_user
+from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judges.win_rates import JudgedAnswer
+from fspo.evaluation.metrics.answer_metrics import win_rates
+from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
+from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.table import Column, Table, compare_tables, estimates, missing_interval_note, per_user
+from fspo.judging.verdicts import Judgement, Preferred
+from tests.evaluation.metrics.test_rewards import ITEMS as RATED
+from tests.evaluation.metrics.test_rewards import scores
 
 ITEMS = {("ann", "1"): 1.0, ("ann", "2"): 0.0, ("bob", "3"): 1.0, ("cid", "4"): 0.5}
 
@@ -33,3 +41,42 @@ def test_too_few_users_are_told_and_have_no_interval() -> None:
     assert missing_interval_note([("enough", enough)]) == ""
     many = missing_interval_note((name, few) for name in ("one", "two", "three", "four", "one"))
     assert many.endswith("are needed (one, two, three and 1 more).")
+
+
+CONFIG = EvaluationConfig(shots=2, ladder=(0, 2), queries=2, headline_reward="antisymmetric")
+
+
+def rewards(context: str, margins: dict[tuple[int, str], float]) -> Rewards:
+    return Rewards(scores(context, margins), scores("none", {(0, "own"): 0.0}), RATED, CONFIG)  # type: ignore[arg-type]
+
+
+def judged(preferred: Preferred) -> list[JudgedAnswer]:
+    return [JudgedAnswer(item, user, Judgement.agreed(preferred)) for user, item in RATED]
+
+
+def test_like_is_compared_with_like() -> None:
+    rows = {
+        "few-shot": rewards("shots", {(0, "own"): 1.0, (2, "own"): -1.0, (2, "flipped"): 1.0}),
+        "ipo": rewards("none", {(0, "own"): -1.0}),
+        "fspo": rewards("shots", {(0, "own"): 1.0, (2, "own"): 1.0, (2, "flipped"): -1.0}),
+    }
+    tables: dict[str, Table] = {name: compute_reward_metrics(name, rows) for name in rows}
+    for name, sampling, outcome in (
+        ("few-shot", "plain", "tie"),
+        ("ipo", "plain", "second"),
+        ("fspo", "plain", "first"),
+        ("fspo", "guided", "first"),
+    ):
+        tables[name] |= win_rates(judged(outcome), sampling, headline=False)  # type: ignore[arg-type]
+    samplings = {"few-shot": "plain", "ipo": "plain", "fspo": "guided"}
+    headlines = {"reward_accuracy": {name: row.headline for name, row in rows.items()}, "win_rate": samplings}
+    found = compare_tables("fspo", tables, headlines)
+    assert list(found) == ["few-shot", "ipo"]
+    assert found["few-shot"]["reward_accuracy"] == found["few-shot"]["reward_accuracy/antisymmetric"]
+    assert found["few-shot"]["reward_accuracy"].value == pytest.approx(1.0)
+    assert found["ipo"]["reward_accuracy/reference"].value == pytest.approx(1.0)
+    assert found["ipo"]["win_rate/plain"].value == pytest.approx(1.0)
+    assert found["few-shot"]["win_rate/plain"].value == pytest.approx(0.5)
+    # The headlines are of different variants.
+    assert "reward_accuracy" not in found["ipo"]
+    assert not {"win_rate", "win_rate/guided"} & (found["ipo"].keys() | found["few-shot"].keys())

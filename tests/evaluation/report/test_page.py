@@ -27,8 +27,8 @@ from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
+from fspo.evaluation.report.training_section import TrainingCost, training_costs, unequal_training_note
 from fspo.evaluation.statistics import Estimate, Game, compare
-from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
 from fspo.files import read_json, write_json
 from fspo.records import read_record, read_records
 from tests.evaluation.report.rendering import caveats

@@ -1,16 +1,23 @@
-"""What a benchmark is: where its data come from, who is shown what, and which measure its papers report."""
+"""The benchmarks of `benchmarks.yaml`: where their data come from, who is shown what, and what is reported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Literal
 
-from fspo.evaluation.benchmarks.config import BenchmarkConfig
-from fspo.evaluation.config import EvaluationConfig
-from fspo.preferences.published import Drawn
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-__all__ = ["Benchmark", "Protocol", "Rows"]
+from fspo.errors import ConfigError
+from fspo.evaluation.config import EvaluationConfig
+from fspo.paths import PlaceName
+from fspo.preferences.published import Drawn
+from fspo.preferences.validation import nearest
+
+__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkConfig", "Protocol", "Rows", "benchmark_of"]
 
 _CHANGEABLE = ("users", "shots", "queries", "episodes", "answers")
 
@@ -86,3 +93,47 @@ class Benchmark:
     """Of how many the published figures are, where that is told."""
     synthesis: Mapping[str, Any] = field(default_factory=dict)
     """Of the own domains: the section `synthesis` by which the data are made, that of the domain's file in configs/."""
+
+
+class BenchmarkConfig(BaseModel):
+    """Settings of one benchmark. Whatever is set departs from the published protocol, and the comparison says so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    data: PlaceName | None = Field(default=None, min_length=1)
+    """A file or folder of the published rows, or hub:owner/name; null: the hub, for the own domains `fspo synth`."""
+    users: int | None = Field(default=None, ge=1)
+    """At most so many users; null: the protocol's."""
+    shots: int | None = Field(default=None, ge=1)
+    """Shots of each user; null: the protocol's."""
+    queries: int | None = Field(default=None, ge=1)
+    """At most so many queries of each episode; null: the protocol's."""
+    episodes: int | None = Field(default=None, ge=1)
+    """Episodes of each user; null: the protocol's."""
+    answers: int | None = Field(default=None, ge=0)
+    """Prompts answered for each user, for win rates; null: the protocol's."""
+
+
+def _read() -> Mapping[str, Benchmark]:
+    rows = yaml.safe_load(files(__package__).joinpath("benchmarks.yaml").read_text(encoding="utf-8"))
+    adapter = TypeAdapter(Benchmark)
+    return MappingProxyType({name: adapter.validate_python({"name": name, **row}) for name, row in rows.items()})
+
+
+BENCHMARKS: Mapping[str, Benchmark] = _read()
+"""All benchmarks by name, the own domains first."""
+
+
+def benchmark_of(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ConfigError: there is none; the nearest name is given.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    close = nearest(name, BENCHMARKS, cutoff=0.5)
+    raise ConfigError(
+        f"There is no benchmark '{name}'; "
+        + (f"did you mean '{close}'?" if close else f"choose from {', '.join(BENCHMARKS)}.")
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
-from fspo.evaluation.benchmarks.published import Figure, published
 from fspo.evaluation.metrics.table import missing_interval_note
 from fspo.evaluation.statistics import Estimate
 from fspo.methods.table import METHODS
@@ -17,7 +20,7 @@ from fspo.modeling.rendering import Context
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Comparison", "comparison_page", "comparison_table"]
+__all__ = ["Comparison", "Figure", "Source", "comparison_page", "comparison_table", "published"]
 
 _LABELS: Mapping[str, str] = {"reward_accuracy": "reward accuracy", "win_rate": "win rate over the base model"}
 
@@ -164,3 +167,42 @@ def _interval(estimate: Estimate) -> str:
 
 def _value(figure: Figure) -> str:
     return f"{figure.value:g}" if figure.error is None else f"{figure.value:.2f} ± {figure.error:.2f}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where figures stand."""
+
+    paper: str
+    where: str
+    error: str | None
+    """What its errors are."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure, in percent."""
+
+    name: str
+    model: str
+    value: float
+    source: Source
+    error: float | None = None
+    sees: str = ""
+    """What the method knows of the user."""
+
+
+def published(benchmark: str) -> tuple[Figure, ...]:
+    """The figures of others on a benchmark, in the order of the file; none where none could be read in their source."""
+    record = _record()
+    return tuple(
+        Figure(**row | {"source": Source(**record["sources"][row["source"]])})
+        for row in record["benchmarks"].get(benchmark, ())
+    )
+
+
+@cache
+def _record() -> dict[str, Any]:
+    text = files("fspo.evaluation.benchmarks").joinpath("published.yaml").read_text(encoding="utf-8")
+    record: dict[str, Any] = yaml.safe_load(text)
+    return record

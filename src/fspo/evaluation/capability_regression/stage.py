@@ -13,8 +13,7 @@ from fspo.evaluation.capability_regression.answers import (
     build_requests,
     draw_tax_answers,
 )
-from fspo.evaluation.capability_regression.checks import passes
-from fspo.evaluation.capability_regression.items import tax_items
+from fspo.evaluation.capability_regression.items import passes, tax_items
 from fspo.evaluation.capability_regression.judging import TaxJudges, obtain_tax_judges
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.judges.fluency import answer_log_probs

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from fspo.evaluation.artifacts import UserMean
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import Estimate, clustered_mean
+from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
 
-__all__ = ["Column", "Table", "estimates", "missing_interval_note", "per_user"]
+__all__ = ["COMPARED", "Column", "Table", "compare_tables", "estimates", "missing_interval_note", "per_user"]
 
 _MOST_NAMED = 3
 _ABSOLUTE = "it is a mean of absolute differences; see what chance alone gives"
@@ -78,3 +78,43 @@ def missing_interval_note(found: Iterable[tuple[str, Estimate]]) -> str:
 def _few(names: list[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+COMPARED = ("reward_accuracy", "win_rate")
+"""Measures whose variants (`reward_accuracy/reference`, `win_rate/plain`) are compared between methods."""
+
+
+def compare_tables(
+    lead: str, tables: Mapping[str, Table], headlines: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Estimate]]:
+    """Method -> measure -> `lead` less that method, with intervals of the paired differences.
+
+    Measures are named as in `metrics.json`, with their variant. Those without one are the headlines, where both methods
+    have the same one; like is compared with like alone.
+
+    Args:
+        lead: the method that the others are compared with.
+        tables: of every method.
+        headlines: measure -> method -> the variant that its figure without a variant is of.
+    """
+    found = {}
+    for name, table in tables.items():
+        if name == lead:
+            continue
+        shared = [measure for measure in tables[lead] if _is_compared(measure) and _meet(tables[lead], table, measure)]
+        rows = {measure: paired_difference(tables[lead][measure].of, table[measure].of) for measure in shared}
+        same = {
+            measure: rows[f"{measure}/{variants[name]}"]
+            for measure, variants in headlines.items()
+            if variants.get(lead) == variants.get(name) and f"{measure}/{variants.get(name)}" in rows
+        }
+        found[name] = same | rows
+    return found
+
+
+def _is_compared(measure: str) -> bool:
+    return measure.partition("/")[0] in COMPARED and "/" in measure
+
+
+def _meet(ours: Table, theirs: Table, measure: str) -> bool:
+    return measure in theirs and bool(ours[measure].of.keys() & theirs[measure].of.keys())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fspo.evaluation.plots.comparing import Panel, accuracy_by_shots, interval_plot, panels, user_dots
+from fspo.evaluation.plots.comparing import Panel, accuracy_by_shots, interval_plot, panels, reliability, user_dots
 from fspo.evaluation.plots.drawing import OBSERVER, PLAIN, Palette, standalone
-from fspo.evaluation.plots.reliability import reliability
 from fspo.evaluation.plots.training import heatmap, histograms, training_curves
 
 __all__ = [

@@ -14,7 +14,6 @@ from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, var
 from fspo.evaluation.provenance import untraced_note
 from fspo.evaluation.report import metric_sections as sections
 from fspo.evaluation.report import samples
-from fspo.evaluation.report.curves import training_plots
 from fspo.evaluation.report.data_section import data_section
 from fspo.evaluation.report.findings import RULES, Metrics, Standings, facts, findings
 from fspo.evaluation.report.formatting import IN_UNITS, environment
@@ -22,7 +21,7 @@ from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_lead
 from fspo.evaluation.report.metric_sections import QUALITY
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
-from fspo.evaluation.training_cost import TrainingCost, training_costs, unequal_training_note
+from fspo.evaluation.report.training_section import TrainingCost, training_costs, training_plots, unequal_training_note
 from fspo.files import write_text
 from fspo.methods.table import METHODS
 

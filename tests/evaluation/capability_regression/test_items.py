@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.evaluation.capability_regression.checks import CHECKS, passes
-from fspo.evaluation.capability_regression.items import in_turn, tax_items
+from fspo.evaluation.capability_regression.items import CHECKS, in_turn, passes, tax_items
 from fspo.judging.refusals import refuses
 
 

@@ -6,10 +6,8 @@ import pytest
 import yaml
 
 from fspo.errors import ConfigError
-from fspo.evaluation.benchmarks.benchmark import Protocol
-from fspo.evaluation.benchmarks.config import BenchmarkConfig
-from fspo.evaluation.benchmarks.published import published
-from fspo.evaluation.benchmarks.table import BENCHMARKS, benchmark_of
+from fspo.evaluation.benchmarks.benchmark import BENCHMARKS, BenchmarkConfig, Protocol, benchmark_of
+from fspo.evaluation.benchmarks.comparison import published
 from fspo.evaluation.config import EvaluationConfig
 from fspo.preferences.published import PUBLISHED
 from fspo.synthesis.config import SynthesisConfig
