@@ -26,7 +26,6 @@ from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table, compare_tables, estimates, missing_interval_note, per_user
 from fspo.evaluation.provenance import base_provenance, check_unseen, read_provenance, untraced, untraced_note
-from fspo.evaluation.robustness import Robustness
 from fspo.evaluation.scoring.descriptions import description_cost
 from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
 from fspo.evaluation.scoring.long_rows import fitting_trials, rooms_of
@@ -51,7 +50,7 @@ __all__ = ["evaluate"]
 
 T = TypeVar("T")
 
-OPTIONAL: tuple[type[OptionalMeasure], ...] = (Robustness, Calibration, IdealObserver, CapabilityRegression)
+OPTIONAL: tuple[type[OptionalMeasure], ...] = (Calibration, IdealObserver, CapabilityRegression)
 """What is measured besides; each is asked at every stage what it adds."""
 
 _COLD = (0, 1)
@@ -139,49 +138,149 @@ def evaluate(
     config = config.with_rungs(k for k in rungs if k <= config.shots)
     drawn, too_long = _fitting_trials(config, dataset, policies, weights, trials, shown)
     external = _external_models(config, reward_models or {}, endpoints, shown)
-    evaluation = Evaluation(
-        config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance
+    stages = _Stages(
+        Evaluation(config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance),
+        jury,
     )
-    optional = [measure(evaluation) for measure in OPTIONAL]
-    scoring, answering = ScoringStage(evaluation), AnsweringStage(evaluation)
-    judging = JudgingStage(config, dataset.users, jury, out, shown)
-
-    _use_weights(evaluation, scoring, answering, optional)
-    rewards = {name: scoring.rewards(name) for name in evaluation.methods}
-    corrupted = {name: scoring.corrupted(name) for name in evaluation.methods}
-    qualities = answering.qualities()
-    others = {name: _merged(one.estimates(name) for one in optional) for name in evaluation.methods}
-    weights.let_go()
-    rewards |= {model.name: scoring.external(model) for model in external}
-    for note in (*(note for one in optional for note in one.notes()), *_unread_notes(rewards)):
-        shown.say(note)
-    judging.judge(answering.answers, qualities)
-
-    tables = {
-        name: compute_reward_metrics(name, rewards, evaluation.trained(name).shots)
-        | _merged(one.rewards(name, rewards) for one in optional)
-        | corrupted.get(name, {})
-        for name in rewards
-    }
-    for key, answers in answering.answers.items():
-        name, sampling = key
-        if name not in tables:
-            continue
-        headline = sampling == answering.headline_sampling(name)
-        tables[name] |= _merged(one.answers(key, answers) for one in optional) | judging.table(key, headline=headline)
-        if "@" not in sampling:
-            tables[name] |= quality_metrics(answers, qualities[key], config.floors, sampling)
-        others.setdefault(name, {}).update(judging.length_controlled(key, headline=headline))
-    found = {name: estimates(table) | others.get(name, {}) for name, table in tables.items()}
+    found = stages.measure(external)
     results = out if results is None else results
-    _write(evaluation, scoring, answering, judging, rewards, tables, results)
-    _write_records(
-        evaluation, scoring, answering, judging, optional, rewards, {"untraced": unknown, "too_long": too_long}
-    )
+    stages.write_items(results)
+    stages.write_records({"untraced": unknown, "too_long": too_long})
     if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)
     write_record(results / "metrics.json", found, Estimates)
     return {name: {measure: estimate.to_json() for measure, estimate in row.items()} for name, row in found.items()}
+
+
+class _Stages:
+    """The stages of one evaluation, and what they found."""
+
+    def __init__(self, evaluation: Evaluation, jury: Mapping[str, Judge]) -> None:
+        self.evaluation = evaluation
+        self.optional = [measure(evaluation) for measure in OPTIONAL]
+        self.scoring, self.answering = ScoringStage(evaluation), AnsweringStage(evaluation)
+        config, users = evaluation.config, evaluation.dataset.users
+        self.judging = JudgingStage(config, users, jury, evaluation.out, evaluation.progress)
+        self.rewards: dict[str, Rewards] = {}
+        self.tables: dict[str, Table] = {}
+
+    def measure(self, external: Sequence[ExternalRewardModel]) -> Estimates:
+        """Let all methods and reward models be scored, answer and be judged; gives method -> measure -> estimate."""
+        evaluation, scoring, answering, judging = self.evaluation, self.scoring, self.answering, self.judging
+        self._use_weights()
+        self.rewards = {name: scoring.rewards(name) for name in evaluation.methods}
+        corrupted = {name: scoring.corrupted(name) for name in evaluation.methods}
+        qualities = answering.qualities()
+        others = {name: _merged(one.estimates(name) for one in self.optional) for name in evaluation.methods}
+        evaluation.weights.let_go()
+        self.rewards |= {model.name: scoring.external(model) for model in external}
+        for note in (*(note for one in self.optional for note in one.notes()), *_unread_notes(self.rewards)):
+            evaluation.progress.say(note)
+        judging.judge(answering.answers, qualities)
+        self.tables = {
+            name: compute_reward_metrics(name, self.rewards, evaluation.trained(name).shots)
+            | _merged(one.rewards(name, self.rewards) for one in self.optional)
+            | corrupted.get(name, {})
+            for name in self.rewards
+        }
+        for key, answers in answering.answers.items():
+            name, sampling = key
+            if name not in self.tables:
+                continue
+            headline, table = sampling == answering.headline_sampling(name), self.tables[name]
+            table |= _merged(one.answers(key, answers) for one in self.optional)
+            table |= judging.table(key, headline=headline)
+            if "@" not in sampling:
+                table |= quality_metrics(answers, qualities[key], evaluation.config.floors, sampling)
+            others.setdefault(name, {}).update(judging.length_controlled(key, headline=headline))
+        return {name: estimates(table) | others.get(name, {}) for name, table in self.tables.items()}
+
+    def _use_weights(self) -> None:
+        """Everything that needs weights, one set of weights after the other."""
+
+        def use(method: str) -> None:
+            describer = self.scoring.describers.get(method)
+            self.answering.answer(method, describer)
+            for measure in self.optional:
+                measure.use_weights(method, describer)
+
+        methods, weights = self.evaluation.methods, self.evaluation.weights
+        for source, views in self.scoring.wanted(methods).items():
+            self.scoring.score(source, views)
+            for method in methods:
+                if weights.source(method) == source:
+                    use(method)
+        use("base")  # answers are compared with the base model's
+
+    def write_items(self, results: Path) -> None:
+        """What was found item by item, user by user and between methods."""
+        evaluation, answers, tables = self.evaluation, self.answering.answers, self.tables
+        out, users, judged = evaluation.out, evaluation.dataset.users, self.judging.headline
+        write_record(out / "per_user.json", {name: per_user(table) for name, table in tables.items()}, PerUser)
+        headlines: dict[str, dict[str, str]] = {
+            "reward_accuracy": {name: row.headline for name, row in self.rewards.items()},
+            "win_rate": {name: self.answering.headline_sampling(name) for name in self.rewards},
+        }
+        write_record(out / "comparisons.json", compare_tables(self._lead, tables, headlines), Estimates)
+        written = {
+            name: {trial.id: describer(trial.own.shots) for trial in evaluation.trials}
+            for name, describer in self.scoring.describers.items()
+        }
+        full = {key: rows for key, rows in answers.items() if "@" not in key[1]}
+        write_records(results / "samples.jsonl", samples_of(users, full, judged, written))
+        won = {name: table["win_rate"].of for name, table in tables.items() if "win_rate" in table}
+        games = all_games(evaluation.judge, users, answers, judged, self.answering.samplings, won)
+        write_records(out / GAMES_FILE, games)
+        base = {answer.item: answer.text for answer in answers.get(("base", "plain"), ())}
+        write_records(out / ITEMS_FILE, item_records(evaluation.trials, users, tables, base))
+
+    def write_records(self, known: Mapping[str, Any]) -> None:
+        """`details.json` (what was measured on what), `judges.json`, and the files of the optional measures."""
+        evaluation, judging, rewards = self.evaluation, self.judging, self.rewards
+        config, judgements, answers = evaluation.config, judging.headline, self.answering.answers
+        fields: dict[str, Any] = {
+            "format": FORMAT,
+            "model": evaluation.weights.model,
+            "compared": self._lead,
+            "judge_kind": _kind(evaluation.judge),
+            "judge": self._judge(judging.judges.get(HEADLINE) or evaluation.judge),  # none judges without answers
+            "judges": {name: self._judge(one) for name, one in judging.judges.items() if name != HEADLINE},
+            "rewards": {name: row.variants for name, row in rewards.items()},
+            "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.external},
+            "training_shots": {name: row.shots for name, row in evaluation.provenance.items() if row.shots},
+            "robustness": varied_setting(config, evaluation.probes),
+            "samplings": self.answering.samplings if judgements else {},
+            "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
+            | {f"{m}, {s} answers": sum(a.dropped_shots for a in rows) for (m, s), rows in answers.items()},
+            "descriptions": {
+                name: description_cost([describer.of(trial.own.shots) for trial in evaluation.trials])
+                for name, describer in self.scoring.describers.items()
+            },
+            "judgements": {f"{method}, {sampling}": counts(rows) for (method, sampling), rows in judgements.items()},
+        }
+        files: dict[str, Any] = {
+            "details.json": fields | setting(config, evaluation.trials) | dict(known),
+            "judges.json": dict(judging.record()),
+        }
+        for measure in self.optional:
+            for file, record in measure.files(rewards).items():
+                files[file] = files.get(file, {}) | record
+        files["details.json"] = Details(**files["details.json"])
+        files["judges.json"] = JudgesRecord(**files["judges.json"])
+        for file, record in files.items():
+            write_record(evaluation.out / file, record)
+
+    @property
+    def _lead(self) -> str:
+        """The method that the others are compared with."""
+        return "fspo" if "fspo" in self.rewards else list(self.rewards)[-1]
+
+    def _judge(self, judge: Judge | None) -> JudgeIdentity | None:
+        """Which judge this is; None where there is none."""
+        if judge is None:
+            return None
+        prompts = {query.prompt for trial in self.evaluation.trials for query in trial.own.queries}
+        return JudgeIdentity(kind=type(judge).__qualname__, digest=judge_digest(judge, prompts))
 
 
 def _fitting_trials(
@@ -220,104 +319,6 @@ def _external_models(
     return found
 
 
-def _use_weights(
-    evaluation: Evaluation, scoring: ScoringStage, answering: AnsweringStage, optional: Sequence[OptionalMeasure]
-) -> None:
-    """Everything that needs weights, one set of weights after the other."""
-
-    def use(method: str) -> None:
-        describer = scoring.describers.get(method)
-        answering.answer(method, describer)
-        for measure in optional:
-            measure.use_weights(method, describer)
-
-    for source, views in scoring.wanted(evaluation.methods).items():
-        scoring.score(source, views)
-        for method in evaluation.methods:
-            if evaluation.weights.source(method) == source:
-                use(method)
-    use("base")  # answers are compared with the base model's
-
-
-def _write(
-    evaluation: Evaluation,
-    scoring: ScoringStage,
-    answering: AnsweringStage,
-    judging: JudgingStage,
-    rewards: Mapping[str, Rewards],
-    tables: Mapping[str, Table],
-    results: Path,
-) -> None:
-    """What was found item by item, user by user and between methods."""
-    out, users = evaluation.out, evaluation.dataset.users
-    write_record(out / "per_user.json", {name: per_user(table) for name, table in tables.items()}, PerUser)
-    headlines: dict[str, dict[str, str]] = {
-        "reward_accuracy": {name: row.headline for name, row in rewards.items()},
-        "win_rate": {name: answering.headline_sampling(name) for name in rewards},
-    }
-    compared = compare_tables(_lead(rewards), tables, headlines)
-    write_record(out / "comparisons.json", compared, Estimates)
-    written = {
-        name: {trial.id: describer(trial.own.shots) for trial in evaluation.trials}
-        for name, describer in scoring.describers.items()
-    }
-    full = {key: answers for key, answers in answering.answers.items() if "@" not in key[1]}
-    write_records(results / "samples.jsonl", samples_of(users, full, judging.headline, written))
-    won = {name: table["win_rate"].of for name, table in tables.items() if "win_rate" in table}
-    games = all_games(evaluation.judge, users, answering.answers, judging.headline, answering.samplings, won)
-    write_records(out / GAMES_FILE, games)
-    base = {answer.item: answer.text for answer in answering.answers.get(("base", "plain"), ())}
-    write_records(out / ITEMS_FILE, item_records(evaluation.trials, users, tables, base))
-
-
-def _write_records(
-    evaluation: Evaluation,
-    scoring: ScoringStage,
-    answering: AnsweringStage,
-    judging: JudgingStage,
-    optional: Sequence[OptionalMeasure],
-    rewards: Mapping[str, Rewards],
-    known: Mapping[str, Any],
-) -> None:
-    """`details.json` (what was measured on what), `judges.json`, and the files of the optional measures."""
-    config, judgements = evaluation.config, judging.headline
-    fields: dict[str, Any] = {
-        "format": FORMAT,
-        "model": evaluation.weights.model,
-        "compared": _lead(rewards),
-        "judge_kind": _kind(evaluation.judge),
-        "judge": _judge(evaluation, judging.judges.get(HEADLINE) or evaluation.judge),  # none judges without answers
-        "judges": {name: _judge(evaluation, one) for name, one in judging.judges.items() if name != HEADLINE},
-        "rewards": {name: row.variants for name, row in rewards.items()},
-        "reward_models": {name: {"unread": row.own.unread} for name, row in rewards.items() if row.external},
-        "training_shots": {name: row.shots for name, row in evaluation.provenance.items() if row.shots},
-        "robustness": varied_setting(config, evaluation.probes),
-        "samplings": answering.samplings if judgements else {},
-        "dropped_shots": {name: row.own.dropped_shots for name, row in rewards.items()}
-        | {f"{m}, {s} answers": sum(a.dropped_shots for a in rows) for (m, s), rows in answering.answers.items()},
-        "descriptions": {
-            name: description_cost([describer.of(trial.own.shots) for trial in evaluation.trials])
-            for name, describer in scoring.describers.items()
-        },
-        "judgements": {f"{method}, {sampling}": counts(rows) for (method, sampling), rows in judgements.items()},
-    }
-    files: dict[str, Any] = {
-        "details.json": fields | setting(config, evaluation.trials) | dict(known),
-        "judges.json": dict(judging.record()),
-    }
-    for measure in optional:
-        for file, record in measure.files(rewards).items():
-            files[file] = files.get(file, {}) | record
-    files["details.json"], files["judges.json"] = Details(**files["details.json"]), JudgesRecord(**files["judges.json"])
-    for file, record in files.items():
-        write_record(evaluation.out / file, record)
-
-
-def _lead(rewards: Mapping[str, Rewards]) -> str:
-    """The method that the others are compared with."""
-    return "fspo" if "fspo" in rewards else list(rewards)[-1]
-
-
 def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
     """A sentence on each reward model that gave nothing on some pairs, which count as no decision."""
     return [
@@ -326,14 +327,6 @@ def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
         for name, row in rewards.items()
         if row.own.unread
     ]
-
-
-def _judge(evaluation: Evaluation, judge: Judge | None) -> JudgeIdentity | None:
-    """Which judge this is; None where there is none."""
-    if judge is None:
-        return None
-    prompts = {query.prompt for trial in evaluation.trials for query in trial.own.queries}
-    return JudgeIdentity(kind=type(judge).__qualname__, digest=judge_digest(judge, prompts))
 
 
 def _kind(judge: Judge | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fspo.evaluation.metrics.rewards import Rewards
+from fspo.evaluation.metrics.robustness import robustness_metrics
 from fspo.evaluation.metrics.table import Column, Table
 
 __all__ = ["compute_reward_metrics", "label_flips"]
@@ -22,7 +23,8 @@ def compute_reward_metrics(name: str, rewards: Mapping[str, Rewards], trained_sh
         trained_shots: the shot counts its policy was trained at.
     """
     row = rewards[name]
-    return _accuracies(row) | _few_shot_gains(row, trained_shots) | _gains_over_baselines(name, rewards)
+    gains = _few_shot_gains(row, trained_shots) | _gains_over_baselines(name, rewards)
+    return _accuracies(row) | gains | robustness_metrics(row)
 
 
 def label_flips(row: Rewards, *, only_correct: bool = False) -> Column:

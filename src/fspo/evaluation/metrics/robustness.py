@@ -7,21 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from fspo.evaluation.config import percent
-from fspo.evaluation.context import OptionalMeasure
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, order, wrong_labels
 
-__all__ = ["Robustness", "order_metrics", "robustness_metrics"]
-
-
-class Robustness(OptionalMeasure):
-    """Accuracy under variations of the shots, of the users that `robustness` asks for."""
-
-    def rewards(self, method: str, rewards: Mapping[str, Rewards]) -> Table:
-        """See `robustness_metrics`."""
-        return robustness_metrics(rewards[method])
+__all__ = ["order_metrics", "robustness_metrics"]
 
 
 def robustness_metrics(row: Rewards) -> Table:
