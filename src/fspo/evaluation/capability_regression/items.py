@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -58,14 +59,8 @@ def in_turn(items: Sequence[T], user: int, count: int) -> list[T]:
     The list is walked through with a stride, so that a user does not get neighbours of one kind alone.
     """
     size = len(items)
-    stride = next(step for step in range(7, size + 8) if _coprime(step, size))
+    stride = next(step for step in range(7, size + 8) if math.gcd(step, size) == 1)
     return [items[(user * count + place) * stride % size] for place in range(min(count, size))]
-
-
-def _coprime(one: int, other: int) -> bool:
-    while other:
-        one, other = other, one % other
-    return one == 1
 
 
 _BULLET = re.compile(r"^\s*[-*•+]\s+\S")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from fspo.evaluation.capability_regression.answers import Scored, TaxAnswer
 from fspo.evaluation.config import JudgeConfig
 from fspo.evaluation.judges.judgement_store import counts, judged, shortcomings
-from fspo.evaluation.judges.judges import endpoint_of, judge_by, prompt_from
+from fspo.evaluation.judges.judges import judge_by, prompt_from
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement
-from fspo.llm.pool import EndpointPool
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
 
-__all__ = ["NOBODY", "TaxJudges", "obtain_tax_judges", "tax_judge"]
+__all__ = ["NOBODY", "TaxJudges", "tax_judge"]
 
 NOBODY = User("nobody")
 """Whom the answers are judged for."""
@@ -47,55 +45,38 @@ _AS_LETTER = "Answer with one letter only, A or B."
 
 @dataclass
 class TaxJudges:
-    """All judges of the open instructions; `tax_open` is by the first of them.
-
-    Attributes:
-        judges: name -> judge.
-        out: folder of the evaluation; each method's folder gains a file for each judge.
-        progress: shown once a comparison.
-        judgements: judge -> method -> the judgement on each of its answers, equal ones included.
-    """
+    """All judges of the open instructions by name; `tax_open` is by the first of them."""
 
     judges: Mapping[str, Judge]
     out: Path
+    """Folder of the evaluation; each method's folder gains a file for each judge."""
     progress: Progress = field(default_factory=Silent)
     judgements: dict[str, dict[str, list[Judgement]]] = field(default_factory=dict)
+    """Judge -> method -> the judgement on each of its answers, equal ones included."""
 
     def preferred(self, method: str, answers: Sequence[TaxAnswer], base: Mapping[str, str]) -> dict[str, Scored]:
-        """Judge -> how far it prefers each of a method's answers to the base model's bare one.
+        """Judge -> how far it prefers each of a method's answers to `base`, the base model's bare one to the same item.
 
         1 or 0, 0.5 for a tie, or between where the judge weighs. Equal answers are a tie without a judge. Comparisons
         that the judge failed on are left out.
 
-        Args:
-            method: whose answers they are.
-            answers: to open instructions.
-            base: item -> the base model's answer without anything of a user.
-
         Raises:
             ModelError: a judge failed; what it judged before is stored.
         """
-        return {name: self._by(name, method, answers, base) for name in self.judges}
-
-    def _by(self, name: str, method: str, answers: Sequence[TaxAnswer], base: Mapping[str, str]) -> Scored:
-        different = [answer for answer in answers if answer.text != base[answer.item]]
-        found = judged(
-            self.judges[name],
-            [(a.item, Comparison(NOBODY, a.prompt, a.text, base[a.item])) for a in different],
-            path=self.out / method / f"tax-judgements-{name}.jsonl",
-            name=f"tax, {method}, {name}",
-            progress=self.progress,
-        )
-        rest = iter(found)
-        rows = [next(rest) if a.text != base[a.item] else Judgement.agreed("tie") for a in answers]
-        self.judgements.setdefault(name, {})[method] = rows
-        return {
-            (answer.variant, (answer.user, answer.item)): (
-                SCORES[row.preferred] if row.probability is None else row.probability
-            )
-            for answer, row in zip(answers, rows, strict=True)
-            if not row.failure
-        }
+        pairs = [(a.item, Comparison(NOBODY, a.prompt, a.text, base[a.item])) for a in answers]
+        different = [(item, pair) for item, pair in pairs if pair.first != pair.second]
+        found: dict[str, Scored] = {}
+        for name, judge in self.judges.items():
+            path, title = self.out / method / f"tax-judgements-{name}.jsonl", f"tax, {method}, {name}"
+            asked = iter(judged(judge, different, path=path, name=title, progress=self.progress))
+            rows = [Judgement.agreed("tie") if pair.first == pair.second else next(asked) for _, pair in pairs]
+            self.judgements.setdefault(name, {})[method] = rows
+            found[name] = {
+                (a.variant, (a.user, a.item)): SCORES[row.preferred] if row.probability is None else row.probability
+                for a, row in zip(answers, rows, strict=True)
+                if not row.failure
+            }
+        return found
 
     def record(self) -> dict[str, dict[str, dict[str, int]]]:
         """Judge -> method -> how the comparisons came out; equal answers are among the ties."""
@@ -113,21 +94,8 @@ class TaxJudges:
         ]
 
 
-def obtain_tax_judges(entries: Iterable[JudgeConfig], endpoints: EndpointPool) -> dict[str, Judge]:
-    """Name -> judge; nothing is asked yet.
-
-    Args:
-        entries: as configured, each with an endpoint.
-        endpoints: opens their endpoints.
-
-    Raises:
-        ConfigError: the package that asks endpoints is missing.
-    """
-    return {entry.name: tax_judge(entry, endpoint_of(entry, endpoints)) for entry in entries}
-
-
 def tax_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge:
     """The judge of an entry by a language model."""
     text = _PROMPT + (_AS_LETTER if entry.weighted else _AS_JSON)
-    usual = partial(prompt_from, text, _VARIABLES, "the usual prompt of the tax")
-    return judge_by(llm, entry, usual=usual, variables=_VARIABLES, place=" of the tax")
+    usual = prompt_from(text, _VARIABLES, "the usual prompt of the tax")
+    return judge_by(llm, entry, usual, variables=_VARIABLES, place=" of the tax")

@@ -14,15 +14,16 @@ from fspo.evaluation.capability_regression.answers import (
     draw_tax_answers,
 )
 from fspo.evaluation.capability_regression.items import passes, tax_items
-from fspo.evaluation.capability_regression.judging import TaxJudges, obtain_tax_judges
+from fspo.evaluation.capability_regression.judging import TaxJudges, tax_judge
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.judges.fluency import answer_log_probs
+from fspo.evaluation.judges.judges import endpoint_of
 from fspo.evaluation.judges.win_rates import Answer
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import pick_users
 from fspo.evaluation.statistics import Bounds, Estimate
-from fspo.evaluation.statistics.two_way_clustering import crossed_mean
+from fspo.evaluation.statistics.two_way_clustering import Cell, crossed_mean
 from fspo.judging.refusals import refuses
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
@@ -55,7 +56,8 @@ class CapabilityRegression(OptionalMeasure):
         tax, out, progress = evaluation.config.tax, evaluation.out, evaluation.progress
         entries = tax.judges if tax is not None else ()
         endpoints = evaluation.endpoints or EndpointPool(out, say=progress.say)
-        self.judges = TaxJudges(obtain_tax_judges(entries, endpoints), out, progress)
+        judges = {entry.name: tax_judge(entry, endpoint_of(entry, endpoints)) for entry in entries}
+        self.judges = TaxJudges(judges, out, progress)
         self._answers: dict[str, list[TaxAnswer]] = {}
         self._scores: dict[str, dict[str, Scored]] = {}
         self._preferred: dict[str, dict[str, Scored]] = {}
@@ -170,32 +172,34 @@ class CapabilityRegression(OptionalMeasure):
 def tax_metrics(kind: str, own: Scored, base: Scored, *, is_base: bool = False) -> dict[str, Estimate]:
     """The levels of one kind by variant, and the tax: the base model's bare answer to the same item less the method's.
 
-    Args:
-        kind: `general`, `refusal`, `fluency` or `open`.
-        own: the method's figures.
-        base: the base model's.
-        is_base: whether these are the same, so that there is no tax.
+    `kind` is `general`, `refusal`, `fluency` or `open`. The base model itself pays no tax.
     """
     found: dict[str, Estimate | None] = {}
     for variant in _VARIANTS:
-        cells = {cell: value for (which, cell), value in own.items() if which == variant}
+        cells = _of(variant, own)
         found[f"{_LEVELS[kind]}/{variant}"] = crossed_mean(cells, None if kind == "fluency" else (0.0, 1.0))
-        if is_base:
-            continue
-        known = {cell: base.get(("bare", ("", cell[1]))) for cell in cells}
-        lost = {cell: before - cells[cell] for cell, before in known.items() if before is not None}
-        name = f"tax_{kind}" if variant == "personal" else f"tax_{kind}/{variant}"
-        found[name] = crossed_mean(lost, _LOST.get(kind, _DIFFERENCE))
+        if not is_base:
+            name = f"tax_{kind}" if variant == "personal" else f"tax_{kind}/{variant}"
+            before = {cell: base.get(("bare", ("", cell[1]))) for cell in cells}
+            found[name] = _mean_lost(before, cells, _LOST.get(kind, _DIFFERENCE))
     return {measure: estimate for measure, estimate in found.items() if estimate is not None}
 
 
 def training_tax(kind: str, own: Scored, before: Scored) -> dict[str, Estimate]:
     """What training costs: the answers of the untrained weights given the same shots less the method's, by item."""
-    cells = {cell: value for (which, cell), value in own.items() if which == "personal"}
-    known = {cell: before.get(("personal", cell)) for cell in cells}
-    lost = {cell: was - cells[cell] for cell, was in known.items() if was is not None}
-    estimate = crossed_mean(lost, _DIFFERENCE)
+    estimate = _mean_lost(_of("personal", before), _of("personal", own), _DIFFERENCE)
     return {} if estimate is None else {f"tax_{kind}/training": estimate}
+
+
+def _of(variant: Variant, scored: Scored) -> dict[Cell, float]:
+    return {cell: value for (which, cell), value in scored.items() if which == variant}
+
+
+def _mean_lost(
+    before: Mapping[Cell, float | None], after: Mapping[Cell, float], bounds: Bounds | None
+) -> Estimate | None:
+    known = ((cell, before.get(cell)) for cell in after)
+    return crossed_mean({cell: was - after[cell] for cell, was in known if was is not None}, bounds)
 
 
 def _cell(row: TaxAnswer) -> tuple[Variant, tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
@@ -27,22 +27,20 @@ from fspo.progress import Progress
 
 __all__ = ["MeasuredJudge", "endpoint_of", "judge_by", "jury_of", "obtain_judges", "prompt_from"]
 
+_VARIABLES = ("description", "question", "first", "second")
+
 
 @dataclass(frozen=True)
 class MeasuredJudge:
-    """Judges by measured attributes with other weights than the users' own.
-
-    Attributes:
-        measured: measures, with its scales and its margin.
-        likes: the weights for everybody; empty for the users' own.
-        attributes: of the users' own weights, those that count.
-        topics: prompt -> its topic, for users who want something else on some.
-    """
+    """Judges by measured attributes with other weights than the users' own."""
 
     measured: AttributeJudge
     likes: Mapping[str, float]
+    """The weights for everybody; empty for the users' own."""
     attributes: tuple[str, ...] = ()
+    """Of the users' own weights, those that count."""
     topics: Mapping[str, str] = field(default_factory=dict)
+    """Prompt -> its topic, for users who want something else on some."""
 
     @cached_property
     def identity(self) -> str:
@@ -74,17 +72,10 @@ def jury_of(
     endpoints: EndpointPool,
     progress: Progress,
 ) -> dict[str, Judge]:
-    """All judges of an evaluation, the headline first: `judge`, or else the first of the further ones.
+    """All judges of an evaluation, the headline first; none where no answers are drawn.
 
-    None where no answers are drawn.
-
-    Args:
-        config: names further judges.
-        judge: the one that labelled the data, where it can judge.
-        others: name -> further judge that is given as it is.
-        dataset: whose answers are judged.
-        endpoints: opens the endpoints of judges.
-        progress: told where a further judge becomes the headline.
+    The headline is `judge`, which labelled the data, or else the first of the further ones: those that `config` names,
+    and `others`.
 
     Raises:
         ConfigError: a name is taken, or the package that asks endpoints is missing.
@@ -115,14 +106,10 @@ def obtain_judges(
     endpoints: EndpointPool,
     topics: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Judge]:
-    """Name -> judge. Nothing is asked yet; what can be known to be wrong is told now.
+    """Name -> judge of these users. Nothing is asked yet; what can be known to be wrong is an error now.
 
-    Args:
-        entries: as configured.
-        texts: responses to the evaluated prompts, which the scales of measured attributes are taken from.
-        users: those who are judged for.
-        endpoints: opens the endpoints of judges.
-        topics: prompt -> its topic, where users' weights depend on it.
+    `texts` are responses to the evaluated prompts, which the scales of measured attributes are taken from, and `topics`
+    are prompt -> its topic, where users' weights depend on it.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
@@ -178,26 +165,22 @@ def endpoint_of(entry: JudgeConfig, endpoints: EndpointPool) -> LanguageModel:
 def judge_by(
     llm: LanguageModel,
     entry: JudgeConfig,
+    usual: Prompt | None = None,
     *,
-    usual: Callable[[], Prompt] | None = None,
-    variables: Sequence[str] = ("description", "question", "first", "second"),
+    variables: Sequence[str] = _VARIABLES,
     place: str = "",
 ) -> PairwiseJudge:
     """The judge of an entry by a language model.
 
-    Args:
-        llm: who answers.
-        entry: as configured.
-        usual: gives the prompt where the entry has none; by default that of the judges of users' preferences.
-        variables: what a prompt may show.
-        place: which judges it is among, for messages.
+    It is asked by the entry's own prompt, which may show `variables`, or else by `usual`: by default as the judges of
+    users' preferences are. `place` says in messages which judges it is among.
     """
-    what = f"the judge '{entry.name}'{place}"
     kind, limit = (WeightedJudge, LETTER_TOKENS) if entry.weighted else (PairwiseJudge, ANSWER_TOKENS)
+    what = f"the judge '{entry.name}'{place}"
     if entry.prompt is not None:
         prompt = prompt_from(entry.prompt, variables, f"the prompt of {what}")
     elif usual is not None:
-        prompt = usual()
+        prompt = usual
     else:
         prompt = letter_prompt if entry.weighted else prompt_from(_labelling_prompt(), variables, "the usual prompt")
     return kind(llm, prompt, max_tokens=entry.max_tokens or limit, setting=f"max_tokens of {what}")

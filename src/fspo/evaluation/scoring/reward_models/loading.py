@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import uuid
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, RewardModelConfig
@@ -13,6 +13,10 @@ from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel, 
 from fspo.identity import Unidentified, digest
 from fspo.llm.endpoint_config import need_client
 from fspo.llm.pool import EndpointPool
+
+if TYPE_CHECKING:
+    from fspo.evaluation.scoring.reward_models.rater import RatingRewardModel
+    from fspo.llm.types import LanguageModel
 
 __all__ = ["ExternalRewardModel", "given_reward_model", "load_reward_model"]
 
@@ -85,9 +89,15 @@ def load_reward_model(
         scorer = _scorer(entry)
         return ExternalRewardModel(entry.name, lambda: scorer, shots=entry.shots)
     if entry.endpoint is not None:
+        from fspo.llm.endpoint import Endpoint
+
         need_client()
+        asked = entry.endpoint
         return ExternalRewardModel(
-            entry.name, lambda: _asked(entry, endpoints, say), lambda: _rates(entry), shots=entry.shots
+            entry.name,
+            lambda: _rater(entry, endpoints.open(asked), say),
+            lambda: _rater(entry, Endpoint(asked)).identity,
+            shots=entry.shots,
         )
     from fspo.evaluation.scoring.reward_models.classifier import ClassifierRewardModel, classifier_identity
     from fspo.modeling.model_names import locate
@@ -103,24 +113,11 @@ def load_reward_model(
     return ExternalRewardModel(entry.name, load, identity, shots=entry.shots)
 
 
-def _rates(entry: RewardModelConfig) -> str:
-    from fspo.evaluation.scoring.reward_models.rater import RATING_TOKENS, RatingRewardModel
-    from fspo.llm.endpoint import Endpoint
-
-    assert entry.endpoint is not None
-    return RatingRewardModel(Endpoint(entry.endpoint), max_tokens=entry.max_tokens or RATING_TOKENS).identity
-
-
-def _asked(entry: RewardModelConfig, endpoints: EndpointPool, say: Callable[[str], None] | None) -> RewardModel:
+def _rater(entry: RewardModelConfig, llm: LanguageModel, say: Callable[[str], None] | None = None) -> RatingRewardModel:
     from fspo.evaluation.scoring.reward_models.rater import RATING_TOKENS, RatingRewardModel
 
-    assert entry.endpoint is not None
-    return RatingRewardModel(
-        endpoints.open(entry.endpoint),
-        max_tokens=entry.max_tokens or RATING_TOKENS,
-        setting=f"max_tokens of the reward model '{entry.name}'",
-        say=say,
-    )
+    setting = f"max_tokens of the reward model '{entry.name}'"
+    return RatingRewardModel(llm, max_tokens=entry.max_tokens or RATING_TOKENS, setting=setting, say=say)
 
 
 def _scorer(entry: RewardModelConfig) -> RewardModel:
