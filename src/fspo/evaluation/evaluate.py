@@ -14,7 +14,7 @@ from fspo.evaluation.calibration import Calibration
 from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.context import Evaluation, OptionalMeasure
-from fspo.evaluation.ideal_observer.ceiling import IdealObserver
+from fspo.evaluation.ideal_observer import IdealObserver
 from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
 from fspo.evaluation.judges.judges import jury_of
 from fspo.evaluation.judges.pairwise_matches import all_games

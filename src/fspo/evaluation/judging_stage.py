@@ -35,27 +35,19 @@ _BASE: AnswerKey = ("base", "plain")
 
 @dataclass
 class JudgingStage:
-    """Every judge of one evaluation, the headline first, and what they judged.
-
-    Attributes:
-        config: floors, and what is matched.
-        users: by id.
-        judges: name -> judge; empty where there is none.
-        out: folder of the evaluation.
-        progress: shown once an answer.
-        judged: judge -> method and sampling -> judged answers.
-        matched: the headline judge's on matched answers.
-        controlled: judge -> method and sampling -> the win rate at equal lengths.
-    """
+    """Every judge of one evaluation by name, the headline first, and what they judged."""
 
     config: EvaluationConfig
     users: Mapping[str, User]
     judges: Mapping[str, Judge]
     out: Path
+    """Folder of the evaluation."""
     progress: Progress = field(default_factory=Silent)
     judged: dict[str, dict[AnswerKey, list[JudgedAnswer]]] = field(default_factory=dict)
     matched: dict[AnswerKey, list[JudgedAnswer]] = field(default_factory=dict)
+    """By the headline judge, of matched answers."""
     controlled: dict[str, dict[AnswerKey, LengthControlled]] = field(default_factory=dict)
+    """By judge, the win rates at equal lengths."""
 
     @property
     def headline(self) -> dict[AnswerKey, list[JudgedAnswer]]:

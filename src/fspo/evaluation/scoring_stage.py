@@ -59,20 +59,13 @@ class ScoringStage:
     def external(self, model: ExternalRewardModel) -> Rewards:
         """The scores of a reward model, which is its own reference."""
         evaluation = self.evaluation
+        path, progress = evaluation.out / model.name / "margins.jsonl", evaluation.progress
         scores = external_scores(
-            model.get,
-            evaluation.trials,
-            evaluation.probes,
-            evaluation.config,
-            path=evaluation.out / model.name / "margins.jsonl",
-            fingerprint=model.fingerprint,
-            shots=model.shots,
-            name=model.name,
-            progress=evaluation.progress,
+            model, evaluation.trials, evaluation.probes, evaluation.config, path=path, progress=progress
         )
         model.let_go()
         if model.not_kept:
-            evaluation.progress.say(model.not_kept)
+            progress.say(model.not_kept)
         return self._rewards(scores, None, external=True)
 
     def corrupted(self, name: str) -> Table:

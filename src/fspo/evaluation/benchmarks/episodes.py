@@ -33,11 +33,7 @@ class Episodes:
 def build_episodes(dataset: PreferenceDataset, protocol: Protocol, config: EvaluationConfig, *, file: str) -> Episodes:
     """The trials of every user that has enough preferences, a pure function of dataset, protocol and settings.
 
-    Args:
-        dataset: held-out users and what they preferred.
-        protocol: who is shown how many shots and asked how many queries.
-        config: whether queries are asked given another user's shots too.
-        file: what errors call the data.
+    `config` says whether queries are asked given another user's shots too, and `file` what errors call the data.
 
     Raises:
         DataError: nobody has enough preferences, or the rows do not say which of them may be shown.

@@ -84,17 +84,7 @@ def draw_tax_answers(
     name: str = "",
     progress: Progress | None = None,
 ) -> list[TaxAnswer]:
-    """The most probable answer to everything asked; batches that are whole in `path` are taken from there.
-
-    Args:
-        model: answers.
-        asked: what to answer.
-        max_new_tokens: most tokens of an answer.
-        batch: answers drawn at once.
-        path: gains one line an answer.
-        name: the method, for the progress display.
-        progress: shown once a batch.
-    """
+    """The most probable answer to everything asked, `batch` at once; batches that are whole in `path` are not repeated."""
     log = KeyedLog(path, TaxAnswer)
     shown, bare = model.renderer.identity, model.renderer.with_context("none").identity
     wanted = {

@@ -32,13 +32,8 @@ def answer_log_probs(
 ) -> list[float]:
     """The mean log-prob a token of each answer, in nats; of an empty one, that of saying nothing.
 
-    The token that ends a turn is left out, since an answer may have been stopped before it.
-
-    Args:
-        model: the base model, shown nothing of a user.
-        answers: what to score.
-        path: gains one line an answer; a batch that is not whole in it is scored again, to the same values.
-        progress: shown once a batch.
+    `model` is the base model, shown nothing of a user. The token that ends a turn is left out, since an answer may have
+    been stopped before it. A batch that is not whole in `path` is scored again, to the same values.
 
     Raises:
         ModelError: a log-prob is not a finite number.

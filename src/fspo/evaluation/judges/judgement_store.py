@@ -46,15 +46,10 @@ def judged(
     name: str = "",
     progress: Progress | None = None,
 ) -> list[Judgement]:
-    """The judgement on each pair, in order.
+    """The judgement on each pair of an item's id and a comparison, in order; equal pairs are judged once.
 
-    Args:
-        judge: who judges.
-        pairs: the item that each pair belongs to, and the pair; equal pairs are judged once.
-        path: gains one line for each new judgement. One that an endpoint failed on, or that used up its limit of
-            tokens by reasoning, is not written: the next call asks again.
-        name: what the judge is called on the progress display.
-        progress: shown once a pair.
+    `path` gains one line for each new judgement. One that an endpoint failed on, or that used up its limit of tokens by
+    reasoning, is not written: the next call asks again.
 
     Raises:
         ConfigError: the judge has no identity; see `check_identity`.

@@ -30,15 +30,8 @@ def all_games(
     """All pairs of methods on all items that both answered, after the floors; each by its headline sampling.
 
     Only a judge that measures is asked: its verdict is the same in either order and costs nothing. For any other judge
-    there are the games against the base model that it has judged already.
-
-    Args:
-        judge: the one that judged the answers.
-        users: by id.
-        answers: of every method and sampling.
-        judgements: of these, against the base model's; they know which answers fall below a floor.
-        samplings: the sampling of each method.
-        won: method -> item -> what was decided against the base model's answer: 1 for a win, 0.5 for a tie, else 0.
+    there are the games against the base model that it has judged already: `won` is method -> item -> 1 for a win, 0.5
+    for a tie, else 0. `judgements` know which answers fall below a floor, and `samplings` are by method.
     """
     if not isinstance(judge, TextUtility):
         return games_over_base(won)

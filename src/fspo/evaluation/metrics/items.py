@@ -34,14 +34,7 @@ def item_records(
 ) -> list[ItemRecord]:
     """Every item: its texts, digests of what else its values depend on, and all methods' values.
 
-    Digested are the shots, the user's traits and description, the shots and the description of whoever was swapped in
-    (empty where nobody was), and the base model's answer.
-
-    Args:
-        trials: what was evaluated.
-        users: by id.
-        tables: method -> what was measured of it.
-        base_answers: item -> what methods' answers were judged against.
+    `tables` are by method, and `base_answers` are item -> what methods' answers were judged against.
     """
     records = []
     for trial in trials:

@@ -17,10 +17,7 @@ _BASELINES: Mapping[str, str] = {"ipo": "population", "oracle": "oracle"}
 def compute_reward_metrics(name: str, rewards: Mapping[str, Rewards], trained_shots: Sequence[int] = ()) -> Table:
     """All of them for one method or reward model; see docs/evaluation.md for what each means.
 
-    Args:
-        name: which one.
-        rewards: of all of them.
-        trained_shots: the shot counts its policy was trained at.
+    `trained_shots` are the shot counts that its policy was trained at.
     """
     row = rewards[name]
     gains = _few_shot_gains(row, trained_shots) | _gains_over_baselines(name, rewards)

@@ -90,12 +90,7 @@ def compare_tables(
     """Method -> measure -> `lead` less that method, with intervals of the paired differences.
 
     Measures are named as in `metrics.json`, with their variant. Those without one are the headlines, where both methods
-    have the same one; like is compared with like alone.
-
-    Args:
-        lead: the method that the others are compared with.
-        tables: of every method.
-        headlines: measure -> method -> the variant that its figure without a variant is of.
+    have the same one: `headlines` is measure -> method -> variant.
     """
     found = {}
     for name, table in tables.items():

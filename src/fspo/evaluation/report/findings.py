@@ -116,13 +116,7 @@ class Standings:
 
 
 def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings | None = None) -> list[Finding]:
-    """Everything that came out against a method, by `RULES` and by counts of what failed.
-
-    Args:
-        metrics: of all methods.
-        details: the contents of `details.json`.
-        standings: how methods compare.
-    """
+    """Everything that came out against a method, by `RULES` and by counts of what failed (`details.json`)."""
     standings = standings or Standings()
     found = [*_worse_on_pairs(standings), *_ranked(standings)]
     for name, measures in metrics.items():

@@ -19,21 +19,16 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class PlotEntry:
-    """One plot and what it was drawn from.
-
-    Attributes:
-        name: of its files, and its place on the page.
-        title: what it shows.
-        svg: the drawing; empty where numbers stand alone.
-        rows: one mapping a number, all with the same keys.
-        note: what a reader of the numbers has to know besides: their units, and what is not drawn.
-    """
+    """One plot and the numbers that it was drawn from."""
 
     name: str
+    """Of its files, and its place on the page."""
     title: str
     svg: str
+    """The drawing; empty where numbers stand alone."""
     rows: Sequence[Row] = field(default_factory=tuple)
     note: str = "shares as fractions of 1"
+    """What a reader of the numbers has to know besides: their units, and what is not drawn."""
 
     @property
     def columns(self) -> list[str]:

@@ -84,13 +84,9 @@ class LoadedRun:
 
 
 def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequence[str]) -> None:
-    """Check that `measure` of two runs is of the same items, and rests on the same besides them.
+    """Check that `measure` of two runs is of the same items, and depends on the same besides them.
 
-    Args:
-        first: one run.
-        other: another one.
-        measure: what is compared.
-        methods: whose; where one of them is told descriptions, these have to be the same too.
+    Where one of the `methods` sees descriptions, these have to be the same too.
 
     Raises:
         DataError: it is not, which says in what they differ.

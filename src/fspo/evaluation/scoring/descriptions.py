@@ -109,13 +109,7 @@ def describe_all(
 ) -> Describer:
     """Let the weights describe the users who gave each set of shots, always with the most probable words.
 
-    Args:
-        model: describes.
-        shots: equal ones are described once, empty ones never.
-        max_new_tokens: the most tokens of a description.
-        path: `descriptions.jsonl`; gains one line a description, so that a killed run goes on where it stopped.
-        name: the method, for the progress display.
-        progress: shown once a batch.
+    Equal sets are described once, empty ones never. `path` is `descriptions.jsonl`, where a killed run resumes.
     """
     key = f"{model.key}/{max_new_tokens}"
     log = KeyedLog(path, Described)

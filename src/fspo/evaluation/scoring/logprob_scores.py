@@ -137,20 +137,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores trials by the log-probs of some weights; what a log has already is not scored again.
-
-    Attributes:
-        model: the weights, any adapters in place.
-        config: shot counts and conditions.
-        name: the method, for the progress display and errors.
-        describer: gives the description that stands beside shots, in the place of the user's own.
-        progress: shown once a trial.
-    """
+    """Scores trials by the log-probs of some weights; what a log has already is not scored again."""
 
     model: LoadableModel
     config: EvaluationConfig
     name: str
+    """The method, for the progress display and errors."""
     describer: Describer | None = None
+    """Gives the description that stands beside shots, in the place of the user's own."""
     progress: Progress | None = None
 
     def score(self, trials: Sequence[Trial], path: Path) -> Scores:

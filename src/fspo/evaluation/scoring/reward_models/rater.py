@@ -50,14 +50,9 @@ class RatingRewardModel:
         setting: str = "max_tokens",
         say: Callable[[str], None] | None = None,
     ) -> None:
-        """Ask `llm`.
+        """Ask `llm` for ratings of at most `max_tokens`, reasoning included; `setting` is what sets that limit.
 
-        Args:
-            llm: who rates.
-            seed: handed on to the model.
-            max_tokens: the most that a rating may take, reasoning included.
-            setting: what that is called where it is set.
-            say: shows a line the first time that reasoning uses up that limit.
+        `say` shows a line the first time that reasoning uses it up.
         """
         self._llm, self._seed, self._max_tokens, self._setting, self._say = llm, seed, max_tokens, setting, say
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fspo.errors import FspoError, ModelError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.scoring.eval_episodes import Pass, Trial
 from fspo.evaluation.scoring.logprob_scores import Score, ScoredEpisode, Scores, passes
-from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardModel, RewardRequest, blind
+from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
+from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardRequest, blind
 from fspo.evaluation.scoring.variations import Probe
 from fspo.modeling.rendering import Context
 from fspo.progress import Progress
@@ -21,53 +22,42 @@ __all__ = ["external_scores"]
 
 
 def external_scores(
-    model: Callable[[], RewardModel],
+    model: ExternalRewardModel,
     trials: Sequence[Trial],
     probes: Sequence[Probe],
     config: EvaluationConfig,
     *,
     path: Path,
-    fingerprint: str,
-    shots: bool = True,
-    name: str = "",
     progress: Progress | None = None,
 ) -> Scores:
-    """Let the model score every pair under every condition; trials already in `path` are taken from there.
+    """Let the model score every pair under every condition, that of `probes` under variations too.
 
-    Args:
-        model: gives the reward model; not called where everything is known.
-        trials: what to score.
-        probes: those of the trials that are scored under variations too.
-        config: shot counts and conditions.
-        path: `margins.jsonl`; gains one line a trial, unless a score of it failed: then the next call scores it again.
-        fingerprint: identifies the model; lines of another one are passed over.
-        shots: whether it is shown any.
-        name: what it is called in errors and on the progress bar.
-        progress: shown once a trial.
+    `path` is `margins.jsonl` and gains one line a trial, unless a score of it failed: then the next call scores it
+    again. The model is not loaded where everything is known.
 
     Raises:
         ModelError: a score is no finite number, or there are more or fewer than were asked for.
     """
-    context: Context = "shots" if shots else "none"
+    context: Context = "shots" if model.shots else "none"
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.label_flip, config.user_swap)
     log = KeyedLog(path, ScoredEpisode, lasting=lambda scored: not scored.failed)
-    varied = {probe.trial.id: probe for probe in probes} if shots else {}
-    keys = [
-        f"{varied[t.id].key(config) if t.id in varied else t.key}/{fingerprint}/{context}/{depth}"
-        f"/{config.mirrored_swap}"
+    varied = {probe.trial.id: probe for probe in probes} if model.shots else {}
+    wanted = {
+        f"{varied[t.id].key(config) if t.id in varied else t.key}/{model.fingerprint}/{context}/{depth}"
+        f"/{config.mirrored_swap}": t
         for t in trials
-    ]
+    }
 
     def score(some: Sequence[Trial]) -> Iterator[ScoredEpisode]:
-        return (_score_trial(model(), context, trial, varied.get(trial.id), config, name) for trial in some)
+        return (_score_trial(model, context, trial, varied.get(trial.id), config) for trial in some)
 
-    log.complete(dict(zip(keys, trials, strict=True)), score, title=f"Scoring {name}", progress=progress)
-    scored = [log[key] for key in keys]
+    log.complete(wanted, score, title=f"Scoring {model.name}", progress=progress)
+    scored = [log[key] for key in wanted]
     return Scores(context, (row for one in scored for row in one.rows), unread=sum(one.unread for one in scored))
 
 
 def _score_trial(
-    model: RewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig, name: str
+    model: ExternalRewardModel, context: Context, trial: Trial, probe: Probe | None, config: EvaluationConfig
 ) -> ScoredEpisode:
     shown = _shown(context, trial, probe, config)
     requests, rows, unread = [], [], 0
@@ -75,7 +65,7 @@ def _score_trial(
         seen = blind(one.episode.shots)
         for query in one.episode.queries:
             requests += [RewardRequest(seen, query.prompt, text) for text in (query.chosen, query.rejected)]
-    found = _checked(_scored(model, requests, name, trial.user), len(requests), name, trial.user)
+    found = _checked(_scored(model, requests, trial.user), len(requests), model.name, trial.user)
     values = iter(found)
     for one in shown:
         for number in one.numbers:
@@ -96,16 +86,17 @@ def _shown(context: Context, trial: Trial, probe: Probe | None, config: Evaluati
     return found if probe is None else found + probe.variations(config)
 
 
-def _scored(model: RewardModel, requests: list[RewardRequest], name: str, user: str) -> Sequence[float | Failed | None]:
+def _scored(model: ExternalRewardModel, requests: list[RewardRequest], user: str) -> Sequence[float | Failed | None]:
     """What the model says; a fault of somebody else's code is told by the place in it."""
+    scorer = model.get()
     try:
-        return model.score(requests)
+        return scorer.score(requests)
     except FspoError:
         raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ModelError(
-            f"The reward model '{name}' failed on user {user!r}: {type(error).__name__}: {error} "
+            f"The reward model '{model.name}' failed on user {user!r}: {type(error).__name__}: {error} "
             f"({Path(last.filename).name}, line {last.lineno}); a function takes (shots, prompt, response) and returns "
             "a number. What was scored before is kept."
         ) from error

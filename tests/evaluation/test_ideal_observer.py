@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.ideal_observer.ceiling import Regrets, pair_regrets
+from fspo.evaluation.ideal_observer import Regrets, pair_regrets
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.preferences.types import User

@@ -145,11 +145,8 @@ def pair_regrets(right: Mapping[Item, float], gaps: Gaps) -> Table:
     """What is lost where the reward picks the worse response of a pair; a tie loses half of it.
 
     `regret` is in units of utility, `regret_share` the same over the mean gap: 0 is the best choice every time, 0.5 a
-    coin, 1 the worst. Mistakes on close pairs weigh less in it than in accuracy.
-
-    Args:
-        right: item -> 1 where the chosen response is ranked higher, 0 where the rejected one is, 0.5 for neither.
-        gaps: the true differences.
+    coin, 1 the worst. Mistakes on close pairs weigh less in it than in accuracy. `right` is item -> 1 where the chosen
+    response is ranked higher, 0 where the rejected one is, 0.5 for neither.
     """
     lost = {
         item: abs(gap) * (1 - share if gap > 0 else share)
