@@ -117,8 +117,8 @@ class KeyedLog(Generic[T]):
         batch: int = 1,
         title: str = "",
         progress: Progress | None = None,
-    ) -> None:
-        """Compute and add what is missing.
+    ) -> list[T]:
+        """The results of all keys in order; what is missing is computed and added.
 
         Args:
             wanted: key -> what its result is computed from, in order.
@@ -139,6 +139,7 @@ class KeyedLog(Generic[T]):
                     if key not in self:
                         self.put(key, result)
                 task.advance(len(keys))
+        return [self[key] for key in wanted]
 
 
 class _Key(BaseModel):

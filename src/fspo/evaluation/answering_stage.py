@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
-from fspo.evaluation.judges.fluency import answer_log_probs
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, draw_answers
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
@@ -52,14 +51,8 @@ class AnsweringStage:
         """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
         if not self.answers:
             return {}
-        log_probs = iter(
-            answer_log_probs(
-                self.evaluation.weights.loadable(None, "none"),
-                [answer for answers in self.answers.values() for answer in answers],
-                path=self.evaluation.out / "fluency.jsonl",
-                progress=self.evaluation.progress,
-            )
-        )
+        everything = [answer for answers in self.answers.values() for answer in answers]
+        log_probs = iter(self.evaluation.log_probs(everything))
         closeness = Closeness({preference.prompt for preference in self.evaluation.dataset})
         found = {}
         for key, answers in self.answers.items():

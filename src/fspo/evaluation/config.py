@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
@@ -41,6 +41,9 @@ HEADLINE = "headline"
 
 Matched = Literal["length", "format"]
 
+_IN_ORDER = AfterValidator(lambda values: tuple(sorted(set(values))))
+_Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], _IN_ORDER]
+
 
 class Floors(BaseModel):
     """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
@@ -67,19 +70,12 @@ class RobustnessConfig(BaseModel):
     """At most so many of the evaluated users, their first episode each; 0: none of this, null: all of them."""
     queries: int | None = Field(default=3, ge=1)
     """At most so many queries of each episode; null: all of them."""
-    wrong_labels: tuple[float, ...] = (0.1, 0.25)
+    wrong_labels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], _IN_ORDER] = (0.1, 0.25)
     """Shares of the shots whose label is swapped, at least one shot each."""
     other_topics: bool = True
     """Shots from other topics than the queries, where the data name topics."""
     orders: int = Field(default=2, ge=0)
     """Other orders of the same shots."""
-
-    @field_validator("wrong_labels")
-    @classmethod
-    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < share <= 1 for share in shares):
-            raise ValueError("shares must lie above 0 and be at most 1")
-        return tuple(sorted(set(shares)))
 
 
 class JudgeConfig(BaseModel):
@@ -200,9 +196,7 @@ class TaxConfig(BaseModel):
                 raise ValueError(
                     f"the judge '{entry.name}' of the tax knows no user; leave {{description}} out of its prompt"
                 )
-        names = [entry.name for entry in self.judges]
-        if len(set(names)) < len(names):
-            raise ValueError("judges of the tax: a name is given twice; every judge needs one of its own")
+        _check_names("judges of the tax", self.judges)
         return self
 
 
@@ -224,7 +218,7 @@ class EvaluationConfig(BaseModel):
     """At most so many held-out users, drawn evenly from their groups; null: all of them."""
     shots: int = Field(default=8, ge=1)
     """Shots of a full context, at which everything but the ladder is measured."""
-    ladder: tuple[int, ...] = (0, 1, 2, 4, 8)
+    ladder: _Counts = (0, 1, 2, 4, 8)
     """Shot counts at which accuracy is measured; those above `shots` are left out, `shots` itself is always in."""
     episodes: int = Field(default=1, ge=1)
     """Episodes (draws of shots and queries) of each user."""
@@ -251,7 +245,7 @@ class EvaluationConfig(BaseModel):
     """Held-out prompts answered for each user; 0 leaves the win rates out."""
     samplings: tuple[Sampling, ...] = ("plain", "guided")
     """How the answers are drawn."""
-    answer_ladder: tuple[int, ...] = ()
+    answer_ladder: _Counts = ()
     """Shot counts below the full one at which answers are drawn too, by the headline sampling, for the win rate by the
     number of shots; each costs as much as the answers themselves."""
     max_new_tokens: int = Field(default=48, ge=1)
@@ -267,7 +261,7 @@ class EvaluationConfig(BaseModel):
     """An answer below any of these loses; if the base model's is too, they tie."""
     description_tokens: int = Field(default=40, ge=1)
     """Most tokens of a description that a method writes itself."""
-    corruption: tuple[float, ...] = (0.25, 0.5, 1.0)
+    corruption: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.25, 0.5, 1.0)
     """Shares of a description's words that are replaced by other descriptions' words, to see what hangs on it."""
     robustness: RobustnessConfig = RobustnessConfig()
     """Wrong labels, other topics, other orders of the shots."""
@@ -301,20 +295,6 @@ class EvaluationConfig(BaseModel):
         found = [*(judge.endpoint for judge in judges), *(model.endpoint for model in self.reward_models)]
         return [endpoint for endpoint in found if endpoint is not None]
 
-    @field_validator("ladder", "answer_ladder")
-    @classmethod
-    def _counts(cls, ladder: tuple[int, ...]) -> tuple[int, ...]:
-        if any(k < 0 for k in ladder):
-            raise ValueError("shot counts can't be negative")
-        return tuple(sorted(set(ladder)))
-
-    @field_validator("corruption")
-    @classmethod
-    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 <= share <= 1 for share in shares):
-            raise ValueError("shares must lie between 0 and 1")
-        return shares
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.headline_reward == "antisymmetric" and not self.label_flip:
@@ -323,12 +303,8 @@ class EvaluationConfig(BaseModel):
             )
         if self.answers and self.headline_sampling not in self.samplings:
             raise ValueError(f"headline_sampling: {self.headline_sampling} is not among the samplings; add it there")
-        names = [entry.name for entry in self.reward_models]
-        if len(set(names)) < len(names):
-            raise ValueError("reward_models: a name is given twice; every reward model needs one of its own")
-        names = [entry.name for entry in self.judges]
-        if len(set(names)) < len(names):
-            raise ValueError("judges: a name is given twice; every judge needs one of its own")
+        _check_names("reward_models", self.reward_models)
+        _check_names("judges", self.judges)
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -363,6 +339,12 @@ class EvaluationConfig(BaseModel):
     def rungs(self) -> tuple[int, ...]:
         """The shot counts measured, `shots` included."""
         return tuple(sorted({k for k in self.ladder if k < self.shots} | {self.shots}))
+
+
+def _check_names(where: str, entries: Iterable[JudgeConfig | RewardModelConfig]) -> None:
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{where}: a name is given twice; every entry needs one of its own")
 
 
 def percent(share: float) -> str:

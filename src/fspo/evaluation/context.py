@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.judges.fluency import answer_log_probs
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
@@ -62,6 +63,11 @@ class Evaluation:
         """The users' own utilities; None where users or judge have none."""
         known = all(self.dataset.users[trial.user].traits for trial in self.trials)
         return self.judge if known and isinstance(self.judge, TextUtility) else None
+
+    def log_probs(self, answers: Sequence[Answer]) -> list[float]:
+        """Mean log-probs a token of answers under the base model given the prompt alone, in nats."""
+        base, path = self.weights.loadable(None, "none"), self.out / "fluency.jsonl"
+        return answer_log_probs(base, answers, path=path, progress=self.progress)
 
     def trained(self, method: str) -> Provenance:
         """How a method's policy was trained; empty for reward models."""

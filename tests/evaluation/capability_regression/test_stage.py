@@ -13,7 +13,7 @@ from fspo.evaluation.config import EvaluationConfig, TaxConfig
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import Weights
-from fspo.evaluation.statistics.two_way_clustering import Cell
+from fspo.evaluation.statistics.intervals import Cell
 from fspo.files import read_jsonl
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User

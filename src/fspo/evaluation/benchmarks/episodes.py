@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fspo.errors import DataError
 from fspo.evaluation.benchmarks.benchmark import Protocol
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.scoring.eval_episodes import Trial, pick_users, with_donor
+from fspo.evaluation.scoring.eval_episodes import Trial, pick_users, trial_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference
@@ -50,7 +50,7 @@ def build_episodes(dataset: PreferenceDataset, protocol: Protocol, config: Evalu
         raise _nobody(file, len(active), protocol, queries) from error
     chosen = _chosen(dataset, sampler.users, protocol)
     trials = [
-        _trial(sampler, episode, number, config)
+        trial_of(sampler, episode, number, config)
         for user in chosen
         for number, episode in enumerate(sampler.fixed(user, protocol.episodes))
     ]
@@ -84,20 +84,13 @@ def _parted(dataset: PreferenceDataset, protocol: Protocol, config: EvaluationCo
     if not episodes:
         raise _nobody(file, len(asked), protocol, 1)
     chosen = _chosen(dataset, episodes, protocol)
-    trials = [_trial(sampler, episodes[user], 0, config) for user in chosen]
+    trials = [trial_of(sampler, episodes[user], 0, config) for user in chosen]
     return Episodes(tuple(trials), len(asked) - len(episodes), len(episodes) - len(chosen))
 
 
 def _chosen(dataset: PreferenceDataset, users: Iterable[str], protocol: Protocol) -> list[str]:
     able = dataset.select(users=set(users))
     return [user.id for user in pick_users(able, protocol.users, protocol.seed)]
-
-
-def _trial(sampler: EpisodeSampler, episode: Episode, number: int, config: EvaluationConfig) -> Trial:
-    swapped, donor = (None, "")
-    if config.user_swap:
-        swapped, donor = with_donor(sampler, episode, number, config.seed)
-    return Trial(f"{episode.user}/{number}", episode, swapped, donor)
 
 
 def _nobody(file: str, users: int, protocol: Protocol, queries: int) -> DataError:

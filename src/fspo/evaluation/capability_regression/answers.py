@@ -10,7 +10,7 @@ from typing import Literal
 from fspo.evaluation.capability_regression.items import TaxItem, in_turn, tax_items
 from fspo.evaluation.config import TaxConfig
 from fspo.evaluation.scoring.weights import LoadableModel
-from fspo.evaluation.statistics.two_way_clustering import Cell
+from fspo.evaluation.statistics.intervals import Cell
 from fspo.identity import digest
 from fspo.modeling.rendering import Context
 from fspo.preferences.types import Episode, Preference
@@ -84,8 +84,7 @@ def draw_tax_answers(
     name: str = "",
     progress: Progress | None = None,
 ) -> list[TaxAnswer]:
-    """The most probable answer to everything asked, `batch` at once; batches that are whole in `path` are not repeated."""
-    log = KeyedLog(path, TaxAnswer)
+    """The most probable answer to everything asked, `batch` at once; what is whole in `path` is not repeated."""
     shown, bare = model.renderer.identity, model.renderer.with_context("none").identity
     wanted = {
         _key([model.fingerprint, bare if one.variant == "bare" else shown, max_new_tokens], one): one for one in asked
@@ -97,8 +96,8 @@ def draw_tax_answers(
             TaxAnswer(one.variant, one.item, one.user, one.prompt, text) for one, text in zip(some, texts, strict=True)
         ]
 
-    log.complete(wanted, answer, batch=batch, title=f"Answering for the tax, {name}", progress=progress)
-    return [log[key] for key in wanted]
+    title = f"Answering for the tax, {name}"
+    return KeyedLog(path, TaxAnswer).complete(wanted, answer, batch=batch, title=title, progress=progress)
 
 
 def _open(context: Context, people: Sequence[Episode], config: TaxConfig) -> list[TaxRequest]:

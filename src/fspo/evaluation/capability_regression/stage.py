@@ -16,14 +16,13 @@ from fspo.evaluation.capability_regression.answers import (
 from fspo.evaluation.capability_regression.items import passes, tax_items
 from fspo.evaluation.capability_regression.judging import TaxJudges, tax_judge
 from fspo.evaluation.context import Evaluation, OptionalMeasure
-from fspo.evaluation.judges.fluency import answer_log_probs
 from fspo.evaluation.judges.judges import endpoint_of
 from fspo.evaluation.judges.win_rates import Answer
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.scoring.descriptions import Describer
-from fspo.evaluation.scoring.eval_episodes import pick_users
+from fspo.evaluation.scoring.eval_episodes import first_trials
 from fspo.evaluation.statistics import Bounds, Estimate
-from fspo.evaluation.statistics.two_way_clustering import Cell, crossed_mean
+from fspo.evaluation.statistics.intervals import Cell, crossed_mean
 from fspo.judging.refusals import refuses
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
@@ -137,7 +136,8 @@ class CapabilityRegression(OptionalMeasure):
             harmful = {item.id for item in tax_items().harmful}
             general = [row for row in self._answers[method] if row.item in checks]
             asked = [row for row in self._answers[method] if row.item in harmful]
-            values = zip(general, self._log_probs(method, general), strict=True)
+            answers = [Answer(method, "plain", row.item, row.user, row.prompt, row.text) for row in general]
+            values = zip(general, self.evaluation.log_probs(answers) if answers else (), strict=True)
             self._scores[method] = {
                 "general": {_cell(row): float(passes(checks[row.item], row.text)) for row in general},
                 "refusal": {_cell(row): float(refuses(row.text)) for row in asked},
@@ -145,28 +145,12 @@ class CapabilityRegression(OptionalMeasure):
             }
         return self._scores[method]
 
-    def _log_probs(self, method: str, rows: list[TaxAnswer]) -> list[float]:
-        """Mean log-probs a token under the base model given the prompt."""
-        if not rows:
-            return []
-        return answer_log_probs(
-            self.evaluation.weights.loadable(None, "none"),
-            [Answer(method, "plain", row.item, row.user, row.prompt, row.text) for row in rows],
-            path=self.evaluation.out / "fluency.jsonl",
-            progress=self.evaluation.progress,
-        )
-
     def _people(self, describer: Describer | None) -> list[Episode]:
-        config, trials = self.evaluation.config, self.evaluation.trials
-        assert config.tax is not None
-        evaluated = {trial.user for trial in trials}
-        chosen = {user.id for user in pick_users(self.evaluation.dataset, config.tax.users, config.seed, evaluated)}
-        first: dict[str, Episode] = {}
-        for trial in trials:
-            if trial.user in chosen and trial.user not in first:
-                own = trial.own
-                first[trial.user] = replace(own, description=describer(own.shots)) if describer else own
-        return list(first.values())
+        evaluation, tax = self.evaluation, self.evaluation.config.tax
+        assert tax is not None
+        first = first_trials(evaluation.dataset, evaluation.trials, tax.users, evaluation.config.seed)
+        people = [trial.own for trial in first]
+        return [replace(own, description=describer(own.shots)) for own in people] if describer else people
 
 
 def tax_metrics(kind: str, own: Scored, base: Scored, *, is_base: bool = False) -> dict[str, Estimate]:

@@ -6,6 +6,7 @@ stand beside every win rate, and an answer below a stated floor loses, unless th
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import zlib
@@ -71,14 +72,14 @@ def content_words(text: str) -> list[str]:
     return [word for word in words_of(text) if word not in _STOPWORDS]
 
 
-def distinct_share(text: str, n: int = 2) -> float:
-    """The share of word n-grams that are different from each other; 1 for a text too short to repeat one.
+def distinct_share(text: str) -> float:
+    """The share of word pairs that are different from each other; 1 for a text too short to repeat one.
 
-    The distinct-n of Li et al. 2016 (arXiv 1510.03055).
+    The distinct-2 of Li et al. 2016 (arXiv 1510.03055).
     """
     words = words_of(text)
-    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
-    return len(set(grams)) / len(grams) if grams else 1.0
+    pairs = list(itertools.pairwise(words))
+    return len(set(pairs)) / len(pairs) if pairs else 1.0
 
 
 def compression_share(text: str) -> float:

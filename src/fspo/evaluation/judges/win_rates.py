@@ -144,7 +144,6 @@ def draw_answers(
 
     Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
-    log = KeyedLog(path, Answer)
     settings = _settings(model, sampling, config) + (describer.key if describer else "")
     wanted = {
         _digest(settings, trial.key, item, prompt, place // config.answer_batch): (trial, item, prompt)
@@ -155,8 +154,7 @@ def draw_answers(
         return _generate(model, batch, config, method, sampling, describer)
 
     title = f"Answering, {method} {sampling}"
-    log.complete(wanted, answer, batch=config.answer_batch, title=title, progress=progress)
-    return [log[key] for key in wanted]
+    return KeyedLog(path, Answer).complete(wanted, answer, batch=config.answer_batch, title=title, progress=progress)
 
 
 _Asked = tuple[Trial, str, str]

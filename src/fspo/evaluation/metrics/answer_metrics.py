@@ -13,6 +13,10 @@ from fspo.judging.verdicts import SCORES
 __all__ = ["judged_column", "quality_metrics", "win_rates"]
 
 _UNBOUNDED = ("fluency", "compression", "words")
+_QUALITIES: Mapping[str, str] = {"fluency": "log_prob"} | {
+    name: name for name in ("distinct", "compression", "overlap", "closeness", "words")
+}
+"""Measure -> the field of `Quality`."""
 
 
 def judged_column(rows: Iterable[JudgedAnswer], value: Callable[[JudgedAnswer], float | None]) -> Column:
@@ -33,20 +37,13 @@ def quality_metrics(
     answers: Sequence[Answer], qualities: Mapping[str, Quality], floors: Floors, sampling: str
 ) -> Table:
     """The judge-free measures of answers; `qualities` are by item id."""
-    measures: Mapping[str, Callable[[Answer, Quality], float]] = {
-        "fluency": lambda _, quality: quality.log_prob,
-        "distinct": lambda _, quality: quality.distinct,
-        "compression": lambda _, quality: quality.compression,
-        "overlap": lambda _, quality: quality.overlap,
-        "closeness": lambda _, quality: quality.closeness,
-        "words": lambda _, quality: float(quality.words),
-        "below_floor": lambda _, quality: float(bool(broken_floors(quality, floors))),
-        "unfinished": lambda answer, _: float(not answer.finished),
-    }
-    return {
+    found = {
         f"{measure}/{sampling}": Column(
-            {(answer.user, answer.item): value(answer, qualities[answer.item]) for answer in answers},
+            {(answer.user, answer.item): float(getattr(qualities[answer.item], name)) for answer in answers},
             bounds=None if measure in _UNBOUNDED else (0.0, 1.0),
         )
-        for measure, value in measures.items()
+        for measure, name in _QUALITIES.items()
     }
+    below = {(a.user, a.item): float(bool(broken_floors(qualities[a.item], floors))) for a in answers}
+    unfinished = {(a.user, a.item): float(not a.finished) for a in answers}
+    return found | {f"below_floor/{sampling}": Column(below), f"unfinished/{sampling}": Column(unfinished)}

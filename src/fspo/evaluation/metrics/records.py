@@ -20,6 +20,8 @@ __all__ = ["counts", "samples_of", "setting", "varied_setting"]
 _OUTCOMES: Mapping[Preferred, str] = {"first": "win", "tie": "tie", "second": "loss"}
 """What a preference is for the method, whose answer is the first."""
 
+_SETTINGS = ("seed", "shots", "episodes", "reduction", "max_length", "headline_reward", "headline_sampling", "floors")
+
 
 def counts(judged: Sequence[JudgedAnswer]) -> dict[str, int]:
     """How the comparisons of one method and sampling came out, after the floors."""
@@ -41,15 +43,8 @@ def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]
         "users": len({trial.user for trial in trials}),
         "questions": len({query.same_question for query in queries}),
         "pairs": len(queries),
-        "seed": config.seed,
-        "shots": config.shots,
-        "episodes": config.episodes,
         "queries": max((len(trial.own.queries) for trial in trials), default=0),
-        "reduction": config.reduction,
-        "max_length": config.max_length,
-        "headline_reward": config.headline_reward,
-        "headline_sampling": config.headline_sampling,
-        "floors": config.floors,
+        **{name: getattr(config, name) for name in _SETTINGS},
         "without_donor": sum(trial.swapped is None for trial in trials) if config.user_swap else 0,
     }
 

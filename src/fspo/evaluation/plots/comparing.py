@@ -144,7 +144,6 @@ def user_dots(
     *,
     title: str,
     xlabel: str,
-    chance: float = 0.5,
     palette: Palette = PLAIN,
 ) -> str:
     """A dot for every user of every method (method -> user -> share), with a line at the middle one."""
@@ -163,7 +162,7 @@ def user_dots(
             f"{name}: {len(users)} users from {min(users.values()):.0%} to {max(users.values()):.0%}, "
             f"half of them at {middle:.0%} or more"
         )
-    axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
+    axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_yticks(places, list(methods))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlim(-0.03, 1.03)

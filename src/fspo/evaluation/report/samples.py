@@ -15,11 +15,10 @@ from fspo.preferences.types import User
 __all__ = ["broken_answers", "contrasting_samples", "worst_losses", "wrong_pairs"]
 
 _MOST = 3
+_PAIRS = 2
 
 
-def contrasting_samples(
-    samples: Sequence[Sample], disagreement: Mapping[str, Any] | None = None, *, pairs: int = 2
-) -> list[list[Sample]]:
+def contrasting_samples(samples: Sequence[Sample], disagreement: Mapping[str, Any] | None = None) -> list[list[Sample]]:
     """Samples to be read side by side: for the least alike users who answered a common prompt, one such prompt each.
 
     The rule: pairs of users by the cosine of their traits, least alike first, a user in one pair only; users without
@@ -41,7 +40,7 @@ def contrasting_samples(
     chosen: list[list[Sample]] = []
     taken: set[str] = set()
     for first, second in sorted(itertools.combinations(sorted(users), 2), key=rank):
-        if len(chosen) < pairs and taken.isdisjoint((first, second)):
+        if len(chosen) < _PAIRS and taken.isdisjoint((first, second)):
             taken |= {first, second}
             common = sorted(by_user[first].keys() & by_user[second].keys())
             prompts = (common[0], common[0]) if common else (min(by_user[first]), min(by_user[second]))

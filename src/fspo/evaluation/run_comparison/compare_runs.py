@@ -25,9 +25,10 @@ __all__ = ["Pair", "RunComparison", "RunMethod", "compare_runs"]
 MEASURES = ("reward_accuracy", "win_rate")
 """Measures that are of each method's own headline variant."""
 
-_UNBOUNDED = ("answer_utility", "regret")
-_DIFFERENCES = ("user_swap_drop",)
-_AGAINST_A_COIN = ("reward_accuracy", "win_rate")
+_BOUNDS: Mapping[str, Bounds | None] = {"answer_utility": None, "regret": None, "user_swap_drop": (-1.0, 1.0)}
+"""Beginning of a measure's name -> the least and greatest of an item, where it is no share."""
+_CHANCE = {"user_swap_drop": 0.0, "reward_accuracy": 0.5, "win_rate": 0.5}
+"""The same -> what a coin, or a method that knows no user, would have."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,12 @@ class RunComparison:
     @property
     def percent(self) -> bool:
         """Whether the measure is a share."""
-        return not _in_units(self.measure)
+        return _bounds(self.measure) is not None
 
     @property
     def chance(self) -> float | None:
         """What a coin, or a method that knows no user, would have; None where there is no such value."""
-        if self.measure.startswith(_DIFFERENCES):
-            return 0.0
-        return 0.5 if self.measure.startswith(_AGAINST_A_COIN) else None
+        return next((chance for start, chance in _CHANCE.items() if self.measure.startswith(start)), None)
 
     def to_json(self) -> dict[str, Any]:
         """The whole, ready for JSON."""
@@ -183,7 +182,8 @@ def _merged(found: Sequence[tuple[str, str, RunMethod]]) -> tuple[list[RunMethod
 
 
 def _pairs(methods: Sequence[RunMethod], measure: str) -> list[Pair]:
-    bounds = None if _in_units(measure) else (-2.0, 2.0) if measure.startswith(_DIFFERENCES) else (-1.0, 1.0)
+    own = _bounds(measure)
+    bounds = None if own is None else (own[0] - own[1], own[1] - own[0])
     met = {(one.name, other.name): _shared(one, other) for one, other in combinations(methods, 2)}
     return [Pair(*names, comparison) for names, comparison in compare_together(met, bounds=bounds).items()]
 
@@ -205,10 +205,4 @@ def _distinct(evaluated: Sequence[LoadedRun]) -> list[LoadedRun]:
 
 
 def _bounds(measure: str) -> Bounds | None:
-    if _in_units(measure):
-        return None
-    return (-1.0, 1.0) if measure.startswith(_DIFFERENCES) else (0.0, 1.0)
-
-
-def _in_units(measure: str) -> bool:
-    return measure.startswith(_UNBOUNDED)
+    return next((bounds for start, bounds in _BOUNDS.items() if measure.startswith(start)), (0.0, 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
@@ -22,11 +22,12 @@ __all__ = [
     "Trial",
     "build_trials",
     "donors",
+    "first_trials",
     "mirror_of",
     "pick_users",
     "query_number",
     "tendency",
-    "with_donor",
+    "trial_of",
 ]
 
 Item = tuple[str, str]
@@ -120,9 +121,24 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
     trials = []
     for user in users:
         for index, episode in enumerate(sampler.fixed(user.id, config.episodes)):
-            swapped, donor = with_donor(sampler, episode, index, config.seed) if config.user_swap else (None, "")
-            trials.append(Trial(f"{user.id}/{index}", episode, swapped, donor))
+            trials.append(trial_of(sampler, episode, index, config))
     return trials
+
+
+def trial_of(sampler: EpisodeSampler, episode: Episode, index: int, config: EvaluationConfig) -> Trial:
+    """The trial of an episode, which is the user's number `index`; donors come from the sampler's dataset."""
+    swapped, donor = _with_donor(sampler, episode, index, config.seed) if config.user_swap else (None, "")
+    return Trial(f"{episode.user}/{index}", episode, swapped, donor)
+
+
+def first_trials(dataset: PreferenceDataset, trials: Sequence[Trial], users: int | None, seed: int) -> list[Trial]:
+    """The first trial of each of at most so many evaluated users."""
+    chosen = {user.id for user in pick_users(dataset, users, seed, {trial.user for trial in trials})}
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.user in chosen:
+            first.setdefault(trial.user, trial)
+    return list(first.values())
 
 
 def pick_users(
@@ -169,11 +185,8 @@ def donors(user: User, dataset: PreferenceDataset, seed: int, salt: str = "") ->
     return sorted(others, key=rank)
 
 
-def with_donor(sampler: EpisodeSampler, episode: Episode, index: int, seed: int) -> tuple[Episode | None, str]:
-    """The same queries given another user's shots, and whose they are; None and empty where nobody has enough.
-
-    `index` is the episode's number among those of its user; the sampler's dataset is where donors come from.
-    """
+def _with_donor(sampler: EpisodeSampler, episode: Episode, index: int, seed: int) -> tuple[Episode | None, str]:
+    """The same queries given another user's shots, and whose they are; None and empty where nobody has enough."""
     user = sampler.dataset.users[episode.user]
     for donor in donors(user, sampler.dataset, seed, str(index)):
         try:

@@ -186,7 +186,6 @@ class Scorer:
         self, wanted: Mapping[str, T], plan: Callable[[T], tuple[Trial, list[Pass], int]], path: Path, doing: str
     ) -> list[ScoredEpisode]:
         """`plan` gives a trial, what it is scored under, and how many shots were left out for that."""
-        log = KeyedLog(path, ScoredEpisode)
 
         def score(some: Sequence[T]) -> Iterator[ScoredEpisode]:
             for one in some:
@@ -194,8 +193,8 @@ class Scorer:
                 rows = tuple(row for shown in wanted_passes for row in self._rows(trial, shown))
                 yield ScoredEpisode(trial.user, rows, trial.donor, dropped)
 
-        log.complete(wanted, score, title=f"{doing} {self.name}", progress=self.progress)
-        return [log[key] for key in wanted]
+        title = f"{doing} {self.name}"
+        return KeyedLog(path, ScoredEpisode).complete(wanted, score, title=title, progress=self.progress)
 
     def _rows(self, trial: Trial, shown: Pass) -> Iterator[Score]:
         parts, few = [shown], self.config.ladder_queries

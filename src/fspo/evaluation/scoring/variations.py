@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.scoring.eval_episodes import Pass, Trial, pick_users
+from fspo.evaluation.scoring.eval_episodes import Pass, Trial, first_trials
 from fspo.identity import digest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
@@ -67,14 +67,8 @@ class Probe:
 
 def build_probes(dataset: PreferenceDataset, trials: Sequence[Trial], config: EvaluationConfig) -> list[Probe]:
     """The first episode of each of the users chosen for this, a pure function of dataset and configuration."""
-    wanted, evaluated = config.robustness.users, len({trial.user for trial in trials})
-    count = evaluated if wanted is None else min(wanted, evaluated)
-    chosen = {user.id for user in pick_users(dataset, count, config.seed, {t.user for t in trials})} if count else set()
-    first: dict[str, Trial] = {}
-    for trial in trials:
-        if trial.user in chosen:
-            first.setdefault(trial.user, trial)
-    return [Probe(trial, _elsewhere(dataset, trial, config)) for trial in first.values()]
+    first = first_trials(dataset, trials, config.robustness.users, config.seed)
+    return [Probe(trial, _elsewhere(dataset, trial, config)) for trial in first]
 
 
 def topic_of(preference: Preference) -> str:

@@ -13,8 +13,15 @@ from fspo.evaluation.statistics.comparing import (
     holm,
     paired_difference,
 )
-from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
-from fspo.evaluation.statistics.intervals import Spread, clustered_mean, estimate_of, grouped
+from fspo.evaluation.statistics.intervals import (
+    MINIMUM_USERS,
+    Bounds,
+    Estimate,
+    Spread,
+    clustered_mean,
+    estimate_of,
+    grouped,
+)
 from fspo.evaluation.statistics.power import Variation, smallest_detectable, variation
 from fspo.evaluation.statistics.ranking import Game, Ranking, Standing, bradley_terry
 

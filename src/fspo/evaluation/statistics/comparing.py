@@ -14,8 +14,15 @@ from typing import Any, Literal, TypeVar
 from scipy.special import stdtr
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
-from fspo.evaluation.statistics.intervals import Spread, clustered_mean, grouped, p_of_alike
+from fspo.evaluation.statistics.intervals import (
+    MINIMUM_USERS,
+    Bounds,
+    Estimate,
+    Spread,
+    clustered_mean,
+    grouped,
+    p_of_alike,
+)
 from fspo.evaluation.statistics.power import errors_needed
 
 __all__ = ["Comparison", "compare", "compare_all", "compare_together", "holm", "paired_difference"]

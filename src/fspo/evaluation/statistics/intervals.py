@@ -10,6 +10,11 @@ near 0 and 1, that alone covers the truth too rarely (`benchmarks/interval_cover
   for each user; where a few users make up most of it, it is known less well than `users - 1` says. The match of its
   first two moments (Satterthwaite 1946), with the fourth moment of the users' residuals instead of a normal one, says
   how much. With residuals of normal shape this is `users - 1` again.
+
+Where the same items are put to every user (`crossed_mean`), neither clustering alone will do: the same item is hard for
+every user, and the same user's shots bear on every item. The variance of the mean is that clustered by user, plus that
+clustered by item, less that of the single cells, which is in both (Cameron, Gelbach and Miller 2011); at least the
+greater of the two. Its degrees of freedom are the fewer.
 """
 
 from __future__ import annotations
@@ -17,15 +22,34 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
+from pydantic import Field
 from scipy.special import betaincinv, stdtr, stdtrit
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics.estimates import MINIMUM_USERS, Bounds, Estimate
 
-__all__ = ["Spread", "clustered_mean", "estimate_of", "grouped", "p_of_alike", "score_interval"]
+__all__ = [
+    "MINIMUM_USERS",
+    "Bounds",
+    "Cell",
+    "Estimate",
+    "Spread",
+    "clustered_mean",
+    "crossed_mean",
+    "estimate_of",
+    "grouped",
+    "p_of_alike",
+    "score_interval",
+    "users_needed",
+]
+
+MINIMUM_USERS = 3
+"""With fewer users no interval is given: the spread between them is not known."""
+
+Bounds = tuple[float, float]
+"""The least and the greatest value that an item can have."""
 
 _CONFIDENCE = 0.95
 _SHARE: Bounds = (0.0, 1.0)
@@ -33,6 +57,37 @@ _NOTHING = 1e-18
 _ALIKE = 1e-12
 _NO_SPREAD = "all are alike, and nothing bounds what others may be"
 _LEAST_DEGREES = 2.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `items` of `users`, with its 95% interval, or none where too little is known to tell."""
+
+    value: float
+    low: float | None
+    high: float | None
+    users: int
+    items: int
+    lacking: Annotated[str, Field(exclude=True)] = ""
+    """Why there is no interval, in words, where users alone are not what is short; files don't keep it."""
+
+    @property
+    def note(self) -> str:
+        """Why there is no interval, in words; empty where there is one."""
+        if self.low is not None:
+            return ""
+        if self.lacking:
+            return f"no interval: {self.lacking}"
+        return users_needed(self.users) if 0 < self.users < MINIMUM_USERS else "no interval"
+
+    def to_json(self) -> dict[str, Any]:
+        """The five fields of `metrics.json`; `low` and `high` are null where there is no interval."""
+        return {name: value for name, value in vars(self).items() if name != "lacking"}
+
+
+def users_needed(users: int, needed: int = MINIMUM_USERS) -> str:
+    """That so many users are too few for an interval, in words."""
+    return f"no interval: {users} user{'s' if users != 1 else ''}, at least {needed} are needed"
 
 
 @dataclass(frozen=True)
@@ -184,3 +239,53 @@ def _alike(mean: float, users: int, bounds: Bounds) -> Bounds:
     share = (mean - low) / (high - low)
     inner = score_interval(share, users, float(stdtrit(users - 1, 0.5 + _CONFIDENCE / 2)))
     return low + (high - low) * inner[0], low + (high - low) * inner[1]
+
+
+Cell = tuple[str, str]
+"""A user and an item; the user is empty where none is involved."""
+
+
+def crossed_mean(values: Mapping[Cell, float], bounds: Bounds | None) -> Estimate | None:
+    """The mean of the cells; None without any. Cells without a user are clustered by item alone, and count no user.
+
+    No interval where there are fewer than three users, or fewer than three items; `note` says which.
+    """
+    if not values:
+        return None
+    numbers, users, items = list(values.values()), [user for user, _ in values], [item for _, item in values]
+    lacking = _lacking(len(set(users)) if any(users) else None, len(set(items)))
+    by_item = clustered_mean(numbers, items, bounds=bounds)
+    if not any(users):
+        return replace(by_item, users=0, items=len(numbers), lacking=lacking or by_item.lacking)
+    by_user = clustered_mean(numbers, users, bounds=bounds)
+    if lacking:
+        return Estimate(by_user.value, None, None, by_user.users, len(numbers), lacking)
+    spreads = [Spread.clustered(grouped(numbers, clusters)) for clusters in (users, items)]
+    if any(spread.none for spread in spreads):
+        return _wider(by_user, by_item)
+    single = Spread.clustered({number: [value] for number, value in enumerate(numbers)})
+    variances = [spread.variance for spread in spreads]
+    variance = max(sum(variances) - single.variance, *variances)
+    spread = Spread(variance, min(spread.degrees for spread in spreads))
+    return estimate_of(by_user.value, spread, users=by_user.users, items=len(numbers), bounds=bounds)
+
+
+def _lacking(users: int | None, items: int) -> str:
+    """What there is too little of for an interval, in words; users are None where none are involved."""
+    short = [
+        f"{count} {kind}{'s' if count != 1 else ''}"
+        for count, kind in ((users, "user"), (items, "item"))
+        if count is not None and count < MINIMUM_USERS
+    ]
+    each = "of each " if len(short) > 1 else ""
+    return f"{' and '.join(short)}, at least {MINIMUM_USERS} {each}are needed" if short else ""
+
+
+def _wider(by_user: Estimate, by_item: Estimate) -> Estimate:
+    """Where a side does not vary at all, which says little of how it would: the wider interval there is."""
+
+    def width(estimate: Estimate) -> float:
+        return -1.0 if estimate.low is None or estimate.high is None else estimate.high - estimate.low
+
+    wide = max(by_user, by_item, key=width)
+    return replace(wide, value=by_user.value, users=by_user.users, items=by_user.items)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from scipy.special import nctdtrinc, stdtrit
 
-from fspo.evaluation.statistics.estimates import MINIMUM_USERS
-from fspo.evaluation.statistics.intervals import grouped
+from fspo.evaluation.statistics.intervals import MINIMUM_USERS, grouped
 
 __all__ = ["Variation", "errors_needed", "smallest_detectable", "variation"]
 

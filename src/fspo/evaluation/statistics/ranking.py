@@ -18,8 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, logit, ndtr, stdtrit
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics.estimates import users_needed
-from fspo.evaluation.statistics.intervals import score_interval
+from fspo.evaluation.statistics.intervals import score_interval, users_needed
 
 __all__ = ["MINIMUM_USERS_RANKED", "Game", "Ranking", "Standing", "bradley_terry"]
 

@@ -51,8 +51,7 @@ def external_scores(
     def score(some: Sequence[Trial]) -> Iterator[ScoredEpisode]:
         return (_score_trial(model, context, trial, varied.get(trial.id), config) for trial in some)
 
-    log.complete(wanted, score, title=f"Scoring {model.name}", progress=progress)
-    scored = [log[key] for key in wanted]
+    scored = log.complete(wanted, score, title=f"Scoring {model.name}", progress=progress)
     return Scores(context, (row for one in scored for row in one.rows), unread=sum(one.unread for one in scored))
 
 
