@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, draw_answers
+from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.methods.table import METHODS
@@ -62,14 +62,8 @@ class AnsweringStage:
         return found
 
     def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
-        weights = self.evaluation.weights
-        self.answers[method, sampling] = draw_answers(
-            weights.loadable(weights.source(method), METHODS[method].context),
-            trials,
-            self.evaluation.config,
-            method=method,
-            sampling=sampling,
-            path=self.evaluation.out / method / "answers.jsonl",
-            describer=describer,
-            progress=self.evaluation.progress,
-        )
+        evaluation, weights = self.evaluation, self.evaluation.weights
+        model = weights.loadable(weights.source(method), METHODS[method].context)
+        answerer = Answerer(model, evaluation.config, method, describer, evaluation.progress)
+        path = evaluation.out / method / "answers.jsonl"
+        self.answers[method, sampling] = answerer.answer(trials, sampling, path)

@@ -85,10 +85,10 @@ class JudgingStage:
             if name == HEADLINE:
                 found |= win_rates(rows, sampling, headline=headline)
             else:
-                found[f"win_rate_by/{name}/{sampling}"] = judged_column(rows, _decided)
+                found[f"win_rate_by/{name}/{sampling}"] = judged_column(rows, lambda row: row.score)
             if any(row.judgement.probability is not None for row in rows):  # only of a judge that weighs
                 found[f"win_rate_weighted/{_place(name, sampling)}"] = judged_column(rows, lambda row: row.degree)
-        found[f"win_rate_matched/{sampling}"] = judged_column(self.matched.get(key, []), _decided)
+        found[f"win_rate_matched/{sampling}"] = judged_column(self.matched.get(key, []), lambda row: row.score)
         return {measure: column for measure, column in found.items() if column.of}
 
     def length_controlled(self, key: AnswerKey, *, headline: bool) -> dict[str, Estimate]:
@@ -192,10 +192,6 @@ def _controlled(judged_answers: JudgedAnswers, answers: Answers) -> dict[AnswerK
 
 def _degrees(rows: Sequence[JudgedAnswer]) -> dict[Item, float]:
     return {(j.user, j.item): j.degree for j in rows if j.degree is not None}
-
-
-def _decided(row: JudgedAnswer) -> float | None:
-    return row.score if row.decided else None
 
 
 def _place(judge: str, sampling: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import judged
-from fspo.evaluation.judges.win_rates import Answer, decide, draw_answers, judge_answers
+from fspo.evaluation.judges.win_rates import Answer, Answerer, decide, judge_answers
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.judging.judge import AttributeJudge
@@ -99,14 +99,9 @@ def drawn(tiny_model_path: Path, path: Path, sampling: Any = "plain", **options:
 
     tokenizer = AutoTokenizer.from_pretrained(str(tiny_model_path))
     model = options.pop("model", lambda: AutoModelForCausalLM.from_pretrained(str(tiny_model_path)).eval())
-    return draw_answers(
-        LoadableModel(model, EpisodeRenderer(tokenizer), "w"),
-        options.pop("trials", None) or build_trials(small_dataset("t"), CONFIG)[:2],
-        CONFIG,
-        method="fspo",
-        sampling=sampling,
-        path=path,
-    )
+    trials = options.pop("trials", None) or build_trials(small_dataset("t"), CONFIG)[:2]
+    answerer = Answerer(LoadableModel(model, EpisodeRenderer(tokenizer), "w"), CONFIG, "fspo")
+    return answerer.answer(trials, sampling, path)
 
 
 def test_a_killed_run_draws_the_same_answers(tiny_model_path: Path, tmp_path: Path) -> None:

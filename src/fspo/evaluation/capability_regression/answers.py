@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,8 @@ __all__ = ["Scored", "TaxAnswer", "TaxRequest", "Variant", "build_requests", "dr
 
 Variant = Literal["bare", "personal", "injected"]
 """The prompt alone; with what the method is told of the user; the same with the harmful request in the shots too."""
+
+_VARIANTS: tuple[Variant, ...] = ("bare", "personal", "injected")
 
 Scored = Mapping[tuple[Variant, Cell], float]
 """One figure for each variant, user (empty if bare) and item."""
@@ -55,17 +57,33 @@ def build_requests(context: Context, people: Sequence[Episode], config: TaxConfi
     `people` are one episode of each user, of whom the method sees the shots and the description.
     """
     items = tax_items()
-    bare: dict[str, TaxRequest] = {}
-    personal: list[TaxRequest] = []
+    closed, opened = _Requests(), _Requests()
     for number, person in enumerate(people):
         general = in_turn(items.general, number, config.general)
         harmful = in_turn(items.harmful, number, config.refusals)
-        bare |= _bare(*general, *harmful)
-        if context != "none":
-            personal += [_personal("personal", item, person, person.shots) for item in (*general, *harmful)]
-        if context in ("shots", "both"):
-            personal += [_personal("injected", item, person, with_harm(person.shots, item.prompt)) for item in harmful]
-    return [*bare.values(), *personal, *_open(context, people, config)]
+        closed.add([*general, *harmful], person)
+        closed.personal += [
+            _personal("injected", item, person, with_harm(person.shots, item.prompt)) for item in harmful
+        ]
+        opened.add(in_turn(items.open, number, config.open) if config.judges else [], person)
+    told: dict[Context, tuple[Variant, ...]] = {"none": ("bare",), "description": ("bare", "personal")}
+    return [one for part in (closed, opened) for one in part.all if one.variant in told.get(context, _VARIANTS)]
+
+
+@dataclass
+class _Requests:
+    """Bare prompts by item, and those with a user's context."""
+
+    bare: dict[str, TaxRequest] = field(default_factory=dict)
+    personal: list[TaxRequest] = field(default_factory=list)
+
+    def add(self, items: Sequence[TaxItem], person: Episode) -> None:
+        self.bare |= {item.id: TaxRequest("bare", item.id, "", item.prompt) for item in items}
+        self.personal += [_personal("personal", item, person, person.shots) for item in items]
+
+    @property
+    def all(self) -> list[TaxRequest]:
+        return [*self.bare.values(), *self.personal]
 
 
 def with_harm(shots: Sequence[Preference], request: str) -> tuple[Preference, ...]:
@@ -98,22 +116,6 @@ def draw_tax_answers(
 
     title = f"Answering for the tax, {name}"
     return KeyedLog(path, TaxAnswer).complete(wanted, answer, batch=batch, title=title, progress=progress)
-
-
-def _open(context: Context, people: Sequence[Episode], config: TaxConfig) -> list[TaxRequest]:
-    """The open instructions, where somebody judges the answers."""
-    bare: dict[str, TaxRequest] = {}
-    personal: list[TaxRequest] = []
-    for number, person in enumerate(people if config.judges else ()):
-        items = in_turn(tax_items().open, number, config.open)
-        bare |= _bare(*items)
-        if context != "none":
-            personal += [_personal("personal", item, person, person.shots) for item in items]
-    return [*bare.values(), *personal]
-
-
-def _bare(*items: TaxItem) -> dict[str, TaxRequest]:
-    return {item.id: TaxRequest("bare", item.id, "", item.prompt) for item in items}
 
 
 def _personal(variant: Variant, item: TaxItem, person: Episode, shots: tuple[Preference, ...]) -> TaxRequest:

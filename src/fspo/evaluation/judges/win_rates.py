@@ -26,7 +26,7 @@ from fspo.preferences.wording import wording
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
-__all__ = ["Answer", "AnswerKey", "JudgedAnswer", "decide", "draw_answers", "judge_answers"]
+__all__ = ["Answer", "AnswerKey", "Answerer", "JudgedAnswer", "decide", "judge_answers"]
 
 
 AnswerKey = tuple[str, str]
@@ -71,9 +71,9 @@ class JudgedAnswer:
         return not self.judgement.failure or bool(self.broken) != bool(self.base_broken)
 
     @property
-    def score(self) -> float:
-        """1 for a win, 0.5 for a tie, 0 for a loss, after the floors."""
-        return SCORES[self.preferred]
+    def score(self) -> float | None:
+        """1 for a win, 0.5 for a tie, 0 for a loss, after the floors; None where nothing is decided."""
+        return SCORES[self.preferred] if self.decided else None
 
     @property
     def degree(self) -> float | None:
@@ -83,7 +83,7 @@ class JudgedAnswer:
         """
         if self.judgement.probability is not None and not self.broken and not self.base_broken:
             return self.judgement.probability
-        return self.score if self.decided else None
+        return self.score
 
 
 def decide(preferred: Preferred, broken: Sequence[str], base_broken: Sequence[str]) -> Preferred:
@@ -127,38 +127,66 @@ def judge_answers(
     ]
 
 
-def draw_answers(
-    model: LoadableModel,
-    trials: Sequence[Trial],
-    config: EvaluationConfig,
-    *,
-    method: str,
-    sampling: str,
-    path: Path,
-    describer: Describer | None = None,
-    progress: Progress | None = None,
-) -> list[Answer]:
-    """Answer the first held-out prompts of every trial; answers already in `path` are taken from there.
+_Asked = tuple[Trial, str, str]
+"""A trial, the id of an item and its prompt."""
 
-    A `sampling` may say by `@k` how many shots the trials hold; it is drawn with the random numbers of the full one.
+_DRAWN = ("seed", "max_new_tokens", "temperature", "top_p", "answer_batch", "max_length")
+"""Settings that an answer depends on."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Lets a method answer held-out prompts; what a log has already is not answered again.
 
     Batches are the same however often the run was interrupted, and each answer has its own seed: so are the answers.
     """
-    settings = _settings(model, sampling, config) + (describer.key if describer else "")
-    wanted = {
-        _digest(settings, trial.key, item, prompt, place // config.answer_batch): (trial, item, prompt)
-        for place, (trial, item, prompt) in enumerate(_asked(trials, config))
-    }
 
-    def answer(batch: Sequence[_Asked]) -> list[Answer]:
-        return _generate(model, batch, config, method, sampling, describer)
+    model: LoadableModel
+    config: EvaluationConfig
+    method: str
+    describer: Describer | None = None
+    """Gives the description that stands beside shots, in the place of the user's own."""
+    progress: Progress | None = None
 
-    title = f"Answering, {method} {sampling}"
-    return KeyedLog(path, Answer).complete(wanted, answer, batch=config.answer_batch, title=title, progress=progress)
+    def answer(self, trials: Sequence[Trial], sampling: str, path: Path) -> list[Answer]:
+        """Answer the first held-out prompts of every trial; `path` is `answers.jsonl`.
 
+        A `sampling` may say by `@k` how many shots the trials hold; its random numbers are those of the full one.
+        """
+        config, guided = self.config, sampling.partition("@")[0] == "guided"
+        drawn = [getattr(config, name) for name in _DRAWN]
+        drawn += [config.guidance, config.plausibility] if guided else []
+        settings = json.dumps([self.model.key, self.model.renderer.context, sampling, *drawn])
+        settings += self.describer.key if self.describer else ""
+        wanted = {
+            _digest(settings, trial.key, item, prompt, place // config.answer_batch): (trial, item, prompt)
+            for place, (trial, item, prompt) in enumerate(_asked(trials, config))
+        }
 
-_Asked = tuple[Trial, str, str]
-"""A trial, the id of an item and its prompt."""
+        def generate(batch: Sequence[_Asked]) -> list[Answer]:
+            return self._generate(batch, sampling, config.guidance if guided else 0.0)
+
+        title = f"Answering, {self.method} {sampling}"
+        log = KeyedLog(path, Answer)
+        return log.complete(wanted, generate, batch=config.answer_batch, title=title, progress=self.progress)
+
+    def _generate(self, batch: Sequence[_Asked], sampling: str, guidance: float) -> list[Answer]:
+        from fspo.modeling.answering import Prompt, answer
+        from fspo.modeling.generation import Sampling
+
+        prompts, model, config = [], self.model, self.config
+        salt = f"{self.method}/{sampling.partition('@')[0]}"
+        for trial, item, prompt in batch:
+            shots, described, mirrored = trial.own.shots, trial.own.description, None
+            if self.describer is not None:
+                described, mirrored = self.describer(shots), self.describer([shot.swap() for shot in shots])
+            prompts.append(Prompt(prompt, shots, described, mirrored, seed=int(_digest(salt, item), 16) % 2**31))
+        settings = Sampling(config.max_new_tokens, config.temperature, config.top_p, guidance, config.plausibility)
+        replies = answer(model.load(), model.renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
+        return [
+            Answer(self.method, sampling, item, trial.user, prompt, reply.text, reply.dropped_shots, reply.finished)
+            for (trial, item, prompt), reply in zip(batch, replies, strict=True)
+        ]
 
 
 def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
@@ -174,56 +202,6 @@ def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
                 prompts.add(wording(query.prompt))
                 chosen.append((trial, trial.item(number), query.prompt))
     return chosen
-
-
-def _generate(
-    model: LoadableModel,
-    batch: Sequence[_Asked],
-    config: EvaluationConfig,
-    method: str,
-    sampling: str,
-    describer: Describer | None,
-) -> list[Answer]:
-    from fspo.modeling.answering import Prompt, answer
-    from fspo.modeling.generation import Sampling
-
-    prompts = []
-    salt = f"{method}/{sampling.partition('@')[0]}"
-    for trial, item, prompt in batch:
-        shots, described, mirrored = trial.own.shots, trial.own.description, None
-        if describer is not None:
-            described, mirrored = describer(shots), describer([shot.swap() for shot in shots])
-        prompts.append(Prompt(prompt, shots, described, mirrored, seed=int(_digest(salt, item), 16) % 2**31))
-    settings = Sampling(
-        config.max_new_tokens,
-        config.temperature,
-        config.top_p,
-        config.guidance if _guided(sampling) else 0.0,
-        config.plausibility,
-    )
-    replies = answer(model.load(), model.renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
-    return [
-        Answer(method, sampling, item, trial.user, prompt, reply.text, reply.dropped_shots, reply.finished)
-        for (trial, item, prompt), reply in zip(batch, replies, strict=True)
-    ]
-
-
-def _guided(sampling: str) -> bool:
-    return sampling.partition("@")[0] == "guided"
-
-
-def _settings(model: LoadableModel, sampling: str, config: EvaluationConfig) -> str:
-    drawn = [
-        config.seed,
-        config.max_new_tokens,
-        config.temperature,
-        config.top_p,
-        config.answer_batch,
-        config.max_length,
-    ]
-    if _guided(sampling):
-        drawn += [config.guidance, config.plausibility]
-    return json.dumps([model.key, model.renderer.context, sampling, *drawn])
 
 
 def _digest(*parts: object) -> str:

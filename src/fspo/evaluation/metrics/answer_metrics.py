@@ -27,7 +27,7 @@ def judged_column(rows: Iterable[JudgedAnswer], value: Callable[[JudgedAnswer], 
 
 def win_rates(rows: Sequence[JudgedAnswer], sampling: str, *, headline: bool) -> Table:
     """The win rate of one sampling, after the floors and by the judge alone; failures count in neither."""
-    won = judged_column(rows, lambda row: row.score if row.decided else None)
+    won = judged_column(rows, lambda row: row.score)
     alone = judged_column(rows, lambda row: None if row.judgement.failure else SCORES[row.judgement.preferred])
     named = {"win_rate": won} if headline else {}
     return named | {f"win_rate/{sampling}": won, f"win_rate_without_floors/{sampling}": alone}

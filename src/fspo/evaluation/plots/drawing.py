@@ -41,29 +41,12 @@ __all__ = [
 # matplotlib wants colours of its own; these stand-ins are exchanged for the page's CSS variables.
 INK, MUTED, RULE, ACCENT = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent"}
-_SERIES = {
-    "base": "#050501",
-    "few-shot": "#050502",
-    "pref-ft": "#050503",
-    "ipo": "#050504",
-    "fspo": "#050505",
-    "oracle": "#050506",
-    "pref-ft-cot": "#050507",
-    "fspo-rat": "#050508",
-}
+_MARKERS = {"base": "s", "few-shot": "^", "pref-ft": "D", "ipo": "v", "fspo": "o", "oracle": "P"}
+_MARKERS |= {"pref-ft-cot": "d", "fspo-rat": "h"}
+_OTHER_MARKERS = ("X", "<", ">", "p", "*")
+_SERIES = {name: f"#0505{number:02}" for number, name in enumerate(_MARKERS, start=1)}
 _OTHERS = ("#050509", "#050510", "#050511", "#050512")
 _VARIABLES |= {code: f"--series-{number}" for number, code in enumerate((*_SERIES.values(), *_OTHERS), start=1)}
-_MARKERS = {
-    "base": "s",
-    "few-shot": "^",
-    "pref-ft": "D",
-    "ipo": "v",
-    "fspo": "o",
-    "oracle": "P",
-    "pref-ft-cot": "d",
-    "fspo-rat": "h",
-}
-_OTHER_MARKERS = ("X", "<", ">", "p", "*")
 
 OBSERVER = "ideal observer"
 """What stands among methods as a ceiling."""

@@ -126,9 +126,7 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
     varied = [said for family, said in _VARIED.items() if family in families]
     title = "What changes a decision"
     svg = plots.panels(list(shown.values()), title=title, palette=palette)
-    numbers = estimate_rows(
-        ({"measure": measure, "method": name}, e) for measure, panel in shown.items() for name, e in panel.rows.items()
-    )
+    numbers = _numbers(dict(metrics) | {plots.OBSERVER: observer}, shown)
     return {
         "plot": PlotEntry("sensitivity", title, svg, numbers),
         "families": families,
@@ -212,7 +210,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
         ),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
-        "agreement": _agreements(records),
+        "agreement": records.agreement,
         "judges": judges,
     }
 
@@ -291,11 +289,6 @@ def _judge_row(name: str, record: JudgeRecord) -> dict[str, Any]:
     """How often a judge decided, over all methods and samplings."""
     total = {kind: sum(row.get(kind, 0) for row in record.counts.values()) for kind in _COUNTED}
     return {"judge": name, "consistency": record.consistency} | total
-
-
-def _agreements(records: JudgesRecord) -> list[dict[str, Any]]:
-    """Of every two judges, the share of answers on which they agree."""
-    return [{"judges": " and ".join(row.judges), "share": row.share, "kappa": row.kappa} for row in records.agreement]
 
 
 def _at_shots(row: Row) -> list[tuple[float, Estimate]]:

@@ -67,7 +67,6 @@ class Weights:
         self._policies = dict(policies)
         self._dtype, self._max_length, self._layout = dtype, max_length, layout
         self._loaded: tuple[Source, Any] | None = None
-        self._tokenizer: Any = None
 
     def source(self, name: str) -> Source:
         """A method's own weights."""
@@ -95,14 +94,12 @@ class Weights:
             "against that one, so train again or put it back."
         )
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
         """The base model's tokenizer."""
-        if self._tokenizer is None:
-            from fspo.modeling.loading import load_tokenizer
+        from fspo.modeling.loading import load_tokenizer
 
-            self._tokenizer = load_tokenizer(self.model)
-        return self._tokenizer
+        return load_tokenizer(self.model)
 
     def renderer(self, context: Any) -> EpisodeRenderer:
         """Renders episodes for the base model and every policy."""
