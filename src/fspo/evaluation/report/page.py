@@ -21,7 +21,7 @@ from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_lead
 from fspo.evaluation.report.metric_sections import QUALITY
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
-from fspo.evaluation.report.training_section import TrainingCost, training_costs, training_plots, unequal_training_note
+from fspo.evaluation.report.training_section import training_costs, training_plots, unequal_training_note
 from fspo.files import write_text
 from fspo.methods.table import METHODS
 
@@ -108,10 +108,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "observer": read.observer,
             "by_variant": _variants(metrics),
             "variants_note": variants_note(details),
-            "references": {
-                method: _reference(method, variants_of(details, method).get("reward", ""), trained.get(method))
-                for method in metrics
-            },
+            "methods": METHODS,
             "training_costs": trained,
             "training": training_plots(run_dir, palette),
             "data": {} if benchmark else data_section(run_dir),
@@ -176,24 +173,6 @@ def _plots(view: Mapping[str, Any]) -> list[PlotEntry]:
     found = [view[name]["plot"] for name in _PLOTTED if view[name] and "plot" in view[name]]
     found += view["training"]
     return found + [plot for plot in (view["data"].get("distributions"), view["data"].get("disagreement")) if plot]
-
-
-def _reference(method: str, variant: str, trained: TrainingCost | None) -> str:
-    """What the method's headline reward is measured against."""
-    if not variant:
-        return "not recorded in this run"
-    if variant == "antisymmetric":
-        return "its mirror: the same weights, given the same shots with their labels swapped"
-    if variant == "score":
-        return "nothing: its own score"
-    if variant != "reference" or method not in METHODS:
-        return "nothing: plain log-likelihood"
-    entry = METHODS[method]
-    if entry.reward_reference == "start" and entry.trains:
-        seen = "without context too" if entry.context == "none" else "given the same shots"
-        start = trained.start if trained else entry.starts_from
-        return f"{start or 'base'} weights it started from, {seen}"
-    return "the same weights without context"
 
 
 def _is_of(label: str, lead: str) -> bool:
