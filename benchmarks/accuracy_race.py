@@ -34,7 +34,7 @@ import torch
 
 from benchmarks.training_step import code_digest, device_name
 from fspo.errors import FspoError
-from fspo.evaluation.statistics import clustered_mean
+from fspo.evaluation.statistics.intervals import clustered_mean
 from fspo.files import read_json, write_json, write_text
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.memory import keep_memory

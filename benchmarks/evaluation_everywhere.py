@@ -27,7 +27,7 @@ from typing import Any
 
 from fspo.errors import ConfigError, FspoError
 from fspo.evaluation.artifacts import estimates_of
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.files import read_json, write_json, write_text, writing
 from fspo.methods.table import Method, training_order
 from fspo.progress import PlainProgress, Progress

@@ -30,16 +30,9 @@ from typing import Any
 import numpy as np
 
 from fspo.evaluation.judges.length_control import Judged, length_controlled
-from fspo.evaluation.statistics import (
-    Estimate,
-    Game,
-    Spread,
-    bradley_terry,
-    clustered_mean,
-    compare,
-    estimate_of,
-    grouped,
-)
+from fspo.evaluation.statistics.comparing import compare
+from fspo.evaluation.statistics.intervals import Estimate, Spread, clustered_mean, estimate_of, grouped
+from fspo.evaluation.statistics.ranking import Game, bradley_terry
 from fspo.files import write_json, write_text
 from fspo.progress import PlainProgress, Progress, Silent
 

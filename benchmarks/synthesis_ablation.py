@@ -32,7 +32,8 @@ import numpy as np
 
 from benchmarks.small_judges import BIAS, ByLogOdds, ByMeaning
 from fspo.errors import DataError, FspoError
-from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
+from fspo.evaluation.statistics.comparing import paired_difference
+from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from fspo.judging.attributes import plain_text, words
 from fspo.judging.verdicts import OrderTally

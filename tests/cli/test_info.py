@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fspo.cli import reference
 from fspo.cli.main import app
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS
 from fspo.runs.config import load_config
 from fspo.runs.model_cards import model_card

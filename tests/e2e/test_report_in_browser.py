@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fspo.evaluation.report import write_report
+from fspo.evaluation.report.page import write_report
 from fspo.evaluation.run_comparison.compare_runs import compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.files import read_json, write_json

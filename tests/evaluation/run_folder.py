@@ -27,7 +27,8 @@ from fspo.evaluation.artifacts import (
     UserMean,
 )
 from fspo.evaluation.metrics.items import ITEMS_FILE
-from fspo.evaluation.statistics import Estimate, Game
+from fspo.evaluation.statistics.intervals import Estimate
+from fspo.evaluation.statistics.ranking import Game
 from fspo.files import append_jsonl, read_json, write_json, write_text
 from fspo.llm.types import Completion, CompletionRequest
 from fspo.records import write_record, write_records

@@ -15,9 +15,9 @@ from fspo.errors import ConfigError, DataError, ModelError
 from fspo.evaluation.artifacts import AGAIN, GAMES_FILE
 from fspo.evaluation.config import EvaluationConfig, Floors, RobustnessConfig
 from fspo.evaluation.metrics.items import Items
-from fspo.evaluation.report import write_report
+from fspo.evaluation.report.page import write_report
 from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
-from fspo.evaluation.statistics import Game
+from fspo.evaluation.statistics.ranking import Game
 from fspo.files import read_json, read_jsonl
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.records import read_records

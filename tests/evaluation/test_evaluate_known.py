@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fspo.errors import DataError
-from fspo.evaluation.report import write_report
+from fspo.evaluation.report.page import write_report
 from fspo.files import read_json
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset

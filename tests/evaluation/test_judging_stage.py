@@ -19,7 +19,7 @@ from fspo.evaluation.judges.win_rates import Answer, AnswerKey, judge_answers
 from fspo.evaluation.judging_stage import JudgingStage, agreement, cohens_kappa
 from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.table import estimates
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred
 from fspo.llm.pool import EndpointPool
 from fspo.preferences.types import User

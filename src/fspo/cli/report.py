@@ -10,7 +10,7 @@ import typer
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
 from fspo.cli.output import print_table
 from fspo.evaluation.benchmarks.benchmark import benchmark_of
-from fspo.evaluation.report import write_figures
+from fspo.evaluation.report.page import write_figures
 from fspo.runs import pipeline
 from fspo.runs.folder import RunFolder
 

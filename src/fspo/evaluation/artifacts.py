@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fspo.evaluation.config import Floors
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.records import Record, read_record
 
 __all__ = [

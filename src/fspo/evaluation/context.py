@@ -18,7 +18,7 @@ from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.variations import Probe, build_probes
 from fspo.evaluation.scoring.weights import Weights
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.judging.judge import Judge, TextUtility
 from fspo.llm.pool import EndpointPool
 from fspo.preferences.dataset import PreferenceDataset

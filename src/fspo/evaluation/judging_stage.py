@@ -20,7 +20,7 @@ from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import Estimate, clustered_mean
+from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.preferences.types import User

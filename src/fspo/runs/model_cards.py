@@ -15,7 +15,7 @@ from fspo.runs.config import RunConfig
 from fspo.runs.versions import versions
 
 if TYPE_CHECKING:
-    from fspo.evaluation.statistics import Estimate
+    from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = ["model_card"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.artifacts import AGAIN, Estimates, read_details
 from fspo.evaluation.metrics.summary import variants_of
-from fspo.evaluation.report import write_report
+from fspo.evaluation.report.page import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fspo.evaluation.report.run_data import RunData
-    from fspo.evaluation.statistics import Estimate
+    from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = ["ComparisonTables", "Results", "compare"]
 
@@ -115,7 +115,7 @@ class Results:
         Raises:
             StorageError: a file is damaged, or the page can't be written.
         """
-        from fspo.evaluation.report import write_report
+        from fspo.evaluation.report.page import write_report
 
         folder = self.folder / "benchmarks" / self.benchmark if self.benchmark else self.folder
         return write_report(

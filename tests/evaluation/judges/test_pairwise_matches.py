@@ -9,7 +9,7 @@ from fspo.evaluation.artifacts import AGAIN, GAMES_FILE
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.judges.pairwise_matches import all_games, games_over_base
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
-from fspo.evaluation.statistics import Game
+from fspo.evaluation.statistics.ranking import Game
 from fspo.judging.verdicts import Judgement, Preferred
 from fspo.preferences.types import User
 from fspo.records import read_records, write_records

@@ -11,7 +11,7 @@ from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards, decision
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.scoring.logprob_scores import Score, Scores
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 USERS = ("ann", "bob", "cid", "dee")
 ITEMS = tuple((user, f"{user}/0/{number}") for user in USERS for number in range(2))

@@ -14,7 +14,7 @@ from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Column
 from fspo.evaluation.scoring.eval_episodes import Condition, Item
 from fspo.evaluation.scoring.logprob_scores import Score, Scores
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 USERS = ("ann", "bob", "cid", "dee")
 ITEMS: list[Item] = [(user, f"{user}/{number}") for user in USERS for number in range(4)]

@@ -12,7 +12,7 @@ from rich.console import Console
 from fspo.errors import StorageError
 from fspo.evaluation.artifacts import AGAIN, Estimates
 from fspo.evaluation.metrics.summary import single_context_reward, summary_table
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.files import read_json, write_json
 from fspo.records import read_record, write_record
 from tests.evaluation.run_folder import write_run_folder

@@ -9,7 +9,8 @@ import pytest
 from fspo.evaluation.artifacts import CalibrationRecord, ErrorByChance
 from fspo.evaluation.report.findings import RULES, Finding, Rule, Standings, findings
 from fspo.evaluation.report.formatting import amount
-from fspo.evaluation.statistics import Comparison, Estimate
+from fspo.evaluation.statistics.comparing import Comparison
+from fspo.evaluation.statistics.intervals import Estimate
 from tests.evaluation.report.rendering import caveats, headline
 
 ABOVE, LEVEL, BELOW = ((0.7, 0.6, 0.8), (0.52, 0.4, 0.64), (0.3, 0.2, 0.4))

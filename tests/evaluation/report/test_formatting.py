@@ -12,7 +12,7 @@ from fspo.evaluation.report.formatting import (
     number,
     with_interval,
 )
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 MINUS = "\N{MINUS SIGN}"
 

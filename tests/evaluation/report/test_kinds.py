@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.errors import FspoError, StorageError
-from fspo.evaluation.report import write_report
-from fspo.evaluation.statistics import Game
+from fspo.evaluation.report.page import write_report
+from fspo.evaluation.statistics.ranking import Game
 from fspo.files import read_json, read_jsonl, write_json
 from fspo.records import read_records
 from tests.evaluation.run_folder import write_run_folder

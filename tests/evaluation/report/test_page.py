@@ -18,17 +18,19 @@ from markupsafe import Markup
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
-from fspo.evaluation import plots
 from fspo.evaluation.artifacts import Estimates, ReliabilityBin, Sample
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.metrics.summary import summary_table, variants_note
-from fspo.evaluation.report import contrasting_samples, write_figures, write_report
+from fspo.evaluation.plots import charts
 from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
+from fspo.evaluation.report.page import write_figures, write_report
 from fspo.evaluation.report.plot_entry import PlotEntry
-from fspo.evaluation.report.samples import broken_answers, worst_losses, wrong_pairs
+from fspo.evaluation.report.samples import broken_answers, contrasting_samples, worst_losses, wrong_pairs
 from fspo.evaluation.report.training_section import TrainingCost, training_costs, unequal_training_note
-from fspo.evaluation.statistics import Estimate, Game, compare
+from fspo.evaluation.statistics.comparing import compare
+from fspo.evaluation.statistics.intervals import Estimate
+from fspo.evaluation.statistics.ranking import Game
 from fspo.files import read_json, write_json
 from fspo.records import read_record, read_records
 from tests.evaluation.report.rendering import caveats
@@ -103,14 +105,14 @@ def test_names_are_neither_formulas_nor_markup() -> None:
     name, e = r"$\bad{$ <i>&[/b] $x$", Estimate(0.6, 0.5, 0.7, 5, 20)
     bins = [ReliabilityBin(confidence=0.6, accuracy=0.7, users=3, items=9)]
     for svg in (
-        plots.accuracy_by_shots({name: [(0, e), (1, e)]}, [(0, e)], title=name),
-        plots.interval_plot([(name, name, e)], title=name),
-        plots.panels([plots.Panel(name, {name: e}, 0.0)], title=name),
-        plots.user_dots({name: {name: 0.5}}, title=name, xlabel=name),
-        plots.reliability({name: (bins, bins)}, title=name),
-        plots.training_curves({name: [(1, 0.5), (2, 0.6)]}, title=name, ylabel=name),
-        plots.heatmap([[None, 0.5], [0.5, None]], [name, name], title=name),
-        plots.histograms({name: ([0, 1], [3])}, title=name),
+        charts.accuracy_by_shots({name: [(0, e), (1, e)]}, [(0, e)], title=name),
+        charts.interval_plot([(name, name, e)], title=name),
+        charts.panels([charts.Panel(name, {name: e}, 0.0)], title=name),
+        charts.user_dots({name: {name: 0.5}}, title=name, xlabel=name),
+        charts.reliability({name: (bins, bins)}, title=name),
+        charts.training_curves({name: [(1, 0.5), (2, 0.6)]}, title=name, ylabel=name),
+        charts.heatmap([[None, 0.5], [0.5, None]], [name, name], title=name),
+        charts.histograms({name: ([0, 1], [3])}, title=name),
     ):
         drawn = ElementTree.fromstring(svg)
         texts = ["".join(element.itertext()).strip() for element in drawn.iter() if element.tag.endswith("text")]

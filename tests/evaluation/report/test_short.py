@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fspo.evaluation.statistics import Comparison, Estimate
+from fspo.evaluation.statistics.comparing import Comparison
+from fspo.evaluation.statistics.intervals import Estimate
 from tests.evaluation.report.rendering import in_short
 
 NOTHING: dict[str, dict[str, object]] = {"paired": {}, "accuracy_rank": {}, "per_user": {}, "answers_rank": {}}

@@ -16,7 +16,7 @@ from fspo.errors import ConfigError, DataError, StorageError
 from fspo.evaluation.artifacts import FORMAT
 from fspo.evaluation.run_comparison.compare_runs import compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
-from fspo.evaluation.statistics import compare, holm
+from fspo.evaluation.statistics.comparing import compare, holm
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from tests.evaluation.run_folder import write_kept
 

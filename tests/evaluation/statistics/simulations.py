@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from fspo.evaluation.judges.length_control import Judged
-from fspo.evaluation.statistics import Game
+from fspo.evaluation.statistics.ranking import Game
 
 __all__ = ["Item", "coin", "judged", "scores", "tournament"]
 

@@ -9,17 +9,9 @@ from scipy.special import nctdtrinc
 from scipy.stats import ttest_rel
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics import (
-    Comparison,
-    Spread,
-    Variation,
-    clustered_mean,
-    compare,
-    compare_all,
-    holm,
-    smallest_detectable,
-    variation,
-)
+from fspo.evaluation.statistics.comparing import Comparison, compare, compare_all, holm
+from fspo.evaluation.statistics.intervals import Spread, clustered_mean
+from fspo.evaluation.statistics.power import Variation, smallest_detectable, variation
 from tests.evaluation.statistics.simulations import coin, scores
 
 

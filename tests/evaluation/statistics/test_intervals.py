@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
-from fspo.evaluation.statistics.intervals import Cell, crossed_mean
+from fspo.evaluation.statistics.comparing import paired_difference
+from fspo.evaluation.statistics.intervals import Cell, Estimate, clustered_mean, crossed_mean
 
 
 def simulated(seed: int, users: int, items: int) -> tuple[list[float], list[str]]:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics import Game, bradley_terry
+from fspo.evaluation.statistics.ranking import Game, bradley_terry
 from tests.evaluation.statistics.simulations import tournament
 
 STRENGTHS = {"base": -0.6, "few-shot": -0.2, "ipo": 0.1, "fspo": 0.7}

@@ -13,7 +13,7 @@ import yaml
 from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.metrics.table import missing_interval_note
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS
 from fspo.modeling.rendering import Context
 

@@ -21,8 +21,7 @@ from fspo.evaluation.judges.win_rates import Answer
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import first_trials
-from fspo.evaluation.statistics import Bounds, Estimate
-from fspo.evaluation.statistics.intervals import Cell, crossed_mean
+from fspo.evaluation.statistics.intervals import Bounds, Cell, Estimate, crossed_mean
 from fspo.judging.refusals import refuses
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS

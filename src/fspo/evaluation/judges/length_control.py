@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from fspo.errors import DataError
-from fspo.evaluation.statistics import MINIMUM_USERS, Estimate, Spread, clustered_mean, estimate_of, grouped
+from fspo.evaluation.statistics.intervals import MINIMUM_USERS, Estimate, Spread, clustered_mean, estimate_of, grouped
 
 __all__ = ["ANCHOR_WEIGHT", "Judged", "LengthControlled", "difficulties", "length_controlled"]
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, decide
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import Game
+from fspo.evaluation.statistics.ranking import Game
 from fspo.judging.judge import Judge, TextUtility
 from fspo.judging.verdicts import SCORES
 from fspo.preferences.types import User

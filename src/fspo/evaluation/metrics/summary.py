@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fspo.evaluation.metrics.table import missing_interval_note
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from fspo.evaluation.artifacts import UserMean
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import Estimate, clustered_mean, paired_difference
+from fspo.evaluation.statistics.comparing import paired_difference
+from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 
 __all__ = ["COMPARED", "Column", "Table", "compare_tables", "estimates", "missing_interval_note", "per_user"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation import plots
+from fspo.evaluation.plots import charts
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_json
 
@@ -47,7 +47,7 @@ def _distributions(attributes: object) -> PlotEntry | None:
         for name, (edges, counts) in columns.items()
         for left, right, count in zip(edges, edges[1:], counts, strict=False)
     ]
-    return PlotEntry("attributes", title, plots.histograms(columns, title=title), numbers)
+    return PlotEntry("attributes", title, charts.histograms(columns, title=title), numbers)
 
 
 def _bins(record: object) -> tuple[Sequence[float], Sequence[float]] | None:
@@ -70,7 +70,7 @@ def _disagreement(record: object) -> PlotEntry | None:
         {"user": users[row], "other": users[column], "disagree": matrix[row][column]}
         for row, column in itertools.combinations(range(min(len(users), len(matrix))), 2)
     ]
-    return PlotEntry("disagreement", title, plots.heatmap(shown, users[:_MOST_USERS], title=title), numbers)
+    return PlotEntry("disagreement", title, charts.heatmap(shown, users[:_MOST_USERS], title=title), numbers)
 
 
 def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from fspo.evaluation.artifacts import CalibrationRecord
 from fspo.evaluation.metrics.summary import single_context_reward
 from fspo.evaluation.report.formatting import Unit, amount, join_names, number, with_interval
-from fspo.evaluation.statistics import Comparison, Estimate
+from fspo.evaluation.statistics.comparing import Comparison
+from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS
 
 __all__ = ["RULES", "Finding", "Metrics", "Rule", "Standings", "facts", "findings"]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = ["IN_UNITS", "Unit", "amount", "detectable", "environment", "join_names", "number", "with_interval"]
 

@@ -7,19 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.evaluation import plots
 from fspo.evaluation.metrics.items import Items
+from fspo.evaluation.plots import charts
+from fspo.evaluation.plots.drawing import OBSERVER, PLAIN, Palette
 from fspo.evaluation.report.findings import Metrics
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import (
-    Comparison,
-    Estimate,
-    Game,
-    Ranking,
-    bradley_terry,
-    compare_all,
-)
+from fspo.evaluation.statistics.comparing import Comparison, compare_all
+from fspo.evaluation.statistics.intervals import Estimate
+from fspo.evaluation.statistics.ranking import Game, Ranking, bradley_terry
 
 __all__ = ["accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
 
@@ -29,7 +25,7 @@ _EQUAL = 1e-6
 _NOTE = "chances as fractions of 1; items are the judgements of the method's own answers"
 
 
-def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.Palette = plots.PLAIN) -> dict[str, Any]:
+def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette = PLAIN) -> dict[str, Any]:
     """All methods and the base model by whose answers users prefer, the strongest first; empty where none were judged.
 
     Where methods met each other, the chance to be preferred to the base model's answer by Bradley-Terry strengths;
@@ -58,7 +54,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.P
         for name, estimate in found.items()
     ]
     title = "Chance to be preferred to the base model's answer"
-    svg = plots.interval_plot(
+    svg = charts.interval_plot(
         [(name, name, estimate) for name, estimate in found.items()], title=title, palette=palette
     )
     numbers = [
@@ -78,9 +74,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: plots.P
     }
 
 
-def accuracy_leaderboard(
-    metrics: Metrics, observer: Estimate | None, palette: plots.Palette = plots.PLAIN
-) -> dict[str, Any]:
+def accuracy_leaderboard(metrics: Metrics, observer: Estimate | None, palette: Palette = PLAIN) -> dict[str, Any]:
     """All methods by headline reward accuracy, the best first, beside the ideal observer's at the full count."""
     found = {name: row["reward_accuracy"] for name, row in metrics.items() if "reward_accuracy" in row}
     if not found:
@@ -88,9 +82,9 @@ def accuracy_leaderboard(
     found = dict(sorted(found.items(), key=lambda entry: -entry[1].value))
     rows = [(name, name, estimate) for name, estimate in found.items()]
     if observer is not None:
-        rows.insert(0, (plots.OBSERVER, plots.OBSERVER, observer))
+        rows.insert(0, (OBSERVER, OBSERVER, observer))
     title = "Reward accuracy"
-    svg = plots.interval_plot(rows, title=title, palette=palette)
+    svg = charts.interval_plot(rows, title=title, palette=palette)
     numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)
     return {"plot": PlotEntry("ranking-accuracy", title, svg, numbers), "order": list(found)}
 

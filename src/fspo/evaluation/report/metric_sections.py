@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fspo.evaluation import plots
 from fspo.evaluation.artifacts import CalibrationRecord, JudgeRecord, JudgesRecord, PerUser
-from fspo.evaluation.plots import Palette, Panel
+from fspo.evaluation.plots import charts
+from fspo.evaluation.plots.drawing import OBSERVER, Palette
 from fspo.evaluation.report.findings import Metrics
 from fspo.evaluation.report.formatting import join_names
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = [
     "QUALITY",
@@ -96,11 +96,11 @@ def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[
     if not lines:
         return {}
     title = "Reward accuracy by number of shots"
-    table = {name: dict(points) for name, points in lines.items()} | ({plots.OBSERVER: dict(seen)} if seen else {})
+    table = {name: dict(points) for name, points in lines.items()} | ({OBSERVER: dict(seen)} if seen else {})
     numbers = estimate_rows(
         ({"method": name, "shots": int(k)}, e) for name, row in table.items() for k, e in row.items()
     )
-    svg = plots.accuracy_by_shots(lines, seen, title=title, palette=palette)
+    svg = charts.accuracy_by_shots(lines, seen, title=title, palette=palette)
     return {
         "plot": PlotEntry("accuracy-by-shots", title, svg, numbers),
         "observer": bool(seen),
@@ -113,25 +113,25 @@ def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[
 
 def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[str, Any]:
     """What changes with the labels, the user, and worse shots; a panel for each, empty without any."""
-    shown: dict[str, Panel] = {}
+    shown: dict[str, charts.Panel] = {}
     for family, (label, chance) in _SENSITIVITY.items():
         for measure in _named(metrics, family):
             rows = _having(metrics, measure)
-            rows |= {plots.OBSERVER: observer[measure]} if measure in observer else {}
+            rows |= {OBSERVER: observer[measure]} if measure in observer else {}
             variant = measure.partition("/")[2]
-            shown[measure] = Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
+            shown[measure] = charts.Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
     if not shown:
         return {}
     families = {measure.partition("/")[0] for measure in shown}
     varied = [said for family, said in _VARIED.items() if family in families]
     title = "What changes a decision"
-    svg = plots.panels(list(shown.values()), title=title, palette=palette)
-    numbers = _numbers(dict(metrics) | {plots.OBSERVER: observer}, shown)
+    svg = charts.panels(list(shown.values()), title=title, palette=palette)
+    numbers = _numbers(dict(metrics) | {OBSERVER: observer}, shown)
     return {
         "plot": PlotEntry("sensitivity", title, svg, numbers),
         "families": families,
         "varied": f"{join_names(varied).capitalize()} were" if varied else "",
-        "observer": any(plots.OBSERVER in panel.rows for panel in shown.values()),
+        "observer": any(OBSERVER in panel.rows for panel in shown.values()),
     }
 
 
@@ -154,7 +154,7 @@ def calibration_section(records: Mapping[str, CalibrationRecord], metrics: Metri
         if any(f"{measure}{suffix}" in row for row in metrics.values())
     }
     return {
-        "plot": PlotEntry("calibration", title, plots.reliability(bins, title=title, palette=palette), numbers),
+        "plot": PlotEntry("calibration", title, charts.reliability(bins, title=title, palette=palette), numbers),
         "columns": columns,
         "errors": [
             {
@@ -178,11 +178,11 @@ def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[st
     shares = dict(sorted(shares.items(), key=lambda entry: entry[1].value))
     rows = [(name, name, estimate) for name, estimate in shares.items()]
     if "regret_share" in observer:
-        rows.insert(0, (plots.OBSERVER, plots.OBSERVER, observer["regret_share"]))
+        rows.insert(0, (OBSERVER, OBSERVER, observer["regret_share"]))
     title = "Share of what is at stake that is lost"
     names = [measure for family in _REGRET for measure in _named(metrics, family)]
-    numbers = _numbers(dict(metrics) | {plots.OBSERVER: observer}, names)
-    svg = plots.interval_plot(rows, title=title, palette=palette)
+    numbers = _numbers(dict(metrics) | {OBSERVER: observer}, names)
+    svg = charts.interval_plot(rows, title=title, palette=palette)
     return {
         "plot": PlotEntry("regret", title, svg, numbers, _REGRET_NOTE),
         "columns": {m: _label(m) for m in names},
@@ -206,7 +206,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {
         "plot": PlotEntry(
-            "win-rates", title, plots.interval_plot(plain, title=title, palette=palette), numbers, _WINS_NOTE
+            "win-rates", title, charts.interval_plot(plain, title=title, palette=palette), numbers, _WINS_NOTE
         ),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
@@ -231,11 +231,11 @@ def tax_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
     if not names:
         return {}
     levels = [m for m in _all(metrics) if m.partition("/")[0] in _TAX_LEVELS]
-    shown = [Panel(_label(m.removeprefix(_TAX)), _having(metrics, m), 0.0, "fluency" not in m) for m in names]
+    shown = [charts.Panel(_label(m.removeprefix(_TAX)), _having(metrics, m), 0.0, "fluency" not in m) for m in names]
     title = "What is lost against the base model"
     numbers = _numbers(metrics, [*names, *levels])
     return {
-        "plot": PlotEntry("tax", title, plots.panels(shown, title=title, palette=palette), numbers, _TAX_NOTE),
+        "plot": PlotEntry("tax", title, charts.panels(shown, title=title, palette=palette), numbers, _TAX_NOTE),
         "columns": {m: _label(m) for m in (*names, *levels)},
     }
 
@@ -256,7 +256,7 @@ def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str,
         for user, value in users.items()
     ]
     worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
-    svg = plots.user_dots(shares, title=title, palette=palette, xlabel="reward accuracy")
+    svg = charts.user_dots(shares, title=title, palette=palette, xlabel="reward accuracy")
     return {
         "plot": PlotEntry("per-user", title, svg, numbers),
         "worst": [(user, value) for user, value in worst[:5] if value < 1],

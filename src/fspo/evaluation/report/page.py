@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from fspo.errors import ConfigError, DataError
-from fspo.evaluation import plots
 from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, variants_note, variants_of
+from fspo.evaluation.plots.drawing import Palette, standalone
 from fspo.evaluation.provenance import untraced_note
 from fspo.evaluation.report import metric_sections as sections
 from fspo.evaluation.report import samples
@@ -62,7 +62,7 @@ def write_figures(run_dir: Path, out: Path, *, benchmark: str = "") -> list[Path
     for plot in drawn:
         _check_replaceable(out / f"{plot.name}.svg", out / f"{plot.name}.csv")
     for plot in drawn:
-        write_text(out / f"{plot.name}.svg", plots.standalone(plot.svg, palette))
+        write_text(out / f"{plot.name}.svg", standalone(plot.svg, palette))
         written.append(out / f"{plot.name}.svg")
         if plot.rows:
             write_text(out / f"{plot.name}.csv", plot.csv)
@@ -80,7 +80,7 @@ def _check_replaceable(svg: Path, csv: Path) -> None:
 
 def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
     read = RunData.of(run_dir, benchmark)
-    palette = plots.Palette.of(read.metrics)
+    palette = Palette.of(read.metrics)
     metrics, details = read.metrics, read.details
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
     settings = _settings(config)
@@ -127,7 +127,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
     )
 
 
-def _figures(read: RunData, lead: str, palette: plots.Palette) -> dict[str, Any]:
+def _figures(read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
     """The sections with plots."""
     metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fspo.evaluation.statistics import Estimate
+from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = ["PlotEntry", "estimate_rows"]
 

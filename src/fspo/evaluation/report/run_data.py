@@ -19,7 +19,8 @@ from fspo.evaluation.artifacts import (
     read_details,
 )
 from fspo.evaluation.metrics.items import Items
-from fspo.evaluation.statistics import Estimate, Game
+from fspo.evaluation.statistics.intervals import Estimate
+from fspo.evaluation.statistics.ranking import Game
 from fspo.records import read_record, read_records
 
 __all__ = ["RunData"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fspo.evaluation import plots
+from fspo.evaluation.plots import charts
+from fspo.evaluation.plots.drawing import Palette
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_json, read_jsonl
 from fspo.methods.table import METHODS
@@ -23,7 +24,7 @@ _CURVES = (
 )
 
 
-def training_plots(run_dir: Path, palette: plots.Palette) -> list[PlotEntry]:
+def training_plots(run_dir: Path, palette: Palette) -> list[PlotEntry]:
     """One plot for each value that methods recorded while training."""
     records = {path.parent.name: read_jsonl(path) for path in sorted(run_dir.glob("methods/*/metrics.jsonl"))}
     found = []
@@ -31,7 +32,7 @@ def training_plots(run_dir: Path, palette: plots.Palette) -> list[PlotEntry]:
         curves = {name: _series(rows, key) for name, rows in records.items()}
         curves = {name: points for name, points in curves.items() if len(points) > 1}
         if curves:
-            svg = plots.training_curves(curves, title=label, ylabel=label, palette=palette)
+            svg = charts.training_curves(curves, title=label, ylabel=label, palette=palette)
             numbers = [{"method": name, "step": x, "value": y} for name, points in curves.items() for x, y in points]
             found.append(
                 PlotEntry(f"training-{key.replace('_', '-')}", label, svg, numbers, "as recorded at each step")

@@ -11,13 +11,8 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.statistics import (
-    Bounds,
-    Comparison,
-    Estimate,
-    clustered_mean,
-    compare_together,
-)
+from fspo.evaluation.statistics.comparing import Comparison, compare_together
+from fspo.evaluation.statistics.intervals import Bounds, Estimate, clustered_mean
 from fspo.preferences.validation import nearest
 
 __all__ = ["Pair", "RunComparison", "RunMethod", "compare_runs"]

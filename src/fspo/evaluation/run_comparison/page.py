@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fspo.evaluation import plots
+from fspo.evaluation.plots import charts
+from fspo.evaluation.plots.drawing import Palette
 from fspo.evaluation.report.formatting import environment
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.run_comparison.compare_runs import RunComparison
@@ -22,8 +23,8 @@ def write_comparison(found: RunComparison, out: Path) -> Path:
     label = found.measure.replace("_", " ").replace("/", ", ")
     rows = [(e.name, _method(e.name), e.estimate) for e in found.methods]
     title = f"Methods by {label}"
-    palette = plots.Palette.of(method for _, method, _ in rows)
-    svg = plots.interval_plot(rows, title=title, chance=found.chance, percent=found.percent, palette=palette)
+    palette = Palette.of(method for _, method, _ in rows)
+    svg = charts.interval_plot(rows, title=title, chance=found.chance, percent=found.percent, palette=palette)
     numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.methods)
     standing = PlotEntry("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
     pairs = PlotEntry("pairs", "Every two methods", "", [pair.to_json() for pair in found.pairs])
