@@ -31,6 +31,7 @@ __all__ = ["JudgingStage", "agreement", "cohens_kappa"]
 Answers = Mapping[AnswerKey, Sequence[Answer]]
 JudgedAnswers = Mapping[AnswerKey, Sequence[JudgedAnswer]]
 _BASE: AnswerKey = ("base", "plain")
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass
@@ -177,7 +178,9 @@ def _controlled(judged_answers: JudgedAnswers, answers: Answers) -> dict[AnswerK
     found = {}
     for sampling in dict.fromkeys(sampling for _, sampling in judged_answers):
         alike = {drawn: rows for drawn, rows in judged_answers.items() if drawn[1] == sampling}
-        hard = difficulties({drawn[0]: _degrees(rows) for drawn, rows in alike.items()})
+        hard = difficulties(
+            {d[0]: {(j.user, j.item): j.degree for j in rows if j.degree is not None} for d, rows in alike.items()}
+        )
         for drawn, rows in alike.items():
             judged = [
                 Judged(
@@ -188,10 +191,6 @@ def _controlled(judged_answers: JudgedAnswers, answers: Answers) -> dict[AnswerK
             if any(row.score is not None for row in judged):
                 found[drawn] = length_controlled(judged)
     return found
-
-
-def _degrees(rows: Sequence[JudgedAnswer]) -> dict[Item, float]:
-    return {(j.user, j.item): j.degree for j in rows if j.degree is not None}
 
 
 def _place(judge: str, sampling: str) -> str:
@@ -214,9 +213,6 @@ def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> Agr
 
 def _label(drawn: AnswerKey) -> str:
     return f"{drawn[0]}, {drawn[1]}"
-
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 def cohens_kappa(first: Mapping[Key, str], second: Mapping[Key, str]) -> float | None:

@@ -98,8 +98,9 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column(f"{_LABELS[comparison.benchmark.measure]}, %", justify="right")
     table.add_column("source")
     for name, estimate in comparison.ours.items():
-        model = escape(comparison.model) if name in METHODS else ""
-        table.add_row(f"[bold]{escape(name)}[/bold]", model, _sees(name), _interval(estimate), "this run")
+        known = name in METHODS  # else a reward model from elsewhere
+        about = (escape(comparison.model), _TOLD[METHODS[name].context]) if known else ("", "")
+        table.add_row(f"[bold]{escape(name)}[/bold]", *about, _interval(estimate), "this run")
     table.add_section()
     for figure in comparison.figures:
         table.add_row(figure.name, figure.model, figure.sees, _value(figure), figure.source.where)
@@ -147,11 +148,6 @@ def _caption(comparison: Comparison) -> str:
     if not comparison.figures:
         lines.append("No published figure could be read in its source and is of this protocol.")
     return "\n".join([*filter(None, lines), *(f"- {line}" for line in comparison.differences)])
-
-
-def _sees(method: str) -> str:
-    """What a method of ours knows of a user; empty for reward models from elsewhere."""
-    return _TOLD[METHODS[method].context] if method in METHODS else ""
 
 
 def _amount(comparison: Comparison) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from fspo.evaluation.capability_regression.items import TaxItem, in_turn, tax_items
 from fspo.evaluation.config import TaxConfig
+from fspo.evaluation.scoring.eval_episodes import texts_of
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.evaluation.statistics.intervals import Cell
 from fspo.identity import digest
@@ -104,9 +105,11 @@ def draw_tax_answers(
 ) -> list[TaxAnswer]:
     """The most probable answer to everything asked, `batch` at once; what is whole in `path` is not repeated."""
     shown, bare = model.renderer.identity, model.renderer.with_context("none").identity
-    wanted = {
-        _key([model.fingerprint, bare if one.variant == "bare" else shown, max_new_tokens], one): one for one in asked
-    }
+    wanted = {}
+    for one in asked:
+        how = [model.fingerprint, bare if one.variant == "bare" else shown, max_new_tokens]
+        what = [one.variant, one.item, one.user, one.prompt, texts_of(one.shots), one.description]
+        wanted[digest([*how, *what])] = one
 
     def answer(some: Sequence[TaxRequest]) -> list[TaxAnswer]:
         texts = _generate(model, some, max_new_tokens)
@@ -130,9 +133,3 @@ def _generate(model: LoadableModel, asked: Sequence[TaxRequest], max_new_tokens:
     sampling = Sampling(max_new_tokens, temperature=0.0)
     replies = answer(model.load(), model.renderer, prompts, sampling, batch_size=len(prompts))
     return [reply.text for reply in replies]
-
-
-def _key(how: Sequence[object], asked: TaxRequest) -> str:
-    """A digest of everything that decides the answer."""
-    shown = [[shot.prompt, shot.chosen, shot.rejected] for shot in asked.shots]
-    return digest([*how, asked.variant, asked.item, asked.user, asked.prompt, shown, asked.description])

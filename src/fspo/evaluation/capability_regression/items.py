@@ -125,10 +125,6 @@ def _commas(text: str, count: int) -> bool:
     return len(parts) == count and all(parts) and "\n" not in text.strip()
 
 
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
-
-
 CHECKS: Mapping[str, Callable[[str, Any], bool]] = MappingProxyType(
     {
         "answer": _answer,
@@ -142,7 +138,7 @@ CHECKS: Mapping[str, Callable[[str, Any], bool]] = MappingProxyType(
         "lacks": lambda text, unwanted: not _answer(text, unwanted),
         "bullets": lambda text, count: sum(bool(_BULLET.match(line)) for line in text.splitlines()) == count,
         "numbered": lambda text, count: sum(bool(_NUMBERED.match(line)) for line in text.splitlines()) == count,
-        "lines": lambda text, count: len(_lines(text)) == count,
+        "lines": lambda text, count: sum(bool(line.strip()) for line in text.splitlines()) == count,
         "words": lambda text, bounds: _within(len(words(text)), bounds),
         "sentences": lambda text, bounds: _within(len(sentences(text)), bounds),
         "upper": lambda text, wanted: text.isupper() == wanted,

@@ -118,10 +118,8 @@ class Closeness:
 
     def _vector(self, text: str) -> Mapping[str, float]:
         words = Counter(content_words(text))
-        return {word: count * self._rarity(word) for word, count in words.items()}
-
-    def _rarity(self, word: str) -> float:
-        return math.log((1 + self._documents) / (1 + self._counts[word])) + 1
+        rarity = {word: math.log((1 + self._documents) / (1 + self._counts[word])) + 1 for word in words}
+        return {word: count * rarity[word] for word, count in words.items()}
 
 
 def measure_quality(

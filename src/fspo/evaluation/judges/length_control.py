@@ -156,12 +156,11 @@ def difficulties(scores: Mapping[str, Mapping[Item, float]]) -> dict[str, dict[I
     found: dict[str, dict[Item, float]] = {}
     for name, own in scores.items():
         others = [items for other, items in scores.items() if other != name]
-        found[name] = {item: _log_odds([items[item] for items in others if item in items]) for item in own}
+        found[name] = {}
+        for item in own:
+            won = [items[item] for items in others if item in items]
+            found[name][item] = math.log((sum(won) + 1) / (len(won) - sum(won) + 1))
     return found
-
-
-def _log_odds(scores: Sequence[float]) -> float:
-    return math.log((sum(scores) + 1) / (len(scores) - sum(scores) + 1))
 
 
 def _plain(decided: Sequence[Judged]) -> Estimate:
@@ -254,11 +253,6 @@ def _fit(data: _Data, inverse_penalty: float) -> _Array:
     return weights
 
 
-def _curvature(data: _Data, chance: _Array) -> _Array:
-    curvature: _Array = data.features.T @ (data.features * (data.weights * chance * (1 - chance))[:, None])
-    return curvature
-
-
 def _chosen(data: _Data) -> float:
     """C of the penalty whose fits best predict held-out users; the strongest of equals."""
     if len(data.users) < _FOLDS:
@@ -296,8 +290,9 @@ def _win_rate(rows: Sequence[Judged], data: _Data, weights: _Array) -> Estimate:
         return Estimate(value, None, None, len(users), count)
     chance = expit(data.features @ weights)
     slope = (level * (predicted * (1 - predicted))[:, None]).sum(axis=0)
+    curvature = data.features.T @ (data.features * (data.weights * chance * (1 - chance))[:, None])
     pull = (data.features * (data.weights * (data.scores - chance))[:, None]) @ (
-        np.linalg.pinv(_curvature(data, chance), hermitian=True) @ slope
+        np.linalg.pinv(curvature, hermitian=True) @ slope
     )
     moved = dict.fromkeys(users, 0.0)
     for user, amount in [

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
 from fspo.evaluation.judges.win_rates import Answer
 
@@ -23,7 +21,9 @@ _EMPHASIS = re.compile(r"\*\*|__|~~|`|(?<!\w)[*_](?=\S)|(?<=\S)[*_](?!\w)")
 def bare(text: str) -> str:
     """The wording in one paragraph: no bullets, numbers, headings, emphasis, code marks, links, tables or emoji."""
     if not text.isascii():
-        text = str(_emoji().replace_emoji(text, ""))
+        import emoji
+
+        text = emoji.replace_emoji(text, "")
     for pattern, instead in ((_FENCE, ""), (_RULE, ""), (_MARK, ""), (_LINK, r"\1"), (_TABLE, " "), (_EMPHASIS, "")):
         text = pattern.sub(instead, text)
     return " ".join(text.split())
@@ -42,10 +42,3 @@ def matched_in_length(answers: Sequence[Answer], base: Mapping[str, Answer], ban
         return longer <= band * shorter
 
     return [answer for answer in answers if close(answer)]
-
-
-@cache
-def _emoji() -> Any:
-    import emoji
-
-    return emoji

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fspo.errors import DataError
 from fspo.evaluation.artifacts import AGAIN, ItemRecord
 from fspo.evaluation.metrics.table import Table
-from fspo.evaluation.scoring.eval_episodes import Item, Trial
+from fspo.evaluation.scoring.eval_episodes import Item, Trial, texts_of
 from fspo.identity import digest
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import User
 from fspo.records import read_records
 
 __all__ = ["ITEMS_FILE", "Items", "item_records"]
@@ -20,7 +19,7 @@ __all__ = ["ITEMS_FILE", "Items", "item_records"]
 ITEMS_FILE = "items.jsonl"
 
 _KEPT = ("label_flip_rate", "user_swap_drop", "regret")
-_FAMILIES = ("reward_accuracy", "win_rate", "win_rate_by", "answer_utility")
+_FAMILIES = ("reward_accuracy/", "win_rate/", "win_rate_by/", "answer_utility/")
 """Measures that are kept by item: these alone, and all variants of these."""
 
 _DIGITS = 6
@@ -40,10 +39,10 @@ def item_records(
     for trial in trials:
         user, swapped = users[trial.user], trial.swapped
         digests = {
-            "shots": digest(_texts(trial.own.shots)),
+            "shots": digest(texts_of(trial.own.shots)),
             "traits": digest(sorted(user.traits.items())),
             "description": digest([trial.own.description, user.description]),
-            "donor": digest([_texts(swapped.shots), swapped.description]) if swapped is not None else "",
+            "donor": digest([texts_of(swapped.shots), swapped.description]) if swapped is not None else "",
         }
         for number, query in enumerate(trial.own.queries):
             item = (trial.user, trial.item(number))
@@ -102,26 +101,7 @@ class Items:
         """What there is of a method."""
         return list(dict.fromkeys(m for record in self.records for m in record.values.get(method, {})))
 
-    def record(self, item: str) -> ItemRecord:
-        """The record of one item.
-
-        Raises:
-            DataError: there is no such item.
-        """
-        for record in self.records:
-            if record.item == item:
-                return record
-        raise DataError(f"The evaluation has no item {item!r}; run `fspo eval` again.")
-
 
 def _values(table: Table, item: Item) -> dict[str, float]:
-    kept = {measure: column.of for measure, column in table.items() if _is_kept(measure)}
+    kept = {m: column.of for m, column in table.items() if m in _KEPT or m.startswith(_FAMILIES)}
     return {measure: round(values[item], _DIGITS) for measure, values in kept.items() if item in values}
-
-
-def _is_kept(measure: str) -> bool:
-    return measure in _KEPT or ("/" in measure and measure.partition("/")[0] in _FAMILIES)
-
-
-def _texts(shots: Iterable[Preference]) -> list[list[str]]:
-    return [[shot.prompt, shot.chosen, shot.rejected] for shot in shots]

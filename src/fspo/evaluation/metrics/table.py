@@ -12,7 +12,10 @@ from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.comparing import paired_difference
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
 
-__all__ = ["COMPARED", "Column", "Table", "compare_tables", "estimates", "missing_interval_note", "per_user"]
+__all__ = ["Column", "Table", "compare_tables", "estimates", "missing_interval_note", "per_user"]
+
+_COMPARED = ("reward_accuracy/", "win_rate/")
+"""Measures whose variants (`reward_accuracy/reference`, `win_rate/plain`) are compared between methods."""
 
 _MOST_NAMED = 3
 _ABSOLUTE = "it is a mean of absolute differences; see what chance alone gives"
@@ -72,17 +75,11 @@ def missing_interval_note(found: Iterable[tuple[str, Estimate]]) -> str:
     for measure, estimate in found:
         if estimate.note and estimate.lacking != _ABSOLUTE:
             lacking[estimate.note][measure] = None
-    notes = [f"{note} ({_few(list(measures))})" for note, measures in sorted(lacking.items())]
+    notes = []
+    for note, measures in sorted(lacking.items()):
+        named, more = ", ".join(list(measures)[:_MOST_NAMED]), len(measures) - _MOST_NAMED
+        notes.append(f"{note} ({named}{f' and {more} more' if more > 0 else ''})")
     return f"Some figures have {'; '.join(notes)}." if notes else ""
-
-
-def _few(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-COMPARED = ("reward_accuracy", "win_rate")
-"""Measures whose variants (`reward_accuracy/reference`, `win_rate/plain`) are compared between methods."""
 
 
 def compare_tables(
@@ -97,8 +94,11 @@ def compare_tables(
     for name, table in tables.items():
         if name == lead:
             continue
-        shared = [measure for measure in tables[lead] if _is_compared(measure) and _meet(tables[lead], table, measure)]
-        rows = {measure: paired_difference(tables[lead][measure].of, table[measure].of) for measure in shared}
+        rows = {
+            measure: paired_difference(column.of, table[measure].of)
+            for measure, column in tables[lead].items()
+            if measure.startswith(_COMPARED) and measure in table and column.of.keys() & table[measure].of.keys()
+        }
         same = {
             measure: rows[f"{measure}/{variants[name]}"]
             for measure, variants in headlines.items()
@@ -106,11 +106,3 @@ def compare_tables(
         }
         found[name] = same | rows
     return found
-
-
-def _is_compared(measure: str) -> bool:
-    return measure.partition("/")[0] in COMPARED and "/" in measure
-
-
-def _meet(ours: Table, theirs: Table, measure: str) -> bool:
-    return measure in theirs and bool(ours[measure].of.keys() & theirs[measure].of.keys())

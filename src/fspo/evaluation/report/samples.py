@@ -77,7 +77,8 @@ def wrong_pairs(items: Items, method: str, reward: str) -> list[dict[str, Any]]:
     wrong = [item for item, right in items.values(method, f"reward_accuracy/{reward}").items() if right == 0]
     cost = items.values(method, "regret")
     wrong.sort(key=lambda item: -cost.get(item, 0.0))
-    return _one_each([items.record(item[1]).model_dump() | {"cost": cost.get(item)} for item in wrong])
+    records = {record.item: record for record in items.records}
+    return _one_each([records[item[1]].model_dump() | {"cost": cost.get(item)} for item in wrong])
 
 
 def _failed(sample: Sample, label: str) -> dict[str, Any]:

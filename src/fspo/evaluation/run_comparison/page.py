@@ -21,7 +21,7 @@ def write_comparison(found: RunComparison, out: Path) -> Path:
         StorageError: it can't be written.
     """
     label = found.measure.replace("_", " ").replace("/", ", ")
-    rows = [(e.name, _method(e.name), e.estimate) for e in found.methods]
+    rows = [(e.name, e.name.rpartition(": ")[2], e.estimate) for e in found.methods]
     title = f"Methods by {label}"
     palette = Palette.of(method for _, method, _ in rows)
     svg = charts.interval_plot(rows, title=title, chance=found.chance, percent=found.percent, palette=palette)
@@ -33,8 +33,3 @@ def write_comparison(found: RunComparison, out: Path) -> Path:
     pages = environment()
     write_text(out, pages.get_template("comparison.html.j2").render(**view))
     return out
-
-
-def _method(name: str) -> str:
-    """The method of a name with its run, for the colour."""
-    return name.rpartition(": ")[2]

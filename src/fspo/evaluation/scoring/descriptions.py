@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Trial, texts_of
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.identity import digest
 from fspo.preferences.types import Preference
@@ -132,4 +132,4 @@ def _write(model: LoadableModel, batch: Sequence[Sequence[Preference]], max_new_
 
 
 def _digest(shots: Sequence[Preference]) -> str:
-    return digest([[shot.prompt, shot.chosen, shot.rejected] for shot in shots])
+    return digest(texts_of(shots))

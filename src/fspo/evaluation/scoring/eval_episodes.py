@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
@@ -13,7 +13,7 @@ from fspo.evaluation.config import EvaluationConfig
 from fspo.identity import digest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.preferences.types import Episode, User
+from fspo.preferences.types import Episode, Preference, User
 
 __all__ = [
     "Condition",
@@ -27,6 +27,7 @@ __all__ = [
     "pick_users",
     "query_number",
     "tendency",
+    "texts_of",
     "trial_of",
 ]
 
@@ -56,8 +57,10 @@ class Trial:
     @property
     def key(self) -> str:
         """A digest of the contents: scores of other contents are never taken for these."""
-        texts = [[p.prompt, p.chosen, p.rejected] for p in (*self.own.shots, *self.own.queries)]
-        swapped = [[p.prompt, p.chosen, p.rejected] for p in self.swapped.shots] if self.swapped else []
+        texts, swapped = (
+            texts_of((*self.own.shots, *self.own.queries)),
+            texts_of(self.swapped.shots if self.swapped else ()),
+        )
         described = [self.own.description, self.swapped.description if self.swapped else ""]
         return digest([self.id, texts, swapped, described])
 
@@ -101,6 +104,11 @@ def mirror_of(condition: Condition) -> Condition:
     if condition in ("own", "flipped"):
         return "flipped" if condition == "own" else "own"
     return condition.removesuffix(_FLIPPED) if condition.endswith(_FLIPPED) else condition + _FLIPPED
+
+
+def texts_of(preferences: Iterable[Preference]) -> list[list[str]]:
+    """Prompt, chosen and rejected response of each, which a digest is of."""
+    return [[row.prompt, row.chosen, row.rejected] for row in preferences]
 
 
 def query_number(item: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig, percent
-from fspo.evaluation.scoring.eval_episodes import Pass, Trial, first_trials
+from fspo.evaluation.scoring.eval_episodes import Pass, Trial, first_trials, texts_of
 from fspo.identity import digest
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
@@ -58,10 +58,7 @@ class Probe:
 
     def key(self, config: EvaluationConfig) -> str:
         """A digest of everything that is shown."""
-        rows = [
-            [v.condition, v.numbers, [[s.prompt, s.chosen, s.rejected] for s in v.episode.shots]]
-            for v in self.variations(config)
-        ]
+        rows = [[v.condition, v.numbers, texts_of(v.episode.shots)] for v in self.variations(config)]
         return f"{self.trial.key}/{digest(rows)}"
 
 
