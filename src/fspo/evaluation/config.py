@@ -24,6 +24,7 @@ __all__ = [
     "RewardVariant",
     "RobustnessConfig",
     "Sampling",
+    "Settings",
     "TaxConfig",
     "percent",
 ]
@@ -45,10 +46,14 @@ _IN_ORDER = AfterValidator(lambda values: tuple(sorted(set(values))))
 _Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], _IN_ORDER]
 
 
-class Floors(BaseModel):
-    """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
+class Settings(BaseModel):
+    """A section of settings: unknown keys are errors, and errors do not repeat what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, protected_namespaces=())
+
+
+class Floors(Settings):
+    """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
 
     log_prob: float = -5.5
     """Mean log-prob a token under the base model given the question alone, in nats. Under SmolLM2-135M
@@ -61,10 +66,8 @@ class Floors(BaseModel):
     """Words in the answer; an empty one is no answer."""
 
 
-class RobustnessConfig(BaseModel):
+class RobustnessConfig(Settings):
     """Under what else the full context is measured, on a part of the users: each costs one more trunk a user."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     users: int | None = Field(default=6, ge=0)
     """At most so many of the evaluated users, their first episode each; 0: none of this, null: all of them."""
@@ -78,10 +81,8 @@ class RobustnessConfig(BaseModel):
     """Other orders of the same shots."""
 
 
-class JudgeConfig(BaseModel):
+class JudgeConfig(Settings):
     """One more judge of the same answers; exactly one of endpoint, attributes and likes is set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the results."""
@@ -138,10 +139,8 @@ class JudgeConfig(BaseModel):
             raise ValueError(f"the prompt of the judge '{self.name}' does not show {{{missing[0]}}}; put it in")
 
 
-class RewardModelConfig(BaseModel):
+class RewardModelConfig(Settings):
     """A reward model from elsewhere, evaluated beside the methods; exactly one of model, endpoint and scorer is set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the table."""
@@ -167,10 +166,8 @@ class RewardModelConfig(BaseModel):
         return self
 
 
-class TaxConfig(BaseModel):
+class TaxConfig(Settings):
     """A user costs `general + open + 2 * refusals` answers a method, and every set of weights the items once more."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     users: int | None = Field(default=6, ge=1)
     """At most so many of the evaluated users, with the shots of their first episode; null: all of them."""
@@ -207,10 +204,8 @@ _AFTERWARDS = frozenset({"floors", "long_rows", "observer_noise", "observer_prio
 """Settings that are applied each time to what was measured, or before it."""
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Settings):
     """Settings of `evaluate`. A user costs about `shots + queries * (2 + len(ladder))` pairs of tokens a method."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     seed: int = 0
     """Draws the episodes, the donors of swapped shots and the answers."""

@@ -14,7 +14,15 @@ from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 
-__all__ = ["Provenance", "base_provenance", "check_unseen", "read_provenance", "untraced", "untraced_note"]
+__all__ = [
+    "Provenance",
+    "base_provenance",
+    "check_unseen",
+    "json_beside",
+    "read_provenance",
+    "untraced",
+    "untraced_note",
+]
 
 _SCALED = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
 """Objectives whose reward is beta times the margin over the reference."""
@@ -103,12 +111,16 @@ def untraced_note(found: Sequence[str]) -> str:
     )
 
 
+def json_beside(policy: Path, name: str) -> dict[str, Any]:
+    """The contents of a JSON file in a policy's folder; empty where there is none."""
+    record = read_json(policy / name) if (policy / name).is_file() else {}
+    return record if isinstance(record, dict) else {}
+
+
 def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Provenance:
     if folder is None or not folder.is_dir():
         return Provenance(place="" if folder is None or not before else str(folder))
-    path = folder / "training.json"
-    record = read_json(path) if path.is_file() else {}
-    identity: Mapping[str, Any] = record.get("identity", {}) if isinstance(record, dict) else {}
+    identity = json_beside(folder, "training.json").get("identity", {})
     settings = identity.get("config", {})
     counts = settings.get("ladder") or ([settings["shots"]] if settings.get("shots") else [])
     beta = settings.get("beta") if settings.get("objective") in _SCALED else None
@@ -124,9 +136,7 @@ def _read(folder: Path | None, before: tuple[Path, ...] = ()) -> Provenance:
 
 def _start(folder: Path, before: tuple[Path, ...]) -> Provenance | None:
     """The policy that training started from, beside this one where a run folder was moved since."""
-    card = folder / "policy.json"
-    record = read_json(card) if card.is_file() else {}
-    start = record.get("starts_from") if isinstance(record, dict) else None
+    start = json_beside(folder, "policy.json").get("starts_from")
     if not start:
         return None
     places = [folder / str(start), folder.parent / Path(str(start)).name]

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
+from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics, order_metrics, robustness_metrics
 from fspo.evaluation.metrics.rewards import Rewards
-from fspo.evaluation.metrics.robustness import order_metrics, robustness_metrics
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.scoring.logprob_scores import Score, Scores
 

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from fspo.errors import ConfigError
-from fspo.evaluation.config import EvaluationConfig
+from fspo.evaluation.config import EvaluationConfig, Settings
 from fspo.paths import PlaceName
 from fspo.preferences.published import Drawn
 from fspo.preferences.validation import nearest
@@ -95,10 +95,8 @@ class Benchmark:
     """Of the own domains: the section `synthesis` by which the data are made, that of the domain's file in configs/."""
 
 
-class BenchmarkConfig(BaseModel):
+class BenchmarkConfig(Settings):
     """Settings of one benchmark. Whatever is set departs from the published protocol, and the comparison says so."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     data: PlaceName | None = Field(default=None, min_length=1)
     """A file or folder of the published rows, or hub:owner/name; null: the hub, for the own domains `fspo synth`."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from fspo.evaluation.plots import charts
 from fspo.evaluation.plots.drawing import Palette
+from fspo.evaluation.provenance import json_beside
 from fspo.evaluation.report.plot_entry import PlotEntry
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_jsonl
 from fspo.methods.table import METHODS
 
 __all__ = ["TrainingCost", "training_costs", "training_plots", "unequal_training_note"]
 
+_UNEQUAL = 1.5
 _CURVES = (
     ("loss", "training loss"),
     ("margin_accuracy", "share of training queries ranked right"),
@@ -47,9 +49,6 @@ def _series(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-
-
-_UNEQUAL = 1.5
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _training_cost(folder: Path) -> TrainingCost:
     tokens = {
         row["step"]: row["tokens"] for row in read_jsonl(folder / "metrics.jsonl") if row.keys() >= {"step", "tokens"}
     }
-    config = _json(folder / "training.json").get("identity", {}).get("config", {})
+    config = json_beside(folder, "training.json").get("identity", {}).get("config", {})
     users, queries = config.get("users_per_step"), config.get("queries")
     episodes = len(tokens) * users if users else None
     return TrainingCost(
@@ -106,7 +105,7 @@ def _training_cost(folder: Path) -> TrainingCost:
         tokens=int(sum(tokens.values())),
         episodes=episodes,
         pairs=episodes * queries if episodes and queries else None,
-        start=Path(_json(folder / "policy.json").get("starts_from") or "").name,
+        start=Path(json_beside(folder, "policy.json").get("starts_from") or "").name,
         objective=_objective(config),
     )
 
@@ -114,8 +113,3 @@ def _training_cost(folder: Path) -> TrainingCost:
 def _objective(config: Mapping[str, Any]) -> str:
     objective = str(config.get("objective", ""))
     return f"{objective}, mirrored" if config.get("mirror") and objective != "mirrored-contrast" else objective
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value = read_json(path) if path.exists() else {}
-    return value if isinstance(value, dict) else {}
