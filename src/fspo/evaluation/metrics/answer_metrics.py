@@ -10,13 +10,16 @@ from fspo.evaluation.judges.win_rates import Answer, JudgedAnswer
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.judging.verdicts import SCORES
 
-__all__ = ["judged_column", "quality_metrics", "win_rates"]
+__all__ = ["QUALITY_MEASURES", "judged_column", "quality_metrics", "win_rates"]
 
 _UNBOUNDED = ("fluency", "compression", "words")
 _QUALITIES: Mapping[str, str] = {"fluency": "log_prob"} | {
     name: name for name in ("distinct", "compression", "overlap", "closeness", "words")
 }
 """Measure -> the field of `Quality`."""
+
+QUALITY_MEASURES = (*_QUALITIES, "below_floor", "unfinished")
+"""The measures of answers that no judge is needed for."""
 
 
 def judged_column(rows: Iterable[JudgedAnswer], value: Callable[[JudgedAnswer], float | None]) -> Column:

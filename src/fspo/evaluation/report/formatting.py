@@ -65,7 +65,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str | bool]] = {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": lambda estimate: _DASH if estimate is None else number(estimate.value * 100),
         "interval": _interval,
         "with_interval": with_interval,
@@ -77,6 +77,7 @@ def environment() -> Environment:
         "points": lambda estimate: number(estimate.value * 100, plus=True),
         "in_units": lambda measure: measure.partition("/")[0] in IN_UNITS,
         "names": join_names,
+        "present": lambda labels, metrics: {m: labels[m] for m in labels if any(m in row for row in metrics.values())},
         "cell": _cell,
     }
     found.filters |= filters

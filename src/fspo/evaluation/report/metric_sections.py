@@ -14,12 +14,9 @@ from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = [
-    "QUALITY",
     "by_shots_section",
     "calibration_section",
-    "further_section",
     "per_user_section",
-    "quality_section",
     "regret_section",
     "sensitivity_section",
     "tax_section",
@@ -28,16 +25,6 @@ __all__ = [
 
 Row = Mapping[str, Estimate]
 
-QUALITY = {
-    "fluency": "log-prob a token",
-    "distinct": "distinct word pairs",
-    "compression": "compressed size",
-    "overlap": "question words taken up",
-    "closeness": "closeness to question",
-    "words": "words",
-    "below_floor": "below a floor",
-    "unfinished": "cut off at the limit",
-}
 _SENSITIVITY = {
     "label_flip_rate": ("labels flipped: changed", None),
     "user_swap_drop": ("another user's shots: loss", 0.0),
@@ -53,8 +40,6 @@ _VARIED = {
 }
 
 _REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
-_CALIBRATION_ERROR = "calibration_error"
-_ERRORS = {"brier": "Brier score", "overconfidence": "overconfidence"}
 _WINS = "win_rate"
 _COUNTED = (
     "items",
@@ -71,19 +56,6 @@ _COUNTED = (
 """What `judges.json` counts of a judge."""
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
-_FURTHER = {
-    "gain_over_no_context": "over itself without shots",
-    "gain_over_population": "over the population",
-    "gain_over_oracle": "over the oracle",
-    "first_shot_gain": "gain of the first shot",
-    "beyond_training_gain": "gain of shots beyond training",
-    "shortfall": "below the ideal observer",
-    "other_topics_accuracy": "accuracy, shots on other topics",
-    "order_accuracy": "accuracy over orders of the shots",
-    "order_spread": "spread over orders",
-}
-"""Measures without a variant that no other section shows."""
-
 _WINS_NOTE = "every way to count wins, by its name in metrics.json; shares as fractions of 1"
 _TAX_NOTE = "levels too, by their names in metrics.json; shares as fractions of 1, fluency in nats a token"
 _REGRET_NOTE = "regret_share as a fraction of 1, the others in standard deviations of the domain's responses"
@@ -135,8 +107,8 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
     }
 
 
-def calibration_section(records: Mapping[str, CalibrationRecord], metrics: Metrics, palette: Palette) -> dict[str, Any]:
-    """Accuracy over confidence, and the errors of both kinds of margin; empty where it was not measured."""
+def calibration_section(records: Mapping[str, CalibrationRecord], palette: Palette) -> dict[str, Any]:
+    """Accuracy over confidence of both kinds of margin; empty where it was not measured."""
     bins = {name: (row.bins, row.fitted_bins) for name, row in records.items() if row.bins}
     if not bins:
         return {}
@@ -147,27 +119,8 @@ def calibration_section(records: Mapping[str, CalibrationRecord], metrics: Metri
         for scale, rows in zip(("as it is", "fitted"), both, strict=True)
         for row in rows
     ]
-    columns = {
-        f"{measure}{suffix}": f"{label}{', fitted' if suffix else ''}"
-        for measure, label in _ERRORS.items()
-        for suffix in ("", "/fitted")
-        if any(f"{measure}{suffix}" in row for row in metrics.values())
-    }
-    return {
-        "plot": PlotEntry("calibration", title, charts.reliability(bins, title=title, palette=palette), numbers),
-        "columns": columns,
-        "errors": [
-            {
-                "method": name,
-                "margins": said,
-                "error": row[f"{_CALIBRATION_ERROR}{suffix}"],
-                "by_chance": getattr(records.get(name), f"{kind}error_by_chance", None),
-            }
-            for name, row in metrics.items()
-            for said, kind, suffix in (("as they are", "", ""), ("fitted", "fitted_", "/fitted"))
-            if f"{_CALIBRATION_ERROR}{suffix}" in row
-        ],
-    }
+    svg = charts.reliability(bins, title=title, palette=palette)
+    return {"plot": PlotEntry("calibration", title, svg, numbers), "records": records}
 
 
 def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[str, Any]:
@@ -218,11 +171,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
 def _drawn(variant: str) -> str:
     """A sampling, and how many shots were shown where these were not all."""
     sampling, _, shots = variant.partition("@")
-    return f"{sampling}, {_counted(shots)}" if shots else sampling
-
-
-def _counted(shots: str) -> str:
-    return f"{shots} {'shot' if shots == '1' else 'shots'}"
+    return f"{sampling}, {shots} shot{'' if shots == '1' else 's'}" if shots else sampling
 
 
 def tax_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
@@ -264,25 +213,6 @@ def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str,
         "at_chance": sum(value <= 0.5 for _, value in worst),
         "users": len(worst),
     }
-
-
-def further_section(metrics: Metrics) -> dict[str, str]:
-    """Measure -> what it is called, of those that any method has and no other section shows."""
-    there = list(_all(metrics))
-    found = {measure: label for measure, label in _FURTHER.items() if measure in there}
-    at_shots = [m for m in there if m.startswith("shortfall@")]
-    return found | {m: f"below the observer, {_counted(m.partition('@')[2])}" for m in at_shots}
-
-
-def quality_section(metrics: Metrics) -> dict[str, Any]:
-    """Judge-free measures of the answers, by method and sampling."""
-    rows = {
-        f"{method}, {sampling}": {q: row.get(f"{q}/{sampling}") for q in QUALITY}
-        for method, row in metrics.items()
-        for sampling in ("plain", "guided")
-        if f"words/{sampling}" in row
-    }
-    return {"columns": QUALITY, "rows": rows} if rows else {}
 
 
 def _judge_row(name: str, record: JudgeRecord) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from fspo.errors import ConfigError, DataError
+from fspo.evaluation.metrics.answer_metrics import QUALITY_MEASURES
 from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, variants_note, variants_of
 from fspo.evaluation.plots.drawing import Palette, standalone
 from fspo.evaluation.provenance import untraced_note
@@ -18,7 +19,6 @@ from fspo.evaluation.report.data_section import data_section
 from fspo.evaluation.report.findings import RULES, Metrics, Standings, facts, findings
 from fspo.evaluation.report.formatting import IN_UNITS, environment
 from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_leaderboard, paired_with_lead
-from fspo.evaluation.report.metric_sections import QUALITY
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData
 from fspo.evaluation.report.training_section import training_costs, training_plots, unequal_training_note
@@ -103,7 +103,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "lead": lead,
             "variants": variants_of(details, lead),
             "flipped_reward": single_context_reward(details, lead),
-            "measures": {m: label for m, label in MEASURES.items() if any(m in row for row in metrics.values())},
+            "measures": MEASURES,
             "metrics": metrics,
             "observer": read.observer,
             "by_variant": _variants(metrics),
@@ -138,13 +138,11 @@ def _figures(read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
         "unpaired": read.comparisons,
         "curve": sections.by_shots_section(metrics, observer, palette),
         "sensitivity": sections.sensitivity_section(metrics, observer, palette),
-        "calibration": sections.calibration_section(read.calibration, metrics, palette),
+        "calibration": sections.calibration_section(read.calibration, palette),
         "regret": sections.regret_section(metrics, observer, palette),
         "wins": sections.win_rates_section(metrics, read.judges, palette),
         "tax": sections.tax_section(metrics, palette),
         "per_user": sections.per_user_section(read.per_user, lead, palette),
-        "quality": sections.quality_section(metrics),
-        "further": sections.further_section(metrics),
     }
 
 
@@ -185,7 +183,7 @@ def _variants(metrics: Metrics) -> dict[str, list[str]]:
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in metrics.values() for name in row):
         family, slash, _ = name.partition("/")
-        if slash and family not in QUALITY and family not in IN_UNITS and "@" not in family:
+        if slash and family not in QUALITY_MEASURES and family not in IN_UNITS and "@" not in family:
             families.setdefault(family, []).append(name)
     return families
 
