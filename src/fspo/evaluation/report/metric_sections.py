@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fspo.evaluation.artifacts import CalibrationRecord, JudgeRecord, JudgesRecord, PerUser
+from fspo.evaluation.artifacts import CalibrationRecord, JudgesRecord, PerUser
 from fspo.evaluation.plots import charts
 from fspo.evaluation.plots.drawing import OBSERVER, Palette
 from fspo.evaluation.report.findings import Metrics
-from fspo.evaluation.report.formatting import join_names
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics.intervals import Estimate
 
@@ -33,27 +32,8 @@ _SENSITIVITY = {
     "order_change_rate": ("other order: changed", None),
 }
 """Measure or family -> what its panel is called, and where its dotted line stands."""
-_VARIED = {
-    "wrong_labels_drop": "wrong labels",
-    "other_topics_drop": "shots on other topics",
-    "order_change_rate": "other orders",
-}
-
 _REGRET = ("regret_share", "regret", "answer_utility", "answer_regret")
 _WINS = "win_rate"
-_COUNTED = (
-    "items",
-    "wins",
-    "ties",
-    "losses",
-    "inconsistent",
-    "unreadable",
-    "reasoning",
-    "refused",
-    "failed",
-    "without_log_probs",
-)
-"""What `judges.json` counts of a judge."""
 _TAX = "tax_"
 _TAX_LEVELS = ("general_pass", "refusal_rate", "general_fluency", "general_win_rate", "general_win_rate_by")
 _WINS_NOTE = "every way to count wins, by its name in metrics.json; shares as fractions of 1"
@@ -94,15 +74,12 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
             shown[measure] = charts.Panel(f"{variant} {label}: loss" if variant else label, rows, chance)
     if not shown:
         return {}
-    families = {measure.partition("/")[0] for measure in shown}
-    varied = [said for family, said in _VARIED.items() if family in families]
     title = "What changes a decision"
     svg = charts.panels(list(shown.values()), title=title, palette=palette)
     numbers = _numbers(dict(metrics) | {OBSERVER: observer}, shown)
     return {
         "plot": PlotEntry("sensitivity", title, svg, numbers),
-        "families": families,
-        "varied": f"{join_names(varied).capitalize()} were" if varied else "",
+        "families": {measure.partition("/")[0] for measure in shown},
         "observer": any(OBSERVER in panel.rows for panel in shown.values()),
     }
 
@@ -151,9 +128,8 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
         for m in row
         if m.startswith(f"{_WINS}/")
     ]
-    judges = [_judge_row(name, row) for name, row in records.judges.items()]
     if not plain:
-        return {"judges": judges} if judges else {}
+        return {"records": records} if records.judges else {}
     title = "Win rate over the base model"
     numbers = _numbers(metrics, names)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
@@ -163,8 +139,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
         ),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
-        "agreement": records.agreement,
-        "judges": judges,
+        "records": records,
     }
 
 
@@ -213,12 +188,6 @@ def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str,
         "at_chance": sum(value <= 0.5 for _, value in worst),
         "users": len(worst),
     }
-
-
-def _judge_row(name: str, record: JudgeRecord) -> dict[str, Any]:
-    """How often a judge decided, over all methods and samplings."""
-    total = {kind: sum(row.get(kind, 0) for row in record.counts.values()) for kind in _COUNTED}
-    return {"judge": name, "consistency": record.consistency} | total
 
 
 def _at_shots(row: Row) -> list[tuple[float, Estimate]]:
