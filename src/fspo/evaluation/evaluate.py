@@ -73,12 +73,9 @@ def evaluate(
     endpoints: EndpointPool | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Measure every method and write `metrics.json`, with what it rests on, into `out`.
+    """Measure every method and write `metrics.json`, and the files it depends on, into `out` (docs/evaluation.md).
 
-    Besides: `margins.jsonl`, `variations.jsonl`, `answers.jsonl` and `judgements.jsonl` of each method, and
-    `samples.jsonl`, `observer.json`, `comparisons.json`, `per_user.json`, `calibration.json`, `judges.json`,
-    `items.jsonl`, `games.jsonl` and `details.json`; where the tax is measured, `tax.jsonl` of each method.
-    Called again with the same arguments it goes on where it was stopped.
+    Called again with the same arguments it resumes where it stopped.
 
     Args:
         config: what to measure.

@@ -13,6 +13,7 @@ import yaml
 from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.benchmarks.benchmark import Benchmark, Protocol
 from fspo.evaluation.metrics.table import missing_interval_note
+from fspo.evaluation.report.formatting import environment
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS
 from fspo.modeling.rendering import Context
@@ -111,31 +112,9 @@ def comparison_page(comparison: Comparison) -> str:
     """The same as Markdown, with our other measures."""
     metrics = estimates_of(comparison.metrics)
     shown = [name for name in _BESIDE if any(name in row for row in metrics.values())]
-    lines = [
-        f"# {comparison.benchmark.title}",
-        "",
-        f"`fspo eval --benchmark {comparison.benchmark.name}`, {comparison.model}. {_amount(comparison)} Percent, with "
-        "95% intervals clustered by user.",
-        "",
-        f"| {' | '.join(['', *(name.replace('_', ' ') for name in shown)])} |",
-        "|---|" + "---|" * len(shown),
-        *(
-            f"| {name} | {' | '.join(_interval(row[measure]) if measure in row else '-' for measure in shown)} |"
-            for name, row in metrics.items()
-        ),
-        "",
-        f"## Published: {_LABELS[comparison.benchmark.measure]}",
-        "",
-    ]
-    if comparison.figures:
-        lines += ["| | model | knows of the user | % | source |", "|---|---|---|---|---|"]
-        lines += [f"| {f.name} | {f.model} | {f.sees} | {_value(f)} | {f.source.where} |" for f in comparison.figures]
-        sources = {figure.source for figure in comparison.figures}
-        errors = [f" Errors are the {source.error}." if source.error else "" for source in sources]
-        lines += ["", *(f"{s.paper}, {s.where}.{error}" for s, error in zip(sources, errors, strict=True))]
-    else:
-        lines.append("None that could be read in its source and is of this protocol.")
-    return "\n".join([*lines, "", "## What differs", "", *(f"- {line}" for line in comparison.differences)]) + "\n"
+    view = {"comparison": comparison, "metrics": metrics, "shown": shown, "amount": _amount(comparison)}
+    how = {"label": _LABELS[comparison.benchmark.measure], "interval": _interval, "value": _value}
+    return environment().get_template("benchmark.md.j2").render(**view, **how)
 
 
 def _caption(comparison: Comparison) -> str:

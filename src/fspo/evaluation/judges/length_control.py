@@ -164,11 +164,7 @@ def difficulties(scores: Mapping[str, Mapping[Item, float]]) -> dict[str, dict[I
 
 
 def _plain(decided: Sequence[Judged]) -> Estimate:
-    """The win rate over the decided rows.
-
-    Raises:
-        DataError: nothing was decided, or a score is outside 0 to 1.
-    """
+    """The win rate over the decided rows; raises DataError where there are none, or a score is outside 0 to 1."""
     if not decided:
         raise DataError(
             "No judgement decided anything, so there is no win rate; look at why the judge gave no answers."

@@ -124,11 +124,7 @@ def compare_runs(
 
 
 def _check_measure(measure: str, evaluated: Sequence[LoadedRun]) -> None:
-    """Check that any method of any run has the measure.
-
-    Raises:
-        ConfigError: none has, which names the nearest one.
-    """
+    """Check that any method of any run has the measure, or raise ConfigError with the nearest one."""
     offered = _offered(evaluated)
     if measure not in offered:
         close = nearest(measure, offered)
