@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from fspo.evaluation.artifacts import ReliabilityBin
 from fspo.evaluation.plots.drawing import (
     ACCENT,
+    BESIDE,
+    DOTTED,
     FONT,
     INK,
-    MUTED,
     OBSERVER,
     PLAIN,
     RULE,
@@ -48,10 +49,11 @@ __all__ = [
 ]
 
 Points = Sequence[tuple[float, Estimate]]
+Bins = Sequence[ReliabilityBin]
 
-_PANEL_WIDTH = 1.75
 _ACROSS = 3
-_ROW = 0.24
+_LARGEST = 60.0
+"""Points squared, of the dot of a bin that holds all items."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title:
             [k for k, _ in observer], [e.value for _, e in observer], color=INK, linestyle=(0, (4, 3)), linewidth=1.2
         )
         ends.append((observer[-1][1].value, OBSERVER, INK))
-    axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
+    axes.axhline(0.5, **DOTTED)
     ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
     axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
     axes.set_xlabel("shots in context")
@@ -115,15 +117,7 @@ def interval_plot(
     form = "{:.1%}" if percent else "{:.2f}"
     for place, (_, method, estimate) in zip(places, rows, strict=True):
         _interval(axes, place, method, estimate, palette)
-        axes.annotate(
-            form.format(estimate.value),
-            (1.02, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=INK,
-            fontsize=FONT,
-            annotation_clip=False,
-        )
+        axes.annotate(form.format(estimate.value), (1.02, place), color=INK, annotation_clip=False, **BESIDE)
     axes.set_yticks(places, [label for label, _, _ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     least = (0.25, 0.75) if chance == 0.5 else None
@@ -135,7 +129,7 @@ def panels(shown: Sequence[Panel], *, title: str, palette: Palette = PLAIN) -> s
     """Small plots of one measure each, the same methods in the same rows."""
     methods = list(dict.fromkeys(name for panel in shown for name in panel.rows))
     across = min(_ACROSS, len(shown))
-    width, height = 1.2 + _PANEL_WIDTH * across, 0.55 + _ROW * len(methods)
+    width, height = 1.2 + 1.75 * across, 0.55 + 0.24 * len(methods)
     figure, cells = small_multiples(len(shown), across, height=height, width=width)
     places = {name: len(methods) - 1 - number for number, name in enumerate(methods)}
     for number, (cell, panel) in enumerate(zip(cells, shown, strict=True)):
@@ -176,7 +170,7 @@ def user_dots(
             f"{name}: {len(users)} users from {min(users.values()):.0%} to {max(users.values()):.0%}, "
             f"half of them at {middle:.0%} or more"
         )
-    axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
+    axes.axvline(0.5, **DOTTED)
     axes.set_yticks(places, list(methods))
     axes.set_ylim(-0.6, len(methods) - 0.4)
     axes.set_xlim(-0.03, 1.03)
@@ -209,7 +203,7 @@ def _sideways(
     room = 0.06 * (high - low) or 0.05
     axes.set_xlim(low - room, high + room)
     if chance is not None:
-        axes.axvline(chance, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.axvline(chance, **DOTTED)
     axes.locator_params(axis="x", nbins=4)
     _grid_sideways(axes)
     if percent:
@@ -243,13 +237,6 @@ def _describe_points(methods: Mapping[str, Points], observer: Points) -> str:
     )
 
 
-Bins = Sequence[ReliabilityBin]
-
-_ACROSS = 3
-_LARGEST = 60.0
-"""Points squared, of the dot of a bin that holds all items."""
-
-
 def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette: Palette = PLAIN) -> str:
     """Method -> its bins as they are and with fitted scale, each with `confidence`, `accuracy` and `items`.
 
@@ -261,7 +248,7 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette
     figure, cells = small_multiples(len(methods), across, height=2.0, width=width, share=True)
     for place, (cell, (name, (bins, fitted))) in enumerate(zip(cells, methods.items(), strict=True)):
         colour = palette.colour(name)
-        cell.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=0.8, linestyle=":")
+        cell.plot([0.5, 1], [0.5, 1], **DOTTED)
         for rows, filled in ((fitted, False), (bins, True)):
             _dots(cell, rows, colour, filled=filled)
         cell.set_title(name, fontsize=FONT, color=INK, loc="left")

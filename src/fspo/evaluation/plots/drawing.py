@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCENT",
+    "BESIDE",
+    "DOTTED",
     "FONT",
     "INK",
     "MUTED",
@@ -56,6 +58,11 @@ WIDTH = 6.2
 
 FONT = 9.0
 """Points."""
+
+DOTTED: dict[str, Any] = {"color": MUTED, "linewidth": 0.8, "linestyle": ":"}
+"""The line of chance, of no loss, or of no difference."""
+BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": FONT}
+"""A text beside the area that is drawn in, at the height of what it is about."""
 
 _PIXELS = 1.62
 """Pixels of the page for each point of a figure, at most."""
@@ -169,10 +176,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     place = float("-inf")
     for value, name, colour in sorted(ends):
         place = max(value, place + gap)
-        axes.annotate(
-            name, (1.0, place), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
-            va="center", color=colour, fontsize=FONT, annotation_clip=False,
-        )  # fmt: skip
+        beside = BESIDE | {"xytext": (5, 0), "textcoords": "offset points"}
+        axes.annotate(name, (1.0, place), color=colour, annotation_clip=False, **beside)
 
 
 def said(estimate: Estimate, *, percent: bool = True) -> str:
