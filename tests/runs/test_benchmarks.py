@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
-from fspo.evaluation.benchmarks import table
+from fspo.evaluation.benchmarks.benchmark import BENCHMARKS
 from tests.evaluation.benchmarks.rows import bench_rows, domain_rows, personal_rows, prism_rows, written
 
 QUICK = (
@@ -197,7 +197,7 @@ def test_a_domain_is_made_and_measured_in_one_go(
     tmp_path: Path, speaking_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"questions": 16, "responses": 6, "max_tokens": 40, "pairs": 80, "shared_pairs": 8, "disagreement": None}
-    row = table.BENCHMARKS["reviews"]
+    row = BENCHMARKS["reviews"]
     quick = replace(row, synthesis={**row.synthesis, **small})
     monkeypatch.setattr("fspo.runs.benchmarks.benchmark_of", lambda _: quick)
     fewer = ("shots=2", "queries=2", "episodes=1", "answers=1")
