@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fspo.errors import StorageError
 from fspo.llm.batching import CachedModel
 from fspo.llm.budget import Budget, BudgetReached
 from fspo.llm.cache import RequestCache, Spent
 from fspo.llm.endpoint import Endpoint, EndpointConfig
-from fspo.llm.pool import EndpointPool, ModelSource
+from fspo.llm.pool import SERVERS, EndpointPool, ModelSource
 from fspo.llm.types import CompletionRequest, Message
 from tests.llm.answering import answer, answering, reply
 
@@ -140,6 +142,59 @@ def test_servers_that_give_their_models_one_name_have_files_of_their_own(tmp_pat
     assert moved.file(config("http://127.0.0.1:6/v1", model="n/M")) == "answers-n-m.sqlite"
     pool.open(other), pool.open(config("http://127.0.0.1:8/v1", timeout=8))
     assert len(pool.spending()) == 1
+
+
+def test_each_server_keeps_its_answers_when_the_settings_list_them_otherwise(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+
+    def says(text: str) -> Callable[[dict[str, Any], int], bytes]:
+        return lambda body, count: reply(answer(text))
+
+    with answering(says("One.")) as one, answering(says("Two.")) as two, answering(says("Three.")) as three:
+        first, second, third = (config(server.address) for server in (one, two, three))
+
+        def asked(*listed: EndpointConfig, own: EndpointConfig | None = None) -> list[str]:
+            pool = EndpointPool(tmp_path, listed, own=own)
+            said = [pool.open(server).complete(requests(1))[0].text for server in ([own] if own else []) + list(listed)]
+            pool.close()
+            return said
+
+        assert asked(first, second) == ["One.", "Two."]
+        assert asked(second, first) == ["Two.", "One."]  # in another order
+        assert asked(second) == ["Two."]  # the first one is removed
+        assert asked(second, third) == ["Two.", "Three."]  # a new one comes last
+        assert asked(third, second, first) == ["Three.", "Two.", "One."]
+        assert asked(first, own=second) == ["Two.", "One."]  # one becomes the run's own
+        assert [len(server.bodies) for server in (one, two, three)] == [1, 1, 1], "nothing is paid for twice"
+
+
+def test_the_endpoint_of_a_run_may_change_places_with_a_judge(tmp_path: Path) -> None:
+    own, other = (config(f"http://127.0.0.1:{port}/v1") for port in (7, 8))
+    EndpointPool(tmp_path, [other], own=own).open(own)
+    changed = EndpointPool(tmp_path, [own], own=other)
+    assert (changed.file(own), changed.file(other)) == ("answers.sqlite", "answers-m.2.sqlite")
+    away = config("http://127.0.0.1:9/v1")
+    assert EndpointPool(tmp_path, [other], own=away).file(away) == "answers.sqlite"  # the own one has moved
+    assert EndpointPool(tmp_path, [own], own=away).file(away) == "answers-m.sqlite"  # it is another one
+
+
+def test_a_run_of_an_earlier_version_keeps_its_answers(tmp_path: Path) -> None:
+    first, second, third = (config(f"http://127.0.0.1:{port}/v1") for port in (7, 8, 9))
+    for name in ("answers-m.sqlite", "answers-m.2.sqlite"):
+        RequestCache(tmp_path / name).close()
+    pool = EndpointPool(tmp_path, [first, second])
+    pool.open(second)
+    assert [pool.file(one) for one in (first, second)] == ["answers-m.sqlite", "answers-m.2.sqlite"]
+    assert EndpointPool(tmp_path, [second]).file(second) == "answers-m.2.sqlite"
+    (tmp_path / "answers-m.3.sqlite").touch()  # of a third one, which that version asked
+    assert EndpointPool(tmp_path, [second, third]).file(third) == "answers-m.4.sqlite"
+
+
+@pytest.mark.parametrize("text", ["[]", '{"answers.sqlite": "m"}', '{"answers.sqlite": {"model": "m"}}', "{"])
+def test_a_damaged_record_of_servers_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / SERVERS).write_text(text)
+    with pytest.raises(StorageError, match=r"endpoints\.json .*delete it"):
+        EndpointPool(tmp_path).open(config("http://127.0.0.1:7/v1"))
 
 
 def test_what_is_under_way_when_the_pool_is_closed_is_kept(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from fspo.errors import StorageError
+from fspo.files import read_json, write_json
 from fspo.llm.batching import CachedModel
 from fspo.llm.budget import Account, Budget
 from fspo.llm.cache import RequestCache, Spent
@@ -15,16 +18,29 @@ from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.types import LanguageModel
 
-__all__ = ["ANSWERS", "EndpointPool", "ModelSource", "Opener", "Source", "Spending", "answers_file"]
+__all__ = ["ANSWERS", "SERVERS", "EndpointPool", "ModelSource", "Opener", "Source", "Spending", "answers_file"]
 
 ANSWERS = "answers.sqlite"
 """The file of answers of a run's own endpoint. It outlives the data, so that no answer is paid for twice."""
+SERVERS = "endpoints.json"
+"""Which server each file of answers belongs to."""
 
 
 def answers_file(model: str, number: int = 1) -> str:
     """The file of answers for one model; `number` tells servers apart that give their models the same name."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
     return f"answers-{plain}{'' if number == 1 else f'.{number}'}.sqlite"
+
+
+class _Server(NamedTuple):
+    """A model at an address."""
+
+    model: str
+    base_url: str
+
+    @classmethod
+    def of(cls, config: EndpointConfig) -> _Server:
+        return cls(config.model, config.base_url.rstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -67,14 +83,13 @@ class EndpointPool:
         """Nothing is opened.
 
         Args:
-            folder: holds the files of answers.
-            endpoints: all that may be opened, in a fixed order. It tells apart servers whose models have the same
-                name, since an address may change.
+            folder: holds the files of answers, and `endpoints.json`, which notes the server that each belongs to.
+            endpoints: all that may be opened, in the order of the settings.
             own: the run's own endpoint, the first in the order.
             say: shows a line; see `Endpoint`.
         """
-        self._folder, self._own, self._say = folder, own, say
-        self._order = [*([own] if own else []), *endpoints]
+        self._folder, self._own, self._say = folder, own and _Server.of(own), say
+        self._servers = [_Server.of(one) for one in ([own] if own else []) + list(endpoints)]
         self._caches: dict[str, RequestCache] = {}
         self._accounts: dict[str, Account] = {}
         self._opened: dict[str, tuple[str, Endpoint]] = {}
@@ -88,6 +103,7 @@ class EndpointPool:
         key, file = config.model_dump_json(), self.file(config)
         if key not in self._opened:
             cache = self.cache(file)
+            self._note_servers(config)
             account = self._accounts.setdefault(file, Account(cache.spent()))
             self._opened[key] = file, Endpoint(config, cache, say=self._say, account=account)
         return self._opened[key][1]
@@ -103,12 +119,48 @@ class EndpointPool:
         return self._caches[file]
 
     def file(self, config: EndpointConfig) -> str:
-        """The name of the file that keeps the answers of an endpoint."""
-        if self._own is not None and self._own.model == config.model and _address(self._own) == _address(config):
-            return ANSWERS
-        file = answers_file(config.model)
-        servers = dict.fromkeys(_address(one) for one in (*self._order, config) if answers_file(one.model) == file)
-        return answers_file(config.model, list(servers).index(_address(config)) + 1)
+        """The name of the file that keeps the answers of an endpoint.
+
+        Raises:
+            StorageError: it can't be read which server each file belongs to.
+        """
+        server, files = _Server.of(config), self._files(config)
+        return next(file for file, owner in files.items() if owner == server)
+
+    def _files(self, config: EndpointConfig) -> dict[str, _Server]:
+        """File of answers -> its server, for those of earlier calls, those of the settings and that of `config`.
+
+        A server that is new has the file of its place among the servers whose models have its name. If that belongs to
+        one that has left the settings, the server has moved.
+        """
+        files, servers = self._noted(), list(dict.fromkeys([*self._servers, _Server.of(config)]))
+        for server in servers:
+            if server not in files.values():
+                plain = answers_file(server.model)
+                place = [one for one in servers if answers_file(one.model) == plain].index(server)
+                file = ANSWERS if server == self._own else answers_file(server.model, place + 1)
+                if files.get(file) in servers:
+                    names = (answers_file(server.model, number) for number in itertools.count(1))
+                    file = next(one for one in names if one not in files and not (self._folder / one).exists())
+                files[file] = server
+        return files
+
+    def _noted(self) -> dict[str, _Server]:
+        """File of answers -> its server, at the last call."""
+        path = self._folder / SERVERS
+        noted = read_json(path) if path.exists() else {}
+        try:
+            return {str(file): _Server(**server) for file, server in noted.items()}
+        except (AttributeError, TypeError) as error:
+            raise StorageError(
+                f"{path} does not say which server each file of answers belongs to; delete it, and the files are "
+                "counted in the order of the settings."
+            ) from error
+
+    def _note_servers(self, config: EndpointConfig) -> None:
+        files = self._files(config)
+        if files != self._noted():
+            write_json(self._folder / SERVERS, {file: server._asdict() for file, server in files.items()})
 
     def spending(self) -> list[Spending]:
         """What was spent at each server that was opened, other processes included."""
@@ -142,10 +194,6 @@ class EndpointPool:
             endpoint.close()
         for cache in self._caches.values():
             cache.close()
-
-
-def _address(config: EndpointConfig) -> str:
-    return config.base_url.rstrip("/")
 
 
 Opener = Callable[[RequestCache, float, Callable[[str], None]], LanguageModel]

@@ -39,7 +39,7 @@ DATA, EVALUATION = "data", "evaluation"
 
 _BENCHMARKS = "benchmarks/"
 _RESULTS = ("metrics.json", "samples.jsonl", "summary.json", "report.html")
-_NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml", "spending.json")
+_NOTES = ("settings.json", "command.json", "versions.json", "resolved.yaml", "endpoints.json", "spending.json")
 _LOCK = ".lock"
 _HEADER = "# Written by fspo, and anew by every verb; without this line the file stays as it is.\n"
 """The first line of a `config.yaml` that is no person's own."""

@@ -76,6 +76,7 @@ RUN = FolderKind(
         "command.json",
         "config.yaml",
         "descriptions.json",
+        "endpoints.json",
         "metrics.json",
         "report.html",
         "resolved.yaml",

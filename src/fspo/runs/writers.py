@@ -13,12 +13,12 @@ from fspo.llm.batching import CachedModel
 from fspo.llm.cache_shards import absorb_shards
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import Ensemble, Member
-from fspo.llm.pool import ANSWERS, EndpointPool, ModelSource, answers_file
+from fspo.llm.pool import EndpointPool, ModelSource, answers_file
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel
 from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import local_identity, place_here
 from fspo.modeling.size import count_weights
-from fspo.progress import Progress
+from fspo.progress import Progress, Silent
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
 from fspo.synthesis.config import asks_models
@@ -227,8 +227,10 @@ def _asked_of(folder: RunFolder, endpoints: EndpointPool) -> LanguageModel:
 
 def _answers_of_asked(folder: RunFolder) -> Path:
     """Where the answers of the model that is asked are kept."""
-    config = folder.config
-    return folder.path / (answers_file(config.model) if config.endpoint is None else ANSWERS)
+    endpoint = folder.config.endpoint
+    if endpoint is None:
+        return folder.path / answers_file(folder.config.model)
+    return folder.path / endpoints_of(folder, Silent()).file(endpoint)
 
 
 def _local(folder: RunFolder, name: str, endpoints: EndpointPool) -> LanguageModel:
