@@ -10,7 +10,7 @@ from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, User
-from fspo.runs.checks import check_episodes
+from fspo.runs.checks import check_episodes, check_instruments
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
 
@@ -41,3 +41,13 @@ def test_weights_can_not_be_chosen_without_a_validation_part(tmp_path: Path) -> 
     splits = Splits({"train": {"ann", "bob"}}, {"train": {"q0", "q1"}})
     with pytest.raises(DataError, match=r"training\.ipo: keep_best and patience go by the validation part"):
         check_episodes(folder, dataset(["a", "b"]), splits, evaluated=False)
+
+
+def test_answers_that_only_an_earlier_version_reads_are_named(tmp_path: Path) -> None:
+    folder = RunFolder(load_config(None, [], tmp_path))
+    assert check_instruments(folder.config.evaluation, folder.evaluation) == []
+    old = folder.evaluation / "judges/jury.sqlite"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    (line,) = check_instruments(folder.config.evaluation, folder.evaluation)
+    assert line.startswith(f"{old} holds answers of an earlier version of fspo, which this version does not read")

@@ -64,6 +64,8 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     able = _measurable(policies, episodes, config, data.name)
     judged = config.answers or benchmark.synthesis
     out = folder.path / benchmark_part(name)
+    for line in check_instruments(config, out):
+        progress.say(line)
     use_threads(folder, benchmark_part(name), progress)
     with closing(endpoints_of(folder, progress)) as endpoints:
         judge = pipeline.judge_of(data.home, data.whole, data.held_out, endpoints, progress) if judged else None

@@ -48,13 +48,16 @@ def check_synthesis(config: RunConfig) -> None:
 
 
 def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
-    """Check that the judges and reward models of an evaluation are there; a line for each key that is not set.
+    """Check that the judges and reward models of an evaluation are there.
 
     Nothing is asked; a scorer's module is imported.
 
     Args:
         config: which there are.
         out: folder of the evaluation.
+
+    Returns:
+        a line for each key that is not set, and one for answers in `out` that are not read.
 
     Raises:
         ConfigError: a scorer can't be found, or the package that asks endpoints is missing.
@@ -66,7 +69,18 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
     asked = [*(judge.endpoint for judge in judges), *(entry.endpoint for entry in config.reward_models)]
     if any(endpoint is not None for endpoint in asked):
         need_client()
-    return _keys_not_set(asked)
+    return [*_keys_not_set(asked), *_answers_not_read(out)]
+
+
+def _answers_not_read(out: Path) -> list[str]:
+    """A line on answers of judges and reward models where only earlier versions kept them, in another format."""
+    found = sorted(out.rglob("*.sqlite"))
+    if not found:
+        return []
+    return [
+        f"{found[0]} holds answers of an earlier version of fspo, which this version does not read: judges and reward "
+        "models are asked again for what has no result yet. Delete it, or finish the evaluation with that version."
+    ]
 
 
 def warn_of_keys(config: RunConfig) -> list[str]:
