@@ -37,9 +37,7 @@ def test_a_written_domain_goes_from_its_configuration_to_the_report(
     name: str, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     answers = int(name == "advice")  # which nobody could judge
-    also = (
-        saved(tmp_path / "other", "other") if name == "advice" else ""
-    )  # users who weigh an unknown trait
+    also = saved(tmp_path / "other", "other") if name == "advice" else ""  # users who weigh an unknown trait
     settings = (f"model={tiny_model_path}", f"evaluation.answers={answers}", f"also_train=[{also}]", *SMALL)
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]

@@ -216,6 +216,19 @@ def test_a_domain_is_made_and_measured_in_one_go(
     assert (tmp_path / "run/benchmarks/reviews/few-shot/answers.jsonl").read_bytes() == answers
 
 
+def test_a_written_domain_is_measured_without_published_rows(tmp_path: Path, tiny_model_path: Path) -> None:
+    fewer = (f"benchmarks.reviews-written.{what}" for what in ("users=3", "shots=2", "queries=2"))
+    done = measured(tmp_path, tiny_model_path, "reviews-written", sets=(*QUICK, *fewer))
+    assert done.exit_code == 0, done.stderr
+    found = comparison(tmp_path, "reviews-written")
+    assert found["data"]["users"] == 3
+    assert set(found["ours"]) == {"base", "few-shot"}
+    (tmp_path / "empty").mkdir()
+    done = measured(tmp_path / "other", tiny_model_path, "reviews-written", "--data", tmp_path / "empty")
+    assert done.exit_code == 1
+    assert "was not published, so name a dataset's folder" in done.stderr
+
+
 def test_a_run_of_the_domain_is_measured_on_its_own_held_out_part(tmp_path: Path, speaking_model_path: Path) -> None:
     made = (
         "{domain: elix-easy, questions: 30, responses: 6, max_tokens: 40, pairs: 80, shared_pairs: 8, "

@@ -33,7 +33,8 @@ def evaluate(
             metavar="NAME",
             help=(
                 "Measure on a benchmark and print published results beside yours: reviews, elix-easy, elix-hard, "
-                "roleplay, reward-bench-arena, reward-bench-prism, prism or personal-llm."
+                "roleplay, advice, elix-written, reviews-written, reward-bench-arena, reward-bench-prism, prism or "
+                "personal-llm."
             ),
         ),
     ] = None,

@@ -133,7 +133,7 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
         making = not pipeline.has_data(home) or (policy is Existing.OVERWRITE and home is not folder)
         source = f"the held-out part of {home.data}" + (", still to be made" if making else "")
     else:
-        source = settings.data or benchmark.rows.hub
+        source = _source(benchmark, settings)
         if not source.startswith("hub:") and not Path(source).exists():
             raise _missing(benchmark, source)
         if loses:
@@ -181,11 +181,19 @@ def _followed(folder: RunFolder, name: str) -> tuple[Benchmark, BenchmarkConfig,
 
 def _obtain(folder: RunFolder, benchmark: Benchmark, settings: BenchmarkConfig, progress: Progress) -> _Data:
     if settings.data is not None or not benchmark.synthesis:
-        return _published(folder, benchmark, settings.data or benchmark.rows.hub)
+        return _published(folder, benchmark, _source(benchmark, settings))
     home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
     pipeline.synth(home, progress)
     whole = pipeline.dataset_of(home)
     return _Data(whole, pipeline.splits_of(home).part(whole, "test"), str(home.data), home, {})
+
+
+def _source(benchmark: Benchmark, settings: BenchmarkConfig) -> str:
+    """Where the data come from that are not made here."""
+    if settings.data is not None:
+        return settings.data
+    assert benchmark.rows is not None
+    return benchmark.rows.hub
 
 
 def _is_own(folder: RunFolder, benchmark: Benchmark) -> bool:
@@ -205,22 +213,24 @@ def _home(folder: RunFolder, benchmark: Benchmark) -> RunFolder:
 def _published(folder: RunFolder, benchmark: Benchmark, source: str) -> _Data:
     from fspo.preferences.hub import HUB
 
-    rows, drawn = benchmark.rows, {}
-    if rows.drawn is not None:
-        drawn = vars(rows.drawn)
+    rows = benchmark.rows
+    drawn, group = (rows.drawn, rows.group) if rows is not None else (None, "")
     if not source.startswith(HUB) and not Path(source).exists():
         raise _missing(benchmark, source)
     if (Path(source) / "preferences.parquet").is_file():
         dataset, left_out = PreferenceDataset.load(source), {}
+    elif rows is None:
+        raise DataError(f"{source} is no dataset; '{benchmark.name}' was not published, so name a dataset's folder.")
     else:
         try:
-            imported = read_published(source, Source(rows.kind), part=rows.part, **drawn)
+            named = {} if drawn is None else vars(drawn)
+            imported = read_published(source, Source(rows.kind), part=rows.part, **named)
         except StorageError as error:
             raise StorageError(f"{str(error).partition(';')[0].rstrip('.')}; {_how(benchmark)}") from error
         dataset, left_out = imported.dataset, dict(imported.left_out)
-    if rows.drawn is not None:
+    if drawn is not None:
         dataset = _renamed(dataset)
-    grouped = {user.id for user in dataset.users.values() if rows.group and user.group == rows.group}
+    grouped = {user.id for user in dataset.users.values() if group and user.group == group}
     home = RunFolder(folder.config.model_copy(update={"data": Path(source)}))
     home.data = folder.path / benchmark_part(benchmark.name)
     return _Data(dataset, dataset.select(users=grouped) if grouped else dataset, source, home, left_out)
@@ -237,6 +247,8 @@ def _missing(benchmark: Benchmark, source: str) -> DataError:
 
 
 def _how(benchmark: Benchmark) -> str:
+    if benchmark.rows is None:
+        return "name the folder of a dataset, or leave --data out to make the data."
     name = benchmark.rows.hub.removeprefix("hub:")
     return f"fetch {name} where the hub can be reached, and name its files here with --data."
 

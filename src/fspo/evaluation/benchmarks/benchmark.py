@@ -85,9 +85,10 @@ class Benchmark:
     title: str
     measure: Literal["reward_accuracy", "win_rate"]
     """What its papers report, by its name in `metrics.json`."""
-    rows: Rows
     protocol: Protocol
-    differences: tuple[str, ...]
+    rows: Rows | None = None
+    """The published rows; None where there are none, and `fspo synth` makes the data."""
+    differences: tuple[str, ...] = ()
     """How our protocol differs from that of the published figures, one sentence each."""
     users: int | None = None
     """Of how many the published figures are, where that is told."""
