@@ -222,7 +222,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a weight on an unknown trait": listed("{length: 1}", "{lenght: 1}"),
     "a user who likes all texts alike": alike,
 }
-TABLE = PAGE[PAGE.index("| in the folder | said |") :]
+TABLE = PAGE[PAGE.rindex("| in the folder | message |") :]
 REFUSED = re.findall(r"^\| (.+?) \| `(.*)` \|$", TABLE[: TABLE.index("\n\n")], re.MULTILINE)
 
 
