@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fspo.evaluation.config import Floors
+from fspo.evaluation.scoring.eval_episodes import cosine
 
 __all__ = [
     "Closeness",
@@ -110,11 +111,7 @@ class Closeness:
 
     def cosine(self, first: str, second: str) -> float:
         """Between 0 (no shared content word) and 1 (the same words in the same shares)."""
-        a, b = self._vector(first), self._vector(second)
-        lengths = math.hypot(*a.values()) * math.hypot(*b.values())
-        if not lengths:
-            return 0.0
-        return min(1.0, math.fsum(weight * b.get(word, 0.0) for word, weight in a.items()) / lengths)
+        return min(1.0, cosine(self._vector(first), self._vector(second)) or 0.0)
 
     def _vector(self, text: str) -> Mapping[str, float]:
         words = Counter(content_words(text))

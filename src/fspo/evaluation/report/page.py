@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.metrics.answer_metrics import QUALITY_MEASURES
 from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, variants_note, variants_of
@@ -20,7 +18,7 @@ from fspo.evaluation.report.findings import RULES, Metrics, Standings, facts, fi
 from fspo.evaluation.report.formatting import IN_UNITS, environment
 from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
-from fspo.evaluation.report.run_data import RunData
+from fspo.evaluation.report.run_data import RunData, settings_of
 from fspo.evaluation.report.training_section import training_costs, training_plots, unequal_training_note
 from fspo.files import write_text
 from fspo.methods.table import METHODS
@@ -83,7 +81,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
     palette = Palette.of(read.metrics)
     metrics, details = read.metrics, read.details
     config = _text(run_dir / "resolved.yaml") or _text(run_dir / "config.yaml")
-    settings = _settings(config)
+    settings = settings_of(config)
     trained = training_costs(run_dir)
     lead = details.get("compared") or ("fspo" if "fspo" in metrics else next(reversed(list(metrics)), ""))
     figures = _figures(read, lead, palette)
@@ -111,7 +109,7 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "methods": METHODS,
             "training_costs": trained,
             "training": training_plots(run_dir, palette),
-            "data": {} if benchmark else data_section(run_dir),
+            "data": data_section(read.checks),
             "against": [row for row in against if _is_of(row.method, lead)],
             "against_others": [row for row in against if not _is_of(row.method, lead)],
             "rules": RULES,
@@ -161,7 +159,7 @@ def _texts(read: RunData, lead: str) -> dict[str, Any]:
         "pairs": samples.wrong_pairs(items, lead, reward),
         "kept": bool(items.values(lead, f"reward_accuracy/{reward}")),
     }
-    pairs = samples.contrasting_samples(lines, read.disagreement)
+    pairs = samples.contrasting_samples(lines, read.checks.get("disagreement"))
     shared = [len(pair) > 1 and pair[0].prompt == pair[1].prompt for pair in pairs]
     return {"samples": pairs, "shared": shared, "failures": failures}
 
@@ -190,11 +188,3 @@ def _variants(metrics: Metrics) -> dict[str, list[str]]:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _settings(config: str) -> Mapping[str, Any]:
-    try:
-        value = yaml.safe_load(config)
-    except yaml.YAMLError:
-        return {}
-    return value if isinstance(value, dict) else {}

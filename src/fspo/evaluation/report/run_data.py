@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fspo.evaluation.artifacts import (
     AGAIN,
     GAMES_FILE,
@@ -23,7 +25,7 @@ from fspo.evaluation.statistics.intervals import Estimate
 from fspo.evaluation.statistics.ranking import Game
 from fspo.records import read_record, read_records
 
-__all__ = ["RunData"]
+__all__ = ["RunData", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class RunData:
     items: Items
     games: Sequence[Game]
     samples: Sequence[Sample]
-    disagreement: Mapping[str, Any]
-    """Of the checks of the data: how often users disagreed."""
+    checks: Mapping[str, Any]
+    """Of the data, which are not shown with a benchmark."""
     versions: Mapping[str, Any]
 
     @classmethod
@@ -53,8 +55,6 @@ class RunData:
         """
         folder = run_dir / "benchmarks" / benchmark if benchmark else run_dir / "evaluation"
         results = folder if benchmark else run_dir
-        checks = {} if benchmark else _mapping(run_dir / "data" / "checks.json")
-        disagreement = checks.get("disagreement")
         return cls(
             metrics=read_record(results / "metrics.json", Estimates, AGAIN) or {},
             observer=read_record(folder / "observer.json", dict[str, Estimate], AGAIN) or {},
@@ -66,10 +66,19 @@ class RunData:
             items=Items.read(folder),
             games=read_records(folder / GAMES_FILE, Game, AGAIN),
             samples=read_records(results / "samples.jsonl", Sample, AGAIN),
-            disagreement=disagreement if isinstance(disagreement, dict) else {},
+            checks={} if benchmark else _mapping(run_dir / "data" / "checks.json"),
             versions=_mapping(run_dir / "versions.json"),
         )
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     return read_record(path, dict[str, Any], AGAIN) or {}
+
+
+def settings_of(config: str) -> Mapping[str, Any]:
+    """The settings in the text of a run's `config.yaml`; empty where it can't be read."""
+    try:
+        value = yaml.safe_load(config)
+    except (ValueError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}

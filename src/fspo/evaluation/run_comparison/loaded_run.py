@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fspo.errors import DataError
 from fspo.evaluation.artifacts import read_details
 from fspo.evaluation.metrics.items import ITEMS_FILE, Items
+from fspo.evaluation.report.run_data import settings_of
+from fspo.files import read_bytes
 from fspo.methods.table import METHODS
 
 __all__ = ["LoadedRun", "check_same"]
@@ -159,10 +159,5 @@ def _only(kind: str, first: LoadedRun, other: LoadedRun, sets: Sequence[set[str]
 
 
 def _name(run: Path) -> str:
-    path = run / "config.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError, yaml.YAMLError):
-        settings = {}
-    name = settings.get("name") if isinstance(settings, dict) else None
-    return str(name or run.resolve().name)
+    config = read_bytes(run / "config.yaml") or b""
+    return str(settings_of(config.decode(errors="replace")).get("name") or run.resolve().name)

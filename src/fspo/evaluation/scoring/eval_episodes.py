@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
@@ -21,6 +21,7 @@ __all__ = [
     "Pass",
     "Trial",
     "build_trials",
+    "cosine",
     "donors",
     "first_trials",
     "mirror_of",
@@ -170,11 +171,13 @@ def pick_users(
 
 def tendency(first: User, second: User) -> float | None:
     """How alike two users judge: the cosine of their traits; None where either has none."""
-    names = set(first.traits) | set(second.traits)
-    lengths = math.hypot(*first.traits.values()) * math.hypot(*second.traits.values())
-    if not lengths:
-        return None
-    return math.fsum(first.traits.get(name, 0.0) * second.traits.get(name, 0.0) for name in names) / lengths
+    return cosine(first.traits, second.traits)
+
+
+def cosine(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
+    """The cosine of two vectors by name, where a missing name is 0; None where either has no length."""
+    lengths = math.hypot(*first.values()) * math.hypot(*second.values())
+    return math.fsum(value * second.get(name, 0.0) for name, value in first.items()) / lengths if lengths else None
 
 
 def donors(user: User, dataset: PreferenceDataset, seed: int, salt: str = "") -> list[User]:
