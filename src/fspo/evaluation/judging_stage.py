@@ -71,7 +71,7 @@ class JudgingStage:
             judgements = [answer.judgement for rows in self.judged[name].values() for answer in rows]
             for sentence in shortcomings(f"The judge '{name}'", judgements):
                 self.progress.say(sentence)
-            self.controlled[name] = _controlled({d: rows for d, rows in self.judged[name].items() if d in full}, full)
+            self.controlled[name] = _controlled({d: rows for d, rows in self.judged[name].items() if d in full})
         if self.config.match and HEADLINE in self.judges:
             alike, base = self._alike(full)
             judge = self.judges[HEADLINE]
@@ -113,7 +113,7 @@ class JudgingStage:
     def _record(self, name: str) -> JudgeRecord:
         judge, judged = self.judges[name], self.judged[name]
         decided = (
-            ((row.user, _label(key) + row.item), row.judgement)
+            ((row.answer.user, _label(key) + row.answer.item), row.judgement)
             for key, rows in judged.items()
             for row in rows
             if not row.judgement.failure
@@ -171,21 +171,18 @@ class JudgingStage:
         return {drawn: matched_in_length(rows, base, band) for drawn, rows in everything.items()}, everything
 
 
-def _controlled(judged_answers: JudgedAnswers, answers: Answers) -> dict[AnswerKey, LengthControlled]:
+def _controlled(judged_answers: JudgedAnswers) -> dict[AnswerKey, LengthControlled]:
     """The win rates at equal lengths; how easily the base model is beaten is seen from methods sampled alike."""
-    base = {answer.item: len(answer.text) for answer in answers.get(_BASE, ())}
-    lengths = {drawn: {answer.item: len(answer.text) for answer in rows} for drawn, rows in answers.items()}
     found = {}
     for sampling in dict.fromkeys(sampling for _, sampling in judged_answers):
         alike = {drawn: rows for drawn, rows in judged_answers.items() if drawn[1] == sampling}
         hard = difficulties(
-            {d[0]: {(j.user, j.item): j.degree for j in rows if j.degree is not None} for d, rows in alike.items()}
+            {drawn[0]: {j.answer.key: j.degree for j in rows if j.degree is not None} for drawn, rows in alike.items()}
         )
         for drawn, rows in alike.items():
+            own = hard[drawn[0]]
             judged = [
-                Judged(
-                    j.user, j.degree, lengths[drawn][j.item], base[j.item], hard[drawn[0]].get((j.user, j.item), 0.0)
-                )
+                Judged(j.answer.user, j.degree, len(j.answer.text), len(j.base.text), own.get(j.answer.key, 0.0))
                 for j in rows
             ]
             if any(row.score is not None for row in judged):
@@ -201,7 +198,7 @@ def _agreement(one: str, other: str, judged: Mapping[str, JudgedAnswers]) -> Agr
     """Over the judges' own preferences, before the floors; failures are left out."""
     first, second = (
         {
-            (_label(drawn), (j.user, j.item)): j.judgement.preferred
+            (_label(drawn), j.answer.key): j.judgement.preferred
             for drawn, rows in judged[name].items()
             for j in rows
             if not j.judgement.failure

@@ -25,7 +25,8 @@ def answers(**texts: str) -> dict[AnswerKey, Sequence[Answer]]:
 
 
 def judged(name: str, preferred: Preferred, broken: tuple[str, ...] = ()) -> dict[AnswerKey, list[JudgedAnswer]]:
-    return {(name, SAMPLINGS[name]): [JudgedAnswer("u/0/0", "u", Judgement.agreed(preferred), broken)]}
+    both = [Answer(method, "plain", "u/0/0", "u", "p", "x") for method in (name, "base")]
+    return {(name, SAMPLINGS[name]): [JudgedAnswer(*both, Judgement.agreed(preferred), broken)]}
 
 
 def test_a_judge_that_measures_is_asked_about_every_pair() -> None:

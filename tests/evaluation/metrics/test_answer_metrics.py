@@ -17,7 +17,8 @@ from tests.evaluation.metrics.test_rewards import ITEMS
 
 def test_win_rates_by_hand() -> None:
     won, floor = Judgement.agreed("first"), ("words",)
-    rows = [JudgedAnswer(item, user, won, floor if item.endswith("0") else ()) for user, item in ITEMS]
+    drawn = [Answer("m", "guided", item, user, "p", "x") for user, item in ITEMS]
+    rows = [JudgedAnswer(one, one, won, floor if one.item.endswith("0") else ()) for one in drawn]
     found = estimates(win_rates(rows, "guided", headline=True))
     assert found["win_rate"] == found["win_rate/guided"]
     assert (found["win_rate/guided"].value, found["win_rate_without_floors/guided"].value) == (0.5, 1.0)

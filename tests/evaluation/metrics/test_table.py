@@ -6,7 +6,7 @@ import pytest
 
 from fspo.evaluation.artifacts import UserMean
 from fspo.evaluation.config import EvaluationConfig
-from fspo.evaluation.judges.win_rates import JudgedAnswer
+from fspo.evaluation.judges.win_rates import Answer, JudgedAnswer
 from fspo.evaluation.metrics.answer_metrics import win_rates
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
@@ -51,7 +51,8 @@ def rewards(context: str, margins: dict[tuple[int, str], float]) -> Rewards:
 
 
 def judged(preferred: Preferred) -> list[JudgedAnswer]:
-    return [JudgedAnswer(item, user, Judgement.agreed(preferred)) for user, item in RATED]
+    drawn = [Answer("m", "plain", item, user, "p", "x") for user, item in RATED]
+    return [JudgedAnswer(one, one, Judgement.agreed(preferred)) for one in drawn]
 
 
 def test_like_is_compared_with_like() -> None:

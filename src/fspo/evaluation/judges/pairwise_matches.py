@@ -42,8 +42,8 @@ def all_games(
         for answer in answers.get((name, sampling), ()):
             texts[answer.item][name] = answer
         for row in judgements.get((name, sampling), ()):
-            broken[name, row.item] = row.broken
-            broken[_BASE, row.item] = row.base_broken
+            broken[name, row.answer.item] = row.broken
+            broken[_BASE, row.answer.item] = row.base_broken
     found = []
     for item, row_of in texts.items():
         for first, second in combinations(row_of, 2):

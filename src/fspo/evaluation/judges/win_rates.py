@@ -17,7 +17,7 @@ from fspo.evaluation.config import EvaluationConfig, Floors
 from fspo.evaluation.judges.answer_quality import Quality, broken_floors
 from fspo.evaluation.judges.judgement_store import judged
 from fspo.evaluation.scoring.descriptions import Describer
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.judging.judge import Judge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement, Preferred
@@ -48,13 +48,18 @@ class Answer:
     finished: bool = True
     """Whether the model ended its answer, rather than running into `max_new_tokens`."""
 
+    @property
+    def key(self) -> Item:
+        """The user and the item."""
+        return self.user, self.item
+
 
 @dataclass(frozen=True)
 class JudgedAnswer:
     """A method's answer, judged against the base model's as the second, and what the floors make of it."""
 
-    item: str
-    user: str
+    answer: Answer
+    base: Answer
     judgement: Judgement
     broken: tuple[str, ...] = ()
     """The floors that the method's answer falls below."""
@@ -117,8 +122,8 @@ def judge_answers(
     judgements = judged(judge, pairs, path=path, name=name, progress=progress)
     return [
         JudgedAnswer(
-            answer.item,
-            answer.user,
+            answer,
+            base_answers[answer.item],
             judgement,
             broken_floors(qualities[answer.item], floors),
             broken_floors(base_qualities[answer.item], floors),

@@ -24,7 +24,7 @@ QUALITY_MEASURES = (*_QUALITIES, "below_floor", "unfinished")
 
 def judged_column(rows: Iterable[JudgedAnswer], value: Callable[[JudgedAnswer], float | None]) -> Column:
     """What `value` makes of each judged answer; those of which it makes None are left out."""
-    found = (((row.user, row.item), value(row)) for row in rows)
+    found = ((row.answer.key, value(row)) for row in rows)
     return Column({item: number for item, number in found if number is not None})
 
 
@@ -42,11 +42,11 @@ def quality_metrics(
     """The judge-free measures of answers; `qualities` are by item id."""
     found = {
         f"{measure}/{sampling}": Column(
-            {(answer.user, answer.item): float(getattr(qualities[answer.item], name)) for answer in answers},
+            {answer.key: float(getattr(qualities[answer.item], name)) for answer in answers},
             bounds=None if measure in _UNBOUNDED else (0.0, 1.0),
         )
         for measure, name in _QUALITIES.items()
     }
-    below = {(a.user, a.item): float(bool(broken_floors(qualities[a.item], floors))) for a in answers}
-    unfinished = {(a.user, a.item): float(not a.finished) for a in answers}
+    below = {a.key: float(bool(broken_floors(qualities[a.item], floors))) for a in answers}
+    unfinished = {a.key: float(not a.finished) for a in answers}
     return found | {f"below_floor/{sampling}": Column(below), f"unfinished/{sampling}": Column(unfinished)}

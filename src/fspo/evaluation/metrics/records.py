@@ -67,7 +67,7 @@ def samples_of(
     written: Mapping[str, Mapping[str, str]],
 ) -> list[Sample]:
     """Every item's answers by all methods; `written` are methods' descriptions by trial."""
-    judged = {(drawn, j.item): j for drawn, rows in judgements.items() for j in rows}
+    judged = {(drawn, j.answer.item): j for drawn, rows in judgements.items() for j in rows}
     samples: dict[str, Sample] = {}
     for drawn, rows in answers.items():
         label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
