@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import re
+import select
+import termios
+import time
 
 import pytest
 from rich.console import Console
 
 from fspo.cli.progress import RichProgress, terminal_progress
+from fspo.cli.terminal import PrintableConsole
 from fspo.progress import PlainProgress, Scaled, duration
 
 
@@ -115,3 +122,34 @@ def test_bars_leave_one_line_a_task_and_nest() -> None:
     assert "Inner [b]: done in" in text
     assert "(loss 1)" in text
     assert "Outer: done in" in text
+
+
+def frames(columns: int, *notes: str) -> list[str]:
+    """What a real terminal of so many columns shows of a training, line by line, as the bar moves."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, columns))
+    with open(slave, "w", encoding="utf-8", buffering=1) as terminal:  # noqa: PTH123 (no path)
+        progress = RichProgress(PrintableConsole(file=terminal, highlight=False, soft_wrap=True))
+        with progress.task("Training fspo", total=50) as task:
+            for note in notes:
+                task.advance(1, note)
+                time.sleep(0.12)  # longer than rich waits between two pictures
+        shown = b""
+        while select.select([master], [], [], 0.1)[0]:
+            shown += os.read(master, 65536)
+    os.close(master)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8"))
+    return [line for line in re.split(r"[\r\n]+", plain) if line.strip()]
+
+
+def test_a_line_of_80_columns_holds_bar_percentage_step_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    note = "loss 0.693, accuracy 0.50, direction 0.75, 1234 tokens/s"
+    *moving, last = frames(80, note, note, note)
+    drawn = [line for line in moving if "3/50" in line]
+    assert drawn, moving
+    for line in drawn:
+        assert len(line.rstrip()) <= 80
+        assert re.search(r"Training fspo +[━╸╺ ]+ +6% +3/50 +(\d\d:\d\d|--:--) +loss 0\.693, acc", line), line
+    assert last.startswith("Training fspo: done in")

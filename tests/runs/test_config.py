@@ -100,7 +100,24 @@ def test_precedence_defaults_file_overrides_options(tmp_path: Path) -> None:
         "fspo": (6, 3, 0),
     }
     assert load_config(path, ["training.fspo.steps=7"]).training["fspo"].steps == 7
-    assert load_config(path, ["training.all.steps=8"]).training["pref-ft"].steps == 8
+    assert {each.steps for each in load_config(path, ["training.all.steps=8"]).training.values()} == {8}
+
+
+def test_a_later_override_for_all_methods_replaces_what_the_file_has_for_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "training:\n  ipo: {lora: null}\n  fspo: {steps: 6, lora: {r: 4, dropout: 0.1}}\n")
+    steps = ["training.fspo.steps=3", "training.all.steps=8"]
+    assert load_config(path, steps).training["fspo"].steps == 8
+    assert load_config(path, reversed(steps)).training["fspo"].steps == 3
+    training = load_config(path, ["training.all.lora.r=2", "training.fspo.lora.alpha=1"]).training
+    assert {
+        name: each.lora and (each.lora.r, each.lora.alpha, each.lora.dropout) for name, each in training.items()
+    } == {
+        "pref-ft": (2, 32, 0),
+        "ipo": None,
+        "fspo": (2, 1, 0.1),
+    }
+    shared = load_config(path, ["training.all.lora={r: 2}", "training.fspo.lora.r=3"]).training
+    assert {name: each.lora and each.lora.r for name, each in shared.items()} == {"pref-ft": 2, "ipo": 2, "fspo": 3}
 
 
 @pytest.mark.parametrize(

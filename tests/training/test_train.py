@@ -15,6 +15,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from transformers import TrainerControl
 
 from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_json, read_jsonl
@@ -22,6 +23,8 @@ from fspo.modeling.policies import is_policy
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, User
 from fspo.progress import Silent
+from fspo.training import checkpoints
+from fspo.training.callbacks import SaveByTime
 from fspo.training.start import Start
 from fspo.training.train import TRAINING_FILE, Training, left_out_of, train_policy
 from fspo.training.trainer import METRICS_FILE, PolicyTrainer
@@ -109,6 +112,30 @@ def test_interrupted_and_continued_it_reaches_the_same_weights(
     cut = train_tiny(tiny_model_path, tmp_path / "cut", steps=5, lora=None, objective="ipo")
     assert same(weights(whole), weights(cut))
     assert figures(whole) == figures(cut)
+
+
+def test_checkpoints_come_by_time_too(tiny_model_path: Path, tmp_path: Path) -> None:
+    saved: dict[float, list[int]] = {}
+    for minutes in (0, 1e-9, 60):
+        steps = saved[minutes] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoints, "save_checkpoint", lambda _, step, steps=steps, **__: steps.append(step))
+            train_tiny(tiny_model_path, tmp_path / str(minutes), steps=4, save_every=3, save_minutes=minutes)
+    assert saved == {0: [3, 4], 1e-9: [1, 2, 3, 4], 60: [3, 4]}
+
+
+def test_the_time_since_the_last_checkpoint_counts() -> None:
+    now, control = [0.0], TrainerControl()
+    every: Any = SaveByTime(2, clock=lambda: now[0])
+    asked = []
+    every.on_train_begin(None, None, control)
+    for minute, saved_by_steps in ((1, False), (2, False), (3, False), (3.5, True), (5, False), (5.5, False)):
+        now[0], control.should_save = 60 * minute, saved_by_steps
+        every.on_step_end(None, None, control)
+        asked.append(control.should_save)
+        if control.should_save:
+            every.on_save(None, None, control)
+    assert asked == [False, True, False, True, False, True]
 
 
 def test_killed_while_the_policy_is_written_it_writes_it_again(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -32,8 +32,15 @@ def terminal_progress(console: Console) -> Progress:
     return PlainProgress(console.file)
 
 
+_NARROW = 100
+"""Columns of a terminal below which the bar is short, so that the step and the time left have room beside it."""
+
+
 class RichProgress:
-    """One bar a task, with percentage, time left and the latest figures; finished tasks leave one line."""
+    """One bar a task, with step, percentage, time left and the latest metrics; finished tasks leave one line.
+
+    The line never wraps. In a narrow terminal the metrics are cut first, then the name of the task.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -43,16 +50,26 @@ class RichProgress:
         """Draw a bar for one piece of work; a task inside a task gets a bar below it."""
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
+        from rich.table import Column
 
         started = time.monotonic()
+        narrow = self._console.width < _NARROW
+        name_column = Column(no_wrap=True, overflow="ellipsis", max_width=self._console.width // 3)
         bars = Bars(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=28),
-            TaskProgressColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            TextColumn("{task.description}", style="bold", markup=False, table_column=name_column),
+            BarColumn(bar_width=12 if narrow else 28, table_column=Column(no_wrap=True)),
+            TaskProgressColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn(
+                "{task.fields[note]}",
+                style="dim",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
             console=self._console,
             transient=True,
+            expand=True,
         )
         identifier = bars.add_task(name, total=max(total, 1e-9), note="")
         bars.update(identifier, completed=done)

@@ -1,6 +1,7 @@
 """The configuration of a run: one YAML file that every verb reads, plus `--set` overrides.
 
-Precedence, weakest first: the defaults, the file, `--set` in the order given, options such as `--output`.
+Precedence, weakest first: the defaults, the file, `--set` in the order given, options such as `--output`. So
+`--set training.all.steps=5` also replaces the steps that the file has for single methods.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
             of the wrong type; says in which line or override.
     """
     settings = read_settings(path) if path is not None else Settings("the defaults")
-    settings.override(overrides)
+    settings.override(overrides, every=("training", EVERY))
     if output is not None:
         settings.values["output"] = str(output)
     return _validated(settings)

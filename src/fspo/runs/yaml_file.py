@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,13 @@ class Settings:
                 return f"{self.name}, line {self.lines[key[:length]]}"
         return self.name
 
-    def override(self, assignments: Iterable[str]) -> None:
+    def override(self, assignments: Iterable[str], every: Key = ()) -> None:
         """Apply `key.key=value` assignments in order; a value is read as YAML.
+
+        Args:
+            assignments: the assignments.
+            every: a section whose values hold for all sections beside it, such as ("training", "all"). A value that is
+                set in it also replaces the one that a section beside it has of its own.
 
         Raises:
             ConfigError: an assignment has no `=`, an impossible value, or goes below a value that is no mapping.
@@ -61,6 +67,21 @@ class Settings:
                     f"--set {shown_override(assignment)}: the value is not valid YAML ({_problem(error)})."
                 ) from error
             self._put(key, value, assignment)
+            if every and key[: len(every)] == every and len(key) > len(every):
+                for beside in self._having(every, key[len(every) :]):
+                    self._put((*beside, *key[len(every) :]), deepcopy(value), assignment)
+
+    def _having(self, every: Key, below: Key) -> list[Key]:
+        """The sections beside `every` that have a value at `below`, or a mapping that it would be in."""
+        above: Any = self.values
+        for part in every[:-1]:
+            above = above[part]
+        having = {
+            section: inner[below[0]]
+            for section, inner in above.items()
+            if section != every[-1] and isinstance(inner, dict) and below[0] in inner
+        }
+        return [(*every[:-1], section) for section, own in having.items() if len(below) == 1 or isinstance(own, dict)]
 
     def _put(self, key: Key, value: Any, assignment: str) -> None:
         target = self.values

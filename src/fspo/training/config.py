@@ -22,6 +22,7 @@ HARMLESS = frozenset(
         "report_to",
         "row_tokens",
         "save_every",
+        "save_minutes",
     }
 )
 """Settings that may change from one call to the next, since they don't change what is learned."""
@@ -196,7 +197,12 @@ class TrainingConfig(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Decides episodes, new adapters and dropout.")
     save_every: int = Field(
-        default=25, ge=1, description="Steps between checkpoints, from which an interrupted training goes on."
+        default=25, ge=1, description="Steps between checkpoints, from which an interrupted training resumes."
+    )
+    save_minutes: float = Field(
+        default=5.0,
+        ge=0,
+        description="Minutes between checkpoints, however few steps they hold; 0 for checkpoints by steps alone.",
     )
     evaluate_every: int = Field(
         default=0, ge=0, description="Steps between evaluations on the validation part, if there is one; 0 for none."

@@ -22,6 +22,7 @@ from fspo.modeling.threads import sleep_while_busy
 from fspo.progress import Task
 from fspo.training import checkpoints, processes
 from fspo.training.arguments import arguments
+from fspo.training.callbacks import SaveByTime
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import (
     PassScores,
@@ -99,6 +100,7 @@ class PolicyTrainer(Trainer):
             args=arguments(config, folder / CHECKPOINTS_FOLDER),
             train_dataset=stream,
             data_collator=collator,
+            callbacks=[SaveByTime(config.save_minutes)] if config.save_minutes else [],
         )
         if self.is_fsdp_enabled and rationalizer is not None:
             raise ConfigError(
