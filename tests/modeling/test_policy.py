@@ -77,6 +77,16 @@ def test_a_reward_is_the_papers(policy: Policy, runs: Path) -> None:
     assert policy.reward(BEN, *QUESTION, against="mirror") == pytest.approx([-value for value in mirror], abs=1e-4)
 
 
+def test_a_pooled_reward_is_the_sum_of_those_of_each_shot_in_any_order(policy: Policy) -> None:
+    single = [policy.reward(ANN[place : place + 1], *QUESTION, against="mirror") for place in range(3)]
+    pooled = policy.reward(ANN, *QUESTION, against="pooled")  # three shots are shown at most
+    assert pooled == pytest.approx([sum(values) for values in zip(*single, strict=True)], abs=1e-4)
+    assert policy.reward(ANN[2::-1], *QUESTION, against="pooled") == pytest.approx(pooled, abs=1e-4)
+    assert policy.reward(ANN, *QUESTION, against="mirror") != pytest.approx(pooled, abs=1e-4)
+    with pytest.raises(DataError, match="no labels to swap"):
+        policy.reward(None, *QUESTION, against="pooled")
+
+
 def test_the_reference_may_see_the_bare_prompt(runs: Path, speaking_model_path: Path) -> None:
     """Without shots, as the training says; and of weights without a reference model, these themselves."""
     base = load_model(speaking_model_path, device="cpu")
@@ -136,7 +146,7 @@ def test_what_is_no_reward_is_refused_before_weights_are_read(runs: Path, monkey
 
     monkeypatch.setattr(sharing, "load_model", lambda *_, **__: pytest.fail("read"))
     policy = Policy.load(runs / "cheap", device="cpu")
-    with pytest.raises(ConfigError, match="'reference' or 'mirror', not 'base'"):
+    with pytest.raises(ConfigError, match="'reference', 'mirror' or 'pooled', not 'base'"):
         policy.reward(ANN, *QUESTION, against="base")  # type: ignore[arg-type]
     for responses in ([], ["good", " "], "good"):
         with pytest.raises(DataError, match="at least one, and none that is empty"):

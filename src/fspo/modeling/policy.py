@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args, overload
 
 import torch
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "RewardAgainst", "SamplingOptions", "check_against"]
 
-RewardAgainst = Literal["reference", "mirror"]
+RewardAgainst = Literal["reference", "mirror", "pooled"]
 _ALL = sys.maxsize
+_NO_LABELS = "There are no labels to swap: no preference is shown; give some, or measure by the reference."
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -54,10 +55,10 @@ def check_against(against: str) -> None:
     """Check what a reward is to be measured against.
 
     Raises:
-        ConfigError: it is neither of the two.
+        ConfigError: it is none of these.
     """
-    if against not in ("reference", "mirror"):
-        raise ConfigError(f"A reward is measured against 'reference' or 'mirror', not {against!r}.")
+    if against not in get_args(RewardAgainst):
+        raise ConfigError(f"A reward is measured against 'reference', 'mirror' or 'pooled', not {against!r}.")
 
 
 class Policy:
@@ -189,7 +190,8 @@ class Policy:
                 (FSPO, arXiv 2502.19312), where pi_ref are the weights that training started from; without such a
                 training (base models, Pref-FT) the same weights without context. `mirror` is the antisymmetric reward,
                 beta (log pi(y | S, x) - log pi(y | S', x)) / 2, where S' are the shots with swapped labels, so that
-                what the contents do by themselves cancels.
+                what the contents do by themselves cancels. `pooled` is the sum of the antisymmetric rewards under each
+                shot alone: the order of the shots has no part in it, and a shot can be added or taken away by itself.
             description: in the place of the person's own, or of the one that the policy writes.
 
         Returns:
@@ -204,26 +206,38 @@ class Policy:
         if not responses or isinstance(responses, str) or not all(response.strip() for response in responses):
             raise DataError("A reward is of responses that are texts; give at least one, and none that is empty.")
         texts = tuple(map(self.renderer.render_response, responses))
-        shown = self._prompt(person_of(person), prompt, description, mirrored=against == "mirror")
+        shown = self._prompt(person_of(person), prompt, description, mirrored=against != "reference")
         reserve = max(map(len, texts))
-        seen = self.renderer.render_prompt(
-            shown.shots, prompt, shown.description, mirror_description=shown.mirror_description, reserve=reserve
-        )
-        own = _one_branch(seen.trunk_ids, seen.prompt_ids, texts)
+        if against == "pooled":
+            return self._antisymmetric([replace(shown, shots=(shot,)) for shot in shown.shots], texts, reserve)
         if against == "mirror":
-            if seen.mirror_trunk_ids is None:
-                raise DataError(
-                    "There are no labels to swap: no preference is shown; give some, or measure by the reference."
-                )
-            mirrored = _one_branch(seen.mirror_trunk_ids, seen.prompt_ids, texts)
-            return (self._beta * (self._logps(self._model, own) - self._logps(self._model, mirrored)) / 2).tolist()
+            return self._antisymmetric([shown], texts, reserve)
+        seen = self.renderer.render_prompt(shown.shots, prompt, shown.description, reserve=reserve)
+        own = _one_branch(seen.trunk_ids, seen.prompt_ids, texts)
         if self._bare_reference:
             bare = self.renderer.render_prompt((), prompt, reserve=reserve)
             other = _one_branch(bare.trunk_ids, bare.prompt_ids, texts)
         else:
             other = own
-        reference = self._logps(self._reference or self._model, other)
-        return (self._beta * (self._logps(self._model, own) - reference)).tolist()
+        (reference,) = self._logps(self._reference or self._model, [other])
+        return (self._beta * (self._logps(self._model, [own])[0] - reference)).tolist()
+
+    def _antisymmetric(self, shown: Sequence[Prompt], texts: tuple[tuple[int, ...], ...], reserve: int) -> list[float]:
+        """The sum over contexts of beta (log pi(y | S, x) - log pi(y | S', x)) / 2 for each text."""
+        total = torch.zeros(len(texts), dtype=torch.float64)
+        for one in shown:
+            seen = self.renderer.render_prompt(
+                one.shots, one.text, one.description, mirror_description=one.mirror_description, reserve=reserve
+            )
+            trunks = (seen.trunk_ids, seen.mirror_trunk_ids)
+            twins = [_one_branch(trunk, seen.prompt_ids, texts) for trunk in trunks if trunk is not None]
+            if len(twins) < 2:
+                raise DataError(_NO_LABELS)
+            own, mirrored = self._logps(self._model, twins)
+            total += (self._beta * (own - mirrored) / 2).double().cpu()
+        if not shown:
+            raise DataError(_NO_LABELS)
+        return total.tolist()
 
     @overload
     def generate(
@@ -356,11 +370,11 @@ class Policy:
             numbered.append(replace(prompt, seed=seen[prompt]))
         return numbered
 
-    def _logps(self, enter: Enter, episode: TokenizedEpisode) -> torch.Tensor:
-        """[R]: log-probabilities of the responses, by sum over their tokens or by mean, as in training."""
+    def _logps(self, enter: Enter, episodes: Sequence[TokenizedEpisode]) -> list[torch.Tensor]:
+        """[R] each: log-probabilities of the responses, by sum over their tokens or by mean, as in training."""
         with torch.no_grad(), enter() as model:
-            (scored,) = branch_logprobs(model, [episode])
-        return (scored.means if self._by_mean else scored.sums)[0]
+            scored = branch_logprobs(model, episodes)
+        return [(one.means if self._by_mean else one.sums)[0] for one in scored]
 
 
 def _one_branch(

@@ -201,7 +201,7 @@ class FSPOTrainer:
                 preferences.
             prompt: what is answered.
             responses: the texts to compare.
-            against: `reference` (the paper's reward) or `mirror`, see `Policy.reward`.
+            against: `reference` (the paper's reward), `mirror` or `pooled`, see `Policy.reward`.
 
         Raises:
             ConfigError: `against` is unknown.
