@@ -79,6 +79,8 @@ class RobustnessConfig(Settings):
     """Shots from other topics than the queries, where the data name topics."""
     orders: int = Field(default=2, ge=0)
     """Other orders of the same shots."""
+    single_shots: bool = False
+    """Each shot's label swapped alone, to see whether one shot is read or all: one more trunk a user for each shot."""
 
 
 class JudgeConfig(Settings):

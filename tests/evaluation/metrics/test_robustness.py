@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from fspo.evaluation.config import EvaluationConfig, RobustnessConfig
-from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics, order_metrics, robustness_metrics
+from fspo.evaluation.metrics.reward_metrics import (
+    compute_reward_metrics,
+    order_metrics,
+    robustness_metrics,
+    shot_effects,
+)
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.scoring.logprob_scores import Score, Scores
@@ -126,3 +131,20 @@ def test_gains_over_baselines_are_paired_on_the_same_items() -> None:
     }
     others = compute_reward_metrics("ipo", rows)
     assert {name for name in others if "gain" in name} == {"gain_over_oracle"}
+
+
+def test_one_shot_that_is_read_has_one_effect_and_all_of_them_have_equal_ones() -> None:
+    config = CONFIG.model_copy(update={"label_flip": True, "robustness": RobustnessConfig(single_shots=True)})
+    one = {1: -3.0, 2: 3.0, 3: 3.0, 4: 3.0}  # margins where the first shot alone is read
+    each = dict.fromkeys(range(1, 5), 1.5)
+    for varied, effects in ((one, [3.0, 0.0, 0.0, 0.0]), (each, [0.75] * 4)):
+        margins = {(4, f"one-wrong-{place}"): margin for place, margin in varied.items()}
+        found = estimates(shot_effects(rewards({(4, "own"): 3.0, (4, "flipped"): -3.0} | margins, config=config)))
+        assert [found[f"shot_effect/{place}"].value for place in range(1, 5)] == effects
+        assert found["shot_effect/all"].value == 3.0 and found["shot_effect/all"].items == 4
+
+
+def test_single_shots_cost_nothing_where_they_are_not_wanted() -> None:
+    assert not RobustnessConfig().single_shots
+    found = robustness_metrics(rewards({(4, "own"): 3.0, (4, "one-wrong-1"): -3.0}))
+    assert not [measure for measure in found if measure.startswith("shot_effect")]

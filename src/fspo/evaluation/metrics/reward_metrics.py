@@ -10,9 +10,9 @@ from fspo.evaluation.config import percent
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
-from fspo.evaluation.scoring.variations import OTHER_TOPICS, order, wrong_labels
+from fspo.evaluation.scoring.variations import OTHER_TOPICS, one_wrong, order, wrong_labels
 
-__all__ = ["compute_reward_metrics", "label_flips", "order_metrics", "robustness_metrics"]
+__all__ = ["compute_reward_metrics", "label_flips", "order_metrics", "robustness_metrics", "shot_effects"]
 
 _BASELINES: Mapping[str, str] = {"ipo": "population", "oracle": "oracle"}
 """Methods that stand for knowing no user and for knowing everything."""
@@ -104,7 +104,31 @@ def robustness_metrics(row: Rewards) -> Table:
         found[f"{family}_accuracy{suffix}"] = right = row.accuracies(variant, full, condition)
         found[f"{family}_drop{suffix}"] = own - right
     others = [row.accuracies(variant, full, order(n)).of for n in range(1, config.robustness.orders + 1)]
-    return found | (order_metrics(own.of, others) if others else {})
+    found |= order_metrics(own.of, others) if others else {}
+    return found | (shot_effects(row) if config.robustness.single_shots else {})
+
+
+def shot_effects(row: Rewards) -> Table:
+    """What each shot's label does to the margin of a query: half the change where that label alone is swapped.
+
+    `shot_effect/1` is of the oldest shot; `shot_effect/all`, on the same items, of all labels together. By the reward
+    of a single context, in nats, or in units of an external reward. A method that reads one shot has one large effect;
+    one that reads them all has equal ones.
+    """
+    full = row.config.shots
+    own = row.margins(row.plain, full)
+    others = {str(place): row.margins(row.plain, full, one_wrong(place)) for place in range(1, full + 1)}
+    items = {item for other in others.values() for item in other}
+    if row.config.label_flip:
+        flipped = row.margins(row.plain, full, "flipped")
+        others["all"] = {item: margin for item, margin in flipped.items() if item in items}
+    found = {
+        f"shot_effect/{place}": Column(
+            {item: (own[item] - margin) / 2 for item, margin in other.items() if item in own}, bounds=None
+        )
+        for place, other in others.items()
+    }
+    return {measure: column for measure, column in found.items() if column.of}
 
 
 def order_metrics(own: Mapping[Item, float], others: Sequence[Mapping[Item, float]]) -> Table:

@@ -81,7 +81,16 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
         "plot": PlotEntry("sensitivity", title, svg, numbers),
         "families": {measure.partition("/")[0] for measure in shown},
         "observer": any(OBSERVER in panel.rows for panel in shown.values()),
+        "shot_effects": _shot_effects(metrics),
     }
+
+
+def _shot_effects(metrics: Metrics) -> dict[str, Any]:
+    """What each shot's label does to a margin: the places, and the estimates of each method; empty without any."""
+    found = {measure.partition("/")[2] for measure in _named(metrics, "shot_effect")}
+    places = sorted(found, key=lambda place: (place == "all", len(place), place))
+    rows = {name: [row.get(f"shot_effect/{place}") for place in places] for name, row in metrics.items()}
+    return {"places": places, "rows": {name: row for name, row in rows.items() if any(row)}} if places else {}
 
 
 def calibration_section(records: Mapping[str, CalibrationRecord], palette: Palette) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from fspo.errors import DataError
@@ -14,7 +14,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["OTHER_TOPICS", "Probe", "Trim", "build_probes", "order", "topic_of", "wrong_labels"]
+__all__ = ["OTHER_TOPICS", "Probe", "Trim", "build_probes", "one_wrong", "order", "topic_of", "wrong_labels"]
 
 OTHER_TOPICS = "other-topics"
 """The condition under which no shot is of a topic that is asked about."""
@@ -31,6 +31,11 @@ def wrong_labels(share: float) -> str:
 def order(number: int) -> str:
     """The condition under which the shots stand in another order, counted from 1."""
     return f"order-{number}"
+
+
+def one_wrong(place: int) -> str:
+    """The condition under which the label of one shot alone is wrong; the oldest shot has place 1."""
+    return f"one-wrong-{place}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class Probe:
             found.insert(0, replace(self.elsewhere, episode=trim(self.elsewhere.episode)[0]))
         if config.headline_reward == "antisymmetric":
             found += [variation.mirrored for variation in found]
+        if config.robustness.single_shots:
+            found += [
+                Pass(one_wrong(place), few.with_shots(_swapped(own.shots, {place - 1})), (config.shots,), numbers)
+                for place in range(1, len(own.shots) + 1)
+            ]
         return found
 
     def key(self, config: EvaluationConfig) -> str:
@@ -86,13 +96,18 @@ def _changed(
     places = _shuffled(len(shots), f"{seed}/wrong")
     for share in config.wrong_labels:
         wrong = set(places[: max(1, round(share * len(shots)))])
-        found.append((wrong_labels(share), tuple(s.swap() if i in wrong else s for i, s in enumerate(shots))))
+        found.append((wrong_labels(share), _swapped(shots, wrong)))
     for number in range(1, config.robustness.orders + 1 if len(shots) > 1 else 0):
         places = _shuffled(len(shots), f"{seed}/order/{number}")
         if places == list(range(len(shots))):
             places.reverse()
         found.append((order(number), tuple(shots[place] for place in places)))
     return found
+
+
+def _swapped(shots: Sequence[Preference], places: Collection[int]) -> tuple[Preference, ...]:
+    """The shots, those at these places with the wrong label."""
+    return tuple(shot.swap() if place in places else shot for place, shot in enumerate(shots))
 
 
 def _elsewhere(dataset: PreferenceDataset, trial: Trial, config: EvaluationConfig) -> Pass | None:
