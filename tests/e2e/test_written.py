@@ -1,4 +1,4 @@
-"""The configurations of written responses, cut down: no model is asked for data, and rewards need no other judge."""
+"""The configurations of written responses, cut down: no model is asked for data, nor to judge rewards and answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ SMALL = (
     "evaluation.ladder=[0, 2]",
     "evaluation.queries=2",
     "evaluation.ladder_queries=1",
-    "evaluation.robustness={users: 0}",
+    "evaluation.robustness={users: 1, queries: 1, wrong_labels: [], orders: 0, single_shots: true}",
+    "evaluation.answers=1",
+    "evaluation.max_new_tokens=8",
+    "evaluation.samplings=[plain]",
+    "evaluation.headline_sampling=plain",
 )
 
 
@@ -36,18 +40,20 @@ SMALL = (
 def test_a_written_domain_goes_from_its_configuration_to_the_report(
     name: str, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    answers = int(name == "advice")  # which nobody could judge
     also = saved(tmp_path / "other", "other") if name == "advice" else ""  # users who weigh an unknown trait
-    settings = (f"model={tiny_model_path}", f"evaluation.answers={answers}", f"also_train=[{also}]", *SMALL)
+    settings = (f"model={tiny_model_path}", f"also_train=[{also}]", *SMALL)
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
     said = run(*arguments).stdout
     assert "Responses that come with the domain; pairs judged by the traits that they declare" in said
-    assert ("The judge of declared traits knows no answers that a model writes" in said) is bool(answers)
     assert not list((tmp_path / "run").glob("answers*"))
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert {"reward_accuracy", "label_flip_rate", "regret"} <= metrics["fspo"].keys()
-    assert "win_rate" not in metrics["fspo"]
+    assert {"reward_accuracy", "label_flip_rate", "regret", "shot_effect/1", "shot_effect/2"} <= metrics["fspo"].keys()
+    left_out = json.loads((tmp_path / "run/evaluation/details.json").read_text())["unjudged_users"]
+    assert ("are left out of the win rates" in said) is bool(left_out)
+    assert left_out == 0 or name == "reviews-written"
+    assert metrics["fspo"].get("win_rate", {"users": 0})["users"] == 3 - left_out
+    assert ("answer_utility/plain" in metrics["fspo"]) is (left_out < 3)
     observer = json.loads((tmp_path / "run/evaluation/observer.json").read_text())
     assert observer["reward_accuracy@2"]["value"] > observer["reward_accuracy@0"]["value"] - 0.1
     assert (tmp_path / "run/report.html").stat().st_size > 0

@@ -32,6 +32,18 @@ class CountingJudge:
         return "first" if difference > 0 else "second"
 
 
+class JudgeOfOne(CountingJudge):
+    """The same for one user alone."""
+
+    def __init__(self, user: str) -> None:
+        """Judge for `user`."""
+        self.user = user
+
+    def has_weights(self, user: User, prompt: str) -> bool:
+        """Whether it is that user."""
+        return user.id == self.user
+
+
 def small_dataset(
     prefix: str, *, questions: int = 12, seed: int = 0, described: bool = True, topics: int = 0
 ) -> PreferenceDataset:

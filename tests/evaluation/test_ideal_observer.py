@@ -11,7 +11,7 @@ from fspo.evaluation.ideal_observer import Regrets, pair_regrets
 from fspo.evaluation.metrics.table import estimates
 from fspo.evaluation.scoring.eval_episodes import build_trials
 from fspo.preferences.types import User
-from tests.evaluation.helpers import CountingJudge, small_dataset
+from tests.evaluation.helpers import CountingJudge, JudgeOfOne, small_dataset
 
 ITEMS = [("ann", "1"), ("bob", "2"), ("cid", "3"), ("dee", "4")]
 
@@ -50,8 +50,19 @@ def test_answers_are_compared_with_the_best_response_of_the_data() -> None:
     best = max(pool, key=lambda text: judge.utility(user, text))
     liked = User("x", traits=user.traits)
     for text in (best, query.rejected, "one two three four five six seven eight nine ten eleven twelve thirteen!!!!!"):
-        found = estimates(regrets.answers([(item, query.prompt, text)], "plain"))
+        found = estimates(regrets.answers(judge, [(item, query.prompt, text)], "plain"))
         assert found["answer_utility/plain"].value == pytest.approx(judge.utility(liked, text))
         assert found["answer_regret/plain"].value == pytest.approx(
             judge.utility(liked, best) - judge.utility(liked, text)
         )
+
+
+def test_users_that_nobody_can_judge_for_have_no_regret_of_answers() -> None:
+    dataset = small_dataset("t")
+    trials = build_trials(dataset, EvaluationConfig(shots=2, queries=2))
+    regrets = Regrets(CountingJudge(), dataset, trials)
+    first, second = (trial for trial in trials[:2])
+    drawn = [((one.user, one.item(0)), one.own.queries[0].prompt, "An answer.") for one in (first, second)]
+    found = estimates(regrets.answers(JudgeOfOne(second.user), drawn, "plain"))
+    assert found["answer_utility/plain"].users == found["answer_regret/plain"].users == 1
+    assert not regrets.answers(JudgeOfOne("nobody"), drawn, "plain")

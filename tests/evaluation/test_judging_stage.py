@@ -24,7 +24,7 @@ from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred
 from fspo.llm.pool import EndpointPool
 from fspo.preferences.types import User
 from fspo.progress import Silent
-from tests.evaluation.helpers import CountingJudge
+from tests.evaluation.helpers import CountingJudge, JudgeOfOne
 from tests.judging.helpers import said
 
 FINE = Quality(log_prob=-2.0, distinct=1.0, compression=0.9, overlap=0.5, closeness=0.4, words=9)
@@ -131,6 +131,13 @@ def test_a_user_without_a_weight_for_what_a_judge_measures_is_left_out(tmp_path:
     mixed = JudgingStage(EvaluationConfig(), USERS | {user.id: user for user in people}, judges, tmp_path)
     mixed.judge(answers(), {key: {answer.item: FINE for answer in rows} for key, rows in answers().items()})
     assert measured(mixed)["win_rate_by/tone/plain"].users == 5
+
+
+def test_the_win_rate_is_of_the_users_that_the_headline_can_judge_for(tmp_path: Path) -> None:
+    rows = answers()
+    user = rows[FSPO][0].user
+    found = measured(panel(tmp_path, rows, judges={"headline": JudgeOfOne(user)}))
+    assert found["win_rate"].users == 1
 
 
 def test_the_advantage_of_longer_answers_disappears_under_length_control(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,16 @@ from fspo.cli.main import app
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json
 from fspo.judging.by_topic import load_judge
-from fspo.judging.declared import DeclaredJudge, features_of
+from fspo.judging.declared import DeclaredJudge
+from fspo.judging.traits import features_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import User
 from fspo.synthesis.config import SynthesisConfig, asks_models
 from fspo.synthesis.domain import load_domain
+from fspo.synthesis.judges import with_readers
+from fspo.synthesis.storage import load_responses
 from fspo.synthesis.synthesize import Writers, check_plan, synthesize
 from fspo.synthesis.user_slots import slots_of
 from fspo.synthesis.written import values_of
@@ -125,7 +129,7 @@ def test_users_of_ordered_values_like_others_less_the_farther_they_are() -> None
     assert utilities == [0.0, 0.5, 1.0, 0.5, 0.0]
     assert judge.compare(user, "", "child", "expert") == "tie"
     assert judge.compare(user, "", "preteen", "child") == "first"
-    with pytest.raises(DataError, match=r"'unheard of' are not declared.*evaluation\.answers"):
+    with pytest.raises(DataError, match=r"'unheard of' are not declared"):
         judge.utility(user, "unheard of")
 
 
@@ -137,6 +141,21 @@ def test_the_judge_is_read_again_as_it_was(tmp_path: Path) -> None:
     for row in dataset.preferences[::7]:
         assert judge.compare(dataset.users[row.user], row.prompt, row.chosen, row.rejected) == "first"
         assert judge.compare(dataset.users[row.user], row.prompt, row.rejected, row.chosen) == "second"
+    assert judge.answers is not None
+    train = Splits.load(tmp_path / "splits.json").questions["train"]
+    responses = load_responses(tmp_path).items
+    assert with_readers(replace(judge, answers=None), responses, train) == judge  # what `eval` does with older data
+    readings = judge.answers.readings
+    assert {name for name, reading in readings.items() if reading.readable} == {"length", "focus"}
+    assert readings["length"].questions == len({row.question for row in responses} - train)
+    assert read_json(tmp_path / "checks.json")["readers"]["focus"]["ordered"] == readings["focus"].ordered
+    card = (tmp_path / "README.md").read_text()
+    assert "| trait 'length' as read in answers | right order in 100.0% of" in card
+    assert "too little to judge answers by it" in card
+    praise = "A wonderful film about a family, and I loved how its story ends."
+    by_length = User("u", traits={"length": 1.0})
+    assert judge.answers.compare(by_length, "", praise * 4, praise) == "first"
+    assert not judge.answers.has_weights(User("u", traits={"sentiment": 1.0}))
 
 
 def test_descriptions_say_what_users_like() -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "JudgeRecord",
     "JudgesRecord",
     "PerUser",
+    "ReadingRecord",
     "ReliabilityBin",
     "Sample",
     "UserMean",
@@ -124,6 +125,15 @@ class JudgesRecord(Record):
     """Judge of open instructions -> method -> counts."""
 
 
+class ReadingRecord(Record):
+    """How rightly a trait is read in texts of held-out questions; see `fspo.judging.trait_readers.Reading`."""
+
+    questions: int
+    pairs: int
+    ordered: float
+    balanced: float
+
+
 class JudgeIdentity(Record):
     """Which judge it was."""
 
@@ -164,8 +174,12 @@ class Details(Record):
     floors: Floors = Floors()
     without_donor: int = 0
     """Episodes for which no other user's shots could be swapped in."""
-    judge_kind: Literal["none", "attributes", "other"] = "none"
+    judge_kind: Literal["none", "attributes", "declared", "other"] = "none"
     judge: JudgeIdentity | None = None
+    readers: dict[str, ReadingRecord] = Field(default_factory=dict)
+    """Trait -> how rightly it is read in answers, where these declare none."""
+    unjudged_users: int = 0
+    """Users left out of the headline's win rates, since they have a weight for a trait that is read too badly."""
     judges: dict[str, JudgeIdentity | None] = Field(default_factory=dict)
     """Those beside the headline's."""
     judgements: dict[str, Counts] = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.judges.fluency import answer_log_probs
+from fspo.evaluation.judges.judges import answer_judge
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
@@ -57,6 +58,11 @@ class Evaluation:
     def probes(self) -> list[Probe]:
         """The trials that are measured under variations of their shots."""
         return build_probes(self.dataset, self.trials, self.config)
+
+    @property
+    def answer_judge(self) -> Judge | None:
+        """The judge of answers; see `judges.answer_judge`."""
+        return answer_judge(self.judge)
 
     @property
     def utility(self) -> TextUtility | None:

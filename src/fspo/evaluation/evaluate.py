@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fspo.errors import ConfigError
 from fspo.evaluation.answering_stage import AnsweringStage
-from fspo.evaluation.artifacts import FORMAT, GAMES_FILE, Details, Estimates, JudgeIdentity, JudgesRecord, PerUser
+from fspo.evaluation.artifacts import (
+    FORMAT,
+    GAMES_FILE,
+    Details,
+    Estimates,
+    JudgeIdentity,
+    JudgesRecord,
+    PerUser,
+    ReadingRecord,
+)
 from fspo.evaluation.calibration import Calibration
 from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.context import Evaluation, OptionalMeasure
 from fspo.evaluation.ideal_observer import IdealObserver
 from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
-from fspo.evaluation.judges.judges import jury_of
+from fspo.evaluation.judges.judges import answer_judge, jury_of
 from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.answer_metrics import quality_metrics
@@ -39,6 +49,7 @@ from fspo.evaluation.scoring.weights import Weights
 from fspo.evaluation.scoring_stage import ScoringStage
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import Judge, TextUtility
+from fspo.judging.trait_readers import ReaderJudge
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
@@ -123,10 +134,7 @@ def evaluate(
     unknown = untraced(base_provenance(model) | provenance, checked=train is not None)
     if unknown:
         shown.say(untraced_note(unknown))
-    if isinstance(judge, DeclaredJudge) and config.answers:
-        shown.say("The judge of declared traits knows no answers that a model writes, so win rates are left out.")
-        config = config.model_copy(update={"answers": 0})
-    jury = jury_of(config, judge, judges or {}, dataset, endpoints, shown)
+    jury = jury_of(config, answer_judge(judge), judges or {}, dataset, endpoints, shown)
     for member in jury.values():
         check_identity(member)
     if not jury:
@@ -135,10 +143,12 @@ def evaluate(
     config = config.with_rungs(k for k in rungs if k <= config.shots)
     drawn, too_long = _fitting_trials(config, dataset, policies, weights, trials, shown)
     external = _external_models(config, reward_models or {}, endpoints, shown)
-    stages = _Stages(
-        Evaluation(config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance),
-        jury,
+    evaluation = Evaluation(
+        config, dataset, drawn, list(policies), weights, out, shown, endpoints, judge, train, provenance
     )
+    if config.answers and (note := _left_out_note(evaluation)):
+        shown.say(note)
+    stages = _Stages(evaluation, jury)
     found = stages.measure(external)
     results = out if results is None else results
     stages.write_items(results)
@@ -226,7 +236,7 @@ class _Stages:
         full = {key: rows for key, rows in answers.items() if "@" not in key[1]}
         write_records(results / "samples.jsonl", samples_of(users, full, judged, written))
         won = {name: table["win_rate"].of for name, table in tables.items() if "win_rate" in table}
-        games = all_games(evaluation.judge, users, answers, judged, self.answering.samplings, won)
+        games = all_games(evaluation.answer_judge, users, answers, judged, self.answering.samplings, won)
         write_records(out / GAMES_FILE, games)
         base = {answer.item: answer.text for answer in answers.get(("base", "plain"), ())}
         write_records(out / ITEMS_FILE, item_records(evaluation.trials, users, tables, base))
@@ -240,6 +250,7 @@ class _Stages:
             "model": evaluation.weights.model,
             "compared": self._lead,
             "judge_kind": _kind(evaluation.judge),
+            **_readers(evaluation),
             "judge": self._judge(judging.judges.get(HEADLINE) or evaluation.judge),  # none judges without answers
             "judges": {name: self._judge(one) for name, one in judging.judges.items() if name != HEADLINE},
             "rewards": {name: row.variants for name, row in rewards.items()},
@@ -329,7 +340,34 @@ def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
 def _kind(judge: Judge | None) -> str:
     if judge is None:
         return "none"
+    if isinstance(judge, DeclaredJudge):
+        return "declared"
     return "attributes" if isinstance(judge, TextUtility) else "other"
+
+
+def _left_out_note(evaluation: Evaluation) -> str:
+    """A sentence on users whose traits can't be read in answers; empty where there are none."""
+    judge, found = evaluation.answer_judge, _readers(evaluation)
+    if not isinstance(judge, ReaderJudge) or not found["unjudged_users"]:
+        return ""
+    badly = [f"{name} ({row.ordered:.0%} of pairs right)" for name, row in judge.readings.items() if not row.readable]
+    count = len({trial.user for trial in evaluation.trials})
+    return (
+        f"{found['unjudged_users']} of {count} users are left out of the win rates, because a trait that they have a "
+        f"weight for can't be read well enough in answers: {', '.join(badly) or 'it is no trait of these texts'}."
+    )
+
+
+def _readers(evaluation: Evaluation) -> dict[str, Any]:
+    """How rightly traits are read in answers, and how many users are left out of the win rates for that."""
+    judge = evaluation.answer_judge
+    if not isinstance(judge, ReaderJudge):
+        return {}
+    users = {trial.user: evaluation.dataset.users[trial.user] for trial in evaluation.trials}
+    return {
+        "readers": {name: ReadingRecord(**asdict(reading)) for name, reading in judge.readings.items()},
+        "unjudged_users": sum(not judge.has_weights(user) for user in users.values()),
+    }
 
 
 def _merged(tables: Iterable[Mapping[str, T]]) -> dict[str, T]:

@@ -20,7 +20,7 @@ from fspo.evaluation.scoring.eval_episodes import Item, Pass, Trial
 from fspo.evaluation.scoring.variations import OTHER_TOPICS, wrong_labels
 from fspo.judging.by_topic import OWN, TopicJudge
 from fspo.judging.declared import DeclaredJudge
-from fspo.judging.judge import AttributeJudge, Judge, TextUtility
+from fspo.judging.judge import AttributeJudge, Judge, JudgeOfSome, TextUtility
 from fspo.judging.observer import Observer, prior_of
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
@@ -59,9 +59,10 @@ class IdealObserver(OptionalMeasure):
 
     def answers(self, key: AnswerKey, answers: Sequence[Answer]) -> Table:
         """How much users like the answers, and what these fall short of the best responses of the data."""
-        if self._regrets is None or "@" in key[1]:
+        judge = self.evaluation.answer_judge
+        if self._regrets is None or not isinstance(judge, TextUtility) or "@" in key[1]:
             return {}
-        return self._regrets.answers((((row.user, row.item), row.prompt, row.text) for row in answers), key[1])
+        return self._regrets.answers(judge, (((row.user, row.item), row.prompt, row.text) for row in answers), key[1])
 
     def files(self, rewards: Mapping[str, Rewards]) -> dict[str, dict[str, Any]]:
         """The observer's own figures, named as a method's, and whom it expects."""
@@ -181,16 +182,21 @@ class Regrets:
         for row in dataset:
             self._responses[row.prompt] |= dict.fromkeys((row.chosen, row.rejected))
 
-    def answers(self, drawn: Iterable[tuple[Item, str, str]], suffix: str) -> Table:
+    def answers(self, judge: TextUtility, drawn: Iterable[tuple[Item, str, str]], suffix: str) -> Table:
         """Utility of answers, and what they fall short of the best response that the data hold to the same prompt.
 
-        An answer better than all of these has a regret below 0. `drawn`: item, prompt and answer.
+        An answer better than all of these has a regret below 0. Users that `judge` can't judge for are left out.
+        `drawn`: item, prompt and answer.
         """
         liked, lost = {}, {}
         for item, prompt, text in drawn:
             user = self._users[item[0]]
-            liked[item] = self._of(user, text, prompt)
-            lost[item] = max(self._of(user, other, prompt) for other in self._responses[prompt]) - liked[item]
+            if isinstance(judge, JudgeOfSome) and not judge.has_weights(user, prompt):
+                continue
+            liked[item] = judge.utility(user, text, prompt)
+            lost[item] = max(judge.utility(user, other, prompt) for other in self._responses[prompt]) - liked[item]
+        if not liked:
+            return {}
         return {
             f"answer_utility/{suffix}": Column(liked, bounds=None),
             f"answer_regret/{suffix}": Column(lost, bounds=None),

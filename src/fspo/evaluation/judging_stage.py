@@ -12,7 +12,6 @@ from fspo.evaluation.artifacts import Agreement, JudgeRecord, JudgesRecord
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import shortcomings
-from fspo.evaluation.judges.judges import MeasuredJudge
 from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.judges.matching import bared, matched_in_length
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, judge_answers
@@ -21,7 +20,7 @@ from fspo.evaluation.metrics.records import counts
 from fspo.evaluation.metrics.table import Column, Table
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
-from fspo.judging.judge import Judge
+from fspo.judging.judge import Judge, JudgeOfSome
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.preferences.types import User
 from fspo.progress import Progress, Silent
@@ -154,8 +153,8 @@ class JudgingStage:
         }
 
     def _weighable(self, judge: Judge, answers: Sequence[Answer]) -> Sequence[Answer]:
-        """The answers of users who have a weight for what the judge measures; all others would be ties."""
-        if not isinstance(judge, MeasuredJudge):
+        """The answers of the users that the judge can judge for."""
+        if not isinstance(judge, JudgeOfSome):
             return answers
         return [answer for answer in answers if judge.has_weights(self.users[answer.user], answer.prompt)]
 

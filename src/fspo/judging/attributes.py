@@ -17,7 +17,7 @@ from typing import Any
 
 from fspo.errors import ConfigError
 
-__all__ = ["ATTRIBUTES", "Attribute", "attributes_named", "measure", "plain_text", "sentences", "words"]
+__all__ = ["ATTRIBUTES", "Attribute", "attributes_named", "measure", "plain_text", "sentences", "word_rarity", "words"]
 
 _BULLET = re.compile(r"^\s*[-*•]\s+")
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -132,7 +132,12 @@ def _zipf(word: str) -> float:
 def rarity(text: str) -> float:
     """How rare the words are on average: 8 minus the Zipf frequency, from 0 (`the`) to 8 (not in any corpus)."""
     tokens = words(plain_text(text))
-    return sum(8.0 - _zipf(token.lower()) for token in tokens) / len(tokens) if tokens else 0.0
+    return sum(map(word_rarity, tokens)) / len(tokens) if tokens else 0.0
+
+
+def word_rarity(word: str) -> float:
+    """How rare a word is: 8 minus its Zipf frequency, from 0 (`the`) to 8 (not in any corpus)."""
+    return 8.0 - _zipf(word.lower())
 
 
 def attributes_named(names: Iterable[str]) -> tuple[Attribute, ...]:

@@ -11,37 +11,12 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.files import write_json
 from fspo.identity import digest
+from fspo.judging.trait_readers import ReaderJudge
+from fspo.judging.traits import Value, feature_names, features_of
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
-__all__ = ["DeclaredJudge", "feature_names", "features_of"]
-
-Value = int | str
-
-
-def feature_names(values: Mapping[str, tuple[Value, ...]]) -> list[str]:
-    """What users may have weights for: each trait of two values, and each value of a trait of more (`level=child`)."""
-    return [key for name, known in values.items() for key in _keys(name, known)]
-
-
-def features_of(traits: Mapping[str, Value], values: Mapping[str, tuple[Value, ...]]) -> dict[str, float]:
-    """The features of a text, each from -1 to 1.
-
-    A trait of two values is -1 or 1. Of a trait of more, each value is a feature: 1 for a text of that value, and the
-    less the farther the text's own value is, down to -1 for the distance between the two ends.
-    """
-    found: dict[str, float] = {}
-    for name, known in values.items():
-        place, steps = known.index(traits[name]), len(known) - 1
-        if steps == 1:
-            found[name] = 2.0 * place - 1.0
-        else:
-            found.update((key, 1.0 - 2.0 * abs(place - at) / steps) for at, key in enumerate(_keys(name, known)))
-    return found
-
-
-def _keys(name: str, known: tuple[Value, ...]) -> list[str]:
-    return [name] if len(known) == 2 else [f"{name}={value}" for value in known]
+__all__ = ["DeclaredJudge"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +31,13 @@ class DeclaredJudge:
         texts: text -> trait -> its value.
         margin: utilities that differ by less are a tie. A user's traits have length 1, and the ends of a feature are 2
             apart.
+        answers: judges texts that declare no traits, such as a model's answers; None where their traits can't be read.
     """
 
     values: Mapping[str, tuple[Value, ...]]
     texts: Mapping[str, Mapping[str, Value]]
     margin: float = 0.5
+    answers: ReaderJudge | None = None
     _features: dict[str, dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,8 +57,8 @@ class DeclaredJudge:
 
     @property
     def identity(self) -> str:
-        """The same for judges that judge all texts alike."""
-        return digest(self.record())
+        """The same for judges that judge all declared texts alike."""
+        return digest(self._own_record())
 
     def knows(self, attributes: Iterable[str]) -> bool:
         """Whether users may have weights for all of these."""
@@ -97,7 +74,7 @@ class DeclaredJudge:
         if known is None:
             raise DataError(
                 f"The traits of the text '{' '.join(text.split())[:80]}' are not declared, so that the judge of "
-                "declared traits can't judge it; set evaluation.answers to 0."
+                "declared traits can't judge it; its `answers` judges such texts."
             )
         missing = sorted(name for name, weight in user.traits.items() if weight and name not in known)
         if missing:
@@ -125,7 +102,10 @@ class DeclaredJudge:
         return path
 
     def record(self) -> dict[str, Any]:
-        """{"declared": {trait: [value]}, "margin": number, "texts": [[text, {trait: value}]]}."""
+        """{"declared": {trait: [value]}, "margin": number, "texts": [[text, {trait: value}]]}, and "answers" if any."""
+        return self._own_record() | ({} if self.answers is None else {"answers": self.answers.record()})
+
+    def _own_record(self) -> dict[str, Any]:
         return {
             "declared": {name: list(known) for name, known in self.values.items()},
             "margin": self.margin,
@@ -139,8 +119,10 @@ class DeclaredJudge:
         Raises:
             DataError: it does not have the form that `record` gives.
         """
+        answers = ReaderJudge.of_record(record["answers"], path) if "answers" in record else None
         try:
             values = {str(name): tuple(known) for name, known in record["declared"].items()}
-            return cls(values, {str(text): dict(traits) for text, traits in record["texts"]}, float(record["margin"]))
+            texts = {str(text): dict(traits) for text, traits in record["texts"]}
+            return cls(values, texts, float(record["margin"]), answers)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is not a judge of declared traits; make the data anew.") from error
+            raise DataError(f"{path} is not a judge of declared traits; generate the data again.") from error

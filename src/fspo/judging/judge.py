@@ -18,7 +18,7 @@ from fspo.judging.topics import named
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
-__all__ = ["CLIP", "AttributeJudge", "Judge", "LabelledBy", "Scale", "TextUtility", "scales_of"]
+__all__ = ["CLIP", "AttributeJudge", "Judge", "JudgeOfSome", "LabelledBy", "Scale", "TextUtility", "scales_of"]
 
 
 class LabelledBy(StrEnum):
@@ -60,6 +60,14 @@ class Judge(Protocol):
 
     def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
         """Which response to `prompt` `user` prefers, or a tie."""
+
+
+@runtime_checkable
+class JudgeOfSome(Protocol):
+    """A judge that can't judge for all users."""
+
+    def has_weights(self, user: User, prompt: str) -> bool:
+        """Whether it can judge for `user`; for any other it would only find ties, or guess."""
 
 
 @runtime_checkable

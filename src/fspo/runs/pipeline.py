@@ -15,6 +15,7 @@ from fspo.evaluation.report.page import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.attributes import ATTRIBUTES
 from fspo.judging.by_topic import OWN, load_judge
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS, Method, training_order
@@ -39,6 +40,8 @@ from fspo.runs.writers import (
     writer_lines,
     writers_of,
 )
+from fspo.synthesis.judges import with_readers
+from fspo.synthesis.storage import RESPONSES, load_responses
 from fspo.synthesis.synthesize import is_complete, synthesize
 
 __all__ = [
@@ -344,7 +347,7 @@ def judge_of(
     elif path.exists():
         judge = load_judge(path)
         if judge.knows(names):
-            return judge
+            return _with_readers(folder, judge) if isinstance(judge, DeclaredJudge) else judge
         why = f"{path} lacks an attribute that they have a weight for"
     else:
         unknown = [name for name in names if name not in ATTRIBUTES]
@@ -363,3 +366,10 @@ def judge_of(
             f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out."
         )
     return None
+
+
+def _with_readers(folder: RunFolder, judge: DeclaredJudge) -> DeclaredJudge:
+    """The judge with readers of answers, which data of earlier versions lack; the same that `synth` makes today."""
+    if judge.answers is not None or not (folder.data / RESPONSES).exists():
+        return judge
+    return with_readers(judge, load_responses(folder.data).items, splits_of(folder).questions["train"])

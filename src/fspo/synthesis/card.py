@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from fspo.judging.trait_readers import READABLE
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain
 
-__all__ = ["dataset_card"]
+__all__ = ["dataset_card", "reading_in_words"]
 
 
 def dataset_card(config: SynthesisConfig, domain: Domain, asked: str, written_by: str, checks: dict[str, Any]) -> str:
@@ -32,6 +34,8 @@ def dataset_card(config: SynthesisConfig, domain: Domain, asked: str, written_by
             ("labels shared by the measured judge, where it decides", _shown(labels["agreement_with_measures"])),
             ("label entropy, before and after refinement (nats)", _before_after(labels["entropy"])),
         ]
+    for trait, reading in checks.get("readers", {}).items():
+        rows.append((f"trait '{trait}' as read in answers", reading_in_words(reading)))
     for name, found in (
         ("texts not used as responses", checks["sampling"]["rejected"]),
         ("pairs left undecided", labels["undecided"]),
@@ -79,6 +83,17 @@ configs:
 - {_limit(config)}
 - {"The texts were not checked against sources" if written else "The texts are a language model's"}, and may be wrong.
 """
+
+
+def reading_in_words(reading: Mapping[str, Any]) -> str:
+    """How rightly a trait is read, on questions that its reader was not fitted on."""
+    if not reading["pairs"]:
+        return "not measured"
+    use = "" if reading["ordered"] >= READABLE else "; too little to judge answers by it"
+    return (
+        f"right order in {reading['ordered']:.1%} of {reading['pairs']:,} held-out pairs, right value in "
+        f"{reading['balanced']:.1%} of the texts{use}"
+    )
 
 
 def _questions(config: SynthesisConfig, domain: Domain) -> str:

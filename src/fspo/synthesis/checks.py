@@ -34,7 +34,8 @@ The layout (`FORMAT` 2); every share is a fraction:
      "balance": {"words": mean words of a response, "positive_share" (restyled responses)},
      "samples": [{"prompt", "response", "about": how it came about, "restyle": [rules applied]}],
      "sample_pairs": [{"user", "description", "prompt", "chosen", "rejected"}],
-     "replies": {what was odd about a server's reply: replies}, over all calls of the run}
+     "replies": {what was odd about a server's reply: replies}, over all calls of the run,
+     "readers" (written responses): {trait: how rightly it is read in answers, see `judging.trait_readers.Reading`}}
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ from typing import Any
 
 from fspo.errors import DataError
 from fspo.judging.attributes import words
-from fspo.judging.declared import features_of
 from fspo.judging.judge import AttributeJudge, scales_of
 from fspo.judging.topics import named
+from fspo.judging.traits import features_of
 from fspo.preferences.types import Preference, User
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.disagreement import Matrix

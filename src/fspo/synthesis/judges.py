@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from fspo.errors import ConfigError
@@ -10,6 +11,7 @@ from fspo.judging.by_topic import TopicJudge
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.judging.pairwise import PairwiseJudge
+from fspo.judging.trait_readers import DeclaredText, fit_readers
 from fspo.judging.verdicts import Comparison, Judgement
 from fspo.llm.types import LanguageModel
 from fspo.preferences.types import User
@@ -19,7 +21,16 @@ from fspo.synthesis.domain import Domain, Question
 from fspo.synthesis.responses import Response
 from fspo.synthesis.written import values_of
 
-__all__ = ["Judging", "TraitJudge", "by_traits", "check_judge", "measured_judge", "pairwise_judge", "trait_judge"]
+__all__ = [
+    "Judging",
+    "TraitJudge",
+    "by_traits",
+    "check_judge",
+    "measured_judge",
+    "pairwise_judge",
+    "trait_judge",
+    "with_readers",
+]
 
 TraitJudge = AttributeJudge | TopicJudge | DeclaredJudge
 """A judge that goes by users' traits, and is the same in both orders by construction."""
@@ -92,6 +103,16 @@ def trait_judge(
         texts = {response.text: response.made["traits"] for response in responses}
         return DeclaredJudge(values_of(domain.traits), texts, config.margin)
     return measured_judge(config, domain, questions, responses)
+
+
+def with_readers(judge: DeclaredJudge, responses: Sequence[Response], train: Collection[str]) -> DeclaredJudge:
+    """The same judge, which also judges answers that declare no traits, by readers.
+
+    They are fitted on the responses to the questions whose ids are in `train`, and measured on all others.
+    """
+    rows = [DeclaredText(one.question, one.text, one.made["traits"]) for one in responses]
+    seen, unseen = ([row for row in rows if (row.question in train) == wanted] for wanted in (True, False))
+    return replace(judge, answers=fit_readers(seen, unseen, judge.values, judge.margin))
 
 
 def measured_judge(

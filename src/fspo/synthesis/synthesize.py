@@ -9,14 +9,15 @@ and nothing is asked twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
 from fspo.files import check_unclaimed, write_json, write_text
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.verdicts import OrderTally
 from fspo.llm.types import Completion, CompletionRequest, LanguageModel, replies_of, title_of
 from fspo.preferences.dataset import DATASET, write_dataset
@@ -28,7 +29,7 @@ from fspo.synthesis.checks import SampledLabels, check
 from fspo.synthesis.config import SynthesisConfig, asks_models, usual_settings
 from fspo.synthesis.domain import Domain, Question, load_domain
 from fspo.synthesis.executors import Executor, InProcessExecutor
-from fspo.synthesis.judges import Judging, by_traits, check_judge, pairwise_judge, trait_judge
+from fspo.synthesis.judges import TraitJudge, by_traits, check_judge, pairwise_judge, trait_judge, with_readers
 from fspo.synthesis.labels import LABELS, UNDECIDED, label_all, preferences_of
 from fspo.synthesis.origin import Origin, difference, refuse_finished
 from fspo.synthesis.pairs import pairs_of
@@ -132,7 +133,8 @@ def synthesize(
     responses = _responses(config, domain, questions.items, writers, out, progress)
     pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
     user_parts = split_users(config, slots)
-    judging = _judging(config, domain, questions.items, responses.items, writers.ask, out)
+    judge = _trait_judge(config, domain, questions.items, responses.items, question_parts["train"], out)
+    judging = by_traits(judge) if judge is not None else pairwise_judge(config, domain, writers.ask).judge
     made = UserMaker(config, domain, pairs, user_parts, judging, writers.ask, progress).make(slots)
     write_json(out / _PEOPLE, _people(made))
     _refuse_undecided(config, made.order)
@@ -143,6 +145,8 @@ def synthesize(
     write_dataset(out, made.users, labels.passing(preferences_of(config, domain, questions, responses, out)))
     checks = check(config, domain, questions, responses, made, counts, labels.rows())
     checks["replies"] = replies_of(writers.ask, writers.write)
+    if isinstance(judge, DeclaredJudge) and judge.answers is not None:
+        checks["readers"] = {trait: asdict(reading) for trait, reading in judge.answers.readings.items()}
     write_json(out / "checks.json", checks)
     card = dataset_card(config, domain, title_of(writers.ask), title_of(writers.write), checks)
     write_text(out / "README.md", card)
@@ -280,19 +284,22 @@ def _views(
     return views
 
 
-def _judging(
+def _trait_judge(
     config: SynthesisConfig,
     domain: Domain,
     questions: list[Question],
     responses: list[Response],
-    ask: LanguageModel,
+    train: Collection[str],
     out: Path,
-) -> Judging:
+) -> TraitJudge | None:
+    """The judge that goes by traits, saved; None where a language model judges. `train`: ids of training questions."""
     if not config.by_traits:
-        return pairwise_judge(config, domain, ask).judge
+        return None
     judge = trait_judge(config, domain, questions, responses)
+    if isinstance(judge, DeclaredJudge):
+        judge = with_readers(judge, responses, train)
     judge.save(out / JUDGE)
-    return by_traits(judge)
+    return judge
 
 
 def _to_label(made: SynthesizedUsers, slots: Sequence[UserSlot], parts: Mapping[Split, frozenset[str]]) -> list[Person]:

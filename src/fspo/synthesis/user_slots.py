@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.by_topic import OWN
-from fspo.judging.declared import features_of
+from fspo.judging.traits import features_of
 from fspo.preferences.types import Split, User
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.directions import AXIS, Direction, axes, describe, ends_of, sparse

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.judging.declared import feature_names
+from fspo.judging.traits import feature_names
 from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
 from fspo.synthesis.domain_files import TraitsOfText

@@ -13,7 +13,7 @@ from fspo.evaluation.statistics.ranking import Game
 from fspo.judging.verdicts import Judgement, Preferred
 from fspo.preferences.types import User
 from fspo.records import read_records, write_records
-from tests.evaluation.helpers import CountingJudge
+from tests.evaluation.helpers import CountingJudge, JudgeOfOne
 
 USERS = {"u": User("u", traits={"exclamation": 1.0})}
 SAMPLINGS: dict[str, Sampling] = {"a": "plain", "b": "guided"}
@@ -44,6 +44,12 @@ def test_an_answer_below_a_floor_loses_to_every_other() -> None:
     found = all_games(CountingJudge(), USERS, answers(base="x", a="x!", b="x!!"), broken, SAMPLINGS, {})
     assert {(g.first, g.second): g.score for g in found}["a", "b"] == 1.0
     assert {(g.first, g.second): g.score for g in found}["base", "b"] == 1.0
+
+
+def test_users_that_the_judge_can_not_judge_for_have_no_games() -> None:
+    drawn = answers(base="x", a="x!", b="x!!")
+    assert len(all_games(JudgeOfOne("u"), USERS, drawn, {}, SAMPLINGS, {})) == 3
+    assert all_games(JudgeOfOne("v"), USERS, drawn, {}, SAMPLINGS, {}) == []
 
 
 def test_any_other_judge_is_not_asked_again() -> None:

@@ -144,3 +144,17 @@ def test_shared_questions_are_a_caveat_where_there_are_any() -> None:
     for shared, said in ((3, "3 held-out questions were asked"), (1, "1 held-out question was"), (None, "may share")):
         assert any(said in sentence for sentence in caveats({}, {}, shared))
     assert not any("question" in sentence for sentence in caveats({}, {}, 0))
+
+
+def test_readers_of_answers_are_told_with_what_they_read_and_whom_they_leave_out() -> None:
+    reading = {"questions": 20, "pairs": 336, "balanced": 0.7}
+    details = {
+        "judge_kind": "declared",
+        "readers": {"length": reading | {"ordered": 1.0}, "sentiment": reading | {"ordered": 0.744}},
+        "users": 24,
+        "unjudged_users": 16,
+    }
+    won = {"fspo": {"win_rate": Estimate(0.6, 0.5, 0.7, 8, 16)}}
+    (said,) = [sentence for sentence in caveats(won, details) if "readers" in sentence]
+    assert "sentiment 74.4% of 336" in said and "16 of 24 users" in said and "less than 80% of pairs" in said
+    assert not [sentence for sentence in caveats({}, details) if "readers" in sentence]

@@ -14,6 +14,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.evaluation.config import HEADLINE, EvaluationConfig, JudgeConfig
 from fspo.identity import digest
 from fspo.judging.by_topic import OWN, TopicJudge, weights_on
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.judging.pairwise import ANSWER_TOKENS, PairwiseJudge, Prompt
 from fspo.judging.verdicts import Preferred
@@ -25,7 +26,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 from fspo.progress import Progress
 
-__all__ = ["MeasuredJudge", "endpoint_of", "judge_by", "jury_of", "obtain_judges", "prompt_from"]
+__all__ = ["MeasuredJudge", "answer_judge", "endpoint_of", "judge_by", "jury_of", "obtain_judges", "prompt_from"]
 
 _VARIABLES = ("description", "question", "first", "second")
 
@@ -62,6 +63,14 @@ class MeasuredJudge:
     def _weights(self, user: User, prompt: str) -> dict[str, float]:
         traits = weights_on(user, self.topics.get(prompt, "")).traits
         return {name: traits[name] for name in self.attributes if name in traits}
+
+
+def answer_judge(judge: Judge | None) -> Judge | None:
+    """Who judges answers where `judge` labelled the data.
+
+    That is the same judge, or, since answers declare no traits, the one that reads traits in texts.
+    """
+    return judge.answers if isinstance(judge, DeclaredJudge) else judge
 
 
 def jury_of(
