@@ -12,6 +12,7 @@ from fspo.cli.chat import Chat
 from fspo.cli.terminal import PrintableConsole
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json
+from fspo.judging.declared import DeclaredJudge
 from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
 from fspo.modeling.policy import Policy
@@ -100,3 +101,63 @@ def test_what_there_is_no_talk_about_is_refused(folder: RunFolder, tmp_path: Pat
     (tmp_path / "new.yaml").write_text(f"output: {tmp_path / 'run'}\n")
     with pytest.raises(DataError, match="no finished dataset"):
         talk(RunFolder(load_config(tmp_path / "new.yaml")), "base")
+
+
+@pytest.fixture(scope="module")
+def declared(folder: RunFolder) -> RunFolder:
+    """The same run, whose responses declare two traits: no two of them on one question the same."""
+    dataset = pipeline.dataset_of(folder)
+    traits: dict[str, dict[str, int | str]] = {}
+    for row in dataset:
+        traits |= {text: {"tone": place, "order": place} for place, text in enumerate((row.chosen, row.rejected))}
+    DeclaredJudge({"tone": (0, 1), "order": (0, 1)}, traits).save(folder.data / "judge.json")
+    return folder
+
+
+def opened(chat: Chat, folder: RunFolder, *typed: str, count: int = 2) -> tuple[list[str], str]:
+    """What is left to answer, and what was printed."""
+    file = io.StringIO()
+    out = PrintableConsole(file=file, force_terminal=False, width=200)
+    return chat.open(chat.questions(folder, count), iter(typed), out), file.getvalue()
+
+
+def test_answers_to_the_opening_questions_become_the_shots(declared: RunFolder) -> None:
+    chat = talk(declared, "few-shot")
+    left, printed = opened(chat, declared, "2\n", "1\n", "What about it?\n")
+    assert not left and chat.user == "you" and "(2 of 2)" in printed
+    first, second = chat.questions(declared, 2)
+    assert [(shot.chosen, shot.rejected) for shot in chat.person.shots] == [
+        (first.second, first.first),
+        (second.first, second.second),
+    ]
+    assert "few-shot, for you" in said(chat, "What about it?")
+    assert said(chat, "/shots").count("chosen:") == 2
+    assert said(chat, "/users").startswith("you, ")
+    assert "Likes" in said(chat, "/user mine-exclamation-less")
+    assert "Speaking for you" in said(chat, "/user you")
+
+
+@pytest.mark.parametrize(
+    ("typed", "left", "shots"),
+    [
+        (("\n", "1\n"), [], 1),
+        (("1\n", "What about it?\n"), ["What about it?\n"], 1),
+        (("Why?\n", "1\n"), ["Why?\n"], 0),
+        (("\n", "\n"), [], 0),
+        ((), [], 0),
+    ],
+)
+def test_the_opening_questions_can_be_skipped(
+    declared: RunFolder, typed: tuple[str, ...], left: list[str], shots: int
+) -> None:
+    chat = talk(declared, "few-shot")
+    user = chat.user
+    assert opened(chat, declared, *typed)[0] == left
+    assert len(chat.own) == shots and chat.user == ("you" if shots else user)
+
+
+def test_nothing_is_asked_where_no_answer_could_be_shown(declared: RunFolder) -> None:
+    assert talk(declared, "base").questions(declared, 2) == []
+    assert talk(declared, "few-shot", shots=0).questions(declared, 2) == []
+    assert talk(declared, "few-shot").questions(declared, 0) == []
+    assert len(talk(declared, "few-shot", shots=1).questions(declared, 2)) == 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from fspo.modeling.answering import Reply
     from fspo.modeling.policy import Policy, SamplingOptions
     from fspo.preferences.dataset import PreferenceDataset
-    from fspo.preferences.types import Person
+    from fspo.preferences.types import Person, Preference
     from fspo.runs.folder import RunFolder
+    from fspo.runs.opening import OpeningQuestion
 
 __all__ = ["Chat", "chat"]
 
+_YOU = "you"
+"""The person who types."""
+_ASKED = "Which of these do you prefer? Type 1 or 2; Enter skips the question, and a prompt skips all of them."
 _HELP = "Type a prompt. /user ID switches to another user, /users lists them, /shots prints the shots, /quit ends."
 _DESCRIBING = (
     "/describe prints the method's description of this user, /describe TEXT replaces it, /describe - resets it."
@@ -43,6 +48,10 @@ def chat(
     ] = None,
     method: Annotated[str, typer.Option("--method", "-m", help="Method that personalises.")] = "fspo",
     shots: Annotated[int | None, typer.Option(min=0, help="Number of shots; by default as in the evaluation.")] = None,
+    ask: Annotated[
+        int,
+        typer.Option(min=0, help="Questions to you at the beginning, where responses declare traits; 0 asks nothing."),
+    ] = 2,
     guidance: Annotated[float, typer.Option(min=0, help="Push away from the mirrored user; 0 samples plainly.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 96,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most likely token.")] = 0.7,
@@ -50,6 +59,9 @@ def chat(
     dry_run: DryRun = False,
 ) -> None:
     """Answer prompts for one user of a run's dataset: the chosen method beside the base model.
+
+    On a domain with written responses it first asks which of two responses you prefer. Your answers become the shots,
+    and the method speaks for you. With --user or --prompt, or without an answer, it speaks for a user of the dataset.
 
     Examples:
       fspo chat --config configs/reviews-cpu.yaml
@@ -76,8 +88,10 @@ def chat(
         for text in prompt:
             talk.show(text, out)
         return
+    lines = _lines()
+    typed = talk.open(talk.questions(folder, ask) if user is None else (), lines, out)
     talk.greet(out)
-    for line in _lines():
+    for line in chain(typed, lines):
         talk.react(line, out)
 
 
@@ -94,6 +108,8 @@ class Chat:
     seed: int
     book: DescriptionBook
     """Descriptions that the method wrote itself, or a person for it."""
+    own: tuple[Preference, ...] = ()
+    """The preferences of the person who types."""
     prompts: int = field(default=0)
     """How many were answered, so that a prompt that is repeated is answered differently."""
 
@@ -134,7 +150,50 @@ class Chat:
     @property
     def person(self) -> Person:
         """What the method may see of the user."""
-        return self.dataset.person(self.user)
+        from fspo.preferences.types import Person
+
+        return Person(self.own) if self.user == _YOU and self.own else self.dataset.person(self.user)
+
+    def questions(self, folder: RunFolder, count: int) -> list[OpeningQuestion]:
+        """What to ask the person who types: pairs of held-out responses; none where these declare no traits.
+
+        Nor where the method sees no shots.
+        """
+        from fspo.judging.by_topic import load_judge
+        from fspo.judging.declared import DeclaredJudge
+        from fspo.runs import pipeline
+        from fspo.runs.opening import opening_questions
+
+        path = folder.data / "judge.json"
+        count = min(count, self.policy.shots)
+        if not count or self.policy.renderer.context not in ("shots", "both") or not path.is_file():
+            return []
+        judge = load_judge(path)
+        if not isinstance(judge, DeclaredJudge):
+            return []
+        rows = pipeline.splits_of(folder).part(self.dataset, "test")
+        return opening_questions(rows, judge, count, self.seed)
+
+    def open(self, questions: Sequence[OpeningQuestion], lines: Iterator[str], out: Console) -> list[str]:
+        """Ask the questions; the answers become the shots. What is typed in place of an answer ends it.
+
+        Returns:
+            What was typed in place of an answer, if anything was.
+        """
+        for number, question in enumerate(questions, start=1):
+            if number == 1:
+                out.print(_ASKED, markup=False)
+            out.print(f"\n({number} of {len(questions)}) {question.prompt}", markup=False)
+            out.print(f"\n1: {question.first}\n\n2: {question.second}\n", markup=False)
+            line = next(lines, None)
+            if line is None:
+                return []
+            if line.strip() in ("1", "2"):
+                self.own += (question.answered(_YOU, second=line.strip() == "2"),)
+                self.user = _YOU
+            elif line.strip():
+                return [line]
+        return []
 
     def answers(self, prompt: str) -> tuple[Reply, Reply]:
         """The personalised and the base model's answer to one prompt, sampled with the same random numbers."""
@@ -188,7 +247,8 @@ class Chat:
     def greet(self, out: Console) -> None:
         """Say for whom the model speaks, and what can be typed."""
         more = f" {_DESCRIBING}" if self.policy.describes else ""
-        out.print(f"Speaking for {self.user}: {self.person.description}\n{_HELP}{more}\n", markup=False)
+        about = self.person.description or f"{len(self.person.shots)} preferences"
+        out.print(f"Speaking for {self.user}: {about}\n{_HELP}{more}\n", markup=False)
 
     def react(self, line: str, out: Console) -> None:
         """Do what was typed; after a mistake the conversation goes on."""
@@ -197,9 +257,10 @@ class Chat:
         word, _, rest = line.strip().partition(" ")
         try:
             if word == "/users":
-                out.print(", ".join(self.dataset.users), markup=False)
+                out.print(", ".join([*([_YOU] if self.own else []), *self.dataset.users]), markup=False)
             elif word == "/user":
-                self.dataset.of_user(rest.strip())
+                if rest.strip() != _YOU or not self.own:
+                    self.dataset.of_user(rest.strip())
                 self.user = rest.strip()
                 self.greet(out)
             elif word == "/describe":
