@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the rooms whose single tests take longest, so that no worker waits for another in the end."""
     rooms = {room: place for place, room in enumerate(_LONGEST)}
     items.sort(key=lambda item: rooms.get(item.path.relative_to(TESTS).parts[0], len(rooms)))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look no more at what was imported and collected: it would, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -18,6 +18,8 @@ from fspo.records import read_records
 from tests.evaluation.run_folder import write_run_folder
 from tests.evaluation.run_kinds import external_lead, judged_by_model, judged_by_nobody, lines, own_prompts, two_users
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def page_of(folder: Path) -> str:
     """The page's text, unescaped, blanks as one."""

@@ -81,6 +81,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page: str) -> None:
     assert "missing from this run" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_on_how_many_pairs_the_curve_stands(run_folder: Path, tmp_path: Path) -> None:
     metrics = read_json(run_folder / "metrics.json")
     for row in metrics.values():
@@ -174,6 +175,7 @@ def test_figures_are_shown_with_intervals(page: str) -> None:
     assert "ideal observer" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("part", ["metrics.json", "evaluation", "methods", "data", "config.yaml", "versions.json"])
 def test_a_run_in_part_is_shown_in_part(tmp_path: Path, part: str) -> None:
     copy = write_run_folder(tmp_path / "copy", light=True)
