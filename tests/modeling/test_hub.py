@@ -171,3 +171,18 @@ def test_a_training_goes_on_with_the_weights_that_it_began_with(
     whole = train_tiny(tiny_model_path, tmp_path / "whole", steps=5)
     assert same(weights(cut), weights(whole))
     assert read_json(cut / "policy.json")["base"] == NAME
+
+
+def test_a_model_that_is_nowhere_is_missed_without_fetching_anything(served: Hub, tmp_path: Path) -> None:
+    assert check_model(NAME) == [f"The model {NAME} is not on this machine; the command fetches it."]
+    with pytest.raises(ModelError, match="There is no model someone/bass, neither here nor on the hub"):
+        check_model("someone/bass")
+    with pytest.raises(ModelError, match=r"Did you mean smollm2-135m\?"):
+        check_model("smolm2-135m")
+    assert not list(tmp_path.glob("cache/*"))
+
+
+def test_a_hub_that_is_away_misses_no_model(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    [line] = check_model("someone/bass")
+    assert "not known whether the model exists" in line

@@ -289,3 +289,18 @@ def test_a_dry_run_fetches_and_makes_nothing(tmp_path: Path, tiny_model_path: Pa
     assert "still to be made" in done.stdout
     assert not (tmp_path / "run").exists()
     assert measured(tmp_path, tiny_model_path, "prism", "--dry-run", "--data", "none").exit_code == 1
+    damaged = tmp_path / "rows.jsonl"
+    damaged.write_text('{"user_id": 1}\n')
+    done = measured(tmp_path, tiny_model_path, "prism", "--dry-run", "--data", damaged)
+    assert done.exit_code == 1 and str(damaged) in done.stderr
+    planned = fspo(
+        "run",
+        tmp_path / "run.yaml",
+        "--dry-run",
+        "--set",
+        "benchmarks.prism.data=none",
+        "--set",
+        f"model={tiny_model_path}",
+    )
+    assert planned.exit_code == 1
+    assert planned.stderr.startswith("Error: benchmarks.prism.data: there is no file or folder none;")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 from fspo.errors import FspoError
 from fspo.files import read_json
 
-__all__ = ["fetched", "here"]
+__all__ = ["exists", "fetched", "here"]
 
 _SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
 """Configuration, tokenizer and chat template, as patterns; the lists of weights too."""
@@ -74,6 +74,17 @@ def fetched(name: str, *, weights: bool = False, newest: bool = False) -> Path:
         folder = _download(name, weights)
     _commits[name] = folder.name
     return folder
+
+
+def exists(name: str) -> bool | None:
+    """Whether the hub has a model of this name that can be read with this HF_TOKEN; None if it can't be reached."""
+    try:
+        HfApi().model_info(name, timeout=10)
+    except (RepositoryNotFoundError, HFValidationError):
+        return False
+    except Exception:  # of any HTTP library that the hub's client is built on
+        return None
+    return True
 
 
 def _download(name: str, weights: bool) -> Path:

@@ -136,7 +136,7 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
         source = _source(benchmark, settings)
         if not source.startswith("hub:") and not Path(source).exists():
             raise _missing(benchmark, source)
-        if loses:
+        if loses or (dry and not source.startswith("hub:")):
             _check_episodes(folder, _published(folder, benchmark, source), protocol, evaluation)
     if loses or (not dry and folder.is_new):
         config = home.config.model_copy(update={"evaluation": evaluation})

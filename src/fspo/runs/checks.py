@@ -17,7 +17,9 @@ from fspo.llm.pool import EndpointPool
 from fspo.methods.table import Method, training_order
 from fspo.modeling.fitting import Fitted, fitted
 from fspo.modeling.rendering import EpisodeRenderer
+from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.hub import HUB
 from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.types import Preference
 from fspo.runs.config import RunConfig
@@ -27,7 +29,7 @@ from fspo.synthesis.domain import load_domain
 from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import TrainingConfig
 
-__all__ = ["check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
+__all__ = ["check_benchmark_data", "check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
 
 
 def check_synthesis(config: RunConfig) -> None:
@@ -81,6 +83,21 @@ def _answers_not_read(out: Path) -> list[str]:
         f"{found[0]} holds answers of an earlier version of fspo, which this version does not read: judges and reward "
         "models are asked again for what has no result yet. Delete it, or finish the evaluation with that version."
     ]
+
+
+def check_benchmark_data(config: RunConfig) -> None:
+    """Check that the files of benchmarks that the configuration names are there; a hub is not asked.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for name, settings in config.benchmarks.items():
+        source = settings.data
+        if source is not None and not source.startswith(HUB) and not Path(expanded(source)).exists():
+            raise DataError(
+                f"benchmarks.{name}.data: there is no file or folder {source}; name the benchmark's files, or leave "
+                "it out to fetch them from the hub."
+            )
 
 
 def warn_of_keys(config: RunConfig) -> list[str]:

@@ -103,6 +103,11 @@ class RunConfig(BaseModel):
         """
         return MappingProxyType({row.name: self.training_of(row) for row in training_order(methods_of(self))})
 
+    @cached_property
+    def written_in(self) -> Settings:
+        """The file and the overrides that the values are from; no file if the configuration was made in Python."""
+        return Settings("the defaults")
+
     def training_of(self, row: Method) -> TrainingConfig:
         """The same for one method, in the run or not."""
         given = self.given_training
@@ -163,6 +168,7 @@ def _validated(settings: Settings) -> RunConfig:
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:
         raise _explain(error, settings, RunConfig) from error
+    vars(config)["written_in"] = settings  # a cached property, so that configurations with equal values stay equal
     _check_names(config, settings)
     if config.evaluation.layout != config.layout:
         where = settings.where(("evaluation", "layout"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_o
 from fspo.runs.model_cards import model_card
 from fspo.runs.threads import use_threads
 from fspo.runs.training_data import merged, observer_of, training_parts
+from fspo.runs.training_plan import planned_trainings, remaining, seconds_of_token, table
 from fspo.runs.writers import (
     endpoints_of,
     executor_of,
@@ -90,6 +92,7 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
 
 def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
     """Train the named methods (by default all that the run needs), each after the one it starts from."""
+    from fspo.training.callbacks import FirstSteps
     from fspo.training.train import left_out_of, train_policy
 
     whole, splits = dataset_of(folder), splits_of(folder)
@@ -100,10 +103,19 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
     chosen = set(trained_methods(folder) if names is None else names)
     follow = [name for name in chosen if folder.config.training[name].follows_observer]
     observer = observer_of(parts, follow[0], folder.config.seed) if follow else None
-    made = []
-    for row in training_order(methods_of(folder.config)):
-        if row.name not in chosen:
-            continue
+    trainings = planned_trainings(folder, chosen, dataset, folder.config.model)
+    if any(each.done < each.config.steps for each in trainings):
+        for line in table(trainings):
+            progress.say(line)
+    made: list[Path] = []
+
+    def tell_time(tokens_per_second: float, step: int) -> None:
+        now, *later = trainings[len(made) :]
+        seconds = seconds_of_token(now.config, tokens_per_second)
+        progress.say(remaining([replace(now, done=step), *later], seconds))
+
+    first_steps = FirstSteps(tell_time)  # of the first training that is not finished; one callback for all
+    for row in (each.row for each in trainings):
         out = folder.method(row.name)
         use_threads(folder, method_part(row.name), progress)
         policy = train_policy(
@@ -116,6 +128,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
             validation=validation if len(validation) else None,
             method=row.name,
             observer=observer,
+            callbacks=[first_steps],
         )
         if processes.is_first():
             write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))

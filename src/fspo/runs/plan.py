@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from fspo.llm.budget import Budget
+from fspo.modeling.model_names import place_here
+from fspo.runs import processes
 from fspo.runs.checks import warn_of_keys
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing
-from fspo.runs.folder import DATA, RunFolder
-from fspo.runs.preflight import check_inputs, synthesizes
+from fspo.runs.folder import DATA, RunFolder, method_part
+from fspo.runs.preflight import check_inputs, data_at_hand, synthesizes
+from fspo.runs.training_data import merged, training_parts
+from fspo.runs.training_plan import measure, planned_trainings, remaining, table
 from fspo.runs.writers import template_lines, writer_lines
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.estimate import RequestEstimate, Stage, estimate
@@ -34,12 +38,34 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]
     if synthesizes(folder, parts, policy):
         said.append("\n".join([requests_table(config), *writer_lines(config)]))
         said += [*template_lines(config), *warn_of_keys(config)]
+    said += _trainings(folder, parts, policy)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
     settings = {name: value for name, value in config.resolved().items() if goes_on or name in _OF_DATA}
     said.append(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
     again = "regenerated" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
     lines = [f"  {part}: {again if folder.begun(part) else 'to do'}" for part in parts]
     return [*said, "\n".join([f"Would make in {folder.path}:", *lines])]
+
+
+def _trainings(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[str]:
+    """The table of the trainings, with their tokens and time where data and model are there."""
+    trained = [name for name in folder.config.training if method_part(name) in parts]
+    if not trained:
+        return
+    again = policy is Existing.OVERWRITE
+    found, model = data_at_hand(folder, parts, policy), place_here(folder.config.model)
+    train = None if found is None else merged(training_parts(folder, *found))
+    trainings = planned_trainings(folder, trained, train, model, again=again)
+    seconds, why = measure(folder, trainings) if processes.count() == 1 else (None, "")
+    lines = table(trainings, seconds)
+    if seconds is not None:
+        lines.append(remaining(trainings, seconds))
+    elif why:
+        lines.append(why)
+    elif train is None or model is None:
+        missing = "data" if train is None else "model"
+        lines.append(f"The {missing} will tell the tokens; the first steps of the training tell the time.")
+    yield "\n".join(lines)
 
 
 def requests_table(config: RunConfig) -> str:

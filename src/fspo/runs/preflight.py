@@ -1,6 +1,6 @@
 """Check first, then remove: what a verb needs is checked before it writes or removes anything.
 
-`--dry-run` makes the same checks, but fetches nothing and asks no server.
+`--dry-run` makes the same checks, but fetches nothing. It asks a hub whether a model exists, and no other server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
 from fspo.modeling.model_names import INSTEAD, locate, place_here
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.runs.checks import check_episodes, check_instruments, check_synthesis
+from fspo.preferences.validation import nearest
+from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
@@ -27,7 +28,16 @@ from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits
 from fspo.runs.training_data import other_parts
 from fspo.runs.writers import judges_by_language_model
 
-__all__ = ["check_inputs", "check_model", "check_policies", "check_services", "opened", "services", "synthesizes"]
+__all__ = [
+    "check_inputs",
+    "check_model",
+    "check_policies",
+    "check_services",
+    "data_at_hand",
+    "opened",
+    "services",
+    "synthesizes",
+]
 
 
 @contextmanager
@@ -51,7 +61,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
         folder: the run.
         parts: what is to be made.
         policy: what becomes of parts that are there.
-        dry: fetch nothing and ask no server.
+        dry: fetch nothing, and ask no server but a hub whether it has a model.
 
     Returns:
         What to know of the data and the models, one line each.
@@ -75,6 +85,8 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
         for entry in config.evaluation.reward_models:
             if entry.model is not None:
                 lines += check_model(entry.model, fetch=not dry, rewards=True)
+    if dry or folder.is_new:
+        check_benchmark_data(config)
     if dry or loses or folder.is_new:
         lines += _check_data(folder, parts, policy, dry=dry)
     if not dry and (loses or folder.is_new):
@@ -87,7 +99,7 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
 
     Args:
         name: the model.
-        fetch: obtain what is not on this machine; otherwise the hub is not asked, and its models pass.
+        fetch: obtain what is not on this machine; otherwise the hub is only asked whether it has the model.
         rewards: whether it is to give rewards, and not text.
 
     Returns:
@@ -108,13 +120,30 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
     if place is None:
         if name != builtin_model.BUILTIN_MODEL and "/" in name and Path(name).parent.is_dir():
             raise ModelError(f"There is no model folder {name}. {INSTEAD}")
-        return [f"The model {name} is not on this machine; the command fetches it."]
+        return [_to_be_fetched(name)]
     check_loadable(place, rewards=rewards)
     tokenizer = load_tokenizer(place)
     if not rewards:
         need_chat_template(tokenizer)
         check_vocabulary(tokenizer, rows_of(place), name)
     return []
+
+
+def _to_be_fetched(name: str) -> str:
+    """A line on a model that is not on this machine.
+
+    Raises:
+        ModelError: it is nowhere.
+    """
+    from fspo.modeling import hub
+
+    there = True if name == builtin_model.BUILTIN_MODEL else hub.exists(name)
+    if there is False:
+        close = nearest(name, [builtin_model.BUILTIN_MODEL])
+        hint = f"Did you mean {close}?" if close else INSTEAD
+        raise ModelError(f"There is no model {name}, neither here nor on the hub for this HF_TOKEN. {hint}")
+    unknown = " The hub can't be reached now, so it is not known whether the model exists." if there is None else ""
+    return f"The model {name} is not on this machine; the command fetches it.{unknown}"
 
 
 def check_policies(folder: RunFolder, parts: Iterable[str], policy: Existing) -> None:
@@ -181,17 +210,29 @@ def services(config: RunConfig, *, synthesizes: bool, evaluates: bool) -> list[E
     return [endpoint for endpoint in found if endpoint is not None]
 
 
+def data_at_hand(folder: RunFolder, parts: Sequence[str], policy: Existing) -> tuple[PreferenceDataset, Any] | None:
+    """The data that making these parts would begin with, and their splits; None where they are still to be made.
+
+    Raises:
+        ConfigError: the data have changed since the run took them over.
+        DataError: they are missing or damaged.
+    """
+    if DATA in parts and folder.config.data is not None:
+        return own_data(folder) if policy is Existing.OVERWRITE else unchanged(folder)
+    if synthesizes(folder, parts, policy) or all(part == DATA for part in parts):
+        return None
+    return dataset_of(folder), splits_of(folder)
+
+
 def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dry: bool) -> Iterator[str]:
     """Check the data, and that there are enough for the episodes of training and evaluation."""
     goes_on = any(part != DATA for part in parts)
     if goes_on:
         other_parts(folder.config)
-    found: tuple[PreferenceDataset, Any] | None = None
-    if DATA in parts and folder.config.data is not None:
-        found = dataset, splits = own_data(folder) if policy is Existing.OVERWRITE else unchanged(folder)
+    found = data_at_hand(folder, parts, policy)
+    if found is not None and DATA in parts and folder.config.data is not None:
+        dataset, splits = found
         yield f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out."
-    elif not synthesizes(folder, parts, policy) and goes_on:
-        found = dataset_of(folder), splits_of(folder)
     if found is not None and goes_on:
         model = place_here(folder.config.model)
         yield from check_episodes(folder, *found, evaluated=EVALUATION in parts, model=model)

@@ -8,9 +8,10 @@ from fspo.progress import Progress
 from fspo.runs import processes
 
 if TYPE_CHECKING:
+    from fspo.runs.config import RunConfig
     from fspo.runs.folder import RunFolder
 
-__all__ = ["use_threads"]
+__all__ = ["use_free_threads", "use_threads"]
 
 
 def use_threads(folder: RunFolder, part: str, progress: Progress) -> None:
@@ -51,6 +52,18 @@ def use_threads(folder: RunFolder, part: str, progress: Progress) -> None:
     if count != folder.computes_with:
         progress.say(f"{_threads(count)}: {why}")
         folder.computes_with = count
+
+
+def use_free_threads(config: RunConfig) -> None:
+    """Compute with as many threads as a part that begins now would; nothing is noted or said."""
+    import torch
+
+    from fspo.modeling import threads
+
+    if config.threads is not None:
+        threads.use(config.threads)
+    elif not torch.accelerator.is_available() and not threads.explicit():
+        threads.use(threads.choose(threads.look()))
 
 
 def _threads(count: int) -> str:

@@ -1,16 +1,38 @@
-"""What happens beside the steps of a training: a checkpoint after some minutes, however few steps they hold."""
+"""What happens beside the steps of a training: checkpoints by time, and a look at the speed of the first steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fspo.training.processes import agreed
 
-__all__ = ["SaveByTime"]
+__all__ = ["FirstSteps", "SaveByTime"]
+
+
+class FirstSteps(TrainerCallback):
+    """Tells once how fast the first steps of this process were."""
+
+    def __init__(self, tell: Callable[[float, int], object], steps: int = 2) -> None:
+        """Call `tell` after so many steps with the tokens per second of the last of them, and the steps done in all."""
+        self._tell, self._left = tell, steps
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Count a step, or the last one if the training has fewer."""
+        if self._left and logs and "tokens_per_second" in logs:
+            self._left = 0 if state.global_step >= state.max_steps else self._left - 1
+            if not self._left:
+                self._tell(logs["tokens_per_second"], state.global_step)
 
 
 class SaveByTime(TrainerCallback):

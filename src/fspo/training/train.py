@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import check_unclaimed, read_json, storage_error, write_json
@@ -32,10 +35,19 @@ from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.references import reference_of, untrained
 from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
-from fspo.training.steps import EpisodeStream, Observer, StepCollator, Unit
+from fspo.training.steps import EpisodeStream, Observer, StepBatch, StepCollator, Unit
 from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
-__all__ = ["TRAINING_FILE", "Loop", "Training", "fitted_for", "left_out_of", "max_length_of", "train_policy"]
+__all__ = [
+    "TRAINING_FILE",
+    "Loop",
+    "Training",
+    "fitted_for",
+    "left_out_of",
+    "max_length_of",
+    "time_episode",
+    "train_policy",
+]
 
 _AROUND_DRAFT = 16
 """More tokens than the words around a description have."""
@@ -62,6 +74,7 @@ def train_policy(
     validation: PreferenceDataset | None = None,
     method: str = "",
     observer: Observer | None = None,
+    callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
 ) -> Path:
     """Train a policy and write it to `out`, beside `training.json` and `metrics.jsonl`.
 
@@ -79,6 +92,7 @@ def train_policy(
         validation: other people's preferences, measured every `config.evaluate_every` steps and never trained on.
         method: noted in the policy.
         observer: says which effects a `target: observer` aims at.
+        callbacks: of transformers; called at every event of the loop.
 
     Returns:
         `out`, which holds a `policy.json`.
@@ -91,7 +105,9 @@ def train_policy(
         StorageError: the disk is full.
     """
     out = expanded(out)
-    training = Training(config, dataset, Start(expanded(model), out), out, context, validation, method, observer)
+    training = Training(
+        config, dataset, Start(expanded(model), out), out, context, validation, method, observer, tuple(callbacks)
+    )
     if not training.is_finished():
         training.run(training.loop(), progress or Silent())
     return out
@@ -133,6 +149,8 @@ class Training:
     validation: PreferenceDataset | None = None
     method: str = ""
     observer: Observer | None = None
+    callbacks: tuple[TrainerCallback | type[TrainerCallback], ...] = ()
+    """Of transformers, as its Trainer takes them; they are no part of the identity."""
     sampler: EpisodeSampler = field(init=False)
     identity: dict[str, Any] = field(init=False)
     """What decides which weights come out, ready for JSON; taken before training changes a model in memory."""
@@ -274,6 +292,7 @@ class Training:
             reference=reference if self.config.needs_reference else None,
             validation=units,
             rationalizer=self._rationalizer(renderer, units),
+            callbacks=self.callbacks,
         )
         return Loop(trainer, renderer, reference, sampler, read)
 
@@ -418,6 +437,36 @@ class Training:
             staged.rmdir()
         except OSError as error:
             raise storage_error(out, error) from error
+
+
+def time_episode(config: TrainingConfig, model: str | Path, unit: Unit, folder: Path) -> float:
+    """Seconds that one episode takes through a model, forth and back, as in a step of a training with these settings.
+
+    Args:
+        config: the settings, with one user in a step.
+        model: name of the model, which is loaded.
+        unit: the episode.
+        folder: an empty folder for what a trainer may write.
+
+    Raises:
+        ModelError: the model can't be loaded, or can't be trained by trunk and branches.
+    """
+    if config.dtype == "auto":
+        config = config.model_copy(update={"dtype": fast_dtype()})
+    joined()
+    loaded = Start(model, folder).load()
+    prepare_model(loaded)
+    policy = prepare_weights(loaded, config.lora, seed=config.seed)
+    frozen = frozen_copy(policy) if config.lora is None and config.needs_reference else None
+    reference = reference_of(policy, frozen) if config.needs_reference else None
+    nothing: Any = []
+    trainer = PolicyTrainer(policy, config=config, stream=nothing, collator=nothing, folder=folder, reference=reference)
+    taken: list[float] = []
+    while len(taken) < 2 and sum(taken) < 2:  # the first pass also pays for what is made once
+        started = time.monotonic()
+        trainer.training_step(trainer.model, {"step": StepBatch(((unit,),))})
+        taken.append(time.monotonic() - started)
+    return min(taken)
 
 
 def left_out_of(policy: Path) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
@@ -69,6 +69,7 @@ class PolicyTrainer(Trainer):
         reference: Reference | None = None,
         validation: Sequence[Unit] = (),
         rationalizer: Rationalizer | None = None,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
     ) -> None:
         """Prepare a training of `config.steps` steps whose checkpoints and metrics live in `folder`.
 
@@ -81,6 +82,7 @@ class PolicyTrainer(Trainer):
             reference: enters the reference model, where the objective needs one.
             validation: units scored every `config.evaluate_every` steps, rendered with both sides and the mirror.
             rationalizer: lets the policy draft the descriptions of every step, where the settings ask for it.
+            callbacks: as transformers' Trainer takes them.
 
         Raises:
             ConfigError: a step has fewer users than there are processes, or these are to shard the weights in a way
@@ -100,7 +102,7 @@ class PolicyTrainer(Trainer):
             args=arguments(config, folder / CHECKPOINTS_FOLDER),
             train_dataset=stream,
             data_collator=collator,
-            callbacks=[SaveByTime(config.save_minutes)] if config.save_minutes else [],
+            callbacks=[*([SaveByTime(config.save_minutes)] if config.save_minutes else []), *callbacks],
         )
         if self.is_fsdp_enabled and rationalizer is not None:
             raise ConfigError(
@@ -114,8 +116,7 @@ class PolicyTrainer(Trainer):
             )
         if self.is_fsdp_enabled and isinstance(reference, FrozenReference):
             reference.frozen = processes.sharded_reference(self.accelerator, reference.frozen)
-        if not config.report_to:
-            self.remove_callback(PrinterCallback)
+        self.remove_callback(PrinterCallback)  # progress has its own line
 
     def create_accelerator_and_postprocess(self) -> None:
         """Let accelerate find out which processes there are, and whether these shard the weights."""
