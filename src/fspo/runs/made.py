@@ -45,6 +45,7 @@ _METHOD = (
     *(f"checkpoints/best/{place}/{name}" for place in ("checkpoint-*", ".checkpoint-*") for name in _CHECKPOINT),
     _TEMPORARY,
     *(f"{place}/{depth}" for place in (".policy", _TEMPORARY) for depth in ("*", "*/*")),
+    *(f"logs/{'/'.join('*' * depth)}" for depth in range(1, 8)),
 )
 _EVALUATION = (
     "calibration.json",

@@ -6,15 +6,15 @@ A thin layer: model, preferences and settings become a `Training`, which is what
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Unpack
 
 import torch
 from peft import LoraConfig
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from fspo.errors import ConfigError, DataError, TrainingError
@@ -50,6 +50,8 @@ _ARGUMENTS = (
     "eval_dataset",
     "processing_class",
     "peft_config",
+    "callbacks",
+    "compute_metrics",
     "observer",
     "progress",
 )
@@ -75,6 +77,8 @@ class FSPOTrainer:
         processing_class: Any = None,
         peft_config: LoraConfig | LoraSettings | None = None,
         *,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
+        compute_metrics: Callable[[Policy], Mapping[str, float]] | None = None,
         observer: Observer | None = None,
         progress: Progress | None = None,
         **unknown_arguments: Never,
@@ -90,6 +94,10 @@ class FSPOTrainer:
             eval_dataset: preferences of other people on other questions, measured and never trained on.
             processing_class: the tokenizer; the model's own by default.
             peft_config: the adapters, in the place of `args.lora`.
+            callbacks: of transformers, as its Trainer takes them: instances or classes of `TrainerCallback`.
+            compute_metrics: gets the policy as it is now and returns metrics of your own, by name. It is called at
+                every evaluation (`args.evaluate_every`, with or without an eval_dataset) and by `evaluate`; its
+                metrics are named `eval_NAME` in `metrics.jsonl` and in the trackers.
             observer: says which effects `target="observer"` aims at, such as `fspo.judging.observer.Observer`.
             progress: told of every step; by default a line on standard error every 20 seconds.
             **unknown_arguments: refused, naming what to give instead.
@@ -104,6 +112,7 @@ class FSPOTrainer:
             raise unknown_argument("FSPOTrainer", name, _ARGUMENTS)
         model = expanded(model) if isinstance(model, str | Path) else model
         _check_kinds(model, args, peft_config)
+        _check_callbacks(callbacks)
         self.args = args
         self._progress = progress or PlainProgress(sys.stderr)
         dataset = from_table(train_dataset, file="train_dataset")
@@ -115,14 +124,22 @@ class FSPOTrainer:
         start = Start(model, folder, processing_class, adapters)
         lora = args.lora if peft_config is None else peft_config if isinstance(peft_config, LoraSettings) else None
         self._training = Training(
-            args.training(lora), dataset, start, folder, validation=self._held_out, observer=observer
+            args.training(lora),
+            dataset,
+            start,
+            folder,
+            validation=self._held_out,
+            observer=observer,
+            callbacks=tuple(callbacks),
         )
+        self._compute_metrics = compute_metrics
         self.processing_class = start.load_tokenizer()
         ChatFormat.of(self.processing_class)
         start.check_vocabulary()
         self._finished = self._training.is_finished()
         self._held: Loop | None = None
         self._begun = False
+        self._attention_is_ours = False
         if lora is None and adapters is None and start.in_memory and start.model.dtype != torch.float32:
             self._progress.say(
                 f"All weights of the model are trained in place, and in float32, which they keep: they are "
@@ -161,6 +178,7 @@ class FSPOTrainer:
         """Figures on `args.evaluate_episodes` episodes of held-out people, such as `eval_margin_accuracy`.
 
         Raises:
+            ConfigError: `compute_metrics` returned something else than names and numbers.
             DataError: there is no held-out table, it shares somebody or something with the training's, or nobody in it
                 has enough preferences.
         """
@@ -168,6 +186,8 @@ class FSPOTrainer:
         if eval_dataset is not None:
             held_out = from_table(eval_dataset, file="eval_dataset")
             check_no_leak(self._training.dataset, held_out, name="evaluation")
+        if held_out is None and self._compute_metrics is not None:
+            return self._loop.trainer.own_metrics()
         if held_out is None:
             raise DataError(
                 "There is nothing to evaluate on; give an eval_dataset of other people and other questions."
@@ -177,7 +197,7 @@ class FSPOTrainer:
         units = self._training.units(held_out, loop.renderer)
         with self._entered():
             figures = mean_figures(loop.policy, units, self._training.config, reference)
-        return {f"eval_{name}": value for name, value in figures.items()}
+        return {f"eval_{name}": value for name, value in figures.items()} | loop.trainer.own_metrics()
 
     @property
     def policy(self) -> Policy:
@@ -257,6 +277,8 @@ class FSPOTrainer:
         if self._held is None:
             with self._own_attention():
                 self._held = self._training.loop(finished=self._finished)
+            if (compute := self._compute_metrics) is not None:
+                self._held.trainer.measure = lambda: compute(self.policy)
         return self._held
 
     @property
@@ -299,10 +321,22 @@ class FSPOTrainer:
         with self._entered(), self._reference() as frozen:
             yield frozen
 
-    def _own_attention(self) -> AbstractContextManager[None]:
-        """Afterwards, a model that the caller has in memory computes attention as it did before."""
+    @contextmanager
+    def _own_attention(self) -> Iterator[None]:
+        """Afterwards, a model that the caller has in memory computes attention as it did before.
+
+        Inside another such block, such as that of a training under way, nothing changes.
+        """
         start = self._training.start
-        return own_attention_afterwards(start.model) if start.in_memory else nullcontext()
+        if self._attention_is_ours or not start.in_memory:
+            yield
+            return
+        self._attention_is_ours = True
+        try:
+            with own_attention_afterwards(start.model):
+                yield
+        finally:
+            self._attention_is_ours = False
 
     def _forget_what_was_begun(self) -> None:
         """A training under way goes on from its checkpoint, with weights that are as they were at the start."""
@@ -312,6 +346,13 @@ class FSPOTrainer:
                 "FSPOTrainer with it, which goes on from the last checkpoint."
             )
         self._held = None
+
+
+def _check_callbacks(callbacks: object) -> None:
+    if not isinstance(callbacks, Sequence) or not all(
+        issubclass(each if isinstance(each, type) else type(each), TrainerCallback) for each in callbacks
+    ):
+        raise ConfigError(f"callbacks must be a list of transformers' TrainerCallback, not {callbacks!r}.")
 
 
 def _check_kinds(model: object, args: object, peft_config: object) -> None:

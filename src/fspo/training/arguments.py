@@ -6,11 +6,31 @@ from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from fspo.errors import ConfigError
+from fspo.preferences.validation import nearest
 from fspo.training.config import TrainingConfig
 
-__all__ = ["arguments"]
+__all__ = ["arguments", "check_trackers"]
+
+
+def check_trackers(config: TrainingConfig) -> None:
+    """Check that the trackers of `report_to` are known and installed.
+
+    Raises:
+        ConfigError: naming the one that is not.
+    """
+    for name in config.trackers:
+        if name not in INTEGRATION_TO_CALLBACK:
+            close = nearest(name, INTEGRATION_TO_CALLBACK)
+            hint = f"did you mean '{close}'?" if close else f"choose from {', '.join(sorted(INTEGRATION_TO_CALLBACK))}."
+            raise ConfigError(f"report_to: there is no tracker '{name}'; {hint}")
+        if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
+            raise ConfigError(f"report_to: {name} is not installed; run `pip install {name}`, or leave it out.")
 
 
 def arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -39,7 +59,8 @@ def arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         save_strategy="steps",
         save_steps=config.save_every,
         eval_strategy="no",
-        report_to=config.report_to or "none",
+        report_to=config.trackers or "none",
+        run_name=str(folder.parent),
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=False,

@@ -217,8 +217,10 @@ class TrainingConfig(BaseModel):
     patience: int = Field(
         default=0, ge=0, description="Evaluations without a better one before training stops early; 0 for never."
     )
-    report_to: list[str] = Field(
-        default=[], description="Trackers of transformers that metrics also go to, such as trackio or tensorboard."
+    report_to: str | list[str] = Field(
+        default=[],
+        description="Trackers of transformers that metrics also go to: tensorboard, wandb, trackio or another, as one "
+        "name or a list; none for no tracker.",
     )
 
     @property
@@ -240,6 +242,12 @@ class TrainingConfig(BaseModel):
     def needs_reference(self) -> bool:
         """Whether anything is measured against a reference model: pairs, or drafts of a description."""
         return self.compares_pairs or self.describe == "own"
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names in `report_to`."""
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        return [name for name in names if name != "none"]
 
     @property
     def selects(self) -> bool:

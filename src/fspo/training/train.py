@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
+from fspo.training.arguments import check_trackers
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
@@ -36,7 +39,7 @@ from fspo.training.references import reference_of, untrained
 from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
 from fspo.training.steps import EpisodeStream, Observer, StepBatch, StepCollator, Unit
-from fspo.training.trainer import CHECKPOINTS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
+from fspo.training.trainer import CHECKPOINTS_FOLDER, LOGS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
 __all__ = [
     "TRAINING_FILE",
@@ -58,7 +61,7 @@ TRAINING_FILE = "training.json"
 _WRITES = (
     *(POLICY_FILE, "adapter_*", ADAPTERS, *MODEL.needs, "model*.safetensors.index.json", "generation_config.json"),
     *(pattern for pattern in TOKENIZER_FILES if "/" not in pattern),
-    *("additional_chat_templates", CHECKPOINTS_FOLDER, METRICS_FILE, REFERENCE_FILE),
+    *("additional_chat_templates", CHECKPOINTS_FOLDER, LOGS_FOLDER, METRICS_FILE, REFERENCE_FILE),
 )
 """What a training writes into its folder, after `training.json`."""
 
@@ -159,6 +162,7 @@ class Training:
         """Refuse what can't be trained before anything is written."""
         if self.config.dtype == "auto":
             object.__setattr__(self, "config", self.config.model_copy(update={"dtype": fast_dtype()}))
+        check_trackers(self.config)
         if self.config.mirrors and not self.shown:
             raise ConfigError(
                 f"A mirror swaps the labels of the shots, but with context '{self.context}' the model sees none; "
@@ -416,12 +420,27 @@ class Training:
             trim_metrics(self.out, done)
             forget_best(self.out / CHECKPOINTS_FOLDER, done)
         trainer.course = Course.read(self.out / METRICS_FILE, done)
-        with progress.task(f"Training {self.method or self.config.objective}", self.config.steps, done) as task:
+        name = f"Training {self.method or self.config.objective}"
+        with progress.task(name, self.config.steps, done) as task, self._logs():
             trainer.listener = task
             if checkpoint is not None and trainer.course.is_over(self.config.patience):
                 trainer.restore(checkpoint)
             elif done < self.config.steps or checkpoint is not None:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    @contextmanager
+    def _logs(self) -> Iterator[None]:
+        """Let wandb keep its files beside the policy, unless the environment names a place."""
+        if "wandb" not in self.config.trackers or "WANDB_DIR" in os.environ:
+            yield
+            return
+        folder = self.out / LOGS_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)  # wandb takes another folder if it is missing
+        os.environ["WANDB_DIR"] = str(folder)
+        try:
+            yield
+        finally:
+            del os.environ["WANDB_DIR"]
 
     def _write(self, policy: Any) -> None:
         """Write the policy into `out`, beside what is there; `policy.json` comes last."""
@@ -461,10 +480,11 @@ def time_episode(config: TrainingConfig, model: str | Path, unit: Unit, folder: 
     reference = reference_of(policy, frozen) if config.needs_reference else None
     nothing: Any = []
     trainer = PolicyTrainer(policy, config=config, stream=nothing, collator=nothing, folder=folder, reference=reference)
+    trained: Any = trainer.model
     taken: list[float] = []
     while len(taken) < 2 and sum(taken) < 2:  # the first pass also pays for what is made once
         started = time.monotonic()
-        trainer.training_step(trainer.model, {"step": StepBatch(((unit,),))})
+        trainer.training_step(trained, {"step": StepBatch(((unit,),))})
         taken.append(time.monotonic() - started)
     return min(taken)
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
@@ -39,10 +40,12 @@ from fspo.training.scoring import means
 from fspo.training.selection import Course, best_weights, prune_best, save_best
 from fspo.training.steps import EpisodeStream, Margins, Share, StepBatch, StepCollator, Unit, shares
 
-__all__ = ["CHECKPOINTS_FOLDER", "METRICS_FILE", "PolicyTrainer", "trim_metrics"]
+__all__ = ["CHECKPOINTS_FOLDER", "LOGS_FOLDER", "METRICS_FILE", "PolicyTrainer", "trim_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS_FOLDER = "checkpoints"
+LOGS_FOLDER = "logs"
+"""What trackers write, beside the checkpoints."""
 
 
 class PolicyTrainer(Trainer):
@@ -55,6 +58,7 @@ class PolicyTrainer(Trainer):
     Attributes:
         listener: told of every step done, if there is one.
         course: the evaluations made so far.
+        measure: gives metrics of the caller's own, which join those of every evaluation.
         validation: units that are measured now and then.
     """
 
@@ -90,6 +94,7 @@ class PolicyTrainer(Trainer):
         """
         self._config, self._folder, self._collator = config, folder, collator
         self.listener: Task | None = None
+        self.measure: Callable[[], Mapping[str, float]] | None = None
         keep_memory()
         sleep_while_busy()
         self.course = Course()
@@ -97,12 +102,14 @@ class PolicyTrainer(Trainer):
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
+        own_callbacks: list[Any] = [SaveByTime(config.save_minutes)] if config.save_minutes else []
+        own_callbacks += callbacks
         super().__init__(
             model=model,
             args=arguments(config, folder / CHECKPOINTS_FOLDER),
             train_dataset=stream,
             data_collator=collator,
-            callbacks=[*([SaveByTime(config.save_minutes)] if config.save_minutes else []), *callbacks],
+            callbacks=own_callbacks,
         )
         if self.is_fsdp_enabled and rationalizer is not None:
             raise ConfigError(
@@ -117,6 +124,9 @@ class PolicyTrainer(Trainer):
         if self.is_fsdp_enabled and isinstance(reference, FrozenReference):
             reference.frozen = processes.sharded_reference(self.accelerator, reference.frozen)
         self.remove_callback(PrinterCallback)  # progress has its own line
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(folder / LOGS_FOLDER)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Let accelerate find out which processes there are, and whether these shard the weights."""
@@ -170,7 +180,7 @@ class PolicyTrainer(Trainer):
         if "loss" in logs:
             logs |= self._figures | self._speed()
             if self._config.evaluate_every and self.state.global_step % self._config.evaluate_every == 0:
-                logs |= self.evaluate_episodes()
+                logs |= self.evaluate_episodes() | self.own_metrics()
             if self.is_world_process_zero():
                 append_jsonl(self._folder / METRICS_FILE, {"step": self.state.global_step, **logs})
                 if self.listener is not None:
@@ -197,6 +207,25 @@ class PolicyTrainer(Trainer):
         policy.train(was_training)
         found = means([row for part in processes.collected(rows) for row in part])
         return {f"eval_{name}": value for name, value in found.items()}
+
+    def own_metrics(self) -> dict[str, float]:
+        """What `measure` gives, as `eval_NAME`; it changes nothing in what is drawn after it.
+
+        Raises:
+            ConfigError: it gives something else than names and numbers.
+        """
+        if self.measure is None:
+            return {}
+        state = checkpoints.random_state()
+        try:
+            found = self.measure()
+        finally:
+            checkpoints.restore_random_state(*state)
+        if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
+            raise ConfigError(
+                f"compute_metrics must return names and numbers, such as {{'words': 12.0}}, not {found!r}."
+            )
+        return {f"eval_{name}": float(value) for name, value in found.items()}
 
     def remember(self, margins: Mapping[int, Margins], validation: Mapping[int, Margins]) -> None:
         """Take the reference's margins of these episodes, by their numbers, instead of asking it in every step."""
