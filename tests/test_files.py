@@ -26,6 +26,7 @@ from fspo.files import (
     FolderKind,
     append_jsonl,
     check_replaceable,
+    full_disk_explained,
     locked,
     read_json,
     read_jsonl,
@@ -714,3 +715,20 @@ def test_a_cache_below_a_home_folder_that_is_not_known_is_told(monkeypatch: pyte
         files.cache_folder()
     monkeypatch.setenv("FSPO_CACHE", "~/cache")
     assert files.cache_folder() == Path.home() / "cache"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_is_the_promised_error_whichever_library_writes(wrapped: bool) -> None:
+    @full_disk_explained()
+    def write() -> None:
+        try:
+            full()
+        except OSError as error:
+            if not wrapped:
+                raise
+            raise RuntimeError("serialising failed") from error
+
+    with pytest.raises(StorageError, match="The disk is full"):
+        write()
+    with pytest.raises(ValueError, match="a bug"), full_disk_explained():
+        raise ValueError("a bug")

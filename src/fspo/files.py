@@ -31,7 +31,9 @@ __all__ = [
     "check_replaceable",
     "check_unclaimed",
     "content",
+    "full_disk_explained",
     "is_empty",
+    "is_full_disk",
     "locked",
     "log_lines",
     "read_bytes",
@@ -365,6 +367,36 @@ def locked(path: Path, *, busy: str = "") -> Iterator[None]:
                 raise storage_error(path, error) from error
             raise StorageError(f"{path} can't be locked ({error.strerror or error}); name another folder.") from error
         yield
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether the system refused to write for want of space, whichever library says so and however deep."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def full_disk_explained() -> Iterator[None]:
+    """Raise the promised error for a full disk, whichever library wrote; a context or a decorator.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise StorageError(
+            "The disk is full. Free some space and run the same again; what was finished is kept."
+        ) from error
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

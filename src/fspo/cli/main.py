@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from fspo import __version__
 from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
+from fspo.files import is_full_disk
 from fspo.keys import hidden
 from fspo.printing import one_line
 from fspo.runs import processes
@@ -50,7 +51,7 @@ class _Verbs(TyperGroup):
         except BrokenPipeError:
             raise
         except Exception as error:
-            if not _is_full_disk(error):
+            if not is_full_disk(error):
                 raise
             _complain("The disk is full. Free some space and run the same command again; what was finished is kept.")
             raise typer.Exit(1) from None
@@ -60,17 +61,6 @@ def _complain(text: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     shown = one_line(hidden(text))
     print(("\x1b[31mError:\x1b[0m " if colour else "Error: ") + shown, file=sys.stderr, flush=True)
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether the system refused to write for want of space, whichever library says so and however deep."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if "No space left on device" in str(error) or "os error 28" in str(error):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
 
 
 _HELP = """Few-shot preference optimization: language models that adapt to a person from a handful of preferences.

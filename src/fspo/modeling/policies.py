@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from fspo.errors import FspoError, ModelError
-from fspo.files import check_replaceable, replace_folder, write_json
+from fspo.files import check_replaceable, full_disk_explained, replace_folder, write_json
 from fspo.modeling import builtin_model
 from fspo.modeling.folders import MODEL, POLICY
 from fspo.modeling.loading import load_model, load_tokenizer
@@ -82,6 +82,7 @@ def read_card(folder: Path) -> PolicyCard:
         raise ModelError(f"{folder} holds no readable policy ({error}); name a folder that training wrote.") from error
 
 
+@full_disk_explained()
 def save_policy(
     model: torch.nn.Module,
     folder: Path,
@@ -161,6 +162,7 @@ def load_policy(
     return model.eval()  # type: ignore[no-any-return]
 
 
+@full_disk_explained()
 def export_policy(folder: Path, out: Path, *, dtype: str = "float32", card: str | None = None) -> Path:
     """Write the policy in `folder` as whole weights, with its tokenizer, into `out`: a plain transformers folder.
 

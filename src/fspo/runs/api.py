@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
+from fspo.files import full_disk_explained
 from fspo.paths import expanded
 from fspo.progress import PlainProgress, Progress
 from fspo.runs.config import RunConfig, configuration
@@ -30,6 +31,7 @@ _OF_RUN = ("endpoint", "ensemble", "executor", "model", "name", "seed", "threads
 """Settings of `synthesize` that stand at the top of a run's configuration."""
 
 
+@full_disk_explained()
 def synthesize(
     domain: str | Path | RunConfig,
     output: str | Path | None = None,
@@ -84,6 +86,7 @@ def synthesize(
     return SplitDataset.load(folder.data)
 
 
+@full_disk_explained()
 def evaluate(
     models: Measured | Mapping[str, Measured],
     dataset: Table,

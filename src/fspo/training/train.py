@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from fspo.errors import ConfigError, DataError, StorageError
-from fspo.files import check_unclaimed, read_json, storage_error, write_json
+from fspo.files import check_unclaimed, full_disk_explained, read_json, storage_error, write_json
 from fspo.identity import same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
@@ -312,6 +312,7 @@ class Training:
         collator = self._measuring(renderer)
         return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
 
+    @full_disk_explained()
     def run(self, loop: Loop, progress: Progress) -> None:
         """Train from the newest complete checkpoint on, and write the policy.
 
