@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from fspo.progress import Silent
 from fspo.synthesis.diversity import diversity
 from fspo.synthesis.domain import Question, load_domain
 from fspo.synthesis.responses import Response, make_views, sampled_responses
-from tests.synthesis.helpers import ScriptedModel, config_of
+from tests.synthesis.helpers import ScriptedModel, config_of, write_domain
 
 DOMAIN = load_domain("elix-easy")
 QUESTIONS = [Question(f"q{n}", f"Why is it {n}?", "", f"u{n}", True) for n in range(6)]
@@ -77,6 +78,27 @@ def test_what_can_not_be_used_is_counted_by_reason() -> None:
         DataError, match=r"Only 0 of 6 questions got two usable responses; .* empty \(6\), refusal \(6\)"
     ):
         sampled_responses(config_of(responses=6), DOMAIN, QUESTIONS, {}, Mixed(), Silent())
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_an_attribute_that_does_not_vary_is_said_after_the_first_responses(tmp_path: Path) -> None:
+    people = ("id: ann, text: Likes it., weights: {emoji: 1, length: 1}", "id: ben, text: Not., weights: {length: -1}")
+    weights = "users:\n" + "".join(f"- {{{person}}}\n" for person in people)
+    domain = load_domain(str(write_domain(tmp_path / "mine", users=weights)))
+    for judge, said in (("measured", ["emoji"]), ("llm", [])):
+        heard = Heard()
+        sampled_responses(config_of(responses=16, judge=judge), domain, QUESTIONS, {}, ScriptedModel(), heard)
+        assert [line for line in heard.lines if "The same in the first 32 responses: emoji." in line] == heard.lines
+        assert len(heard.lines) == len(said)
 
 
 def test_diversity_is_of_responses_to_one_question() -> None:

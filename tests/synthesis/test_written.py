@@ -271,6 +271,15 @@ def test_settings_that_can_not_be_met_are_refused_before_anything(settings: dict
         check_plan(config, load_domain("advice"))
 
 
+def test_a_trait_that_does_not_vary_is_named_before_anything() -> None:
+    whole = load_domain("advice")
+    same = tuple(replace(text, traits={**text.traits, "humour": 0}) for text in whole.written)
+    config = SynthesisConfig.model_validate({"domain": "advice", "attributes": ("length", "humour"), "users": 8})
+    with pytest.raises(DataError, match=r"The trait 'humour' is 0 in all [\d,]+ responses of the domain 'advice'"):
+        check_plan(config, replace(whole, written=same))
+    check_plan(config, whole)
+
+
 def test_a_language_model_may_judge_written_responses(tmp_path: Path) -> None:
     settings = {"domain": "reviews-written", "judge": "llm", "users": 6, "questions": 12, "shared_pairs": 8}
     config = SynthesisConfig.model_validate(settings | {"refinement": None, "disagreement": None})

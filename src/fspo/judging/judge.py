@@ -18,7 +18,17 @@ from fspo.judging.topics import named
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
-__all__ = ["CLIP", "AttributeJudge", "Judge", "JudgeOfSome", "LabelledBy", "Scale", "TextUtility", "scales_of"]
+__all__ = [
+    "CLIP",
+    "AttributeJudge",
+    "Judge",
+    "JudgeOfSome",
+    "LabelledBy",
+    "Scale",
+    "TextUtility",
+    "constant_attributes",
+    "scales_of",
+]
 
 
 class LabelledBy(StrEnum):
@@ -50,6 +60,9 @@ _NO_TOPICS: Mapping[str, Iterable[str]] = MappingProxyType({})
 
 _MOST_KNOWN = 100_000
 """Texts whose measures are kept in memory."""
+
+_SAME = 1e-9
+"""The largest standard deviation of an attribute that does not vary."""
 
 CLIP = 2.0
 """Standard deviations beyond which more of an attribute changes nothing: a novel is not the best long review."""
@@ -94,13 +107,24 @@ def scales_of(
     for attribute in named(attributes, vocabularies).values():
         figures = [attribute.measure(text) for text in texts]
         spread = statistics.pstdev(figures)
-        if spread < 1e-9:
+        if spread < _SAME:
             raise DataError(
                 f"The attribute '{attribute.name}' is the same in all {len(texts)} responses, so that nobody can "
                 "differ in it; leave it out, or make the responses vary in it."
             )
         scales[attribute.name] = (statistics.fmean(figures), spread)
     return scales
+
+
+def constant_attributes(
+    texts: Sequence[str], attributes: Iterable[str], vocabularies: Mapping[str, Iterable[str]] = _NO_TOPICS
+) -> list[str]:
+    """The attributes that are the same in all texts, so that no user can differ in them."""
+    return [
+        attribute.name
+        for attribute in named(attributes, vocabularies).values()
+        if statistics.pstdev(map(attribute.measure, texts)) < _SAME
+    ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, DataError
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
@@ -77,6 +77,7 @@ def check_judge(config: SynthesisConfig, domain: Domain) -> None:
 
     Raises:
         ConfigError: it goes by declared traits and there are none, or by measured attributes and users weigh others.
+        DataError: a declared trait that users weigh is the same in all responses.
     """
     declared = domain.file.responses == "written"
     if config.judge == "declared" and not declared:
@@ -89,6 +90,19 @@ def check_judge(config: SynthesisConfig, domain: Domain) -> None:
             f"synthesis.judge is measured, and the users of the domain '{domain.name}' weigh declared traits; set it "
             "to declared or llm."
         )
+    if config.judge == "declared" and domain.users.directions is not None:
+        _check_variety(config, domain)
+
+
+def _check_variety(config: SynthesisConfig, domain: Domain) -> None:
+    for name in domain.attributes(config.attributes):
+        found = {text.traits[name] for text in domain.written if name in text.traits}
+        if len(found) == 1:
+            raise DataError(
+                f"The trait '{name}' is {found.pop()!r} in all {len(domain.written):,} responses of the domain "
+                f"'{domain.name}', so that no user can differ in it; leave it out of synthesis.attributes, or add "
+                "responses of another value."
+            )
 
 
 def trait_judge(

@@ -10,6 +10,7 @@ from itertools import tee
 from typing import Any, Protocol, runtime_checkable
 
 from fspo.errors import DataError
+from fspo.judging.judge import constant_attributes
 from fspo.judging.refusals import opens_with_refusal
 from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.quoting import disarmed
@@ -38,6 +39,9 @@ PEOPLE = "people"
 
 VIEW_TOKENS = 32
 """Tokens that one viewpoint may take."""
+
+_SHOW_VARIETY = 32
+"""Responses that show whether an attribute varies."""
 
 
 @runtime_checkable
@@ -176,9 +180,27 @@ def sampled_responses(
         for completion, one in zip(completions, plan, strict=True):
             if one.question.id != current:  # they come question by question
                 known, current = Overlaps(config.near_duplicate), one.question.id
+            before = len(result.items)
             _take(config, domain, one, completion, llm, known, result)
+            if before < len(result.items) == _SHOW_VARIETY and config.judge == "measured":
+                _say_what_is_constant(config, domain, result.items, progress)
     refuse_poor(result, len(questions))
     return result
+
+
+def _say_what_is_constant(
+    config: SynthesisConfig, domain: Domain, found: Sequence[Response], progress: Progress
+) -> None:
+    """Say early what the measured judge would refuse after the last response."""
+    weighed = domain.attributes(config.attributes)
+    topics = {topic: own for topic, own in domain.topics.items() if f"topic.{topic}" in weighed}
+    constant = constant_attributes([response.text for response in found], weighed, topics)
+    if constant:
+        progress.say(
+            f"The same in the first {len(found)} responses: {', '.join(constant)}. Users have weights for that, and if "
+            "it stays so, the measured judge refuses the responses; stop, and leave it out of the users' weights, or "
+            "steer the responses so that they vary in it."
+        )
 
 
 def written_responses(domain: Domain, questions: Sequence[Question]) -> Responses:
