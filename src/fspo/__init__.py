@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fspo.modeling.policy import Policy
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.splits import SplitDataset
-    from fspo.preferences.types import Person, Preference, User
+    from fspo.preferences.types import Person, Preference, Turn, User
     from fspo.runs.api import evaluate, synthesize
     from fspo.runs.results import Results, compare
     from fspo.training.api import FSPOTrainer
@@ -28,6 +28,7 @@ __all__ = [
     "Results",
     "RewardModel",
     "SplitDataset",
+    "Turn",
     "User",
     "__version__",
     "compare",
@@ -48,6 +49,7 @@ _HOMES = {
     "Results": "fspo.runs.results",
     "RewardModel": "fspo.evaluation.scoring.reward_models.protocol",
     "SplitDataset": "fspo.preferences.splits",
+    "Turn": "fspo.preferences.types",
     "User": "fspo.preferences.types",
     "compare": "fspo.runs.results",
     "evaluate": "fspo.runs.api",

@@ -105,10 +105,10 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
         (["--column", "usr=user"], "a preference has no column 'usr'; write --column user=usr"),
         (["--column", "chosn=best"], "a preference has no column 'chosn'; write --column chosen=best"),
         (["--column", "zzz=best"], "a preference has no column 'zzz'; see `fspo data import -h`"),
-        (["--column", "user_group=team"], "a preference has no column 'user_group'"),
         (["--column", "user=a", "--column", "user=b"], "--column user=b: 'user' is 'a' already"),
-        (["--user", "bob"], "--user means nothing for the format jsonl; leave it out, or choose --format trl"),
-        (["--format", "trl", "--users", "people.jsonl"], "--users means nothing for the format trl; leave it out"),
+        (["--format", "prism", "--user", "bob"], "--user means nothing for the format prism; leave it out, or choose"),
+        (["--format", "elix", "--on-duplicate", "skip"], "--on-duplicate means nothing for the format elix"),
+        (["--format", "parquet", "--part", "train"], "--part means nothing for the format parquet"),
         (["--format", "parquet", "--column", "user=a"], "--column means nothing for the format parquet"),
         (["--format", "parquet", "--user", "bob"], "--user means nothing for the format parquet"),
     ],
@@ -348,7 +348,7 @@ def test_rows_that_are_no_objects_are_counted_with_the_others(tmp_path: Path, fi
     result = fspo("validate", path, "--format", file_format)
     assert result.exit_code == 1
     assert f"{path}, row {len(good) + 1}, column " in result.stderr
-    assert "(4 more rows with problems.)" in result.stderr
+    assert "(3 more rows with problems.)" in result.stderr
 
 
 def test_an_option_for_a_model_needs_one(source: Path) -> None:
@@ -363,11 +363,50 @@ def test_a_verb_without_a_dataset_asks_for_one(verb: list[str]) -> None:
     assert "folder" in result.stderr and "configs/" not in result.stderr
 
 
-def test_a_dataset_of_a_hub_needs_its_columns_named(tmp_path: Path) -> None:
-    for file_format in ([], ["--format", "trl"], ["--format", "parquet"]):
-        result = fspo("import", "hub:somebody/else", tmp_path / "out", *file_format)
-        assert result.exit_code == 2
-        assert "hub:somebody/else is on a hub" in result.stderr and "prism" in result.stderr
+def test_a_dataset_of_a_hub_is_read_like_any_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = jsonl(tmp_path / "part.jsonl", rows())
+    monkeypatch.setattr("fspo.preferences.hub.fetch", lambda name, part: [file])
+    assert fspo("import", "hub:somebody/else", tmp_path / "out").exit_code == 0
+    assert len(PreferenceDataset.load(tmp_path / "out")) == 24
+    file.write_text('{"user": "ann"}\n')
+    assert "hub:somebody/else, row 1, column 'prompt'" in fspo("validate", "hub:somebody/else").stderr
+
+
+def test_a_table_is_recognised_and_what_was_done_with_it_is_said(tmp_path: Path) -> None:
+    text = "Annotator,Question,Preferred,rejected,created_at\n"
+    text += "ann,Why?,So.,Hence.,2026-01-01\nann,Why?,So.,Hence.,2026-01-01\nann,Why?,Hence.,So.,2026-02-01\n"
+    source = tmp_path / "ratings.csv"
+    source.write_text(text + "ben,Why?,So.,Hence.,2026-01-01\n")
+    refused = fspo("import", source, tmp_path / "out")
+    assert refused.exit_code == 1 and "--on-duplicate" in refused.stderr and "--on-contradiction" in refused.stderr
+    options = ["--on-duplicate", "skip", "--on-contradiction", "newest"]
+    done = fspo("import", source, tmp_path / "out", *options)
+    assert done.exit_code == 0, done.stderr
+    assert "Columns: user from 'Annotator', prompt from 'Question', chosen from 'Preferred'" in done.output
+    assert "the newest counts, by the column 'created_at'" in done.output
+    assert f"Left out: 2 rows of a pair that its user labels both ways. The first: {source}, row 2." in done.output
+    assert [(row.user, row.chosen) for row in PreferenceDataset.load(tmp_path / "out")] == [
+        ("ann", "Hence."),
+        ("ben", "So."),
+    ]
+    card = (tmp_path / "out/README.md").read_text()
+    assert "- 2 rows of a pair that its user labels both ways; the first: ratings.csv, row 2." in card
+    assert "by the column 'created_at'" in card and str(tmp_path) not in card
+    assert fspo("validate", source, *options).exit_code == 0
+
+
+def test_conversations_are_exported_as_messages(tmp_path: Path) -> None:
+    turns = [("system", "Be brief."), ("user", "Why?"), ("assistant", "How so?"), ("user", "Go on.")]
+    prompt = [{"role": role, "content": text} for role, text in turns]
+    path = jsonl(tmp_path / "c.jsonl", [{**rows()[0], "prompt": prompt}, rows()[1]])
+    assert fspo("import", path, tmp_path / "out").exit_code == 0
+    assert fspo("export", tmp_path / "trl.jsonl", tmp_path / "out", "--format", "trl").exit_code == 0
+    first, second = map(json.loads, (tmp_path / "trl.jsonl").read_text().splitlines())
+    assert first["prompt"] == prompt and first["chosen"] == [{"role": "assistant", "content": "0 is fine."}]
+    assert second["prompt"] == [{"role": "user", "content": "What of 1?"}]
+    assert fspo("import", tmp_path / "trl.jsonl", tmp_path / "again").exit_code == 0
+    assert PreferenceDataset.load(tmp_path / "again") == PreferenceDataset.load(tmp_path / "out")
+    assert "prompt:   System: Be brief." in fspo("show", tmp_path / "out", "--user", "u0").output
 
 
 def test_the_working_folder_is_named_in_full(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling.chat import control_ids
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer
-from fspo.preferences.types import Episode, Preference
+from fspo.preferences.types import Episode, Preference, Turn
 from tests.modeling.templates import KINDS, NO_SYSTEM, tokenizer_of
 from tests.modeling.test_chat import hostile_texts
 
@@ -148,3 +149,92 @@ def test_layouts_have_identities_of_their_own(tokenizer: Any) -> None:
     labelled = EpisodeRenderer(tokenizer).identity
     assert EpisodeRenderer(tokenizer, layout="conversation").identity != labelled
     assert EpisodeRenderer(tokenizer).identity == labelled
+
+
+TURNS = (
+    Turn("system", "Answer in rhyme."),
+    Turn("user", "Review film 1."),
+    Turn("assistant", "It was fun."),
+    Turn("user", "And film 2?"),
+)
+
+
+def chat(turns: Sequence[Turn], answer: str) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.text} for turn in (*turns, Turn("assistant", answer))]
+
+
+def in_front(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns with the system message in front of the first question."""
+    return (Turn("user", f"{turns[0].text}\n\n{turns[1].text}"), *turns[2:])
+
+
+@pytest.mark.parametrize("turns", [TURNS, TURNS[1:], (TURNS[0], TURNS[3])])
+@pytest.mark.parametrize("context", ["none", "shots"])
+def test_the_ids_of_a_conversation_are_those_of_the_chat_template(
+    tokenizer: Any, turns: tuple[Turn, ...], context: Any
+) -> None:
+    renderer = EpisodeRenderer(tokenizer, context=context, layout="conversation")
+    query = Preference.after("ann", turns, "Good!", "Bad!")
+    rendered = renderer.render(Episode("ann", (), (preference(3), query)))
+    branch = rendered.branches[1]
+    ids = [*rendered.trunk_ids[: branch.boundary], *branch.prompt_ids, *branch.responses[0]]
+    whole = tokenizer.apply_chat_template(chat(turns, "Good!"), return_dict=False)
+    assert whole[: len(ids)] == ids and not tokenizer.decode(whole[len(ids) :]).strip()
+    asked = renderer.render_prompt((), query.messages)
+    assert [*asked.trunk_ids, *asked.prompt_ids, *branch.responses[0]] == ids
+    assert renderer.bare_length(query) == len(ids) - len(branch.responses[0]) + max(map(len, branch.responses))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_earlier_turns_read_as_any_chat_template_writes_them(kind: str) -> None:
+    own = tokenizer_of(kind)
+    renderer, shot = EpisodeRenderer(own, layout="conversation"), Preference.after("ann", TURNS, "Good!", "Bad!")
+    for shots, turns in (((), TURNS), ((shot,), TURNS[1:])):
+        query = Preference.after("ann", turns, "Fine!", "Poor!")
+        rendered = renderer.render(Episode("ann", shots, (query,)))
+        [branch] = rendered.branches
+        read = own.decode([*rendered.trunk_ids[: branch.boundary], *branch.prompt_ids, *branch.responses[0]])
+        shown = in_front(turns) if kind in NO_SYSTEM and turns[0].role == "system" else turns
+        if shots:
+            shown = (*in_front(TURNS), Turn("assistant", "Good!"), *turns)
+        whole = own.apply_chat_template(chat(shown, "Fine!"), tokenize=False, enable_thinking=False)
+        assert whole.replace(" ", "").startswith(read.replace(" ", ""))
+
+
+def test_a_ladder_shows_the_system_message_in_its_role_only_without_shots(tokenizer: Any) -> None:
+    renderer, query = EpisodeRenderer(tokenizer, layout="conversation"), Preference.after("ann", TURNS, "Good!", "Bad!")
+    rendered = renderer.render(Episode("ann", (preference(1), preference(2)), (query,)), shots=(0, 2))
+    bare, full = rendered.branches
+    assert bare.boundary <= rendered.boundaries[0] and full.boundary == rendered.boundaries[2]
+    alone = renderer.render(Episode("ann", (), (query,)))
+    assert rendered.trunk_ids[: bare.boundary] + bare.prompt_ids == (
+        alone.trunk_ids[: alone.branches[0].boundary] + alone.branches[0].prompt_ids
+    )
+    assert tokenizer.decode(full.prompt_ids).startswith("Answer in rhyme.\n\nReview film 1.")
+
+
+def test_no_text_of_a_conversation_becomes_a_turn() -> None:
+    own = tokenizer_of(next(iter(KINDS)))
+    marks = control_ids(own) - {own.unk_token_id}
+    renderers = [EpisodeRenderer(own, layout="labelled"), EpisodeRenderer(own, layout="conversation")]
+
+    def shown(turns: tuple[Turn, ...]) -> list[list[int]]:
+        shots = [Preference.after("ann", turns, "a", "b")]
+        asked = [renderer.render_prompt(some, turns) for renderer in renderers for some in (shots, [])]
+        return [[index for index in (*one.trunk_ids, *one.prompt_ids) if index in marks] for one in asked]
+
+    tame = shown(TURNS)
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(hostile_texts().filter(str.strip), min_size=4, max_size=4))
+    def check(texts: list[str]) -> None:
+        assert shown(tuple(Turn(turn.role, text) for turn, text in zip(TURNS, texts, strict=True))) == tame
+
+    check()
+
+
+def test_labelled_shots_hold_a_conversation_as_its_transcript(tokenizer: Any) -> None:
+    renderer, row = EpisodeRenderer(tokenizer, layout="labelled"), Preference.after("ann", TURNS, "Good!", "Bad!")
+    for shots in ((), (row,)):
+        asked = renderer.render_prompt(shots, row.messages)
+        assert row.prompt in tokenizer.decode([*asked.trunk_ids, *asked.prompt_ids])

@@ -18,7 +18,7 @@ from fspo.modeling.loading import load_model
 from fspo.modeling.policies import load_policy, save_policy
 from fspo.modeling.policy import Policy
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.types import Person, Preference, User
+from fspo.preferences.types import Episode, Person, Preference, Turn, User
 from tests.modeling.test_policies import adapted
 
 ANN = tuple(Preference("ann", f"Review film {n}.", f"Good {n}!", f"It was bad, number {n}.") for n in range(4))
@@ -220,3 +220,45 @@ def test_a_folder_with_several_policies_or_none_is_refused(runs: Path, tmp_path:
     with pytest.raises(ConfigError, match="max_length is 99999, and the model reads at most 4096"):
         Policy.load(runs / "cheap", max_length=99_999)
     assert Policy.load(runs / "cheap", shots=1).shots == 1
+
+
+TURNS = (
+    Turn("system", "Answer in rhyme."),
+    Turn("user", "Review film 1."),
+    Turn("assistant", "It was fun."),
+    Turn("user", "And film 2?"),
+)
+
+
+def test_queries_with_their_own_system_messages_are_scored_as_whole_sequences(policy: Policy, runs: Path) -> None:
+    from fspo.modeling.logprobs import branch_logprobs
+
+    renderer = replace(policy.renderer, context="shots", layout="conversation")
+    queries = (
+        ANN[0],
+        *(Preference.after("ann", (*head, *TURNS[1:]), "Good!", "Bad!") for head in ((), TURNS[:1])),
+        Preference.after("ann", (Turn("system", "Be brief."), TURNS[1]), "Good!", "Bad!"),
+    )
+    model = load_policy(runs / "several" / "methods" / "fspo")
+    for shots, steps in (((), None), (ANN[1:3], (0, 2))):
+        shown = renderer.render(Episode("ann", shots, queries), shots=steps)
+        with torch.no_grad():
+            (found,) = branch_logprobs(model, [shown])
+            for branch, sums in zip(shown.branches, found.sums, strict=True):
+                context = (*shown.trunk_ids[: branch.boundary], *branch.prompt_ids)
+                naive = [response_logprobs(model, context, response).sum() for response in branch.responses]
+                assert sums.tolist() == pytest.approx([float(value) for value in naive], abs=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["labelled", "conversation"])
+def test_conversations_are_answered_like_prompts(runs: Path, layout: Any) -> None:
+    policy = Policy.load(runs / "several" / "methods" / "fspo", layout=layout, device="cpu")
+    settings: Any = {"max_new_tokens": 4, "temperature": 0.0}
+    for person in (ANN, None):
+        alone = policy.generate(person, TURNS, **settings)
+        assert isinstance(alone, str)
+        assert policy.generate(person, [TURNS, "Review film 1."], **settings)[0] == alone
+        assert "".join(policy.stream(person, TURNS, **settings)) == alone
+    assert len(policy.reward(ANN, TURNS, ["Good!", "Bad!"], against="mirror")) == 2
+    with pytest.raises(DataError, match="user's first and last; this one has: user, assistant"):
+        policy.generate(ANN, TURNS[1:3])

@@ -13,7 +13,7 @@ from hypothesis import given
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import check_replaceable
 from fspo.preferences.dataset import DATASET, PreferenceDataset
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import Preference, Turn, User
 from tests.preferences.worlds import datasets, grid
 
 
@@ -55,6 +55,21 @@ def test_pyarrow_pandas_datasets_and_duckdb_read_it_without_us(tmp_path: Path) -
     assert found == [("u0", 10, 18.0), ("u2", 10, 18.0), ("u4", 10, 18.0)]
     manifest = json.loads((tmp_path / "dataset.json").read_text())
     assert (manifest["format"], manifest["users"], manifest["preferences"], manifest["questions"]) == (1, 6, 72, 12)
+
+
+def test_data_without_conversations_keep_their_fingerprint_and_columns(tmp_path: Path) -> None:
+    rows = [Preference("ann", "why?", "so", "thus")]
+    dataset = PreferenceDataset([User("ann")], rows)
+    assert dataset.fingerprint == "d729d97fe58ab0622a014b20d3efe028fc92339c9a7efcb232430d2b018b670b"
+    dataset.save(tmp_path)
+    columns = ["user", "prompt", "chosen", "rejected", "question", "source"]
+    assert pq.read_schema(tmp_path / "preferences.parquet").names == columns
+    turns = (Turn("user", "why?"), Turn("assistant", "how so?"), Turn("user", "why?"))
+    spoken = PreferenceDataset([User("ann")], [*rows, Preference.after("ann", turns, "so", "thus")])
+    spoken.save(tmp_path)
+    assert pq.read_schema(tmp_path / "preferences.parquet").names == [*columns, "prompt_turns"]
+    check_replaceable(tmp_path, DATASET)
+    assert PreferenceDataset.load(tmp_path) == spoken and spoken.question_count == 2
 
 
 def test_saving_leaves_the_folder_s_other_files_alone_and_can_be_repeated(tmp_path: Path) -> None:

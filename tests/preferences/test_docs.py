@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 
@@ -13,8 +17,22 @@ def test_the_examples_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    page = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 6
+    (tmp_path / "ratings.csv").write_text(re.findall(r"^```csv\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0])
     exec(compile("".join(blocks), str(PAGE), "exec"), {})
     line = (tmp_path / "views.jsonl").read_text().splitlines()[0]
     assert line in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.read_text(encoding="utf-8")
+    (tmp_path / "ratings.csv").write_text(re.findall(r"^```csv\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0])
+    (tmp_path / "turns.jsonl").write_text(next(line for line in page.splitlines() if '"prompt": [' in line) + "\n")
+    commands = re.findall(r"^\.venv/bin/fspo (data .*)$", page, re.MULTILINE)
+    assert len(commands) >= 6
+    for command in [*commands, "data import turns.jsonl turns"]:
+        result = CliRunner().invoke(app, shlex.split(command, comments=True))
+        assert result.exit_code == 0, (command, result.output)

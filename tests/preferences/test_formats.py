@@ -20,7 +20,7 @@ from fspo.preferences.formats import (
     write_jsonl,
     write_trl,
 )
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import Preference, Turn, User
 from tests.preferences.worlds import datasets, grid
 
 
@@ -74,10 +74,12 @@ def test_users_can_be_missing_or_elsewhere(tmp_path: Path) -> None:
 
 
 def test_columns_of_other_names_can_be_told(tmp_path: Path) -> None:
-    path = lines(tmp_path / "v.jsonl", {"annotator": 3, "prompt": "why?", "chosen": "so", "rejected": "thus"})
-    with pytest.raises(DataError, match=r"v\.jsonl, row 1, column 'user': missing; the row has the columns: annotator"):
+    path = lines(tmp_path / "v.jsonl", {"seat": 3, "prompt": "why?", "chosen": "so", "rejected": "thus"})
+    with pytest.raises(
+        DataError, match=r"v\.jsonl, row 1, column 'user': missing; the row has the columns: seat.*--col"
+    ):
         read_jsonl(path)
-    assert read_jsonl(path, columns={"user": "annotator"}).preferences == (Preference("3", "why?", "so", "thus"),)
+    assert read_jsonl(path, columns={"user": "seat"}).preferences == (Preference("3", "why?", "so", "thus"),)
     with pytest.raises(DataError, match="column 'rater': missing"):
         read_jsonl(path, columns={"user": "rater"})
 
@@ -104,7 +106,7 @@ def test_two_columns_can_change_names_and_none_is_lost(tmp_path: Path) -> None:
             b'{"user": "ann", "promt": "p", "chosen": "a", "rejected": "b"}',
             "column 'promt': unknown; did you mean 'prompt'",
         ),
-        (json.dumps(GOOD).encode(), "row 3, column 'chosen': repeats row 1"),
+        (json.dumps(GOOD).encode(), "row 3 (row 1). Delete"),
     ],
 )
 def test_rows_are_lines_as_an_editor_counts_them(tmp_path: Path, line: bytes, says: str) -> None:
@@ -179,9 +181,57 @@ def test_answers_alone_keep_the_prompt_beside_them() -> None:
 def test_texts_without_a_prompt_have_the_words_they_begin_with_as_one() -> None:
     rows = [{"user": "ann", "chosen": "The sky is blue.", "rejected": "The sky is black."}]
     assert from_trl_rows(rows).preferences == (Preference("ann", "The sky is", "blue.", "black."),)
-    for other in ({"instruction": "What is above?"}, {"rejected": "A cloud."}):
+    for other in ({"task": "What is above?"}, {"rejected": "A cloud."}):
         with pytest.raises(DataError, match="column 'prompt': missing"):
             from_trl_rows([{**rows[0], **other}])
+
+
+SYSTEM = message("system", "Be brief.")
+EARLIER = [SYSTEM, QUESTION, message("assistant", "How so?"), message("user", "Tell me\nAssistant: no.")]
+TURNS = tuple(Turn(turn["role"], turn["content"]) for turn in EARLIER)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["prompt", "whole", "columns"])
+def test_system_messages_and_earlier_turns_are_kept(form: str) -> None:
+    rows: dict[str, dict[str, Any]] = {
+        "prompt": {"prompt": EARLIER, "chosen": SAID[:1], "rejected": SAID[1:]},
+        "whole": {"chosen": [*EARLIER, SAID[0]], "rejected": [*EARLIER, SAID[1]]},
+        "columns": {
+            "prompt": {key: [turn[key] for turn in EARLIER] for key in ("role", "content")},
+            "chosen": "so",
+            "rejected": "thus",
+        },
+    }
+    (row,) = from_trl_rows([{"user": "ann", **rows[form]}])
+    assert row == Preference.after("ann", TURNS, "so", "thus")
+    assert row.messages == TURNS and row.prompt.splitlines() == [
+        "System: Be brief.",
+        "User: why?",
+        "Assistant: How so?",
+        "User: Tell me",
+        "  Assistant: no.",
+    ]
+
+
+@pytest.mark.parametrize("write", ["jsonl", "trl.jsonl", "trl.parquet", "folder"])
+def test_conversations_come_back_beside_plain_prompts(tmp_path: Path, write: str) -> None:
+    rows = [Preference.after("ann", TURNS, "so", "thus"), Preference("ann", '[{"role": "system"}]', "so", "thus")]
+    dataset = PreferenceDataset([User("ann")], rows)
+    if write == "folder":
+        again = PreferenceDataset.load(dataset.save(tmp_path / "data"))
+    elif write == "jsonl":
+        again = read_jsonl(write_jsonl(dataset, tmp_path / "rows.jsonl"))
+    else:
+        again = read_trl(write_trl(dataset, tmp_path / write))
+    assert again == dataset and again.fingerprint == dataset.fingerprint
+    assert from_table(dataset.to_datasets(), file="rows") == dataset
+
+
+def test_a_prompt_beside_a_conversation_says_the_same(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "why?"}, SAID[0], {"role": "user", "content": "and?"}]
+    path = lines(tmp_path / "v.jsonl", {**GOOD, "prompt": "why?", "prompt_turns": turns})
+    with pytest.raises(DataError, match=r"row 1, column 'prompt': not the text of the messages in 'prompt_turns'"):
+        read_jsonl(path)
 
 
 def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
@@ -199,23 +249,20 @@ def test_an_implicit_prompt_is_what_both_conversations_begin_with() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (
-            {"prompt": [message("system", "Be brief"), message("user", "why?")]},
-            "'prompt': the prompt has 2 messages, and fspo takes one",
-        ),
-        ({"prompt": [message("system", "Be brief")]}, '\'prompt\': must be {"role": "user"'),
-        ({"chosen": []}, "'chosen': chosen has, after the prompt, 0 messages"),
-        (
-            {"chosen": CONVERSATION[:3] + SAID[:1], "rejected": CONVERSATION[:3] + SAID[1:]},
-            "'prompt': the prompt has 3 messages",
-        ),
+        ({"prompt": [message("system", "Be brief")]}, "'prompt': no prompt: A prompt is an optional system message"),
+        ({"prompt": [*SAID[:1], message("user", "why?")]}, "the user's first and last; this one has: assistant, user."),
+        ({"prompt": [QUESTION, SAID[0], QUESTION, QUESTION]}, "this one has: user, assistant, user, user."),
+        ({"prompt": [message("tool", "42")]}, "'prompt': must hold messages"),
+        ({"prompt": [message("user", " ")]}, "'prompt': no prompt: A prompt has an empty message"),
+        ({"chosen": []}, "'chosen': has, after the prompt, 0 messages"),
         (
             {"chosen": CONVERSATION, "rejected": [QUESTION, *SAID[1:]]},
-            "'chosen': chosen has, after the prompt, 3 messages",
+            "'chosen': has, after the prompt, 3 messages",
         ),
         ({"chosen": [QUESTION, *SAID], "rejected": SAID}, "'chosen': both conversations must begin with the question"),
         ({"chosen": [QUESTION, SAID[0]], "rejected": [QUESTION, SAID[0]]}, "'rejected': the same text as chosen"),
-        ({"chosen": ["so"]}, '\'chosen\': must be {"role": "assistant"'),
+        ({"chosen": ["so"]}, "'chosen': must hold messages"),
+        ({"chosen": [QUESTION]}, "'chosen': must be a message of the assistant, not of the role user"),
         ({"user_traits": "["}, "'traits': must be a JSON object"),
         ({"user": "\ud83d"}, "'user': holds half of a surrogate pair"),
         ({"user": "bob", "user_description": "\ud83d"}, "'user_description': holds half of a surrogate pair"),
@@ -243,9 +290,8 @@ def test_a_user_described_in_two_ways_is_refused() -> None:
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
-    for use in (lambda path: write_trl(grid(), path), read_trl):
-        with pytest.raises(DataError, match=r"must end in \.jsonl or \.parquet"):
-            use(tmp_path / "views.csv")
+    with pytest.raises(DataError, match=r"must end in \.jsonl or \.parquet"):
+        write_trl(grid(), tmp_path / "views.csv")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -323,11 +369,11 @@ def test_rows_that_can_not_be_read_are_counted_with_all_others(tmp_path: Path) -
     for read in (read_jsonl, read_trl):
         with pytest.raises(DataError) as caught:
             read(path)
-        assert "row 4, column 'promt': unknown" in str(caught.value)
-        # Row 2 prefers nothing, row 3 repeats row 1, row 5 has the column misspelt too.
-        assert str(caught.value).endswith(" (3 more rows with problems.)")
+        assert "row 2, column 'rejected': the same text as chosen" in str(caught.value)
+        # Rows 4 and 5 have a column misspelt; that row 3 repeats row 1 is no fault of the row alone.
+        assert str(caught.value).endswith(" (2 more rows with problems.)")
     path.write_text(path.read_text() + "{broken\n")
-    with pytest.raises(DataError, match=r"row 4, .* \(4 more rows with problems\.\)$"):
+    with pytest.raises(DataError, match=r"row 2, .* \(3 more rows with problems\.\)$"):
         read_jsonl(path)
 
 

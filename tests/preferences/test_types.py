@@ -4,11 +4,16 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fspo.preferences.types import Episode, Preference, User
+from fspo.errors import DataError
+from fspo.preferences.types import Episode, Preference, Role, Turn, User
+from tests.preferences.worlds import text
 
 
 def preference(n: int, user: str = "u") -> Preference:
@@ -77,3 +82,26 @@ def test_values_can_be_hashed_copied_pickled_and_written_as_json() -> None:
     assert copy.deepcopy(EPISODE) == EPISODE
     assert json.loads(json.dumps(dataclasses.asdict(preference(1))))["source"] == {"model": "m"}
     assert pickle.loads(pickle.dumps(User("u", traits={"a": 1.0}))) == User("u", traits={"a": 1.0})
+
+
+LINE_ENDS = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
+
+
+@given(st.lists(text, min_size=3, max_size=5).filter(lambda texts: len(texts) % 2 == 1), st.booleans())
+def test_a_transcript_tells_its_turns_apart_whatever_is_in_them(texts: list[str], system: bool) -> None:
+    texts = [f"{one}\nUser: {one}\u2028Assistant: no." for one in texts]
+    roles: tuple[Role, ...] = ("user", "assistant")
+    turns = tuple(Turn(roles[place % 2], one) for place, one in enumerate(texts))
+    turns = (Turn("system", texts[0]), *turns) if system else turns
+    parts = re.split(r"\n(?=(?:System|User|Assistant): )", Preference.after("ann", turns, "so", "thus").prompt)
+    pairs = [part.partition(": ") for part in parts]
+    said = [(role.lower(), re.sub(f"({LINE_ENDS})  ", r"\1", body)) for role, _, body in pairs]
+    assert said == [(turn.role, turn.text) for turn in turns]
+
+
+def test_a_prompt_of_one_message_is_text_however_it_is_given() -> None:
+    assert Preference.after("ann", (Turn("user", "why?"),), "so", "thus") == Preference("ann", "why?", "so", "thus")
+    with pytest.raises(DataError, match="must be the transcript of its turns"):
+        Preference(
+            "ann", "why?", "so", "thus", turns=(Turn("user", "how?"), Turn("assistant", "so"), Turn("user", "?"))
+        )

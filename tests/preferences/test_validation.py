@@ -44,7 +44,7 @@ def test_dates_and_times_are_kept_as_text() -> None:
 
 
 def test_numbers_as_ids_become_text() -> None:
-    row = parse_preference({**GOOD, "user": 17, "question": 4}, file="f", number=1)
+    row = parse_preference({**GOOD, "user": 17, "question": 4.0}, file="f", number=1)
     assert (row.user, row.question) == ("17", "4")
 
 
@@ -60,7 +60,7 @@ def test_numbers_as_ids_become_text() -> None:
             {k: v for k, v in GOOD.items() if k != "user"},
             "'user': missing; the row has the columns: prompt, chosen, rejected",
         ),
-        ({**GOOD, "prompt": ["why?"]}, "'prompt': must be text, not list"),
+        ({**GOOD, "prompt": ["why?"]}, "'prompt': must hold messages"),
         ({**GOOD, "chosen": 3}, "'chosen': must be text, not int"),
         ({**GOOD, "user": True}, "'user': must be text, not bool"),
         ({**GOOD, "source": "{"}, "'source': must be a JSON object"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,13 @@ from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
+from fspo.preferences.published import Imported
 from fspo.preferences.types import Split
 from fspo.printing import one_line
 from fspo.runs.datasets import (
     SPLITS_FILE,
     Format,
+    Import,
     Source,
     check_episodes_of,
     check_lengths,
@@ -28,7 +31,6 @@ from fspo.runs.datasets import (
     notes_on,
     put,
     read,
-    read_published,
     size,
 )
 
@@ -37,12 +39,29 @@ __all__ = ["app", "export", "import_", "show", "split", "validate"]
 _HELP = """Import, export, validate, show and split preference datasets.
 
 Examples:
-  fspo data validate ratings.jsonl
+  fspo data validate ratings.csv
 
-  fspo data import ratings.jsonl data/ratings
+  fspo data import ratings.csv data/ratings
 
   fspo data split data/ratings
 """
+
+
+class Duplicates(StrEnum):
+    """What becomes of rows that repeat an earlier one."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    KEEP = "keep"
+
+
+class Contradictions(StrEnum):
+    """What becomes of rows of a pair that its user labels both ways."""
+
+    FAIL = "fail"
+    NEWEST = "newest"
+    DROP = "drop"
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 
@@ -59,16 +78,41 @@ FileFormat = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", metavar="OURS=THEIRS", help="Your name for a column: user=annotator. Can be repeated."),
+    typer.Option("--column", metavar="OURS=THEIRS", help="Your name for a column: user=judge. Can be repeated."),
 ]
+Users = Annotated[
+    Path | None,
+    typer.Option(
+        help="Table of the users: id, description, group, traits. By default ratings.users.jsonl beside ratings.csv."
+    ),
+]
+User = Annotated[str | None, typer.Option(help="The user of rows without one.")]
 Folder = Annotated[Path | None, typer.Argument(help="Folder of the dataset; by default the one of --config.")]
+
+
+OnDuplicateOption = Annotated[
+    Duplicates,
+    typer.Option(
+        "--on-duplicate",
+        help="Rows that repeat an earlier one (same user, prompt, pair and label): refuse, leave out, or keep them.",
+    ),
+]
+OnContradictionOption = Annotated[
+    Contradictions,
+    typer.Option(
+        "--on-contradiction",
+        help=(
+            "Rows of a pair that its user labels both ways: refuse them, let the newest row count (by a column such as "
+            "timestamp, else the last row), or leave all of them out."
+        ),
+    ),
+]
+Part = Annotated[str, typer.Option(help="Only the files of this part of a folder or hub dataset, such as train.")]
 
 
 @add_verb(app, "import")
 def import_(
-    source: Annotated[
-        str, typer.Argument(help="File to read (a folder for parquet); for published data also hub:owner/name.")
-    ],
+    source: Annotated[str, typer.Argument(help="File or folder to read, or hub:owner/name.")],
     out: Annotated[Path, typer.Argument(help="Folder of the dataset to write.")],
     file_format: Annotated[
         Source,
@@ -76,17 +120,19 @@ def import_(
             "--format",
             "-f",
             help=(
-                "jsonl, trl, parquet: as in `fspo data validate`. The others read published data: roleplay, elix, "
-                " reviews (the FSPO paper's), reward-bench (PersonalRewardBench), prism (PRISM's utterances), "
-                "personal-llm (PersonalLLM)."
+                "auto: recognise the table by its contents; trl: also take as the prompt the words that both responses "
+                "begin with, if there is no prompt; parquet: a dataset's folder. The others are the columns of "
+                "published data: roleplay, elix, reviews (the FSPO paper's), reward-bench (PersonalRewardBench), prism "
+                "(PRISM's utterances), personal-llm (PersonalLLM)."
             ),
         ),
-    ] = Source.JSONL,
-    users: Annotated[
-        Path | None, typer.Option(help="JSONL file of the users: {id, description, group, traits}.")
-    ] = None,
+    ] = Source.AUTO,
+    users: Users = None,
     columns: Columns = None,
-    user: Annotated[str | None, typer.Option(help="trl: the user of rows without one.")] = None,
+    user: User = None,
+    on_duplicate: OnDuplicateOption = Duplicates.FAIL,
+    on_contradiction: OnContradictionOption = Contradictions.FAIL,
+    part: Part = "",
     drawn_users: Annotated[
         int | None, typer.Option(help="personal-llm: simulated users, each with random weights. [default: 100]")
     ] = None,
@@ -108,13 +154,17 @@ def import_(
 ) -> None:
     """Import your own preferences into a dataset folder, which a run uses as its `data`.
 
-    Every row is checked; errors name file, row and column. For published data, unusable rows are left out and counted
-    by reason, here and in the README.md of the dataset.
+    It takes CSV, TSV, JSON Lines, JSON lists (each also as .gz), Parquet, folders of such files, and what
+    `datasets.save_to_disk` wrote. The columns are user, prompt, chosen and rejected; other usual names (annotator,
+    instruction, preferred, ...) are recognised, and --column names any other. Every row is checked; errors name file,
+    row and column. Rows that are left out are counted by reason, here and in the README.md of the dataset.
 
     Examples:
-      fspo data import ratings.jsonl data/ratings
+      fspo data import ratings.csv data/ratings
 
-      fspo data import ratings.parquet data/ratings --format trl --column user=annotator
+      fspo data import ratings.jsonl.gz data/ratings --column user=judge --on-duplicate skip
+
+      fspo data import my-hub-folder data/ratings --part train --on-contradiction newest
 
       fspo data import hub:MichaelR207/prism_personalized_0125 data/prism --format reward-bench
 
@@ -123,23 +173,26 @@ def import_(
       fspo run --config my.yaml --set data=data/ratings
     """
     source = expanded(source)
-    spare = (Path(source), *([users] if users is not None else []))
     drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
-    drawn = {name: value for name, value in drawn.items() if value is not None}
-    if file_format.is_published:
-        check_options(file_format, users=users, user=user, column=columns)
-        check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
-        imported = read_published(source, file_format, **drawn)
-        for why, count in imported.left_out.items():
-            console().print(f"Left out: {count:,} {why}. The first: {imported.first[why]}.", markup=False)
-        _say_notes(imported.dataset, Path(source))
-        _write(imported.dataset, out, dry_run, card=imported_card(imported, file_format, source), spare=spare)
-        return
-    check_options(file_format, **{"drawn-users": drawn_users}, concentration=concentration, pairs=pairs, seed=seed)
-    dataset = read(Path(source), Format(file_format), users, columns, user)
+    what = Import(
+        source,
+        file_format,
+        users,
+        tuple(columns or ()),
+        user,
+        part,
+        on_duplicate.value,
+        on_contradiction.value,
+        {name: value for name, value in drawn.items() if value is not None},
+    )
+    spare = (Path(source), *([users] if users is not None else []))
+    imported = read(what)
     check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
-    _say_notes(dataset, Path(source))
-    _write(dataset, out, dry_run, spare=spare)
+    _say_how(imported)
+    _say_notes(imported.dataset, source)
+    says_something = file_format.is_published or imported.left_out or imported.notes
+    card = imported_card(imported, file_format, source) if says_something else ""
+    _write(imported.dataset, out, dry_run, card=card, spare=spare)
 
 
 @add_verb(app, "export")
@@ -194,10 +247,16 @@ def validate(
     source: Annotated[
         Path | None, typer.Argument(help="File or dataset folder to check; by default the dataset of --config.")
     ] = None,
-    file_format: FileFormat = Format.JSONL,
-    users: Annotated[Path | None, typer.Option(help="JSONL file of the users.")] = None,
+    file_format: Annotated[
+        Source,
+        typer.Option("--format", "-f", help="auto: recognise the table by its contents; see `fspo data import`."),
+    ] = Source.AUTO,
+    users: Users = None,
     columns: Columns = None,
-    user: Annotated[str | None, typer.Option(help="trl: the user of rows without one.")] = None,
+    user: User = None,
+    on_duplicate: OnDuplicateOption = Duplicates.FAIL,
+    on_contradiction: OnContradictionOption = Contradictions.FAIL,
+    part: Part = "",
     shots: Annotated[
         int, typer.Option(min=0, help="Also check that every user has enough for this many shots ...")
     ] = 0,
@@ -227,12 +286,24 @@ def validate(
     if max_length is not None and model is None:
         raise ConfigError("--max-length is for --model; name a model too, or leave --max-length out.")
     source = source if source is not None else _folder(config, overrides)
-    dataset = read(source, Format.PARQUET if source.is_dir() else file_format, users, columns, user)
+    what = Import(
+        str(source),
+        file_format,
+        users,
+        tuple(columns or ()),
+        user,
+        part,
+        on_duplicate.value,
+        on_contradiction.value,
+    )
+    imported = read(what)
+    dataset = imported.dataset
     check_splits_of(source, dataset)
     if shots or queries:
         check_episodes_of(source, dataset, shots, max(queries, 1))
     if model is not None:
         check_lengths(source, dataset, model, max_length)
+    _say_how(imported)
     console().print(f"{source} is valid: {size(dataset)}.", markup=False)
     _say_notes(dataset, source)
 
@@ -319,7 +390,14 @@ def _folder(config: Path | None, overrides: list[str] | None) -> Path:
     return settings.data or settings.output / "data"
 
 
-def _say_notes(dataset: PreferenceDataset, source: Path) -> None:
+def _say_how(imported: Imported) -> None:
+    for note in imported.notes:
+        console().print(note, markup=False)
+    for why, count in imported.left_out.items():
+        console().print(f"Left out: {count:,} {why}. The first: {imported.first[why]}.", markup=False)
+
+
+def _say_notes(dataset: PreferenceDataset, source: str | Path) -> None:
     for note in notes_on(dataset, source):
         console().print(note, markup=False)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling.chat import ChatFormat, Frame, takes_system
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Preference, Turn, transcript
 
 __all__ = ["LAYOUTS", "ConversationLayout", "LabelledLayout", "Layout", "LayoutName", "ShotTemplate", "layout_named"]
 
@@ -39,8 +39,14 @@ class Layout(Protocol):
     def shot(self, shot: Preference, *, first: bool) -> Ids:
         """One labelled preference."""
 
-    def prompt(self, prompt: str, *, after_shots: bool) -> Ids:
+    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool) -> Ids:
         """A prompt up to where its answer begins."""
+
+    def opening_prompt(self, prompt: Sequence[Turn]) -> tuple[Ids, Ids] | None:
+        """The same, in the place of `start` and `prompt`, if nothing is shown of the user.
+
+        This is what comes before the user's first message, and the rest. None: there is no difference.
+        """
 
     @property
     def describe(self) -> str:
@@ -76,7 +82,10 @@ class ShotTemplate:
 
 @dataclass(frozen=True)
 class LabelledLayout:
-    """Shots and query in one user message: `Question: ... Liked: ... Disliked: ...` for every shot."""
+    """Shots and query in one user message: `Question: ... Liked: ... Disliked: ...` for every shot.
+
+    A prompt that is a conversation stands there as its transcript.
+    """
 
     format: ChatFormat
     encode: Encode
@@ -108,10 +117,14 @@ class LabelledLayout:
         """A question with the liked and the disliked answer."""
         return tuple(self.encode(self.template.render_shot(shot, first=first)))
 
-    def prompt(self, prompt: str, *, after_shots: bool) -> Ids:
+    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool) -> Ids:
         """The question, and the end of the user's message."""
-        text = self.template.render_query(prompt) if after_shots else prompt
+        text = transcript(prompt)
+        text = self.template.render_query(text) if after_shots else text
         return (*self.encode(text), *self.format.before_answer)
+
+    def opening_prompt(self, prompt: Sequence[Turn]) -> None:
+        """No difference: everything is in the user's message."""
 
     def describing(self) -> LabelledLayout:
         """The same without the words that ask for an answer the user likes."""
@@ -125,6 +138,9 @@ class ConversationLayout:
     Disliked answers are not shown; the mirror of the context is the same conversation with the disliked answers. A
     description is a system message, or stands in front of the first question where the template takes no system role.
     The ids are those of the chat template on the same messages, as far as the tokenizer splits text where turns end.
+
+    Earlier turns of a shot or a query are turns. Its own system message is one only if nothing is shown of the user;
+    else the conversation has begun already, and the message stands in front of the first question that it goes with.
     """
 
     encode: Encode
@@ -189,12 +205,28 @@ class ConversationLayout:
     def shot(self, shot: Preference, *, first: bool) -> Ids:
         """A question, the liked answer, and the opening of the next turn of the user."""
         del first
-        return (*self.encode(shot.prompt), *self.before_liked, *self.encode(shot.chosen), *self.before_question)
+        return (*self._turns(shot.messages), *self.before_liked, *self.encode(shot.chosen), *self.before_question)
 
-    def prompt(self, prompt: str, *, after_shots: bool) -> Ids:
-        """The question as it is."""
+    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool) -> Ids:
+        """The question as it is, after the turns before it."""
         del after_shots
-        return (*self.encode(prompt), *self.before_answer)
+        return (*self._turns(prompt), *self.before_answer)
+
+    def opening_prompt(self, prompt: Sequence[Turn]) -> tuple[Ids, Ids] | None:
+        """The prompt's system message in the role of one, if it has one and the template takes the role."""
+        first, *rest = prompt
+        if first.role != "system" or self.system is None:
+            return None
+        return self.start(first.text), self.prompt(rest, after_shots=False)
+
+    def _turns(self, turns: Sequence[Turn]) -> Ids:
+        """Turns up to the text of the last one; a system message stands in front of the first question."""
+        system, said = ("", turns) if turns[0].role != "system" else (f"{turns[0].text}\n\n", turns[1:])
+        ids = list(self.encode(system + said[0].text))
+        for turn in said[1:]:
+            ids += self.before_liked if turn.role == "assistant" else self.before_question
+            ids += self.encode(turn.text)
+        return tuple(ids)
 
     def describing(self) -> ConversationLayout:
         """The same: a question of our own is a question."""

@@ -25,7 +25,7 @@ from fspo.modeling.vocabulary import check_vocabulary
 from fspo.paths import expanded
 from fspo.preferences.formats import person_of
 from fspo.preferences.sampling import shots_beside
-from fspo.preferences.types import Person, Preference
+from fspo.preferences.types import Person, Preference, PromptLike, Turn, as_turns, transcript
 from fspo.preferences.validation import nearest
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Policy:
     def reward(
         self,
         person: PersonLike,
-        prompt: str,
+        prompt: PromptLike,
         responses: Sequence[str],
         *,
         against: RewardAgainst = "reference",
@@ -243,7 +243,7 @@ class Policy:
     def generate(
         self,
         person: PersonLike,
-        prompts: str,
+        prompts: PromptLike,
         *,
         seed: int = ...,
         description: str | None = ...,
@@ -254,7 +254,7 @@ class Policy:
     def generate(
         self,
         person: PersonLike,
-        prompts: list[str] | tuple[str, ...],
+        prompts: list[PromptLike] | list[str] | tuple[str, ...],
         *,
         seed: int = ...,
         description: str | None = ...,
@@ -264,7 +264,7 @@ class Policy:
     def generate(
         self,
         person: PersonLike,
-        prompts: str | list[str] | tuple[str, ...],
+        prompts: PromptLike | list[PromptLike] | list[str] | tuple[str, ...],
         *,
         seed: int = 0,
         description: str | None = None,
@@ -274,7 +274,8 @@ class Policy:
 
         Args:
             person: see the class.
-            prompts: one prompt, or a list of them; a prompt that is repeated is answered differently each time.
+            prompts: one prompt (the user's message, or a tuple of the turns of a conversation), or a list of them; a
+                prompt that is repeated is answered differently each time.
             seed: the same seed gives the same answers, whatever else is asked in the same call.
             description: in the place of the person's own, or of the one that the policy writes.
             **sampling: see `SamplingOptions`.
@@ -286,17 +287,18 @@ class Policy:
             ConfigError: a setting is out of its range.
             DataError: the person is not given as above, or a prompt is too long.
         """
-        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        one = _one_prompt(prompts)
+        several: list[PromptLike] = list(prompts) if one is None else [one]  # type: ignore[arg-type]
         known = person_of(person)
         replies = self.generate_batch(
             [(known, prompt) for prompt in several], seed=seed, description=description, **sampling
         )
         texts = [reply.text for reply in replies]
-        return texts[0] if isinstance(prompts, str) else texts
+        return texts if one is None else texts[0]
 
     def generate_batch(
         self,
-        requests: Iterable[tuple[PersonLike, str]],
+        requests: Iterable[tuple[PersonLike, PromptLike]],
         *,
         seed: int = 0,
         description: str | None = None,
@@ -326,7 +328,7 @@ class Policy:
     def stream(
         self,
         person: PersonLike,
-        prompt: str,
+        prompt: PromptLike,
         *,
         seed: int = 0,
         description: str | None = None,
@@ -345,9 +347,9 @@ class Policy:
         """Describe a person in the model's own words, from their preferences; empty where there are none."""
         return self._description(shots_beside("", person_of(person).shots, self.shots))
 
-    def _prompt(self, person: Person, prompt: str, description: str | None, *, mirrored: bool) -> Prompt:
+    def _prompt(self, person: Person, prompt: PromptLike, description: str | None, *, mirrored: bool) -> Prompt:
         """A prompt with what the policy sees of the person; what stands for the mirror only where `mirrored`."""
-        shots, mirror = shots_beside(prompt, person.shots, self.shots), None
+        shots, mirror = shots_beside(transcript(as_turns(prompt)), person.shots, self.shots), None
         if self.describes:
             description = self._description(shots) if description is None else description
             mirror = self._description(tuple(shot.swap() for shot in shots)) if mirrored else ""
@@ -375,6 +377,14 @@ class Policy:
         with torch.no_grad(), enter() as model:
             scored = branch_logprobs(model, episodes)
         return [(one.means if self._by_mean else one.sums)[0] for one in scored]
+
+
+def _one_prompt(prompts: PromptLike | list[PromptLike] | list[str] | tuple[str, ...]) -> PromptLike | None:
+    """The one prompt that is given; None where several are."""
+    if isinstance(prompts, str):
+        return prompts
+    turns = tuple(turn for turn in prompts if isinstance(turn, Turn))
+    return turns if isinstance(prompts, tuple) and turns and len(turns) == len(prompts) else None
 
 
 def _one_branch(

@@ -17,7 +17,7 @@ from fspo.errors import DataError
 from fspo.identity import digest
 from fspo.modeling.chat import ChatFormat, TextEncoder
 from fspo.modeling.layouts import LabelledLayout, LayoutName, ShotTemplate, layout_named
-from fspo.preferences.types import Episode, Preference
+from fspo.preferences.types import Episode, Preference, Turn, as_turns
 
 __all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode"]
 
@@ -165,19 +165,27 @@ class EpisodeRenderer:
             if len(parts) > kept:  # the introduction moves to the oldest shot that is left
                 parts = self._shot_parts(shown[len(shown) - kept :])
             boundaries = _offsets(len(prefix), parts)
+            trunk = (*prefix, *(i for part in parts for i in part))
+            opened = None if self._described(twin.description) else prefix
             branches = tuple(
                 self._branch(index, query, queries[index], count, boundaries)
+                if count or opened is None
+                else self._bare_branch(index, query, queries[index][1], opened)
                 for count in _steps(shots, kept)
                 for index, query in enumerate(twin.queries)
             )
-            trunk = (*prefix, *(i for part in parts for i in part))
             rendered.append(TokenizedEpisode(trunk, boundaries, branches, len(shown) - kept))
         return rendered
 
     def bare_length(self, query: Preference, description: str = "", *, answer: int = 0) -> int:
         """Tokens of a query without shots and of its longer response, or of an answer of so many tokens if more."""
         longest = max(answer, *(len(self.render_response(text)) for text in (query.chosen, query.rejected)))
-        return len(self._start(description)) + len(self._layout.prompt(query.prompt, after_shots=False)) + longest
+        return sum(map(len, self._bare(query.messages, description))) + longest
+
+    def _bare(self, prompt: Sequence[Turn], description: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What comes before a prompt without shots, and the prompt."""
+        own = None if self._described(description) else self._layout.opening_prompt(prompt)
+        return own or (self._start(description), self._layout.prompt(prompt, after_shots=False))
 
     @property
     def overhead(self) -> int:
@@ -208,7 +216,7 @@ class EpisodeRenderer:
     def render_prompt(
         self,
         shots: Sequence[Preference],
-        prompt: str,
+        prompt: str | Sequence[Turn],
         description: str = "",
         *,
         mirror_description: str | None = None,
@@ -216,25 +224,27 @@ class EpisodeRenderer:
     ) -> RenderedPrompt:
         """What is read before `prompt` is answered, leaving `reserve` tokens of the context for the answer.
 
-        `mirror_description` describes whoever would have given the mirrored shots; by default it is `description`.
+        `prompt` is the user's message, or the turns of a conversation. `mirror_description` describes whoever would
+        have given the mirrored shots; by default it is `description`.
 
         Raises:
-            DataError: the prompt alone is too long.
+            DataError: the prompt alone is too long, or the turns are none (see `as_turns`).
         """
-        shots = self._visible(shots)
-        prompt_ids = self._layout.prompt(prompt, after_shots=bool(shots))
+        shots, turns = self._visible(shots), as_turns(prompt)
+        prompt_ids = self._layout.prompt(turns, after_shots=bool(shots))
         mirrored = description if mirror_description is None else mirror_description
         twins = ((self._start(description), shots), (self._start(mirrored), [shot.swap() for shot in shots]))
         kept = min(len(self._fit(prefix, side, len(prompt_ids) + reserve)) for prefix, side in twins)
         dropped = len(shots) - kept
         if not kept:
-            prompt_ids = self._layout.prompt(prompt, after_shots=False)
-            longest = max(len(prefix) for prefix, _ in twins) + len(prompt_ids) + reserve
-            self._check_room(longest, f"The prompt {prompt[:60]!r} and the room for its answer")
+            bare = [self._bare(turns, described) for described in (description, mirrored)]
+            longest = max(sum(map(len, parts)) for parts in bare) + reserve
+            self._check_room(longest, f"The prompt {turns[-1].text[:60]!r} and the room for its answer")
+            return RenderedPrompt(*bare[0], dropped_shots=dropped)
         trunk, mirror = (
             (*prefix, *(i for part in self._shot_parts(side[dropped:]) for i in part)) for prefix, side in twins
         )
-        return RenderedPrompt(trunk, prompt_ids, mirror if kept else None, dropped_shots=dropped)
+        return RenderedPrompt(trunk, prompt_ids, mirror, dropped_shots=dropped)
 
     def render_describing(self, shots: Sequence[Preference], *, reserve: int = 0) -> RenderedPrompt:
         """What is read before a description of the user is written, leaving `reserve` tokens for it.
@@ -277,15 +287,27 @@ class EpisodeRenderer:
         count: int,
         boundaries: tuple[int, ...],
     ) -> Branch:
-        prompt = full[0] if count else self._layout.prompt(query.prompt, after_shots=False)
+        prompt = full[0] if count else self._layout.prompt(query.messages, after_shots=False)
         return Branch(prompt, full[1], boundaries[count], count, index)
+
+    def _bare_branch(
+        self, index: int, query: Preference, responses: tuple[tuple[int, ...], ...], opening: tuple[int, ...]
+    ) -> Branch:
+        """A query of which nothing is shown of the user: with a system message it shares only part of the opening."""
+        before, prompt = self._bare(query.messages, "")
+        shared = _shared(before, opening)
+        return Branch((*before[shared:], *prompt), responses, shared, 0, index)
 
     def _query(self, query: Preference, after_shots: bool) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         responses = (self.render_response(query.chosen), self.render_response(query.rejected))
-        return self._layout.prompt(query.prompt, after_shots=after_shots), responses
+        return self._layout.prompt(query.messages, after_shots=after_shots), responses
 
     def _start(self, description: str) -> tuple[int, ...]:
-        return self._layout.start(description if self.context in ("description", "both") else "")
+        return self._layout.start(self._described(description))
+
+    def _described(self, description: str) -> str:
+        """What is shown of a description."""
+        return description if self.context in ("description", "both") else ""
 
     def _visible(self, shots: Sequence[Preference]) -> Sequence[Preference]:
         return shots if self.context in ("shots", "both") else ()
@@ -317,6 +339,12 @@ class EpisodeRenderer:
 def _mirror(episode: Episode, description: str | None) -> Episode:
     flipped = episode.flip_shots()
     return flipped if description is None else replace(flipped, description=description)
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    places = (place for place, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
+    return next(places, min(len(one), len(other)))
 
 
 def _steps(shots: Sequence[int] | None, available: int) -> list[int]:

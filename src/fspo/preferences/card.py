@@ -17,16 +17,22 @@ _MARK = "<!-- Written by fspo data import. -->"
 
 
 def imported_card(imported: Imported, kind: str, source: str) -> str:
-    """The card of published data that was imported, in Markdown with the hub's header.
+    """The card of data that was imported, in Markdown with the hub's header.
 
     Args:
         imported: the dataset, and what was left out of it.
-        kind: one of `fspo.preferences.published.PUBLISHED`.
+        kind: one of `fspo.preferences.published.PUBLISHED`; anything else is a table of one's own.
         source: where it is from: a file or folder, which the card names without its path, or hub:owner/name.
     """
     dataset, name = imported.dataset, source if source.startswith("hub:") else Path(source).resolve().name
     first = {why: place.replace(source, name, 1) for why, place in imported.first.items()}
     left_out = [f"- {count:,} {why}; the first: {first[why]}." for why, count in imported.left_out.items()]
+    about = (
+        f"{PUBLISHED[kind].about}. The licence of the source applies."
+        if kind in PUBLISHED
+        else "A table of preferences."
+    )
+    notes = "".join(f"- {note}\n" for note in imported.notes)
     respelt = [f"- {note}" for note in find_respelt(dataset.preferences)]
     return f"""---
 tags: [preference, personalization, fspo]
@@ -42,8 +48,8 @@ configs:
 
 # Preferences from {name}
 
-{PUBLISHED[kind].about}. The licence of the source applies.
-
+{about}
+{notes}
 | | |
 |---|---|
 | users | {len(dataset.users):,} |

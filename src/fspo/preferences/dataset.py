@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fspo.errors import DataError, StorageError
 from fspo.files import FolderKind, read_json, to_json, write_json, writing
 from fspo.paths import expanded
-from fspo.preferences.types import Person, Preference, User
+from fspo.preferences.types import Person, Preference, Turn, User
 from fspo.preferences.validation import (
     PREFERENCE_COLUMNS,
+    TURNS,
     USER_COLUMNS,
     Problem,
     check_dataset,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
+    from fspo.preferences.conflicts import OnContradiction, OnDuplicate
     from fspo.preferences.splits import SplitDataset
 
 __all__ = [
@@ -38,7 +40,9 @@ __all__ = [
     "FORMAT",
     "PreferenceDataset",
     "by_id",
+    "iterate_arrow",
     "iterate_parquet",
+    "messages",
     "preference_row",
     "unknown",
     "user_row",
@@ -74,7 +78,8 @@ def _has_columns(path: Path, columns: Iterable[str]) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return bool(pq.read_schema(path).names == list(columns))
+        names = pq.read_schema(path).names
+        return [name for name in names if name != TURNS] == list(columns)
     except (pa.ArrowException, OSError):
         return False
 
@@ -286,7 +291,8 @@ class PreferenceDataset:
         Raises:
             StorageError: the disk is full or the folder can't be written.
         """
-        return write_dataset(folder, self.users.values(), self.preferences)
+        conversations = any(row.turns for row in self.preferences)
+        return write_dataset(folder, self.users.values(), self.preferences, conversations=conversations)
 
     @classmethod
     def load(cls, folder: str | Path) -> PreferenceDataset:
@@ -315,58 +321,96 @@ class PreferenceDataset:
         return cls(users, rows, file=file)
 
     @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        users: str | Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        user: str | None = None,
+        part: str = "",
+        on_duplicate: OnDuplicate = "fail",
+        on_contradiction: OnContradiction = "fail",
+    ) -> PreferenceDataset:
+        """Read the preferences of a file or folder, recognised by its contents.
+
+        This takes CSV, TSV, JSON Lines, a JSON list (each also as .gz), Parquet, Arrow, folders of such files, and
+        folders that `datasets.save_to_disk` wrote. Names of columns that people use are matched; see
+        `fspo.preferences.columns.NAMES`.
+
+        Args:
+            path: the file or folder; or `hub:owner/name`.
+            users: a table of the users; `views.users.jsonl` beside `views.csv` by default, if there is one.
+            columns: fspo's name of a column -> the table's, such as {"user": "annotator"}.
+            user: the user of all rows that name none.
+            part: only the files of this part, such as `train`; by default all.
+            on_duplicate: rows that repeat an earlier one: `fail`, `skip` or `keep`.
+            on_contradiction: rows of a pair that its user labels both ways: `fail`, `newest` or `drop`.
+
+        Raises:
+            DataError: naming file, row and column of what is wrong.
+            StorageError: a file can't be read.
+        """
+        from fspo.preferences.formats import Reading, read_preferences
+
+        how = Reading(columns, user, on_duplicate, on_contradiction)
+        return read_preferences(expanded(path), how, users=users, part=part).dataset
+
+    @classmethod
     def from_jsonl(
         cls, path: str | Path, users: str | Path | None = None, *, columns: Mapping[str, str] | None = None
     ) -> PreferenceDataset:
-        """Read a file with one preference a line: `user`, `prompt`, `chosen`, `rejected` and perhaps `question`.
-
-        Args:
-            path: the file.
-            users: a file with one user a line; `views.users.jsonl` beside `views.jsonl` by default, if there is one.
-            columns: fspo's name of a column -> the file's, such as {"user": "annotator"}.
-
-        Raises:
-            DataError: naming file, line and column of what is wrong.
-            StorageError: a file can't be read.
-        """
-        from fspo.preferences.formats import read_jsonl
-
-        return read_jsonl(expanded(path), users, columns=columns)
+        """Read a file with one preference a line; `from_file` reads it too, and everything else."""
+        return cls.from_file(path, users=users, columns=columns)
 
     @classmethod
     def from_pandas(
-        cls, frame: pd.DataFrame, *, columns: Mapping[str, str] | None = None, user: str | None = None
+        cls,
+        frame: pd.DataFrame,
+        *,
+        columns: Mapping[str, str] | None = None,
+        user: str | None = None,
+        on_duplicate: OnDuplicate = "fail",
+        on_contradiction: OnContradiction = "fail",
     ) -> PreferenceDataset:
         """Take the rows of a DataFrame, with text or TRL's messages in `prompt`, `chosen` and `rejected`.
 
         Args:
             frame: the rows; columns that fspo does not know are kept in `source`.
-            columns: fspo's name of a column -> the frame's.
+            columns: fspo's name of a column -> the frame's; names that people use are matched without it.
             user: the user of all rows that name none.
+            on_duplicate: rows that repeat an earlier one: `fail`, `skip` or `keep`.
+            on_contradiction: rows of a pair that its user labels both ways: `fail`, `newest` or `drop`.
 
         Raises:
             DataError: naming row and column of what is wrong.
         """
-        from fspo.preferences.formats import from_table
+        from fspo.preferences.formats import Reading, from_table
 
-        renamed = frame.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
-        return from_table(renamed, file="the DataFrame", user=user)
+        how = Reading(columns, user, on_duplicate, on_contradiction, implicit_prompt=True)
+        return from_table(frame, file="the DataFrame", how=how)
 
     @classmethod
     def from_datasets(
-        cls, table: datasets.Dataset, *, columns: Mapping[str, str] | None = None, user: str | None = None
+        cls,
+        table: datasets.Dataset,
+        *,
+        columns: Mapping[str, str] | None = None,
+        user: str | None = None,
+        on_duplicate: OnDuplicate = "fail",
+        on_contradiction: OnContradiction = "fail",
     ) -> PreferenceDataset:
         """Take the rows of a `datasets.Dataset`; arguments and errors as of `from_pandas`."""
-        from fspo.preferences.formats import from_table
+        from fspo.preferences.formats import Reading, from_table
 
-        renamed = table.rename_columns({theirs: ours for ours, theirs in (columns or {}).items()})
-        return from_table(renamed, file="the datasets.Dataset", user=user)
+        how = Reading(columns, user, on_duplicate, on_contradiction, implicit_prompt=True)
+        return from_table(table, file="the datasets.Dataset", how=how)
 
     @classmethod
     def from_hub(
         cls, name: str, part: str = "", *, columns: Mapping[str, str] | None = None, user: str | None = None
     ) -> PreferenceDataset:
-        """Read the Parquet and JSONL files of a dataset on a hub, which are downloaded once.
+        """Read the tables of a dataset on a hub, which are downloaded once.
 
         Args:
             name: `owner/name`, or `owner/name/path/to/file`.
@@ -379,11 +423,10 @@ class PreferenceDataset:
             DataError: there is no such dataset or part, or naming file, row and column of what is wrong.
             StorageError: the hub can't be reached.
         """
-        from fspo.preferences.formats import read_trl
-        from fspo.preferences.hub import HUB, fetch
+        from fspo.preferences.formats import Reading, read_preferences
+        from fspo.preferences.hub import HUB
 
-        first, *more = (read_trl(path, columns=columns, user=user) for path in fetch(f"{HUB}{name}", part))
-        return reduce(cls.merge, more, first)
+        return read_preferences(f"{HUB}{name}", Reading(columns, user, implicit_prompt=True), part=part).dataset
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a preference, with what is known of the user beside it."""
@@ -402,8 +445,16 @@ class PreferenceDataset:
         return datasets.Dataset.from_list(list(to_trl_rows(self, conversational=conversational)))
 
 
-def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterable[Preference]) -> Path:
+def write_dataset(
+    folder: str | Path, users: Iterable[User], preferences: Iterable[Preference], *, conversations: bool = False
+) -> Path:
     """Write a dataset in bounded memory, row by row; what is wrong with a row comes out when it is loaded.
+
+    Args:
+        folder: where the files go.
+        users: the users.
+        preferences: the preferences.
+        conversations: whether prompts are conversations, for which the table has one more column.
 
     Returns:
         The folder.
@@ -413,12 +464,13 @@ def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterab
     """
     folder, questions = Path(folder), set[str]()
     counts = {"users": 0, "preferences": 0}
+    blank = {TURNS: ""} if conversations else {}
 
     def rows() -> Iterator[dict[str, str]]:
         for preference in preferences:
             counts["preferences"] += 1
             questions.add(preference.same_question)
-            yield _flat(preference_row(preference))
+            yield blank | _flat(preference_row(preference))
 
     def people() -> Iterator[dict[str, str]]:
         for user in users:
@@ -427,7 +479,7 @@ def write_dataset(folder: str | Path, users: Iterable[User], preferences: Iterab
 
     with writing(folder / _PREFERENCES) as preferences_file, writing(folder / _USERS) as users_file:
         write_parquet(users_file, USER_COLUMNS, people())
-        write_parquet(preferences_file, PREFERENCE_COLUMNS, rows())
+        write_parquet(preferences_file, (*PREFERENCE_COLUMNS, *blank), rows())
     digests = {name: _sha256(folder / name) for name in (_USERS, _PREFERENCES)}
     write_json(folder / _MANIFEST, {"format": FORMAT, **counts, "questions": len(questions), "sha256": digests})
     return folder
@@ -440,7 +492,7 @@ def user_row(user: User) -> dict[str, Any]:
 
 def preference_row(preference: Preference) -> dict[str, Any]:
     """A preference as a row, ready for JSON."""
-    return {
+    row = {
         "user": preference.user,
         "prompt": preference.prompt,
         "chosen": preference.chosen,
@@ -448,6 +500,12 @@ def preference_row(preference: Preference) -> dict[str, Any]:
         "question": preference.question,
         "source": dict(preference.source),
     }
+    return {**row, TURNS: messages(preference.turns)} if preference.turns else row
+
+
+def messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """Turns as chat messages, ready for JSON."""
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
 
 
 def by_id(users: Iterable[User], *, file: str = "dataset", rows: Sequence[int] | None = None) -> dict[str, User]:
@@ -531,6 +589,29 @@ def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, row
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{path} can't be read as Parquet ({error}).") from error
+
+
+def iterate_arrow(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row number from 1, row) of an Arrow file or stream, as the `datasets` library writes them.
+
+    Raises:
+        DataError: the file is not Arrow; or naming row and column of a text or time that can't be read.
+    """
+    import pyarrow as pa
+
+    number = 0
+    try:
+        with pa.memory_map(str(path)) as source:
+            is_file = source.read(6) == b"ARROW1"
+            source.seek(0)
+            reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+            for batch in batches:
+                for row in _rows_of(batch, str(path), number):
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DataError(f"{path} can't be read as Arrow ({error}).") from error
 
 
 def _rows_of(batch: Any, file: str, before: int) -> list[dict[str, Any]]:

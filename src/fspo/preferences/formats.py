@@ -1,27 +1,40 @@
-"""Preferences from and to what others use: tables in memory, JSONL for people, and TRL's preference format."""
+"""Preferences from and to what others use: tables on disk and in memory, JSONL for people, TRL's format."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fspo.errors import DataError, StorageError
+from fspo.errors import DataError
 from fspo.files import to_json, writing
+from fspo.preferences.columns import match_columns, rename
+from fspo.preferences.conflicts import OnContradiction, OnDuplicate, Place, settle
 from fspo.preferences.dataset import (
     PreferenceDataset,
     by_id,
-    iterate_parquet,
+    messages,
     preference_row,
     user_row,
     write_parquet,
 )
-from fspo.preferences.types import Person, Preference, User
-from fspo.preferences.validation import PREFERENCE_COLUMNS, Faults, Problem, parse_preference, parse_user, user_problem
+from fspo.preferences.published import Imported
+from fspo.preferences.tables import SUFFIXES, find_tables, stem_of
+from fspo.preferences.types import Person, Preference, Turn, User
+from fspo.preferences.validation import (
+    PREFERENCE_COLUMNS,
+    TURNS,
+    Faults,
+    Problem,
+    parse_preference,
+    parse_turn,
+    parse_user,
+    row_problem,
+    user_problem,
+)
 from fspo.preferences.wording import wording
 
 if TYPE_CHECKING:
@@ -33,11 +46,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TRL_USER",
+    "Reading",
     "from_table",
     "from_trl_rows",
-    "numbered_rows",
     "person_of",
     "read_jsonl",
+    "read_preferences",
     "read_trl",
     "to_trl_rows",
     "users_path_of",
@@ -45,15 +59,32 @@ __all__ = [
     "write_trl",
 ]
 
-_Numbered = Iterable[tuple[int, dict[str, Any]]]
-
 TRL_USER = {"user_description": "description", "user_group": "group", "user_traits": "traits"}
 """Column of TRL's format -> column of a user."""
+
+_Rows: TypeAlias = Iterable[tuple[int, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows become preferences."""
+
+    columns: Mapping[str, str] | None = None
+    """fspo's name of a column -> the table's; names that people use are matched without it (see `columns.NAMES`)."""
+    user: str | None = None
+    """The user of all rows that name none."""
+    on_duplicate: OnDuplicate = "fail"
+    on_contradiction: OnContradiction = "fail"
+    """What becomes of such rows; see `conflicts.settle`."""
+    implicit_prompt: bool = False
+    """Whether a row of text without a prompt has as its prompt the words that both responses begin with."""
+    columns_can_be_named: bool = True
+    """Whether errors may tell of `columns`."""
 
 
 def users_path_of(path: Path) -> Path:
     """Where the users of a JSONL file of preferences are: `views.jsonl` -> `views.users.jsonl`."""
-    return path.with_name(f"{path.stem}.users.jsonl")
+    return path.with_name(f"{stem_of(path)}.users.jsonl")
 
 
 def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | Path | None = None) -> Path:
@@ -61,7 +92,8 @@ def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | 
 
     Args:
         dataset: what to write.
-        path: file of the preferences: {"user", "prompt", "chosen", "rejected", "question", "source"}.
+        path: file of the preferences: {"user", "prompt", "chosen", "rejected", "question", "source"}; a prompt
+            that is a conversation is a list of messages.
         users_path: file of the users: {"id", "description", "group", "traits"}; `views.users.jsonl` beside
             `views.jsonl` by default.
 
@@ -79,43 +111,44 @@ def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | 
     return path
 
 
+def read_preferences(
+    source: str | Path, how: Reading | None = None, *, users: str | Path | None = None, part: str = ""
+) -> Imported:
+    """Read preferences from any table that people have: a file, a folder of shards, or `hub:owner/name`.
+
+    The kind is recognised by the contents: CSV, TSV, JSON Lines, a JSON list (each also as .gz), Parquet, Arrow, a
+    folder that `datasets.save_to_disk` wrote, or a hub's files. Columns that fspo does not know are kept in `source`.
+
+    Args:
+        source: the file or folder.
+        how: names of columns, the default user, and what becomes of repeated and contradictory rows.
+        users: table of the users: id, description, group, traits. By default `views.users.jsonl` (or another table of
+            that name) beside `views.csv`, if there is one; else the users are those who occur in the preferences.
+        part: only the files of this part, such as `train`; by default all.
+
+    Returns:
+        The dataset, and what was left out of it.
+
+    Raises:
+        DataError: naming file, row and column of what is wrong; all repeated and contradictory rows at once.
+        StorageError: a file can't be read.
+    """
+    faults = Faults()
+    tables = [(table.name, table.rows(faults)) for table in find_tables(source, part)]
+    beside = Path(users) if users is not None else _users_beside(Path(source))
+    return _collected(tables, how or Reading(), faults, None if beside is None else _read_users(beside))
+
+
 def read_jsonl(
     path: str | Path, users_path: str | Path | None = None, *, columns: Mapping[str, str] | None = None
 ) -> PreferenceDataset:
-    """Read one preference a line, and the users beside it.
-
-    Where there is no file of users, the users are those who occur in the preferences.
-
-    Args:
-        path: file of the preferences; columns of one's own are kept in `source`.
-        users_path: file of the users; `views.users.jsonl` beside `views.jsonl` by default, if there is one.
-        columns: fspo's name of a column -> the file's, such as {"user": "annotator"}.
+    """Read one preference a line, and the users beside it; see `read_preferences`.
 
     Raises:
         DataError: naming file, row (the line, from 1) and column of what is wrong.
         StorageError: a file can't be read.
     """
-    path = Path(path)
-    numbers: list[int] = []
-    preferences: list[Preference] = []
-    faults = Faults()
-    with faults.row():
-        for number, row in _read_lines(path, faults):
-            with faults.row():
-                row = _renamed(row, columns, path, number)
-                preferences.append(parse_preference(row, file=str(path), number=number, columns_can_be_named=True))
-                numbers.append(number)
-    beside = Path(users_path) if users_path is not None else users_path_of(path)
-    if users_path is not None or beside.exists():
-        users = _read_users(beside)
-        faults.tell(users, preferences, numbers)
-    else:
-        users = {row.user: User(row.user) for row in preferences if row.user.strip()}
-        faults.tell(users, preferences, numbers)
-        for number, preference in zip(numbers, preferences, strict=True):
-            if preference.user in users:
-                _check_user(users[preference.user], {"id": "user"}, path, number)
-    return PreferenceDataset(users, preferences, file=str(path), rows=numbers)
+    return read_preferences(path, Reading(columns), users=users_path).dataset
 
 
 def to_trl_rows(dataset: PreferenceDataset, *, conversational: bool = False) -> Iterator[dict[str, Any]]:
@@ -123,17 +156,18 @@ def to_trl_rows(dataset: PreferenceDataset, *, conversational: bool = False) -> 
 
     Args:
         dataset: what to convert.
-        conversational: prompt and responses as lists of messages {"role", "content"} instead of plain text.
+        conversational: prompt and responses as lists of messages {"role", "content"} instead of plain text; always so
+            if any prompt is a conversation.
 
     Yields:
         {"prompt", "chosen", "rejected", "user", "user_description", "user_group", "user_traits", "question", "source"};
         traits and source are JSON text, so that all rows have the same columns.
     """
+    conversational = conversational or has_conversations(dataset)
     for preference in dataset.preferences:
         user = dataset.users[preference.user]
-        texts = {"prompt": preference.prompt, "chosen": preference.chosen, "rejected": preference.rejected}
         yield {
-            **({name: _message(name, text) for name, text in texts.items()} if conversational else texts),
+            **(_as_messages(preference) if conversational else _as_text(preference)),
             "user": user.id,
             "user_description": user.description,
             "user_group": user.group,
@@ -141,6 +175,22 @@ def to_trl_rows(dataset: PreferenceDataset, *, conversational: bool = False) -> 
             "question": preference.question,
             "source": to_json(dict(preference.source)),
         }
+
+
+def has_conversations(dataset: PreferenceDataset) -> bool:
+    """Whether any prompt is a conversation."""
+    return any(row.turns for row in dataset.preferences)
+
+
+def _as_text(row: Preference) -> dict[str, Any]:
+    return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
+
+
+def _as_messages(row: Preference) -> dict[str, Any]:
+    answers = {"chosen": row.chosen, "rejected": row.rejected}
+    return {"prompt": messages(row.messages)} | {
+        name: messages([Turn("assistant", text)]) for name, text in answers.items()
+    }
 
 
 def from_trl_rows(
@@ -153,8 +203,7 @@ def from_trl_rows(
     """Make a dataset of rows in TRL's preference format, such as a `datasets.Dataset`.
 
     Text may be plain or conversational, and the prompt may be implicit: what chosen and rejected both begin with. Where
-    these two are whole conversations, that is the prompt, also beside a prompt that is text. A prompt has to be one
-    user message, because that is what fspo renders.
+    these two are whole conversations, that is the prompt, also beside a prompt that is text.
 
     Args:
         rows: the rows.
@@ -165,10 +214,11 @@ def from_trl_rows(
     Raises:
         DataError: naming file, row (from 1) and column of what is wrong.
     """
-    return _from_trl(enumerate(map(dict, rows), start=1), Path(file), columns, user, Faults())
+    faults, how = Faults(), Reading(columns, user, implicit_prompt=True)
+    return _collected([(str(file), enumerate(map(dict, rows), start=1))], how, faults).dataset
 
 
-def from_table(table: Table, *, file: str, user: str | None = None) -> PreferenceDataset:
+def from_table(table: Table, *, file: str, user: str | None = None, how: Reading | None = None) -> PreferenceDataset:
     """Make a dataset of a table in memory: a pandas DataFrame, a `datasets.Dataset`, or any rows by column name.
 
     The columns are `user`, `prompt`, `chosen`, `rejected` and, if you like, `question`, with text or messages as in
@@ -178,6 +228,7 @@ def from_table(table: Table, *, file: str, user: str | None = None) -> Preferenc
         table: the rows.
         file: what errors call the table.
         user: the user of all rows that name none; without it a row without a user is refused.
+        how: names of columns, and what becomes of repeated and contradictory rows.
 
     Raises:
         DataError: naming table, row (from 1) and column of what is wrong.
@@ -192,8 +243,9 @@ def from_table(table: Table, *, file: str, user: str | None = None) -> Preferenc
             f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "
             f"{type(table).__name__}."
         )
+    how = how or Reading(user=user, implicit_prompt=True, columns_can_be_named=False)
     faults = Faults()
-    return _from_trl(_numbered(records, file, faults), Path(file), None, user, faults, columns_can_be_named=False)
+    return _collected([(file, _numbered(records, file, faults))], how, faults).dataset
 
 
 def person_of(given: PersonLike) -> Person:
@@ -232,6 +284,7 @@ def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: b
         StorageError: the disk is full or the folder can't be written.
     """
     path = Path(path)
+    conversational = conversational or has_conversations(dataset)
     rows = to_trl_rows(dataset, conversational=conversational)
     with writing(path) as temporary:
         if _suffix(path) == ".jsonl":
@@ -245,29 +298,19 @@ def write_trl(dataset: PreferenceDataset, path: str | Path, *, conversational: b
 def read_trl(
     path: str | Path, *, columns: Mapping[str, str] | None = None, user: str | None = None
 ) -> PreferenceDataset:
-    """Read TRL's preference format from Parquet or JSONL; see `from_trl_rows`.
+    """Read TRL's preference format from any table on disk; see `from_trl_rows` and `read_preferences`.
 
     Raises:
-        DataError: naming file, row (the line, from 1) and column of what is wrong.
+        DataError: naming file, row and column of what is wrong.
         StorageError: the file can't be read.
     """
-    path, faults = Path(path), Faults()
-    return _from_trl(numbered_rows(path, faults), path, columns, user, faults)
+    return read_preferences(path, Reading(columns, user, implicit_prompt=True)).dataset
 
 
-def numbered_rows(path: str | Path, faults: Faults | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (number from 1, columns by name) of a JSONL or Parquet file, whatever the columns are.
-
-    Args:
-        path: the file.
-        faults: takes the rows that are no objects, which are passed over; without it the first is an error.
-
-    Raises:
-        DataError: the suffix is another one, or a row is no object.
-        StorageError: the file can't be read.
-    """
-    path = Path(path)
-    return _read_lines(path, faults) if _suffix(path) == ".jsonl" else iterate_parquet(path)
+def _users_beside(path: Path) -> Path | None:
+    """The table of users beside a table of preferences, such as `views.users.jsonl` beside `views.csv.gz`."""
+    names = (f"{stem_of(path)}.users{suffix}" for suffix in (".jsonl", *SUFFIXES))
+    return next((path.with_name(name) for name in names if path.is_file() and path.with_name(name).is_file()), None)
 
 
 def _numbered(records: Iterable[Any], file: str, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -291,57 +334,88 @@ def _cell(column: str, value: Any) -> Any:
     return json.loads(json.dumps(value, default=str)) if own else value
 
 
-def _from_trl(
-    rows: _Numbered,
-    path: Path,
-    columns: Mapping[str, str] | None,
-    default_user: str | None,
-    faults: Faults,
-    *,
-    columns_can_be_named: bool = True,
-) -> PreferenceDataset:
-    users: dict[str, User] = {}
-    preferences: list[Preference] = []
-    numbers: list[int] = []
-    with faults.row():
+@dataclass
+class _Collector:
+    """Preferences and users as their rows are read."""
+
+    how: Reading
+    faults: Faults
+    known: dict[str, User] | None
+    """The users, where a table of their own names them."""
+    users: dict[str, User] = field(default_factory=dict)
+    preferences: list[Preference] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def read(self, file: str, rows: _Rows) -> None:
+        columns: Mapping[str, str] | None = None
         for number, row in rows:
-            with faults.row():
-                row = _renamed(row, columns, path, number)
-                if default_user is not None and row.get("user") in (None, ""):
-                    row = {**row, "user": default_user}
-                preferences.append(_trl_preference(row, number, path, users, columns_can_be_named))
-                numbers.append(number)
-    faults.tell(users, preferences, numbers)
-    return PreferenceDataset(users, preferences, file=str(path), rows=numbers)
+            if columns is None:
+                columns = match_columns(row, self.how.columns, file, number)
+                self._say(columns)
+            with self.faults.row():
+                preference = self._preference(rename(row, columns, file, number), file, number)
+                self.preferences.append(preference)
+                self.places.append(Place(file, number))
+
+    def _say(self, columns: Mapping[str, str]) -> None:
+        named = self.how.columns or {}
+        matched = [f"{ours} from '{theirs}'" for ours, theirs in columns.items() if ours not in named]
+        if matched:
+            self.notes[f"Columns: {', '.join(matched)}; other names can be given with --column."] = None
+
+    def _preference(self, row: dict[str, Any], file: str, number: int) -> Preference:
+        if self.how.user is not None and row.get("user") in (None, ""):
+            row = {**row, "user": self.how.user}
+        row = _divide_conversations(row, file, number, self.how.implicit_prompt)
+        about = {}
+        if self.known is None:
+            about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
+        preference = parse_preference(row, file=file, number=number, columns_can_be_named=self.how.columns_can_be_named)
+        if self.known is None and preference.user.strip():
+            self._meet(parse_user({"id": preference.user, **about}, file=file, number=number), file, number)
+        users = self.users if self.known is None else self.known
+        problem = row_problem(preference, users, number, () if self.faults else users)
+        if problem is not None:
+            raise problem.error(file)
+        return preference
+
+    def _meet(self, user: User, file: str, number: int) -> None:
+        """Take a user whom a row describes."""
+        problem = user_problem(user, number)
+        if problem is not None:
+            columns = {"id": "user", **{ours: theirs for theirs, ours in TRL_USER.items()}}
+            raise replace(problem, column=columns[problem.column]).error(file)
+        if self.users.setdefault(user.id, user) != user:
+            what = f"not the same as in an earlier row of user '{user.id}'."
+            raise Problem(number, "user_description, user_group or user_traits", what).error(file)
 
 
-def _trl_preference(
-    row: dict[str, Any], number: int, path: Path, users: dict[str, User], columns_can_be_named: bool
-) -> Preference:
-    """The preference of a row, whose user joins `users`."""
-    row = _plain(row, path, number)
-    about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
-    preference = parse_preference(row, file=str(path), number=number, columns_can_be_named=columns_can_be_named)
-    if preference.user.strip():
-        person = parse_user({"id": preference.user, **about}, file=str(path), number=number)
-        _check_user(person, {"id": "user", **{ours: theirs for theirs, ours in TRL_USER.items()}}, path, number)
-        if users.setdefault(person.id, person) != person:
-            what = f"not the same as in an earlier row of user '{person.id}'."
-            raise Problem(number, "user_description, user_group or user_traits", what).error(str(path))
-    return preference
+def _collected(
+    tables: Iterable[tuple[str, _Rows]], how: Reading, faults: Faults, users: dict[str, User] | None = None
+) -> Imported:
+    """The dataset of tables (name, numbered rows); without `users` these are those of the rows."""
+    found = _Collector(how, faults, users)
+    with faults.row():
+        for file, rows in tables:
+            found.read(file, rows)
+    faults.tell()
+    settled = settle(found.preferences, found.places, how.on_duplicate, how.on_contradiction)
+    people = users if users is not None else _in_use(found.users, settled.preferences)
+    dataset = PreferenceDataset(people, settled.preferences)
+    return Imported(dataset, settled.left_out, settled.first, (*found.notes, *settled.notes))
+
+
+def _in_use(users: Mapping[str, User], preferences: Iterable[Preference]) -> dict[str, User]:
+    used = {row.user for row in preferences}
+    return {id: user for id, user in users.items() if id in used}
 
 
 def _read_users(path: Path) -> dict[str, User]:
-    lines = list(_read_lines(path))
-    users = (parse_user(row, file=str(path), number=number) for number, row in lines)
-    return by_id(users, file=str(path), rows=[number for number, _ in lines])
-
-
-def _check_user(user: User, columns: Mapping[str, str], path: Path, number: int) -> None:
-    """Refuse a user who can't be written, by the column of the preferences that tells of the user."""
-    problem = user_problem(user, number)
-    if problem is not None:
-        raise replace(problem, column=columns[problem.column]).error(str(path))
+    (table,) = find_tables(path)
+    rows = list(table.rows())
+    users = (parse_user(row, file=str(path), number=number) for number, row in rows)
+    return by_id(users, file=str(path), rows=[number for number, _ in rows])
 
 
 def _lean_user(user: User) -> dict[str, Any]:
@@ -350,34 +424,42 @@ def _lean_user(user: User) -> dict[str, Any]:
 
 def _lean_preference(preference: Preference) -> dict[str, Any]:
     row = preference_row(preference)
+    if preference.turns:
+        row["prompt"] = row.pop(TURNS)
     return {name: value for name, value in row.items() if value or PREFERENCE_COLUMNS[name]}
 
 
-def _message(column: str, text: str) -> list[dict[str, str]]:
-    return [{"role": "user" if column == "prompt" else "assistant", "content": text}]
-
-
-def _plain(row: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
-    """The row with lists of messages, and an implicit prompt, turned into text."""
-    row = dict(row)
+def _divide_conversations(row: dict[str, Any], file: str, number: int, implicit_prompt: bool) -> dict[str, Any]:
+    """The row with its responses as text, and its prompt as text or as the messages of a conversation."""
+    row = {name: _as_list(value) if name in ("prompt", "chosen", "rejected") else value for name, value in row.items()}
     chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
     if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(prompt, list):
         shared = _shared_start(chosen, rejected)
         answers_alone = isinstance(prompt, str) and len(chosen) == len(rejected) == 1
         if not shared and not answers_alone:
             what = "both conversations must begin with the question, and they begin with different messages."
-            raise Problem(number, "chosen", what).error(str(path))
+            raise Problem(number, "chosen", what).error(file)
         if shared:
             # As TRL does it: whatever text stands beside them, the prompt is what both conversations begin with.
             row["prompt"], row["chosen"], row["rejected"] = chosen[:shared], chosen[shared:], rejected[shared:]
-    elif isinstance(chosen, str) and isinstance(rejected, str) and _is_implicit(row):
+            said = [parse_turn(message, "chosen", file, number) for message in chosen[:shared]]
+            last = said[-1].text if said[-1].role == "user" else ""
+            if isinstance(prompt, str) and wording(prompt) != wording(last):
+                row.setdefault("prompt_beside", prompt)  # kept in the source, like all columns of one's own
+    elif isinstance(chosen, str) and isinstance(rejected, str) and implicit_prompt and _lacks_prompt(row):
         row.update(_divided(chosen, rejected))
-    for column, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
+    for column in ("chosen", "rejected"):
         if isinstance(row.get(column), list):
-            row[column] = _only_message(row[column], role, column, path, number)
-    if isinstance(prompt, str) and isinstance(row["prompt"], str) and wording(prompt) != wording(row["prompt"]):
-        row.setdefault("prompt_beside", prompt)  # kept in the source, like all columns of one's own
+            row[column] = _only_answer(row[column], column, file, number)
     return row
+
+
+def _as_list(value: Any) -> Any:
+    """A list of messages; some tables hold it as one list for each of their parts."""
+    if isinstance(value, Mapping) and value.keys() == {"role", "content"} and isinstance(value["role"], list):
+        pairs = zip(value["role"], value["content"], strict=False)
+        return [{"role": role, "content": content} for role, content in pairs]
+    return value
 
 
 def _shared_start(one: Sequence[Any], other: Sequence[Any]) -> int:
@@ -388,7 +470,7 @@ def _shared_start(one: Sequence[Any], other: Sequence[Any]) -> int:
     return count
 
 
-def _is_implicit(row: Mapping[str, Any]) -> bool:
+def _lacks_prompt(row: Mapping[str, Any]) -> bool:
     """Whether the prompt of a row of text can only be what both responses begin with.
 
     A column of another name may be the prompt: such a row lacks a name for it, and is not divided.
@@ -410,34 +492,15 @@ def _divided(chosen: str, rejected: str) -> dict[str, str]:
     }
 
 
-def _only_message(messages: list[Any], role: str, column: str, path: Path, number: int) -> str:
-    if len(messages) != 1:
-        count = f"{len(messages)} message{'' if len(messages) == 1 else 's'}"
-        where = "the prompt has" if column == "prompt" else f"{column} has, after the prompt,"
-        what = f"{where} {count}, and fspo takes one {role} message, without system prompt or earlier turns."
-        raise Problem(number, column, what).error(str(path))
-    message = messages[0]
-    content = message.get("content") if isinstance(message, Mapping) else None
-    if not isinstance(content, str) or message.get("role") != role:
-        raise Problem(number, column, f'must be {{"role": "{role}", "content": text}}.').error(str(path))
-    return content
-
-
-def _renamed(row: dict[str, Any], columns: Mapping[str, str] | None, path: Path, number: int) -> dict[str, Any]:
-    if not columns:
-        return row
-    for theirs in columns.values():
-        if theirs not in row:
-            there = ", ".join(row) or "none"
-            raise Problem(number, theirs, f"missing; the row has the columns: {there}.").error(str(path))
-    kept = {name: value for name, value in row.items() if name not in columns.values()}
-    for ours, theirs in columns.items():
-        if ours in kept:
-            what = (
-                f"the row has '{theirs}' too, and only one of them can be '{ours}'; rename the other, or leave it out."
-            )
-            raise Problem(number, ours, what).error(str(path))
-    return kept | {ours: row[theirs] for ours, theirs in columns.items()}
+def _only_answer(answer: list[Any], column: str, file: str, number: int) -> str:
+    if len(answer) != 1:
+        count = f"{len(answer)} message{'' if len(answer) == 1 else 's'}"
+        what = f"has, after the prompt, {count}, and fspo takes one answer of the assistant."
+        raise Problem(number, column, what).error(file)
+    turn = parse_turn(answer[0], column, file, number)
+    if turn.role != "assistant":
+        raise Problem(number, column, f"must be a message of the assistant, not of the role {turn.role}.").error(file)
+    return turn.text
 
 
 def _suffix(path: Path) -> str:
@@ -451,30 +514,3 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
             handle.write(to_json(row) + "\n")
-
-
-def _read_lines(path: Path, faults: Faults | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object); blank lines are passed over, and bad ones where `faults` takes them.
-
-    Unlike the logs that `fspo.files.read_jsonl` reads, data of one's own must be whole: a bad line is an error.
-    """
-    try:
-        with path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    with nullcontext() if faults is None else faults.row():
-                        yield number, _object(line, path, number)
-    except OSError as error:
-        raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error
-
-
-def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except RecursionError as error:
-        raise DataError(f"{path}, row {number}: too many lists and objects inside one another.") from error
-    except ValueError as error:
-        raise DataError(f"{path}, row {number}: not a line of JSON in UTF-8 ({error}).") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}, row {number}: must be an object with named columns, not {type(value).__name__}.")
-    return value

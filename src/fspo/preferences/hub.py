@@ -16,8 +16,8 @@ __all__ = ["HUB", "SUFFIXES", "fetch", "of_part"]
 HUB = "hub:"
 """Begins the name of a dataset on a hub."""
 
-SUFFIXES = (".parquet", ".jsonl")
-"""Of files that rows are read from."""
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv")
+"""Endings of the files that rows are read from; of several kinds the first one is read."""
 
 
 def fetch(name: str, part: str = "") -> list[Path]:
@@ -37,10 +37,13 @@ def fetch(name: str, part: str = "") -> list[Path]:
         raise ConfigError(f"'{name}' names no dataset of a hub; write it as {HUB}owner/name.")
     try:
         files = [inside] if inside else sorted(HfApi().list_repo_files(repo, repo_type="dataset"))
-        wanted = [file for file in files if file.endswith(SUFFIXES)]
+        wanted = _tables(files)
         if not wanted:
             there = ", ".join(files[:5]) or "nothing"
-            raise DataError(f"{name} has no .jsonl or .parquet file (it holds {there}); convert it, and name the file.")
+            raise DataError(
+                f"{name} has no file that ends in {', '.join(SUFFIXES)} (it holds {there}); convert it, and name the "
+                "file."
+            )
         if not inside:
             wanted = of_part(wanted, part, name)
         return [Path(hf_hub_download(repo, file, repo_type="dataset")) for file in wanted]
@@ -56,6 +59,11 @@ def fetch(name: str, part: str = "") -> list[Path]:
         raise StorageError(
             f"The hub can't be reached ({_reason(error)}); fetch {repo} where it can, and import its files from here."
         ) from error
+
+
+def _tables(files: Sequence[str]) -> list[str]:
+    kinds = ([file for file in files if file.endswith(suffix)] for suffix in SUFFIXES)
+    return next(filter(None, kinds), [])
 
 
 _PARTS: Mapping[str, Sequence[str]] = {

@@ -43,6 +43,8 @@ class Imported:
     dataset: PreferenceDataset
     left_out: Mapping[str, int]
     first: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What to know of how the rows were read, one sentence each."""
 
 
 @dataclass(frozen=True)

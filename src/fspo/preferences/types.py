@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
+from fspo.errors import DataError
 from fspo.preferences.wording import wording
 
-__all__ = ["Episode", "Person", "Preference", "Split", "User"]
+__all__ = ["Episode", "Person", "Preference", "PromptLike", "Role", "Split", "Turn", "User", "as_turns", "transcript"]
 
 Split = Literal["train", "validation", "test"]
+Role = Literal["system", "user", "assistant"]
+
+_LINE_END = re.compile("(\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])")
 
 
 class _FrozenDict(dict[str, Any]):
@@ -50,8 +55,57 @@ class User:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+
+PromptLike: TypeAlias = str | tuple[Turn, ...]
+"""The user's message, or the turns of a conversation."""
+
+
+def transcript(turns: Sequence[Turn]) -> str:
+    """A conversation as one text for people and judges; a user's message alone is its own text.
+
+    Every turn begins a line with its role. The other lines of a turn are indented, so that no text can look like
+    another turn, and different conversations have different texts.
+    """
+    if len(turns) == 1 and turns[0].role == "user":
+        return turns[0].text
+    return "\n".join(f"{turn.role.capitalize()}: " + _LINE_END.sub(r"\1  ", turn.text) for turn in turns)
+
+
+def as_turns(prompt: str | Sequence[Turn]) -> tuple[Turn, ...]:
+    """A prompt as the turns of a conversation: text is one message of the user.
+
+    Raises:
+        DataError: the turns are not an optional system message, then messages of user and assistant in turns, the
+            user's first and last; or one of them is empty.
+    """
+    if isinstance(prompt, str):
+        return (Turn("user", prompt),)
+    turns = tuple(prompt)
+    said = turns[1:] if turns and turns[0].role == "system" else turns
+    if len(said) % 2 == 0 or any(turn.role != ("user", "assistant")[place % 2] for place, turn in enumerate(said)):
+        there = ", ".join(turn.role for turn in turns) or "nothing"
+        raise DataError(
+            "A prompt is an optional system message, and then messages of user and assistant in turns, the user's "
+            f"first and last; this one has: {there}."
+        )
+    if not all(turn.text.strip() for turn in turns):
+        raise DataError("A prompt has an empty message; fill it in or leave it out.")
+    return turns
+
+
+@dataclass(frozen=True)
 class Preference:
-    """One user's choice between two responses to one prompt, with where it came from."""
+    """One user's choice between two responses to one prompt, with where it came from.
+
+    The prompt is the user's message. If the prompt is a conversation, `turns` holds its messages, and `prompt` is their
+    `transcript`; `Preference.after` makes such a preference.
+    """
 
     user: str
     prompt: str
@@ -60,10 +114,43 @@ class Preference:
     question: str = ""
     """Id of the question; preferences with one question never straddle a split. Empty: the prompt is its own id."""
     source: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    turns: tuple[Turn, ...] = ()
+    """The messages of the prompt, where it is more than one message of the user."""
 
     def __post_init__(self) -> None:
-        """Freeze the source."""
+        """Freeze the source, and check that prompt and turns say the same.
+
+        Raises:
+            DataError: they don't.
+        """
         object.__setattr__(self, "source", _frozen(self.source))
+        if self.turns and self.prompt != transcript(as_turns(self.turns)):
+            raise DataError("The prompt of a conversation must be the transcript of its turns; use Preference.after.")
+
+    @classmethod
+    def after(
+        cls,
+        user: str,
+        turns: Sequence[Turn],
+        chosen: str,
+        rejected: str,
+        *,
+        question: str = "",
+        source: Mapping[str, Any] | None = None,
+    ) -> Preference:
+        """A choice between two answers to a conversation: a system message, earlier turns, the user's last message.
+
+        Raises:
+            DataError: the turns are no prompt, see `as_turns`.
+        """
+        said = as_turns(turns)
+        kept = () if len(said) == 1 else said
+        return cls(user, transcript(said), chosen, rejected, question, source or {}, kept)
+
+    @property
+    def messages(self) -> tuple[Turn, ...]:
+        """The prompt as turns: those of the conversation, or the user's one message."""
+        return self.turns or (Turn("user", self.prompt),)
 
     @property
     def question_id(self) -> str:

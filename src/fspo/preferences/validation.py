@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
-from typing import Any
+from typing import Any, get_args
 
 from fspo.errors import DataError
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import Preference, Role, Turn, User, as_turns, transcript
 from fspo.preferences.wording import spellings, wording
 
 __all__ = [
     "PREFERENCE_COLUMNS",
+    "REPEAT",
+    "TURNS",
     "USER_COLUMNS",
     "Faults",
     "Problem",
@@ -26,7 +28,10 @@ __all__ = [
     "json_value",
     "nearest",
     "parse_preference",
+    "parse_turn",
+    "parse_turns",
     "parse_user",
+    "row_problem",
     "user_problem",
 ]
 
@@ -43,6 +48,14 @@ PREFERENCE_COLUMNS: Mapping[str, bool] = {
 USER_COLUMNS: Mapping[str, bool] = {"id": True, "description": False, "group": False, "traits": False}
 """Column of a user -> whether it must be there."""
 
+
+TURNS = "prompt_turns"
+"""Column of a preference whose prompt is a conversation: its messages, as a list or as JSON."""
+
+REPEAT = "repeat"
+"""Key in the source of a preference that repeats an earlier one on purpose: which repetition it is, from 2."""
+
+_ROLES: tuple[Role, ...] = get_args(Role)
 
 _RENAME = " If so, rename it, or import it with --column {ours}={theirs}."
 """What to do about a column of preferences by another name."""
@@ -90,6 +103,7 @@ def parse_preference(
     Raises:
         DataError: a column is missing, misspelt, of the wrong type, or nothing that JSON can hold.
     """
+    turns, row = _prompt_turns(row, file, number)
     extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, _RENAME if columns_can_be_named else "")
     extra = {column: json_value(value, column, file, number) for column, value in extra.items()}
     source = json_value(_mapping(row, "source", file, number), "source", file, number)
@@ -100,7 +114,63 @@ def parse_preference(
         rejected=_text(row, "rejected", file, number),
         question=_text(row, "question", file, number, identifier=True),
         source={**extra, **source},
+        turns=turns,
     )
+
+
+def _prompt_turns(row: Mapping[str, Any], file: str, number: int) -> tuple[tuple[Turn, ...], Mapping[str, Any]]:
+    """The turns of a row's prompt, if it is a conversation, and the row with their transcript as the prompt."""
+    row = dict(row)
+    value, column = row.pop(TURNS, None), TURNS
+    if not value and isinstance(row.get("prompt"), list):
+        value, column = row["prompt"], "prompt"
+    if not value:
+        return (), row
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise Problem(number, TURNS, "must be a list of messages, and is not valid JSON.").error(file) from None
+    turns = parse_turns(value, column, file, number)
+    text = transcript(turns)
+    if column == TURNS and row.get("prompt") not in (None, "", text):
+        what = f"not the text of the messages in '{TURNS}'; correct one of them, or leave the other out."
+        raise Problem(number, "prompt", what).error(file)
+    return (turns if len(turns) > 1 else ()), {**row, "prompt": text}
+
+
+def parse_turns(value: Any, column: str, file: str, number: int) -> tuple[Turn, ...]:
+    """The messages of a prompt ({"role", "content"} each); an empty system message is left out.
+
+    Raises:
+        DataError: naming file, row and column: they are no messages, or no prompt (see `as_turns`).
+    """
+    if not isinstance(value, list):
+        raise Problem(number, column, f"must be a list of messages, not {type(value).__name__}.").error(file)
+    turns = [parse_turn(message, column, file, number) for message in value]
+    if turns and turns[0].role == "system" and not turns[0].text.strip():
+        turns = turns[1:]
+    try:
+        return as_turns(turns)
+    except DataError as error:
+        raise Problem(number, column, f"no prompt: {error}").error(file) from None
+
+
+def parse_turn(message: Any, column: str, file: str, number: int) -> Turn:
+    """One message: {"role", "content"}, with text, or parts of text, as its content.
+
+    Raises:
+        DataError: naming file, row and column: it is no such message.
+    """
+    found: Mapping[str, Any] = message if isinstance(message, Mapping) else {}
+    role, content = found.get("role"), found.get("content")
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    named = next((known for known in _ROLES if known == role), None)
+    if named is None or not isinstance(content, str):
+        what = 'must hold messages {"role": "system", "user" or "assistant", "content": text}.'
+        raise Problem(number, column, what).error(file)
+    return Turn(named, content)
 
 
 def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
@@ -149,7 +219,7 @@ def find_problems(
     known: Iterable[str] = users
     for index, preference in enumerate(preferences):
         number = rows[index] if rows is not None else index + 1
-        problem = _row_problem(preference, users, number, known)
+        problem = row_problem(preference, users, number, known)
         if problem is None:
             problem = _repetition(preference, seen, number)
         if problem is not None:
@@ -238,16 +308,18 @@ class Faults:
             if self._more == _COUNTED:
                 raise _with_more(self._first, self._more) from error
 
-    def tell(
-        self, users: Mapping[str, User], preferences: Iterable[Preference], rows: Sequence[int] | None = None
-    ) -> None:
-        """Raise what was kept, if anything was; what is wrong with the other rows counts too.
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self._first is not None
+
+    def tell(self) -> None:
+        """Raise the first, if there are any, with the number of the others.
 
         Raises:
             DataError: the first that was kept.
         """
         if self._first is not None:
-            raise _with_more(self._first, self._more + sum(1 for _ in find_problems(users, preferences, rows)))
+            raise _with_more(self._first, self._more)
 
 
 def _with_more(error: DataError, more: int) -> DataError:
@@ -257,9 +329,8 @@ def _with_more(error: DataError, more: int) -> DataError:
     return DataError(f"{error} ({count} more row{'s' if more > 1 else ''} with problems.)")
 
 
-def _row_problem(
-    preference: Preference, users: Mapping[str, User], number: int, known: Iterable[str]
-) -> Problem | None:
+def row_problem(preference: Preference, users: Mapping[str, User], number: int, known: Iterable[str]) -> Problem | None:
+    """What makes a preference unusable, if anything does; `known` are the users whose names may be meant."""
     for column in ("user", "prompt", "chosen", "rejected"):
         if not getattr(preference, column).strip():
             return Problem(number, column, "empty; fill it in or delete the row.")
@@ -284,7 +355,7 @@ def _unwritable(value: User | Preference, columns: Iterable[str], row: int) -> P
 def _repetition(preference: Preference, seen: dict[tuple[str, str, str, str], int], number: int) -> Problem | None:
     key = (preference.user, preference.prompt, preference.chosen, preference.rejected)
     same = seen.setdefault(key, number)
-    if same != number:
+    if same != number and REPEAT not in preference.source:
         return Problem(number, "chosen", f"repeats row {same}: same user, prompt and pair; delete one of them.")
     opposite = seen.get((key[0], key[1], key[3], key[2]))
     if opposite is not None:
@@ -307,7 +378,8 @@ def _check_columns(
             raise Problem(number, close, what).error(file)
         if required:
             there = ", ".join(row) or "none"
-            raise Problem(number, column, f"missing; the row has the columns: {there}.").error(file)
+            name = f" Name yours with --column {column}=NAME." if remedy else ""
+            raise Problem(number, column, f"missing; the row has the columns: {there}.{name}").error(file)
     return extra
 
 
@@ -315,6 +387,8 @@ def _text(row: Mapping[str, Any], column: str, file: str, number: int, *, identi
     value = row.get(column)
     if value is None:
         return ""
+    if identifier and isinstance(value, float) and value.is_integer():
+        value = int(value)  # tables with an empty cell in a column of numbers make floats of all others
     if identifier and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,21 @@ from fspo.files import check_replaceable, is_empty, replace_folder, write_text
 from fspo.modeling.fitting import Room, long_rows
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.card import CARD, is_imported_card
+from fspo.preferences.columns import TIME
+from fspo.preferences.conflicts import OnContradiction, OnDuplicate
 from fspo.preferences.dataset import DATASET, PreferenceDataset
-from fspo.preferences.formats import TRL_USER, numbered_rows, read_jsonl, read_trl, users_path_of
+from fspo.preferences.formats import TRL_USER, Reading, read_preferences, users_path_of
 from fspo.preferences.published import Drawn, Imported, from_published
 from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.splits import SPLITS, Splits
+from fspo.preferences.tables import find_tables
 from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt, nearest
 from fspo.runs.made import check_file_target
 
 __all__ = [
     "SPLITS_FILE",
     "Format",
+    "Import",
     "Source",
     "check_episodes_of",
     "check_lengths",
@@ -52,8 +56,9 @@ class Format(StrEnum):
 
 
 class Source(StrEnum):
-    """What preferences can be imported from: a file format, or the columns of published data."""
+    """What preferences can be imported from: any table, or the columns of published data."""
 
+    AUTO = "auto"
     JSONL = "jsonl"
     TRL = "trl"
     PARQUET = "parquet"
@@ -67,13 +72,18 @@ class Source(StrEnum):
     @property
     def is_published(self) -> bool:
         """Whether it is published data."""
-        return self not in (Source.JSONL, Source.TRL, Source.PARQUET)
+        return self not in (Source.AUTO, Source.JSONL, Source.TRL, Source.PARQUET)
 
+
+_TABLES = (Source.AUTO, Source.JSONL, Source.TRL)
 
 _TAKEN_BY: dict[str, tuple[str, ...]] = {
-    "--users": (Format.JSONL,),
-    "--user": (Format.TRL,),
-    "--column": (Format.JSONL, Format.TRL),
+    "--users": _TABLES,
+    "--user": _TABLES,
+    "--column": _TABLES,
+    "--on-duplicate": _TABLES,
+    "--on-contradiction": _TABLES,
+    "--part": (*_TABLES, *(kind for kind in Source if kind.is_published)),
     "--conversational": (Format.TRL,),
     "--drawn-users": (Source.PERSONAL_LLM,),
     "--concentration": (Source.PERSONAL_LLM,),
@@ -91,20 +101,21 @@ def check_options(file_format: Format | Source, **given: object) -> None:
     """
     for name, value in given.items():
         taken = _TAKEN_BY[f"--{name}"]
-        if value is not None and value is not False and value != [] and file_format not in taken:
+        if value and file_format not in taken:
+            formats = [choice for choice in taken if choice != Source.AUTO]
             raise ConfigError(
                 f"--{name} means nothing for the format {file_format}; leave it out, or choose --format "
-                f"{' or '.join(taken)}."
+                f"{' or '.join(formats)}."
             )
 
 
-def columns_of(columns: Iterable[str] | None, file_format: Format) -> dict[str, str] | None:
+def columns_of(columns: Iterable[str] | None) -> dict[str, str] | None:
     """Our names of columns -> the file's, from `OURS=THEIRS`.
 
     Raises:
         ConfigError: one is not written so, names no column of a preference, or is given twice.
     """
-    known = [*PREFERENCE_COLUMNS, *(TRL_USER if file_format is Format.TRL else ())]
+    known = [*PREFERENCE_COLUMNS, *TRL_USER, TIME[0]]
     pairs: dict[str, str] = {}
     for column in columns or ():
         ours, equals, theirs = column.partition("=")
@@ -124,34 +135,70 @@ def columns_of(columns: Iterable[str] | None, file_format: Format) -> dict[str, 
     return pairs or None
 
 
-def read(
-    source: Path, file_format: Format, users: Path | None, columns: Iterable[str] | None, user: str | None
-) -> PreferenceDataset:
-    """Read preferences in any format.
+@dataclass(frozen=True)
+class Import:
+    """What is read, and how."""
+
+    source: str
+    """A file, a folder, or `hub:owner/name`."""
+    file_format: Source = Source.AUTO
+    users: Path | None = None
+    columns: Sequence[str] = ()
+    """As `OURS=THEIRS`."""
+    user: str | None = None
+    part: str = ""
+    on_duplicate: OnDuplicate = "fail"
+    on_contradiction: OnContradiction = "fail"
+    drawn: Mapping[str, Any] = field(default_factory=dict)
+    """How users are drawn, if published data has none; see `fspo.preferences.published.Drawn`."""
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that were given, by their name on the command line."""
+        given: dict[str, object] = {
+            "users": self.users,
+            "user": self.user,
+            "column": self.columns,
+            "on-duplicate": "" if self.on_duplicate == "fail" else self.on_duplicate,
+            "on-contradiction": "" if self.on_contradiction == "fail" else self.on_contradiction,
+            "part": self.part,
+        }
+        return given | {"drawn-users" if name == "users" else name: str(value) for name, value in self.drawn.items()}
+
+
+def read(what: Import) -> Imported:
+    """Read preferences from any table, a dataset's folder, or published data.
 
     Raises:
         ConfigError: an option is given that the format does not take, or that is written wrongly.
         DataError: naming file, row and column of what is wrong; or there are no preferences.
+        StorageError: a file can't be read, or a hub can't be reached.
     """
-    from fspo.preferences.hub import HUB
-
-    if str(source).startswith(HUB):
-        kinds = ", ".join(kind for kind in Source if kind.is_published)
-        raise ConfigError(
-            f"{source} is on a hub, where only published data are read from; add --format and one of {kinds}, or fetch "
-            "its files and name one."
-        )
-    check_options(file_format, users=users, user=user, column=columns)
-    named = columns_of(columns, file_format)
-    if file_format is Format.PARQUET:
-        dataset = PreferenceDataset.load(source)
-    elif file_format is Format.TRL:
-        dataset = read_trl(source, columns=named, user=user)
+    file_format = Source.PARQUET if _is_dataset(what) else what.file_format
+    check_options(file_format, **what.options)
+    if file_format.is_published:
+        return read_published(what.source, file_format, part=what.part, **what.drawn)
+    if file_format is Source.PARQUET:
+        imported = Imported(PreferenceDataset.load(what.source), {})
     else:
-        dataset = read_jsonl(source, users, columns=named)
-    if not len(dataset):
-        raise DataError(f"{source} holds no preferences; write one a row.")
-    return dataset
+        how = Reading(
+            columns_of(what.columns),
+            what.user,
+            what.on_duplicate,
+            what.on_contradiction,
+            implicit_prompt=file_format is Source.TRL,
+        )
+        imported = read_preferences(what.source, how, users=what.users, part=what.part)
+    if not len(imported.dataset):
+        raise DataError(f"{what.source} holds no preferences; write one a row.")
+    return imported
+
+
+def _is_dataset(what: Import) -> bool:
+    """Whether the source is a folder that a dataset was saved in."""
+    folder = Path(what.source)
+    names = ("preferences.parquet", "users.parquet")
+    return what.file_format is Source.AUTO and all((folder / name).is_file() for name in names)
 
 
 def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -> Imported:
@@ -165,31 +212,15 @@ def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -
         DataError: naming file, row and column of what is wrong; or nothing can be used.
         StorageError: a file can't be read, or the hub can't be reached.
     """
-    check_options(kind, **{"drawn-users" if name == "users" else name: value for name, value in drawn.items()})
-    paths = _files(source, part)
+    tables = find_tables(source, part)
     file = [source]
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
-        for path in paths:
-            file[0] = f"{source} ({path.name})" if len(paths) > 1 else source
-            yield from numbered_rows(path)
+        for table in tables:
+            file[0] = f"{source} ({table.path.name})" if len(tables) > 1 else source
+            yield from table.rows()
 
     return from_published(rows(), kind, file=lambda: file[0], drawn=Drawn(**drawn))
-
-
-def _files(source: str, part: str) -> list[Path]:
-    from fspo.preferences.hub import HUB, SUFFIXES, fetch, of_part
-
-    if source.startswith(HUB):
-        return fetch(source, part)
-    folder = Path(source)
-    if not folder.is_dir():
-        return [folder]
-    inside = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    found = sorted(path.relative_to(folder).as_posix() for path in inside)
-    if not found:
-        raise DataError(f"{folder} holds no .jsonl or .parquet file; name the file or folder that has the rows.")
-    return [folder / path for path in of_part(found, part, source)]
 
 
 def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: Iterable[Path] = ()) -> None:
@@ -269,12 +300,12 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
             write_text(staging / CARD, card)
 
 
-def notes_on(dataset: PreferenceDataset, source: Path) -> list[str]:
+def notes_on(dataset: PreferenceDataset, source: str | Path) -> list[str]:
     """What to know of a valid dataset, one sentence each, by the rows of the file or folder that it was read from."""
     notes = find_respelt(dataset.preferences)
-    if not notes or source.suffix.lower() != ".jsonl" or not source.is_file():
+    if not notes or not Path(source).is_file():
         return notes
-    numbers = [number for number, _ in numbered_rows(source)]  # blank lines count
+    numbers = [number for table in find_tables(source) for number, _ in table.rows()]  # blank lines count
     return find_respelt(dataset.preferences, numbers) if len(numbers) == len(dataset) else notes
 
 

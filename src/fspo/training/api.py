@@ -27,6 +27,7 @@ from fspo.paths import expanded
 from fspo.preferences.dataset import unknown
 from fspo.preferences.formats import from_table
 from fspo.preferences.sampling import check_no_leak
+from fspo.preferences.types import PromptLike
 from fspo.progress import PlainProgress, Progress
 from fspo.training.config import LoraSettings
 from fspo.training.losses import Reference
@@ -212,7 +213,12 @@ class FSPOTrainer:
         )
 
     def reward(
-        self, user: str | PersonLike, prompt: str, responses: Sequence[str], *, against: RewardAgainst = "reference"
+        self,
+        user: str | PersonLike,
+        prompt: PromptLike,
+        responses: Sequence[str],
+        *,
+        against: RewardAgainst = "reference",
     ) -> list[float]:
         """How much a person would like each of `responses` to `prompt`; only differences between them mean something.
 
@@ -239,7 +245,7 @@ class FSPOTrainer:
         return self.policy.reward(self._person(user), prompt, responses, against=against)
 
     def generate(
-        self, user: str | PersonLike, prompt: str, *, seed: int = 0, **sampling: Unpack[SamplingOptions]
+        self, user: str | PersonLike, prompt: PromptLike, *, seed: int = 0, **sampling: Unpack[SamplingOptions]
     ) -> str:
         """An answer for one person.
 

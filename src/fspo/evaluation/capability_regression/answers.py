@@ -90,7 +90,9 @@ class _Requests:
 def with_harm(shots: Sequence[Preference], request: str) -> tuple[Preference, ...]:
     """The shots with `request` as the prompt of every second one, the newest among them; responses and labels stay."""
     last = len(shots) - 1
-    return tuple(replace(shot, prompt=request) if (last - place) % 2 == 0 else shot for place, shot in enumerate(shots))
+    return tuple(
+        replace(shot, prompt=request, turns=()) if (last - place) % 2 == 0 else shot for place, shot in enumerate(shots)
+    )
 
 
 def draw_tax_answers(

@@ -21,7 +21,7 @@ from fspo.evaluation.scoring.eval_episodes import Item, Trial
 from fspo.evaluation.scoring.weights import LoadableModel
 from fspo.judging.judge import Judge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement, Preferred
-from fspo.preferences.types import User
+from fspo.preferences.types import Preference, User
 from fspo.preferences.wording import wording
 from fspo.progress import Progress
 from fspo.records import KeyedLog
@@ -132,8 +132,8 @@ def judge_answers(
     ]
 
 
-_Asked = tuple[Trial, str, str]
-"""A trial, the id of an item and its prompt."""
+_Asked = tuple[Trial, str, Preference]
+"""A trial, the id of an item and its query."""
 
 _DRAWN = ("seed", "max_new_tokens", "temperature", "top_p", "answer_batch", "max_length")
 """Settings that an answer depends on."""
@@ -164,8 +164,8 @@ class Answerer:
         settings = json.dumps([self.model.key, self.model.renderer.context, sampling, *drawn])
         settings += self.describer.key if self.describer else ""
         wanted = {
-            _digest(settings, trial.key, item, prompt, place // config.answer_batch): (trial, item, prompt)
-            for place, (trial, item, prompt) in enumerate(_asked(trials, config))
+            _digest(settings, trial.key, item, query.prompt, place // config.answer_batch): (trial, item, query)
+            for place, (trial, item, query) in enumerate(_asked(trials, config))
         }
 
         def generate(batch: Sequence[_Asked]) -> list[Answer]:
@@ -181,16 +181,19 @@ class Answerer:
 
         prompts, model, config = [], self.model, self.config
         salt = f"{self.method}/{sampling.partition('@')[0]}"
-        for trial, item, prompt in batch:
+        for trial, item, query in batch:
             shots, described, mirrored = trial.own.shots, trial.own.description, None
             if self.describer is not None:
                 described, mirrored = self.describer(shots), self.describer([shot.swap() for shot in shots])
-            prompts.append(Prompt(prompt, shots, described, mirrored, seed=int(_digest(salt, item), 16) % 2**31))
+            seed = int(_digest(salt, item), 16) % 2**31
+            prompts.append(Prompt(query.messages, shots, described, mirrored, seed=seed))
         settings = Sampling(config.max_new_tokens, config.temperature, config.top_p, guidance, config.plausibility)
         replies = answer(model.load(), model.renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
         return [
-            Answer(self.method, sampling, item, trial.user, prompt, reply.text, reply.dropped_shots, reply.finished)
-            for (trial, item, prompt), reply in zip(batch, replies, strict=True)
+            Answer(
+                self.method, sampling, item, trial.user, query.prompt, reply.text, reply.dropped_shots, reply.finished
+            )
+            for (trial, item, query), reply in zip(batch, replies, strict=True)
         ]
 
 
@@ -205,7 +208,7 @@ def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
         ):
             if len(prompts) < config.answers and wording(query.prompt) not in prompts:
                 prompts.add(wording(query.prompt))
-                chosen.append((trial, trial.item(number), query.prompt))
+                chosen.append((trial, trial.item(number), query))
     return chosen
 
 

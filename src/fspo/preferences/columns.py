@@ -1,0 +1,89 @@
+"""Columns by the names that people give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fspo.preferences.validation import Problem
+
+__all__ = ["NAMES", "TIME", "match_columns", "rename", "time_column"]
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "user": (
+        *("user_id", "userid", "user_name", "username", "annotator", "annotator_id", "rater", "rater_id", "labeler"),
+        *("labeler_id", "labeller", "worker", "worker_id", "person", "person_id", "participant", "participant_id"),
+    ),
+    "prompt": ("instruction", "question", "query", "input", "request", "user_prompt"),
+    "chosen": ("preferred", "chosen_response", "preferred_response", "response_chosen", "better"),
+    "rejected": (
+        *("dispreferred", "not_preferred", "rejected_response", "dispreferred_response", "response_rejected"),
+        "worse",
+    ),
+}
+"""fspo's name of a column -> other names for it, in small letters with underscores."""
+
+TIME = ("time", "timestamp", "datetime", "date", "created_at", "created", "submitted_at", "updated_at", "rated_at")
+"""Names of columns that say when a preference was given."""
+
+
+def match_columns(found: Mapping[str, Any], named: Mapping[str, str] | None, file: str, number: int) -> dict[str, str]:
+    """Match fspo's names of columns with the table's: fspo's name -> the table's, where only one column can be meant.
+
+    Args:
+        found: a row of the table. If its responses are whole conversations, these begin with the prompt, and no column
+            is matched with it.
+        named: names that are known already.
+        file: what errors call the table.
+        number: the row that has these columns.
+
+    Raises:
+        DataError: several columns could be one of fspo's.
+    """
+    matched = dict(named or {})
+    free = [name for name in found if name not in matched.values()]
+    for ours, others in NAMES.items():
+        if ours in matched or ours in free or (ours == "prompt" and isinstance(found.get("chosen"), list)):
+            continue
+        close = [name for name in free if _plain(name) == ours] or [name for name in free if _plain(name) in others]
+        if len(close) > 1:
+            which = " or ".join(f"'{name}'" for name in close)
+            what = f"may be {which} of the columns {', '.join(free)}; choose with --column {ours}={close[0]}."
+            raise Problem(number, ours, what).error(file)
+        if close:
+            matched[ours] = close[0]
+            free.remove(close[0])
+    return matched
+
+
+def rename(row: dict[str, Any], columns: Mapping[str, str] | None, file: str, number: int) -> dict[str, Any]:
+    """The row with fspo's names of columns.
+
+    Raises:
+        DataError: a column is missing, or a name would be there twice.
+    """
+    if not columns:
+        return row
+    for theirs in columns.values():
+        if theirs not in row:
+            there = ", ".join(row) or "none"
+            raise Problem(number, theirs, f"missing; the row has the columns: {there}.").error(file)
+    kept = {name: value for name, value in row.items() if name not in columns.values()}
+    for ours, theirs in columns.items():
+        if ours in kept:
+            what = (
+                f"the row has '{theirs}' too, and only one of them can be '{ours}'; rename the other, or leave it out."
+            )
+            raise Problem(number, ours, what).error(file)
+    return kept | {ours: row[theirs] for ours, theirs in columns.items()}
+
+
+def time_column(columns: Iterable[str]) -> str:
+    """The first column that says when a preference was given; the empty text where there is none."""
+    by_name = {_plain(name): name for name in columns}
+    return next((by_name[name] for name in TIME if name in by_name), "")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
