@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["BACKENDS", "BAR", "KINDS", "NO_SYSTEM", "PLAIN", "tokenizer_of"]
+__all__ = ["BACKENDS", "BAR", "KINDS", "NO_SYSTEM", "PLAIN", "PUBLISHED", "SPLITTING", "tokenizer_of"]
 
 _TEXTS = (
     "The film was wonderful, and I loved every minute of it! Its music is warm and its cast is brilliant.",
@@ -80,6 +80,67 @@ WORDS = (
     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
 )
 
+# The templates below are those of the models as they are published, but for branches of tools.
+SMOLLM = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+QWEN = (
+    "{%- if messages[0]['role'] == 'system' %}\n"
+    "    {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}\n"
+    "{%- else %}\n"
+    "    {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}"
+    "\n"
+    "{%- endif %}\n"
+    "{%- for message in messages %}\n"
+    "    {%- if (message.role == 'user') or (message.role == 'system' and not loop.first) "
+    "or (message.role == 'assistant') %}\n"
+    "        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}\n"
+    "    {%- endif %}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\n' }}\n{%- endif %}\n"
+)
+# Its [INST] is plain text.
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+    "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+LLAMA3 = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}"
+    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + "
+    "'<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+# Its tags are plain text.
+ZEPHYR = (
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
+    "{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n"
+    "{{ '<|system|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n"
+    "{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n"
+    "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+)
+COMMAND_R = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+    "{% set system_message = false %}{% endif %}{% if system_message != false %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>' + system_message + '<|END_OF_TURN_TOKEN|>' }}{% endif %}"
+    "{% for message in loop_messages %}{% set content = message['content'] %}{% if message['role'] == 'user' %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|USER_TOKEN|>' + content.strip() + '<|END_OF_TURN_TOKEN|>' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>'  + content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
+)
+
 PLAIN = ("  ", "\n\n")
 """Added tokens that are plain text, as in Gemma and Phi."""
 
@@ -93,6 +154,25 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "words": (WORDS, ("### Instruction:", "### Response:", "ENDOFANSWER")),
 }
 """Name -> chat template, and the tokens that it writes beside <s> and </s>; none of these is special."""
+
+PUBLISHED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "smollm": (SMOLLM, ("<|im_start|>", "<|im_end|>")),
+    "qwen2.5": (QWEN, ("<|im_start|>", "<|im_end|>")),
+    "llama 2": (LLAMA2, ()),
+    "llama 3": (LLAMA3, ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
+    "zephyr": (ZEPHYR, ()),
+    "command-r": (
+        COMMAND_R,
+        (
+            "<|START_OF_TURN_TOKEN|>",
+            "<|END_OF_TURN_TOKEN|>",
+            "<|SYSTEM_TOKEN|>",
+            "<|USER_TOKEN|>",
+            "<|CHATBOT_TOKEN|>",
+        ),
+    ),
+}
+"""More templates, in the same way."""
 
 NO_SYSTEM = ("mistral", "gemma", "words")
 """Whose templates refuse a system role, or leave it out."""
@@ -131,20 +211,52 @@ def _pieces() -> Tokenizer:
     return Tokenizer.from_str(json.dumps(kept))
 
 
+def _merging(pattern: str) -> Tokenizer:
+    """Bytes with many merges, also of white space, cut into words by a pattern."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    texts = [*_TEXTS, *[f"{text}\n\n" for text in _TEXTS] * 3, *["Question: it\n", "Liked: it\n\n", ".\n\n", "?\n"] * 9]
+    backend.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=700, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    ))  # fmt: skip
+    return backend
+
+
+def _as_gpt2() -> Tokenizer:
+    """Of white space, all but the last character before a word is one piece."""
+    return _merging(r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""")
+
+
+def _as_llama3() -> Tokenizer:
+    """Line breaks belong to the punctuation before them. Qwen's is alike."""
+    return _merging(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+        r"\s+(?!\S)|\s+"
+    )
+
+
 BACKENDS: dict[str, Callable[[], Tokenizer]] = {
     "bytes": _byte_level, "lower case": _lower_case, "pieces": _pieces
 }  # fmt: skip
 
 
-def tokenizer_of(kind: str, backend: str = "bytes") -> Any:
-    """A tokenizer of one of `BACKENDS` with the template and the tokens of one of `KINDS`."""
-    template, tokens = KINDS[kind]
+SPLITTING: dict[str, Callable[[], Tokenizer]] = {"gpt-2": _as_gpt2, "llama 3": _as_llama3, "pieces": _pieces}
+"""More backends, which differ in where they cut texts."""
+
+
+def tokenizer_of(kind: str, backend: str = "bytes", *, plain: tuple[str, ...] = PLAIN) -> Any:
+    """A tokenizer of one of the backends with the template and the tokens of one of the kinds."""
+    template, tokens = {**KINDS, **PUBLISHED}[kind]
     options = {"unk_token": "<unk>"} if backend == "pieces" else {}
     tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=BACKENDS[backend](), bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False,
-        **options,
+        tokenizer_object={**BACKENDS, **SPLITTING}[backend](), bos_token="<s>", eos_token="</s>",
+        clean_up_tokenization_spaces=False, **options,
     )  # fmt: skip
     normalized = backend == "lower case"
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=normalized) for token in (*tokens, *PLAIN)])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=normalized) for token in (*tokens, *plain)])
     tokenizer.chat_template = template
     return tokenizer

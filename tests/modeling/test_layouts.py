@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling.chat import control_ids
+from fspo.modeling.layouts import LAYOUTS, LayoutName
 from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Episode, Preference, Turn
-from tests.modeling.templates import KINDS, NO_SYSTEM, tokenizer_of
+from tests.modeling.templates import KINDS, NO_SYSTEM, PUBLISHED, SPLITTING, tokenizer_of
 from tests.modeling.test_chat import hostile_texts
 
 
@@ -45,6 +47,55 @@ def test_the_ids_are_those_of_the_chat_template_on_the_same_messages(tokenizer: 
         whole = tokenizer.apply_chat_template(messages(known, query.prompt, text, system), return_dict=False)
         assert whole[: len(ids)] == ids
         assert not tokenizer.decode(whole[len(ids) :]).strip()
+
+
+TALK = (Turn("user", "Hi?"), Turn("assistant", "Yes, it is warm."), Turn("user", "And now?"))
+PROMPTS: tuple[tuple[Turn, ...], ...] = (
+    (Turn("user", "Is the cast brilliant?"),),
+    (Turn("user", "10 words (or more)."),),
+    (Turn("system", "Be brilliant!"), *TALK),
+)
+SHOTS = (
+    Preference("ann", "Is the film warm?", "Yes, it is wonderful!", "No (not at all): it's far too long...\n\n- dull"),
+    Preference("ann", "2 or 3 books?", "3.\nOr 2?", 'the book "Brilliant"'),
+    Preference.after("ann", TALK, "[a] list\n- one\n- two", "none"),
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("backend", SPLITTING)
+@pytest.mark.parametrize("kind", [*KINDS, *PUBLISHED])
+def test_a_server_that_is_given_the_messages_reads_the_ids(kind: str, backend: str, layout: LayoutName) -> None:
+    own = tokenizer_of(kind, backend, plain=())
+    renderer = EpisodeRenderer(own, context="both", layout=layout)
+    for prompt, count, told in product(PROMPTS, range(4), ("", "I loved every minute!")):
+        rendered = renderer.render_prompt(SHOTS[:count], prompt, told)
+        asked = own.apply_chat_template(
+            renderer.messages(SHOTS[:count], prompt, told),
+            add_generation_prompt=True,
+            enable_thinking=False,
+            return_dict=False,
+        )
+        if kind == "deepseek":  # asks for reasoning, which the policy is neither trained on nor asked for
+            asked = asked[: -len(own.encode("<think>\n", add_special_tokens=False))]
+        assert [*rendered.trunk_ids, *rendered.prompt_ids] == asked, (prompt, count, told)
+        # The trunk is that of every query, and a boundary cuts it where its shots end.
+        query = Preference.after("ann", prompt, "Yes.", "No.")
+        ladder = renderer.render(Episode("ann", SHOTS, (query,), told), shots=[count])
+        [branch] = ladder.branches
+        assert [*ladder.trunk_ids[: branch.boundary], *branch.prompt_ids] == asked
+
+
+def test_messages_leave_out_what_has_no_room(tokenizer: Any) -> None:
+    shots = [preference(number) for number in range(4)]
+    whole = EpisodeRenderer(tokenizer, layout="conversation").render_prompt(shots, "Review film 9.")
+    assert whole.mirror_trunk_ids is not None
+    longest = max(map(len, (whole.trunk_ids, whole.mirror_trunk_ids))) + len(whole.prompt_ids)
+    narrow = EpisodeRenderer(tokenizer, layout="conversation", max_length=longest + 9)
+    assert len(narrow.messages(shots, "Review film 9.", reserve=9)) == 9
+    assert narrow.messages(shots, "Review film 9.", reserve=10) == narrow.messages(shots[1:], "Review film 9.")
+    bare = EpisodeRenderer(tokenizer, context="none", layout="conversation")
+    assert bare.messages(shots, "Review film 9.", "Short.") == [{"role": "user", "content": "Review film 9."}]
 
 
 @pytest.mark.parametrize("kind", KINDS)

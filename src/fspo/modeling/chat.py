@@ -1,13 +1,14 @@
 """A tokenizer's chat format, and user text that can't turn into its control tokens.
 
-What belongs to the chat format comes from the tokenizer's template. Any other text is encoded apart from it and never
-parsed for control tokens, so that an `<|im_end|>` typed by a user stays ten harmless characters.
+What belongs to the chat format comes from the tokenizer's template. Any other text has the ids that the template gives
+it, unless these hold a control token: an `<|im_end|>` typed by a user stays ten harmless characters.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "Frame",
     "TextEncoder",
     "TextReader",
+    "TurnEncoder",
     "control_ids",
     "need_chat_template",
     "show_turns",
@@ -134,6 +136,73 @@ class TextEncoder:
         return ids
 
 
+class TurnEncoder:
+    """Encodes texts together with what a chat format writes around them, as its template would be encoded.
+
+    The ids are those of the whole text in one piece, so that a server that is given messages reads the same ids. Only
+    where a text would turn into a control token, or a tokenizer does not say where its tokens lie, each part is encoded
+    by itself, which is as safe, and may cut words elsewhere.
+
+    Attributes:
+        text: encodes one text by itself.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Read the tokenizer's control tokens once."""
+        self._tokenizer, self.text = tokenizer, TextEncoder(tokenizer)
+        # With the unknown token: here its name would be read as the token.
+        self._control = control_ids(tokenizer)
+        self._expected: dict[tuple[str, ...], list[int]] = {}
+
+    def encode(self, parts: Sequence[str], *, before: str = "", after: str = "") -> tuple[int, ...]:
+        """Token ids of `parts`, of which every second one is a user's text and never becomes a control token.
+
+        Args:
+            parts: what the chat format or a layout writes, a text, what follows it, another text, and so on.
+            before: the end of what stands before, from the chat format; tokens of it are left out.
+            after: the beginning of what stands after, in the same way.
+
+        Raises:
+            DataError: the tokenizer makes a control token of a text, however its characters are cut.
+        """
+        woven = self._woven(parts, before, after)
+        if woven is not None:
+            return woven
+        ids: list[int] = []
+        for place, part in enumerate(parts):
+            ids += self.text.encode(part) if place % 2 else _control(self._tokenizer, part)
+        return tuple(ids)
+
+    def _woven(self, parts: Sequence[str], before: str, after: str) -> tuple[int, ...] | None:
+        """The ids within the whole text; None if a text would add a control token, or a token crosses a border."""
+        if not getattr(self._tokenizer, "is_fast", False):
+            return None
+        inside = "".join(parts)
+        ids, spans = self._read(before + inside + after)
+        if self._controls(ids) != self._expectation((before, *parts[::2], after)):
+            return None
+        borders = (len(before), len(before) + len(inside))
+        first, last = (bisect_right(spans, border, key=lambda span: span[1]) if border else 0 for border in borders)
+        for place, border in ((first, borders[0]), (last, borders[1])):
+            if (place > 0 and spans[place - 1][1] != border) or (place < len(spans) and spans[place][0] != border):
+                return None
+        return tuple(ids[first:last])
+
+    def _expectation(self, fixed: tuple[str, ...]) -> list[int]:
+        """The control tokens of the fixed parts, around ordinary texts."""
+        if fixed not in self._expected:
+            before, *formats, after = fixed
+            self._expected[fixed] = self._controls(self._read(before + "X".join(formats) + after)[0])
+        return self._expected[fixed]
+
+    def _controls(self, ids: Iterable[int]) -> list[int]:
+        return [index for index in ids if index in self._control]
+
+    def _read(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        read = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return read["input_ids"], read["offset_mapping"]
+
+
 class TextReader:
     """Reads the text of an answer that a model has sampled, without its control tokens and its reasoning."""
 
@@ -174,6 +243,8 @@ class Frame:
 
     parts: tuple[tuple[int, ...], ...]
     """Before the first text, between each two, and between the last one and the answer."""
+    texts: tuple[str, ...]
+    """The same as text."""
     end: str
     """What the template writes after the answer."""
 
@@ -200,7 +271,7 @@ class Frame:
         asked = _PLACE.split(show_turns(tokenizer, turns[:-1], opening=True))[-1]
         if asked.rstrip() == parts[-1].rstrip():
             parts[-1] = asked  # white space between this and a finished answer is for the model to write
-        return cls(tuple(_control(tokenizer, part) for part in parts), end)
+        return cls(tuple(_control(tokenizer, part) for part in parts), tuple(parts), end)
 
 
 @dataclass(frozen=True)
@@ -210,6 +281,10 @@ class ChatFormat:
     before_user: tuple[int, ...]
     before_answer: tuple[int, ...]
     end_of_answer: int
+    opening: str
+    """What `before_user` is the ids of."""
+    closing: str
+    """What `before_answer` is the ids of."""
 
     @classmethod
     def of(cls, tokenizer: Any) -> ChatFormat:
@@ -220,7 +295,7 @@ class ChatFormat:
                 answer.
         """
         frame = Frame.of(tokenizer, ("user",))
-        return cls(frame.parts[0], frame.parts[1], _end(tokenizer, frame.end))
+        return cls(frame.parts[0], frame.parts[1], _end(tokenizer, frame.end), *frame.texts)
 
 
 def need_chat_template(tokenizer: Any) -> None:

@@ -1,20 +1,31 @@
 """How a user's shots and a query are laid out as text: in one message with labels, or as a conversation.
 
 A layout makes the pieces of a trunk and of its branches: what comes before the shots, each shot, and a prompt to be
-answered. Control tokens come from the chat template; users' text never turns into one.
+answered. Control tokens come from the chat template; users' text never turns into one. The ids are those of the chat
+template on the layout's messages, so that a server that is given these messages reads what the policy was trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
 from fspo.errors import ConfigError, ModelError
-from fspo.modeling.chat import ChatFormat, Frame, takes_system
+from fspo.modeling.chat import ChatFormat, Frame, TurnEncoder, takes_system
 from fspo.preferences.types import Preference, Turn, transcript
 
-__all__ = ["LAYOUTS", "ConversationLayout", "LabelledLayout", "Layout", "LayoutName", "ShotTemplate", "layout_named"]
+__all__ = [
+    "LAYOUTS",
+    "ConversationLayout",
+    "LabelledLayout",
+    "Layout",
+    "LayoutName",
+    "Message",
+    "ShotTemplate",
+    "example_messages",
+    "layout_named",
+]
 
 LayoutName = Literal["labelled", "conversation"]
 LAYOUTS: tuple[str, ...] = get_args(LayoutName)
@@ -22,12 +33,22 @@ LAYOUTS: tuple[str, ...] = get_args(LayoutName)
 DESCRIBE = "Say in one sentence what I like and what I dislike."
 """The question after the shots whose answer is a description of the user."""
 
+_BELOW = "\n\n"
+"""Between a description and the first question, where the template takes no system role."""
+
 Ids = tuple[int, ...]
-Encode = Callable[[str], Sequence[int]]
+Message = dict[str, str]
+"""A turn of a conversation, as chat templates and chat servers take it: `role` and `content`."""
+
+_TEXT = "X"
+"""Stands for a text whose first letter is all that matters to what is beside it."""
 
 
 class Layout(Protocol):
-    """The pieces of an episode as token ids; a trunk is the start and the shots one after the other."""
+    """The pieces of an episode as token ids; a trunk is the start and the shots one after the other.
+
+    `described` says of a piece whether the trunk starts with a description of the user.
+    """
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -36,10 +57,10 @@ class Layout(Protocol):
     def start(self, description: str) -> Ids:
         """What comes before the shots; `description` is the user's, or empty."""
 
-    def shot(self, shot: Preference, *, first: bool) -> Ids:
+    def shot(self, shot: Preference, *, first: bool, described: bool) -> Ids:
         """One labelled preference."""
 
-    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool) -> Ids:
+    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool, described: bool) -> Ids:
         """A prompt up to where its answer begins."""
 
     def opening_prompt(self, prompt: Sequence[Turn]) -> tuple[Ids, Ids] | None:
@@ -47,6 +68,9 @@ class Layout(Protocol):
 
         This is what comes before the user's first message, and the rest. None: there is no difference.
         """
+
+    def messages(self, shots: Sequence[Preference], prompt: Sequence[Turn], description: str) -> list[Message]:
+        """The turns whose ids, by the tokenizer's chat template, are those of the pieces."""
 
     @property
     def describe(self) -> str:
@@ -79,6 +103,16 @@ class ShotTemplate:
         """What is asked after shots."""
         return _fill(self.query, prompt=prompt)
 
+    def render_description(self, description: str) -> str:
+        """What comes before the shots; nothing if there is no description."""
+        return _fill(self.description, description=description) if description else ""
+
+    def messages(self, shots: Sequence[Preference], prompt: str, description: str) -> list[Message]:
+        """One message of the user."""
+        told = [self.render_shot(shot, first=place == 0) for place, shot in enumerate(shots)]
+        asked = self.render_query(prompt) if shots else prompt
+        return [{"role": "user", "content": "".join([self.render_description(description), *told, asked])}]
+
 
 @dataclass(frozen=True)
 class LabelledLayout:
@@ -88,7 +122,7 @@ class LabelledLayout:
     """
 
     format: ChatFormat
-    encode: Encode
+    turns: TurnEncoder
     template: ShotTemplate = field(default_factory=ShotTemplate)
 
     @property
@@ -109,19 +143,25 @@ class LabelledLayout:
 
     def start(self, description: str) -> Ids:
         """The opening of the user's message, and the description."""
+        opening, blank = _without_blank(self.format.opening)
         if not description:
-            return self.format.before_user
-        return (*self.format.before_user, *self.encode(_fill(self.template.description, description=description)))
+            return self.turns.encode([opening], after=blank + _TEXT)
+        return self.turns.encode([opening, blank + self.template.render_description(description)], after=_TEXT)
 
-    def shot(self, shot: Preference, *, first: bool) -> Ids:
+    def shot(self, shot: Preference, *, first: bool, described: bool) -> Ids:
         """A question with the liked and the disliked answer."""
-        return tuple(self.encode(self.template.render_shot(shot, first=first)))
+        text = self.template.render_shot(shot, first=first)
+        return self._inner(text, opens=first and not described, after=_TEXT)
 
-    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool) -> Ids:
+    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool, described: bool) -> Ids:
         """The question, and the end of the user's message."""
         text = transcript(prompt)
         text = self.template.render_query(text) if after_shots else text
-        return (*self.encode(text), *self.format.before_answer)
+        return self._inner(text, self.format.closing, opens=not after_shots and not described)
+
+    def messages(self, shots: Sequence[Preference], prompt: Sequence[Turn], description: str) -> list[Message]:
+        """One message of the user."""
+        return self.template.messages(shots, transcript(prompt), description)
 
     def opening_prompt(self, prompt: Sequence[Turn]) -> None:
         """No difference: everything is in the user's message."""
@@ -130,6 +170,12 @@ class LabelledLayout:
         """The same without the words that ask for an answer the user likes."""
         return replace(self, template=replace(self.template, query="{prompt}"))
 
+    def _inner(self, text: str, closing: str = "", *, opens: bool, after: str = "") -> Ids:
+        """A part of the message; what opens it has the blank before it, which tokenizers give to the first word."""
+        opening, blank = _without_blank(self.format.opening)
+        before = opening if opens else _end_of(self.template.shot)
+        return self.turns.encode(["", blank * opens + text, closing], before=before, after=after)
+
 
 @dataclass(frozen=True)
 class ConversationLayout:
@@ -137,103 +183,150 @@ class ConversationLayout:
 
     Disliked answers are not shown; the mirror of the context is the same conversation with the disliked answers. A
     description is a system message, or stands in front of the first question where the template takes no system role.
-    The ids are those of the chat template on the same messages, as far as the tokenizer splits text where turns end.
 
     Earlier turns of a shot or a query are turns. Its own system message is one only if nothing is shown of the user;
     else the conversation has begun already, and the message stands in front of the first question that it goes with.
     """
 
-    encode: Encode
-    opening: Ids
+    turns: TurnEncoder
+    opening: str
     """Before the first question."""
-    system: tuple[Ids, Ids] | None
+    system: tuple[str, str] | None
     """Before and after a system message that opens the conversation; None: the template takes no system role."""
-    before_liked: Ids
+    before_liked: str
     """Between a question and an answer that was given before."""
-    before_question: Ids
+    before_question: str
     """Between an answer and the next question."""
-    before_answer: Ids
+    before_answer: str
     """Between the last question and its answer."""
+    settings: dict[str, Any]
+    """The ids around every turn."""
+    overhead: int
+    """At least the tokens around a prompt, a response and a description without shots."""
     describe: str = DESCRIBE
 
     @classmethod
-    def of(cls, tokenizer: Any, encode: Encode) -> ConversationLayout:
+    def of(cls, tokenizer: Any, turns: TurnEncoder) -> ConversationLayout:
         """Read the chat template of `tokenizer`.
 
         Raises:
             ModelError: the template does not show earlier turns, or not all of them alike.
         """
         try:
-            short = Frame.of(tokenizer, _alternating(2)).parts
-            long = Frame.of(tokenizer, _alternating(3)).parts
+            short = Frame.of(tokenizer, _alternating(2))
+            long = Frame.of(tokenizer, _alternating(3))
         except ModelError as error:
             raise ModelError(f"{error} The layout 'conversation' needs earlier turns; set layout: labelled.") from error
-        if long != (*short[:3], *short[1:]):
+        if long.texts != (*short.texts[:3], *short.texts[1:]):
             raise ModelError(
                 "The tokenizer's chat template does not show all turns of a conversation alike, so shots can't be "
                 "added one by one; set layout: labelled."
             )
-        system = Frame.of(tokenizer, ("system", "user")).parts[:2] if takes_system(tokenizer) else None
-        opening, before_liked, before_question, before_answer = short
-        system_turn = None if system is None else (system[0], system[1])
-        return cls(encode, opening, system_turn, before_liked, before_question, before_answer)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The ids around every turn."""
-        return {
-            "opening": self.opening,
-            "system": self.system,
-            "turns": [self.before_liked, self.before_question],
-            "describe": self.describe,
-        }
-
-    @property
-    def overhead(self) -> int:
-        """A token is at least half a letter."""
-        around = max(len(self.opening), sum(map(len, self.system or ())))
-        return around + len(self.before_answer) + 2 * len(self.describe) + 4
+        system = Frame.of(tokenizer, ("system", "user")) if takes_system(tokenizer) else None
+        opening, before_liked, before_question, before_answer = short.texts
+        ids = short.parts
+        around = max(len(ids[0]), sum(map(len, system.parts[:2])) if system else 0)
+        return cls(
+            turns,
+            opening,
+            None if system is None else (system.texts[0], system.texts[1]),
+            before_liked,
+            before_question,
+            before_answer,
+            {
+                "opening": ids[0],
+                "system": None if system is None else (system.parts[0], system.parts[1]),
+                "turns": [ids[1], ids[2]],
+                "describe": DESCRIBE,
+            },
+            around + len(ids[3]) + 2 * len(DESCRIBE) + 4,  # a token is at least half a letter
+        )
 
     def start(self, description: str) -> Ids:
         """The opening of the conversation, up to the first question."""
+        opening, blank = _without_blank(self.opening)
         if not description:
-            return self.opening
+            return self.turns.encode([opening], after=blank + _TEXT)
         if self.system is None:
-            return (*self.opening, *self.encode(f"{description}\n\n"))
-        return (*self.system[0], *self.encode(description), *self.system[1])
+            return self.turns.encode([opening, f"{blank}{description}{_BELOW}"], after=_TEXT)
+        end, blank = _without_blank(self.system[1])
+        return self.turns.encode([self.system[0], description, end], after=blank + _TEXT)
 
-    def shot(self, shot: Preference, *, first: bool) -> Ids:
+    def shot(self, shot: Preference, *, first: bool, described: bool) -> Ids:
         """A question, the liked answer, and the opening of the next turn of the user."""
-        del first
-        return (*self._turns(shot.messages), *self.before_liked, *self.encode(shot.chosen), *self.before_question)
+        before, blank = self._before(first=first, described=described)
+        end, next_blank = _without_blank(self.before_question)
+        parts = [*self._parts(shot.messages, blank), self.before_liked, shot.chosen, end]
+        return self.turns.encode(parts, before=before, after=next_blank + _TEXT)
 
-    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool) -> Ids:
+    def prompt(self, prompt: Sequence[Turn], *, after_shots: bool, described: bool) -> Ids:
         """The question as it is, after the turns before it."""
-        del after_shots
-        return (*self._turns(prompt), *self.before_answer)
+        before, blank = self._before(first=not after_shots, described=described)
+        return self.turns.encode([*self._parts(prompt, blank), self.before_answer], before=before)
 
     def opening_prompt(self, prompt: Sequence[Turn]) -> tuple[Ids, Ids] | None:
         """The prompt's system message in the role of one, if it has one and the template takes the role."""
         first, *rest = prompt
         if first.role != "system" or self.system is None:
             return None
-        return self.start(first.text), self.prompt(rest, after_shots=False)
+        return self.start(first.text), self.prompt(rest, after_shots=False, described=True)
 
-    def _turns(self, turns: Sequence[Turn]) -> Ids:
-        """Turns up to the text of the last one; a system message stands in front of the first question."""
-        system, said = ("", turns) if turns[0].role != "system" else (f"{turns[0].text}\n\n", turns[1:])
-        ids = list(self.encode(system + said[0].text))
-        for turn in said[1:]:
-            ids += self.before_liked if turn.role == "assistant" else self.before_question
-            ids += self.encode(turn.text)
-        return tuple(ids)
+    def messages(self, shots: Sequence[Preference], prompt: Sequence[Turn], description: str) -> list[Message]:
+        """Two turns for every shot, with those before them, and the prompt's."""
+        return _conversation(shots, prompt, description, system=self.system is not None)
+
+    def _parts(self, turns: Sequence[Turn], blank: str) -> list[str]:
+        """What stands before each turn, and its text; a system message stands in front of the first question."""
+        first, *others = _without_system(turns)
+        parts = ["", blank + first.text]
+        for turn in others:
+            parts += [self.before_liked if turn.role == "assistant" else self.before_question, turn.text]
+        return parts
 
     def describing(self) -> ConversationLayout:
         """The same: a question of our own is a question."""
         return self
 
+    def _before(self, *, first: bool, described: bool) -> tuple[str, str]:
+        """What stands before a question, and the blank that may belong to its first word."""
+        if not first:
+            return _without_blank(self.before_question)
+        if not described:
+            return _without_blank(self.opening)
+        return (_BELOW, "") if self.system is None else _without_blank(self.system[1])
 
-def layout_named(name: str, tokenizer: Any, encode: Encode) -> Layout:
+
+def _conversation(
+    shots: Sequence[Preference], prompt: Sequence[Turn], description: str, *, system: bool
+) -> list[Message]:
+    bare = system and not shots and not description
+    turns = [turn for shot in shots for turn in (*_without_system(shot.messages), Turn("assistant", shot.chosen))]
+    turns += prompt if bare else _without_system(prompt)
+    if description and system:
+        turns.insert(0, Turn("system", description))
+    elif description:
+        turns[0] = Turn("user", f"{description}{_BELOW}{turns[0].text}")
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
+def _without_system(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns of user and assistant; a system message stands in front of the first question."""
+    if turns[0].role != "system":
+        return list(turns)
+    system, first, *others = turns
+    return [Turn("user", f"{system.text}{_BELOW}{first.text}"), *others]
+
+
+def example_messages(name: LayoutName, *, shots: bool, description: bool) -> list[Message]:
+    """The turns of a layout with placeholders in the place of texts; a template without a system role has none."""
+    shown = [Preference("", f"QUESTION {n}", f"LIKED {n}", f"DISLIKED {n}") for n in (1, 2)] if shots else []
+    told = "DESCRIPTION" if description else ""
+    if name == "labelled":
+        return ShotTemplate().messages(shown, "PROMPT", told)
+    return _conversation(shown, [Turn("user", "PROMPT")], told, system=True)
+
+
+def layout_named(name: str, tokenizer: Any, turns: TurnEncoder) -> Layout:
     """The layout of that name for a tokenizer.
 
     Raises:
@@ -241,14 +334,25 @@ def layout_named(name: str, tokenizer: Any, encode: Encode) -> Layout:
         ModelError: the tokenizer's chat template can't express it.
     """
     if name == "labelled":
-        return LabelledLayout(ChatFormat.of(tokenizer), encode)
+        return LabelledLayout(ChatFormat.of(tokenizer), turns)
     if name == "conversation":
-        return ConversationLayout.of(tokenizer, encode)
+        return ConversationLayout.of(tokenizer, turns)
     raise ConfigError(f"There is no layout '{name}'; choose from {', '.join(LAYOUTS)}.")
 
 
 def _alternating(questions: int) -> tuple[str, ...]:
     return (*("user", "assistant") * (questions - 1), "user")
+
+
+def _without_blank(text: str) -> tuple[str, str]:
+    """A text without the blanks at its end, and the blanks, which tokenizers give to the word after them."""
+    kept = text.rstrip(" ")
+    return kept, text[len(kept) :]
+
+
+def _end_of(pattern: str) -> str:
+    """What a pattern writes after its last text."""
+    return pattern.rpartition("}")[2]
 
 
 def _fill(pattern: str, **texts: str) -> str:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from fspo.errors import DataError
 from fspo.identity import digest
-from fspo.modeling.chat import ChatFormat, TextEncoder
-from fspo.modeling.layouts import LabelledLayout, LayoutName, ShotTemplate, layout_named
+from fspo.modeling.chat import ChatFormat, TurnEncoder
+from fspo.modeling.layouts import LabelledLayout, LayoutName, Message, ShotTemplate, layout_named
 from fspo.preferences.types import Episode, Preference, Turn, as_turns
 
 __all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode"]
@@ -94,9 +94,10 @@ class EpisodeRenderer:
 
     def __post_init__(self) -> None:
         """Read the chat format and the control tokens once."""
-        self._encode = TextEncoder(self.tokenizer).encode
+        turns = TurnEncoder(self.tokenizer)
+        self._encode = turns.text.encode
         self.format = ChatFormat.of(self.tokenizer)
-        self._layout = layout_named(self.layout, self.tokenizer, self._encode)
+        self._layout = layout_named(self.layout, self.tokenizer, turns)
         if self.template is not None and isinstance(self._layout, LabelledLayout):
             self._layout = replace(self._layout, template=self.template)
 
@@ -147,11 +148,13 @@ class EpisodeRenderer:
     def _rendered(self, twins: Sequence[Episode], shots: Sequence[int] | None) -> list[TokenizedEpisode]:
         """Episodes that differ in the labels of their shots and in the description, with the same shots left out."""
         first = twins[0]
-        queries = [self._query(query, bool(self._visible(first.shots))) for query in first.queries]
+        described = bool(self._described(first.description))
+        queries = [self._query(query, bool(self._visible(first.shots)), described) for query in first.queries]
         longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
         prefixes = [self._start(twin.description) for twin in twins]
         fitting = [
-            self._fit(prefix, self._visible(twin.shots), longest) for prefix, twin in zip(prefixes, twins, strict=True)
+            self._fit(prefix, self._visible(twin.shots), longest, described)
+            for prefix, twin in zip(prefixes, twins, strict=True)
         ]
         kept = min(map(len, fitting))
         if not kept:
@@ -163,12 +166,12 @@ class EpisodeRenderer:
         for twin, prefix, parts in zip(twins, prefixes, fitting, strict=True):
             shown = self._visible(twin.shots)
             if len(parts) > kept:  # the introduction moves to the oldest shot that is left
-                parts = self._shot_parts(shown[len(shown) - kept :])
+                parts = self._shot_parts(shown[len(shown) - kept :], described)
             boundaries = _offsets(len(prefix), parts)
             trunk = (*prefix, *(i for part in parts for i in part))
             opened = None if self._described(twin.description) else prefix
             branches = tuple(
-                self._branch(index, query, queries[index], count, boundaries)
+                self._branch(index, query, queries[index], count, boundaries, described)
                 if count or opened is None
                 else self._bare_branch(index, query, queries[index][1], opened)
                 for count in _steps(shots, kept)
@@ -184,8 +187,9 @@ class EpisodeRenderer:
 
     def _bare(self, prompt: Sequence[Turn], description: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What comes before a prompt without shots, and the prompt."""
-        own = None if self._described(description) else self._layout.opening_prompt(prompt)
-        return own or (self._start(description), self._layout.prompt(prompt, after_shots=False))
+        described = bool(self._described(description))
+        own = None if described else self._layout.opening_prompt(prompt)
+        return own or (self._start(description), self._layout.prompt(prompt, after_shots=False, described=described))
 
     @property
     def overhead(self) -> int:
@@ -230,21 +234,40 @@ class EpisodeRenderer:
         Raises:
             DataError: the prompt alone is too long, or the turns are none (see `as_turns`).
         """
-        shots, turns = self._visible(shots), as_turns(prompt)
-        prompt_ids = self._layout.prompt(turns, after_shots=bool(shots))
+        shots, turns, described = self._visible(shots), as_turns(prompt), bool(self._described(description))
+        prompt_ids = self._layout.prompt(turns, after_shots=bool(shots), described=described)
         mirrored = description if mirror_description is None else mirror_description
         twins = ((self._start(description), shots), (self._start(mirrored), [shot.swap() for shot in shots]))
-        kept = min(len(self._fit(prefix, side, len(prompt_ids) + reserve)) for prefix, side in twins)
+        kept = min(len(self._fit(prefix, side, len(prompt_ids) + reserve, described)) for prefix, side in twins)
         dropped = len(shots) - kept
         if not kept:
-            bare = [self._bare(turns, described) for described in (description, mirrored)]
+            bare = [self._bare(turns, told) for told in (description, mirrored)]
             longest = max(sum(map(len, parts)) for parts in bare) + reserve
             self._check_room(longest, f"The prompt {turns[-1].text[:60]!r} and the room for its answer")
             return RenderedPrompt(*bare[0], dropped_shots=dropped)
         trunk, mirror = (
-            (*prefix, *(i for part in self._shot_parts(side[dropped:]) for i in part)) for prefix, side in twins
+            (*prefix, *(i for part in self._shot_parts(side[dropped:], described) for i in part))
+            for prefix, side in twins
         )
         return RenderedPrompt(trunk, prompt_ids, mirror, dropped_shots=dropped)
+
+    def messages(
+        self,
+        shots: Sequence[Preference],
+        prompt: str | Sequence[Turn],
+        description: str = "",
+        *,
+        reserve: int = 0,
+    ) -> list[Message]:
+        """What `render_prompt` renders, as turns for a chat template or a chat server.
+
+        Texts that hold no control token and no white space at their ends have the ids of `render_prompt` there.
+
+        Raises:
+            DataError: the prompt alone is too long, or the turns are none (see `as_turns`).
+        """
+        dropped = self.render_prompt(shots, prompt, description, reserve=reserve).dropped_shots
+        return self._layout.messages(self._visible(shots)[dropped:], as_turns(prompt), self._described(description))
 
     def render_describing(self, shots: Sequence[Preference], *, reserve: int = 0) -> RenderedPrompt:
         """What is read before a description of the user is written, leaving `reserve` tokens for it.
@@ -286,8 +309,9 @@ class EpisodeRenderer:
         full: tuple[tuple[int, ...], tuple[tuple[int, ...], ...]],
         count: int,
         boundaries: tuple[int, ...],
+        described: bool,
     ) -> Branch:
-        prompt = full[0] if count else self._layout.prompt(query.messages, after_shots=False)
+        prompt = full[0] if count else self._layout.prompt(query.messages, after_shots=False, described=described)
         return Branch(prompt, full[1], boundaries[count], count, index)
 
     def _bare_branch(
@@ -298,9 +322,11 @@ class EpisodeRenderer:
         shared = _shared(before, opening)
         return Branch((*before[shared:], *prompt), responses, shared, 0, index)
 
-    def _query(self, query: Preference, after_shots: bool) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    def _query(
+        self, query: Preference, after_shots: bool, described: bool
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         responses = (self.render_response(query.chosen), self.render_response(query.rejected))
-        return self._layout.prompt(query.messages, after_shots=after_shots), responses
+        return self._layout.prompt(query.messages, after_shots=after_shots, described=described), responses
 
     def _start(self, description: str) -> tuple[int, ...]:
         return self._layout.start(self._described(description))
@@ -312,12 +338,14 @@ class EpisodeRenderer:
     def _visible(self, shots: Sequence[Preference]) -> Sequence[Preference]:
         return shots if self.context in ("shots", "both") else ()
 
-    def _shot_parts(self, shots: Sequence[Preference]) -> list[tuple[int, ...]]:
-        return [self._layout.shot(shot, first=index == 0) for index, shot in enumerate(shots)]
+    def _shot_parts(self, shots: Sequence[Preference], described: bool) -> list[tuple[int, ...]]:
+        return [self._layout.shot(shot, first=index == 0, described=described) for index, shot in enumerate(shots)]
 
-    def _fit(self, prefix: tuple[int, ...], shots: Sequence[Preference], rest: int) -> list[tuple[int, ...]]:
+    def _fit(
+        self, prefix: tuple[int, ...], shots: Sequence[Preference], rest: int, described: bool
+    ) -> list[tuple[int, ...]]:
         """The newest shots that have room beside `rest` tokens, as they are shown."""
-        parts = self._shot_parts(shots)
+        parts = self._shot_parts(shots, described)
         if self.max_length is None:
             return parts
         room = self.max_length - len(prefix) - rest
@@ -325,7 +353,8 @@ class EpisodeRenderer:
             parts = parts[1:]
             if parts:
                 # The introduction moves to the oldest shot that is left.
-                parts[0] = self._layout.shot(shots[len(shots) - len(parts)], first=True)
+                oldest = shots[len(shots) - len(parts)]
+                parts[0] = self._layout.shot(oldest, first=True, described=described)
         return parts
 
     def _check_room(self, tokens: int, what: str) -> None:
