@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from fspo.cli import reference
 from fspo.cli.main import app
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS
+from fspo.modeling.layouts import LAYOUTS, LayoutName
+from fspo.modeling.loading import load_tokenizer
+from fspo.modeling.rendering import EpisodeRenderer
+from fspo.preferences.types import Preference
 from fspo.runs.config import load_config
 from fspo.runs.model_cards import model_card
 
@@ -75,6 +80,19 @@ def test_a_model_card_tells_what_was_made_of_what() -> None:
     assert "mirrored-contrast" in text
     named = model_card(row, config, {"fspo": {"reward_accuracy": estimate}}, {"reward": "antisymmetric"})
     assert "clustered by user; reward: antisymmetric." in named
+
+
+@pytest.mark.parametrize("name", ["fspo", "ipo", "fspo-rat"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_model_card_says_what_the_policy_reads(tiny_model_path: Path, name: str, layout: LayoutName) -> None:
+    row = METHODS[name]
+    text = model_card(row, load_config(ROOT / "configs/tiny.yaml", [f"layout={layout}"]), {})
+    [shown] = re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    renderer = EpisodeRenderer(load_tokenizer(tiny_model_path), context=row.context, layout=layout)
+    shots = [Preference("ann", f"QUESTION {n}", f"LIKED {n}", f"DISLIKED {n}") for n in (1, 2)]
+    assert json.loads(shown) == renderer.messages(shots, "PROMPT", "DESCRIPTION")
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        compile(block, "card", "exec")
 
 
 def test_a_folder_without_a_model_is_not_to_be_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

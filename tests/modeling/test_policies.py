@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -129,6 +130,7 @@ def test_the_card(chain: tuple[Path, list[torch.Tensor]], tiny_model_path: Path)
         method="fspo",
         starts_from=str(folder / "pref-ft"),
         details={"steps": 3},
+        place=Path(os.path.relpath(tiny_model_path, folder / "fspo")).as_posix(),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +13,18 @@ import datasets
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.naive import response_logprobs
 from fspo.errors import ConfigError, DataError, ModelError
+from fspo.modeling.layouts import LAYOUTS, LayoutName
 from fspo.modeling.loading import load_model
-from fspo.modeling.policies import load_policy, save_policy
+from fspo.modeling.policies import load_policy, read_card, save_policy
 from fspo.modeling.policy import Policy
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Person, Preference, Turn, User
 from tests.modeling.test_policies import adapted
+from tests.training.train_tiny import train_tiny
 
 ANN = tuple(Preference("ann", f"Review film {n}.", f"Good {n}!", f"It was bad, number {n}.") for n in range(4))
 BEN = tuple(replace(shot, user="ben").swap() for shot in ANN)
@@ -262,3 +267,53 @@ def test_conversations_are_answered_like_prompts(runs: Path, layout: Any) -> Non
     assert len(policy.reward(ANN, TURNS, ["Good!", "Bad!"], against="mirror")) == 2
     with pytest.raises(DataError, match="user's first and last; this one has: user, assistant"):
         policy.generate(ANN, TURNS[1:3])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_messages_of_a_policy_have_the_ids_that_it_reads(
+    runs: Path, speaking_model_path: Path, layout: LayoutName
+) -> None:
+    policy = Policy.load(runs / "several" / "methods" / "fspo", layout=layout, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(speaking_model_path)
+    messages = policy.messages(ANN, QUESTION[0])
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert ids == list(seen(policy, ANN[:3]))  # three shots, as in training
+
+
+def test_messages_hold_a_description_that_the_policy_writes(runs: Path) -> None:
+    policy = Policy.load(runs / "one", layout="conversation", device="cpu")
+    system, *_ = policy.messages(ANN, QUESTION[0])
+    assert system == {"role": "system", "content": policy.describe(ANN)}
+    [only] = Policy.load(runs / "one", device="cpu").messages(None, QUESTION[0], description="I like it short.")
+    assert only["content"] == f"About me: I like it short.\n\n{QUESTION[0]}"
+
+
+def test_a_policy_becomes_a_plain_model(runs: Path, policy: Policy, tmp_path: Path) -> None:
+    whole = AutoModelForCausalLM.from_pretrained(policy.save_pretrained(tmp_path / "whole"))
+    expected = logps(load_policy(runs / "several" / "methods" / "fspo"), seen(policy, ANN[:3]), policy)
+    torch.testing.assert_close(logps(whole, seen(policy, ANN[:3]), policy), expected)
+    with pytest.raises(ModelError, match="not trained by fspo"):
+        policy.base.save_pretrained(tmp_path / "base")
+    with pytest.raises(ModelError, match="not trained by fspo"):
+        policy.base.push_to_hub("me/base")
+
+
+def test_a_policy_finds_its_model_from_another_folder_or_says_what_to_set(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(tiny_model_path, project / "models" / "tiny")
+    monkeypatch.chdir(project)
+    out = train_tiny("models/tiny", project / "runs" / "mine" / "methods" / "ipo", objective="ipo", steps=1)
+    assert read_card(out).base == "models/tiny"
+    answer = Policy.load(out).generate(ANN, "And?", max_new_tokens=4)
+    monkeypatch.chdir(tmp_path)
+    assert Policy.load("project/runs/mine").generate(ANN, "And?", max_new_tokens=4) == answer
+    project.rename(tmp_path / "moved")
+    assert Policy.load("moved/runs/mine").generate(ANN, "And?", max_new_tokens=4) == answer
+    (tmp_path / "moved" / "runs" / "mine").rename(tmp_path / "alone")
+    with pytest.raises(ModelError, match=r"model in models/tiny, which is not there; set base in .*policy\.json"):
+        Policy.load("alone")
+    record = tmp_path / "alone" / "methods" / "ipo" / "policy.json"
+    record.write_text(record.read_text().replace('"models/tiny"', json.dumps(str(tmp_path / "moved/models/tiny"))))
+    assert Policy.load("alone").generate(ANN, "And?", max_new_tokens=4) == answer

@@ -90,12 +90,20 @@ def layers(name: str | Path, file: str = "config.json") -> list[str]:
                 "model that it was trained from there."
             )
         seen.add(folder.resolve())
-        found.append(str(policy_record(folder)["base"]))
+        record = policy_record(folder)
+        if record.get("place") and not Path(expanded(record["base"])).exists():
+            raise ModelError(
+                f"The policy {folder} was trained from the model in {record['base']}, which is not there; set base in "
+                f"{folder / POLICY_FILE} to the folder where that model is now."
+            )
+        found.append(str(record["base"]))
     return found
 
 
 def policy_record(folder: Path) -> dict[str, Any]:
     """The contents of a policy's `policy.json`; the place of a policy beside it, which it began from, in full.
+
+    A base model that is not where it was, seen from the working folder, is looked for seen from the policy's folder.
 
     Raises:
         ModelError: it is not what training writes; a policy may come from anybody.
@@ -110,6 +118,9 @@ def policy_record(folder: Path) -> dict[str, Any]:
     if isinstance(start, str) and start.startswith("../"):
         place = str((folder / start).resolve())
         record |= {"starts_from": place, "base": place if record["base"] == start else record["base"]}
+    if record.get("place") and not Path(expanded(record["base"])).exists():
+        beside = (folder / record["place"]).resolve()
+        record |= {"base": str(beside)} if beside.is_dir() else {}
     return record
 
 
@@ -127,6 +138,8 @@ def _wrong_in(record: object) -> str:
         return f"adapters holds {json.dumps(strange[0])}, and the folder of an adapter is named adapter- and a number"
     if not isinstance(record.get("starts_from"), str | None):
         return "starts_from must be a folder or null"
+    if not isinstance(record.get("place"), str | None):
+        return "place must be a folder or null"
     return ""
 
 

@@ -7,6 +7,7 @@ safetensors and JSON are read or written.
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections import Counter
@@ -58,6 +59,8 @@ class PolicyCard:
     starts_from: str | None = None
     """Folder of the policy whose weights training started from; None: the base model's."""
     details: Mapping[str, Any] = field(default_factory=dict)
+    place: str | None = None
+    """The folder of the base model as seen from the policy's, if the model is in a folder."""
 
 
 def is_policy(folder: Path | str) -> bool:
@@ -123,7 +126,8 @@ def save_policy(
             tokenizer = tokenizer or load_tokenizer(base)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
-        card = PolicyCard(base, adapters, method, origin, dict(details or {}))
+        place = _place(base, (home or folder).resolve())
+        card = PolicyCard(base, adapters, method, origin, dict(details or {}), place)
         write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
     return folder
 
@@ -206,12 +210,23 @@ def _built_on(base: str, start: Path | None) -> list[Path]:
 
 def _for_others(base: str) -> str:
     """The name of a base model as other tools know it: they don't know the built-in one by its name."""
-    return str(builtin_model.folder()) if base == builtin_model.BUILTIN_MODEL else base
+    if base == builtin_model.BUILTIN_MODEL:
+        return str(builtin_model.folder())
+    folder = Path(expanded(base))
+    return str(folder.resolve()) if folder.is_dir() else base
 
 
 def _written(start: Path, home: Path) -> str:
     """A policy's place as `policy.json` records it: from `home` if the two lie side by side, else in full."""
     return f"../{start.name}" if start.parent == home.parent else str(start)
+
+
+def _place(base: str, home: Path) -> str | None:
+    """Where the folder of a model lies as seen from a policy's; None for a model that has no folder of its own."""
+    folder = Path(expanded(base))
+    if base == builtin_model.BUILTIN_MODEL or base.startswith("../") or not folder.is_dir():
+        return None
+    return Path(os.path.relpath(folder.resolve(), home)).as_posix()
 
 
 def _save_adapters(

@@ -14,11 +14,11 @@ from fspo.errors import ConfigError, DataError, ModelError
 from fspo.modeling.answering import Enter, Prompt, Reply, answer, stream_answer
 from fspo.modeling.descriptions import write_descriptions
 from fspo.modeling.generation import Sampling
-from fspo.modeling.layouts import LayoutName
+from fspo.modeling.layouts import LayoutName, Message
 from fspo.modeling.loading import load_configuration, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import POLICY_FILE
-from fspo.modeling.policies import is_policy
+from fspo.modeling.policies import export_policy, is_policy
 from fspo.modeling.rendering import Branch, Context, EpisodeRenderer, TokenizedEpisode
 from fspo.modeling.sharing import PolicyWeights
 from fspo.modeling.vocabulary import check_vocabulary
@@ -342,6 +342,68 @@ class Policy:
         shown = self._prompt(person_of(person), prompt, description, mirrored=settings.guidance > 0)
         (numbered,) = self._numbered([shown])
         return stream_answer(self._model, self.renderer, numbered, settings, seed=seed)
+
+    def messages(
+        self, person: PersonLike, prompt: PromptLike, *, description: str | None = None, reserve: int = 128
+    ) -> list[Message]:
+        """What the policy reads before it answers, as turns (`role`, `content`) for a chat template or a chat server.
+
+        `tokenizer.apply_chat_template(messages, add_generation_prompt=True)` has the ids that the policy was trained
+        on, unless a text holds a control token or white space at its ends. Of a template that asks for reasoning, leave
+        the reasoning out.
+
+        Args:
+            person: see the class.
+            prompt: what is answered, a text or the turns of a conversation.
+            description: in the place of the person's own, or of the one that the policy writes.
+            reserve: tokens kept free for the answer; the oldest shots without room are left out.
+
+        Raises:
+            DataError: the person is not given as above, or the prompt is too long.
+        """
+        shown = self._prompt(person_of(person), prompt, description, mirrored=False)
+        return self.renderer.messages(shown.shots, prompt, shown.description, reserve=reserve)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: str = "float32") -> Path:
+        """Write the policy as a whole model, adapters merged, with its tokenizer: a plain folder of transformers.
+
+        Args:
+            folder: a new folder, or one that holds an exported model, which is replaced.
+            dtype: float32, bfloat16 or float16.
+
+        Raises:
+            ConfigError: the folder holds something else.
+            ModelError: this is no trained policy, or its base model can't be obtained.
+            StorageError: the disk is full.
+        """
+        return export_policy(self._folder(), Path(expanded(folder)), dtype=dtype)
+
+    def push_to_hub(self, repo: str, *, private: bool = True, whole: bool = False, dtype: str = "float32") -> str:
+        """Upload the policy to a hub, as `fspo model push` does, and return its address; see `publish`.
+
+        Args:
+            repo: `owner/name`; made if it is missing.
+            private: whether a repository that is made is private.
+            whole: upload the base model's weights too, as is done if the base model is on no hub.
+            dtype: of whole weights, float32, bfloat16 or float16.
+
+        Raises:
+            ConfigError: `repo` is no name of a repository, or holds files of somebody else that would be lost.
+            ModelError: this is no trained policy, or the hub can't be reached or refuses.
+        """
+        from fspo.modeling.publishing import publish
+
+        return publish(self._folder(), repo, private=private, whole=whole, dtype=dtype)
+
+    def _folder(self) -> Path:
+        """The folder of the policy."""
+        if self.weights is None:
+            raise ModelError("This policy is in training; train it to the end, and load it from its output_dir.")
+        if self.weights.card is None:
+            raise ModelError(
+                f"{self.weights.name} is a model that was not trained by fspo; there is no policy to write."
+            )
+        return Path(self.weights.name)
 
     def describe(self, person: PersonLike) -> str:
         """Describe a person in the model's own words, from their preferences; empty where there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fspo.methods.table import Method
+from fspo.modeling.layouts import example_messages
 from fspo.modeling.model_names import is_hub_id
 from fspo.runs.config import RunConfig
 from fspo.runs.versions import versions
+from fspo.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from fspo.evaluation.statistics.intervals import Estimate
@@ -39,7 +42,8 @@ def model_card(
     `variants` name the reward and the sampling that the figures are of; `left_out` counts preferences of the training
     part that the model can't read whole.
     """
-    settings = config.training_of(row).model_dump(mode="json")
+    training = config.training_of(row)
+    settings = training.model_dump(mode="json")
     start = f"the policy `{row.starts_from}` of the same run" if row.starts_from else "the base model"
     # Cards are published: no folder of this machine stands in them.
     model = config.model if is_hub_id(config.model) or "/" not in config.model else Path(config.model).name
@@ -58,6 +62,8 @@ def model_card(
                 else []
             ),
             f"- Made with: {', '.join(f'{name} {version}' for name, version in versions().items())}\n",
+            "## How to use it\n",
+            *_usage(row, training),
             "## Figures\n",
             *_figures(metrics.get(row.name, {}), variants),
             "## What it is not for\n",
@@ -67,6 +73,36 @@ def model_card(
             f"```yaml\n{yaml.safe_dump(settings, sort_keys=False).rstrip()}\n```\n",
         ]
     )
+
+
+def _usage(row: Method, training: TrainingConfig) -> list[str]:
+    """The words around people's texts, and how to load the policy with fspo and without."""
+    shots, described = row.context in ("shots", "both"), row.context in ("description", "both")
+    messages = example_messages(training.layout, shots=shots, description=described)
+    many = f" It was trained with {training.shots} shots." if shots else ""
+    system = (
+        " A template without a system role takes the description and an empty line in front of the first question."
+        if described and training.layout == "conversation"
+        else ""
+    )
+    auto, package = ("AutoPeftModelForCausalLM", "peft") if training.lora else ("AutoModelForCausalLM", "transformers")
+    return [
+        "With fspo, `FOLDER` being the policy's folder, and `person` rows of a person's own preferences:\n",
+        "```python\nimport fspo\n\n"
+        'policy = fspo.Policy.load("FOLDER")\n'
+        'print(policy.generate(person, "PROMPT"))\n'
+        'print(policy.reward(person, "PROMPT", ["ONE ANSWER", "ANOTHER"]))\n```\n',
+        f"Without fspo, the model reads these turns (layout `{training.layout}`), by its tokenizer's chat template. "
+        f"`policy.messages` makes them, for any chat server too.{many}{system}\n",
+        f"```json\n{json.dumps(messages, indent=2)}\n```\n",
+        f"```python\nfrom {package} import {auto}\nfrom transformers import AutoTokenizer\n\n"
+        f'model = {auto}.from_pretrained("FOLDER")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("BASE MODEL")\n'
+        'options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}\n'
+        "inputs = tokenizer.apply_chat_template(messages, **options)\n"
+        'answer = model.generate(**inputs, max_new_tokens=128)[0, inputs["input_ids"].shape[1] :]\n'
+        "print(tokenizer.decode(answer, skip_special_tokens=True))\n```\n",
+    ]
 
 
 def _figures(measures: Mapping[str, Estimate], variants: Mapping[str, str]) -> list[str]:

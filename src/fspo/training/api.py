@@ -235,9 +235,8 @@ class FSPOTrainer:
             DataError: there is no such user, no preference to swap, or no response.
         """
         check_against(against)
-        if against == "reference" and not (
-            self._finished or self._begun or self._training.config.objective == "pref-ft"
-        ):
+        stepped = self._begun and self._held is not None and self._held.trainer.state.global_step > 0
+        if against == "reference" and not (self._finished or stepped or self._training.config.objective == "pref-ft"):
             raise TrainingError(
                 "The policy is not trained yet, so it equals its reference and every reward would be 0; call train() "
                 "first. Policy.load(folder) reads a policy that was trained before."
