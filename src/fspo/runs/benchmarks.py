@@ -62,6 +62,8 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     config = protocol.evaluation(folder.config.evaluation)
     episodes = build_episodes(data.held_out, protocol, config, file=data.name)
     able = _measurable(policies, episodes, config, data.name)
+    left = ", ".join(name for name in policies if name not in able)
+    unable = [f"Not measured, since users have no descriptions: {left}."] if left else []
     judged = config.answers or benchmark.synthesis
     out = folder.path / benchmark_part(name)
     for line in check_instruments(config, out):
@@ -82,13 +84,14 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
             progress=progress,
         )
         say_spent(folder, endpoints, progress)
+    model = expanded(Path(folder.config.model))
     comparison = Comparison(
         benchmark,
         protocol,
-        _called(folder.config.model),
+        model.resolve().name if model.is_dir() else folder.config.model,  # without where it lies
         metrics,
         _amount(data, episodes),
-        [*_notes(benchmark, settings, data, episodes), *_unable(policies, able)],
+        [*_notes(benchmark, settings, data, episodes), *unable],
     )
     write_json(out / "comparison.json", comparison.record())
     write_text(out / "README.md", comparison_page(comparison))
@@ -266,17 +269,6 @@ def _measurable(
     if not able and not config.reward_models:
         raise ConfigError(f"The users of {source} have no descriptions, and the run's methods see nothing else.")
     return able
-
-
-def _unable(policies: Mapping[str, Path | None], able: Mapping[str, Path | None]) -> Iterator[str]:
-    left = [name for name in policies if name not in able]
-    if left:
-        yield f"Not measured, since users have no descriptions: {', '.join(left)}."
-
-
-def _called(model: str) -> str:
-    """The model's name, of a folder without where it lies."""
-    return expanded(Path(model)).resolve().name if expanded(Path(model)).is_dir() else model
 
 
 def _seen(folder: RunFolder) -> PreferenceDataset | None:

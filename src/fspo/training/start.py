@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,27 +160,22 @@ def _holds(folder: Path | None, model: Any) -> bool:
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                if name not in state or not _equal(file.get_tensor(name), state[name]):
+                saved, current = file.get_tensor(name), state.get(name)
+                if current is None or saved.shape != current.shape:
+                    return False
+                if not torch.equal(saved.to(current.dtype), current.detach().cpu()):
                     return False
                 found.add(state[name].data_ptr())
     return bool(found) and all(tensor.data_ptr() in found for tensor in state.values())
 
 
-def _equal(saved: torch.Tensor, current: torch.Tensor) -> bool:
-    return saved.shape == current.shape and torch.equal(saved.to(current.dtype), current.detach().cpu())
-
-
 def _digest(model: Any) -> str:
     digest = hashlib.sha256()
-    for name, tensor in _tensors(model):
+    for name, held in model.state_dict().items():
+        tensor = held.detach().cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, tensor in model.state_dict().items():
-        yield name, tensor.detach().cpu()
 
 
 def _tokenizer_identity(tokenizer: Any) -> str:
