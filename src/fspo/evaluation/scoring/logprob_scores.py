@@ -109,7 +109,6 @@ class Scores:
         self._rows = {(row.item, row.k, row.condition): row for row in rows}
 
     def __len__(self) -> int:
-        """How many scores there are."""
         return len(self._rows)
 
     def joined(self, rows: Iterable[Score]) -> Scores:

@@ -58,7 +58,7 @@ class ClassifierRewardModel:
             ModelError: the model does not know all tokens of the tokenizer.
         """
         check_vocabulary(tokenizer, rows_of(model), name)
-        self._model, self._tokenizer, self._name = model, tokenizer, name
+        self._model, self._tokenizer, self.name = model, tokenizer, name
         self.identity = identity
         """Tells the scores of other weights apart; empty where nobody knows."""
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -78,11 +78,6 @@ class ClassifierRewardModel:
         model, tokenizer = load_reward_model(name, dtype), load_tokenizer(name)
         identity = classifier_identity(name, dtype=dtype, max_length=max_length) or ""
         return cls(model, tokenizer, name=str(name), max_length=max_length, identity=identity)
-
-    @property
-    def name(self) -> str:
-        """The folder or hub id."""
-        return self._name
 
     def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
         """The model's output for each request; None where a prompt and a response alone are longer than it can read."""

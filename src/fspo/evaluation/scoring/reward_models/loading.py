@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import uuid
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from fspo.errors import ConfigError
@@ -36,7 +37,6 @@ class ExternalRewardModel:
         self.name, self.shots = name, shots
         self._get, self._identity = get, identity or (lambda: None)
         self._held: RewardModel | None = None
-        self._fingerprint = ""
         self.not_kept = ""
         """Why its scores are not used again by another evaluation, known with the fingerprint; empty if they are."""
 
@@ -50,20 +50,18 @@ class ExternalRewardModel:
         """Forget the model, so that another one has room."""
         self._held = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identifies the model; one that can't be identified has one of its own each time."""
-        if not self._fingerprint:
-            try:
-                self._fingerprint = digest(self._identity() or identity_of(self.get()))
-            except Unidentified as error:
-                self._fingerprint = f"unidentified {uuid.uuid4().hex}"
-                self.not_kept = (
-                    f"No later evaluation uses the scores of the reward model '{self.name}' again, because nothing "
-                    f"tells whether it has changed: {error}. Give it an attribute `identity`, a text that changes "
-                    "whenever its scores may."
-                )
-        return self._fingerprint
+        try:
+            return digest(self._identity() or identity_of(self.get()))
+        except Unidentified as error:
+            self.not_kept = (
+                f"No later evaluation uses the scores of the reward model '{self.name}' again, because nothing tells "
+                f"whether it has changed: {error}. Give it an attribute `identity`, a text that changes whenever its "
+                "scores may."
+            )
+            return f"unidentified {uuid.uuid4().hex}"
 
 
 def given_reward_model(name: str, model: RewardModel) -> ExternalRewardModel:

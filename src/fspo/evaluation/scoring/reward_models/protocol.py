@@ -53,12 +53,7 @@ class FunctionRewardModel:
 
     def __init__(self, function: Scorer, name: str = "") -> None:
         """`name` is by default the function's."""
-        self._function, self._name = function, name or _place(function)
-
-    @property
-    def name(self) -> str:
-        """The name given, or the function's."""
-        return self._name
+        self._function, self.name = function, name or _place(function)
 
     @property
     def identity(self) -> str:
@@ -67,7 +62,7 @@ class FunctionRewardModel:
         Raises:
             Unidentified: the function uses something that can't be identified.
         """
-        return f"{self._name}/{callable_identity(self._function)}"
+        return f"{self.name}/{callable_identity(self._function)}"
 
     def score(self, requests: Sequence[RewardRequest]) -> list[float | None]:
         """The function's value for each request."""

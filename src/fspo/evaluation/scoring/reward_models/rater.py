@@ -54,12 +54,8 @@ class RatingRewardModel:
 
         `say` shows a line the first time that reasoning uses it up.
         """
+        self.name = f"{llm.name}, rating"
         self._llm, self._seed, self._max_tokens, self._setting, self._say = llm, seed, max_tokens, setting, say
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return f"{self._llm.name}, rating"
 
     @property
     def identity(self) -> str:
