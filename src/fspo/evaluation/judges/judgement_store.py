@@ -57,7 +57,8 @@ def judged(
         ModelError: the judge failed; what it judged before stays.
         StorageError: the file is damaged or can't be written.
     """
-    log = KeyedLog(path, Judgement, lasting=_is_lasting)
+    passing = {"failed", "reasoning"}
+    log = KeyedLog(path, Judgement, lasting=lambda found: not any(one.failure in passing for one in found.orders))
     keys = [_key(judge, comparison) for _, comparison in pairs]
     wanted = dict(zip(keys, pairs, strict=True))
     known = [log[key] for key in wanted if key in log]
@@ -130,10 +131,6 @@ def check_identity(judge: Judge) -> None:
             "could be taken for theirs; give it an attribute `identity`, a text that changes wherever its verdicts may "
             "change (settings, version)."
         )
-
-
-def _is_lasting(judgement: Judgement) -> bool:
-    return not {"failed", "reasoning"} & {verdict.failure for verdict in judgement.orders}
 
 
 def _asked(judge: Judge, comparisons: Sequence[Comparison]) -> Iterator[Judgement]:

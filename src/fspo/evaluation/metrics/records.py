@@ -72,25 +72,20 @@ def samples_of(
     for drawn, rows in answers.items():
         label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
         for answer in rows:
-            sample = samples.setdefault(answer.item, _sample(users[answer.user], answer, written))
+            user, trial = users[answer.user], answer.item.rpartition("/")[0]
+            about = Sample(
+                user=user.id,
+                item=answer.item,
+                prompt=answer.prompt,
+                description=user.description,
+                described={method: texts[trial] for method, texts in written.items()},
+                traits=dict(user.traits),
+                group=user.group,
+            )
+            sample = samples.setdefault(answer.item, about)
             sample.answers[label] = answer.text
             if (drawn, answer.item) in judged:
                 judgement = judged[drawn, answer.item]
                 sample.outcomes[label] = _OUTCOMES[judgement.preferred] if judgement.decided else "not judged"
                 sample.broken.update({label: judgement.broken} if judgement.broken else {})
     return list(samples.values())
-
-
-def _sample(user: User, answer: Answer, written: Mapping[str, Mapping[str, str]]) -> Sample:
-    return Sample(
-        user=user.id,
-        item=answer.item,
-        prompt=answer.prompt,
-        answers={},
-        outcomes={},
-        broken={},
-        description=user.description,
-        described={method: texts[answer.item.rpartition("/")[0]] for method, texts in written.items()},
-        traits=dict(user.traits),
-        group=user.group,
-    )

@@ -99,8 +99,14 @@ def bradley_terry(games: Iterable[Game], *, anchor: str | None = None, draws: in
         if anchor is not None:
             place = methods.index(anchor)
             limits[place] = (0.0, 0.0, *limits[place][2:])
-    standings = _standings(methods, strengths, limits)
-    return Ranking(standings, len(users), len(games), shortage, bool(not _bounded(total[None])[0]))
+    standings = [
+        Standing(name, float(strength), low, high, int(rank), best, worst)
+        for name, strength, rank, (low, high, best, worst) in zip(
+            methods, strengths, _ranks(strengths[None])[0][0], limits, strict=True
+        )
+    ]
+    ranked = tuple(sorted(standings, key=lambda standing: standing.rank))
+    return Ranking(ranked, len(users), len(games), shortage, bool(not _bounded(total[None])[0]))
 
 
 def _methods(games: Sequence[Game], anchor: str | None) -> list[str]:
@@ -190,15 +196,6 @@ def _limits(strengths: _Matrix, sampled: _Matrix, users: int) -> list[_Limits]:
     best = np.quantile(bests, tail, axis=0, method="inverted_cdf")
     worst = np.quantile(worsts, 1 - tail, axis=0, method="inverted_cdf")
     return [(float(low[i]), float(high[i]), int(best[i]), int(worst[i])) for i in range(len(strengths))]
-
-
-def _standings(methods: Sequence[str], strengths: _Matrix, limits: Sequence[_Limits]) -> tuple[Standing, ...]:
-    ranks = _ranks(strengths[None])[0][0]
-    found = [
-        Standing(name, float(strength), low, high, int(rank), best, worst)
-        for name, strength, rank, (low, high, best, worst) in zip(methods, strengths, ranks, limits, strict=True)
-    ]
-    return tuple(sorted(found, key=lambda standing: standing.rank))
 
 
 def _ranks(strengths: _Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from fspo.evaluation.scoring.reward_models.protocol import Failed, RewardRequest
 from fspo.identity import digest
@@ -38,31 +39,29 @@ _RATING = re.compile(
 )
 
 
+@dataclass
 class RatingRewardModel:
-    """Asks once for each response, at temperature 0."""
+    """Asks `llm` once for each response, at temperature 0."""
 
-    def __init__(
-        self,
-        llm: LanguageModel,
-        *,
-        seed: int = 0,
-        max_tokens: int = RATING_TOKENS,
-        setting: str = "max_tokens",
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        """Ask `llm` for ratings of at most `max_tokens`, reasoning included; `setting` is what sets that limit.
+    llm: LanguageModel
+    max_tokens: int = RATING_TOKENS
+    """The most that a rating may take, reasoning included."""
+    setting: str = "max_tokens"
+    """What sets that limit, for messages."""
+    say: Callable[[str], None] | None = None
+    """Shows a line the first time that reasoning uses up the limit."""
 
-        `say` shows a line the first time that reasoning uses it up.
-        """
-        self.name = f"{llm.name}, rating"
-        self._llm, self._seed, self._max_tokens, self._setting, self._say = llm, seed, max_tokens, setting, say
+    @property
+    def name(self) -> str:
+        """The name of `llm`, and that it rates."""
+        return f"{self.llm.name}, rating"
 
     @property
     def identity(self) -> str:
         """Tells apart models, and what they are asked of a response."""
         shot = Preference("user", "PROMPT", "CHOSEN", "REJECTED")
         asked = [self.request(RewardRequest(shots, "QUESTION", "ANSWER")).record() for shots in ((), (shot,))]
-        return f"asked {digest([identity_of(self._llm), asked], 64)}"
+        return f"asked {digest([identity_of(self.llm), asked], 64)}"
 
     def score(self, requests: Sequence[RewardRequest]) -> list[float | Failed | None]:
         """The rating of each response as a share of 100; None where the answer is no number or the model refuses.
@@ -72,22 +71,22 @@ class RatingRewardModel:
         """
         asked = [self.request(request) for request in requests]
         found: list[float | Failed | None] = []
-        for request, completion in zip(asked, self._llm.complete(asked), strict=True):
+        for request, completion in zip(asked, self.llm.complete(asked), strict=True):
             failed = completion.finish_reason == "failed"
             found.append(Failed.FAILED if failed else read_rating(completion))
             if found[-1] is None and completion.finish_reason != "refused":
-                mark_unusable(self._llm, request)
+                mark_unusable(self.llm, request)
             if completion.finish_reason == "reasoning":
                 self._say_used_up()
         return found
 
     def _say_used_up(self) -> None:
-        if self._say is not None:
-            self._say(
-                f"{self._llm.name} gave only reasoning in place of a rating: that used up {self._setting}, which is "
-                f"{self._max_tokens:,}. Raise it, or switch reasoning off (endpoint.extra_body)."
+        if self.say is not None:
+            self.say(
+                f"{self.llm.name} gave only reasoning in place of a rating: that used up {self.setting}, which is "
+                f"{self.max_tokens:,}. Raise it, or switch reasoning off (endpoint.extra_body)."
             )
-        self._say = None
+        self.say = None
 
     def request(self, request: RewardRequest) -> CompletionRequest:
         """What is asked about one response."""
@@ -96,9 +95,7 @@ class RatingRewardModel:
         # An escape that JSON has: what looks like a control token stays text on its way through a chat template.
         shown = BRACKET.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=False, indent=1))
         text = _INSTRUCTION.replace("{told}", _TOLD if earlier else "").replace("{data}", shown, 1)
-        return CompletionRequest(
-            (Message("user", text),), max_tokens=self._max_tokens, temperature=0.0, seed=self._seed
-        )
+        return CompletionRequest((Message("user", text),), max_tokens=self.max_tokens, temperature=0.0, seed=0)
 
 
 def read_rating(completion: Completion) -> float | None:
