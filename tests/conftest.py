@@ -13,6 +13,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from filelock import FileLock
@@ -80,3 +81,13 @@ def builtin_model_path() -> Path:
     from fspo.modeling import builtin_model
 
     return Path(builtin_model.obtain())
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are made, but not drawn, which takes most of the time: for tests of what a page says in words."""
+
+    def write_nothing(figure: object, buffer: IO[str], **_: object) -> None:
+        buffer.write('<svg height="1pt" width="1pt" viewBox="0 0 1 1"></svg>')
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_nothing)

@@ -83,6 +83,7 @@ def test_the_estimate_grows_with_what_is_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_all_methods_on_two_domains_killed_on_the_way(
     speaking_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

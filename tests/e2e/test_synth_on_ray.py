@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,8 +20,11 @@ from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.helpers import write_domain
 
 pytest.importorskip("aiohttp")
-pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed"),
+]
 
 IN_FLIGHT = 8
 

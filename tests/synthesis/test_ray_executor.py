@@ -28,7 +28,6 @@ from tests.fake_endpoint import fake_endpoint, stats
 from tests.synthesis.helpers import ScriptedModel, Stopped, config_of
 from tests.synthesis.test_make import digests
 
-ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CONFIG = {"domain": "roleplay", "questions": 30, "users": 12, "shard": 3, "pairs": 20, "shared_pairs": 6}
@@ -36,6 +35,7 @@ CONFIG = {"domain": "roleplay", "questions": 30, "users": 12, "shard": 3, "pairs
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
