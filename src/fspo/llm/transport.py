@@ -145,7 +145,7 @@ class WebTransport:
         if status >= 400:
             return self._by_status(status, said, headers, request, names)
         found = read_reply(request, said)
-        return found if isinstance(found, Read) else self._odd(found, request, names)
+        return found if isinstance(found, Read) else self._without_answer(found, request, names)
 
     def _open(self) -> aiohttp.ClientSession:
         """The connections; they belong to the loop that makes them, and are closed there."""
@@ -162,8 +162,8 @@ class WebTransport:
             weakref.finalize(self, _close, self._session)
         return self._session
 
-    def _odd(self, reply: Unusable, request: CompletionRequest, names: Names) -> Outcome:
-        """What a reply that is no answer comes to."""
+    def _without_answer(self, reply: Unusable, request: CompletionRequest, names: Names) -> Outcome:
+        """The outcome of a reply that holds no answer: send the request again, refuse it, or end the run."""
         if reply.kind == "not readable":
             return self._garbled(reply.said)
         used = None if reply.tokens is None else (reply.prompt_tokens or 0, reply.tokens)

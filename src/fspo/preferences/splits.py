@@ -103,7 +103,7 @@ class Splits:
         """
         path = Path(path)
         value = read_json(path)
-        parts = {kind: _parts(path, value, kind) for kind in ("users", "questions")}
+        parts = {kind: _ids_by_split(path, value, kind) for kind in ("users", "questions")}
         return cls(parts["users"], parts["questions"])
 
 
@@ -287,7 +287,8 @@ def _check_names(names: Iterable[str]) -> None:
             raise DataError(f"There is no split '{name}'{hint}")
 
 
-def _parts(path: Path, value: object, kind: str) -> dict[Split, frozenset[str]]:
+def _ids_by_split(path: Path, value: object, kind: str) -> dict[Split, frozenset[str]]:
+    """Split -> ids of the `kind` (`users` or `questions`), from the contents of a splits file."""
     parts = value.get(kind) if isinstance(value, dict) else None
     if not isinstance(parts, dict) or not all(
         isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in parts.values()

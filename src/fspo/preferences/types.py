@@ -159,7 +159,7 @@ class Preference:
 
     @property
     def same_question(self) -> str:
-        """What preferences on one question have in common: the id, or the wording of the prompt where none was given.
+        """A key that all preferences on one question share: its id, or without an id the wording of the prompt.
 
         So prompts that differ only in blanks, case or Unicode form are one question; see `fspo.preferences.wording`.
         """

@@ -26,9 +26,9 @@ from fspo.synthesis.domain_files import (
     TraitsOfText,
     UsersFile,
     open_domain,
+    parse_contents,
     question_rows,
     read_yaml,
-    validated,
 )
 from fspo.synthesis.templates import Template
 from fspo.synthesis.written import WrittenText, check_weights, read_written
@@ -182,30 +182,30 @@ def load_domain(name: str) -> Domain:
     """
     folder = open_domain(name)
     where = {file: f"{folder.file(file)}" for file in _FILES}
-    about: DomainFile = validated(DomainFile, folder.yaml("domain.yaml"), where["domain.yaml"])
+    about: DomainFile = parse_contents(DomainFile, folder.yaml("domain.yaml"), where["domain.yaml"])
     _check_settings(about, where["domain.yaml"])
-    users = validated(UsersFile, folder.yaml("users.yaml"), where["users.yaml"])
-    topics = validated(dict[str, list[str]], folder.yaml("topics.yaml", needed=False) or {}, where["topics.yaml"])
+    users = parse_contents(UsersFile, folder.yaml("users.yaml"), where["users.yaml"])
+    topics = parse_contents(dict[str, list[str]], folder.yaml("topics.yaml", needed=False) or {}, where["topics.yaml"])
     traits: dict[str, TraitsOfText] = {}
     written: tuple[WrittenText, ...] = ()
     personas: tuple[Persona, ...] = ()
     if about.responses == "written":
-        traits = validated(dict[str, TraitsOfText], folder.yaml("traits.yaml"), where["traits.yaml"])
+        traits = parse_contents(dict[str, TraitsOfText], folder.yaml("traits.yaml"), where["traits.yaml"])
         written = read_written(folder.file("responses.jsonl"), traits)
         topic_of = {row.question: row.topic for row in written}
         seeds = tuple(Question.of(text, topic) for text, topic in topic_of.items())
         _check_count(seeds, where["responses.jsonl"])
     else:
         questions = question_rows(folder.yaml("questions.yaml"), where["questions.yaml"])
-        titles = validated(
+        titles = parse_contents(
             dict[str, list[str | int]], folder.yaml("titles.yaml", needed=False) or {}, where["titles.yaml"]
         )
         seeds = _seeds(questions, titles, where["questions.yaml"])
-        steering = validated(SteeringFile, folder.yaml("steering.yaml"), where["steering.yaml"])
+        steering = parse_contents(SteeringFile, folder.yaml("steering.yaml"), where["steering.yaml"])
         personas = _personas(steering, titles, about, where["steering.yaml"])
     styles = None
     if about.responses == "restyled":
-        styles = validated(StylesFile, folder.yaml("styles.yaml"), where["styles.yaml"])
+        styles = parse_contents(StylesFile, folder.yaml("styles.yaml"), where["styles.yaml"])
     domain = Domain(
         name=Path(name).resolve().name,
         file=about,
@@ -298,7 +298,7 @@ def _filled(patterns: Sequence[tuple[str, Template]], titles: Mapping[str, list[
 
 def _prompts(folder: DomainFolder, where: str) -> dict[str, Template]:
     usual = read_yaml(files("fspo.synthesis").joinpath("prompts.yaml"))
-    own = validated(dict[str, str], folder.yaml("prompts.yaml", needed=False) or {}, where)
+    own = parse_contents(dict[str, str], folder.yaml("prompts.yaml", needed=False) or {}, where)
     for name in own:
         if name not in PROMPTS:
             close = nearest(name, PROMPTS, cutoff=0.5)

@@ -31,11 +31,11 @@ __all__ = [
     "UsersFile",
     "domain_names",
     "open_domain",
+    "parse_contents",
     "production_of",
     "question_rows",
     "read_yaml",
     "settings_of",
-    "validated",
 ]
 
 Production = Literal["sampled", "restyled", "written"]
@@ -342,8 +342,8 @@ def _question(text: object, where: str) -> str:
     raise DataError(f"{where}: {text!r} is not text; put it in quotation marks.")
 
 
-def validated(kind: Any, value: object, where: object) -> Any:
-    """A file's contents, checked.
+def parse_contents(kind: Any, value: object, where: object) -> Any:
+    """Parse the contents of a domain's YAML file as the pydantic type `kind`.
 
     Raises:
         DataError: naming the file, the key and what is wrong with it.

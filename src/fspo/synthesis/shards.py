@@ -184,7 +184,7 @@ class Labeller:
             task.advance()
 
     def _flips(self, person: Person, pair: Pair) -> bool:
-        """Whether the label of a user to train on is turned over, as `label_noise` asks."""
+        """Whether `label_noise` flips the label of this pair; it flips labels of training users alone."""
         share = self.work.config.label_noise
         if not share or person.split != "train":
             return False

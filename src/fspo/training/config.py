@@ -251,7 +251,7 @@ class TrainingConfig(BaseModel):
 
     @property
     def selects(self) -> bool:
-        """Whether evaluations decide which weights come out."""
+        """Whether evaluations during training choose the weights of the policy: `keep_best` or `patience`."""
         return self.keep_best or self.patience > 0
 
     def identity(self) -> dict[str, Any]:

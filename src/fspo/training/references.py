@@ -46,10 +46,10 @@ def reference_of(model: torch.nn.Module, frozen: torch.nn.Module | None) -> Refe
 
 
 def untrained(model: torch.nn.Module) -> Reference:
-    """The model itself as its own reference, which it is until the first step."""
+    """The reference of a model before its first training step: the model itself, without dropout."""
 
     @contextmanager
-    def as_it_is() -> Iterator[torch.nn.Module]:
+    def itself() -> Iterator[torch.nn.Module]:
         was_training = model.training
         model.eval()
         try:
@@ -57,7 +57,7 @@ def untrained(model: torch.nn.Module) -> Reference:
         finally:
             model.train(was_training)
 
-    return as_it_is
+    return itself
 
 
 def trainable_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
