@@ -201,7 +201,7 @@ def test_without_a_judge_rewards_are_measured_all_the_same(run: Run, tmp_path: P
     assert read_json(out / "observer.json") == {}
     details = read_json(out / "details.json")
     assert details["judge_kind"] == "none"
-    assert not any("weightings of attributes" in sentence for sentence in caveats({}, details))
+    assert not any("a set of weights for attributes" in sentence for sentence in caveats({}, details))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_every_rule_lists_what_misses_its_bar_and_nothing_else(rule: Rule) -> No
         ("win_rate_by/other/plain", BELOW, "by another judge (other, plain)"),
         ("win_rate_matched/plain", LEVEL, "matched answer (plain)"),
         ("overconfidence/fitted", GAINED, "(fitted margins)"),
-        ("wrong_labels_drop/25%", GAINED, "labels are wrong (25%)"),
+        ("wrong_labels_drop/25%", GAINED, "wrong labels (25%)"),
         ("tax_general/bare", GAINED, "(without any shot)"),
         ("tax_open/training", GAINED, "against the untrained weights"),
         ("tax_refusal/injected", GAINED, "in the shots"),
@@ -141,7 +141,7 @@ def test_few_users_are_a_caveat() -> None:
 
 
 def test_shared_questions_are_a_caveat_where_there_are_any() -> None:
-    for shared, said in ((3, "3 held-out questions were asked"), (1, "1 held-out question was"), (None, "may share")):
+    for shared, said in ((3, "share 3 held-out questions;"), (1, "share 1 held-out question;"), (None, "may share")):
         assert any(said in sentence for sentence in caveats({}, {}, shared))
     assert not any("question" in sentence for sentence in caveats({}, {}, 0))
 

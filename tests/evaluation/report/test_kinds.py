@@ -37,7 +37,7 @@ def test_a_common_run_says_what_it_has(tmp_path: Path) -> None:
     assert "The dashed line is the ideal observer" in section(page, "shots")
     assert "Wrong labels, shots on other topics and other orders were measured on 6" in section(page, "sensitivity")
     assert "What the attribute judge does not see" in page
-    assert "8 held-out questions were asked of several users" in page
+    assert "Several users share 8 held-out questions" in page
     assert "of held-out pairs by the reference reward" in page
     assert "<dt>decisions that change with flipped labels</dt>" in page
     limits = section(page, "limits")
@@ -77,8 +77,8 @@ def test_a_run_judged_by_a_model_has_no_observer_and_base_in_its_ranking(tmp_pat
 def test_two_users_have_no_intervals_and_nothing_that_speaks_of_them(tmp_path: Path) -> None:
     page = page_of(two_users(tmp_path / "run"))
     assert "The intervals come from" not in page
-    assert "Each interval is for its figure alone" not in page
-    assert "With only 2 users, no figure has an interval" in page
+    assert "Each interval is for one result alone" not in page
+    assert "With only 2 users, no result has an interval" in page
     assert "<dt>too few users to compare with</dt><dd>base, few-shot, pref-ft, ipo and oracle</dd>" in page
     assert "Holm's correction" not in page
     assert "<dt>users served no better than by a coin</dt><dd>1 of 2, with " in page
@@ -95,7 +95,7 @@ def test_a_lead_from_elsewhere_has_no_answers_to_fail(tmp_path: Path) -> None:
 
 def test_users_with_questions_of_their_own_share_none(tmp_path: Path) -> None:
     page = page_of(own_prompts(tmp_path / "run"))
-    assert "asked of several users" not in page
+    assert "Several users share" not in page
     assert "may share held-out questions" not in page
     assert "No two users have a common prompt" in section(page, "samples")
     assert "first prompt they share" not in page

@@ -93,7 +93,7 @@ def test_the_page_says_on_how_many_pairs_the_curve_stands(run_folder: Path, tmp_
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "evaluation" / "observer.json", observer)
     page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Every point uses the same 64 pairs: of all 128 pairs" in page
+    assert "Every point uses the same 64 pairs: those of all 128 pairs" in page
     observer["reward_accuracy@8"]["items"] = 128
     write_json(folder / "evaluation" / "observer.json", observer)
     page = write_report(folder, tmp_path / "report.html").read_text(encoding="utf-8")
@@ -145,7 +145,7 @@ def test_user_text_is_text(page: str) -> None:
 
 def test_what_rewards_are_measured_against_is_said(page: str) -> None:
     assert "pref-ft weights it started from, given the same shots" in page
-    assert "base weights it started from, without context too" in page
+    assert "base weights it started from, also without context" in page
     assert page.count("the same weights without context") == 2  # pref-ft and oracle; few-shot has its mirror
 
 
@@ -307,7 +307,7 @@ def test_differences_are_paired_corrected_and_have_a_size_that_could_be_seen(run
 def test_the_error_of_calibration_stands_beside_what_chance_gives(page: str) -> None:
     table = page[page.index("<caption><span>Percent. Calibration error") :].partition("</table>")[0]
     rows = [re.findall(r"<td>([^<]+)</td>", row) for row in table.split("</tr>") if re.search(r">\s*fspo\s*<", row)]
-    assert rows == [["as they are", "10.0", "4.3", "7.6"], ["fitted", "10.0", *["\N{EN DASH}"] * 2]]
+    assert rows == [["unchanged", "10.0", "4.3", "7.6"], ["fitted", "10.0", *["\N{EN DASH}"] * 2]]
 
 
 def test_what_is_against_the_lead_comes_first(page: str) -> None:

@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gain_over_oracle", "gain over the untrained model with the user's description"),
     Rule("first_shot_gain", "gain from the first shot"),
     Rule("beyond_training_gain", "gain from more shots than it was trained with"),
-    Rule("wrong_labels_drop", "accuracy lost where labels are wrong", good="not above"),
+    Rule("wrong_labels_drop", "accuracy lost with wrong labels", good="not above"),
     Rule("other_topics_drop", "accuracy lost with shots on other topics", good="not above"),
     Rule("shortfall", "accuracy below the ideal observer's", good="not above"),
     Rule("tax_general", "general instructions followed less often", good="not above"),

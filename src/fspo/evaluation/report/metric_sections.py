@@ -102,7 +102,7 @@ def calibration_section(records: Mapping[str, CalibrationRecord], palette: Palet
     numbers = [
         {"method": name, "scale": scale} | row.model_dump(include={"confidence", "accuracy", "users", "items"})
         for name, both in bins.items()
-        for scale, rows in zip(("as it is", "fitted"), both, strict=True)
+        for scale, rows in zip(("unchanged", "fitted"), both, strict=True)
         for row in rows
     ]
     svg = charts.reliability(bins, title=title, palette=palette)

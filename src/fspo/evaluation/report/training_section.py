@@ -87,8 +87,8 @@ def unequal_training_note(found: Mapping[str, TrainingCost]) -> str:
     if not parts:
         return ""
     return (
-        f"The methods were not trained equally long: {', '.join(parts)}, besides what each started from; "
-        "part of a difference between them may come from that."
+        f"The methods were not trained equally long: {', '.join(parts)}, without the training of their initial "
+        "weights. Part of a difference between them may come from this."
     )
 
 
