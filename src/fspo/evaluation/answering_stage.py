@@ -1,4 +1,4 @@
-"""Every method's answers to held-out prompts, by every sampling, and what can be said of them without a judge."""
+"""Every method's answers to held-out prompts, by every sampling, and their measures without a judge."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Details(Record):
     observer_prior: str = ""
     """Which users the ideal observer expects."""
     untraced: tuple[str, ...] = ()
-    """Methods of which it is not known what they were trained on."""
+    """Methods whose training data are unknown."""
     too_long: int = 0
     """Preferences left out because some method can't read them."""
 

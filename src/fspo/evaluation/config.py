@@ -53,7 +53,7 @@ class Settings(BaseModel):
 
 
 class Floors(Settings):
-    """The least an answer has to reach; below any of them it loses, or ties with another one below, whoever judges."""
+    """Minimum values of an answer. Below one of them it loses with every judge, or ties with another one below."""
 
     log_prob: float = -5.5
     """Mean log-prob a token under the base model given the question alone, in nats. Under SmolLM2-135M
@@ -67,12 +67,12 @@ class Floors(Settings):
 
 
 class RobustnessConfig(Settings):
-    """Under what else the full context is measured, on a part of the users: each costs one more trunk a user."""
+    """Further conditions for the full context, on a part of the users; each costs one more trunk per user."""
 
     users: int | None = Field(default=6, ge=0)
-    """At most so many of the evaluated users, their first episode each; 0: none of this, null: all of them."""
+    """At most this many of the evaluated users, the first episode of each; 0: no robustness measures, null: all."""
     queries: int | None = Field(default=3, ge=1)
-    """At most so many queries of each episode; null: all of them."""
+    """At most this many queries of each episode; null: all of them."""
     wrong_labels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], _IN_ORDER] = (0.1, 0.25)
     """Shares of the shots whose label is swapped, at least one shot each."""
     other_topics: bool = True
@@ -89,17 +89,17 @@ class JudgeConfig(Settings):
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the results."""
     endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible endpoint that is shown the user's description and asked in both orders."""
+    """An OpenAI-compatible endpoint that sees the user's description and compares in both orders."""
     attributes: tuple[str, ...] = ()
-    """Measured attributes: it goes by the users' own weights of these alone."""
+    """Measured attributes: the judge uses the users' own weights of these alone."""
     likes: dict[str, float] = Field(default_factory=dict)
-    """The same weights of measured attributes for everybody: `{length: 1}` likes whatever is longer."""
+    """The same weights of measured attributes for every user: `{length: 1}` prefers the longer answer."""
     weighted: bool = False
-    """Whether an endpoint is asked for the probability of its answer, from log-probs, and not for the answer alone."""
+    """Whether to use the probability of an endpoint's answer, from log-probs, and not the answer alone."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of an endpoint's answer, reasoning included: by default 48, and 4 where it is `weighted`."""
     prompt: str | None = None
-    """What an endpoint is asked, with {description}, {question}, {first} and {second}, in place of the usual words."""
+    """A prompt for an endpoint that replaces the default, with {description}, {question}, {first} and {second}."""
     margin: float = Field(default=0.0, ge=0)
     """Of a measured judge: utilities that differ by less are a tie; in standard deviations."""
 
@@ -142,18 +142,18 @@ class JudgeConfig(Settings):
 
 
 class RewardModelConfig(Settings):
-    """A reward model from elsewhere, evaluated beside the methods; exactly one of model, endpoint and scorer is set."""
+    """An external reward model, evaluated beside the methods; exactly one of model, endpoint and scorer is set."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
     """What it is called in the table."""
     model: PlaceName | None = None
     """A sequence-classification model of transformers with one output: a local folder or a hub id."""
     endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible endpoint that is shown the shots and asked to rate the response."""
+    """An OpenAI-compatible endpoint that sees the shots and rates the response."""
     scorer: str | None = None
-    """Code of one's own as `module:name`, a function of (shots, prompt, response) or a `RewardModel`."""
+    """Your own code as `module:name`: a function of (shots, prompt, response) or a `RewardModel`."""
     shots: bool = True
-    """Whether it is shown the user's shots; without them it is a baseline that knows no user."""
+    """Whether it sees the user's shots; without them it is a baseline that knows no user."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of an endpoint's rating, reasoning included: by default 12."""
 
@@ -172,7 +172,7 @@ class TaxConfig(Settings):
     """A user costs `general + open + 2 * refusals` answers a method, and every set of weights the items once more."""
 
     users: int | None = Field(default=6, ge=1)
-    """At most so many of the evaluated users, with the shots of their first episode; null: all of them."""
+    """At most this many of the evaluated users, with the shots of their first episode; null: all of them."""
     general: int = Field(default=10, ge=0)
     """General instructions for each user; users take turns, so that six of them have all sixty between them."""
     refusals: int = Field(default=5, ge=0)

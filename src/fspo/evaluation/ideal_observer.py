@@ -93,7 +93,7 @@ class IdealObserver(OptionalMeasure):
         return Column(on_curve(self._predicted[k], self.evaluation.config))
 
     def _table(self) -> Table:
-        """The observer is told how many labels are wrong, and not which."""
+        """The observer knows how many labels are wrong, and not which."""
         config, regrets = self.evaluation.config, self._regrets
         full, own = config.shots, self._at(config.shots)
         found = {"reward_accuracy": own} | {f"reward_accuracy@{k}": self._curve(k) for k in config.rungs}

@@ -66,13 +66,13 @@ def base_provenance(model: str) -> dict[str, Provenance]:
 
 
 def check_unseen(trained: Mapping[str, Provenance], train: PreferenceDataset, test: PreferenceDataset) -> None:
-    """Check that no policy, and none that it started from, has seen whom or what it is evaluated on.
+    """Check that no policy, and none that it started from, has seen the users or questions of its evaluation.
 
-    Of those of which nobody recorded what they were trained on this can't be told; see `untraced`.
+    A policy without a record of its training data passes; `untraced` lists these.
 
     Raises:
         DataError: naming a user, question or prompt that is in both parts; or the method whose policy, or the one it
-            started from, was trained on other data than `train`, of which nobody can say whom it has seen.
+            started from, was trained on other data than `train`, so that the users in its training are unknown.
     """
     check_no_leak(train, test)
     for name, row in trained.items():
@@ -87,9 +87,9 @@ def check_unseen(trained: Mapping[str, Provenance], train: PreferenceDataset, te
 
 
 def untraced(trained: Mapping[str, Provenance], *, checked: bool = True) -> list[str]:
-    """The methods of which it can't be told whom their policies have seen, with the policy where it is an earlier one.
+    """The methods whose training data are unknown, with the policy if it is one that they started from.
 
-    Those are all that train where there was no training part to check them against (`checked` is false).
+    Without a training part to compare with (`checked` is false) these are all methods that train.
     """
     found = []
     for name, row in trained.items():
@@ -106,8 +106,8 @@ def untraced_note(found: Sequence[str]) -> str:
     if not found:
         return ""
     return (
-        "It can't be told whether these methods have seen the users and questions that they are evaluated on, since "
-        f"nobody recorded, or could check, what their policies were trained on: {', '.join(found)}."
+        "These methods may have seen the users and questions that they are evaluated on, because the training data of "
+        f"their policies were not recorded or could not be checked: {', '.join(found)}."
     )
 
 

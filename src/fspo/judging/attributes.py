@@ -93,7 +93,7 @@ def bullets(text: str) -> float:
 
 
 def emoji_count(text: str) -> float:
-    """Number of emoji, at most 3: the fourth makes no difference to anybody."""
+    """Number of emoji, at most 3: a fourth makes no difference to any user."""
     return 0.0 if text.isascii() else float(min(_emoji().emoji_count(text), 3))
 
 

@@ -1,4 +1,4 @@
-"""The judge of measured attributes for users who want something else on a topic of their own."""
+"""The judge of measured attributes for users with other weights on a topic of their own."""
 
 from __future__ import annotations
 

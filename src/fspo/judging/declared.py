@@ -65,10 +65,10 @@ class DeclaredJudge:
         return set(feature_names(self.values)) >= set(attributes)
 
     def utility(self, user: User, text: str, prompt: str = "") -> float:
-        """How much `user` likes `text`, whatever the prompt; only differences mean something.
+        """How much `user` likes `text`, for any prompt; only differences have a meaning.
 
         Raises:
-            DataError: nobody has declared the traits of this text, or the user has a weight for no feature.
+            DataError: the traits of this text are not declared, or the user has no weight for any feature.
         """
         known = self._features.get(text)
         if known is None:
@@ -85,7 +85,7 @@ class DeclaredJudge:
         return sum(weight * known[name] for name, weight in user.traits.items() if weight)
 
     def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
-        """Which response the user prefers; whatever the prompt. The same in either order.
+        """Which response the user prefers, for any prompt. The same in either order.
 
         Raises:
             DataError: see `utility`.

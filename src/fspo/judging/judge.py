@@ -192,7 +192,7 @@ class AttributeJudge:
         return self._known[text]
 
     def utility(self, user: User, text: str, prompt: str = "") -> float:
-        """How much `user` likes `text`, whatever the prompt; only differences mean something.
+        """How much `user` likes `text`, for any prompt; only differences have a meaning.
 
         Raises:
             DataError: the user has a weight for an attribute that the judge has no scale for.
@@ -207,7 +207,7 @@ class AttributeJudge:
         return sum(weight * measured[name] for name, weight in user.traits.items() if weight)
 
     def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
-        """Which response the user prefers, whatever the prompt. The same in either order."""
+        """Which response the user prefers, for any prompt. The same in either order."""
         difference = self.utility(user, first) - self.utility(user, second)
         if difference == 0 or abs(difference) < self.margin:
             return "tie"

@@ -34,12 +34,12 @@ _MOST = 500
 
 
 def axis_users(attributes: Iterable[str]) -> list[User]:
-    """Everybody who minds one attribute, in either direction."""
+    """One user for each end of each attribute, with a weight for that attribute alone."""
     return [User(f"prior:{sign:+.0f}{name}", traits={name: sign}) for name in attributes for sign in (1.0, -1.0)]
 
 
 def pair_users(attributes: Iterable[str]) -> list[User]:
-    """Everybody who minds two attributes equally, in any direction."""
+    """One user for every two ends of different attributes, with equal weights for both."""
     half = 1 / math.sqrt(2)
     return [
         User(f"prior:{a:+.0f}{first}{b:+.0f}{second}", traits={first: a * half, second: b * half})
@@ -49,27 +49,27 @@ def pair_users(attributes: Iterable[str]) -> list[User]:
 
 
 def sampled_users(attributes: Iterable[str], count: int, seed: int) -> list[User]:
-    """`count` users whose weights point anywhere on the sphere, evenly."""
+    """`count` users whose weights are uniform on the unit sphere."""
     names = list(attributes)
     generator = random.Random(seed)
     return [User(f"prior:{index}", traits=_direction(names, generator)) for index in range(count)]
 
 
 def family_of(users: Iterable[User]) -> list[User]:
-    """The prior for attribute users: all axis and all pair users over the attributes that any of `users` minds."""
+    """The prior for attribute users: all axis and pair users over the attributes that `users` have weights for."""
     attributes = sorted({name for user in users for name, weight in user.traits.items() if weight})
     return axis_users(attributes) + pair_users(attributes)
 
 
 def prior_of(kind: str, users: Iterable[User], trained: Iterable[User], seed: int) -> tuple[str, list[User]]:
-    """Who might have given the shots, and which kind of prior that is.
+    """The kind of a prior, and its users: those who might have given the shots.
 
     Args:
-        kind: `family` or `sampled`, over the attributes that any of `users` minds; `trained`, the users of the training
-            part; `auto`, the family where it holds all of `users`, and else those of the training part, if they have
-            traits.
+        kind: `family` or `sampled`, over the attributes that `users` have weights for; `trained`, the users of the
+            training part; `auto`, the family if it holds all of `users`, otherwise the users of the training part, if
+            they have traits.
         users: those of the evaluated dataset.
-        trained: those of the training part, who are others; of more than 500 as many are drawn.
+        trained: those of the training part, who are different ones; at most 500 of them, drawn at random.
         seed: of the draws.
     """
     people = [user for user in users if user.traits]
@@ -87,7 +87,7 @@ def prior_of(kind: str, users: Iterable[User], trained: Iterable[User], seed: in
 
 
 def _belongs(user: User, family: Iterable[User]) -> bool:
-    """Whether somebody in the family has weights of the same proportions."""
+    """Whether a user of the family has weights of the same proportions."""
     length = math.hypot(*user.traits.values())
     return any(
         math.fsum(weight * other.traits.get(name, 0.0) for name, weight in user.traits.items()) > 0.999 * length

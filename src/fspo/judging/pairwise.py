@@ -1,4 +1,4 @@
-"""The user-aware pairwise judge: a language model that reads a description of the user, asked in both orders.
+"""The user-aware pairwise judge: a language model that reads the user's description and compares in both orders.
 
 A pair is decided where both orders agree (FSPO, arXiv 2502.19312, section 5); anything else is kept apart with its
 reason. How often the orders agree, and how often the first place wins, tells how far the decided ones can be trusted.

@@ -63,7 +63,7 @@ class Verdict:
     probability: float | None = None
     """That the first response is preferred, from a judge that weighs."""
     without_log_probs: bool = False
-    """Whether a judge that weighs had no log-probs to go by."""
+    """Whether a judge that weighs got no log-probs."""
 
     def __str__(self) -> str:
         """The preference, or the failure."""
@@ -115,7 +115,7 @@ class Judgement:
 
     @property
     def without_log_probs(self) -> int:
-        """Orders in which a judge that weighs had no log-probs to go by."""
+        """Number of orders in which a judge that weighs got no log-probs."""
         return sum(verdict.without_log_probs for verdict in self.orders)
 
     def detail(self, failure: Failure) -> str:

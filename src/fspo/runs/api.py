@@ -1,4 +1,4 @@
-"""`fspo.synthesize` and `fspo.evaluate`: two stages of a run from Python, on what is in memory."""
+"""`fspo.synthesize` and `fspo.evaluate`: two stages of a run from Python, on objects in memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def synthesize(
 ) -> SplitDataset:
     """Make synthetic users and their preferences, as `fspo synth` does.
 
-    Called again with the same arguments it resumes, or returns at once what is complete.
+    A second call with the same arguments resumes, or returns the finished dataset at once.
 
     Args:
         domain: one of fspo's, such as elix-easy or advice; the folder of a domain of your own; or the configuration of
@@ -58,8 +58,8 @@ def synthesize(
 
     Raises:
         ConfigError: a setting is unknown or wrong, or the folder holds data of other settings.
-        DataError: the domain is wrong, or the texts were too poor to make a dataset of.
-        ModelError: a model failed; what it answered is saved.
+        DataError: the domain is wrong, or too few texts are usable for a dataset.
+        ModelError: a model failed; its answers so far are saved.
         StorageError: the folder can't be written.
     """
     from fspo.preferences.splits import SplitDataset
@@ -100,16 +100,16 @@ def evaluate(
 ) -> Results:
     """Measure policies and reward models on people and questions that they were not trained on, as `fspo eval` does.
 
-    Called again with the same arguments it resumes, or computes nothing anew.
+    A second call with the same arguments resumes, or returns the finished results.
 
     Args:
-        models: a policy (`Policy` or its folder), a reward model (`fspo.RewardModel` says what it must be able to do),
-            or a function (shots, prompt, response) -> reward; or several of them by name. The name of a policy is its
-            method, such as `fspo` or `ipo`.
+        models: a policy (`Policy` or its folder), a reward model (an object with the methods of `fspo.RewardModel`),
+            or a function (shots, prompt, response) -> reward; or a mapping from names to several of these. The name of
+            a policy is its method, such as `fspo` or `ipo`.
         dataset: the people, each with enough preferences for `shots` and `queries`.
         output: folder that the results go to.
-        baselines: methods that need no training, measured beside on the policies' base model: base, few-shot, oracle.
-        train: what the policies were trained on, so that a leak is found.
+        baselines: methods without training, measured too, with the policies' base model: base, few-shot, oracle.
+        train: the preferences that the policies were trained on, to find leaks.
         judge: says which of two answers a user prefers; without one, answers are neither sampled nor judged.
         progress: shows how far it is; by default a line on standard error every 20 seconds.
         **settings: of the evaluation, such as `shots=4`, `queries=2` or `answers=0`; see
@@ -122,7 +122,7 @@ def evaluate(
         ConfigError: a setting is unknown or wrong, a name is taken, the policies have different base models, or
             `output` is the folder of a run.
         DataError: a leak; or a user has too few preferences.
-        ModelError: a model can't be loaded, or it failed; what was measured before is saved.
+        ModelError: a model can't be loaded, or it failed; the results so far are saved.
         StorageError: the disk is full.
     """
     from fspo.evaluation.evaluate import evaluate as measure

@@ -25,7 +25,7 @@ class Results:
 
     Attributes:
         folder: where it lies.
-        benchmark: the benchmark that it is of; empty for the run's own data.
+        benchmark: the name of the benchmark; empty for the run's own data.
     """
 
     def __init__(self, folder: str | Path, benchmark: str = "") -> None:
@@ -71,7 +71,9 @@ class Results:
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
-        """One row for each `measure` of the headline method (`first`) less that of another (`second`), paired by item.
+        """One row for each `measure` and other method: the headline method (`first`) minus the other one (`second`).
+
+        Differences are paired by item.
 
         Raises:
             StorageError: a file is damaged or of another version.
@@ -86,7 +88,7 @@ class Results:
     def samples(self) -> pd.DataFrame:
         """One row for each answer: `item`, `user`, `description`, `prompt`, `method`, `sampling`, `answer`, `outcome`.
 
-        The outcome is that against the base model's answer, as the judge has it: win, tie or loss.
+        The outcome is the judge's verdict against the base model's answer: win, tie or loss.
 
         Raises:
             StorageError: the file is damaged or of another version.

@@ -52,16 +52,16 @@ class Refinement(BaseModel):
 
 
 class Disagreement(BaseModel):
-    """Bounds of how often two users disagree on the pairs that both decide; a user outside is made anew."""
+    """Bounds of how often two users disagree on the pairs that both decide; a user outside is drawn again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     least: float = Field(default=0.02, ge=0, lt=1)
-    """Two users who disagree less are too much alike: the later one is made anew."""
+    """Two users who disagree less are too similar: the later one is drawn again."""
     most: float = Field(default=0.9, gt=0, le=1)
     """A user who disagrees more than this with the others on average shares too little with them."""
     attempts: int = Field(default=2, ge=0)
-    """How often users are made anew, at most; who is outside then stays, and is counted."""
+    """How often users are drawn again, at most. A user who is then still outside stays and is counted."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Disagreement:
@@ -78,9 +78,9 @@ class Restyling(BaseModel):
     samples: int = Field(default=10, ge=2)
     """Texts sampled for each question; half of them steered to praise, half to criticism."""
     short_words: int = Field(default=12, ge=2)
-    """A short response has at most so many words (a personal opener not counted)."""
+    """A short response has at most this many words (a personal opener not counted)."""
     long_words: int = Field(default=18, ge=3)
-    """A long response has at least so many words."""
+    """A long response has at least this many words."""
     max_words: int = Field(default=40, ge=4)
     clear_sentiment: float = Field(default=0.2, ge=0, lt=1)
     """A response counts as praise or criticism from this sentiment on; what lies between is not used."""
@@ -102,7 +102,7 @@ class SynthesisConfig(BaseModel):
     seed: int = 0
     """Draws questions, users, steering, styles and pairs."""
     domain: PlaceName = Field(default=_DEMO, min_length=1)
-    """A domain of the package, or the folder of one's own; it says how responses come about."""
+    """A domain of the package, or the folder of your own; it says where responses come from."""
     questions: int = Field(default=100, ge=3)
     """Questions wanted; seeds first, then new ones written from them."""
     works: int | None = Field(default=None, ge=3)
@@ -110,19 +110,19 @@ class SynthesisConfig(BaseModel):
     augment: bool = True
     """Whether a language model writes new questions where the seeds are too few."""
     augment_rounds: int = Field(default=4, ge=1)
-    """Times that new questions are asked for, at most, until there are enough."""
+    """Rounds of requests for new questions, at most, until there are enough."""
     users: int | None = Field(default=None, ge=2)
     """Users wanted: evenly from all the domain's combinations (by default all), or as many directions drawn."""
     attributes: tuple[str, ...] | None = None
     """What users differ in, in a domain whose users have directions; by default what it lists."""
     also_trained: int = Field(default=0, ge=0)
-    """How many of the users that the domain holds out are trained on all the same; 0 as in the paper."""
+    """How many of the users that the domain holds out are training users instead; 0 as in the paper."""
     portraits: bool = False
     """Whether a language model writes each description from the user's traits."""
     responses: int = Field(default=8, ge=2)
     """Responses wanted to each question."""
     steering: Literal["none", "persona", "views"] = "persona"
-    """Answers by nobody in particular, as or for personas of the domain, or from viewpoints listed beforehand."""
+    """Responses without steering, as or for personas of the domain, or from viewpoints that a model lists first."""
     views: int = Field(default=4, ge=2)
     """Viewpoints listed for each question."""
     restyling: Restyling = Restyling()
@@ -137,41 +137,41 @@ class SynthesisConfig(BaseModel):
     near_duplicate: float = Field(default=0.7, gt=0, le=1)
     """Overlap of word runs (Jaccard) from which two questions, or two responses to one, are near-duplicates."""
     judge: Literal["llm", "measured", "declared"] = "llm"
-    """Who labels: a language model that reads the user's description; or, weighted by the user's traits, measured
-    attributes or the declared traits of written responses. The usual one goes by how the domain gets its responses."""
+    """What labels: a language model that reads the user's description; or, weighted by the user's traits, measured
+    attributes or the declared traits of written responses. The default depends on where responses come from."""
     judge_max_tokens: int = Field(default=ANSWER_TOKENS, ge=1)
     """Most tokens of the language model's answer when it judges; one that reasons first needs some thousands."""
     margin: float = Field(default=0.5, ge=0)
-    """Of a judge that goes by traits: utilities that differ by less are a tie; in standard deviations of a measured
-    attribute, and half the distance between the ends of a declared trait."""
+    """For a judge that uses traits: utilities that differ by less are a tie. The unit is the standard deviation of a
+    measured attribute, and half the distance between the ends of a declared trait."""
     label_noise: float = Field(default=0.0, ge=0, lt=0.5)
-    """Share of the labels of users to train on that are turned over."""
+    """Share of the training users' labels that are flipped."""
     pairs: int = Field(default=40, ge=1)
-    """Pairs put before each user; those left undecided are kept apart."""
+    """Pairs judged for each user; undecided ones are saved separately."""
     pairs_per_question: int | None = Field(default=None, ge=1)
-    """In place of `pairs`: pairs of each question in the user's part; a judge that goes by traits is shown others in
-    place of those it leaves undecided."""
+    """In place of `pairs`: pairs of each question in the user's part. A judge that uses traits gets other pairs in
+    place of those that it leaves undecided."""
     shared_pairs: int = Field(default=16, ge=0)
     """Pairs that all users see, for the matrix of disagreement; they are some of `pairs`."""
     refinement: Refinement | None = Refinement()
-    """null leaves descriptions as they are; only for a language model as the judge are they refined."""
+    """null leaves descriptions unchanged. They are refined only if a language model judges."""
     disagreement: Disagreement | None = Disagreement()
-    """null makes nobody anew."""
+    """null draws no user again."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
     """Share of the questions, and of the users where the domain does not name them, that are for the test."""
     validation: float = Field(default=0.1, ge=0, lt=1)
-    """The same for validation; of the users that a domain holds out, so many."""
+    """The same for validation; if the domain names the held-out users, the share of these that is for validation."""
     meaning: bool = True
     """Whether the similarity of responses is measured by a sentence embedder too, fetched once as a package."""
     batch: int = Field(default=1024, ge=1)
     """Requests held at a time, at most; a model on this machine works on 48 of them at once, on a GPU on 96."""
     shard: int = Field(default=64, ge=1)
-    """Users whose labels are written to one file, and are made again if killed in the middle (from kept answers)."""
+    """Users with labels in one file. After a kill, fspo makes an unfinished file again, from saved answers."""
 
     @model_validator(mode="before")
     @classmethod
     def _with_those_of_the_domain(cls, values: Any) -> Any:
-        """Put the domain's settings where nothing else is set; what is wrong with a domain is told where it is read."""
+        """Use the domain's settings where no other is given; `load_domain` reports what is wrong with a domain."""
         name = values.get("domain", _DEMO) if isinstance(values, dict) else None
         return {**settings_of(name), **values} if isinstance(name, str) else values
 
@@ -205,7 +205,7 @@ class SynthesisConfig(BaseModel):
 
 
 def asks_models(config: SynthesisConfig) -> bool:
-    """Whether a language model is asked for anything: not for written responses that are labelled by their traits."""
+    """Whether a language model is needed: not for written responses that are labelled by their traits."""
     return production_of(config.domain) != "written" or not config.by_traits or config.portraits
 
 

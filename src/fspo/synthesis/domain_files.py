@@ -114,7 +114,7 @@ class UsersFile(_Row):
     combine: list[str] = []
     """Factors all of whose combinations there are."""
     draw: list[str] = []
-    """Factors of which one value is drawn for each user."""
+    """Factors with one random value for each user."""
     each: int = Field(1, ge=1)
     """Users of every combination."""
     description: str = ""
@@ -146,7 +146,7 @@ class SteeringRow(_Row):
 
     name: str = Field(min_length=1)
     system: str = Field(min_length=1)
-    """What the model is told: whom to answer as, or for."""
+    """The system prompt: whom to answer as, or for."""
     sentiment: Literal["positive", "negative"] | None = None
     """Of restyled responses: which way the persona steers; what came out is measured."""
     openings: list[str] = []
@@ -274,14 +274,14 @@ def open_domain(name: str) -> DomainFolder:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The settings of synthesis that suit a domain; none where it can't be read, which is told where it is needed."""
+    """The settings of synthesis that suit a domain; none if it can't be read, which `load_domain` reports."""
     settings = _about(name).get("settings")
     usual = {"judge": _USUAL_JUDGE[production_of(name)]}
     return {**usual, **settings} if isinstance(settings, dict) else usual
 
 
 def production_of(name: str) -> Production:
-    """How the responses of a domain come about; `sampled` where it can't be read, which is told where it is needed."""
+    """How the responses of a domain come about; `sampled` if it can't be read, which `load_domain` reports."""
     found = _about(name).get("responses")
     return found if found in _USUAL_JUDGE else "sampled"
 

@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 EXAMPLES = 4
 AT_ONCE = 6
-"""New questions asked for in one request."""
+"""New questions per request."""
 TOKENS = 40
 """Tokens that one new question may take."""
 _LEAST, _MOST = 3, 45
@@ -45,7 +45,7 @@ def check_questions(config: SynthesisConfig, domain: Domain) -> None:
     """Check that there are questions to train on and others to hold out, before any model is asked.
 
     Raises:
-        ConfigError: more works are asked for than the domain has.
+        ConfigError: the configuration wants more works than the domain has.
         DataError: all questions are about one work, which can't be in two parts.
     """
     works = {seed.unit for seed in domain.seeds if seed.title}

@@ -240,7 +240,7 @@ def _plan(
 def _steerings(
     config: SynthesisConfig, domain: Domain, question: Question, views: Sequence[str], rng: random.Random
 ) -> list[tuple[str, str]]:
-    """(persona or view, what the model is told) of each response; each is used as often as the others."""
+    """(persona or view, system prompt) of each response; each is used as often as the others."""
     about = domain.file.about
     plain = ("", domain.prompts["answer"].ask({"question": question.text}, about=about))
     pool = [plain]

@@ -72,7 +72,7 @@ def write_stage(path: Path, header: dict[str, Any], rows: Iterable[dict[str, Any
 
 
 def failed_stages(out: Path) -> list[str]:
-    """The first stage some of whose requests failed, and those after it; none where somebody has edited a file.
+    """The first stage with failed requests, and those after it; none if a person has edited a file.
 
     Raises:
         StorageError: a file can't be read.

@@ -1,4 +1,4 @@
-"""Users of a domain: listed ones, combinations of traits, or directions; a user that does not fit is drawn anew."""
+"""Users of a domain: listed ones, combinations of traits, or directions; a user that does not fit is drawn again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who the users are in the end: drawn, portrayed, refined, compared, and drawn anew where they do not fit."""
+"""Makes the users: draws, portrays, refines and compares them, and draws those again that do not fit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SynthesizedUsers:
         users: with their final descriptions, in the order of their places.
         first: user -> the description before refinement.
         added: user -> the sentences that refinement added.
-        attempts: user -> how often they were made anew.
+        attempts: user -> how often the user was drawn again.
         outside: user -> why they are still outside the bounds of disagreement.
         matrix: disagreement on the shared pairs.
         entropy: mean entropy of a shared pair's label over the two orders, in nats, before and after refinement.
@@ -193,7 +193,7 @@ class UserMaker:
 
 
 def varies(config: SynthesisConfig, domain: Domain) -> bool:
-    """Whether making a user anew makes another user."""
+    """Whether drawing a user again can give another user."""
     return bool(domain.users.draw) or config.portraits or _refines(config)
 
 

@@ -36,7 +36,7 @@ def build_episodes(dataset: PreferenceDataset, protocol: Protocol, config: Evalu
     `config` says whether queries are asked given another user's shots too, and `file` what errors call the data.
 
     Raises:
-        DataError: nobody has enough preferences, or the rows do not say which of them may be shown.
+        DataError: no user has enough preferences, or the rows do not say which of them may be shots.
     """
     if protocol.parted:
         return _parted(dataset, protocol, config, file)

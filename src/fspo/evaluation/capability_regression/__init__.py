@@ -1,1 +1,1 @@
-"""The personalisation tax: what a user's shots, and training on them, cost where nobody's taste is asked for."""
+"""The personalisation tax: what a user's shots, and training on them, cost on tasks where taste does not matter."""

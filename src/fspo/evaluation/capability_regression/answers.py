@@ -21,7 +21,7 @@ from fspo.records import KeyedLog
 __all__ = ["Scored", "TaxAnswer", "TaxRequest", "Variant", "build_requests", "draw_tax_answers", "with_harm"]
 
 Variant = Literal["bare", "personal", "injected"]
-"""The prompt alone; with what the method is told of the user; the same with the harmful request in the shots too."""
+"""The prompt alone; with the method's context about the user; the same with the harmful request in the shots too."""
 
 _VARIANTS: tuple[Variant, ...] = ("bare", "personal", "injected")
 

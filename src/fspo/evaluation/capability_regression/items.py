@@ -31,7 +31,7 @@ class TaxItem(BaseModel):
 
 
 class GeneralItem(TaxItem):
-    """An instruction that is nobody's taste, and what its answer has to be; see `CHECKS`."""
+    """An instruction that concerns no user's taste, and what its answer has to be; see `CHECKS`."""
 
     check: dict[str, Any] = Field(min_length=1)
 

@@ -1,4 +1,4 @@
-"""Judgements on pairs of answers: asked for once, stored line by line, and found again by all that decides them.
+"""Judgements on pairs of answers: requested once, saved line by line, and found again by everything they depend on.
 
 The key of a judgement stands for the judge, the user as the judge knows them, the prompt and both answers. A judge that
 can be asked for many at once is; where it fails in between, the judgements before stay.
@@ -32,7 +32,7 @@ _REMEDY = (
 
 @runtime_checkable
 class BatchJudge(Judge, Protocol):
-    """A judge that is asked for many pairs at once, each in both orders (`fspo.judging.pairwise.PairwiseJudge`)."""
+    """A judge that takes many pairs at once, each in both orders (`fspo.judging.pairwise.PairwiseJudge`)."""
 
     def judge(self, comparisons: Iterable[Comparison]) -> Iterator[Judgement]:
         """Judge many pairs, in order."""

@@ -23,7 +23,7 @@ QUALITY_MEASURES = (*_QUALITIES, "below_floor", "unfinished")
 
 
 def judged_column(rows: Iterable[JudgedAnswer], value: Callable[[JudgedAnswer], float | None]) -> Column:
-    """What `value` makes of each judged answer; those of which it makes None are left out."""
+    """`value` of each judged answer; answers with the value None are left out."""
     found = ((row.answer.key, value(row)) for row in rows)
     return Column({item: number for item, number in found if number is not None})
 

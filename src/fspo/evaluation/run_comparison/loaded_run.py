@@ -38,7 +38,7 @@ _RESTS: Mapping[str, tuple[str, ...]] = {
     "regret": ("traits",),
     "user_swap_drop": ("donor",),
 }
-"""Beginning of a measure's name -> digests of an item that it rests on."""
+"""Beginning of a measure's name -> digests of an item that the measure depends on."""
 
 _DIGESTED = {
     "traits": "the users' traits",
@@ -115,7 +115,7 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
 
 
 def _told(methods: Sequence[str]) -> list[str]:
-    """Those of the methods that are told the users' own descriptions."""
+    """The methods that see the users' own descriptions."""
     rows = {name: METHODS[name] for name in methods if name in METHODS}
     return [name for name, row in rows.items() if row.context in ("description", "both") and not row.describes]
 

@@ -121,7 +121,7 @@ def build_trials(dataset: PreferenceDataset, config: EvaluationConfig) -> list[T
     """The trials of every evaluated user, a pure function of dataset and configuration.
 
     Raises:
-        DataError: a user has too few preferences for the shots and queries asked for.
+        DataError: a user has too few preferences for the requested shots and queries.
     """
     users = pick_users(dataset, config.users, config.seed)
     sampler = EpisodeSampler(

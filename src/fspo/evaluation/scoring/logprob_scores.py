@@ -79,7 +79,7 @@ class ScoredEpisode:
     """The user whose shots were swapped in."""
     dropped_shots: int = 0
     unread: int = 0
-    """Pairs of which a reward model gave no score."""
+    """Pairs without a score of the reward model."""
     failed: bool = False
     """Whether a request to a reward model failed, so that the next call scores the episode again."""
 
@@ -102,7 +102,7 @@ class Scores:
     ) -> None:
         self.context: Context = context
         self.unread = unread
-        """Pairs of which a reward model from elsewhere gave nothing to go by."""
+        """Pairs without a usable score of an external reward model."""
         self.bare_at_none = context == "shots" or described
         """Whether nothing is shown where there are no shots: a description of the user's own would be."""
         self.dropped_shots = dropped_shots

@@ -1,7 +1,7 @@
 """One ranking of all methods from pairwise judgements: Bradley-Terry strengths with intervals over users.
 
 The chance that method i is preferred to method j is 1 / (1 + exp(s_j - s_i)) (Bradley and Terry 1952); a tie counts as
-half a win for each. Intervals and ranks come from drawing whole users anew, since a user's judgements are alike.
+half a win for each. Intervals and ranks come from resampling whole users, since a user's judgements are alike.
 Percentiles of so few draws of users are too narrow; they are taken as far out as a t interval would be (the expanded
 percentiles of Hesterberg 2015), for ranks as for strengths.
 """
@@ -23,7 +23,7 @@ from fspo.evaluation.statistics.intervals import score_interval, users_needed
 __all__ = ["MINIMUM_USERS_RANKED", "Game", "Ranking", "Standing", "bradley_terry"]
 
 MINIMUM_USERS_RANKED = 8
-"""With fewer users there are too few ways of drawing them anew for a ranking's intervals."""
+"""With fewer users there are too few different resamples for a ranking's intervals."""
 
 _DRAWS = 1000
 _MOST_STEPS = 60

@@ -60,7 +60,7 @@ class ClassifierRewardModel:
         check_vocabulary(tokenizer, rows_of(model), name)
         self._model, self._tokenizer, self.name = model, tokenizer, name
         self.identity = identity
-        """Tells the scores of other weights apart; empty where nobody knows."""
+        """Distinguishes the scores of different weights; empty if that is unknown."""
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._max_length = max_length or longest
         self._encoder, self._template = TextEncoder(tokenizer), ShotTemplate()

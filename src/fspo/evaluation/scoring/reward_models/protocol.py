@@ -1,4 +1,4 @@
-"""What a reward model from elsewhere has to be able to do, and plain functions that can."""
+"""The protocol of an external reward model, and plain functions as reward models."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Scorer = Callable[[Sequence[Preference], str, str], float]
 
 @dataclass(frozen=True)
 class RewardRequest:
-    """One response to be scored for whoever gave the shots."""
+    """One response to score for the user who gave the shots."""
 
     shots: tuple[Preference, ...]
-    """Labelled preferences, oldest first; they say nothing of who gave them but what was chosen."""
+    """Labelled preferences, oldest first, without their user."""
     prompt: str
     response: str
 
 
 class Failed(Enum):
-    """In the place of a score that could not be had this time, such as when a server fails."""
+    """Stands for a score that is missing this time, such as when a server fails."""
 
     FAILED = "failed"
 
@@ -38,13 +38,13 @@ class RewardModel(Protocol):
 
     @property
     def name(self) -> str:
-        """Which model this is; part of what decides whether earlier scores are used again, see `identity_of`."""
+        """The model's name; it is part of the key of saved scores, see `identity_of`."""
 
     def score(self, requests: Sequence[RewardRequest]) -> Sequence[float | Failed | None]:
-        """One reward for each request, in order; None where the model gave nothing that can be read as one.
+        """One reward for each request, in order; None where the model's answer can't be read as a reward.
 
-        `Failed.FAILED` stands for one that could not be had this time: the next evaluation asks for it again.
-        The two responses of a pair stand side by side among the requests.
+        `Failed.FAILED` stands for a reward that is missing this time: the next evaluation requests it again.
+        The two responses of a pair are next to each other in the requests.
         """
 
 
@@ -57,7 +57,7 @@ class FunctionRewardModel:
 
     @property
     def identity(self) -> str:
-        """Tells the function's scores from another's.
+        """A text that distinguishes this function's scores from another's.
 
         Raises:
             Unidentified: the function uses something that can't be identified.
@@ -70,7 +70,9 @@ class FunctionRewardModel:
 
 
 def identity_of(model: RewardModel) -> str:
-    """What tells a model's scores from another's: its own `identity` and code, or else its name, code and attributes.
+    """A text that distinguishes a model's scores from another's.
+
+    It is made of the model's own `identity` and code, or without an `identity` of its name, code and attributes.
 
     Raises:
         Unidentified: it states no `identity`, and holds something that can't be identified.
@@ -82,7 +84,7 @@ def identity_of(model: RewardModel) -> str:
 
 
 def blind(shots: Sequence[Preference]) -> tuple[Preference, ...]:
-    """The shots without who gave them and where they come from: a reward model is to go by what was chosen."""
+    """The shots without their user, question and source, so that a reward model sees only what was chosen."""
     return tuple(replace(shot, user="", question="", source={}) for shot in shots)
 
 

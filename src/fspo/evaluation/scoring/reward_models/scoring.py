@@ -36,7 +36,7 @@ def external_scores(
     again. The model is not loaded where everything is known.
 
     Raises:
-        ModelError: a score is no finite number, or there are more or fewer than were asked for.
+        ModelError: a score is not a finite number, or the number of scores is not that of the requests.
     """
     context: Context = "shots" if model.shots else "none"
     depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.label_flip, config.user_swap)
