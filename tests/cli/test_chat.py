@@ -75,7 +75,7 @@ def test_commands_change_the_user_and_show_the_shots(folder: RunFolder) -> None:
     assert "Likes less exclamation." in said(chat, "/user mine-exclamation-less")
     assert said(chat, "/shots").count("chosen:") == 2
     assert "/quit" in said(chat, "/help")
-    assert "few-shot describes nobody" in said(chat, "/describe")
+    assert "few-shot writes no descriptions" in said(chat, "/describe")
 
 
 def test_a_description_is_written_once_and_a_person_may_replace_it(folder: RunFolder) -> None:

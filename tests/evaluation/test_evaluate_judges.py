@@ -109,7 +109,7 @@ def test_a_judge_of_descriptions_and_users_without_any_are_told_before_anything_
 ) -> None:
     entry = {"name": "far", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
     config = EvaluationConfig.model_validate({"judges": [entry]})
-    with pytest.raises(DataError, match="The judge 'far' goes by descriptions"):
+    with pytest.raises(DataError, match="The judge 'far' reads descriptions"):
         evaluate(
             config,
             small_dataset("test", described=False),

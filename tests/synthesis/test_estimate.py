@@ -86,7 +86,7 @@ def test_users_made_anew_and_questions_asked_again_are_within_what_is_said(tmp_p
     model = ScriptedModel()
     synthesize(config, Writers(model, model), tmp_path / "out", Silent())
     found = estimate(config, load_domain(folder))
-    assert [row.name for row in found.again] == ["questions, again", "users made anew"]
+    assert [row.name for row in found.again] == ["questions, again", "users drawn again"]
     portraits = sum("short portrait" in request.messages[-1].content for request in model.asked)
     assert portraits > 6  # people were made anew
     assert found.total.requests < len(model.asked) <= found.most.requests

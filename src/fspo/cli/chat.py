@@ -53,7 +53,7 @@ def chat(
         typer.Option(min=0, help="Questions to you at the beginning, where responses declare traits; 0 asks nothing."),
     ] = 2,
     guidance: Annotated[float, typer.Option(min=0, help="Push away from the mirrored user; 0 samples plainly.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 96,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 96,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most likely token.")] = 0.7,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.")] = 0,
     dry_run: DryRun = False,
@@ -215,7 +215,7 @@ class Chat:
     def describe(self, text: str, out: Console) -> None:
         """Show the method's description of the user, after replacing it by `text` if there is one."""
         if not self.policy.describes:
-            out.print(f"The method {self.method} describes nobody in words of its own.", markup=False)
+            out.print(f"The method {self.method} writes no descriptions of users.", markup=False)
             return
         if text:
             self.book.edit(self.method, self.user, "" if text == "-" else text)

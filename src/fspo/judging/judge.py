@@ -109,7 +109,7 @@ def scales_of(
         spread = statistics.pstdev(figures)
         if spread < _SAME:
             raise DataError(
-                f"The attribute '{attribute.name}' is the same in all {len(texts)} responses, so that nobody can "
+                f"The attribute '{attribute.name}' is the same in all {len(texts)} responses, so users can't "
                 "differ in it; leave it out, or make the responses vary in it."
             )
         scales[attribute.name] = (statistics.fmean(figures), spread)

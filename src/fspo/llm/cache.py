@@ -117,8 +117,8 @@ class RequestCache:
         if tables and version != _VERSION:
             self.close()
             raise StorageError(
-                f"{self.path} holds answers of another version of fspo; move it away to ask for them anew, or go on "
-                "with that version."
+                f"{self.path} holds answers of another version of fspo; move it away to request them again, or "
+                "continue with that version."
             )
         return bool(tables)
 

@@ -132,7 +132,7 @@ def in_words(learned: Names) -> str:
     found = []
     for name, other in learned.items():
         if name == SYSTEM and other is None:
-            found.append("it knows no system role, so that such text goes before the first user's")
+            found.append("it knows no system role, so system text goes before the first user message")
         elif other is None:
             found.append(f"it takes no {name}, which is left out")
         else:

@@ -168,7 +168,7 @@ def _reason(error: Exception) -> str:
 
 
 def _announced(what: str) -> bool:
-    _log.warning("FlexAttention %s; attention goes by the portable path, with the same results.", what)
+    _log.warning("FlexAttention %s; attention uses the portable path, with the same results.", what)
     return False
 
 

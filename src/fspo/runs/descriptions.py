@@ -58,9 +58,7 @@ class DescriptionBook:
         except AttributeError:
             whole = False
         if not whole:
-            raise StorageError(
-                f"{self.path} is damaged; repair it, or delete it to have all descriptions written anew."
-            )
+            raise StorageError(f"{self.path} is damaged; repair it, or delete it to write all descriptions again.")
         return dict(found)
 
     def _put(self, method: str, user: str, entry: dict[str, Any] | None) -> dict[str, Any]:

@@ -321,7 +321,7 @@ def unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     if has_data(folder) and (dataset_of(folder).fingerprint, splits_of(folder)) != (dataset.fingerprint, splits):
         raise ConfigError(
             f"The data in {folder.config.data} have changed since {folder.data} was made from them; choose "
-            "--on-existing overwrite to make everything anew, or name another folder with --output."
+            "--on-existing overwrite to generate everything again, or name another folder with --output."
         )
     return dataset, splits
 

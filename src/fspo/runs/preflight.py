@@ -164,9 +164,9 @@ def check_policies(folder: RunFolder, parts: Iterable[str], policy: Existing) ->
             continue
         if method_part(name) in gone:
             raise ConfigError(
-                f"Making the data in {folder.data} anew removes the policy of '{name}', which this command needs and "
-                "does not train, so nothing is overwritten; use `fspo run --on-existing overwrite`, or bring back the "
-                "data that it was trained on."
+                f"Generating the data in {folder.data} again removes the policy of '{name}', which this command needs "
+                "and does not train, so nothing is overwritten; use `fspo run --on-existing overwrite`, or bring back "
+                "the data that it was trained on."
             )
         policy_of(folder, name)
 

@@ -52,7 +52,7 @@ def other_parts(config: RunConfig) -> list[TrainingPart]:
     for place in config.also_train:
         if not (place / "splits.json").is_file():
             raise ConfigError(
-                f"also_train: {place} has no splits.json, so nobody knows what of it is held out; divide it with "
+                f"also_train: {place} has no splits.json, so its held-out part is unknown; split it with "
                 "`fspo data split`."
             )
         other = PreferenceDataset.load(place)

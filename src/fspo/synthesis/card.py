@@ -124,14 +124,14 @@ def _users(config: SynthesisConfig, checks: dict[str, Any]) -> str:
     if refinement["sentences"]:
         parts.append(f"{refinement['users']} of them extended by {refinement['sentences']} sentences in refinement")
     if casting["made_anew"]:
-        parts.append(f"{casting['made_anew']} made anew for too little or too much disagreement")
+        parts.append(f"{casting['made_anew']} drawn again because of too little or too much disagreement")
     return ", ".join(parts) + "."
 
 
 def _judge(config: SynthesisConfig, asked: str) -> str:
     if config.by_traits:
         what = "attributes of the text" if config.judge == "measured" else "declared traits of the text"
-        noise = f" {config.label_noise:.0%} of the labels to train on are turned over." if config.label_noise else ""
+        noise = f" {config.label_noise:.0%} of the training labels are flipped." if config.label_noise else ""
         return f"{what}, weighted by the user's traits; closer than {config.margin:g} is no label.{noise}"
     return f"{asked}, shown the description and both responses, in both orders; kept where both agree."
 

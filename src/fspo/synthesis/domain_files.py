@@ -338,7 +338,7 @@ def _question(text: object, where: str) -> str:
         raise DataError(f"{where}: it is empty; write it, or remove its dash.")
     if isinstance(text, dict):  # what YAML makes of a colon
         meant = ", ".join(f"{key}:{'' if of is None else f' {of}'}" for key, of in text.items())
-        raise DataError(f"{where}: '{meant}' has a colon in it, so that it needs quotation marks.")
+        raise DataError(f"{where}: '{meant}' contains a colon; put it in quotation marks.")
     raise DataError(f"{where}: {text!r} is not text; put it in quotation marks.")
 
 

@@ -158,7 +158,7 @@ def _again(config: SynthesisConfig, domain: Domain, stages: Iterable[Stage]) -> 
     attempts = config.disagreement.attempts if config.disagreement is not None and varies(config, domain) else 0
     rows = (
         _sum("questions, again", (row for row in stages if row.name == "questions"), config.augment_rounds - 1),
-        _sum("users made anew", (row for row in stages if row.name in _OF_A_USER), attempts),
+        _sum("users drawn again", (row for row in stages if row.name in _OF_A_USER), attempts),
     )
     return tuple(row for row in rows if row.requests)
 

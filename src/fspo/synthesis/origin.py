@@ -79,6 +79,6 @@ def refuse_finished(out: Path, splits: Path, found: Sameness | None) -> None:
     """
     if splits.exists() and found is not None and not found:
         raise ConfigError(
-            f"{out} holds a finished dataset that was made {difference(found)}; choose --on-existing overwrite to make "
-            "it anew, name another folder with --output, or change that back."
+            f"{out} holds a finished dataset that was made {difference(found)}; choose --on-existing overwrite to "
+            "generate it again, name another folder with --output, or change that back."
         )

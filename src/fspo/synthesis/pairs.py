@@ -149,7 +149,7 @@ def pairs_of(
     parts = split_questions(shares, questions, {id for id, count in used.items() if count >= 2})
     if not parts["train"]:
         raise DataError(
-            "The questions with two usable responses are all about one work, so that none is left to train on; ask "
+            "The questions with two usable responses are all about one work, so none is left to train on; ask "
             "about more works (synthesis.questions), or for more responses."
         )
     return Pairs(config, questions, responses, parts, domain.users.own_share), parts

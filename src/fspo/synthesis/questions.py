@@ -59,7 +59,7 @@ def check_questions(config: SynthesisConfig, domain: Domain) -> None:
     grows = _grows(config, domain) and len(known.items) < config.questions
     if len({question.unit for question in known.items}) < 2 and not grows:
         raise DataError(
-            f"The domain '{domain.name}' has {len(seeds)} questions, all to be held out together, so that none is left "
+            f"The domain '{domain.name}' has {len(seeds)} questions, which are all held out together, so none is left "
             "to train on; add works or questions."
         )
 

@@ -197,7 +197,7 @@ def _raise(row: dict[str, Any], shards: int) -> None:
     if kind is BudgetReached:
         raise BudgetReached(
             f"A share of the budget is used up (what was left of it was divided among {shards} shards by their users). "
-            f"{message} Or run it again as it is: what is left now is divided anew."
+            f"{message} Or run it again unchanged: fspo then divides what is left."
         )
     if kind is not None:
         raise kind(message)

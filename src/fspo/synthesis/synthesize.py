@@ -61,7 +61,7 @@ _FAILED = Completion("", 0, "failed").missing
 _PROMPTS = 2
 """Version of how the prompts are put together. 1: other people's texts stand in them without quotation."""
 _ADVICE = {
-    "inconsistent": "A judge that goes by the order of the responses decides nothing: use another model.",
+    "inconsistent": "A judge that follows the order of the responses decides nothing: use another model.",
     "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
     "unreadable": 'The judge has to answer with {"preferred": "A"}, "B" or "unclear": look at the prompt judge, or use '
     "another model. Once it is repaired, --on-existing overwrite asks again what could not be read and nothing else.",
@@ -215,7 +215,7 @@ def _begin(out: Path, origin: Origin, progress: Progress) -> None:
             _remove(out, failed)
         return
     if found is not None:
-        progress.say(f"The unfinished data in {out} were made {difference(found)}; they are made anew.")
+        progress.say(f"The unfinished data in {out} were made {difference(found)}; fspo generates them again.")
     _remove(out, (QUESTIONS, VIEWS, RESPONSES, JUDGE, _PEOPLE, UNFINISHED, _BEGUN))
     write_json(out / _BEGUN, origin.record())
 

@@ -43,7 +43,7 @@ class Template:
                 raise DataError(f"{self.where}: the template names the unknown variable '{{{name}}}'; {hint}")
         missing = self.needed.difference(self.variables())
         if missing:
-            raise DataError(f"{self.where}: the template lacks {_list(missing)}; put what is missing in.")
+            raise DataError(f"{self.where}: the template lacks {_list(missing)}; add what is missing.")
 
     def variables(self) -> list[str]:
         """The variables that occur, in order."""

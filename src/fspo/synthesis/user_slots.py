@@ -140,9 +140,9 @@ def _refuse_namesakes(domain: Domain, slots: Sequence[UserSlot]) -> None:
 def _refuse_few(domain: Domain, slots: Sequence[UserSlot]) -> None:
     where = f"The domain '{domain.name}': users.yaml"
     if len(slots) < 2:
-        raise DataError(f"{where} makes one user, and at least 2 are needed, of whom one is held out; write more.")
+        raise DataError(f"{where} makes one user, and at least 2 are needed, one of them held out; write more.")
     if all(slot.held_out for slot in slots):
-        raise DataError(f"{where} holds every user out, so that nobody is left to train on; hold fewer out.")
+        raise DataError(f"{where} holds out every user, so none is left to train on; hold out fewer.")
 
 
 def _refuse_nobody(config: SynthesisConfig, slots: Sequence[UserSlot]) -> None:
@@ -154,13 +154,13 @@ def _refuse_nobody(config: SynthesisConfig, slots: Sequence[UserSlot]) -> None:
         )
     if any(slot.held_out for slot in slots) and not parts["train"]:
         raise ConfigError(
-            f"synthesis.users is {config.users}, and the domain holds all of these out, so that nobody is left to "
-            "train on; ask for more users."
+            f"synthesis.users is {config.users}, and the domain holds out all of these, so none is left to train "
+            "on; raise it."
         )
     if not parts["train"]:
         raise ConfigError(
-            f"synthesis.held_out is {config.held_out:g}, which holds out all {len(slots)} users, so that nobody is "
-            "left to train on; lower it, or make more users."
+            f"synthesis.held_out is {config.held_out:g}, which holds out all {len(slots)} users, so none is left "
+            "to train on; lower it, or make more users."
         )
 
 
@@ -168,8 +168,8 @@ def _refuse_weightless(config: SynthesisConfig, domain: Domain, slots: Sequence[
     for slot in slots:
         if not make_user(config, domain, slot).traits:
             raise DataError(
-                f"The domain '{domain.name}': the user '{slot.id}' has no weights, or such that cancel out, and the "
-                f"{config.judge} judge goes by nothing else; give some in users.yaml, or set synthesis.judge to llm."
+                f"The domain '{domain.name}': the user '{slot.id}' has no weights, or weights that cancel out, but "
+                f"the {config.judge} judge needs them; give some in users.yaml, or set synthesis.judge to llm."
             )
 
 

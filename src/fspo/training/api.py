@@ -367,7 +367,7 @@ def _check_kinds(model: object, args: object, peft_config: object) -> None:
             "adapters, pass the model below them, or fold them in with merge_and_unload()."
         )
     if getattr(model, "peft_config", None):
-        raise ConfigError("The model carries adapters already; fold them in with merge_and_unload(), or load it anew.")
+        raise ConfigError("The model carries adapters already; fold them in with merge_and_unload(), or load it again.")
     if not isinstance(args, FSPOConfig):
         raise ConfigError(f"args must be an FSPOConfig, not {type(args).__name__}.")
     if args.describe != "none":

@@ -237,7 +237,7 @@ class Training:
         if not compared:
             raise ConfigError(
                 f"{self.out} holds a training with {compared.then}, and now {compared.now}; choose another output "
-                "folder, or delete this one to train anew."
+                "folder, or delete this one to train again."
             )
         return bool(found["finished"])
 

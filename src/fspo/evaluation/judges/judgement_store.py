@@ -127,8 +127,8 @@ def check_identity(judge: Judge) -> None:
     """
     if not isinstance(judge, TopicJudge) and not getattr(judge, "identity", ""):
         raise ConfigError(
-            f"The judge {_kind(judge)} does not say what distinguishes it from other judges, so that its judgements "
-            "could be taken for theirs; give it an attribute `identity`, a text that changes wherever its verdicts may "
+            f"The judge {_kind(judge)} does not say what distinguishes it from other judges, so its judgements "
+            "could be mistaken for theirs; give it an attribute `identity`, a text that changes if its verdicts may "
             "change (settings, version)."
         )
 

@@ -143,7 +143,7 @@ def _obtain(
     for user in users:
         if not user.description:
             raise DataError(
-                f"The judge '{entry.name}' goes by descriptions of users, and user '{user.id}' has none; describe the "
+                f"The judge '{entry.name}' reads descriptions of users, and user '{user.id}' has none; describe the "
                 "users in the data, or leave the judge out."
             )
     return judge_by(endpoint_of(entry, endpoints), entry)
@@ -155,7 +155,7 @@ def _check_topics(entry: JudgeConfig, users: Iterable[User], topics: Mapping[str
         for trait in user.traits:
             if any(trait.startswith(name) for name in own):
                 raise DataError(
-                    f"The judge '{entry.name}' goes by users' own weights, and user '{user.id}' has '{trait}' on a "
+                    f"The judge '{entry.name}' uses the users' own weights, and user '{user.id}' has '{trait}' on a "
                     "topic, but no judge came with the data that knows the topics of prompts; leave it out."
                 )
 

@@ -82,7 +82,7 @@ class LengthControlled:
         for share, how in ((self.longer, "longer"), (self.shorter, "shorter")):
             if share > _NEARLY_ALL:
                 return (
-                    f"the answers are nearly always {how} than the baseline's ({share:.0%}), so that a win rate at "
+                    f"the answers are nearly always {how} than the baseline's ({share:.0%}), so a win rate at "
                     "equal lengths is extrapolated"
                 )
         if self.empty:

@@ -144,7 +144,7 @@ def _connected(total: _Matrix, methods: Sequence[str]) -> None:
             for part in range(count)
         )
         raise DataError(
-            f"No game connects these groups of methods, so that they can't be ranked together: {' | '.join(parts)}; "
+            f"No game connects these groups of methods, so they can't be ranked together: {' | '.join(parts)}; "
             "judge a method of each against a common one."
         )
 
