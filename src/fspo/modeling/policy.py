@@ -1,4 +1,4 @@
-"""A policy: a model that answers a person, and ranks answers for them, by the few preferences that it is shown."""
+"""A policy: a model that sees a few preferences of a person, and answers that person or ranks answers for them."""
 
 from __future__ import annotations
 
@@ -39,42 +39,42 @@ _NO_LABELS = "There are no labels to swap: no preference is shown; give some, or
 
 
 class SamplingOptions(TypedDict, total=False):
-    """How answers are sampled; see `Sampling`, whose defaults hold, but for a temperature of 0.7."""
+    """How answers are sampled. The defaults are those of `Sampling`, except for a temperature of 0.7."""
 
     max_new_tokens: int
-    """Longest answer, in tokens; 128 by default."""
+    """Maximum length of an answer, in tokens; 128 by default."""
     temperature: float
     """0 takes the most probable token each time."""
     top_p: float
     guidance: float
-    """How far to push away from what a person with the opposite labels would be answered; 0 samples plainly."""
+    """How far to push away from the answers for a person with the opposite labels; 0 samples plainly."""
     plausibility: float
 
 
 def check_against(against: str) -> None:
-    """Check what a reward is to be measured against.
+    """Check the value of `against`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is not one of `RewardAgainst`.
     """
     if against not in get_args(RewardAgainst):
         raise ConfigError(f"A reward is measured against 'reference', 'mirror' or 'pooled', not {against!r}.")
 
 
 class Policy:
-    """A model that answers a person, and ranks answers for them, by the preferences that it is shown.
+    """A model that sees preferences of a person, and answers that person or ranks answers for them.
 
-    A person is given by their preferences (rows with `prompt`, `chosen` and `rejected`, `Preference` objects, a pandas
-    DataFrame, or a dataset of one user), by a `Person`, which may have a description too, such as `person("ann")` of a
-    dataset gives, by a `User`, or as None, who is nobody.
+    A person is one of these: their preferences (rows with `prompt`, `chosen` and `rejected`, `Preference` objects, a
+    pandas DataFrame, or a dataset of one user); a `Person`, which may have a description too, such as
+    `dataset.person("ann")`; a `User`; or None, for no person.
 
-    The weights are read when they are first needed. Policies over one base model share it in memory.
+    The weights are loaded at the first use. Policies over one base model share it in memory.
 
     Attributes:
         renderer: turns people and prompts into tokens.
         shots: how many preferences are shown at most.
         describes: whether the policy reads a description of the person that it has written itself from the shots.
-        weights: where the weights come from; None where they are in training.
+        weights: where the weights come from; None during training.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Policy:
 
     @property
     def base(self) -> Policy:
-        """The base model, in the same memory: asked for a person it sees the shots, asked for None it knows nobody."""
+        """The base model, in the same memory: for a person it sees the shots, for None it sees no context."""
         if self._base is None:
             raise ModelError("This policy is in training and has no base model beside it; load it with Policy.load.")
         return self._base()
@@ -184,7 +184,7 @@ class Policy:
 
         Args:
             person: see the class.
-            prompt: what is answered; a preference of the person on this very prompt is not shown.
+            prompt: the prompt of the responses; a preference of the person on this same prompt is not shown.
             responses: the texts to compare.
             against: `reference` is the implicit reward of the paper, beta (log pi(y | S, x) - log pi_ref(y | S, x))
                 (FSPO, arXiv 2502.19312), where pi_ref are the weights that training started from; without such a
@@ -275,13 +275,13 @@ class Policy:
         Args:
             person: see the class.
             prompts: one prompt (the user's message, or a tuple of the turns of a conversation), or a list of them; a
-                prompt that is repeated is answered differently each time.
-            seed: the same seed gives the same answers, whatever else is asked in the same call.
-            description: in the place of the person's own, or of the one that the policy writes.
+                repeated prompt gets a different answer each time.
+            seed: the same seed gives the same answers, whatever else the same call contains.
+            description: replaces the person's own description, or the one that the policy writes.
             **sampling: see `SamplingOptions`.
 
         Returns:
-            One text, or a list of them, as `prompts` are.
+            One text for one prompt, or a list of texts for a list.
 
         Raises:
             ConfigError: a setting is out of its range.

@@ -1,4 +1,4 @@
-"""Splits of a dataset, disjoint by user and by question: what is tested was never seen in training, on either side."""
+"""Splits of a dataset, disjoint by user and by question: training sees no test user and no test question."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_FRACTIONS: Mapping[Split, float] = MappingProxyType({"train": 0.8, "vali
 
 @dataclass(frozen=True)
 class Splits:
-    """Which users and which questions belong to which split; can't be made with a leak in it.
+    """Which users and which questions belong to which split; a leak raises when it is made.
 
     Attributes:
         users: split -> ids of its users.
@@ -178,7 +178,7 @@ def make_splits(
     users: Mapping[Split, Iterable[str]] | None = None,
     questions: Mapping[Split, Iterable[str]] | None = None,
 ) -> Splits:
-    """Divide users and questions at random, or as told.
+    """Divide users and questions at random, or as given.
 
     Questions that share a prompt, whatever its blanks, case and Unicode form, go to the same split. The result depends
     on the ids and the seed, not on the order of rows.

@@ -136,11 +136,11 @@ class ComparisonTables:
     """Methods of several runs on the same items.
 
     Attributes:
-        measure: what they are compared by.
+        measure: the compared measure.
         methods: one row for each method of a run, the best first: `method`, `variant` and the estimate.
-        pairs: one row for each two of them, `first` less `second`: the estimate of the difference, `p`, `adjusted` (p
-            corrected for all pairs by Holm's method) and `detectable`, the true difference that these items would show
-            with a chance of 80%.
+        pairs: one row for every two methods: the estimate of `first` minus `second`, `p`, `adjusted` (p corrected for
+            all pairs by Holm's method) and `detectable`, the true difference that these items would show with a chance
+            of 80%.
         notes: what the comparison leaves out, in sentences.
     """
 
@@ -161,9 +161,9 @@ def compare(
 
     Args:
         runs: folders of runs or of `fspo.evaluate`, or their results.
-        measure: `reward_accuracy` or `win_rate`, of which each method has its headline variant, or another measure.
-        methods: only these.
-        benchmark: compare what was measured on this one.
+        measure: `reward_accuracy` or `win_rate` (each method with its headline variant), or another measure.
+        methods: compare only these.
+        benchmark: compare the results on this benchmark.
 
     Raises:
         ConfigError: none of the runs has the measure.
