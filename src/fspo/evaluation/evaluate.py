@@ -112,7 +112,7 @@ def evaluate(
 
     Raises:
         DataError: a leak, naming it; a policy was trained on other data; a user has too few preferences, or no
-            description for a judge that goes by it; preferences are too long, and `long_rows` refuses these.
+            description for a judge that reads it; preferences are too long, and `long_rows` refuses these.
         ConfigError: a method is unknown or lacks its policy, the name of a reward model or a judge is taken, or a judge
             has no identity.
         ModelError: a judge or a reward model failed; what was measured before is kept.

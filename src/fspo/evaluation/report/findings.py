@@ -1,4 +1,4 @@
-"""What came out against a method: a table of rules, filled from the figures."""
+"""The results that speak against a method: a table of rules, applied to the metrics."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Standings:
 
 
 def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings | None = None) -> list[Finding]:
-    """Everything that came out against a method, by `RULES` and by counts of what failed (`details.json`)."""
+    """All results that speak against a method, by `RULES` and by counts of failures (`details.json`)."""
     standings = standings or Standings()
     found = [*_worse_on_pairs(standings), *_ranked(standings)]
     for name, measures in metrics.items():
@@ -150,7 +150,7 @@ def _ranked(standings: Standings) -> Iterator[Finding]:
         before = [row["method"] for row in standings.ranked if row["rank"] < own["rank"]]
         limits = f" [{own['ranks']}]" if own["ranks"] else ""
         value = f"{own['rank']} of {len(standings.ranked)}{limits}"
-        yield Finding(standings.lead, "rank by whose answers users prefer", value, "1", f"behind {join_names(before)}")
+        yield Finding(standings.lead, "rank by answers", value, "1", f"behind {join_names(before)}")
     rule = Rule("", "chance to be preferred to the base model's answer, by the ranking", 0.5, unit="%")
     for row in standings.ranked if standings.each_other else ():
         if row["method"] != _BASE and (outcome := rule.outcome(row["estimate"])):

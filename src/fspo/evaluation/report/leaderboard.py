@@ -26,7 +26,7 @@ _NOTE = "chances as fractions of 1; items are the judgements of the method's own
 
 
 def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette = PLAIN) -> dict[str, Any]:
-    """All methods and the base model by whose answers users prefer, the strongest first; empty where none were judged.
+    """All methods and the base model by users' preferences between answers, best first; empty without judgements.
 
     Where methods met each other, the chance to be preferred to the base model's answer by Bradley-Terry strengths;
     where each met the base model alone, which orders them the same, the win rates themselves. The base model's is a
