@@ -472,6 +472,14 @@ def test_published_data_is_read_in_its_own_columns(tmp_path: Path) -> None:
     assert (tmp_path / "out/README.md").read_text().count("1 rows repeating an earlier one; the first:") == 1
 
 
+def test_the_format_of_published_data_is_named_where_its_columns_are_found(tmp_path: Path) -> None:
+    row = {"prompt": "Why?", "response_x": "So.", "response_y": "Hence.", "scorer_level": "child", "label": 0}
+    for record, named in ((row, "add --format elix or reviews."), (prism("i", "a", True), "add --format prism.")):
+        source = jsonl(tmp_path / "theirs.jsonl", [record])
+        assert named in fspo("import", source, tmp_path / "out").stderr
+    assert "--format" not in fspo("import", jsonl(tmp_path / "own.jsonl", [{"a": 1}]), tmp_path / "out").stderr
+
+
 def test_published_rows_that_can_not_be_used_are_told_by_file_and_row_and_kept_in_the_card(tmp_path: Path) -> None:
     half = ROLEPLAY | {"level": 3, "score_persona": {"persona_uuid": None, "persona_description": "\ud83d"}}
     source = jsonl(tmp_path / "theirs.jsonl", [ROLEPLAY, half])

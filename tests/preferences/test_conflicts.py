@@ -102,3 +102,12 @@ def test_the_file_is_named_once(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", [good, good])
     with pytest.raises(DataError, match=r"1 row with .*t\.csv, row 3 \(row 2\)"):
         PreferenceDataset.from_file(path)
+
+
+def test_a_column_can_be_named_as_the_time(tmp_path: Path) -> None:
+    good = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus", "when": "2026-02-01"}
+    older = {**good, "chosen": "thus", "rejected": "so", "when": "2026-01-01"}
+    path = write_csv(tmp_path / "t.csv", [good, older])
+    for columns, chosen in (({"time": "when"}, "so"), (None, "thus")):
+        (row,) = PreferenceDataset.from_file(path, columns=columns, on_contradiction="newest")
+        assert row.chosen == chosen

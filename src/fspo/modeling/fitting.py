@@ -48,7 +48,8 @@ class Room:
             return True
         texts = (preference.prompt, preference.chosen, preference.rejected, description)
         if (
-            all(map(str.isascii, texts))
+            not preference.turns
+            and all(map(str.isascii, texts))
             and 2 * sum(map(len, texts)) + self.answer + self.drafted + self.renderer.overhead <= limit
         ):
             return True  # a token is at least a letter, so that most texts need not be encoded

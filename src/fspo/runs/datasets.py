@@ -17,7 +17,7 @@ from fspo.preferences.columns import TIME
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.formats import TRL_USER, Reading, read_preferences, users_path_of
-from fspo.preferences.published import Drawn, Imported, from_published
+from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_published
 from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.splits import SPLITS, Splits
 from fspo.preferences.tables import find_tables
@@ -188,10 +188,23 @@ def read(what: Import) -> Imported:
             what.on_contradiction,
             implicit_prompt=file_format is Source.TRL,
         )
-        imported = read_preferences(what.source, how, users=what.users, part=what.part)
+        try:
+            imported = read_preferences(what.source, how, users=what.users, part=what.part)
+        except DataError as error:
+            raise _with_published_kinds(error, what) from error
     if not len(imported.dataset):
         raise DataError(f"{what.source} holds no preferences; write one a row.")
     return imported
+
+
+def _with_published_kinds(error: DataError, what: Import) -> DataError:
+    """The error, and which published data has the columns of the first row."""
+    try:
+        _, row = next(find_tables(what.source, what.part)[0].rows())
+    except (FspoError, StopIteration):
+        return error
+    kinds = [kind for kind, published in PUBLISHED.items() if row.keys() >= set(published.columns)]
+    return DataError(f"{error} For published data, add --format {' or '.join(kinds)}.") if kinds else error
 
 
 def _is_dataset(what: Import) -> bool:
