@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import datasets
 import pandas as pd
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.naive import response_logprobs
 from fspo.errors import ConfigError, DataError, ModelError
 from fspo.modeling.layouts import LAYOUTS, LayoutName
 from fspo.modeling.loading import load_model
+from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.policies import load_policy, read_card, save_policy
 from fspo.modeling.policy import Policy
 from fspo.preferences.dataset import PreferenceDataset
@@ -236,8 +239,6 @@ TURNS = (
 
 
 def test_queries_with_their_own_system_messages_are_scored_as_whole_sequences(policy: Policy, runs: Path) -> None:
-    from fspo.modeling.logprobs import branch_logprobs
-
     renderer = replace(policy.renderer, context="shots", layout="conversation")
     queries = (
         ANN[0],
@@ -269,15 +270,36 @@ def test_conversations_are_answered_like_prompts(runs: Path, layout: Any) -> Non
         policy.generate(ANN, TURNS[1:3])
 
 
+def plain_peft(folder: Path, base: Path) -> tuple[Any, Any]:
+    """A policy as peft and transformers read it, and its tokenizer."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft's own
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(base)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_messages_of_a_policy_have_the_ids_that_it_reads(
-    runs: Path, speaking_model_path: Path, layout: LayoutName
-) -> None:
-    policy = Policy.load(runs / "several" / "methods" / "fspo", layout=layout, device="cpu")
-    tokenizer = AutoTokenizer.from_pretrained(speaking_model_path)
+def test_a_policy_is_used_without_fspo(runs: Path, speaking_model_path: Path, layout: LayoutName) -> None:
+    folder = runs / "several" / "methods" / "fspo"
+    policy = Policy.load(folder, layout=layout, device="cpu")
+    model, tokenizer = plain_peft(folder, speaking_model_path)
     messages = policy.messages(ANN, QUESTION[0])
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert ids == list(seen(policy, ANN[:3]))  # three shots, as in training
+    for response in QUESTION[1]:
+        answer = [*tokenizer.encode(response, add_special_tokens=False), tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1]
+        plain = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
+        query = Preference("ann", QUESTION[0], response, "Never.")
+        assert policy.weights is not None
+        with torch.no_grad(), policy.weights.policy() as loaded:
+            (found,) = branch_logprobs(loaded, [policy.renderer.render(Episode("ann", ANN[:3], (query,)))])
+        torch.testing.assert_close(found.sums[0, 0], plain, rtol=1e-5, atol=1e-3)
+    asked = torch.tensor([ids])
+    sampled = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), max_new_tokens=12, do_sample=False)
+    text = tokenizer.decode(sampled[0, len(ids) :], skip_special_tokens=True)
+    assert policy.generate(ANN, QUESTION[0], max_new_tokens=12, temperature=0) == text
 
 
 def test_messages_hold_a_description_that_the_policy_writes(runs: Path) -> None:
