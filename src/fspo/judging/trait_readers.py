@@ -44,6 +44,9 @@ _MOST_KNOWN = 100_000
 """Texts whose places are kept in memory."""
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|[?!;:(]|\d+")
+_LIST_MARK = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,2}[.)])[ \t]+", re.MULTILINE)
+"""Also of numbered lists, which models write more often than people."""
+_EMPHASIS = re.compile(r"\*\*|__|^#+[ \t]+", re.MULTILINE)
 _SECOND_PERSON = re.compile(r"\b(?:you|your|yours|yourself)\b", re.IGNORECASE)
 _CONTRACTION = re.compile(
     r"\b\w+n['\u2019]t\b|\w+['\u2019](?:re|ve|ll|d|m)\b|\b(?:it|that|what|who|there|here|he|she|let|how|where)['\u2019]s\b",
@@ -280,15 +283,17 @@ def fit_readers(
 
 def surface_of(text: str) -> dict[str, float]:
     """Surface measures of a text: length, form, person, punctuation, kinds of words, sentiment."""
-    plain = attributes.plain_text(text)
-    found = attributes.words(plain)
+    lines = [line for line in text.splitlines() if line.strip()]
+    listed = sum(_LIST_MARK.match(line) is not None for line in lines)
+    text = _unmarked(text)
+    found = attributes.words(attributes.plain_text(text))
     count, sentences = max(1, len(found)), max(1, len(attributes.sentences(text)))
     rarities = sorted((attributes.word_rarity(word) for word in found), reverse=True)
     return {
         "words, log": math.log1p(len(found)),
         "sentences": float(sentences),
         "words a sentence": count / sentences,
-        "lines of a list": attributes.bullets(text),
+        "lines of a list": listed / max(1, len(lines)),
         "first person": attributes.first_person(text),
         "second person": len(_SECOND_PERSON.findall(text)) / count,
         "contractions": len(_CONTRACTION.findall(text)) / sentences,
@@ -310,6 +315,11 @@ def surface_of(text: str) -> dict[str, float]:
     }
 
 
+def _unmarked(text: str) -> str:
+    """The text without the marks of lists, headings and bold print."""
+    return _LIST_MARK.sub("", _EMPHASIS.sub("", text))
+
+
 def _features(text: str, surface: Mapping[str, Scale]) -> dict[str, float]:
     """Surface measures in standard deviations, clipped at 3, and 1 for each word that occurs."""
     measured = surface_of(text)
@@ -321,7 +331,7 @@ def _features(text: str, surface: Mapping[str, Scale]) -> dict[str, float]:
 
 def _tokens(text: str) -> set[str]:
     """The words of a text and some of its punctuation, marked so that they differ from names of surface measures."""
-    tokens = (token.lower().replace("\u2019", "'") for token in _TOKEN.findall(text))
+    tokens = (token.lower().replace("\u2019", "'") for token in _TOKEN.findall(_unmarked(text)))
     return {f"'{'0' if token.isdigit() else token}'" for token in tokens}
 
 
