@@ -163,7 +163,10 @@ def test_users_stand_beside_any_table(tmp_path: Path) -> None:
         (b"just one line\n", "is neither Parquet, Arrow, JSON nor a table"),
         (b"PAR1 but no more", "can't be read as Parquet"),
         (b"\xff\xff\xff\xff\x00", "can't be read as Arrow"),
-        (gzip.compress(b"user,prompt,chosen,rejected\n" + b"a,b,c,d\n" * 9999, mtime=0)[:-90], "is a damaged gzip file"),
+        (
+            gzip.compress(b"user,prompt,chosen,rejected\n" + b"a,b,c,d\n" * 9999, mtime=0)[:-90],
+            "is a damaged gzip file",
+        ),
         (b"user,prompt,user\n", "row 1: two columns are called 'user'"),
         (b"user,prompt\na,b,c\n", "row 2: has 3 cells, and the header 2; put a text that holds ','"),
         (b'user,prompt\na,"b\n', "after row 1: not CSV"),
