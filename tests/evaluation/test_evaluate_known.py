@@ -59,7 +59,7 @@ def test_policies_that_nobody_can_trace_are_told_once(
 
     chosen = {"base": None, "ipo": policies["ipo"]}
     run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=Listening())
-    assert sum("trained on: ipo." in text for text in said) == 1
+    assert sum("could not be checked: ipo." in text for text in said) == 1
     assert read_json(tmp_path / "evaluation" / "details.json")["untraced"] == ["ipo"]
     page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "have seen the users and questions that they are evaluated on" in page

@@ -124,7 +124,7 @@ def test_what_does_not_compile_is_said_once_and_left(
     with caplog.at_level(logging.WARNING, "fspo"):
         assert [flex._is_right(torch.float32, CPU, (4, 2, 16), False, _portable) for _ in range(3)] == [False] * 3
     [record] = caplog.records
-    assert "FlexAttention could not be used (RuntimeError: no compiler here); attention goes" in record.getMessage()
+    assert "FlexAttention could not be used (RuntimeError: no compiler here); attention uses" in record.getMessage()
 
 
 @pytest.mark.parametrize("inference", [False, True])
