@@ -55,7 +55,10 @@ def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:
 
         for name, said in (
             ("hub:someone/nothing", "There is no dataset someone/nothing on the hub"),
-            ("hub:someone/pictures", "has no .jsonl or .parquet file (it holds a.png)"),
+            (
+                "hub:someone/pictures",
+                "has no file that ends in .parquet, .jsonl, .jsonl.gz, .csv, .csv.gz, .tsv (it holds a.png)",
+            ),
             ("hub:someone", "names no dataset of a hub"),
         ):
             code = 2 if name == "hub:someone" else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import re
 import shlex
 from pathlib import Path
@@ -25,15 +25,15 @@ def block(language: str) -> str:
 
 def ratings(path: Path, questions: int) -> None:
     """Rows as the README has one: of ten users, who like the short or the long answer to every question."""
-    example = json.loads(block("json"))
-    with path.open("w", encoding="utf-8") as handle:
+    (example,) = csv.DictReader(block("csv").splitlines())
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, list(example))
+        writer.writeheader()
         for user in range(10):
             for question in range(questions):
                 pair = [f"Number {question} is a box.", f"Number {question} is a monoid in some category or other."]
                 told = {"user": f"u{user}", "prompt": f"What is number {question}?"}
-                row = told | {"chosen": pair[user % 2], "rejected": pair[1 - user % 2]}
-                assert row.keys() == example.keys()
-                handle.write(json.dumps(row) + "\n")
+                writer.writerow(told | {"chosen": pair[user % 2], "rejected": pair[1 - user % 2]})
 
 
 def fspo(line: str) -> Any:
@@ -50,7 +50,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_commands_for_data_of_ones_own_run_in_order(tiny_model_path: Path) -> None:
     assert "20 questions that everybody answered are enough" in OWN_DATA
-    ratings(Path("ratings.jsonl"), 20)
+    ratings(Path("ratings.csv"), 20)
     *lines, last = block("sh").splitlines()
     assert len(lines) == 4
     for line in lines:
@@ -63,7 +63,7 @@ def test_the_commands_for_data_of_ones_own_run_in_order(tiny_model_path: Path) -
 
 
 def test_fewer_questions_than_the_readme_asks_for_are_told_by_part(tiny_model_path: Path) -> None:
-    ratings(Path("ratings.jsonl"), 18)
+    ratings(Path("ratings.csv"), 18)
     *lines, check, run = block("sh").splitlines()
     for line in lines:
         assert fspo(line).exit_code == 0

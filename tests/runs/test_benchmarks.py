@@ -264,7 +264,7 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path, tiny_model_path: Path) 
     error = told("prism", "--data", written(tmp_path / "elix.jsonl", domain_rows("elix")), code=1)
     assert "column 'interaction_id': missing; rows of the kind 'prism' have it" in error
     (tmp_path / "empty").mkdir()
-    assert "holds no .jsonl or .parquet file" in told("prism", "--data", tmp_path / "empty", code=1)
+    assert "holds no table (.parquet, .jsonl" in told("prism", "--data", tmp_path / "empty", code=1)
     rows = written(tmp_path / "prism.jsonl", prism_rows(conversations=1))
     assert "None of the 4 users of" in told("prism", "--data", rows, code=1)
     untrained = (*QUICK[:-1], "methods=[pref-ft]")
