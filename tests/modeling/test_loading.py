@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from fspo.errors import ConfigError, ModelError
@@ -53,6 +55,24 @@ def test_a_broken_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="could not be loaded"):
         load_model(tmp_path)
+
+
+def test_weights_that_lack_a_tensor_are_not_drawn_at_random(tiny_model_path: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model_path, tmp_path / "model"))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"incomplete: they lack model\.layers\.1\.mlp\.up_proj"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("cut", [b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", None])
+def test_damaged_weights_are_one_sentence(cut: bytes | None, tiny_model_path: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model_path, tmp_path / "model"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500] if cut is None else cut)
+    with pytest.raises(ModelError, match=r"damaged .*cut off, or is a pointer of git LFS"):
+        load_model(folder)
 
 
 def test_pickled_weights_are_never_read(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ _PAID_UP = frozenset(
     }
 )
 _USED_UP = re.compile(
-    r"insufficient[_ ](?:quota|credits?|balance|account balance)|credit balance is|out of credits?\b"
+    r"insufficient[_ ](?:quota|credits?|balance|account balance)|(?:credit|account) balance is|out of credits?\b"
+    r"|balance (?:is )?(?:insufficient|too low)"
     r"|(?:no|any|all) (?:remaining |available )?credits\b|exceeded your current quota|spending limit"
     r"|requires billing|billing (?:hard limit|is not active|not active)|payment required|in arrears"
     r"|your account .{0,40}(?:suspended|overdue|good standing)",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -54,8 +55,20 @@ def load_model(name: str | Path, dtype: str = "float32", device: str | torch.dev
         raise ModelError(f"{place} holds adapters, not a whole model; load it as a policy.")
     _refuse_pickles(Path(place))
     with quietly(), _explained(name):
-        model = AutoModelForCausalLM.from_pretrained(
-            _folder(place, weights=True), dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            _folder(place, weights=True),
+            dtype=_DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model, info = read
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers has drawn them at random
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise ModelError(
+            f"The weights of the model {name} are incomplete: they lack {missing[0]}{more}; save or fetch the model "
+            f"again. {INSTEAD}"
         )
     placed: Any = _named(model, place)
     loaded: PreTrainedModel = placed.to(device or default_device()).eval()
@@ -207,6 +220,11 @@ def _refuse_pickles(folder: Path) -> None:
 def _explained(name: str | Path) -> Iterator[None]:
     try:
         yield
+    except SafetensorError as error:
+        raise ModelError(
+            f"The weights of the model {name} are damaged ({error}): a file is cut off, or is a pointer of git LFS; "
+            f"fetch the model again. {INSTEAD}"
+        ) from error
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = "could not be loaded" if Path(name).is_dir() else "could not be fetched from the hub"
