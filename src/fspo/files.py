@@ -286,7 +286,7 @@ def _strange(folder: Path, kind: FolderKind, above: tuple[str, ...] = ()) -> Ite
     """What lies in `folder` and is not of this kind."""
     for path in content(folder) if not above else sorted(folder.iterdir()):
         inside = (*above, path.name)
-        if path.is_dir() and not (path.is_symlink() and kind.owns(inside)):  # of a link, only the link is removed
+        if path.is_dir() and not (above and path.is_symlink() and kind.owns(inside)):  # only the link is removed
             if kind.owns(inside, whole=False) and not path.is_symlink():
                 yield from _strange(path, kind, inside)
             else:

@@ -295,7 +295,7 @@ def test_a_policy_is_used_without_fspo(runs: Path, speaking_model_path: Path, la
         assert policy.weights is not None
         with torch.no_grad(), policy.weights.policy() as loaded:
             (found,) = branch_logprobs(loaded, [policy.renderer.render(Episode("ann", ANN[:3], (query,)))])
-        torch.testing.assert_close(found.sums[0, 0], plain, rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(found.sums[0, 0].float(), plain, rtol=1e-5, atol=1e-3)
     asked = torch.tensor([ids])
     sampled = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), max_new_tokens=12, do_sample=False)
     text = tokenizer.decode(sampled[0, len(ids) :], skip_special_tokens=True)

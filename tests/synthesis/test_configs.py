@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = {path.stem: load_config(path) for path in sorted((ROOT / "configs").glob("*.yaml"))}
 SAMPLED = {name: config for name, config in CONFIGS.items() if production_of(config.synthesis.domain) == "sampled"}
 BUILTIN = {name: config for name, config in SAMPLED.items() if config.endpoint is None}
-WRITTEN = {"advice": 120, "elix-written": 70, "reviews-written": 120}
+WRITTEN = {"advice": 150, "elix-written": 70, "reviews-written": 150}
 USERS = {"elix-easy": 5, "elix-hard": 550, "reviews-paper": 8, "roleplay": 1500}
 MOST_TOKENS = 80_000
 """Of all responses: what the built-in model writes in eight minutes on two cores, at a cautious 165 a second."""
