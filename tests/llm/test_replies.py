@@ -359,7 +359,7 @@ def test_odd_numbers_among_log_probs_are_no_crash() -> None:
         (429, {"message": "You exceeded your current quota, please check your plan and billing details."}),
         (402, {"message": "Insufficient credits"}),
         (403, {"message": "Your account has insufficient balance."}),
-        (403, {"error": "Your account balance is insufficient"}),
+        (403, {"message": "Your account balance is insufficient"}),
         (400, {"message": "Your credit balance is too low to access the API."}),
         (200, {"message": "Insufficient credits", "code": 402}),
     ],

@@ -299,7 +299,7 @@ def test_a_policy_is_used_without_fspo(runs: Path, speaking_model_path: Path, la
     asked = torch.tensor([ids])
     sampled = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), max_new_tokens=12, do_sample=False)
     text = tokenizer.decode(sampled[0, len(ids) :], skip_special_tokens=True)
-    assert policy.generate(ANN, QUESTION[0], max_new_tokens=12, temperature=0) == text
+    assert policy.generate(ANN, QUESTION[0], max_new_tokens=12, temperature=0) == text.strip()
 
 
 def test_messages_hold_a_description_that_the_policy_writes(runs: Path) -> None:
