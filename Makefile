@@ -26,7 +26,7 @@ demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, trai
 	$(BIN)/fspo run --config $(CONFIG)
 
 test: $(VENV)/.installed-dev ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## Check style, types, import directions and generated documents
 	$(BIN)/ruff check .

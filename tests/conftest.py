@@ -31,13 +31,44 @@ settings.register_profile(
 settings.load_profile("fspo")
 
 
-_LONGEST = ("e2e", "training", "benchmarks", "synthesis", "modeling")
+_LONGEST = (
+    "synthesis/test_ray_executor",
+    "e2e/test_run",
+    "training/test_trajectories",
+    "synthesis/test_documented_domain",
+    "e2e/test_report_in_browser",
+    "e2e/test_bad_input",
+    "e2e/test_synth_on_ray",
+    "synthesis/test_make",
+    "e2e/test_python_example",
+    "benchmarks/test_evaluation_everywhere",
+    "training/test_train",
+    "e2e/test_odd_replies",
+    "e2e/test_written",
+    "e2e/test_synth",
+    "e2e/test_overwriting",
+    "training/test_kills",
+    "synthesis/test_configs",
+    "benchmarks/test_synthesis_scale",
+    "benchmarks/test_synthesis_ablation",
+    "e2e/test_push",
+    "e2e/test_python_tour",
+    "evaluation/report/test_page",
+)
+"""Files of tests that take longest, in order."""
+_ROOMS = ("e2e", "training", "benchmarks", "evaluation", "synthesis", "modeling")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the rooms whose single tests take longest, so that no worker waits for another in the end."""
-    rooms = {room: place for place, room in enumerate(_LONGEST)}
-    items.sort(key=lambda item: rooms.get(item.path.relative_to(TESTS).parts[0], len(rooms)))
+    """Begin with the files that take longest, so that no worker waits for another in the end."""
+    files = {file: place for place, file in enumerate(_LONGEST)}
+    rooms = {room: place for place, room in enumerate(_ROOMS, len(files))}
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(TESTS)
+        return files.get(path.with_suffix("").as_posix(), rooms.get(path.parts[0], len(files) + len(rooms)))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
