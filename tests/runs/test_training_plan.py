@@ -62,6 +62,7 @@ def test_a_dry_run_says_what_is_trained_why_and_how_long(run: list[str], tmp_pat
     assert "pref-ft" not in fspo("run", *run, "--dry-run", "--set", "from_base=[fspo]").partition("model:")[0]
     short = fspo("run", *run, "--dry-run", "--set", "training.all.steps=1")
     assert short.count("(--set training.all.steps=1)") == 2
+    assert ", over " not in short
 
 
 def test_a_training_says_it_too_and_what_is_left_after_an_interruption(

@@ -260,7 +260,8 @@ def _source(config: RunConfig, method: str, setting: str) -> str:
         return f"the default; set training.{method}.{setting}"
     names = [f"training.{section}.{setting}" for section in sections]
     where = config.written_in.where(("training", sections[0], setting))
-    over = f", over {names[1]} = {given[EVERY][setting]}" if len(names) > 1 else ""
+    differs = len(names) > 1 and given[EVERY][setting] != given[method][setting]
+    over = f", over {names[1]} = {given[EVERY][setting]}" if differs else ""
     return f"{names[0]} ({where}){over}"
 
 
