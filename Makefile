@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
   if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# One more than two cores, since tests also wait: for servers, locks and processes that they kill.
-WORKERS ?= 3
+# More than two cores, since tests also wait: for servers, locks and processes that they kill.
+WORKERS ?= 4
 CONFIG ?= configs/reviews-cpu.yaml
 BENCHMARKS ?= episode_step step_profile training_step
 
