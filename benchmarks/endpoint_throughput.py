@@ -33,7 +33,7 @@ from fspo.files import write_json
 from fspo.llm.cache import RequestCache
 from fspo.llm.endpoint import Endpoint, EndpointConfig
 from fspo.llm.types import CompletionRequest, Message
-from tests.fake_endpoint import fake_endpoint, stats
+from tests.fake_endpoint import endpoint_process, stats
 
 __all__ = ["main", "measure"]
 
@@ -51,7 +51,7 @@ def measure(
         Figures; seconds and answers a second.
     """
     best = limit / latency
-    with tempfile.TemporaryDirectory() as scratch, fake_endpoint(latency, limit, burst=burst) as address:
+    with tempfile.TemporaryDirectory() as scratch, endpoint_process(latency, limit, burst) as address:
         settings = {"base_url": address, "model": "m", "requests_in_flight": in_flight}
         config = EndpointConfig.model_validate(settings)
         endpoint = Endpoint(config, RequestCache(Path(scratch) / "answers.sqlite"))

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server that follows a script, as a process of its own over real HTTP.
+"""An OpenAI-compatible server that follows a script over real HTTP, in a thread or a process of its own.
 
 `python -m tests.fake_endpoint --latency 0.3 --limit 200 --faults 429=0.05 --replies orphan=0.1` prints
 its address. `GET /stats` says how many requests came and were answered, how many of the answered ones came again, and
@@ -15,19 +15,21 @@ import math
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from urllib.request import urlopen
 
 from fspo.llm.types import CompletionRequest, Message
 from tests.synthesis.helpers import ScriptedModel
 
-__all__ = ["HALF", "MODELS", "REASONING", "REPLIES", "Faults", "fake_endpoint", "stats"]
+__all__ = ["HALF", "MODELS", "REASONING", "REPLIES", "Faults", "endpoint_process", "fake_endpoint", "stats"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,6 +114,10 @@ class Server:
         self.began: float | None = None
         self.rng = random.Random(0)
 
+    async def listen(self, port: int) -> asyncio.Server:
+        """Take connections."""
+        return await asyncio.start_server(self.serve, "127.0.0.1", port, limit=2**20, backlog=1024)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
@@ -127,7 +133,7 @@ class Server:
                 elif not await self._answer(body, writer):
                     return
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             return
         finally:
             writer.close()
@@ -273,12 +279,35 @@ def fake_endpoint(
     broken: Path | None = None,
     replies: Faults | None = None,
 ) -> Iterator[str]:
-    """Start the server; yields its address, which ends in /v1."""
-    told, odd = (",".join(f"{kind}={share}" for kind, share in (each or {}).items()) for each in (faults, replies))
+    """Start the server in a thread of its own; yields its address, which ends in /v1."""
+    server = Server(latency, limit, faults or {}, burst, logprobs, replies)
+    server.broken = broken
+    addresses: Queue[str] = Queue()
+    ending: Queue[Callable[[], object]] = Queue()
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ending.put(lambda: loop.call_soon_threadsafe(end.set))
+        listening = await server.listen(port)
+        addresses.put(_address(listening))
+        await end.wait()
+        listening.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="fake-endpoint")
+    thread.start()
+    try:
+        yield addresses.get(timeout=60)
+    finally:
+        ending.get()()
+        thread.join()
+
+
+@contextmanager
+def endpoint_process(latency: float, limit: int, burst: tuple[float, float]) -> Iterator[str]:
+    """The same in a process of its own, for measurements of the one that asks."""
     command = [sys.executable, "-m", "tests.fake_endpoint", "--latency", str(latency), "--limit", str(limit)]
-    command += ["--faults", told, "--burst", f"{burst[0]},{burst[1]}", "--port", str(port)]
-    command += ["--logprobs", logprobs, "--replies", odd]
-    command += [] if broken is None else ["--broken", str(broken)]
+    command += ["--burst", f"{burst[0]},{burst[1]}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()) as process:
         assert process.stdout is not None
         try:
@@ -301,9 +330,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def _address(listening: asyncio.Server) -> str:
+    return f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+
+
 async def _main(server: Server, port: int) -> None:
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", port, limit=2**20, backlog=1024)
-    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
+    listening = await server.listen(port)
+    print(_address(listening), flush=True)
     async with listening:
         await listening.serve_forever()
 
