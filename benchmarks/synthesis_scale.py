@@ -130,7 +130,6 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
             raise
         process.returncode = os.waitstatus_to_exitcode(ended[1])
         made.seconds += time.perf_counter() - began
-        made.peak_memory_gb = max(made.peak_memory_gb, ended[2].ru_maxrss / 2**20)
         if process.returncode not in (0, -signal.SIGKILL):
             raise SystemExit(f"The work in {folder} failed with code {process.returncode}.")
         _count(made)
@@ -138,18 +137,28 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
 
 
 def _watch(process: subprocess.Popen[bytes], folder: Path, made: Made, moments: list[int]) -> Any:
-    """Wait for the process, and kill it when so many requests are sent; returns what `os.wait4` says of it.
+    """Wait for the process, and kill it when so many requests are sent; returns what `os.waitpid` says of it.
 
     A moment that the last process ran past comes as soon as this one has sent something.
     """
-    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+    while (ended := os.waitpid(process.pid, os.WNOHANG))[0] == 0:
+        made.peak_memory_gb = max(made.peak_memory_gb, _peak_memory_gb(process.pid))
         if moments and _sent(folder) >= max(moments[0], made.sent + 1):
             process.send_signal(signal.SIGKILL)
             made.kills += 1
             del moments[0]
-            return os.wait4(process.pid, 0)
+            return os.waitpid(process.pid, 0)
         time.sleep(0.005)
     return ended
+
+
+def _peak_memory_gb(pid: int) -> float:
+    """The largest resident set so far. What wait4 says would count the process that started this one, too."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:  # it has just ended
+        return 0.0
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 2**20
 
 
 def _sent(folder: Path) -> int:
