@@ -30,12 +30,12 @@ from fspo.evaluation.artifacts import estimates_of
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.files import read_json, write_json, write_text, writing
 from fspo.methods.table import Method, training_order
+from fspo.modeling.quiet import quiet
 from fspo.progress import PlainProgress, Progress
 from fspo.runs import pipeline
 from fspo.runs.config import RunConfig, load_config, methods_of
 from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder
-from fspo.runs.notices import quiet
 from fspo.training.config import TrainingConfig
 
 __all__ = ["DOMAINS", "SMALL", "Expected", "configurations", "estimate", "main"]

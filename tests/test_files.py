@@ -30,7 +30,6 @@ from fspo.files import (
     locked,
     read_json,
     read_jsonl,
-    read_whole_jsonl,
     replace_folder,
     to_json,
     write_json,
@@ -648,29 +647,6 @@ def test_who_holds_a_lock_sweeps_at_once(tmp_path: Path) -> None:
     old_folder(left)
     with replace_folder(tmp_path / "folder", FOLDER, alone=True) as staging:
         assert names(tmp_path) == [staging.name]
-
-
-def test_a_whole_file_has_no_damaged_line(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    assert read_whole_jsonl(path, "Copy it.") == []
-    records = [{"text": "a\u2028b"}, {"n": 1}]
-    write_text(path, "".join(to_json(record) + "\n" for record in records))
-    assert read_whole_jsonl(path, "Copy it.") == records
-    whole = path.read_bytes()
-    for broken, line in (
-        (whole[:-1], 2),
-        (whole[:-3], 2),
-        (whole + b"\n", 3),
-        (b"[1]\n" + whole, 1),
-        (b'{"a": "\xff"}\n' + whole, 1),
-        (whole.replace(b"}\n{", b"}{"), 1),
-        (whole + b"\0\0\0\0\n", 3),
-    ):
-        path.write_bytes(broken)
-        with pytest.raises(StorageError, match=rf"rows\.jsonl is damaged: line {line} .*; Copy it\."):
-            read_whole_jsonl(path, "Copy it.")
-    with pytest.raises(StorageError, match="could not be read"):
-        read_whole_jsonl(tmp_path, "Copy it.")
 
 
 # Locks

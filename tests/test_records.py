@@ -11,7 +11,7 @@ import pytest
 
 from fspo.errors import StorageError
 from fspo.progress import Task
-from fspo.records import KeyedLog, Record, read_record, read_records, write_record, write_records
+from fspo.records import KeyedLog, Record, read_headed, read_record, read_records, write_record, write_records
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,20 @@ def test_a_damaged_line_of_a_whole_file_is_named(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(StorageError, match=rf"people\.jsonl, line {line}, is damaged.*Copy it\."):
             read_records(path, Person, "Copy it.")
+        path.write_bytes(b"[2]\n" + broken)
+        with pytest.raises(StorageError, match=rf"people\.jsonl, line {line + 1}, is damaged.*Copy it\."):
+            read_headed(path, list[int], Person, "Copy it.")
+
+
+def test_a_header_is_of_its_own_type(tmp_path: Path) -> None:
+    path = tmp_path / "people.jsonl"
+    for content in (None, b"", b'{"name": "Ann"}\n'):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(StorageError, match=r"people\.jsonl, line 1, is damaged.*Copy it\."):
+            read_headed(path, list[int], Person, "Copy it.")
+    path.write_text('[2]\n{"name": "Ann"}\n')
+    assert read_headed(path, list[int], Person, "Copy it.") == ([2], [Person(name="Ann")])
 
 
 def test_a_log_gives_back_its_results_and_a_kill_costs_the_torn_one_alone(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_jsonl",
-    "read_whole_jsonl",
     "replace_folder",
     "storage_error",
     "to_json",
@@ -113,10 +112,7 @@ def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] =
 
     Symbolic links are followed. The working folder and the home folder are replaced only where the kind keeps others.
 
-    Args:
-        folder: what a new folder would replace.
-        kind: what may be in it.
-        spare: files and folders that are still needed; they must not be among what a new folder replaces.
+    `spare` are files and folders that are still needed; they must not be among what a new folder replaces.
 
     Raises:
         ConfigError: the folder is a file, contains something that must stay, or is of another kind.
@@ -157,10 +153,8 @@ def is_empty(folder: Path) -> bool:
 def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -> None:
     """Check that work which writes into `folder` step by step overwrites nothing that it did not write itself.
 
-    Args:
-        folder: what is written into; content of other names may be in it.
-        marks: names of files; an earlier call of the same work leaves one of them before any other file.
-        writes: patterns of the names that the work writes or removes.
+    An earlier call of the same work leaves one of the `marks` before any other file; `writes` are patterns of the names
+    that the work writes or removes.
 
     Raises:
         ConfigError: there is no mark, and something that would be overwritten.
@@ -187,10 +181,7 @@ def check_unclaimed(folder: Path, marks: Iterable[str], writes: Iterable[str]) -
 def check_no_others(folder: Path, kind: FolderKind, *, below: str = "") -> None:
     """Check that what is about to be removed holds nothing but what fspo writes.
 
-    Args:
-        folder: a folder of this kind.
-        kind: what may be in it.
-        below: the path inside `folder` that is to be removed; by default all.
+    `below` is the path inside `folder` that is to be removed; by default all.
 
     Raises:
         ConfigError: naming the file or folder that is of another origin.
@@ -304,11 +295,8 @@ def replace_folder(path: Path, kind: FolderKind, *, spare: Iterable[Path] = (), 
     swapped: they get the new files one by one. A symbolic link is followed, and stays. An old folder is removed only if
     `check_replaceable` allows it; see `FolderKind.keeps_others` for what is taken over from it.
 
-    Args:
-        path: the folder.
-        kind: what may be in it.
-        spare: files and folders that are still needed; `path` must not contain them.
-        alone: the caller holds a lock on `path`, so that all that a writer left there is a killed one's.
+    `path` must not contain anything of `spare`. If `alone`, the caller holds a lock on `path`, so that all that a
+    writer left there is a killed one's.
 
     Raises:
         ConfigError: `path` may not be replaced.
@@ -346,9 +334,7 @@ def replace_folder(path: Path, kind: FolderKind, *, spare: Iterable[Path] = (), 
 def locked(path: Path, *, busy: str = "") -> Iterator[None]:
     """Lock a file against other processes; the system unlocks it when the process ends, however it ends.
 
-    Args:
-        path: the lock file; it stays.
-        busy: the error where another process holds the lock; without one, the other process is waited for.
+    `busy` is the error where another process holds the lock; without one, the other process is waited for.
 
     Raises:
         StorageError: another process holds the lock and `busy` is given, or the file can't be locked.
@@ -506,46 +492,6 @@ def read_bytes(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
-
-
-def read_whole_jsonl(path: Path, remedy: str) -> list[dict[str, Any]]:
-    """Read a JSONL file that was written in one step; none where there is no such file.
-
-    Args:
-        path: the file. Every line of it must be a record: such a file has no torn line, so that a line that can't be
-            read is damage.
-        remedy: what the sentence says to do about damage.
-
-    Raises:
-        StorageError: naming the line that is damaged; or the file can't be read.
-    """
-    records = []
-    for number, (line, record) in enumerate(_records(path), start=1):
-        if record is None or not line.endswith(b"\n") or not _is_utf8(line):
-            raise StorageError(f"{path} is damaged: line {number} is no whole record; {remedy}")
-        records.append(record)
-    return records
-
-
-def _records(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Each line of a file, and its record; none where there is no file."""
-    try:
-        # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
-        with path.open("rb") as handle:
-            for line in handle:
-                yield line, _record(line)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -17,20 +17,19 @@ import importlib.util
 import json
 import os
 import re
-import sqlite3
 import sys
 import sysconfig
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from fspo.errors import FspoError, StorageError
-from fspo.files import cache_folder
+from fspo.files import cache_folder, read_json, write_json
 from fspo.keys import holds_secret
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
     "digest",
     "endpoint_identity",
     "file_digest",
-    "instance_identity",
     "same",
     "weights_identity",
 ]
@@ -79,12 +77,9 @@ def same(then: Any, now: Any, *, known: Iterable[str] = (), usual: Mapping[str, 
 
     A setting that is None counts as not set.
 
-    Args:
-        then: the settings as they were.
-        now: the settings as they are.
-        known: keys that are left out of the comparison where only one side has them, since the other may be anything.
-        usual: the defaults, in the form of the settings. A setting that one side lacks has its default there: an
-            earlier version did not know it. So the default of a new setting must do what was done without it.
+    `known` are keys that are left out of the comparison where only one side has them, since the other may be anything.
+    `usual` are the defaults, in the form of the settings: a setting that one side lacks has its default there, since an
+    earlier version did not know it. So the default of a new setting must do what was done without it.
     """
     found = _compared(_plain(then), _plain(now), _plain(usual or {}), "", frozenset(known))
     return Sameness() if found is None else found
@@ -158,9 +153,6 @@ _WORTH = 1 << 20
 """Bytes of a file below which reading it is quicker than looking up its digest."""
 _SETTLED = 2_000_000_000
 """Nanoseconds: a file that was changed so recently may be changed again without another time of change."""
-_MEMO = """
-CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID
-"""
 
 
 def weights_identity(folder: Path) -> str:
@@ -195,13 +187,15 @@ def file_digest(path: Path) -> str:
         if before.st_size < _WORTH:
             return _read_digest(path)
         place, state = os.path.realpath(path), _state(before)
-        known = _remembered(place, state)
-        if known is None:
-            began = time.time_ns()
-            known = _read_digest(path)
-            if _state(path.stat()) == state and began - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED:
-                _remember(place, state, known)
-        return known
+        with suppress(FspoError, AttributeError):
+            known = read_json(_memo(place))
+            if known.get("state") == state and re.fullmatch(r"[0-9a-f]{64}", str(known.get("sha256"))):
+                return str(known["sha256"])
+        began, found = time.time_ns(), _read_digest(path)
+        if _state(path.stat()) == state and began - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED:
+            with suppress(FspoError):
+                write_json(_memo(place), {"state": state, "sha256": found})
+        return found
     except OSError as error:
         raise StorageError(f"{path} can't be read ({error.strerror or error}); check its permissions.") from error
 
@@ -216,27 +210,9 @@ def _state(stat: os.stat_result) -> str:
     return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
-def _remembered(place: str, state: str) -> str | None:
-    with suppress(sqlite3.Error, OSError), _memo() as memo:
-        row = memo.execute("SELECT sha256 FROM digests WHERE path = ? AND state = ?", (place, state)).fetchone()
-        if row is not None and re.fullmatch(r"[0-9a-f]{64}", str(row[0])):
-            return str(row[0])
-    return None
-
-
-def _remember(place: str, state: str, found: str) -> None:
-    with suppress(sqlite3.Error, OSError), _memo() as memo:
-        memo.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (place, state, found))
-
-
-@contextmanager
-def _memo() -> Iterator[sqlite3.Connection]:
-    """The file of digests; where it can't be used, files are read each time."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / "digests.sqlite", timeout=5.0, isolation_level=None)) as memo:
-        memo.execute(_MEMO)
-        yield memo
+def _memo(place: str) -> Path:
+    """Where the digest of a file is kept; where that can't be, the file is read each time."""
+    return cache_folder() / "digests" / f"{digest(place, 32)}.json"
 
 
 # Functions
@@ -246,25 +222,18 @@ class Unidentified(FspoError):
     """Something that can't be told from others: what it is, in a few words."""
 
 
-def callable_identity(function: Callable[..., Any]) -> str:
+def callable_identity(function: object) -> str:
     """A function by all that it computes with: its code, defaults, closure, globals and fixed arguments.
 
-    Functions that it uses are identified likewise; packages that are installed, by their version. An `identity` that an
-    object states for itself is believed. What a function reads from files or the network is not known here.
+    Functions that it uses are identified likewise, objects by their class, methods and attributes, and packages that
+    are installed by their version. An `identity` that an object states for itself is believed. What a function reads
+    from files or the network is not known here.
 
     Raises:
         Unidentified: it uses something that can't be identified, such as a model in memory.
     """
-    return f"code sha256:{digest(_Walk().of(function, _title(function)), 64)}"
-
-
-def instance_identity(value: object) -> str:
-    """An object by its class, methods and attributes; see `callable_identity`.
-
-    Raises:
-        Unidentified: it holds something that can't be identified.
-    """
-    return f"code sha256:{digest(_Walk().of(value, type(value).__qualname__), 64)}"
+    title = str(getattr(function, "__qualname__", type(function).__qualname__))
+    return f"code sha256:{digest(_Walk().of(function, title), 64)}"
 
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, types.EllipsisType, types.NotImplementedType)
@@ -348,7 +317,9 @@ class _Walk:
         try:
             held = {name: self._cell(cell, f"{where}, '{name}'") for name, cell in cells.items()}
             own = {key: self.of(item, f"{where}.{key}") for key, item in sorted(vars(function).items())}
-            given = [self.of(part, f"the defaults of {where}") for part in (function.__defaults__, _kw(function))]
+            given = [
+                self.of(part, f"the defaults of {where}") for part in (function.__defaults__, function.__kwdefaults__)
+            ]
             if home is not None:
                 return ["installed", home, function.__module__, function.__qualname__, given, held, own]
             found = {name: self._global(function, name, where) for name in sorted(reads.names)}
@@ -495,10 +466,6 @@ def _const(const: Any) -> Any:
     return [type(const).__name__, repr(const)]
 
 
-def _kw(function: types.FunctionType) -> dict[str, Any] | None:
-    return function.__kwdefaults__
-
-
 def _state_of(value: object) -> dict[str, Any]:
     """The attributes of an object, in its dictionary and in its slots."""
     state = dict(getattr(value, "__dict__", {}))
@@ -513,17 +480,12 @@ def _array(value: Any) -> Any:
     """An array of NumPy or a tensor of torch by its numbers; neither package is imported for it."""
     module = type(value).__module__.partition(".")[0]
     if module == "torch" and type(value).__qualname__ in ("Tensor", "Parameter"):
-        import torch
-
+        torch: Any = sys.modules["torch"]
         data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         return ["tensor", str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]
     if module == "numpy" and hasattr(value, "dtype") and not value.dtype.hasobject:
         return ["array", str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     return None
-
-
-def _title(function: Any) -> str:
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 _STANDARD = f"python {sys.version_info.major}.{sys.version_info.minor}"

@@ -28,23 +28,12 @@ class Progress(Protocol):
     def task(self, name: str, total: float, done: float = 0.0) -> AbstractContextManager[Task]:
         """Show one piece of work for as long as the `with` block around it lasts.
 
-        Args:
-            name: what is being done, in a few words.
-            total: how many steps there are.
-            done: how many of them an earlier, interrupted call has done.
+        `done` counts the steps of an earlier, interrupted call.
         """
         ...
 
     def say(self, text: str) -> None:
         """Show one line that stays."""
-
-
-class _SilentTask:
-    def advance(self, steps: float = 1.0, note: str = "") -> None:
-        """Show nothing."""
-
-    def skip(self, steps: float) -> None:
-        """Show nothing."""
 
 
 class Scaled:
@@ -63,14 +52,18 @@ class Scaled:
 
 
 class Silent:
-    """Progress that shows nothing."""
-
-    TASK: Task = _SilentTask()
+    """Progress that shows nothing, and its own task."""
 
     @contextmanager
     def task(self, name: str, total: float, done: float = 0.0) -> Iterator[Task]:
         """Yield a task that ignores its advances."""
-        yield _SilentTask()
+        yield self
+
+    def advance(self, steps: float = 1.0, note: str = "") -> None:
+        """Show nothing."""
+
+    def skip(self, steps: float) -> None:
+        """Show nothing."""
 
     def say(self, text: str) -> None:
         """Show nothing."""

@@ -17,9 +17,10 @@ from fspo.errors import StorageError
 from fspo.files import append_jsonl, log_lines, read_bytes, to_json, write_json, write_text
 from fspo.progress import Progress, Silent
 
-__all__ = ["KeyedLog", "Record", "read_record", "read_records", "write_record", "write_records"]
+__all__ = ["KeyedLog", "Record", "read_headed", "read_record", "read_records", "write_record", "write_records"]
 
 T = TypeVar("T")
+H = TypeVar("H")
 W = TypeVar("W")
 
 
@@ -37,10 +38,7 @@ def write_record(path: Path, value: Any, kind: Any = None) -> None:
 def read_record(path: Path, kind: type[T], remedy: str) -> T | None:
     """Read what `write_record` wrote; None where there is no such file.
 
-    Args:
-        path: the file.
-        kind: the type of the value.
-        remedy: how to fix a damaged file, as the end of a sentence.
+    `remedy` says how to fix a damaged file, as the end of a sentence.
 
     Raises:
         StorageError: the file can't be read, or does not have the form of `kind`.
@@ -61,10 +59,25 @@ def read_records(path: Path, kind: type[T], remedy: str) -> list[T]:
     Raises:
         StorageError: the file can't be read, or a line is torn or does not have the form of `kind`.
     """
-    content = read_bytes(path) or b""
-    *lines, rest = content.split(b"\n")
-    lines += [rest] if rest else []
-    return [_validated(kind, line, f"{path}, line {number},", remedy) for number, line in enumerate(lines, start=1)]
+    return [_validated(kind, line, where, remedy) for where, line in _lines(path)]
+
+
+def read_headed(path: Path, header: type[H], kind: type[T], remedy: str) -> tuple[H, list[T]]:
+    """Read a file of records below a first line of another type, the header.
+
+    Raises:
+        StorageError: the file is missing, can't be read, or a line is torn or does not have the form of its type.
+    """
+    (where, first), *others = _lines(path) or [(f"{path}, line 1,", b"")]
+    rows = [_validated(kind, line, where, remedy) for where, line in others]
+    return _validated(header, first, where, remedy), rows
+
+
+def _lines(path: Path) -> list[tuple[str, bytes]]:
+    """Where each line is, for errors, and the line."""
+    # Lines end at "\n" only: text inside a record may hold U+2028 and its like, where str.splitlines would cut.
+    *lines, rest = (read_bytes(path) or b"").split(b"\n")
+    return [(f"{path}, line {number},", line) for number, line in enumerate([*lines, *([rest] if rest else [])], 1)]
 
 
 class KeyedLog(Generic[T]):
@@ -77,10 +90,7 @@ class KeyedLog(Generic[T]):
     def __init__(self, path: Path, kind: type[T], *, lasting: Callable[[T], bool] = lambda _: True) -> None:
         """Read a log, which may be missing.
 
-        Args:
-            path: the file.
-            kind: the type of a result, whose fields a line holds beside its key.
-            lasting: whether a result is written; any other is known to this object alone, such as that of a failure.
+        `lasting`: whether a result is written; any other, such as that of a failure, is known to this object alone.
 
         Raises:
             StorageError: the file can't be read, or a line of it is damaged.
@@ -120,13 +130,9 @@ class KeyedLog(Generic[T]):
     ) -> list[T]:
         """The results of all keys in order; what is missing is computed and added.
 
-        Args:
-            wanted: key -> what its result is computed from, in order.
-            compute: gives a result for each of a batch.
-            batch: how many are computed at once. A batch of which any is missing is computed whole, since a result can
-                depend, in its last digits, on what else is in the batch.
-            title: what is being done, for the progress display.
-            progress: shown once a batch.
+        `wanted` has key -> what its result is computed from, in order, and `compute` gives a result for each of a
+        batch. A batch of which any is missing is computed whole, since a result can depend, in its last digits, on what
+        else is in the batch.
 
         Raises:
             StorageError: see `put`; what was added before stays.

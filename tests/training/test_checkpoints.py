@@ -60,7 +60,7 @@ def test_a_failed_save_leaves_older_checkpoints_alone(tmp_path: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_flush_folder", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="disk is full"):
         save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]

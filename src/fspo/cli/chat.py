@@ -71,9 +71,9 @@ def chat(
       fspo chat runs/reviews-cpu --method few-shot --guidance 2
     """
     settings = configured(file, config, overrides, output)
+    from fspo.modeling.quiet import quiet
     from fspo.modeling.threads import sleep_while_busy
     from fspo.runs.folder import RunFolder
-    from fspo.runs.notices import quiet
 
     folder = RunFolder(settings)
     sampling: SamplingOptions = {"guidance": guidance, "max_new_tokens": max_tokens, "temperature": temperature}

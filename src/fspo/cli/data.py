@@ -378,7 +378,6 @@ def split(
 
 
 def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:
-
     return PreferenceDataset.load(folder if folder is not None else _folder(config, overrides))
 
 

@@ -14,8 +14,8 @@ from fspo.files import read_json
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import layers, locate, place_here
+from fspo.modeling.quiet import quiet
 from fspo.paths import expanded
-from fspo.runs.notices import quiet
 
 __all__ = ["app", "export", "list_", "pull", "push", "show"]
 

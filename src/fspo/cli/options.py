@@ -102,12 +102,8 @@ def configured(
 ) -> RunConfig:
     """The configuration named by `--config`, by the argument in its place, or of the run in `--output`.
 
-    Args:
-        argument: the file, or the folder of a run.
-        config: the file.
-        overrides: settings over those of the file.
-        output: folder of the run.
-        runs_code: whether the verb imports the code that a configuration may name.
+    `argument` is the file or the folder of a run. `runs_code`: whether the verb imports the code that a configuration
+    may name.
 
     Raises:
         ConfigError: none is named, two are, it does not hold together, or the folder of a run names code, which may be

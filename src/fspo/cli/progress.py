@@ -19,7 +19,7 @@ __all__ = ["RichProgress", "shown", "terminal_progress"]
 @contextmanager
 def shown(console: Console) -> Iterator[Progress]:
     """Progress on `console`, with the libraries' own bars and chatter off; of several processes the first shows it."""
-    from fspo.runs.notices import quiet
+    from fspo.modeling.quiet import quiet
 
     quiet()
     yield terminal_progress(console) if processes.is_first() else Silent()

@@ -34,9 +34,7 @@ def weights_on(user: User, topic: str) -> User:
 class TopicJudge:
     """Judges by measured attributes, with weights that depend on what the prompt is about.
 
-    Attributes:
-        attributes: the judge once the weights are chosen.
-        topics: prompt -> its topic; the general weights hold for any other prompt.
+    `topics` is prompt -> its topic; the general weights hold for any other prompt.
     """
 
     attributes: AttributeJudge

@@ -54,15 +54,9 @@ class PairwiseJudge:
     ) -> None:
         """Judge by `llm`.
 
-        Args:
-            llm: the judge, at temperature 0.
-            prompt: (user, question, first response, second response) -> what the judge reads. It asks for the JSON
-                {"preferred": "A"}, where A is the first, B the second, and "unclear" is allowed. The texts, and the
-                user's description, come quoted (`prompt_of`).
-            seed: handed on to the model.
-            at_once: comparisons whose requests are held at a time.
-            max_tokens: the most that an answer may take, reasoning included.
-            setting: what that is called where it is set.
+        `llm` is asked at temperature 0. `prompt` gives what it reads: it asks for the JSON {"preferred": "A"}, where A
+        is the first, B the second, and "unclear" is allowed. `at_once` comparisons have their requests held at a time;
+        an answer may take `max_tokens`, reasoning included, which is called `setting` where it is set.
         """
         self.llm, self._prompt, self._seed, self._at_once = llm, prompt, seed, at_once
         self._max_tokens, self._setting = max_tokens, setting
@@ -149,10 +143,8 @@ def _quoting(prompt: Prompt, user: User, texts: Mapping[str, str]) -> tuple[Quot
 def read_verdict(answer: Completion, texts: Iterable[str] = ()) -> Verdict:
     """What a judge's answer says: a JSON object with "preferred", or one letter alone; anything else is unreadable.
 
-    Args:
-        answer: the judge's.
-        texts: what the judge has read. Where one of them holds an answer of this form, the judge may quote it, and only
-            an answer that is nothing but the object is read.
+    Where one of the `texts` that the judge has read holds an answer of this form, the judge may quote it, and only an
+    answer that is nothing but the object is read.
     """
     if failed := failed_verdict(answer):
         return failed
@@ -194,11 +186,8 @@ def readable(
 ) -> Iterator[Judgement]:
     """The judgements as they come, as long as the first of them are not all unreadable in both orders.
 
-    Args:
-        judgements: of one judge.
-        remedy: how to fix it.
-        before: how many were unreadable before these, and none was read.
-        whole: whether these are all there are, so that few of them tell too.
+    `remedy` says how to fix it. `before` counts those that were unreadable before these, where none was read. `whole`:
+    whether these are all there are, so that few of them tell too.
 
     Raises:
         DataError: they are all unreadable, and so the rest would be: with one of the answers.

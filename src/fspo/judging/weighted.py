@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from fspo.judging.pairwise import PairwiseJudge, Prompt, read_verdict
 from fspo.judging.verdicts import SCORES, Comparison, Verdict
@@ -32,19 +33,10 @@ class WeightedJudge(PairwiseJudge):
     """Asks a language model for a letter, once in each order, and takes the letters' probabilities."""
 
     def __init__(
-        self,
-        llm: LanguageModel,
-        prompt: Prompt | None = None,
-        *,
-        seed: int = 0,
-        at_once: int = 1024,
-        max_tokens: int = LETTER_TOKENS,
-        setting: str = "max_tokens",
+        self, llm: LanguageModel, prompt: Prompt | None = None, *, max_tokens: int = LETTER_TOKENS, **settings: Any
     ) -> None:
         """Judge by `llm`; `prompt` asks for the letter A or B alone, and is `letter_prompt` by default."""
-        super().__init__(
-            llm, prompt or letter_prompt, seed=seed, at_once=at_once, max_tokens=max_tokens, setting=setting
-        )
+        super().__init__(llm, prompt or letter_prompt, max_tokens=max_tokens, **settings)
 
     @property
     def name(self) -> str:
@@ -97,9 +89,7 @@ by your own taste nor by which is longer. Answer with one letter only, A or B.""
 def read_weighted_verdict(answer: Completion, texts: Iterable[str] = ()) -> Verdict:
     """What a judge's answer says, by the log-probs of its first token where they tell, else by its text.
 
-    Args:
-        answer: the judge's.
-        texts: what the judge has read (`read_verdict`).
+    `texts` are what the judge has read, see `read_verdict`.
     """
     read = read_verdict(answer, texts)
     if read.failure in ("refused", "reasoning", "failed"):

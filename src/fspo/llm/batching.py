@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fspo.identity import digest
 from fspo.llm.cache import RequestCache
@@ -61,12 +61,8 @@ def ask_in_pieces(llm: LanguageModel, requests: Iterable[CompletionRequest], siz
     if isinstance(llm, Streaming):
         stream, together = llm.stream(requests, size), size if batch else 1
         return iter(lambda: list(islice(stream, together)), [])
-    return _in_pieces(llm, iter(requests), size)
-
-
-def _in_pieces(llm: LanguageModel, requests: Iterator[CompletionRequest], size: int) -> Iterator[list[Completion]]:
-    while piece := list(islice(requests, size)):
-        yield llm.complete(piece)
+    requests = iter(requests)
+    return map(llm.complete, iter(lambda: list(islice(requests, size)), []))
 
 
 class CachedModel:
@@ -78,23 +74,9 @@ class CachedModel:
     def __init__(self, model: LanguageModel, cache: RequestCache, batch: int | None = None) -> None:
         """Ask `model` for at most `batch` completions at once, by default as many as it is best asked; keep them."""
         self._model, self._cache = model, cache
+        self.name, self.identity, self.title = model.name, identity_of(model), title_of(model)
         self.batch = batch or batch_of(model) or _BATCH
         """Completions that are made, and kept, at once."""
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return self._model.name
-
-    @property
-    def identity(self) -> Any:
-        """The model's."""
-        return identity_of(self._model)
-
-    @property
-    def title(self) -> str:
-        """The model's."""
-        return title_of(self._model)
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order."""

@@ -140,12 +140,8 @@ class Account:
     def lose(self, reserved: Reserved, used: Reserved | None = None) -> Reserved:
         """Count the cost of a request without an answer, and give back what was set aside for it.
 
-        Args:
-            reserved: what was set aside.
-            used: the tokens that the server counts; without them the most that it may have cost counts.
-
-        Returns:
-            what was counted.
+        Returns what was counted: `used`, the tokens that the server counts, or without them the most that it may have
+        cost.
         """
         cost = used or reserved
         self._used = self._used.plus(cost)

@@ -82,12 +82,9 @@ class Endpoint:
     ) -> None:
         """Nothing is sent before the first request.
 
-        Args:
-            config: where to ask, and how much at once.
-            cache: holds earlier answers, and what was learned of the server.
-            transport: the way to the server; over HTTP by default.
-            say: shows a line while answers are waited for: what was learned, what is odd, and long silence.
-            account: counts what is spent, for other endpoints of the same server too; by default for this one alone.
+        `cache` holds earlier answers and what was learned of the server. `say` shows a line while answers are waited
+        for: what was learned, what is odd, and long silence. `account` counts what is spent, for other endpoints of the
+        same server too.
         """
         self._config, self._transport, self._say = config, transport, say
         self._keeps, self._cache = cache is not None, cache or RequestCache(":memory:")
@@ -95,7 +92,14 @@ class Endpoint:
         self._places = asyncio.Semaphore(config.requests_in_flight)
         self._pacer = Pacer(config.requests_in_flight)
         self._account = account or Account(self._cache.spent())
-        self._identity = config.identity()
+        self.name = config.name
+        """The model's name, and where it is asked."""
+        self.title = config.model
+        """The model's name alone."""
+        self.identity = config.identity()
+        """The settings that decide what is answered; not the address, since a server may move."""
+        self.reused = 0
+        """Answers that came from the cache."""
         self._learned = Learned(config, self._cache)
         self._proven = False
         """Whether the endpoint has answered anything, in this call or an earlier one."""
@@ -112,45 +116,19 @@ class Endpoint:
         self._patience: float = sum(min(LONGEST_WAIT, _SHORTEST * 2**attempt) for attempt in range(config.retries))
         """Seconds that nothing is reached until the server is given up: as long as one request waits by itself."""
         self._open: WeakSet[_Asking] = WeakSet()
-        self._reused = 0
         self._mentioned: set[str] = set()
         self._lines: deque[str] = deque()
         """What is to be shown, in the thread that waits."""
         self._next_line = -math.inf
 
     @property
-    def name(self) -> str:
-        """The model's name, and where it is asked."""
-        return self._config.name
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide what is answered; not the address, since a server may move."""
-        return self._identity
-
-    @property
-    def title(self) -> str:
-        """The model's name alone."""
-        return self._config.model
-
-    @property
     def spent(self) -> Spent:
         """What all answers have cost, those of earlier calls too, in tokens."""
         return self._account.spent
 
-    @property
-    def dollars(self) -> float:
-        """The same in dollars; 0 without prices."""
-        return self.cost(self.spent)
-
     def cost(self, spent: Spent) -> float:
         """Dollars for so many tokens; 0 without prices."""
         return self._config.budget.cost(spent.prompt_tokens, spent.tokens)
-
-    @property
-    def reused(self) -> int:
-        """Answers that came from the cache."""
-        return self._reused
 
     @property
     def replies(self) -> dict[str, int]:
@@ -215,7 +193,7 @@ class Endpoint:
         """By what answers to the same requests may be kept, the present one first."""
         # Before the settings left a parameter out, the server had refused it: these requests were sent without it too.
         before = self._config.identity_without(self._learned.left_out)
-        return [self._identity, *([before] if before != self._identity else [])]
+        return [self.identity, *([before] if before != self.identity else [])]
 
     def _sound(self, answers: Sequence[_Answer], cause: FspoError | None, more: bool) -> list[Completion]:
         """The answers of a piece, where none is missing; `more`: whether there are other pieces under way."""
@@ -239,10 +217,10 @@ class Endpoint:
 
     async def _all(self, call: _Asking, requests: Sequence[CompletionRequest]) -> list[_Answer]:
         """What became of each request of a piece."""
-        keys = [key_of(self._identity, request) for request in requests]
+        keys = [key_of(self.identity, request) for request in requests]
         wanted = dict(zip(keys, requests, strict=True))
         known = self._known(wanted)
-        self._reused += sum(key in known for key in keys)
+        self.reused += sum(key in known for key in keys)
         self._proven = self._proven or bool(known)
         tasks = {key: call.task(key, request) for key, request in wanted.items() if key not in known}
         watch = asyncio.create_task(self._watch(call))

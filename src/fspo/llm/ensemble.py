@@ -68,10 +68,7 @@ class MemberConfig(BaseModel):
 class Member:
     """One model of an ensemble.
 
-    Attributes:
-        model: who answers.
-        weight: how often, relative to the others.
-        temperature: takes the place of a request's own; None leaves that.
+    `weight` says how often it is asked, relative to the others; `temperature` takes the place of a request's own.
     """
 
     model: LanguageModel
@@ -106,22 +103,12 @@ class Ensemble:
         if not all(member.weight > 0 for member in members):
             raise ConfigError("The weight of each member of an ensemble must be above 0.")
         self.members = tuple(members)
-
-    @property
-    def name(self) -> str:
+        self.name = " + ".join(f"{member.weight:g} x {member.label}" for member in members)
         """All members with their weights."""
-        return " + ".join(f"{member.weight:g} x {member.label}" for member in self.members)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All members, by what decides their answers, with their weights and temperatures."""
-        members = [[member.weight, identity_of(member.model), member.temperature] for member in self.members]
-        return {"members": members}
-
-    @property
-    def title(self) -> str:
+        self.title = " + ".join(f"{member.weight:g} x {member.title}" for member in members)
         """The same for others to read."""
-        return " + ".join(f"{member.weight:g} x {member.title}" for member in self.members)
+        self.identity = {"members": [[one.weight, identity_of(one.model), one.temperature] for one in members]}
+        """All members, by what decides their answers, with their weights and temperatures."""
 
     @property
     def batch(self) -> int | None:

@@ -41,7 +41,7 @@ class LocalModel:
             ModelError: there is no chat template, or the model does not know all tokens of the tokenizer.
         """
         check_vocabulary(tokenizer, rows_of(model), name)
-        self._model, self._tokenizer, self._name, self._batch = model, tokenizer, name, batch_size
+        self._model, self._tokenizer, self.name, self._batch = model, tokenizer, name, batch_size
         self.identity = identity or name
         """Distinguishes the answers of other weights."""
         self._encoder, self._reader = TextEncoder(tokenizer), TextReader(tokenizer)
@@ -50,20 +50,17 @@ class LocalModel:
         self._frames: dict[tuple[str, ...], Frame] = {}
 
     @classmethod
-    def load(cls, name: str | Path, *, dtype: str = "float32", batch_size: int = _BATCH) -> LocalModel:
-        """Load the built-in model, a local folder or a hub id.
+    def load(cls, place: str | Path, *, name: str = "", dtype: str = "float32", batch_size: int = _BATCH) -> LocalModel:
+        """Load the built-in model, a local folder or a hub id; `name` is what it is called, by default the `place`.
 
         Raises:
             ModelError: the model can't be obtained.
         """
-        model, tokenizer = load_model(str(name), dtype=dtype), load_tokenizer(str(name))
-        identity = local_identity(str(name), dtype)  # after loading, when the weights of a hub are on this machine
-        return cls(model, tokenizer, str(name), batch_size=batch_size, identity=identity)
-
-    @property
-    def name(self) -> str:
-        """The name it was loaded by."""
-        return self._name
+        name = name or str(place)
+        model, tokenizer = load_model(str(place), dtype=dtype), load_tokenizer(str(place))
+        # After loading, when the weights of a hub are on this machine.
+        identity = {**local_identity(str(place), dtype), "model": name}
+        return cls(model, tokenizer, name, batch_size=batch_size, identity=identity)
 
     @property
     def batch(self) -> int:
@@ -73,7 +70,7 @@ class LocalModel:
     @property
     def title(self) -> str:
         """The name, of a folder the last part alone."""
-        return Path(self._name).resolve().name if Path(self._name).is_dir() else self._name
+        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
 
     def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """One completion for each request, in order.

@@ -91,11 +91,7 @@ def _turns(request: CompletionRequest, system: str | None) -> list[dict[str, Any
 def lesson(said: str, named: Sequence[str], request: CompletionRequest, names: Names) -> Names | None:
     """How to ask a server that refused a request with these names; None where its words name nothing to change.
 
-    Args:
-        said: all that it said.
-        named: what it names as the cause in fields of their own.
-        request: what was refused.
-        names: how it was sent.
+    `said` is all that it said, `named` what it names as the cause in fields of their own, and `names` how it was asked.
     """
     roles = {message.role for message in request.messages}
     if SYSTEM in roles and names.get(SYSTEM, SYSTEM) is not None and _NO_SYSTEM.search(said):

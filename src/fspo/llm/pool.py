@@ -47,14 +47,9 @@ class _Server(NamedTuple):
 class Spending:
     """What one server has given, in all calls of a run.
 
-    Attributes:
-        file: the name of its file of answers.
-        name: the model and the address.
-        title: the model alone, for files that are shared.
-        spent: answers and tokens.
-        dollars: what they cost; 0 without prices.
-        reused: requests of this process that were answered from the file.
-        replies: what was odd about replies -> how many.
+    `file` is the name of its file of answers, and `title` the model alone, for files that are shared. `reused` counts
+    the requests of this process that were answered from the file, and `replies` is what was odd about replies -> how
+    many.
     """
 
     file: str
@@ -214,11 +209,8 @@ class Source(Protocol):
 class ModelSource:
     """An endpoint, or a model on the machine that opens it.
 
-    Attributes:
-        model: its name, as in the settings.
-        where: its folder, where it is one: another process may start elsewhere.
-        endpoint: where to ask, in place of a model on the machine.
-        left: what the endpoint may still cost; None for all of its budget.
+    `where` is the model's folder, where it is one, since another process may start elsewhere. `left` is what the
+    endpoint may still cost; None for all of its budget.
     """
 
     model: str
@@ -242,19 +234,11 @@ class ModelSource:
         """
         endpoint = self.endpoint
         if endpoint is None:
-            local = self._loaded()
+            from fspo.llm.local import LocalModel
+
+            local = LocalModel.load(self.where or self.model, name=self.model)
             return lambda cache, share, say: CachedModel(local, cache)
         left = self.left or endpoint.budget
         return lambda cache, share, say: Endpoint(
             endpoint.model_copy(update={"budget": left.left(share=share)}), cache, say=say
         )
-
-    def _loaded(self) -> LanguageModel:
-        from fspo.llm.local import LocalModel
-        from fspo.modeling.loading import load_model, load_tokenizer
-        from fspo.modeling.model_names import local_identity
-
-        where = str(self.where or self.model)
-        model, tokenizer = load_model(where), load_tokenizer(where)
-        identity = {**local_identity(where), "model": self.model}
-        return LocalModel(model, tokenizer, self.model, identity=identity)

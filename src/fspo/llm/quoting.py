@@ -34,10 +34,8 @@ _NOTICE = (
 class Quotation:
     """The texts of one prompt.
 
-    Attributes:
-        texts: name -> the text in its tags.
-        fence: what their tags end in; it is in none of the texts.
-        notice: says what the tags mean; a prompt begins with it.
+    `texts` are in their tags. `fence` is what these end in; it is in none of the texts. A prompt begins with `notice`,
+    which says what the tags mean.
     """
 
     texts: Mapping[str, str]
@@ -48,8 +46,7 @@ class Quotation:
 def quoted(texts: Mapping[str, str]) -> Quotation:
     """Quote all texts that are other people's in one prompt.
 
-    Args:
-        texts: name -> text, the one that most prompts share first; the names are words of this program.
+    The names are words of this program; the text that most prompts share comes first.
     """
     shown = {name: disarmed(text) for name, text in texts.items()}
     fence = _fence(list(shown.values()))

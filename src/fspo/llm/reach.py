@@ -29,9 +29,7 @@ def check_endpoint(config: EndpointConfig, *, answers: bool = True) -> None:
     Its list of models costs nothing, and says so. If it says less, the endpoint gets one short request, outside of its
     budget. A server that refuses or fails on this one request passes: others may succeed.
 
-    Args:
-        config: the endpoint.
-        answers: whether it must know the model too.
+    If `answers`, it must know the model too.
 
     Raises:
         ConfigError: the package aiohttp is missing, or the endpoint refuses the key or the model's name.

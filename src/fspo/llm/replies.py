@@ -131,11 +131,8 @@ class Cleaned:
 class Read:
     """A reply that is an answer.
 
-    Attributes:
-        completion: what it says.
-        prompt_tokens: as the server counts them, if it does.
-        kinds: what was odd about it.
-        orphan: see `Cleaned`.
+    `prompt_tokens` are as the server counts them, if it does, and `kinds` say what was odd about it; for `orphan` see
+    `Cleaned`.
     """
 
     completion: Completion
@@ -148,12 +145,8 @@ class Read:
 class Unusable:
     """A reply that is no answer, and may be one another time.
 
-    Attributes:
-        kind: what is wrong with it.
-        said: the server's own words, if any.
-        status: the code of an error that came as a reply, if any.
-        prompt_tokens: as the server counts them, if it does.
-        tokens: the same of what was written.
+    `said` are the server's own words, and `status` is the code of an error that came as a reply; tokens are as the
+    server counts them, if it does.
     """
 
     kind: Kind

@@ -19,6 +19,7 @@ __all__ = [
     "FinishReason",
     "LanguageModel",
     "Message",
+    "NamedModel",
     "Role",
     "Streaming",
     "batch_of",
@@ -159,6 +160,18 @@ class LanguageModel(Protocol):
         """One completion for each request, in order."""
 
 
+@dataclass(frozen=True)
+class NamedModel:
+    """Stands for a model by its name and its identity, where none is asked."""
+
+    name: str
+    identity: Any = None
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """Refuse."""
+        raise NotImplementedError
+
+
 @runtime_checkable
 class Streaming(LanguageModel, Protocol):
     """A model that stays busy across the pieces of a long list."""
@@ -190,13 +203,11 @@ class Concurrent(LanguageModel, Protocol):
 
 def replies_of(*models: LanguageModel) -> dict[str, int]:
     """What was odd about replies -> how many, of all these models and their members that know (`replies`)."""
-    members = {id(one): one for model in models for one in (model, *_members(model))}
-    counts = (Counter[str](getattr(one, "replies", {})) for one in members.values())
+    members = (member.model for model in models for member in getattr(model, "members", ()))
+    counts = (
+        Counter[str](getattr(one, "replies", {})) for one in {id(one): one for one in (*models, *members)}.values()
+    )
     return dict(sum(counts, Counter[str]()).most_common())
-
-
-def _members(model: LanguageModel) -> list[LanguageModel]:
-    return [member.model for member in getattr(model, "members", ())]
 
 
 def batch_of(model: LanguageModel) -> int | None:

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -45,15 +46,8 @@ class AttentionPlan(Protocol):
     """Whoever computes a layer's attention in the place of a mask."""
 
     def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
         """Attention of `query` [B, H, S, D] over `key` and `value` [B, G, S, D] (G divides H) -> [B, H, S, D]."""
 
 
@@ -65,18 +59,11 @@ class ForestPlan:
         self.forest = forest
         self._pieces = forest_pieces(forest)
         self._flex: FlexForest | None = None
-        self._masks: dict[tuple[Any, ...], torch.Tensor] = {}
+        self._masks: dict[tuple[Any, ...], Tensor] = {}
 
     def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
         """Attention of the whole row [1, H, S, D]; the same pattern at every layer, but for its sliding window."""
         if window is None and dropout == 0.0 and pieces_apply(query, key, value):
             return attend_in_pieces(query, key, value, self._pieces, scale)
@@ -89,19 +76,13 @@ class ForestPlan:
         return self._tree_by_tree(query, key, value, scale, window, dropout)
 
     def _tree_by_tree(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
         sizes = [
             size for tree in self.forest.trees for size in (tree.trunk, *(segment.length for segment in tree.segments))
         ]
         queries, keys, values = (iter(torch.split(tensor, sizes, dim=2)) for tensor in (query, key, value))
-        out: list[torch.Tensor] = []
+        out: list[Tensor] = []
         for tree in self.forest.trees:
             trunk_key, trunk_value = next(keys), next(values)
             if tree.trunk:
@@ -117,14 +98,8 @@ class ForestPlan:
         return torch.cat(out, dim=2)
 
     def _trunk(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
         length = query.shape[2]
         if window is None or length <= window:
             return _sdpa(query, key, value, scale, dropout)
@@ -138,7 +113,7 @@ class ForestPlan:
             )
         return torch.cat(out, dim=2)
 
-    def _band_mask(self, before: int, length: int, window: int, like: torch.Tensor) -> torch.Tensor:
+    def _band_mask(self, before: int, length: int, window: int, like: Tensor) -> Tensor:
         name = ("band", before, length, window, like.dtype)
         if name not in self._masks:
             keys = torch.arange(before + length, device=like.device)
@@ -146,7 +121,7 @@ class ForestPlan:
             self._masks[name] = _additive((behind >= 0) & (behind < window), like.dtype)
         return self._masks[name]
 
-    def _branch_mask(self, segment: Segment, first: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+    def _branch_mask(self, segment: Segment, first: int, window: int | None, like: Tensor) -> Tensor:
         name = ("branch", segment.boundary, first, segment.prompt, segment.responses, window, like.dtype)
         if name not in self._masks:
             self._masks[name] = _additive(branch_visibility(segment, first, window, like.device), like.dtype)
@@ -159,16 +134,9 @@ class RecordingPlan(ForestPlan):
     def __init__(self, forest: Forest) -> None:
         """Nothing is recorded yet."""
         super().__init__(forest)
-        self.recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.recorded: list[tuple[Tensor, Tensor]] = []
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *settings: Any,
-    ) -> torch.Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *settings: Any) -> Tensor:
         """As in any forest.
 
         Raises:
@@ -183,15 +151,11 @@ class RecordingPlan(ForestPlan):
         return super().attend(layer, query, key, value, *settings)
 
 
-def _portable(
-    forest: Forest, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None
-) -> torch.Tensor:
+def _portable(forest: Forest, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
     return ForestPlan(forest)._tree_by_tree(query, key, value, scale, window, 0.0)
 
 
-def branch_visibility(
-    segment: Segment, first: int, window: int | None, device: torch.device | str = "cpu"
-) -> torch.Tensor:
+def branch_visibility(segment: Segment, first: int, window: int | None, device: torch.device | str = "cpu") -> Tensor:
     """[L, boundary - first + L]: which keys each token of a branch sees, trunk tokens from `first` on, then its own."""
     fork = segment.boundary + segment.prompt
     own = [torch.arange(segment.boundary, fork), *(torch.arange(fork, fork + length) for length in segment.responses)]
@@ -208,15 +172,15 @@ def branch_visibility(
 
 def attend(
     module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     fspo_plan: AttentionPlan | None = None,
     **options: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """The registered attention function: transformers' SDPA, or what the plan says.
 
     Raises:
@@ -231,7 +195,7 @@ def attend(
                 f"{_architecture(module)} does not hand its keyword arguments to its attention, so trunk and branches "
                 "can't run on it; use another model."
             )
-        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return plain
@@ -276,9 +240,9 @@ class _MaskProbe:
 
     def __init__(self, longest: int | None) -> None:
         self._longest = longest
-        self._made: list[tuple[torch.Tensor, int | None, bool]] = []
+        self._made: list[tuple[Tensor, int | None, bool]] = []
 
-    def make(self, *args: Any, **options: Any) -> torch.Tensor:
+    def make(self, *args: Any, **options: Any) -> Tensor:
         """The mask itself, never left out, and remembered."""
         mask = sdpa_mask(*args, **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
         assert mask is not None
@@ -291,7 +255,7 @@ class _MaskProbe:
         self._made.append((mask, window, exact))
         return mask
 
-    def check(self, module: torch.nn.Module, mask: torch.Tensor | None, options: dict[str, Any]) -> None:
+    def check(self, module: torch.nn.Module, mask: Tensor | None, options: dict[str, Any]) -> None:
         """Refuse a layer that got anything but one of these masks, with the window that it names itself."""
         _check_layer(module, options)
         named = options.get("sliding_window")
@@ -369,18 +333,13 @@ def _first_visible(segment: Segment, window: int | None) -> int:
     return 0 if window is None else min(max(0, segment.boundary - window + 1), segment.boundary)
 
 
-def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
 
 
 def _sdpa(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    dropout: float,
-    mask: torch.Tensor | None = None,
-) -> torch.Tensor:
+    query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float, mask: Tensor | None = None
+) -> Tensor:
     if mask is not None and query.device.type != "cpu":
         # Elsewhere the kernels that take a mask take no groups of heads, and what is left would keep all scores.
         key, value = (_for_each_head(tensor, query.shape[1]) for tensor in (key, value))
@@ -396,12 +355,12 @@ def _sdpa(
     )
 
 
-def _for_each_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+def _for_each_head(tensor: Tensor, heads: int) -> Tensor:
     """[B, G, S, D] -> [B, heads, S, D], each group's part once for every head of it."""
     return tensor.repeat_interleave(heads // tensor.shape[1], dim=1) if tensor.shape[1] != heads else tensor
 
 
-def _masks(*args: Any, **options: Any) -> torch.Tensor | None:
+def _masks(*args: Any, **options: Any) -> Tensor | None:
     probe = _probe.get()
     if probe is not None:
         return probe.make(*args, **options)

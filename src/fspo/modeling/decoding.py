@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
 from fspo.errors import ModelError
@@ -41,10 +42,10 @@ class Stream:
 
 @dataclass
 class _Layer:
-    keys: torch.Tensor
+    keys: Tensor
     """[B, G, C, D], filled up to the decoder's cursor"""
-    values: torch.Tensor
-    trunks: list[tuple[torch.Tensor, torch.Tensor]]
+    values: Tensor
+    trunks: list[tuple[Tensor, Tensor]]
     """per trunk: keys and values [G, P, D]"""
 
 
@@ -73,12 +74,12 @@ class Decoder:
         self._cursor = int(lengths.max())
         self._pads = self._cursor - lengths
         self._layers: list[_Layer] = []
-        self._masks: dict[int | None, torch.Tensor] = {}
+        self._masks: dict[int | None, Tensor] = {}
         self._groups: list[tuple[int, int, int]] = []
         self._regroup()
         self.scores = self._prefill()
 
-    def step(self, tokens: torch.Tensor) -> None:
+    def step(self, tokens: Tensor) -> None:
         """Append one token to every stream [B], and put the logits of the next ones into `scores`."""
         self._masks.clear()
         self._grow()
@@ -90,7 +91,7 @@ class Decoder:
             )
         self.scores = logits(self.base, hidden[:, 0])
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def keep(self, rows: Tensor) -> None:
         """Forget all streams but `rows` (ascending row numbers)."""
         for layer in self._layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
@@ -100,15 +101,8 @@ class Decoder:
         self._regroup()
 
     def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-        dropout: float,
-    ) -> torch.Tensor:
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
         """One decoding step's attention: `query` [B, H, 1, D], `key` and `value` [B, G, 1, D] -> [B, H, 1, D]."""
         cache, cursor = self._layers[layer], self._cursor
         cache.keys[:, :, cursor - 1 : cursor] = key
@@ -131,7 +125,7 @@ class Decoder:
                 out[start:end] += _over_trunk(weights[start:end, :, :, :length], values)
         return out.reshape(batch, heads, 1, value.shape[-1])
 
-    def _mask(self, window: int | None, widest: int, like: torch.Tensor) -> torch.Tensor:
+    def _mask(self, window: int | None, widest: int, like: Tensor) -> Tensor:
         # [B, 1, 1, widest + cursor]: made once a step for every kind of layer.
         if window not in self._masks:
             trunk = torch.arange(widest, device=like.device).expand(len(self._pads), -1)
@@ -157,8 +151,8 @@ class Decoder:
             if self._cursor == layer.keys.shape[2]:
                 layer.keys, layer.values = (pad(t, (0, 0, 0, _GROWTH)) for t in (layer.keys, layer.values))
 
-    def _prefill(self) -> torch.Tensor:
-        scores: list[torch.Tensor] = []
+    def _prefill(self) -> Tensor:
+        scores: list[Tensor] = []
         chunk: list[list[Stream]] = []
         for _, streams in groupby(self._streams, key=_tree_of):
             tree = list(streams)
@@ -169,7 +163,7 @@ class Decoder:
         scores.append(self._read(chunk, sum(map(len, scores))))
         return torch.cat(scores)
 
-    def _read(self, trees: Sequence[Sequence[Stream]], first_row: int) -> torch.Tensor:
+    def _read(self, trees: Sequence[Sequence[Stream]], first_row: int) -> Tensor:
         """Run some trees through the model, keep their keys and values, and return their streams' logits."""
         forest, ids, positions = _lay_out(trees)
         plan = RecordingPlan(forest)
@@ -188,13 +182,7 @@ class Decoder:
         return logits(self.base, hidden[0, last])
 
     def _keep_layer(
-        self,
-        index: int,
-        forest: Forest,
-        segments: Sequence[Segment],
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        first_row: int,
+        self, index: int, forest: Forest, segments: Sequence[Segment], keys: Tensor, values: Tensor, first_row: int
     ) -> None:
         if index == len(self._layers):
             shape = (len(self._streams), keys.shape[0], self._cursor + _GROWTH, keys.shape[2])
@@ -254,7 +242,7 @@ def _lay_out(trees: Sequence[Sequence[Stream]]) -> tuple[Forest, list[int], list
     return Forest(tuple(laid)), ids, positions
 
 
-def _over_trunk(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+def _over_trunk(rows: Tensor, matrix: Tensor) -> Tensor:
     """[n, G, R, X] times [G, X, Y] -> [n, G, R, Y], as one product per key-value head."""
     count, groups, repeats, _ = rows.shape
     flat = rows.transpose(0, 1).reshape(groups, count * repeats, -1) @ matrix

@@ -38,14 +38,8 @@ def write_descriptions(
 ) -> list[Description]:
     """A description of each user by their shots; without shots there is none.
 
-    Args:
-        model: writes.
-        renderer: its tokenizer, template and limit; the context doesn't matter.
-        shots: of each description wanted.
-        seeds: which draw each is, where `temperature` is above 0.
-        max_new_tokens: the most tokens of a description; what was begun beyond the last whole sentence is dropped.
-        temperature: 0 takes the most probable tokens.
-        batch_size: descriptions written at once.
+    `seeds` say which draw each is, where `temperature` is above 0; 0 takes the most probable tokens. Of
+    `max_new_tokens`, what was begun beyond the last whole sentence is dropped.
 
     Raises:
         ModelError: the architecture can't decode over shared trunks.

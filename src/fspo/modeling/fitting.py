@@ -85,9 +85,7 @@ class Fitted:
     def said(self, of: str, number: Callable[[Preference], int] | None = None) -> list[str]:
         """A sentence on what was left out, if anything was.
 
-        Args:
-            of: whose preferences they are.
-            number: the row of a preference in the file that a person knows.
+        `of` says whose preferences they are; `number` gives the row of one in the file that a person knows.
         """
         if not self.left_out:
             return []
@@ -136,13 +134,8 @@ def fitted(
 ) -> Fitted:
     """`dataset` without the preferences that a model can't read whole; its users stay.
 
-    Args:
-        dataset: what is to be read.
-        rooms: the uses, each with its own limit.
-        long: whether such preferences are left out or refused.
-        setting: the setting that says so, for the sentence.
-        file: where the preferences lie, for the sentence.
-        number: the row of a preference there; by default its place in `dataset`.
+    `rooms` are the uses, each with its own limit. The sentence names `setting`, `file` and the row there, by default
+    the place in `dataset`.
 
     Raises:
         DataError: there are such preferences, and they are refused; or nothing else is left.

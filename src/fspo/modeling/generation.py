@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling.chat import ChatFormat, TextReader
@@ -131,7 +132,7 @@ def decode_answers(tokenizer: Any, answers: Iterable[Answer]) -> list[str]:
     return [reader.read(answer.ids).strip() for answer in answers]
 
 
-def guided(scores: torch.Tensor, mirror: torch.Tensor, guidance: float, plausibility: float) -> torch.Tensor:
+def guided(scores: Tensor, mirror: Tensor, guidance: float, plausibility: float) -> Tensor:
     """[B, V]: (1 + g) log p - g log p' of logits `scores` and `mirror`, -inf where p < plausibility * max p."""
     plain, swapped = torch.log_softmax(scores, dim=-1), torch.log_softmax(mirror, dim=-1)
     mixed = (1 + guidance) * plain - guidance * swapped
@@ -141,7 +142,7 @@ def guided(scores: torch.Tensor, mirror: torch.Tensor, guidance: float, plausibi
     return mixed.masked_fill(plain < floor, float("-inf"))
 
 
-def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """[B, V]: `probabilities`, not rescaled, but 0 outside the smallest set of top tokens that holds `top_p`."""
     if top_p >= 1:
         return probabilities
@@ -156,18 +157,18 @@ def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     return probabilities.masked_fill(probabilities < floor, 0.0)
 
 
-def _sorted_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+def _sorted_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     best = torch.sort(probabilities, dim=-1, descending=True).values
     return probabilities.masked_fill(probabilities < _smallest_inside(best, top_p), 0.0)
 
 
-def _smallest_inside(best: torch.Tensor, top_p: float) -> torch.Tensor:
+def _smallest_inside(best: Tensor, top_p: float) -> Tensor:
     """[B, 1]: the least probable token of the nucleus, from probabilities in descending order."""
     inside = (best.cumsum(dim=-1) - best < top_p).sum(dim=-1, keepdim=True)
     return best.gather(-1, inside - 1)
 
 
-def draw(scores: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+def draw(scores: Tensor, noise: Tensor, temperature: float, top_p: float) -> Tensor:
     """[B]: a token for each row of logits [B, V] and each uniform number [B], by the inverse of the distribution.
 
     Raises:
@@ -191,7 +192,7 @@ class _Batch:
     """One batch of requests: each is a stream, or two of them under guidance."""
 
     def __init__(
-        self, model: torch.nn.Module, requests: Sequence[RenderedPrompt], sampling: Sampling, noise: torch.Tensor
+        self, model: torch.nn.Module, requests: Sequence[RenderedPrompt], sampling: Sampling, noise: Tensor
     ) -> None:
         self.sampling = sampling
         self.noise = noise
@@ -209,7 +210,7 @@ class _Batch:
         self._ends = frozenset(sampling.end_ids)
         self._active = list(range(len(requests)))
         self._steps = 0
-        self._tokens: torch.Tensor | None = None
+        self._tokens: Tensor | None = None
         """The tokens sampled last, which the decoder has not read yet."""
 
     def run(self) -> list[Answer]:
@@ -236,7 +237,7 @@ class _Batch:
             if not self.finished[index]:
                 self.sampled[index].append(token)
 
-    def _next(self, active: Sequence[int], step: int) -> torch.Tensor:
+    def _next(self, active: Sequence[int], step: int) -> Tensor:
         scores = self.decoder.scores
         places = {(self.owners[stream], self.mirrored[stream]): row for row, stream in enumerate(self.decoder.order)}
         main = scores[[places[index, False] for index in active]]
@@ -247,7 +248,7 @@ class _Batch:
         noise = self.noise[list(active), step].to(main.device)
         return draw(main, noise, self.sampling.temperature, self.sampling.top_p)
 
-    def _retain(self, active: list[int], tokens: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+    def _retain(self, active: list[int], tokens: Tensor) -> tuple[list[int], Tensor]:
         """Forget the streams of ended answers, once there are enough of them to be worth moving the others."""
         places = [place for place, index in enumerate(active) if not self.finished[index]]
         if (len(active) - len(places)) * _WORTH_MOVING < len(active):
@@ -258,7 +259,7 @@ class _Batch:
         return kept, tokens[places]
 
 
-def _noise(seed: int, draw: int | None, place: int, count: int) -> torch.Tensor:
+def _noise(seed: int, draw: int | None, place: int, count: int) -> Tensor:
     name = f"{seed}:place {place}" if draw is None else f"{seed}:draw {draw}"
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     return torch.rand(count, generator=torch.Generator().manual_seed(number))

@@ -28,9 +28,7 @@ _done: set[tuple[str, str, bool]] = set()
 def here(name: str, *, weights: bool = False) -> Path | None:
     """The folder of what was fetched of a hub's model, if it can be loaded from there; no hub is asked.
 
-    Args:
-        name: a hub id.
-        weights: whether the weights are needed too, beside configuration and tokenizer.
+    `weights`: whether they are needed too, beside configuration and tokenizer.
     """
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         return None
@@ -59,10 +57,7 @@ def fetched(name: str, *, weights: bool = False, newest: bool = False) -> Path:
     A model whose weights were fetched before is used as it is. Of any other, the hub's current revision is fetched. A
     process stays with the revision that it read first.
 
-    Args:
-        name: a hub id.
-        weights: whether the weights are needed too, beside configuration and tokenizer.
-        newest: ask the hub for its current revision in any case, where it can be reached.
+    `weights` is as in `here`; `newest` asks the hub for its current revision in any case, where it can be reached.
 
     Raises:
         OSError: the hub can't be reached, or it does not give the model.

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["hidden_states", "in_place_of_forward", "logits"]
 
 
-def in_place_of_forward(
-    module: torch.nn.Module, function: Callable[..., torch.Tensor], *inputs: torch.Tensor
-) -> torch.Tensor:
+def in_place_of_forward(module: torch.nn.Module, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """What `function` makes of `inputs`, run as if it were the forward of `module`.
 
     What is hooked onto a call of the module then happens around it: DistributedDataParallel averages the gradients,
@@ -25,7 +24,7 @@ def in_place_of_forward(
         return function(*inputs)
     own = vars(inner).get("forward")
 
-    def once(*arguments: torch.Tensor) -> torch.Tensor:
+    def once(*arguments: Tensor) -> Tensor:
         restore()
         return function(*arguments)
 
@@ -36,19 +35,19 @@ def in_place_of_forward(
 
     vars(inner)["forward"] = once
     try:
-        result: torch.Tensor = module(*inputs)
+        result: Tensor = module(*inputs)
         return result
     finally:
         restore()
 
 
-def hidden_states(base: Any, **inputs: Any) -> torch.Tensor:
+def hidden_states(base: Any, **inputs: Any) -> Tensor:
     """[B, S, d]: the decoder's last hidden states, before the LM head and without a cache."""
-    hidden: torch.Tensor = base.get_decoder()(use_cache=False, **inputs).last_hidden_state
+    hidden: Tensor = base.get_decoder()(use_cache=False, **inputs).last_hidden_state
     return hidden
 
 
-def logits(base: Any, hidden: torch.Tensor) -> torch.Tensor:
+def logits(base: Any, hidden: Tensor) -> Tensor:
     """[T, V] in fp32: the LM head of `base` on `hidden` [T, d], scaled and soft-capped as its configuration says."""
     transform = _LogitTransform.of(base.config.get_text_config())
     # The head's forward without what is hooked onto it, which whoever cuts its work into pieces does once for all.
@@ -68,7 +67,7 @@ class _LogitTransform:
         divisor = getattr(config, "logits_scaling", None) or 1.0
         return cls(scale / divisor, getattr(config, "final_logit_softcapping", None))
 
-    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(self, scores: Tensor) -> Tensor:
         if self.scale != 1.0:
             scores = scores * self.scale
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fspo.errors import ModelError
@@ -27,16 +28,16 @@ back."""
 class BranchLogprobs:
     """One episode's log-probs: branches by responses (chosen, rejected)."""
 
-    sums: torch.Tensor
+    sums: Tensor
     """[B, R]: sum over the tokens of a response of log p(token | what is before it), in nats; differentiable.
 
     In float64, where the device has it: what counts are small differences of large sums.
     """
-    lengths: torch.Tensor
+    lengths: Tensor
     """[B, R]: number of tokens of each response, the end-of-turn token among them."""
 
     @property
-    def means(self) -> torch.Tensor:
+    def means(self) -> Tensor:
         """[B, R]: the mean per token."""
         return self.sums / self.lengths
 
@@ -58,7 +59,7 @@ def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]
         raise ModelError("There is no response to score in these episodes.")
     plan = ForestPlan(row.forest)
 
-    def run(input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+    def run(input_ids: Tensor, position_ids: Tensor) -> Tensor:
         with planned_attention():
             hidden = hidden_states(base, input_ids=input_ids, position_ids=position_ids, fspo_plan=plan)
         return token_logprobs(base, hidden[0, row.predictors], row.targets)
@@ -66,12 +67,12 @@ def branch_logprobs(model: torch.nn.Module, episodes: Sequence[TokenizedEpisode]
     return _by_episode(in_place_of_forward(model, run, row.input_ids, row.position_ids), row)
 
 
-def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def token_logprobs(base: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     """[T]: log p(targets) in fp32 from the last hidden states [T, d], never holding more logits than the budget."""
     head = base.get_output_embeddings()
     step = max(1, _LOGITS_BUDGET // head.weight.shape[0])
 
-    def run(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def run(hidden: Tensor, targets: Tensor) -> Tensor:
         if len(targets) <= step:
             return _score(base, hidden, targets)
         pieces = zip(torch.split(hidden, step), torch.split(targets, step), strict=True)
@@ -84,11 +85,11 @@ def token_logprobs(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> to
     return in_place_of_forward(head, run, hidden, targets)
 
 
-def _score(base: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _score(base: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     return -torch.nn.functional.cross_entropy(logits(base, hidden), targets, reduction="none")
 
 
-def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:
+def _by_episode(logprobs: Tensor, row: PackedRow) -> list[BranchLogprobs]:
     count = sum(branches * responses for branches, responses in row.shapes)
     logprobs = _fine(logprobs)
     sums = torch.zeros(count, dtype=logprobs.dtype, device=logprobs.device).index_add(0, row.owners, logprobs)
@@ -100,5 +101,5 @@ def _by_episode(logprobs: torch.Tensor, row: PackedRow) -> list[BranchLogprobs]:
     ]
 
 
-def _fine(logprobs: torch.Tensor) -> torch.Tensor:
+def _fine(logprobs: Tensor) -> Tensor:
     return logprobs if logprobs.device.type == "mps" else logprobs.double()

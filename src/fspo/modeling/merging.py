@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fspo.files import read_json, write_json
 
@@ -40,13 +41,10 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 def join_adapters(adapters: Sequence[Path], out: Path, *, base: str) -> bool:
     """Write the one adapter that computes what `adapters`, oldest first, compute on top of each other.
 
-    Args:
-        adapters: folders that peft wrote.
-        out: folder that gets `adapter_config.json` and `adapter_model.safetensors`, in peft's layout.
-        base: what the adapter's configuration names as its base model.
+    `out` gets `adapter_config.json`, which names `base` as its base model, and `adapter_model.safetensors`, in peft's
+    layout.
 
-    Returns:
-        Whether it was done: some adapters (DoRA, trained biases, embeddings) don't add up, and nothing is written then.
+    Returns whether it was done: some adapters (DoRA, trained biases, embeddings) don't add up, and nothing is written.
     """
     settings = [read_json(folder / ADAPTER_CONFIG) for folder in adapters]
     loaded = [load_file(folder / ADAPTER_WEIGHTS) for folder in adapters]
@@ -61,12 +59,12 @@ def join_adapters(adapters: Sequence[Path], out: Path, *, base: str) -> bool:
     return True
 
 
-def _is_plain(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bool:
+def _is_plain(settings: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
     products = all(".lora_A." in name or ".lora_B." in name for name in tensors)  # embeddings have others
     return products and all(settings.get(key, allowed[0]) in allowed for key, allowed in _PLAIN.items())
 
 
-def _joined_settings(settings: Sequence[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _joined_settings(settings: Sequence[dict[str, Any]], tensors: dict[str, Tensor]) -> dict[str, Any]:
     rank = sum(int(one["r"]) for one in settings)
     return {
         "r": rank,
@@ -79,9 +77,7 @@ def _joined_settings(settings: Sequence[dict[str, Any]], tensors: dict[str, torc
     }
 
 
-def _joined_tensors(
-    tensors: Sequence[dict[str, torch.Tensor]], settings: Sequence[dict[str, Any]]
-) -> dict[str, torch.Tensor]:
+def _joined_tensors(tensors: Sequence[dict[str, Tensor]], settings: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     """Every adapted layer's A and B; an adapter that leaves a layer alone adds nothing there."""
     joined = {}
     for name in sorted({name for group in tensors for name in group if ".lora_A." in name}):

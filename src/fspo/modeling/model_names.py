@@ -57,9 +57,7 @@ def is_hub_id(name: str) -> bool:
 def place_here(name: str | Path, *, weights: bool = False) -> Path | None:
     """The folder of the model of that name on this machine, if it can be loaded from there; no hub is asked.
 
-    Args:
-        name: the name.
-        weights: whether the weights of a hub's model are needed too, beside configuration and tokenizer.
+    `weights`: whether the weights of a hub's model are needed too, beside configuration and tokenizer.
     """
     if str(name) == builtin_model.BUILTIN_MODEL:
         return builtin_model.folder() if builtin_model.is_obtained() else None

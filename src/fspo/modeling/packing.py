@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
+from torch import Tensor
 
 from fspo.errors import ModelError
 from fspo.modeling.rendering import TokenizedEpisode
@@ -64,16 +65,16 @@ class Forest:
 class PackedRow:
     """One row ready for the model, and where the log-probs of its responses are to be read."""
 
-    input_ids: torch.Tensor
+    input_ids: Tensor
     """[1, S]"""
-    position_ids: torch.Tensor
+    position_ids: Tensor
     """[1, S]: every branch counts on from its boundary, every response from its prompt."""
     forest: Forest
-    predictors: torch.Tensor
+    predictors: Tensor
     """[T]: index in the row of the token that predicts each response token."""
-    targets: torch.Tensor
+    targets: Tensor
     """[T]: id of each response token."""
-    owners: torch.Tensor
+    owners: Tensor
     """[T]: which response each of them belongs to, counted through episodes, branches and responses."""
     shapes: tuple[tuple[int, int], ...]
     """Per episode: number of branches and number of responses of each branch."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
@@ -136,7 +137,7 @@ def _special_ids(config: dict[Any, Any]) -> Iterator[int]:
             yield from (index for index in (value if isinstance(value, list) else [value]) if isinstance(index, int))
 
 
-def _sequences(episode: TokenizedEpisode, device: torch.device) -> torch.Tensor:
+def _sequences(episode: TokenizedEpisode, device: torch.device) -> Tensor:
     """[4, L]: every response with what is before it, and then tokens that it must not see."""
     rows = []
     for branch in episode.branches:
@@ -146,7 +147,7 @@ def _sequences(episode: TokenizedEpisode, device: torch.device) -> torch.Tensor:
     return torch.tensor(rows, device=device)
 
 
-def _plain(base: PreTrainedModel, episode: TokenizedEpisode) -> torch.Tensor:
+def _plain(base: PreTrainedModel, episode: TokenizedEpisode) -> Tensor:
     """[T, V]: log-probabilities at all positions that predict a response, from whole sequences in one plain call."""
     # The class's own forward: accelerate may have put another precision around the model's.
     forward: Any = type(base).forward
@@ -159,7 +160,7 @@ def _plain(base: PreTrainedModel, episode: TokenizedEpisode) -> torch.Tensor:
     return torch.cat(parts).float().log_softmax(-1)
 
 
-def _by_tree(base: PreTrainedModel, episode: TokenizedEpisode) -> torch.Tensor:
+def _by_tree(base: PreTrainedModel, episode: TokenizedEpisode) -> Tensor:
     """The same [T, V] by trunk and branches."""
     row = pack([episode], device=base.device)
     plan = RecordingPlan(row.forest)
@@ -168,7 +169,7 @@ def _by_tree(base: PreTrainedModel, episode: TokenizedEpisode) -> torch.Tensor:
     return logits(base, hidden[0, row.predictors]).log_softmax(-1)
 
 
-def _difference(base: PreTrainedModel, expected: torch.Tensor, found: torch.Tensor) -> tuple[float, float]:
+def _difference(base: PreTrainedModel, expected: Tensor, found: Tensor) -> tuple[float, float]:
     """How far the two are apart, relative to the spread over the vocabulary, and how far they may be."""
     rough = torch.get_float32_matmul_precision() != "highest"
     tolerance = _ROUGH_TOLERANCE if rough else _TOLERANCE

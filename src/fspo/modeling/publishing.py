@@ -58,12 +58,8 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
     a repository that no upload of fspo has filled, nothing is replaced or deleted. The same call begins an interrupted
     upload again.
 
-    Args:
-        folder: the policy.
-        repo: `name` or `owner/name`; made if it is not there.
-        private: whether a repository that is made is private.
-        whole: whether the base model's weights go along.
-        dtype: of whole weights, float32, bfloat16 or float16.
+    `repo` is `name` or `owner/name`; if it is not there, it is made, and then `private`. `dtype` is that of whole
+    weights: float32, bfloat16 or float16.
 
     Raises:
         ModelError: there is no policy, or the hub can't be reached or refuses.

@@ -1,4 +1,4 @@
-"""transformers without its own progress bars and notes."""
+"""transformers without its own progress bars and notes; fspo shows its own progress."""
 
 from __future__ import annotations
 
@@ -6,21 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
+__all__ = ["quiet", "quietly"]
 
-__all__ = ["quietly"]
+
+def quiet() -> None:
+    """Turn off transformers' progress bars and notes."""
+    log = _log()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Load without transformers' own progress bars and notes; fspo shows its own progress."""
-    log: Any = transformers_logging
+    """Turn them off inside alone."""
+    log = _log()
     shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
-    log.disable_progress_bar()
-    log.set_verbosity_error()
+    quiet()
     try:
         yield
     finally:
         log.set_verbosity(level)
         if shown:
             log.enable_progress_bar()
+
+
+def _log() -> Any:
+    from transformers.utils import logging
+
+    return logging

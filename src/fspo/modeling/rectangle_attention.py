@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fspo.modeling.packing import Forest, Segment, Tree
 
@@ -77,37 +78,30 @@ def shared_out(pieces: Sequence[Piece], parts: int) -> Iterator[Piece]:
         yield from (part for part in rest if part.start < part.end)
 
 
-def pieces_apply(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+def pieces_apply(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether these tensors can be attended over in pieces: full precision, on a processor, all of one kind."""
     kinds = {(tensor.device.type, tensor.dtype, tensor.shape[-1]) for tensor in (query, key, value)}
     return len(kinds) == 1 and query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
 
 
-def attend_in_pieces(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: tuple[Piece, ...], scale: float
-) -> torch.Tensor:
+def attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, pieces: tuple[Piece, ...], scale: float) -> Tensor:
     """Attention of the whole row: [1, H, S, D] over [1, G, S, D] (G divides H) -> [1, H, S, D], differentiable."""
-    out: torch.Tensor = _PiecewiseAttention.apply(query, key, value, pieces, scale)  # type: ignore[no-untyped-call]
+    out: Tensor = _PiecewiseAttention.apply(query, key, value, pieces, scale)  # type: ignore[no-untyped-call]
     return out
 
 
 class _PiecewiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        pieces: tuple[Piece, ...],
-        scale: float,
-    ) -> torch.Tensor:
+        context: Any, query: Tensor, key: Tensor, value: Tensor, pieces: tuple[Piece, ...], scale: float
+    ) -> Tensor:
         out, lse = _merged(query, key, value, pieces, scale)
         context.save_for_backward(query, key, value, out, lse)
         context.pieces, context.scale = pieces, scale
         return out
 
     @staticmethod
-    def backward(context: Any, *gradients: Any) -> tuple[torch.Tensor | None, ...]:
+    def backward(context: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = context.saved_tensors
         sums = [torch.zeros_like(tensor) for tensor in (query, key, value)]
         for piece in shared_out(context.pieces, _parts(key.shape[1])):
@@ -130,19 +124,19 @@ def _parts(groups: int) -> int:
     return threads // math.gcd(groups, threads)
 
 
-def _cut(tensor: torch.Tensor, parts: int) -> torch.Tensor:
+def _cut(tensor: Tensor, parts: int) -> Tensor:
     """[1, H, parts * L, ...] -> [parts, H, L, ...], a view."""
     batch, heads, length, *rest = tensor.shape
     return tensor.view(batch * heads, parts, length // parts, *rest).transpose(0, 1)
 
 
-def _keys(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
+def _keys(tensor: Tensor, piece: Piece) -> Tensor:
     return _cut(tensor, piece.parts) if piece.causal else tensor.expand(piece.parts, -1, -1, -1)
 
 
 def _merged(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: tuple[Piece, ...], scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    query: Tensor, key: Tensor, value: Tensor, pieces: tuple[Piece, ...], scale: float
+) -> tuple[Tensor, Tensor]:
     """The attention [1, H, S, D] and the log-sum-exp of each query's scores [1, H, S]."""
     batch, heads, length, size = query.shape
     # Tokens before heads in memory, as the layer's next matrix wants it: there it is a view.

@@ -98,10 +98,8 @@ def _key(name: str | Path, dtype: str, device: str | torch.device | None) -> tup
 class PolicyWeights:
     """Where a policy's weights come from; each method enters a model, which is read at the first use.
 
-    Attributes:
-        name: the folder of a policy, or the name of a model that was not trained.
-        dtype: float32, bfloat16 or float16.
-        device: by default CUDA where there is one.
+    `name` is the folder of a policy, or the name of a model that was not trained; `device` is by default CUDA where
+    there is one.
     """
 
     name: str | Path

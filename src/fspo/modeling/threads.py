@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 
-__all__ = ["Machine", "choose", "explicit", "look", "quota", "room", "sleep_while_busy", "times", "use", "usual"]
+__all__ = ["Machine", "choose", "explicit", "has_room", "look", "quota", "sleep_while_busy", "times", "use", "usual"]
 
 _SET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -158,7 +156,7 @@ class _Watch(threading.Thread):
             crowded = threads > 1 and threads + _others(before, now) > len(cores) + _BUSY
             before = now
             if crowded and not crowds:
-                if _Crowd.size(len(cores)) + _SPARE > room():
+                if not has_room(_Crowd.size(len(cores)) + _SPARE):
                     return
                 crowds.append(_Crowd(len(cores)))
             elif not crowded and crowds:
@@ -251,49 +249,24 @@ def quota(root: Path = Path("/sys/fs/cgroup")) -> float:
     return min(limits, default=math.inf)
 
 
-def room(root: Path = Path("/sys/fs/cgroup"), processes: Path = Path("/proc")) -> float:
-    """How many more threads the limits of this process and its control groups allow; infinite without a limit.
+def has_room(count: int) -> bool:
+    """Whether the system gives this process so many threads more, whatever limits it; they are started for a moment.
 
     OpenMP ends the whole process where it can't start a thread, so this must be known before.
     """
-    found = [math.inf]
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        found.append(0)  # stacks count, and their size is not known here
-    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if limit != resource.RLIM_INFINITY:
-        found.append(limit - _threads_of_user(processes))
-    for folder in _pid_groups(root, processes):
-        try:
-            most, now = ((folder / name).read_text(encoding="ascii").strip() for name in ("pids.max", "pids.current"))
-            found.append(math.inf if most == "max" else int(most) - int(now))
-        except (OSError, ValueError):
-            continue
-    return min(found)
-
-
-def _threads_of_user(processes: Path) -> int:
-    count = 0
-    for folder in processes.glob("[0-9]*"):
-        try:
-            if folder.stat().st_uid == os.getuid():
-                count += sum(1 for _ in (folder / "task").iterdir())
-        except OSError:  # it has ended
-            continue
-    return count
-
-
-def _pid_groups(root: Path, processes: Path) -> Iterator[Path]:
-    """The folders of the control groups of this process that may limit its threads, in both their forms."""
-    yield from (root, root / "pids")
+    end, started = threading.Event(), list[threading.Thread]()
     try:
-        lines = (processes / "self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, kinds, path = line.split(":", 2)
-        if kinds in ("", "pids"):
-            group = Path(path.lstrip("/"))
-            yield from ((root / kinds / part) for part in (group, *group.parents))
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait, name="fspo-room")
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):
+        return False
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 def _cores() -> frozenset[int]:

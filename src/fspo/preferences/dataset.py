@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fspo.errors import DataError, StorageError
 from fspo.files import FolderKind, read_json, to_json, write_json, writing
+from fspo.identity import file_digest
 from fspo.paths import expanded
 from fspo.preferences.types import Person, Preference, Turn, User
 from fspo.preferences.validation import (
@@ -97,9 +98,7 @@ DATASET = FolderKind(
 class PreferenceDataset:
     """Users and their preferences; never changed, always valid.
 
-    Attributes:
-        users: id -> user, in the order given.
-        preferences: the preferences, in the order given.
+    `users` is id -> user; these and the preferences are in the order given.
     """
 
     users: Mapping[str, User]
@@ -115,11 +114,7 @@ class PreferenceDataset:
     ) -> None:
         """Check and keep users and preferences.
 
-        Args:
-            users: the users.
-            preferences: the preferences.
-            file: what errors call the place the preferences come from.
-            rows: the row number there of each preference; counted from 1 by default.
+        Errors name `file`, where the preferences come from, and their `rows` there, counted from 1 by default.
 
         Raises:
             DataError: a user occurs twice, or a preference is empty, undecided, repeated or of an unknown user.
@@ -284,9 +279,6 @@ class PreferenceDataset:
 
     def save(self, folder: str | Path) -> Path:
         """Write `users.parquet`, `preferences.parquet` and `dataset.json` into `folder`, beside whatever is there.
-
-        Returns:
-            The folder.
 
         Raises:
             StorageError: the disk is full or the folder can't be written.
@@ -480,7 +472,7 @@ def write_dataset(
     with writing(folder / _PREFERENCES) as preferences_file, writing(folder / _USERS) as users_file:
         write_parquet(users_file, USER_COLUMNS, people())
         write_parquet(preferences_file, (*PREFERENCE_COLUMNS, *blank), rows())
-    digests = {name: _sha256(folder / name) for name in (_USERS, _PREFERENCES)}
+    digests = {name: file_digest(folder / name) for name in (_USERS, _PREFERENCES)}
     write_json(folder / _MANIFEST, {"format": FORMAT, **counts, "questions": len(questions), "sha256": digests})
     return folder
 
@@ -644,16 +636,8 @@ def _check_manifest(folder: Path) -> None:
     if not isinstance(digests, dict) or not digests.keys() <= {_USERS, _PREFERENCES}:
         raise DataError(f"{path} is damaged: its 'sha256' must name {_USERS} and {_PREFERENCES}; delete {path}.")
     for name, digest in digests.items():
-        if _sha256(folder / name) != digest:
+        if file_digest(folder / name) != digest:
             raise DataError(
                 f"{folder / name} is not the file that {_MANIFEST} describes: run the command that made it again, or, "
                 f"if you changed it on purpose, delete {path}."
             )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error

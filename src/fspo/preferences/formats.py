@@ -97,9 +97,6 @@ def write_jsonl(dataset: PreferenceDataset, path: str | Path, users_path: str | 
         users_path: file of the users: {"id", "description", "group", "traits"}; `views.users.jsonl` beside
             `views.jsonl` by default.
 
-    Returns:
-        The path of the preferences.
-
     Raises:
         StorageError: the disk is full or the folder can't be written.
     """
@@ -205,11 +202,8 @@ def from_trl_rows(
     Text may be plain or conversational, and the prompt may be implicit: what chosen and rejected both begin with. Where
     these two are whole conversations, that is the prompt, also beside a prompt that is text.
 
-    Args:
-        rows: the rows.
-        columns: fspo's name of a column -> the rows' own, such as {"user": "annotator"}.
-        user: the user of all rows that name none; without it a row without a user is refused.
-        file: what to call the rows in errors.
+    `columns` has fspo's name of a column -> the rows' own, such as {"user": "annotator"}. `user` is that of all rows
+    that name none; without it such a row is refused. `file` is what errors call the rows.
 
     Raises:
         DataError: naming file, row (from 1) and column of what is wrong.

@@ -83,10 +83,7 @@ def of_part(files: Sequence[str], part: str, name: str) -> list[str]:
     A part is named by a word of the file's name, or else of its innermost folder that names one, as in
     `data/test-00000.parquet` and `test/rows.jsonl`. A name with words of several parts names none.
 
-    Args:
-        files: paths inside the dataset.
-        part: the part.
-        name: what errors call the dataset.
+    `name` is what errors call the dataset.
 
     Raises:
         DataError: no file belongs to the part.

@@ -84,11 +84,8 @@ def from_published(
 ) -> Imported:
     """Make a dataset of published rows.
 
-    Args:
-        rows: (number from 1, columns by name), such as a file of JSON lines or of Parquet gives.
-        kind: one of `PUBLISHED`.
-        file: what errors call the source; or tells, for the row that was read last.
-        drawn: how users are drawn where the data has none (`personal-llm`).
+    `rows` are (number from 1, columns by name). `file` is what errors call the source, or gives it for the row that was
+    read last. `drawn` says how users are drawn where the data has none (`personal-llm`).
 
     Raises:
         ConfigError: there is no such kind.

@@ -29,9 +29,7 @@ DEFAULT_FRACTIONS: Mapping[Split, float] = MappingProxyType({"train": 0.8, "vali
 class Splits:
     """Which users and which questions belong to which split; a leak raises when it is made.
 
-    Attributes:
-        users: split -> ids of its users.
-        questions: split -> ids of its questions.
+    Both are split -> ids.
     """
 
     users: Mapping[Split, frozenset[str]]
@@ -109,12 +107,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class SplitDataset:
-    """A dataset in parts that share no user and no question.
-
-    Attributes:
-        whole: all of it.
-        splits: which users and questions belong to which part.
-    """
+    """A dataset in parts that share no user and no question."""
 
     whole: PreferenceDataset
     splits: Splits
@@ -136,9 +129,6 @@ class SplitDataset:
 
     def save(self, folder: str | Path) -> Path:
         """Write the dataset, and `splits.json` beside it.
-
-        Returns:
-            The folder.
 
         Raises:
             StorageError: the disk is full or the folder can't be written.

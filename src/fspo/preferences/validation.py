@@ -94,11 +94,7 @@ def parse_preference(
 ) -> Preference:
     """Make a preference of one row; columns of one's own are kept in its source, dates there as ISO text.
 
-    Args:
-        row: the columns by name.
-        file: what errors call the place the row comes from.
-        number: the row's number there.
-        columns_can_be_named: whether the reader takes other names for columns, which an error then tells of.
+    `columns_can_be_named`: whether the reader takes other names for columns, which an error then says.
 
     Raises:
         DataError: a column is missing, misspelt, of the wrong type, or nothing that JSON can hold.
@@ -210,10 +206,7 @@ def find_problems(
 
     A name close to an unknown user's is looked for in the first problem alone: among many users that takes long.
 
-    Args:
-        users: the users there are.
-        preferences: the rows to check.
-        rows: the row number of each preference; counted from 1 by default.
+    `rows` are the numbers of the rows, counted from 1 by default.
     """
     seen: dict[tuple[str, str, str, str], int] = {}
     known: Iterable[str] = users
@@ -251,9 +244,7 @@ def find_respelt(preferences: Sequence[Preference], rows: Sequence[int] | None =
 
     They can be used, and count as one question: blanks, case and Unicode form make no other question.
 
-    Args:
-        preferences: the rows.
-        rows: the row number of each; counted from 1 by default.
+    `rows` are the numbers of the rows, counted from 1 by default.
     """
     ways = spellings(row.prompt for row in preferences)
     if not ways:

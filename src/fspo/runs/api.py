@@ -115,9 +115,6 @@ def evaluate(
         **settings: of the evaluation, such as `shots=4`, `queries=2` or `answers=0`; see
             `fspo.evaluation.config.EvaluationConfig`.
 
-    Returns:
-        The results, in `output`.
-
     Raises:
         ConfigError: a setting is unknown or wrong, a name is taken, the policies have different base models, or
             `output` is the folder of a run.

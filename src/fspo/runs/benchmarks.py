@@ -129,7 +129,7 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
         if entry.model is not None:
             check_model(entry.model, fetch=not dry, rewards=True)
     home, making = folder, False
-    loses = not dry and policy is Existing.OVERWRITE and folder.loses(parts)
+    loses = not dry and policy is Existing.OVERWRITE and bool(folder.removed(parts))
     if settings.data is None and benchmark.synthesis:
         home = folder if _is_own(folder, benchmark) else _home(folder, benchmark)
         check_synthesis(home.config)

@@ -121,15 +121,10 @@ def check_episodes(
 
     Where nothing is evaluated now, there need not be anything held out.
 
-    Args:
-        folder: the run.
-        dataset: its data.
-        splits: their parts.
-        evaluated: whether the held-out part is needed.
-        model: whose tokenizer counts what it can't read whole; None passes over that.
+    `evaluated`: whether the held-out part is needed. The tokenizer of `model` counts what it can't read whole; None
+    passes over that.
 
-    Returns:
-        A line for each part that preferences are left out of, because they are too long.
+    Returns a line for each part that preferences are left out of, because they are too long.
 
     Raises:
         DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.
@@ -232,7 +227,6 @@ class _Reading:
         return self._left(fitted(test, rooms, config.long_rows, **named), "the test part")
 
     def _renderer(self, context: Any, limit: int | None) -> EpisodeRenderer:
-
         return EpisodeRenderer(self._tokenizer, context=context, max_length=limit, layout=self._config.layout)
 
     def number(self, preference: Preference) -> int:

@@ -138,10 +138,8 @@ def methods_of(config: RunConfig) -> tuple[Method, ...]:
 def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
     """Read the configuration of a run.
 
-    Args:
-        path: the YAML file; None for the defaults alone.
-        overrides: `key.key=value` assignments.
-        output: folder of the run, over what the file says.
+    `overrides` are `key.key=value` assignments, and `output` is the folder of the run, over what the file says. Without
+    a file there are the defaults alone.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown (the nearest known one is named), or a value is

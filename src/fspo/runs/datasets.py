@@ -239,11 +239,7 @@ def read_published(source: str, kind: Source, *, part: str = "", **drawn: Any) -
 def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: Iterable[Path] = ()) -> None:
     """Check that a dataset may be written to `target` in this format.
 
-    Args:
-        target: the folder or file.
-        file_format: what would be in it.
-        overwrite: whether a dataset that is there may be replaced.
-        spare: what the dataset was read from; a folder is refused where that would be replaced.
+    A dataset that is there may be replaced if `overwrite`, but not what it was read from (`spare`).
 
     Raises:
         ConfigError: the name says something else than what would be in it.
@@ -269,7 +265,6 @@ def check_target(target: Path, file_format: Format, *, overwrite: bool, spare: I
 
 
 def _check_folder(folder: Path, overwrite: bool, spare: Iterable[Path]) -> None:
-
     check_replaceable(folder, DATASET, spare=spare)
     if not is_empty(folder) and not overwrite:
         raise DataError(f"{folder} already exists; name another folder, or add --overwrite to replace it.")
@@ -291,11 +286,7 @@ def put(dataset: PreferenceDataset, out: Path, card: str = "", spare: Iterable[P
     The card of an earlier import goes with the old data; a README.md that somebody else wrote stays. The old splits go
     if `loses_splits`.
 
-    Args:
-        dataset: what is written.
-        out: the folder.
-        card: text of its card; none by default.
-        spare: what the dataset was read from; it is not replaced.
+    What the dataset was read from (`spare`) is not replaced.
 
     Raises:
         ConfigError: the folder holds something else than a dataset, or what must be spared.

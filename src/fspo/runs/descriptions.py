@@ -26,11 +26,7 @@ class DescriptionBook:
 
         What a person edited stays, whatever it would be written from.
 
-        Args:
-            method: who describes.
-            user: who is described.
-            origin: identifies the weights and the shots that it is written from.
-            write: writes it.
+        `origin` identifies the weights and the shots that it is written from.
 
         Raises:
             StorageError: the file is damaged, or can't be written.

@@ -126,10 +126,6 @@ class RunFolder:
         """Whether no run has begun in the folder."""
         return not self._made()
 
-    def loses(self, parts: Iterable[str]) -> bool:
-        """Whether making these parts anew removes something that is there."""
-        return bool(self.removed(parts))
-
     def removed(self, parts: Iterable[str]) -> list[str]:
         """What is there and removed when these parts are made anew: they, and all that was made from them."""
         return list(filter(self.begun, self._downstream(set(parts))))
@@ -234,10 +230,7 @@ class RunFolder:
 
         Of several processes the first does so; the others wait for it, and read.
 
-        Args:
-            parts: what is made.
-            policy: what becomes of parts that are there.
-            before: checks all that making the parts needs; where it raises, nothing is removed or written.
+        `before` checks all that making the parts needs; where it raises, nothing is removed or written.
 
         Raises:
             ConfigError: see `check`.

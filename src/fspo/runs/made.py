@@ -98,10 +98,8 @@ RUN = FolderKind(
 def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None) -> None:
     """Check that a file that a user names may be written.
 
-    Args:
-        path: the file.
-        is_ours: says of the content of a file that is there whether fspo wrote it for the same purpose; without it any
-            file is replaced that is no part of something.
+    `is_ours` says of the content of a file that is there whether fspo wrote it for the same purpose; without it any
+    file is replaced that is no part of something.
 
     Raises:
         ConfigError: it is a folder, a part of a run, a dataset, a policy or a model, or somebody else's file.

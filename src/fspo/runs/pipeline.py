@@ -19,9 +19,9 @@ from fspo.judging.by_topic import OWN, load_judge
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge, Judge
 from fspo.llm.pool import EndpointPool
-from fspo.methods.table import METHODS, Method, training_order
+from fspo.methods.table import METHODS, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
-from fspo.preferences.splits import Splits, make_splits
+from fspo.preferences.splits import Splits
 from fspo.progress import Progress
 from fspo.records import read_record
 from fspo.runs import processes
@@ -69,9 +69,8 @@ __all__ = [
 def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     """Make the run's dataset, or take over the one of `data`.
 
-    Returns:
-        What `dataset.json` says of it: how many `users`, `preferences` and `questions` there are, among others. The
-        dataset itself may be larger than memory.
+    Returns what `dataset.json` says of it, such as how many `users`, `preferences` and `questions` there are: the
+    dataset itself may be larger than memory.
     """
     if folder.config.data is not None:
         _take_over(folder, progress)
@@ -121,7 +120,7 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
         policy = train_policy(
             folder.config.training[row.name],
             dataset,
-            model=_start(folder, row),
+            model=folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from),
             out=out,
             context=row.context,
             progress=progress,
@@ -236,10 +235,7 @@ def policies_of(folder: RunFolder) -> dict[str, Path | None]:
     Raises:
         DataError: a method has not been trained yet.
     """
-    policies: dict[str, Path | None] = {}
-    for row in methods_of(folder.config):
-        policies[row.name] = policy_of(folder, row.name) if row.trains else None
-    return policies
+    return {row.name: policy_of(folder, row.name) if row.trains else None for row in methods_of(folder.config)}
 
 
 def trained_on(folder: RunFolder) -> PreferenceDataset:
@@ -268,10 +264,6 @@ def policy_of(folder: RunFolder, name: str) -> Path:
     return path
 
 
-def _start(folder: RunFolder, row: Method) -> str | Path:
-    return folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from)
-
-
 def dataset_of(folder: RunFolder) -> PreferenceDataset:
     """The run's dataset.
 
@@ -291,7 +283,6 @@ def has_data(folder: RunFolder) -> bool:
 
 
 def _take_over(folder: RunFolder, progress: Progress) -> None:
-
     dataset, splits = unchanged(folder)
     if not has_data(folder):
         if not (Path(str(folder.config.data)) / "splits.json").exists():
@@ -332,13 +323,7 @@ def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     assert source is not None
     dataset = PreferenceDataset.load(source)
     path = source / "splits.json"
-    shares: dict[Any, float] = {"train": 0.8, "test": 0.2}
-    splits = (
-        Splits.load(path)
-        if path.exists()
-        else make_splits(dataset, seed=folder.config.seed, user_fractions=shares, question_fractions=shares)
-    )
-    return dataset, splits
+    return dataset, Splits.load(path) if path.exists() else dataset.split(seed=folder.config.seed).splits
 
 
 def judge_of(

@@ -17,13 +17,13 @@ from fspo.methods.table import training_order
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
 from fspo.modeling.model_names import INSTEAD, locate, place_here
+from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.validation import nearest
 from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
-from fspo.runs.notices import quiet
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
 from fspo.runs.training_data import other_parts
 from fspo.runs.writers import judges_by_language_model
@@ -63,15 +63,14 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
         policy: what becomes of parts that are there.
         dry: fetch nothing, and ask no server but a hub whether it has a model.
 
-    Returns:
-        What to know of the data and the models, one line each.
+    Returns what to know of the data and the models, one line each.
 
     Raises:
         ConfigError: a setting, a key or a package is wrong or missing.
         DataError: the data are missing, damaged or too few; or a policy is missing that something starts from.
         ModelError: a model can't be loaded, or an endpoint does not answer.
     """
-    config, loses = folder.config, policy is Existing.OVERWRITE and folder.loses(parts)
+    config, loses = folder.config, policy is Existing.OVERWRITE and bool(folder.removed(parts))
     making = synthesizes(folder, parts, policy)
     goes_on = any(part != DATA for part in parts)
     lines: list[str] = []
@@ -102,8 +101,7 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
         fetch: obtain what is not on this machine; otherwise the hub is only asked whether it has the model.
         rewards: whether it is to give rewards, and not text.
 
-    Returns:
-        A line on a model that is still to be fetched.
+    Returns a line on a model that is still to be fetched.
 
     Raises:
         ModelError: it can't be loaded, has no chat template, or does not know all tokens of its tokenizer.

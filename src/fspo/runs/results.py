@@ -108,11 +108,7 @@ class Results:
     def report(self, path: str | Path | None = None) -> Path:
         """Write the results as one self-contained HTML page.
 
-        Args:
-            path: the file; `report.html` in the folder by default.
-
-        Returns:
-            The file.
+        By default it is `report.html` in the folder.
 
         Raises:
             StorageError: a file is damaged, or the page can't be written.

@@ -141,7 +141,7 @@ def seconds_of_token(config: TrainingConfig, tokens_per_second: float) -> float:
 
 
 def _seconds(folder: RunFolder, training: PlannedTraining) -> float:
-    from fspo.runs.notices import quiet
+    from fspo.modeling.quiet import quiet
     from fspo.runs.threads import use_free_threads
     from fspo.training.train import time_episode
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fspo.files import read_json, write_json
 from fspo.judging.pairwise import PairwiseJudge
@@ -14,7 +12,7 @@ from fspo.llm.cache_shards import absorb_shards
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import Ensemble, Member
 from fspo.llm.pool import EndpointPool, ModelSource, answers_file
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel
+from fspo.llm.types import LanguageModel, NamedModel
 from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import local_identity, place_here
 from fspo.modeling.size import count_weights
@@ -24,8 +22,8 @@ from fspo.runs.folder import RunFolder
 from fspo.synthesis.config import asks_models
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.domain_files import production_of
-from fspo.synthesis.executors import Executor, InProcessExecutor
 from fspo.synthesis.judges import pairwise_judge
+from fspo.synthesis.labels import Executor, InProcessExecutor
 from fspo.synthesis.ray_executor import RayExecutor
 from fspo.synthesis.synthesize import NOBODY, Writers
 
@@ -84,7 +82,6 @@ def executor_of(folder: RunFolder, progress: Progress) -> Executor:
     config = folder.config
     if config.executor.kind == "local":
         return InProcessExecutor()
-
     where = Path(config.model).resolve() if Path(config.model).is_dir() else None
     source = ModelSource(config.model, where, config.endpoint)
     return RayExecutor(
@@ -100,14 +97,12 @@ def named_writers(config: RunConfig) -> Writers:
     """Who is asked and who writes the responses, by name and identity, without loading or asking anybody."""
     if not asks_models(config.synthesis):
         return NOBODY
-    ask = _Named.of(config.model, config.endpoint)
-    if not config.ensemble:
-        return Writers(ask, ask)
+    ask = _named(config.model, config.endpoint)
     members = [
-        Member(_Named.of(member.model or "", member.endpoint), member.weight, member.temperature)
+        Member(_named(member.model or "", member.endpoint), member.weight, member.temperature)
         for member in config.ensemble
     ]
-    return Writers(ask, Ensemble(members))
+    return Writers(ask, Ensemble(members) if members else ask)
 
 
 def say_spent(folder: RunFolder, endpoints: EndpointPool, progress: Progress) -> None:
@@ -169,7 +164,6 @@ def template_lines(config: RunConfig) -> list[str]:
 
 
 def _warning(model: str) -> list[str]:
-
     count = count_weights(model)
     if not count or count >= _SMALL:
         return []
@@ -201,22 +195,11 @@ def language_judge(folder: RunFolder, endpoints: EndpointPool) -> PairwiseJudge:
     return pairwise_judge(config, load_domain(config.domain), _asked_of(folder, endpoints))
 
 
-class _Named:
-    """Stands for a model by its name and its identity; it answers nothing."""
-
-    def __init__(self, name: str, identity: Any) -> None:
-        self.name, self.identity = name, identity
-
-    @classmethod
-    def of(cls, model: str, endpoint: EndpointConfig | None) -> _Named:
-        """The model at an endpoint, or else the one on this machine."""
-        if endpoint is None:
-            return cls(model, local_identity(model))
-        return cls(endpoint.name, endpoint.identity())
-
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Refuse."""
-        raise NotImplementedError
+def _named(model: str, endpoint: EndpointConfig | None) -> NamedModel:
+    """The model at an endpoint, or else the one on this machine."""
+    if endpoint is None:
+        return NamedModel(model, local_identity(model))
+    return NamedModel(endpoint.name, endpoint.identity())
 
 
 def _asked_of(folder: RunFolder, endpoints: EndpointPool) -> LanguageModel:

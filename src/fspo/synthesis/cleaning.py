@@ -44,10 +44,8 @@ _CLEAR = 0.3
 class Cleaned:
     """A usable text.
 
-    Attributes:
-        sentences: its whole sentences, each ending in a full stop or a question mark.
-        sentiment: of all of them together, -1 to 1.
-        cuts: what was cut off the raw text, such as `contradiction` or `clause`.
+    `sentences` are whole, each with its full stop or question mark; `sentiment` is that of all together, -1 to 1;
+    `cuts` says what was cut off the raw text, such as `contradiction` or `clause`.
     """
 
     sentences: tuple[str, ...]
@@ -75,12 +73,8 @@ def clauses(sentence: str) -> list[str]:
 def clean(raw: str, title: str, topic: Iterable[str], *, min_words: int = 6, max_words: int = 40) -> Cleaned | Rejected:
     """Keep the first whole sentences of a raw text (opening included) that agree with each other in sentiment.
 
-    Args:
-        raw: the opening and what the model added to it.
-        title: of the work that the question is about; empty for none.
-        topic: words; a text with none of them, and without the title, is off the topic.
-        min_words: a text with fewer is too short.
-        max_words: whole sentences beyond are cut off.
+    A text with fewer than `min_words` is too short, one with neither the title of the work nor a word of `topic` is off
+    the topic, and whole sentences beyond `max_words` are cut off. `raw` is the opening and what the model added to it.
     """
     if _ROLE.search(raw) or _REFUSAL.search(raw):
         return Rejected("role marker or refusal")

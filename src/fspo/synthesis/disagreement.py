@@ -24,9 +24,8 @@ _SIGNS: dict[Preferred, int] = {"first": 1, "second": -1, "tie": 0}
 class Matrix:
     """Disagreement of every two users.
 
-    Attributes:
-        users: ids, in order.
-        shares: [users, users] share of the pairs both decide that they decide differently; NaN where these are too few.
+    `shares` is [users, users]: the share of the pairs both decide that they decide differently; NaN where these are too
+    few.
     """
 
     users: tuple[str, ...]

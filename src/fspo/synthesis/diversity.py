@@ -27,10 +27,7 @@ _QUESTIONS = 60
 def diversity(responses: Sequence[Response], seed: int, embed: Callable[[], Embed] | None = None) -> dict[str, Any]:
     """Mean similarity of two responses to one question, as the paper measures it (FSPO, section 5).
 
-    Args:
-        responses: all responses.
-        seed: draws the questions looked at.
-        embed: gives a sentence embedding; None measures the overlap of words alone.
+    `seed` draws the questions looked at. Without `embed`, the overlap of words alone is measured.
 
     Returns:
         `mean_similarity`, the mean cosine of sentence embeddings (null without one, with `why` where it can't be had);

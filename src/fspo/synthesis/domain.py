@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
@@ -97,20 +96,13 @@ class Question:
         unit = f"{kind}/{title}" if title else text
         return cls(f"{slug}/{short}" if topic else short, text, topic, unit, seed, kind, title)
 
-    def record(self) -> dict[str, Any]:
-        """As one line of `questions.jsonl`."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Persona:
     """Whom a model answers as, or for.
 
-    Attributes:
-        name: unique in the domain.
-        system: what the model is told.
-        sentiment: of restyled responses, which way it steers: `positive`, `negative`, or empty.
-        openings: of restyled responses, how a text may begin.
+    Of restyled responses, `sentiment` is which way it steers (`positive`, `negative` or empty), and `openings` are how
+    a text may begin.
     """
 
     name: str

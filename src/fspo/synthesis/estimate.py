@@ -32,32 +32,21 @@ _CHOICE = 10
 _SAMPLE = 50
 _OWN = frozenset({"about", "topic", "number", "kind", "title"})
 """Variables of the prompts that hold the domain's own words, which are not quoted."""
-_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN = (
-    "portraits",
-    "shared pairs",
-    "refinement: pairs",
-    "refinement: sentences",
-    "shared pairs, again",
-)
-_OF_A_USER = frozenset({_PORTRAITS, _SHARED, _REFINED, _SENTENCES, _AGAIN})
-"""Stages that a user who is made anew goes through again."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """What one stage asks.
 
-    Attributes:
-        name: in a few words.
-        requests: how many.
-        prompt_tokens: of all their prompts.
-        answer_tokens: of all their answers, at most.
+    Tokens are those of all prompts, and of all answers at most.
     """
 
     name: str
     requests: int
     prompt_tokens: int
     answer_tokens: int
+    of_users: bool = False
+    """Whether a user who is made anew goes through it again."""
 
 
 @dataclass(frozen=True)
@@ -122,23 +111,26 @@ def estimate(config: SynthesisConfig, domain: Domain) -> RequestEstimate:
     each = {"sampled": config.responses, "restyled": config.restyling.samples, "written": 0}[production]
     rows.append(_stage("responses", count * each, asked, config.max_tokens))
     if config.portraits:
-        rows.append(_stage(_PORTRAITS, users, prompt("portrait", description), PORTRAIT_TOKENS))
+        rows.append(_stage("portraits", users, prompt("portrait", description), PORTRAIT_TOKENS, of_users=True))
         description = PORTRAIT_TOKENS * _CHARACTERS
     if config.judge == "llm":
         shown = question + 2 * response
         first = prompt("judge", description + shown)
-        rows.append(_stage(_SHARED, 2 * users * config.shared_pairs, first, _CHOICE))
+        shared = 2 * users * config.shared_pairs
+        rows.append(_stage("shared pairs", shared, first, _CHOICE, of_users=True))
         if config.refinement is not None:
             rounds, added = config.refinement.rounds, SENTENCE_TOKENS * _CHARACTERS
             between = prompt("judge", description + rounds * added / 2 + shown)
             last = prompt("judge", description + rounds * added + shown)
+            sentence = prompt("append", description + shown)
+            asked_again = 2 * users * rounds * config.refinement.pairs
             rows += [
-                _stage(_REFINED, 2 * users * rounds * config.refinement.pairs, between, _CHOICE),
-                _stage(_SENTENCES, users * rounds, prompt("append", description + shown), SENTENCE_TOKENS),
-                _stage(_AGAIN, 2 * users * config.shared_pairs, last, _CHOICE),
+                _stage("refinement: pairs", asked_again, between, _CHOICE, of_users=True),
+                _stage("refinement: sentences", users * rounds, sentence, SENTENCE_TOKENS, of_users=True),
+                _stage("shared pairs, again", shared, last, _CHOICE, of_users=True),
             ]
             first = last
-        rows.append(_stage("labels", 2 * (pairs - users * config.shared_pairs), first, _CHOICE))
+        rows.append(_stage("labels", 2 * pairs - shared, first, _CHOICE))
     stages = tuple(row for row in rows if row.requests)
     return RequestEstimate(stages, _again(config, domain, stages), users, pairs)
 
@@ -158,7 +150,7 @@ def _again(config: SynthesisConfig, domain: Domain, stages: Iterable[Stage]) -> 
     attempts = config.disagreement.attempts if config.disagreement is not None and varies(config, domain) else 0
     rows = (
         _sum("questions, again", (row for row in stages if row.name == "questions"), config.augment_rounds - 1),
-        _sum("users drawn again", (row for row in stages if row.name in _OF_A_USER), attempts),
+        _sum("users drawn again", (row for row in stages if row.of_users), attempts),
     )
     return tuple(row for row in rows if row.requests)
 
@@ -173,8 +165,8 @@ def _sum(name: str, rows: Iterable[Stage], times: int = 1) -> Stage:
     )
 
 
-def _stage(name: str, requests: int, prompt: float, answer: int) -> Stage:
-    return Stage(name, requests, round(requests * prompt), requests * answer)
+def _stage(name: str, requests: int, prompt: float, answer: int, *, of_users: bool = False) -> Stage:
+    return Stage(name, requests, round(requests * prompt), requests * answer, of_users)
 
 
 def _length(template: Template) -> int:

@@ -6,22 +6,47 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from fspo.errors import StorageError
 from fspo.files import read_json
 from fspo.judging.judge import LabelledBy
 from fspo.judging.verdicts import OrderTally
 from fspo.preferences.types import Preference
-from fspo.progress import Progress
+from fspo.progress import Progress, Task
+from fspo.records import read_records
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain
-from fspo.synthesis.executors import Executor
 from fspo.synthesis.questions import Questions
 from fspo.synthesis.responses import Response, Responses
 from fspo.synthesis.shards import LABELS, UNDECIDED, Labeller, Person, Shard, tally_file
-from fspo.synthesis.storage import read_plain
+from fspo.synthesis.storage import REMEDY, RESPONSES
 
-__all__ = ["LABELS", "UNDECIDED", "LabelCounts", "label_all", "preferences_of"]
+__all__ = ["LABELS", "UNDECIDED", "Executor", "InProcessExecutor", "LabelCounts", "label_all", "preferences_of"]
+
+
+class Executor(Protocol):
+    """Has shards labelled."""
+
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> None:
+        """Label the shards, in any order.
+
+        `here` labels in this process, where that is wanted; `here.work` says what others need to know. `task` is
+        advanced by the users that are labelled.
+
+        Raises:
+            ModelError: the judge failed; finished shards stay.
+            StorageError: the disk is full.
+        """
+
+
+class InProcessExecutor:
+    """Labels one shard after the other in this process."""
+
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> None:
+        """Label them."""
+        for shard in shards:
+            here.label(shard, task)
 
 
 @dataclass
@@ -45,12 +70,6 @@ class LabelCounts:
 def label_all(people: Sequence[Person], labeller: Labeller, executor: Executor, progress: Progress) -> LabelCounts:
     """Judge every user's pairs and write the shards that are not there yet.
 
-    Args:
-        people: all users.
-        labeller: labels in this process, and says what is labelled and where.
-        executor: who labels.
-        progress: shows how far it is.
-
     Raises:
         ModelError: the judge failed; finished shards stay.
         StorageError: the disk is full.
@@ -61,8 +80,7 @@ def label_all(people: Sequence[Person], labeller: Labeller, executor: Executor, 
     missing = [shard for shard in shards if not work.done(shard)]
     done = len(people) - sum(len(shard.people) for shard in missing)
     with progress.task("Labelling pairs", total=len(people), done=done) as task:
-        for _ in executor.label(labeller, missing, task):
-            pass
+        executor.label(labeller, missing, task)
     counts = LabelCounts()
     for shard in shards:
         _add(read_json(tally_file(work.out, shard.number)), counts)
@@ -80,9 +98,10 @@ def preferences_of(
     asked = {question.id: question for question in questions.items}
     answers = {response.id: response for response in responses.items}
     for path in sorted((out / LABELS).glob("*.jsonl")):
-        for user, chosen, rejected, flipped in read_plain(
-            path, lambda row: (row["user"], answers[row["chosen"]], answers[row["rejected"]], row.get("flipped"))
-        ):
+        for label in read_records(path, _Label, REMEDY):
+            if missing := {label.chosen, label.rejected} - answers.keys():
+                raise StorageError(f"{path} is damaged: {RESPONSES} has no response '{min(missing)}'; {REMEDY}")
+            chosen, rejected = answers[label.chosen], answers[label.rejected]
             question = asked[chosen.question]
             source: dict[str, Any] = {
                 "domain": domain.name,
@@ -91,9 +110,17 @@ def preferences_of(
                 "chosen": _origin(chosen),
                 "rejected": _origin(rejected),
             }
-            if flipped:
+            if label.flipped:
                 source["flipped"] = True
-            yield Preference(user, question.text, chosen.text, rejected.text, question.id, source)
+            yield Preference(label.user, question.text, chosen.text, rejected.text, question.id, source)
+
+
+@dataclass(frozen=True)
+class _Label:
+    user: str
+    chosen: str
+    rejected: str
+    flipped: bool = False
 
 
 def _add(record: Mapping[str, Any], counts: LabelCounts) -> None:

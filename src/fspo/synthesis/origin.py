@@ -32,11 +32,9 @@ _OTHERS = {
 class Origin:
     """What decides a synthetic dataset.
 
-    Attributes:
-        decided: settings and domain, ready for JSON.
-        ask: writes everything but the responses, and judges; it may be known by name and identity alone.
-        write: writes the responses.
-        usual: the defaults of the settings, in the form of `decided`; see `fspo.identity.same`.
+    `decided` has settings and domain, ready for JSON, and `usual` the defaults in the same form, see
+    `fspo.identity.same`. `write` writes the responses and `ask` all else, and judges; both may be known by name and
+    identity alone.
     """
 
     decided: Mapping[str, Any]
@@ -69,10 +67,7 @@ def difference(found: Sameness) -> str:
 def refuse_finished(out: Path, splits: Path, found: Sameness | None) -> None:
     """Check that a folder holds no finished dataset of another origin.
 
-    Args:
-        out: the folder.
-        splits: what is written last into it.
-        found: how the dataset in it compares; None where nothing tells.
+    `splits` is written last into it; `found` says how the dataset in it compares, None where nothing tells.
 
     Raises:
         ConfigError: it does, naming the first difference.

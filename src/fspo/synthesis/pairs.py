@@ -160,10 +160,7 @@ def split_questions(
 ) -> dict[Split, frozenset[str]]:
     """Hold out whole units, such as all questions on one work; questions without a pair belong to no part.
 
-    Args:
-        config: the shares.
-        questions: all questions.
-        used: ids of the questions with at least two responses.
+    `used` are the ids of the questions with at least two responses.
     """
     units: dict[str, set[str]] = {}
     for question in questions:

@@ -15,7 +15,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from pydantic import TypeAdapter
 
 from fspo.errors import ConfigError, DataError, FspoError, ModelError, StorageError
 from fspo.llm.budget import BudgetReached
-from fspo.llm.cache import RequestCache, Spent
+from fspo.llm.cache import RequestCache
 from fspo.llm.cache_shards import CacheShard, ReadOnlyCache, absorb_shards, shard_path
 from fspo.llm.pool import Opener, Source
 from fspo.progress import Task
@@ -36,7 +35,6 @@ __all__ = ["RayExecutor"]
 
 _TRIES = 5
 """Workers that one shard may cost before it is taken for the cause of their death."""
-_NOTHING = Spent(0, 0, 0)
 _SHARD: TypeAdapter[Shard] = TypeAdapter(Shard)
 """As JSON: what goes between machines is data and no code."""
 _ERRORS: dict[str, type[FspoError]] = {
@@ -58,22 +56,17 @@ class RayExecutor:
     ) -> None:
         """Nothing is started yet.
 
-        Args:
-            source: opens the model that judges.
-            answers: the run's file of answers, which parts are taken over into.
-            address: of a running cluster, or `auto` for the one on this machine; by default the variable RAY_ADDRESS,
-                and without it a cluster of this machine alone, for as long as it is needed.
-            workers: processes; by default as many as the cluster has processors.
-            say: shows each line that a worker has to say once, when its shard is done.
+        `source` opens the model that judges; `answers` is the run's file, which takes over what the workers were
+        answered. The cluster is at `address`, or else at RAY_ADDRESS (`auto`: the one on this machine), or else of this
+        machine alone, for as long as it is needed. By default it has as many `workers` as processors. `say` shows each
+        line of a worker once.
         """
         self._source, self._answers = source, answers.resolve()
         self._address, self._workers = address or os.environ.get("RAY_ADDRESS"), workers
         self._say, self._said = say, set[str]()
-        self.spent = _NOTHING
-        """What the workers' answers have cost."""
 
-    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> Iterator[Shard]:
-        """Yield each shard when its files are there, in any order.
+    def label(self, here: Labeller, shards: Sequence[Shard], task: Task) -> None:
+        """Label the shards, in any order.
 
         Raises:
             BudgetReached: a shard's share of the budget is used up.
@@ -93,12 +86,9 @@ class RayExecutor:
             work = Work(here.work.config, here.work.domain, here.work.out.resolve())
             worker = (work, self._source.divided(workers, spent), self._answers)
             for row in _mapped(shards, worker, workers, min(1.0, processors / workers)):
-                self._count(row)
                 self._repeat(json.loads(row["lines"]))
                 _raise(row, len(shards))
-                shard = numbers[row["number"]]
-                task.advance(len(shard.people))
-                yield shard
+                task.advance(len(numbers[row["number"]].people))
         absorb_shards(self._answers)
 
     def _repeat(self, lines: Sequence[str]) -> None:
@@ -107,14 +97,6 @@ class RayExecutor:
             if self._say is not None and line not in self._said:
                 self._say(line)
             self._said.add(line)
-
-    def _count(self, row: dict[str, Any]) -> None:
-        before = self.spent
-        self.spent = Spent(
-            before.requests + row["requests"],
-            before.prompt_tokens + row["prompt_tokens"],
-            before.tokens + row["tokens"],
-        )
 
 
 def _mapped(shards: Sequence[Shard], worker: tuple[Any, ...], workers: int, share: float) -> Iterator[dict[str, Any]]:
@@ -147,27 +129,29 @@ class _Worker:
 
     def __call__(self, table: pyarrow.Table) -> dict[str, list[Any]]:
         shard, share = _SHARD.validate_json(table["shard"][0].as_py()), table["share"][0].as_py()
-        spent, error, lines = _NOTHING, None, list[str]()
+        error, lines = None, list[str]()
         try:
             if not self._work.done(shard):
-                spent = self._label(shard, share, lines.append)
+                self._label(shard, share, lines.append)
         except FspoError as problem:
             error = problem
         kind = "" if error is None else next(c.__name__ for c in type(error).__mro__ if c.__name__ in _ERRORS)
-        row = {"number": shard.number, "error": kind, "message": str(error or ""), **asdict(spent)}
-        row["lines"] = json.dumps(lines)
-        return {name: [value] for name, value in row.items()}
+        return {
+            "number": [shard.number],
+            "error": [kind],
+            "message": [str(error or "")],
+            "lines": [json.dumps(lines)],
+        }
 
-    def _label(self, shard: Shard, share: float, say: Callable[[str], None]) -> Spent:
+    def _label(self, shard: Shard, share: float, say: Callable[[str], None]) -> None:
         labeller, opener, before = self._opened = self._opened or self._open()
         part = shard_path(self._answers, shard.number)
         _count_try(part)
         if opener is None:
             labeller.label(shard)
-            return _NOTHING
+            return
         with closing(CacheShard(part, before)) as cache:
             labeller.judged_by(open_judging(self._work, opener(cache, share, say))).label(shard)
-            return cache.spent()
 
     def _open(self) -> tuple[Labeller, Opener | None, RequestCache]:
         opener = self._source.opener() if self._work.config.judge == "llm" else None

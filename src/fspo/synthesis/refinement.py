@@ -33,11 +33,8 @@ _MOST_WORDS = 60
 class Refined:
     """What refinement made of the users.
 
-    Attributes:
-        users: the users with their final descriptions, in order.
-        added: user -> the sentences added, in order.
-        open: pairs that were left open in each round, over all users.
-        rejected: reason -> sentences not used.
+    `users` have their final descriptions, in order; `added` is user -> the sentences added; `open` counts the pairs
+    that were left open in each round; `rejected` is reason -> sentences not used.
     """
 
     users: list[User]
@@ -63,15 +60,8 @@ def refine(
 ) -> Refined:
     """Extend the users' descriptions, all users of a round side by side.
 
-    Args:
-        config: the recipe.
-        refinement: rounds, and pairs in each.
-        domain: the prompts.
-        users: who is refined.
-        pairs: (user, round, count) -> pairs of theirs.
-        judging: the judge who reads the descriptions.
-        llm: who writes sentences.
-        task: advanced by `steps_of` for each user and round; rounds that need not be are skipped.
+    `pairs` gives (user, round, count) -> pairs of theirs. `task` is advanced by `steps_of` for each user and round;
+    rounds that need not be are skipped.
 
     Raises:
         ModelError: a model failed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import tee
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,10 +72,6 @@ class Response:
     model: str
     made: Mapping[str, Any] = field(default_factory=dict)
 
-    def record(self) -> dict[str, Any]:
-        """As one line of `responses.jsonl`."""
-        return asdict(self)
-
 
 @dataclass
 class Responses:
@@ -92,12 +88,8 @@ class Responses:
 class Sample:
     """One text to be asked of a model.
 
-    Attributes:
-        id: the question's id and a number.
-        question: what it answers.
-        steered: the persona, or the viewpoint, that it is steered by; empty for none.
-        request: what is asked.
-        sentiment: which way the persona steers, where that is known.
+    `steered` is the persona or the viewpoint that it is steered by, empty for none; `sentiment` is which way the
+    persona steers, where that is known.
     """
 
     id: str
@@ -160,13 +152,7 @@ def sampled_responses(
 ) -> Responses:
     """Ask for every question's responses and keep what is usable.
 
-    Args:
-        config: how many, and how they are steered.
-        domain: personas and prompts.
-        questions: all questions.
-        views: viewpoints for each, where the steering is by views.
-        llm: who answers, which may be an ensemble.
-        progress: shows how far it is.
+    `views` are viewpoints on each question, where the steering is by views; `llm` may be an ensemble.
 
     Raises:
         DataError: fewer than three questions got two usable responses.

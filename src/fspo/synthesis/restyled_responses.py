@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, groupby, tee
 
 from fspo.llm.batching import ask_all, mark_unusable
@@ -46,26 +46,18 @@ def restyled_responses(
 ) -> Responses:
     """Sample texts for every question, clean them, and restyle what is usable.
 
-    Args:
-        config: how many, and the lengths of short and long ones.
-        domain: personas with openings, and the styles.
-        questions: all questions.
-        llm: who writes the texts.
-        progress: shows how far it is.
-
     Raises:
         DataError: fewer than three questions got two responses.
         ModelError: the model failed.
     """
     result = Responses(asked=len(questions) * config.restyling.samples)
+    restyling = _Restyling(config, domain, llm, result)
     plan, asked = tee(sample for question in questions for sample in plan_samples(config, domain, question))
-    seen: set[str] = set()
     with progress.task("Sampling texts", total=result.asked) as task:
         completions = ask_all(llm, (sample.request for sample in asked), config.batch, task)
         sampled = zip(plan, completions, strict=True)
         for question, own in groupby(sampled, key=lambda one: one[0].question):
-            bases = _bases(config, domain, own, llm, result)
-            _fill(config, domain, question, bases, title_of(llm), seen, result)
+            restyling.fill(question, restyling.bases(own))
     refuse_poor(result, len(questions))
     return result
 
@@ -120,81 +112,74 @@ def _filled(template: Template, question: Question) -> str:
     return template.fill(kind=question.kind, title=question.title)
 
 
-def _bases(
-    config: SynthesisConfig,
-    domain: Domain,
-    sampled: Iterable[tuple[Sample, Completion]],
-    llm: LanguageModel,
-    result: Responses,
-) -> list[_Base]:
-    """The cleaned texts of a question that are clearly of one sentiment, without near-duplicates."""
-    styles, lengths = _styles(domain), config.restyling
-    bases: list[_Base] = []
-    for sample, completion in sampled:
-        if completion.missing:
-            result.rejected[completion.missing] += 1
-            mark_unusable(llm, sample.request)
-            continue
-        cleaned = clean(
-            completion.after(sample.request.prefix),
-            sample.question.title,
-            frozenset(styles.topic),
-            min_words=config.min_words,
-            max_words=lengths.max_words,
-        )
-        if not isinstance(cleaned, Cleaned):
-            result.rejected[cleaned.reason] += 1
-            continue
-        side = _side(cleaned.sentiment, lengths.clear_sentiment)
-        came_out = result.steering.setdefault(sample.sentiment, {})
-        came_out[_NAMES[side]] = came_out.get(_NAMES[side], 0) + 1
-        runs = shingles(cleaned.text)
-        if any(jaccard(runs, shingles(base.cleaned.text)) >= config.near_duplicate for base in bases):
-            result.rejected["near-duplicate"] += 1
-        elif not side:
-            result.rejected["no clear sentiment"] += 1
-        else:
-            bases.append(_Base(sample, cleaned))
-    return bases
+@dataclass
+class _Restyling:
+    """The responses as they come about, question by question."""
 
+    config: SynthesisConfig
+    domain: Domain
+    llm: LanguageModel
+    result: Responses
+    seen: set[str] = field(default_factory=set)
+    """The texts of all responses."""
 
-def _fill(
-    config: SynthesisConfig,
-    domain: Domain,
-    question: Question,
-    bases: Sequence[_Base],
-    model: str,
-    seen: set[str],
-    result: Responses,
-) -> None:
-    """Make the responses to a question, each from the text used least so far that has the making of its style."""
-    rng = random.Random(f"{config.seed}/restyling/{question.id}")
-    used: Counter[str] = Counter()
-    weighed = frozenset(domain.attributes(config.attributes))
-    for number, style in enumerate(_plan(config, rng)):
-        wanted = {name: sign for name, sign in style.items() if name in RESTYLED and name in weighed}
-        for base in sorted(bases, key=lambda base: (used[base.sample.id], rng.random())):
-            restyled = _try(config, domain, base, wanted, style["sentiment"], rng)
-            if restyled is not None and restyled.text not in seen:
-                used[base.sample.id] += 1
-                seen.add(restyled.text)
-                result.items.append(_response(f"{question.id}:{number}", base, style, restyled, model))
-                break
+    @property
+    def styles(self) -> StylesFile:
+        assert self.domain.styles is not None  # checked with the domain
+        return self.domain.styles
 
+    def bases(self, sampled: Iterable[tuple[Sample, Completion]]) -> list[_Base]:
+        """The cleaned texts of a question that are clearly of one sentiment, without near-duplicates."""
+        config, rejected = self.config, self.result.rejected
+        bases: list[_Base] = []
+        for sample, completion in sampled:
+            if completion.missing:
+                rejected[completion.missing] += 1
+                mark_unusable(self.llm, sample.request)
+                continue
+            cleaned = clean(
+                completion.after(sample.request.prefix),
+                sample.question.title,
+                frozenset(self.styles.topic),
+                min_words=config.min_words,
+                max_words=config.restyling.max_words,
+            )
+            if not isinstance(cleaned, Cleaned):
+                rejected[cleaned.reason] += 1
+                continue
+            score = cleaned.sentiment
+            side = 0 if abs(score) < config.restyling.clear_sentiment else (1 if score > 0 else -1)
+            came_out = self.result.steering.setdefault(sample.sentiment, {})
+            came_out[_NAMES[side]] = came_out.get(_NAMES[side], 0) + 1
+            runs = shingles(cleaned.text)
+            if any(jaccard(runs, shingles(base.cleaned.text)) >= config.near_duplicate for base in bases):
+                rejected["near-duplicate"] += 1
+            elif not side:
+                rejected["no clear sentiment"] += 1
+            else:
+                bases.append(_Base(sample, cleaned))
+        return bases
 
-def _try(
-    config: SynthesisConfig,
-    domain: Domain,
-    base: _Base,
-    wanted: Mapping[str, int],
-    side: int,
-    rng: random.Random,
-) -> Restyled | None:
-    for _ in range(_RETRIES):
-        restyled = restyle(base.cleaned.sentences, wanted, side, base.sample.question, _styles(domain), config, rng)
-        if restyled is not None:
-            return restyled
-    return None
+    def fill(self, question: Question, bases: Sequence[_Base]) -> None:
+        """Make the responses to a question, each from the text used least so far that has the making of its style."""
+        rng = random.Random(f"{self.config.seed}/restyling/{question.id}")
+        used: Counter[str] = Counter()
+        weighed = frozenset(self.domain.attributes(self.config.attributes))
+        for number, style in enumerate(_plan(self.config, rng)):
+            wanted = {name: sign for name, sign in style.items() if name in RESTYLED and name in weighed}
+            for base in sorted(bases, key=lambda base: (used[base.sample.id], rng.random())):
+                restyled = self._try(base, wanted, style["sentiment"], rng)
+                if restyled is not None and restyled.text not in self.seen:
+                    used[base.sample.id] += 1
+                    self.seen.add(restyled.text)
+                    model = title_of(self.llm)
+                    self.result.items.append(_response(f"{question.id}:{number}", base, style, restyled, model))
+                    break
+
+    def _try(self, base: _Base, wanted: Mapping[str, int], side: int, rng: random.Random) -> Restyled | None:
+        sentences, question = base.cleaned.sentences, base.sample.question
+        tries = (restyle(sentences, wanted, side, question, self.styles, self.config, rng) for _ in range(_RETRIES))
+        return next((restyled for restyled in tries if restyled is not None), None)
 
 
 def _plan(config: SynthesisConfig, rng: random.Random) -> list[dict[str, int]]:
@@ -229,12 +214,3 @@ def _response(id: str, base: _Base, style: Mapping[str, int], restyled: Restyled
         "cuts": list(base.cleaned.cuts),
     }
     return Response(id, sample.question.id, restyled.text, sample.steered, model, made)
-
-
-def _styles(domain: Domain) -> StylesFile:
-    assert domain.styles is not None  # checked with the domain
-    return domain.styles
-
-
-def _side(score: float, clear: float) -> int:
-    return 0 if abs(score) < clear else (1 if score > 0 else -1)

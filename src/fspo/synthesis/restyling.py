@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fspo.judging.attributes import first_person, sentiment, words
 from fspo.synthesis.cleaning import clauses
@@ -30,10 +30,8 @@ _SAYS_I = re.compile(
 class Restyled:
     """A response and what was done to get it.
 
-    Attributes:
-        text: the response.
-        steps: the rules applied, in order, such as `bullets` or `first_person:In my opinion,`.
-        sentences: how many of the text's sentences it keeps.
+    `steps` are the rules applied, in order, such as `bullets` or `first_person:In my opinion,`; `sentences` counts
+    those of the text that it keeps.
     """
 
     text: str
@@ -52,129 +50,120 @@ def restyle(
 ) -> Restyled | None:
     """Give a text the wanted style, or nothing where it does not have what that takes.
 
-    Args:
-        parts: the whole sentences of the text, without exclamation marks, bullets and emoji.
-        style: attribute of `RESTYLED` -> 1 (much of it) or -1 (little of it); an attribute left out stays as it is.
-        side: 1 or -1, the sentiment that the response must clearly have; 0 for any.
-        work: the question, whose work decides which emoji fit.
-        styles: what to draw from.
-        config: lengths, and what counts as a clear sentiment.
-        rng: decides between equal forms.
+    `parts` are the whole sentences of the text, without exclamation marks, bullets and emoji. `style` has 1 (much of
+    it) or -1 (little of it) for attributes of `RESTYLED`; the others stay as they are. `side` is the sentiment, 1 or
+    -1, that the response must clearly have; 0 for any. The work of the question decides which emoji fit.
     """
-    steps: list[str] = []
-    usable = _personal(list(parts), style, steps)
-    chosen = _sized(usable, style, side, config, rng, steps)
-    if chosen is None:
-        return None
-    kept = len(chosen)
-    if "formality" in style:
-        chosen = _formal(chosen, style["formality"], work, styles, rng, steps)
-    if style.get("first_person", 0) > 0:
-        chosen = _with_opener(chosen, work, styles, rng, steps)
-    if side and sentiment(" ".join(chosen)) * side < config.restyling.clear_sentiment:
-        return None
-    if style.get("exclamation", 0) > 0:
-        chosen = [_exclaim(part, rng) for part in chosen]
-        steps.append("exclamation")
-    if style.get("emoji", 0) > 0:
-        chosen = _with_emoji(chosen, side, work, styles, rng, steps)
-    if style.get("bullets", 0) > 0:
-        steps.append("bullets")
-        return Restyled("\n".join(f"- {part}" for part in chosen), tuple(steps), kept)
-    return Restyled(" ".join(chosen), tuple(steps), kept)
+    return _Restyling(style, side, work, styles, config, rng).restyled(list(parts))
 
 
-def _personal(parts: list[str], style: Mapping[str, int], steps: list[str]) -> list[str]:
-    """For an impersonal response, only what says nothing of the writer, or can be made so."""
-    if style.get("first_person", 0) >= 0:
-        return parts
-    bare = [_capital(_SAYS_I.sub("", part)) for part in parts]
-    impersonal = [part for part in bare if not first_person(part)]
-    if impersonal != parts:
-        steps.append("first_person:removed")
-    return impersonal
+@dataclass
+class _Restyling:
+    """One text on its way; see `restyle` for what decides its forms."""
 
+    style: Mapping[str, int]
+    side: int
+    work: Question
+    styles: StylesFile
+    config: SynthesisConfig
+    rng: random.Random
+    steps: list[str] = field(default_factory=list)
 
-def _sized(
-    parts: list[str], style: Mapping[str, int], side: int, config: SynthesisConfig, rng: random.Random, steps: list[str]
-) -> list[str] | None:
-    wanted = style.get("length", 0)
-    if wanted < 0:
-        return _short(parts, side, config, rng, steps)
-    chosen: list[str] = []
-    for part in parts:
-        if _count(chosen) + len(words(part)) <= config.restyling.max_words:
-            chosen.append(part)
-    if not chosen or (wanted > 0 and _count(chosen) < config.restyling.long_words) or _count(chosen) < config.min_words:
-        return None
-    return chosen
+    def restyled(self, parts: list[str]) -> Restyled | None:
+        style, clear = self.style, self.config.restyling.clear_sentiment
+        chosen = self._sized(self._personal(parts))
+        if chosen is None:
+            return None
+        kept = len(chosen)
+        if "formality" in style:
+            chosen = self._formal(chosen, style["formality"])
+        if style.get("first_person", 0) > 0:
+            chosen = self._with_opener(chosen)
+        if self.side and sentiment(" ".join(chosen)) * self.side < clear:
+            return None
+        if style.get("exclamation", 0) > 0:
+            chosen = [part.rstrip(".?!") + ("!" if self.rng.random() < 0.85 else "!!") for part in chosen]
+            self.steps.append("exclamation")
+        if style.get("emoji", 0) > 0:
+            chosen = self._with_emoji(chosen)
+        if style.get("bullets", 0) > 0:
+            self.steps.append("bullets")
+            return Restyled("\n".join(f"- {part}" for part in chosen), tuple(self.steps), kept)
+        return Restyled(" ".join(chosen), tuple(self.steps), kept)
 
+    def _personal(self, parts: list[str]) -> list[str]:
+        """For an impersonal response, only what says nothing of the writer, or can be made so."""
+        if self.style.get("first_person", 0) >= 0:
+            return parts
+        bare = [_capital(_SAYS_I.sub("", part)) for part in parts]
+        impersonal = [part for part in bare if not first_person(part)]
+        if impersonal != parts:
+            self.steps.append("first_person:removed")
+        return impersonal
 
-def _short(
-    parts: list[str], side: int, config: SynthesisConfig, rng: random.Random, steps: list[str]
-) -> list[str] | None:
-    """One short sentence of the text, or the first clause of one, with the wanted sentiment."""
-    heads = [(part, (clauses(part) or [part])[0]) for part in parts]
-    candidates = [(part, False) for part in parts] + [(head + ".", True) for part, head in heads if head + "." != part]
-    fitting = [
-        (text, cut)
-        for text, cut in candidates
-        if config.min_words <= len(words(text)) <= config.restyling.short_words
-        and (not side or sentiment(text) * side >= config.restyling.clear_sentiment)
-    ]
-    if not fitting:
-        return None
-    text, cut = rng.choice(fitting)
-    steps.append("length:clause" if cut else "length:sentence")
-    return [text]
+    def _sized(self, parts: list[str]) -> list[str] | None:
+        wanted, lengths = self.style.get("length", 0), self.config.restyling
+        if wanted < 0:
+            return self._short(parts)
+        chosen: list[str] = []
+        for part in parts:
+            if _count(chosen) + len(words(part)) <= lengths.max_words:
+                chosen.append(part)
+        least = max(self.config.min_words, lengths.long_words if wanted > 0 else 0)
+        return chosen if chosen and _count(chosen) >= least else None
 
+    def _short(self, parts: list[str]) -> list[str] | None:
+        """One short sentence of the text, or the first clause of one, with the wanted sentiment."""
+        lengths = self.config.restyling
+        heads = [(part, (clauses(part) or [part])[0]) for part in parts]
+        candidates = [(part, False) for part in parts]
+        candidates += [(head + ".", True) for part, head in heads if head + "." != part]
+        fitting = [
+            (text, cut)
+            for text, cut in candidates
+            if self.config.min_words <= len(words(text)) <= lengths.short_words
+            and (not self.side or sentiment(text) * self.side >= lengths.clear_sentiment)
+        ]
+        if not fitting:
+            return None
+        text, cut = self.rng.choice(fitting)
+        self.steps.append("length:clause" if cut else "length:sentence")
+        return [text]
 
-def _with_opener(
-    parts: list[str], work: Question, styles: StylesFile, rng: random.Random, steps: list[str]
-) -> list[str]:
-    """An opener that speaks of the writer, before one that does not already."""
-    if any(first_person(part) for part in parts) and rng.random() < 0.5:
-        return parts
-    if first_person(parts[0]):
-        return parts
-    fragment = parts[0].split(" ", 1)[0] in _FRAGMENTS
-    opener = rng.choice([o for o in styles.first_person if o.endswith(", ") or not fragment])
-    steps.append(f"first_person:{opener.strip()}")
-    return [opener + _lower(parts[0], work), *parts[1:]]
+    def _with_opener(self, parts: list[str]) -> list[str]:
+        """An opener that speaks of the writer, before one that does not already."""
+        if any(first_person(part) for part in parts) and self.rng.random() < 0.5:
+            return parts
+        if first_person(parts[0]):
+            return parts
+        fragment = parts[0].split(" ", 1)[0] in _FRAGMENTS
+        opener = self.rng.choice([o for o in self.styles.first_person if o.endswith(", ") or not fragment])
+        self.steps.append(f"first_person:{opener.strip()}")
+        return [opener + _lower(parts[0], self.work), *parts[1:]]
 
+    def _formal(self, parts: list[str], wanted: int) -> list[str]:
+        pairs = self.styles.contractions.items()
+        swaps = [(short, full) for full, short in pairs] if wanted > 0 else list(pairs)
+        for old, new in swaps:
+            parts = [re.sub(rf"\b{re.escape(old)}\b", new, part) for part in parts]
+            parts = [re.sub(rf"\b{re.escape(_capital(old))}\b", _capital(new), part) for part in parts]
+        opener = self.rng.choice(self.styles.formal if wanted > 0 else self.styles.informal)
+        self.steps.append(f"formality:{opener.strip()}")
+        return [opener + _lower(parts[0], self.work), *parts[1:]]
 
-def _formal(
-    parts: list[str], wanted: int, work: Question, styles: StylesFile, rng: random.Random, steps: list[str]
-) -> list[str]:
-    pairs = styles.contractions.items()
-    swaps = [(short, full) for full, short in pairs] if wanted > 0 else list(pairs)
-    for old, new in swaps:
-        parts = [re.sub(rf"\b{re.escape(old)}\b", new, part) for part in parts]
-        parts = [re.sub(rf"\b{re.escape(_capital(old))}\b", _capital(new), part) for part in parts]
-    opener = rng.choice(styles.formal if wanted > 0 else styles.informal)
-    steps.append(f"formality:{opener.strip()}")
-    return [opener + _lower(parts[0], work), *parts[1:]]
-
-
-def _exclaim(part: str, rng: random.Random) -> str:
-    return part.rstrip(".?!") + ("!" if rng.random() < 0.85 else "!!")
-
-
-def _with_emoji(
-    parts: list[str], side: int, work: Question, styles: StylesFile, rng: random.Random, steps: list[str]
-) -> list[str]:
-    direction = side or (1 if sentiment(" ".join(parts)) >= 0 else -1)
-    fitting = styles.emoji["positive" if direction > 0 else "negative"]
-    count = rng.choice((1, 2, 2, 3))
-    signs = rng.sample(fitting, count)
-    if rng.random() < 0.4:
-        signs[-1] = rng.choice(styles.emoji.get(work.kind, fitting))
-    steps.append("emoji:" + "".join(signs))
-    places = sorted(rng.choice(range(len(parts))) if rng.random() < 0.4 else len(parts) - 1 for _ in signs)
-    styled = list(parts)
-    for place, sign in zip(places, signs, strict=True):
-        styled[place] += f" {sign}"
-    return styled
+    def _with_emoji(self, parts: list[str]) -> list[str]:
+        rng = self.rng
+        direction = self.side or (1 if sentiment(" ".join(parts)) >= 0 else -1)
+        fitting = self.styles.emoji["positive" if direction > 0 else "negative"]
+        signs = rng.sample(fitting, rng.choice((1, 2, 2, 3)))
+        if rng.random() < 0.4:
+            signs[-1] = rng.choice(self.styles.emoji.get(self.work.kind, fitting))
+        self.steps.append("emoji:" + "".join(signs))
+        places = sorted(rng.choice(range(len(parts))) if rng.random() < 0.4 else len(parts) - 1 for _ in signs)
+        styled = list(parts)
+        for place, sign in zip(places, signs, strict=True):
+            styled[place] += f" {sign}"
+        return styled
 
 
 def _lower(sentence: str, work: Question) -> str:

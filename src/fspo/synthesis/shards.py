@@ -44,11 +44,8 @@ LABELS, UNDECIDED = "labels", "undecided"
 class Person:
     """One user whose pairs are to be labelled.
 
-    Attributes:
-        user: with the final description.
-        split: the part of the questions that they see.
-        topic: their own, if any.
-        known: what came of the shared pairs before, in their order.
+    `user` has the final description, `topic` is their own, if any, and `known` is what came of the shared pairs before,
+    in their order.
     """
 
     user: User
@@ -119,10 +116,11 @@ class Labeller:
         decided: list[dict[str, Any]] = []
         undecided: list[dict[str, Any]] = []
         per_user, order = dict.fromkeys((person.user.id for person in shard.people), 0), OrderTally()
-        for person, pair, judgement in self._judged(shard, task or Silent.TASK):
+        for person, pair, judgement in self._judged(shard, task or Silent()):
             order.add(judgement)
             if judgement.preferred == "tie":
-                undecided.append(_undecided(person.user, pair, judgement))
+                ids = {"user": person.user.id, "a": pair.a.id, "b": pair.b.id}
+                undecided.append({**ids, "reason": judgement.reason, "said": _said(judgement)})
                 continue
             per_user[person.user.id] += 1
             flipped = self._flips(person, pair)
@@ -222,10 +220,6 @@ def labels_file(out: Path, number: int, folder: str = LABELS) -> Path:
 def tally_file(out: Path, number: int) -> Path:
     """The counts of a shard, written last: where it is, the shard is finished."""
     return out / LABELS / f"{number:05d}.json"
-
-
-def _undecided(user: User, pair: Pair, judgement: Judgement) -> dict[str, Any]:
-    return {"user": user.id, "a": pair.a.id, "b": pair.b.id, "reason": judgement.reason, "said": _said(judgement)}
 
 
 def _said(judgement: Judgement) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from fspo.errors import StorageError
-from fspo.files import read_json, read_whole_jsonl, to_json, write_json, write_text
+from pydantic import BaseModel, ConfigDict
+
+from fspo.files import read_json, to_json, write_json, write_text
 from fspo.identity import file_digest
+from fspo.records import read_headed
 from fspo.synthesis.domain import Question
 from fspo.synthesis.questions import Questions
 from fspo.synthesis.responses import Response, Responses
@@ -21,11 +24,11 @@ __all__ = [
     "RESPONSES",
     "UNFINISHED",
     "VIEWS",
+    "Views",
     "failed_stages",
     "load_questions",
     "load_responses",
-    "read_headed",
-    "read_plain",
+    "load_views",
     "write_stage",
 ]
 
@@ -36,7 +39,28 @@ _ASKED = (QUESTIONS, VIEWS, RESPONSES)
 """The stages that ask a model and leave a file, in order."""
 REMEDY = "delete it, or put back an undamaged copy, and run the same command again; answers of models are kept."
 
-Row = TypeVar("Row")
+
+class _Header(BaseModel):
+    """The first line of `views.jsonl`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _OfQuestions(_Header):
+    rejected: dict[str, int]
+
+
+class _OfResponses(_OfQuestions):
+    asked: int
+    steering: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Views:
+    """The viewpoints on one question."""
+
+    question: str
+    views: list[str]
 
 
 def load_questions(out: Path) -> Questions:
@@ -45,8 +69,8 @@ def load_questions(out: Path) -> Questions:
     Raises:
         StorageError: the file is missing or damaged; says in which line.
     """
-    header, rows = read_headed(out / QUESTIONS, lambda row: Question(**row), "rejected")
-    return Questions(rows, Counter(header["rejected"]))
+    header, rows = read_headed(out / QUESTIONS, _OfQuestions, Question, REMEDY)
+    return Questions(rows, Counter(header.rejected))
 
 
 def load_responses(out: Path) -> Responses:
@@ -55,17 +79,27 @@ def load_responses(out: Path) -> Responses:
     Raises:
         StorageError: the file is missing or damaged; says in which line.
     """
-    header, rows = read_headed(out / RESPONSES, lambda row: Response(**row), "asked", "rejected", "steering")
-    return Responses(rows, header["asked"], Counter(header["rejected"]), header["steering"])
+    header, rows = read_headed(out / RESPONSES, _OfResponses, Response, REMEDY)
+    return Responses(rows, header.asked, Counter(header.rejected), header.steering)
 
 
-def write_stage(path: Path, header: dict[str, Any], rows: Iterable[dict[str, Any]], failed: int) -> None:
+def load_views(out: Path) -> dict[str, list[str]]:
+    """Question id -> its viewpoints.
+
+    Raises:
+        StorageError: the file is damaged; says in which line.
+    """
+    _, rows = read_headed(out / VIEWS, _Header, Views, REMEDY)
+    return {row.question: row.views for row in rows}
+
+
+def write_stage(path: Path, header: dict[str, Any], rows: Iterable[Question | Response | Views], failed: int) -> None:
     """Write the file of a stage, and before it how many of the stage's requests failed.
 
     Raises:
         StorageError: the disk is full.
     """
-    text = "".join(to_json(row) + "\n" for row in (header, *rows))
+    text = "".join(to_json(row) + "\n" for row in (header, *map(asdict, rows)))
     note = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "failed": failed}
     write_json(path.parent / UNFINISHED, {**_noted(path.parent), path.name: note})
     write_text(path, text)
@@ -87,36 +121,3 @@ def failed_stages(out: Path) -> list[str]:
 
 def _noted(out: Path) -> dict[str, Any]:
     return dict(read_json(out / UNFINISHED)) if (out / UNFINISHED).exists() else {}
-
-
-def read_headed(path: Path, take: Callable[[dict[str, Any]], Row], *header: str) -> tuple[dict[str, Any], list[Row]]:
-    """The first line of a file, which has the keys `header` and no others, and what `take` makes of each other line.
-
-    Raises:
-        StorageError: the file is missing or damaged; says in which line.
-    """
-    first, *others = read_whole_jsonl(path, REMEDY) or [{"": "missing or empty"}]
-    if set(first) != set(header):
-        raise StorageError(f"{path} is damaged: line 1 is not its header; {REMEDY}")
-    return first, _taken(path, others, take, first=2)
-
-
-def read_plain(path: Path, take: Callable[[dict[str, Any]], Row]) -> list[Row]:
-    """What `take` makes of each line of a file without a header.
-
-    Raises:
-        StorageError: the file is damaged; says in which line.
-    """
-    return _taken(path, read_whole_jsonl(path, REMEDY), take, first=1)
-
-
-def _taken(
-    path: Path, rows: Iterable[dict[str, Any]], take: Callable[[dict[str, Any]], Row], *, first: int
-) -> list[Row]:
-    taken = []
-    for number, row in enumerate(rows, start=first):
-        try:
-            taken.append(take(row))
-        except (KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"{path} is damaged: line {number} is of another kind; {REMEDY}") from error
-    return taken

@@ -19,18 +19,17 @@ from fspo.errors import DataError
 from fspo.files import check_unclaimed, write_json, write_text
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.verdicts import OrderTally
-from fspo.llm.types import Completion, CompletionRequest, LanguageModel, replies_of, title_of
+from fspo.llm.types import Completion, LanguageModel, NamedModel, replies_of, title_of
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
 from fspo.progress import Progress, Silent
 from fspo.synthesis.card import dataset_card
-from fspo.synthesis.checks import SampledLabels, check
+from fspo.synthesis.checks import Checks, SampledLabels
 from fspo.synthesis.config import SynthesisConfig, asks_models, usual_settings
 from fspo.synthesis.domain import Domain, Question, load_domain
-from fspo.synthesis.executors import Executor, InProcessExecutor
 from fspo.synthesis.judges import TraitJudge, by_traits, check_judge, pairwise_judge, trait_judge, with_readers
-from fspo.synthesis.labels import LABELS, UNDECIDED, label_all, preferences_of
+from fspo.synthesis.labels import LABELS, UNDECIDED, Executor, InProcessExecutor, label_all, preferences_of
 from fspo.synthesis.origin import Origin, difference, refuse_finished
 from fspo.synthesis.pairs import pairs_of
 from fspo.synthesis.questions import Questions, check_questions, make_questions
@@ -43,10 +42,11 @@ from fspo.synthesis.storage import (
     RESPONSES,
     UNFINISHED,
     VIEWS,
+    Views,
     failed_stages,
     load_questions,
     load_responses,
-    read_headed,
+    load_views,
     write_stage,
 )
 from fspo.synthesis.user_slots import UserSlot, slots_of, split_users
@@ -73,30 +73,19 @@ _ADVICE = {
 """Reason that most pairs were left for -> what to do, where a language model judges."""
 
 
-class _Nobody:
-    """Stands for a model where none is asked."""
-
-    name = "nobody"
-
-    def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
-        """Refuse."""
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class Writers:
     """The language models of a synthesis, by name and identity alone or ready to be asked.
 
-    Attributes:
-        ask: writes questions, viewpoints, portraits and sentences of descriptions, and judges.
-        write: writes the responses; may be the same, or an ensemble.
+    `ask` writes questions, viewpoints, portraits and sentences of descriptions, and judges; `write` writes the
+    responses, and may be the same, or an ensemble.
     """
 
     ask: LanguageModel
     write: LanguageModel
 
 
-NOBODY = Writers(_Nobody(), _Nobody())
+NOBODY = Writers(NamedModel("nobody"), NamedModel("nobody"))
 """Where no model is asked for anything."""
 
 
@@ -129,11 +118,12 @@ def synthesize(
     if _is_complete(out, origin):
         return out
     _begin(out, origin, progress)
-    questions = _questions(config, domain, writers.ask, out, progress)
-    responses = _responses(config, domain, questions.items, writers, out, progress)
+    stages = _Stages(config, domain, writers, out, progress)
+    questions = stages.questions()
+    responses = stages.responses(questions.items)
     pairs, question_parts = pairs_of(config, domain, questions.items, responses.items)
     user_parts = split_users(config, slots)
-    judge = _trait_judge(config, domain, questions.items, responses.items, question_parts["train"], out)
+    judge = stages.judge(questions.items, responses.items, question_parts["train"])
     judging = by_traits(judge) if judge is not None else pairwise_judge(config, domain, writers.ask).judge
     made = UserMaker(config, domain, pairs, user_parts, judging, writers.ask, progress).make(slots)
     write_json(out / _PEOPLE, _people(made))
@@ -143,7 +133,7 @@ def synthesize(
     _refuse(config, counts.decided, counts.asked, counts.order)
     labels = SampledLabels(config.seed)
     write_dataset(out, made.users, labels.passing(preferences_of(config, domain, questions, responses, out)))
-    checks = check(config, domain, questions, responses, made, counts, labels.rows())
+    checks = Checks(config, domain, questions, responses, made, counts, labels.rows()).record()
     checks["replies"] = replies_of(writers.ask, writers.write)
     if isinstance(judge, DeclaredJudge) and judge.answers is not None:
         checks["readers"] = {trait: asdict(reading) for trait, reading in judge.answers.readings.items()}
@@ -160,8 +150,7 @@ def synthesize(
 def check_plan(config: SynthesisConfig, domain: Domain) -> list[UserSlot]:
     """Check, before any model is asked, that users and questions are left to train on and to hold out.
 
-    Returns:
-        The slots of all users.
+    Returns the slots of all users.
 
     Raises:
         ConfigError: more is asked for than the domain has, or the judge can't judge its responses.
@@ -231,75 +220,57 @@ def _remove(out: Path, stages: Sequence[str]) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _questions(config: SynthesisConfig, domain: Domain, ask: LanguageModel, out: Path, progress: Progress) -> Questions:
-    path = out / QUESTIONS
-    if path.exists():
-        return load_questions(out)
-    questions = make_questions(config, domain, ask, progress)
-    failed = questions.rejected[f"questions: {_FAILED}"]
-    write_stage(path, {"rejected": dict(questions.rejected)}, [one.record() for one in questions.items], failed)
-    return questions
+@dataclass(frozen=True)
+class _Stages:
+    """The stages before the users: each is read from the file that an earlier call has left, or made and written."""
 
+    config: SynthesisConfig
+    domain: Domain
+    writers: Writers
+    out: Path
+    progress: Progress
 
-def _responses(
-    config: SynthesisConfig,
-    domain: Domain,
-    questions: list[Question],
-    writers: Writers,
-    out: Path,
-    progress: Progress,
-) -> Responses:
-    """The responses, in the way of the domain: sampled, restyled or written."""
-    path = out / RESPONSES
-    if path.exists():
-        return load_responses(out)
-    if domain.file.responses == "written":
-        responses = written_responses(domain, questions)
-    elif domain.file.responses == "restyled":
-        responses = restyled_responses(config, domain, questions, writers.write, progress)
-    else:
-        by_views = config.steering == "views"
-        views = _views(config, domain, questions, writers.ask, out, progress) if by_views else {}
-        responses = sampled_responses(config, domain, questions, views, writers.write, progress)
-    header = {"asked": responses.asked, "rejected": dict(responses.rejected), "steering": responses.steering}
-    write_stage(path, header, [one.record() for one in responses.items], responses.rejected[_FAILED])
-    return responses
+    def questions(self) -> Questions:
+        path = self.out / QUESTIONS
+        if path.exists():
+            return load_questions(self.out)
+        made = make_questions(self.config, self.domain, self.writers.ask, self.progress)
+        write_stage(path, {"rejected": dict(made.rejected)}, made.items, made.rejected[f"questions: {_FAILED}"])
+        return made
 
+    def responses(self, questions: list[Question]) -> Responses:
+        """The responses, in the way of the domain: sampled, restyled or written."""
+        path, config, domain = self.out / RESPONSES, self.config, self.domain
+        if path.exists():
+            return load_responses(self.out)
+        if domain.file.responses == "written":
+            made = written_responses(domain, questions)
+        elif domain.file.responses == "restyled":
+            made = restyled_responses(config, domain, questions, self.writers.write, self.progress)
+        else:
+            views = self._views(questions) if config.steering == "views" else {}
+            made = sampled_responses(config, domain, questions, views, self.writers.write, self.progress)
+        header = {"asked": made.asked, "rejected": dict(made.rejected), "steering": made.steering}
+        write_stage(path, header, made.items, made.rejected[_FAILED])
+        return made
 
-def _views(
-    config: SynthesisConfig,
-    domain: Domain,
-    questions: list[Question],
-    ask: LanguageModel,
-    out: Path,
-    progress: Progress,
-) -> dict[str, list[str]]:
-    path = out / VIEWS
-    if path.exists():
-        _, listed = read_headed(path, lambda row: (row["question"], row["views"]))
-        return dict(listed)
-    views = make_views(config, domain, questions, ask, progress)
-    rows = [{"question": id, "views": listed} for id, listed in views.items()]
-    write_stage(path, {}, rows, len(questions) - len(views))
-    return views
+    def _views(self, questions: list[Question]) -> dict[str, list[str]]:
+        path = self.out / VIEWS
+        if path.exists():
+            return load_views(self.out)
+        made = make_views(self.config, self.domain, questions, self.writers.ask, self.progress)
+        write_stage(path, {}, [Views(*row) for row in made.items()], len(questions) - len(made))
+        return made
 
-
-def _trait_judge(
-    config: SynthesisConfig,
-    domain: Domain,
-    questions: list[Question],
-    responses: list[Response],
-    train: Collection[str],
-    out: Path,
-) -> TraitJudge | None:
-    """The judge that goes by traits, saved; None where a language model judges. `train`: ids of training questions."""
-    if not config.by_traits:
-        return None
-    judge = trait_judge(config, domain, questions, responses)
-    if isinstance(judge, DeclaredJudge):
-        judge = with_readers(judge, responses, train)
-    judge.save(out / JUDGE)
-    return judge
+    def judge(self, questions: list[Question], responses: list[Response], train: Collection[str]) -> TraitJudge | None:
+        """The judge that goes by traits, saved; None where a language model judges. `train` are ids of questions."""
+        if not self.config.by_traits:
+            return None
+        judge = trait_judge(self.config, self.domain, questions, responses)
+        if isinstance(judge, DeclaredJudge):
+            judge = with_readers(judge, responses, train)
+        judge.save(self.out / JUDGE)
+        return judge
 
 
 def _to_label(made: SynthesizedUsers, slots: Sequence[UserSlot], parts: Mapping[Split, frozenset[str]]) -> list[Person]:

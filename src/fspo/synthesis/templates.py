@@ -60,9 +60,7 @@ class Template:
     def ask(self, texts: Mapping[str, str], **own: object) -> str:
         """What a model is to read: the template with other people's texts quoted, after what the quotes mean.
 
-        Args:
-            texts: variable -> text that is not to be obeyed (`fspo.llm.quoting`).
-            own: the other variables' values, put in as they are.
+        `texts` are not to be obeyed (`fspo.llm.quoting`); the other variables' values are put in as they are.
         """
         quotation = quoted({name: texts[name] for name in self.variables() if name in texts})
         filled = self.fill(**own, **quotation.texts)

@@ -248,11 +248,8 @@ class FSPOTrainer:
     ) -> str:
         """An answer for one person.
 
-        Args:
-            user: as for `reward`.
-            prompt: what is answered.
-            seed: same seed, same answer.
-            **sampling: `max_new_tokens`, `temperature`, `guidance` and others, see `SamplingOptions`.
+        `user` is as for `reward`; the same seed gives the same answer. `sampling` is as in `SamplingOptions`, such as
+        `max_new_tokens`, `temperature` and `guidance`.
 
         Raises:
             DataError: there is no such user, or the prompt is too long.

@@ -1,15 +1,13 @@
 """Checkpoints that are there whole or not at all, without pickle.
 
-A checkpoint is a folder `checkpoint-STEP` with tensors (safetensors) and records (JSON). It is written into a hidden
-folder beside its place, flushed to disk, given a manifest of every file's size and hash as the last file, and renamed.
-A process killed at any moment leaves the checkpoints before it untouched.
+A checkpoint is a folder `checkpoint-STEP` with tensors (safetensors) and records (JSON), and a manifest of every file's
+size and hash. A process killed at any moment leaves the checkpoints before it untouched.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Mapping
@@ -24,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fspo.errors import StorageError
-from fspo.files import read_json, storage_error, write_json
+from fspo.files import FolderKind, read_json, replace_folder, write_json
 
 __all__ = [
     "newest_checkpoint",
@@ -41,6 +39,7 @@ __all__ = [
 
 _MANIFEST = "manifest.json"
 _PREFIX = "checkpoint-"
+_CHECKPOINT = FolderKind("a checkpoint", needs=(), may=("*.json", "*.safetensors"))
 
 
 def save_checkpoint(
@@ -53,36 +52,19 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint of `step` into `folder`, then delete all but the newest `keep`.
 
-    Args:
-        folder: where the checkpoints of one training are.
-        step: optimiser steps done.
-        tensors: name -> tensors, each written to `name.safetensors`.
-        records: name -> what JSON can hold, each written to `name.json`.
-        keep: how many complete checkpoints stay, at least 1; None for all.
+    Each of `tensors` is written to `NAME.safetensors`, each of `records` to `NAME.json`. None keeps all checkpoints.
 
     Raises:
         StorageError: the disk is full or can't be written; older checkpoints are untouched.
     """
     place = folder / f"{_PREFIX}{step}"
-    staging = folder / f".{place.name}.{os.getpid()}"
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    with replace_folder(place, _CHECKPOINT, alone=True) as staging:
         for name, group in tensors.items():
             _save_tensors(staging / f"{name}.safetensors", group)
         for name, record in records.items():
             (staging / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
-        files = {path.name: _flushed(path) for path in sorted(staging.iterdir())}
+        files = {path.name: _stated(path) for path in sorted(staging.iterdir())}
         write_json(staging / _MANIFEST, {"step": step, "files": files})
-        _flush_folder(staging)
-        if place.exists():
-            shutil.rmtree(place)
-        staging.rename(place)
-        _flush_folder(folder)
-    except OSError as error:
-        raise storage_error(place, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     _tidy(folder, keep)
     return place
 
@@ -182,25 +164,15 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _flushed(path: Path) -> dict[str, Any]:
+def _stated(path: Path) -> dict[str, Any]:
     with path.open("rb") as handle:
-        os.fsync(handle.fileno())
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
 def _is_complete(checkpoint: Path) -> bool:
     try:
         files = read_json(checkpoint / _MANIFEST)["files"]
-        return all(_flushed(checkpoint / name) == stated for name, stated in files.items())
+        return all(_stated(checkpoint / name) == stated for name, stated in files.items())
     except (StorageError, OSError, KeyError, TypeError, AttributeError):
         return False
 

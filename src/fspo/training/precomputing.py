@@ -35,15 +35,8 @@ def precompute(
 ) -> dict[int, Margins]:
     """The reference's margins of the episodes 0 to `count` - 1, by their numbers; those on file are not asked again.
 
-    Args:
-        reference: enters the reference model.
-        unit: renders an episode by its number.
-        count: how many there are.
-        part: names what they are drawn from, unlike anything else that `folder` may hold margins of.
-        config: the settings of the training.
-        folder: keeps `reference.jsonl`.
-        accelerator: knows the precision, and the other processes, which share the episodes.
-        progress: told of every episode.
+    `part` names what they are drawn from, unlike anything else that `folder` may hold margins of (`reference.jsonl`).
+    `accelerator` knows the precision, and the other processes, which share the episodes.
 
     Raises:
         TrainingError: a margin is not a number.

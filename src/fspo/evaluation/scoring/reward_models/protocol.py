@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
-from fspo.identity import Unidentified, callable_identity, instance_identity
+from fspo.identity import Unidentified, callable_identity
 from fspo.preferences.types import Preference
 
 __all__ = ["Failed", "FunctionRewardModel", "RewardModel", "RewardRequest", "Scorer", "blind", "identity_of"]
@@ -80,7 +80,7 @@ def identity_of(model: RewardModel) -> str:
     if isinstance(model, FunctionRewardModel):
         return model.identity
     stated = getattr(model, "identity", "")
-    return f"{stated}/{_code_of(type(model))}" if stated else f"{model.name}/{instance_identity(model)}"
+    return f"{stated}/{_code_of(type(model))}" if stated else f"{model.name}/{callable_identity(model)}"
 
 
 def blind(shots: Sequence[Preference]) -> tuple[Preference, ...]:
