@@ -131,7 +131,7 @@ class KeyedLog(Generic[T]):
         """The results of all keys in order; what is missing is computed and added.
 
         `wanted` has key -> what its result is computed from, in order, and `compute` gives a result for each of a
-        batch. A batch of which any is missing is computed whole, since a result can depend, in its last digits, on what
+        batch. A batch that lacks any result is computed whole, since a result can depend, in its last digits, on what
         else is in the batch.
 
         Raises:

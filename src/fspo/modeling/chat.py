@@ -155,7 +155,7 @@ class TurnEncoder:
         self._expected: dict[tuple[str, ...], list[int]] = {}
 
     def encode(self, parts: Sequence[str], *, before: str = "", after: str = "") -> tuple[int, ...]:
-        """Token ids of `parts`, of which every second one is a user's text and never becomes a control token.
+        """Token ids of `parts`. Every second part is a user's text and never becomes a control token.
 
         Args:
             parts: what the chat format or a layout writes, a text, what follows it, another text, and so on.

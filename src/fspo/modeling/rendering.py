@@ -228,8 +228,8 @@ class EpisodeRenderer:
     ) -> RenderedPrompt:
         """What is read before `prompt` is answered, leaving `reserve` tokens of the context for the answer.
 
-        `prompt` is the user's message, or the turns of a conversation. `mirror_description` describes whoever would
-        have given the mirrored shots; by default it is `description`.
+        `prompt` is the user's message, or the turns of a conversation. `mirror_description` describes the person
+        who would have given the mirrored shots; by default it is `description`.
 
         Raises:
             DataError: the prompt alone is too long, or the turns are none (see `as_turns`).
@@ -317,7 +317,7 @@ class EpisodeRenderer:
     def _bare_branch(
         self, index: int, query: Preference, responses: tuple[tuple[int, ...], ...], opening: tuple[int, ...]
     ) -> Branch:
-        """A query of which nothing is shown of the user: with a system message it shares only part of the opening."""
+        """A query without anything of the user: with a system message it shares only part of the opening."""
         before, prompt = self._bare(query.messages, "")
         shared = _shared(before, opening)
         return Branch((*before[shared:], *prompt), responses, shared, 0, index)

@@ -18,7 +18,7 @@ __all__ = ["OpeningQuestion", "opening_questions"]
 
 @dataclass(frozen=True)
 class OpeningQuestion:
-    """Two responses to one prompt, of which a person names the better one."""
+    """Two responses to one prompt; a person names the better one."""
 
     prompt: str
     first: str
