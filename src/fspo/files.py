@@ -41,6 +41,7 @@ __all__ = [
     "read_jsonl",
     "replace_folder",
     "storage_error",
+    "sweep",
     "to_json",
     "write_json",
     "write_text",
@@ -538,11 +539,22 @@ def _sibling(path: Path, suffix: str = ".tmp") -> Path:
 
 def _siblings(path: Path, suffix: str) -> list[Path]:
     """What lies beside `path` under a name that `_sibling` gave, the oldest first."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}{re.escape(suffix)}")
+    return _left_in(path.parent, re.escape(path.name), suffix)
+
+
+def _left_in(folder: Path, name: str, suffix: str) -> list[Path]:
+    """What lies in `folder` under a name that `_sibling` gave for a name of this pattern, the oldest first."""
+    pattern = re.compile(rf"\.{name}\.[0-9a-f]{{32}}{re.escape(suffix)}")
     found: list[tuple[float, Path]] = []
     with suppress(OSError):
-        found = [(left.lstat().st_mtime, left) for left in path.parent.iterdir() if name.fullmatch(left.name)]
+        found = [(left.lstat().st_mtime, left) for left in folder.iterdir() if pattern.fullmatch(left.name)]
     return [left for _, left in sorted(found)]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in `folder` while they wrote files; only the caller may write there."""
+    for left in _left_in(folder, ".+", ".tmp"):
+        _remove(left)
 
 
 def _sweep(path: Path, *, older_than: float) -> None:
@@ -553,12 +565,16 @@ def _sweep(path: Path, *, older_than: float) -> None:
     for left in _siblings(path, ".tmp"):
         with suppress(OSError):
             newest = max(inside.lstat().st_mtime for inside in (left, *left.rglob("*")))
-            if time.time() - newest < older_than:
-                continue
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            if time.time() - newest >= older_than:
+                _remove(left)
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
+        return
+    with suppress(OSError):
+        left.unlink()
 
 
 @contextmanager

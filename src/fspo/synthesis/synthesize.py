@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import check_unclaimed, write_json, write_text
+from fspo.files import check_unclaimed, sweep, write_json, write_text
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.verdicts import OrderTally
 from fspo.llm.types import Completion, LanguageModel, NamedModel, replies_of, title_of
@@ -197,6 +197,8 @@ def _begin(out: Path, origin: Origin, progress: Progress) -> None:
     results = (*DATASET.needs, *DATASET.may, "checks.json", "README.md")
     check_unclaimed(out, (_BEGUN, _IDENTITY), (*stages, *results))
     refuse_finished(out, out / _SPLITS, origin.compared(out / _IDENTITY) if (out / _IDENTITY).exists() else None)
+    for folder in (out, out / LABELS, out / UNDECIDED):
+        sweep(folder)  # a kill may leave half a file, and the dataset's folder would keep it
     (out / _SPLITS).unlink(missing_ok=True)
     found = origin.compared(out / _BEGUN) if (out / _BEGUN).exists() else None
     if found:
