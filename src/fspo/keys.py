@@ -112,9 +112,12 @@ def read_key(variable: str | None) -> str:
     """The key that an environment variable holds; empty where it is not set, or none is named.
 
     Raises:
-        ConfigError: it holds something that no key has; the sentence names the variable and does not show the key.
+        ConfigError: it is set and empty, or holds something that no key has; the sentence names the variable and does
+            not show the key.
     """
-    key = os.environ.get(variable, "") if variable else ""
+    key = os.environ.get(variable) if variable else None
+    if key is None:
+        return ""
     wrong = _wrong(key)
     if wrong:
         raise ConfigError(f"{variable} holds no key that can be sent: {wrong}; set {variable} to the key alone.")
@@ -122,10 +125,12 @@ def read_key(variable: str | None) -> str:
 
 
 def _wrong(key: str) -> str:
+    if not key:
+        return "it is empty"
     if re.search(r"[\u2018-\u201f\u00ab\u00bb\u2039\u203a]", key) or re.fullmatch(r"([\"']).*\1", key, re.DOTALL):
         return "there are quotation marks in it"
     if re.search(r"\s", key):
         return "there is a space or a line break in it"
-    if not key.isascii() or not (key.isprintable() or not key):
+    if not key.isascii() or not key.isprintable():
         return "there is a character in it that no key has"
     return ""
