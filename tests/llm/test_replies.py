@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,7 @@ ODD = {
     "not readable": reply(b"{not JSON"),
     "not readable, a number": reply(answer(7)),
     "not readable, chunks": b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello\r\n",
+    "not readable, gzip": reply(gzip.compress(b"{}")[:12] + b"broken", headers={"content-encoding": "gzip"}),
     "not readable, no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
     "not readable, no length": b"HTTP/1.1 banana\r\n\r\n",
 }

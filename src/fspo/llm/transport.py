@@ -129,6 +129,7 @@ class WebTransport:
     async def send(self, request: CompletionRequest, names: Names) -> Outcome:
         """Ask once; what takes longer than the timeout is lost."""
         import aiohttp
+        from aiohttp.http_exceptions import ContentEncodingError
 
         body = body_of(self._config.model, request, names, self._config.extra_body)
         try:
@@ -138,7 +139,10 @@ class WebTransport:
             return Retry(self._away(), unreachable=True)
         except TimeoutError:
             return Retry(self._failure("timed out"), late=True)
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):  # cut
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            if isinstance(error.__cause__, ContentEncodingError):
+                return self._garbled()
+            # cut
             return Retry(self._away(), unreachable=True, late=True)
         except Exception:  # the client's own, on what is no HTTP: whatever it is, it is no reply
             return self._garbled()
