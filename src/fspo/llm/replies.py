@@ -49,7 +49,7 @@ _WITHHELD = frozenset({"content_filter", "safety", "recitation", "blocklist", "p
 _TORN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource"})
 _TOOLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
-_TAGS = r"think|thinking|thought|thoughts|reasoning|seed:think"
+_TAGS = r"think|thinking|thought|thoughts|reasoning|analysis|scratchpad|seed:think"
 _OPENED = rf"<(?:{_TAGS})(?:\s[^<>]*)?>|\[THINK\]"
 _CLOSED = rf"</(?:{_TAGS})\s*>|\[/THINK\]"
 """What people and answers may write too: counts as reasoning by its place alone."""
@@ -67,8 +67,10 @@ _NEAR = 16
 _BLANK_AFTER, _LINE_ENDS = re.compile(r"[ \t]"), re.compile(r"[ \t]*(?:\n|\Z)")
 _EMPTY_LINE = re.compile(r"[ \t]*\n[ \t]*\n")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).*?<\|message\|>", re.DOTALL)
-_BARE_CHANNEL = re.compile(r"\Aanalysis(?=[A-Z\"'])(?:.*assistantfinal)?", re.DOTALL)
+_CHANNEL = re.compile(r"(?:<\|channel\|>\s*|(?:\A|<\|start\|>)\s*(?:assistant\s*)?to=)(\w+).*?<\|message\|>", re.DOTALL)
+_BARE_CHANNEL = re.compile(
+    r"\A(?:assistant)?\s*(?:analysis(?=[A-Z\"'])|to=analysis\b(?!.*<\|message\|>))(?:.*assistantfinal)?", re.DOTALL
+)
 """gpt-oss's channels where the server has left their tokens out: `analysisThe user ...assistantfinalThe answer.`"""
 
 _BAR = r"[|\uff5c]"  # DeepSeek's tokens have the wide one
