@@ -185,6 +185,18 @@ def test_an_answer_about_tags_and_tokens_stays_whole(text: str) -> None:
     assert (found.text, found.reasoning, found.control, found.orphan) == (text, False, False, False)
 
 
+def test_control_characters_are_removed_and_counted(tmp_path: Path) -> None:
+    text = "\x1b[1;31mThe\x1b[0m\tans\x00wer\x07.\r\nIt is\x7f \x9b2Jgo\x85od.\x1b"
+    lines: list[str] = []
+    with answering(lambda body, count: reply(answer(text if count else "The answer.\r\nPlain."))) as server:
+        config = EndpointConfig(base_url=server.address, model="m", requests_in_flight=1)
+        endpoint = Endpoint(config, RequestCache(tmp_path / "a.sqlite"), say=lines.append)
+        said = endpoint.complete(requests(2))
+    assert [one.text for one in said] == ["The answer.\nPlain.", "The\tanswer.\nIt is good."]
+    assert endpoint.replies == {"control characters removed": 1}
+    assert len(lines) == 1
+
+
 HALF = answer("Half an ans", "error")
 IN_CHOICE = answer("Half an ans", None)
 IN_CHOICE["choices"][0]["error"] = {"code": 502, "message": "upstream is gone"}

@@ -56,6 +56,7 @@ _Answer = Completion | FspoError | asyncio.CancelledError
 _ODD_ANSWERS = {
     "reasoning cut off": "answers hold reasoning, which is cut off and counted",
     "cut at a control token": "answers hold control tokens, and are cut at the first one and counted",
+    "control characters removed": "answers hold control characters, which are removed and counted",
     "only reasoning": "an answer was nothing but reasoning up to its limit of tokens; such are counted",
     "withheld by a filter": "a filter withheld an answer; such are counted as refused",
     "no text": "an answer has no text; such are counted",

@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fspo.llm.types import Completion, CompletionRequest, FinishReason
@@ -30,6 +30,7 @@ __all__ = [
 Kind = Literal[
     "reasoning cut off",
     "cut at a control token",
+    "control characters removed",
     "only reasoning",
     "withheld by a filter",
     "no text",
@@ -108,6 +109,8 @@ _TURN_ENDS = re.compile(
 )
 """Control tokens that a whole answer can end with."""
 _HINTS = re.compile(r"[<\[◁]")
+_UNPRINTABLE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters, but tabs and line breaks, and the whole of a terminal's sequences, such as for colours."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Cleaned:
         text: what is left.
         reasoning: whether reasoning was cut off.
         control: whether the text was cut at a control token.
+        unprintable: whether control characters were removed.
         unended: whether it was cut in the middle of something, so that its last sentence may be torn.
         orphan: whether reasoning was closed that nothing in the text had opened: the model's template opens it.
     """
@@ -125,6 +129,7 @@ class Cleaned:
     text: str
     reasoning: bool = False
     control: bool = False
+    unprintable: bool = False
     unended: bool = False
     orphan: bool = False
 
@@ -211,6 +216,7 @@ def _answer(
     else:
         kinds += ["reasoning cut off"] if clean.reasoning else []
         kinds += ["cut at a control token"] if clean.control else []
+        kinds += ["control characters removed"] if clean.unprintable else []
         kinds += [] if clean.text else ["no text"]
     rest, anew = _after_prefix(request, clean.text)
     first = _first_tokens(choice) if request.logprobs else ()
@@ -225,8 +231,13 @@ def _after_prefix(request: CompletionRequest, text: str) -> tuple[str, bool]:
 
 
 def cleaned(text: str) -> Cleaned:
-    """A model's text without reasoning, and up to the first control token."""
-    text = _whole(text).strip()
+    """A model's text without reasoning and control characters, and up to the first control token."""
+    text, count = _UNPRINTABLE.subn("", _whole(text).replace("\r\n", "\n"))
+    return replace(_without_marks(text.strip()), unprintable=count > 0)
+
+
+def _without_marks(text: str) -> Cleaned:
+    """The same for a text without control characters."""
     bare = _BARE_CHANNEL.match(text)
     if bare is not None:
         ended = bare[0].endswith("assistantfinal")
@@ -248,7 +259,7 @@ def cleaned(text: str) -> Cleaned:
         torn = not _TURN_ENDS.match(control[0]) and bool(CONTROL.sub("", kept[control.start() :]).strip())
         kept = kept[: control.start()]
     cut = control is not None or opening is not None
-    return Cleaned(kept.strip(), reasoning or marked, cut, open_ or torn, orphan)
+    return Cleaned(kept.strip(), reasoning or marked, cut, unended=open_ or torn, orphan=orphan)
 
 
 def _control_in(text: str) -> re.Match[str] | None:
