@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 MODULES = sorted((ROOT / "src/fspo").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -35,7 +36,7 @@ def test_make_has_what_it_should() -> None:
     assert {"install", "demo", "test", "check", "bench", "docs"} <= targets()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", ".ci/run", "docs/log.md"])
+@pytest.mark.parametrize("name", [*PAGES, ".ci/run"])
 def test_commands_of_the_documents_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)) <= targets()
@@ -45,31 +46,70 @@ def test_commands_of_the_documents_exist(name: str) -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
 
 
-def test_verbs_of_the_readme_exist() -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/README.md"])
+def test_verbs_of_the_front_pages_exist(name: str) -> None:
     from fspo.cli.reference import render
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / name).read_text()
     shown = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     shown += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     verbs = {found[1] for line in shown if (found := re.match(r"(?:\.venv/bin/)?fspo ((?:data |model )?[a-z]+)", line))}
-    assert {"run", "data import", "model list", "env"} <= verbs
+    assert {"run", "env"} | ({"data import", "data split"} if name == "README.md" else set()) <= verbs
     for verb in verbs:
         assert f"# fspo {verb}\n" in render(), verb
 
 
 def test_the_readme_has_its_parts_in_order() -> None:
     text = (ROOT / "README.md").read_text()
-    parts = ["adapt to a person", "docs/loop.svg", "make demo", "make test", "## What comes out", "## Bring your own"]
-    parts += ["**A model.**", "**Preference data.**", "**An endpoint.**", "## Commands", "## Layout", "## Licence"]
+    parts = ["adapt to a person", "docs/loop.svg", "make install", "make demo", "## What comes out", "## Recipes"]
+    parts += ["**Your own data.**", "**Your own model.**", "**An endpoint.**", "**From Python.**"]
+    parts += ["**The policy without fspo.**", "docs/README.md", "make test", "## Licence"]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
 
 
-def test_yaml_of_the_readme_loads(tmp_path: Path) -> None:
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 120
+    for paragraph in re.sub(r"```.*?```", "", text, flags=re.DOTALL).split("\n\n"):
+        shown = re.sub(r"\]\([^)]*\)|`[^`]*`", "", paragraph)
+        assert len(re.findall(r"(?<![\w.-])\d[\d.,]*", shown)) <= 3, paragraph
+
+
+def anchors(page: Path) -> set[str]:
+    """The places of a page that a link can name, as GitHub makes them of its headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", [*PAGES, "docs/results/README.md"])
+def test_links_of_the_documents_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not link.startswith(("http://", "https://", "mailto:")):
+            path, _, place = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), link
+            assert not place or place in anchors(target), link
+
+
+def test_every_page_says_what_its_reader_can_do_afterwards_and_is_listed() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, path.name
+        if path.name not in ("cli.md", "log.md"):
+            assert path.read_text().split("\n\n")[1].startswith("After reading this page you"), path.name
+
+
+def test_yaml_of_the_readme_and_the_page_on_endpoints_loads(tmp_path: Path) -> None:
     from fspo.runs.config import load_config
 
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) >= 2
+    blocks += re.findall(r"```yaml\n(# in the run's.*?)```", (ROOT / "docs/endpoints.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
     for block in blocks:
         (tmp_path / "run.yaml").write_text(block)
         load_config(tmp_path / "run.yaml")

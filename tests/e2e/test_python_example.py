@@ -1,9 +1,8 @@
-"""The Python example of the README, as it is printed, on the built-in model."""
+"""The short program of `examples/`, as it is, on the built-in model."""
 
 from __future__ import annotations
 
 import json
-import re
 import resource
 import subprocess
 import sys
@@ -13,15 +12,14 @@ import pytest
 
 from tests.e2e.conftest import ROOT, environment
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAM = ROOT / "examples/two_people.py"
 
 
 @pytest.mark.builtin_model
 def test_the_python_example_runs_and_tells_two_people_apart(tmp_path: Path, builtin_model_path: Path) -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", block],
+        [sys.executable, str(PROGRAM)],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -31,7 +29,7 @@ def test_the_python_example_runs_and_tells_two_people_apart(tmp_path: Path, buil
     )
     assert done.returncode == 0, done.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime < 60, "the README says a minute"
+    assert after.ru_utime - before.ru_utime < 60, "the program says a minute"
     eve, other, answer = done.stdout.split("\n", 2)
     brief, lively = json.loads(eve)
     assert brief > lively

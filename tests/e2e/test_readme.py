@@ -1,8 +1,9 @@
-"""The commands that the README shows for data of one's own, as they are printed."""
+"""The recipes of the README, as they are printed."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +16,8 @@ from fspo.cli.main import app
 from tests.e2e.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OWN_DATA = README[README.index("**Preference data.**") : README.index("**An endpoint.**")]
+OWN_DATA = README[README.index("**Your own data.**") : README.index("**Your own model.**")]
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 def block(language: str) -> str:
@@ -72,3 +74,26 @@ def test_fewer_questions_than_the_readme_asks_for_are_told_by_part(tiny_model_pa
         assert done.exit_code == 1
         assert done.stderr.startswith("Error: In the test part: User 'u")
         assert "needs 6" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:::peft", "ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft's own
+def test_the_policy_trained_in_python_answers_without_fspo(
+    speaking_model_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratings(Path("ratings.csv"), 20)
+    train, answer = PYTHON
+    for printed, quick in (("smollm2-135m", str(speaking_model_path)), ("max_steps=200", "max_steps=1")):
+        assert train.count(printed) == 1
+        train = train.replace(printed, quick)
+    names: dict[str, Any] = {}
+    exec(compile(train, "README.md", "exec"), names)
+    rewards = capsys.readouterr().out.strip()
+    assert len(json.loads(rewards)) == 2
+    assert "fspo" not in answer
+    alone: dict[str, Any] = {}
+    exec(compile(answer, "README.md", "exec"), alone)
+    # The chat is what the policy was trained to read.
+    policy = names["trainer"].policy
+    shown = policy.messages(names["person"], "What is a magma?")
+    told = alone["tokenizer"].apply_chat_template(shown, add_generation_prompt=True, return_dict=False)
+    assert alone["inputs"]["input_ids"][0].tolist() == told

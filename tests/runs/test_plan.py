@@ -83,10 +83,12 @@ def test_dry_run_and_run_say_it(tiny_model_path: Path, tmp_path: Path) -> None:
         assert f"Warning: {tiny_model_path} has " in told
 
 
-def test_the_line_of_the_readme_has_nobody_judge_who_can_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (settings,) = re.findall(r"`fspo synth --domain ./my-domain (.*?)`", (ROOT / "README.md").read_text("utf-8"))
-    monkeypatch.chdir(tmp_path)
+def test_the_short_line_of_the_page_on_domains_has_nobody_judge_who_can_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (ROOT / "docs/domains.md").read_text("utf-8")
+    (settings,) = re.findall(r"`fspo synth --domain ./my-domain (.*?)`", page)
+    monkeypatch.chdir(tmp_path)
     (paste, *_) = re.findall(r"^```sh\n(mkdir.*?)^```", page, re.DOTALL | re.MULTILINE)
     subprocess.run(["bash", "-eu", "-c", paste], check=True, stdin=subprocess.DEVNULL)
     done = CliRunner().invoke(app, ["synth", "--domain", "./my-domain", *settings.split(), "--dry-run"])
