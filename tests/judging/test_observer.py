@@ -174,8 +174,20 @@ def test_log_odds_are_those_of_the_probabilities_and_bounded_by_the_noise() -> N
     (episode,) = episodes([user("a", warm=1.0)], 4, 3, seed=9)
     for k in (0, 4):
         expected = [math.log(p / (1 - p)) for p in observer.probabilities(episode, k)]
-        assert observer.log_odds(episode, k) == pytest.approx(expected)
-    assert max(map(abs, observer.log_odds(episode, 4))) <= math.log(0.98 / 0.02)
+        assert [odds for (odds,) in observer.log_odds(episode, k)] == pytest.approx(expected)
+    assert max(abs(odds) for (odds,) in observer.log_odds(episode, 4)) <= math.log(0.98 / 0.02)
+
+
+def test_any_responses_are_compared_two_by_two() -> None:
+    observer = Observer(axis_users(["warm"]), NumbersJudge())
+    (episode,) = episodes([user("a", warm=1.0)], 2, 1, seed=9)
+    (query,) = episode.queries
+    texts = (query.chosen, query.rejected, query.chosen)
+    ((better, same, worse),) = observer.log_odds(episode, 2, [texts])
+    assert better == pytest.approx(observer.log_odds(episode, 2)[0][0])
+    assert better > 1
+    assert same == pytest.approx(0)
+    assert worse == pytest.approx(-better)
 
 
 def test_observers_that_expect_other_users_or_noise_are_others() -> None:

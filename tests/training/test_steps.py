@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from fspo.errors import DataError
 from fspo.modeling.rendering import Branch, EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode
 from fspo.training.config import TrainingConfig
-from fspo.training.steps import EpisodeStream, StepBatch, StepCollator, Unit, balanced, shares, split_passes
+from fspo.training.steps import (
+    EpisodeStream,
+    StepBatch,
+    StepCollator,
+    Unit,
+    balanced,
+    known_responses,
+    shares,
+    split_passes,
+)
 from tests.training.helpers import small_dataset
 
 
@@ -160,8 +171,11 @@ class CountingObserver:
 
     identity = "counting"
 
-    def log_odds(self, episode: Episode, k: int) -> list[float]:
-        return [k + place / 100 for place in range(len(episode.queries))]
+    def log_odds(self, episode: Episode, k: int, responses: Sequence[Sequence[str]] = ()) -> list[list[float]]:
+        return [
+            [k + place / 100 + pair / 1e4 for pair in range(len(texts) * (len(texts) - 1) // 2)]
+            for place, texts in enumerate(responses)
+        ]
 
 
 @pytest.mark.parametrize("rungs", ["all", "one"])
@@ -169,16 +183,43 @@ def test_each_pair_aims_at_what_the_observer_says_after_the_same_shots(tokenizer
     settings = {"objective": "mirrored-contrast", "target": "observer", "ladder": [1, 3], "rungs_per_query": rungs}
     teacher = replace(collator(tokenizer, **settings), observer=CountingObserver())
     for unit in (teacher.unit(*stream()[index]) for index in range(4)):
-        assert unit.targets == tuple(branch.shots + branch.query / 100 for branch in unit.plain.branches)
+        assert unit.targets == tuple((branch.shots + branch.query / 100,) for branch in unit.plain.branches)
+
+
+def test_other_responses_to_a_querys_prompt_are_scored_beside_the_labelled_two(tokenizer: Any) -> None:
+    settings = {"objective": "mirrored-contrast", "target": "observer", "responses": 4, "bias_weight": 0.1}
+    index, episode = stream()[0]
+    known = {q.prompt: [q.chosen, q.rejected, *(f"Another answer, {n}." for n in range(5))] for q in episode.queries}
+    teacher = replace(collator(tokenizer, **settings), observer=CountingObserver(), known=known)
+    unit = teacher.unit(index, episode)
+    assert unit.mirrored is not None and unit.reference is None
+    ids = {teacher.renderer.render_response(text): text for texts in known.values() for text in texts}
+    for branch, twin in zip(unit.plain.branches, unit.mirrored.branches, strict=True):
+        query = episode.queries[branch.query]
+        shown = [ids[response] for response in branch.responses]
+        assert shown[:2] == [query.chosen, query.rejected]
+        assert len(set(shown)) == 4 and set(shown) <= set(known[query.prompt])
+        assert twin.responses == branch.responses
+    assert unit.targets is not None and {len(targets) for targets in unit.targets} == {6}
+    assert unit == teacher.unit(index, episode)
+    assert unit != teacher.unit(index + 1, episode)
+
+
+def test_a_prompt_with_too_few_responses_is_named(tokenizer: Any) -> None:
+    config = TrainingConfig(objective="mirrored-contrast", target="observer", responses=3)
+    dataset = small_dataset(users=2)
+    with pytest.raises(DataError, match=r"has 2 responses to .* set 2 or fewer"):
+        known_responses(dataset, config)
+    assert known_responses(dataset, TrainingConfig()) == {}
 
 
 def test_the_observer_sees_only_the_shots_that_have_room(tokenizer: Any) -> None:
     seen: list[int] = []
 
     class Watching(CountingObserver):
-        def log_odds(self, episode: Episode, k: int) -> list[float]:
+        def log_odds(self, episode: Episode, k: int, responses: Sequence[Sequence[str]] = ()) -> list[list[float]]:
             seen.append(len(episode.shots))
-            return super().log_odds(episode, k)
+            return super().log_odds(episode, k, responses)
 
     settings = {"objective": "mirrored-contrast", "target": "observer"}
     length = collator(tokenizer, **settings).renderer.render(stream()[0][1]).longest

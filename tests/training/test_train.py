@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,8 +298,8 @@ class FixedObserver:
     def __init__(self, odds: float) -> None:
         self.odds, self.identity = odds, f"always {odds}"
 
-    def log_odds(self, episode: Episode, k: int) -> list[float]:
-        return [self.odds] * len(episode.queries)
+    def log_odds(self, episode: Episode, k: int, responses: Sequence[Sequence[str]] = ()) -> list[list[float]]:
+        return [[self.odds] * (len(texts) * (len(texts) - 1) // 2) for texts in responses]
 
 
 def test_the_effects_aimed_at_are_the_scaled_log_odds_of_the_observer(tiny_model_path: Path, tmp_path: Path) -> None:

@@ -130,14 +130,29 @@ class Observer:
 
     def probabilities(self, episode: Episode, k: int) -> list[float]:
         """The posterior probability of each query's choice after the first `k` shots, or all where there are fewer."""
-        logs_SP = [np.log(self._likelihoods(shot, shown=True)) for shot in episode.shots[:k]]
-        count = len(self._prior)
-        weights_P = softmax(np.sum(logs_SP, axis=0)) if logs_SP else np.full(count, 1 / count)
-        return [float(weights_P @ self._likelihoods(query)) for query in episode.queries]
+        weights_P = self._posterior(episode, k)
+        return [float(weights_P @ self._likelihoods(q.chosen, q.rejected, q)) for q in episode.queries]
 
-    def log_odds(self, episode: Episode, k: int) -> list[float]:
-        """The same as log-odds, in nats, never beyond log((1 - noise) / noise)."""
-        return [math.log(chance / (1 - chance)) for chance in self.probabilities(episode, k)]
+    def log_odds(self, episode: Episode, k: int, responses: Sequence[Sequence[str]] = ()) -> list[list[float]]:
+        """For each query, and each two of its responses, the log-odds that the user prefers the first one.
+
+        In nats, never beyond log((1 - noise) / noise). Two of n responses come in the order of
+        `itertools.combinations`, n(n - 1)/2 in all.
+
+        Args:
+            episode: its first `k` shots are seen.
+            k: shots; all where there are fewer.
+            responses: for each query, the responses that are compared; by default the chosen and the rejected one.
+        """
+        weights_P = self._posterior(episode, k)
+        compared = responses or [(query.chosen, query.rejected) for query in episode.queries]
+        return [
+            [
+                _log_odds(float(weights_P @ self._likelihoods(first, second, query)))
+                for first, second in itertools.combinations(texts, 2)
+            ]
+            for query, texts in zip(episode.queries, compared, strict=True)
+        ]
 
     def correct(self, episode: Episode, k: int) -> list[float]:
         """Of each query: 1 where the chosen response was predicted, 0 where the other one was, 0.5 where neither."""
@@ -146,15 +161,23 @@ class Observer:
             for chance in self.probabilities(episode, k)
         ]
 
-    def _likelihoods(self, preference: Preference, *, shown: bool = False) -> NDArray[np.float64]:
-        """[P]: the chance of this very label under each.
+    def _posterior(self, episode: Episode, k: int) -> NDArray[np.float64]:
+        """[P]: the probability of each user after the first `k` shots."""
+        logs_SP = [np.log(self._likelihoods(s.chosen, s.rejected, s, shown=True)) for s in episode.shots[:k]]
+        count = len(self._prior)
+        return softmax(np.sum(logs_SP, axis=0)) if logs_SP else np.full(count, 1 / count)
+
+    def _likelihoods(
+        self, better: str, worse: str, preference: Preference, *, shown: bool = False
+    ) -> NDArray[np.float64]:
+        """[P]: the chance that each prefers `better` to `worse` as responses to the prompt of `preference`.
 
         Labels that follow traits leave out what their user is undecided on; so a user who would be undecided on one
         that is `shown` did not give it. Of a query the observer may not know this much.
         """
         judge = LabelledBy.of(preference.source)
         undecided = self._noise if shown and judge is not None and judge.by_traits else 0.5
-        gaps_P = self._utilities(preference.chosen, preference) - self._utilities(preference.rejected, preference)
+        gaps_P = self._utilities(better, preference) - self._utilities(worse, preference)
         alike_P = (np.abs(gaps_P) < self._margin) | (gaps_P == 0)
         return np.where(alike_P, undecided, np.where(gaps_P > 0, 1 - self._noise, self._noise))
 
@@ -164,6 +187,10 @@ class Observer:
         if key not in self._known:
             self._known[key] = np.array([self._judge.utility(user, *key) for user in self._prior])
         return self._known[key]
+
+
+def _log_odds(chance: float) -> float:
+    return math.log(chance / (1 - chance))
 
 
 def _direction(names: Sequence[str], generator: random.Random) -> Mapping[str, float]:

@@ -119,20 +119,28 @@ class EpisodeRenderer:
             parts.pop("seed", None)
         return digest([self.context, self.max_length, self.layout, self._layout.settings, shown])
 
-    def render(self, episode: Episode, *, shots: Sequence[int] | None = None) -> TokenizedEpisode:
+    def render(
+        self, episode: Episode, *, shots: Sequence[int] | None = None, responses: Sequence[Sequence[str]] = ()
+    ) -> TokenizedEpisode:
         """The episode's trunk, and every query attached after all shots, or after each number in `shots` (a ladder).
 
         Too long an episode loses whole shots, oldest first; a ladder's steps then count the shots that are left.
-        Without shots in the context (`none`, `description`) every query is attached once.
+        Without shots in the context (`none`, `description`) every query is attached once. `responses` are those of each
+        query; by default the chosen and the rejected one.
 
         Raises:
             DataError: a query and its responses alone are longer than `max_length`; they are never cut.
         """
-        (rendered,) = self._rendered([episode], shots)
+        (rendered,) = self._rendered([episode], shots, responses)
         return rendered
 
     def render_twins(
-        self, episode: Episode, mirror_description: str | None = None, *, shots: Sequence[int] | None = None
+        self,
+        episode: Episode,
+        mirror_description: str | None = None,
+        *,
+        shots: Sequence[int] | None = None,
+        responses: Sequence[Sequence[str]] = (),
     ) -> tuple[TokenizedEpisode, TokenizedEpisode]:
         """The episode and the same queries under shots with swapped labels, both with the same shots; see `render`.
 
@@ -142,15 +150,24 @@ class EpisodeRenderer:
         Raises:
             DataError: a query and its responses alone are longer than `max_length`.
         """
-        plain, mirrored = self._rendered([episode, _mirror(episode, mirror_description)], shots)
+        plain, mirrored = self._rendered([episode, _mirror(episode, mirror_description)], shots, responses)
         return plain, mirrored
 
-    def _rendered(self, twins: Sequence[Episode], shots: Sequence[int] | None) -> list[TokenizedEpisode]:
+    def _rendered(
+        self, twins: Sequence[Episode], shots: Sequence[int] | None, responses: Sequence[Sequence[str]]
+    ) -> list[TokenizedEpisode]:
         """Episodes that differ in the labels of their shots and in the description, with the same shots left out."""
         first = twins[0]
-        described = bool(self._described(first.description))
-        queries = [self._query(query, bool(self._visible(first.shots)), described) for query in first.queries]
-        longest = max((len(prompt) + max(map(len, responses)) for prompt, responses in queries), default=0)
+        described, shown_any = bool(self._described(first.description)), bool(self._visible(first.shots))
+        compared = responses or [(query.chosen, query.rejected) for query in first.queries]
+        queries = [
+            (
+                self._layout.prompt(query.messages, after_shots=shown_any, described=described),
+                tuple(self.render_response(text) for text in texts),
+            )
+            for query, texts in zip(first.queries, compared, strict=True)
+        ]
+        longest = max((len(prompt) + max(map(len, answers)) for prompt, answers in queries), default=0)
         prefixes = [self._start(twin.description) for twin in twins]
         fitting = [
             self._fit(prefix, self._visible(twin.shots), longest, described)
@@ -321,12 +338,6 @@ class EpisodeRenderer:
         before, prompt = self._bare(query.messages, "")
         shared = _shared(before, opening)
         return Branch((*before[shared:], *prompt), responses, shared, 0, index)
-
-    def _query(
-        self, query: Preference, after_shots: bool, described: bool
-    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        responses = (self.render_response(query.chosen), self.render_response(query.rejected))
-        return self._layout.prompt(query.messages, after_shots=after_shots, described=described), responses
 
     def _start(self, description: str) -> tuple[int, ...]:
         return self._layout.start(self._described(description))

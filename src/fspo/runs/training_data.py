@@ -80,9 +80,9 @@ class ObserverBySource:
         self._of = {user: observer for dataset, observer in observers for user in dataset.users}
         self.identity = digest([observer.identity for _, observer in observers])
 
-    def log_odds(self, episode: Episode, k: int) -> list[float]:
-        """For each query, the log-odds of its label after the first `k` shots, in nats."""
-        return self._of[episode.user].log_odds(episode, k)
+    def log_odds(self, episode: Episode, k: int, responses: Sequence[Sequence[str]] = ()) -> list[list[float]]:
+        """For each query, and each two of its responses, the log-odds after the first `k` shots, in nats."""
+        return self._of[episode.user].log_odds(episode, k, responses)
 
 
 def observer_of(parts: Sequence[TrainingPart], method: str, seed: int) -> ObserverBySource:

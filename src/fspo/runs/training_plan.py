@@ -216,12 +216,12 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
     """Some episodes of a training, rendered."""
     from fspo.modeling.loading import context_length, load_tokenizer
     from fspo.modeling.rendering import EpisodeRenderer
-    from fspo.training.steps import StepCollator
+    from fspo.training.steps import StepCollator, known_responses
     from fspo.training.train import max_length_of
 
     limit = max_length_of(config, context_length(model))
     renderer = EpisodeRenderer(load_tokenizer(model), context=row.context, max_length=limit, layout=config.layout)
-    collator = StepCollator(renderer, _counted(config))
+    collator = StepCollator(renderer, _counted(config), known=known_responses(train, config))
     shots = config.shots if row.context in ("shots", "both") else 0
     found: list[Unit] = []
     try:

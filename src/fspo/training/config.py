@@ -82,6 +82,12 @@ class TrainingConfig(BaseModel):
     observer_scale: float = Field(
         default=1.5, gt=0, description="target observer: nats of effect for each nat of the observer's log-odds."
     )
+    responses: int = Field(
+        default=2,
+        ge=2,
+        description="target observer: responses scored for each query, the labelled two and others to the same prompt; "
+        "every two of them are trained on.",
+    )
     contrast: Literal["squared", "logistic"] = Field(
         default="squared", description="mirrored-contrast: how the effect is pulled up."
     )
@@ -260,7 +266,7 @@ class TrainingConfig(BaseModel):
         decisive = {"row_tokens"} if self.lora is not None and self.lora.dropout else set()
         if self.selects:
             decisive |= {"evaluate_every", "evaluate_episodes"}
-        unused = set() if self.follows_observer else {"observer_scale"}
+        unused = set() if self.follows_observer else {"observer_scale", "responses"}
         return self.model_dump(mode="json", exclude=set(HARMLESS - decisive) | unused)
 
     @model_validator(mode="before")
@@ -281,6 +287,10 @@ class TrainingConfig(BaseModel):
             )
         if self.target == "observer" and (self.objective != "mirrored-contrast" or self.contrast != "squared"):
             raise ValueError("target: only a squared mirrored-contrast can aim at the observer; set a number")
+        if self.responses > 2 and not self.follows_observer:
+            raise ValueError("responses: only the observer knows how others compare; set target: observer, or leave 2")
+        if self.responses > 2 and self.precompute_reference:
+            raise ValueError("responses: the reference is asked beforehand about labelled pairs alone; leave one out")
         if self.length_weight and self.objective not in _AGAINST_REFERENCE:
             raise ValueError(
                 f"length_weight: {self.objective} has none; choose {', '.join(sorted(_AGAINST_REFERENCE))}, or set 0"

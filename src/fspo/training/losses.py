@@ -1,6 +1,8 @@
 """From the log-probabilities of a pass to losses and figures.
 
-Axes: B is the pairs (queries with their attachments) of a pass, R the responses of a pair (chosen, rejected).
+Axes: B is the pairs of a pass, Q its queries with their attachments, R the responses to a query. Usually R is 2
+(chosen, rejected) and B is Q; where a training compares more responses, B is Q times R(R - 1)/2, with a query's pairs
+side by side and the labelled one first.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +44,9 @@ class PassScores:
     """What the models say about the pairs of a pass."""
 
     plain: BranchLogprobs
-    """The policy's log-probabilities, [B, R]."""
+    """The policy's log-probabilities, [Q, R]."""
     mirrored: BranchLogprobs | None = None
-    """The same pairs in the same order under the mirrored shots."""
+    """The same responses in the same order under the mirrored shots."""
     reference_B: Tensor | None = None
     """The reference's margins, reduced."""
     reference_mirrored_B: Tensor | None = None
@@ -52,7 +55,7 @@ class PassScores:
     reference_described_D: Tensor | None = None
     """The reference's margins between drafts."""
     targets_B: Tensor | None = None
-    """The observer's log-odds of the labels, where the objective aims at them."""
+    """The observer's log-odds of each pair's first response, where the objective aims at them."""
 
 
 def score(
@@ -76,7 +79,7 @@ def score(
         reference_B = plain.sums.new_tensor([margin for one in known for margin in one.plain])
         if mirrored is not None:
             reference_mirrored_B = plain.sums.new_tensor([margin for one in known for margin in one.mirrored or ()])
-    odds = [value for unit in units for value in unit.targets or ()]
+    odds = [value for unit in units for query in unit.targets or () for value in query]
     targets_B = plain.sums.new_tensor(odds) if odds else None
     return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D, targets_B)
 
@@ -116,7 +119,7 @@ def description_losses(scores: PassScores, config: TrainingConfig) -> Tensor:
 
 
 def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
-    """The loss of each pair, shape [B]; with a mirror, the mean over the pair and its mirror."""
+    """The loss of each query, shape [Q]: the mean over its pairs and, with a mirror, over the mirrored ones."""
     losses_B = torch.zeros_like(scores.plain.sums[:, 0])
     weight = 1.0 if config.objective == "pref-ft" else config.pref_ft_weight
     if weight:
@@ -125,7 +128,8 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
         return losses_B
     h_B, mirrored_B = _margins(scores, config)
     if config.objective == "mirrored-contrast":
-        return losses_B + _contrast(h_B, mirrored_B, scores.targets_B, config)
+        contrast_B = _contrast(h_B, mirrored_B, scores.targets_B, config)
+        return losses_B + contrast_B.view(len(losses_B), -1).mean(dim=1)
     h_B = _length_controlled(h_B, scores.plain, config)
     preference_B = _preference(h_B, config)
     if scores.mirrored is not None and mirrored_B is not None:
@@ -136,7 +140,7 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
 
 
 def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
-    """Means over the pairs of a pass.
+    """Means over the labelled pairs of a pass.
 
     `nll` is that of the chosen response per token. Where both responses were scored: `margin` and `margin_accuracy`
     (how often it is positive); with a mirror also `effect`, `bias` (its size) and `direction_accuracy` (how often the
@@ -144,8 +148,8 @@ def figures(scores: PassScores, config: TrainingConfig) -> dict[str, float]:
     """
     with torch.no_grad():
         means = {"nll": _likelihood(scores)}
-        if scores.plain.sums.shape[1] == 2:
-            h_B, mirrored_B = _margins(scores, config)
+        if scores.plain.sums.shape[1] >= 2:
+            h_B, mirrored_B = _labelled(scores, *_margins(scores, config))
             right_B, margins_B = _rightness(h_B), h_B
             if mirrored_B is not None:
                 right_B, margins_B = (right_B + _rightness(-mirrored_B)) / 2, (h_B - mirrored_B) / 2
@@ -243,9 +247,16 @@ def _description_margins(scores: PassScores, config: TrainingConfig) -> Tensor:
     return margins_D if scores.reference_described_D is None else margins_D - scores.reference_described_D
 
 
+def _labelled(scores: PassScores, *margins: Tensor | None) -> list[Any]:
+    """Of the margins of all pairs those of the labelled ones, shape [Q]."""
+    queries = len(scores.plain.sums)
+    return [None if margins_B is None else margins_B.view(queries, -1)[:, 0] for margins_B in margins]
+
+
 def _policy_margins(logprobs: BranchLogprobs, config: TrainingConfig) -> Tensor:
-    logps_BR = objectives.reduce_logprobs(logprobs.sums, logprobs.lengths, config.reduction)
-    return objectives.margins(logps_BR[:, 0], logps_BR[:, 1])
+    logps_QR = objectives.reduce_logprobs(logprobs.sums, logprobs.lengths, config.reduction)
+    first, second = torch.triu_indices(logps_QR.shape[1], logps_QR.shape[1], offset=1)
+    return objectives.margins(logps_QR[:, first], logps_QR[:, second]).flatten()
 
 
 def _reference_margins(
@@ -267,7 +278,9 @@ def _reference_margins(
         return _policy_margins(plain, config), mirrored_B, margins_D
     margins_B = torch.cat(
         [
-            _policy_margins(logprobs, config)[[branch.query for branch in unit.plain.branches]]
+            _policy_margins(logprobs, config)
+            .view(len(logprobs.sums), -1)[[b.query for b in unit.plain.branches]]
+            .flatten()
             for logprobs, unit in zip(scored, units, strict=False)
         ]
     )

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
+from fspo.errors import DataError
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
+from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
-from fspo.preferences.types import Episode
+from fspo.preferences.types import Episode, Preference
 from fspo.training.config import TrainingConfig
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "StepCollator",
     "Unit",
     "balanced",
+    "known_responses",
     "shares",
     "split_passes",
 ]
@@ -60,8 +63,8 @@ class Observer(Protocol):
     def identity(self) -> str:
         """The same for observers that say the same."""
 
-    def log_odds(self, episode: Episode, k: int) -> Sequence[float]:
-        """For each query, the log-odds of its label after the first `k` shots, in nats."""
+    def log_odds(self, episode: Episode, k: int, responses: Sequence[Sequence[str]] = ()) -> Sequence[Sequence[float]]:
+        """For each query, and each two of its responses, the log-odds of the first after `k` shots, in nats."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ class Unit:
     """The user's description as a response to the shots: gold alone, or a closer and a farther draft."""
     margins: Margins | None = None
     """What the reference says of the pairs, where it was asked before training."""
-    targets: tuple[float, ...] | None = None
-    """The observer's log-odds of each pair's label after the shots it is attached to."""
+    targets: tuple[tuple[float, ...], ...] | None = None
+    """For each branch, the observer's log-odds of every two of its responses after the shots it is attached to."""
 
     @property
     def policy(self) -> tuple[TokenizedEpisode, ...]:
@@ -172,6 +175,8 @@ class StepCollator:
     """The reference's margins of episodes that were scored before training, by their numbers."""
     observer: Observer | None = None
     """Says which effects are aimed at, where the objective follows it."""
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """All responses to each prompt, for trainings that score more than the labelled two."""
 
     def __call__(self, episodes: Iterable[tuple[int, Episode]]) -> dict[str, Any]:
         """Render numbered episodes; the batch is a mapping because transformers expects one."""
@@ -186,34 +191,49 @@ class StepCollator:
         config = self.config
         waiting = config.describe == "own" and drafts is None
         shown = episode if drafts is None else replace(episode, description=drafts.plain)
+        responses = self._responses(index, episode)
         plain: TokenizedEpisode
         mirrored: TokenizedEpisode | None = None
         if config.mirrors:
             plain, mirrored = self.renderer.render_twins(
-                shown, drafts.mirrored if drafts else None, shots=config.ladder
+                shown, drafts.mirrored if drafts else None, shots=config.ladder, responses=responses
             )
         else:
-            plain = self.renderer.render(shown, shots=config.ladder)
+            plain = self.renderer.render(shown, shots=config.ladder, responses=responses)
         if config.ladder is not None and config.rungs_per_query == "one":
             rungs = self._rungs(index, plain)
             plain, mirrored = _keep(plain, rungs), mirrored and _keep(mirrored, rungs)
         reference = None
         if config.needs_reference and config.reference == "none":
-            reference = self.renderer.render(replace(episode.first_shots(0), description=""))
+            reference = self.renderer.render(replace(episode.first_shots(0), description=""), responses=responses)
         if config.objective == "pref-ft" and not self.both_sides:
             plain, mirrored = _one_side(plain, 0), mirrored and _one_side(mirrored, 1)
         described, known = self._described(episode, drafts), self.margins[index] if self.margins else None
-        targets = self._targets(episode, plain) if config.follows_observer else None
+        targets = self._targets(episode, plain, responses) if config.follows_observer else None
         waits = episode if waiting else None
         return Unit(index, episode.user, plain, mirrored, reference, waits, described, known, targets)
 
-    def _targets(self, episode: Episode, rendered: TokenizedEpisode) -> tuple[float, ...]:
+    def _responses(self, index: int, episode: Episode) -> list[tuple[str, ...]]:
+        """For each query its labelled responses, and others to the same prompt drawn at random."""
+        rng = random.Random(f"{self.config.seed} responses {index}")
+        return [(query.chosen, query.rejected, *self._others(query, rng)) for query in episode.queries]
+
+    def _others(self, query: Preference, rng: random.Random) -> list[str]:
+        if self.config.responses == 2:
+            return []
+        others = [text for text in self.known[query.prompt] if text not in (query.chosen, query.rejected)]
+        return sorted(others, key=lambda _: rng.random())[: self.config.responses - 2]
+
+    def _targets(
+        self, episode: Episode, rendered: TokenizedEpisode, responses: Sequence[Sequence[str]]
+    ) -> tuple[tuple[float, ...], ...]:
         """The observer sees the shots that the model sees: an episode that is too long lost its oldest ones."""
         if self.observer is None:
             raise ValueError("The objective follows an observer, and there is none.")
         shown = episode.with_shots(episode.shots[rendered.dropped_shots :])
-        odds = {count: self.observer.log_odds(shown, count) for count in {b.shots for b in rendered.branches}}
-        return tuple(odds[branch.shots][branch.query] for branch in rendered.branches)
+        counts = {branch.shots for branch in rendered.branches}
+        odds = {count: self.observer.log_odds(shown, count, responses) for count in counts}
+        return tuple(tuple(odds[branch.shots][branch.query]) for branch in rendered.branches)
 
     def _described(self, episode: Episode, drafts: Drafts | None) -> TokenizedEpisode | None:
         if self.config.describe == "gold" and episode.description:
@@ -230,6 +250,26 @@ class StepCollator:
             places.setdefault(branch.query, []).append(place)
         rng = random.Random(f"{self.config.seed} rungs {index}")
         return [own[int(rng.random() * len(own))] for own in places.values()]
+
+
+def known_responses(dataset: PreferenceDataset, config: TrainingConfig) -> dict[str, list[str]]:
+    """All responses to each prompt of `dataset`, in order; none where a training scores the labelled two alone.
+
+    Raises:
+        DataError: a prompt has fewer than the settings ask for.
+    """
+    if config.responses == 2:
+        return {}
+    found: dict[str, set[str]] = {}
+    for preference in dataset:
+        found.setdefault(preference.prompt, set()).update((preference.chosen, preference.rejected))
+    fewest = min(found, key=lambda prompt: (len(found[prompt]), prompt))
+    if len(found[fewest]) < config.responses:
+        raise DataError(
+            f"training.responses is {config.responses}, but the training part has {len(found[fewest])} responses to "
+            f"{fewest[:60]!r}; set {len(found[fewest])} or fewer."
+        )
+    return {prompt: sorted(texts) for prompt, texts in found.items()}
 
 
 def split_passes(units: Sequence[Unit], row_tokens: int) -> tuple[tuple[Unit, ...], ...]:

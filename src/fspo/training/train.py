@@ -38,7 +38,7 @@ from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.references import reference_of, untrained
 from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
-from fspo.training.steps import EpisodeStream, Observer, StepBatch, StepCollator, Unit
+from fspo.training.steps import EpisodeStream, Observer, StepBatch, StepCollator, Unit, known_responses
 from fspo.training.trainer import CHECKPOINTS_FOLDER, LOGS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
 __all__ = [
@@ -291,7 +291,7 @@ class Training:
             policy,
             config=self.config,
             stream=EpisodeStream(sampler, self.config.steps * self.config.users_per_step, fixed=self.config.episodes),
-            collator=self._collator(renderer),
+            collator=self._collator(renderer, read.dataset),
             folder=self.out,
             reference=reference if self.config.needs_reference else None,
             validation=units,
@@ -371,11 +371,12 @@ class Training:
     def _measuring(self, renderer: EpisodeRenderer) -> StepCollator:
         # The user's own description would contradict mirrored labels.
         mirror = self.shown and self.config.shots > 0 and self.config.describe != "gold"
-        measured = self.config.model_copy(update={"mirror": mirror, "ladder": None})
+        measured = self.config.model_copy(update={"mirror": mirror, "ladder": None, "responses": 2})
         return StepCollator(renderer, measured, both_sides=True, observer=self.observer)
 
-    def _collator(self, renderer: EpisodeRenderer) -> StepCollator:
-        return StepCollator(renderer, self.config, observer=self.observer)
+    def _collator(self, renderer: EpisodeRenderer, dataset: PreferenceDataset | None = None) -> StepCollator:
+        known = known_responses(dataset or self.dataset, self.config)
+        return StepCollator(renderer, self.config, observer=self.observer, known=known)
 
     def _rationalizer(self, renderer: EpisodeRenderer, validation: Sequence[Unit]) -> Rationalizer | None:
         if self.config.describe != "own":

@@ -1,0 +1,46 @@
+"""From log-probabilities to losses."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from fspo.modeling.logprobs import BranchLogprobs
+from fspo.training.config import TrainingConfig
+from fspo.training.losses import PassScores, figures, losses
+
+
+def logprobs(rows: list[list[float]]) -> BranchLogprobs:
+    sums = torch.tensor(rows, dtype=torch.float64)
+    return BranchLogprobs(sums, torch.full(sums.shape, 5))
+
+
+def test_every_two_of_more_responses_are_pulled_to_the_observers_log_odds() -> None:
+    """Against the sum written out by hand: the mean over the pairs of (e - s c)^2 + w b^2."""
+    plain = [[-3.0, -5.0, -4.0], [-2.0, -2.5, -7.0]]
+    mirrored = [[-4.0, -4.5, -6.0], [-3.0, -1.0, -6.5]]
+    targets = [[1.0, 0.5, -0.5], [2.0, 0.0, 3.0]]
+    config = TrainingConfig(
+        objective="mirrored-contrast", target="observer", observer_scale=1.5, responses=3, bias_weight=0.1
+    )
+    scores = PassScores(
+        logprobs(plain), logprobs(mirrored), targets_B=torch.tensor(targets, dtype=torch.float64).flatten()
+    )
+    expected = []
+    for row, twin, aims in zip(plain, mirrored, targets, strict=True):
+        pairs = []
+        for (i, j), aim in zip(itertools.combinations(range(3), 2), aims, strict=True):
+            h, h_mirrored = row[i] - row[j], twin[i] - twin[j]
+            pairs.append(((h - h_mirrored) / 2 - 1.5 * aim) ** 2 + 0.1 * ((h + h_mirrored) / 2) ** 2)
+        expected.append(sum(pairs) / 3)
+    assert losses(scores, config).tolist() == pytest.approx(expected)
+    labelled = [(row[0] - row[1] - twin[0] + twin[1]) / 2 for row, twin in zip(plain, mirrored, strict=True)]
+    assert figures(scores, config)["effect"] == pytest.approx(sum(labelled) / 2)
+
+
+def test_two_responses_among_more_are_scored_as_if_they_were_alone() -> None:
+    config = TrainingConfig(objective="mirrored-contrast", target="observer")
+    alone = PassScores(logprobs([[-3.0, -5.0]]), logprobs([[-4.0, -4.5]]), targets_B=torch.tensor([1.0]))
+    assert losses(alone, config).tolist() == pytest.approx([(0.75 - 1.5) ** 2])
