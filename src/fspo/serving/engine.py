@@ -1,0 +1,82 @@
+"""What the API asks of an engine, which answers people with a language model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from fspo.preferences.types import Preference
+
+__all__ = ["Engine", "GenerationRequest", "Piece", "Turn"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation, as the API receives it."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """An answer that somebody wants."""
+
+    owner: str
+    """Whose shots these are; nothing that is kept of them serves anybody else."""
+    shots: tuple[Preference, ...]
+    """The owner's labelled preferences, oldest first."""
+    turns: tuple[Turn, ...]
+    """An optional system message, then messages of user and assistant in turns, the user's first and last."""
+    max_tokens: int
+    temperature: float
+    """0 takes the most probable token each time."""
+    top_p: float
+    stop: tuple[str, ...]
+    """The answer ends before the first of these texts."""
+    seed: int | None
+    """The same seed gives the same answer, whatever else is asked; None: a random one."""
+    personalised: bool
+    """Whether the policy answers with the shots, or the base model without them."""
+    description: str = ""
+    """What the owner has written to describe themselves. It replaces the description that a policy writes; empty: the
+    policy writes its own, if it writes any."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next part of an answer, with the counts so far."""
+
+    text: str
+    finish: Literal[None, "stop", "length"]
+    """None: more pieces follow. `stop`: the model or a stop text ended the answer; `length`: `max_tokens` did."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    """Tokens of the prompt that did not have to be read again."""
+
+
+class Engine(Protocol):
+    """Answers requests, many at once."""
+
+    def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
+        """The answer as it is written; the last piece has a `finish`. Closing the iterator cancels the request.
+
+        Raises:
+            FspoError: the request can't be answered; one sentence says why.
+        """
+
+    async def fits(self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int) -> int:
+        """How many of the shots, the newest, have room beside the turns and an answer of `max_tokens` tokens.
+
+        Raises:
+            DataError: the turns alone are too long, or they are no conversation.
+        """
+
+    async def forget(self, owner: str) -> None:
+        """Drop all that is kept of the owner's shots."""
+
+    async def close(self) -> None:
+        """End all requests, and give the memory back."""
