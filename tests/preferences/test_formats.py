@@ -15,6 +15,7 @@ from fspo.preferences.formats import (
     from_table,
     from_trl_rows,
     read_jsonl,
+    read_preferences,
     read_trl,
     to_trl_rows,
     write_jsonl,
@@ -225,6 +226,31 @@ def test_conversations_come_back_beside_plain_prompts(tmp_path: Path, write: str
         again = read_trl(write_trl(dataset, tmp_path / write))
     assert again == dataset and again.fingerprint == dataset.fingerprint
     assert from_table(dataset.to_datasets(), file="rows") == dataset
+
+
+HH = "\n\nHuman: why?\n\nAssistant: How so?\n\nHuman: Tell me\nAssistant: no."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": HH, "chosen": "so", "rejected": "thus"},
+        {"prompt": HH, "chosen": "\n\nAssistant: so", "rejected": "\n\nAssistant: thus"},
+        {"prompt": f"{HH}\n\nAssistant:", "chosen": " so", "rejected": " thus"},
+        {"prompt": f"{HH}\n\nAssistant:".strip(), "chosen": "so", "rejected": "thus"},
+        {"chosen": f"{HH}\n\nAssistant: so", "rejected": f"{HH}\n\nAssistant: thus"},
+    ],
+)
+def test_text_in_the_form_of_hh_is_read_as_messages(row: dict[str, str], tmp_path: Path) -> None:
+    imported = read_preferences(lines(tmp_path / "hh.jsonl", {"user": "ann", **row}))
+    assert imported.dataset.preferences == (Preference.after("ann", TURNS[1:], "so", "thus"),)
+    assert len(imported.notes) == 1
+
+
+@pytest.mark.parametrize("prompt", ["Human: or Assistant?", "Write it as\n\nHuman: a\n\nAssistant: b", "\n\nHumans"])
+def test_text_that_only_mentions_speakers_stays_text(prompt: str) -> None:
+    row = {"user": "ann", "prompt": prompt, "chosen": "Human: a\n\nAssistant: b", "rejected": "thus"}
+    assert from_trl_rows([row]).preferences == (Preference(**row),)
 
 
 def test_a_prompt_beside_a_conversation_says_the_same(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,6 +62,13 @@ __all__ = [
 
 TRL_USER = {"user_description": "description", "user_group": "group", "user_traits": "traits"}
 """Column of TRL's format -> column of a user."""
+
+_TEXTS = ("prompt", "chosen", "rejected")
+_HH = re.compile(r"\n\n(?:Human|Assistant):|\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)
+"""Begins a text of Anthropic's HH data (arXiv 2204.05862); without the blank lines in front, a prompt ends so too."""
+_HH_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+_HH_NOTE = "Conversations are written as 'Human: ... Assistant: ...' and read as messages."
 
 _Rows: TypeAlias = Iterable[tuple[int, dict[str, Any]]]
 
@@ -361,7 +369,10 @@ class _Collector:
     def _preference(self, row: dict[str, Any], file: str, number: int) -> Preference:
         if self.how.user is not None and row.get("user") in (None, ""):
             row = {**row, "user": self.how.user}
-        row = _divide_conversations(row, file, number, self.how.implicit_prompt)
+        read = _with_hh_messages(row)
+        if read != row:
+            self.notes[_HH_NOTE] = None
+        row = _divide_conversations(read, file, number, self.how.implicit_prompt)
         about = {}
         if self.known is None:
             about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
@@ -423,9 +434,25 @@ def _lean_preference(preference: Preference) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value or PREFERENCE_COLUMNS[name]}
 
 
+def _with_hh_messages(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with messages in the place of text of HH's form; a prompt may end with an empty turn of the assistant."""
+    texts = {name: row[name] for name in _TEXTS if isinstance(row.get(name), str)}
+    found = {name: _hh_messages(text) for name, text in texts.items() if _HH.match(text)}
+    beside = {name: text.strip() for name, text in texts.items()} if "prompt" in found else {}
+    return {**row, **beside, **found}
+
+
+def _hh_messages(text: str) -> list[dict[str, str]]:
+    _, *parts = _HH_TURN.split(text)
+    said = [
+        {"role": _HH_ROLES[who], "content": words.strip()} for who, words in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    return said if said[-1]["content"] else said[:-1]
+
+
 def _divide_conversations(row: dict[str, Any], file: str, number: int, implicit_prompt: bool) -> dict[str, Any]:
     """The row with its responses as text, and its prompt as text or as the messages of a conversation."""
-    row = {name: _as_list(value) if name in ("prompt", "chosen", "rejected") else value for name, value in row.items()}
+    row = {name: _as_list(value) if name in _TEXTS else value for name, value in row.items()}
     chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
     if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(prompt, list):
         shared = _shared_start(chosen, rejected)
