@@ -180,6 +180,14 @@ def test_validate_asks_every_part_of_a_divided_dataset(folder: Path) -> None:
     assert re.match(r"Error: In the test part: User 'u\d' has 2 .* needs 4", error)
 
 
+def test_import_and_split_count_questions_alike(tmp_path: Path) -> None:
+    spelled = [{**row, "prompt": row["prompt"].upper()} for row in rows(questions=2)]
+    source = jsonl(tmp_path / "ratings.jsonl", [*rows(), *(row | {"chosen": "Yes."} for row in spelled)])
+    assert "on 6 questions" in fspo("import", source, tmp_path / "out").output
+    found = fspo("split", tmp_path / "out").output
+    assert sum(int(count) for count in re.findall(r"(\d+) questions?", found)) == 6
+
+
 def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:
     assert "already exists" in fspo("import", source, folder).stderr
     assert fspo("import", source, folder, "--overwrite").exit_code == 0

@@ -366,7 +366,8 @@ def split(
     ).splits
     names: tuple[Split, ...] = ("train", "validation", "test")
     sizes = "; ".join(
-        f"{name}: {len(splits.users[name])} users, {len(splits.questions[name])} questions, "
+        f"{name}: {len(splits.users[name])} users, "
+        f"{dataset.select(questions=splits.questions[name]).question_count} questions, "
         f"{len(splits.part(dataset, name))} preferences"
         for name in names
     )
