@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.printing import one_line, printable
+from fspo.printing import counted, one_line, printable
 from fspo.progress import PlainProgress
 
 
@@ -46,3 +46,15 @@ def test_lines_of_progress_are_printable() -> None:
 
 def test_one_line_stays_one() -> None:
     assert one_line("a\nb\tc\r\n\x1b") == r"a\nb\tc\n\x1b"
+
+
+@pytest.mark.parametrize(
+    ("count", "what", "said"),
+    [
+        (0, "users", "0 users"),
+        (1, "rows without a label", "1 row without a label"),
+        (1234, "responses", "1,234 responses"),
+    ],
+)
+def test_one_of_a_kind_is_no_plural(count: int, what: str, said: str) -> None:
+    assert counted(count, what) == said

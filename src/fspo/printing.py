@@ -1,10 +1,10 @@
-"""Text of others on a terminal: what would move the cursor, change colours or reorder the line is shown, not obeyed."""
+"""Text for a terminal: counts in words, and texts of others, whose control characters are shown and not obeyed."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["one_line", "printable"]
+__all__ = ["counted", "one_line", "printable"]
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but for tab and newline
@@ -12,6 +12,12 @@ _OBEYED = re.compile(
     "\u2028\u2029"  # line ends that not every reader takes for one
     "\ud800-\udfff]"  # halves of surrogate pairs, which no terminal can be sent
 )
+
+
+def counted(count: int, what: str) -> str:
+    """A count in words: `what` begins with a plural, which loses its s where the count is 1."""
+    noun, space, rest = what.partition(" ")
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}{space}{rest}"
 
 
 def printable(text: str) -> str:

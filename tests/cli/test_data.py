@@ -472,12 +472,12 @@ def test_published_data_is_read_in_its_own_columns(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "elix.jsonl", [row, row])
     done = fspo("import", source, tmp_path / "out", "--format", "elix")
     assert done.exit_code == 0, done.output
-    assert "Left out: 1 rows repeating an earlier one." in done.output
-    assert "1 preferences of 1 users" in done.output
+    assert "Left out: 1 row repeating an earlier one." in done.output
+    assert "1 preference of 1 user" in done.output
     for option in ("--drawn-users=3", "--seed=0", "--pairs=2"):
         refused = fspo("import", source, tmp_path / "no", "--format", "elix", option)
         assert f"{option.split('=')[0]} means nothing for the format elix" in refused.stderr
-    assert (tmp_path / "out/README.md").read_text().count("1 rows repeating an earlier one; the first:") == 1
+    assert (tmp_path / "out/README.md").read_text().count("1 row repeating an earlier one; the first:") == 1
 
 
 def test_the_format_of_published_data_is_named_where_its_columns_are_found(tmp_path: Path) -> None:
@@ -493,11 +493,11 @@ def test_published_rows_that_can_not_be_used_are_told_by_file_and_row_and_kept_i
     source = jsonl(tmp_path / "theirs.jsonl", [ROLEPLAY, half])
     done = fspo("import", source, tmp_path / "out", "--format", "roleplay")
     assert done.exit_code == 0, done.stderr
-    assert f"Left out: 1 rows with half of a surrogate pair. The first: {source}, row 2." in done.output
+    assert f"Left out: 1 row with half of a surrogate pair. The first: {source}, row 2." in done.output
     dataset = PreferenceDataset.load(tmp_path / "out")
     assert [row.user for row in dataset] == ["17"]
     card = (tmp_path / "out/README.md").read_text()
-    assert "- 1 rows with half of a surrogate pair; the first: " in card
+    assert "- 1 row with half of a surrogate pair; the first: " in card
     assert str(tmp_path) not in card
     # A card belongs to its data and goes with it; what somebody wrote about the data stays.
     assert fspo("import", source, tmp_path / "mine", "--format", "roleplay").exit_code == 0
@@ -551,7 +551,7 @@ def test_spellings_of_one_question_are_told_and_counted_as_one(tmp_path: Path) -
     for place, blank in ((source, 1), (tmp_path / "out", 0)):
         result = fspo("validate", place)
         assert result.exit_code == 0, result.stderr
-        assert "5 preferences of 1 users on 2 questions" in result.output
+        assert "5 preferences of 1 user on 2 questions" in result.output
         assert said in result.output
         assert f"with the same label: row {2 + blank} (as row {1 + blank})" in result.output
         assert f"with the opposite label: row {3 + blank} (as row {1 + blank})" in result.output

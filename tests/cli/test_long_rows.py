@@ -89,7 +89,7 @@ def test_all_methods_are_trained_and_measured_without_the_rows(folder: Path, tin
     for name in ("ipo", "pref-ft"):
         assert read_json(run / "methods" / name / "training.json")["left_out"] == 1
         card = (run / "methods" / name / "README.md").read_text(encoding="utf-8")
-        assert "Left out of the training part: 1 preferences, too long for the model" in card
+        assert "Left out of the training part: 1 preference, too long for the model" in card
     assert read_json(run / "evaluation" / "details.json")["too_long"] == 1
     assert read_json(run / "metrics.json")["base"]["reward_accuracy"]["items"] == 4
     assert "some method can't read them whole" in (run / "report.html").read_text(encoding="utf-8").replace(

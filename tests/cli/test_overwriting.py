@@ -206,7 +206,7 @@ def test_an_import_into_the_working_folder_can_be_repeated(tmp_path: Path, monke
     write(here / "notes.txt")
     source.write_text(source.read_text().splitlines()[0] + "\n")
     result = fspo("data", "import", source, ".", "--overwrite")
-    assert result.exit_code == 0 and "1 preferences" in result.stdout, result.stderr
+    assert result.exit_code == 0 and "1 preference" in result.stdout, result.stderr
     assert set(contents(here)) == {
         "dataset.json",
         "preferences.parquet",

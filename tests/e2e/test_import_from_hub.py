@@ -36,7 +36,7 @@ def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:
         reach = {"HF_ENDPOINT": state.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
         command = ["data", "import", "hub:someone/bench"]
         done = run(*command, tmp_path / "all", "--format", "reward-bench", **reach)
-        assert "Left out: 1 rows repeating an earlier one." in done.stdout
+        assert "Left out: 1 row repeating an earlier one." in done.stdout
         assert "2 preferences of 2 users" in done.stdout
         assert list(PreferenceDataset.load(tmp_path / "all").users) == ["user8", "user7"]
 

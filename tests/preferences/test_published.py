@@ -163,7 +163,7 @@ def test_prism_s_booleans_are_read_as_what_they_say(yes: Any, no: Any) -> None:
     rows = [prism("i", "a", no), prism("i", "b", yes), prism("i", "c", no), prism("i", "d", None, turn="0")]
     found = imported("prism", *rows)
     assert [(row.chosen, row.rejected) for row in found.dataset] == [("b", "a"), ("b", "c")]
-    assert found.left_out == {"rows that do not say whether the response was chosen": 1}
+    assert found.left_out == {"rows without a value of if_chosen": 1}
 
 
 def test_prism_s_words_for_an_empty_text_are_no_response() -> None:
@@ -286,10 +286,10 @@ def test_a_response_without_all_scores_is_left_out_and_counted(score: Any) -> No
     rows[1]["response_1_rm_one"] = rows[1]["response_2_rm_one"] = score
     rows[2] |= {"response_3": "EMPTY STRING", "response_1_model": None}
     found = imported("personal-llm", *rows, drawn=Drawn(users=8, pairs=3))
-    lacking = "responses that lack a reward model's score, or have one that is no finite number"
+    lacking = "responses without a finite score of each reward model"
     assert found.left_out == {
         lacking: 3,
-        "responses that are empty": 1,
+        "responses without text": 1,
         "prompts with less than two responses that can be used": 1,
     }
     assert found.first[lacking] == "theirs.jsonl, row 1"
@@ -378,7 +378,7 @@ def test_other_labels_than_0_and_1_say_nothing(label: float) -> None:
         ("reward-bench", BENCH | {"context": "Hi"}, "column 'context': must be a list of messages"),
         ("reward-bench", BENCH | {"chosen": {"role": "assistant"}}, "column 'chosen': must hold"),
         ("personal-llm", {"prompt": "p", "response_1": "a", "response_2": "b"}, "no scores"),
-        ("reviews", REVIEWS | {"response_y": "Great!"}, "holds no preference that can be used: 1 rows with the same"),
+        ("reviews", REVIEWS | {"response_y": "Great!"}, "holds no preference that can be used: 1 row with the same"),
     ],
 )
 def test_what_is_wrong_is_named(kind: str, row: dict[str, Any], message: str) -> None:

@@ -114,12 +114,12 @@ def test_short_users_are_named_or_left_out_and_listed() -> None:
     dataset = grid(users=3, questions=8)
     short = dataset.select(questions=["q0"]).select(users=["u1"])
     mixed = dataset.select(users=["u0", "u2"]).merge(short)
-    with pytest.raises(DataError, match=r"User 'u1' has 1 preferences on 1 unrelated .* 4 shots and 4 queries needs 8"):
+    with pytest.raises(DataError, match=r"User 'u1' has 1 preference on 1 unrelated .* 4 shots and 4 queries needs 8"):
         EpisodeSampler(mixed, shots=4, queries=4, seed=0)
     sampler = EpisodeSampler(mixed, shots=4, queries=4, seed=0, skip_short_users=True)
     assert sampler.users == ("u0", "u2")
     assert [(user.user, user.preferences) for user in sampler.skipped] == [("u1", 1)]
-    with pytest.raises(DataError, match="User 'u1' has 1 preferences"):
+    with pytest.raises(DataError, match="User 'u1' has 1 preference"):
         sampler.fixed("u1", 1)
     with pytest.raises(DataError, match="No user has enough preferences for 9 shots and 4 queries: all 3"):
         EpisodeSampler(mixed, shots=9, queries=4, seed=0, skip_short_users=True)

@@ -16,7 +16,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
 from fspo.preferences.published import Imported
 from fspo.preferences.types import Split
-from fspo.printing import one_line
+from fspo.printing import counted, one_line
 from fspo.runs.datasets import (
     SPLITS_FILE,
     Format,
@@ -329,8 +329,8 @@ def show(
     if user is None:
         for person in list(dataset.users.values())[:limit]:
             group = f" [{person.group}]" if person.group else ""
-            count = len(dataset.of_user(person.id))
-            out.print(one_line(f"{person.id}{group}: {count} preferences. {person.description}".rstrip()), markup=False)
+            count = counted(len(dataset.of_user(person.id)), "preferences")
+            out.print(one_line(f"{person.id}{group}: {count}. {person.description}".rstrip()), markup=False)
         if len(dataset.users) > limit:
             out.print(f"... and {len(dataset.users) - limit} more; add --limit to see them.", markup=False)
         return
@@ -366,9 +366,9 @@ def split(
     ).splits
     names: tuple[Split, ...] = ("train", "validation", "test")
     sizes = "; ".join(
-        f"{name}: {len(splits.users[name])} users, "
-        f"{dataset.select(questions=splits.questions[name]).question_count} questions, "
-        f"{len(splits.part(dataset, name))} preferences"
+        f"{name}: {counted(len(splits.users[name]), 'users')}, "
+        f"{counted(dataset.select(questions=splits.questions[name]).question_count, 'questions')}, "
+        f"{counted(len(splits.part(dataset, name)), 'preferences')}"
         for name in names
     )
     if path.exists() and not overwrite:
@@ -394,7 +394,7 @@ def _say_how(imported: Imported) -> None:
     for note in imported.notes:
         console().print(note, markup=False)
     for why, count in imported.left_out.items():
-        console().print(f"Left out: {count:,} {why}. The first: {imported.first[why]}.", markup=False)
+        console().print(f"Left out: {counted(count, why)}. The first: {imported.first[why]}.", markup=False)
 
 
 def _say_notes(dataset: PreferenceDataset, source: str | Path) -> None:

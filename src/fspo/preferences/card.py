@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fspo.preferences.published import PUBLISHED, Imported
 from fspo.preferences.validation import find_respelt
+from fspo.printing import counted
 
 __all__ = ["CARD", "imported_card", "is_imported_card"]
 
@@ -26,7 +27,7 @@ def imported_card(imported: Imported, kind: str, source: str) -> str:
     """
     dataset, name = imported.dataset, source if source.startswith("hub:") else Path(source).resolve().name
     first = {why: place.replace(source, name, 1) for why, place in imported.first.items()}
-    left_out = [f"- {count:,} {why}; the first: {first[why]}." for why, count in imported.left_out.items()]
+    left_out = [f"- {counted(count, why)}; the first: {first[why]}." for why, count in imported.left_out.items()]
     about = (
         f"{PUBLISHED[kind].about}. The licence of the source applies."
         if kind in PUBLISHED

@@ -12,6 +12,7 @@ from fspo.errors import DataError
 from fspo.preferences.columns import time_column
 from fspo.preferences.types import Preference
 from fspo.preferences.validation import REPEAT, Problem
+from fspo.printing import counted
 
 __all__ = ["OnContradiction", "OnDuplicate", "Place", "Settled", "settle"]
 
@@ -126,7 +127,7 @@ def _refusal(groups: Sequence[list[int]], places: Sequence[Place], verb: Literal
         return ""
     shown = "; ".join(f"{later} ({first.beside(later)})" for later, first in pairs[:_SHOWN])
     more = f"; and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else ""
-    count = f"{len(pairs):,} row{'s' if len(pairs) > 1 else ''}"
+    count = counted(len(pairs), "rows")
     if verb == "repeat":
         return (
             f"{count} with the user, prompt, pair and label of an earlier row: {shown}{more}. Delete them, or add "

@@ -37,6 +37,7 @@ from fspo.preferences.validation import (
     user_problem,
 )
 from fspo.preferences.wording import wording
+from fspo.printing import counted
 
 if TYPE_CHECKING:
     import datasets
@@ -515,8 +516,7 @@ def _divided(chosen: str, rejected: str) -> dict[str, str]:
 
 def _only_answer(answer: list[Any], column: str, file: str, number: int) -> str:
     if len(answer) != 1:
-        count = f"{len(answer)} message{'' if len(answer) == 1 else 's'}"
-        what = f"has, after the prompt, {count}, and fspo takes one answer of the assistant."
+        what = f"has, after the prompt, {counted(len(answer), 'messages')}, and fspo takes one answer of the assistant."
         raise Problem(number, column, what).error(file)
     turn = parse_turn(answer[0], column, file, number)
     if turn.role != "assistant":

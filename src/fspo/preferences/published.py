@@ -22,6 +22,7 @@ from fspo.preferences.rows import Row, finite
 from fspo.preferences.types import Preference, User
 from fspo.preferences.validation import nearest, user_problem
 from fspo.preferences.wording import is_blank, wording
+from fspo.printing import counted
 
 __all__ = ["PUBLISHED", "Drawn", "Imported", "Published", "from_published"]
 
@@ -145,7 +146,7 @@ class _Collected:
     def imported(self, file: str) -> Imported:
         kept = [label[1] for label in self._labels.values() if label is not None]
         if not kept:
-            reasons = ", ".join(f"{count} {why}" for why, count in self._left_out.items()) or "it has no rows"
+            reasons = ", ".join(counted(count, why) for why, count in self._left_out.items()) or "it has no rows"
             raise DataError(f"{file} holds no preference that can be used: {reasons}.")
         used = {preference.user for preference in kept}
         dataset = PreferenceDataset([user for user in self._users.values() if user.id in used], kept, file=file)
@@ -276,7 +277,7 @@ def _prism(rows: Iterator[Row], _: Drawn) -> _Found:
         (best,) = (one for one in found if one.chosen)
         for one in found:
             if one.chosen is None:
-                yield one.row, "rows that do not say whether the response was chosen"
+                yield one.row, "rows without a value of if_chosen"
             elif one is not best:
                 scores = [best.row.about("score").get("score"), one.row.about("score").get("score")]
                 source = {"interaction": interaction, "scores": scores}
@@ -322,9 +323,9 @@ def _scored(rows: Iterator[Row], drawn: Drawn) -> _Found:
         for response in responses:
             scores = [finite(response.scores.get(model)) for model in models]
             if _says_nothing(response.text):
-                yield row, "responses that are empty"
+                yield row, "responses without text"
             elif any(score is None for score in scores):
-                yield row, "responses that lack a reward model's score, or have one that is no finite number"
+                yield row, "responses without a finite score of each reward model"
             else:
                 usable.append((response.text, [score for score in scores if score is not None]))
         if len(usable) < 2:

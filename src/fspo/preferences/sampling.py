@@ -11,6 +11,7 @@ from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Episode, Preference
 from fspo.preferences.wording import wording
+from fspo.printing import counted
 
 __all__ = ["Balance", "EpisodeSampler", "ShortUser", "check_no_leak", "shots_beside"]
 
@@ -132,9 +133,9 @@ class EpisodeSampler:
         own = self.dataset.of_user(user)
         groups = [group for group in _linked(own) if taken.isdisjoint(_links(group))]
         needed = len(episode.shots)
-        if sum(map(len, groups)) < needed:
+        if (there := sum(map(len, groups))) < needed:
             raise DataError(
-                f"User '{user}' has {sum(map(len, groups))} preferences that share nothing with the queries of this "
+                f"User '{user}' has {counted(there, 'preferences')} that share nothing with the queries of this "
                 f"episode of user '{episode.user}', and {needed} are needed."
             )
         rng = self._rng("swap", user, episode.user, *(query.prompt for query in episode.queries))
@@ -193,9 +194,10 @@ class EpisodeSampler:
     def _too_few(self, short: Sequence[ShortUser]) -> DataError:
         first, needed = short[0], self.shots + self.queries
         others = f" {len(short) - 1} more users are short." if len(short) > 1 else ""
+        own = counted(first.preferences, "preferences")
         return DataError(
-            f"User '{first.user}' has {first.preferences} preferences on {first.unrelated} unrelated questions, and an "
-            f"episode of {self.shots} shots and {self.queries} queries needs {needed}, with no question in both; "
+            f"User '{first.user}' has {own} on {first.unrelated} unrelated questions, and an episode of "
+            f"{self.shots} shots and {self.queries} queries needs {needed}, with no question in both; "
             f"ask for fewer, give the user more, or skip short users.{others}"
         )
 

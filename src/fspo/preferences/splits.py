@@ -18,6 +18,7 @@ from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Split
 from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
+from fspo.printing import counted
 
 __all__ = ["DEFAULT_FRACTIONS", "SPLITS", "SplitDataset", "Splits", "held_out_shares", "make_splits"]
 
@@ -208,7 +209,7 @@ def _told(parts: Mapping[Split, Iterable[str]], known: Iterable[str], kind: str)
     left = sorted(known - named)
     if left:
         raise DataError(
-            f"The splits leave out {len(left)} {kind}{'s' if len(left) > 1 else ''}, such as '{left[0]}'; "
+            f"The splits leave out {counted(len(left), f'{kind}s')}, such as '{left[0]}'; "
             f"name every {kind}, or select those you want first."
         )
     return result

@@ -18,6 +18,7 @@ from fspo.files import write_json, write_text
 from fspo.methods.table import METHODS
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.printing import counted
 from fspo.progress import Progress
 from fspo.runs import pipeline
 from fspo.runs.checks import check_instruments, check_synthesis
@@ -299,7 +300,7 @@ def _notes(benchmark: Benchmark, settings: BenchmarkConfig, data: _Data, episode
     if data.left_out:
         yield f"Left out: {', '.join(f'{count:,} {why}' for why, count in data.left_out.items())}."
     if episodes.short:
-        yield f"Left out: {episodes.short:,} users with too few pairs."
+        yield f"Left out: {counted(episodes.short, 'users')} with too few pairs."
     if episodes.limited:
         yield f"{episodes.limited:,} users more have enough pairs and are not evaluated."
 

@@ -22,6 +22,7 @@ from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.splits import SPLITS, Splits
 from fspo.preferences.tables import find_tables
 from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt, nearest
+from fspo.printing import counted
 from fspo.runs.made import check_file_target
 
 __all__ = [
@@ -375,5 +376,5 @@ def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_leng
 
 def size(dataset: PreferenceDataset) -> str:
     """How much there is of a dataset, in words."""
-    users, questions = len(dataset.users), dataset.question_count
-    return f"{len(dataset):,} preferences of {users:,} users on {questions:,} questions"
+    users, questions = counted(len(dataset.users), "users"), counted(dataset.question_count, "questions")
+    return f"{counted(len(dataset), 'preferences')} of {users} on {questions}"

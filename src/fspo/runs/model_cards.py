@@ -13,6 +13,7 @@ import yaml
 from fspo.methods.table import Method
 from fspo.modeling.layouts import example_messages
 from fspo.modeling.model_names import is_hub_id
+from fspo.printing import counted
 from fspo.runs.config import RunConfig
 from fspo.runs.versions import versions
 from fspo.training.config import TrainingConfig
@@ -57,7 +58,7 @@ def model_card(
             f"- Told of the user: {row.context}",
             f"- Trained on: {data}; held-out users and questions never occur in training",
             *(
-                [f"- Left out of the training part: {left_out:,} preferences, too long for the model"]
+                [f"- Left out of the training part: {counted(left_out, 'preferences')}, too long for the model"]
                 if left_out
                 else []
             ),

@@ -15,6 +15,7 @@ from fspo.judging.attributes import words
 from fspo.judging.topics import named
 from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
+from fspo.printing import counted
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain_files import (
     Directions,
@@ -267,11 +268,7 @@ def _seeds(
 def _check_count(seeds: Iterable[Question], where: str) -> None:
     count = len({wording(seed.text) for seed in seeds})
     if count < _LEAST:
-        raise DataError(f"{where} holds {_questions(count)}, and at least {_LEAST} are needed; write more.")
-
-
-def _questions(count: int) -> str:
-    return "1 question" if count == 1 else f"{count} questions"
+        raise DataError(f"{where} holds {counted(count, 'questions')}, and at least {_LEAST} are needed; write more.")
 
 
 def _filled(patterns: Sequence[tuple[str, Template]], titles: Mapping[str, list[str | int]]) -> tuple[Question, ...]:

@@ -23,6 +23,7 @@ from fspo.llm.types import Completion, LanguageModel, NamedModel, replies_of, ti
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
+from fspo.printing import counted
 from fspo.progress import Progress, Silent
 from fspo.synthesis.card import dataset_card
 from fspo.synthesis.checks import Checks, SampledLabels
@@ -319,6 +320,7 @@ def _refuse(config: SynthesisConfig, decided: int, asked: int, order: OrderTally
 def _summary(checks: dict[str, Any]) -> str:
     counts = checks["counts"]
     return (
-        f"{counts['preferences']:,} preferences of {counts['users']:,} users on {counts['responses']:,} responses to "
-        f"{counts['questions']:,} questions; {counts['ties']:,} pairs were left undecided."
+        f"{counted(counts['preferences'], 'preferences')} of {counted(counts['users'], 'users')} on "
+        f"{counted(counts['responses'], 'responses')} to {counted(counts['questions'], 'questions')}; "
+        f"left undecided: {counted(counts['ties'], 'pairs')}."
     )

@@ -26,6 +26,7 @@ from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
+from fspo.printing import counted
 from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.arguments import check_trackers
@@ -331,7 +332,9 @@ class Training:
         for line in loop.read.said("the training part"):
             progress.say(line)
         if loop.sampler.skipped:
-            progress.say(f"{len(loop.sampler.skipped)} users have too few preferences for an episode and are left out.")
+            progress.say(
+                f"Left out: {counted(len(loop.sampler.skipped), 'users')} with too few preferences for an episode."
+            )
         if self.config.precompute_reference and self.config.needs_reference:
             self._precompute(loop, progress)
         self._steps(loop.trainer, progress)

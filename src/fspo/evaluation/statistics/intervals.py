@@ -29,6 +29,7 @@ from pydantic import Field
 from scipy.special import betaincinv, stdtr, stdtrit
 
 from fspo.errors import DataError
+from fspo.printing import counted
 
 __all__ = [
     "MINIMUM_USERS",
@@ -87,7 +88,7 @@ class Estimate:
 
 def users_needed(users: int, needed: int = MINIMUM_USERS) -> str:
     """That so many users are too few for an interval, in words."""
-    return f"no interval: {users} user{'s' if users != 1 else ''}, at least {needed} are needed"
+    return f"no interval: {counted(users, 'users')}, at least {needed} are needed"
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,8 @@ def crossed_mean(values: Mapping[Cell, float], bounds: Bounds | None) -> Estimat
 def _lacking(users: int | None, items: int) -> str:
     """What there is too little of for an interval, in words; users are None where none are involved."""
     short = [
-        f"{count} {kind}{'s' if count != 1 else ''}"
-        for count, kind in ((users, "user"), (items, "item"))
+        counted(count, kind)
+        for count, kind in ((users, "users"), (items, "items"))
         if count is not None and count < MINIMUM_USERS
     ]
     each = "of each " if len(short) > 1 else ""
