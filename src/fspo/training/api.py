@@ -87,27 +87,28 @@ class FSPOTrainer:
         """Check everything that can be checked before the model is needed.
 
         Args:
-            model: name of a model, its folder, the folder of a policy, or a transformers model, which is then trained
-                in place: it gets the adapters or, with `lora=None`, float32 weights, which is said. Its attention
-                implementation is another one while it is used here, and its own afterwards.
+            model: a model's name or folder, a policy's folder, or a transformers model in memory. The last one is
+                trained in place: it gets the adapters or, with `lora=None`, float32 weights, and a line says so. Its
+                attention implementation is fspo's while it is used here, and its own again afterwards.
             args: the settings.
-            train_dataset: what is trained on.
-            eval_dataset: preferences of other people on other questions, measured and never trained on.
+            train_dataset: the preferences to train on.
+            eval_dataset: the preferences to evaluate on, of other people and on other questions.
             processing_class: the tokenizer; the model's own by default.
             peft_config: the adapters, in the place of `args.lora`.
             callbacks: of transformers, as its Trainer takes them: instances or classes of `TrainerCallback`.
             compute_metrics: gets the policy as it is now and returns metrics of your own, by name. It is called at
                 every evaluation (`args.evaluate_every`, with or without an eval_dataset) and by `evaluate`; its
                 metrics are named `eval_NAME` in `metrics.jsonl` and in the trackers.
-            observer: says which effects `target="observer"` aims at, such as `fspo.judging.observer.Observer`.
-            progress: told of every step; by default a line on standard error every 20 seconds.
+            observer: gives the effects that `target="observer"` aims at, such as `fspo.judging.observer.Observer`.
+            progress: shows every step; by default a line on standard error every 20 seconds.
             **unknown_arguments: refused, naming what to give instead.
 
         Raises:
             ConfigError: an argument is unknown or of the wrong kind, or the folder holds another training.
-            DataError: naming table, row and column of what is wrong, or the user with too few preferences; or somebody
-                is in both tables.
-            ModelError: the tokenizer can't be had, has no chat template, or has tokens that the model does not know.
+            DataError: naming table, row and column of what is wrong, or the user with too few preferences; or a user
+                or a question is in both tables.
+            ModelError: the tokenizer can't be obtained, has no chat template, or has tokens that the model does
+                not know.
         """
         for name in unknown_arguments:
             raise unknown_argument("FSPOTrainer", name, _ARGUMENTS)
@@ -155,7 +156,8 @@ class FSPOTrainer:
     def train(self) -> TrainOutput:
         """Train, and write the policy to `args.output_dir`.
 
-        Called again, also in another process, it goes on where it was interrupted, or returns at once when it is done.
+        A second call, in this process or another one, resumes an interrupted training; after a finished one it returns
+        at once.
 
         Raises:
             ConfigError: the folder holds another training.
@@ -176,12 +178,12 @@ class FSPOTrainer:
         return TrainOutput(len(records), loss, records[-1] if records else {})
 
     def evaluate(self, eval_dataset: Table | None = None) -> dict[str, float]:
-        """Figures on `args.evaluate_episodes` episodes of held-out people, such as `eval_margin_accuracy`.
+        """Metrics on `args.evaluate_episodes` episodes of held-out people, such as `eval_margin_accuracy`.
 
         Raises:
             ConfigError: `compute_metrics` returned something else than names and numbers.
-            DataError: there is no held-out table, it shares somebody or something with the training's, or nobody in it
-                has enough preferences.
+            DataError: there is no held-out table, it shares a user or a question with the training's, or none of its
+                users has enough preferences.
         """
         held_out = self._held_out
         if eval_dataset is not None:

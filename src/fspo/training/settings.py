@@ -44,15 +44,18 @@ _OTHERWISE = MappingProxyType(
 
 
 class FSPOConfig(TrainingConfig):
-    """Settings of an `FSPOTrainer`: every one of `TrainingConfig`, and the folder that the training goes to.
+    """Settings of an `FSPOTrainer`: all settings of `TrainingConfig`, and the folder of the policy.
 
-    What has the name and the meaning of TRL's DPOConfig: `beta`, `gradient_checkpointing`, `label_smoothing`,
-    `learning_rate`, `max_grad_norm`, `output_dir`, `report_to`, `seed`, `weight_decay`, and as second names of `steps`
-    and `objective` also `max_steps` and `loss_type`. Any other name of TRL's is refused, naming what does it here.
+    These have the name and the meaning of TRL's DPOConfig: `beta`, `gradient_checkpointing`, `label_smoothing`,
+    `learning_rate`, `max_grad_norm`, `output_dir`, `report_to`, `seed`, `weight_decay`. `max_steps` and `loss_type` are
+    TRL's names of `steps` and `objective`. Any other name of TRL's is refused, and the error says what to set instead.
 
-    What is different: a step is `users_per_step` episodes of `shots` + `queries` preferences, not a batch of pairs; a
-    response's log-probability is a sum over its tokens unless `reduction` is `mean`, also for IPO, so that `beta` means
-    the papers' beta; without a `peft_config` the adapters of `lora` are trained, and `lora=None` trains all weights.
+    The differences from TRL:
+
+    - A step is `users_per_step` episodes of `shots` + `queries` preferences, not a batch of pairs.
+    - A response's log-probability is a sum over its tokens, also for IPO, so that `beta` means the papers' beta;
+      `reduction="mean"` changes that.
+    - Without a `peft_config`, fspo trains the adapters of `lora`; `lora=None` trains all weights.
 
     Raises:
         ConfigError: an argument is unknown (naming the nearest known one), out of range, or contradicts another.
