@@ -497,13 +497,14 @@ def test_the_working_and_the_home_folder_are_not_replaced(
     folder = a_model(tmp_path / "model")
     with monkeypatch.context() as patch:
         patch.setenv("HOME", str(folder / below))
-        with pytest.raises(ConfigError, match="is not replaced"):
+        said = "the home folder is in it" if below else "it is the home folder"
+        with pytest.raises(ConfigError, match=f"is not replaced, because {said}; name another folder"):
             check_replaceable(folder, MODEL)
     check_replaceable(folder, MODEL)
     monkeypatch.chdir(folder / below)
     with pytest.raises(ConfigError, match="is not replaced"):
         check_replaceable(folder, MODEL)
-    with pytest.raises(ConfigError, match="is not replaced"):
+    with pytest.raises(ConfigError, match=f"^{folder} is not replaced"):
         check_replaceable(Path("." if not below else ".."), MODEL)
 
 

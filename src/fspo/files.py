@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, StorageError
-from fspo.paths import expanded
+from fspo.paths import expanded, shown
 
 __all__ = [
     "FolderKind",
@@ -131,19 +131,24 @@ def check_replaceable(folder: Path, kind: FolderKind, *, spare: Iterable[Path] =
         lack = _lack(place, kind)
     except OSError as error:
         raise _unreadable(folder, error) from error
-    reasons = [_where(needed, place) for needed in spare if _is_replaced(needed.resolve(), place, kind)]
+    named = shown(folder)
+    needed = [path for path in spare if _is_replaced(path.resolve(), place, kind)]
+    reasons = [_where(f"{path}, which is still needed,", path, place) for path in needed]
     if not kind.keeps_others:
         reasons += [held] if (held := _held(place)) else []
     if reasons:
-        raise ConfigError(f"{folder} is not replaced, because {reasons[0]}; name another folder.")
+        raise ConfigError(f"{named} is not replaced, because {reasons[0]}; name another folder.")
     if strange is not None:
         what = "a folder and no file" if kind.keeps_others else "no part"
         raise ConfigError(
-            f"{folder} is not replaced, because it holds {strange}, which is {what} of {kind.title}; name another "
+            f"{named} is not replaced, because it holds {strange}, which is {what} of {kind.title}; name another "
             "folder, or move that away."
         )
     if lack:
-        raise ConfigError(f"{folder} is not {kind.title} ({lack}), so it is not replaced; name another.")
+        raise ConfigError(
+            f"{named} holds other files and is not {kind.title} ({lack}), so it is not replaced; name a new or an "
+            "empty folder."
+        )
 
 
 def is_empty(folder: Path) -> bool:
@@ -242,16 +247,16 @@ def _parts(folder: Path, kind: FolderKind) -> list[Path]:
 
 def _held(place: Path) -> str:
     """Why a folder can't be exchanged for another one, in words; empty where it can."""
-    for known in (Path.cwd, Path.home):
+    for what, known in (("the working folder", Path.cwd), ("the home folder", Path.home)):
         with suppress(OSError, RuntimeError):
             inside = known()
             if inside.resolve().is_relative_to(place):
-                return _where(inside, place)
+                return _where(what, inside, place)
     return "it is a mount point" if os.path.ismount(place) else ""
 
 
-def _where(inside: Path, place: Path) -> str:
-    return f"{inside} is {'that folder' if inside.resolve() == place else 'in it'}"
+def _where(what: str, inside: Path, place: Path) -> str:
+    return f"it is {what.rstrip(',')}" if inside.resolve() == place else f"{what} is in it"
 
 
 def _is_replaced(needed: Path, place: Path, kind: FolderKind) -> bool:

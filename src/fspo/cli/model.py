@@ -10,7 +10,7 @@ import typer
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
 from fspo.cli.progress import terminal_progress
 from fspo.errors import ConfigError, ModelError
-from fspo.files import read_json
+from fspo.files import is_empty, read_json
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import layers, locate, place_here
