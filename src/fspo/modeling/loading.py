@@ -42,37 +42,24 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 def load_model(name: str | Path, dtype: str = "float32", device: str | torch.device | None = None) -> PreTrainedModel:
     """The causal language model of that name, in evaluation mode.
 
-    `dtype` is float32, bfloat16 or float16; `device` is by default CUDA where there is one.
+    `dtype` is float32, bfloat16 or float16; `device` is by default CUDA where there is one. On the device `meta`, the
+    files of the weights are checked and not read.
 
     Raises:
         ConfigError: the dtype is unknown.
         ModelError: the model can't be obtained; the sentence names the built-in one.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
     place = locate(name)
     if (Path(place) / POLICY_FILE).is_file() and not (Path(place) / "config.json").is_file():
         raise ModelError(f"{place} holds adapters, not a whole model; load it as a policy.")
-    _refuse_pickles(Path(place))
-    with quietly(), _explained(name):
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            _folder(place, weights=True),
-            dtype=_DTYPES[dtype],
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    model, info = read
-    missing = sorted(info["missing_keys"])
-    if missing:  # transformers has drawn them at random
+    model, missing = _loaded(AutoModelForCausalLM, name, dtype, device)
+    if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ModelError(
             f"The weights of the model {name} are incomplete: they lack {missing[0]}{more}; save or fetch the model "
             f"again. {INSTEAD}"
         )
-    placed: Any = _named(model, place)
-    loaded: PreTrainedModel = placed.to(device or default_device()).eval()
-    return loaded
+    return model
 
 
 def load_reward_model(
@@ -84,31 +71,42 @@ def load_reward_model(
         ConfigError: the dtype is unknown.
         ModelError: the model can't be obtained, or it gives more than one number or has no trained head for one.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
-    place = locate(name)
-    _refuse_pickles(Path(place))
-    with quietly(), _explained(name):
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-            _folder(place, weights=True),
-            dtype=_DTYPES[dtype],
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    model, info = loaded
-    if info["missing_keys"]:
-        # transformers would have drawn what is missing at random.
+    model, missing = _loaded(AutoModelForSequenceClassification, name, dtype, device)
+    if missing:
         raise ModelError(
-            f"The model {name} is no trained reward model: its weights lack {min(info['missing_keys'])}; name one that "
-            "was trained and saved for sequence classification."
+            f"The model {name} is no trained reward model: its weights lack {missing[0]}; name one that was trained "
+            "and saved for sequence classification."
         )
     if model.config.num_labels != 1:
         raise ModelError(
             f"The model {name} gives {model.config.num_labels} numbers, and a reward is one; name another."
         )
-    reward_model: PreTrainedModel = _named(model, place).to(device or default_device()).eval()
-    return reward_model
+    return model
+
+
+def _loaded(
+    kind: Any, name: str | Path, dtype: str, device: str | torch.device | None
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model of this class of transformers, and the weights that its files lack; they are drawn at random.
+
+    It has its own name, not that of the folder in a hub's cache: policies record what they are built on.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+    place = locate(name)
+    _refuse_pickles(Path(place))
+    with quietly(), _explained(name):
+        model, info = kind.from_pretrained(
+            _folder(place, weights=True),
+            dtype=_DTYPES[dtype],
+            device_map="meta" if str(device) == "meta" else None,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    if not Path(place).is_dir():
+        model.name_or_path = model.config.name_or_path = place
+    return model.to(device or default_device()).eval(), sorted(info["missing_keys"])
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -198,13 +196,6 @@ def fast_dtype() -> Literal["bfloat16", "float32"]:
 def _folder(place: str, *, weights: bool = False) -> str:
     """The folder to load from: `place` itself, or that of a hub's model."""
     return place if Path(place).is_dir() else str(hub.fetched(place, weights=weights))
-
-
-def _named(model: Any, place: str) -> Any:
-    """The model under its own name, not that of the folder in a hub's cache: policies record what they are built on."""
-    if not Path(place).is_dir():
-        model.name_or_path = model.config.name_or_path = place
-    return model
 
 
 def _refuse_pickles(folder: Path) -> None:
