@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Gemma2Config
 from typer.testing import CliRunner
 
 from fspo.cli import reference
@@ -45,6 +48,27 @@ def test_model_list_and_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ti
     result = CliRunner().invoke(app, ["model", "show"])
     assert result.exit_code == 1
     assert "fspo model pull smollm2-135m" in result.stderr
+
+
+def test_model_show_warns_of_what_can_not_be_scored_with(tiny_model_path: Path, tmp_path: Path) -> None:
+    def shown(folder: Path) -> str:
+        result = CliRunner().invoke(app, ["model", "show", str(folder)])
+        assert result.exit_code == 0, result.stderr
+        return str(result.output)
+
+    assert "Warning" not in shown(tiny_model_path)
+    capped = Gemma2Config(
+        vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, head_dim=8
+    )
+    AutoModelForCausalLM.from_config(capped).save_pretrained(tmp_path / "capped")
+    assert "Warning: fspo can't score" in (said := shown(tmp_path / "capped")) and "soft-caps" in said
+    shutil.copytree(tiny_model_path, tmp_path / "cut")
+    weights = tmp_path / "cut/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert "damaged" in shown(tmp_path / "cut")
+    kept = load_file(tiny_model_path / "model.safetensors")
+    save_file({name: kept[name] for name in sorted(kept)[1:]}, weights, {"format": "pt"})
+    assert "they lack" in shown(tmp_path / "cut")
 
 
 def test_model_pull_names_the_builtin_model_where_the_hub_is_out_of_reach(tiny_model_path: Path) -> None:

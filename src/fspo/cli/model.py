@@ -82,14 +82,16 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Show architecture, size, context, tokenizer and licence of a model on this machine.
 
-    Exits with 1 if the model lacks embeddings for tokens of its tokenizer.
+    Warns if fspo can't score responses with the model, or if its weights are damaged or incomplete. Exits with 1 if the
+    model lacks embeddings for tokens of its tokenizer.
 
     Examples:
       fspo model show
 
       fspo model show models/my-model
     """
-    from fspo.modeling.loading import load_tokenizer
+    from fspo.modeling.loading import check_loadable, load_model, load_tokenizer
+    from fspo.modeling.preparing import prepare_model
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
 
     name = _chosen(name, config, overrides)
@@ -117,6 +119,11 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
         facts["system role"] = "yes" if takes_system(tokenizer) else "no, its text goes in front of the first user's"
     for key, value in facts.items():
         console().print(f"{key}: {value}", markup=False)
+    try:
+        check_loadable(folder)
+        prepare_model(load_model(folder, device="meta"))
+    except ModelError as error:
+        console().print(f"Warning: fspo can't score responses with this model. {error}", markup=False)
     if tokenizer is not None:
         check_vocabulary(tokenizer, rows_of(folder), name)
 
@@ -144,9 +151,9 @@ def export(
 
     out = console()
     card = read_card(policy)
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} is there already; name another folder, or replace it with --overwrite.")
     check_export(policy, target)
+    if not is_empty(target) and not overwrite:
+        raise ConfigError(f"{target} is there already; name another folder, or replace it with --overwrite.")
     if dry_run:
         out.print(
             f"Would write {card.method or 'the policy'} over {card.base} as a whole model to {target}.", markup=False
