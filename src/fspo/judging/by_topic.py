@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import read_json, write_json
+from fspo.files import read_json
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
-from fspo.judging.verdicts import Preferred
+from fspo.judging.utility_judge import UtilityJudge
 from fspo.preferences.types import User
 
 __all__ = ["OWN", "TopicJudge", "load_judge", "weights_on"]
@@ -31,7 +32,7 @@ def weights_on(user: User, topic: str) -> User:
 
 
 @dataclass(frozen=True)
-class TopicJudge:
+class TopicJudge(UtilityJudge):
     """Judges by measured attributes, with weights that depend on what the prompt is about.
 
     `topics` is prompt -> its topic; the general weights hold for any other prompt.
@@ -47,14 +48,6 @@ class TopicJudge:
     def knows(self, attributes: Iterable[str]) -> bool:
         """Whether the judge has a scale for each of these attributes."""
         return self.attributes.knows(attributes)
-
-    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
-        """Which response to `prompt` `user` prefers. The same in either order.
-
-        Raises:
-            DataError: the user has a weight for an attribute that the judge has no scale for.
-        """
-        return self.attributes.compare(self._on(user, prompt), prompt, first, second)
 
     def utility(self, user: User, text: str, prompt: str = "") -> float:
         """How much `user` likes `text` as a response to `prompt`; only differences on one prompt mean something.
@@ -72,11 +65,9 @@ class TopicJudge:
     def _on(self, user: User, prompt: str) -> User:
         return weights_on(user, self.topics.get(prompt, ""))
 
-    def save(self, path: str | Path) -> Path:
-        """Write the attribute judge's record, and "prompts": {prompt: topic}."""
-        path = Path(path)
-        write_json(path, {**self.attributes.record(), "prompts": dict(self.topics)})
-        return path
+    def record(self) -> dict[str, Any]:
+        """The attribute judge's record, and "prompts": {prompt: topic}."""
+        return {**self.attributes.record(), "prompts": dict(self.topics)}
 
 
 def load_judge(path: str | Path) -> AttributeJudge | TopicJudge | DeclaredJudge:

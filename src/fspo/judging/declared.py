@@ -9,18 +9,17 @@ from types import MappingProxyType
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
-from fspo.files import write_json
 from fspo.identity import digest
 from fspo.judging.trait_readers import ReaderJudge
 from fspo.judging.traits import Value, feature_names, features_of
-from fspo.judging.verdicts import Preferred
+from fspo.judging.utility_judge import UtilityJudge
 from fspo.preferences.types import User
 
 __all__ = ["DeclaredJudge"]
 
 
 @dataclass(frozen=True)
-class DeclaredJudge:
+class DeclaredJudge(UtilityJudge):
     """Judges by declared traits, weighted by the user's own; needs no model and no network.
 
     A user's utility of a text is sum_f w_f * x_f, with w the user's traits and x the features of the text
@@ -83,23 +82,6 @@ class DeclaredJudge:
                 f"declared are {', '.join(feature_names(self.values))}."
             )
         return sum(weight * known[name] for name, weight in user.traits.items() if weight)
-
-    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
-        """Which response the user prefers, for any prompt. The same in either order.
-
-        Raises:
-            DataError: see `utility`.
-        """
-        difference = self.utility(user, first) - self.utility(user, second)
-        if abs(difference) < max(self.margin - 1e-9, 1e-9):  # sums of weights are not exact
-            return "tie"
-        return "first" if difference > 0 else "second"
-
-    def save(self, path: str | Path) -> Path:
-        """Write traits, margin and texts as JSON; see `record`."""
-        path = Path(path)
-        write_json(path, self.record())
-        return path
 
     def record(self) -> dict[str, Any]:
         """{"declared": {trait: [value]}, "margin": number, "texts": [[text, {trait: value}]]}, and "answers" if any."""

@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from fspo.errors import ConfigError, DataError
-from fspo.files import read_json, write_json
+from fspo.files import read_json
 from fspo.judging.attributes import Attribute
 from fspo.judging.topics import named
+from fspo.judging.utility_judge import UtilityJudge
 from fspo.judging.verdicts import Preferred
 from fspo.preferences.types import User
 
@@ -128,7 +129,7 @@ def constant_attributes(
 
 
 @dataclass(frozen=True)
-class AttributeJudge:
+class AttributeJudge(UtilityJudge):
     """Judges by what is measured in the text, weighted by the user's traits; needs no model and no network.
 
     A user's utility of a text is sum_a w_a * clip((m_a - mean_a) / std_a, -2, 2), with w the traits and m the measures.
@@ -206,23 +207,10 @@ class AttributeJudge:
             )
         return sum(weight * measured[name] for name, weight in user.traits.items() if weight)
 
-    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
-        """Which response the user prefers, for any prompt. The same in either order."""
-        difference = self.utility(user, first) - self.utility(user, second)
-        if difference == 0 or abs(difference) < self.margin:
-            return "tie"
-        return "first" if difference > 0 else "second"
-
     @property
     def identity(self) -> str:
         """Distinguishes judges whose verdicts can differ."""
         return json.dumps(self.record(), sort_keys=True)
-
-    def save(self, path: str | Path) -> Path:
-        """Write scales, margin and words as JSON; see `record`."""
-        path = Path(path)
-        write_json(path, self.record())
-        return path
 
     def record(self) -> dict[str, Any]:
         """{"scales": {attribute: [mean, standard deviation]}, "margin": number}, "topics": {topic: [word]} if any."""

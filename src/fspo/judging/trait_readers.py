@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import DataError
-from fspo.files import write_json
 from fspo.identity import digest
 from fspo.judging import attributes
 from fspo.judging.judge import CLIP, Scale
 from fspo.judging.traits import Value, feature_names, features_at
-from fspo.judging.verdicts import Preferred
+from fspo.judging.utility_judge import UtilityJudge
 from fspo.preferences.types import User
 
 __all__ = ["READABLE", "DeclaredText", "ReaderJudge", "Reading", "TraitReader", "fit_readers", "surface_of"]
@@ -102,7 +101,7 @@ class TraitReader:
 
 
 @dataclass(frozen=True)
-class ReaderJudge:
+class ReaderJudge(UtilityJudge):
     """Judges answers by the traits that readers find in them, weighted by the user's own; needs no model.
 
     A user's utility of a text is sum_f w_f * clip((x_f - mean_f) / std_f, -2, 2), with w the user's traits, x the
@@ -171,23 +170,6 @@ class ReaderJudge:
             )
         read = self.standardized(text)
         return math.fsum(weight * read[name] for name, weight in user.traits.items() if weight)
-
-    def compare(self, user: User, prompt: str, first: str, second: str) -> Preferred:
-        """Which answer the user prefers, whatever the prompt. The same in either order.
-
-        Raises:
-            DataError: see `utility`.
-        """
-        difference = self.utility(user, first) - self.utility(user, second)
-        if difference == 0 or abs(difference) < self.margin:
-            return "tie"
-        return "first" if difference > 0 else "second"
-
-    def save(self, path: str | Path) -> Path:
-        """Write the readers as JSON; see `record`."""
-        path = Path(path)
-        write_json(path, self.record())
-        return path
 
     def record(self) -> dict[str, Any]:
         """{"readers": {trait: {"values", "intercept", "weights", "reading"}}, "surface", "scales", "margin"}."""
