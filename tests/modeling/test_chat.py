@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from fspo.errors import DataError, ModelError
-from fspo.modeling.chat import ChatFormat, TextEncoder, control_ids, show_turns
+from fspo.modeling.chat import ChatFormat, TextEncoder, apply_template, control_ids
 from fspo.modeling.loading import load_tokenizer
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>")
@@ -78,7 +78,7 @@ def test_the_format_is_the_templates(tokenizer: Any) -> None:
 def test_prompts_are_the_same_tomorrow(tiny_model_path: Path, ask: str) -> None:
     tokenizer = load_tokenizer(tiny_model_path)
     tokenizer.chat_template = "\n{% for m in messages %}" + ask + " {{ m['content'] }}{% endfor %}"
-    assert show_turns(tokenizer, [("user", "Hi")], opening=True) == "\n26 Jul 2024 Hi"
+    assert apply_template(tokenizer, [("user", "Hi")], opening=True) == "\n26 Jul 2024 Hi"
 
 
 def test_without_an_end_in_the_template_the_tokenizers_own_counts(tiny_model_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_a_template_that_shows_the_date_always_shows_the_same(tiny_model_path: P
         "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
         "{{ date_string }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
     )
-    assert show_turns(tokenizer, [("user", "Hi")], opening=True) == "26 Jul 2024 Hi"
+    assert apply_template(tokenizer, [("user", "Hi")], opening=True) == "26 Jul 2024 Hi"
 
 
 def test_a_template_that_refuses_a_role_is_one_sentence(tiny_model_path: Path) -> None:
     tokenizer = load_tokenizer(tiny_model_path)
     tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(ModelError, match=r"refuses the turns system, user \(System role not supported\)"):
-        show_turns(tokenizer, [("system", "a"), ("user", "b")], opening=True)
+        apply_template(tokenizer, [("system", "a"), ("user", "b")], opening=True)
 
 
 @pytest.mark.builtin_model

@@ -24,9 +24,9 @@ __all__ = [
     "TextEncoder",
     "TextReader",
     "TurnEncoder",
+    "apply_template",
     "control_ids",
     "need_chat_template",
-    "show_turns",
     "takes_system",
     "template_ids",
 ]
@@ -261,14 +261,14 @@ class Frame:
         """
         need_chat_template(tokenizer)
         turns = _placed((*roles, "assistant"))
-        answered = show_turns(tokenizer, turns, opening=False)
+        answered = apply_template(tokenizer, turns, opening=False)
         if _PLACE.findall(answered) != [place for _, place in turns]:
             raise ModelError(
                 f"The tokenizer's chat template does not show the turns {', '.join(roles)} and an answer exactly once "
                 "and in order; fspo can't use it safely."
             )
         *parts, end = _PLACE.split(answered)
-        asked = _PLACE.split(show_turns(tokenizer, turns[:-1], opening=True))[-1]
+        asked = _PLACE.split(apply_template(tokenizer, turns[:-1], opening=True))[-1]
         if asked.rstrip() == parts[-1].rstrip():
             parts[-1] = asked  # white space between this and a finished answer is for the model to write
         return cls(tuple(_control(tokenizer, part) for part in parts), tuple(parts), end)
@@ -324,7 +324,7 @@ def takes_system(tokenizer: Any) -> bool:
     return True
 
 
-def show_turns(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: bool) -> str:
+def apply_template(tokenizer: Any, turns: Sequence[tuple[str, str]], *, opening: bool) -> str:
     """The text that the chat template makes of turns (role, content), up to an answer's opening if `opening`.
 
     Raises:
@@ -360,7 +360,7 @@ def _shown(tokenizer: Any) -> Iterator[str]:
     for roles in _CONVERSATIONS:
         for opening in (False, True):
             with suppress(ModelError):  # it refuses these roles, and so never writes anything for them
-                yield from _PLACE.split(show_turns(tokenizer, _placed(roles), opening=opening))
+                yield from _PLACE.split(apply_template(tokenizer, _placed(roles), opening=opening))
 
 
 def _is_tag(content: str) -> bool:

@@ -213,7 +213,7 @@ class PreferenceDataset:
     @cached_property
     def question_count(self) -> int:
         """How many questions there are; prompts that differ only in blanks, case or Unicode form are one."""
-        return len({preference.same_question for preference in self.preferences})
+        return len({preference.question_key for preference in self.preferences})
 
     def select(
         self, users: Collection[str] | None = None, questions: Collection[str] | None = None
@@ -461,7 +461,7 @@ def write_dataset(
     def rows() -> Iterator[dict[str, str]]:
         for preference in preferences:
             counts["preferences"] += 1
-            questions.add(preference.same_question)
+            questions.add(preference.question_key)
             yield blank | _flat(preference_row(preference))
 
     def people() -> Iterator[dict[str, str]]:

@@ -234,7 +234,7 @@ def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> 
     ranked = []
     for index, preference in enumerate(preferences):
         if wording(preference.prompt) != wording(prompt):
-            turn = seen[preference.same_question] = seen.get(preference.same_question, -1) + 1
+            turn = seen[preference.question_key] = seen.get(preference.question_key, -1) + 1
             ranked.append((turn, index, preference))
     return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])
 
@@ -245,7 +245,7 @@ def _links(preferences: Iterable[Preference]) -> set[tuple[str, object]]:
         link
         for preference in preferences
         for link in (
-            ("question", preference.same_question),
+            ("question", preference.question_key),
             ("prompt", wording(preference.prompt)),
             ("pair", preference.pair),
         )

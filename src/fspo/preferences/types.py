@@ -158,7 +158,7 @@ class Preference:
         return self.question or self.prompt
 
     @property
-    def same_question(self) -> str:
+    def question_key(self) -> str:
         """A key that all preferences on one question share: its id, or without an id the wording of the prompt.
 
         So prompts that differ only in blanks, case or Unicode form are one question; see `fspo.preferences.wording`.

@@ -41,7 +41,7 @@ def setting(config: EvaluationConfig, trials: Sequence[Trial]) -> dict[str, Any]
     queries = [query for trial in trials for query in trial.own.queries]
     return {
         "users": len({trial.user for trial in trials}),
-        "questions": len({query.same_question for query in queries}),
+        "questions": len({query.question_key for query in queries}),
         "pairs": len(queries),
         "queries": max((len(trial.own.queries) for trial in trials), default=0),
         **{name: getattr(config, name) for name in _SETTINGS},

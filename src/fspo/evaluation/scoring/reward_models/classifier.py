@@ -14,7 +14,7 @@ from typing import Any
 
 from fspo.evaluation.scoring.reward_models.protocol import RewardRequest
 from fspo.identity import digest
-from fspo.modeling.chat import TextEncoder, show_turns
+from fspo.modeling.chat import TextEncoder, apply_template
 from fspo.modeling.layouts import ShotTemplate
 from fspo.modeling.model_names import weights_of
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
@@ -37,7 +37,7 @@ class _Chat:
     @classmethod
     def of(cls, tokenizer: Any) -> _Chat:
         user, answer = "QUERYPLACE", "ANSWERPLACE"
-        shown = show_turns(tokenizer, [("user", user), ("assistant", answer)], opening=False)
+        shown = apply_template(tokenizer, [("user", user), ("assistant", answer)], opening=False)
         start, rest = shown.split(user)
         middle, end = rest.split(answer)
         return cls(*(tuple(tokenizer.encode(part, add_special_tokens=False)) for part in (start, middle, end)))
