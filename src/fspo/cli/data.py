@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured
 from fspo.errors import ConfigError, DataError
 from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
+from fspo.preferences.conflicts import OnContradiction, OnDuplicate
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import users_path_of, write_jsonl, write_trl
 from fspo.preferences.published import Imported
@@ -47,22 +47,6 @@ Examples:
 """
 
 
-class Duplicates(StrEnum):
-    """What becomes of rows that repeat an earlier one."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-    KEEP = "keep"
-
-
-class Contradictions(StrEnum):
-    """What becomes of rows of a pair that its user labels both ways."""
-
-    FAIL = "fail"
-    NEWEST = "newest"
-    DROP = "drop"
-
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 
 FileFormat = Annotated[
@@ -91,14 +75,14 @@ Folder = Annotated[Path | None, typer.Argument(help="Folder of the dataset; by d
 
 
 OnDuplicateOption = Annotated[
-    Duplicates,
+    OnDuplicate,
     typer.Option(
         "--on-duplicate",
         help="Rows that repeat an earlier one (same user, prompt, pair and label): refuse, leave out, or keep them.",
     ),
 ]
 OnContradictionOption = Annotated[
-    Contradictions,
+    OnContradiction,
     typer.Option(
         "--on-contradiction",
         help=(
@@ -130,8 +114,8 @@ def import_(
     users: Users = None,
     columns: Columns = None,
     user: User = None,
-    on_duplicate: OnDuplicateOption = Duplicates.FAIL,
-    on_contradiction: OnContradictionOption = Contradictions.FAIL,
+    on_duplicate: OnDuplicateOption = "fail",
+    on_contradiction: OnContradictionOption = "fail",
     part: Part = "",
     drawn_users: Annotated[
         int | None, typer.Option(help="personal-llm: simulated users, each with random weights. [default: 100]")
@@ -174,17 +158,8 @@ def import_(
     """
     source = expanded(source)
     drawn: dict[str, Any] = {"users": drawn_users, "concentration": concentration, "pairs": pairs, "seed": seed}
-    what = Import(
-        source,
-        file_format,
-        users,
-        tuple(columns or ()),
-        user,
-        part,
-        on_duplicate.value,
-        on_contradiction.value,
-        {name: value for name, value in drawn.items() if value is not None},
-    )
+    drawn = {name: value for name, value in drawn.items() if value is not None}
+    what = Import(source, file_format, users, columns or (), user, part, on_duplicate, on_contradiction, drawn)
     spare = (Path(source), *([users] if users is not None else []))
     imported = read(what)
     check_target(out, Format.PARQUET, overwrite=overwrite, spare=spare)
@@ -254,8 +229,8 @@ def validate(
     users: Users = None,
     columns: Columns = None,
     user: User = None,
-    on_duplicate: OnDuplicateOption = Duplicates.FAIL,
-    on_contradiction: OnContradictionOption = Contradictions.FAIL,
+    on_duplicate: OnDuplicateOption = "fail",
+    on_contradiction: OnContradictionOption = "fail",
     part: Part = "",
     shots: Annotated[
         int, typer.Option(min=0, help="Also check that every user has enough for this many shots ...")
@@ -286,16 +261,7 @@ def validate(
     if max_length is not None and model is None:
         raise ConfigError("--max-length is for --model; name a model too, or leave --max-length out.")
     source = source if source is not None else _folder(config, overrides)
-    what = Import(
-        str(source),
-        file_format,
-        users,
-        tuple(columns or ()),
-        user,
-        part,
-        on_duplicate.value,
-        on_contradiction.value,
-    )
+    what = Import(str(source), file_format, users, columns or (), user, part, on_duplicate, on_contradiction)
     imported = read(what)
     dataset = imported.dataset
     check_splits_of(source, dataset)
