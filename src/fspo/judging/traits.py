@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["Value", "feature_names", "features_at", "features_of", "trait_of"]
+__all__ = ["Value", "feature_names", "features_at", "features_of"]
 
 Value = int | str
 """What a text declares of a trait."""
@@ -13,15 +13,6 @@ Value = int | str
 def feature_names(values: Mapping[str, tuple[Value, ...]]) -> list[str]:
     """What users may have weights for: each trait of two values, and each value of a trait of more (`level=child`)."""
     return [key for name, known in values.items() for key in _keys(name, known)]
-
-
-def trait_of(feature: str, values: Mapping[str, tuple[Value, ...]]) -> str:
-    """The trait that a weight is on.
-
-    Raises:
-        KeyError: it is on none.
-    """
-    return {key: name for name, known in values.items() for key in _keys(name, known)}[feature]
 
 
 def features_of(traits: Mapping[str, Value], values: Mapping[str, tuple[Value, ...]]) -> dict[str, float]:
