@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.printing import counted, one_line, printable
+from fspo.printing import counted, nearest, one_line, printable
 from fspo.progress import PlainProgress
 
 
@@ -58,3 +58,8 @@ def test_one_line_stays_one() -> None:
 )
 def test_one_of_a_kind_is_no_plural(count: int, what: str, said: str) -> None:
     assert counted(count, what) == said
+
+
+def test_nearest_knows_when_nothing_is_near() -> None:
+    assert nearest("rejcted", ["chosen", "rejected"]) == "rejected"
+    assert nearest("zebra", ["chosen", "rejected"]) == ""

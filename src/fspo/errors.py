@@ -1,4 +1,4 @@
-"""The errors a user can cause and mend: one clear sentence each, shown without a traceback."""
+"""The errors that a user can cause and fix: one clear sentence each, shown without a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["ConfigError", "DataError", "FspoError", "ModelError", "StorageError"
 
 
 class FspoError(Exception):
-    """What is wrong, where, and how to mend it, in one sentence; the command line prints only that."""
+    """What is wrong, where, and how to fix it, in one sentence; the command line prints only that."""
 
     exit_code = 1
 

@@ -1,10 +1,12 @@
-"""Text for a terminal: counts in words, and texts of others, whose control characters are shown and not obeyed."""
+"""Text for people: parts of sentences, and texts of others, whose control characters are shown and not obeyed."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
-__all__ = ["counted", "one_line", "printable"]
+__all__ = ["counted", "nearest", "one_line", "printable", "reason_of", "suggestion"]
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but for tab and newline
@@ -18,6 +20,27 @@ def counted(count: int, what: str) -> str:
     """A count in words: `what` begins with a plural, which loses its s where the count is 1."""
     noun, space, rest = what.partition(" ")
     return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}{space}{rest}"
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error of another library says, or else its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name closest to `name`, or the empty string where none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return found[0] if found else ""
+
+
+def suggestion(name: str, known: Iterable[str], above: tuple[str, ...] = ()) -> str:
+    """The end of a sentence on an unknown name: the nearest known one, after the names `above` it, or all of them."""
+    known = list(known)
+    close = nearest(name, known, cutoff=0.5)
+    if close:
+        return f"; did you mean '{'.'.join((*above, close))}'?"
+    return f"; the known ones are {', '.join(known)}." if known else "."
 
 
 def printable(text: str) -> str:

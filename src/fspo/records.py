@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from fspo.errors import StorageError
 from fspo.files import append_jsonl, log_lines, read_bytes, to_json, write_json, write_text
 from fspo.progress import Progress, Silent
+from fspo.pydantic_errors import first_fault
 
 __all__ = ["KeyedLog", "Record", "read_headed", "read_record", "read_records", "write_record", "write_records"]
 
@@ -161,12 +162,8 @@ def _validated(kind: Any, content: bytes, where: str, remedy: str) -> Any:
     try:
         return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = first["msg"][:1].lower() + first["msg"][1:]
-        raise StorageError(
-            f"{where} is damaged, or of another version of fspo ({f'{place}: ' if place else ''}{reason}); {remedy}"
-        ) from error
+        reason = first_fault(error, kind, noun="key").sentence.rstrip(".")
+        raise StorageError(f"{where} is damaged, or of another version of fspo ({reason}); {remedy}") from error
 
 
 def _dumped(value: Any, kind: Any = None) -> Any:

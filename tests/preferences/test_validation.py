@@ -8,7 +8,7 @@ import pytest
 
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import check_dataset, find_problems, nearest, parse_preference, parse_user
+from fspo.preferences.validation import check_dataset, find_problems, parse_preference, parse_user
 
 GOOD: dict[str, Any] = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
 USERS = {"ann": User("ann"), "bob": User("bob")}
@@ -149,8 +149,3 @@ def test_a_close_name_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DataError, match=r"row 1, .*'anne0' \(did you mean 'ann'\?\)\. \(49 more rows"):
         check_dataset(USERS, rows)
     assert [known for known in asked if known] == [["ann", "bob"]]
-
-
-def test_nearest_knows_when_nothing_is_near() -> None:
-    assert nearest("rejcted", ["chosen", "rejected"]) == "rejected"
-    assert nearest("zebra", ["chosen", "rejected"]) == ""

@@ -130,7 +130,7 @@ def test_what_can_not_be_evaluated_is_one_sentence(
     (tmp_path / "run" / "config.yaml").write_text("name: run\n")
     for models, out, settings, message in (
         (policy, "x", {"shot": 2}, "evaluate: there is no setting 'shot'; did you mean 'shots'"),
-        (policy, "x", {"shots": -1}, r"evaluate: shots: .*\(it is -1\)"),
+        (policy, "x", {"shots": -1}, "evaluate: 'shots': .*, not -1"),
         (policy, "run", {}, "is the folder of a run, which `fspo eval .*run` evaluates"),
         (3, "x", {}, "A int is neither a policy nor a reward model"),
         (trainer.policy, "x", {}, "has no folder yet"),

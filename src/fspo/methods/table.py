@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
-from fspo.training.config import Objective, TrainingConfig, first_problem
+from fspo.pydantic_errors import first_fault
+from fspo.training.config import Objective, TrainingConfig
 
 __all__ = ["METHODS", "USUAL", "Method", "MethodContext", "method", "training_order"]
 
@@ -65,7 +66,7 @@ class Method:
         try:
             return TrainingConfig.model_validate(settings)
         except ValidationError as error:
-            problem = first_problem(error, TrainingConfig.model_fields)
+            problem = first_fault(error, TrainingConfig).sentence
             raise ConfigError(f"Training of '{self.name}': {problem}") from error
 
 

@@ -23,6 +23,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.modeling import hub
 from fspo.modeling.model_names import INSTEAD, POLICY_FILE, layers, locate
 from fspo.modeling.quiet import quietly
+from fspo.printing import reason_of
 
 __all__ = [
     "check_loadable",
@@ -217,6 +218,5 @@ def _explained(name: str | Path) -> Iterator[None]:
             f"fetch the model again. {INSTEAD}"
         ) from error
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = "could not be loaded" if Path(name).is_dir() else "could not be fetched from the hub"
-        raise ModelError(f"The model {name} {what} ({reason}). {INSTEAD}") from error
+        raise ModelError(f"The model {name} {what} ({reason_of(error)}). {INSTEAD}") from error

@@ -26,7 +26,7 @@ from fspo.paths import expanded
 from fspo.preferences.formats import person_of
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Person, Preference, PromptLike, Turn, as_turns, transcript
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest
 
 if TYPE_CHECKING:
     from fspo.preferences.formats import PersonLike

@@ -21,6 +21,7 @@ from fspo.modeling.attention import IMPLEMENTATION, RecordingPlan, planned_atten
 from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.packing import pack
 from fspo.modeling.rendering import Branch, TokenizedEpisode
+from fspo.printing import reason_of
 
 __all__ = ["own_attention_afterwards", "prepare_model"]
 
@@ -89,9 +90,8 @@ def _switch(base: PreTrainedModel) -> None:
         raise
     except Exception as error:  # any code of any architecture
         base.set_attn_implementation(own)
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"{type(base).__name__} can't run a small tree of responses ({reason[0]}); use another model."
+            f"{type(base).__name__} can't run a small tree of responses ({reason_of(error)}); use another model."
         ) from error
     difference, tolerance = _difference(base, expected, found)
     if not difference <= tolerance:

@@ -19,6 +19,7 @@ from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fspo.modeling.model_names import is_hub_id
 from fspo.modeling.policies import PolicyCard, export_policy, read_card
 from fspo.modeling.quiet import quietly
+from fspo.printing import reason_of
 
 __all__ = ["goes_whole", "publish"]
 
@@ -146,14 +147,9 @@ def _explained(repo: str) -> Iterator[None]:
             raise ModelError(
                 f"The hub refuses to write to {repo} ({status}); set HF_TOKEN to a token that may write there."
             ) from error
-        raise ModelError(f"The hub could not take {repo} ({_reason(error)}); run the command again.") from error
+        raise ModelError(f"The hub could not take {repo} ({reason_of(error)}); run the command again.") from error
     except Exception as error:  # whichever HTTP library the hub's client is built on
         raise ModelError(
-            f"The hub can't be reached ({_reason(error)}); run the command again where it can, or share the folder "
+            f"The hub can't be reached ({reason_of(error)}); run the command again where it can, or share the folder "
             "that `fspo model export` writes."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

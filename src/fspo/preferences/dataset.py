@@ -22,12 +22,12 @@ from fspo.preferences.validation import (
     USER_COLUMNS,
     Problem,
     check_dataset,
-    nearest,
     parse_preference,
     parse_user,
     user_problem,
 )
 from fspo.preferences.wording import wording
+from fspo.printing import nearest
 
 if TYPE_CHECKING:
     import datasets

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from fspo.errors import ConfigError, DataError, StorageError
+from fspo.printing import reason_of
 
 __all__ = ["HUB", "SUFFIXES", "fetch", "of_part"]
 
@@ -52,12 +53,12 @@ def fetch(name: str, part: str = "") -> list[Path]:
     except RepositoryNotFoundError as error:
         raise DataError(f"There is no dataset {repo} on the hub, or it is not for everybody; set HF_TOKEN.") from error
     except HfHubHTTPError as error:
-        raise DataError(f"The hub did not give {name} ({_reason(error)}).") from error
+        raise DataError(f"The hub did not give {name} ({reason_of(error)}).") from error
     except DataError:
         raise
     except Exception as error:  # whichever HTTP library the hub's client is built on
         raise StorageError(
-            f"The hub can't be reached ({_reason(error)}); fetch {repo} where it can, and import its files from here."
+            f"The hub can't be reached ({reason_of(error)}); fetch {repo} where it can, and import its files from here."
         ) from error
 
 
@@ -108,8 +109,3 @@ def _part_of(file: str, wanted: str) -> str:
         if len(parts) == 1:
             return parts[0]
     return ""
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -20,9 +20,9 @@ from fspo.errors import ConfigError, DataError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.rows import Row, finite
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import nearest, user_problem
+from fspo.preferences.validation import user_problem
 from fspo.preferences.wording import is_blank, wording
-from fspo.printing import counted
+from fspo.printing import counted, nearest
 
 __all__ = ["PUBLISHED", "Drawn", "Imported", "Published", "from_published"]
 

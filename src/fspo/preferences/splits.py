@@ -16,9 +16,8 @@ from fspo.files import read_json, write_json
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Split
-from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
-from fspo.printing import counted
+from fspo.printing import counted, nearest
 
 __all__ = ["DEFAULT_FRACTIONS", "SPLITS", "SplitDataset", "Splits", "held_out_shares", "make_splits"]
 

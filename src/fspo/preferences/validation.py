@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, get_args
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, Role, Turn, User, as_turns, transcript
 from fspo.preferences.wording import spellings, wording
+from fspo.printing import nearest
 
 __all__ = [
     "PREFERENCE_COLUMNS",
@@ -26,7 +26,6 @@ __all__ = [
     "find_problems",
     "find_respelt",
     "json_value",
-    "nearest",
     "parse_preference",
     "parse_turn",
     "parse_turns",
@@ -81,12 +80,6 @@ class Problem:
     def error(self, file: str) -> DataError:
         """The problem as an error that names the file."""
         return DataError(f"{file}, row {self.row}, column '{self.column}': {self.what}")
-
-
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The known name closest to `name`, or the empty string where none is close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return found[0] if found else ""
 
 
 def parse_preference(

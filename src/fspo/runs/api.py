@@ -159,12 +159,12 @@ def evaluate(
 
 def _settings(settings: Mapping[str, Any]) -> Any:
     from fspo.evaluation.config import EvaluationConfig
-    from fspo.training.config import first_problem
+    from fspo.pydantic_errors import first_fault
 
     try:
         return EvaluationConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(f"evaluate: {first_problem(error, EvaluationConfig.model_fields)}") from error
+        raise ConfigError(f"evaluate: {first_fault(error, EvaluationConfig).sentence}") from error
 
 
 def _sorted_out(models: Measured | Mapping[str, Measured]) -> tuple[dict[str, Policy], dict[str, RewardModel]]:

@@ -6,27 +6,25 @@ Precedence, weakest first: the defaults, the file, `--set` in the order given, o
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
 from fspo.errors import ConfigError
 from fspo.evaluation.benchmarks.benchmark import BENCHMARKS, BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
-from fspo.keys import secret_in
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.modeling.layouts import LayoutName
 from fspo.paths import LocalPath, PlaceName
-from fspo.preferences.validation import nearest
-from fspo.runs.yaml_file import Key, Settings, read_settings
+from fspo.printing import suggestion
+from fspo.pydantic_errors import Key, first_fault
+from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
 from fspo.training.config import TrainingConfig
 
@@ -181,11 +179,11 @@ def _check_names(config: RunConfig, settings: Settings) -> None:
     named += [(("training", name), name, [*METHODS, EVERY]) for name in config.given_training]
     for key, name, known in named:
         if name not in known:
-            raise ConfigError(f"{settings.where(key)}: there is no method '{name}'{_hint(name, known)}")
+            raise ConfigError(f"{settings.where(key)}: there is no method '{name}'{suggestion(name, known)}")
     for name in config.benchmarks:
         if name not in BENCHMARKS:
             where = settings.where(("benchmarks", name))
-            raise ConfigError(f"{where}: there is no benchmark '{name}'{_hint(name, BENCHMARKS)}")
+            raise ConfigError(f"{where}: there is no benchmark '{name}'{suggestion(name, BENCHMARKS)}")
     if len(set(config.methods)) < len(config.methods):
         raise ConfigError(f"{settings.where(('methods',))}: a method is named twice; name each once.")
     if not config.methods:
@@ -210,7 +208,7 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
             problem = error.__cause__
             if not isinstance(problem, ValidationError):
                 raise
-            key = [str(part) for part in problem.errors()[0]["loc"]][:1]
+            key = first_fault(problem).key[:1]
             if key:
                 section = name if key[0] in given.get(name, {}) else EVERY
             if key or name in rows:  # a method that is not in the run needs no settings that hold together
@@ -228,71 +226,8 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
 
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:
     """One sentence on the first thing wrong, with where it was written."""
-    problems = error.errors()
-    # A misspelt key is the likelier cause, so it is told before what is missing for want of it.
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    location = [part for part in problem["loc"] if not _is_union_tag(part)]
-    key = (*above, *map(str, location))
-    path, where = ".".join(key), settings.where(key)
-    more = f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        if location[:-1] == ["synthesis"] and str(location[-1]) in RENAMED:
-            return ConfigError(f"{where}: '{path}' is gone{more}; write {RENAMED[str(location[-1])]}.")
-        known = _fields(model, location[:-1])
-        return ConfigError(f"{where}: there is no setting '{path}'{more}{_hint(str(location[-1]), known, key[:-1])}")
-    if problem["type"] == "missing":
-        return ConfigError(f"{where}: the setting '{path}' is missing{more}.")
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    given = problem["input"]
-    short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < 60
-    # What says how somebody is asked may hold a key.
-    secret = bool({"endpoint", "ensemble", "judges", "reward_models"} & set(location)) or bool(secret_in([given]))
-    shown = f", not {given!r}" if short and not secret else ""
-    subject = f"'{path}': " if path else ""
-    told = f"{where}: {subject}{message.removesuffix('.')}{shown}{more}"
-    return ConfigError(told if told.endswith("?") else f"{told}.")
-
-
-def _is_union_tag(part: object) -> bool:
-    """Whether pydantic put this part into a location to say which member of a union it tried."""
-    return isinstance(part, str) and (
-        part.startswith(("literal[", "list[", "function-", "constrained-")) or "[" in part
-    )
-
-
-def _hint(name: str, known: Iterable[str], above: Key = ()) -> str:
-    known = list(known)
-    close = nearest(name, known, cutoff=0.5)
-    if close:
-        return f"; did you mean '{'.'.join((*above, close))}'?"
-    return f"; the known ones are {', '.join(known)}." if known else "."
-
-
-def _fields(model: type[BaseModel], location: Iterable[object]) -> list[str]:
-    """The settings known at a location below `model`."""
-    current: Any = model
-    named = False
-    for part in location:
-        if isinstance(part, int) or named:
-            named = False
-            continue  # the place in a list, or a name in a mapping, whose entries are all of one kind
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = _named_fields(current).get(str(part))
-            named = field is not None and get_origin(field.annotation) is dict
-            current = _model_in(field.annotation) if field is not None else None
-    return list(_named_fields(current)) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _named_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """A model's fields by the names that files have for them."""
-    return {field.alias or name: field for name, field in model.model_fields.items()}
-
-
-def _model_in(annotation: Any) -> Any:
-    """The first pydantic model inside an annotation such as `Model | None` or `list[Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict, Mapping, Literal):
-        return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
-    return None
+    fault = first_fault(error, model, above)
+    where, new = settings.where(fault.key), RENAMED.get(fault.key[-1]) if fault.key[:-1] == ("synthesis",) else None
+    if new is not None and fault.kind == "extra_forbidden":
+        return ConfigError(f"{where}: '{'.'.join(fault.key)}' is gone; write {new}.")
+    return ConfigError(f"{where}: {fault.sentence}")

@@ -21,8 +21,8 @@ from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_publishe
 from fspo.preferences.sampling import EpisodeSampler, check_no_leak
 from fspo.preferences.splits import SPLITS, Splits
 from fspo.preferences.tables import find_tables
-from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt, nearest
-from fspo.printing import counted
+from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt
+from fspo.printing import counted, nearest
 from fspo.runs.made import check_file_target
 
 __all__ = [

@@ -19,7 +19,7 @@ from fspo.modeling.chat import need_chat_template
 from fspo.modeling.model_names import INSTEAD, locate, place_here
 from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest
 from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig
 from fspo.runs.existing import Existing

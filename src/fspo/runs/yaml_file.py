@@ -13,11 +13,9 @@ import yaml
 
 from fspo.errors import ConfigError
 from fspo.keys import hidden, shown_override
+from fspo.pydantic_errors import Key
 
 __all__ = ["Settings", "read_settings"]
-
-Key = tuple[str, ...]
-"""Where a value stands, from the top: ("training", "fspo", "steps")."""
 
 
 @dataclass

@@ -13,9 +13,8 @@ from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
 from fspo.judging.attributes import words
 from fspo.judging.topics import named
-from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
-from fspo.printing import counted
+from fspo.printing import counted, nearest
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain_files import (
     Directions,

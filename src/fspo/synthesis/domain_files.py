@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fspo.errors import DataError, FspoError
 from fspo.paths import expanded
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest, suggestion
+from fspo.pydantic_errors import first_fault
 
 __all__ = [
     "Directions",
@@ -132,7 +133,7 @@ class UsersFile(_Row):
             named = [*self.combine, *self.draw, *([self.topic] if self.topic else [])]
             unknown = [name for name in named if name not in self.traits]
             if unknown:
-                raise ValueError(f"traits has no '{unknown[0]}'{_hint(unknown[0], list(self.traits))}")
+                raise ValueError(f"traits has no '{unknown[0]}'{suggestion(unknown[0], self.traits)}")
             if not self.combine or not self.description:
                 raise ValueError("users made from traits need combine and description")
         twice = _twice(person.id for person in self.users)
@@ -269,7 +270,7 @@ def open_domain(name: str) -> DomainFolder:
     about = read_yaml(file) if file.is_file() else None
     base = about.get("extends") if isinstance(about, dict) else None
     if base is not None and base not in names:
-        raise DataError(f"{file}, extends: there is no domain '{base}' in fspo{_hint(str(base), list(names))}")
+        raise DataError(f"{file}, extends: there is no domain '{base}' in fspo{suggestion(str(base), names)}")
     return DomainFolder(folder, None if base is None else _inside().joinpath(base))
 
 
@@ -353,37 +354,9 @@ def parse_contents(kind: Any, value: object, where: object) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        problems = error.errors()
-        # A misspelt key is the likelier cause, so it is told before what is missing for want of it.
-        problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-        key = ".".join(str(part) for part in problem["loc"] if not _is_tag(part))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            known = _keys_at(kind, problem["loc"])
-            message = f"there is no such key{_hint(str(problem['loc'][-1]), known)}"
-        told = f"{message[:1].lower()}{message[1:].rstrip('.')}"
-        raise DataError(f"{where}{f', {key}' if key else ''}: {told}{'' if told.endswith('?') else '.'}") from error
+        raise DataError(f"{where}: {first_fault(error, kind, noun='key').sentence}") from error
 
 
 def _twice(names: Iterable[str]) -> str | None:
     """The first name that comes more than once."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
-
-
-def _is_tag(part: object) -> bool:
-    return isinstance(part, str) and ("[" in part or part in ("str", "list", "dict"))
-
-
-def _keys_at(kind: Any, location: tuple[object, ...]) -> list[str]:
-    rows: dict[object, type[BaseModel]] = {
-        "users": PersonRow, "traits": TraitRow, "personas": SteeringRow, "directions": Directions
-    }  # fmt: skip
-    row = rows.get(location[0]) if len(location) > 1 else None
-    return list((row or kind).model_fields)
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = nearest(name, known, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close}'?"
-    return f"; known are {', '.join(known)}" if known else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fspo.errors import DataError
 from fspo.llm.quoting import quoted
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest
 
 __all__ = ["Template"]
 

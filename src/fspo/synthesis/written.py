@@ -11,8 +11,8 @@ from typing import Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.judging.traits import feature_names
-from fspo.preferences.validation import nearest
 from fspo.preferences.wording import wording
+from fspo.printing import nearest
 from fspo.synthesis.domain_files import TraitsOfText
 
 __all__ = ["WrittenText", "check_weights", "read_written", "values_of"]

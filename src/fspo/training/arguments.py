@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from fspo.errors import ConfigError
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest
 from fspo.training.config import TrainingConfig
 
 __all__ = ["arguments", "check_trackers"]

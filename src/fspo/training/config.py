@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.modeling.layouts import LayoutName
-from fspo.preferences.validation import nearest
 
-__all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig", "first_problem"]
+__all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig"]
 
 HARMLESS = frozenset(
     {
@@ -342,15 +340,3 @@ class TrainingConfig(BaseModel):
                 "start the ladder at 1, or train without the mirror"
             )
         return self
-
-
-def first_problem(error: ValidationError, known: Iterable[str]) -> str:
-    """The first thing wrong with settings, for one sentence: which, what, and the nearest one of the `known`."""
-    problem = error.errors()[0]
-    place = ".".join(map(str, problem["loc"]))
-    if problem["type"] == "extra_forbidden":
-        *above, last = map(str, problem["loc"])
-        close = nearest(last, LoraSettings.model_fields if above == ["lora"] else known)
-        return f"there is no setting '{place}'" + (f"; did you mean '{'.'.join([*above, close])}'?" if close else ".")
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {message} (it is {problem['input']!r})." if place else f"{message}."

@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from fspo.errors import ConfigError
 from fspo.paths import LocalPath, PlaceName
-from fspo.preferences.validation import nearest
-from fspo.training.config import LoraSettings, Objective, TrainingConfig, first_problem
+from fspo.printing import nearest
+from fspo.pydantic_errors import first_fault
+from fspo.training.config import LoraSettings, Objective, TrainingConfig
 
 __all__ = ["FSPOConfig", "unknown_argument"]
 
@@ -108,11 +109,9 @@ def unknown_argument(owner: str, name: str, known: Iterable[str]) -> ConfigError
 
 
 def _explained(error: ValidationError) -> ConfigError:
-    problems = error.errors()
-    known = FSPOConfig.model_fields
-    for problem in problems:
-        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-            return unknown_argument("FSPOConfig", str(problem["loc"][0]), known)
-    if problems[0]["type"] == "missing":
-        return ConfigError(f"FSPOConfig needs {problems[0]['loc'][0]}: {known[str(problems[0]['loc'][0])].description}")
-    return ConfigError(f"FSPOConfig: {first_problem(error, known)}")
+    fault, known = first_fault(error, FSPOConfig), FSPOConfig.model_fields
+    if fault.kind == "extra_forbidden" and len(fault.key) == 1:
+        return unknown_argument("FSPOConfig", fault.key[0], known)
+    if fault.kind == "missing":
+        return ConfigError(f"FSPOConfig needs {fault.key[0]}: {known[fault.key[0]].description}")
+    return ConfigError(f"FSPOConfig: {fault.sentence}")

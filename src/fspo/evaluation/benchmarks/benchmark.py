@@ -15,7 +15,7 @@ from fspo.errors import ConfigError
 from fspo.evaluation.config import EvaluationConfig, Settings
 from fspo.paths import PlaceName
 from fspo.preferences.published import Drawn
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest
 
 __all__ = ["BENCHMARKS", "Benchmark", "BenchmarkConfig", "Protocol", "Rows", "benchmark_of"]
 

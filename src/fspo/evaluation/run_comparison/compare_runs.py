@@ -13,7 +13,7 @@ from fspo.evaluation.run_comparison.loaded_run import LoadedRun, check_same
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.comparing import Comparison, compare_together
 from fspo.evaluation.statistics.intervals import Bounds, Estimate, clustered_mean
-from fspo.preferences.validation import nearest
+from fspo.printing import nearest
 
 __all__ = ["Pair", "RunComparison", "RunMethod", "compare_runs"]
 

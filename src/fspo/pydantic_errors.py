@@ -1,0 +1,103 @@
+"""What pydantic finds wrong with settings and files, in one sentence."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from fspo.keys import secret_in
+from fspo.printing import suggestion
+
+__all__ = ["Fault", "Key", "first_fault"]
+
+Key = tuple[str, ...]
+"""Names of settings from the top, such as ("evaluation", "shots")."""
+
+_TAGS = ("str", "list", "dict", "int", "float", "bool")
+_SHOWN = 60
+"""Characters of a value that a sentence shows, at most."""
+_ADDRESSED = frozenset({"endpoint", "ensemble", "judges", "reward_models"})
+"""Settings that say how a server is asked, and so may hold a key."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        key: the setting; empty for the settings as a whole.
+        kind: pydantic's word for what is wrong, such as `missing` or `extra_forbidden`.
+        sentence: what is wrong, with the key, and how many other things are.
+    """
+
+    key: Key
+    kind: str
+    sentence: str
+
+
+def first_fault(error: ValidationError, model: Any = None, above: Key = (), *, noun: str = "setting") -> Fault:
+    """The first thing wrong, or else the first unknown key: it is the likelier cause of what is missing.
+
+    Args:
+        error: what pydantic raised.
+        model: the type that was validated, whose keys are suggested in place of an unknown one.
+        above: the key of the value that was validated.
+        noun: what the sentence calls a key.
+    """
+    problems = error.errors(include_url=False)
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+    location = [part for part in problem["loc"] if not _is_union_tag(part)]
+    key, kind = (*above, *map(str, location)), problem["type"]
+    path, more = ".".join(key), f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
+    if kind == "extra_forbidden":
+        hint = suggestion(key[-1], _keys_at(model, location[:-1]), key[:-1])
+        return Fault(key, kind, f"there is no {noun} '{path}'{more}{hint}")
+    if kind == "missing":
+        return Fault(key, kind, f"the {noun} '{path}' is missing{more}.")
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    subject = f"'{path}': " if path else ""
+    told = f"{subject}{message[:1].lower()}{message[1:]}{_shown(problem['input'], key)}{more}"
+    return Fault(key, kind, told if told.endswith("?") else f"{told}.")
+
+
+def _shown(given: Any, key: Key) -> str:
+    short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < _SHOWN
+    secret = not _ADDRESSED.isdisjoint(key) or bool(secret_in([given]))
+    return f", not {given!r}" if short and not secret else ""
+
+
+def _is_union_tag(part: object) -> bool:
+    """Whether pydantic put this part into a location to say which member of a union it tried."""
+    return isinstance(part, str) and (part in _TAGS or "[" in part or part.startswith(("function-", "constrained-")))
+
+
+def _keys_at(kind: Any, location: Iterable[object]) -> list[str]:
+    """The keys known at a location below a type."""
+    current, named = _model_in(kind), False
+    for part in location:
+        if isinstance(part, int) or named:
+            named = False
+            continue  # the place in a list, or a name in a mapping, whose entries are all of one kind
+        field = None if current is None else _fields(current).get(str(part))
+        named = field is not None and get_origin(field.annotation) is dict
+        current = None if field is None else _model_in(field.annotation)
+    return [] if current is None else list(_fields(current))
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A model's fields by the names that files have for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first pydantic model inside an annotation such as `Model | None` or `list[Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict, Mapping, Literal):
+        return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+    return None
