@@ -42,7 +42,7 @@ def test_overrides_come_after_the_methods_own_settings() -> None:
     ("name", "settings", "message"),
     [
         ("fspo", {"learning_rat": 1}, "did you mean 'learning_rate'"),
-        ("ipo", {"beta": -1}, "beta: .*greater than 0.*-1"),
+        ("ipo", {"beta": -1}, "'beta': .*greater than 0.*-1"),
         ("fspo", {"shots": 0}, "no labels to swap"),
         ("base", {"steps": 3}, "trains nothing"),
     ],
