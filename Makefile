@@ -34,14 +34,16 @@ check: $(VENV)/.installed-dev ## Check style, types, import directions and gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m fspo.cli.reference --check docs/cli.md
+	$(BIN)/python -m fspo.cli.settings_reference --check docs/settings.md
 	$(BIN)/python -m examples.tour --check
 
 format: $(VENV)/.installed-dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed ## Generate the command reference
+docs: $(VENV)/.installed ## Generate the references of commands and settings, and the notebook
 	$(BIN)/python -m fspo.cli.reference docs/cli.md
+	$(BIN)/python -m fspo.cli.settings_reference docs/settings.md
 	$(BIN)/python -m examples.tour
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks and save their results under docs/results/

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["main", "render"]
+__all__ = ["main", "render", "update_page"]
 
 _HEADER = """\
 # Command reference
@@ -38,18 +38,30 @@ def _sections(command: Any, path: str) -> Iterator[str]:
         yield from _sections(command.get_command(context, name), f"{path} {name}")
 
 
-def main(arguments: list[str]) -> int:
-    """Write the reference, or compare it with `--check`; returns the exit code."""
-    check = "--check" in arguments
+def update_page(arguments: list[str], text: str, source: str) -> int:
+    """Write a generated page to the path in `arguments`, or compare it with `--check`.
+
+    Args:
+        arguments: of the command line: the path of the page, and optionally `--check`.
+        text: the page.
+        source: what the page is generated from, for the complaint.
+
+    Returns:
+        The exit code: 1 if the page differs.
+    """
     path = Path(next(a for a in arguments if not a.startswith("--")))
-    text = render()
-    if not check:
+    if "--check" not in arguments:
         path.write_text(text, encoding="utf-8")
         return 0
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{path} does not say what the commands say; run `make docs`.", file=sys.stderr)
+    print(f"{path} does not say what {source} say; run `make docs`.", file=sys.stderr)
     return 1
+
+
+def main(arguments: list[str]) -> int:
+    """Write the reference, or compare it with `--check`; returns the exit code."""
+    return update_page(arguments, render(), "the commands")
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ class EvaluationConfig(Settings):
     """Settings of `evaluate`. A user costs about `shots + queries * (2 + len(ladder))` pairs of tokens a method."""
 
     seed: int = 0
-    """Draws the episodes, the donors of swapped shots and the answers."""
+    """Draws the episodes, the donors of swapped shots and the answers; by default the run's seed."""
     users: int | None = Field(default=None, ge=1)
     """At most so many held-out users, drawn evenly from their groups; null: all of them."""
     shots: int = Field(default=8, ge=1)
@@ -246,8 +246,11 @@ class EvaluationConfig(Settings):
     """Shot counts below the full one at which answers are drawn too, by the headline sampling, for the win rate by the
     number of shots; each costs as much as the answers themselves."""
     max_new_tokens: int = Field(default=48, ge=1)
+    """Most tokens of an answer."""
     temperature: float = Field(default=0.7, gt=0)
+    """Temperature of the answers."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sampling takes tokens from the smallest set of the most probable ones that has this probability."""
     guidance: float = Field(default=2.0, ge=0)
     """Strength of mirror guidance: (1 + g) log p(.|S) - g log p(.|S')."""
     plausibility: float = Field(default=0.1, gt=0, le=1)
@@ -285,6 +288,7 @@ class EvaluationConfig(Settings):
     """What is done with preferences that some method can't read within `max_length` without any shot, or whose prompt
     leaves an answer no room: they are left out for all methods, which is said, or the evaluation is refused."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic and weights of the models that are evaluated."""
 
     def endpoints(self) -> list[EndpointConfig]:
         """The endpoints of all judges and reward models, in the order of the settings."""

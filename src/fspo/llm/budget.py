@@ -40,8 +40,12 @@ class Budget(BaseModel):
 
     tokens: int | None = Field(default=None, ge=1, description="Most tokens, prompts and answers together.")
     dollars: float | None = Field(default=None, gt=0, description="Most dollars; needs both prices.")
-    dollars_per_million_prompt_tokens: float | None = Field(default=None, ge=0)
-    dollars_per_million_answer_tokens: float | None = Field(default=None, ge=0)
+    dollars_per_million_prompt_tokens: float | None = Field(
+        default=None, ge=0, description="Price of prompts, in dollars for a million tokens."
+    )
+    dollars_per_million_answer_tokens: float | None = Field(
+        default=None, ge=0, description="Price of answers, in dollars for a million tokens."
+    )
 
     def cost(self, prompt_tokens: float, tokens: float) -> float:
         """Dollars for so many tokens; 0 where no price is known."""

@@ -45,6 +45,7 @@ class MemberConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint: EndpointConfig | None = None
+    """An OpenAI-compatible endpoint; set either this or `model`."""
     model: PlaceName | None = None
     """The built-in model's name, a local folder, or a hub id."""
     weight: float = Field(1.0, gt=0)

@@ -48,30 +48,31 @@ class RunConfig(BaseModel):
     model: PlaceName = "smollm2-135m"
     """The built-in model's name, a local folder, or a hub id."""
     data: LocalPath | None = None
-    """Folder of a dataset of one's own, in place of a synthetic one; see `fspo data import`."""
+    """Folder of your own dataset, in place of a synthetic one; see `fspo data import`."""
     also_train: tuple[LocalPath, ...] = ()
-    """Folders of other divided datasets, whose training parts the methods are trained on too; nothing of them is
-    evaluated."""
+    """Folders of other divided datasets. The methods train on their training parts too; they are not evaluated."""
     endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible endpoint that is asked for everything in synthesis, in place of `model`."""
+    """An OpenAI-compatible endpoint that does everything in synthesis, in place of `model`."""
     ensemble: tuple[MemberConfig, ...] = ()
-    """Who writes the responses of synthesis, drawn by weight; by default whoever is asked for everything else."""
+    """Models that write the responses of synthesis, drawn by weight; by default the one that does everything else."""
     methods: tuple[str, ...] = USUAL
-    """Methods to train and evaluate, by their names in `fspo.methods`."""
+    """Methods to train and evaluate; docs/which-method.md lists them."""
     from_base: tuple[str, ...] = ()
     """Methods trained from the base model, where the table has them start from another method's weights."""
     synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
+    """The synthetic data of the run; unused with `data`."""
     layout: LayoutName = "labelled"
     """How every method shows shots: `labelled`, in one message, or `conversation`, as turns with the liked answers."""
     threads: int | None = Field(None, ge=1)
     """Threads of a model on this machine's processor; by default as many as cores are free when a part begins."""
     executor: ExecutorConfig = ExecutorConfig()
-    """Who labels in synthesis: this process, or a Ray cluster. It decides nothing in the data."""
+    """What runs the labelling of synthesis: this process, or a Ray cluster. The data do not depend on it."""
     given_training: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="training")
-    """Settings of training as the file has them: under `all` for every method, under a method's name for it alone."""
+    """Settings of training: under `all` for every method, under a method's name for that method alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """What `fspo eval` measures, and how thoroughly."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
-    """What of a benchmark's protocol this run changes, and where its data are, by the benchmark's name."""
+    """For each benchmark, by its name: where its data are, and what this run changes in its protocol."""
 
     @model_validator(mode="before")
     @classmethod

@@ -82,6 +82,7 @@ class Restyling(BaseModel):
     long_words: int = Field(default=18, ge=3)
     """A long response has at least this many words."""
     max_words: int = Field(default=40, ge=4)
+    """Most words of a sampled text; whole sentences beyond that are cut off."""
     clear_sentiment: float = Field(default=0.2, ge=0, lt=1)
     """A response counts as praise or criticism from this sentiment on; what lies between is not used."""
     same_text_pairs: bool = True
@@ -100,7 +101,7 @@ class SynthesisConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
-    """Draws questions, users, steering, styles and pairs."""
+    """Draws questions, users, steering, styles and pairs; by default the run's seed."""
     domain: PlaceName = Field(default=_DEMO, min_length=1)
     """A domain of the package, or the folder of your own; it says where responses come from."""
     questions: int = Field(default=100, ge=3)
@@ -132,6 +133,7 @@ class SynthesisConfig(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     """Of responses, questions and views, where a member of an ensemble has none of its own."""
     top_p: float = Field(default=0.95, gt=0, le=1)
+    """Sampling takes tokens from the smallest set of the most probable ones that has this probability."""
     min_words: int = Field(default=4, ge=1)
     """Responses with fewer words are not used."""
     near_duplicate: float = Field(default=0.7, gt=0, le=1)
@@ -215,12 +217,12 @@ def usual_settings(config: SynthesisConfig) -> dict[str, Any]:
 
 
 class ExecutorConfig(BaseModel):
-    """Who does the work of synthesis. It decides nothing in what is made."""
+    """What runs the labelling of synthesis. The data do not depend on it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["local", "ray"] = "local"
-    """This process, or the workers of a Ray cluster, who label."""
+    """This process, or the workers of a Ray cluster."""
     address: str | None = Field(default=None, min_length=1)
     """Of a Ray cluster, or `auto` for this machine's; by default RAY_ADDRESS, or a cluster for this run alone."""
     workers: int | None = Field(default=None, ge=1)
