@@ -209,3 +209,12 @@ def test_hooks_need_no_network() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
     assert all(hook["language"] == "system" for hook in hooks["repos"][0]["hooks"])
+
+
+def test_the_page_on_methods_has_every_method_in_both_tables() -> None:
+    from fspo.methods.table import METHODS, USUAL
+
+    page = (ROOT / "docs/which-method.md").read_text()
+    for name in METHODS:
+        assert len(re.findall(rf"^\| `{name}` \|", page, re.MULTILINE)) == 2, name
+    assert f"methods: [{', '.join(USUAL)}]" in page
