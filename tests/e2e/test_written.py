@@ -36,12 +36,15 @@ SMALL = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["advice", "elix-written", "reviews-written"])
+@pytest.mark.parametrize("name", ["advice", "elix-written", "reviews-written", "written"])
 def test_a_written_domain_goes_from_its_configuration_to_the_report(
     name: str, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    also = saved(tmp_path / "other", "other") if name == "advice" else ""  # users who weigh an unknown trait
+    several = name in ("advice", "written")
+    also = saved(tmp_path / "other", "other") if several else ""  # users who weigh an unknown trait
     settings = (f"model={tiny_model_path}", f"also_train=[{also}]", *SMALL)
+    if name == "written":
+        settings += ("training.fspo.ladder=[1, 2]", "training.fspo.shots=2", "training.fspo.responses=3")
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
     said = run(*arguments).stdout

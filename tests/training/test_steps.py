@@ -205,10 +205,20 @@ def test_other_responses_to_a_querys_prompt_are_scored_beside_the_labelled_two(t
     assert unit != teacher.unit(index + 1, episode)
 
 
-def test_a_prompt_with_too_few_responses_is_named(tokenizer: Any) -> None:
+def test_a_prompt_with_fewer_responses_repeats_one(tokenizer: Any) -> None:
+    settings = {"objective": "mirrored-contrast", "target": "observer", "responses": 4}
+    index, episode = stream()[0]
+    known = {q.prompt: [q.chosen, q.rejected, "Another answer."] for q in episode.queries}
+    unit = replace(collator(tokenizer, **settings), observer=CountingObserver(), known=known).unit(index, episode)
+    for branch in unit.plain.branches:
+        assert len(branch.responses) == 4
+        assert branch.responses[3] == branch.responses[0]
+
+
+def test_more_responses_than_any_prompt_has_are_refused(tokenizer: Any) -> None:
     config = TrainingConfig(objective="mirrored-contrast", target="observer", responses=3)
     dataset = small_dataset(users=2)
-    with pytest.raises(DataError, match=r"has 2 responses to .* set 2 or fewer"):
+    with pytest.raises(DataError, match=r"more than 2 responses; set 2 or fewer"):
         known_responses(dataset, config)
     assert known_responses(dataset, TrainingConfig()) == {}
 

@@ -222,7 +222,9 @@ class StepCollator:
         if self.config.responses == 2:
             return []
         others = [text for text in self.known[query.prompt] if text not in (query.chosen, query.rejected)]
-        return sorted(others, key=lambda _: rng.random())[: self.config.responses - 2]
+        drawn = sorted(others, key=lambda _: rng.random())[: self.config.responses - 2]
+        # Queries of a step have equally many. Two equal responses have an effect of 0, which is also their target.
+        return drawn + [query.chosen] * (self.config.responses - 2 - len(drawn))
 
     def _targets(
         self, episode: Episode, rendered: TokenizedEpisode, responses: Sequence[Sequence[str]]
@@ -256,18 +258,18 @@ def known_responses(dataset: PreferenceDataset, config: TrainingConfig) -> dict[
     """All responses to each prompt of `dataset`, in order; none where a training scores the labelled two alone.
 
     Raises:
-        DataError: a prompt has fewer than the settings ask for.
+        DataError: no prompt has as many as the settings ask for.
     """
     if config.responses == 2:
         return {}
     found: dict[str, set[str]] = {}
     for preference in dataset:
         found.setdefault(preference.prompt, set()).update((preference.chosen, preference.rejected))
-    fewest = min(found, key=lambda prompt: (len(found[prompt]), prompt))
-    if len(found[fewest]) < config.responses:
+    most = max(map(len, found.values()), default=0)
+    if most < config.responses:
         raise DataError(
-            f"training.responses is {config.responses}, but the training part has {len(found[fewest])} responses to "
-            f"{fewest[:60]!r}; set {len(found[fewest])} or fewer."
+            f"training.responses is {config.responses}, but no prompt of the training part has more than {most} "
+            f"responses; set {most} or fewer."
         )
     return {prompt: sorted(texts) for prompt, texts in found.items()}
 

@@ -1,0 +1,227 @@
+"""What of the recipe for written domains helps: one thing is changed in each row, at equal tokens of training.
+
+    python -m benchmarks.learning_ablation --out docs/results/learning_ablation            # a night on 2 cores
+    python -m benchmarks.learning_ablation --tokens 100000 --rows recipe,pairs             # about an hour
+
+Every row trains `fspo` on the same data and is measured on the same held-out users and questions; `few-shot` is the
+model without training. A row's number of steps is what its tokens allow. The rows are runs below `--work`, and the same
+command goes on from there. What the rows have in common is in `benchmarks/learning_ablation.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fspo.errors import ConfigError, FspoError
+from fspo.evaluation.scoring.eval_episodes import build_trials
+from fspo.evaluation.statistics.intervals import Estimate, clustered_mean
+from fspo.files import write_json, write_text
+from fspo.modeling.policy import Policy
+from fspo.modeling.quiet import quiet
+from fspo.preferences.splits import SplitDataset, Splits
+from fspo.progress import PlainProgress, Progress
+from fspo.runs import pipeline
+from fspo.runs.config import RunConfig, load_config
+from fspo.runs.existing import Existing
+from fspo.runs.folder import RunFolder
+from fspo.runs.training_plan import planned_trainings
+
+__all__ = ["ROWS", "configured", "fewer_users", "main"]
+
+COMMON = Path(__file__).with_suffix(".yaml")
+RECIPE = "recipe"
+TWELVE = "twelve users"
+UNTRAINED = "untrained"
+
+_PAIRS = ("training.fspo.responses=2", "training.fspo.queries=4")
+ROWS: Mapping[str, tuple[str, ...]] = {
+    RECIPE: (),
+    "labelled layout": ("layout=labelled",),
+    TWELVE: (),
+    "pairs": _PAIRS,
+    "constant target": (*_PAIRS, "training.fspo.target=6.0"),
+    "ipo": (
+        *_PAIRS,
+        "training.fspo.target=2.0",
+        "training.fspo.objective=ipo",
+        "training.fspo.mirror=true",
+        "training.fspo.beta=0.0833",
+    ),
+    "attention only": ("training.fspo.lora.target_modules=[q_proj, k_proj, v_proj, o_proj]",),
+    "all layers": ("training.fspo.lora.last_layers=null",),
+    "no bias weight": ("training.fspo.bias_weight=0",),
+}
+"""Row -> what is set for it besides."""
+
+_SHOWN = {"reward_accuracy": "reward accuracy", "label_flip_rate": "label flip"}
+
+
+def configured(row: str, data: Path, work: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a row that learns from the dataset in `data`.
+
+    Raises:
+        ConfigError: there is no such row, or a setting is wrong.
+    """
+    if row not in ROWS:
+        raise ConfigError(f"There is no row '{row}' here; choose from {', '.join(ROWS)}.")
+    name = row.replace(" ", "-")
+    return load_config(COMMON, [f"name={name}", f"data={data}", *overrides, *ROWS[row]], work / name)
+
+
+def fewer_users(data: Path, out: Path, count: int, seed: int) -> Path:
+    """The dataset with only so many users in its training part; nothing else differs."""
+    if (out / "judge.json").exists():
+        return out
+    whole = SplitDataset.load(data)
+    stay = frozenset(random.Random(seed).sample(sorted(whole.splits.users["train"]), count))
+    splits = Splits({**whole.splits.users, "train": stay}, whole.splits.questions)
+    users = [user for part in splits.users.values() for user in part]
+    SplitDataset(whole.whole.select(users=users), splits).save(out)
+    shutil.copyfile(data / "judge.json", out / "judge.json")
+    return out
+
+
+def measure(
+    rows: Sequence[str],
+    tokens: int,
+    work: Path,
+    overrides: Sequence[str],
+    progress: Progress,
+    out: Path | None,
+    command: str,
+) -> dict[str, Any]:
+    """Go through the rows; with `out`, the page is written after each of them."""
+    data = _data(work, overrides, progress)
+    record: dict[str, Any] = {"benchmark": "learning_ablation", "command": command, "rows": []}
+    for number, row in enumerate(rows, start=1):
+        own = fewer_users(data, work / "twelve-users-data", 12, 0) if row == TWELVE else data
+        tokens_each = _step_tokens(configured(row, own, work, overrides))
+        steps = max(1, round(tokens / tokens_each))
+        config = configured(row, own, work, [*overrides, f"training.fspo.steps={steps}"])
+        counted = round(steps * tokens_each)
+        progress.say(f"{number} of {len(rows)}: {row}, {steps} steps")
+        metrics = _made(config, progress)
+        if number == 1:
+            record["rows"].append(_row(UNTRAINED, config, metrics["few-shot"], 0))
+        record["rows"].append(_row(row, config, metrics["fspo"], counted))
+        if row == RECIPE:
+            trained = Policy.load(pipeline.policy_of(RunFolder(config), "fspo"))
+            untrained = Policy.load(config.model, context="shots", layout=config.layout)
+            record["rows"] += [
+                _pooled_row(UNTRAINED, config, untrained, 0),
+                _pooled_row(row, config, trained, counted),
+            ]
+        if out is not None:
+            write_json(out / "learning_ablation.json", record)
+            write_text(out / "README.md", _page(record))
+    return record
+
+
+def _data(work: Path, overrides: Sequence[str], progress: Progress) -> Path:
+    """The dataset that all rows share."""
+    folder = RunFolder(load_config(COMMON, ["name=data", *overrides], work / "data"))
+    with folder.opened(folder.parts(), Existing.RESUME):
+        pipeline.synth(folder, progress)
+    return folder.data
+
+
+def _step_tokens(config: RunConfig) -> float:
+    """Tokens of an average step."""
+    train = SplitDataset.load(Path(str(config.data))).train
+    (planned,) = planned_trainings(RunFolder(config), ["fspo"], train, config.model)
+    return planned.step_tokens
+
+
+def _made(config: RunConfig, progress: Progress) -> dict[str, Any]:
+    folder = RunFolder(config)
+    with folder.opened(folder.parts(), Existing.RESUME):
+        pipeline.synth(folder, progress)
+        pipeline.train(folder, progress)
+        pipeline.evaluate(folder, progress)
+    return dict(pipeline.need_results(folder))
+
+
+def _row(name: str, config: RunConfig, metrics: Mapping[str, Estimate], tokens: int) -> dict[str, Any]:
+    curve = {key: value.to_json() for key, value in metrics.items() if key.startswith("reward_accuracy@")}
+    shown = {key: metrics[key].to_json() if key in metrics else None for key in _SHOWN}
+    return {"name": name, "domain": config.synthesis.domain, **shown, "tokens": tokens, "curve": curve}
+
+
+def _pooled_row(name: str, config: RunConfig, policy: Policy, tokens: int) -> dict[str, Any]:
+    """The accuracy of the sum of the antisymmetric rewards under each shot alone, on the items of the evaluation."""
+    folder, asked = RunFolder(config), config.evaluation
+    test = pipeline.splits_of(folder).part(pipeline.dataset_of(folder), "test")
+    right, users = [], []
+    for trial in build_trials(test, asked):
+        for query in trial.own.queries:
+            rewards = policy.reward(trial.own.shots, query.prompt, [query.chosen, query.rejected], against="pooled")
+            right.append(float(rewards[0] > rewards[1]))
+            users.append(trial.own.user)
+    found = {"reward_accuracy": clustered_mean(right, users).to_json(), "label_flip_rate": None}
+    return {"name": f"{name}, pooled", "domain": config.synthesis.domain, **found, "tokens": tokens, "curve": {}}
+
+
+def _page(record: Mapping[str, Any]) -> str:
+    counts = [name.partition("@")[2] for name in record["rows"][0]["curve"]]
+    lines = [
+        "# What of the recipe helps",
+        "",
+        f"```sh\n{record['command']}\n```",
+        "",
+        "One thing is changed in each row, at equal tokens of training. All rows are measured on the same held-out "
+        "users and questions. Antisymmetric reward, percent, with 95% intervals clustered by user.",
+        "",
+        f"| row | tokens | reward accuracy | label flip | {' | '.join(f'{count} shots' for count in counts)} |",
+        "|---" * (4 + len(counts)) + "|",
+    ]
+    for row in record["rows"]:
+        curve = [_cell(row["curve"].get(f"reward_accuracy@{count}")) for count in counts]
+        shown = [_cell(row[name]) for name in _SHOWN]
+        lines.append(f"| {' | '.join([row['name'], format(row['tokens'], ','), *shown, *curve])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None:
+        return "-"
+    value = f"{100 * estimate['value']:.1f}"
+    if estimate["low"] is None:
+        return value
+    return f"{value} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark from the command line."""
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="benchmarks.learning_ablation", description=about)
+    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, with commas between")
+    parser.add_argument("--tokens", type=int, default=600_000, help="tokens of each training")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all rows")
+    parser.add_argument("--work", type=Path, default=Path("runs/learning_ablation"), help="where the runs are")
+    parser.add_argument("--out", type=Path, help="folder for learning_ablation.json and README.md")
+    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    command = " ".join(["python -m benchmarks.learning_ablation", *given])
+    rows = options.rows.split(",")
+    try:
+        for row in rows:
+            configured(row, options.work / "data" / "data", options.work, options.set)
+        quiet()
+        progress = PlainProgress(sys.stderr)
+        record = measure(rows, options.tokens, options.work, options.set, progress, options.out, command)
+    except FspoError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(record))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
