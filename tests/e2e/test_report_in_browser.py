@@ -24,6 +24,7 @@ axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-p
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, LAPTOP, PAPER = 390, 1366, 680  # pixels; PAPER is A4 without the margins of the page
+TALLEST = {PHONE: 8080, LAPTOP: 6306}  # pixels, a third of what the page took when nothing was folded
 PATIENCE = 240_000  # milliseconds, for a machine that does other things too
 
 
@@ -60,9 +61,25 @@ def opened(browser: Any, path: Path, width: int, scheme: str = "light", **more: 
     return page
 
 
+def unfold(page: Any) -> None:
+    """Open every fold of the page."""
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+
+
+def cut_off(page: Any) -> list[str]:
+    """What reaches over the edge of the screen, or of a box that hides it or scrolls sideways."""
+    found: list[str] = page.evaluate(
+        """[...document.querySelectorAll('body *')].filter(e => !e.closest('.heard, .skip, thead') && (
+            e.getBoundingClientRect().right > innerWidth + 1 ||
+            e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible' && e.clientWidth
+        )).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    return found
+
+
 def violations(page: Any) -> list[str]:
     """What axe finds, all of its rules, best practice among them, with everything unfolded."""
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    unfold(page)
     page.evaluate(axe.AXE_SCRIPT)
     found = page.evaluate("axe.run({resultTypes: ['violations']})")
     assert len(found["passes"]) > 20, "axe has looked at next to nothing"
@@ -76,11 +93,42 @@ def test_the_report_is_accessible_at_every_size_by_day_and_by_night(
 ) -> None:
     page = opened(browser, report, width, scheme)
     assert violations(page) == []
-    # Wide tables and plots scroll by themselves; the page does not.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == PHONE:
+        assert cut_off(page) == []
     luminance = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (min(luminance) > 200) == (scheme == "light")
     page.context.close()
+
+
+@pytest.mark.parametrize("width", [PHONE, LAPTOP])
+def test_two_users_answers_are_on_the_first_screen_of_a_short_page(browser: Any, report: Path, width: int) -> None:
+    page = opened(browser, report, width)
+    assert page.evaluate("document.documentElement.scrollHeight") <= TALLEST[width]
+    cards = page.locator("#samples > .pair > .card")
+    assert cards.count() == 3  # two users, and the base model
+    boxes = [cards.nth(number).bounding_box() for number in range(3)]
+    beside = [box["y"] == boxes[0]["y"] for box in boxes]
+    assert beside == ([True, False, False] if width == PHONE else [True] * 3)
+    assert max(box["y"] for box in boxes[:2]) < 900  # the height of the screen
+    page.context.close()
+
+
+def test_plots_are_drawn_for_the_width(browser: Any, report: Path) -> None:
+    """Letters of a plot have a size that can be read, on a phone as on a laptop."""
+    for width, drawn in ((PHONE, "narrow"), (LAPTOP, "wide")):
+        page = opened(browser, report, width)
+        unfold(page)
+        shown = page.evaluate(
+            "[...document.querySelectorAll('svg')].filter(e => e.clientWidth).map(e => e.classList[0])"
+        )
+        assert set(shown) == {drawn}
+        heights = page.evaluate(
+            "[...document.querySelectorAll('#plot-accuracy-by-shots svg text')]"
+            ".map(e => e.getBoundingClientRect().height).filter(height => height)"
+        )
+        assert min(heights) >= 10
+        page.context.close()
 
 
 def test_the_instrument_finds_what_is_wrong(browser: Any, tmp_path: Path) -> None:
@@ -116,7 +164,7 @@ def test_the_keyboard_reaches_everything(browser: Any, report: Path) -> None:
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    numbers = page.locator("#plot-ranking-accuracy details")
+    numbers = page.locator("#plot-accuracy-by-shots details")
     numbers.locator("summary").focus()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
@@ -127,8 +175,9 @@ def test_the_keyboard_reaches_everything(browser: Any, report: Path) -> None:
 
 def test_plots_are_read_out(browser: Any, report: Path) -> None:
     page = opened(browser, report, LAPTOP)
+    unfold(page)
     plots = page.get_by_role("img").all()
-    assert len(plots) == page.locator("svg").count() >= 9
+    assert len(plots) == page.locator("svg.wide").count() >= 9
     snapshot = page.locator("#plot-accuracy-by-shots").aria_snapshot()
     assert 'img "Reward accuracy by number of shots"' in snapshot
     described = page.evaluate(
@@ -158,7 +207,7 @@ def test_it_prints_on_white_with_everything_that_paper_can_show(browser: Any, re
     page.emulate_media(media="print", color_scheme="dark")
     style = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]"
     assert page.locator("body").evaluate(style) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
-    assert not page.locator("nav").is_visible()
+    assert not page.locator(".numbers").first.is_visible()
     assert page.locator("pre").is_visible()  # the configuration, which is folded on the screen
     assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
     cut = "[...document.querySelectorAll('table, svg')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
@@ -178,6 +227,7 @@ def test_the_comparison_of_runs_is_accessible_too(browser: Any, run_folder: Path
         page = opened(browser, page_path, PHONE, scheme)
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+        assert cut_off(page) == []
         page.context.close()
 
 

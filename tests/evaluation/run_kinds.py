@@ -9,7 +9,15 @@ from typing import Any
 from fspo.files import read_json, read_jsonl, write_json, write_text
 from tests.evaluation.run_folder import write_run_folder
 
-__all__ = ["external_lead", "judged_by_model", "judged_by_nobody", "lines", "own_prompts", "two_users"]
+__all__ = [
+    "external_lead",
+    "judged_by_model",
+    "judged_by_no_judge",
+    "judged_by_nobody",
+    "lines",
+    "own_prompts",
+    "two_users",
+]
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -95,6 +103,25 @@ def own_prompts(folder: Path) -> Path:
     for path in (folder / "evaluation" / "items.jsonl", folder / "samples.jsonl"):
         rows = read_jsonl(path)
         lines(path, [row | {"prompt": f"{row['user']}: {row['prompt']}"} for row in rows])
+    return folder
+
+
+def judged_by_no_judge(folder: Path) -> Path:
+    """Real people: they have no traits, and their data come without a judge, so their answers are only read."""
+    write_run_folder(folder, light=True)
+    evaluation = folder / "evaluation"
+    details = read_json(evaluation / "details.json")
+    write_json(evaluation / "details.json", details | {"judge_kind": "none", "samplings": {}, "judgements": {}})
+    rows = read_jsonl(folder / "samples.jsonl")
+    lines(folder / "samples.jsonl", [row | {"traits": {}, "outcomes": {}, "broken": {}} for row in rows])
+    unjudged = ("win_rate", "answer_utility")
+    metrics = {
+        name: {m: e for m, e in row.items() if not m.startswith(unjudged)}
+        for name, row in read_json(folder / "metrics.json").items()
+    }
+    write_json(folder / "metrics.json", metrics)
+    for name in ("games.jsonl", "judges.json"):
+        (evaluation / name).unlink()
     return folder
 
 

@@ -199,6 +199,9 @@ def test_without_a_judge_rewards_are_measured_all_the_same(run: Run, tmp_path: P
     assert "reward_accuracy" in metrics["few-shot"]
     assert not any("win_rate" in measure for row in metrics.values() for measure in row)
     assert read_json(out / "observer.json") == {}
+    read = read_jsonl(out / "samples.jsonl")
+    assert 2 <= len({row["user"] for row in read}) == len(read) <= 8  # a few, one prompt each, to be read
+    assert all(row["answers"].keys() >= {"base", "few-shot, plain"} and row["outcomes"] == {} for row in read)
     details = read_json(out / "details.json")
     assert details["judge_kind"] == "none"
     assert not any("a set of weights for attributes" in sentence for sentence in caveats({}, details))

@@ -1,7 +1,8 @@
-"""`fspo report`: write the report of a run anew from what is on disk."""
+"""`fspo report`: write the report of a run from the files on disk, and open it."""
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def report(
         str, typer.Option("--benchmark", help="Report the results on this benchmark.", metavar="NAME")
     ] = "",
     figures: Annotated[Path | None, typer.Option(help="Also write the plots as SVG files to this folder.")] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Print the table of a run, and write its report.html, one self-contained page.
@@ -33,7 +35,7 @@ def report(
     Examples:
       fspo report --config configs/reviews-cpu.yaml
 
-      fspo report runs/reviews-cpu
+      fspo report runs/reviews-cpu --open
 
       fspo report runs/reviews-cpu --figures figures
 
@@ -54,3 +56,5 @@ def report(
         for plot in write_figures(folder.path, figures, benchmark=benchmark):
             out.print(f"Plot: {plot}", markup=False)
     out.print(f"\nReport: {path}", markup=False)
+    if open_page and not webbrowser.open(path.resolve().as_uri()):
+        out.print(f"There is no browser on this machine; open {path.resolve()} in one.", markup=False)

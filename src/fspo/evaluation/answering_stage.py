@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fspo.evaluation.config import Sampling
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
-from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey
+from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey, asked_prompts
 from fspo.evaluation.scoring.descriptions import Describer
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.methods.table import METHODS
 
 __all__ = ["AnsweringStage"]
+
+_READ_USERS = 8
+"""Users whose prompts are answered where nobody judges the answers."""
 
 
 @dataclass
@@ -21,11 +25,13 @@ class AnsweringStage:
     """The answers of one evaluation, gathered one set of weights after the other."""
 
     evaluation: Evaluation
+    judged: bool = True
+    """Whether anybody judges the answers; if not, a few are enough to be read."""
     answers: dict[AnswerKey, list[Answer]] = field(default_factory=dict)
 
     def answer(self, method: str, describer: Describer | None) -> None:
         """Let a method answer by every sampling, once; nothing where no answers are asked for."""
-        config, trials = self.evaluation.config, self.evaluation.trials
+        config, trials = self.evaluation.config, self._trials
         if not config.answers or any(name == method for name, _ in self.answers):
             return
         guided = METHODS[method].context in ("shots", "both")
@@ -60,6 +66,17 @@ class AnsweringStage:
             rows = measure_quality([a.prompt for a in answers], [a.text for a in answers], values, closeness)
             found[key] = {answer.item: row for answer, row in zip(answers, rows, strict=True)}
         return found
+
+    @property
+    def _trials(self) -> Sequence[Trial]:
+        """Whose prompts are answered; without a judge, users whose prompt is asked of most others too."""
+        trials = self.evaluation.trials
+        if self.judged:
+            return trials
+        prompts = {trial.user: query.prompt for trial, _, query in asked_prompts(trials, self.evaluation.config)}
+        often = Counter(prompts.values())
+        users = sorted(prompts, key=lambda user: (-often[prompts[user]], prompts[user], user))[:_READ_USERS]
+        return [trial for trial in trials if trial.user in users]
 
     def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
         evaluation, weights = self.evaluation, self.evaluation.weights

@@ -316,6 +316,13 @@ class EvaluationConfig(Settings):
         """The same with these shot counts in the ladder too."""
         return self.model_copy(update={"ladder": tuple(sorted({*self.ladder, *rungs}))})
 
+    def for_reading(self) -> EvaluationConfig:
+        """The same where nobody judges the answers: one prompt of each user, by the samplings that the report shows."""
+        shown = dict.fromkeys(("plain", self.headline_sampling))
+        return self.model_copy(
+            update={"answers": min(self.answers, 1), "samplings": tuple(shown), "answer_ladder": (), "match": ()}
+        )
+
     @property
     def mirrored_ladder(self) -> bool:
         """Whether the flipped context is scored at every shot count too."""

@@ -96,8 +96,8 @@ def evaluate(
         out: folder of the evaluation.
         results: folder of `metrics.json` and `samples.jsonl`, by default `out`.
         judge: says which of two answers a user prefers; one with a `utility` also gives the ideal observer.
-            Without a judge the first of the further ones takes its place; without any no answers are drawn, and there
-            is neither a win rate nor an observer.
+            Without a judge the first of the further ones takes its place. Without any, every method answers one prompt
+            of a few users, for people to read, and there is neither a win rate nor an observer.
         train: the training part, which may share no user and no question with the dataset. Without it, and of policies
             that don't say what they were trained on, nobody can tell whom they have seen, which is said.
         reward_models: name -> reward model from elsewhere, measured on the same items beside the configured ones.
@@ -138,7 +138,7 @@ def evaluate(
     for member in jury.values():
         check_identity(member)
     if not jury:
-        config = config.model_copy(update={"answers": 0})
+        config = config.for_reading()
     rungs = {*_COLD, *(k for row in provenance.values() for k in row.shots)}
     config = config.with_rungs(k for k in rungs if k <= config.shots)
     drawn, too_long = _fitting_trials(config, dataset, policies, weights, trials, shown)
@@ -165,7 +165,7 @@ class _Stages:
     def __init__(self, evaluation: Evaluation, jury: Mapping[str, Judge]) -> None:
         self.evaluation = evaluation
         self.optional = [measure(evaluation) for measure in OPTIONAL]
-        self.scoring, self.answering = ScoringStage(evaluation), AnsweringStage(evaluation)
+        self.scoring, self.answering = ScoringStage(evaluation), AnsweringStage(evaluation, judged=bool(jury))
         config, users = evaluation.config, evaluation.dataset.users
         self.judging = JudgingStage(config, users, jury, evaluation.out, evaluation.progress)
         self.rewards: dict[str, Rewards] = {}

@@ -361,7 +361,8 @@ def judge_of(
             why = str(error).rstrip(".")
     if not folder.config.evaluation.judges:  # else the first of these takes the place
         progress.say(
-            f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out."
+            f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out. "
+            "The report shows a few answers."
         )
     return None
 

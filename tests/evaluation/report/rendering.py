@@ -5,13 +5,19 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fspo.evaluation.metrics.summary import single_context_reward, variants_of
 from fspo.evaluation.report.findings import Metrics, facts
 from fspo.evaluation.report.formatting import environment
 
-__all__ = ["caveats", "headline", "in_short"]
+__all__ = ["caveats", "headline", "in_short", "unlabelled"]
+
+
+def unlabelled(path: Path) -> str:
+    """A page without the titles of columns that every cell repeats for narrow screens."""
+    return re.sub(r' data-label="[^"]*"', "", path.read_text(encoding="utf-8"))
 
 
 def headline(metrics: Metrics, lead: str, variants: Mapping[str, str]) -> str:

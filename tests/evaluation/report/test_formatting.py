@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fspo.evaluation.report.formatting import (
     amount,
+    environment,
     join_names,
     number,
     with_interval,
@@ -49,3 +50,24 @@ def test_shares_and_differences() -> None:
     assert with_interval(found, " points") == f"{MINUS}12.0 points [{MINUS}20.0, 4.0]"
     assert with_interval(found, " nats") == f"{MINUS}0.12 nats [{MINUS}0.20, 0.04]"
     assert [join_names(["a"]), join_names(["a", "b"]), join_names(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_cells_repeat_the_title_of_their_column_as_text() -> None:
+    table = (
+        '<table><thead><tr><th scope="col">of</th><th scope="col"><b>&lt;x&gt; "y"</b></th></tr></thead>'
+        "<tbody><tr><th>a</th><td>1</td></tr></tbody></table>"
+    )
+    labelled = environment().from_string("{{ table | safe | labelled }}").render(table=table)
+    assert labelled.endswith(
+        '<tbody><tr><th data-label="of">a</th><td data-label="&lt;x&gt; &#34;y&#34;">1</td></tr></tbody></table>'
+    )
+
+
+def test_a_long_text_is_shown_in_two_parts_that_are_the_whole() -> None:
+    opening = environment().filters["opening"]
+    text = "word " * 100
+    start, rest = opening(text, 100)
+    assert start + rest == text
+    assert 90 < len(start) <= 100
+    assert opening("short", 100) == ("short", "")
+    assert opening("x" * 500, 100) == ("x" * 500, "")  # no place to cut it

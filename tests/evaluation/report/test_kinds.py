@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,24 @@ from fspo.evaluation.report.page import write_report
 from fspo.evaluation.statistics.ranking import Game
 from fspo.files import read_json, read_jsonl, write_json
 from fspo.records import read_records
+from tests.evaluation.report.rendering import unlabelled
 from tests.evaluation.run_folder import write_run_folder
-from tests.evaluation.run_kinds import external_lead, judged_by_model, judged_by_nobody, lines, own_prompts, two_users
+from tests.evaluation.run_kinds import (
+    external_lead,
+    judged_by_model,
+    judged_by_no_judge,
+    judged_by_nobody,
+    lines,
+    own_prompts,
+    two_users,
+)
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def page_of(folder: Path) -> str:
     """The page's text, unescaped, blanks as one."""
-    text = write_report(folder, folder / "report.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    text = unlabelled(write_report(folder, folder / "report.html")).replace("\N{NO-BREAK SPACE}", " ")
     return " ".join(html.unescape(text).split())
 
 
@@ -53,6 +63,39 @@ def test_a_judge_who_named_nobody_is_not_a_judge_who_is_missing(tmp_path: Path) 
     assert '<th scope="row">mute</th>' in section(page, "wins")
     ranking = section(page, "ranking").partition("By reward accuracy")[0]
     assert "No judge decided a single comparison" in ranking and "are missing from this run" not in ranking
+
+
+def test_real_people_without_a_judge_have_answers_to_be_read(tmp_path: Path) -> None:
+    page = page_of(judged_by_no_judge(tmp_path / "run"))
+    top = section(page, "samples").partition("<details")[0]
+    assert "One question, two users" in top and "A chatty answer." in top and "A cheerful answer." in top
+    assert "It is a film about a bath house." in top  # the base model's, beside them
+    assert "No judge decides for these users" in section(page, "samples")
+    wins = section(page, "wins")
+    assert "Win rates are missing from this run" in wins and "Quality of the answers" in wins
+    limits = section(page, "limits")
+    assert "Answers that reach the token limit are cut off:" in limits and "judge sees" not in limits
+
+
+def test_the_top_of_the_page_says_on_what_it_was_measured(tmp_path: Path) -> None:
+    folder = write_run_folder(tmp_path / "run", light=True)
+    (folder / "config.yaml").write_text("name: mine\nmodel: smollm2-135m\nlayout: conversation\n", encoding="utf-8")
+    page = page_of(folder)
+    assert (
+        "smollm2-135m · conversation layout · 16 held-out users, 24 questions, 128 pairs · 8 shots"
+        in page.partition("</header>")[0]
+    )
+    assert page.index('<section id="samples"') < page.index('<section id="methods"') < page.index('<section id="shots"')
+    assert "A cheerful answer." not in page.partition('<section id="samples"')[0]
+
+
+def test_the_answers_on_top_are_those_of_the_headline_sampling(tmp_path: Path) -> None:
+    folder = write_run_folder(tmp_path / "run", light=True)
+    top = section(page_of(folder), "samples").partition("<details")[0]
+    assert "<span>fspo, guided</span>" in top and "fspo, plain" not in top
+    rows = read_jsonl(folder / "samples.jsonl")
+    lines(folder / "samples.jsonl", [row | {"answers": {"base": "b", "ipo, plain": "i" * 9}} for row in rows])
+    assert "<span>ipo, plain</span>" in section(page_of(folder), "samples")  # the lead has none
 
 
 def test_a_run_judged_by_a_model_has_no_observer_and_base_in_its_ranking(tmp_path: Path) -> None:
@@ -180,6 +223,26 @@ def test_what_a_later_version_adds_is_passed_over(base: Path, tmp_path: Path) ->
     lines(tmp_path / "games.jsonl", [game | {"judge": "new"} for game in games])
     later, now = (read_records(folder / "games.jsonl", Game, "") for folder in (tmp_path, base / "evaluation"))
     assert later == now != []
+
+
+def test_the_command_opens_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run_folder(tmp_path / "run", light=True)
+    shutil.rmtree(folder / "methods")  # their weights are missing, so they have no model cards
+    opened: list[str] = []
+    found = iter((True, False))
+
+    def open_url(url: str) -> bool:
+        opened.append(url)
+        return next(found)
+
+    monkeypatch.setattr("webbrowser.open", open_url)
+    for there in (True, False):
+        done = CliRunner().invoke(app, ["report", str(folder), "--open"])
+        assert done.exit_code == 0, done.output
+        assert ("no browser on this machine" in " ".join(done.output.split())) != there
+    assert opened == [(folder / "report.html").resolve().as_uri()] * 2
+    CliRunner().invoke(app, ["report", str(folder)])
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize("text", ['{"fspo": [1]}', '{"fspo": {"reward_accuracy": 0.5}}'])

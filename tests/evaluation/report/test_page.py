@@ -14,7 +14,6 @@ from statistics import fmean
 from xml.etree import ElementTree
 
 import pytest
-from markupsafe import Markup
 from rich.console import Console
 
 from fspo.errors import DataError, StorageError
@@ -26,14 +25,14 @@ from fspo.evaluation.report.formatting import detectable
 from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.page import write_figures, write_report
 from fspo.evaluation.report.plot_entry import PlotEntry
-from fspo.evaluation.report.samples import broken_answers, contrasting_samples, worst_losses, wrong_pairs
+from fspo.evaluation.report.samples import broken_answers, contrasting_samples, shown_answer, worst_losses, wrong_pairs
 from fspo.evaluation.report.training_section import TrainingCost, training_costs, unequal_training_note
 from fspo.evaluation.statistics.comparing import compare
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.evaluation.statistics.ranking import Game
 from fspo.files import read_json, write_json
 from fspo.records import read_record, read_records
-from tests.evaluation.report.rendering import caveats
+from tests.evaluation.report.rendering import caveats, unlabelled
 from tests.evaluation.run_folder import write_run_folder
 
 
@@ -44,7 +43,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(run_folder: Path) -> str:
-    return write_report(run_folder, run_folder / "report.html").read_text(encoding="utf-8")
+    return unlabelled(write_report(run_folder, run_folder / "report.html"))
 
 
 class Balance(HTMLParser):
@@ -111,7 +110,7 @@ def test_names_are_neither_formulas_nor_markup() -> None:
         charts.panels([charts.Panel(name, {name: e}, 0.0)], title=name),
         charts.user_dots({name: {name: 0.5}}, title=name, xlabel=name),
         charts.reliability({name: (bins, bins)}, title=name),
-        charts.training_curves({name: [(1, 0.5), (2, 0.6)]}, title=name, ylabel=name),
+        charts.training_curves({name: [(1, 0.5), (2, 0.6)]}, title=name),
         charts.heatmap([[None, 0.5], [0.5, None]], [name, name], title=name),
         charts.histograms({name: ([0, 1], [3])}, title=name),
     ):
@@ -135,7 +134,7 @@ def test_every_plot_says_what_it_shows(page: str) -> None:
 
 
 def test_the_same_run_gives_the_same_page(run_folder: Path, page: str, tmp_path: Path) -> None:
-    assert write_report(run_folder, tmp_path / "again.html").read_text(encoding="utf-8") == page
+    assert unlabelled(write_report(run_folder, tmp_path / "again.html")) == page
 
 
 def test_user_text_is_text(page: str) -> None:
@@ -224,6 +223,7 @@ def test_contrasting_users_are_the_least_alike_on_a_shared_prompt() -> None:
     assert {sample.prompt for sample in first} == {"p1"}
     assert first[0].traits["x"] * first[1].traits["x"] < 0
     assert contrasting_samples([]) == []
+    assert shown_answer(samples, "fspo", "guided") == "base"
     assert contrasting_samples(samples[:1]) == [[samples[0]]]
 
 
@@ -255,7 +255,8 @@ def luminance(colour: str) -> float:
 def test_every_plot_comes_with_its_numbers(run_folder: Path, page: str) -> None:
     links = re.findall(r'<a href="data:text/csv;charset=utf-8;base64,([\w+/=]+)" download="([\w-]+)\.csv">', page)
     tables = {name: list(csv.DictReader(io.StringIO(base64.b64decode(text).decode()))) for text, name in links}
-    assert len(tables) == len(re.findall(r"<svg", page))
+    wide, narrow = (re.findall(rf'<svg [^>]*class="{size}"', page) for size in ("wide", "narrow"))
+    assert len(tables) == len(wide) == len(narrow) == len(re.findall("<svg", page)) / 2
     metrics = read_json(run_folder / "metrics.json")
     for row in tables["accuracy-by-shots"]:
         if row["method"] != "ideal observer":
@@ -265,7 +266,7 @@ def test_every_plot_comes_with_its_numbers(run_folder: Path, page: str) -> None:
 
 
 def test_a_name_cannot_become_a_formula_in_a_spreadsheet() -> None:
-    plot = PlotEntry("x", "x", Markup(), [{"user": "=1+1", "value": -0.5}, {"user": "plain, quoted", "value": None}])
+    plot = PlotEntry("x", "x", None, [{"user": "=1+1", "value": -0.5}, {"user": "plain, quoted", "value": None}])
     assert plot.csv == 'user,value\n\'=1+1,-0.5\n"plain, quoted",\n'
 
 

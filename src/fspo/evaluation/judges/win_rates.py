@@ -26,7 +26,7 @@ from fspo.preferences.wording import wording
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
-__all__ = ["Answer", "AnswerKey", "Answerer", "JudgedAnswer", "decide", "judge_answers"]
+__all__ = ["Answer", "AnswerKey", "Answerer", "JudgedAnswer", "asked_prompts", "decide", "judge_answers"]
 
 
 AnswerKey = tuple[str, str]
@@ -165,7 +165,7 @@ class Answerer:
         settings += self.describer.key if self.describer else ""
         wanted = {
             _digest(settings, trial.key, item, query.prompt, place // config.answer_batch): (trial, item, query)
-            for place, (trial, item, query) in enumerate(_asked(trials, config))
+            for place, (trial, item, query) in enumerate(asked_prompts(trials, config))
         }
 
         def generate(batch: Sequence[_Asked]) -> list[Answer]:
@@ -197,7 +197,7 @@ class Answerer:
         ]
 
 
-def _asked(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
+def asked_prompts(trials: Iterable[Trial], config: EvaluationConfig) -> list[_Asked]:
     """Prompts of each user, chosen by a digest, so that users answer the same ones where they can."""
     chosen: list[_Asked] = []
     seen: dict[str, set[str]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fspo.evaluation.plots.drawing import (
     DOTTED,
     FONT,
     INK,
+    NARROW,
     OBSERVER,
     PLAIN,
     RULE,
@@ -68,9 +70,11 @@ class Panel:
     percent: bool = True
 
 
-def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title: str, palette: Palette = PLAIN) -> str:
+def accuracy_by_shots(
+    methods: Mapping[str, Points], observer: Points, *, title: str, palette: Palette = PLAIN, narrow: bool = False
+) -> str:
     """Reward accuracy over the number of shots, with intervals, beside the ideal observer's where there is one."""
-    figure, axes = new_figure(3.4)
+    figure, axes = new_figure(3.4, width=NARROW if narrow else WIDTH)
     ends = []
     count = len(methods)
     for place, (name, points) in enumerate(methods.items()):
@@ -100,7 +104,7 @@ def accuracy_by_shots(methods: Mapping[str, Points], observer: Points, *, title:
     axes.set_ylabel("reward accuracy")
     percent_axis(axes)
     label_ends(axes, ends)
-    return svg_of(figure, title, _describe_points(methods, observer))
+    return svg_of(figure, title, _describe_points(methods, observer), narrow=narrow)
 
 
 def interval_plot(
@@ -110,9 +114,10 @@ def interval_plot(
     chance: float | None = 0.5,
     percent: bool = True,
     palette: Palette = PLAIN,
+    narrow: bool = False,
 ) -> str:
     """Estimates with their intervals, one line each: (label, method, estimate)."""
-    figure, axes = new_figure(0.6 + 0.28 * len(rows), width=5.0)
+    figure, axes = new_figure(0.6 + 0.28 * len(rows), width=NARROW if narrow else 5.0)
     places = list(range(len(rows)))[::-1]
     form = "{:.1%}" if percent else "{:.2f}"
     for place, (_, method, estimate) in zip(places, rows, strict=True):
@@ -122,14 +127,15 @@ def interval_plot(
     axes.set_ylim(-0.6, len(rows) - 0.4)
     least = (0.25, 0.75) if chance == 0.5 else None
     _sideways(axes, [estimate for *_, estimate in rows], chance, percent=percent, least=least)
-    return svg_of(figure, title, "; ".join(f"{label}: {said(e, percent=percent)}" for label, _, e in rows))
+    told = "; ".join(f"{label}: {said(e, percent=percent)}" for label, _, e in rows)
+    return svg_of(figure, title, told, narrow=narrow)
 
 
-def panels(shown: Sequence[Panel], *, title: str, palette: Palette = PLAIN) -> str:
+def panels(shown: Sequence[Panel], *, title: str, palette: Palette = PLAIN, narrow: bool = False) -> str:
     """Small plots of one measure each, the same methods in the same rows."""
     methods = list(dict.fromkeys(name for panel in shown for name in panel.rows))
-    across = min(_ACROSS, len(shown))
-    width, height = 1.2 + 1.75 * across, 0.55 + 0.24 * len(methods)
+    across = 1 if narrow else min(_ACROSS, len(shown))
+    width, height = NARROW if narrow else 1.2 + 1.75 * across, 0.55 + 0.24 * len(methods)
     figure, cells = small_multiples(len(shown), across, height=height, width=width)
     places = {name: len(methods) - 1 - number for number, name in enumerate(methods)}
     for number, (cell, panel) in enumerate(zip(cells, shown, strict=True)):
@@ -144,7 +150,7 @@ def panels(shown: Sequence[Panel], *, title: str, palette: Palette = PLAIN) -> s
         f"{panel.title}: " + ", ".join(f"{name} {said(e, percent=panel.percent)}" for name, e in panel.rows.items())
         for panel in shown
     )
-    return svg_of(figure, title, "; ".join(told))
+    return svg_of(figure, title, "; ".join(told), narrow=narrow)
 
 
 def user_dots(
@@ -153,9 +159,10 @@ def user_dots(
     title: str,
     xlabel: str,
     palette: Palette = PLAIN,
+    narrow: bool = False,
 ) -> str:
     """A dot for every user of every method (method -> user -> share), with a line at the middle one."""
-    figure, axes = new_figure(0.6 + 0.5 * len(methods), width=5.6)
+    figure, axes = new_figure(0.6 + 0.5 * len(methods), width=NARROW if narrow else 5.6)
     places = list(range(len(methods)))[::-1]
     told = []
     for place, (name, users) in zip(places, methods.items(), strict=True):
@@ -177,7 +184,7 @@ def user_dots(
     axes.set_xlabel(xlabel)
     _grid_sideways(axes)
     axes.xaxis.set_major_formatter(percent_formatter())
-    return svg_of(figure, title, "; ".join(told))
+    return svg_of(figure, title, "; ".join(told), narrow=narrow)
 
 
 def _interval(axes: Axes, place: int, method: str, estimate: Estimate, palette: Palette, *, size: float = 6.0) -> None:
@@ -237,14 +244,16 @@ def _describe_points(methods: Mapping[str, Points], observer: Points) -> str:
     )
 
 
-def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette: Palette = PLAIN) -> str:
+def reliability(
+    methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette: Palette = PLAIN, narrow: bool = False
+) -> str:
     """Method -> its bins as they are and with fitted scale, each with `confidence`, `accuracy` and `items`.
 
     Full dots are the margins as they are, rings the fitted ones; the larger a dot, the more items it stands for. On the
     dotted line confidence and accuracy are the same.
     """
-    across = min(_ACROSS, len(methods))
-    width = 0.5 + 1.9 * across
+    across = min(2 if narrow else _ACROSS, len(methods))
+    width = 0.5 + (1.4 if narrow else 1.9) * across
     figure, cells = small_multiples(len(methods), across, height=2.0, width=width, share=True)
     for place, (cell, (name, (bins, fitted))) in enumerate(zip(cells, methods.items(), strict=True)):
         colour = palette.colour(name)
@@ -264,7 +273,8 @@ def reliability(methods: Mapping[str, tuple[Bins, Bins]], *, title: str, palette
             cell.set_xlabel("confidence")
             cell.tick_params(labelbottom=True)
     figure.subplots_adjust(hspace=0.42, wspace=0.22)
-    return svg_of(figure, title, "; ".join(f"{name}: {_told(bins)}" for name, (bins, _) in methods.items()))
+    told = "; ".join(f"{name}: {_told(bins)}" for name, (bins, _) in methods.items())
+    return svg_of(figure, title, told, narrow=narrow)
 
 
 def _dots(cell: Any, rows: Bins, colour: str, *, filled: bool) -> None:
@@ -280,10 +290,14 @@ def _told(bins: Bins) -> str:
 
 
 def training_curves(
-    curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str, ylabel: str, palette: Palette = PLAIN
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str,
+    palette: Palette = PLAIN,
+    narrow: bool = False,
 ) -> str:
-    """One value over the steps of training, a line for each method."""
-    figure, axes = new_figure(2.9)
+    """One value, which the title names, over the steps of training, a line for each method."""
+    figure, axes = new_figure(2.9, width=NARROW if narrow else WIDTH)
     ends, said = [], []
     for name, points in curves.items():
         method = name.split(" ")[0]
@@ -297,17 +311,21 @@ def training_curves(
             ends.append((smooth[-1], name, colour))
             said.append(f"{name} from {ys[0]:.3g} to {ys[-1]:.3g} in {len(ys)} records")
     axes.set_xlabel("step")
-    axes.set_ylabel(ylabel)
+    axes.set_ylabel(textwrap.fill(title, 40))
     label_ends(axes, ends)
-    return svg_of(figure, title, "; ".join(said))
+    return svg_of(figure, title, "; ".join(said), narrow=narrow)
 
 
-def heatmap(matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, title: str) -> str:
+def heatmap(
+    matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, title: str, narrow: bool = False
+) -> str:
     """A square matrix of fractions, darker for more; empty where nothing is known."""
     from matplotlib.patches import Rectangle
 
     size = len(labels)
-    figure, axes = new_figure(min(WIDTH, 1.6 + 0.24 * size), width=min(WIDTH, 2.6 + 0.26 * size))
+    most = NARROW if narrow else WIDTH
+    figure, axes = new_figure(min(most, 1.6 + 0.24 * size), width=min(most, 2.6 + 0.26 * size))
+    letters = min(7.0, 50.0 * most / size)  # points; rows must not overlap
     for row, values in enumerate(matrix):
         for column, value in enumerate(values):
             if value is None:
@@ -316,7 +334,7 @@ def heatmap(matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, 
             axes.add_patch(
                 Rectangle((column, row), 0.94, 0.94, facecolor=ACCENT, alpha=0.04 + 0.44 * share, linewidth=0)
             )
-            if size <= 16:
+            if size <= (8 if narrow else 16):
                 axes.text(
                     column + 0.47, row + 0.49, f"{share * 100:.0f}", ha="center", va="center", color=INK, fontsize=6.5
                 )
@@ -324,19 +342,22 @@ def heatmap(matrix: Sequence[Sequence[float | None]], labels: Sequence[str], *, 
     axes.set_ylim(size, 0)
     axes.set_aspect("equal")
     middles = [i + 0.47 for i in range(size)]
-    axes.set_xticks(middles, labels, rotation=90, fontsize=7)
-    axes.set_yticks(middles, labels, fontsize=7)
+    axes.set_xticks(middles, labels, rotation=90, fontsize=letters)
+    axes.set_yticks(middles, labels, fontsize=letters)
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
     known = [value for row, values in enumerate(matrix) for value in values[:row] if value is not None]
     said = f"{size} by {size}, mean off the diagonal {sum(known) / len(known):.0%}" if known else f"{size} by {size}"
-    return svg_of(figure, title, said)
+    return svg_of(figure, title, said, narrow=narrow)
 
 
-def histograms(columns: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str) -> str:
+def histograms(
+    columns: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, narrow: bool = False
+) -> str:
     """Small multiples: for each name the edges of the bins (n + 1) and the counts in them (n)."""
-    figure, cells = small_multiples(len(columns), 4, height=1.35)
+    across, width = (2, NARROW) if narrow else (4, WIDTH)
+    figure, cells = small_multiples(len(columns), across, height=1.35, width=width)
     for cell, (name, (edges, counts)) in zip(cells, columns.items(), strict=True):
         widths = [right - left for left, right in itertools.pairwise(edges)]
         cell.bar(edges[:-1], counts, width=widths, align="edge", color=ACCENT, alpha=0.75, linewidth=0)
@@ -346,7 +367,7 @@ def histograms(columns: Mapping[str, tuple[Sequence[float], Sequence[float]]], *
         cell.spines["left"].set_visible(False)
         cell.tick_params(labelsize=7)
     figure.subplots_adjust(hspace=0.75, wspace=0.15, left=0.02, right=0.98, top=0.92, bottom=0.1)
-    return svg_of(figure, title, "distributions of " + ", ".join(columns))
+    return svg_of(figure, title, "distributions of " + ", ".join(columns), narrow=narrow)
 
 
 def _smoothed(values: Sequence[float], weight: float = 0.85) -> list[float]:

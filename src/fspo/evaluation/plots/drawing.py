@@ -23,6 +23,7 @@ __all__ = [
     "FONT",
     "INK",
     "MUTED",
+    "NARROW",
     "OBSERVER",
     "PLAIN",
     "RULE",
@@ -54,7 +55,10 @@ OBSERVER = "ideal observer"
 """What stands among methods as a ceiling."""
 
 WIDTH = 6.2
-"""Inches; narrow, so that the letters are still read where the page is."""
+"""Inches of a plot on a wide screen; with more, its letters would be too small on the page."""
+
+NARROW = 2.5
+"""Inches of the drawn area of a plot on a phone; names stand beside it."""
 
 FONT = 9.0
 """Points."""
@@ -188,10 +192,11 @@ def said(estimate: Estimate, *, percent: bool = True) -> str:
     return f"{form.format(estimate.value)}, interval {form.format(estimate.low)} to {form.format(estimate.high)}"
 
 
-def svg_of(figure: Figure, title: str, description: str) -> str:
+def svg_of(figure: Figure, title: str, description: str, *, narrow: bool = False) -> str:
     """The figure as an `<svg>` with a title and a description for readers who don't see it.
 
-    Dollar signs in names are dollar signs: no text is read as a formula.
+    Dollar signs in names are dollar signs: no text is read as a formula. A page holds each plot twice, wide and narrow,
+    and shows the one that fits the screen; the ids of the two differ.
     """
     import matplotlib
     from matplotlib.text import Text
@@ -210,13 +215,15 @@ def svg_of(figure: Figure, title: str, description: str) -> str:
     for code, variable in _VARIABLES.items():
         svg = svg.replace(code, f"var({variable})")
     svg = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", svg)
-    prefix = re.sub(r"\W+", "-", title.lower()).strip("-")
+    size_class = "narrow" if narrow else "wide"
+    prefix = re.sub(r"\W+", "-", title.lower()).strip("-") + f"-{size_class}"
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", svg)
     label = f'<title id="{prefix}-title">{html.escape(title)}</title>'
     label += f'<desc id="{prefix}-desc">{html.escape(description)}</desc>'
     width = re.search(r'viewBox="0 0 ([\d.]+)', svg)
-    size = f'style="max-width:{float(width.group(1)) * _PIXELS:.0f}px"' if width else ""
+    size = f'class="{size_class}" '
+    size += f'style="max-width:{float(width.group(1)) * _PIXELS:.0f}px"' if width else ""
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"([^>]*)>', r"<svg \1\2\3>", svg, count=1)
     spoken = f'role="img" aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc"'
     # A function, since a backslash in a name would be read as an escape.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fspo.evaluation.plots import charts
@@ -43,7 +44,7 @@ def _distributions(attributes: Mapping[str, Mapping[str, Any]]) -> PlotEntry | N
         for name, (edges, counts) in columns.items()
         for left, right, count in zip(edges, edges[1:], counts, strict=False)
     ]
-    return PlotEntry("attributes", title, charts.histograms(columns, title=title), numbers)
+    return PlotEntry("attributes", title, partial(charts.histograms, columns), numbers)
 
 
 def _disagreement(users: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> PlotEntry:
@@ -53,4 +54,4 @@ def _disagreement(users: Sequence[str], matrix: Sequence[Sequence[float | None]]
         {"user": users[row], "other": users[column], "disagree": matrix[row][column]}
         for row, column in itertools.combinations(range(min(len(users), len(matrix))), 2)
     ]
-    return PlotEntry("disagreement", title, charts.heatmap(shown, users[:_MOST_USERS], title=title), numbers)
+    return PlotEntry("disagreement", title, partial(charts.heatmap, shown, users[:_MOST_USERS]), numbers)

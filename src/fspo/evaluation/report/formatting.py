@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from fspo.evaluation.statistics.intervals import Estimate
 
@@ -79,6 +81,8 @@ def environment() -> Environment:
         "names": join_names,
         "present": lambda labels, metrics: {m: labels[m] for m in labels if any(m in row for row in metrics.values())},
         "cell": _cell,
+        "labelled": _labelled,
+        "opening": _opening,
     }
     found.filters |= filters
     return found
@@ -110,3 +114,21 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
     return "" if value is None else str(value)
+
+
+def _labelled(table: Markup) -> Markup:
+    """A table whose cells repeat the title of their column in `data-label`, for screens too narrow for columns."""
+    head, end, body = str(table).partition("</thead>")
+    titles = [escape(Markup(title).striptags()) for title in re.findall(r"<th\b[^>]*>(.*?)</th>", head, re.DOTALL)]
+
+    def label_cells(row: re.Match[str]) -> str:
+        title = iter(titles)
+        return re.sub(r"<t[dh]\b", lambda cell: f'{cell[0]} data-label="{next(title, "")}"', row[0])
+
+    return Markup(head + end + re.sub(r"<tr\b.*?</tr>", label_cells, body, flags=re.DOTALL))
+
+
+def _opening(text: str, most: int) -> tuple[str, str]:
+    """A text as what is shown of it, about `most` characters of whole words, and the rest, which is unfolded."""
+    cut = text.rfind(" ", 0, most)
+    return (text[:cut], text[cut:]) if len(text) > 1.3 * most and cut > 0 else (text, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fspo.errors import DataError
@@ -54,9 +55,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette
         for name, estimate in found.items()
     ]
     title = "Chance to be preferred to the base model's answer"
-    svg = charts.interval_plot(
-        [(name, name, estimate) for name, estimate in found.items()], title=title, palette=palette
-    )
+    standing = [(name, name, estimate) for name, estimate in found.items()]
     numbers = [
         {"method": name, "rank": places[name]}
         | dict(zip(("best_rank", "worst_rank"), ranks.get(name, _UNKNOWN), strict=True))
@@ -64,7 +63,9 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette
         for name, estimate in found.items()
     ]
     return {
-        "plot": PlotEntry("ranking-answers", title, svg, numbers, _NOTE),
+        "plot": PlotEntry(
+            "ranking-answers", title, partial(charts.interval_plot, standing, palette=palette), numbers, _NOTE
+        ),
         "rows": rows,
         "each_other": ranking is not None and each_other,
         "several": len(found.keys() - {_BASE}) > 1,
@@ -83,10 +84,9 @@ def accuracy_leaderboard(metrics: Metrics, observer: Estimate | None, palette: P
     rows = [(name, name, estimate) for name, estimate in found.items()]
     if observer is not None:
         rows.insert(0, (OBSERVER, OBSERVER, observer))
-    title = "Reward accuracy"
-    svg = charts.interval_plot(rows, title=title, palette=palette)
     numbers = estimate_rows(({"method": label}, estimate) for label, _, estimate in rows)
-    return {"plot": PlotEntry("ranking-accuracy", title, svg, numbers), "order": list(found)}
+    draw = partial(charts.interval_plot, rows, palette=palette)
+    return {"plot": PlotEntry("ranking-accuracy", "Reward accuracy", draw, numbers), "order": list(found)}
 
 
 def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> dict[str, Comparison]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from fspo.evaluation.artifacts import CalibrationRecord, JudgesRecord, PerUser
@@ -52,9 +53,9 @@ def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[
     numbers = estimate_rows(
         ({"method": name, "shots": int(k)}, e) for name, row in table.items() for k, e in row.items()
     )
-    svg = charts.accuracy_by_shots(lines, seen, title=title, palette=palette)
+    draw = partial(charts.accuracy_by_shots, lines, seen, palette=palette)
     return {
-        "plot": PlotEntry("accuracy-by-shots", title, svg, numbers),
+        "plot": PlotEntry("accuracy-by-shots", title, draw, numbers),
         "observer": bool(seen),
         "table": table,
         "ks": sorted({k for row in table.values() for k in row}),
@@ -75,10 +76,10 @@ def sensitivity_section(metrics: Metrics, observer: Row, palette: Palette) -> di
     if not shown:
         return {}
     title = "What changes a decision"
-    svg = charts.panels(list(shown.values()), title=title, palette=palette)
+    draw = partial(charts.panels, list(shown.values()), palette=palette)
     numbers = _numbers(dict(metrics) | {OBSERVER: observer}, shown)
     return {
-        "plot": PlotEntry("sensitivity", title, svg, numbers),
+        "plot": PlotEntry("sensitivity", title, draw, numbers),
         "families": {measure.partition("/")[0] for measure in shown},
         "observer": any(OBSERVER in panel.rows for panel in shown.values()),
         "shot_effects": _shot_effects(metrics),
@@ -105,8 +106,8 @@ def calibration_section(records: Mapping[str, CalibrationRecord], palette: Palet
         for scale, rows in zip(("unchanged", "fitted"), both, strict=True)
         for row in rows
     ]
-    svg = charts.reliability(bins, title=title, palette=palette)
-    return {"plot": PlotEntry("calibration", title, svg, numbers), "records": records}
+    draw = partial(charts.reliability, bins, palette=palette)
+    return {"plot": PlotEntry("calibration", title, draw, numbers), "records": records}
 
 
 def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[str, Any]:
@@ -121,9 +122,9 @@ def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[st
     title = "Share of what is at stake that is lost"
     names = [measure for family in _REGRET for measure in _named(metrics, family)]
     numbers = _numbers(dict(metrics) | {OBSERVER: observer}, names)
-    svg = charts.interval_plot(rows, title=title, palette=palette)
+    draw = partial(charts.interval_plot, rows, palette=palette)
     return {
-        "plot": PlotEntry("regret", title, svg, numbers, _REGRET_NOTE),
+        "plot": PlotEntry("regret", title, draw, numbers, _REGRET_NOTE),
         "columns": {m: _label(m) for m in names},
     }
 
@@ -144,7 +145,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {
         "plot": PlotEntry(
-            "win-rates", title, charts.interval_plot(plain, title=title, palette=palette), numbers, _WINS_NOTE
+            "win-rates", title, partial(charts.interval_plot, plain, palette=palette), numbers, _WINS_NOTE
         ),
         "columns": {m: _label(m) for m in others},
         "guided": any(m.startswith(f"{_WINS}/guided") for m in names),
@@ -168,7 +169,7 @@ def tax_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
     title = "What is lost against the base model"
     numbers = _numbers(metrics, [*names, *levels])
     return {
-        "plot": PlotEntry("tax", title, charts.panels(shown, title=title, palette=palette), numbers, _TAX_NOTE),
+        "plot": PlotEntry("tax", title, partial(charts.panels, shown, palette=palette), numbers, _TAX_NOTE),
         "columns": {m: _label(m) for m in (*names, *levels)},
     }
 
@@ -189,9 +190,9 @@ def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str,
         for user, value in users.items()
     ]
     worst = sorted(shares.get(lead, {}).items(), key=lambda entry: (entry[1], entry[0]))
-    svg = charts.user_dots(shares, title=title, palette=palette, xlabel="reward accuracy")
+    draw = partial(charts.user_dots, shares, palette=palette, xlabel="reward accuracy")
     return {
-        "plot": PlotEntry("per-user", title, svg, numbers),
+        "plot": PlotEntry("per-user", title, draw, numbers),
         "worst": [(user, value) for user, value in worst[:5] if value < 1],
         "pairs": max((mean.items for mean in records.get(lead, {}).get("reward_accuracy", {}).values()), default=0),
         "at_chance": sum(value <= 0.5 for _, value in worst),

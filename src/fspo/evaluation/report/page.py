@@ -96,7 +96,8 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
     return (
         {
             "name": f"{settings.get('name') or run_dir.resolve().name}{f' on {benchmark}' if benchmark else ''}",
-            "model": settings.get("model") or details.get("model") or "",
+            "model": settings.get("model") or details.get("model") or "few-shot preference optimization",
+            "layout": settings.get("layout"),
             "details": details,
             "lead": lead,
             "variants": variants_of(details, lead),
@@ -160,8 +161,13 @@ def _texts(read: RunData, lead: str) -> dict[str, Any]:
         "kept": bool(items.values(lead, f"reward_accuracy/{reward}")),
     }
     pairs = samples.contrasting_samples(lines, read.checks.get("disagreement"))
-    shared = [len(pair) > 1 and pair[0].prompt == pair[1].prompt for pair in pairs]
-    return {"samples": pairs, "shared": shared, "failures": failures}
+    return {
+        "samples": pairs,
+        "shared": [len(pair) > 1 and pair[0].prompt == pair[1].prompt for pair in pairs],
+        "shown": samples.shown_answer(lines, lead, sampling or read.details.get("headline_sampling", "plain")),
+        "judged_answers": any(line.outcomes for line in lines),
+        "failures": failures,
+    }
 
 
 def _plots(view: Mapping[str, Any]) -> list[PlotEntry]:

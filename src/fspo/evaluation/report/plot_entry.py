@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,21 @@ class PlotEntry:
     name: str
     """Of its files, and its place on the page."""
     title: str
-    svg: str
-    """The drawing; empty where numbers stand alone."""
+    draw: Callable[..., str] | None
+    """Draws it as SVG from a `title` and whether it is `narrow`, for a phone; None where numbers stand alone."""
     rows: Sequence[Row] = field(default_factory=tuple)
     note: str = "shares as fractions of 1"
     """What a reader of the numbers has to know besides: their units, and what is not drawn."""
+
+    @property
+    def svg(self) -> str:
+        """The drawing for wide screens, for paper and for files."""
+        return self.draw(title=self.title, narrow=False) if self.draw else ""
+
+    @property
+    def narrow(self) -> str:
+        """The drawing for a phone."""
+        return self.draw(title=self.title, narrow=True) if self.draw else ""
 
     @property
     def columns(self) -> list[str]:

@@ -12,7 +12,7 @@ from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.scoring.eval_episodes import tendency
 from fspo.preferences.types import User
 
-__all__ = ["broken_answers", "contrasting_samples", "worst_losses", "wrong_pairs"]
+__all__ = ["broken_answers", "contrasting_samples", "shown_answer", "worst_losses", "wrong_pairs"]
 
 _MOST = 3
 _PAIRS = 2
@@ -46,6 +46,13 @@ def contrasting_samples(samples: Sequence[Sample], disagreement: Mapping[str, An
             prompts = (common[0], common[0]) if common else (min(by_user[first]), min(by_user[second]))
             chosen.append([by_user[first][prompts[0]], by_user[second][prompts[1]]])
     return chosen or [[sample] for sample in samples[:1]]
+
+
+def shown_answer(samples: Sequence[Sample], lead: str, sampling: str) -> str:
+    """Which answers stand on top of the page: the lead's by this sampling, else by any, else another method's."""
+    labels = dict.fromkeys(label for sample in samples for label in sample.answers if label != "base")
+    own = [label for label in labels if label.startswith(f"{lead}, ")]
+    return next(iter([label for label in own if label == f"{lead}, {sampling}"] or own or labels), "base")
 
 
 def worst_losses(samples: Sequence[Sample], items: Items, label: str) -> list[dict[str, Any]]:

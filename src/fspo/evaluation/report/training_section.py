@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ def training_plots(run_dir: Path, palette: Palette) -> list[PlotEntry]:
         curves = {name: _series(rows, key) for name, rows in records.items()}
         curves = {name: points for name, points in curves.items() if len(points) > 1}
         if curves:
-            svg = charts.training_curves(curves, title=label, ylabel=label, palette=palette)
+            draw = partial(charts.training_curves, curves, palette=palette)
             numbers = [{"method": name, "step": x, "value": y} for name, points in curves.items() for x, y in points]
             found.append(
-                PlotEntry(f"training-{key.replace('_', '-')}", label, svg, numbers, "as recorded at each step")
+                PlotEntry(f"training-{key.replace('_', '-')}", label, draw, numbers, "as recorded at each step")
             )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from fspo.evaluation.plots import charts
@@ -24,10 +25,10 @@ def write_comparison(found: RunComparison, out: Path) -> Path:
     rows = [(e.name, e.name.rpartition(": ")[2], e.estimate) for e in found.methods]
     title = f"Methods by {label}"
     palette = Palette.of(method for _, method, _ in rows)
-    svg = charts.interval_plot(rows, title=title, chance=found.chance, percent=found.percent, palette=palette)
+    draw = partial(charts.interval_plot, rows, chance=found.chance, percent=found.percent, palette=palette)
     numbers = estimate_rows(({"method": e.name, "measure": e.variant}, e.estimate) for e in found.methods)
-    standing = PlotEntry("methods", title, svg, numbers, "shares as fractions of 1" if found.percent else "in units")
-    pairs = PlotEntry("pairs", "Every two methods", "", [pair.to_json() for pair in found.pairs])
+    standing = PlotEntry("methods", title, draw, numbers, "shares as fractions of 1" if found.percent else "in units")
+    pairs = PlotEntry("pairs", "Every two methods", None, [pair.to_json() for pair in found.pairs])
     variants = {e.name: e.variant.partition("/")[2] for e in found.methods}
     view = {"found": found, "label": label, "standing": standing, "pairs": pairs, "variants": variants}
     pages = environment()
