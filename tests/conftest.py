@@ -13,7 +13,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import pytest
 from filelock import FileLock
@@ -116,9 +115,6 @@ def builtin_model_path() -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are made, but not drawn, which takes most of the time: for tests of what a page says in words."""
-
-    def write_nothing(figure: object, buffer: IO[str], **_: object) -> None:
-        buffer.write('<svg height="1pt" width="1pt" viewBox="0 0 1 1"></svg>')
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_nothing)
+    """Plots are not drawn, which takes most of the time: for tests of what a page says in words."""
+    for drawing in ("svg", "narrow"):
+        monkeypatch.setattr(f"fspo.evaluation.report.plot_entry.PlotEntry.{drawing}", "<svg></svg>")
