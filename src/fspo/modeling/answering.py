@@ -19,7 +19,7 @@ from fspo.modeling.generation import (
 from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
 from fspo.preferences.types import Preference, PromptLike
 
-__all__ = ["Enter", "Prompt", "Reply", "answer", "stream_answer"]
+__all__ = ["AnswerText", "Enter", "Prompt", "Reply", "answer", "stream_answer"]
 
 _LONGEST_TAG = len("<reasoning>")
 
@@ -88,19 +88,40 @@ def stream_answer(
         ModelError: the architecture can't decode over shared trunks.
     """
     shown = _rendered(renderer, prompt, sampling)
-    reader = TextReader(renderer.tokenizer)
-    ids: list[int] = []
-    given = ""
+    text = AnswerText(TextReader(renderer.tokenizer))
     for index in sampled_ids(enter, shown, _with_ends(sampling, renderer), seed=seed):
-        ids.append(index)
+        if more := text.add(index):
+            yield more
+    if rest := text.end():
+        yield rest
+
+
+class AnswerText:
+    """The text of an answer that is being sampled, in parts that no later token changes."""
+
+    def __init__(self, reader: TextReader) -> None:
+        """Nothing is sampled yet."""
+        self._reader = reader
+        self._ids: list[int] = []
+        self._given = ""
+
+    def add(self, index: int) -> str:
+        """What one more token adds to the text; perhaps nothing."""
+        self._ids.append(index)
         # White space at the end is held back, since nothing may follow it; so is half a character.
-        text = reader.read(ids).strip().rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
-        if text.startswith(given) and text != given and not _may_open_reasoning(text):
-            yield text[len(given) :]
-            given = text
-    whole = reader.read(ids).strip()
-    if whole.startswith(given) and whole != given:
-        yield whole[len(given) :]
+        text = self._reader.read(self._ids).strip().rstrip("\N{REPLACEMENT CHARACTER}").rstrip()
+        return "" if _may_open_reasoning(text) else self._beyond(text)
+
+    def end(self) -> str:
+        """What was held back, now that the answer is finished."""
+        return self._beyond(self._reader.read(self._ids).strip())
+
+    def _beyond(self, text: str) -> str:
+        if not text.startswith(self._given):
+            return ""
+        more = text[len(self._given) :]
+        self._given = text
+        return more
 
 
 def _may_open_reasoning(text: str) -> bool:

@@ -9,7 +9,7 @@ branch. With any other `AttentionPlan` (see `decoding`) the plan does the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from fspo.modeling.rectangle_attention import attend_in_pieces, forest_pieces, p
 __all__ = [
     "IMPLEMENTATION",
     "AttentionPlan",
+    "ContinuingPlan",
     "ForestPlan",
     "RecordingPlan",
     "attend",
@@ -142,13 +143,64 @@ class RecordingPlan(ForestPlan):
         Raises:
             ModelError: a layer is left out, or has run before.
         """
-        if layer != len(self.recorded):
-            raise ModelError(
-                "The layers of this model don't run once each and in order, so nothing can be generated over shared "
-                "trunks; use another model."
-            )
+        _need_order(layer, self.recorded)
         self.recorded.append((key, value))
         return super().attend(layer, query, key, value, *settings)
+
+
+class ContinuingPlan:
+    """Pieces of text in one row, each of which continues what was read before and is kept by its keys and values."""
+
+    def __init__(self, lengths: Sequence[int], before: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> None:
+        """Nothing is recorded yet.
+
+        Args:
+            lengths: tokens of each piece.
+            before: per piece and layer the keys and values [G, P, D] that it continues; no layers: none.
+        """
+        boundaries = [layers[0][0].shape[1] if layers else 0 for layers in before]
+        self._segments = [Segment(0, length, (), at) for length, at in zip(lengths, boundaries, strict=True)]
+        self._before = before
+        self._masks: dict[tuple[Any, ...], Tensor] = {}
+        self.recorded: list[tuple[Tensor, Tensor]] = []
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
+    ) -> Tensor:
+        """Attention of the whole row [1, H, S, D]; its keys and values are recorded.
+
+        Raises:
+            ModelError: a layer is left out, or has run before.
+        """
+        _need_order(layer, self.recorded)
+        self.recorded.append((key, value))
+        sizes = [segment.length for segment in self._segments]
+        parts = zip(*(torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)), strict=True)
+        out = []
+        for segment, before, (own_query, own_key, own_value) in zip(self._segments, self._before, parts, strict=True):
+            first = _first_visible(segment, window)
+            mask = None
+            if before:
+                keys, values = (tensor[None, :, first:] for tensor in before[layer])
+                own_key, own_value = torch.cat([keys, own_key], dim=2), torch.cat([values, own_value], dim=2)
+            if before or (window is not None and segment.length > window):
+                mask = self._mask(segment, first, window, query)
+            out.append(_sdpa(own_query, own_key, own_value, scale, dropout, mask))
+        return torch.cat(out, dim=2)
+
+    def _mask(self, segment: Segment, first: int, window: int | None, like: Tensor) -> Tensor:
+        name = (segment, first, window)
+        if name not in self._masks:
+            self._masks[name] = _additive(branch_visibility(segment, first, window, like.device), like.dtype)
+        return self._masks[name]
+
+
+def _need_order(layer: int, recorded: Sequence[object]) -> None:
+    if layer != len(recorded):
+        raise ModelError(
+            "The layers of this model don't run once each and in order, so nothing can be generated over shared "
+            "trunks; use another model."
+        )
 
 
 def _portable(forest: Forest, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 A *stream* is one sequence being decoded. Streams with the same trunk share its keys and values: at every step their
 queries meet the trunk in one matrix product. What is their own (prompt and answer so far) is kept per stream, aligned
-on the right.
+on the right. `Decoder` knows all streams from the beginning; in `continuous` they come and go.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import PreTrainedModel
 
 from fspo.errors import ModelError
 from fspo.modeling.attention import RecordingPlan, planned_attention
@@ -22,7 +23,7 @@ from fspo.modeling.lm_head import hidden_states, logits
 from fspo.modeling.packing import Forest, Segment, Tree
 from fspo.modeling.preparing import prepare_model
 
-__all__ = ["Decoder", "Stream"]
+__all__ = ["NOTHING", "Columns", "Decoder", "DecodingRows", "KeyValues", "Stream"]
 
 _GROWTH = 64
 """Columns by which the streams' own cache grows."""
@@ -40,44 +41,77 @@ class Stream:
     prompt: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class KeyValues:
+    """What every layer keeps of a sequence of tokens: their keys and values, [G, P, D] each."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return self.layers[0][0].shape[1] if self.layers else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+    def part(self, start: int, end: int) -> KeyValues:
+        """A copy of some tokens, which does not hold on to the others."""
+        if start >= end:
+            return NOTHING
+        return KeyValues(
+            tuple((keys[:, start:end].clone(), values[:, start:end].clone()) for keys, values in self.layers)
+        )
+
+    def followed_by(self, other: KeyValues) -> KeyValues:
+        """Both, one after the other."""
+        if not self.layers or not other.layers:
+            return self if self.layers else other
+        return KeyValues(
+            tuple(
+                (torch.cat([keys, more_keys], dim=1), torch.cat([values, more_values], dim=1))
+                for (keys, values), (more_keys, more_values) in zip(self.layers, other.layers, strict=True)
+            )
+        )
+
+
+NOTHING = KeyValues()
+"""The keys and values of no tokens."""
+
+
 @dataclass
-class _Layer:
+class Columns:
+    """One layer's keys and values of what is each stream's own."""
+
     keys: Tensor
-    """[B, G, C, D], filled up to the decoder's cursor"""
+    """[rows, G, columns, D]; rows and columns that are not in use may follow"""
     values: Tensor
-    trunks: list[tuple[Tensor, Tensor]]
-    """per trunk: keys and values [G, P, D]"""
 
 
-class Decoder:
-    """The streams' state, and the attention plan of every decoding step."""
+class DecodingRows:
+    """The streams' state, one in each row, and the attention plan of every decoding step.
 
-    def __init__(self, model: torch.nn.Module, streams: Sequence[Stream], max_new_tokens: int) -> None:
-        """Read all trunks and prompts; `scores` then holds [B, V], the logits of every stream's next token.
+    Attributes:
+        base: the model.
+        scores: [B, V], the logits of every stream's next token.
+    """
 
-        Raises:
-            ModelError: the architecture can't do this exactly.
-        """
-        longest = max(len(stream.trunk) + len(stream.prompt) for stream in streams) + max_new_tokens
-        self.base = prepare_model(model, longest)
-        shared = _share(streams)
-        self._trunk_ids = list(dict.fromkeys(stream.trunk for stream in shared))
-        # Streams of one trunk lie side by side, so that their queries are one slice.
-        trunk_index = {trunk: index for index, trunk in enumerate(self._trunk_ids)}
-        self.order = sorted(range(len(shared)), key=lambda i: trunk_index[shared[i].trunk])
-        """Which of the given streams each row is."""
-        self._streams = [shared[i] for i in self.order]
-        device = self.base.device
-        self._trunk_of = torch.tensor([trunk_index[stream.trunk] for stream in self._streams], device=device)
-        self._trunk_lengths = torch.tensor([len(stream.trunk) for stream in self._streams], device=device)
-        lengths = torch.tensor([len(stream.prompt) for stream in self._streams], device=device)
-        self._cursor = int(lengths.max())
-        self._pads = self._cursor - lengths
-        self._layers: list[_Layer] = []
+    def __init__(self, base: PreTrainedModel) -> None:
+        """There are no rows yet."""
+        self.base = base
+        self.scores = torch.empty(0)
+        self._layers: list[Columns] = []
+        self._trunks: list[KeyValues] = []
+        self._pads = torch.empty(0, dtype=torch.long, device=base.device)
+        """[B]: the column of each row's first own token"""
+        self._trunk_lengths = self._pads
+        self._first, self._cursor = 0, 0
+        """The columns in use; the own tokens of every row end at the cursor."""
         self._masks: dict[int | None, Tensor] = {}
-        self._groups: list[tuple[int, int, int]] = []
-        self._regroup()
-        self.scores = self._prefill()
+        self._groups: list[tuple[int, int, KeyValues]] = []
+        self._widest = 0
 
     def step(self, tokens: Tensor) -> None:
         """Append one token to every stream [B], and put the logits of the next ones into `scores`."""
@@ -91,45 +125,37 @@ class Decoder:
             )
         self.scores = logits(self.base, hidden[:, 0])
 
-    def keep(self, rows: Tensor) -> None:
-        """Forget all streams but `rows` (ascending row numbers)."""
-        for layer in self._layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-        self.order = [self.order[i] for i in rows.tolist()]
-        self._trunk_of, self._trunk_lengths = self._trunk_of[rows], self._trunk_lengths[rows]
-        self._pads, self.scores = self._pads[rows], self.scores[rows]
-        self._regroup()
-
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, dropout: float
     ) -> Tensor:
         """One decoding step's attention: `query` [B, H, 1, D], `key` and `value` [B, G, 1, D] -> [B, H, 1, D]."""
         cache, cursor = self._layers[layer], self._cursor
-        cache.keys[:, :, cursor - 1 : cursor] = key
-        cache.values[:, :, cursor - 1 : cursor] = value
         batch, heads, _, size = query.shape
+        cache.keys[:batch, :, cursor - 1 : cursor] = key
+        cache.values[:batch, :, cursor - 1 : cursor] = value
+        own_keys, own_values = (tensor[:batch, :, self._first : cursor] for tensor in (cache.keys, cache.values))
         packed = query.reshape(batch, key.shape[1], heads // key.shape[1], size) * scale
-        scores = packed @ cache.keys[:, :, :cursor].transpose(2, 3)
-        widest = max(length for _, _, length in self._groups)
+        scores = packed @ own_keys.transpose(2, 3)
+        widest = self._widest
         if widest:
             over_trunks = scores.new_zeros(*scores.shape[:3], widest)
-            for start, end, length in self._groups:
-                keys, _ = cache.trunks[int(self._trunk_of[start])]
-                over_trunks[start:end, :, :, :length] = _over_trunk(packed[start:end], keys.transpose(1, 2))
+            for start, end, trunk in self._groups:
+                keys, _ = trunk.layers[layer]
+                over_trunks[start:end, :, :, : trunk.length] = _over_trunk(packed[start:end], keys.transpose(1, 2))
             scores = torch.cat([over_trunks, scores], dim=-1)
-        weights = torch.softmax(scores + self._mask(window, widest, scores), dim=-1)
-        out = weights[..., widest:] @ cache.values[:, :, :cursor]
+        weights = torch.softmax(scores + self._mask(window, scores), dim=-1)
+        out = weights[..., widest:] @ own_values
         if widest:
-            for start, end, length in self._groups:
-                _, values = cache.trunks[int(self._trunk_of[start])]
-                out[start:end] += _over_trunk(weights[start:end, :, :, :length], values)
+            for start, end, trunk in self._groups:
+                _, values = trunk.layers[layer]
+                out[start:end] += _over_trunk(weights[start:end, :, :, : trunk.length], values)
         return out.reshape(batch, heads, 1, value.shape[-1])
 
-    def _mask(self, window: int | None, widest: int, like: Tensor) -> Tensor:
-        # [B, 1, 1, widest + cursor]: made once a step for every kind of layer.
+    def _mask(self, window: int | None, like: Tensor) -> Tensor:
+        # [B, 1, 1, widest + own columns]: made once a step for every kind of layer.
         if window not in self._masks:
-            trunk = torch.arange(widest, device=like.device).expand(len(self._pads), -1)
-            column = torch.arange(self._cursor, device=like.device) - self._pads[:, None]
+            trunk = torch.arange(self._widest, device=like.device).expand(len(self._pads), -1)
+            column = torch.arange(self._first, self._cursor, device=like.device) - self._pads[:, None]
             positions = torch.cat([trunk, self._trunk_lengths[:, None] + column], dim=1)
             visible = torch.cat([trunk < self._trunk_lengths[:, None], column >= 0], dim=1)
             if window is not None:
@@ -139,17 +165,53 @@ class Decoder:
         return self._masks[window]
 
     def _regroup(self) -> None:
+        """Find the rows side by side that share a trunk, after rows came or went."""
         self._masks.clear()
-        runs = [(trunk, len(list(rows))) for trunk, rows in groupby(self._trunk_of.tolist())]
-        ends = list(accumulate(count for _, count in runs))
-        self._groups = [
-            (end - count, end, len(self._trunk_ids[trunk])) for (trunk, count), end in zip(runs, ends, strict=True)
-        ]
+        self._trunk_lengths = self._pads.new_tensor([trunk.length for trunk in self._trunks])
+        self._widest = max((trunk.length for trunk in self._trunks), default=0)
+        runs = [(trunk, len(list(rows))) for trunk, rows in groupby(self._trunks)]
+        ends = accumulate(count for _, count in runs)
+        groups = [(end - count, end, trunk) for (trunk, count), end in zip(runs, ends, strict=True)]
+        self._groups = [group for group in groups if group[2].layers]
 
     def _grow(self) -> None:
+        """Make room for one more column."""
         for layer in self._layers:
             if self._cursor == layer.keys.shape[2]:
                 layer.keys, layer.values = (pad(t, (0, 0, 0, _GROWTH)) for t in (layer.keys, layer.values))
+
+
+class Decoder(DecodingRows):
+    """Streams that are all known from the beginning."""
+
+    def __init__(self, model: torch.nn.Module, streams: Sequence[Stream], max_new_tokens: int) -> None:
+        """Read all trunks and prompts; `scores` then holds [B, V], the logits of every stream's next token.
+
+        Raises:
+            ModelError: the architecture can't do this exactly.
+        """
+        longest = max(len(stream.trunk) + len(stream.prompt) for stream in streams) + max_new_tokens
+        super().__init__(prepare_model(model, longest))
+        shared = _share(streams)
+        # Streams of one trunk lie side by side, so that their queries are one slice.
+        place = {trunk: index for index, trunk in enumerate(dict.fromkeys(stream.trunk for stream in shared))}
+        self.order = sorted(range(len(shared)), key=lambda i: place[shared[i].trunk])
+        """Which of the given streams each row is."""
+        self._streams = [shared[i] for i in self.order]
+        lengths = torch.tensor([len(stream.prompt) for stream in self._streams], device=self.base.device)
+        self._cursor = int(lengths.max())
+        self._pads = self._cursor - lengths
+        self.scores = self._prefill()
+        self._regroup()
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all streams but `rows` (ascending row numbers)."""
+        for layer in self._layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        kept = rows.tolist()
+        self.order, self._trunks = [self.order[i] for i in kept], [self._trunks[i] for i in kept]
+        self._pads, self.scores = self._pads[rows], self.scores[rows]
+        self._regroup()
 
     def _prefill(self) -> Tensor:
         scores: list[Tensor] = []
@@ -177,25 +239,25 @@ class Decoder:
             )
         segments = [segment for tree in forest.trees for segment in tree.segments]
         for layer, (keys, values) in enumerate(plan.recorded):
-            self._keep_layer(layer, forest, segments, keys[0], values[0], first_row)
+            self._keep_layer(layer, segments, keys[0], values[0], first_row)
+        for tree in forest.trees:
+            part = slice(tree.start, tree.start + tree.trunk)
+            layers = tuple((keys[0, :, part].clone(), values[0, :, part].clone()) for keys, values in plan.recorded)
+            self._trunks += [KeyValues(layers) if tree.trunk else NOTHING] * len(tree.segments)
         last = torch.tensor([segment.start + segment.prompt - 1 for segment in segments], device=device)
         return logits(self.base, hidden[0, last])
 
     def _keep_layer(
-        self, index: int, forest: Forest, segments: Sequence[Segment], keys: Tensor, values: Tensor, first_row: int
+        self, index: int, segments: Sequence[Segment], keys: Tensor, values: Tensor, first_row: int
     ) -> None:
         if index == len(self._layers):
             shape = (len(self._streams), keys.shape[0], self._cursor + _GROWTH, keys.shape[2])
-            self._layers.append(_Layer(keys.new_zeros(shape), values.new_zeros(*shape[:3], values.shape[2]), []))
+            self._layers.append(Columns(keys.new_zeros(shape), values.new_zeros(*shape[:3], values.shape[2])))
         layer = self._layers[index]
         for row, segment in enumerate(segments, start=first_row):
             end = segment.start + segment.prompt
             layer.keys[row, :, self._cursor - segment.prompt : self._cursor] = keys[:, segment.start : end]
             layer.values[row, :, self._cursor - segment.prompt : self._cursor] = values[:, segment.start : end]
-        for tree in forest.trees:
-            if tree.trunk or not layer.trunks or layer.trunks[-1][0].shape[1]:
-                part = slice(tree.start, tree.start + tree.trunk)
-                layer.trunks.append((keys[:, part].clone(), values[:, part].clone()))
 
 
 def _share(streams: Sequence[Stream]) -> list[Stream]:

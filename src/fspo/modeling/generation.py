@@ -26,9 +26,12 @@ __all__ = [
     "Answer",
     "Sampling",
     "decode_answers",
+    "draw",
     "end_tokens",
+    "evaluating",
     "generate_ids",
     "guided",
+    "noise",
     "nucleus",
     "sampled_ids",
 ]
@@ -93,11 +96,11 @@ def generate_ids(
     # Requests of one user belong into one batch: there they share their trunk.
     by_trunk = sorted(range(len(requests)), key=lambda i: tuple(requests[i].trunk_ids))
     answers: dict[int, Answer] = {}
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for start in range(0, len(requests), batch_size):
             chosen = by_trunk[start : start + batch_size]
-            noise = torch.stack([_noise(seed, requests[i].seed, i, sampling.max_new_tokens) for i in chosen])
-            batch = _Batch(model, [requests[i] for i in chosen], sampling, noise)
+            random = torch.stack([noise(seed, requests[i].seed, i, sampling.max_new_tokens) for i in chosen])
+            batch = _Batch(model, [requests[i] for i in chosen], sampling, random)
             answers.update(zip(chosen, batch.run(), strict=True))
     return [answers[i] for i in range(len(requests))]
 
@@ -110,11 +113,11 @@ def sampled_ids(
     seed: int = 0,
 ) -> Iterator[int]:
     """The token ids of one sampled answer, one by one; `enter` gives the model while one of them is sampled."""
-    noise = _noise(seed, request.seed, 0, sampling.max_new_tokens)[None]
+    random = noise(seed, request.seed, 0, sampling.max_new_tokens)[None]
     batch: _Batch | None = None
     while batch is None or not batch.ended:
-        with enter() as model, _evaluating(model), torch.no_grad():
-            batch = batch or _Batch(model, [request], sampling, noise)
+        with enter() as model, evaluating(model), torch.no_grad():
+            batch = batch or _Batch(model, [request], sampling, random)
             batch.advance()
         if not batch.finished[0]:
             yield batch.sampled[0][-1]
@@ -259,14 +262,16 @@ class _Batch:
         return kept, tokens[places]
 
 
-def _noise(seed: int, draw: int | None, place: int, count: int) -> Tensor:
+def noise(seed: int, draw: int | None, place: int, count: int) -> Tensor:
+    """[count]: the uniform numbers of one answer, by the number of its draw, or else by its place in a list."""
     name = f"{seed}:place {place}" if draw is None else f"{seed}:draw {draw}"
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     return torch.rand(count, generator=torch.Generator().manual_seed(number))
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, `model` is in evaluation mode."""
     was_training = model.training
     model.eval()
     try:
