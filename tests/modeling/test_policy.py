@@ -339,3 +339,18 @@ def test_a_policy_finds_its_model_from_another_folder_or_says_what_to_set(
     record = tmp_path / "alone" / "methods" / "ipo" / "policy.json"
     record.write_text(record.read_text().replace('"models/tiny"', json.dumps(str(tmp_path / "moved/models/tiny"))))
     assert Policy.load("alone").generate(ANN, "And?", max_new_tokens=4) == answer
+
+
+def test_margins_of_many_pairs_are_differences_of_rewards(policy: Policy, runs: Path) -> None:
+    pairs = [Preference("", f"Review book {n}.", f"It is great, {n}.", f"No, {n} is dull.") for n in range(3)]
+    pairs.append(replace(ANN[0], user=""))  # a preference on the same prompt is not shown
+    cheap = Policy.load(runs / "cheap", device="cpu")
+    for one in (policy, cheap):
+        shots = ANN[1:]
+        expected = []
+        for pair in pairs:
+            chosen, rejected = one.reward(shots, pair.prompt, [pair.chosen, pair.rejected], against="mirror")
+            expected.append(chosen - rejected)
+        assert one.margins(ANN, pairs) == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(DataError):
+        policy.margins((), pairs)

@@ -25,7 +25,8 @@ from fspo.modeling.vocabulary import check_vocabulary
 from fspo.paths import expanded
 from fspo.preferences.formats import person_of
 from fspo.preferences.sampling import shots_beside
-from fspo.preferences.types import Person, Preference, PromptLike, Turn, as_turns, transcript
+from fspo.preferences.types import Episode, Person, Preference, PromptLike, Turn, as_turns, transcript
+from fspo.preferences.wording import wording
 from fspo.printing import nearest
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ __all__ = ["Policy", "RewardAgainst", "SamplingOptions", "check_against"]
 
 RewardAgainst = Literal["reference", "mirror", "pooled"]
 _ALL = sys.maxsize
+_PAIRS = 32
+"""Pairs of responses that are compared in one pass."""
 _NO_LABELS = "There are no labels to swap: no preference is shown; give some, or measure by the reference."
 
 
@@ -206,7 +209,7 @@ class Policy:
         if not responses or isinstance(responses, str) or not all(response.strip() for response in responses):
             raise DataError("A reward is of responses that are texts; give at least one, and none that is empty.")
         texts = tuple(map(self.renderer.render_response, responses))
-        shown = self._prompt(person_of(person), prompt, description, mirrored=against != "reference")
+        shown = self.shown(person_of(person), prompt, description, mirrored=against != "reference")
         reserve = max(map(len, texts))
         if against == "pooled":
             return self._antisymmetric([replace(shown, shots=(shot,)) for shot in shown.shots], texts, reserve)
@@ -221,6 +224,36 @@ class Policy:
             other = own
         (reference,) = self._logps(self._reference or self._model, [other])
         return (self._beta * (self._logps(self._model, [own])[0] - reference)).tolist()
+
+    def margins(self, person: PersonLike, pairs: Sequence[Preference]) -> list[float]:
+        """How much more the person would like the chosen response of each pair than the rejected one, in nats.
+
+        The difference of the two antisymmetric rewards (see `reward`), for many pairs in one pass over the person's
+        preferences; those on the prompt of any of the pairs are not shown.
+
+        Args:
+            person: see the class.
+            pairs: the responses to compare; which one is called chosen has no part in it but the sign.
+
+        Raises:
+            DataError: the person is not given as above, there is no preference to swap, or a pair is too long.
+        """
+        known = person_of(person)
+        prompts = {wording(pair.prompt) for pair in pairs}
+        others = tuple(shot for shot in known.shots if wording(shot.prompt) not in prompts)
+        found: list[float] = []
+        for start in range(0, len(pairs), _PAIRS):
+            some = tuple(pairs[start : start + _PAIRS])
+            shown = self.shown(replace(known, shots=others), some[0].messages, mirrored=True)
+            episode = Episode("", tuple(shown.shots), some, shown.description)
+            twins = self.renderer.render_twins(episode, shown.mirror_description)
+            if not twins[0].boundaries[1:]:
+                raise DataError(_NO_LABELS)
+            with torch.no_grad(), self._model() as model:
+                own, mirrored = (one.means if self._by_mean else one.sums for one in branch_logprobs(model, twins))
+            rewards = self._beta * (own - mirrored) / 2
+            found += (rewards[:, 0] - rewards[:, 1]).tolist()
+        return found
 
     def _antisymmetric(self, shown: Sequence[Prompt], texts: tuple[tuple[int, ...], ...], reserve: int) -> list[float]:
         """The sum over contexts of beta (log pi(y | S, x) - log pi(y | S', x)) / 2 for each text."""
@@ -319,7 +352,7 @@ class Policy:
         """
         settings = _sampling(sampling)
         prompts = self._numbered(
-            self._prompt(person_of(person), prompt, description, mirrored=settings.guidance > 0)
+            self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
             for person, prompt in requests
         )
         with self._model() as model:
@@ -339,7 +372,7 @@ class Policy:
         Arguments and errors as of `generate`. Other policies over the same base may be used in between.
         """
         settings = _sampling(sampling)
-        shown = self._prompt(person_of(person), prompt, description, mirrored=settings.guidance > 0)
+        shown = self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
         (numbered,) = self._numbered([shown])
         return stream_answer(self._model, self.renderer, numbered, settings, seed=seed)
 
@@ -361,7 +394,7 @@ class Policy:
         Raises:
             DataError: the person is not given as above, or the prompt is too long.
         """
-        shown = self._prompt(person_of(person), prompt, description, mirrored=False)
+        shown = self.shown(person_of(person), prompt, description, mirrored=False)
         return self.renderer.messages(shown.shots, prompt, shown.description, reserve=reserve)
 
     def save_pretrained(self, folder: str | Path, *, dtype: str = "float32") -> Path:
@@ -409,7 +442,9 @@ class Policy:
         """Describe a person in the model's own words, from their preferences; empty where there are none."""
         return self._description(shots_beside("", person_of(person).shots, self.shots))
 
-    def _prompt(self, person: Person, prompt: PromptLike, description: str | None, *, mirrored: bool) -> Prompt:
+    def shown(
+        self, person: Person, prompt: PromptLike, description: str | None = None, *, mirrored: bool = False
+    ) -> Prompt:
         """A prompt with what the policy sees of the person; what stands for the mirror only where `mirrored`."""
         shots, mirror = shots_beside(transcript(as_turns(prompt)), person.shots, self.shots), None
         if self.describes:
