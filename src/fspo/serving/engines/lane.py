@@ -1,0 +1,319 @@
+"""Requests that are answered with the same weights: read piece by piece, then decoded side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fspo.errors import FspoError, ModelError
+from fspo.modeling.answering import AnswerText, Enter
+from fspo.modeling.chat import TextReader
+from fspo.modeling.continuous import ContinuousDecoder, read_on
+from fspo.modeling.decoding import NOTHING, KeyValues
+from fspo.modeling.generation import draw, end_tokens, evaluating, noise
+from fspo.modeling.preparing import prepare_model
+from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
+from fspo.serving.engine import GenerationRequest, Piece
+from fspo.serving.engines.stop_texts import StopTexts
+from fspo.serving.engines.trunk_cache import Trunk, TrunkCache
+
+__all__ = ["Job", "Lane"]
+
+PIECE_TOKENS = 512
+"""Tokens that are read in one round, so that answers under way do not wait long for a new request."""
+
+_NO_NUMBERS = "The model's scores are not numbers; use float32 or bfloat16, or other weights."
+
+
+@dataclass(eq=False)
+class Job:
+    """One request under way."""
+
+    request: GenerationRequest
+    deliver: Callable[[Piece | FspoError], None]
+    """Takes the pieces of the answer, or what went wrong; called in the engine's thread."""
+    seed: int
+    cancelled: bool = False
+    shown: RenderedPrompt | None = None
+    """What the model reads, once it is rendered."""
+    trunk: Trunk | None = None
+    cached: int = 0
+    """Tokens of the trunk that were there before."""
+    keeps: bool = True
+    """Whether its trunk may stay in the cache; not after its owner was forgotten."""
+    own: KeyValues = NOTHING
+    """What was read of the prompt."""
+    token: int = 0
+    """The token sampled last."""
+    count: int = 0
+    """Tokens sampled."""
+    random: Tensor = field(default_factory=lambda: torch.empty(0))
+    text: AnswerText | None = None
+    stops: StopTexts = field(default_factory=lambda: StopTexts(()))
+
+    @property
+    def unread(self) -> tuple[int, ...]:
+        """The tokens of the prompt that remain to be read."""
+        assert self.shown is not None
+        return self.shown.prompt_ids[self.own.length :]
+
+    @property
+    def unread_tokens(self) -> int:
+        """Tokens of trunk and prompt that remain to be read."""
+        return len(self.unread) + (0 if self.trunk is None else len(self.trunk.unread))
+
+    @property
+    def before(self) -> KeyValues:
+        """The keys and values before the prompt."""
+        return NOTHING if self.trunk is None else self.trunk.key_values
+
+    def piece(self, text: str, finish: str | None) -> Piece:
+        """A piece of the answer with the counts so far."""
+        assert self.shown is not None
+        prompt = len(self.shown.trunk_ids) + len(self.shown.prompt_ids)
+        return Piece(text, finish, prompt, self.count, self.cached)  # type: ignore[arg-type]
+
+
+class Lane:
+    """One model, the requests that wait for it, those that it reads and those that it answers.
+
+    All methods are called from one thread.
+    """
+
+    def __init__(
+        self,
+        enter: Enter,
+        renderer: EpisodeRenderer,
+        render: Callable[[GenerationRequest], RenderedPrompt],
+        cache: TrunkCache,
+        batch_size: int,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            enter: gives the model.
+            renderer: of the same tokenizer.
+            render: what the model reads of a request.
+            cache: keeps the trunks; the prompt of a request without shots is not kept.
+            batch_size: how many requests are read and answered side by side.
+        """
+        self._enter, self._render, self._cache, self._batch_size = enter, render, cache, batch_size
+        self._ends = end_tokens(renderer.tokenizer)
+        self._reader = TextReader(renderer.tokenizer)
+        self._waiting: deque[Job] = deque()
+        self._reading: list[Job] = []
+        self._running: list[Job] = []
+        """In the order of the decoder's rows."""
+        self._decoder: ContinuousDecoder | None = None
+        self._token_bytes = 0
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All requests under way."""
+        return [*self._waiting, *self._reading, *self._running]
+
+    def __len__(self) -> int:
+        """How many requests are under way."""
+        return len(self._waiting) + len(self._reading) + len(self._running)
+
+    def add(self, job: Job) -> None:
+        """Let a request wait for its turn."""
+        self._waiting.append(job)
+
+    def work(self) -> None:
+        """One round: read up to `PIECE_TOKENS` tokens of new requests, and write a token of every answer.
+
+        What goes wrong with one request ends that one; what goes wrong with the model ends all that it works on.
+        """
+        self._leave(job for job in self.jobs if job.cancelled)
+        if not len(self):
+            return
+        try:
+            with self._enter() as model, evaluating(model), torch.no_grad():
+                self._prepare(model)
+                self._admit()
+                self._read()
+                self._write()
+        except Exception as error:  # any code of any architecture, or a machine without memory
+            self.fail(_explained(error))
+
+    def fail(self, error: FspoError) -> None:
+        """End all requests."""
+        self._decoder = None
+        for job in self.jobs:
+            job.deliver(error)
+        self._leave(self.jobs)
+
+    def _prepare(self, model: torch.nn.Module) -> None:
+        if self._decoder is not None:
+            return
+        base = prepare_model(model)
+        if not self._token_bytes:
+            (one,), _ = read_on(base, [((next(iter(self._ends)),), NOTHING)])
+            self._token_bytes = one.nbytes
+        self._decoder = ContinuousDecoder(base)
+
+    def _admit(self) -> None:
+        """Let requests in, in order, while there is room for them and for their trunks, until a round is full."""
+        unread = sum(job.unread_tokens for job in self._reading)
+        while self._waiting and unread < PIECE_TOKENS and len(self._reading) + len(self._running) < self._batch_size:
+            job = self._waiting[0]
+            try:
+                if job.shown is None:
+                    self._begin(job)
+            except Exception as error:
+                self._waiting.popleft()
+                job.deliver(_explained(error))
+                continue
+            if not self._take_trunk(job):
+                return
+            self._reading.append(self._waiting.popleft())
+            unread += job.unread_tokens
+
+    def _begin(self, job: Job) -> None:
+        request, shown = job.request, self._render(job.request)
+        assert self._decoder is not None
+        prepare_model(self._decoder.base, len(shown.trunk_ids) + len(shown.prompt_ids) + request.max_tokens)
+        if shown.mirror_trunk_ids is None:  # no shots: nothing that comes again
+            shown = RenderedPrompt((), (*shown.trunk_ids, *shown.prompt_ids))
+        job.shown, job.text, job.stops = shown, AnswerText(self._reader), StopTexts(request.stop)
+        job.random = noise(job.seed, 0, 0, request.max_tokens)
+
+    def _take_trunk(self, job: Job) -> bool:
+        assert job.shown is not None
+        if not job.shown.trunk_ids:
+            return True
+        found = self._cache.acquire(job.request.owner, job.shown.trunk_ids, self._token_bytes)
+        if found is None:
+            return False
+        job.trunk, job.cached = found
+        if not job.keeps:
+            self._cache.forget(job.request.owner)
+        return True
+
+    def _read(self) -> None:
+        """Read the next piece of every new request, as far as the tokens of a round go."""
+        room = PIECE_TOKENS
+        trunks: dict[Trunk, int] = {}
+        prompts: dict[Job, int] = {}
+        for job in self._reading:
+            trunk = job.trunk
+            if trunk is not None and trunk.unread:
+                if trunk not in trunks:
+                    # From fixed places on, so that what is kept does not depend on what else there was to read.
+                    whole = PIECE_TOKENS - trunk.key_values.length % PIECE_TOKENS
+                    count = min(whole, len(trunk.unread))
+                    if count <= room or not (trunks or prompts):
+                        trunks[trunk] = count
+                        room -= count
+            elif room > 0:
+                prompts[job] = min(room, len(job.unread))
+                room -= prompts[job]
+        if not trunks and not prompts:
+            return
+        pieces = [(trunk.unread[:count], trunk.key_values) for trunk, count in trunks.items()]
+        pieces += [(job.unread[:count], job.before.followed_by(job.own)) for job, count in prompts.items()]
+        assert self._decoder is not None
+        found, scores = read_on(self._decoder.base, pieces)
+        for trunk, more in zip(trunks, found, strict=False):
+            trunk.key_values = trunk.key_values.followed_by(more)
+        for job, more in zip(prompts, found[len(trunks) :], strict=True):
+            job.own = job.own.followed_by(more)
+        ready = [(job, row) for row, job in enumerate(prompts, start=len(trunks)) if not job.unread]
+        if ready:
+            self._start([job for job, _ in ready], scores[[row for _, row in ready]])
+
+    def _start(self, jobs: Sequence[Job], scores: Tensor) -> None:
+        """Sample the first token of answers whose prompts are read, and decode on from there."""
+        assert self._decoder is not None
+        ended = self._sample(jobs, scores)
+        for job in jobs:
+            self._reading.remove(job)
+            if job in ended:
+                self._release(job)
+            else:
+                self._decoder.add(job.own, job.before)
+                job.own = NOTHING
+                self._running.append(job)
+
+    def _write(self) -> None:
+        """Write the next token of every answer."""
+        if not self._running:
+            return
+        assert self._decoder is not None
+        device = self._decoder.base.device
+        self._decoder.step(torch.tensor([job.token for job in self._running], device=device))
+        self._leave(self._sample(self._running, self._decoder.scores))
+
+    def _sample(self, jobs: Sequence[Job], scores: Tensor) -> list[Job]:
+        """Sample a token for each row of `scores`, deliver the text, and return those that ended."""
+        tokens = torch.zeros(len(jobs), dtype=torch.long, device=scores.device)
+        valid = ~scores.isnan().any(dim=-1)
+        kinds: dict[tuple[float, float], list[int]] = {}
+        for row in valid.nonzero()[:, 0].tolist():
+            kinds.setdefault((jobs[row].request.temperature, jobs[row].request.top_p), []).append(row)
+        for (temperature, top_p), rows in kinds.items():
+            points = torch.stack([jobs[row].random[jobs[row].count] for row in rows])
+            tokens[rows] = draw(scores[rows], points.to(scores.device), temperature, top_p)
+        ended = []
+        for job, token, right in zip(jobs, tokens.tolist(), valid.tolist(), strict=True):
+            if not right:
+                job.deliver(
+                    ModelError("The model's scores are not numbers; use float32 or bfloat16, or other weights.")
+                )
+                ended.append(job)
+            elif self._deliver(job, token):
+                ended.append(job)
+        return ended
+
+    def _deliver(self, job: Job, token: int) -> bool:
+        """Pass on what a token adds to the answer; whether this ended it."""
+        assert job.text is not None
+        job.token, job.count = token, job.count + 1
+        if token in self._ends:
+            text = job.stops.add(job.text.end())
+            text += "" if job.stops.stopped else job.stops.end()
+            job.deliver(job.piece(text, "stop"))
+            return True
+        text = job.stops.add(job.text.add(token))
+        last = job.count == job.request.max_tokens
+        if last and not job.stops.stopped:
+            text += job.stops.add(job.text.end())
+            text += "" if job.stops.stopped else job.stops.end()
+        finish = "stop" if job.stops.stopped else "length" if last else None
+        if text or finish:
+            job.deliver(job.piece(text, finish))
+        return finish is not None
+
+    def _leave(self, jobs: Iterable[Job]) -> None:
+        """Forget requests, wherever they are."""
+        for job in list(jobs):
+            if job in self._running:
+                row = self._running.index(job)
+                if self._decoder is not None:
+                    self._decoder.remove(row)
+                self._running[row] = self._running[-1]
+                self._running.pop()
+            elif job in self._reading:
+                self._reading.remove(job)
+            elif job in self._waiting:
+                self._waiting.remove(job)
+            self._release(job)
+
+    def _release(self, job: Job) -> None:
+        if job.trunk is not None:
+            self._cache.release(job.trunk)
+            job.trunk = None
+
+
+def _explained(error: Exception) -> FspoError:
+    if isinstance(error, FspoError):
+        return error
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return ModelError(
+        f"The model failed while it answered ({reason[0]}); ask again, or lower the batch size or the cache's budget."
+    )
