@@ -1,0 +1,295 @@
+"""What the engine in this process gains: short waits for known users, many users in little memory, many at once.
+
+    python -m benchmarks.serving --out docs/results/serving     # about 20 minutes on two cores
+
+Three parts, with the built-in model and shots from the written domain `advice`:
+
+    warm       time to the first piece of an answer after 8 shots, if the engine knows the user (`warm`) and if not
+               (`cold`); `warm_speedup` is the ratio of the medians
+    budget     200 users ask once each, and then 200 times more, some of them far more often than others; the budget
+               has room for 50 of their trunks. `hit_rate` is over all requests, and `lru_hit_rate` what any cache of 50
+               that drops the least recently used would reach on the same order. Answers to a sample of the users are
+               compared with those of `Policy`
+    crowd      50 users ask at the same moment, each with 8 shots that the engine has read before; against plain
+               transformers, which answers one request after the other with `generate` and reads the shots each time.
+               `fresh_requests_per_second` is for users whom the engine does not know
+
+All answers are greedy. Seconds are of the wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import random
+import statistics
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fspo.files import write_json
+from fspo.modeling.policy import Policy
+from fspo.preferences.types import Preference
+from fspo.serving.engine import GenerationRequest, Turn
+from fspo.serving.engines.local import LocalEngine
+from fspo.synthesis.domain import load_domain
+
+__all__ = ["Sizes", "main", "measure"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    shots: int = 8
+    trials: int = 5
+    users: int = 200
+    room: int = 50
+    budget_shots: int = 2
+    checked: int = 20
+    crowd: int = 50
+    sequential: int = 8
+    tokens: int = 48
+    batch_size: int = 50
+
+
+_AMPLE = 2**33
+"""Bytes for the trunks of everybody."""
+SMALL = Sizes(shots=2, trials=2, users=8, room=3, budget_shots=1, checked=2, crowd=4, sequential=2, tokens=4)
+"""Enough to see that it works."""
+
+
+@dataclass(frozen=True)
+class _Timed:
+    text: str
+    first: float
+    """Seconds until the first piece."""
+    whole: float
+    """Seconds until the last one."""
+    cached: int
+    tokens: int
+
+
+def measure(model: str, sizes: Sizes, parts: Sequence[str] = ("warm", "budget", "crowd")) -> dict[str, Any]:
+    """See the module.
+
+    Args:
+        model: a model's name or folder.
+        sizes: how much is measured.
+        parts: which parts.
+    """
+    policy = Policy.load(model, layout="conversation", shots=sizes.shots)
+    people = _people(max(sizes.users, 2 * sizes.crowd + sizes.trials), sizes.shots)
+    results: dict[str, Any] = {"model": model, "shots": sizes.shots, "failed": 0}
+    for name in parts:
+        found = asyncio.run(_PARTS[name](policy, people, sizes))
+        results |= {**found, "failed": results["failed"] + found.get("failed", 0)}
+    return results | {"threads": torch.get_num_threads(), "machine": platform.processor() or platform.machine()}
+
+
+def _people(count: int, shots: int) -> list[GenerationRequest]:
+    """A request of each of so many users, with shots on different questions and a question that no shot is on."""
+    written = load_domain("advice").written
+    texts: dict[str, list[str]] = {}
+    for row in written:
+        texts.setdefault(row.question, []).append(row.text)
+    people = []
+    for number in range(count):
+        rng = random.Random(number)
+        *shown, last = rng.sample(sorted(texts), shots + 1)
+        owner = f"user-{number}"
+        pairs = [(question, *rng.sample(texts[question], 2)) for question in shown]
+        rows = tuple(Preference(owner, question, chosen, rejected) for question, chosen, rejected in pairs)
+        people.append(GenerationRequest(owner, rows, (Turn("user", last),), 1, 0.0, 1.0, (), 0, True))
+    return people
+
+
+async def _ask(engine: LocalEngine, request: GenerationRequest) -> _Timed:
+    began, first, text = time.perf_counter(), 0.0, ""
+    async for piece in engine.stream(request):
+        text += piece.text
+        first = first or time.perf_counter() - began
+    return _Timed(text, first, time.perf_counter() - began, piece.cached_tokens, piece.completion_tokens)
+
+
+async def _warm(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
+    engine = LocalEngine(policy, budget=_AMPLE)
+    cold: list[_Timed] = []
+    warm: list[_Timed] = []
+    await _ask(engine, replace(people[0], owner="nobody", shots=()))  # loads the weights
+    for person in people[: sizes.trials]:
+        cold.append(await _ask(engine, person))
+        warm.append(await _ask(engine, person))
+    await engine.close()
+    seconds = {name: statistics.median(one.first for one in found) for name, found in (("cold", cold), ("warm", warm))}
+    return {
+        "cold_first_seconds": round(seconds["cold"], 4),
+        "warm_first_seconds": round(seconds["warm"], 4),
+        "warm_speedup": round(seconds["cold"] / seconds["warm"], 2),
+        "trunk_tokens": round(statistics.mean(one.cached for one in warm)),
+        "same_answers": all(one.text == other.text for one, other in zip(cold, warm, strict=True)),
+    }
+
+
+async def _budget(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
+    users = [replace(one, shots=one.shots[: sizes.budget_shots], max_tokens=4) for one in people[: sizes.users]]
+    engine = LocalEngine(policy, budget=_AMPLE)
+    for one in users[: sizes.room]:
+        await _ask(engine, one)
+    budget = engine.counts.trunk_bytes  # that many trunks
+    await engine.close()
+    engine = LocalEngine(policy, budget=budget, batch_size=8)
+    order = _visits(users, random.Random(0))
+    found: list[_Timed] = []
+    failed = 0
+    for start in range(0, len(order), 8):
+        visits = order[start : start + 8]
+        answers = await asyncio.gather(*(_ask(engine, one) for one in visits), return_exceptions=True)
+        failed += sum(isinstance(one, BaseException) for one in answers)
+        found += [one for one in answers if isinstance(one, _Timed)]
+    counts = engine.counts.cache
+    await engine.close()
+    by_user = {one.owner: answer.text for one, answer in zip(order, found, strict=False)} if not failed else {}
+    checked = users[: sizes.checked]
+    right = sum(_alone(policy, one) == by_user.get(one.owner) for one in checked)
+    return {
+        "users": len(users),
+        "budget_bytes": budget,
+        "budget_users": sizes.room,
+        "peak_bytes": counts.peak_bytes,
+        "budget_requests": len(order),
+        "hit_rate": round(counts.hits / (counts.hits + counts.misses), 4),
+        "lru_hit_rate": round(_lru(order, sizes.room), 4),
+        "evictions": counts.evictions,
+        "answers_checked": len(checked),
+        "answers_right": right,
+        "failed": failed,
+    }
+
+
+def _visits(users: Sequence[GenerationRequest], rng: random.Random) -> list[GenerationRequest]:
+    """Every user once in order, and then as many visits in which some users come far more often than others."""
+    weights = [1 / (place + 1) for place in range(len(users))]
+    return [*users, *rng.choices(users, weights, k=len(users))]
+
+
+def _lru(order: Sequence[GenerationRequest], room: int) -> float:
+    """The hit rate of a cache with room for so many users."""
+    kept: OrderedDict[str, None] = OrderedDict()
+    hits = 0
+    for one in order:
+        hits += one.owner in kept
+        kept[one.owner] = None
+        kept.move_to_end(one.owner)
+        if len(kept) > room:
+            kept.popitem(last=False)
+    return hits / len(order)
+
+
+def _alone(policy: Policy, request: GenerationRequest) -> str:
+    (turn,) = request.turns
+    return policy.generate(request.shots, turn.content, temperature=0, max_new_tokens=request.max_tokens)
+
+
+async def _crowd(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
+    crowd = [replace(one, max_tokens=sizes.tokens) for one in people[: sizes.crowd]]
+    engine = LocalEngine(policy, budget=_AMPLE, batch_size=sizes.batch_size)
+    rates: dict[str, float] = {}
+    answers: list[_Timed | BaseException] = []
+    for name in ("fresh", "known"):
+        began = time.perf_counter()
+        answers = await asyncio.gather(*(_ask(engine, one) for one in crowd), return_exceptions=True)
+        rates[name] = len(crowd) / (time.perf_counter() - began)
+    await engine.close()
+    done = [one for one in answers if isinstance(one, _Timed)]
+    sample = crowd[: sizes.sequential]
+    plain, seconds = _plain(policy, sample)
+    sequential = len(sample) / seconds
+    same = sum(text == answer.text for text, answer in zip(plain, answers, strict=False) if isinstance(answer, _Timed))
+    return {
+        "crowd": len(crowd),
+        "requests_per_second": round(rates["known"], 4),
+        "fresh_requests_per_second": round(rates["fresh"], 4),
+        "sequential_requests_per_second": round(sequential, 4),
+        "throughput_ratio": round(rates["known"] / sequential, 2),
+        "fresh_throughput_ratio": round(rates["fresh"] / sequential, 2),
+        "tokens_per_second": round(sum(one.tokens for one in done) / len(crowd) * rates["known"], 2),
+        "first_seconds": _percentiles([one.first for one in done]),
+        "whole_seconds": _percentiles([one.whole for one in done]),
+        "sequential_requests": len(sample),
+        "sequential_same_answers": same,
+        "failed": len(answers) - len(done),
+    }
+
+
+def _plain(policy: Policy, requests: Sequence[GenerationRequest]) -> tuple[list[str], float]:
+    """The answers of transformers' own `generate`, one after the other, and how long it takes."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert policy.weights is not None
+    folder = policy.weights.base_name
+    if folder == "smollm2-135m":
+        from fspo.modeling import builtin_model
+
+        folder = str(builtin_model.obtain())
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model.eval()
+    texts = []
+    began = time.perf_counter()
+    for request in requests:
+        (turn,) = request.turns
+        messages = policy.messages(request.shots, turn.content, reserve=request.max_tokens)
+        shown = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        with torch.no_grad():
+            out = model.generate(
+                **shown,
+                max_new_tokens=request.max_tokens,
+                do_sample=False,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.eos_token_id,
+            )
+        texts.append(tokenizer.decode(out[0, shown["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    return texts, time.perf_counter() - began
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    ranked = sorted(seconds)
+    return {
+        f"p{share}": round(ranked[min(len(ranked) - 1, share * len(ranked) // 100)], 3)
+        for share in (50, 90, 99)
+        if ranked
+    }
+
+
+_PARTS = {"warm": _warm, "budget": _budget, "crowd": _crowd}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--small", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--parts", nargs="+", choices=sorted(_PARTS), default=list(_PARTS))
+    parser.add_argument("--threads", type=int, help="threads of torch; by default its own choice")
+    parser.add_argument("--out", type=Path, help="folder for serving.json")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    results = measure(given.model, SMALL if given.small else Sizes(), given.parts)
+    if given.out:
+        write_json(given.out / "serving.json", results)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
