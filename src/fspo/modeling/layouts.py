@@ -23,6 +23,7 @@ __all__ = [
     "LayoutName",
     "Message",
     "ShotTemplate",
+    "conversation_messages",
     "example_messages",
     "layout_named",
 ]
@@ -273,7 +274,7 @@ class ConversationLayout:
 
     def messages(self, shots: Sequence[Preference], prompt: Sequence[Turn], description: str) -> list[Message]:
         """Two turns for every shot, with those before them, and the prompt's."""
-        return _conversation(shots, prompt, description, system=self.system is not None)
+        return conversation_messages(shots, prompt, description, system=self.system is not None)
 
     def _parts(self, turns: Sequence[Turn], blank: str) -> list[str]:
         """What stands before each turn, and its text; a system message stands in front of the first question."""
@@ -296,9 +297,17 @@ class ConversationLayout:
         return (_BELOW, "") if self.system is None else _without_blank(self.system[1])
 
 
-def _conversation(
-    shots: Sequence[Preference], prompt: Sequence[Turn], description: str, *, system: bool
+def conversation_messages(
+    shots: Sequence[Preference], prompt: Sequence[Turn], description: str = "", *, system: bool = True
 ) -> list[Message]:
+    """The messages of the layout `conversation`: two turns for every shot, with those before them, and the prompt's.
+
+    Args:
+        shots: labelled preferences, of which the liked answers are shown.
+        prompt: the turns to be answered.
+        description: the user's, or empty.
+        system: whether the chat template takes a system role; without, its text stands in front of the first question.
+    """
     bare = system and not shots and not description
     turns = [turn for shot in shots for turn in (*_without_system(shot.messages), Turn("assistant", shot.chosen))]
     turns += prompt if bare else _without_system(prompt)
@@ -323,7 +332,7 @@ def example_messages(name: LayoutName, *, shots: bool, description: bool) -> lis
     told = "DESCRIPTION" if description else ""
     if name == "labelled":
         return ShotTemplate().messages(shown, "PROMPT", told)
-    return _conversation(shown, [Turn("user", "PROMPT")], told, system=True)
+    return conversation_messages(shown, [Turn("user", "PROMPT")], told, system=True)
 
 
 def layout_named(name: str, tokenizer: Any, turns: TurnEncoder) -> Layout:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from fspo.errors import DataError
 from fspo.identity import digest
-from fspo.modeling.chat import ChatFormat, TurnEncoder
+from fspo.modeling.chat import ChatFormat, TurnEncoder, control_ids, takes_system
 from fspo.modeling.layouts import LabelledLayout, LayoutName, Message, ShotTemplate, layout_named
 from fspo.preferences.types import Episode, Preference, Turn, as_turns
 
@@ -212,6 +212,19 @@ class EpisodeRenderer:
     def overhead(self) -> int:
         """At least the tokens around a prompt, a response and a description without shots."""
         return self._layout.overhead
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the chat template takes a system role."""
+        return takes_system(self.tokenizer)
+
+    def holds_control(self, text: str) -> bool:
+        """Whether a program that parses control tokens would find one in the text."""
+        return not self._control.isdisjoint(self.tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def _control(self) -> frozenset[int]:
+        return control_ids(self.tokenizer)
 
     def describing_length(self, description: str) -> int:
         """Tokens of a description as a response, without shots."""

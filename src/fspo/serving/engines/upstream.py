@@ -1,0 +1,277 @@
+"""An engine on another server: an OpenAI-compatible API (vLLM, SGLang, llama.cpp) answers, and gets the shots.
+
+The shots go as the messages of the conversation layout, before the messages of the request, so that a server which
+keeps prefixes reads them once. `cache_salt` separates the users in a server's prefix cache (vLLM): it is an HMAC of the
+owner with a secret, so the server never learns who asks, and it changes when the owner is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from fspo.errors import ConfigError, DataError, FspoError, ModelError
+from fspo.llm.endpoint_config import EndpointConfig, need_client
+from fspo.llm.http_errors import told
+from fspo.llm.quoting import disarmed
+from fspo.modeling.layouts import conversation_messages
+from fspo.preferences.sampling import shots_beside
+from fspo.preferences.types import Preference, transcript
+from fspo.preferences.types import Turn as Message
+from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engines.requests import as_prompt, check_request
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from fspo.modeling.rendering import EpisodeRenderer
+
+__all__ = ["UpstreamEngine"]
+
+_CONNECTING = 10.0
+"""Seconds to wait for a connection."""
+_LONGEST_LINE = 2**20
+"""Bytes of one event."""
+
+
+@dataclass
+class _Answer:
+    """What the server has said so far."""
+
+    finish: Literal[None, "stop", "length"] = None
+    chunks: int = 0
+    usage: Mapping[str, Any] | None = None
+
+    def piece(self, text: str, finish: Literal[None, "stop", "length"]) -> Piece:
+        used = self.usage or {}
+        details = used.get("prompt_tokens_details") or {}
+        return Piece(
+            text,
+            finish,
+            int(used.get("prompt_tokens") or 0),
+            int(used.get("completion_tokens") or self.chunks),
+            int(details.get("cached_tokens") or 0),
+        )
+
+
+class UpstreamEngine:
+    """Answers with the model of a server. See `Engine`.
+
+    The endpoint's model answers personalised requests, such as a LoRA adapter by its name at the server, and
+    `base_model` the others. Before the end of an answer, `completion_tokens` counts the server's events, and
+    `prompt_tokens` is 0.
+    """
+
+    def __init__(
+        self,
+        endpoint: EndpointConfig,
+        *,
+        base_model: str | None = None,
+        renderer: EpisodeRenderer | None = None,
+        most_shots: int = sys.maxsize,
+        secret: bytes | None = None,
+        cache_salt: bool = True,
+    ) -> None:
+        """Nothing is sent.
+
+        Args:
+            endpoint: where the server is; its model answers personalised requests.
+            base_model: answers the other requests; by default the same model.
+            renderer: of the policy, in the layout `conversation`: it says how many shots have room, and what a system
+                message becomes. Without it all shots are sent, and the server refuses what is too long.
+            most_shots: how many shots are sent at most.
+            secret: key of the salts; by default a random one for this process.
+            cache_salt: whether salts are sent; some providers refuse fields that they don't know.
+
+        Raises:
+            ConfigError: the package aiohttp is missing, the key can't be read, or the renderer has another layout.
+        """
+        need_client()
+        if renderer is not None and renderer.layout != "conversation":
+            raise ConfigError(
+                "A server gets the shots as a conversation, and this policy was trained with the layout "
+                f"'{renderer.layout}'; train one with layout: conversation, or serve it in this process."
+            )
+        self._endpoint, self._base_model = endpoint, base_model or endpoint.model
+        self._renderer, self._most_shots = renderer, most_shots
+        self._secret, self._salted = secret or secrets.token_bytes(32), cache_salt
+        self._key = endpoint.key()
+        self._forgotten: dict[str, int] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
+        """See `Engine`."""
+        import aiohttp
+
+        check_request(request)
+        if self._closed:
+            raise ModelError("The engine is closed; start the server again.")
+        body = self._body(request)
+        answer = _Answer()
+        try:
+            async with self._open().post(f"{self._address}/chat/completions", json=body) as reply:
+                if reply.status >= 400:
+                    raise self._refused(reply.status, await reply.read())
+                async for text in self._texts(reply, answer):
+                    answer.chunks += 1
+                    yield answer.piece(text, None)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ModelError(f"{self._address} can't be reached; start the server, or correct the address.") from error
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:  # cut, silent for too long, or no HTTP
+            raise self._cut(answer) from error
+        if answer.finish is None:
+            raise self._cut(answer)
+        yield answer.piece("", answer.finish)
+
+    async def fits(self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int) -> int:
+        """See `Engine`. Without a renderer, all shots are taken to have room."""
+        prompt = as_prompt(turns)
+        shown = shots_beside(transcript(prompt), shots, self._most_shots)
+        if self._renderer is None:
+            return len(shown)
+        return len(await asyncio.to_thread(self._fitting, shown, prompt, "", max_tokens))
+
+    async def forget(self, owner: str) -> None:
+        """See `Engine`. The owner's salt changes, so that nothing in the server's cache serves them again."""
+        self._forgotten[owner] = self._forgotten.get(owner, 0) + 1
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @property
+    def _address(self) -> str:
+        return self._endpoint.base_url.rstrip("/")
+
+    def salt(self, owner: str) -> str:
+        """What separates the owner from others in the server's cache, until they are forgotten."""
+        name = f"{self._forgotten.get(owner, 0)}:{owner}".encode("utf-8", "surrogatepass")
+        return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        prompt = as_prompt(request.turns)
+        shots: Sequence[Preference] = ()
+        description = ""
+        if request.personalised:
+            description = request.description
+            shots = shots_beside(transcript(prompt), request.shots, self._most_shots)
+            if self._renderer is not None:
+                shots = self._fitting(shots, prompt, description, request.max_tokens)
+        body: dict[str, Any] = {
+            "model": self._endpoint.model if request.personalised else self._base_model,
+            "messages": self._messages(shots, prompt, description),
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.seed is not None:
+            body["seed"] = request.seed
+        if self._salted:
+            body["cache_salt"] = self.salt(request.owner)
+        return body | self._endpoint.extra_body
+
+    def _messages(
+        self, shots: Sequence[Preference], prompt: Sequence[Message], description: str
+    ) -> list[dict[str, str]]:
+        """The turns for the server, in which no text holds what its tokenizer takes for a control token."""
+
+        def safe(turns: Sequence[Message]) -> list[Message]:
+            return [Message(turn.role, self._safe(turn.text)) for turn in turns]
+
+        shown = [
+            Preference.after(shot.user, safe(shot.messages), self._safe(shot.chosen), self._safe(shot.rejected))
+            for shot in shots
+        ]
+        system = self._renderer is None or self._renderer.takes_system
+        return conversation_messages(shown, safe(prompt), self._safe(description), system=system)
+
+    def _safe(self, text: str) -> str:
+        """The text; with a space after brackets where the server would read a control token, or may do so."""
+        if self._renderer is not None and not self._renderer.holds_control(text):
+            return text
+        return disarmed(text)
+
+    def _fitting(
+        self, shots: Sequence[Preference], prompt: tuple[Message, ...], description: str, max_tokens: int
+    ) -> Sequence[Preference]:
+        assert self._renderer is not None
+        shown = self._renderer.render_prompt(shots, prompt, description, reserve=max_tokens)
+        return shots[shown.dropped_shots :]
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            headers = {"User-Agent": "fspo"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECTING, sock_read=self._endpoint.timeout),
+                headers=headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=_LONGEST_LINE,
+            )
+        return self._session
+
+    async def _texts(self, reply: aiohttp.ClientResponse, answer: _Answer) -> AsyncIterator[str]:
+        """The parts of the text; the rest of what the server says goes into `answer`."""
+        async for line in reply.content:
+            kind, _, data = line.decode("utf-8", "replace").strip().partition(":")
+            data = data.strip()
+            if kind != "data" or not data:
+                if kind == "error":
+                    raise self._failed(json.loads(data))
+                continue
+            if data == "[DONE]":
+                return
+            event = json.loads(data)
+            if not isinstance(event, dict) or event.get("error") is not None:
+                raise self._failed(event)
+            if isinstance(event.get("usage"), dict):
+                answer.usage = event["usage"]
+            for choice in (event.get("choices") or [])[:1]:
+                text = (choice.get("delta") or {}).get("content")
+                if text and answer.finish is None:
+                    yield str(text)
+                if choice.get("finish_reason"):
+                    answer.finish = self._finish(str(choice["finish_reason"]))
+
+    def _finish(self, reason: str) -> Literal["stop", "length"]:
+        if reason in ("stop", "length"):
+            return reason  # type: ignore[return-value]
+        raise ModelError(f"{self._address} ended an answer for the reason '{reason}'; ask in other words.")
+
+    def _refused(self, status: int, said: bytes) -> FspoError:
+        try:
+            body = json.loads(said)
+        except ValueError:
+            body = said.decode("utf-8", "replace")
+        reason = told(body, self._key)
+        if status in (401, 403):
+            variable = self._endpoint.key_variable
+            remedy = f"correct the key in {variable}" if variable else "name the variable that holds the key"
+            return ModelError(f"{self._address} refuses access ({reason}); {remedy}.")
+        if status in (400, 413, 422):
+            return DataError(f"{self._address} refuses the request ({reason}); change it.")
+        return ModelError(f"{self._address} failed on a request ({status}: {reason}); try again later.")
+
+    def _failed(self, said: object) -> ModelError:
+        return ModelError(f"{self._address} failed while it answered ({told(said, self._key)}); try again later.")
+
+    def _cut(self, answer: _Answer) -> ModelError:
+        written = f"after {answer.chunks} parts of it" if answer.chunks else "before it began"
+        return ModelError(f"{self._address} broke an answer off, {written}; try again later.")
