@@ -97,6 +97,8 @@ _VERBS = {
         "Print the table of a run, and write its report.html, one page.",
     ),
     "chat": ("fspo.cli.chat:chat", "Answer prompts for one user of a run's dataset, beside the base model."),
+    "users": ("fspo.cli.users:app", "Add, list, limit, export and delete the users of a server."),
+    "keys": ("fspo.cli.keys:app", "Add, list and revoke the keys of a server's users."),
     "model": ("fspo.cli.model:app", "List, download, show, export and push models."),
     "data": ("fspo.cli.data:app", "Import, export, validate, show and split preference datasets."),
     "env": ("fspo.cli.env:env", "Show versions, cores, memory, accelerators and folders."),

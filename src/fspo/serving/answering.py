@@ -1,0 +1,145 @@
+"""From a request to the pieces of its answer: the user's shots are read, chosen and given to the engine."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from anyio.to_thread import run_sync
+
+from fspo.errors import FspoError
+from fspo.preferences.types import Turn as PromptTurn
+from fspo.preferences.types import transcript
+from fspo.serving.counters import ServerCounters
+from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
+from fspo.serving.shot_choice import choose_shots, usable
+from fspo.serving.store import Account, Owner, Store, StoredPreference
+
+__all__ = ["Answer", "Answerer", "Sampling"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is sampled; see `GenerationRequest`."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass
+class Answer:
+    """An answer under way."""
+
+    model: str
+    shots: Sequence[StoredPreference]
+    pieces: AsyncIterator[Piece]
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    last: Piece | None = None
+    """The piece that ended it."""
+
+    @property
+    def usage(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, those of them that were cached, and tokens of the answer."""
+        return (
+            (self.last.prompt_tokens, self.last.cached_tokens, self.last.completion_tokens) if self.last else (0,) * 3
+        )
+
+    def given(self) -> dict[str, Any]:
+        """Which preferences the answer was given, as the API shows them."""
+        return {
+            "shots": [
+                {
+                    "id": shot.id,
+                    "prompt": shot.preference.prompt,
+                    "chosen": shot.preference.chosen,
+                    "rejected": shot.preference.rejected,
+                }
+                for shot in self.shots
+            ]
+        }
+
+
+class Answerer:
+    """Answers the requests of all users with one engine."""
+
+    def __init__(self, store: Store, engine: Engine, counters: ServerCounters) -> None:
+        """Shots come from the store, answers from the engine."""
+        self._store, self.engine, self._counters = store, engine, counters
+
+    async def begin(
+        self, owner: Owner, account: Account, model: str, turns: tuple[Turn, ...], sampling: Sampling
+    ) -> Answer:
+        """Choose the shots and begin the answer.
+
+        Raises:
+            DataError: the turns have no room.
+        """
+        personalised = model == "fspo" and account.personalise
+        shots = await self._shots(owner, turns, sampling.max_tokens) if personalised else []
+        request = GenerationRequest(
+            owner=owner.id,
+            shots=tuple(shot.preference for shot in shots),
+            turns=turns,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            stop=sampling.stop,
+            seed=sampling.seed,
+            personalised=personalised,
+            description=account.description if personalised else "",
+        )
+        answer = Answer(model, shots, self.engine.stream(request))
+        answer.pieces = self._followed(owner, answer, turns, answer.pieces)
+        return answer
+
+    async def _shots(self, owner: Owner, turns: Sequence[Turn], max_tokens: int) -> list[StoredPreference]:
+        said = transcript([PromptTurn(turn.role, turn.content) for turn in turns])  # type: ignore[arg-type]
+        known = usable(await run_sync(self._store.preferences, owner), said)
+        room = len(known)
+        while True:
+            chosen = await run_sync(choose_shots, known, said, room)
+            if not chosen:
+                return []
+            fitting = await self.engine.fits([shot.preference for shot in chosen], turns, max_tokens)
+            if fitting >= len(chosen):
+                return chosen
+            room = fitting  # smaller each time
+
+    async def _followed(
+        self, owner: Owner, answer: Answer, turns: tuple[Turn, ...], pieces: AsyncIterator[Piece]
+    ) -> AsyncIterator[Piece]:
+        """The pieces; afterwards the answer is counted, and saved where the user wants that."""
+        start, texts = time.perf_counter(), list[str]()
+        try:
+            async for piece in pieces:
+                if piece.text and not any(texts):
+                    self._counters.first_text.labels(answer.model).observe(time.perf_counter() - start)
+                texts.append(piece.text)
+                if piece.finish is not None:
+                    answer.last = piece
+                    await self._finish(owner, answer, turns, "".join(texts))
+                yield piece
+        finally:
+            if answer.last is None:
+                self._counters.cancelled.labels(answer.model).inc()
+            await pieces.aclose()  # type: ignore[attr-defined]
+
+    async def _finish(self, owner: Owner, answer: Answer, turns: tuple[Turn, ...], text: str) -> None:
+        for kind, count in zip(("prompt", "cached", "completion"), answer.usage, strict=True):
+            self._counters.tokens.labels(answer.model, kind).inc(count)
+        said = [PromptTurn(turn.role, turn.content) for turn in turns]  # type: ignore[arg-type]
+        shots = [shot.id for shot in answer.shots]
+        try:
+            await run_sync(self._store.keep_conversation, owner, answer.model, said, text, shots)
+        except FspoError as error:  # the answer is worth more than its record
+            _LOG.warning("A conversation was not saved: %s", error)

@@ -1,0 +1,540 @@
+"""The API: OpenAI's chat completions and responses, personalised by the preferences of the key's owner."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from fspo.serving.answering import Answer, Answerer, Sampling
+from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found
+from fspo.serving.bodies import (
+    AccountChange,
+    ChatBody,
+    PreferenceBody,
+    PreferenceChange,
+    ResponsesBody,
+    prompt_turns,
+    request_turns,
+)
+from fspo.serving.counters import CountingMiddleware, ServerCounters
+from fspo.serving.engine import Engine, Piece
+from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
+from fspo.serving.rates import RateLimits
+from fspo.serving.store import Account, Owner, Store, StoredPreference
+
+__all__ = ["MODELS", "ServerSettings", "create_app"]
+
+MODELS = ("fspo", "base")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Limits of a server."""
+
+    rate: str = "60/minute"
+    """Requests of a user; see `parse_rate`. An administrator may set another limit for a user."""
+    max_tokens: int = 512
+    """Maximum length of an answer where the request does not say it, in tokens."""
+    most_tokens: int = 4096
+    """The highest limit that a request may set."""
+    most_preferences: int = 10_000
+    """How many preferences a user may have."""
+    most_bytes: int = 2**21
+    """Of a request's body."""
+
+
+class PreferenceView(BaseModel):
+    """A preference of yours."""
+
+    id: str
+    object: Literal["preference"] = "preference"
+    created: int
+    updated: int
+    prompt: list[dict[str, str]]
+    chosen: str
+    rejected: str
+    source: str
+
+
+class PreferenceList(BaseModel):
+    """Some of your preferences."""
+
+    object: Literal["list"] = "list"
+    data: list[PreferenceView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    id: str | None = None
+    object: str
+    deleted: Literal[True] = True
+    count: int
+
+
+class AccountView(BaseModel):
+    """What the server knows of you beside your preferences."""
+
+    id: str
+    object: Literal["user"] = "user"
+    name: str
+    description: str
+    personalise: bool
+    keep_conversations: bool
+    rate: str
+    created: int
+    preferences: int
+
+
+class WithdrawalView(BaseModel):
+    """What became of your data."""
+
+    object: Literal["user.deleted"] = "user.deleted"
+    deleted: Literal[True] = True
+    removed: dict[str, int]
+    erased: bool
+    policies_to_train_again: list[str]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose key a request has."""
+
+    owner: Owner
+    account: Account
+
+
+@dataclass
+class _Parts:
+    """What the routes work with."""
+
+    store: Store
+    answerer: Answerer
+    settings: ServerSettings
+    rates: RateLimits
+    counters: ServerCounters
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key of `fspo keys add`.")
+
+
+def _parts(request: Request) -> _Parts:
+    parts: _Parts = request.app.state.parts
+    return parts
+
+
+Parts = Annotated[_Parts, Depends(_parts)]
+
+
+def _caller(parts: Parts, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+    """The owner of the key, and nothing else in the request, says whose data are used."""
+    owner = parts.store.authenticate(sent.credentials) if sent is not None else None
+    if owner is None:
+        code = "invalid_api_key" if sent is not None else "missing_api_key"
+        raise ApiError(401, "The key is not valid." if sent else "Send a key: Authorization: Bearer KEY.", code)
+    account = parts.store.account(owner)
+    wait = parts.rates.wait(owner, account.rate)
+    if wait:
+        headers = {"retry-after": str(int(wait + 0.999))}
+        raise ApiError(429, f"Too many requests; try again in {wait:.0f} s.", "rate_limit_exceeded", headers=headers)
+    return Caller(owner, account)
+
+
+Known = Annotated[Caller, Depends(_caller)]
+PreferenceId = Annotated[str, Path(max_length=64)]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorView, "description": what}
+    for status, what in {
+        400: "The request is invalid.",
+        401: "The key is missing or not valid.",
+        404: "It does not exist, or it is not yours.",
+        405: "The address does not have this method.",
+        413: "The body is too large.",
+        429: "Too many requests.",
+        500: "The server made a mistake.",
+        502: "The model does not answer.",
+        503: "The store is busy.",
+        507: "The disk is full.",
+    }.items()
+}
+_router = APIRouter(prefix="/v1", responses=_ERRORS)
+_open = APIRouter()
+
+
+def create_app(store: Store, engine: Engine, settings: ServerSettings | None = None) -> FastAPI:
+    """The application; it closes the engine at its end, and leaves the store open.
+
+    Raises:
+        ConfigError: the limit of requests is invalid.
+    """
+    settings, counters = settings or ServerSettings(), ServerCounters()
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await engine.close()
+
+    app = FastAPI(
+        title="fspo",
+        version=version("fspo"),
+        summary="Answers that follow your preferences, in OpenAI's API.",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        openapi_url="/v1/openapi.json",
+    )
+    answerer = Answerer(store, engine, counters)
+    app.state.parts = _Parts(store, answerer, settings, RateLimits(settings.rate), counters)
+    app.include_router(_open)
+    app.include_router(_router)
+    add_error_handlers(app)
+    app.add_middleware(_BodyLimit, most=settings.most_bytes)
+    app.add_middleware(CountingMiddleware, counters=counters)
+    return app
+
+
+@_open.get("/health", responses={503: {"model": ErrorView, "description": "The store does not answer."}})
+def health(parts: Parts) -> dict[str, str]:
+    """Whether the server and its store answer."""
+    parts.store.check()
+    return {"status": "ok"}
+
+
+@_open.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(parts: Parts) -> Response:
+    """Counters for Prometheus; none names a user."""
+    return Response(parts.counters.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+# Models and answers
+
+
+@_router.get("/models")
+def list_models(_: Known) -> dict[str, Any]:
+    """The models: `fspo` answers with your preferences, `base` without."""
+    return {"object": "list", "data": [_model(name) for name in MODELS]}
+
+
+@_router.get("/models/{model}")
+def show_model(model: str, _: Known) -> dict[str, Any]:
+    """One model."""
+    if model not in MODELS:
+        raise ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param="model")
+    return _model(model)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "fspo"}
+
+
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/event-stream": {}}}}
+
+
+@_router.post("/chat/completions", response_class=JSONResponse, responses=_STREAM)
+async def chat(body: ChatBody, request: Request, parts: Parts, caller: Known) -> Response:
+    """Answer a conversation; with `stream`, as server-sent events."""
+    asked = body.max_completion_tokens or body.max_tokens
+    sampling = Sampling(_tokens(parts, asked), body.temperature, body.top_p, body.stops, body.seed)
+    turns, show = request_turns(body.messages), body.fspo.shots
+
+    def events(answer: Answer, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+        usage = bool(body.stream_options.include_usage)
+        return chat_events(answer, pieces, usage=usage, show_shots=show, fault=_log_fault)
+
+    async def begin() -> Answer:
+        return await parts.answerer.begin(caller.owner, caller.account, body.model, turns, sampling)
+
+    if body.stream:
+        return await _stream(request, begin, events)
+    return await _whole(request, begin, lambda answer, text: chat_completion(answer, text, show_shots=show))
+
+
+@_router.post("/responses", response_class=JSONResponse, responses=_STREAM)
+async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: Known) -> Response:
+    """Answer a text or a conversation; with `stream`, as server-sent events."""
+    sampling = Sampling(_tokens(parts, body.max_output_tokens), body.temperature, body.top_p)
+    turns, show = request_turns(body.messages), body.fspo.shots
+
+    def events(answer: Answer, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+        return response_events(answer, pieces, show_shots=show, fault=_log_fault)
+
+    async def begin() -> Answer:
+        return await parts.answerer.begin(caller.owner, caller.account, body.model, turns, sampling)
+
+    if body.stream:
+        return await _stream(request, begin, events)
+    return await _whole(request, begin, lambda answer, text: response(answer, text, show_shots=show))
+
+
+def _tokens(parts: _Parts, asked: int | None) -> int:
+    most = parts.settings.most_tokens
+    if asked is not None and asked > most:
+        raise ApiError(
+            400, f"An answer has at most {most:,} tokens; ask for fewer.", "invalid_value", param="max_tokens"
+        )
+    return asked or min(parts.settings.max_tokens, most)
+
+
+async def _whole(
+    request: Request, begin: Callable[[], Awaitable[Answer]], form: Callable[[Answer, str], dict[str, Any]]
+) -> Response:
+    async def read() -> Response:
+        answer = await begin()
+        try:
+            texts = [piece.text async for piece in answer.pieces]
+        finally:
+            await _close(answer.pieces)
+        return JSONResponse(form(answer, "".join(texts)))
+
+    return await _unless_gone(request, read)
+
+
+async def _stream(
+    request: Request,
+    begin: Callable[[], Awaitable[Answer]],
+    events: Callable[[Answer, AsyncIterator[Piece]], AsyncIterator[bytes]],
+) -> Response:
+    async def first() -> Response:
+        answer = await begin()
+        try:
+            # An error before the first piece has a status code of its own.
+            piece = await anext(answer.pieces, None)
+        except BaseException:
+            await _close(answer.pieces)
+            raise
+        return _Stream(events(answer, _chained(piece, answer.pieces)), answer.pieces)
+
+    return await _unless_gone(request, first)
+
+
+async def _chained(first: Piece | None, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    if first is not None:
+        yield first
+    async for piece in rest:
+        yield piece
+
+
+class _Stream(StreamingResponse):
+    """A stream of events that ends the answer when the client leaves."""
+
+    def __init__(self, events: AsyncIterator[bytes], pieces: AsyncIterator[Piece]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _close(self.body_iterator)
+            await _close(self._pieces)
+
+
+async def _close(iterator: Any) -> None:
+    with anyio.CancelScope(shield=True):
+        await iterator.aclose()
+
+
+async def _unless_gone(request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
+    """Do the work, and end it when the client leaves."""
+    result: Response | None = None
+    raised: Exception | None = None
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch, group.cancel_scope)
+        try:
+            result = await work()
+        except Exception as error:
+            raised = error  # a group of tasks would wrap it
+        group.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
+    return result or Response(status_code=499)
+
+
+def _log_fault(error: BaseException) -> None:
+    _LOG.error("An answer broke off (%s).", type(error).__name__)
+
+
+# Preferences
+
+
+@_router.post("/preferences", status_code=201)
+def add_preference(body: PreferenceBody, parts: Parts, caller: Known) -> PreferenceView:
+    """Save which of two responses you prefer. It is on disk when this answers."""
+    stored = parts.store.add_preference(
+        caller.owner,
+        prompt_turns(body.prompt),
+        body.chosen,
+        body.rejected,
+        source=body.source,
+        most=parts.settings.most_preferences,
+    )
+    return _view(stored)
+
+
+@_router.get("/preferences")
+def list_preferences(
+    parts: Parts,
+    caller: Known,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> PreferenceList:
+    """Your preferences, by default the newest first."""
+    if after is not None and parts.store.preference(caller.owner, after) is None:
+        raise not_found("preference")
+    page = parts.store.page(caller.owner, limit=limit, after=after, newest_first=order == "desc")
+    data = [_view(stored) for stored in page.preferences]
+    ends = (data[0].id, data[-1].id) if data else (None, None)
+    return PreferenceList(data=data, first_id=ends[0], last_id=ends[1], has_more=page.more)
+
+
+@_router.get("/preferences/{preference}")
+def show_preference(preference: PreferenceId, parts: Parts, caller: Known) -> PreferenceView:
+    """One of your preferences."""
+    return _view(_found(parts.store.preference(caller.owner, preference)))
+
+
+@_router.patch("/preferences/{preference}")
+async def change_preference(
+    preference: PreferenceId, body: PreferenceChange, parts: Parts, caller: Known
+) -> PreferenceView:
+    """Edit one of your preferences; what it said before is deleted."""
+    turns = None if body.prompt is None else prompt_turns(body.prompt)
+    stored = await run_sync(
+        lambda: parts.store.change_preference(
+            caller.owner, preference, turns=turns, chosen=body.chosen, rejected=body.rejected, source=body.source
+        )
+    )
+    await _forget(parts, caller)
+    return _view(_found(stored))
+
+
+@_router.delete("/preferences/{preference}")
+async def delete_preference(preference: PreferenceId, parts: Parts, caller: Known) -> Deleted:
+    """Delete one of your preferences: from the store, its files, and the caches of the model."""
+    if not await run_sync(parts.store.remove_preference, caller.owner, preference):
+        raise not_found("preference")
+    await _forget(parts, caller)
+    return Deleted(id=preference, object="preference.deleted", count=1)
+
+
+@_router.delete("/preferences")
+async def delete_preferences(parts: Parts, caller: Known) -> Deleted:
+    """Delete all of your preferences."""
+    count = await run_sync(parts.store.remove_preferences, caller.owner)
+    await _forget(parts, caller)
+    return Deleted(object="preferences.deleted", count=count)
+
+
+async def _forget(parts: _Parts, caller: Caller) -> None:
+    await parts.answerer.engine.forget(caller.owner.id)
+
+
+def _found(stored: StoredPreference | None) -> StoredPreference:
+    if stored is None:
+        raise not_found("preference")
+    return stored
+
+
+def _view(stored: StoredPreference) -> PreferenceView:
+    one = stored.preference
+    return PreferenceView(
+        id=stored.id,
+        created=stored.created,
+        updated=stored.updated,
+        prompt=[{"role": turn.role, "content": turn.text} for turn in one.messages],
+        chosen=one.chosen,
+        rejected=one.rejected,
+        source=str(one.source.get("source", "")),
+    )
+
+
+# The account
+
+
+@_router.get("/me")
+def show_me(caller: Known) -> AccountView:
+    """What the server knows of you beside your preferences."""
+    return AccountView(**asdict(caller.account))
+
+
+@_router.patch("/me")
+async def change_me(body: AccountChange, parts: Parts, caller: Known) -> AccountView:
+    """Edit your description, pause personalisation, or switch saved conversations on or off."""
+    account = await run_sync(
+        lambda: parts.store.change_account(
+            caller.owner,
+            description=body.description,
+            personalise=body.personalise,
+            keep_conversations=body.keep_conversations,
+        )
+    )
+    await _forget(parts, caller)
+    return AccountView(**asdict(account))
+
+
+@_router.get("/me/export", response_class=Response, responses={200: {"content": {"application/zip": {}}}})
+def export_me(parts: Parts, caller: Known) -> Response:
+    """Everything that the server holds of you, as one ZIP archive."""
+    headers = {"content-disposition": 'attachment; filename="fspo-export.zip"', "cache-control": "no-store"}
+    return Response(parts.store.export(caller.owner), media_type="application/zip", headers=headers)
+
+
+@_router.delete("/me")
+async def delete_me(parts: Parts, caller: Known) -> WithdrawalView:
+    """Delete everything of yours, with your keys. Policies that were trained on your preferences are listed."""
+    done = await run_sync(parts.store.withdraw, caller.owner)
+    await _forget(parts, caller)
+    return WithdrawalView(removed=done.removed, erased=done.erased, policies_to_train_again=list(done.policies))
+
+
+class _BodyLimit:
+    """Refuses bodies that are too large, before they are read."""
+
+    def __init__(self, app: Any, most: int) -> None:
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        said = dict(scope["headers"]).get(b"content-length", b"0")
+        too_large = ApiError(413, f"A body has at most {self._most:,} bytes.", "body_too_large")
+        if said.isdigit() and int(said) > self._most:
+            await error_response(too_large)(scope, receive, send)
+            return
+        read = 0
+
+        async def limited() -> Any:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._most:
+                raise HTTPException(413, too_large.message)
+            return message
+
+        await self._app(scope, limited, send)

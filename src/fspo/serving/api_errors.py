@@ -1,0 +1,141 @@
+"""Errors of the API, in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from fspo.errors import DataError, FspoError, ModelError, StorageError
+from fspo.files import to_json
+from fspo.serving.connection import StoreBusy, StoreFull
+from fspo.serving.store import UnknownOwner
+
+__all__ = ["ApiError", "ErrorView", "add_error_handlers", "api_error", "error_body", "error_response", "not_found"]
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorView(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """An error with its status code."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`param` names the parameter that is wrong."""
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = dict(headers or {})
+
+
+class _Json(JSONResponse):
+    """A message may quote a name that only escapes can hold."""
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content).encode()
+
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def error_body(error: ApiError) -> dict[str, Any]:
+    """The body of an error."""
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+
+
+def error_response(error: ApiError) -> Response:
+    """An error as a response."""
+    return _Json(error_body(error), error.status, headers=error.headers)
+
+
+def not_found(what: str) -> ApiError:
+    """The error for something that does not exist, or belongs to somebody else: nobody can tell which."""
+    return ApiError(404, f"There is no such {what}.", "not_found")
+
+
+def api_error(error: BaseException) -> ApiError:
+    """Any exception as an error of the API. The text of an unknown one is not shown: it may quote somebody's data."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UnknownOwner):
+        return ApiError(401, "The key is not valid.", "invalid_api_key")
+    if isinstance(error, DataError):
+        return ApiError(400, str(error), "invalid_request")
+    if isinstance(error, StoreFull):
+        return ApiError(507, str(error), "store_full")
+    if isinstance(error, StoreBusy):
+        return ApiError(503, str(error), "store_busy", headers={"retry-after": "1"})
+    if isinstance(error, StorageError):
+        return ApiError(503, "The store can't be used; the server's log says why.", "store_unavailable")
+    if isinstance(error, ModelError):
+        return ApiError(502, str(error), "model_unavailable")
+    if isinstance(error, FspoError):
+        return ApiError(500, str(error), "server_error")
+    return ApiError(500, "The server made a mistake; its log says which.", "server_error")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every error of the application OpenAI's form."""
+
+    async def known(_: Request, error: Exception) -> Response:
+        return error_response(api_error(error))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return error_response(_invalid(error.errors()))
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
+            error.status_code, "invalid_request"
+        )
+        message = {404: "There is no such address.", 405: "This address does not have that method."}
+        text = message.get(error.status_code, str(error.detail))
+        return error_response(ApiError(error.status_code, text, code, headers=error.headers))
+
+    for kind in (ApiError, FspoError, Exception):
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The first error that pydantic found; a union has one for each of its members."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The body is not valid JSON.", "invalid_json")
+    place = [str(part) for part in first["loc"][1:] if not str(part).startswith(("function-", "constrained-", "list["))]
+    param = ".".join(place) or None
+    code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(first["type"])
+    what = {
+        "extra_forbidden": "this server does not know it; leave it out",
+        "missing": "it is missing",
+    }.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
+    if param == "model":
+        return ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param=param)
+    return ApiError(400, f"Invalid {param or 'body'}: {what}.", code or "invalid_value", param=param)

@@ -1,0 +1,254 @@
+"""Bodies of requests to the API: what is accepted, what is ignored, and what is refused by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fspo.errors import DataError
+from fspo.preferences.types import Turn as PromptTurn
+from fspo.preferences.types import as_turns
+from fspo.serving.engine import Turn
+
+__all__ = [
+    "MOST_CHARACTERS",
+    "AccountChange",
+    "ChatBody",
+    "Message",
+    "PreferenceBody",
+    "PreferenceChange",
+    "ResponsesBody",
+    "prompt_turns",
+    "request_turns",
+]
+
+MOST_CHARACTERS = 32_000
+"""Of one text."""
+_MOST_MESSAGES = 500
+_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def _is_text(value: str) -> str:
+    found = _BINARY.search(value)
+    if found is not None:
+        raise ValueError(f"holds the character U+{ord(found[0]):04X}, which is no text; leave it out")
+    return value
+
+
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_is_text)]
+Model = Literal["fspo", "base"]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Part(_Body):
+    """A part of a message: text."""
+
+    type: Literal["text", "input_text", "output_text"]
+    text: Text
+    annotations: list[Any] | None = Field(default=None, description="Ignored.")
+    logprobs: list[Any] | None = Field(default=None, description="Ignored.")
+
+
+class Message(_Body):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[Part], Field(max_length=100)]
+    name: str | None = Field(default=None, description="Ignored.")
+    refusal: None = None
+    type: Literal["message"] = "message"
+    id: str | None = Field(default=None, description="Ignored.")
+    status: str | None = Field(default=None, description="Ignored.")
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=_MOST_MESSAGES)]
+
+
+class FspoOptions(_Body):
+    """Options of this server."""
+
+    shots: bool = Field(default=False, description="Return the preferences that the answer was given.")
+
+
+class StreamOptions(_Body):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(default=None, description="Ignored.")
+
+
+class PlainText(_Body):
+    """The one format of answers."""
+
+    type: Literal["text"]
+
+
+class TextOptions(_Body):
+    """The one format of answers."""
+
+    format: PlainText | None = None
+    verbosity: str | None = Field(default=None, description="Ignored.")
+
+
+class _Sampled(_Body):
+    model: Model = Field(description="`fspo` answers with your preferences, `base` without.", examples=["fspo"])
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    stream: bool | None = False
+    fspo: FspoOptions = FspoOptions()
+    user: str | None = Field(default=None, description="Ignored: the key says who you are.")
+    safety_identifier: str | None = Field(default=None, description="Ignored.")
+    prompt_cache_key: str | None = Field(default=None, description="Ignored.")
+    metadata: dict[str, str] | None = Field(default=None, description="Ignored.")
+    store: bool | None = Field(default=None, description="Ignored; see `keep_conversations` of /v1/me.")
+    service_tier: str | None = Field(default=None, description="Ignored.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: given for name, given in value.items() if given is not None}
+        return value
+
+
+class ChatBody(_Sampled):
+    """A request for a chat completion."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "fspo", "messages": [{"role": "user", "content": "Recommend a film."}]}]
+        }
+    )
+
+    messages: Messages
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    n: Literal[1] = 1
+    stream_options: StreamOptions = StreamOptions()
+    response_format: PlainText | None = None
+    logprobs: Literal[False] = False
+    presence_penalty: float = Field(default=0, ge=0, le=0)
+    frequency_penalty: float = Field(default=0, ge=0, le=0)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end the answer."""
+        given = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return tuple(text for text in given if text)
+
+
+class ResponsesBody(_Sampled):
+    """A request for a response."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "fspo", "input": "Recommend a film."}]})
+
+    input: Text | Messages
+    instructions: Text | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    text: TextOptions | None = None
+    truncation: Literal["disabled"] | None = None
+    background: Literal[False] = False
+    stream_options: StreamOptions = StreamOptions()
+
+    @property
+    def messages(self) -> list[Message]:
+        """Instructions and input as messages."""
+        said = [Message(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [*([Message(role="system", content=self.instructions)] if self.instructions else []), *said]
+
+
+class PreferenceBody(_Body):
+    """Two responses to a prompt, and which one you prefer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "Recommend a film.", "chosen": "Try Paterson.", "rejected": "Watch them all!!!"},
+            ]
+        }
+    )
+
+    prompt: Text | Messages = Field(description="Your message, or the conversation that ends with it.")
+    chosen: Text
+    rejected: Text
+    source: Annotated[str, Field(max_length=200), AfterValidator(_is_text)] = Field(
+        default="", description="Where the preference comes from; free text.", examples=["thumbs"]
+    )
+
+
+class PreferenceChange(_Body):
+    """What to change of a preference."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"chosen": "Try Paterson, it is calm."}]})
+
+    prompt: Text | Messages | None = None
+    chosen: Text | None = None
+    rejected: Text | None = None
+    source: Annotated[str, Field(max_length=200), AfterValidator(_is_text)] | None = None
+
+
+class AccountChange(_Body):
+    """What to change of your account."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"description": "Likes calm films."}]})
+
+    description: Text | None = Field(default=None, description="Shown to the policy with your preferences.")
+    personalise: bool | None = Field(
+        default=None, description="False pauses personalisation: `fspo` answers as `base` does."
+    )
+    keep_conversations: bool | None = Field(
+        default=None, description="Whether the server saves your requests and answers."
+    )
+
+
+def prompt_turns(prompt: str | Sequence[Message]) -> tuple[PromptTurn, ...]:
+    """The prompt of a preference.
+
+    Raises:
+        DataError: it is no conversation that ends with a message of the user.
+    """
+    if isinstance(prompt, str):
+        return as_turns(prompt)
+    return as_turns([PromptTurn(_as_role(turn.role), turn.content) for turn in request_turns(prompt)])
+
+
+def request_turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
+    """Messages as an optional system message, and then messages of user and assistant in turns.
+
+    Messages of one role behind one another are one message, with a blank line between them; empty ones are left out.
+
+    Raises:
+        DataError: a system message stands behind others, or the last message is not the user's.
+    """
+    joined: list[Turn] = []
+    for message in messages:
+        role, text = _as_role(message.role), message.text
+        if not text.strip():
+            continue
+        if joined and joined[-1].role == role:
+            joined[-1] = Turn(role, f"{joined[-1].content}\n\n{text}")
+        else:
+            joined.append(Turn(role, text))
+    said = joined[1:] if joined and joined[0].role == "system" else joined
+    if any(turn.role == "system" for turn in said):
+        raise DataError("System messages stand before all others; move them to the beginning.")
+    if not said or said[0].role != "user" or said[-1].role != "user":
+        raise DataError("A conversation begins and ends with a message of the user that is not empty.")
+    return tuple(joined)
+
+
+def _as_role(role: str) -> Literal["system", "user", "assistant"]:
+    return "system" if role in ("system", "developer") else "user" if role == "user" else "assistant"

@@ -1,0 +1,57 @@
+"""How many requests a user may send."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from fspo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fspo.serving.store import Owner
+
+__all__ = ["RateLimits", "parse_rate"]
+
+
+def parse_rate(rate: str) -> list[RateLimitItem]:
+    """A limit such as `60/minute`, or several with semicolons between them; none for the empty text.
+
+    Raises:
+        ConfigError: it is no such limit.
+    """
+    if not rate.strip():
+        return []
+    try:
+        return parse_many(rate)
+    except ValueError:
+        raise ConfigError(
+            f"'{rate}' is no limit of requests; write, for example, 60/minute or 5/second;1000/day."
+        ) from None
+
+
+class RateLimits:
+    """Counts the requests of each user in this process, over moving windows."""
+
+    def __init__(self, usual: str) -> None:
+        """`usual` is the limit of users without their own; see `parse_rate`."""
+        self._usual = parse_rate(usual)
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def wait(self, owner: Owner, own: str) -> float:
+        """Count a request; return 0, or the seconds to wait where it is one too many.
+
+        Args:
+            owner: who sends it.
+            own: the user's own limit; empty: the usual one.
+        """
+        limits = parse_rate(own) or self._usual
+        for limit in limits:
+            if not self._limiter.test(limit, owner.id):
+                return max(1.0, self._limiter.get_window_stats(limit, owner.id).reset_time - time.time())
+        for limit in limits:
+            self._limiter.hit(limit, owner.id)
+        return 0.0

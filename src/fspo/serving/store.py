@@ -1,0 +1,653 @@
+"""The store of people: users, keys, preferences, and on request conversations.
+
+All queries of a person's data go through `_OwnSession`, which adds the owner to each of them, and refuses a query where
+there is no owner. An `Owner` comes from a key (`Store.authenticate`) or, on the command
+line of an administrator, from a user's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import json
+import secrets
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Engine, delete, event, func, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+
+from fspo.errors import DataError
+from fspo.preferences.types import Preference, Turn, as_turns
+from fspo.printing import nearest
+from fspo.serving.access import key_digest, new_key
+from fspo.serving.connection import connect, erase_deleted, explained
+from fspo.serving.schema import (
+    ConversationRow,
+    EventRow,
+    KeyRow,
+    Personal,
+    PreferenceRow,
+    TrainingRow,
+    UserRow,
+    WithdrawalRow,
+)
+
+__all__ = [
+    "Account",
+    "NewKey",
+    "NoOwner",
+    "Owner",
+    "PreferencePage",
+    "Store",
+    "StoredKey",
+    "StoredPreference",
+    "UnknownOwner",
+    "Withdrawal",
+    "pseudonym",
+]
+
+_PERSONAL: tuple[type[Personal], ...] = (KeyRow, PreferenceRow, ConversationRow, EventRow)
+Row = TypeVar("Row", bound=Personal)
+
+
+class NoOwner(RuntimeError):
+    """A query of personal data without an owner: a mistake in the program, which reads nothing."""
+
+
+class UnknownOwner(DataError):
+    """The user does not exist any more."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose data may be read. Only the store makes one."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the store holds of a user beside their preferences."""
+
+    id: str
+    name: str
+    description: str
+    """Shown to the policy with the shots; the user may edit it."""
+    personalise: bool
+    """False: `fspo` answers as `base` does, until the user switches it on again."""
+    keep_conversations: bool
+    rate: str
+    """Limit of requests, such as `60/minute`; empty: the server's."""
+    created: int
+    preferences: int = 0
+    """How many there are."""
+
+
+@dataclass(frozen=True)
+class StoredPreference:
+    """A preference with its id and times (seconds since 1970, UTC)."""
+
+    id: str
+    preference: Preference
+    created: int
+    updated: int
+
+
+@dataclass(frozen=True)
+class StoredKey:
+    """What is known of a key: never the key itself."""
+
+    id: str
+    ending: str
+    """Its last four characters."""
+    created: int
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A new key; this is the only time that it can be read."""
+
+    id: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What became of somebody's data."""
+
+    removed: dict[str, int]
+    """Table -> rows that were deleted."""
+    erased: bool
+    """Whether the files of the database hold nothing of it any more; False while another reader holds them."""
+    policies: tuple[str, ...]
+    """The policies that were trained on the preferences, and should be trained again without them."""
+
+
+def pseudonym(owner: Owner) -> str:
+    """What stands for a user in the records that outlive a deletion: it shows that a user was there, and not who."""
+    return hashlib.sha256(b"fspo user " + owner.id.encode()).hexdigest()
+
+
+class _OwnSession(Session):
+    """A session that sees the data of one owner."""
+
+
+@event.listens_for(_OwnSession, "do_orm_execute")
+def _only_of_the_owner(state: ORMExecuteState) -> None:
+    """Add the owner to each query of personal data.
+
+    Raises:
+        NoOwner: there is none, or the statement is text that can't be checked.
+    """
+    owner = state.session.info.get("owner")
+    if not isinstance(owner, Owner) or not owner.id:
+        raise NoOwner("Personal data were queried without an owner.")
+    if not state.is_orm_statement or not (state.is_select or state.is_delete):
+        raise NoOwner("Only a query of the tables can be limited to an owner.")
+    theirs = owner.id
+    state.statement = state.statement.options(
+        with_loader_criteria(Personal, lambda table: table.user_id == theirs, include_aliases=True),
+        with_loader_criteria(UserRow, UserRow.id == theirs, include_aliases=True),
+    )
+
+
+class Store:
+    """The data of all people, in SQLite or Postgres. Its methods may be called from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        """See `open`."""
+        self._engine = engine
+        self._writing = engine.execution_options(writes=True)
+        if engine.dialect.name == "sqlite":
+            erase_deleted(engine, rewrite=False)  # what a deletion before a crash has left
+
+    @classmethod
+    def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Store:
+        """Open the store, and make it where there is none; arguments and errors as of `connect`."""
+        return cls(connect(place, busy_seconds=busy_seconds))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def check(self) -> None:
+        """Make a query.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        with explained(), self._engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    # Users
+
+    def add_user(self, name: str, *, description: str = "", rate: str = "") -> Account:
+        """Add a user.
+
+        Raises:
+            DataError: the name is taken or empty.
+        """
+        if not name.strip() or len(name) > 200 or not name.isprintable():
+            raise DataError("A user's name has between 1 and 200 characters, on one line.")
+        row = UserRow(
+            id=_new_id("user"),
+            name=name,
+            description=description,
+            personalise=True,
+            keep_conversations=False,
+            rate=rate,
+            created=_now(),
+        )
+        try:
+            with self._administer(writes=True) as session:
+                session.add(row)
+        except IntegrityError:
+            raise DataError(f"There is a user '{name}' already; choose another name.") from None
+        return _account(row, 0)
+
+    def users(self) -> list[Account]:
+        """All users in the order of their names; for administrators."""
+        counts = select(PreferenceRow.user_id, func.count().label("n")).group_by(PreferenceRow.user_id).subquery()
+        query = select(UserRow, counts.c.n).outerjoin(counts, counts.c.user_id == UserRow.id).order_by(UserRow.name)
+        with self._administer() as session:
+            return [_account(row, count or 0) for row, count in session.execute(query)]
+
+    def user_named(self, name: str) -> Owner:
+        """The user of that name; for administrators.
+
+        Raises:
+            DataError: there is none.
+        """
+        with self._administer() as session:
+            found = session.scalar(select(UserRow.id).where(UserRow.name == name))
+            names = () if found else session.scalars(select(UserRow.name)).all()
+        if found is None:
+            close = nearest(name, names)
+            hint = f"; did you mean '{close}'?" if close else ". `fspo users list` shows all of them."
+            raise DataError(f"There is no user '{name}'{hint}")
+        return Owner(found)
+
+    def account(self, owner: Owner) -> Account:
+        """What is known of a user.
+
+        Raises:
+            UnknownOwner: they were deleted.
+        """
+        with self._read(owner) as session:
+            row = session.scalar(select(UserRow))
+            count = session.scalar(select(func.count(PreferenceRow.number))) or 0
+        if row is None:
+            raise _unknown()
+        return _account(row, count)
+
+    def change_account(
+        self,
+        owner: Owner,
+        *,
+        description: str | None = None,
+        personalise: bool | None = None,
+        keep_conversations: bool | None = None,
+        rate: str | None = None,
+    ) -> Account:
+        """Change what is given, and return the result.
+
+        Raises:
+            UnknownOwner: the user was deleted.
+        """
+        given = {
+            "description": description,
+            "personalise": personalise,
+            "keep_conversations": keep_conversations,
+            "rate": rate,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        with self._write(owner) as session:
+            row = session.scalars(select(UserRow)).one()
+            for name, value in changes.items():
+                setattr(row, name, value)
+            session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
+        if description is not None:
+            erase_deleted(self._engine, rewrite=False)
+        return self.account(owner)
+
+    # Keys
+
+    def add_key(self, owner: Owner) -> NewKey:
+        """Make a key for a user.
+
+        Raises:
+            UnknownOwner: the user was deleted.
+        """
+        key = new_key()
+        row = KeyRow(id=_new_id("key"), user_id=owner.id, created=_now(), digest=key_digest(key), ending=key[-4:])
+        with self._write(owner) as session:
+            session.add(row)
+            session.add(_event(owner, "key.added", {"key": row.id}))
+        return NewKey(row.id, key)
+
+    def keys(self, owner: Owner) -> list[StoredKey]:
+        """The keys of a user, oldest first."""
+        with self._read(owner) as session:
+            rows = session.scalars(select(KeyRow).order_by(KeyRow.number))
+            return [StoredKey(row.id, row.ending, row.created) for row in rows]
+
+    def revoke_key(self, owner: Owner, key: str) -> None:
+        """Delete a key; the next request with it is refused.
+
+        Raises:
+            DataError: the user has no key with this id.
+        """
+        with self._write(owner) as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.id == key))
+            if row is None:
+                raise DataError(f"The user has no key '{key}'. `fspo keys list` shows all keys.")
+            session.delete(row)
+            session.add(_event(owner, "key.revoked", {"key": key}))
+
+    def authenticate(self, key: str) -> Owner | None:
+        """Whose key this is; None where it is nobody's."""
+        digest = key_digest(key)
+        with self._administer() as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.digest == digest))
+            return Owner(row.user_id) if row is not None and hmac.compare_digest(row.digest, digest) else None
+
+    # Preferences
+
+    def preferences(self, owner: Owner) -> list[StoredPreference]:
+        """All preferences of a user, oldest first."""
+        return [_stored(row) for row in self._rows(owner, PreferenceRow)]
+
+    def page(self, owner: Owner, *, limit: int, after: str | None = None, newest_first: bool = False) -> PreferencePage:
+        """Some preferences of a user.
+
+        Args:
+            owner: the user.
+            limit: how many at most.
+            after: begin behind the preference with this id.
+            newest_first: the order; by default oldest first.
+
+        Raises:
+            DataError: the user has no preference with the id `after`.
+        """
+        query = select(PreferenceRow)
+        with self._read(owner) as session:
+            if after is not None:
+                number = session.scalar(select(PreferenceRow.number).where(PreferenceRow.id == after))
+                if number is None:
+                    raise DataError(f"There is no preference '{after}'.")
+                behind = PreferenceRow.number < number if newest_first else PreferenceRow.number > number
+                query = query.where(behind)
+            order = PreferenceRow.number.desc() if newest_first else PreferenceRow.number
+            rows = session.scalars(query.order_by(order).limit(limit + 1)).all()
+        return PreferencePage(tuple(map(_stored, rows[:limit])), len(rows) > limit)
+
+    def preference(self, owner: Owner, preference: str) -> StoredPreference | None:
+        """One preference of a user; None where the user has none with this id."""
+        with self._read(owner) as session:
+            row = session.scalar(select(PreferenceRow).where(PreferenceRow.id == preference))
+        return None if row is None else _stored(row)
+
+    def add_preference(
+        self, owner: Owner, turns: Sequence[Turn], chosen: str, rejected: str, *, source: str = "", most: int = 10_000
+    ) -> StoredPreference:
+        """Save a preference; it is on disk when this returns.
+
+        Args:
+            owner: whose it is.
+            turns: the prompt.
+            chosen: the response that they prefer.
+            rejected: the other response.
+            source: where it comes from, such as `thumbs`; free text.
+            most: how many preferences a user may have.
+
+        Raises:
+            DataError: nothing is preferred, the prompt is no conversation, or the user has `most` preferences.
+            UnknownOwner: the user was deleted.
+        """
+        _check(turns, chosen, rejected)
+        now = _now()
+        row = PreferenceRow(
+            id=_new_id("pref"),
+            user_id=owner.id,
+            created=now,
+            updated=now,
+            turns=_plain(turns),
+            chosen=chosen,
+            rejected=rejected,
+            source=source,
+        )
+        with self._write(owner) as session:
+            if (session.scalar(select(func.count(PreferenceRow.number))) or 0) >= most:
+                raise DataError(f"You have {most:,} preferences, which is the limit; delete some first.")
+            session.add(row)
+            session.add(_event(owner, "preference.added", {"preference": row.id}))
+        return _stored(row)
+
+    def change_preference(
+        self,
+        owner: Owner,
+        preference: str,
+        *,
+        turns: Sequence[Turn] | None = None,
+        chosen: str | None = None,
+        rejected: str | None = None,
+        source: str | None = None,
+    ) -> StoredPreference | None:
+        """Change what is given; None where the user has no preference with this id.
+
+        Raises:
+            DataError: nothing would be preferred, or the prompt is no conversation.
+        """
+        with self._write(owner) as session:
+            row = _one(session, preference)
+            if row is None:
+                return None
+            row.turns = row.turns if turns is None else _plain(turns)
+            row.chosen = row.chosen if chosen is None else chosen
+            row.rejected = row.rejected if rejected is None else rejected
+            row.source = row.source if source is None else source
+            _check(_turns(row.turns), row.chosen, row.rejected)
+            row.updated = _now()
+            session.add(_event(owner, "preference.changed", {"preference": preference}))
+        erase_deleted(self._engine, rewrite=False)
+        return _stored(row)
+
+    def remove_preference(self, owner: Owner, preference: str) -> bool:
+        """Delete a preference for good; False where the user has none with this id."""
+        with self._write(owner) as session:
+            row = _one(session, preference)
+            if row is None:
+                return False
+            session.delete(row)
+            session.add(_event(owner, "preference.deleted", {"preference": preference}))
+        erase_deleted(self._engine, rewrite=False)
+        return True
+
+    def remove_preferences(self, owner: Owner) -> int:
+        """Delete all preferences of a user for good, and return how many there were."""
+        with self._write(owner) as session:
+            count = _delete_all(session, PreferenceRow)
+            session.add(_event(owner, "preferences.deleted", {"count": count}))
+        erase_deleted(self._engine, rewrite=True)
+        return count
+
+    def keep_conversation(
+        self, owner: Owner, model: str, turns: Sequence[Turn], answer: str, shots: Iterable[str]
+    ) -> None:
+        """Save a request and its answer, if the user has switched that on.
+
+        Raises:
+            UnknownOwner: the user was deleted.
+        """
+        if not self.account(owner).keep_conversations:
+            return
+        row = ConversationRow(
+            id=_new_id("conv"),
+            user_id=owner.id,
+            created=_now(),
+            model=model,
+            turns=_plain(turns),
+            answer=answer,
+            shots=list(shots),
+        )
+        with self._write(owner) as session:
+            session.add(row)
+
+    # Everything of one person
+
+    def export(self, owner: Owner) -> bytes:
+        """Everything that the store holds of a user, as a ZIP archive of JSON files; keys without their digests.
+
+        Raises:
+            UnknownOwner: the user was deleted.
+        """
+        account = asdict(self.account(owner))
+        lines = {
+            "preferences": [_exported(stored) for stored in self.preferences(owner)],
+            "conversations": [
+                {
+                    "id": row.id,
+                    "created": row.created,
+                    "model": row.model,
+                    "messages": _messages(row.turns),
+                    "answer": row.answer,
+                    "shots": row.shots,
+                }
+                for row in self._rows(owner, ConversationRow)
+            ],
+            "events": [{"created": row.created, "kind": row.kind, **row.detail} for row in self._rows(owner, EventRow)],
+            "keys": [asdict(key) for key in self.keys(owner)],
+        }
+        policies = self._policies_of(owner)
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("user.json", json.dumps({**account, "policies": policies}, ensure_ascii=False, indent=2))
+            for name, records in lines.items():
+                text_ = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+                archive.writestr(f"{name}.jsonl", text_)
+        return whole.getvalue()
+
+    def withdraw(self, owner: Owner) -> Withdrawal:
+        """Delete a user and everything of theirs for good, and record that it happened, without content.
+
+        Raises:
+            UnknownOwner: they were deleted already.
+        """
+        policies = self._policies_of(owner)
+        removed = {}
+        with self._write(owner) as session:
+            for table in _PERSONAL:
+                removed[table.__tablename__] = _delete_all(session, table)
+            session.execute(delete(UserRow))
+            session.add(WithdrawalRow(pseudonym=pseudonym(owner), created=_now(), removed=removed))
+        return Withdrawal(removed, erase_deleted(self._engine, rewrite=True), tuple(policies))
+
+    # Which policies were trained on whose preferences
+
+    def record_training(self, policy: str, owners: Iterable[Owner]) -> None:
+        """Note that a policy is trained on the preferences of these users."""
+        with self._administer(writes=True) as session:
+            for owner in owners:
+                session.merge(TrainingRow(policy=policy, pseudonym=pseudonym(owner), created=_now()))
+
+    def policies_to_train_again(self) -> list[str]:
+        """The policies that were trained on preferences of somebody whose data were deleted since."""
+        query = (
+            select(TrainingRow.policy)
+            .join(WithdrawalRow, WithdrawalRow.pseudonym == TrainingRow.pseudonym)
+            .distinct()
+            .order_by(TrainingRow.policy)
+        )
+        with self._administer() as session:
+            return list(session.scalars(query))
+
+    def withdrawals(self) -> list[tuple[int, dict[str, int]]]:
+        """When somebody's data were deleted, and how many rows of each table."""
+        with self._administer() as session:
+            rows = session.scalars(select(WithdrawalRow).order_by(WithdrawalRow.number))
+            return [(row.created, dict(row.removed)) for row in rows]
+
+    def _policies_of(self, owner: Owner) -> list[str]:
+        query = select(TrainingRow.policy).where(TrainingRow.pseudonym == pseudonym(owner))
+        with self._administer() as session:
+            return list(session.scalars(query.order_by(TrainingRow.policy)))
+
+    # Sessions
+
+    def _rows(self, owner: Owner, table: type[Row]) -> Sequence[Row]:
+        with self._read(owner) as session:
+            return session.scalars(select(table).order_by(table.number)).all()
+
+    @contextmanager
+    def _read(self, owner: Owner) -> Iterator[Session]:
+        with explained(), _OwnSession(self._engine, expire_on_commit=False, info={"owner": owner}) as session:
+            yield session
+
+    @contextmanager
+    def _write(self, owner: Owner) -> Iterator[Session]:
+        """A transaction that writes.
+
+        Raises:
+            UnknownOwner: the user was deleted.
+        """
+        own = _OwnSession(self._writing, expire_on_commit=False, info={"owner": owner})
+        with explained(), own as session, session.begin():
+            # In Postgres this waits for a deletion of the user, and makes it wait.
+            if session.scalar(select(UserRow.id).with_for_update()) is None:
+                raise _unknown()
+            yield session
+
+    @contextmanager
+    def _administer(self, *, writes: bool = False) -> Iterator[Session]:
+        """A session for what belongs to no one person: names, keys by their digests, withdrawals, trainings."""
+        bind = self._writing if writes else self._engine
+        with explained(), Session(bind, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+@dataclass(frozen=True)
+class PreferencePage:
+    """Some preferences of a user."""
+
+    preferences: tuple[StoredPreference, ...]
+    more: bool
+    """Whether there are further ones."""
+
+
+def _one(session: Session, preference: str) -> PreferenceRow | None:
+    return session.scalar(select(PreferenceRow).where(PreferenceRow.id == preference))
+
+
+def _delete_all(session: Session, table: type[Personal]) -> int:
+    """Delete all of the session's owner, and return how many rows there were."""
+    return len(session.execute(delete(table).returning(table.number)).all())
+
+
+def _check(turns: Sequence[Turn], chosen: str, rejected: str) -> None:
+    as_turns(tuple(turns))
+    if not chosen.strip() or not rejected.strip():
+        raise DataError("A preference needs two responses; one of them is empty.")
+    if chosen.strip() == rejected.strip():
+        raise DataError("The two responses are the same text, so nothing is preferred.")
+
+
+def _event(owner: Owner, kind: str, detail: dict[str, Any]) -> EventRow:
+    return EventRow(user_id=owner.id, created=_now(), kind=kind, detail=detail)
+
+
+def _account(row: UserRow, preferences: int) -> Account:
+    return Account(
+        row.id, row.name, row.description, row.personalise, row.keep_conversations, row.rate, row.created, preferences
+    )
+
+
+def _stored(row: PreferenceRow) -> StoredPreference:
+    source = {"source": row.source} if row.source else {}
+    preference = Preference.after(row.user_id, _turns(row.turns), row.chosen, row.rejected, source=source)
+    return StoredPreference(row.id, preference, row.created, row.updated)
+
+
+def _exported(stored: StoredPreference) -> dict[str, Any]:
+    one = stored.preference
+    return {
+        "id": stored.id,
+        "created": stored.created,
+        "updated": stored.updated,
+        "user": one.user,
+        "prompt": [{"role": turn.role, "content": turn.text} for turn in one.messages],
+        "chosen": one.chosen,
+        "rejected": one.rejected,
+        "source": dict(one.source),
+    }
+
+
+def _plain(turns: Sequence[Turn]) -> list[list[str]]:
+    return [[turn.role, turn.text] for turn in turns]
+
+
+def _turns(plain: Sequence[Sequence[str]]) -> tuple[Turn, ...]:
+    return tuple(Turn(role, content) for role, content in plain)  # type: ignore[arg-type]
+
+
+def _messages(plain: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in plain]
+
+
+def _unknown() -> UnknownOwner:
+    return UnknownOwner("This user does not exist any more.")
+
+
+def _new_id(kind: Literal["user", "key", "pref", "conv"]) -> str:
+    return f"{kind}_{secrets.token_hex(12)}"
+
+
+def _now() -> int:
+    return int(time.time())

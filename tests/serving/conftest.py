@@ -1,0 +1,84 @@
+"""A store in SQLite and one in a Postgres server that the tests start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fspo.serving.store import Store
+
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+def _binaries() -> Path | None:
+    """The folder of Postgres' programs."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    versions = sorted(_DEBIAN.glob("*/bin/initdb"))
+    return versions[-1].parent if versions else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The start of the URLs of a server's databases."""
+    pytest.importorskip("psycopg")
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("Postgres is not installed (Debian: apt-get install postgresql)")
+    folder = Path(tmp_path_factory.mktemp("postgres"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # Postgres refuses to run as root
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o777 == 0o700:
+                parent.chmod(0o711)
+        shutil.chown(folder, "nobody")
+        as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    data = folder / "data"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True, "cwd": folder}
+    subprocess.run([*as_user, binaries / "initdb", "-D", data, "-U", "fspo", "-A", "trust", "--no-sync"], **quiet)
+    options = f"-c listen_addresses='' -k {folder} -c fsync=off -c autovacuum=off"
+    start = [*as_user, binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w"]
+    subprocess.run([*start, "start"], **quiet)
+    try:
+        yield f"postgresql://fspo@/{{}}?host={folder}"
+    finally:
+        subprocess.run([*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """An empty place for a store: a folder, or a new database."""
+    if request.param == "sqlite":
+        return tmp_path / "store"
+    return new_database(request.getfixturevalue("postgres"))
+
+
+def new_database(urls: str) -> str:
+    import psycopg
+
+    name = f"store_{uuid.uuid4().hex}"
+    with psycopg.connect(urls.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # type: ignore[call-overload]
+    return urls.format(name)
+
+
+@pytest.fixture
+def store(place: str | Path) -> Iterator[Store]:
+    """A store, once in SQLite and once in Postgres."""
+    opened = Store.open(place)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "store")
+    yield opened
+    opened.close()

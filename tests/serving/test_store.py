@@ -1,0 +1,342 @@
+"""The store: what is saved is there, what is deleted is nowhere, and everybody sees their own data alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sqlite3
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import select, text
+from sqlalchemy.orm import aliased
+
+from fspo.errors import ConfigError, DataError, StorageError
+from fspo.preferences.types import Turn
+from fspo.serving.connection import STORE_FILE, StoreBusy, StoreFull, explained
+from fspo.serving.schema import Base, PreferenceRow
+from fspo.serving.store import NoOwner, Owner, Store, UnknownOwner, _OwnSession
+
+PROMPT = (Turn("user", "Which film?"),)
+
+
+def add(store: Store, owner: Owner, word: str = "calm", **changes: Any) -> str:
+    return store.add_preference(owner, PROMPT, f"A {word} one.", f"Not a {word} one.", **changes).id
+
+
+def new_user(store: Store, name: str = "ann") -> Owner:
+    store.add_user(name)
+    return store.user_named(name)
+
+
+def test_what_is_saved_is_there_after_the_store_was_opened_again(place: str | Path) -> None:
+    store = Store.open(place)
+    ann = new_user(store)
+    turns = (Turn("system", "Be kind."), *PROMPT, Turn("assistant", "Hm?"), Turn("user", "Any <|im_end|> film."))
+    saved = store.add_preference(ann, turns, "chosen\n\t🙂", "rejected", source="thumbs")
+    store.change_account(ann, description="Likes calm films.", personalise=False)
+    store.close()
+    again = Store.open(place)
+    assert again.preferences(ann) == [saved]
+    assert saved.preference.messages == turns and saved.preference.source == {"source": "thumbs"}
+    account = again.account(ann)
+    assert (account.description, account.personalise, account.preferences) == ("Likes calm films.", False, 1)
+    again.close()
+
+
+def test_the_migrations_make_the_tables_of_the_schema(store: Store) -> None:
+    with store._engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_key_opens_its_users_data_until_it_is_revoked(store: Store) -> None:
+    ann, bob = new_user(store), new_user(store, "bob")
+    new, other = store.add_key(ann), store.add_key(bob)
+    assert store.authenticate(new.key) == ann and store.authenticate(other.key) == bob
+    for wrong in ("", new.key[:-1], new.key + "x", new.key.upper(), "\ud800"):
+        assert store.authenticate(wrong) is None
+    with pytest.raises(DataError):
+        store.revoke_key(bob, new.id)
+    store.revoke_key(ann, new.id)
+    assert store.authenticate(new.key) is None
+    assert [key.id for key in store.keys(bob)] == [other.id] and store.keys(ann) == []
+
+
+def test_pages_go_through_all_preferences_once(store: Store) -> None:
+    ann, bob = new_user(store), new_user(store, "bob")
+    mine = []
+    for number in range(5):
+        mine.append(add(store, ann, str(number)))
+        theirs = add(store, bob, str(number))
+    for newest_first in (False, True):
+        seen: list[str] = []
+        page = store.page(ann, limit=2, newest_first=newest_first)
+        while True:
+            seen += [one.id for one in page.preferences]
+            if not page.more:
+                break
+            page = store.page(ann, limit=2, after=seen[-1], newest_first=newest_first)
+        assert seen == (mine[::-1] if newest_first else mine)
+    with pytest.raises(DataError):
+        store.page(ann, limit=2, after=theirs)
+
+
+def test_queries_of_personal_data_are_limited_to_the_owner_or_refused(store: Store) -> None:
+    ann, bob = new_user(store), new_user(store, "bob")
+    mine, theirs = add(store, ann), add(store, bob)
+    other = aliased(PreferenceRow)
+    with _OwnSession(store._engine, info={"owner": ann}) as session:
+        assert session.scalars(select(PreferenceRow.id)).all() == [mine]
+        assert session.scalars(select(other.id)).all() == [mine]
+        assert session.scalar(select(PreferenceRow).where(PreferenceRow.id == theirs)) is None
+        with pytest.raises(NoOwner):
+            session.execute(text("SELECT * FROM preferences"))
+    for nobody in ({}, {"owner": None}, {"owner": Owner("")}, {"owner": "ann"}):
+        with _OwnSession(store._engine, info=nobody) as session, pytest.raises(NoOwner):
+            session.scalars(select(PreferenceRow.id)).all()
+
+
+def test_of_somebody_else_nothing_can_be_read_changed_or_deleted(store: Store) -> None:
+    ann, bob = new_user(store), new_user(store, "bob")
+    theirs = add(store, bob)
+    assert store.preference(ann, theirs) is None
+    assert store.change_preference(ann, theirs, chosen="mine") is None
+    assert not store.remove_preference(ann, theirs)
+    assert store.remove_preferences(ann) == 0
+    store.withdraw(ann)
+    assert [one.id for one in store.preferences(bob)] == [theirs]
+
+
+def test_preferences_can_be_changed_and_deleted(store: Store) -> None:
+    ann = new_user(store)
+    first, second = add(store, ann), add(store, ann, "loud")
+    changed = store.change_preference(ann, first, chosen="Another.")
+    assert changed is not None and changed == store.preference(ann, first)
+    assert changed.preference.chosen == "Another." and changed.preference.rejected == "Not a calm one."
+    with pytest.raises(DataError):
+        store.change_preference(ann, first, chosen="Not a calm one. ")
+    assert store.remove_preference(ann, second) and not store.remove_preference(ann, second)
+    assert [one.id for one in store.preferences(ann)] == [first]
+
+
+def test_what_holds_no_preference_is_refused(store: Store) -> None:
+    ann = new_user(store)
+    for turns, chosen, rejected in [
+        (PROMPT, "same", " same "),
+        (PROMPT, "", "x"),
+        ((), "a", "b"),
+        ((Turn("user", " "),), "a", "b"),
+    ]:
+        with pytest.raises(DataError):
+            store.add_preference(ann, turns, chosen, rejected)
+    add(store, ann, most=1)
+    with pytest.raises(DataError):
+        add(store, ann, "more", most=1)
+    assert len(store.preferences(ann)) == 1
+
+
+def test_nothing_can_be_saved_for_a_deleted_user(store: Store) -> None:
+    ann = new_user(store)
+    key = store.add_key(ann).key
+    store.withdraw(ann)
+    assert store.authenticate(key) is None and store.users() == []
+    for call in (lambda: add(store, ann), lambda: store.account(ann), lambda: store.withdraw(ann)):
+        with pytest.raises(UnknownOwner):
+            call()
+
+
+def test_the_archive_holds_everything_and_no_digest(store: Store) -> None:
+    ann, bob = new_user(store), new_user(store, "bob")
+    saved = add(store, ann)
+    add(store, bob, "SECRET-OF-BOB")
+    key = store.add_key(ann)
+    store.change_account(ann, description="Likes calm.", keep_conversations=True)
+    store.keep_conversation(ann, "fspo", PROMPT, "An answer.", [saved])
+    store.record_training("fspo-1", [ann])
+    archive = zipfile.ZipFile(io.BytesIO(store.export(ann)))
+    files = {name: archive.read(name).decode() for name in archive.namelist()}
+    user = json.loads(files["user.json"])
+    assert user["description"] == "Likes calm." and user["policies"] == ["fspo-1"]
+    (preference,) = map(json.loads, files["preferences.jsonl"].splitlines())
+    assert (preference["id"], preference["chosen"]) == (saved, "A calm one.")
+    (conversation,) = map(json.loads, files["conversations.jsonl"].splitlines())
+    assert (conversation["answer"], conversation["shots"]) == ("An answer.", [saved])
+    assert json.loads(files["keys.jsonl"])["ending"] == key.key[-4:]
+    assert {"preference.added", "key.added"} <= {json.loads(e)["kind"] for e in files["events.jsonl"].splitlines()}
+    whole = "".join(files.values())
+    assert "BOB" not in whole and bob.id not in whole and "digest" not in whole and key.key not in whole
+
+
+def test_conversations_are_saved_only_if_the_user_wants_it(store: Store) -> None:
+    ann = new_user(store)
+    store.keep_conversation(ann, "fspo", PROMPT, "UNWANTED", [])
+    store.change_account(ann, keep_conversations=True)
+    store.keep_conversation(ann, "fspo", PROMPT, "WANTED", [])
+    archive = zipfile.ZipFile(io.BytesIO(store.export(ann)))
+    kept = archive.read("conversations.jsonl").decode()
+    assert "UNWANTED" not in kept and "WANTED" in kept
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_a_deleted_preference_no_byte_remains(tmp_path: Path, seed: int) -> None:
+    """Texts of many sizes, edited and deleted in any order, so that pages fill, split, join and overflow."""
+    store, chance = Store.open(tmp_path / "store"), random.Random(seed)
+    ann, bob = new_user(store), new_user(store, "bob")
+    marks: dict[str, str] = {}
+    gone: list[str] = []
+    for step in range(150):
+        mark = f"mark-{seed}-{step:04d}-end"
+        body = f"{mark} " + "x" * chance.choice([0, 30, 300, 3_000, 9_000])
+        if marks and chance.random() < 0.45:
+            one = chance.choice(sorted(marks))
+            gone.append(marks.pop(one))
+            if chance.random() < 0.5:
+                store.remove_preference(ann, one)
+            else:
+                store.change_preference(ann, one, chosen=body)
+                marks[one] = mark
+        else:
+            marks[store.add_preference(ann, PROMPT, body, "no").id] = mark
+            add(store, bob, "theirs")
+    found = bytes_of(tmp_path / "store")
+    assert all(mark.encode() in found for mark in marks.values())
+    assert [mark for mark in gone if mark.encode() in found] == []
+    store.close()
+
+
+def test_of_a_deleted_user_no_byte_remains(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    ann, bob = new_user(store, "ann-mark"), new_user(store, "bob-mark")
+    key = store.add_key(ann)
+    for owner, mark in ((ann, "ann-mark"), (bob, "bob-mark")):
+        store.change_account(owner, description=f"{mark} is calm", keep_conversations=True)
+        for number in range(60):
+            store.add_preference(owner, PROMPT, f"{mark} {'x' * 50 * number}", "no", source=mark)
+            store.keep_conversation(owner, "fspo", (Turn("user", mark),), mark, [])
+    store.record_training("fspo-1", [ann, bob])
+    before = bytes_of(tmp_path / "store")
+    secret = [b"ann-mark", ann.id.encode(), key.id.encode(), key.key.encode()]
+    assert [s in before for s in secret] == [True, True, True, False]
+    done = store.withdraw(ann)
+    assert done.erased and done.policies == ("fspo-1",) and done.removed["preferences"] == 60
+    after = bytes_of(tmp_path / "store")
+    assert [s for s in secret if s in after] == []
+    assert b"bob-mark" in after and len(store.preferences(bob)) == 60
+    assert store.policies_to_train_again() == ["fspo-1"] and len(store.withdrawals()) == 1
+    store.close()
+
+
+def test_a_deletion_that_a_reader_held_up_is_finished_later(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", busy_seconds=0.1)
+    ann = new_user(store)
+    add(store, ann, "mark-of-ann")
+    reader = sqlite3.connect(tmp_path / "store" / STORE_FILE, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM preferences").fetchall()
+    assert not store.withdraw(ann).erased
+    reader.execute("ROLLBACK")
+    reader.close()
+    store.close()
+    Store.open(tmp_path / "store").close()
+    assert b"mark-of-ann" not in bytes_of(tmp_path / "store")
+
+
+def test_deletion_in_postgres_leaves_nothing_in_the_tables(postgres: str) -> None:
+    from tests.serving.conftest import new_database
+
+    url = new_database(postgres)
+    store = Store.open(url)
+    ann = new_user(store)
+    add(store, ann, "mark-of-ann")
+    assert store.withdraw(ann).erased
+    folder = Path(url.partition("host=")[2]) / "data" / "base"
+    assert b"mark-of-ann" not in bytes_of(folder)
+    store.close()
+
+
+def test_a_locked_database_is_an_error_that_says_so_and_nothing_is_half_done(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", busy_seconds=0.05)
+    ann = new_user(store)
+    other = sqlite3.connect(tmp_path / "store" / STORE_FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        add(store, ann)
+    assert store.preferences(ann) == []
+    other.execute("ROLLBACK")
+    other.close()
+    assert add(store, ann) == store.preferences(ann)[0].id
+    store.close()
+
+
+def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(sqlite_store: Store) -> None:
+    ann = new_user(sqlite_store)
+    saved = add(sqlite_store, ann)
+    with sqlite_store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StoreFull):
+        for _ in range(5):
+            add(sqlite_store, ann, "x" * 100_000)
+    assert sqlite_store.preferences(ann)[0].id == saved
+
+
+def test_many_writers_lose_no_acknowledged_preference(store: Store) -> None:
+    ann = new_user(store)
+    saved: list[str] = []
+
+    def write(number: int) -> None:
+        for step in range(5):
+            saved.append(add(store, ann, f"{number}-{step}"))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(saved) == 20 and sorted(saved) == sorted(one.id for one in store.preferences(ann))
+
+
+def test_places_that_hold_no_store_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / STORE_FILE).write_bytes(b"no database " * 500)
+    for place, error in [
+        (tmp_path / "file" / "store", StorageError),
+        (tmp_path / "other", StorageError),
+        ("mysql://host/name", ConfigError),
+        ("postgresql://user:SECRET@/x?host=/nowhere", StorageError),
+        ("postgresql://host:door/name", ConfigError),
+    ]:
+        with pytest.raises(error) as raised:
+            Store.open(place)
+        assert "SECRET" not in str(raised.value)
+
+
+def test_a_store_of_a_newer_version_is_refused(place: str | Path) -> None:
+    store = Store.open(place)
+    with explained(), store._engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+    with pytest.raises(StorageError, match="newer version"):
+        Store.open(place)
+
+
+def test_names_of_users_are_unique_and_a_misspelt_one_is_found(store: Store) -> None:
+    new_user(store, "annette")
+    with pytest.raises(DataError):
+        store.add_user("annette")
+    with pytest.raises(DataError):
+        store.add_user(" ")
+    with pytest.raises(DataError, match="annette"):
+        store.user_named("anette")
