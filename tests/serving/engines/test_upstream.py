@@ -242,3 +242,28 @@ def test_a_bad_request_is_not_sent(change: dict[str, Any]) -> None:
         assert not server.bodies
 
     run(refused, {})
+
+
+def test_a_server_that_closes_connections_is_asked_again_and_again() -> None:
+    """As llama.cpp does after every streamed answer, without saying so before."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.decode().lower().splitlines() if line.startswith("content-length"))
+        await reader.readexactly(int(length.split(":")[1]))
+        data = "".join(f"data: {event}\n\n" for event in (chunk("Yes."), chunk(None, "stop"), "[DONE]")).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+        writer.write(b"content-length: %d\r\n\r\n" % len(data) + data)
+        await writer.drain()
+        writer.close()
+
+    async def asking() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        engine = UpstreamEngine(EndpointConfig(base_url=address, model="m"))
+        for _ in range(20):
+            assert [piece.text for piece in await ask(engine)] == ["Yes.", ""]
+        await engine.close()
+        server.close()
+
+    asyncio.run(asking())

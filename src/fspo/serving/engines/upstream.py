@@ -219,7 +219,8 @@ class UpstreamEngine:
         if self._session is None:
             headers = {"User-Agent": "fspo"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                # A server may close a connection after an answer just when the next request is sent on it.
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECTING, sock_read=self._endpoint.timeout),
                 headers=headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
