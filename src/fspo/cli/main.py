@@ -97,6 +97,10 @@ _VERBS = {
         "Print the table of a run, and write its report.html, one page.",
     ),
     "chat": ("fspo.cli.chat:chat", "Answer prompts for one user of a run's dataset, beside the base model."),
+    "serve": (
+        "fspo.cli.serve:serve",
+        "Serve a policy with OpenAI's API; answers follow the preferences of each key's owner.",
+    ),
     "users": ("fspo.cli.users:app", "Add, list, limit, export and delete the users of a server."),
     "keys": ("fspo.cli.keys:app", "Add, list and revoke the keys of a server's users."),
     "model": ("fspo.cli.model:app", "List, download, show, export and push models."),

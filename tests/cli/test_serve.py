@@ -1,0 +1,49 @@
+"""`fspo serve`, and a policy in memory behind the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
+from fspo.modeling.policy import Policy
+from fspo.preferences.types import Turn
+from fspo.serving.api import create_app
+from fspo.serving.engines.local import LocalEngine
+from fspo.serving.store import Store
+
+
+def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp_path: Path) -> None:
+    arguments = ["serve", "--policy", str(speaking_model_path), "--store", str(tmp_path / "store"), "--dry-run"]
+    assert "for 0 users" in CliRunner().invoke(app, arguments).output
+    for change, code in ((["--rate", "often"], 2), (["--policy", str(tmp_path)], 1)):
+        assert CliRunner().invoke(app, arguments + change).exit_code == code
+
+
+def test_a_policy_in_memory_answers_with_the_shots_of_the_key(speaking_model_path: Path, tmp_path: Path) -> None:
+    store, policy = Store.open(tmp_path / "store"), Policy.load(speaking_model_path)
+    store.add_user("ann")
+    ann = store.user_named("ann")
+    for number in range(3):
+        store.add_preference(ann, (Turn("user", f"Question {number}?"),), "A calm one.", "A loud one.")
+    headers = {"authorization": f"Bearer {store.add_key(ann).key}"}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, "seed": 1}
+    with TestClient(create_app(store, LocalEngine(policy)), headers=headers) as http:
+        first, again = (
+            http.post("/v1/chat/completions", json={**body, "model": "fspo", "fspo": {"shots": True}}).json()
+            for _ in range(2)
+        )
+        base = http.post("/v1/chat/completions", json={**body, "model": "base"}).json()
+        too_long = {**body, "model": "fspo", "messages": [{"role": "user", "content": "many words " * 2_500}]}
+        refused = http.post("/v1/chat/completions", json=too_long)
+        http.delete("/v1/preferences")
+        after = http.post("/v1/chat/completions", json={**body, "model": "fspo"}).json()
+    assert first["choices"] == again["choices"] and len(first["fspo"]["shots"]) == 3
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    assert base["usage"]["prompt_tokens"] < first["usage"]["prompt_tokens"]
+    assert after["usage"]["prompt_tokens"] < first["usage"]["prompt_tokens"]
+    assert refused.status_code == 400 and refused.json()["error"]["message"]
+    store.close()
