@@ -2,7 +2,7 @@
 
     python -m benchmarks.active_questions --out docs/results/active_questions     # a minute on one core
 
-In each written domain, simulated people with declared traits answer questions. The program knows 200 other people of
+In each written domain, simulated people with declared traits answer questions. The program knows other people of
 the domain and the chance that each of them prefers either response; it knows nothing else of the one who answers.
 After every answer it predicts what this person prefers in pairs of responses to held-out questions. `accuracy` is the
 share of right predictions after 0 to 10 answers, with 95% intervals (bootstrap over people), for questions chosen at
@@ -53,8 +53,9 @@ Floats = NDArray[np.float64]
 class Sizes:
     """How much is simulated."""
 
-    people: int = 200
-    known: int = 200
+    people: int = 60
+    known: int = 60
+    """Both are fewer in a domain that does not list so many."""
     answers: int = 10
     questions: int = 120
     tested: int = 120
@@ -116,7 +117,9 @@ def measure(domain: str, sizes: Sizes, *, policy: Policy | None = None, seed: in
 
 def _world(domain: Domain, sizes: Sizes, seed: int) -> _World:
     rng = random.Random(f"{seed}/{domain.name}")
-    config = SynthesisConfig(domain=domain.name, users=sizes.known + sizes.people, seed=seed)
+    assert domain.users.directions is not None
+    count = min(sizes.known + sizes.people, domain.users.directions.count)
+    config = SynthesisConfig(domain=domain.name, users=count, seed=seed)
     users = [make_user(config, domain, slot) for slot in slots_of(config, domain)]
     rng.shuffle(users)
     judge = DeclaredJudge(values_of(domain.traits), {row.text: row.traits for row in domain.written})
