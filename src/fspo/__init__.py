@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.splits import SplitDataset
     from fspo.preferences.types import Person, Preference, Turn, User
-    from fspo.runs.api import evaluate, synthesize
+    from fspo.runs.api import evaluate, evaluate_answers, synthesize
     from fspo.runs.results import Results, compare
     from fspo.training.api import FSPOTrainer
     from fspo.training.config import LoraSettings
@@ -33,6 +33,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "evaluate_answers",
     "synthesize",
 ]
 
@@ -53,6 +54,7 @@ _HOMES = {
     "User": "fspo.preferences.types",
     "compare": "fspo.runs.results",
     "evaluate": "fspo.runs.api",
+    "evaluate_answers": "fspo.runs.api",
     "synthesize": "fspo.runs.api",
 }
 """Public name -> module it lives in, imported when the name is first asked for, since torch takes seconds."""

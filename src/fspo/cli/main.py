@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,8 @@ from fspo.runs import processes
 
 __all__ = ["app", "main"]
 
+_TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -31,6 +34,8 @@ class _Verbs(TyperGroup):
         """Find the verb, of two words where there is one (`eval compare`); all but training run in one process."""
         if (both := " ".join(args[:2])) in self.list_commands(ctx):
             args = [both, *args[2:]]
+        elif args[0] == "eval" and _is_table(args[1:]):
+            args = ["eval answers", *args[1:]]
         name, command, rest = super().resolve_command(ctx, args)
         if name != "train":
             processes.refuse_several(str(name))
@@ -55,6 +60,12 @@ class _Verbs(TyperGroup):
                 raise
             _complain("The disk is full. Free some space and run the same command again; what was finished is kept.")
             raise typer.Exit(1) from None
+
+
+def _is_table(args: list[str]) -> bool:
+    """Whether the first argument of `eval` is a table of answers, not the file of a run."""
+    first = args[0] if args else ""
+    return not first.startswith("-") and first.removesuffix(".gz").endswith(_TABLES) and not Path(first).is_dir()
 
 
 def _complain(text: str) -> None:
@@ -92,6 +103,10 @@ _VERBS = {
     "eval": ("fspo.cli.evaluate:evaluate", "Measure reward accuracy, sensitivity to the labels, and win rates."),
     # `eval` takes the folder of a run where a group of commands would look for a command, so it can't be such a group.
     "eval compare": ("fspo.cli.compare:compare", "Compare every two methods of evaluated runs on the same items."),
+    "eval answers": (
+        "fspo.cli.system_answers:answers",
+        "Judge answers that you have already, without a run.",
+    ),
     "report": (
         "fspo.cli.report:report",
         "Print the table of a run, and write its report.html, one page.",

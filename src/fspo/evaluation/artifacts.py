@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fspo.evaluation.config import Floors
+from fspo.evaluation.config import BASE, Floors
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.records import Record, read_record
 
@@ -160,6 +160,14 @@ class Details(Record):
     model: str | None = None
     compared: str | None = None
     """The method that the others are compared with."""
+    baseline: str = BASE
+    """Whose answers the others' are judged against."""
+    given: bool = False
+    """Whether the answers were given, so that no method was scored or trained."""
+    missing: Counts = Field(default_factory=dict)
+    """System -> prompts that it did not answer, of given answers."""
+    anybody: bool = False
+    """Whether the given answers are of no user, so that each prompt counts as a user of its own."""
     users: int = 0
     questions: int = 0
     pairs: int = 0

@@ -14,6 +14,7 @@ from fspo.modeling.layouts import LayoutName
 from fspo.paths import PlaceName
 
 __all__ = [
+    "BASE",
     "HEADLINE",
     "EvaluationConfig",
     "Floors",
@@ -36,6 +37,9 @@ Sampling = Literal["plain", "guided"]
 """How an answer is drawn; see `fspo.evaluation.judges.win_rates`."""
 
 Reduction = Literal["sum", "mean"]
+
+BASE = "base"
+"""The untrained model that knows no user, which methods' answers are compared with."""
 
 HEADLINE = "headline"
 """What the judge of `win_rate` is called beside others."""

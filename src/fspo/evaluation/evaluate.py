@@ -134,7 +134,9 @@ def evaluate(
     unknown = untraced(base_provenance(model) | provenance, checked=train is not None)
     if unknown:
         shown.say(untraced_note(unknown))
-    jury = jury_of(config, answer_judge(judge), judges or {}, dataset, endpoints, shown)
+    texts = (text for row in dataset for text in (row.chosen, row.rejected))
+    people = dataset.users.values()
+    jury = jury_of(config, answer_judge(judge), judges or {}, texts, people, endpoints, shown)
     for member in jury.values():
         check_identity(member)
     if not jury:

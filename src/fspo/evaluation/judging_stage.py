@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from fspo.evaluation.artifacts import Agreement, JudgeRecord, JudgesRecord
-from fspo.evaluation.config import HEADLINE, EvaluationConfig
+from fspo.evaluation.config import BASE, HEADLINE, EvaluationConfig
 from fspo.evaluation.judges.answer_quality import Quality
 from fspo.evaluation.judges.judgement_store import shortcomings
 from fspo.evaluation.judges.length_control import Judged, LengthControlled, difficulties, length_controlled
 from fspo.evaluation.judges.matching import bared, matched_in_length
-from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, judge_answers
+from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, folder_name, judge_answers
 from fspo.evaluation.metrics.answer_metrics import judged_column, win_rates
 from fspo.evaluation.metrics.records import counts
 from fspo.evaluation.metrics.table import Column, Table
@@ -29,7 +29,6 @@ __all__ = ["JudgingStage", "agreement", "cohens_kappa"]
 
 Answers = Mapping[AnswerKey, Sequence[Answer]]
 JudgedAnswers = Mapping[AnswerKey, Sequence[JudgedAnswer]]
-_BASE: AnswerKey = ("base", "plain")
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -43,6 +42,8 @@ class JudgingStage:
     out: Path
     """Folder of the evaluation."""
     progress: Progress = field(default_factory=Silent)
+    baseline: str = BASE
+    """Whose plain answers all others are compared with."""
     judged: dict[str, dict[AnswerKey, list[JudgedAnswer]]] = field(default_factory=dict)
     matched: dict[AnswerKey, list[JudgedAnswer]] = field(default_factory=dict)
     """By the headline judge, of matched answers."""
@@ -53,6 +54,10 @@ class JudgingStage:
     def headline(self) -> dict[AnswerKey, list[JudgedAnswer]]:
         """What the headline judge judged; empty where there is none."""
         return self.judged.get(HEADLINE, {})
+
+    @property
+    def _base(self) -> AnswerKey:
+        return self.baseline, "plain"
 
     def judge(self, answers: Answers, qualities: Mapping[AnswerKey, Mapping[str, Quality]]) -> None:
         """Let all judges judge all answers.
@@ -134,7 +139,7 @@ class JudgingStage:
         file: str,
         name: str,
     ) -> dict[AnswerKey, list[JudgedAnswer]]:
-        against = {answer.item: answer for answer in base.get(_BASE, ())}
+        against = {answer.item: answer for answer in base.get(self._base, ())}
         return {
             drawn: judge_answers(
                 judge,
@@ -142,14 +147,14 @@ class JudgingStage:
                 rows,
                 against,
                 qualities[drawn],
-                qualities[_BASE],
+                qualities[self._base],
                 self.config.floors,
-                path=self.out / drawn[0] / file,
+                path=self.out / folder_name(drawn[0]) / file,
                 name=", ".join(filter(None, (" ".join(drawn), name))),
                 progress=self.progress,
             )
             for drawn, rows in answers.items()
-            if drawn[0] != "base"
+            if drawn[0] != self.baseline
         }
 
     def _weighable(self, judge: Judge, answers: Sequence[Answer]) -> Sequence[Answer]:
@@ -165,7 +170,7 @@ class JudgingStage:
             everything = {drawn: bared(rows) for drawn, rows in answers.items()}
         if "length" not in self.config.match:
             return everything, everything
-        base = {answer.item: answer for answer in everything.get(_BASE, ())}
+        base = {answer.item: answer for answer in everything.get(self._base, ())}
         band = self.config.match_band
         return {drawn: matched_in_length(rows, base, band) for drawn, rows in everything.items()}, everything
 

@@ -28,7 +28,13 @@ TIME = ("time", "timestamp", "datetime", "date", "created_at", "created", "submi
 """Names of columns that say when a preference was given."""
 
 
-def match_columns(found: Mapping[str, Any], named: Mapping[str, str] | None, file: str, number: int) -> dict[str, str]:
+def match_columns(
+    found: Mapping[str, Any],
+    named: Mapping[str, str] | None,
+    file: str,
+    number: int,
+    names: Mapping[str, tuple[str, ...]] = NAMES,
+) -> dict[str, str]:
     """Match fspo's names of columns with the table's: fspo's name -> the table's, where only one column can be meant.
 
     Args:
@@ -37,13 +43,14 @@ def match_columns(found: Mapping[str, Any], named: Mapping[str, str] | None, fil
         named: names that are known already.
         file: what errors call the table.
         number: the row that has these columns.
+        names: fspo's name of a column -> other names for it.
 
     Raises:
         DataError: several columns could be one of fspo's.
     """
     matched = dict(named or {})
     free = [name for name in found if name not in matched.values()]
-    for ours, others in NAMES.items():
+    for ours, others in names.items():
         if ours in matched or ours in free or (ours == "prompt" and isinstance(found.get("chosen"), list)):
             continue
         close = [name for name in free if _plain(name) == ours] or [name for name in free if _plain(name) in others]

@@ -51,10 +51,12 @@ __all__ = [
     "Reading",
     "from_table",
     "from_trl_rows",
+    "numbered_rows",
     "person_of",
     "read_jsonl",
     "read_preferences",
     "read_trl",
+    "read_users",
     "to_trl_rows",
     "users_path_of",
     "write_jsonl",
@@ -142,7 +144,7 @@ def read_preferences(
     faults = Faults()
     tables = [(table.name, table.rows(faults)) for table in find_tables(source, part)]
     beside = Path(users) if users is not None else _users_beside(Path(source))
-    return _collected(tables, how or Reading(), faults, None if beside is None else _read_users(beside))
+    return _collected(tables, how or Reading(), faults, None if beside is None else read_users(beside))
 
 
 def read_jsonl(
@@ -238,17 +240,24 @@ def from_table(table: Table, *, file: str, user: str | None = None, how: Reading
     """
     if isinstance(table, PreferenceDataset):
         return table
-    records: Any = table
-    if hasattr(table, "iloc") and hasattr(table, "columns"):
-        records = records.to_dict("records")
+    how = how or Reading(user=user, implicit_prompt=True, columns_can_be_named=False)
+    faults = Faults()
+    return _collected([(file, numbered_rows(table, file, faults))], how, faults).dataset
+
+
+def numbered_rows(table: Any, file: str, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row number from 1, columns by name) of a table in memory; `faults` takes rows that are none.
+
+    Raises:
+        DataError: it is no table; `file` is what the error calls it.
+    """
+    records = table.to_dict("records") if hasattr(table, "iloc") and hasattr(table, "columns") else table
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
         raise DataError(
             f"{file} must be a pandas DataFrame, a datasets.Dataset, a list of rows or a PreferenceDataset, not "
             f"{type(table).__name__}."
         )
-    how = how or Reading(user=user, implicit_prompt=True, columns_can_be_named=False)
-    faults = Faults()
-    return _collected([(file, _numbered(records, file, faults))], how, faults).dataset
+    return _numbered(records, file, faults)
 
 
 def person_of(given: PersonLike) -> Person:
@@ -417,7 +426,13 @@ def _in_use(users: Mapping[str, User], preferences: Iterable[Preference]) -> dic
     return {id: user for id, user in users.items() if id in used}
 
 
-def _read_users(path: Path) -> dict[str, User]:
+def read_users(path: Path) -> dict[str, User]:
+    """Read a table of users (id, description, group, traits), by their ids.
+
+    Raises:
+        DataError: naming file, row and column of what is wrong.
+        StorageError: the file can't be read.
+    """
     (table,) = find_tables(path)
     rows = list(table.rows())
     users = (parse_user(row, file=str(path), number=number) for number, row in rows)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from fspo.evaluation.scoring.reward_models.protocol import RewardModel, Scorer
     from fspo.judging.judge import Judge
     from fspo.modeling.policy import Policy
+    from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.formats import Table
     from fspo.preferences.splits import SplitDataset
     from fspo.runs.results import Results
 
     Measured: TypeAlias = Policy | RewardModel | Scorer | str | Path
 
-__all__ = ["evaluate", "synthesize"]
+__all__ = ["evaluate", "evaluate_answers", "synthesize"]
 
 _OF_RUN = ("endpoint", "ensemble", "executor", "model", "name", "seed", "threads")
 """Settings of `synthesize` that stand at the top of a run's configuration."""
@@ -154,6 +155,67 @@ def evaluate(
         reward_models=reward_models,
         progress=progress or PlainProgress(sys.stderr),
     )
+    return Results(folder)
+
+
+@full_disk_explained()
+def evaluate_answers(
+    answers: Any,
+    output: str | Path,
+    *,
+    data: str | Path | PreferenceDataset | None = None,
+    users: str | Path | None = None,
+    judge: Judge | None = None,
+    baseline: str | None = None,
+    systems: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    model: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Results:
+    """Judge answers that you have already, as `fspo eval answers` does; no training is needed.
+
+    A second call with the same arguments resumes, or returns the finished results.
+
+    Args:
+        answers: a DataFrame or a list of rows (`user`, `prompt` and a column for each system, or `system` and
+            `answer`), or a list of files.
+        output: folder that the results go to.
+        data: who the users are, and the judge that labelled the data: a dataset, its folder, a run's folder, or a table
+            of preferences.
+        users: a table of the users: id, description, group, traits.
+        judge: the headline judge, as an object.
+        baseline: the system whose answers the others' are judged against; by default `base`, or else the last one.
+        systems: only these.
+        columns: fspo's name of a column -> the table's.
+        model: a language model that measures fluency.
+        progress: shows how far it is; by default a line on standard error every 20 seconds.
+        **settings: `judges`, `floors`, `match` and `match_band` of `fspo.evaluation.config.EvaluationConfig`.
+
+    Raises:
+        ConfigError: a setting is wrong, the folder holds something else, or nobody can judge.
+        DataError: naming file and row of what is wrong.
+        ModelError: a judge failed; what it judged before is saved.
+        StorageError: the disk is full.
+    """
+    from fspo.runs.results import Results
+    from fspo.runs.system_answers import SystemsRequest, evaluate_request
+
+    folder = Path(expanded(output))
+    given = [answers] if isinstance(answers, str | Path) else answers
+    request = SystemsRequest(
+        given,
+        folder,
+        data=Path(expanded(data)) if isinstance(data, str | Path) else data,
+        users=None if users is None else Path(expanded(users)),
+        baseline=baseline,
+        systems=tuple(systems),
+        columns=columns,
+        model=model,
+        settings=settings,
+        judge=judge,
+    )
+    evaluate_request(request, progress or PlainProgress(sys.stderr))
     return Results(folder)
 
 

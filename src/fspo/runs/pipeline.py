@@ -14,10 +14,7 @@ from fspo.evaluation.artifacts import AGAIN, Estimates, read_details
 from fspo.evaluation.metrics.summary import variants_of
 from fspo.evaluation.report.page import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text
-from fspo.judging.attributes import ATTRIBUTES
-from fspo.judging.by_topic import OWN, load_judge
-from fspo.judging.declared import DeclaredJudge
-from fspo.judging.judge import AttributeJudge, Judge
+from fspo.judging.judge import Judge
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
@@ -26,6 +23,7 @@ from fspo.progress import Progress
 from fspo.records import read_record
 from fspo.runs import processes
 from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
+from fspo.runs.data_judges import judge_of_data
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.model_cards import model_card
 from fspo.runs.threads import use_threads
@@ -42,8 +40,6 @@ from fspo.runs.writers import (
     writer_lines,
     writers_of,
 )
-from fspo.synthesis.judges import with_readers
-from fspo.synthesis.storage import RESPONSES, load_responses
 from fspo.synthesis.synthesize import is_complete, synthesize
 
 __all__ = [
@@ -339,36 +335,11 @@ def judge_of(
     path = folder.data / "judge.json"
     if not path.exists() and folder.config.data is not None:  # taken over before the judge was
         path = folder.config.data / "judge.json"
-    names = list(dict.fromkeys(name.partition(OWN)[0] for user in test.users.values() for name in user.traits))
-    if not all(user.traits for user in test.users.values()):
-        why = "some users have no traits"
-    elif path.exists():
-        judge = load_judge(path)
-        if judge.knows(names):
-            return _with_readers(folder, judge) if isinstance(judge, DeclaredJudge) else judge
-        why = f"{path} lacks an attribute that they have a weight for"
-    else:
-        unknown = [name for name in names if name not in ATTRIBUTES]
-        on_topic = [name for user in test.users.values() for name in user.traits if OWN in name]
-        why = f"'{unknown[0]}' is no attribute that can be measured" if unknown else ""
-        if on_topic and not why:
-            why = f"their weights depend on topics, as '{on_topic[0]}' does, and {path} is missing, which knows those"
-        try:
-            if not why:
-                texts = dict.fromkeys(text for row in dataset for text in (row.chosen, row.rejected))
-                return AttributeJudge.fit(texts, names)
-        except DataError as error:
-            why = str(error).rstrip(".")
-    if not folder.config.evaluation.judges:  # else the first of these takes the place
+    texts = (text for row in dataset for text in (row.chosen, row.rejected))
+    judge, why = judge_of_data(path, texts, test.users.values(), folder.data)
+    if why and not folder.config.evaluation.judges:  # else the first of these takes the place
         progress.say(
             f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out. "
             "The report shows a few answers."
         )
-    return None
-
-
-def _with_readers(folder: RunFolder, judge: DeclaredJudge) -> DeclaredJudge:
-    """The judge with readers of answers, which data of earlier versions lack; the same that `synth` makes today."""
-    if judge.answers is not None or not (folder.data / RESPONSES).exists():
-        return judge
-    return with_readers(judge, load_responses(folder.data).items, splits_of(folder).questions["train"])
+    return judge

@@ -96,7 +96,7 @@ class Results:
         rows = (
             (
                 *(sample.item, sample.user, sample.description, sample.prompt),
-                *(label.split(", ") if ", " in label else (label, "plain")),
+                *((label, "plain") if label == self._read.baseline else label.rsplit(", ", 1)),
                 text,
                 sample.outcomes.get(label, ""),
             )

@@ -17,8 +17,7 @@ from fspo.judging.verdicts import Comparison
 from fspo.judging.weighted import WeightedJudge
 from fspo.llm.pool import EndpointPool
 from fspo.llm.quoting import texts_of
-from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import User
 from fspo.progress import Silent
 from tests.synthesis.helpers import ScriptedModel
 
@@ -89,8 +88,8 @@ def test_a_scripted_model_judges_for_the_user() -> None:
 def test_where_nothing_is_answered_no_judge_is_needed(tmp_path: Path) -> None:
     asked = {"name": "asked", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}
     config = EvaluationConfig.model_validate({"answers": 0, "judges": [asked]})
-    nobody = PreferenceDataset({"u": User("u")}, [Preference("u", "Why?", "a", "b")])  # without a description
-    assert jury_of(config, None, {}, nobody, EndpointPool(tmp_path), Silent()) == {}
+    nobody = [User("u")]  # without a description
+    assert jury_of(config, None, {}, ["a", "b"], nobody, EndpointPool(tmp_path), Silent()) == {}
 
 
 def test_a_user_without_a_description_is_named(tmp_path: Path) -> None:

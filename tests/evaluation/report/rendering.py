@@ -41,4 +41,8 @@ def caveats(metrics: Metrics, details: Mapping[str, Any], shared_prompts: int | 
 
 
 def _rendered(template: str, **view: Any) -> str:
-    return html.unescape(environment().get_template(template).render(**view)).strip()
+    return html.unescape(
+        environment()
+        .get_template(template)
+        .render(**{"given": False, "opponent": "the base model", "model": "m", **view})
+    ).strip()

@@ -10,7 +10,7 @@ from pathlib import Path
 from fspo.evaluation.capability_regression.answers import Scored, TaxAnswer
 from fspo.evaluation.config import JudgeConfig
 from fspo.evaluation.judges.judgement_store import counts, judged, shortcomings
-from fspo.evaluation.judges.judges import judge_by, prompt_from
+from fspo.evaluation.judges.judges import impersonal_judge
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import PairwiseJudge
 from fspo.judging.verdicts import SCORES, Comparison, Judgement
@@ -22,25 +22,6 @@ __all__ = ["NOBODY", "TaxJudges", "tax_judge"]
 
 NOBODY = User("nobody")
 """Whom the answers are judged for."""
-
-_VARIABLES = ("question", "first", "second")
-_PROMPT = """\
-Two responses to a request are to be compared.
-
-Request: {question}
-
-Response A:
-{first}
-
-Response B:
-{second}
-
-Which of the two serves better whoever asks this, whoever that is? Go by whether it does what is asked, is right and \
-can be understood, not by which is longer. """
-_AS_JSON = """\
-Answer with JSON only: {{"preferred": "A"}} or {{"preferred": "B"}}, or {{"preferred": "unclear"}} if neither is \
-better."""
-_AS_LETTER = "Answer with one letter only, A or B."
 
 
 @dataclass
@@ -96,6 +77,4 @@ class TaxJudges:
 
 def tax_judge(entry: JudgeConfig, llm: LanguageModel) -> PairwiseJudge:
     """The judge of an entry by a language model."""
-    text = _PROMPT + (_AS_LETTER if entry.weighted else _AS_JSON)
-    usual = prompt_from(text, _VARIABLES, "the usual prompt of the tax")
-    return judge_by(llm, entry, usual, variables=_VARIABLES, place=" of the tax")
+    return impersonal_judge(entry, llm, place=" of the tax")

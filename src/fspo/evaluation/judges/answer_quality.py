@@ -46,7 +46,7 @@ class Quality:
     """The judge-free measures of one answer."""
 
     log_prob: float
-    """Mean log-prob a token under the base model given the question alone, in nats."""
+    """Mean log-prob a token under the base model given the question alone, in nats; NaN where it was not measured."""
     distinct: float
     """Share of different word pairs, 1 where none repeats."""
     compression: float

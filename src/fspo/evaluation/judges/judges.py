@@ -22,13 +22,39 @@ from fspo.judging.weighted import LETTER_TOKENS, WeightedJudge, letter_prompt
 from fspo.llm.endpoint_config import need_client
 from fspo.llm.pool import EndpointPool
 from fspo.llm.types import LanguageModel
-from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
 from fspo.progress import Progress
 
-__all__ = ["MeasuredJudge", "answer_judge", "endpoint_of", "judge_by", "jury_of", "obtain_judges", "prompt_from"]
+__all__ = [
+    "MeasuredJudge",
+    "answer_judge",
+    "endpoint_of",
+    "impersonal_judge",
+    "judge_by",
+    "jury_of",
+    "obtain_judges",
+    "prompt_from",
+]
 
 _VARIABLES = ("description", "question", "first", "second")
+_IMPERSONAL = _VARIABLES[1:]
+_IMPERSONAL_PROMPT = """\
+Two responses to a request are to be compared.
+
+Request: {question}
+
+Response A:
+{first}
+
+Response B:
+{second}
+
+Which of the two serves better whoever asks this, whoever that is? Go by whether it does what is asked, is right and \
+can be understood, not by which is longer. """
+_AS_JSON = """\
+Answer with JSON only: {{"preferred": "A"}} or {{"preferred": "B"}}, or {{"preferred": "unclear"}} if neither is \
+better."""
+_AS_LETTER = "Answer with one letter only, A or B."
 
 
 @dataclass(frozen=True)
@@ -77,14 +103,17 @@ def jury_of(
     config: EvaluationConfig,
     judge: Judge | None,
     others: Mapping[str, Judge],
-    dataset: PreferenceDataset,
+    texts: Iterable[str],
+    users: Iterable[User],
     endpoints: EndpointPool,
     progress: Progress,
+    *,
+    impersonal: bool = False,
 ) -> dict[str, Judge]:
     """All judges of an evaluation, the headline first; none where no answers are drawn.
 
     The headline is `judge`, which labelled the data, or else the first of the further ones: those that `config` names,
-    and `others`.
+    and `others`. For `texts`, `users` and `impersonal` see `obtain_judges`.
 
     Raises:
         ConfigError: a name is taken, or the package that asks endpoints is missing.
@@ -92,9 +121,8 @@ def jury_of(
     """
     if not config.answers:
         return {}
-    texts = (text for row in dataset for text in (row.chosen, row.rejected))
     topics = judge.topics if isinstance(judge, TopicJudge) else {}
-    found = obtain_judges(config.judges, texts, dataset.users.values(), endpoints, topics)
+    found = obtain_judges(config.judges, texts, users, endpoints, topics, impersonal=impersonal)
     for name in others:
         if name == HEADLINE or name in found:
             raise ConfigError(f"The judge '{name}' has a name that is taken; call it otherwise.")
@@ -114,11 +142,14 @@ def obtain_judges(
     users: Iterable[User],
     endpoints: EndpointPool,
     topics: Mapping[str, str] = MappingProxyType({}),
+    *,
+    impersonal: bool = False,
 ) -> dict[str, Judge]:
     """Name -> judge of these users. Nothing is asked yet; what can be known to be wrong is an error now.
 
     `texts` are responses to the evaluated prompts, which the scales of measured attributes are taken from, and `topics`
-    are prompt -> its topic, where users' weights depend on it.
+    are prompt -> its topic, where users' weights depend on it. `impersonal`: the answers are for nobody in particular,
+    so endpoints are asked without a description.
 
     Raises:
         ConfigError: the package that asks endpoints is missing.
@@ -126,7 +157,7 @@ def obtain_judges(
             one of attributes a user whose weights depend on topics that are not known.
     """
     texts, users = list(dict.fromkeys(texts)), list(users)
-    return {entry.name: _obtain(entry, texts, users, endpoints, topics) for entry in entries}
+    return {entry.name: _obtain(entry, texts, users, endpoints, topics, impersonal) for entry in entries}
 
 
 def _obtain(
@@ -135,11 +166,14 @@ def _obtain(
     users: list[User],
     endpoints: EndpointPool,
     topics: Mapping[str, str],
+    impersonal: bool,
 ) -> Judge:
     if entry.endpoint is None:
         _check_topics(entry, users, topics)
         names = entry.attributes or tuple(entry.likes)
         return MeasuredJudge(AttributeJudge.fit(texts, names, entry.margin), entry.likes, entry.attributes, topics)
+    if impersonal:
+        return impersonal_judge(entry, endpoint_of(entry, endpoints))
     for user in users:
         if not user.description:
             raise DataError(
@@ -193,6 +227,13 @@ def judge_by(
     else:
         prompt = letter_prompt if entry.weighted else prompt_from(_labelling_prompt(), variables, "the usual prompt")
     return kind(llm, prompt, max_tokens=entry.max_tokens or limit, setting=f"max_tokens of {what}")
+
+
+def impersonal_judge(entry: JudgeConfig, llm: LanguageModel, *, place: str = "") -> PairwiseJudge:
+    """The judge of an entry by a language model that knows no user; `place` as for `judge_by`."""
+    text = _IMPERSONAL_PROMPT + (_AS_LETTER if entry.weighted else _AS_JSON)
+    usual = prompt_from(text, _IMPERSONAL, f"the usual prompt{place}")
+    return judge_by(llm, entry, usual, variables=_IMPERSONAL, place=place)
 
 
 def prompt_from(text: str, variables: Sequence[str], what: str) -> Prompt:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from fspo.evaluation.config import Sampling
+from fspo.evaluation.config import BASE, Sampling
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer, decide
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.ranking import Game
@@ -16,8 +16,6 @@ from fspo.preferences.types import User
 
 __all__ = ["all_games", "games_over_base"]
 
-_BASE = "base"
-
 
 def all_games(
     judge: Judge | None,
@@ -26,6 +24,7 @@ def all_games(
     judgements: Mapping[AnswerKey, Sequence[JudgedAnswer]],
     samplings: Mapping[str, Sampling],
     won: Mapping[str, Mapping[Item, float]],
+    baseline: str = BASE,
 ) -> list[Game]:
     """All pairs of methods on all items that both answered, after the floors; each by its headline sampling.
 
@@ -34,16 +33,16 @@ def all_games(
     for a tie, else 0. `judgements` know which answers fall below a floor, and `samplings` are by method.
     """
     if not isinstance(judge, TextUtility):
-        return games_over_base(won)
+        return games_over_base(won, baseline)
     broken: dict[tuple[str, str], tuple[str, ...]] = {}
     texts: dict[str, dict[str, Answer]] = defaultdict(dict)
-    drawn: dict[str, Sampling] = {_BASE: "plain", **samplings}
+    drawn: dict[str, Sampling] = {baseline: "plain", **samplings}
     for name, sampling in drawn.items():
         for answer in answers.get((name, sampling), ()):
             texts[answer.item][name] = answer
         for row in judgements.get((name, sampling), ()):
             broken[name, row.answer.item] = row.broken
-            broken[_BASE, row.answer.item] = row.base_broken
+            broken[baseline, row.answer.item] = row.base_broken
     found = []
     for item, row_of in texts.items():
         for first, second in combinations(row_of, 2):
@@ -56,11 +55,11 @@ def all_games(
     return found
 
 
-def games_over_base(scores: Mapping[str, Mapping[Item, float]]) -> list[Game]:
+def games_over_base(scores: Mapping[str, Mapping[Item, float]], baseline: str = BASE) -> list[Game]:
     """Each method's answers against the base model's: method -> (user, item) -> 1 for a win, 0.5 for a tie, else 0."""
     return [
-        Game(user, name, _BASE, score)
+        Game(user, name, baseline, score)
         for name, row in scores.items()
         for (user, _), score in row.items()
-        if name != _BASE
+        if name != baseline
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from fspo.preferences.wording import wording
 from fspo.progress import Progress
 from fspo.records import KeyedLog
 
-__all__ = ["Answer", "AnswerKey", "Answerer", "JudgedAnswer", "asked_prompts", "decide", "judge_answers"]
+__all__ = ["Answer", "AnswerKey", "Answerer", "JudgedAnswer", "asked_prompts", "decide", "folder_name", "judge_answers"]
 
 
 AnswerKey = tuple[str, str]
@@ -98,6 +99,14 @@ def decide(preferred: Preferred, broken: Sequence[str], base_broken: Sequence[st
     if broken:
         return "second"
     return "first" if base_broken else preferred
+
+
+def folder_name(name: str) -> str:
+    """The folder of a method's files; a name that could be a path or is no usual file name gets a digest."""
+    if re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def judge_answers(

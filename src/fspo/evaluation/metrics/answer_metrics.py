@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fspo.evaluation.config import Floors
@@ -39,10 +40,10 @@ def win_rates(rows: Sequence[JudgedAnswer], sampling: str, *, headline: bool) ->
 def quality_metrics(
     answers: Sequence[Answer], qualities: Mapping[str, Quality], floors: Floors, sampling: str
 ) -> Table:
-    """The judge-free measures of answers; `qualities` are by item id."""
+    """The judge-free measures of answers, those that were measured; `qualities` are by item id."""
     found = {
         f"{measure}/{sampling}": Column(
-            {answer.key: float(getattr(qualities[answer.item], name)) for answer in answers},
+            {a.key: value for a in answers if not math.isnan(value := float(getattr(qualities[a.item], name)))},
             bounds=None if measure in _UNBOUNDED else (0.0, 1.0),
         )
         for measure, name in _QUALITIES.items()

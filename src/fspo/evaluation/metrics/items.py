@@ -14,7 +14,7 @@ from fspo.identity import digest
 from fspo.preferences.types import User
 from fspo.records import read_records
 
-__all__ = ["ITEMS_FILE", "Items", "item_records"]
+__all__ = ["ITEMS_FILE", "Items", "item_records", "item_values"]
 
 ITEMS_FILE = "items.jsonl"
 
@@ -46,7 +46,7 @@ def item_records(
         }
         for number, query in enumerate(trial.own.queries):
             item = (trial.user, trial.item(number))
-            found = {name: _values(table, item) for name, table in tables.items()}
+            found = {name: item_values(table, item) for name, table in tables.items()}
             record = ItemRecord(
                 item=item[1],
                 user=trial.user,
@@ -102,6 +102,7 @@ class Items:
         return list(dict.fromkeys(m for record in self.records for m in record.values.get(method, {})))
 
 
-def _values(table: Table, item: Item) -> dict[str, float]:
+def item_values(table: Table, item: Item) -> dict[str, float]:
+    """Measure -> the value of one item, of the measures that are kept by item."""
     kept = {m: column.of for m, column in table.items() if m in _KEPT or m.startswith(_FAMILIES)}
     return {measure: round(values[item], _DIGITS) for measure, values in kept.items() if item in values}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fspo.evaluation.artifacts import Sample, Varied
-from fspo.evaluation.config import EvaluationConfig, percent
+from fspo.evaluation.config import BASE, EvaluationConfig, percent
 from fspo.evaluation.judges.judgement_store import counts as judgement_counts
 from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
 from fspo.evaluation.scoring.eval_episodes import Trial
@@ -65,12 +65,16 @@ def samples_of(
     answers: Mapping[AnswerKey, Sequence[Answer]],
     judgements: Mapping[AnswerKey, Sequence[JudgedAnswer]],
     written: Mapping[str, Mapping[str, str]],
+    baseline: str = BASE,
 ) -> list[Sample]:
-    """Every item's answers by all methods; `written` are methods' descriptions by trial."""
+    """Every item's answers by all methods; `written` are methods' descriptions by trial.
+
+    The plain answers of the `baseline` stand under its name alone.
+    """
     judged = {(drawn, j.answer.item): j for drawn, rows in judgements.items() for j in rows}
     samples: dict[str, Sample] = {}
     for drawn, rows in answers.items():
-        label = drawn[0] if drawn[0] == "base" else f"{drawn[0]}, {drawn[1]}"
+        label = drawn[0] if drawn[0] == baseline else f"{drawn[0]}, {drawn[1]}"
         for answer in rows:
             user, trial = users[answer.user], answer.item.rpartition("/")[0]
             about = Sample(

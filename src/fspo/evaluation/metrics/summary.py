@@ -63,7 +63,7 @@ def summary_table(
     measures = [measure for measure in MEASURES if any(measure in row for row in metrics.values())]
     table = Table(
         title=escape(title) or None,
-        caption=escape(f"{_caption(metrics)} {variants_note(details or {})}".rstrip()),
+        caption=escape(f"{_caption(metrics, details or {})} {variants_note(details or {})}".rstrip()),
         header_style="bold",
         title_justify="left",
     )
@@ -87,11 +87,17 @@ def _cell(estimate: Estimate | None, best: float) -> str:
     return f"{value} [dim]({estimate.low * 100:.1f}…{estimate.high * 100:.1f})[/dim]"
 
 
-def _caption(metrics: Mapping[str, Mapping[str, Estimate]]) -> str:
+def _caption(metrics: Mapping[str, Mapping[str, Estimate]], details: Mapping[str, Any]) -> str:
     estimates = [estimate for row in metrics.values() for measure, estimate in row.items() if measure in MEASURES]
     if not estimates:
         return "Nothing was measured."
     users, items = max(e.users for e in estimates), max(e.items for e in estimates)
-    said = f"Percent, with 95% intervals clustered by user; {users} held-out users, {items} held-out pairs."
+    if not details.get("given"):
+        said = f"Percent, with 95% intervals clustered by user; {users} held-out users, {items} held-out pairs."
+    elif details.get("anybody"):
+        said = f"Percent of wins over {details['baseline']}, with 95% intervals; {items} prompts."
+    else:
+        over = details["baseline"]
+        said = f"Percent of wins over {over}, with 95% intervals clustered by user; {users} users, {items} answers."
     shown = ((MEASURES[m], e) for row in metrics.values() for m, e in row.items() if m in MEASURES)
     return f"{said} {missing_interval_note(shown)}".rstrip()

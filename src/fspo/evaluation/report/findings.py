@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fspo.evaluation.artifacts import CalibrationRecord
+from fspo.evaluation.config import BASE
 from fspo.evaluation.metrics.summary import single_context_reward
-from fspo.evaluation.report.formatting import Unit, amount, join_names, number, with_interval
+from fspo.evaluation.report.formatting import OPPONENT, Unit, amount, join_names, number, with_interval
 from fspo.evaluation.statistics.comparing import Comparison
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.methods.table import METHODS
@@ -19,7 +20,6 @@ __all__ = ["RULES", "Finding", "Metrics", "Rule", "Standings", "facts", "finding
 Metrics = Mapping[str, Mapping[str, Estimate]]
 """method -> measure -> estimate."""
 
-_BASE = "base"
 _FEW_CUT = 0.1
 
 
@@ -55,7 +55,7 @@ RULES: tuple[Rule, ...] = (
     Rule("win_rate", "win rate", 0.5, unit="%"),
     Rule("win_rate_without_floors", "win rate without floors", 0.5, unit="%"),
     Rule("win_rate_length_controlled", "win rate at equal lengths", 0.5, unit="%"),
-    Rule("win_rate_matched", "win rate over the base model's matched answer", 0.5, unit="%"),
+    Rule("win_rate_matched", "win rate over the baseline's matched answer", 0.5, unit="%"),
     Rule("win_rate_weighted", "win rate, weighted", 0.5, unit="%"),
     Rule("win_rate_by", "win rate by another judge", 0.5, unit="%"),
     Rule("label_flip_rate", "decisions that change with flipped labels", 0.5, unit="%"),
@@ -119,9 +119,11 @@ class Standings:
 def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings | None = None) -> list[Finding]:
     """All results that speak against a method, by `RULES` and by counts of failures (`details.json`)."""
     standings = standings or Standings()
-    found = [*_worse_on_pairs(standings), *_ranked(standings)]
+    baseline = details.get("baseline", BASE)
+    opponent = OPPONENT if baseline == BASE else baseline
+    found = [*_worse_on_pairs(standings), *_ranked(standings, baseline, opponent)]
     for name, measures in metrics.items():
-        if name != _BASE:  # the yardstick
+        if name != baseline:  # the yardstick
             found += _missed(name, measures, details)
             found += _uncalibrated(name, measures, standings.calibration.get(name))
     found += [
@@ -129,11 +131,16 @@ def findings(metrics: Metrics, details: Mapping[str, Any], standings: Standings 
         for name, dropped in details.get("dropped_shots", {}).items()
         if dropped
     ]
+    found += [
+        Finding(name, "prompts without an answer (left out)", str(count))
+        for name, count in details.get("missing", {}).items()
+        if count
+    ]
     if details.get("too_long"):
         said = "preferences left out because some method can't read them whole"
         found.append(Finding("all methods", said, str(details["too_long"])))
     for name, counts in details.get("judgements", {}).items():
-        found += _counted(name, counts)
+        found += _counted(name, counts, opponent)
     return found
 
 
@@ -144,16 +151,16 @@ def _worse_on_pairs(standings: Standings) -> Iterator[Finding]:
             yield Finding(standings.lead, what, with_interval(comparison.difference, " points"), "0", "below")
 
 
-def _ranked(standings: Standings) -> Iterator[Finding]:
+def _ranked(standings: Standings, baseline: str, opponent: str) -> Iterator[Finding]:
     own = next((row for row in standings.ranked if row["method"] == standings.lead), None)
     if own is not None and own["rank"] > 1:
         before = [row["method"] for row in standings.ranked if row["rank"] < own["rank"]]
         limits = f" [{own['ranks']}]" if own["ranks"] else ""
         value = f"{own['rank']} of {len(standings.ranked)}{limits}"
         yield Finding(standings.lead, "rank by answers", value, "1", f"behind {join_names(before)}")
-    rule = Rule("", "chance to be preferred to the base model's answer, by the ranking", 0.5, unit="%")
+    rule = Rule("", f"chance to be preferred to {opponent}'s answer, by the ranking", 0.5, unit="%")
     for row in standings.ranked if standings.each_other else ():
-        if row["method"] != _BASE and (outcome := rule.outcome(row["estimate"])):
+        if row["method"] != baseline and (outcome := rule.outcome(row["estimate"])):
             yield Finding(row["method"], rule.label, with_interval(row["estimate"], rule.unit), rule.said_bar, outcome)
 
 
@@ -208,17 +215,17 @@ _COUNTS: Mapping[str, str] = MappingProxyType(
         "reasoning": "comparisons on which the judge gave only reasoning (left out)",
         "refused": "comparisons on which the judge refused to answer (left out)",
         "failed": "comparisons on which a request to the judge failed (left out; the next call asks again)",
-        "base_below_floor": "comparisons in which the base model's answer fell below a floor (an unearned win)",
+        "base_below_floor": "comparisons in which {opponent}'s answer fell below a floor (an unearned win)",
         "below_floor": "answers that fell below a floor (they do not win)",
     }
 )
 
 
-def _counted(name: str, counts: Mapping[str, int]) -> Iterator[Finding]:
+def _counted(name: str, counts: Mapping[str, int], opponent: str) -> Iterator[Finding]:
     """What failed in the comparisons of one method's answers."""
     for count, what in _COUNTS.items():
         if counts.get(count):
-            yield Finding(name, what, f"{counts[count]} of {counts.get('items', 0)}")
+            yield Finding(name, what.format(opponent=opponent), f"{counts[count]} of {counts.get('items', 0)}")
 
 
 def facts(metrics: Metrics) -> dict[str, Any]:

@@ -11,10 +11,23 @@ from markupsafe import Markup, escape
 
 from fspo.evaluation.statistics.intervals import Estimate
 
-__all__ = ["IN_UNITS", "Unit", "amount", "detectable", "environment", "join_names", "number", "with_interval"]
+__all__ = [
+    "IN_UNITS",
+    "OPPONENT",
+    "Unit",
+    "amount",
+    "detectable",
+    "environment",
+    "join_names",
+    "number",
+    "with_interval",
+]
 
 IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
 """Measures in units of the users' utility or in nats, which are no shares."""
+
+OPPONENT = "the base model"
+"""Whose answers the methods' answers are judged against, unless an evaluation names another."""
 
 Unit = Literal["%", " points", " nats"]
 """What stands behind a number. Shares are in percent and their differences in points; nats stay as they are."""

@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from fspo.errors import DataError
+from fspo.evaluation.config import BASE
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.plots import charts
 from fspo.evaluation.plots.drawing import OBSERVER, PLAIN, Palette
 from fspo.evaluation.report.findings import Metrics
+from fspo.evaluation.report.formatting import OPPONENT
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.scoring.eval_episodes import Item
 from fspo.evaluation.statistics.comparing import Comparison, compare_all
@@ -20,28 +22,29 @@ from fspo.evaluation.statistics.ranking import Game, Ranking, bradley_terry
 
 __all__ = ["accuracy_leaderboard", "answer_leaderboard", "paired_with_lead"]
 
-_BASE = "base"
 _UNKNOWN = (None, None)
 _EQUAL = 1e-6
 _NOTE = "chances as fractions of 1; items are the judgements of the method's own answers"
 
 
-def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette = PLAIN) -> dict[str, Any]:
-    """All methods and the base model by users' preferences between answers, best first; empty without judgements.
+def answer_leaderboard(
+    games: Sequence[Game], metrics: Metrics, palette: Palette = PLAIN, *, baseline: str = BASE, opponent: str = OPPONENT
+) -> dict[str, Any]:
+    """All methods and the baseline by users' preferences between answers, best first; empty without judgements.
 
-    Where methods met each other, the chance to be preferred to the base model's answer by Bradley-Terry strengths;
-    where each met the base model alone, which orders them the same, the win rates themselves. The base model's is a
-    half by definition.
+    Where methods met each other, the chance to be preferred to the baseline's answer by Bradley-Terry strengths;
+    where each met the baseline alone, which orders them the same, the win rates themselves. The baseline's is a
+    half by definition. `opponent` is what the title calls the baseline.
     """
     met = {frozenset((game.first, game.second)) for game in games}
     wins = {name: row["win_rate"] for name, row in metrics.items() if "win_rate" in row}
-    each_other = any(_BASE not in pair for pair in met)
-    ranking = _ranked(games)
+    each_other = any(baseline not in pair for pair in met)
+    ranking = _ranked(games, baseline)
     if ranking is not None and each_other:
         found = {s.method: _over_base(s.strength, s.low, s.high, games, s.method) for s in ranking.standings}
     elif wins:
         users, items = (max(getattr(won, name) for won in wins.values()) for name in ("users", "items"))
-        found = wins | {_BASE: Estimate(0.5, 0.5, 0.5, users, items)}
+        found = wins | {baseline: Estimate(0.5, 0.5, 0.5, users, items)}
         found = dict(sorted(found.items(), key=lambda entry: -entry[1].value))
     else:
         return {}
@@ -54,7 +57,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette
         {"method": name, "rank": places[name], "ranks": _range(*ranks.get(name, _UNKNOWN)), "estimate": estimate}
         for name, estimate in found.items()
     ]
-    title = "Chance to be preferred to the base model's answer"
+    title = f"Chance to be preferred to {opponent}'s answer"
     standing = [(name, name, estimate) for name, estimate in found.items()]
     numbers = [
         {"method": name, "rank": places[name]}
@@ -68,7 +71,7 @@ def answer_leaderboard(games: Sequence[Game], metrics: Metrics, palette: Palette
         ),
         "rows": rows,
         "each_other": ranking is not None and each_other,
-        "several": len(found.keys() - {_BASE}) > 1,
+        "several": len(found.keys() - {baseline}) > 1,
         "games": len(games),
         "shortage": ranking.shortage if ranking is not None else "",
         "unbounded": ranking is not None and each_other and ranking.unbounded,
@@ -103,10 +106,10 @@ def paired_with_lead(items: Items, lead: str, headline: Mapping[str, str]) -> di
         return {}
 
 
-def _ranked(games: Sequence[Game]) -> Ranking | None:
-    """The ranking, the base model's strength 0; None where there are no games, or the base model is in none."""
+def _ranked(games: Sequence[Game], baseline: str) -> Ranking | None:
+    """The ranking, the baseline's strength 0; None where there are no games, or the baseline is in none."""
     try:
-        return bradley_terry(games, anchor=_BASE)
+        return bradley_terry(games, anchor=baseline)
     except DataError:
         return None
 

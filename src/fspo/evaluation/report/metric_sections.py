@@ -10,6 +10,7 @@ from fspo.evaluation.artifacts import CalibrationRecord, JudgesRecord, PerUser
 from fspo.evaluation.plots import charts
 from fspo.evaluation.plots.drawing import OBSERVER, Palette
 from fspo.evaluation.report.findings import Metrics
+from fspo.evaluation.report.formatting import OPPONENT
 from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics.intervals import Estimate
 
@@ -129,7 +130,9 @@ def regret_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[st
     }
 
 
-def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette) -> dict[str, Any]:
+def win_rates_section(
+    metrics: Metrics, records: JudgesRecord, palette: Palette, opponent: str = OPPONENT
+) -> dict[str, Any]:
     """Every kind of win rate, with each sampling and by each judge, and how far judges agree; empty without any."""
     names = [m for m in _all(metrics) if m.startswith(_WINS) and "/" in m]
     plain = [
@@ -140,7 +143,7 @@ def win_rates_section(metrics: Metrics, records: JudgesRecord, palette: Palette)
     ]
     if not plain:
         return {"records": records} if records.judges else {}
-    title = "Win rate over the base model"
+    title = f"Win rate over {opponent}"
     numbers = _numbers(metrics, names)
     others = [m for m in names if not m.startswith(f"{_WINS}/")]
     return {

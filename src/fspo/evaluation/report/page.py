@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, DataError
+from fspo.evaluation.config import BASE
 from fspo.evaluation.metrics.answer_metrics import QUALITY_MEASURES
 from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, variants_note, variants_of
 from fspo.evaluation.plots.drawing import Palette, standalone
@@ -15,7 +16,7 @@ from fspo.evaluation.report import metric_sections as sections
 from fspo.evaluation.report import samples
 from fspo.evaluation.report.data_section import data_section
 from fspo.evaluation.report.findings import RULES, Metrics, Standings, facts, findings
-from fspo.evaluation.report.formatting import IN_UNITS, environment
+from fspo.evaluation.report.formatting import IN_UNITS, OPPONENT, environment
 from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData, settings_of
@@ -100,6 +101,9 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "layout": settings.get("layout"),
             "details": details,
             "lead": lead,
+            "baseline": read.baseline,
+            "opponent": _opponent(read),
+            "given": read.given,
             "variants": variants_of(details, lead),
             "flipped_reward": single_context_reward(details, lead),
             "measures": MEASURES,
@@ -131,7 +135,9 @@ def _figures(read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
     metrics, observer, details = read.metrics, read.observer, read.details
     rewards = {name: row[0] for name, row in details.get("rewards", {}).items() if row}
     return {
-        "answers_rank": answer_leaderboard(read.games, metrics, palette),
+        "answers_rank": answer_leaderboard(
+            read.games, metrics, palette, baseline=read.baseline, opponent=_opponent(read)
+        ),
         "accuracy_rank": accuracy_leaderboard(metrics, observer.get("reward_accuracy"), palette),
         "paired": paired_with_lead(read.items, lead, rewards),
         "unpaired": read.comparisons,
@@ -139,7 +145,7 @@ def _figures(read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
         "sensitivity": sections.sensitivity_section(metrics, observer, palette),
         "calibration": sections.calibration_section(read.calibration, palette),
         "regret": sections.regret_section(metrics, observer, palette),
-        "wins": sections.win_rates_section(metrics, read.judges, palette),
+        "wins": sections.win_rates_section(metrics, read.judges, palette, _opponent(read)),
         "tax": sections.tax_section(metrics, palette),
         "per_user": sections.per_user_section(read.per_user, lead, palette),
     }
@@ -155,8 +161,8 @@ def _texts(read: RunData, lead: str) -> dict[str, Any]:
         "label": label,
         "answered": bool(sampling) and bool(lines),
         "reward": reward,
-        "losses": samples.worst_losses(lines, items, label),
-        "broken": samples.broken_answers(lines, label),
+        "losses": samples.worst_losses(lines, items, label, read.baseline),
+        "broken": samples.broken_answers(lines, label, read.baseline),
         "pairs": samples.wrong_pairs(items, lead, reward),
         "kept": bool(items.values(lead, f"reward_accuracy/{reward}")),
     }
@@ -164,7 +170,9 @@ def _texts(read: RunData, lead: str) -> dict[str, Any]:
     return {
         "samples": pairs,
         "shared": [len(pair) > 1 and pair[0].prompt == pair[1].prompt for pair in pairs],
-        "shown": samples.shown_answer(lines, lead, sampling or read.details.get("headline_sampling", "plain")),
+        "shown": samples.shown_answer(
+            lines, lead, sampling or read.details.get("headline_sampling", "plain"), read.baseline
+        ),
         "judged_answers": any(line.outcomes for line in lines),
         "failures": failures,
     }
@@ -177,9 +185,14 @@ def _plots(view: Mapping[str, Any]) -> list[PlotEntry]:
     return found + [plot for plot in (view["data"].get("distributions"), view["data"].get("disagreement")) if plot]
 
 
+def _opponent(read: RunData) -> str:
+    """What the page calls the one whose answers the others' are judged against."""
+    return OPPONENT if read.baseline == BASE else read.baseline
+
+
 def _is_of(label: str, lead: str) -> bool:
     """Whether a finding is of the lead, or of its answers by one sampling (`fspo, guided`)."""
-    return label.partition(",")[0] == lead
+    return label == lead or label.startswith(f"{lead}, ")
 
 
 def _variants(metrics: Metrics) -> dict[str, list[str]]:

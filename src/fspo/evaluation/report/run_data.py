@@ -20,6 +20,7 @@ from fspo.evaluation.artifacts import (
     Sample,
     read_details,
 )
+from fspo.evaluation.config import BASE
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.evaluation.statistics.ranking import Game
@@ -45,6 +46,16 @@ class RunData:
     checks: Mapping[str, Any]
     """Of the data, which are not shown with a benchmark."""
     versions: Mapping[str, Any]
+
+    @property
+    def baseline(self) -> str:
+        """The method whose answers the others' are judged against."""
+        return str(self.details.get("baseline", BASE))
+
+    @property
+    def given(self) -> bool:
+        """Whether the answers were given, so that no method was scored or trained."""
+        return bool(self.details.get("given"))
 
     @classmethod
     def of(cls, run_dir: Path, benchmark: str = "") -> RunData:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fspo.evaluation.artifacts import Sample
+from fspo.evaluation.config import BASE
 from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.scoring.eval_episodes import tendency
 from fspo.preferences.types import User
@@ -48,35 +49,35 @@ def contrasting_samples(samples: Sequence[Sample], disagreement: Mapping[str, An
     return chosen or [[sample] for sample in samples[:1]]
 
 
-def shown_answer(samples: Sequence[Sample], lead: str, sampling: str) -> str:
+def shown_answer(samples: Sequence[Sample], lead: str, sampling: str, baseline: str = BASE) -> str:
     """Which answers stand on top of the page: the lead's by this sampling, else by any, else another method's."""
-    labels = dict.fromkeys(label for sample in samples for label in sample.answers if label != "base")
+    labels = dict.fromkeys(label for sample in samples for label in sample.answers if label != baseline)
     own = [label for label in labels if label.startswith(f"{lead}, ")]
-    return next(iter([label for label in own if label == f"{lead}, {sampling}"] or own or labels), "base")
+    return next(iter([label for label in own if label == f"{lead}, {sampling}"] or own or labels), baseline)
 
 
-def worst_losses(samples: Sequence[Sample], items: Items, label: str) -> list[dict[str, Any]]:
-    """The answers under `label` (method, sampling) that lost to the base model's, by the most first.
+def worst_losses(samples: Sequence[Sample], items: Items, label: str, baseline: str = BASE) -> list[dict[str, Any]]:
+    """The answers under `label` (method, sampling) that lost to the baseline's, by the most first.
 
-    By how much the user likes the base model's answer better, where that is known; else in the order of the items. A
+    By how much the user likes the baseline's answer better, where that is known; else in the order of the items. A
     user stands for one of them only. Answers that lost by a floor are `broken_answers`.
     """
     method, _, sampling = label.partition(", ")
-    own, base = items.values(method, f"answer_utility/{sampling}"), items.values("base", "answer_utility/plain")
+    own, base = items.values(method, f"answer_utility/{sampling}"), items.values(baseline, "answer_utility/plain")
     found = []
     for sample in samples:
         item = (sample.user, sample.item)
         if sample.outcomes.get(label) == "loss" and not sample.broken.get(label):
             by = base[item] - own[item] if item in own and item in base else None
-            found.append(_failed(sample, label) | {"by": by})
+            found.append(_failed(sample, label, baseline) | {"by": by})
     found.sort(key=lambda row: -(row["by"] or 0.0))
     return _one_each(found)
 
 
-def broken_answers(samples: Sequence[Sample], label: str) -> list[dict[str, Any]]:
+def broken_answers(samples: Sequence[Sample], label: str, baseline: str = BASE) -> list[dict[str, Any]]:
     """The first answers under `label` that fall below a floor, a user only once, with the floors they break."""
     broken = [(sample, sample.broken.get(label)) for sample in samples]
-    return _one_each([_failed(sample, label) | {"floors": floors} for sample, floors in broken if floors])
+    return _one_each([_failed(sample, label, baseline) | {"floors": floors} for sample, floors in broken if floors])
 
 
 def wrong_pairs(items: Items, method: str, reward: str) -> list[dict[str, Any]]:
@@ -88,13 +89,13 @@ def wrong_pairs(items: Items, method: str, reward: str) -> list[dict[str, Any]]:
     return _one_each([records[item[1]].model_dump() | {"cost": cost.get(item)} for item in wrong])
 
 
-def _failed(sample: Sample, label: str) -> dict[str, Any]:
+def _failed(sample: Sample, label: str, baseline: str) -> dict[str, Any]:
     return {
         "user": sample.user,
         "description": sample.description,
         "prompt": sample.prompt,
         "answer": sample.answers.get(label, ""),
-        "base": sample.answers.get("base", ""),
+        "base": sample.answers.get(baseline, ""),
     }
 
 
