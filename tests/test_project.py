@@ -63,7 +63,7 @@ def test_the_readme_has_its_parts_in_order() -> None:
     text = (ROOT / "README.md").read_text()
     parts = ["adapt to a person", "docs/loop.svg", "make install", "make demo", "## What comes out", "## Recipes"]
     parts += ["**Your own data.**", "**Your own model.**", "**An endpoint.**", "**From Python.**"]
-    parts += ["**The policy without fspo.**", "docs/README.md", "make test", "## Licence"]
+    parts += ["**The policy without fspo.**", "**Real people.**", "docs/README.md", "make test", "## Licence"]
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
 
