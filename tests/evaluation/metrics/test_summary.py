@@ -52,7 +52,7 @@ def test_figures_of_another_shape_are_refused_with_the_file(tmp_path: Path) -> N
     shapes: list[Any] = [[], 0.5, {"value": 0.5}, good.to_json() | {"value": None}, good.to_json() | {"low": "x"}]
     for bad in shapes:
         write_json(path, {"a": {"b": bad}})
-        with pytest.raises(StorageError, match=r"metrics\.json is damaged.*\('a\.b.*run `fspo eval` again"):
+        with pytest.raises(StorageError, match=r"metrics\.json is damaged.*'a\.b.*run `fspo eval` again"):
             read_record(path, Estimates, AGAIN)
 
 
