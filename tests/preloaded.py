@@ -285,7 +285,9 @@ def _all() -> Sequence[str]:
     sys.argv = ["fspo", "--version"]
     with contextlib.suppress(SystemExit):
         main()  # sets up the libraries as the program does
-    names = [found.name for found in pkgutil.walk_packages(fspo.__path__, "fspo.") if "__main__" not in found.name]
+    found = (module.name for module in pkgutil.walk_packages(fspo.__path__, "fspo."))
+    # Migrations run when alembic imports them.
+    names = [name for name in found if "__main__" not in name and ".migrations." not in name]
     return [*names, *_LATER]
 
 
