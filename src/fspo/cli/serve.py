@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fspo.cli.options import DryRun, console
 from fspo.cli.store_options import StorePlace, opened
+from fspo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fspo.llm.endpoint_config import EndpointConfig
+    from fspo.modeling.policy import Policy
+    from fspo.serving.engine import Engine
 
 __all__ = ["serve"]
 
 
 def serve(
     policy: Annotated[
-        str,
+        str | None,
         typer.Option("--policy", help="Folder of a policy or of a run with one policy, or name of an untrained model."),
-    ],
+    ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option("--upstream", metavar="URL", help="Address of an OpenAI-compatible server that runs the model."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Name of the model at --upstream.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="Name of the trained adapter at --upstream; answers for `fspo`.")
+    ] = None,
+    key_variable: Annotated[
+        str | None,
+        typer.Option("--key-variable", help="Environment variable that holds the key of --upstream, if it needs one."),
+    ] = None,
+    cache_salt: Annotated[
+        bool, typer.Option(help="Send --upstream a salt that keeps users apart in its cache, as vLLM can.")
+    ] = True,
     store: StorePlace = "fspo-store",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -32,29 +53,90 @@ def serve(
     Each user has a key (`fspo users add`, `fspo keys add`). The model `fspo` answers with the preferences of the key's
     owner, and `base` answers without.
 
+    With --upstream another server runs the model, and gets the preferences as turns of the conversation. Name the
+    policy too, and its tokenizer says how many preferences have room.
+
     Examples:
       fspo serve --policy runs/reviews-cpu/methods/fspo
 
       fspo serve --policy smollm2-135m --store postgresql://fspo@localhost/fspo --port 8080
-    """
-    with opened(store) as people:
-        import uvicorn
 
-        from fspo.modeling.policy import Policy
+      fspo serve --upstream http://127.0.0.1:9000/v1 --model qwen3-8b --adapter fspo
+    """
+    endpoint = _endpoint(upstream, model, adapter, key_variable)
+    with opened(store) as people:
         from fspo.modeling.quiet import quiet
         from fspo.serving.api import ServerSettings, create_app
-        from fspo.serving.engines.local import LocalEngine
+        from fspo.serving.listening import listen
         from fspo.serving.rates import parse_rate
 
         quiet()
         parse_rate(rate)
-        place = Path(policy)
-        loaded = Policy.load(place if place.is_dir() else policy, dtype=dtype)
+        loaded = _policy(policy, dtype, needed=endpoint is None)
+        name = policy if endpoint is None else endpoint.name
         if dry_run:
             count = len(people.users())
-            console().print(f"Would serve {policy} on http://{host}:{port}/v1 for {count} users.", markup=False)
+            console().print(f"Would serve {name} on http://{host}:{port}/v1 for {count} users.", markup=False)
             return
-        engine = LocalEngine(loaded, budget=int(memory * 2**30))
         settings = ServerSettings(rate=rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096))
-        console().print(f"Serving {policy} on http://{host}:{port}/v1; Ctrl-C ends.", markup=False)
-        uvicorn.run(create_app(people, engine, settings), host=host, port=port, log_level="warning", access_log=False)
+
+        def announce(address: str) -> None:
+            console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
+
+        engine = _engine(loaded, endpoint, model, int(memory * 2**30), cache_salt=cache_salt)
+        listen(create_app(people, engine, settings), host, port, announce)
+
+
+def _endpoint(
+    upstream: str | None, model: str | None, adapter: str | None, key_variable: str | None
+) -> EndpointConfig | None:
+    """Where the model runs on another server; None where it runs here.
+
+    Raises:
+        ConfigError: an option is missing, or invalid.
+    """
+    if upstream is None:
+        for option, given in (("--model", model), ("--adapter", adapter), ("--key-variable", key_variable)):
+            if given is not None:
+                raise ConfigError(f"{option} belongs to --upstream; add --upstream URL, or leave {option} out.")
+        return None
+    if model is None:
+        raise ConfigError("--upstream needs the model's name at that server; add --model NAME.")
+    from pydantic import ValidationError
+
+    from fspo.llm.endpoint_config import EndpointConfig
+    from fspo.pydantic_errors import first_fault
+
+    try:
+        return EndpointConfig.model_validate(
+            {"base_url": upstream, "model": adapter or model, "key_variable": key_variable}
+        )
+    except ValidationError as error:
+        raise ConfigError(f"The upstream server: {first_fault(error, EndpointConfig).sentence}.") from None
+
+
+def _policy(place: str | None, dtype: str, *, needed: bool) -> Policy | None:
+    if place is None:
+        if needed:
+            raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
+        return None
+    from fspo.modeling.policy import Policy
+
+    return Policy.load(Path(place) if Path(place).is_dir() else place, dtype=dtype)
+
+
+def _engine(
+    policy: Policy | None, endpoint: EndpointConfig | None, model: str | None, budget: int, *, cache_salt: bool
+) -> Engine:
+    if endpoint is None:
+        from fspo.serving.engines.local import LocalEngine
+
+        assert policy is not None
+        return LocalEngine(policy, budget=budget)
+    from fspo.serving.engines.upstream import UpstreamEngine
+
+    if policy is None:
+        return UpstreamEngine(endpoint, base_model=model, cache_salt=cache_salt)
+    return UpstreamEngine(
+        endpoint, base_model=model, renderer=policy.renderer, most_shots=policy.shots, cache_salt=cache_salt
+    )

@@ -1,0 +1,70 @@
+"""An application listens on an address, until a signal ends it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from fspo.errors import ConfigError
+
+__all__ = ["listen"]
+
+_BACKLOG = 2048
+_GRACE = 20
+"""Seconds for answers under way, after the signal."""
+
+
+def listen(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve the application until SIGINT or SIGTERM, which let the requests under way finish.
+
+    Args:
+        app: what answers.
+        host: name or address to listen on.
+        port: 0 takes a free one.
+        announce: is called with the address, such as http://127.0.0.1:8000/v1, once connections are taken.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)
+    )
+    with _listening(host, port) as place, _ended_by_signals(server):
+        name = f"[{host}]" if ":" in host else host
+        announce(f"http://{name}:{place.getsockname()[1]}/v1")
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[place])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"The server can't listen on port {port} of {host} ({error.strerror or error}); "
+            "choose another --port or --host."
+        ) from error
+
+
+@contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """A signal ends the server, also before it has begun.
+
+    Uvicorn raises the signals again when it has ended; with these handlers they then do nothing, and not kill.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {sign: signal.signal(sign, server.handle_exit) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)

@@ -1,0 +1,124 @@
+"""`fspo serve` as a program, from its start to its end by a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
+from fspo.serving.api import create_app
+from fspo.serving.store import Store
+from tests.preloaded import start
+from tests.serving.echo import EchoEngine, served
+
+
+@contextmanager
+def serving(folder: Path, *arguments: object, **environment: str) -> Iterator[tuple[Any, str]]:
+    """The program, and the address that it announces."""
+    said = folder / "said.txt"
+    with said.open("w") as stream:
+        command = ("serve", "--store", folder / "store", "--port", 0, *arguments)
+        program = start("fspo", *command, env={**os.environ, **environment}, stdout=stream, stderr=stream)
+    try:
+        while "; Ctrl-C ends." not in said.read_text():
+            assert program.poll() is None, said.read_text()
+            time.sleep(0.02)
+        address = next(word for word in said.read_text().split() if word.endswith("/v1;"))
+        yield program, address.removesuffix(";")
+    finally:
+        program.kill()
+        program.wait(30)
+
+
+def client(folder: Path, address: str) -> openai.OpenAI:
+    store = Store.open(folder / "store")
+    store.add_user("ann")
+    key = store.add_key(store.user_named("ann")).key
+    store.close()
+    return openai.OpenAI(base_url=address, api_key=key, max_retries=0, timeout=60)
+
+
+def test_a_signal_ends_the_server_and_no_acknowledged_preference_is_lost(
+    speaking_model_path: Path, tmp_path: Path
+) -> None:
+    acknowledged: list[str] = []
+    with serving(tmp_path, "--policy", speaking_model_path, "--rate", "100000/minute") as (program, address):
+        ann = client(tmp_path, address)
+
+        def add() -> None:
+            number = 0
+            while True:
+                body = {"prompt": f"Question {number}?", "chosen": "Calm.", "rejected": "Loud!"}
+                try:
+                    acknowledged.append(ann.post("/preferences", body=body, cast_to=object)["id"])  # type: ignore[index]
+                except openai.APIConnectionError:
+                    return
+                number += 1
+
+        answer = ann.chat.completions.create(
+            model="fspo", messages=[{"role": "user", "content": "Hello"}], max_tokens=4, seed=1
+        )
+        assert answer.usage is not None and answer.usage.completion_tokens > 0
+        adding = threading.Thread(target=add)
+        adding.start()
+        while len(acknowledged) < 3:
+            time.sleep(0.01)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(30) == 0
+        adding.join()
+    store = Store.open(tmp_path / "store")
+    kept = {stored.id for stored in store.preferences(store.user_named("ann"))}
+    store.close()
+    assert set(acknowledged) <= kept and len(acknowledged) >= 3
+
+
+def test_another_server_answers_with_the_shots_and_gets_its_own_key(tmp_path: Path) -> None:
+    engine, there = EchoEngine(), Store.open(tmp_path / "upstream")
+    there.add_user("fspo")
+    key = there.add_key(there.user_named("fspo")).key
+    with served(create_app(there, engine)) as upstream:
+        options = ("--upstream", upstream, "--model", "base", "--adapter", "fspo", "--key-variable", "OF_UPSTREAM")
+        with serving(tmp_path, *options, "--no-cache-salt", OF_UPSTREAM=key) as (_, address):
+            ann = client(tmp_path, address)
+            ann.post("/preferences", body={"prompt": "A film?", "chosen": "Calm.", "rejected": "Loud!"}, cast_to=object)
+            for model in ("fspo", "base"):
+                ann.chat.completions.create(model=model, messages=[{"role": "user", "content": "A book?"}])
+    there.close()
+    personal, base = engine.requests
+    assert personal.personalised and not base.personalised, "the adapter answers for fspo, and the model for base"
+    assert "Calm." in str(personal.turns) and "Calm." not in str(base.turns)
+    assert key not in (tmp_path / "said.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        ((), 2, "--policy"),
+        (("--model", "m"), 2, "--upstream"),
+        (("--upstream", "http://127.0.0.1:1/v1"), 2, "--model"),
+        (("--upstream", "nowhere", "--model", "m"), 2, "http://"),
+        (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--key-variable", "sk-" + "a1" * 20), 2, "variable"),
+    ],
+)
+def test_impossible_options_are_refused(arguments: tuple[str, ...], code: int, word: str, tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *arguments])
+    assert found.exit_code == code and word in found.output and "a1a1" not in found.output
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        arguments = ["--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--port", str(port)]
+        found = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *arguments])
+    assert found.exit_code == 2 and str(port) in found.output
