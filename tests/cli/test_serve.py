@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from fspo.cli.main import app
 from fspo.modeling.policy import Policy
 from fspo.preferences.types import Turn
-from fspo.serving.api import create_app
+from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.engines.local import LocalEngine
 from fspo.serving.store import Store
 
@@ -46,4 +47,33 @@ def test_a_policy_in_memory_answers_with_the_shots_of_the_key(speaking_model_pat
     assert base["usage"]["prompt_tokens"] < first["usage"]["prompt_tokens"]
     assert after["usage"]["prompt_tokens"] < first["usage"]["prompt_tokens"]
     assert refused.status_code == 400 and refused.json()["error"]["message"]
+    store.close()
+
+
+def test_what_was_read_of_a_user_is_dropped_when_another_program_deletes_them(
+    speaking_model_path: Path, tmp_path: Path
+) -> None:
+    store, engine = Store.open(tmp_path / "store"), LocalEngine(Policy.load(speaking_model_path))
+    for name in ("ann", "bob"):
+        store.add_user(name)
+        store.add_preference(store.user_named(name), (Turn("user", "A drink?"),), "A calm one.", "A loud one.")
+    keys = [store.add_key(store.user_named(name)).key for name in ("ann", "bob")]
+    body = {"model": "fspo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "seed": 1}
+    with TestClient(create_app(store, engine, ServerSettings(look_seconds=0.05))) as http:
+
+        def ask(key: str) -> Any:
+            answer = http.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+            return answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] if answer.is_success else None
+
+        assert [ask(key) for key in keys] == [0, 0] and engine.counts.trunks == 2
+        arguments = ["users", "delete", "ann", "--yes", "--store", str(tmp_path / "store")]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        while engine.counts.trunks == 2:
+            time.sleep(0.02)
+        assert engine.counts.trunks == 1 and ask(keys[0]) is None and ask(keys[1]) > 0
+        other = Store.open(tmp_path / "store")
+        other.remove_preferences(other.user_named("bob"))
+        other.close()
+        while engine.counts.trunks:
+            time.sleep(0.02)
     store.close()

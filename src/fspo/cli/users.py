@@ -110,8 +110,8 @@ def delete(
 ) -> None:
     """Delete a user, with all keys, preferences and conversations, for good.
 
-    A server that runs on the same store keeps what its model has read of the preferences until it needs the memory;
-    DELETE /v1/me of the server drops that too.
+    A server that runs on the same store refuses the keys at once, and within a second drops what its model has read of
+    the preferences.
 
     Examples:
       fspo users delete ann --yes

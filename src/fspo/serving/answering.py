@@ -16,6 +16,7 @@ from fspo.preferences.types import Turn as PromptTurn
 from fspo.preferences.types import transcript
 from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
+from fspo.serving.forgetting import Forgetter
 from fspo.serving.shot_choice import choose_shots, usable
 from fspo.serving.store import Account, Owner, Store, StoredPreference
 
@@ -72,9 +73,9 @@ class Answer:
 class Answerer:
     """Answers the requests of all users with one engine."""
 
-    def __init__(self, store: Store, engine: Engine, counters: ServerCounters) -> None:
-        """Shots come from the store, answers from the engine."""
-        self._store, self.engine, self._counters = store, engine, counters
+    def __init__(self, store: Store, engine: Engine, counters: ServerCounters, forgetter: Forgetter) -> None:
+        """Shots come from the store, answers from the engine; `forgetter` notes whose shots it may keep."""
+        self._store, self._engine, self._counters, self._forgetter = store, engine, counters, forgetter
 
     async def begin(
         self, owner: Owner, account: Account, model: str, turns: tuple[Turn, ...], sampling: Sampling
@@ -85,6 +86,7 @@ class Answerer:
             DataError: the turns have no room.
         """
         personalised = model == "fspo" and account.personalise
+        mark = await run_sync(self._forgetter.mark, owner) if personalised else None
         shots = await self._shots(owner, turns, sampling.max_tokens) if personalised else []
         request = GenerationRequest(
             owner=owner.id,
@@ -98,8 +100,8 @@ class Answerer:
             personalised=personalised,
             description=account.description if personalised else "",
         )
-        answer = Answer(model, shots, self.engine.stream(request))
-        answer.pieces = self._followed(owner, answer, turns, answer.pieces)
+        answer = Answer(model, shots, self._engine.stream(request))
+        answer.pieces = self._followed(owner, answer, turns, answer.pieces, mark)
         return answer
 
     async def _shots(self, owner: Owner, turns: Sequence[Turn], max_tokens: int) -> list[StoredPreference]:
@@ -110,16 +112,18 @@ class Answerer:
             chosen = await run_sync(choose_shots, known, said, room)
             if not chosen:
                 return []
-            fitting = await self.engine.fits([shot.preference for shot in chosen], turns, max_tokens)
+            fitting = await self._engine.fits([shot.preference for shot in chosen], turns, max_tokens)
             if fitting >= len(chosen):
                 return chosen
             room = fitting  # smaller each time
 
     async def _followed(
-        self, owner: Owner, answer: Answer, turns: tuple[Turn, ...], pieces: AsyncIterator[Piece]
+        self, owner: Owner, answer: Answer, turns: tuple[Turn, ...], pieces: AsyncIterator[Piece], mark: int | None
     ) -> AsyncIterator[Piece]:
         """The pieces; afterwards the answer is counted, and saved where the user wants that."""
         start, texts = time.perf_counter(), list[str]()
+        if mark is not None:
+            self._forgetter.note(owner, mark)
         try:
             async for piece in pieces:
                 if piece.text and not any(texts):
@@ -132,6 +136,8 @@ class Answerer:
         finally:
             if answer.last is None:
                 self._counters.cancelled.labels(answer.model).inc()
+            if mark is not None:
+                self._forgetter.note(owner, mark)
             await pieces.aclose()  # type: ignore[attr-defined]
 
     async def _finish(self, owner: Owner, answer: Answer, turns: tuple[Turn, ...], text: str) -> None:

@@ -30,6 +30,7 @@ from fspo.serving.bodies import (
 )
 from fspo.serving.counters import CountingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
+from fspo.serving.forgetting import Forgetter
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
 from fspo.serving.rates import RateLimits
 from fspo.serving.store import Account, Owner, Store, StoredPreference
@@ -54,6 +55,8 @@ class ServerSettings:
     """How many preferences a user may have."""
     most_bytes: int = 2**21
     """Of a request's body."""
+    look_seconds: float = 1.0
+    """How soon the engine drops what another program has deleted in the store."""
 
 
 class PreferenceView(BaseModel):
@@ -126,6 +129,7 @@ class _Parts:
 
     store: Store
     answerer: Answerer
+    forgetter: Forgetter
     settings: ServerSettings
     rates: RateLimits
     counters: ServerCounters
@@ -185,10 +189,14 @@ def create_app(store: Store, engine: Engine, settings: ServerSettings | None = N
         ConfigError: the limit of requests is invalid.
     """
     settings, counters = settings or ServerSettings(), ServerCounters()
+    forgetter = Forgetter(store, engine, seconds=settings.look_seconds)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with anyio.create_task_group() as group:
+            group.start_soon(forgetter.run)
+            yield
+            group.cancel_scope.cancel()
         await engine.close()
 
     app = FastAPI(
@@ -201,8 +209,8 @@ def create_app(store: Store, engine: Engine, settings: ServerSettings | None = N
         redirect_slashes=False,
         openapi_url="/v1/openapi.json",
     )
-    answerer = Answerer(store, engine, counters)
-    app.state.parts = _Parts(store, answerer, settings, RateLimits(settings.rate), counters)
+    answerer = Answerer(store, engine, counters, forgetter)
+    app.state.parts = _Parts(store, answerer, forgetter, settings, RateLimits(settings.rate), counters)
     app.include_router(_open)
     app.include_router(_router)
     add_error_handlers(app)
@@ -451,7 +459,7 @@ async def delete_preferences(parts: Parts, caller: Known) -> Deleted:
 
 
 async def _forget(parts: _Parts, caller: Caller) -> None:
-    await parts.answerer.engine.forget(caller.owner.id)
+    await parts.forgetter.forget(caller.owner)
 
 
 def _found(stored: StoredPreference | None) -> StoredPreference:

@@ -54,6 +54,10 @@ __all__ = [
     "pseudonym",
 ]
 
+_TAKEN_BACK = ("preference.changed", "preference.deleted", "preferences.deleted", "account.changed")
+"""Kinds of events after which earlier content must not be used."""
+_AT_ONCE = 500
+"""Users in one query."""
 _PERSONAL: tuple[type[Personal], ...] = (KeyRow, PreferenceRow, ConversationRow, EventRow)
 Row = TypeVar("Row", bound=Personal)
 
@@ -318,6 +322,24 @@ class Store:
         with self._administer() as session:
             row = session.scalar(select(KeyRow).where(KeyRow.digest == digest))
             return Owner(row.user_id) if row is not None and hmac.compare_digest(row.digest, digest) else None
+
+    def marks(self, owners: Sequence[str]) -> dict[str, int]:
+        """How far each user's deletions and changes have come; a user who does not exist is left out.
+
+        Args:
+            owners: ids of users.
+
+        Returns:
+            User -> the number of the last event that deleted or changed something of theirs; 0 for none.
+        """
+        found: dict[str, int] = {}
+        taken_back = (EventRow.user_id == UserRow.id) & EventRow.kind.in_(_TAKEN_BACK)
+        query = select(UserRow.id, func.max(EventRow.number)).outerjoin(EventRow, taken_back).group_by(UserRow.id)
+        with self._administer() as session:
+            for start in range(0, len(owners), _AT_ONCE):
+                some = query.where(UserRow.id.in_(owners[start : start + _AT_ONCE]))
+                found |= {owner: number or 0 for owner, number in session.execute(some)}
+        return found
 
     # Preferences
 

@@ -1,0 +1,69 @@
+"""Drops what an engine keeps of people whose data were deleted or changed, by whichever program on the store.
+
+A request notes the number of its owner's last deletion before it reads the shots. The server compares these numbers
+with the store every second. A request that began before a deletion and ended after it notes the old number at its end,
+so what it read is dropped at the next look.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+from anyio.to_thread import run_sync
+
+from fspo.errors import FspoError
+from fspo.serving.engine import Engine
+from fspo.serving.store import Owner, Store
+
+__all__ = ["Forgetter"]
+
+_GONE = -1
+"""Mark of a user who does not exist."""
+_LOG = logging.getLogger(__name__)
+
+
+class Forgetter:
+    """Knows for whom the engine may keep something, and since which deletion."""
+
+    def __init__(self, store: Store, engine: Engine, *, seconds: float = 1.0) -> None:
+        """`seconds` pass between two looks at the store."""
+        self._store, self._engine, self._seconds = store, engine, seconds
+        self._marks: dict[str, int] = {}
+
+    def mark(self, owner: Owner) -> int:
+        """The number of the owner's last deletion; read it before their shots."""
+        return self._store.marks([owner.id]).get(owner.id, _GONE)
+
+    def note(self, owner: Owner, mark: int) -> None:
+        """Say that the engine may keep what it reads of shots that were read after `mark`."""
+        self._marks[owner.id] = min(mark, self._marks.get(owner.id, mark))
+
+    async def forget(self, owner: Owner) -> None:
+        """Drop all that the engine keeps of the owner."""
+        self._marks.pop(owner.id, None)
+        await self._engine.forget(owner.id)
+
+    async def look(self) -> None:
+        """Drop what the engine keeps of each owner with a deletion that was not noted.
+
+        Raises:
+            FspoError: the store or the engine does not answer.
+        """
+        noted = dict(self._marks)
+        if not noted:
+            return
+        marks = await run_sync(self._store.marks, list(noted))
+        for owner, mark in noted.items():
+            if marks.get(owner, _GONE) != mark or mark == _GONE:
+                self._marks.pop(owner, None)
+                await self._engine.forget(owner)
+
+    async def run(self) -> None:
+        """Look again and again, until this is cancelled."""
+        while True:
+            await anyio.sleep(self._seconds)
+            try:
+                await self.look()
+            except FspoError as error:
+                _LOG.warning("The server could not look for deletions: %s", error)
