@@ -13,7 +13,7 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -32,6 +32,7 @@ from fspo.serving.counters import CountingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
+from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
 from fspo.serving.store import Account, Owner, Store, StoredPreference
 
@@ -82,6 +83,32 @@ class PreferenceList(BaseModel):
     has_more: bool
 
 
+class QuestionView(BaseModel):
+    """Two responses to a prompt. Answer by POST /v1/preferences, with the better one as `chosen`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "question_0123456789abcdef01234567",
+                    "object": "question",
+                    "prompt": "Why is the sky blue?",
+                    "first": "Air scatters blue light more than red light.",
+                    "second": "The air knocks the blue part all over the place.",
+                    "gain": 0.62,
+                }
+            ]
+        }
+    )
+
+    id: str
+    object: Literal["question"] = "question"
+    prompt: str
+    first: str
+    second: str
+    gain: float = Field(description="How much your answer is expected to tell of what you like, in bits: 0 to 1.")
+
+
 class Deleted(BaseModel):
     """What was deleted."""
 
@@ -130,6 +157,7 @@ class _Parts:
     store: Store
     answerer: Answerer
     forgetter: Forgetter
+    questions: QuestionBank | None
     settings: ServerSettings
     rates: RateLimits
     counters: ServerCounters
@@ -182,8 +210,16 @@ _router = APIRouter(prefix="/v1", responses=_ERRORS)
 _open = APIRouter()
 
 
-def create_app(store: Store, engine: Engine, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(
+    store: Store, engine: Engine, settings: ServerSettings | None = None, *, questions: QuestionBank | None = None
+) -> FastAPI:
     """The application; it closes the engine at its end, and leaves the store open.
+
+    Args:
+        store: of the users.
+        engine: answers.
+        settings: limits.
+        questions: what the users may be asked; None: nothing.
 
     Raises:
         ConfigError: the limit of requests is invalid.
@@ -210,7 +246,7 @@ def create_app(store: Store, engine: Engine, settings: ServerSettings | None = N
         openapi_url="/v1/openapi.json",
     )
     answerer = Answerer(store, engine, counters, forgetter)
-    app.state.parts = _Parts(store, answerer, forgetter, settings, RateLimits(settings.rate), counters)
+    app.state.parts = _Parts(store, answerer, forgetter, questions, settings, RateLimits(settings.rate), counters)
     app.include_router(_open)
     app.include_router(_router)
     add_error_handlers(app)
@@ -479,6 +515,23 @@ def _view(stored: StoredPreference) -> PreferenceView:
         rejected=one.rejected,
         source=str(one.source.get("source", "")),
     )
+
+
+@_router.get("/next-question")
+def next_question(
+    parts: Parts,
+    caller: Known,
+    skip: Annotated[list[Annotated[str, Field(max_length=64)]], Query(max_length=100)] = [],  # noqa: B006
+) -> QuestionView:
+    """The question whose answer tells most of what you like; `skip` names questions that you don't want to answer."""
+    if parts.questions is None:
+        raise ApiError(404, "This server asks no questions; start it with --questions DOMAIN.", "no_question")
+    known = [stored.preference for stored in parts.store.preferences(caller.owner)]
+    found = parts.questions.next(known, skip)
+    if found is None:
+        raise ApiError(404, "There is no question left.", "no_question")
+    one = found.question
+    return QuestionView(id=found.id, prompt=one.prompt, first=one.first, second=one.second, gain=round(found.gain, 4))
 
 
 # The account
