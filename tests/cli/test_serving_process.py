@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -122,3 +124,15 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         arguments = ["--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--port", str(port)]
         found = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *arguments])
     assert found.exit_code == 2 and str(port) in found.output
+
+
+def test_the_request_of_the_demo_can_be_pasted(tmp_path: Path, speaking_model_path: Path) -> None:
+    options = ("--demo", "--policy", speaking_model_path, "--max-tokens", 4)
+    with serving(tmp_path, *options) as (_, address):
+        said = (tmp_path / "said.txt").read_text()
+        request = said[said.index("curl ") : said.index("Serving ")]
+        answer = json.loads(subprocess.run(["sh", "-c", request], capture_output=True, check=True).stdout)
+        assert answer["usage"]["completion_tokens"] > 0 and address in request
+        key = request.split("Bearer ")[1].split("'")[0]
+        asked = openai.OpenAI(base_url=address, api_key=key).get("/next-question", cast_to=object)
+        assert asked["gain"] > 0  # type: ignore[index]

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fspo.cli.domain_questions import questions_of_domain
 from fspo.cli.options import DryRun, console
-from fspo.cli.store_options import StorePlace, opened
+from fspo.cli.store_options import opened
 from fspo.errors import ConfigError
 
 if TYPE_CHECKING:
     from fspo.llm.endpoint_config import EndpointConfig
     from fspo.modeling.policy import Policy
     from fspo.serving.engine import Engine
+    from fspo.serving.store import Store
 
 __all__ = ["serve"]
+
+_DEMO_POLICY = Path("runs/reviews-cpu/methods/fspo")
+"""Where `make demo` puts it."""
+_DEMO_USER = "demo"
+_DEMO_QUESTIONS = "elix-written"
+_REQUEST = """Key of the user 'demo': {key}
+
+curl {address}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
+  -d '{{"model": "fspo", "messages": [{{"role": "user", "content": "Recommend a film."}}]}}'
+"""
 
 
 def serve(
@@ -39,7 +54,23 @@ def serve(
     cache_salt: Annotated[
         bool, typer.Option(help="Send --upstream a salt that keeps users apart in its cache, as vLLM can.")
     ] = True,
-    store: StorePlace = "fspo-store",
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Serve the demo's policy, or else the built-in model; print a key and a request."),
+    ] = False,
+    questions: Annotated[
+        str | None,
+        typer.Option("--questions", metavar="DOMAIN", help="Domain with written responses to ask users about."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            envvar="FSPO_STORE",
+            help="Folder of the store, made if missing, or URL of a Postgres database; by default fspo-store, and with "
+            "--demo a temporary folder.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     rate: Annotated[str, typer.Option(help="Limit of requests of a user without their own.")] = "60/minute",
@@ -56,15 +87,24 @@ def serve(
     With --upstream another server runs the model, and gets the preferences as turns of the conversation. Name the
     policy too, and its tokenizer says how many preferences have room.
 
+    With --questions the server asks its users what they prefer (`GET /v1/next-question`).
+
     Examples:
+      fspo serve --demo
+
       fspo serve --policy runs/reviews-cpu/methods/fspo
 
       fspo serve --policy smollm2-135m --store postgresql://fspo@localhost/fspo --port 8080
 
+      fspo serve --policy runs/elix-written/methods/fspo --questions elix-written
+
       fspo serve --upstream http://127.0.0.1:9000/v1 --model qwen3-8b --adapter fspo
     """
     endpoint = _endpoint(upstream, model, adapter, key_variable)
-    with opened(store) as people:
+    if demo:
+        policy = policy or (_demo_policy() if endpoint is None else None)
+        questions = questions or _DEMO_QUESTIONS
+    with _store(store, temporary=demo) as people:
         from fspo.modeling.quiet import quiet
         from fspo.serving.api import ServerSettings, create_app
         from fspo.serving.listening import listen
@@ -73,6 +113,7 @@ def serve(
         quiet()
         parse_rate(rate)
         loaded = _policy(policy, dtype, needed=endpoint is None)
+        bank = None if questions is None else questions_of_domain(questions)
         name = policy if endpoint is None else endpoint.name
         if dry_run:
             count = len(people.users())
@@ -81,10 +122,12 @@ def serve(
         settings = ServerSettings(rate=rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096))
 
         def announce(address: str) -> None:
+            if demo:
+                console().print(_demo_request(people, address), markup=False)
             console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
 
         engine = _engine(loaded, endpoint, model, int(memory * 2**30), cache_salt=cache_salt)
-        listen(create_app(people, engine, settings), host, port, announce)
+        listen(create_app(people, engine, settings, questions=bank), host, port, announce)
 
 
 def _endpoint(
@@ -123,6 +166,30 @@ def _policy(place: str | None, dtype: str, *, needed: bool) -> Policy | None:
     from fspo.modeling.policy import Policy
 
     return Policy.load(Path(place) if Path(place).is_dir() else place, dtype=dtype)
+
+
+@contextmanager
+def _store(place: str | None, *, temporary: bool) -> Iterator[Store]:
+    """The store; without a place, one in a folder that is removed at the end if it is `temporary`."""
+    with ExitStack() as held:
+        if place is None and temporary:
+            place = held.enter_context(TemporaryDirectory(prefix="fspo-demo-"))
+        yield held.enter_context(opened(place or "fspo-store"))
+
+
+def _demo_policy() -> str:
+    from fspo.modeling.builtin_model import BUILTIN_MODEL
+    from fspo.modeling.model_names import POLICY_FILE
+
+    return str(_DEMO_POLICY) if (_DEMO_POLICY / POLICY_FILE).is_file() else BUILTIN_MODEL
+
+
+def _demo_request(people: Store, address: str) -> str:
+    """A new key of the demo's user, and a request with it."""
+    if _DEMO_USER not in {account.name for account in people.users()}:
+        people.add_user(_DEMO_USER)
+    key = people.add_key(people.user_named(_DEMO_USER)).key
+    return _REQUEST.format(key=key, address=address)
 
 
 def _engine(
