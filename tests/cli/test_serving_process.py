@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -91,15 +92,18 @@ def test_another_server_answers_with_the_shots_and_gets_its_own_key(tmp_path: Pa
     key = there.add_key(there.user_named("fspo")).key
     with served(create_app(there, engine)) as upstream:
         options = ("--upstream", upstream, "--model", "base", "--adapter", "fspo", "--key-variable", "OF_UPSTREAM")
-        with serving(tmp_path, *options, "--no-cache-salt", OF_UPSTREAM=key) as (_, address):
+        with serving(tmp_path, *options, "--no-cache-salt", "--shots", 1, OF_UPSTREAM=key) as (_, address):
             ann = client(tmp_path, address)
-            ann.post("/preferences", body={"prompt": "A film?", "chosen": "Calm.", "rejected": "Loud!"}, cast_to=object)
+            for prompt, chosen in (("A drink?", "Tea."), ("A film?", "Calm.")):
+                body = {"prompt": prompt, "chosen": chosen, "rejected": "Loud!"}
+                ann.post("/preferences", body=body, cast_to=object)
             for model in ("fspo", "base"):
                 ann.chat.completions.create(model=model, messages=[{"role": "user", "content": "A book?"}])
     there.close()
     personal, base = engine.requests
     assert personal.personalised and not base.personalised, "the adapter answers for fspo, and the model for base"
-    assert "Calm." in str(personal.turns) and "Calm." not in str(base.turns)
+    assert "Calm." in str(personal.turns) and "Tea." not in str(personal.turns), "one shot is the most"
+    assert "Calm." not in str(base.turns)
     assert key not in (tmp_path / "said.txt").read_text()
 
 
@@ -126,6 +130,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert found.exit_code == 2 and str(port) in found.output
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_request_of_the_demo_can_be_pasted(tmp_path: Path, speaking_model_path: Path) -> None:
     options = ("--demo", "--policy", speaking_model_path, "--max-tokens", 4)
     with serving(tmp_path, *options) as (_, address):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_UPSTREAM_SHOTS = 16
+"""Where nothing here knows how many have room at the other server."""
 _DEMO_POLICY = Path("runs/reviews-cpu/methods/fspo")
 """Where `make demo` puts it."""
 _DEMO_USER = "demo"
@@ -75,6 +77,14 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     rate: Annotated[str, typer.Option(help="Limit of requests of a user without their own.")] = "60/minute",
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens, by default.")] = 512,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Most preferences that the model sees; by default as many as in training, and 16 with --upstream and "
+            "no --policy.",
+        ),
+    ] = None,
     memory: Annotated[float, typer.Option(min=0, help="GiB for what the model has read of the users' shots.")] = 1.0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     dry_run: DryRun = False,
@@ -112,7 +122,7 @@ def serve(
 
         quiet()
         parse_rate(rate)
-        loaded = _policy(policy, dtype, needed=endpoint is None)
+        loaded = _policy(policy, dtype, shots, needed=endpoint is None)
         bank = None if questions is None else questions_of_domain(questions)
         name = policy if endpoint is None else endpoint.name
         if dry_run:
@@ -126,7 +136,7 @@ def serve(
                 console().print(_demo_request(people, address), markup=False)
             console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
 
-        engine = _engine(loaded, endpoint, model, int(memory * 2**30), cache_salt=cache_salt)
+        engine = _engine(loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt)
         listen(create_app(people, engine, settings, questions=bank), host, port, announce)
 
 
@@ -158,14 +168,14 @@ def _endpoint(
         raise ConfigError(f"The upstream server: {first_fault(error, EndpointConfig).sentence}.") from None
 
 
-def _policy(place: str | None, dtype: str, *, needed: bool) -> Policy | None:
+def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -> Policy | None:
     if place is None:
         if needed:
             raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
         return None
     from fspo.modeling.policy import Policy
 
-    return Policy.load(Path(place) if Path(place).is_dir() else place, dtype=dtype)
+    return Policy.load(Path(place) if Path(place).is_dir() else place, shots=shots, dtype=dtype)
 
 
 @contextmanager
@@ -193,7 +203,13 @@ def _demo_request(people: Store, address: str) -> str:
 
 
 def _engine(
-    policy: Policy | None, endpoint: EndpointConfig | None, model: str | None, budget: int, *, cache_salt: bool
+    policy: Policy | None,
+    endpoint: EndpointConfig | None,
+    model: str | None,
+    budget: int,
+    *,
+    shots: int | None,
+    cache_salt: bool,
 ) -> Engine:
     if endpoint is None:
         from fspo.serving.engines.local import LocalEngine
@@ -203,7 +219,8 @@ def _engine(
     from fspo.serving.engines.upstream import UpstreamEngine
 
     if policy is None:
-        return UpstreamEngine(endpoint, base_model=model, cache_salt=cache_salt)
+        most = _UPSTREAM_SHOTS if shots is None else shots
+        return UpstreamEngine(endpoint, base_model=model, most_shots=most, cache_salt=cache_salt)
     return UpstreamEngine(
         endpoint, base_model=model, renderer=policy.renderer, most_shots=policy.shots, cache_salt=cache_salt
     )
