@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -94,6 +95,29 @@ def test_a_full_disk_is_one_clear_sentence_and_keeps_the_old_file(
 def test_a_really_full_device_is_told_as_such() -> None:
     with pytest.raises(StorageError, match="The disk is full"):
         append_jsonl(Path("/dev/full"), {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        OSError(errno.EDQUOT, "Plattenkontingent überschritten"),
+        RuntimeError(f"I/O error: {os.strerror(errno.EDQUOT)} (os error {errno.EDQUOT})"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+    ids=repr,
+)
+def test_a_full_quota_or_database_is_a_full_disk(error: Exception) -> None:
+    with pytest.raises(StorageError, match=r"^The disk is full\. Free some space"), full_disk_explained():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EACCES, "Permission denied"), sqlite3.OperationalError("disk I/O error")]
+)
+def test_another_fault_of_storage_is_no_full_disk(error: Exception) -> None:
+    with pytest.raises(type(error)), full_disk_explained():
+        raise error
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:

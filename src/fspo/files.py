@@ -54,6 +54,12 @@ _LEFT_AFTER = 24 * 3600
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (*_OUT_OF_SPACE, errno.EFBIG, errno.EROFS, errno.EIO)
 """Errors of writing itself, which often name no file."""
+_SAID_OF_FULL_DISK = (
+    *(os.strerror(code) for code in _OUT_OF_SPACE),
+    *(f"os error {code}" for code in _OUT_OF_SPACE),  # Rust
+    "database or disk is full",  # SQLite
+)
+"""How libraries report a full disk without an error number."""
 
 
 @contextmanager
@@ -362,10 +368,12 @@ def locked(path: Path, *, busy: str = "") -> Iterator[None]:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether the system refused to write for want of space, whichever library says so and however deep."""
+    """Whether the disk or the user's quota is full, whichever library reports it, and however deep in the chain."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if "No space left on device" in str(error) or "os error 28" in str(error):
+        if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
+            return True
+        if any(said in str(error) for said in _SAID_OF_FULL_DISK):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__
@@ -391,15 +399,15 @@ def full_disk_explained() -> Iterator[None]:
         ) from error
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """Say what the operating system refused, and what to do about it."""
-    if error.errno in _OUT_OF_SPACE:
+def storage_error(path: Path, error: Exception) -> StorageError:
+    """Say why `path` could not be written, and what to do about it."""
+    if is_full_disk(error):
         return StorageError(
             f"The disk is full: {path} could not be written. "
             "Free some space and run the same command again; what was finished is kept."
         )
     return StorageError(
-        f"{path} could not be written ({error.strerror or error}). "
+        f"{path} could not be written ({getattr(error, 'strerror', None) or error}). "
         "Check the path and its permissions, then run the same command again."
     )
 

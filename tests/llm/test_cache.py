@@ -119,6 +119,16 @@ def test_what_is_no_cache_is_one_sentence(tmp_path: Path) -> None:
         RequestCache(tmp_path / "file" / "a.sqlite")
 
 
+def test_a_full_disk_is_one_sentence_and_earlier_answers_stay(tmp_path: Path) -> None:
+    with closing(RequestCache(tmp_path / "a.sqlite")) as cache:
+        cache.put("a", Completion("first", 1, "stop"))
+        cache._do("PRAGMA max_page_count = 1")  # SQLite then uses no more pages than it has
+        with pytest.raises(StorageError, match=r"^The disk is full: .*a\.sqlite could not be written\."):
+            cache.put("b", Completion("x" * 100_000, 1, "stop"))
+        first = cache.get("a")
+        assert first is not None and first.text == "first"
+
+
 @pytest.mark.parametrize("version", [0, 1, 99])
 def test_a_file_of_another_version_is_one_sentence_and_stays(tmp_path: Path, version: int) -> None:
     path = tmp_path / "a.sqlite"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fspo.errors import StorageError
+from fspo.files import is_full_disk, storage_error
 from fspo.llm.types import Completion, CompletionRequest, FinishReason
 
 __all__ = ["RequestCache", "Spent", "key_of"]
@@ -245,9 +246,11 @@ class RequestCache:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if is_full_disk(error):
+                raise storage_error(self.path, error) from error
             raise StorageError(
-                f"The answers in {self.path} can't be read or written ({error}); free disk space, and if it is no file "
-                "of answers, move it away."
+                f"The answers in {self.path} can't be read or written ({error}); check its permissions, and if it is "
+                "not a file of answers, move it away."
             ) from error
 
 

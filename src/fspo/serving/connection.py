@@ -200,7 +200,7 @@ def explained() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or "")
-        if "database or disk is full" in cause or is_full_disk(error.__cause__):
+        if is_full_disk(getattr(error, "orig", None) or error.__cause__):
             raise StoreFull("The disk of the store is full. Free some space; nothing was changed.") from None
         if "is locked" in cause or "lock timeout" in cause or getattr(error, "connection_invalidated", False):
             raise StoreBusy("The store is busy; nothing was changed. Try again.") from None
