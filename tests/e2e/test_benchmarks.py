@@ -59,5 +59,5 @@ def test_making_a_method_anew_removes_what_was_measured_with_it(copied: Path, tm
     part = copied / "benchmarks/reward-bench-arena"
     run("eval", copied, "--on-existing", "overwrite", "--set", "evaluation.answers=0", "--set", "evaluation.users=3")
     assert (part / "comparison.json").exists()
-    run("train", copied, "--method", "ipo", "--on-existing", "overwrite")
+    run("train", copied, "--method", "ipo", "--on-existing", "overwrite", "--yes")
     assert not part.exists()

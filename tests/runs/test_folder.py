@@ -221,6 +221,25 @@ def test_overwriting_takes_what_was_made_from_it_along(tmp_path: Path) -> None:
     assert (run.path / "my-notes.txt").read_text() == "mine"
 
 
+def test_what_was_made_from_a_part_is_known_by_name(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    make(run, DATA, method_part("ipo"))
+    assert run.made_from([method_part("ipo")]) == []
+    make(run, method_part("fspo"), EVALUATION, benchmark_part("here"))
+    for name in ("metrics.json", "report.html", "descriptions.json", "my-notes.txt"):
+        (run.path / name).write_text("{}")
+    measured = [EVALUATION, "benchmarks/here", "metrics.json", "report.html"]
+    assert run.made_from([method_part("ipo")]) == measured
+    assert run.made_from([DATA]) == ["methods/fspo", "methods/ipo", *measured, "descriptions.json"]
+    assert run.made_from([EVALUATION]) == run.made_from([benchmark_part("here")]) == []
+    assert run.made_from(run.parts()) == ["benchmarks/here"]
+    for part in (method_part("ipo"), DATA):
+        named = run.made_from([part])
+        with run.opened([part], Existing.OVERWRITE):
+            assert not any((run.path / name).exists() for name in named)
+    assert (run.path / "my-notes.txt").exists()
+
+
 def test_answers_that_were_paid_for_outlive_an_overwritten_evaluation(tmp_path: Path) -> None:
     run = folder(tmp_path)
     benchmark = benchmark_part("here")

@@ -243,6 +243,7 @@ def test_nothing_is_removed_where_something_is_missing(
     damage(there)
     before = contents(there)
     line = [verb, "--config", there / "run.yaml", "--output", there / "run", "--on-existing", "overwrite", *more]
+    line += [] if verb == "eval" else ["--yes"]  # so that only what is missing can be in the way
     result = CliRunner().invoke(app, [*map(str, line)])
     assert result.exit_code in (1, 2), result.output
     assert result.stderr.startswith("Error: ")
@@ -284,6 +285,19 @@ def published(there: Path) -> Path:
 def test_what_is_there_is_overwritten(there: Path) -> None:
     fspo("eval", "--config", there / "run.yaml", "--output", there / "run", "--on-existing", "overwrite")
     assert (there / "run/metrics.json").is_file()
+
+
+def test_what_depends_on_a_policy_is_not_removed_without_consent(there: Path) -> None:
+    line = ["train", "--config", there / "run.yaml", "--output", there / "run", *ONE_METHOD]
+    line += ["--on-existing", "overwrite"]
+    before = contents(there)
+    assert "evaluation: removed" in fspo(*line, "--dry-run")
+    said = fspo(*line, code=2)
+    assert all(name in said for name in ("evaluation", "metrics.json", "report.html", "--yes"))
+    assert contents(there) == before
+    fspo(*line, "--yes")
+    assert (there / "run/methods/fspo/policy.json").exists()
+    assert not (there / "run/evaluation").exists() and not (there / "run/report.html").exists()
 
 
 def synthetic(output: Path, address: str, **more: Any) -> RunFolder:

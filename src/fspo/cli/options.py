@@ -25,6 +25,7 @@ __all__ = [
     "OnExisting",
     "OutputFolder",
     "Overrides",
+    "Yes",
     "add_verb",
     "configured",
     "console",
@@ -53,6 +54,11 @@ OnExisting = Annotated[
     typer.Option(
         "--on-existing", help="What to do with results of an earlier call: continue, replace them, or refuse."
     ),
+]
+
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="With --on-existing overwrite: also remove what depends on it, without a question."),
 ]
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.confirmation import confirmation
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, Yes, configured, console
 from fspo.cli.output import print_plan, print_table
 from fspo.cli.progress import shown
 from fspo.runs import pipeline
@@ -24,6 +25,7 @@ def run(
     overrides: Overrides = None,
     output: OutputFolder = None,
     on_existing: OnExisting = Existing.RESUME,
+    yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
     """Generate the data, train every method, evaluate, and write the report.
@@ -43,7 +45,7 @@ def run(
     if dry_run:
         print_plan(folder, folder.parts(), on_existing, out)
         return
-    with opened(folder, folder.parts(), on_existing), shown(out) as progress:
+    with opened(folder, folder.parts(), on_existing, confirmation(folder, yes=yes)), shown(out) as progress:
         pipeline.synth(folder, progress)
         pipeline.train(folder, progress)
         pipeline.evaluate(folder, progress)

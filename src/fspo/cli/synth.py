@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.confirmation import confirmation
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, Yes, configured, console
 from fspo.cli.output import print_plan
 from fspo.cli.progress import shown
 from fspo.errors import ConfigError
@@ -55,6 +56,7 @@ def synth(
         int | None, typer.Option(min=1, help="Worker processes of Ray; by default one per processor.")
     ] = None,
     on_existing: OnExisting = Existing.RESUME,
+    yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
     """Generate the dataset of a run: questions, responses, users, labels, splits and checks.
@@ -75,7 +77,7 @@ def synth(
     if dry_run:
         print_plan(folder, [DATA], on_existing, out)
         return
-    with opened(folder, [DATA], on_existing), shown(out) as progress:
+    with opened(folder, [DATA], on_existing, confirmation(folder, yes=yes)), shown(out) as progress:
         made = pipeline.synth(folder, progress)
     out.print(f"{made['preferences']:,} preferences of {made['users']:,} users are in {folder.data}.", markup=False)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, configured, console
+from fspo.cli.confirmation import confirmation
+from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, Yes, configured, console
 from fspo.cli.output import print_plan
 from fspo.cli.progress import shown
 from fspo.runs import pipeline, processes
@@ -27,6 +28,7 @@ def train(
         list[str] | None, typer.Option("--method", "-m", help="Train only this method. Can be repeated.")
     ] = None,
     on_existing: OnExisting = Existing.RESUME,
+    yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
     """Train every method of a run that has its own weights, each after the method it starts from.
@@ -47,6 +49,10 @@ def train(
         if processes.is_first():
             print_plan(folder, parts, on_existing, out)
         return
-    with processes.together(), opened(folder, parts, on_existing), shown(out) as progress:
+    with (
+        processes.together(),
+        opened(folder, parts, on_existing, confirmation(folder, yes=yes)),
+        shown(out) as progress,
+    ):
         for path in pipeline.train(folder, progress, names):
             progress.say(f"Trained policy: {path}")

@@ -130,6 +130,13 @@ class RunFolder:
         """What is there and removed when these parts are made anew: they, and all that was made from them."""
         return list(filter(self.begun, self._downstream(set(parts))))
 
+    def made_from(self, parts: Iterable[str]) -> list[str]:
+        """What is there besides these parts, and is removed when they are made again: other parts, and files."""
+        chosen = set(parts)
+        others = [part for part in self.removed(chosen) if part not in chosen]
+        results = () if EVALUATION in chosen else _outdated(chosen)
+        return [*others, *(name for name in results if (self.path / name).exists())]
+
     def _check_sources(self, overwritten: Iterable[str]) -> None:
         """Check that no data that the run reads would be removed before they are read."""
         given = [
@@ -261,9 +268,7 @@ class RunFolder:
                 self._forget_unusable()  # first, since it opens files that may be damaged or of another version
                 for part in self._downstream(set(parts)):
                     _remove(self.path / part)
-                # Descriptions belong to the people in the data.
-                outdated = _RESULTS if any(not part.startswith(_BENCHMARKS) for part in parts) else ()
-                for name in (*outdated, *([DESCRIPTIONS_FILE] if DATA in parts else [])):
+                for name in _outdated(parts):
                     (self.path / name).unlink(missing_ok=True)
             latest = versions()
             noted = {part: self._settings(part) | self._begun_with(part, made, latest) for part in parts}
@@ -371,6 +376,13 @@ class RunFolder:
         if part.startswith(_BENCHMARKS):
             return {**evaluation, "benchmarks": {name: BenchmarkConfig().model_dump(mode="json")}}
         return evaluation if part == EVALUATION else {"training": {name: TrainingConfig().identity()}}
+
+
+def _outdated(parts: Iterable[str]) -> tuple[str, ...]:
+    """The files beside the parts that no longer apply when these parts are made again."""
+    parts = list(parts)
+    results = _RESULTS if any(not part.startswith(_BENCHMARKS) for part in parts) else ()
+    return (*results, *([DESCRIPTIONS_FILE] if DATA in parts else []))  # descriptions of the people in the data
 
 
 def _is_left(place: Path) -> bool:

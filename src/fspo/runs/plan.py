@@ -44,6 +44,8 @@ def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]
     said.append(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
     again = "regenerated" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
     lines = [f"  {part}: {again if folder.begun(part) else 'to do'}" for part in parts]
+    others = folder.made_from(parts) if policy is Existing.OVERWRITE else []
+    lines += [f"  {name}: removed, since it was made from these" for name in others]
     return [*said, "\n".join([f"Would make in {folder.path}:", *lines])]
 
 

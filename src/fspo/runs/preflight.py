@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,27 @@ __all__ = [
 
 
 @contextmanager
-def opened(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[RunFolder]:
+def opened(
+    folder: RunFolder,
+    parts: Sequence[str],
+    policy: Existing,
+    confirm: Callable[[Sequence[str]], object] = lambda _: None,
+) -> Iterator[RunFolder]:
     """Hold a run's folder for making these parts, once all that this needs is known to be there.
+
+    `confirm` gets the names of what was made from these parts and would be removed with them, if there is any; where it
+    raises, nothing is written or removed.
 
     Raises:
         FspoError: as `check_inputs`, and nothing has been written or removed; or as `RunFolder.opened`.
     """
-    with folder.opened(parts, policy, lambda: check_inputs(folder, parts, policy)):
+
+    def check() -> None:
+        check_inputs(folder, parts, policy)
+        if policy is Existing.OVERWRITE and (others := folder.made_from(parts)):
+            confirm(others)
+
+    with folder.opened(parts, policy, check):
         yield folder
 
 

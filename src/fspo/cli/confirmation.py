@@ -1,0 +1,34 @@
+"""The question before a command removes more than it makes again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from fspo.errors import ConfigError
+from fspo.printing import one_line
+from fspo.runs import processes
+from fspo.runs.folder import RunFolder
+
+__all__ = ["confirmation"]
+
+
+def confirmation(folder: RunFolder, *, yes: bool) -> Callable[[Sequence[str]], None]:
+    """A function that asks whether the named parts and files of a run may be removed.
+
+    With `yes` it agrees without a question. Without a terminal, or with several processes, it can't ask and refuses. It
+    raises `ConfigError` if the answer is no, or if it can't ask.
+    """
+
+    def confirm(names: Sequence[str]) -> None:
+        if yes:
+            return
+        what = f"Overwriting also removes from {folder.path} what depends on it: {', '.join(names)}"
+        if not sys.stdin.isatty() or processes.count() > 1:
+            raise ConfigError(f"{what}. Add --yes if these may go, or name another folder with --output.")
+        if not typer.confirm(one_line(f"{what}. Continue?"), err=True):
+            raise ConfigError("Nothing was removed.")
+
+    return confirm
