@@ -38,6 +38,17 @@ def test_unknown_and_empty_topics_are_told() -> None:
         named(["lenght"], SPORT)
 
 
+@pytest.mark.parametrize("vocabulary", [["machine learning", "deep learning"], ["c++"], ["#1", "snake_case"]])
+def test_a_vocabulary_that_no_text_can_hold_is_refused(vocabulary: list[str]) -> None:
+    with pytest.raises(ConfigError, match="same in all texts"):
+        topic("computing", vocabulary)
+    assert topic("computing", [*vocabulary, "code"]).measure("All of the code.") == 1
+
+
+def test_a_word_counts_whose_plural_alone_is_a_word() -> None:
+    assert topic("it", ["it'"]).measure("It's late.") == 1
+
+
 def test_a_judge_with_topics_is_read_back(tmp_path: Path) -> None:
     judge = AttributeJudge.fit(TEXTS, ["length", "topic.sport"], 0.1, SPORT)
     again = load_judge(judge.save(tmp_path / "judge.json"))

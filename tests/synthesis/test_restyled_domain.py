@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.synthesis.config import Restyling, SynthesisConfig
 from fspo.synthesis.directions import AXIS
+from fspo.synthesis.domain import load_domain
 from fspo.synthesis.storage import load_questions, load_responses
-from fspo.synthesis.synthesize import Writers, is_complete, synthesize
+from fspo.synthesis.synthesize import Writers, check_plan, is_complete, synthesize
 from tests.synthesis.helpers import Stopped
 from tests.synthesis.reviewer import ScriptedReviewer
 
@@ -43,6 +45,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_styles_without_emoji_are_refused_before_generation() -> None:
+    domain = load_domain("reviews-restyled")
+    assert domain.styles is not None
+    faces = {side: [":-)", ":-(", ";-)"] for side in ("positive", "negative")}
+    plain = replace(domain, styles=domain.styles.model_copy(update={"emoji": faces}))
+    with pytest.raises(DataError, match="'emoji' is the same in all responses"):
+        check_plan(CONFIG, plain)
+    assert check_plan(CONFIG.model_copy(update={"attributes": ("sentiment", "length", "bullets")}), plain)
+    assert check_plan(CONFIG, domain)
 
 
 def test_users_see_the_wanted_number_of_pairs_of_each_question_of_their_part(finished: Path) -> None:

@@ -17,7 +17,17 @@ from typing import Any
 
 from fspo.errors import ConfigError
 
-__all__ = ["ATTRIBUTES", "Attribute", "attributes_named", "measure", "plain_text", "sentences", "word_rarity", "words"]
+__all__ = [
+    "ATTRIBUTES",
+    "Attribute",
+    "attributes_named",
+    "emoji_count",
+    "measure",
+    "plain_text",
+    "sentences",
+    "word_rarity",
+    "words",
+]
 
 _BULLET = re.compile(r"^\s*[-*•]\s+")
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")

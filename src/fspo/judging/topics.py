@@ -20,11 +20,16 @@ def topic(name: str, vocabulary: Iterable[str]) -> Attribute:
     """An attribute `topic.NAME`: words of `vocabulary` in the text, at most 3; plural forms in -s count too.
 
     Raises:
-        ConfigError: the vocabulary is empty.
+        ConfigError: the vocabulary is empty, or no text can hold any of it.
     """
     known = frozenset(word.lower() for word in vocabulary)
     if not known:
         raise ConfigError(f"The topic '{name}' has no words; list some.")
+    if not any(_is_one_word(word) for word in known):
+        raise ConfigError(
+            f"The topic '{name}' lists no single words ('{min(known)}' is not one), so it is the same in all texts; "
+            "list single words."
+        )
 
     def measure(text: str) -> float:
         tokens = (word.lower() for word in words(text))
@@ -34,6 +39,11 @@ def topic(name: str, vocabulary: Iterable[str]) -> Attribute:
     return Attribute(
         TOPIC + name, measure, (f"about {about}",), (f"on anything but {about}",), f"words on {about}, at most 3"
     )
+
+
+def _is_one_word(entry: str) -> bool:
+    """Whether a word of some text can equal this entry of a vocabulary, or be its plural."""
+    return any(words(form) == [form] for form in (entry, f"{entry}s"))
 
 
 def named(names: Iterable[str], vocabularies: Mapping[str, Iterable[str]]) -> dict[str, Attribute]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from fspo.errors import ConfigError, DataError
+from fspo.judging.attributes import emoji_count
 from fspo.judging.by_topic import TopicJudge
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
@@ -18,6 +19,7 @@ from fspo.preferences.types import User
 from fspo.progress import Task
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain, Question
+from fspo.synthesis.domain_files import StylesFile
 from fspo.synthesis.responses import Response
 from fspo.synthesis.written import values_of
 
@@ -77,7 +79,8 @@ def check_judge(config: SynthesisConfig, domain: Domain) -> None:
 
     Raises:
         ConfigError: it goes by declared traits and there are none, or by measured attributes and users weigh others.
-        DataError: a declared trait that users weigh is the same in all responses.
+        DataError: the domain's files alone show that a trait or an attribute that users weigh is the same in all
+            responses.
     """
     declared = domain.file.responses == "written"
     if config.judge == "declared" and not declared:
@@ -92,6 +95,18 @@ def check_judge(config: SynthesisConfig, domain: Domain) -> None:
         )
     if config.judge == "declared" and domain.users.directions is not None:
         _check_variety(config, domain)
+    if config.judge == "measured" and domain.styles is not None and "emoji" in domain.attributes(config.attributes):
+        _check_emoji(domain.styles)
+
+
+def _check_emoji(styles: StylesFile) -> None:
+    """Restyling removes all emoji of a text, so that only its own can be in a response."""
+    listed = [sign for signs in styles.emoji.values() for sign in signs]
+    if not any(map(emoji_count, (*listed, *styles.first_person, *styles.informal, *styles.formal))):
+        raise DataError(
+            f"styles.yaml, emoji: '{listed[0]}' and all others are not emoji, so the attribute 'emoji' is the same in "
+            "all responses; list emoji, or leave the attribute out of the users' weights."
+        )
 
 
 def _check_variety(config: SynthesisConfig, domain: Domain) -> None:
