@@ -39,6 +39,8 @@ __all__ = [
 _NUCLEUS = 512
 """Most probable tokens looked at first for the nucleus; the whole vocabulary is sorted only where they don't
 suffice."""
+_COLDEST = 1e-4
+"""Lower temperatures take the most probable token: divided by them, scores are no longer finite."""
 _WORTH_MOVING = 8
 """Ended answers are dropped from the batch when they are at least one in so many of it."""
 
@@ -74,7 +76,7 @@ class Sampling:
         """Refuse what makes no sense."""
         ranges = [
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature >= 0, "at least 0"),
+            ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("guidance", self.guidance >= 0, "at least 0"),
             ("plausibility", 0 <= self.plausibility <= 1, "between 0 and 1"),
@@ -168,11 +170,14 @@ def _sorted_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 def _smallest_inside(best: Tensor, top_p: float) -> Tensor:
     """[B, 1]: the least probable token of the nucleus, from probabilities in descending order."""
     inside = (best.cumsum(dim=-1) - best < top_p).sum(dim=-1, keepdim=True)
-    return best.gather(-1, inside - 1)
+    # A `top_p` below the precision of the probabilities has nothing inside: the most probable token stays.
+    return best.gather(-1, inside.clamp(min=1) - 1)
 
 
 def draw(scores: Tensor, noise: Tensor, temperature: float, top_p: float) -> Tensor:
     """[B]: a token for each row of logits [B, V] and each uniform number [B], by the inverse of the distribution.
+
+    A temperature below 0.0001 takes the most probable token.
 
     Raises:
         ModelError: the logits are not numbers.
@@ -182,9 +187,9 @@ def draw(scores: Tensor, noise: Tensor, temperature: float, top_p: float) -> Ten
             "The model's scores are not numbers, so nothing can be drawn from them; use float32 or bfloat16, or look "
             "at how its weights were trained."
         )
-    if temperature == 0:
+    if temperature < _COLDEST:
         return scores.argmax(dim=-1)
-    probabilities = nucleus(torch.softmax(scores / temperature, dim=-1), top_p)
+    probabilities = nucleus(torch.softmax(scores.float() / temperature, dim=-1), top_p)
     # In the order of the vocabulary, not of the probabilities: rounding can't exchange two tokens' places.
     cumulated = probabilities.cumsum(dim=-1, dtype=torch.float64)
     points = noise.to(cumulated)[:, None] * cumulated[:, -1:]

@@ -307,6 +307,7 @@ def test_fits_counts_the_newest_shots_that_have_room(folder: Path) -> None:
         {"max_tokens": 0},
         {"top_p": 0.0},
         {"temperature": -1.0},
+        {"temperature": float("inf")},
     ],
 )
 def test_a_bad_request_is_refused_alone(policy: Policy, change: dict[str, Any]) -> None:
@@ -316,6 +317,33 @@ def test_a_bad_request_is_refused_alone(policy: Policy, change: dict[str, Any]) 
             await ask(engine, replace(ANN, **change))
         assert (await good).text == expected(policy, BEN)
 
+    run(policy, both)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1e-300), (1e-40, 0.9), (1e-40, 1.0)])
+def test_extreme_sampling_is_greedy_and_ends_no_other_answer(policy: Policy, temperature: float, top_p: float) -> None:
+    extreme = replace(ANN, temperature=temperature, top_p=top_p)
+    got = ask_all(policy, [extreme, BEN])
+    assert [one.text for one in got] == [expected(policy, ANN), expected(policy, BEN)]
+
+
+def test_sampling_that_fails_ends_only_the_answers_with_its_settings(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = lane.draw
+
+    def broken(scores: Any, noise: Any, temperature: float, top_p: float) -> Any:
+        if temperature == 0.5:
+            raise RuntimeError("index -1 is out of bounds")
+        return real(scores, noise, temperature, top_p)
+
+    async def both(engine: LocalEngine) -> None:
+        good = asyncio.create_task(ask(engine, BEN))
+        with pytest.raises(ModelError):
+            await ask(engine, replace(ANN, temperature=0.5))
+        assert (await good).text == expected(policy, BEN)
+
+    monkeypatch.setattr(lane, "draw", broken)
     run(policy, both)
 
 

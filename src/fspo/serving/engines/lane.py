@@ -252,19 +252,23 @@ class Lane:
     def _sample(self, jobs: Sequence[Job], scores: Tensor) -> list[Job]:
         """Sample a token for each row of `scores`, deliver the text, and return those that ended."""
         tokens = torch.zeros(len(jobs), dtype=torch.long, device=scores.device)
-        valid = ~scores.isnan().any(dim=-1)
+        errors: dict[int, FspoError] = {
+            row: ModelError(_NO_NUMBERS) for row in scores.isnan().any(dim=-1).nonzero()[:, 0].tolist()
+        }
         kinds: dict[tuple[float, float], list[int]] = {}
-        for row in valid.nonzero()[:, 0].tolist():
-            kinds.setdefault((jobs[row].request.temperature, jobs[row].request.top_p), []).append(row)
+        for row, job in enumerate(jobs):
+            if row not in errors:
+                kinds.setdefault((job.request.temperature, job.request.top_p), []).append(row)
         for (temperature, top_p), rows in kinds.items():
             points = torch.stack([jobs[row].random[jobs[row].count] for row in rows])
-            tokens[rows] = draw(scores[rows], points.to(scores.device), temperature, top_p)
+            try:
+                tokens[rows] = draw(scores[rows], points.to(scores.device), temperature, top_p)
+            except Exception as error:  # of these settings: other answers go on
+                errors |= dict.fromkeys(rows, _explained(error))
         ended = []
-        for job, token, right in zip(jobs, tokens.tolist(), valid.tolist(), strict=True):
-            if not right:
-                job.deliver(
-                    ModelError("The model's scores are not numbers; use float32 or bfloat16, or other weights.")
-                )
+        for row, (job, token) in enumerate(zip(jobs, tokens.tolist(), strict=True)):
+            if row in errors:
+                job.deliver(errors[row])
                 ended.append(job)
             elif self._deliver(job, token):
                 ended.append(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from fspo.errors import DataError
@@ -32,7 +33,7 @@ def check_request(request: GenerationRequest) -> None:
     """
     ranges = [
         ("max_tokens", request.max_tokens >= 1, "at least 1"),
-        ("temperature", request.temperature >= 0, "at least 0"),
+        ("temperature", 0 <= request.temperature < math.inf, "at least 0 and finite"),
         ("top_p", 0 < request.top_p <= 1, "above 0 and at most 1"),
     ]
     for name, fits, wanted in ranges:
