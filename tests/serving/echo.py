@@ -55,16 +55,21 @@ class EchoEngine:
             self.finished += complete
             self.cancelled += not complete
 
-    async def fits(self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int) -> int:
+    async def fits(
+        self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
+    ) -> int:
         if len(turns[-1].content) > self.room:
             raise DataError("The messages are too long for the model.")
-        used = count = 0
+        used, count = len(description), 0
         for shot in reversed(shots):
             used += len(shot.prompt + shot.chosen + shot.rejected)
             if used > self.room:
                 break
             count += 1
         return count
+
+    def times_forgotten(self, owner: str) -> int:
+        return self.forgotten.count(owner)
 
     async def forget(self, owner: str) -> None:
         self.forgotten.append(owner)

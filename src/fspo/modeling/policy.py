@@ -77,6 +77,7 @@ class Policy:
         renderer: turns people and prompts into tokens.
         shots: how many preferences are shown at most.
         describes: whether the policy reads a description of the person that it has written itself from the shots.
+        description_tokens: maximum length of such a description.
         weights: where the weights come from; None during training.
     """
 
@@ -113,7 +114,7 @@ class Policy:
         # Pref-FT has no reference model: what it has learned shows against the same weights without context.
         self._reference = None if settings.get("objective") == "pref-ft" else reference
         self._bare_reference = self._reference is None or settings.get("reference") == "none"
-        self._description_tokens = int(settings.get("description_tokens", 40))
+        self.description_tokens = int(settings.get("description_tokens", 40))
         self._written: dict[tuple[Preference, ...], str] = {}
 
     @classmethod
@@ -455,7 +456,7 @@ class Policy:
     def _description(self, shots: tuple[Preference, ...]) -> str:
         if shots not in self._written:
             with self._model() as model:
-                (found,) = write_descriptions(model, self.renderer, [shots], max_new_tokens=self._description_tokens)
+                (found,) = write_descriptions(model, self.renderer, [shots], max_new_tokens=self.description_tokens)
             self._written[shots] = found.text
         return self._written[shots]
 

@@ -18,7 +18,7 @@ from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.shot_choice import choose_shots, usable
-from fspo.serving.store import Account, Owner, Store, StoredPreference
+from fspo.serving.store import Owner, Store, StoredPreference
 
 __all__ = ["Answer", "Answerer", "Sampling"]
 
@@ -77,17 +77,19 @@ class Answerer:
         """Shots come from the store, answers from the engine; `forgetter` notes whose shots it may keep."""
         self._store, self._engine, self._counters, self._forgetter = store, engine, counters, forgetter
 
-    async def begin(
-        self, owner: Owner, account: Account, model: str, turns: tuple[Turn, ...], sampling: Sampling
-    ) -> Answer:
+    async def begin(self, owner: Owner, model: str, turns: tuple[Turn, ...], sampling: Sampling) -> Answer:
         """Choose the shots and begin the answer.
 
         Raises:
             DataError: the turns have no room.
         """
+        # Both numbers before anything is read: the user may delete it meanwhile.
+        times_forgotten = self._engine.times_forgotten(owner.id)
+        mark = await run_sync(self._forgetter.mark, owner) if model == "fspo" else None
+        account = await run_sync(self._store.account, owner)
         personalised = model == "fspo" and account.personalise
-        mark = await run_sync(self._forgetter.mark, owner) if personalised else None
-        shots = await self._shots(owner, turns, sampling.max_tokens) if personalised else []
+        description = account.description if personalised else ""
+        shots = await self._shots(owner, turns, sampling.max_tokens, description) if personalised else []
         request = GenerationRequest(
             owner=owner.id,
             shots=tuple(shot.preference for shot in shots),
@@ -98,21 +100,25 @@ class Answerer:
             stop=sampling.stop,
             seed=sampling.seed,
             personalised=personalised,
-            description=account.description if personalised else "",
+            description=description,
+            times_forgotten=times_forgotten,
         )
         answer = Answer(model, shots, self._engine.stream(request))
-        answer.pieces = self._followed(owner, answer, turns, answer.pieces, mark)
+        answer.pieces = self._followed(owner, answer, turns, answer.pieces, mark if personalised else None)
         return answer
 
-    async def _shots(self, owner: Owner, turns: Sequence[Turn], max_tokens: int) -> list[StoredPreference]:
+    async def _shots(
+        self, owner: Owner, turns: Sequence[Turn], max_tokens: int, description: str
+    ) -> list[StoredPreference]:
         said = transcript([PromptTurn(turn.role, turn.content) for turn in turns])  # type: ignore[arg-type]
-        known = usable(await run_sync(self._store.preferences, owner), said)
+        known = await run_sync(lambda: usable(self._store.preferences(owner), said))
         room = len(known)
         while True:
             chosen = await run_sync(choose_shots, known, said, room)
             if not chosen:
                 return []
-            fitting = await self._engine.fits([shot.preference for shot in chosen], turns, max_tokens)
+            shown = [shot.preference for shot in chosen]
+            fitting = await self._engine.fits(shown, turns, max_tokens, description)
             if fitting >= len(chosen):
                 return chosen
             room = fitting  # smaller each time

@@ -304,7 +304,7 @@ async def chat(body: ChatBody, request: Request, parts: Parts, caller: Known) ->
         return chat_events(answer, pieces, usage=usage, show_shots=show, fault=_log_fault)
 
     async def begin() -> Answer:
-        return await parts.answerer.begin(caller.owner, caller.account, body.model, turns, sampling)
+        return await parts.answerer.begin(caller.owner, body.model, turns, sampling)
 
     if body.stream:
         return await _stream(request, begin, events)
@@ -321,7 +321,7 @@ async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: K
         return response_events(answer, pieces, show_shots=show, fault=_log_fault)
 
     async def begin() -> Answer:
-        return await parts.answerer.begin(caller.owner, caller.account, body.model, turns, sampling)
+        return await parts.answerer.begin(caller.owner, body.model, turns, sampling)
 
     if body.stream:
         return await _stream(request, begin, events)

@@ -15,6 +15,7 @@ from fspo.serving.engine import Turn
 
 __all__ = [
     "MOST_CHARACTERS",
+    "MOST_OF_DESCRIPTION",
     "AccountChange",
     "ChatBody",
     "Message",
@@ -27,6 +28,8 @@ __all__ = [
 
 MOST_CHARACTERS = 32_000
 """Of one text."""
+MOST_OF_DESCRIPTION = 2_000
+"""Characters of a description; it takes room from the preferences."""
 _MOST_MESSAGES = 500
 _BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -205,7 +208,9 @@ class AccountChange(_Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"description": "Likes calm films."}]})
 
-    description: Text | None = Field(default=None, description="Shown to the policy with your preferences.")
+    description: Annotated[str, Field(max_length=MOST_OF_DESCRIPTION), AfterValidator(_is_text)] | None = Field(
+        default=None, description="Shown to the policy with your preferences."
+    )
     personalise: bool | None = Field(
         default=None, description="False pauses personalisation: `fspo` answers as `base` does."
     )

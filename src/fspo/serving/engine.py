@@ -43,6 +43,9 @@ class GenerationRequest:
     description: str = ""
     """What the owner has written to describe themselves. It replaces the description that a policy writes; empty: the
     policy writes its own, if it writes any."""
+    times_forgotten: int = 0
+    """`Engine.times_forgotten` of the owner before the shots were read. If the owner was forgotten since, the request
+    is answered, but nothing that it reads is kept."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,17 @@ class Engine(Protocol):
             FspoError: the request can't be answered; one sentence says why.
         """
 
-    async def fits(self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int) -> int:
-        """How many of the shots, the newest, have room beside the turns and an answer of `max_tokens` tokens.
+    async def fits(
+        self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
+    ) -> int:
+        """How many of the shots, the newest, have room beside description, turns and `max_tokens` tokens of an answer.
 
         Raises:
             DataError: the turns alone are too long, or they are no conversation.
         """
+
+    def times_forgotten(self, owner: str) -> int:
+        """How often the owner was forgotten; see `GenerationRequest`."""
 
     async def forget(self, owner: str) -> None:
         """Drop all that is kept of the owner's shots."""

@@ -202,11 +202,16 @@ def test_a_forgotten_user_leaves_nothing(policy: Policy) -> None:
             await engine.forget("ann")
             assert engine.counts.trunks == 1
             await anext(pieces)
-        waiting = asyncio.create_task(ask(engine, ANN))
+        waiting = asyncio.create_task(ask(engine, replace(ANN, times_forgotten=engine.times_forgotten("ann"))))
         await asyncio.sleep(0)
         await engine.forget("ann")
         assert (await waiting).text == expected(policy, ANN)
         assert engine.counts.trunks == 1
+        # Nor is what a request brings that read the shots before, and gets to the engine afterwards.
+        assert (await ask(engine, ANN)).text == expected(policy, ANN)
+        assert engine.counts.trunks == 1
+        await ask(engine, replace(ANN, times_forgotten=engine.times_forgotten("ann")))
+        assert engine.counts.trunks == 2
 
     run(policy, forgotten)
 
@@ -290,6 +295,13 @@ def test_fits_counts_the_newest_shots_that_have_room(folder: Path) -> None:
             await engine.fits((), turns, 300)
         return found
 
+    async def described(engine: LocalEngine) -> list[int]:
+        turns, shots = (Turn("user", "A film?"),), shots_of("ann", 8)
+        return [await engine.fits(shots, turns, 60, text) for text in ("", "Likes calm films. " * 4)]
+
+    both = Policy.load(folder, device="cpu", max_length=220, context="both")
+    bare, beside = run(both, described)
+    assert 0 < beside < bare
     most, fewer, fewest = run(narrow, counted)
     assert 8 > most > fewer > fewest
     shown = narrow.renderer.render_prompt(shots_of("ann", 8), "A film?", reserve=60)

@@ -109,12 +109,14 @@ def test_the_salt_separates_users_and_changes_when_one_is_forgotten() -> None:
         await ask(engine, replace(REQUEST, owner="ben"))
         await ask(engine)
         await engine.forget("ann")
-        await ask(engine)
+        await ask(engine, replace(REQUEST, times_forgotten=engine.times_forgotten("ann")))
         await ask(engine, replace(REQUEST, owner="ben"))
+        await ask(engine)
         return [body["cache_salt"] for body in server.bodies]
 
-    first, other, again, after, other_again = run(salts, {}, secret=b"secret")
+    first, other, again, after, other_again, late = run(salts, {}, secret=b"secret")
     assert first == again and other == other_again
+    assert late == first, "shots that were read before the deletion are not cached under the new salt"
     assert len({first, other, after}) == 3
     assert run(salts, {}, secret=b"secret")[0] == first != run(salts, {}, secret=b"another")[0]
     assert "cache_salt" not in sent(REQUEST, cache_salt=False)
@@ -147,6 +149,9 @@ def test_shots_without_room_are_left_out(tiny_model_path: Path) -> None:
     contents = [message["content"] for message in sent(REQUEST, renderer=renderer)["messages"]]
     assert contents == [text for shot in SHOTS[3 - kept :] for text in (shot.prompt, shot.chosen)] + ["A film?"]
     assert run(fitted, {}) == 3
+    both, text = renderer.with_context("both"), "Likes calm films. " * 5
+    beside = run(lambda _, engine: engine.fits(SHOTS, REQUEST.turns, 12, text), {}, renderer=both)
+    assert beside < kept, "a description takes room"
     with pytest.raises(DataError):
         run(lambda _, engine: engine.fits((), (Turn("user", "long " * 200),), 12), {}, renderer=renderer)
     with pytest.raises(ConfigError):

@@ -43,8 +43,6 @@ class Job:
     trunk: Trunk | None = None
     cached: int = 0
     """Tokens of the trunk that were there before."""
-    keeps: bool = True
-    """Whether its trunk may stay in the cache; not after its owner was forgotten."""
     own: KeyValues = NOTHING
     """What was read of the prompt."""
     token: int = 0
@@ -91,6 +89,7 @@ class Lane:
         render: Callable[[GenerationRequest], RenderedPrompt],
         cache: TrunkCache,
         batch_size: int,
+        times_forgotten: Callable[[str], int],
     ) -> None:
         """Nothing is loaded yet.
 
@@ -100,8 +99,10 @@ class Lane:
             render: what the model reads of a request.
             cache: keeps the trunks; the prompt of a request without shots is not kept.
             batch_size: how many requests are read and answered side by side.
+            times_forgotten: of an owner; the trunk of a request with another number is not kept.
         """
         self._enter, self._render, self._cache, self._batch_size = enter, render, cache, batch_size
+        self._times_forgotten = times_forgotten
         self._ends = end_tokens(renderer.tokenizer)
         self._reader = TextReader(renderer.tokenizer)
         self._waiting: deque[Job] = deque()
@@ -187,12 +188,13 @@ class Lane:
         assert job.shown is not None
         if not job.shown.trunk_ids:
             return True
-        found = self._cache.acquire(job.request.owner, job.shown.trunk_ids, self._token_bytes)
+        owner = job.request.owner
+        found = self._cache.acquire(owner, job.shown.trunk_ids, self._token_bytes)
         if found is None:
             return False
         job.trunk, job.cached = found
-        if not job.keeps:
-            self._cache.forget(job.request.owner)
+        if job.request.times_forgotten != self._times_forgotten(owner):
+            self._cache.forget(owner)
         return True
 
     def _read(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,8 +72,10 @@ class LocalEngine:
         self._cache = TrunkCache(budget)
         self._bare = _as_conversation(policy.renderer)
         weights = policy.weights
-        self._personal = Lane(weights.policy, policy.renderer, self._with_shots, self._cache, batch_size)
-        self._base = Lane(weights.base, self._bare, self._without_shots, self._cache, batch_size)
+        self._forgotten: Counter[str] = Counter()
+        common = (self._cache, batch_size, self.times_forgotten)
+        self._personal = Lane(weights.policy, policy.renderer, self._with_shots, *common)
+        self._base = Lane(weights.base, self._bare, self._without_shots, *common)
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._closed = False
@@ -114,28 +116,29 @@ class LocalEngine:
         finally:
             job.cancelled = True
 
-    async def fits(self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int) -> int:
+    async def fits(
+        self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
+    ) -> int:
         """See `Engine`."""
         prompt = as_prompt(turns)
 
         def count() -> int:
-            # A description that the policy would write is left out: it is short, and writing it takes long.
             shown = shots_beside(transcript(prompt), shots, self._policy.shots)
-            rendered = self._policy.renderer.render_prompt(shown, prompt, reserve=max_tokens)
+            # A description that the policy would write takes long to write: its place is kept free instead.
+            place = "word " * self._policy.description_tokens if self._policy.describes else ""
+            rendered = self._policy.renderer.render_prompt(shown, prompt, description or place, reserve=max_tokens)
             return len(shown) - rendered.dropped_shots
 
         return await self._called(count)
 
+    def times_forgotten(self, owner: str) -> int:
+        """See `Engine`."""
+        return self._forgotten[owner]
+
     async def forget(self, owner: str) -> None:
         """See `Engine`. Requests of the owner under way are answered, and what they read is not kept."""
-
-        def forget() -> None:
-            self._cache.forget(owner)
-            for job in self._personal.jobs:
-                if job.request.owner == owner:
-                    job.keeps = False
-
-        await self._called(forget)
+        self._forgotten[owner] += 1
+        await self._called(lambda: self._cache.forget(owner))
 
     async def close(self) -> None:
         """See `Engine`."""

@@ -13,6 +13,7 @@ import hmac
 import json
 import secrets
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,7 +104,7 @@ class UpstreamEngine:
         self._renderer, self._most_shots = renderer, most_shots
         self._secret, self._salted = secret or secrets.token_bytes(32), cache_salt
         self._key = endpoint.key()
-        self._forgotten: dict[str, int] = {}
+        self._forgotten: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -131,17 +132,23 @@ class UpstreamEngine:
             raise self._cut(answer)
         yield answer.piece("", answer.finish)
 
-    async def fits(self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int) -> int:
+    async def fits(
+        self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
+    ) -> int:
         """See `Engine`. Without a renderer, all shots are taken to have room."""
         prompt = as_prompt(turns)
         shown = shots_beside(transcript(prompt), shots, self._most_shots)
         if self._renderer is None:
             return len(shown)
-        return len(await asyncio.to_thread(self._fitting, shown, prompt, "", max_tokens))
+        return len(await asyncio.to_thread(self._fitting, shown, prompt, description, max_tokens))
+
+    def times_forgotten(self, owner: str) -> int:
+        """See `Engine`."""
+        return self._forgotten[owner]
 
     async def forget(self, owner: str) -> None:
         """See `Engine`. The owner's salt changes, so that nothing in the server's cache serves them again."""
-        self._forgotten[owner] = self._forgotten.get(owner, 0) + 1
+        self._forgotten[owner] += 1
 
     async def close(self) -> None:
         """See `Engine`."""
@@ -154,9 +161,9 @@ class UpstreamEngine:
     def _address(self) -> str:
         return self._endpoint.base_url.rstrip("/")
 
-    def salt(self, owner: str) -> str:
-        """What separates the owner from others in the server's cache, until they are forgotten."""
-        name = f"{self._forgotten.get(owner, 0)}:{owner}".encode("utf-8", "surrogatepass")
+    def salt(self, owner: str, times_forgotten: int = 0) -> str:
+        """What separates the owner from others in the server's cache, until they are forgotten once more."""
+        name = f"{times_forgotten}:{owner}".encode("utf-8", "surrogatepass")
         return hmac.new(self._secret, name, hashlib.sha256).hexdigest()
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
@@ -182,7 +189,7 @@ class UpstreamEngine:
         if request.seed is not None:
             body["seed"] = request.seed
         if self._salted:
-            body["cache_salt"] = self.salt(request.owner)
+            body["cache_salt"] = self.salt(request.owner, request.times_forgotten)
         return body | self._endpoint.extra_body
 
     def _messages(
