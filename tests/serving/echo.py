@@ -32,7 +32,7 @@ class EchoEngine:
         self.requests.append(request)
         last = request.turns[-1].content
         if last == "break at once":
-            raise ModelError("The model is not there.")
+            raise ModelError("http://10.0.0.7:8000 is not there.")
         shown = {"said": last, "description": request.description, "chosen": [shot.chosen for shot in request.shots]}
         text = json.dumps(shown, ensure_ascii=False)
         parts = [text[start : start + 9] for start in range(0, len(text), 9)]
@@ -44,7 +44,7 @@ class EchoEngine:
                     yield Piece("x", None, 5, number, 2)
                     await asyncio.sleep(30)
                 if last == "break later" and number == 3:
-                    raise ModelError("The model is gone.")
+                    raise ModelError("http://10.0.0.7:8000 is gone.")
                 if number > request.max_tokens:
                     yield Piece("", "length", 5, request.max_tokens, 2)
                     complete = True

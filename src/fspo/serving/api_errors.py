@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from fspo.serving.connection import StoreBusy, StoreFull
 from fspo.serving.store import UnknownOwner
 
 __all__ = ["ApiError", "ErrorView", "add_error_handlers", "api_error", "error_body", "error_response", "not_found"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class ErrorDetail(BaseModel):
@@ -79,7 +82,10 @@ def not_found(what: str) -> ApiError:
 
 
 def api_error(error: BaseException) -> ApiError:
-    """Any exception as an error of the API. The text of an unknown one is not shown: it may quote somebody's data."""
+    """Any exception as an error of the API.
+
+    Only texts about the request itself are shown: others may quote another user's data, addresses or names of keys.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, UnknownOwner):
@@ -93,9 +99,7 @@ def api_error(error: BaseException) -> ApiError:
     if isinstance(error, StorageError):
         return ApiError(503, "The store can't be used; the server's log says why.", "store_unavailable")
     if isinstance(error, ModelError):
-        return ApiError(502, str(error), "model_unavailable")
-    if isinstance(error, FspoError):
-        return ApiError(500, str(error), "server_error")
+        return ApiError(502, "The model can't answer now; try again later.", "model_unavailable")
     return ApiError(500, "The server made a mistake; its log says which.", "server_error")
 
 
@@ -103,7 +107,10 @@ def add_error_handlers(app: FastAPI) -> None:
     """Give every error of the application OpenAI's form."""
 
     async def known(_: Request, error: Exception) -> Response:
-        return error_response(api_error(error))
+        shown = api_error(error)
+        if shown.status >= 500:
+            _LOG.error("A request failed with status %d (%s).", shown.status, type(error).__name__)
+        return error_response(shown)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ __all__ = ["Job", "Lane"]
 PIECE_TOKENS = 512
 """Tokens that are read in one round, so that answers under way do not wait long for a new request."""
 
+_LOG = logging.getLogger(__name__)
 _NO_NUMBERS = "The model's scores are not numbers; use float32 or bfloat16, or other weights."
 
 
@@ -317,9 +319,8 @@ class Lane:
 
 
 def _explained(error: Exception) -> FspoError:
+    """The error for those who asked. The text of an unknown one is neither shown nor logged: it may quote a request."""
     if isinstance(error, FspoError):
         return error
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return ModelError(
-        f"The model failed while it answered ({reason[0]}); ask again, or lower the batch size or the cache's budget."
-    )
+    _LOG.error("The model failed while it answered (%s).", type(error).__name__)
+    return ModelError("The model failed while it answered; ask again, or lower the batch size or the cache's budget.")

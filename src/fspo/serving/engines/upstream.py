@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import sys
 from collections import Counter
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UpstreamEngine"]
 
+_LOG = logging.getLogger(__name__)
 _CONNECTING = 10.0
 """Seconds to wait for a connection."""
 _LONGEST_LINE = 2**20
@@ -125,6 +127,7 @@ class UpstreamEngine:
                     answer.chunks += 1
                     yield answer.piece(text, None)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            _LOG.warning("%s can't be reached.", self._address)
             raise ModelError(f"{self._address} can't be reached; start the server, or correct the address.") from error
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:  # cut, silent for too long, or no HTTP
             raise self._cut(answer) from error
@@ -269,17 +272,21 @@ class UpstreamEngine:
         except ValueError:
             body = said.decode("utf-8", "replace")
         reason = told(body, self._key)
+        _LOG.warning("%s answers with status %d.", self._address, status)
         if status in (401, 403):
             variable = self._endpoint.key_variable
             remedy = f"correct the key in {variable}" if variable else "name the variable that holds the key"
             return ModelError(f"{self._address} refuses access ({reason}); {remedy}.")
         if status in (400, 413, 422):
-            return DataError(f"{self._address} refuses the request ({reason}); change it.")
+            # Shown to the user, so without the address and the server's words.
+            return DataError("The model's server refuses the request; shorten it, or change its settings.")
         return ModelError(f"{self._address} failed on a request ({status}: {reason}); try again later.")
 
     def _failed(self, said: object) -> ModelError:
+        _LOG.warning("%s failed while it answered.", self._address)
         return ModelError(f"{self._address} failed while it answered ({told(said, self._key)}); try again later.")
 
     def _cut(self, answer: _Answer) -> ModelError:
+        _LOG.warning("%s broke an answer off.", self._address)
         written = f"after {answer.chunks} parts of it" if answer.chunks else "before it began"
         return ModelError(f"{self._address} broke an answer off, {written}; try again later.")
