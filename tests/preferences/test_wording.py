@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import weakref
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,18 @@ def test_every_form_of_a_text_has_its_wording(text: str) -> None:
 @pytest.mark.parametrize(("text", "blank"), [("", True), (" \n", True), ("\u200b\ufeff", True), ("\u200ba", False)])
 def test_what_nobody_sees_is_blank(text: str, blank: bool) -> None:
     assert is_blank(text) is blank
+
+
+def test_no_text_stays_in_memory() -> None:
+    class Marked(str):
+        """A text that can be watched."""
+
+    for text in ("Is it warm here?", "Ist es hier für Ann warm?"):
+        marked = Marked(text)
+        watched = weakref.ref(marked)
+        wording(marked)
+        del marked
+        assert watched() is None
 
 
 def test_spellings_of_one_text() -> None:

@@ -38,6 +38,8 @@ RewardAgainst = Literal["reference", "mirror", "pooled"]
 _ALL = sys.maxsize
 _PAIRS = 32
 """Pairs of responses that are compared in one pass."""
+_DESCRIPTIONS = 256
+"""Descriptions that a policy remembers."""
 _NO_LABELS = "There are no labels to swap: no preference is shown; give some, or measure by the reference."
 
 
@@ -440,8 +442,11 @@ class Policy:
         return Path(self.weights.name)
 
     def describe(self, person: PersonLike) -> str:
-        """Describe a person in the model's own words, from their preferences; empty where there are none."""
-        return self._description(shots_beside("", person_of(person).shots, self.shots))
+        """Describe a person in the model's own words, from their preferences; empty if there are none.
+
+        Nothing of the person stays in memory.
+        """
+        return self._describe(shots_beside("", person_of(person).shots, self.shots))
 
     def shown(
         self, person: Person, prompt: PromptLike, description: str | None = None, *, mirrored: bool = False
@@ -455,10 +460,15 @@ class Policy:
 
     def _description(self, shots: tuple[Preference, ...]) -> str:
         if shots not in self._written:
-            with self._model() as model:
-                (found,) = write_descriptions(model, self.renderer, [shots], max_new_tokens=self.description_tokens)
-            self._written[shots] = found.text
+            if len(self._written) >= _DESCRIPTIONS:
+                del self._written[next(iter(self._written))]
+            self._written[shots] = self._describe(shots)
         return self._written[shots]
+
+    def _describe(self, shots: tuple[Preference, ...]) -> str:
+        with self._model() as model:
+            (found,) = write_descriptions(model, self.renderer, [shots], max_new_tokens=self.description_tokens)
+        return found.text
 
     @staticmethod
     def _numbered(prompts: Iterable[Prompt]) -> list[Prompt]:

@@ -231,9 +231,9 @@ def check_no_leak(train: PreferenceDataset, test: PreferenceDataset, *, name: st
 def shots_beside(prompt: str, preferences: Iterable[Preference], count: int) -> tuple[Preference, ...]:
     """The first `count` of a user's preferences, of as many questions as possible, none of them on `prompt` itself."""
     seen: dict[str, int] = {}
-    ranked = []
+    ranked, asked = [], wording(prompt)
     for index, preference in enumerate(preferences):
-        if wording(preference.prompt) != wording(prompt):
+        if wording(preference.prompt) != asked:
             turn = seen[preference.question_key] = seen.get(preference.question_key, -1) + 1
             ranked.append((turn, index, preference))
     return tuple(preference for _, _, preference in sorted(ranked, key=lambda row: row[:2])[:count])

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from functools import lru_cache
 
 __all__ = ["is_blank", "spellings", "wording"]
 
 
-@lru_cache(maxsize=1 << 13)
+class _UsualLetters(dict[int, str]):
+    """The usual form of each letter that occurred: of single letters, so no text stays in memory."""
+
+    def __missing__(self, code: int) -> str:
+        """Look a letter up that has not occurred yet."""
+        found = self[code] = _usual(chr(code))
+        return found
+
+
+_USUAL = _UsualLetters()
+
+
 def wording(text: str) -> str:
     """What two questions have in common where they differ only in blanks, case or Unicode form.
 
@@ -19,7 +29,7 @@ def wording(text: str) -> str:
     """
     if text.isascii():  # most are, and these have one form
         return " ".join(text.casefold().split())
-    folded = unicodedata.normalize("NFD", "".join(map(_usual, text))).casefold()
+    folded = unicodedata.normalize("NFD", text.translate(_USUAL)).casefold()
     return " ".join(unicodedata.normalize("NFC", folded).split())
 
 

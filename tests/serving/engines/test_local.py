@@ -216,6 +216,25 @@ def test_a_forgotten_user_leaves_nothing(policy: Policy) -> None:
     run(policy, forgotten)
 
 
+def test_a_description_that_the_policy_writes_is_forgotten_too(folder: Path) -> None:
+    policy = Policy.load(folder, device="cpu", context="both")
+    policy.describes, policy.description_tokens = True, 6
+
+    async def forgotten(engine: LocalEngine) -> None:
+        first = await ask(engine, ANN)
+        assert len(engine._descriptions) == 1
+        assert first.text == expected(policy, ANN)
+        await engine.forget("ann")
+        await ask(engine, ANN)
+        assert len(engine._descriptions) == 0, "its shots were read before"
+
+    run(policy, forgotten)
+    other = Policy.load(folder, device="cpu", context="both")
+    other.describes, other.description_tokens = True, 6
+    run(other, lambda engine: ask(engine, ANN))
+    assert not other._written, "the policy itself keeps nothing"
+
+
 def test_a_closed_stream_is_cancelled_and_others_go_on(policy: Policy) -> None:
     endless = replace(ANN, max_tokens=3000, temperature=3.0, seed=5)
 

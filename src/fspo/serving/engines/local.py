@@ -21,6 +21,7 @@ from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Person, Preference, transcript
 from fspo.serving.engine import GenerationRequest, Piece, Turn
+from fspo.serving.engines.description_cache import DescriptionCache
 from fspo.serving.engines.lane import Job, Lane
 from fspo.serving.engines.requests import as_prompt, check_request
 from fspo.serving.engines.trunk_cache import CacheCounts, TrunkCache
@@ -72,6 +73,7 @@ class LocalEngine:
         self._cache = TrunkCache(budget)
         self._bare = _as_conversation(policy.renderer)
         weights = policy.weights
+        self._descriptions = DescriptionCache(lambda shots: policy.describe(Person(shots)))
         self._forgotten: Counter[str] = Counter()
         common = (self._cache, batch_size, self.times_forgotten)
         self._personal = Lane(weights.policy, policy.renderer, self._with_shots, *common)
@@ -138,7 +140,12 @@ class LocalEngine:
     async def forget(self, owner: str) -> None:
         """See `Engine`. Requests of the owner under way are answered, and what they read is not kept."""
         self._forgotten[owner] += 1
-        await self._called(lambda: self._cache.forget(owner))
+
+        def forget() -> None:
+            self._cache.forget(owner)
+            self._descriptions.forget(owner)
+
+        await self._called(forget)
 
     async def close(self) -> None:
         """See `Engine`."""
@@ -148,10 +155,20 @@ class LocalEngine:
         await asyncio.to_thread(self._thread.join)
 
     def _with_shots(self, request: GenerationRequest) -> RenderedPrompt:
-        shown = self._policy.shown(Person(request.shots), as_prompt(request.turns), request.description or None)
+        prompt = as_prompt(request.turns)
+        description = request.description or self._described(request, transcript(prompt))
+        shown = self._policy.shown(Person(request.shots), prompt, description)
         return self._policy.renderer.render_prompt(
             shown.shots, shown.text, shown.description, reserve=request.max_tokens
         )
+
+    def _described(self, request: GenerationRequest, said: str) -> str:
+        """What the policy writes of the owner, if it describes people."""
+        if not self._policy.describes:
+            return ""
+        shots = shots_beside(said, request.shots, self._policy.shots)
+        keep = request.times_forgotten == self.times_forgotten(request.owner)
+        return self._descriptions.of(request.owner, shots, keep=keep)
 
     def _without_shots(self, request: GenerationRequest) -> RenderedPrompt:
         return self._bare.render_prompt((), as_prompt(request.turns), reserve=request.max_tokens)
