@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from fspo.errors import DataError
 from fspo.preferences.types import Preference
 from fspo.preferences.types import Turn as PromptTurn
-from fspo.serving.answering import Answerer, Sampling
+from fspo.serving.admission import Admission, ServerFull, TooManyAnswers
+from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import Turn
 from fspo.serving.forgetting import Forgetter
@@ -25,8 +29,8 @@ def person(store: Store, name: str = "ann") -> Owner:
     return owner
 
 
-def answerer(store: Store, engine: EchoEngine) -> Answerer:
-    return Answerer(store, engine, ServerCounters(), Forgetter(store, engine))
+def answerer(store: Store, engine: EchoEngine, each: int = 8, together: int = 8) -> Answerer:
+    return Answerer(store, engine, ServerCounters(), Forgetter(store, engine), Admission(each, together))
 
 
 def test_shots_that_are_deleted_while_the_answer_begins_are_not_kept(sqlite_store: Store) -> None:
@@ -64,3 +68,31 @@ def test_only_shots_that_have_room_beside_the_description_are_named(sqlite_store
         return found
 
     assert asyncio.run(shown()) == [1, 0]
+
+
+def test_answers_under_way_are_limited_for_a_user_and_for_all(sqlite_store: Store) -> None:
+    ann, ben = person(sqlite_store, "ann"), person(sqlite_store, "ben")
+    too_long = (Turn("user", "x" * 20_000),)
+
+    async def crowd() -> None:
+        answers = answerer(sqlite_store, EchoEngine(), each=2, together=3)
+
+        async def begun(owner: Owner, turns: tuple[Turn, ...] = TURNS) -> Answer:
+            return await answers.begin(owner, "fspo", turns, Sampling(500, 0.0, 1.0))
+
+        for _ in range(3):  # every way to end gives the place back
+            with pytest.raises(DataError):
+                await begun(ann, too_long)
+            first, second = await begun(ann), await begun(ann)
+            with pytest.raises(TooManyAnswers):
+                await begun(ann)
+            third = await begun(ben)
+            with pytest.raises(ServerFull):
+                await begun(ben)
+            assert [piece async for piece in first.pieces]
+            fourth = await begun(ben)
+            for left in (second, third, fourth):
+                await anext(left.pieces)
+                await left.pieces.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(crowd())

@@ -14,6 +14,7 @@ from anyio.to_thread import run_sync
 from fspo.errors import FspoError
 from fspo.preferences.types import Turn as PromptTurn
 from fspo.preferences.types import transcript
+from fspo.serving.admission import Admission
 from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
 from fspo.serving.forgetting import Forgetter
@@ -73,16 +74,37 @@ class Answer:
 class Answerer:
     """Answers the requests of all users with one engine."""
 
-    def __init__(self, store: Store, engine: Engine, counters: ServerCounters, forgetter: Forgetter) -> None:
-        """Shots come from the store, answers from the engine; `forgetter` notes whose shots it may keep."""
+    def __init__(
+        self, store: Store, engine: Engine, counters: ServerCounters, forgetter: Forgetter, admission: Admission
+    ) -> None:
+        """Shots come from the store, answers from the engine.
+
+        Args:
+            store: of the users.
+            engine: answers.
+            counters: count the answers.
+            forgetter: notes whose shots the engine may keep.
+            admission: limits how many answers are under way.
+        """
         self._store, self._engine, self._counters, self._forgetter = store, engine, counters, forgetter
+        self._admission = admission
 
     async def begin(self, owner: Owner, model: str, turns: tuple[Turn, ...], sampling: Sampling) -> Answer:
-        """Choose the shots and begin the answer.
+        """Choose the shots and begin the answer, which ends with its pieces.
 
         Raises:
             DataError: the turns have no room.
+            TooManyAnswers: the owner has too many answers under way.
+            ServerFull: all users together have.
         """
+        self._admission.enter(owner.id)
+        try:
+            return await self._admitted(owner, model, turns, sampling)
+        except BaseException:
+            self._admission.leave(owner.id)
+            raise
+
+    async def _admitted(self, owner: Owner, model: str, turns: tuple[Turn, ...], sampling: Sampling) -> Answer:
         # Both numbers before anything is read: the user may delete it meanwhile.
         times_forgotten = self._engine.times_forgotten(owner.id)
         mark = await run_sync(self._forgetter.mark, owner) if model == "fspo" else None
@@ -128,9 +150,9 @@ class Answerer:
     ) -> AsyncIterator[Piece]:
         """The pieces; afterwards the answer is counted, and saved where the user wants that."""
         start, texts = time.perf_counter(), list[str]()
-        if mark is not None:
-            self._forgetter.note(owner, mark)
         try:
+            if mark is not None:
+                self._forgetter.note(owner, mark)
             async for piece in pieces:
                 if piece.text and not any(texts):
                     self._counters.first_text.labels(answer.model).observe(time.perf_counter() - start)
@@ -142,6 +164,7 @@ class Answerer:
         finally:
             if answer.last is None:
                 self._counters.cancelled.labels(answer.model).inc()
+            self._admission.leave(owner.id)
             if mark is not None:
                 self._forgetter.note(owner, mark)
             await pieces.aclose()  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from fspo.serving.admission import Admission
 from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found
 from fspo.serving.bodies import (
@@ -54,6 +55,10 @@ class ServerSettings:
     """The highest limit that a request may set."""
     most_preferences: int = 10_000
     """How many preferences a user may have."""
+    most_answers: int = 8
+    """How many answers a user may have under way."""
+    most_answers_together: int = 256
+    """How many answers all users may have under way; the engine answers some of them at once, the others wait."""
     most_bytes: int = 2**21
     """Of a request's body."""
     look_seconds: float = 1.0
@@ -199,10 +204,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         404: "It does not exist, or it is not yours.",
         405: "The address does not have this method.",
         413: "The body is too large.",
-        429: "Too many requests.",
+        429: "Too many requests, or too many answers under way.",
         500: "The server made a mistake.",
         502: "The model does not answer.",
-        503: "The store is busy.",
+        503: "The store is busy, or the server has too many answers under way.",
         507: "The disk is full.",
     }.items()
 }
@@ -245,7 +250,8 @@ def create_app(
         redirect_slashes=False,
         openapi_url="/v1/openapi.json",
     )
-    answerer = Answerer(store, engine, counters, forgetter)
+    admission = Admission(settings.most_answers, settings.most_answers_together)
+    answerer = Answerer(store, engine, counters, forgetter, admission)
     app.state.parts = _Parts(store, answerer, forgetter, questions, settings, RateLimits(settings.rate), counters)
     app.include_router(_open)
     app.include_router(_router)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from fspo.errors import DataError, FspoError, ModelError, StorageError
 from fspo.files import to_json
+from fspo.serving.admission import ServerFull, TooManyAnswers
 from fspo.serving.connection import StoreBusy, StoreFull
 from fspo.serving.store import UnknownOwner
 
@@ -90,6 +91,10 @@ def api_error(error: BaseException) -> ApiError:
         return error
     if isinstance(error, UnknownOwner):
         return ApiError(401, "The key is not valid.", "invalid_api_key")
+    if isinstance(error, TooManyAnswers):
+        return ApiError(429, str(error), "too_many_answers", headers={"retry-after": "1"})
+    if isinstance(error, ServerFull):
+        return ApiError(503, str(error), "server_full", headers={"retry-after": "1"})
     if isinstance(error, DataError):
         return ApiError(400, str(error), "invalid_request")
     if isinstance(error, StoreFull):

@@ -255,6 +255,21 @@ def test_a_closed_stream_is_cancelled_and_others_go_on(policy: Policy) -> None:
     run(policy, cancelled)
 
 
+def test_users_take_turns(policy: Policy) -> None:
+    ended: list[str] = []
+
+    async def one(engine: LocalEngine, request: GenerationRequest) -> None:
+        await ask(engine, request)
+        ended.append(request.owner)
+
+    async def crowd(engine: LocalEngine) -> None:
+        many = [replace(ANN, seed=seed, max_tokens=4) for seed in range(5)]
+        await asyncio.gather(*(one(engine, request) for request in [*many, replace(BEN, max_tokens=4)]))
+
+    run(policy, crowd, batch_size=1)
+    assert len(ended) == 6 and "ben" in ended[:2]
+
+
 def test_stop_texts_and_the_limit_end_an_answer(policy: Policy) -> None:
     request = replace(ANN, temperature=1.0, max_tokens=60, seed=3)
     whole = expected(policy, request)

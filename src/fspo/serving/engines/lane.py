@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -107,7 +106,9 @@ class Lane:
         self._times_forgotten = times_forgotten
         self._ends = end_tokens(renderer.tokenizer)
         self._reader = TextReader(renderer.tokenizer)
-        self._waiting: deque[Job] = deque()
+        self._waiting: list[Job] = []
+        self._turns: dict[str, int] = {}
+        """The number of the last request of each owner that was let in, while there are requests."""
         self._reading: list[Job] = []
         self._running: list[Job] = []
         """In the order of the decoder's rows."""
@@ -134,6 +135,7 @@ class Lane:
         """
         self._leave(job for job in self.jobs if job.cancelled)
         if not len(self):
+            self._turns.clear()
             return
         try:
             with self._enter() as model, evaluating(model), torch.no_grad():
@@ -161,20 +163,25 @@ class Lane:
         self._decoder = ContinuousDecoder(base)
 
     def _admit(self) -> None:
-        """Let requests in, in order, while there is room for them and for their trunks, until a round is full."""
+        """Let requests in while there is room for them and for their trunks, until a round is full.
+
+        Users take turns: first the one whose last request was let in the longest time ago.
+        """
         unread = sum(job.unread_tokens for job in self._reading)
         while self._waiting and unread < PIECE_TOKENS and len(self._reading) + len(self._running) < self._batch_size:
-            job = self._waiting[0]
+            job = min(self._waiting, key=lambda job: self._turns.get(job.request.owner, -1))
             try:
                 if job.shown is None:
                     self._begin(job)
             except Exception as error:
-                self._waiting.popleft()
+                self._waiting.remove(job)
                 job.deliver(_explained(error))
                 continue
             if not self._take_trunk(job):
                 return
-            self._reading.append(self._waiting.popleft())
+            self._waiting.remove(job)
+            self._reading.append(job)
+            self._turns[job.request.owner] = max(self._turns.values(), default=-1) + 1
             unread += job.unread_tokens
 
     def _begin(self, job: Job) -> None:
