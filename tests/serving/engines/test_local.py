@@ -18,11 +18,13 @@ from fspo.modeling.chat import control_ids
 from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
 from fspo.modeling.policy import Policy
+from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Preference
 from fspo.preferences.types import Turn as Message
 from fspo.serving.engine import GenerationRequest, Turn
 from fspo.serving.engines import lane
 from fspo.serving.engines.local import LocalEngine
+from fspo.serving.engines.requests import CHARACTERS_OF_A_TOKEN
 from tests.modeling.test_policies import adapted
 
 T = TypeVar("T")
@@ -340,6 +342,32 @@ def test_fits_counts_the_newest_shots_that_have_room(folder: Path) -> None:
     assert 8 > most > fewer > fewest
     shown = narrow.renderer.render_prompt(shots_of("ann", 8), "A film?", reserve=60)
     assert fewer == 8 - shown.dropped_shots
+
+
+def test_texts_far_longer_than_the_model_reads_are_not_tokenized(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = Policy.load(folder, device="cpu", max_length=220)
+    most, read = CHARACTERS_OF_A_TOKEN * 220, list[int]()
+    real = EpisodeRenderer.render_prompt
+
+    def watched(renderer: EpisodeRenderer, shots: Any, prompt: Any, *rest: Any, **more: Any) -> Any:
+        read.append(sum(len(shot.chosen) for shot in shots) + sum(len(turn.text) for turn in prompt))
+        return real(renderer, shots, prompt, *rest, **more)
+
+    monkeypatch.setattr(EpisodeRenderer, "render_prompt", watched)
+    endless = (Turn("user", "a b " * (most // 4 + 1)),)
+
+    async def refused(engine: LocalEngine) -> None:
+        for personalised in (True, False):
+            with pytest.raises(DataError):
+                await ask(engine, replace(ANN, turns=endless, personalised=personalised))
+        with pytest.raises(DataError):
+            await engine.fits(shots_of("ann"), endless, 9)
+        assert not read
+        long = tuple(replace(shot, chosen="a b " * 500) for shot in shots_of("ann", 40))
+        assert await engine.fits((*long, *shots_of("ann", 2)), (Turn("user", "A film?"),), 9) == 2
+
+    run(narrow, refused)
+    assert 0 < max(read) <= 2 * most
 
 
 @pytest.mark.parametrize(

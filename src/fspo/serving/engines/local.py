@@ -23,7 +23,7 @@ from fspo.preferences.types import Person, Preference, transcript
 from fspo.serving.engine import GenerationRequest, Piece, Turn
 from fspo.serving.engines.description_cache import DescriptionCache
 from fspo.serving.engines.lane import Job, Lane
-from fspo.serving.engines.requests import as_prompt, check_request
+from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
 from fspo.serving.engines.trunk_cache import CacheCounts, TrunkCache
 
 __all__ = ["EngineCounts", "LocalEngine"]
@@ -94,6 +94,7 @@ class LocalEngine:
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         """See `Engine`."""
         check_request(request)
+        check_length(request.turns, self._policy.renderer.max_length)
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | FspoError] = asyncio.Queue()
 
@@ -122,10 +123,12 @@ class LocalEngine:
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
     ) -> int:
         """See `Engine`."""
+        longest = self._policy.renderer.max_length
+        check_length(turns, longest)
         prompt = as_prompt(turns)
 
         def count() -> int:
-            shown = shots_beside(transcript(prompt), shots, self._policy.shots)
+            shown = shots_beside(transcript(prompt), within_reach(shots, longest), self._policy.shots)
             # A description that the policy would write takes long to write: its place is kept free instead.
             place = "word " * self._policy.description_tokens if self._policy.describes else ""
             rendered = self._policy.renderer.render_prompt(shown, prompt, description or place, reserve=max_tokens)

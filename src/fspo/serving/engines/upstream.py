@@ -28,7 +28,7 @@ from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Preference, transcript
 from fspo.preferences.types import Turn as Message
 from fspo.serving.engine import GenerationRequest, Piece, Turn
-from fspo.serving.engines.requests import as_prompt, check_request
+from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
 
 if TYPE_CHECKING:
     import aiohttp
@@ -117,7 +117,8 @@ class UpstreamEngine:
         check_request(request)
         if self._closed:
             raise ModelError("The engine is closed; start the server again.")
-        body = self._body(request)
+        check_length(request.turns, self._longest)
+        body = await asyncio.to_thread(self._body, request)  # it may have to tokenize long texts
         answer = _Answer()
         try:
             async with self._open().post(f"{self._address}/chat/completions", json=body) as reply:
@@ -139,8 +140,9 @@ class UpstreamEngine:
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
     ) -> int:
         """See `Engine`. Without a renderer, all shots are taken to have room."""
+        check_length(turns, self._longest)
         prompt = as_prompt(turns)
-        shown = shots_beside(transcript(prompt), shots, self._most_shots)
+        shown = shots_beside(transcript(prompt), within_reach(shots, self._longest), self._most_shots)
         if self._renderer is None:
             return len(shown)
         return len(await asyncio.to_thread(self._fitting, shown, prompt, description, max_tokens))
@@ -159,6 +161,11 @@ class UpstreamEngine:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    @property
+    def _longest(self) -> int | None:
+        """Most tokens that are sent, if that is known."""
+        return None if self._renderer is None else self._renderer.max_length
 
     @property
     def _address(self) -> str:
