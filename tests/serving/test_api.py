@@ -230,6 +230,9 @@ BAD_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"n": 2}, "n"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 1001}, "max_tokens"),
+    ({"max_completion_tokens": 1001}, "max_completion_tokens"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"tool_choice": "required"}, "tool_choice"),
     ({"tools": []}, "tools"),
     ({"wrong\ud800": 1}, ""),
     ({"logprobs": True}, "logprobs"),
@@ -243,6 +246,52 @@ def test_a_bad_request_is_an_error_in_openais_form(site: Site, change: dict[str,
     error = sent.json()["error"]
     assert sent.status_code == 400 and set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error" and (error["param"] or "").startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "code", "word"),
+    [
+        ("chat/completions", {"messages": ask()}, "model", "missing_required_parameter", "missing"),
+        ("chat/completions", {"model": None, "messages": ask()}, "model", "missing_required_parameter", "missing"),
+        ("chat/completions", {"model": "fspo", "messages": ask(), "stop": list("abcde")}, "stop", "invalid_value", "4"),
+        ("chat/completions", {"model": "fspo", "messages": ask(), "stop": ["a", 7]}, "stop.1", "invalid_value", "str"),
+        ("responses", {"model": "fspo", "input": []}, "input", "invalid_value", "1 item"),
+        (
+            "responses",
+            {"model": "fspo", "input": "x", "max_output_tokens": 1001},
+            "max_output_tokens",
+            "invalid_value",
+            "1,000",
+        ),
+        ("responses", {"model": "fspo", "input": 7, "stream_options": 9}, "input", "invalid_value", "string"),
+    ],
+)
+def test_an_error_names_the_field_and_what_is_wrong(
+    site: Site, path: str, body: dict[str, Any], param: str, code: str, word: str
+) -> None:
+    with site.http() as ann:
+        sent = ann.post(f"/{path}", json=body)
+    error = sent.json()["error"]
+    assert (sent.status_code, error["param"], error["code"]) == (400, param, code) and word in error["message"]
+
+
+def test_answers_of_both_apis_can_be_sent_back(site: Site) -> None:
+    client = site.client()
+    said: Any = client.chat.completions.create(model="fspo", messages=ask()).choices[0].message
+    wrote: Any = client.responses.create(model="fspo", input="Hello").output[0]
+    back: Any = [*ask(), said.model_dump() | {"annotations": []}, *ask("And then?")]
+    client.chat.completions.create(model="fspo", messages=back)
+    client.responses.create(model="fspo", input=[*ask(), wrote.model_dump(), *ask("And then?")])
+    for request in site.engine.requests[-2:]:
+        assert [turn.role for turn in request.turns] == ["user", "assistant", "user"]
+        assert request.turns[1].content == said.content
+
+
+def test_values_that_ask_for_nothing_are_accepted(site: Site) -> None:
+    nothing: Any = {"tool_choice": "none", "parallel_tool_calls": False, "top_logprobs": 0}
+    with site.http() as ann:
+        for path, body in (("chat/completions", {"messages": ask()}), ("responses", {"input": "Hello"})):
+            assert ann.post(f"/{path}", json={"model": "fspo", **body, **nothing}).status_code == 200
 
 
 @pytest.mark.parametrize("turns", [["assistant"], ["user", "system"], ["system"], ["user", "assistant"]])

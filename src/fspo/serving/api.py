@@ -301,8 +301,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json"
 @_router.post("/chat/completions", response_class=JSONResponse, responses=_STREAM)
 async def chat(body: ChatBody, request: Request, parts: Parts, caller: Known) -> Response:
     """Answer a conversation; with `stream`, as server-sent events."""
-    asked = body.max_completion_tokens or body.max_tokens
-    sampling = Sampling(_tokens(parts, asked), body.temperature, body.top_p, body.stops, body.seed)
+    tokens = _tokens(parts, max_completion_tokens=body.max_completion_tokens, max_tokens=body.max_tokens)
+    sampling = Sampling(tokens, body.temperature, body.top_p, body.stops, body.seed)
     turns, show = request_turns(body.messages), body.fspo.shots
 
     def events(answer: Answer, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
@@ -320,7 +320,7 @@ async def chat(body: ChatBody, request: Request, parts: Parts, caller: Known) ->
 @_router.post("/responses", response_class=JSONResponse, responses=_STREAM)
 async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: Known) -> Response:
     """Answer a text or a conversation; with `stream`, as server-sent events."""
-    sampling = Sampling(_tokens(parts, body.max_output_tokens), body.temperature, body.top_p)
+    sampling = Sampling(_tokens(parts, max_output_tokens=body.max_output_tokens), body.temperature, body.top_p)
     turns, show = request_turns(body.messages), body.fspo.shots
 
     def events(answer: Answer, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
@@ -334,13 +334,16 @@ async def respond(body: ResponsesBody, request: Request, parts: Parts, caller: K
     return await _whole(request, begin, lambda answer, text: response(answer, text, show_shots=show))
 
 
-def _tokens(parts: _Parts, asked: int | None) -> int:
+def _tokens(parts: _Parts, **limits: int | None) -> int:
+    """The first limit that the request sets, or else the server's."""
     most = parts.settings.most_tokens
-    if asked is not None and asked > most:
-        raise ApiError(
-            400, f"An answer has at most {most:,} tokens; ask for fewer.", "invalid_value", param="max_tokens"
-        )
-    return asked or min(parts.settings.max_tokens, most)
+    for param, limit in limits.items():
+        if limit is not None:
+            if limit > most:
+                message = f"An answer has at most {most:,} tokens; ask for fewer."
+                raise ApiError(400, message, "invalid_value", param=param)
+            return limit
+    return min(parts.settings.max_tokens, most)
 
 
 async def _whole(

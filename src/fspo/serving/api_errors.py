@@ -137,17 +137,38 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first error that pydantic found; a union has one for each of its members."""
-    first = errors[0]
-    if first["type"] == "json_invalid":
+    """The first invalid value that pydantic found."""
+    fault = _clearest(errors)
+    kind = fault["type"]
+    if kind == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", "invalid_json")
-    place = [str(part) for part in first["loc"][1:] if not str(part).startswith(("function-", "constrained-", "list["))]
-    param = ".".join(place) or None
-    code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(first["type"])
+    param = ".".join(_place(fault)) or None
+    if param == "model" and kind != "missing":
+        return ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param=param)
+    code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(kind, "invalid_value")
     what = {
         "extra_forbidden": "this server does not know it; leave it out",
         "missing": "it is missing",
-    }.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
-    if param == "model":
-        return ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param=param)
-    return ApiError(400, f"Invalid {param or 'body'}: {what}.", code or "invalid_value", param=param)
+    }.get(kind, str(fault["msg"]).removeprefix("Value error, "))
+    return ApiError(400, f"Invalid {param or 'body'}: {what}.", code, param=param)
+
+
+def _clearest(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The error that explains the first invalid value.
+
+    A union has errors of each member. A member of another kind (a text, where the value is a list) explains nothing
+    while another member explains the value.
+    """
+    first = _place(errors[0])
+    own = [error for error in errors if _place(error)[: len(first)] == first]
+    explaining = (error for error in own if error["type"] not in _OTHER_KIND or _place(error) != first)
+    return next(explaining, errors[0])
+
+
+_OTHER_KIND = ("string_type", "list_type")
+
+
+def _place(error: Mapping[str, Any]) -> list[str]:
+    """Names and positions on the way to a value, without the members of unions that pydantic writes between them."""
+    members = ("function-", "constrained-", "list[")
+    return [str(part) for part in error["loc"][1:] if not str(part).startswith(members)]

@@ -49,7 +49,18 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Part(_Body):
+class _NullIsDefault(_Body):
+    """A body whose nulls count as missing: OpenAI's client writes a null for every field without a value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: given for name, given in value.items() if given is not None}
+        return value
+
+
+class Part(_NullIsDefault):
     """A part of a message: text."""
 
     type: Literal["text", "input_text", "output_text"]
@@ -58,8 +69,8 @@ class Part(_Body):
     logprobs: list[Any] | None = Field(default=None, description="Ignored.")
 
 
-class Message(_Body):
-    """A message of a conversation."""
+class Message(_NullIsDefault):
+    """A message of a conversation, also one that the API has answered with."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(max_length=100)]
@@ -68,6 +79,7 @@ class Message(_Body):
     type: Literal["message"] = "message"
     id: str | None = Field(default=None, description="Ignored.")
     status: str | None = Field(default=None, description="Ignored.")
+    annotations: list[Any] | None = Field(default=None, description="Ignored.")
 
     @property
     def text(self) -> str:
@@ -104,7 +116,7 @@ class TextOptions(_Body):
     verbosity: str | None = Field(default=None, description="Ignored.")
 
 
-class _Sampled(_Body):
+class _Sampled(_NullIsDefault):
     model: Model = Field(description="`fspo` answers with your preferences, `base` without.", examples=["fspo"])
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -116,13 +128,9 @@ class _Sampled(_Body):
     metadata: dict[str, str] | None = Field(default=None, description="Ignored.")
     store: bool | None = Field(default=None, description="Ignored; see `keep_conversations` of /v1/me.")
     service_tier: str | None = Field(default=None, description="Ignored.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_the_default(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: given for name, given in value.items() if given is not None}
-        return value
+    tool_choice: Literal["none", "auto"] | None = Field(default=None, description="Ignored: there are no tools.")
+    parallel_tool_calls: bool | None = Field(default=None, description="Ignored: there are no tools.")
+    top_logprobs: Literal[0] = 0
 
 
 class ChatBody(_Sampled):
