@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -194,7 +195,18 @@ def _caller(parts: Parts, sent: Annotated[HTTPAuthorizationCredentials | None, D
 
 
 Known = Annotated[Caller, Depends(_caller)]
-PreferenceId = Annotated[str, Path(max_length=64)]
+_ID = r"^[a-z]+_[0-9a-f]{24}$"
+
+
+def _possible_id(text: str) -> str:
+    """A text that is no id of this server names nothing, and a database may refuse to look for it."""
+    if re.fullmatch(_ID, text) is None:
+        raise not_found("preference")
+    return text
+
+
+Id = Annotated[str, AfterValidator(_possible_id), Field(json_schema_extra={"pattern": _ID})]
+PreferenceId = Annotated[Id, Path()]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorView, "description": what}
@@ -453,7 +465,7 @@ def list_preferences(
     parts: Parts,
     caller: Known,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(max_length=64)] = None,
+    after: Annotated[Id | None, Query()] = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> PreferenceList:
     """Your preferences, by default the newest first."""
