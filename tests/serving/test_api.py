@@ -480,6 +480,19 @@ def test_health_and_metrics_need_no_key_and_name_nobody(site: Site) -> None:
     assert site.ann.id not in text and site.keys["ann"] not in text
 
 
+def test_an_answer_that_an_error_ends_is_not_counted_as_cancelled(site: Site) -> None:
+    def counted() -> dict[str, float]:
+        text = httpx2.get(f"{site.url.removesuffix('/v1')}/metrics").text
+        found = re.findall(r'fspo_(failed|cancelled)_total\{model="fspo"\} (\S+)', text)
+        return {"failed": 0.0, "cancelled": 0.0} | {name: float(count) for name, count in found}
+
+    before = counted()
+    for stream in (False, True):
+        with pytest.raises(openai.APIError):
+            list(site.client().chat.completions.create(model="fspo", messages=ask("break later"), stream=stream))
+    assert counted() == {**before, "failed": before["failed"] + 2}
+
+
 def test_a_locked_database_is_an_error_and_loses_no_acknowledged_preference(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", busy_seconds=0.1)
     store.add_user("ann")

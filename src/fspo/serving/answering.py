@@ -161,9 +161,14 @@ class Answerer:
                     answer.last = piece
                     await self._finish(owner, answer, turns, "".join(texts))
                 yield piece
-        finally:
+        except Exception:
+            self._counters.failed.labels(answer.model).inc()
+            raise
+        except BaseException:  # the client left
             if answer.last is None:
                 self._counters.cancelled.labels(answer.model).inc()
+            raise
+        finally:
             self._admission.leave(owner.id)
             if mark is not None:
                 self._forgetter.note(owner, mark)

@@ -9,6 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 __all__ = ["CountingMiddleware", "ServerCounters"]
 
+_NO_ANSWER = 499
+"""Status of a request whose client left before the answer."""
+
 
 class ServerCounters:
     """What `/metrics` shows of one server."""
@@ -24,6 +27,7 @@ class ServerCounters:
         )
         self.tokens = Counter("fspo_tokens", "Tokens of answered requests.", ["model", "kind"], registry=self.registry)
         self.cancelled = Counter("fspo_cancelled", "Answers whose client left.", ["model"], registry=self.registry)
+        self.failed = Counter("fspo_failed", "Answers that an error ended.", ["model"], registry=self.registry)
 
     def text(self) -> bytes:
         """The counters in Prometheus' text format."""
@@ -42,7 +46,7 @@ class CountingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, start = 499, time.perf_counter()
+        status, start = _NO_ANSWER, time.perf_counter()
 
         async def noting(message: Any) -> None:
             nonlocal status
@@ -53,6 +57,10 @@ class CountingMiddleware:
         self._counters.under_way.inc()
         try:
             await self._app(scope, receive, noting)
+        except Exception:
+            if status == _NO_ANSWER:
+                status = 500  # the server around this one answers so
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self._counters.under_way.dec()
