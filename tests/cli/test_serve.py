@@ -20,6 +20,9 @@ from fspo.serving.store import Store
 def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp_path: Path) -> None:
     arguments = ["serve", "--policy", str(speaking_model_path), "--store", str(tmp_path / "store"), "--dry-run"]
     assert "for 0 users" in CliRunner().invoke(app, arguments).output
+    assert not (tmp_path / "store").exists()
+    Store.open(tmp_path / "store").close()
+    assert "for 0 users" in CliRunner().invoke(app, arguments).output
     for change, code in ((["--rate", "often"], 2), (["--policy", str(tmp_path)], 1)):
         assert CliRunner().invoke(app, arguments + change).exit_code == code
 

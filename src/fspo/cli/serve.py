@@ -114,7 +114,7 @@ def serve(
     if demo:
         policy = policy or (_demo_policy() if endpoint is None else None)
         questions = questions or _DEMO_QUESTIONS
-    with _store(store, temporary=demo) as people:
+    with _store(store, temporary=demo, dry_run=dry_run) as people:
         from fspo.modeling.quiet import quiet
         from fspo.serving.api import ServerSettings, create_app
         from fspo.serving.listening import listen
@@ -179,12 +179,12 @@ def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -
 
 
 @contextmanager
-def _store(place: str | None, *, temporary: bool) -> Iterator[Store]:
+def _store(place: str | None, *, temporary: bool, dry_run: bool) -> Iterator[Store]:
     """The store; without a place, one in a folder that is removed at the end if it is `temporary`."""
     with ExitStack() as held:
         if place is None and temporary:
             place = held.enter_context(TemporaryDirectory(prefix="fspo-demo-"))
-        yield held.enter_context(opened(place or "fspo-store"))
+        yield held.enter_context(opened(place or "fspo-store", dry_run=dry_run))
 
 
 def _demo_policy() -> str:
