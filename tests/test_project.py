@@ -169,6 +169,19 @@ def test_everything_imported_is_declared() -> None:
                     assert modules.get(name, name).lower().replace("_", "-") in here, f"{path.name} imports {name}"
 
 
+def test_the_clients_of_the_servers_tests_are_declared() -> None:
+    """Other packages bring them, and may stop doing so."""
+    declared = {re.split(r"[<>=\[]", line)[0] for line in PROJECT["project"]["optional-dependencies"]["dev"]}
+    imported = set[str]()
+    for path in (ROOT / "tests/serving").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            imported |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+    known = {re.split(r"[<>=\[]", line)[0] for line in PROJECT["project"]["dependencies"]} | declared
+    known |= {re.split(r"[<>=\[]", line)[0] for line in PROJECT["project"]["optional-dependencies"]["serve"]}
+    tops = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"fspo", "tests"}
+    assert tops <= known, tops - known
+
+
 def test_constraints_pin_every_dependency_exactly() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), (
