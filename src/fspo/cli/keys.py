@@ -13,7 +13,7 @@ __all__ = ["add", "app", "list_", "revoke"]
 
 _HELP = """Add, list and revoke the keys of a server's users.
 
-A key says whose preferences a request uses. The store holds only its SHA-256.
+A key says whose preferences a request uses. The store holds its SHA-256 and its last four characters, not the key.
 
 Examples:
   fspo keys add ann
