@@ -18,7 +18,9 @@ import httpx2
 import openai
 import pytest
 
+from fspo.preferences.types import Turn
 from fspo.serving.api import ServerSettings, create_app
+from fspo.serving.connection import StoreBusy
 from fspo.serving.store import Owner, Store
 from tests.serving.echo import EchoEngine, served
 
@@ -510,3 +512,19 @@ def test_a_locked_database_is_an_error_and_loses_no_acknowledged_preference(tmp_
         assert [one["id"] for one in http.get("/preferences").json()["data"]] == acknowledged[::-1]
         http.close()
     store.close()
+
+
+def test_the_engine_forgets_although_the_store_fails_after_a_deletion(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = site.store.add_preference(site.ann, (Turn("user", "Which?"),), "calm", "loud").id
+    remove = site.store.remove_preference
+
+    def breaks(owner: Owner, preference: str) -> bool:
+        remove(owner, preference)
+        raise StoreBusy("The connection broke.")
+
+    monkeypatch.setattr(site.store, "remove_preference", breaks)
+    with site.http() as ann:
+        assert ann.delete(f"/preferences/{one}").status_code == 503
+    assert site.engine.forgotten == [site.ann.id]

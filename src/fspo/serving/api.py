@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from fspo.errors import StorageError
 from fspo.serving.admission import Admission
 from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found
@@ -41,6 +42,7 @@ from fspo.serving.store import Account, Owner, Store, StoredPreference
 __all__ = ["MODELS", "ServerSettings", "create_app"]
 
 MODELS = ("fspo", "base")
+_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -489,34 +491,45 @@ async def change_preference(
 ) -> PreferenceView:
     """Edit one of your preferences; what it said before is deleted."""
     turns = None if body.prompt is None else prompt_turns(body.prompt)
-    stored = await run_sync(
+    stored = await _changed(
+        parts,
+        caller,
         lambda: parts.store.change_preference(
             caller.owner, preference, turns=turns, chosen=body.chosen, rejected=body.rejected, source=body.source
-        )
+        ),
     )
-    await _forget(parts, caller)
     return _view(_found(stored))
 
 
 @_router.delete("/preferences/{preference}")
 async def delete_preference(preference: PreferenceId, parts: Parts, caller: Known) -> Deleted:
     """Delete one of your preferences: from the store, its files, and the caches of the model."""
-    if not await run_sync(parts.store.remove_preference, caller.owner, preference):
+    if not await _changed(parts, caller, lambda: parts.store.remove_preference(caller.owner, preference)):
         raise not_found("preference")
-    await _forget(parts, caller)
     return Deleted(id=preference, object="preference.deleted", count=1)
 
 
 @_router.delete("/preferences")
 async def delete_preferences(parts: Parts, caller: Known) -> Deleted:
     """Delete all of your preferences."""
-    count = await run_sync(parts.store.remove_preferences, caller.owner)
-    await _forget(parts, caller)
+    count = await _changed(parts, caller, lambda: parts.store.remove_preferences(caller.owner))
     return Deleted(object="preferences.deleted", count=count)
 
 
-async def _forget(parts: _Parts, caller: Caller) -> None:
-    await parts.forgetter.forget(caller.owner)
+async def _changed(parts: _Parts, caller: Caller, change: Callable[[], _T]) -> _T:
+    """Change the store, and drop what the engine has read before.
+
+    After an error of the store too, since it may come after the change. `change` returns something false where there
+    was nothing to change.
+    """
+    try:
+        result = await run_sync(change)
+    except StorageError:
+        await parts.forgetter.forget(caller.owner)
+        raise
+    if result:
+        await parts.forgetter.forget(caller.owner)
+    return result
 
 
 def _found(stored: StoredPreference | None) -> StoredPreference:
@@ -567,15 +580,16 @@ def show_me(caller: Known) -> AccountView:
 @_router.patch("/me")
 async def change_me(body: AccountChange, parts: Parts, caller: Known) -> AccountView:
     """Edit your description, pause personalisation, or switch saved conversations on or off."""
-    account = await run_sync(
+    account = await _changed(
+        parts,
+        caller,
         lambda: parts.store.change_account(
             caller.owner,
             description=body.description,
             personalise=body.personalise,
             keep_conversations=body.keep_conversations,
-        )
+        ),
     )
-    await _forget(parts, caller)
     return AccountView(**asdict(account))
 
 
@@ -589,8 +603,7 @@ def export_me(parts: Parts, caller: Known) -> Response:
 @_router.delete("/me")
 async def delete_me(parts: Parts, caller: Known) -> WithdrawalView:
     """Delete everything of yours, with your keys. Policies that were trained on your preferences are listed."""
-    done = await run_sync(parts.store.withdraw, caller.owner)
-    await _forget(parts, caller)
+    done = await _changed(parts, caller, lambda: parts.store.withdraw(caller.owner))
     return WithdrawalView(removed=done.removed, erased=done.erased, policies_to_train_again=list(done.policies))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from fspo.errors import ConfigError, StorageError
 from fspo.files import is_full_disk, locked
 from fspo.keys import hidden
 from fspo.paths import expanded
+from fspo.serving.schema import Base, ErasureRow
 
 __all__ = ["STORE_FILE", "StoreBusy", "StoreFull", "connect", "erase_deleted", "explained"]
 
@@ -28,6 +31,21 @@ STORE_FILE = "store.sqlite"
 _BUSY_SECONDS = 5.0
 _LOCK_NUMBER = 0x6673706F
 """Names the lock of a migration in Postgres."""
+_ERASING_TRIES = 5
+_ERASING_PAUSE = 0.1
+"""Seconds between two tries to erase, and how long each waits for a lock."""
+_POSTGRES_AGES = """
+SELECT max(number), min(age(xmin)), (
+    SELECT max(age(held)) FROM (
+        SELECT unnest(ARRAY[backend_xmin, backend_xid]) AS held FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND (datname IS NULL OR datname = current_database())
+        UNION ALL SELECT xmin FROM pg_replication_slots
+        UNION ALL SELECT transaction FROM pg_prepared_xacts
+    ) AS all_held
+) FROM erasures"""
+"""The newest mark, its age in transactions, and the age of the oldest transaction that somebody may still read from.
+`VACUUM FULL` copies deleted rows that a transaction at least as old as the deletion may read."""
+_LOG = logging.getLogger(__name__)
 
 
 class StoreBusy(StorageError):
@@ -145,42 +163,79 @@ def _migrate(connection: Connection, place: str) -> None:
         ) from None
 
 
-def erase_deleted(engine: Engine, *, rewrite: bool) -> bool:
-    """Remove deleted content from the files of the database.
+def erase_deleted(engine: Engine) -> bool:
+    """Remove deleted content from the files of the database, if a deletion has left a mark (`ErasureRow`).
 
-    In SQLite, deleted rows are overwritten at once (`secure_delete`), and this empties the write-ahead log. `rewrite`
-    writes the whole file again too, so that no copy of a row that was moved between pages remains. In Postgres the
-    tables are written again.
+    SQLite overwrites deleted rows at once (`secure_delete`), but not the copies that remain when a page is split. So
+    this writes the whole file again and empties the write-ahead log. In Postgres it writes the tables of the store
+    again. The marks go only when that is done, so the next call finishes what was interrupted.
 
     Returns:
-        Whether it is done; False while another transaction reads the old content. The next call finishes it.
+        Whether no deleted content remains; False while another transaction reads it, or after an error of the database.
     """
-    if engine.dialect.name != "sqlite":
-        try:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("VACUUM FULL"))
-                connection.execute(text("CHECKPOINT")) if _is_superuser(connection) else None
-        except DBAPIError:
-            return False
-        return True
+    try:
+        return _erase_sqlite(engine) if engine.dialect.name == "sqlite" else _erase_postgres(engine)
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        _LOG.warning("Deleted content could not be erased yet (%s).", type(error).__name__)
+        return False
+
+
+def _erase_sqlite(engine: Engine) -> bool:
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()
-        for _ in range(3):
-            try:
-                if rewrite:
-                    cursor.execute("VACUUM")
-                    rewrite = False
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                row = cursor.fetchone()
-                if row is not None and row[0] == 0:
-                    return True
-            except sqlite3.OperationalError:
-                pass
-            time.sleep(0.05)
-        return False
+        cursor.execute("PRAGMA busy_timeout")
+        usual = _value(cursor)
+        # A checkpoint that waits for a reader makes all writers wait.
+        cursor.execute(f"PRAGMA busy_timeout={int(_ERASING_PAUSE * 1000)}")
+        try:
+            return _rewrite_sqlite(cursor)
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={usual}")
     finally:
         raw.close()
+
+
+def _rewrite_sqlite(cursor: DBAPICursor) -> bool:
+    rewritten = 0
+    for _ in range(_ERASING_TRIES):
+        try:
+            cursor.execute("SELECT max(number) FROM erasures")
+            newest = _value(cursor)
+            if newest is None:
+                return True
+            if newest > rewritten:
+                cursor.execute("VACUUM")
+                rewritten = newest
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if _value(cursor) == 0:
+                cursor.execute("DELETE FROM erasures WHERE number <= ?", (newest,))
+                return True
+        except sqlite3.OperationalError:
+            pass
+        time.sleep(_ERASING_PAUSE)
+    return False
+
+
+def _value(cursor: DBAPICursor) -> Any:
+    row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+def _erase_postgres(engine: Engine) -> bool:
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables if table.name != ErasureRow.__tablename__)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for _ in range(_ERASING_TRIES):
+            newest, age, oldest = connection.execute(text(_POSTGRES_AGES)).one()
+            if newest is None:
+                return True
+            if oldest is None or oldest < age:
+                connection.execute(text(f"VACUUM FULL {tables}"))
+                connection.execute(text("CHECKPOINT")) if _is_superuser(connection) else None
+                connection.execute(text("DELETE FROM erasures WHERE number <= :newest"), {"newest": newest})
+                return True
+            time.sleep(_ERASING_PAUSE)
+    return False
 
 
 def _is_superuser(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = [
     "Base",
     "ConversationRow",
+    "ErasureRow",
     "EventRow",
     "KeyRow",
     "Personal",
@@ -117,6 +118,16 @@ class WithdrawalRow(Base):
     pseudonym: Mapped[str] = mapped_column(String(64), index=True)
     created: Mapped[int] = mapped_column(BigInteger)
     removed: Mapped[dict[str, int]] = mapped_column(JSON)
+
+
+class ErasureRow(Base):
+    """A deletion whose content may still be in the files of the database; the row goes when it is not."""
+
+    __tablename__ = "erasures"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    number: Mapped[int] = mapped_column(_NUMBER, primary_key=True, autoincrement=True)
+    created: Mapped[int] = mapped_column(BigInteger)
 
 
 class TrainingRow(Base):

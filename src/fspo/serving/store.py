@@ -12,6 +12,7 @@ import hmac
 import io
 import json
 import secrets
+import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from fspo.serving.access import key_digest, new_key
 from fspo.serving.connection import connect, erase_deleted, explained
 from fspo.serving.schema import (
     ConversationRow,
+    ErasureRow,
     EventRow,
     KeyRow,
     Personal,
@@ -170,8 +172,8 @@ class Store:
         """See `open`."""
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
-        if engine.dialect.name == "sqlite":
-            erase_deleted(engine, rewrite=False)  # what a deletion before a crash has left
+        self._erasing = threading.Lock()
+        self._erase()  # what a deletion before a crash has left
 
     @classmethod
     def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Store:
@@ -275,11 +277,13 @@ class Store:
         changes = {name: value for name, value in given.items() if value is not None}
         with self._write(owner) as session:
             row = session.scalars(select(UserRow)).one()
+            if description is not None and description != row.description:
+                session.add(_to_erase())
             for name, value in changes.items():
                 setattr(row, name, value)
             session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
         if description is not None:
-            erase_deleted(self._engine, rewrite=False)
+            self._erase()
         return self.account(owner)
 
     # Keys
@@ -438,8 +442,8 @@ class Store:
             row.source = row.source if source is None else source
             _check(_turns(row.turns), row.chosen, row.rejected)
             row.updated = _now()
-            session.add(_event(owner, "preference.changed", {"preference": preference}))
-        erase_deleted(self._engine, rewrite=False)
+            session.add_all([_event(owner, "preference.changed", {"preference": preference}), _to_erase()])
+        self._erase()
         return _stored(row)
 
     def remove_preference(self, owner: Owner, preference: str) -> bool:
@@ -449,16 +453,17 @@ class Store:
             if row is None:
                 return False
             session.delete(row)
-            session.add(_event(owner, "preference.deleted", {"preference": preference}))
-        erase_deleted(self._engine, rewrite=False)
+            session.add_all([_event(owner, "preference.deleted", {"preference": preference}), _to_erase()])
+        self._erase()
         return True
 
     def remove_preferences(self, owner: Owner) -> int:
         """Delete all preferences of a user for good, and return how many there were."""
         with self._write(owner) as session:
             count = _delete_all(session, PreferenceRow)
-            session.add(_event(owner, "preferences.deleted", {"count": count}))
-        erase_deleted(self._engine, rewrite=True)
+            if count:
+                session.add_all([_event(owner, "preferences.deleted", {"count": count}), _to_erase()])
+        self._erase()
         return count
 
     def keep_conversation(
@@ -529,8 +534,18 @@ class Store:
             for table in _PERSONAL:
                 removed[table.__tablename__] = _delete_all(session, table)
             session.execute(delete(UserRow))
-            session.add(WithdrawalRow(pseudonym=pseudonym(owner), created=_now(), removed=removed))
-        return Withdrawal(removed, erase_deleted(self._engine, rewrite=True), tuple(policies))
+            withdrawal = WithdrawalRow(pseudonym=pseudonym(owner), created=_now(), removed=removed)
+            session.add_all([withdrawal, _to_erase()])
+        return Withdrawal(removed, self._erase(), tuple(policies))
+
+    def erased(self) -> bool:
+        """Whether the files hold no deleted content; False after a deletion while another program reads it."""
+        with self._administer() as session:
+            return session.scalar(select(ErasureRow.number).limit(1)) is None
+
+    def _erase(self) -> bool:
+        with self._erasing:  # one thread erases what all have deleted
+            return erase_deleted(self._engine)
 
     # Which policies were trained on whose preferences
 
@@ -623,6 +638,11 @@ def _check(turns: Sequence[Turn], chosen: str, rejected: str) -> None:
 
 def _event(owner: Owner, kind: str, detail: dict[str, Any]) -> EventRow:
     return EventRow(user_id=owner.id, created=_now(), kind=kind, detail=detail)
+
+
+def _to_erase() -> ErasureRow:
+    """The mark of a deletion, for its transaction; see `erase_deleted`."""
+    return ErasureRow(created=_now())
 
 
 def _account(row: UserRow, preferences: int) -> Account:
