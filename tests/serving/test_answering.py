@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -13,7 +13,7 @@ from fspo.preferences.types import Turn as PromptTurn
 from fspo.serving.admission import Admission, ServerFull, TooManyAnswers
 from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.counters import ServerCounters
-from fspo.serving.engine import Turn
+from fspo.serving.engine import GenerationRequest, Piece, Turn
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.store import Owner, Store
 from tests.serving.echo import EchoEngine
@@ -68,6 +68,24 @@ def test_only_shots_that_have_room_beside_the_description_are_named(sqlite_store
         return found
 
     assert asyncio.run(shown()) == [1, 0]
+
+
+def test_an_answer_that_the_database_can_not_hold_is_answered_all_the_same(
+    sqlite_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = person(sqlite_store)
+    sqlite_store.change_account(owner, keep_conversations=True)
+
+    class Odd(EchoEngine):
+        async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
+            yield Piece("private \ud800", "stop", 5, 1, 0)
+
+    async def texts() -> list[str]:
+        answer = await answerer(sqlite_store, Odd()).begin(owner, "fspo", TURNS, Sampling(500, 0.0, 1.0))
+        return [piece.text async for piece in answer.pieces]
+
+    assert asyncio.run(texts()) == ["private \ud800"]
+    assert "UnicodeEncodeError" in caplog.text and "private" not in caplog.text
 
 
 def test_answers_under_way_are_limited_for_a_user_and_for_all(sqlite_store: Store) -> None:

@@ -183,3 +183,5 @@ class Answerer:
             await run_sync(self._store.keep_conversation, owner, answer.model, said, text, shots)
         except FspoError as error:  # the answer is worth more than its record
             _LOG.warning("A conversation was not saved: %s", error)
+        except Exception as error:  # its text may quote the answer
+            _LOG.error("A conversation was not saved (%s).", type(error).__name__)
