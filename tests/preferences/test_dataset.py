@@ -15,6 +15,7 @@ from fspo.files import check_replaceable
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.types import Preference, Turn, User
 from tests.preferences.worlds import datasets, grid
+from tests.training.helpers import small_dataset
 
 
 @given(datasets())
@@ -250,3 +251,8 @@ def test_old_data_with_a_question_in_two_spellings_is_still_read(tmp_path: Path)
     assert PreferenceDataset.load(dataset.save(tmp_path)) == dataset
     assert (len(dataset.questions()), dataset.question_count) == (2, 1)
     assert json.loads((tmp_path / "dataset.json").read_text())["questions"] == 1
+
+
+def test_from_file_reads_the_folder_that_a_dataset_was_saved_in(tmp_path: Path) -> None:
+    dataset = small_dataset(users=2)
+    assert PreferenceDataset.from_file(dataset.save(tmp_path / "saved")) == dataset

@@ -105,3 +105,9 @@ def test_without_data_the_steps_are_said_alone(run: list[str], tmp_path: Path) -
     assert [line.split()[:3] for line in lines[1:]] == [["fspo", "4", "?"]]
     default = table(planned_trainings(RunFolder(load_config(None)), ["ipo"], None, None))
     assert default[1].endswith("the default; set training.ipo.steps")
+
+
+def test_a_dry_run_refuses_a_tracker_that_there_is_not(run: list[str]) -> None:
+    done = CliRunner().invoke(app, ["run", *run, "--dry-run", "--set", "training.all.report_to=mlflow2"])
+    assert done.exit_code == 2
+    assert "did you mean 'mlflow'?" in done.output

@@ -338,3 +338,10 @@ def test_auto_is_the_dtype_that_the_device_is_fast_in(
     monkeypatch.setattr("fspo.training.train.fast_dtype", lambda: {"bfloat16": "float32"}.get(dtype, "bfloat16"))
     with pytest.raises(ConfigError, match=dtype):
         train_policy(settings.model_copy(update={"dtype": "auto"}), train, model=tiny_model_path, out=tmp_path / "auto")
+
+
+def test_a_training_of_one_step_learns_although_the_warm_up_is_longer(tiny_model_path: Path, tmp_path: Path) -> None:
+    lora = {"r": 4, "alpha": 8}
+    one = train_tiny(tiny_model_path, tmp_path / "one", objective="pref-ft", steps=1, warmup=5, lora=lora)
+    assert [row["learning_rate"] > 0 for row in figures(one)] == [True]
+    assert any(tensor.abs().sum() > 0 for name, tensor in weights(one).items() if "lora_B" in name)

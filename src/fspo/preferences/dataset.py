@@ -326,9 +326,9 @@ class PreferenceDataset:
     ) -> PreferenceDataset:
         """Read the preferences of a file or folder, recognised by its contents.
 
-        This takes CSV, TSV, JSON Lines, a JSON list (each also as .gz), Parquet, Arrow, folders of such files, and
-        folders that `datasets.save_to_disk` wrote. Names of columns that people use are matched; see
-        `fspo.preferences.columns.NAMES`.
+        This takes the folder of a dataset, CSV, TSV, JSON Lines, a JSON list (each also as .gz), Parquet, Arrow,
+        folders of such files, and folders that `datasets.save_to_disk` wrote. Names of columns that people use are
+        matched; see `fspo.preferences.columns.NAMES`.
 
         Args:
             path: the file or folder; or `hub:owner/name`.
@@ -346,6 +346,8 @@ class PreferenceDataset:
         from fspo.preferences.formats import Reading, read_preferences
 
         how = Reading(columns, user, on_duplicate, on_contradiction)
+        if how == Reading() and not users and not part and (Path(expanded(path)) / _MANIFEST).is_file():
+            return cls.load(path)
         return read_preferences(expanded(path), how, users=users, part=part).dataset
 
     @classmethod

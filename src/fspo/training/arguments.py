@@ -45,7 +45,7 @@ def arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         max_steps=config.steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
-        warmup_steps=config.warmup,
+        warmup_steps=min(config.warmup, config.steps - 1),  # step 1 of a warm-up has a learning rate of 0
         optim="adamw_torch",
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,

@@ -162,7 +162,9 @@ class TrainingConfig(BaseModel):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="cosine", description="Course of the learning rate after warm-up."
     )
-    warmup: int = Field(default=5, ge=0, description="Steps over which the learning rate rises from 0.")
+    warmup: int = Field(
+        default=5, ge=0, description="Steps over which the learning rate rises from 0; fewer than `steps`."
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="Gradients longer than this are shortened to it; 0 leaves them alone."
