@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class RateLimits:
     def __init__(self, usual: str) -> None:
         """`usual` is the limit of users without their own; see `parse_rate`."""
         self._usual = parse_rate(usual)
+        self._lock = threading.Lock()
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def wait(self, owner: Owner, own: str) -> float:
@@ -49,9 +51,10 @@ class RateLimits:
             own: the user's own limit; empty: the usual one.
         """
         limits = parse_rate(own) or self._usual
-        for limit in limits:
-            if not self._limiter.test(limit, owner.id):
-                return max(1.0, self._limiter.get_window_stats(limit, owner.id).reset_time - time.time())
-        for limit in limits:
-            self._limiter.hit(limit, owner.id)
+        with self._lock:  # a test and its hit are one step
+            for limit in limits:
+                if not self._limiter.test(limit, owner.id):
+                    return max(1.0, self._limiter.get_window_stats(limit, owner.id).reset_time - time.time())
+            for limit in limits:
+                self._limiter.hit(limit, owner.id)
         return 0.0

@@ -1,0 +1,27 @@
+"""How many requests a user may send."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from limits import RateLimitItem
+from limits.strategies import MovingWindowRateLimiter
+
+from fspo.serving.rates import RateLimits
+from fspo.serving.store import Owner
+
+
+def test_requests_at_the_same_time_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(self: MovingWindowRateLimiter, item: RateLimitItem, *ids: str) -> bool:
+        found = test(self, item, *ids)
+        time.sleep(0.002)
+        return found
+
+    test = MovingWindowRateLimiter.test
+    monkeypatch.setattr(MovingWindowRateLimiter, "test", slow)
+    rates = RateLimits("5/hour")
+    with ThreadPoolExecutor(20) as pool:
+        waits = list(pool.map(lambda _: rates.wait(Owner("ann"), ""), range(20)))
+    assert waits.count(0.0) == 5
