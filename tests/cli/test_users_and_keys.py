@@ -46,6 +46,7 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
 
     fspo("users", "export", "ann", tmp_path / "ann.zip")
     assert "coffee" in zipfile.ZipFile(tmp_path / "ann.zip").read("preferences.jsonl").decode()
+    assert (tmp_path / "ann.zip").stat().st_mode & 0o077 == 0
     assert "exists" in fspo("users", "export", "ann", tmp_path / "ann.zip", code=2)
 
     fspo("keys", "revoke", "ann", listed.id)

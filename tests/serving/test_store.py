@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import select, text
-from sqlalchemy.exc import TimeoutError
+from sqlalchemy.exc import OperationalError, TimeoutError
 from sqlalchemy.orm import aliased
 
 from fspo.errors import ConfigError, DataError, StorageError
@@ -407,6 +408,90 @@ def test_a_store_of_a_newer_version_is_refused(place: str | Path) -> None:
     store.close()
     with pytest.raises(StorageError, match="newer version"):
         Store.open(place)
+
+
+def test_a_policy_is_named_until_it_is_trained_without_what_was_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000]
+    monkeypatch.setattr("fspo.serving.store._now", lambda: now[0])
+    ann, bob = new_user(store), new_user(store, "bob")
+    first, second, third = (add(store, ann, word) for word in ("calm", "loud", "warm"))
+
+    def train_again_after(change: Callable[[], object]) -> bool:
+        change()
+        again = store.policies_to_train_again() == ["p"]
+        store.record_training("p", [ann, bob])
+        assert store.policies_to_train_again() == []
+        return again
+
+    store.record_training("p", [ann, bob])
+    assert train_again_after(lambda: store.remove_preference(ann, first))
+    assert train_again_after(lambda: store.change_preference(ann, second, chosen="Another."))
+    now[0] += 1
+    later = add(store, ann, "late")
+    assert not train_again_after(lambda: store.remove_preferences(bob))
+    now[0] -= 1
+    store.record_training("p", [ann, bob])
+    now[0] += 1
+    assert not train_again_after(lambda: store.remove_preference(ann, later)), "no policy has seen it"
+    known = store.last_withdrawal()
+    store.remove_preference(ann, third)
+    store.record_training("p", [ann], after=known)
+    assert store.policies_to_train_again() == ["p"], "deleted while its training was prepared"
+    store.record_training("p", [bob])
+    store.withdraw(ann)
+    assert store.policies_to_train_again() == []
+
+
+def test_a_text_that_the_database_can_not_hold_is_refused_in_one_sentence(store: Store, place: str | Path) -> None:
+    ann = new_user(store)
+    for bad in ("\x00", "pref_\x00", "none"):
+        assert store.preference(ann, bad) is None and not store.remove_preference(ann, bad)
+        with pytest.raises(DataError):
+            store.page(ann, limit=1, after=bad)
+        with pytest.raises(DataError):
+            store.revoke_key(ann, bad)
+    store.change_account(ann, keep_conversations=True)
+    if isinstance(place, str):
+        with pytest.raises(DataError, match="NUL"):
+            store.keep_conversation(ann, "fspo", PROMPT, "a\x00b", [])
+    for too_long in (
+        lambda: store.change_account(ann, rate="1/second;" * 20),
+        lambda: store.add_user("carl", rate="1/second;" * 20),
+        lambda: store.record_training("p" * 201, [ann]),
+    ):
+        with pytest.raises(DataError, match="at most"):
+            too_long()
+
+
+def test_errors_of_the_database_are_sentences_and_promise_nothing_after_a_broken_commit() -> None:
+    class Full(Exception):
+        sqlstate = "53100"
+
+    class Refused(OperationalError):
+        """A subclass, as drivers have for each code."""
+
+    def raised(error: Exception) -> Exception:
+        with pytest.raises(StorageError) as caught, explained():
+            raise error
+        return caught.value
+
+    lost = raised(OperationalError("COMMIT", {}, Exception("server closed"), connection_invalidated=True))
+    assert isinstance(lost, StoreBusy) and "not known" in str(lost) and "nothing" not in str(lost)
+    assert isinstance(raised(OperationalError("INSERT", {}, Full())), StoreFull)
+    assert "disk image" in str(raised(Refused("SELECT", {}, sqlite3.DatabaseError("database disk image is malformed"))))
+    assert isinstance(raised(TimeoutError("all connections are in use")), StoreBusy)
+
+
+def test_other_accounts_can_not_read_the_files_even_in_a_folder_that_they_can(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir(mode=0o755)
+    store = Store.open(folder)
+    add(store, new_user(store))
+    modes = {path.name: path.stat().st_mode & 0o077 for path in folder.glob(f"{STORE_FILE}*")}
+    assert set(modes.values()) == {0} and f"{STORE_FILE}-wal" in modes
+    store.close()
 
 
 def test_names_of_users_are_unique_and_a_misspelt_one_is_found(store: Store) -> None:

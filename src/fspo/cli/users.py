@@ -88,17 +88,15 @@ def export(
     Examples:
       fspo users export ann ann.zip
     """
-    from fspo.files import storage_error
+    from fspo.files import writing
 
+    if file.exists():
+        raise ConfigError(f"{file} exists already; name another file.")
     with opened(store) as people:
         whole = people.export(people.user_named(user))
-    try:
-        with file.open("xb") as archive:
-            archive.write(whole)
-    except FileExistsError:
-        raise ConfigError(f"{file} exists already; name another file.") from None
-    except OSError as error:
-        raise storage_error(file, error) from error
+    with writing(file) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(whole)
     console().print(f"Wrote {file}.", markup=False)
 
 
@@ -154,14 +152,16 @@ def collect(
         from fspo.serving.shot_choice import usable
         from fspo.serving.store import Owner
 
+        known = people.last_withdrawal()
         accounts = [account for account in people.users() if account.personalise and account.preferences]
         if not accounts:
             raise ConfigError("No user has preferences to train on.")
         users = [User(account.id, account.description) for account in accounts]
         owners = [Owner(account.id) for account in accounts]
         rows = [stored.preference for owner in owners for stored in usable(people.preferences(owner), "")]
-        people.record_training(policy, owners)
-        PreferenceDataset(users, rows, file=store).save(folder)
+        dataset = PreferenceDataset(users, rows, file="the store")  # its URL may hold a password
+        people.record_training(policy, owners, after=known)
+        dataset.save(folder)
     console().print(f"Wrote {len(rows):,} preferences of {len(users):,} users to {folder}.", markup=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DataError as InvalidValue
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
-from fspo.errors import ConfigError, StorageError
-from fspo.files import is_full_disk, locked
+from fspo.errors import ConfigError, DataError, StorageError
+from fspo.files import is_full_disk, locked, storage_error
 from fspo.keys import hidden
 from fspo.paths import expanded
 from fspo.serving.schema import Base, ErasureRow
@@ -31,6 +34,9 @@ STORE_FILE = "store.sqlite"
 _BUSY_SECONDS = 5.0
 _LOCK_NUMBER = 0x6673706F
 """Names the lock of a migration in Postgres."""
+_POSTGRES_FULL = "53100"
+_POSTGRES_BUSY = ("55P03", "40P01")
+"""A timeout of a lock, and a deadlock."""
 _ERASING_TRIES = 5
 _ERASING_PAUSE = 0.1
 """Seconds between two tries to erase, and how long each waits for a lock."""
@@ -49,7 +55,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class StoreBusy(StorageError):
-    """The database is locked, or can't be reached, for now; nothing was changed."""
+    """The database is locked, or can't be reached, for now; the message says whether something may have changed."""
 
 
 class StoreFull(StorageError):
@@ -72,6 +78,7 @@ def connect(place: str | Path, *, busy_seconds: float = _BUSY_SECONDS) -> Engine
         if folder is not None:
             _make_folder(folder)
             held.enter_context(locked(folder / "store.lock"))
+            _make_private(folder / STORE_FILE)
         engine = _engine(url, busy_seconds)
         try:
             with engine.begin() as connection:
@@ -107,6 +114,14 @@ def _make_folder(folder: Path) -> None:
         raise StorageError(
             f"The store's folder {folder} can't be made ({error.strerror or error}); name another one."
         ) from error
+
+
+def _make_private(file: Path) -> None:
+    """Make the database's file for this account alone; SQLite gives its other files the same permissions."""
+    try:
+        os.close(os.open(file, os.O_RDONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise storage_error(file, error) from error
 
 
 def _engine(url: URL, busy_seconds: float) -> Engine:
@@ -247,7 +262,8 @@ def explained() -> Iterator[None]:
     """Raise errors of the database as one sentence; the content of a statement is in none of them.
 
     Raises:
-        StoreBusy: the database is locked or can't be reached.
+        DataError: the database can't hold a text.
+        StoreBusy: the database is locked, or the connection broke.
         StoreFull: the disk is full.
         StorageError: the database is damaged or can't be written.
     """
@@ -255,15 +271,19 @@ def explained() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or "")
-        if is_full_disk(getattr(error, "orig", None) or error.__cause__):
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        if state == _POSTGRES_FULL or is_full_disk(getattr(error, "orig", None) or error.__cause__):
             raise StoreFull("The disk of the store is full. Free some space; nothing was changed.") from None
-        if "is locked" in cause or "lock timeout" in cause or getattr(error, "connection_invalidated", False):
+        if getattr(error, "connection_invalidated", False):
+            raise StoreBusy(
+                "The connection to the store broke; it is not known whether the last change was saved. "
+                "Look before you try again."
+            ) from None
+        if "is locked" in cause or state in _POSTGRES_BUSY or isinstance(error, NoFreeConnection):
             raise StoreBusy("The store is busy; nothing was changed. Try again.") from None
-        if not isinstance(error, DBAPIError):
-            if type(error).__name__ == "TimeoutError":  # all connections are in use
-                raise StoreBusy("The store is busy; nothing was changed. Try again.") from None
+        if isinstance(error, InvalidValue):
+            raise DataError("The store can't hold this text; leave out characters such as NUL (U+0000).") from None
+        if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
             raise
-        if type(error.orig).__name__ in ("OperationalError", "DatabaseError"):
-            first = hidden(cause.strip().splitlines()[0]) if cause.strip() else "no reason given"
-            raise StorageError(f"The store can't be used: {first}. Check its place, permissions and server.") from None
-        raise
+        first = hidden(cause.strip().splitlines()[0]) if cause.strip() else "no reason given"
+        raise StorageError(f"The store can't be used: {first}. Check its place, permissions and server.") from None

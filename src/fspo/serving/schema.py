@@ -138,3 +138,5 @@ class TrainingRow(Base):
     policy: Mapped[str] = mapped_column(String(200), primary_key=True)
     pseudonym: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
     created: Mapped[int] = mapped_column(BigInteger)
+    withdrawal: Mapped[int] = mapped_column(BigInteger)
+    """Number of the newest withdrawal when the preferences were read; 0 for none."""

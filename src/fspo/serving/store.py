@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import io
 import json
+import re
 import secrets
 import threading
 import time
@@ -60,6 +61,10 @@ _TAKEN_BACK = ("preference.changed", "preference.deleted", "preferences.deleted"
 """Kinds of events after which earlier content must not be used."""
 _AT_ONCE = 500
 """Users in one query."""
+_ID = re.compile(r"[a-z]+_[0-9a-f]{24}")
+"""The form of `_new_id`. No other text goes into a query: Postgres has no NUL."""
+_LONGEST_RATE, _LONGEST_POLICY = 100, 200
+"""Characters."""
 _PERSONAL: tuple[type[Personal], ...] = (KeyRow, PreferenceRow, ConversationRow, EventRow)
 Row = TypeVar("Row", bound=Personal)
 
@@ -203,6 +208,7 @@ class Store:
         """
         if not name.strip() or len(name) > 200 or not name.isprintable():
             raise DataError("A user's name has between 1 and 200 characters, on one line.")
+        _check_length("limit of requests", rate, _LONGEST_RATE)
         row = UserRow(
             id=_new_id("user"),
             name=name,
@@ -275,6 +281,7 @@ class Store:
             "rate": rate,
         }
         changes = {name: value for name, value in given.items() if value is not None}
+        _check_length("limit of requests", rate or "", _LONGEST_RATE)
         with self._write(owner) as session:
             row = session.scalars(select(UserRow)).one()
             if description is not None and description != row.description:
@@ -314,7 +321,7 @@ class Store:
             DataError: the user has no key with this id.
         """
         with self._write(owner) as session:
-            row = session.scalar(select(KeyRow).where(KeyRow.id == key))
+            row = session.scalar(select(KeyRow).where(KeyRow.id == key)) if _ID.fullmatch(key) else None
             if row is None:
                 raise DataError(f"The user has no key '{key}'. `fspo keys list` shows all keys.")
             session.delete(row)
@@ -366,10 +373,10 @@ class Store:
         query = select(PreferenceRow)
         with self._read(owner) as session:
             if after is not None:
-                number = session.scalar(select(PreferenceRow.number).where(PreferenceRow.id == after))
-                if number is None:
+                last = _one(session, after)
+                if last is None:
                     raise DataError(f"There is no preference '{after}'.")
-                behind = PreferenceRow.number < number if newest_first else PreferenceRow.number > number
+                behind = PreferenceRow.number < last.number if newest_first else PreferenceRow.number > last.number
                 query = query.where(behind)
             order = PreferenceRow.number.desc() if newest_first else PreferenceRow.number
             rows = session.scalars(query.order_by(order).limit(limit + 1)).all()
@@ -378,7 +385,7 @@ class Store:
     def preference(self, owner: Owner, preference: str) -> StoredPreference | None:
         """One preference of a user; None where the user has none with this id."""
         with self._read(owner) as session:
-            row = session.scalar(select(PreferenceRow).where(PreferenceRow.id == preference))
+            row = _one(session, preference)
         return None if row is None else _stored(row)
 
     def add_preference(
@@ -436,6 +443,7 @@ class Store:
             row = _one(session, preference)
             if row is None:
                 return None
+            _withdraw_from_training(session, owner, row.created, 1)
             row.turns = row.turns if turns is None else _plain(turns)
             row.chosen = row.chosen if chosen is None else chosen
             row.rejected = row.rejected if rejected is None else rejected
@@ -453,6 +461,7 @@ class Store:
             if row is None:
                 return False
             session.delete(row)
+            _withdraw_from_training(session, owner, row.created, 1)
             session.add_all([_event(owner, "preference.deleted", {"preference": preference}), _to_erase()])
         self._erase()
         return True
@@ -460,8 +469,10 @@ class Store:
     def remove_preferences(self, owner: Owner) -> int:
         """Delete all preferences of a user for good, and return how many there were."""
         with self._write(owner) as session:
+            oldest = session.scalar(select(func.min(PreferenceRow.created)))
             count = _delete_all(session, PreferenceRow)
-            if count:
+            if oldest is not None:
+                _withdraw_from_training(session, owner, oldest, count)
                 session.add_all([_event(owner, "preferences.deleted", {"count": count}), _to_erase()])
         self._erase()
         return count
@@ -549,17 +560,36 @@ class Store:
 
     # Which policies were trained on whose preferences
 
-    def record_training(self, policy: str, owners: Iterable[Owner]) -> None:
-        """Note that a policy is trained on the preferences of these users."""
+    def last_withdrawal(self) -> int:
+        """Number of the newest withdrawal, 0 for none; read it before the preferences of a training."""
+        with self._administer() as session:
+            return session.scalar(select(func.max(WithdrawalRow.number))) or 0
+
+    def record_training(self, policy: str, owners: Iterable[Owner], *, after: int | None = None) -> None:
+        """Note that a policy is trained on the preferences of these users, in place of an earlier training of it.
+
+        Args:
+            policy: its name.
+            owners: the users.
+            after: `last_withdrawal` before the preferences were read; by default that of now.
+
+        Raises:
+            DataError: the name is too long.
+        """
+        _check_length("name of a policy", policy, _LONGEST_POLICY)
+        known = self.last_withdrawal() if after is None else after
         with self._administer(writes=True) as session:
+            session.execute(delete(TrainingRow).where(TrainingRow.policy == policy))
             for owner in owners:
-                session.merge(TrainingRow(policy=policy, pseudonym=pseudonym(owner), created=_now()))
+                row = TrainingRow(policy=policy, pseudonym=pseudonym(owner), created=_now(), withdrawal=known)
+                session.merge(row)
 
     def policies_to_train_again(self) -> list[str]:
-        """The policies that were trained on preferences of somebody whose data were deleted since."""
+        """The policies that were trained on preferences that were deleted or changed since."""
         query = (
             select(TrainingRow.policy)
             .join(WithdrawalRow, WithdrawalRow.pseudonym == TrainingRow.pseudonym)
+            .where(WithdrawalRow.number > TrainingRow.withdrawal)
             .distinct()
             .order_by(TrainingRow.policy)
         )
@@ -620,12 +650,26 @@ class PreferencePage:
 
 
 def _one(session: Session, preference: str) -> PreferenceRow | None:
+    if not _ID.fullmatch(preference):
+        return None
     return session.scalar(select(PreferenceRow).where(PreferenceRow.id == preference))
 
 
 def _delete_all(session: Session, table: type[Personal]) -> int:
     """Delete all of the session's owner, and return how many rows there were."""
     return len(session.execute(delete(table).returning(table.number)).all())
+
+
+def _withdraw_from_training(session: Session, owner: Owner, oldest: int, count: int) -> None:
+    """Record that preferences are taken back, the oldest from the time `oldest`, if a policy was trained since."""
+    trained = select(TrainingRow.policy).where(TrainingRow.pseudonym == pseudonym(owner), TrainingRow.created >= oldest)
+    if session.scalar(trained.limit(1)) is not None:
+        session.add(WithdrawalRow(pseudonym=pseudonym(owner), created=_now(), removed={"preferences": count}))
+
+
+def _check_length(what: str, value: str, longest: int) -> None:
+    if len(value) > longest:
+        raise DataError(f"A {what} has at most {longest} characters; this one has {len(value):,}.")
 
 
 def _check(turns: Sequence[Turn], chosen: str, rejected: str) -> None:
