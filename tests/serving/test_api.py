@@ -528,3 +528,26 @@ def test_the_engine_forgets_although_the_store_fails_after_a_deletion(
     with site.http() as ann:
         assert ann.delete(f"/preferences/{one}").status_code == 503
     assert site.engine.forgotten == [site.ann.id]
+
+
+def test_an_answer_says_whether_what_was_deleted_is_erased(site: Site) -> None:
+    site.store.change_account(site.ann, keep_conversations=True)
+    site.store.keep_conversation(site.ann, "fspo", (Turn("user", "Which?"),), "An answer.", [])
+    one, two = (site.store.add_preference(site.ann, (Turn("user", "Which?"),), word, "loud").id for word in "xy")
+    changes = [
+        ("PATCH", f"/preferences/{one}", {"chosen": "calm"}),
+        ("PATCH", "/me", {"description": "Likes calm."}),
+        ("DELETE", f"/preferences/{one}", None),
+        ("DELETE", "/me/conversations", None),
+    ]
+    with site.http() as ann:
+        for method, path, body in changes:
+            assert ann.request(method, path, json=body).json()["erased"] is True, path
+        reader = sqlite3.connect(Path(site.store._engine.url.database or ""), isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM preferences").fetchall()
+        gone = ann.delete(f"/preferences/{two}").json()
+        reader.execute("ROLLBACK")
+        reader.close()
+        assert gone["deleted"] is True and gone["erased"] is False
+        assert ann.delete("/preferences").json()["erased"] is True

@@ -148,4 +148,4 @@ def test_every_route_answers_any_input_as_its_description_says(sqlite_store: Sto
 
         check()
         routes.append(route.label)
-    assert len(routes) == 16
+    assert len(routes) == 17

@@ -187,6 +187,23 @@ def test_conversations_are_saved_only_if_the_user_wants_it(store: Store) -> None
     assert "UNWANTED" not in kept and "WANTED" in kept
 
 
+def test_conversations_have_a_limit_and_can_be_deleted_for_good(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    ann, bob = new_user(store), new_user(store, "bob")
+    for owner in (ann, bob):
+        store.change_account(owner, keep_conversations=True)
+    for owner, answer in ((ann, "mark-one"), (ann, "mark-two"), (ann, "over-the-limit"), (bob, "mark-of-bob")):
+        store.keep_conversation(owner, "fspo", PROMPT, answer, [], most=2)
+    saved = bytes_of(tmp_path / "store")
+    assert b"mark-two" in saved and b"over-the-limit" not in saved
+    assert store.remove_conversations(ann) == 2 and store.remove_conversations(ann) == 0
+    saved = bytes_of(tmp_path / "store")
+    assert b"mark-one" not in saved and b"mark-two" not in saved and b"mark-of-bob" in saved
+    store.keep_conversation(ann, "fspo", PROMPT, "mark-three", [], most=2)
+    assert store.remove_conversations(ann) == 1
+    store.close()
+
+
 def bytes_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 

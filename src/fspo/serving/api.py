@@ -117,6 +117,15 @@ class QuestionView(BaseModel):
     gain: float = Field(description="How much your answer is expected to tell of what you like, in bits: 0 to 1.")
 
 
+_ERASED = "False while another program on the store still reads what was deleted; a later deletion or start erases it."
+
+
+class ChangedPreference(PreferenceView):
+    """A preference of yours after a change."""
+
+    erased: bool = Field(description=_ERASED)
+
+
 class Deleted(BaseModel):
     """What was deleted."""
 
@@ -124,6 +133,7 @@ class Deleted(BaseModel):
     object: str
     deleted: Literal[True] = True
     count: int
+    erased: bool = Field(description=_ERASED)
 
 
 class AccountView(BaseModel):
@@ -138,6 +148,12 @@ class AccountView(BaseModel):
     rate: str
     created: int
     preferences: int
+
+
+class ChangedAccount(AccountView):
+    """What the server knows of you after a change."""
+
+    erased: bool = Field(description=_ERASED)
 
 
 class WithdrawalView(BaseModel):
@@ -488,7 +504,7 @@ def show_preference(preference: PreferenceId, parts: Parts, caller: Known) -> Pr
 @_router.patch("/preferences/{preference}")
 async def change_preference(
     preference: PreferenceId, body: PreferenceChange, parts: Parts, caller: Known
-) -> PreferenceView:
+) -> ChangedPreference:
     """Edit one of your preferences; what it said before is deleted."""
     turns = None if body.prompt is None else prompt_turns(body.prompt)
     stored = await _changed(
@@ -498,7 +514,8 @@ async def change_preference(
             caller.owner, preference, turns=turns, chosen=body.chosen, rejected=body.rejected, source=body.source
         ),
     )
-    return _view(_found(stored))
+    view = _view(_found(stored))
+    return ChangedPreference(**view.model_dump(), erased=await run_sync(parts.store.erased))
 
 
 @_router.delete("/preferences/{preference}")
@@ -506,14 +523,18 @@ async def delete_preference(preference: PreferenceId, parts: Parts, caller: Know
     """Delete one of your preferences: from the store, its files, and the caches of the model."""
     if not await _changed(parts, caller, lambda: parts.store.remove_preference(caller.owner, preference)):
         raise not_found("preference")
-    return Deleted(id=preference, object="preference.deleted", count=1)
+    return await _deleted(parts, "preference.deleted", 1, preference)
 
 
 @_router.delete("/preferences")
 async def delete_preferences(parts: Parts, caller: Known) -> Deleted:
     """Delete all of your preferences."""
     count = await _changed(parts, caller, lambda: parts.store.remove_preferences(caller.owner))
-    return Deleted(object="preferences.deleted", count=count)
+    return await _deleted(parts, "preferences.deleted", count)
+
+
+async def _deleted(parts: _Parts, what: str, count: int, one: str | None = None) -> Deleted:
+    return Deleted(id=one, object=what, count=count, erased=await run_sync(parts.store.erased))
 
 
 async def _changed(parts: _Parts, caller: Caller, change: Callable[[], _T]) -> _T:
@@ -578,7 +599,7 @@ def show_me(caller: Known) -> AccountView:
 
 
 @_router.patch("/me")
-async def change_me(body: AccountChange, parts: Parts, caller: Known) -> AccountView:
+async def change_me(body: AccountChange, parts: Parts, caller: Known) -> ChangedAccount:
     """Edit your description, pause personalisation, or switch saved conversations on or off."""
     account = await _changed(
         parts,
@@ -590,7 +611,14 @@ async def change_me(body: AccountChange, parts: Parts, caller: Known) -> Account
             keep_conversations=body.keep_conversations,
         ),
     )
-    return AccountView(**asdict(account))
+    return ChangedAccount(**asdict(account), erased=await run_sync(parts.store.erased))
+
+
+@_router.delete("/me/conversations")
+async def delete_conversations(parts: Parts, caller: Known) -> Deleted:
+    """Delete all conversations that the server has saved for you."""
+    count = await run_sync(parts.store.remove_conversations, caller.owner)
+    return await _deleted(parts, "conversations.deleted", count)
 
 
 @_router.get("/me/export", response_class=Response, responses={200: {"content": {"application/zip": {}}}})

@@ -478,15 +478,23 @@ class Store:
         return count
 
     def keep_conversation(
-        self, owner: Owner, model: str, turns: Sequence[Turn], answer: str, shots: Iterable[str]
+        self,
+        owner: Owner,
+        model: str,
+        turns: Sequence[Turn],
+        answer: str,
+        shots: Iterable[str],
+        *,
+        most: int = 10_000,
     ) -> None:
-        """Save a request and its answer, if the user has switched that on.
+        """Save a request and its answer, if the user has switched that on and has fewer than `most` saved.
 
         Raises:
+            DataError: the database can't hold the text.
             UnknownOwner: the user was deleted.
         """
         if not self.account(owner).keep_conversations:
-            return
+            return  # without a transaction that writes
         row = ConversationRow(
             id=_new_id("conv"),
             user_id=owner.id,
@@ -497,7 +505,18 @@ class Store:
             shots=list(shots),
         )
         with self._write(owner) as session:
-            session.add(row)
+            wanted = session.scalars(select(UserRow)).one().keep_conversations  # it may have changed just now
+            if wanted and (session.scalar(select(func.count(ConversationRow.number))) or 0) < most:
+                session.add(row)
+
+    def remove_conversations(self, owner: Owner) -> int:
+        """Delete all saved conversations of a user for good, and return how many there were."""
+        with self._write(owner) as session:
+            count = _delete_all(session, ConversationRow)
+            if count:
+                session.add_all([_event(owner, "conversations.deleted", {"count": count}), _to_erase()])
+        self._erase()
+        return count
 
     # Everything of one person
 
