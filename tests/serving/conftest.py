@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,18 +27,17 @@ def _binaries() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The start of the URLs of a server's databases."""
     pytest.importorskip("psycopg")
     binaries = _binaries()
     if binaries is None:
         pytest.skip("Postgres is not installed (Debian: apt-get install postgresql)")
-    folder = Path(tmp_path_factory.mktemp("postgres"))
+    # Not in pytest's folder: each new session closes that to other accounts, and the server's is another one.
+    folder = Path(tempfile.mkdtemp(prefix="fspo-postgres-"))
     as_user: list[str] = []
     if os.geteuid() == 0:  # Postgres refuses to run as root
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o777 == 0o700:
-                parent.chmod(0o711)
+        folder.chmod(0o711)
         shutil.chown(folder, "nobody")
         as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     data = folder / "data"
@@ -50,6 +50,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://fspo@/{{}}?host={folder}"
     finally:
         subprocess.run([*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
