@@ -11,8 +11,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -118,3 +119,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots are not drawn, which takes most of the time: for tests of what a page says in words."""
     for drawing in ("svg", "narrow"):
         monkeypatch.setattr(f"fspo.evaluation.report.plot_entry.PlotEntry.{drawing}", "<svg></svg>")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser without a window."""
+    from tests.browser import launched
+
+    with launched() as opened:
+        yield opened

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +14,11 @@ from fspo.evaluation.report.page import write_report
 from fspo.evaluation.run_comparison.compare_runs import compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.files import read_json, write_json
+from tests.browser import AXE_SCRIPT, PATIENCE, unfold, violations
 from tests.evaluation.run_folder import write_kept, write_run_folder
 
-pytest.importorskip("playwright", reason="playwright is not installed; `pip install -e '.[dev]'` brings it")
-axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed; see above")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, LAPTOP, PAPER = 390, 1366, 680  # pixels; PAPER is A4 without the margins of the page
 TALLEST = {PHONE: 8080, LAPTOP: 6306}  # pixels, a third of what the page took when nothing was folded
-PATIENCE = 240_000  # milliseconds, for a machine that does other things too
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    found = os.environ.get("FSPO_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
-    if not found:
-        pytest.skip("no Chromium here: `apt-get install chromium`, or name one with FSPO_BROWSER")
-    with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, as whom containers run.
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        opened = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +39,6 @@ def opened(browser: Any, path: Path, width: int, scheme: str = "light", **more: 
     return page
 
 
-def unfold(page: Any) -> None:
-    """Open every fold of the page."""
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-
-
 def cut_off(page: Any) -> list[str]:
     """What reaches over the edge of the screen, or of a box that hides it or scrolls sideways."""
     found: list[str] = page.evaluate(
@@ -75,15 +48,6 @@ def cut_off(page: Any) -> list[str]:
         )).map(e => e.outerHTML.slice(0, 120))"""
     )
     return found
-
-
-def violations(page: Any) -> list[str]:
-    """What axe finds, all of its rules, best practice among them, with everything unfolded."""
-    unfold(page)
-    page.evaluate(axe.AXE_SCRIPT)
-    found = page.evaluate("axe.run({resultTypes: ['violations']})")
-    assert len(found["passes"]) > 20, "axe has looked at next to nothing"
-    return [f"{row['id']}: {node['html'][:200]}" for row in found["violations"] for node in row["nodes"]]
 
 
 # Night changes colours and no places, so that one width is enough for it.
@@ -139,7 +103,7 @@ def test_the_instrument_finds_what_is_wrong(browser: Any, tmp_path: Path) -> Non
 
 
 def violations_of_bad(page: Any) -> list[str]:
-    page.evaluate(axe.AXE_SCRIPT)
+    page.evaluate(AXE_SCRIPT)
     return [row["id"] for row in page.evaluate("axe.run()")["violations"]]
 
 

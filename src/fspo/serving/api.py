@@ -35,6 +35,7 @@ from fspo.serving.counters import CountingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
+from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
 from fspo.serving.store import Account, Owner, Store, StoredPreference
@@ -285,6 +286,7 @@ def create_app(
     app.state.parts = _Parts(store, answerer, forgetter, questions, settings, RateLimits(settings.rate), counters)
     app.include_router(_open)
     app.include_router(_router)
+    app.include_router(page_router(settings.most_tokens, asks=questions is not None))
     add_error_handlers(app)
     app.add_middleware(_BodyLimit, most=settings.most_bytes)
     app.add_middleware(CountingMiddleware, counters=counters)

@@ -1,0 +1,428 @@
+"use strict";
+// The page's program. Texts of people and models reach the page as text nodes only, never as markup.
+
+const KEY = "fspo-key"; // in sessionStorage: it ends with the tab
+const PAGE = 20; // preferences that are listed at a time
+const MOST_SKIPPED = 100; // that the server accepts
+const $ = (id) => document.getElementById(id);
+const say = (text) => { $("status").textContent = text; };
+const complain = (text) => { $("problem").textContent = text; };
+
+let pairs = []; // pairs to answer, the next one last
+let pair = null;
+let skipped = []; // ids of the server's questions that the person does not want to answer
+let known = []; // the listed preferences, newest first
+let total = 0;
+let used = []; // ids of the preferences that the answer was given
+let last = { prompt: "", text: "", count: 0 };
+let session = 0; // answers of an earlier session are dropped
+
+function element(name, text = "", kind = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function button(text, label, act, kind = "plain") {
+  const made = element("button", text, kind);
+  made.type = "button";
+  made.setAttribute("aria-label", label);
+  made.addEventListener("click", act);
+  return made;
+}
+
+const counted = (count) => `${count} ${count === 1 ? "preference" : "preferences"}`;
+
+// Requests
+
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function request(method, path, body, signal) {
+  const key = sessionStorage.getItem(KEY) ?? "";
+  if (!/^[!-~]+$/.test(key)) throw new Refused(401, "The key is not valid."); // no header can hold it
+  const headers = { authorization: `Bearer ${key}` };
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(`v1/${path}`, {
+      method, headers, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The server can't be reached. Check that it runs, then try again.");
+  }
+  if (!answer.ok) {
+    const found = await answer.json().catch(() => null);
+    throw new Refused(answer.status, found?.error?.message ?? `The server answered with status ${answer.status}.`);
+  }
+  return answer;
+}
+
+const json = async (...given) => (await request(...given)).json();
+
+// Does the work once at a time for each name; an error is shown, and a key that is not valid any more signs out.
+const busy = new Set();
+async function doing(name, work) {
+  if (busy.has(name)) return;
+  busy.add(name);
+  complain("");
+  try {
+    await work();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (error.status === 401) signOut();
+    complain(error.message);
+    if (!(error instanceof Refused)) throw error;
+  } finally {
+    busy.delete(name);
+  }
+}
+
+// Signing in and out
+
+async function enter() {
+  const mine = ++session;
+  const account = await json("GET", "me");
+  if (mine !== session) return;
+  $("key").value = "";
+  $("name").textContent = account.name;
+  $("description").value = account.description;
+  $("personalise").checked = account.personalise;
+  $("keep_conversations").checked = account.keep_conversations;
+  total = account.preferences;
+  $("welcome").hidden = true;
+  $("account").hidden = $("signed-in").hidden = false;
+  await list();
+  await nextPair();
+  $("pair-title").focus();
+  answerBoth();
+}
+
+function signOut() {
+  session += 1;
+  sessionStorage.removeItem(KEY);
+  for (const model of ["fspo", "base"]) {
+    writing[model]?.abort();
+    $(`${model}-answer`).textContent = "";
+  }
+  [pairs, pair, skipped, known, total, used] = [[], null, [], [], 0, []];
+  last = { prompt: "", text: "", count: 0 };
+  for (const id of ["known", "shots", "earlier", "question", "name", "count", "why"]) $(id).replaceChildren();
+  $("shots-fold").hidden = $("earlier-fold").hidden = true;
+  $("description").value = $("edit-prompt").value = $("edit-chosen").value = $("edit-rejected").value = "";
+  for (const one of [1, 2]) $(`choose-${one}`).lastElementChild.textContent = "";
+  document.querySelectorAll("dialog[open]").forEach((one) => one.close());
+  $("account").hidden = $("signed-in").hidden = true;
+  $("welcome").hidden = false;
+  say("");
+  $("key").focus();
+}
+
+// Pairs to answer
+
+async function nextPair() {
+  const mine = session;
+  const found = document.body.dataset.asks === "yes" ? await askedPair() : await writtenPair();
+  if (mine !== session) return;
+  pair = found;
+  $("question").textContent = pair?.prompt ?? "There is no question left.";
+  $("choose-1").lastElementChild.textContent = pair?.first ?? "";
+  $("choose-2").lastElementChild.textContent = pair?.second ?? "";
+  $("choices").hidden = $("choosing").hidden = !pair;
+}
+
+// The server's own question, whose answer tells most; null when none is left.
+async function askedPair() {
+  try {
+    return await json("GET", `next-question?${skipped.map((id) => `skip=${encodeURIComponent(id)}`).join("&")}`);
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+}
+
+async function writtenPair() {
+  const answered = new Set(known.map((one) => one.prompt.at(-1).content));
+  let found;
+  do {
+    if (!pairs.length) pairs = await (await fetch("page/pairs", { cache: "no-store" })).json();
+    found = pairs.pop();
+  } while (answered.has(found.prompt) && pairs.length);
+  return found;
+}
+
+function skip() {
+  return doing("choose", async () => {
+    if (pair?.id) skipped = [...skipped, pair.id].slice(-MOST_SKIPPED);
+    await nextPair();
+    $("pair-title").focus({ preventScroll: true });
+  });
+}
+
+function choose(number) {
+  return doing("choose", async () => {
+    if (!pair) return;
+    const [chosen, rejected] = number === 1 ? [pair.first, pair.second] : [pair.second, pair.first];
+    const saved = await json("POST", "preferences", { prompt: pair.prompt, chosen, rejected, source: "page" });
+    pair = null;
+    if (!known.some((one) => one.id === saved.id)) total += 1;
+    known = [saved, ...known.filter((one) => one.id !== saved.id)];
+    showKnown();
+    say(`Saved: you prefer answer ${number}. ${counted(total)} in all.`);
+    await nextPair();
+    $("pair-title").focus({ preventScroll: true });
+    answer("fspo");
+  });
+}
+
+// Answers
+
+const writing = {}; // model -> what ends the answer that is being written
+
+async function* chunks(answered) {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for (const reader = answered.body.getReader(); ;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const events = (rest + decoder.decode(value, { stream: true })).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const text = event.replace(/^data: /, "");
+      if (text !== "[DONE]") yield JSON.parse(text);
+    }
+  }
+}
+
+// The most probable answer each time: what changes comes from the preferences alone.
+async function answer(model) {
+  writing[model]?.abort();
+  const ending = (writing[model] = new AbortController());
+  const place = $(`${model}-answer`);
+  const prompt = $("prompt").value.trim();
+  if (!prompt) return;
+  place.setAttribute("aria-busy", "true");
+  let text = "";
+  try {
+    const answered = await request("POST", "chat/completions", {
+      model, stream: true, temperature: 0, max_tokens: Number(document.body.dataset.maxTokens),
+      messages: [{ role: "user", content: prompt }], fspo: { shots: true },
+    }, ending.signal);
+    for await (const chunk of chunks(answered)) {
+      if (chunk.error) throw new Refused(502, chunk.error.message);
+      if (ending.signal.aborted) return;
+      if (chunk.fspo && model === "fspo") showShots(chunk.fspo.shots);
+      text += chunk.choices[0]?.delta?.content ?? "";
+      place.textContent = text;
+    }
+    place.textContent = text || "(The answer is empty.)";
+    if (model === "fspo") remember(prompt, text);
+  } catch (error) {
+    if (ending.signal.aborted) return;
+    if (error.status === 401) signOut();
+    complain(error instanceof Refused ? error.message : "The answer broke off. Try again.");
+  } finally {
+    if (writing[model] === ending) place.setAttribute("aria-busy", "false");
+  }
+}
+
+function answerBoth() {
+  answer("fspo");
+  answer("base");
+}
+
+function showShots(shots) {
+  used = shots.map((shot) => shot.id);
+  const paused = !$("personalise").checked;
+  $("why").textContent = shots.length
+    ? `The model saw ${counted(shots.length)} of yours.`
+    : paused ? "Personalisation is paused." : "The model saw no preferences of yours. Choose an answer above.";
+  $("shots").replaceChildren(...shots.map((shot) => {
+    const row = element("li");
+    row.append(element("p", shot.prompt, "prompt"), element("p", `You prefer: ${shot.chosen}`),
+      element("p", `over: ${shot.rejected}`, "muted"));
+    return row;
+  }));
+  $("shots-fold").hidden = !shots.length;
+  showKnown();
+}
+
+function remember(prompt, text) {
+  if (last.prompt !== prompt) {
+    $("earlier").replaceChildren();
+  } else if (last.text && last.text !== text) {
+    $("earlier").prepend(element("li", `With ${counted(last.count)}: ${last.text}`));
+  }
+  $("earlier-fold").hidden = !$("earlier").childElementCount;
+  last = { prompt, text, count: used.length };
+}
+
+// What is known
+
+async function list(after) {
+  const mine = session;
+  const page = await json("GET", `preferences?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+  if (mine !== session) return;
+  known = after ? [...known, ...page.data] : page.data;
+  showKnown();
+}
+
+function showKnown() {
+  $("count").textContent = total ? `${counted(total)}, the newest first.` : "Nothing yet. Choose an answer above.";
+  $("known").replaceChildren(...known.map(knownRow));
+  $("more").hidden = known.length >= total;
+}
+
+function knownRow(one) {
+  const row = element("li");
+  const prompt = one.prompt.map((turn) => turn.content).join("\n");
+  const actions = element("p", "", "row");
+  actions.append(
+    button("Edit", `Edit the preference on: ${prompt}`, () => edit(one)),
+    button("Delete", `Delete the preference on: ${prompt}`, () => remove(one), "plain danger"),
+  );
+  if (used.includes(one.id)) actions.append(element("span", "Used in the answer", "used"));
+  row.append(element("p", prompt, "prompt"), element("p", `You prefer: ${one.chosen}`),
+    element("p", `over: ${one.rejected}`, "muted"), actions);
+  return row;
+}
+
+function remove(one) {
+  return doing("known", async () => {
+    await request("DELETE", `preferences/${one.id}`);
+    known = known.filter((other) => other.id !== one.id);
+    total -= 1;
+    showKnown();
+    say("The preference is deleted.");
+    $("known-title").focus({ preventScroll: true });
+    answer("fspo");
+  });
+}
+
+let edited = null;
+function edit(one) {
+  edited = one;
+  $("edit-problem").textContent = "";
+  // A prompt of several messages is not one text; its preference keeps it.
+  $("edit-prompt").value = one.prompt.at(-1).content;
+  $("edit-prompt").readOnly = one.prompt.length > 1;
+  $("edit-chosen").value = one.chosen;
+  $("edit-rejected").value = one.rejected;
+  $("edit").showModal();
+}
+
+function saveEdit() {
+  return doing("known", async () => {
+    const change = { chosen: $("edit-chosen").value, rejected: $("edit-rejected").value };
+    if (edited.prompt.length === 1) change.prompt = $("edit-prompt").value;
+    let saved;
+    try {
+      saved = await json("PATCH", `preferences/${edited.id}`, change);
+    } catch (error) {
+      if (error.status === 401) throw error;
+      $("edit-problem").textContent = error.message; // what was written stays in the open dialog
+      return;
+    }
+    $("edit").close();
+    known = known.map((one) => (one.id === saved.id ? saved : one));
+    showKnown();
+    say("The preference is changed.");
+    $("known-title").focus({ preventScroll: true });
+    answer("fspo");
+  });
+}
+
+function change(field, value) {
+  return doing("account", async () => {
+    await request("PATCH", "me", { [field]: value });
+    say("Saved.");
+    if (field !== "keep_conversations") answer("fspo");
+  });
+}
+
+function download() {
+  return doing("export", async () => {
+    const link = element("a");
+    link.href = URL.createObjectURL(await (await request("GET", "me/export")).blob());
+    link.download = "fspo-export.zip";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    say("The download has begun.");
+  });
+}
+
+let confirmed = null;
+function confirmFirst(title, text, act) {
+  $("confirm-title").textContent = title;
+  $("confirm-text").textContent = text;
+  confirmed = act;
+  $("confirm").showModal();
+  $("no").focus();
+}
+
+async function deletePreferences() {
+  const { count } = await json("DELETE", "preferences");
+  [known, total] = [[], 0];
+  showKnown();
+  say(`${counted(count)} deleted.`);
+  $("known-title").focus({ preventScroll: true });
+  answer("fspo");
+}
+
+async function deleteAll() {
+  const done = await json("DELETE", "me");
+  signOut();
+  const trained = done.policies_to_train_again;
+  say(["Everything of yours is deleted, and your keys with it.",
+    done.erased ? "" : "The server's files are cleaned at its next start.",
+    trained.length ? `These policies were trained on your preferences: ${trained.join(", ")}.` : ""].join(" "));
+}
+
+// Events
+
+const onSubmit = (id, act) => $(id).addEventListener("submit", (event) => { event.preventDefault(); act(); });
+const onClick = (id, act) => $(id).addEventListener("click", act);
+
+onSubmit("sign-in", () => doing("enter", async () => {
+  sessionStorage.setItem(KEY, $("key").value.trim());
+  await enter();
+}));
+onSubmit("ask", () => { complain(""); answerBoth(); });
+onSubmit("about", () => change("description", $("description").value));
+onSubmit("edit-form", saveEdit);
+onClick("sign-out", () => { signOut(); complain(""); });
+onClick("choose-1", () => choose(1));
+onClick("choose-2", () => choose(2));
+onClick("skip", skip);
+onClick("more", () => doing("known", () => list(known.at(-1).id)));
+onClick("export", download);
+onClick("cancel", () => $("edit").close());
+onClick("swap", () => {
+  [$("edit-chosen").value, $("edit-rejected").value] = [$("edit-rejected").value, $("edit-chosen").value];
+});
+onClick("no", () => $("confirm").close());
+onClick("yes", () => { $("confirm").close(); doing("known", confirmed); });
+onClick("delete-preferences", () => confirmFirst(
+  "Delete all preferences?", "The server deletes all of them at once. This can't be undone.", deletePreferences));
+onClick("delete-all", () => confirmFirst(
+  "Delete everything?",
+  "The server deletes your preferences, description, conversations and keys. You can't sign in again. This can't be undone.",
+  deleteAll));
+for (const field of ["personalise", "keep_conversations"]) {
+  $(field).addEventListener("change", () => change(field, $(field).checked));
+}
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("textarea, dialog, input:not([type=checkbox])");
+  if (!["1", "2"].includes(event.key) || event.repeat || event.ctrlKey || event.altKey || event.metaKey || typing) return;
+  if ($("keys").checked && !$("signed-in").hidden) choose(Number(event.key));
+});
+
+const showWelcome = () => { $("welcome").hidden = !$("signed-in").hidden; };
+if (sessionStorage.getItem(KEY)) doing("enter", enter).finally(showWelcome);
+else showWelcome();

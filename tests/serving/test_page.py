@@ -1,0 +1,257 @@
+"""The page at `/`: its own files and nothing else, and what a person does on it in a real browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from fspo.preferences.types import as_turns
+from fspo.serving.api import ServerSettings, create_app
+from fspo.serving.page import CONTENT_POLICY, written_pairs
+from fspo.serving.question_bank import QuestionBank
+from fspo.serving.questions import Question
+from fspo.serving.store import Owner, Store
+from tests.browser import PATIENCE, violations
+from tests.serving.echo import EchoEngine, served
+
+PHONE, LAPTOP = 390, 1366  # pixels
+MARKUP = "<img src=x onerror=\"document.title='hacked'\"><b>Bold</b>"
+
+
+class Site:
+    """A running server with one user."""
+
+    def __init__(self, store: Store, address: str) -> None:
+        self.store, self.address = store, address
+        self.key, self.owner = "", Owner("")
+
+    def prefer(self, prompt: str, chosen: str, rejected: str = "A loud one.") -> str:
+        return self.store.add_preference(self.owner, as_turns(prompt), chosen, rejected).id
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    store = Store.open(tmp_path_factory.mktemp("site") / "store")
+    with served(create_app(store, EchoEngine(), ServerSettings(rate="100000/minute"))) as url:
+        yield Site(store, url.removesuffix("v1"))
+    store.close()
+
+
+@pytest.fixture
+def site(running: Site) -> Iterator[Site]:
+    running.store.add_user("ann")
+    running.owner = running.store.user_named("ann")
+    running.key = running.store.add_key(running.owner).key
+    yield running
+    for account in running.store.users():
+        running.store.withdraw(running.store.user_named(account.name))
+
+
+@contextmanager
+def visit(browser: Any, site: Site, width: int = LAPTOP, scheme: str = "light") -> Iterator[Any]:
+    """The page, still signed out. At the end: only the server was asked, no address held the key, nothing failed."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    asked: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(site.address)
+    yield page
+    assert problems == []
+    assert asked and all(url.startswith((site.address, f"blob:{site.address}")) for url in asked)
+    assert not any(site.key in url for url in asked)
+    context.close()
+
+
+def sign_in(page: Any, key: str) -> None:
+    page.get_by_label("Your key").fill(key)
+    page.keyboard.press("Enter")
+
+
+def answered(page: Any, model: str = "fspo") -> dict[str, Any]:
+    """The echo of the newest answer, when it is whole."""
+    page.wait_for_function(
+        "id => { const e = document.getElementById(id); return e.ariaBusy === 'false' && e.textContent.endsWith('}') }",
+        arg=f"{model}-answer",
+    )
+    echo: dict[str, Any] = json.loads(page.locator(f"#{model}-answer").text_content())
+    return echo
+
+
+def saved(page: Any, text: str) -> None:
+    page.get_by_role("status").filter(has_text=text).wait_for()
+
+
+def test_files_of_the_page_allow_nothing_but_themselves(site: Site) -> None:
+    page = httpx2.get(site.address)
+    assert page.status_code == 200 and page.headers["content-security-policy"] == CONTENT_POLICY
+    assert "'unsafe" not in CONTENT_POLICY and CONTENT_POLICY.startswith("default-src 'none'")
+    assert not re.search(r"<script[^>]*>[^<]|<style|\sstyle=|\son\w+=|https?:", page.text)
+    for name in re.findall(r'(?:src|href)="(page/[^"]+)"', page.text):
+        found = httpx2.get(site.address + name)
+        assert found.status_code == 200 and found.headers["x-content-type-options"] == "nosniff", name
+    assert httpx2.get(site.address + "page/page.html.j2").status_code == 404
+    assert httpx2.get(site.address + "page/..%2Fpage.py").status_code == 404
+
+
+def test_pairs_are_two_different_texts_on_different_prompts(site: Site) -> None:
+    pairs = httpx2.get(site.address + "page/pairs").json()
+    assert len({pair["prompt"] for pair in pairs}) == len(pairs) == 40
+    assert all(pair["first"] != pair["second"] for pair in pairs)
+    prompts = {pair.prompt for pair in written_pairs(10_000)}
+    assert len(prompts) > 200 and {pair["prompt"] for pair in pairs} <= prompts
+
+
+def test_a_pair_is_answered_by_keyboard_and_the_answer_follows(browser: Any, site: Site) -> None:
+    with visit(browser, site) as page:
+        sign_in(page, site.key)
+        assert answered(page)["chosen"] == answered(page, "base")["chosen"] == []
+        assert page.evaluate("document.activeElement.id") == "pair-title"
+        question = page.locator("#question").text_content()
+        chosen, rejected = (page.locator(f"#choose-{number} span").text_content() for number in (2, 1))
+
+        page.keyboard.press("2")
+        saved(page, "you prefer answer 2")
+        page.locator("#shots li").wait_for(state="attached")
+        assert answered(page)["chosen"] == [chosen] and answered(page, "base")["chosen"] == []
+        (stored,) = site.store.preferences(site.owner)
+        one = stored.preference
+        assert (one.prompt, one.chosen, one.rejected) == (question, chosen, rejected)
+        for text in (question, chosen, rejected):
+            assert text in page.locator("#shots li").text_content()
+        assert page.locator("#question").text_content() != question
+        assert "Used in the answer" in page.locator("#known li").text_content()
+        page.locator("#earlier li").wait_for(state="attached")
+
+        page.locator("#prompt").press("1")  # a person who writes does not choose
+        page.get_by_role("button", name="Skip this pair").click()
+        page.get_by_label("Press 1 or 2 to choose").uncheck()
+        page.keyboard.press("1")
+        assert len(site.store.preferences(site.owner)) == 1
+
+        page.get_by_role("button", name="Delete the preference on").click()
+        saved(page, "deleted")
+        page.locator("#shots li").wait_for(state="detached")
+        assert answered(page)["chosen"] == [] and page.locator("#known li").count() == 0
+        assert site.store.preferences(site.owner) == []
+
+
+def test_the_servers_own_questions_are_asked_until_none_is_left(browser: Any, site: Site) -> None:
+    questions = [Question(f"Question {number}?", f"Yes {number}.", f"No {number}.") for number in range(3)]
+    bank = QuestionBank(questions, np.array([[0.9, 0.7, 0.6], [0.1, 0.3, 0.4]]))
+    with served(create_app(site.store, EchoEngine(), questions=bank)) as url:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(url.removesuffix("v1"))
+        sign_in(page, site.key)
+        page.locator("#question", has_text="Question 0?").wait_for()  # those users disagree on it most
+        page.keyboard.press("1")
+        page.locator("#question", has_text="Question 1?").wait_for()
+        page.get_by_role("button", name="Skip this pair").click()
+        page.locator("#question", has_text="Question 2?").wait_for()
+        page.get_by_role("button", name="Answer 2").click()
+        page.locator("#question", has_text="There is no question left.").wait_for()
+        assert page.locator("#choices").is_hidden()
+        context.close()
+    assert [one.preference.chosen for one in site.store.preferences(site.owner)] == ["Yes 0.", "No 2."]
+
+
+def test_what_is_known_is_listed_edited_exported_and_deleted(browser: Any, site: Site, tmp_path: Path) -> None:
+    oldest = site.prefer("Question 0?", "Chosen 0.")
+    for number in range(1, 22):
+        site.prefer(f"Question {number}?", f"Chosen {number}.")
+    with visit(browser, site, PHONE) as page:
+        sign_in(page, site.key)
+        answered(page)
+        page.reload()  # the tab remembers the key
+        assert len(answered(page)["chosen"]) == 22
+        assert page.locator("#known li").count() == 20
+        page.get_by_role("button", name="Show more").click()
+        page.get_by_role("button", name="Edit the preference on: Question 0?").click()
+        page.get_by_role("button", name="Swap the two answers").click()
+        page.get_by_label("over", exact=True).fill("Another one.")
+        page.get_by_role("button", name="Save", exact=True).click()
+        saved(page, "changed")
+        found = site.store.preference(site.owner, oldest)
+        assert found and (found.preference.chosen, found.preference.rejected) == ("A loud one.", "Another one.")
+
+        page.get_by_label("Your description").fill("Likes calm.")
+        page.get_by_role("button", name="Save the description").click()
+        saved(page, "Saved.")
+        assert answered(page)["description"] == "Likes calm."
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download everything").click()
+        waiting.value.save_as(tmp_path / "export.zip")
+        with zipfile.ZipFile(io.BytesIO((tmp_path / "export.zip").read_bytes())) as archive:
+            assert any(b"Chosen 21." in archive.read(name) for name in archive.namelist())
+
+        page.get_by_role("button", name="Delete everything").click()
+        assert page.evaluate("document.activeElement.id") == "no"  # Enter by mistake deletes nothing
+        page.keyboard.press("Enter")
+        assert site.store.account(site.owner).preferences == 22
+        page.get_by_role("button", name="Delete everything").click()
+        page.get_by_role("button", name="Delete", exact=True).click()
+        saved(page, "Everything of yours is deleted")
+        assert site.store.users() == [] and page.get_by_label("Your key").is_visible()
+        assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
+        assert "Chosen" not in page.locator("body").text_content()
+
+
+def test_texts_stay_texts(browser: Any, site: Site) -> None:
+    site.prefer(MARKUP, MARKUP, f"{MARKUP} too")
+    site.store.change_account(site.owner, description=MARKUP)
+    with visit(browser, site) as page:
+        sign_in(page, site.key)
+        assert answered(page) == {
+            "said": "Why do leaves turn red in autumn?",
+            "description": MARKUP,
+            "chosen": [MARKUP],
+        }
+        page.locator("#shots li").wait_for(state="attached")
+        assert page.locator("img, #known b, #shots b").count() == 0
+        assert MARKUP in page.locator("#known li").text_content() and page.title() != "hacked"
+
+
+def test_a_wrong_key_is_named_and_not_kept(browser: Any, site: Site) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(site.address)
+    for key in ("wrong", "schlüssel"):
+        sign_in(page, key)
+        page.get_by_role("alert").filter(has_text="The key is not valid.").first.wait_for()
+        assert page.evaluate("sessionStorage.length") == 0
+        assert page.get_by_label("Your key").is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (LAPTOP, "light"), (LAPTOP, "dark")])
+def test_the_page_is_accessible_at_every_size_by_day_and_by_night(
+    browser: Any, site: Site, width: int, scheme: str
+) -> None:
+    site.prefer("Recommend a film.", "Paterson. It is calm. " + "long" * 40)
+    with visit(browser, site, width, scheme) as page:
+        if width == PHONE:
+            assert violations(page) == []
+        sign_in(page, site.key)
+        answered(page)
+        answered(page, "base")
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert (min(light) > 200) == (scheme == "light")
+        if width == PHONE:
+            page.get_by_role("button", name="Edit the preference").click()
+            assert violations(page) == []
