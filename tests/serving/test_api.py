@@ -351,7 +351,7 @@ def test_preferences_are_added_listed_edited_and_deleted(site: Site) -> None:
         assert ann.patch(f"/preferences/{first}", json={"chosen": "A loud one."}).status_code == 400
         assert ann.delete(f"/preferences/{others[0]}").json()["deleted"]
         assert ann.delete(f"/preferences/{others[0]}").status_code == 404
-        assert site.engine.forgotten == [site.ann.id] * 2
+        assert site.engine.times_forgotten(site.ann.id) >= 2 and not site.engine.times_forgotten(site.bob.id)
         assert ann.delete("/preferences").json()["count"] == 3
         assert ann.get("/preferences").json()["data"] == []
     done = site.client().chat.completions.create(model="fspo", messages=ask())
@@ -455,7 +455,7 @@ def test_a_user_who_withdraws_is_gone(site: Site) -> None:
         prefer(bob)
         gone = ann.delete("/me").json()
         assert gone["erased"] and gone["policies_to_train_again"] == ["fspo-1"]
-        assert site.engine.forgotten == [site.ann.id]
+        assert site.engine.times_forgotten(site.ann.id) and not site.engine.times_forgotten(site.bob.id)
         assert ann.get("/me").status_code == 401
         assert bob.get("/me").json()["preferences"] == 1
     folder = Path(str(site.store._engine.url.database)).parent
@@ -527,7 +527,7 @@ def test_the_engine_forgets_although_the_store_fails_after_a_deletion(
     monkeypatch.setattr(site.store, "remove_preference", breaks)
     with site.http() as ann:
         assert ann.delete(f"/preferences/{one}").status_code == 503
-    assert site.engine.forgotten == [site.ann.id]
+    assert site.engine.times_forgotten(site.ann.id) and not site.engine.times_forgotten(site.bob.id)
 
 
 def test_an_answer_says_whether_what_was_deleted_is_erased(site: Site) -> None:
