@@ -15,11 +15,11 @@ import httpx2
 import numpy as np
 import pytest
 
+from fspo.preferences.question import Question
 from fspo.preferences.types import as_turns
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.page import CONTENT_POLICY, written_pairs
 from fspo.serving.question_bank import QuestionBank
-from fspo.serving.questions import Question
 from fspo.serving.store import Owner, Store
 from tests.browser import PATIENCE, violations
 from tests.serving.echo import EchoEngine, served

@@ -8,10 +8,10 @@ from starlette.testclient import TestClient
 
 from fspo.cli.domain_questions import questions_of_domain
 from fspo.errors import ConfigError
+from fspo.preferences.question import Question
 from fspo.preferences.types import Preference
 from fspo.serving.api import create_app
 from fspo.serving.question_bank import QuestionBank, question_id
-from fspo.serving.questions import Question
 from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine
 

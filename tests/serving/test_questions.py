@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as arrays
 from fspo.errors import ConfigError
 from fspo.judging.declared import DeclaredJudge
 from fspo.modeling.policy import Policy
+from fspo.preferences.question import Question
 from fspo.preferences.types import Person, Preference, User
 from fspo.serving.questions import (
     Belief,
-    Question,
     choose_question,
     declared_chances,
     information_gains,

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from fspo.modeling.answering import Reply
     from fspo.modeling.policy import Policy, SamplingOptions
     from fspo.preferences.dataset import PreferenceDataset
+    from fspo.preferences.question import Question
     from fspo.preferences.types import Person, Preference
     from fspo.runs.folder import RunFolder
-    from fspo.runs.opening import OpeningQuestion
 
 __all__ = ["Chat", "chat"]
 
@@ -154,7 +154,7 @@ class Chat:
 
         return Person(self.own) if self.user == _YOU and self.own else self.dataset.person(self.user)
 
-    def questions(self, folder: RunFolder, count: int) -> list[OpeningQuestion]:
+    def questions(self, folder: RunFolder, count: int) -> list[Question]:
         """What to ask the person who types: pairs of held-out responses; none where these declare no traits.
 
         Nor where the method sees no shots.
@@ -174,7 +174,7 @@ class Chat:
         rows = pipeline.splits_of(folder).part(self.dataset, "test")
         return opening_questions(rows, judge, count, self.seed)
 
-    def open(self, questions: Sequence[OpeningQuestion], lines: Iterator[str], out: Console) -> list[str]:
+    def open(self, questions: Sequence[Question], lines: Iterator[str], out: Console) -> list[str]:
         """Ask the questions; the answers become the shots. What is typed in place of an answer ends it.
 
         Returns:

@@ -26,8 +26,9 @@ def questions_of_domain(name: str) -> QuestionBank:
         DataError: there is no such domain.
     """
     from fspo.judging.declared import DeclaredJudge
+    from fspo.preferences.question import Question
     from fspo.serving.question_bank import QuestionBank
-    from fspo.serving.questions import Question, declared_chances
+    from fspo.serving.questions import declared_chances
     from fspo.synthesis.config import SynthesisConfig
     from fspo.synthesis.domain import load_domain
     from fspo.synthesis.user_slots import make_user, slots_of

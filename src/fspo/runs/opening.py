@@ -11,28 +11,15 @@ from itertools import combinations
 
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.traits import Value
+from fspo.preferences.question import Question
 from fspo.preferences.types import Preference
 
-__all__ = ["OpeningQuestion", "opening_questions"]
-
-
-@dataclass(frozen=True)
-class OpeningQuestion:
-    """Two responses to one prompt; a person names the better one."""
-
-    prompt: str
-    first: str
-    second: str
-
-    def answered(self, user: str, *, second: bool) -> Preference:
-        """The preference of a person who prefers the first response, or the second one."""
-        chosen, rejected = (self.second, self.first) if second else (self.first, self.second)
-        return Preference(user, self.prompt, chosen, rejected)
+__all__ = ["opening_questions"]
 
 
 @dataclass(frozen=True)
 class _Pair:
-    question: OpeningQuestion
+    question: Question
     differences: tuple[float, ...]
     """Of each trait, how much more the second response has of it: -1 to 1."""
 
@@ -50,9 +37,7 @@ class _Pair:
         return abs(product) / (self.size * other.size)
 
 
-def opening_questions(
-    rows: Iterable[Preference], judge: DeclaredJudge, count: int, seed: int = 0
-) -> list[OpeningQuestion]:
+def opening_questions(rows: Iterable[Preference], judge: DeclaredJudge, count: int, seed: int = 0) -> list[Question]:
     """At most `count` questions on different prompts, that together tell most of what a person likes.
 
     The responses to each question differ in many traits, and in other combinations of them than those to the questions
@@ -85,7 +70,7 @@ def _pairs(rows: Iterable[Preference], judge: DeclaredJudge) -> list[_Pair]:
     for row in rows:
         texts[row.prompt] |= dict.fromkeys(text for text in (row.chosen, row.rejected) if text in judge.texts)
     found = (
-        _Pair(OpeningQuestion(prompt, one, other), _differences(judge.texts[one], judge.texts[other], judge.values))
+        _Pair(Question(prompt, one, other), _differences(judge.texts[one], judge.texts[other], judge.values))
         for prompt, known in texts.items()
         for one, other in combinations(known, 2)
     )

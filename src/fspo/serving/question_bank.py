@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from fspo.errors import ConfigError
 from fspo.identity import digest
+from fspo.preferences.question import Question
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import wording
-from fspo.serving.questions import Belief, Floats, Question, choose_question, information_gains
+from fspo.serving.questions import Belief, Floats, choose_question, information_gains
 
 __all__ = ["NextQuestion", "QuestionBank", "question_id"]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -22,14 +21,14 @@ from scipy.special import entr, expit, softmax
 
 from fspo.errors import ConfigError
 from fspo.judging.judge import TextUtility
-from fspo.preferences.types import Person, Preference, User
+from fspo.preferences.question import Question
+from fspo.preferences.types import Person, User
 
 if TYPE_CHECKING:
     from fspo.modeling.policy import Policy
 
 __all__ = [
     "Belief",
-    "Question",
     "Strategy",
     "choose_question",
     "declared_chances",
@@ -43,20 +42,6 @@ Floats = NDArray[np.float64]
 
 _SUREST = 1e-6
 """No answer is ruled out: a person may err, and a model too."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """Two responses to one prompt; a person names the better one."""
-
-    prompt: str
-    first: str
-    second: str
-
-    def answered(self, user: str, *, second: bool) -> Preference:
-        """The preference of a person who prefers the first response, or the second one."""
-        chosen, rejected = (self.second, self.first) if second else (self.first, self.second)
-        return Preference(user, self.prompt, chosen, rejected)
 
 
 class Belief:

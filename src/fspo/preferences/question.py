@@ -1,0 +1,23 @@
+"""A question to a person: two responses to one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fspo.preferences.types import Preference
+
+__all__ = ["Question"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two responses to one prompt; a person names the better one."""
+
+    prompt: str
+    first: str
+    second: str
+
+    def answered(self, user: str, *, second: bool) -> Preference:
+        """The preference of a person who prefers the first response, or the second one."""
+        chosen, rejected = (self.second, self.first) if second else (self.first, self.second)
+        return Preference(user, self.prompt, chosen, rejected)
