@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 from fspo.files import write_json
 from fspo.judging.declared import DeclaredJudge
 from fspo.modeling.policy import Policy
+from fspo.preferences.question import Question
 from fspo.preferences.types import Person, Preference, User
-from fspo.serving.questions import Belief, Question, Strategy, choose_question, declared_chances, policy_chances
+from fspo.serving.questions import Belief, Strategy, choose_question, declared_chances, policy_chances
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain, load_domain
 from fspo.synthesis.user_slots import make_user, slots_of
@@ -169,7 +170,7 @@ def _answers(
         number = choose_question(belief, closed, strategy, seed=seed)
         if number is None:
             break
-        # The same person answers the same question alike, whoever asks it.
+        # The same person answers the same question alike under every strategy.
         second = _prefers_second(world.judge, person, world.asked[number], random.Random(f"{name}/{number}"))
         answers.append((number, second))
         prompts.add(world.asked[number].prompt)

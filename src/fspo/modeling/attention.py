@@ -149,7 +149,7 @@ class RecordingPlan(ForestPlan):
 
 
 class ContinuingPlan:
-    """Pieces of text in one row, each of which continues what was read before and is kept by its keys and values."""
+    """Pieces of text in one row; each continues earlier text, whose keys and values are kept."""
 
     def __init__(self, lengths: Sequence[int], before: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> None:
         """Nothing is recorded yet.

@@ -62,7 +62,7 @@ class ContinuousDecoder(DecodingRows):
         return len(self._trunks)
 
     def add(self, own: KeyValues, trunk: KeyValues = NOTHING) -> None:
-        """Append a stream, of which the tokens of `trunk` and then those of `own`, at least one, have been read.
+        """Append a stream. It has read the tokens of `trunk` and then those of `own`, at least one.
 
         Streams side by side with the same `trunk` share it.
         """

@@ -303,7 +303,7 @@ def conversation_messages(
     """The messages of the layout `conversation`: two turns for every shot, with those before them, and the prompt's.
 
     Args:
-        shots: labelled preferences, of which the liked answers are shown.
+        shots: labelled preferences; their liked answers are shown.
         prompt: the turns to be answered.
         description: the user's, or empty.
         system: whether the chat template takes a system role; without, its text stands in front of the first question.

@@ -328,7 +328,7 @@ class Store:
             session.add(_event(owner, "key.revoked", {"key": key}))
 
     def authenticate(self, key: str) -> Owner | None:
-        """Whose key this is; None where it is nobody's."""
+        """The owner of this key; None if it belongs to no user."""
         digest = key_digest(key)
         with self._administer() as session:
             row = session.scalar(select(KeyRow).where(KeyRow.digest == digest))

@@ -50,7 +50,7 @@ def contrasting_samples(samples: Sequence[Sample], disagreement: Mapping[str, An
 
 
 def shown_answer(samples: Sequence[Sample], lead: str, sampling: str, baseline: str = BASE) -> str:
-    """Which answers stand on top of the page: the lead's by this sampling, else by any, else another method's."""
+    """The answers at the top of the page: the lead's by this sampling, else by any, else another method's."""
     labels = dict.fromkeys(label for sample in samples for label in sample.answers if label != baseline)
     own = [label for label in labels if label.startswith(f"{lead}, ")]
     return next(iter([label for label in own if label == f"{lead}, {sampling}"] or own or labels), baseline)
