@@ -1,4 +1,7 @@
-"""A local cluster of two workers gives what this process gives; a worker killed in the middle loses nothing."""
+"""A local cluster of two workers makes the same dataset as this process; a killed worker loses nothing.
+
+Ray decides which worker makes which shard; on a busy machine one of them may make all. So no test counts processes.
+"""
 
 from __future__ import annotations
 
@@ -139,8 +142,11 @@ class Run:
         return Counter(line.split()[1] for line in self.notes.read_text().splitlines())
 
     @property
-    def processes(self) -> set[str]:
-        return {line.split()[0] for line in self.notes.read_text().splitlines()}
+    def elsewhere(self) -> Counter[str]:
+        """Questions by each other process."""
+        processes = Counter(line.split()[0] for line in self.notes.read_text().splitlines())
+        del processes[str(os.getpid())]
+        return processes
 
 
 @pytest.fixture
@@ -153,18 +159,17 @@ def test_two_workers_make_the_same_dataset(run: Run, alone: Path) -> None:
     assert digests(run.out) == digests(alone)
     assert max(run.asked.values()) == 1
     assert run.said == ["It takes no seed from now on."]  # though each shard's worker says so
-    assert len(run.processes) == 3
     # One file of answers is left, and it holds everything that was ever given.
     assert not run.answers.with_name("answers-parts").exists()
     spent = RequestCache(run.answers).spent()
     assert spent.requests == len(run.asked)
-    assert sum(line.split()[0] != str(os.getpid()) for line in run.notes.read_text().splitlines()) > 12 * 10
+    assert sum(run.elsewhere.values()) > 12 * 10
 
 
 def test_a_killed_worker_loses_nothing(run: Run, alone: Path) -> None:
     run.make("kill")
     assert run.notes.with_suffix(".met").exists()
-    assert len(run.processes) == 4
+    assert len(run.elsewhere) > 1  # another worker continued
     assert digests(run.out) == digests(alone)
     assert max(run.asked.values()) == 1
     assert RequestCache(run.answers).spent().requests == len(run.asked)
