@@ -46,7 +46,10 @@ def chat(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", help="Answer this prompt and stop. Can be repeated.")
     ] = None,
-    method: Annotated[str, typer.Option("--method", "-m", help="Method that personalises.")] = "fspo",
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="Method that personalises; by default fspo, or else the only one."),
+    ] = None,
     shots: Annotated[int | None, typer.Option(min=0, help="Number of shots; by default as in the evaluation.")] = None,
     ask: Annotated[
         int,
@@ -76,6 +79,7 @@ def chat(
     from fspo.runs.folder import RunFolder
 
     folder = RunFolder(settings)
+    method = method or _only_method(folder)
     sampling: SamplingOptions = {"guidance": guidance, "max_new_tokens": max_tokens, "temperature": temperature}
     talk = Chat.of(folder, method, user, settings.evaluation.shots if shots is None else shots, sampling, seed)
     out = console()
@@ -276,6 +280,14 @@ class Chat:
                 self.show(line.strip(), out)
         except FspoError as error:
             out.print(str(error), markup=False)
+
+
+def _only_method(folder: RunFolder) -> str:
+    """The method whose policy the run stands for; fspo where none is trained yet."""
+    from fspo.modeling.model_names import MAIN_METHOD, policy_in
+
+    policy = policy_in(folder.path)
+    return MAIN_METHOD if policy is None else policy.name
 
 
 def _lines() -> Iterator[str]:

@@ -13,7 +13,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.files import is_empty, read_json
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import takes_system
-from fspo.modeling.model_names import layers, locate, place_here
+from fspo.modeling.model_names import layers, locate, place_here, policy_in
 from fspo.modeling.quiet import quiet
 from fspo.paths import expanded
 
@@ -31,6 +31,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 Name = Annotated[
     str | None,
     typer.Argument(help="The built-in model's name, a local folder, or a hub id; by default the model of --config."),
+]
+PolicyFolder = Annotated[
+    Path,
+    typer.Argument(help="Folder of a policy, such as runs/NAME/methods/fspo, or of a run, for its policy of fspo."),
 ]
 
 
@@ -130,7 +134,7 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
 @add_verb(app, "export")
 def export(
-    policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
+    policy: PolicyFolder,
     target: Annotated[Path, typer.Argument(help="Folder for the transformers model.")],
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     overwrite: Annotated[
@@ -150,6 +154,7 @@ def export(
     from fspo.modeling.policies import check_export, export_policy, read_card
 
     out = console()
+    policy = policy_in(policy) or policy
     card = read_card(policy)
     check_export(policy, target)
     if not is_empty(target) and not overwrite:
@@ -167,7 +172,7 @@ def export(
 
 @add_verb(app, "push")
 def push(
-    policy: Annotated[Path, typer.Argument(help="Folder of a trained policy, such as runs/NAME/methods/fspo.")],
+    policy: PolicyFolder,
     repo: Annotated[str, typer.Argument(help="Repository on the hub, as owner/name; created if missing.")],
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public; by default private.")] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Upload the base model's weights too.")] = False,
@@ -187,6 +192,7 @@ def push(
     from fspo.modeling.publishing import goes_whole, publish
 
     out = console()
+    policy = policy_in(policy) or policy
     whole = whole or goes_whole(policy)
     what = "a whole model" if whole else "an adapter"
     if dry_run:

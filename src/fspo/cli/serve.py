@@ -39,7 +39,7 @@ curl {address}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Typ
 def serve(
     policy: Annotated[
         str | None,
-        typer.Option("--policy", help="Folder of a policy or of a run with one policy, or name of an untrained model."),
+        typer.Option("--policy", help="Folder of a policy or of a run, or name of an untrained model."),
     ] = None,
     upstream: Annotated[
         str | None,

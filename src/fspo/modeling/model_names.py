@@ -15,17 +15,21 @@ from fspo.paths import expanded
 
 __all__ = [
     "INSTEAD",
+    "MAIN_METHOD",
     "POLICY_FILE",
     "is_hub_id",
     "layers",
     "local_identity",
     "locate",
     "place_here",
+    "policy_in",
     "policy_record",
     "weights_of",
 ]
 
 POLICY_FILE = "policy.json"
+MAIN_METHOD = "fspo"
+"""The method whose policy the folder of a run stands for."""
 INSTEAD = f"Name a folder with a transformers model, a hub id, or the built-in model {builtin_model.BUILTIN_MODEL}."
 _ADAPTER = re.compile(r"adapter-[0-9]{1,9}")
 
@@ -96,6 +100,28 @@ def layers(name: str | Path, file: str = "config.json") -> list[str]:
             )
         found.append(str(record["base"]))
     return found
+
+
+def policy_in(place: str | Path) -> Path | None:
+    """The policy that a folder stands for: its own, or of the folder of a run the one of fspo, or else the only one.
+
+    Returns:
+        The folder of the policy; None where `place` holds no policy.
+
+    Raises:
+        ModelError: a run has several policies and none of fspo; the sentence names them.
+    """
+    folder = Path(expanded(place))
+    if (folder / POLICY_FILE).is_file():
+        return folder
+    found = {policy.parent.name: policy.parent for policy in sorted(folder.glob(f"methods/*/{POLICY_FILE}"))}
+    if MAIN_METHOD in found or len(found) < 2:
+        return found.get(MAIN_METHOD) or next(iter(found.values()), None)
+    first = next(iter(found))
+    raise ModelError(
+        f"{folder} holds the policies {', '.join(found)}, and none of {MAIN_METHOD}; name one by its folder, such as "
+        f"{found[first]}, or in `fspo chat` by --method {first}."
+    )
 
 
 def policy_record(folder: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from fspo.modeling.generation import Sampling
 from fspo.modeling.layouts import LayoutName, Message
 from fspo.modeling.loading import load_configuration, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
-from fspo.modeling.model_names import POLICY_FILE
-from fspo.modeling.policies import export_policy, is_policy
+from fspo.modeling.model_names import policy_in
+from fspo.modeling.policies import export_policy
 from fspo.modeling.rendering import Branch, Context, EpisodeRenderer, TokenizedEpisode
 from fspo.modeling.sharing import PolicyWeights
 from fspo.modeling.vocabulary import check_vocabulary
@@ -134,8 +134,8 @@ class Policy:
         """The policy in a folder, or a model that was not trained.
 
         Args:
-            path: the folder of a policy (`output_dir` of a trainer, `methods/NAME` of a run), of a run with one policy,
-                or of a transformers model; the built-in model's name, or a hub id.
+            path: the folder of a policy (`output_dir` of a trainer, `methods/NAME` of a run), of a run (its policy of
+                fspo, or else its only one), or of a transformers model; the built-in model's name, or a hub id.
             context: what the model sees of the person; by default what the policy was trained with, and all there is
                 where the model was not trained.
             layout: how shots are shown; by default as in training, and `labelled` where the model was not trained.
@@ -146,10 +146,11 @@ class Policy:
             device: by default CUDA where there is one.
 
         Raises:
-            ModelError: there is no policy and no model, or the run has several policies; the sentence names them.
+            ModelError: there is no policy and no model, or the run has several policies and none of fspo; the sentence
+                names them.
             ConfigError: the model can't read `max_length` tokens, or the dtype is unknown.
         """
-        weights = PolicyWeights(_place(path), dtype, device)
+        weights = PolicyWeights(policy_in(path) or path, dtype, device)
         details: Mapping[str, Any] = weights.card.details if weights.card else {"context": "both"}
         training: dict[str, Any] = details.get("training") or {}
         longest = training.get("max_length") if max_length is None else max_length
@@ -510,19 +511,6 @@ def _sampling(options: SamplingOptions) -> Sampling:
         hint = f"; did you mean '{close}'?" if close else f"; there are {', '.join(known)}."
         raise ConfigError(f"Sampling has no setting '{name}'{hint}")
     return Sampling(**settings)
-
-
-def _place(path: str | Path) -> str | Path:
-    """The folder of the policy that `path` means, or the name of a model."""
-    place = Path(expanded(path))
-    if is_policy(place):
-        return place
-    found = sorted(policy.parent for policy in place.glob(f"methods/*/{POLICY_FILE}"))
-    if len(found) > 1:
-        raise ModelError(
-            f"{place} holds several policies; name the folder of one of them: {', '.join(map(str, found))}."
-        )
-    return found[0] if found else path
 
 
 def _renderer(name: str | Path, max_length: int | None, layout: LayoutName) -> EpisodeRenderer:

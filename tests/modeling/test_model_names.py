@@ -1,0 +1,60 @@
+"""Which policy the folder of a run stands for, in Python and on the command line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fspo.cli.chat import _only_method
+from fspo.cli.main import app
+from fspo.errors import ModelError
+from fspo.files import write_json
+from fspo.modeling.model_names import policy_in
+from fspo.modeling.policy import Policy
+from fspo.runs.config import RunConfig
+from fspo.runs.folder import RunFolder
+
+
+def run_with(folder: Path, model: Path, *methods: str) -> RunFolder:
+    for name in methods:
+        (folder / "methods" / name).mkdir(parents=True)
+        record = {"format": 1, "base": str(model), "adapters": ["adapter-0"], "method": name}
+        write_json(folder / "methods" / name / "policy.json", record)
+    return RunFolder(RunConfig(output=folder))
+
+
+@pytest.mark.parametrize(
+    ("methods", "meant"),
+    [(("fspo", "ipo", "pref-ft"), "fspo"), (("fspo-rat", "fspo"), "fspo"), (("ipo",), "ipo")],
+)
+def test_a_run_stands_for_its_policy_of_fspo_or_else_its_only_one(
+    tmp_path: Path, tiny_model_path: Path, methods: tuple[str, ...], meant: str
+) -> None:
+    run = run_with(tmp_path / "run", tiny_model_path, *methods)
+    assert policy_in(run.path) == policy_in(run.method(meant)) == run.method(meant)
+    loaded = Policy.load(run.path).weights
+    assert loaded is not None and loaded.folder == run.method(meant)
+    assert _only_method(run) == meant
+    for verb, target in (("export", str(tmp_path / "whole")), ("push", "me/mine")):
+        result = CliRunner().invoke(app, ["model", verb, str(run.path), target, "--dry-run"])
+        assert result.exit_code == 0, result.stderr
+        assert meant in result.output
+
+
+def test_a_run_with_several_policies_and_none_of_fspo_lists_them(tmp_path: Path, tiny_model_path: Path) -> None:
+    run = run_with(tmp_path / "run", tiny_model_path, "pref-ft", "ipo")
+    for use in (lambda: Policy.load(run.path), lambda: _only_method(run)):
+        with pytest.raises(ModelError, match=r"policies ipo, pref-ft, .* such as .*run/methods/ipo, .*--method ipo"):
+            use()
+    result = CliRunner().invoke(app, ["model", "export", str(run.path), str(tmp_path / "whole"), "--dry-run"])
+    assert result.exit_code == 1 and "ipo, pref-ft" in result.stderr
+
+
+def test_a_run_without_a_policy_leaves_it_to_the_verb_to_say_so(tmp_path: Path, tiny_model_path: Path) -> None:
+    run = run_with(tmp_path / "run", tiny_model_path, "ipo")
+    shutil.rmtree(run.path / "methods")
+    assert policy_in(run.path) is None
+    assert _only_method(run) == "fspo"
