@@ -44,3 +44,13 @@ def test_two_responses_among_more_are_scored_as_if_they_were_alone() -> None:
     config = TrainingConfig(objective="mirrored-contrast", target="observer")
     alone = PassScores(logprobs([[-3.0, -5.0]]), logprobs([[-4.0, -4.5]]), targets_B=torch.tensor([1.0]))
     assert losses(alone, config).tolist() == pytest.approx([(0.75 - 1.5) ** 2])
+
+
+def test_the_likelihood_is_that_of_the_two_labelled_responses_only() -> None:
+    """A third response to a query is compared, but neither person chose it."""
+    config = TrainingConfig(objective="mirrored-contrast", target="observer", responses=3, pref_ft_weight=2.0)
+    found = []
+    for other in (-4.0, -400.0):
+        scores = PassScores(logprobs([[-3.0, -5.0, other]]), logprobs([[-4.0, -4.5, other]]), targets_B=torch.zeros(3))
+        found.append(figures(scores, config)["nll"])
+    assert found == pytest.approx([(3.0 + 4.5) / 2 / 5] * 2)

@@ -187,8 +187,9 @@ def _likelihood(scores: PassScores) -> Tensor:
     nll_B = objectives.pref_ft(scores.plain.means[:, 0])
     if scores.mirrored is None:
         return nll_B
-    # The mirrored person's choice is the last response: the rejected one, or the only one that was rendered.
-    return (nll_B + objectives.pref_ft(scores.mirrored.means[:, -1])) / 2
+    # The mirrored person's choice is the second response: the rejected one, or the only one that was rendered.
+    second = min(1, scores.mirrored.means.shape[1] - 1)
+    return (nll_B + objectives.pref_ft(scores.mirrored.means[:, second])) / 2
 
 
 def _preference(h_B: Tensor, config: TrainingConfig) -> Tensor:
