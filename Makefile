@@ -11,6 +11,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # More than two cores, since tests also wait: for servers, locks and processes that they kill.
 WORKERS ?= 4
+# Where it is set, each worker would compile all tests again.
+unexport PYTHONDONTWRITEBYTECODE
 CONFIG ?= configs/reviews-cpu.yaml
 BENCHMARKS ?= episode_step step_profile training_step
 
