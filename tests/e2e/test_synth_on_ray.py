@@ -30,7 +30,7 @@ IN_FLIGHT = 8
 
 
 def arguments(address: str, domain: Path, output: Path, *more: str) -> list[object]:
-    settings = ["questions=20", "pairs=60", "shared_pairs=6", "responses=8", "shard=1", "meaning=false", "batch=64"]
+    settings = ["questions=20", "pairs=24", "shared_pairs=6", "responses=8", "shard=1", "meaning=false", "batch=64"]
     settings = [f"synthesis.{setting}" for setting in (*settings, "portraits=true", "disagreement=null")]
     settings += [f"endpoint.base_url={address}", "endpoint.model=scripted", f"endpoint.requests_in_flight={IN_FLIGHT}"]
     chosen = [word for setting in settings for word in ("--set", setting)]
@@ -72,7 +72,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     with fake_endpoint(latency=0.02, port=int(urlsplit(address).port or 0)) as address:
         ray = command(*arguments(address, domain, there, "--executor", "ray", "--ray-workers", "2"))
         with subprocess.Popen(
-            ray, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ray, env=environment(RAY_worker_niceness="0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as held:
             kill_a_worker(held, there / "answers-parts")
             said, error = held.communicate(timeout=300)
@@ -91,7 +91,7 @@ def test_the_executor_is_no_part_of_the_data(tmp_path: Path) -> None:
     with fake_endpoint() as address:
         run(*arguments(address, domain, tmp_path / "run"))
         before = stats(address)["came"]
-        run(*arguments(address, domain, tmp_path / "run", "--executor", "ray"), new=True)
+        run(*arguments(address, domain, tmp_path / "run", "--executor", "ray"))
         assert stats(address)["came"] == before
 
 
@@ -102,5 +102,5 @@ def test_what_can_not_be_is_told(tmp_path: Path) -> None:
     assert error == "Error: --ray-address and --ray-workers are for --executor ray; add it, or leave them out.\n"
     missing = ["--executor", "ray", "--ray-address", "127.0.0.1:9"]
     with fake_endpoint() as address:
-        error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2, new=True).stderr
+        error = run(*arguments(address, domain, tmp_path / "run3", *missing), code=2).stderr
     assert "Error: There is no Ray cluster at 127.0.0.1:9 (" in error
