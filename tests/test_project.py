@@ -157,10 +157,12 @@ def test_everything_imported_is_declared() -> None:
     declared = {re.split(r"[<>=\[]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
     # Extras, asked for by name where they are missing; and tables that whoever hands one over has installed.
     optional = {"aiohttp", "certifi", "datasets", "pandas", "ray"}
-    serve = {re.split(r"[<>=\[]", line)[0] for line in PROJECT["project"]["optional-dependencies"]["serve"]}
-    modules = {"yaml": "pyyaml", "markupsafe": "jinja2", "sklearn": "scikit-learn"}
+    extras = PROJECT["project"]["optional-dependencies"]
+    serve, study = ({re.split(r"[<>=\[]", line)[0] for line in extras[name]} for name in ("serve", "study"))
+    modules = {"yaml": "pyyaml", "markupsafe": "jinja2", "sklearn": "scikit-learn", "markdown_it": "markdown-it-py"}
     for path in MODULES:
-        here = declared | (serve if "serving" in path.parts or path.name == "serve.py" else set())
+        here = declared | (serve if {"serving", "serve.py", "study", "study.py"} & set(path.parts) else set())
+        here |= study if {"study", "study.py"} & set(path.parts) else set()
         for node in ast.walk(ast.parse(path.read_text())):
             found = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             found += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

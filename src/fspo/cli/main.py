@@ -118,6 +118,7 @@ _VERBS = {
     ),
     "users": ("fspo.cli.users:app", "Add, list, limit, export and delete the users of a server."),
     "keys": ("fspo.cli.keys:app", "Add, list and revoke the keys of a server's users."),
+    "study": ("fspo.cli.study:app", "Run a blind human study of two arms as a web application."),
     "model": ("fspo.cli.model:app", "List, download, show, export and push models."),
     "data": ("fspo.cli.data:app", "Import, export, validate, show and split preference datasets."),
     "env": ("fspo.cli.env:env", "Show versions, cores, memory, accelerators and folders."),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from fspo.errors import ConfigError
 
@@ -20,7 +20,7 @@ _GRACE = 20
 """Seconds for answers under way, after the signal."""
 
 
-def listen(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) -> None:
+def listen(app: Starlette, host: str, port: int, announce: Callable[[str], None], *, path: str = "/v1") -> None:
     """Serve the application until SIGINT or SIGTERM, which let the requests under way finish.
 
     Args:
@@ -28,6 +28,7 @@ def listen(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) 
         host: name or address to listen on.
         port: 0 takes a free one.
         announce: is called with the address, such as http://127.0.0.1:8000/v1, once connections are taken.
+        path: the end of that address.
 
     Raises:
         ConfigError: nothing can listen there.
@@ -37,7 +38,7 @@ def listen(app: FastAPI, host: str, port: int, announce: Callable[[str], None]) 
     )
     with _listening(host, port) as place, _ended_by_signals(server):
         name = f"[{host}]" if ":" in host else host
-        announce(f"http://{name}:{place.getsockname()[1]}/v1")
+        announce(f"http://{name}:{place.getsockname()[1]}{path}")
         with suppress(KeyboardInterrupt):
             server.run(sockets=[place])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
@@ -13,8 +13,11 @@ __all__ = [
     "ErasureRow",
     "EventRow",
     "KeyRow",
+    "ParticipantRow",
     "Personal",
     "PreferenceRow",
+    "StudyItemRow",
+    "StudyRow",
     "TrainingRow",
     "UserRow",
     "WithdrawalRow",
@@ -107,6 +110,70 @@ class EventRow(Personal):
 
     kind: Mapped[str] = mapped_column(String(64))
     detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class StudyRow(Base):
+    """A human study as it was registered before its first participant."""
+
+    __tablename__ = "studies"
+
+    name: Mapped[str] = mapped_column(_ID, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(_ID)
+    """SHA-256 of the design, which may not change any more."""
+    registration: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[int] = mapped_column(BigInteger)
+
+
+class ParticipantRow(Personal):
+    """A user who gave consent to a study. Times but `created` are milliseconds since 1970; 0 means not yet."""
+
+    __tablename__ = "study_participants"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    study: Mapped[str] = mapped_column(_ID, index=True)
+    language: Mapped[str] = mapped_column(String(32))
+    consent: Mapped[str] = mapped_column(Text)
+    consented: Mapped[int] = mapped_column(BigInteger)
+    seen: Mapped[int] = mapped_column(BigInteger)
+    """The last click."""
+    about: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    """What they said about themselves; None: not answered yet."""
+    begun: Mapped[int] = mapped_column(BigInteger)
+    """When they asked for the answers of the second stage."""
+    finished: Mapped[int] = mapped_column(BigInteger)
+    withdrawn: Mapped[int] = mapped_column(BigInteger)
+    closed: Mapped[str] = mapped_column(String(16))
+    """Why the study ended early for them; empty if it did not."""
+    site: Mapped[dict[str, str]] = mapped_column(JSON)
+    """The parameters of the recruiting site."""
+    invitation: Mapped[str | None] = mapped_column(_ID, unique=True)
+    """Digest of the study and the site's id of the participant, so that nobody takes part twice."""
+
+
+class StudyItemRow(Personal):
+    """One item of a study as it is shown to one participant, with the vote that counts; see `fspo.study.records`."""
+
+    __tablename__ = "study_items"
+    __table_args__ = (UniqueConstraint("user_id", "stage", "position"), {"sqlite_autoincrement": True})
+
+    id: Mapped[str] = mapped_column(_ID, unique=True)
+    stage: Mapped[str] = mapped_column(String(16))
+    position: Mapped[int]
+    prompt: Mapped[str] = mapped_column(Text)
+    topic: Mapped[str] = mapped_column(Text)
+    first: Mapped[str] = mapped_column(Text)
+    second: Mapped[str] = mapped_column(Text)
+    first_arm: Mapped[str] = mapped_column(_ID)
+    second_arm: Mapped[str] = mapped_column(_ID)
+    first_traits: Mapped[dict[str, str]] = mapped_column(JSON)
+    second_traits: Mapped[dict[str, str]] = mapped_column(JSON)
+    correct: Mapped[str] = mapped_column(String(8))
+    """The correct choice of an attention item; empty for others."""
+    shots: Mapped[int]
+    matched: Mapped[bool]
+    choice: Mapped[str] = mapped_column(String(8))
+    shown: Mapped[int] = mapped_column(BigInteger)
+    voted: Mapped[int] = mapped_column(BigInteger)
 
 
 class WithdrawalRow(Base):

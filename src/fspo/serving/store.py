@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from sqlalchemy import Engine, delete, event, func, select, text
 from sqlalchemy.exc import IntegrityError
@@ -36,8 +36,10 @@ from fspo.serving.schema import (
     ErasureRow,
     EventRow,
     KeyRow,
+    ParticipantRow,
     Personal,
     PreferenceRow,
+    StudyItemRow,
     TrainingRow,
     UserRow,
     WithdrawalRow,
@@ -65,7 +67,14 @@ _ID = re.compile(r"[a-z]+_[0-9a-f]{24}")
 """The form of `_new_id`. No other text goes into a query: Postgres has no NUL."""
 _LONGEST_RATE, _LONGEST_POLICY = 100, 200
 """Characters."""
-_PERSONAL: tuple[type[Personal], ...] = (KeyRow, PreferenceRow, ConversationRow, EventRow)
+_PERSONAL: tuple[type[Personal], ...] = (
+    KeyRow,
+    PreferenceRow,
+    ConversationRow,
+    EventRow,
+    ParticipantRow,
+    StudyItemRow,
+)
 Row = TypeVar("Row", bound=Personal)
 
 
@@ -181,7 +190,7 @@ class Store:
         self._erase()  # what a deletion before a crash has left
 
     @classmethod
-    def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Store:
+    def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Self:
         """Open the store, and make it where there is none; arguments and errors as of `connect`."""
         return cls(connect(place, busy_seconds=busy_seconds))
 

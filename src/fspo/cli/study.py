@@ -1,0 +1,214 @@
+"""`fspo study`: the blind human study as a web application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fspo.cli.options import DryRun, Overrides, add_verb, console, help_text
+from fspo.errors import ConfigError
+from fspo.paths import expanded
+
+if TYPE_CHECKING:
+    from fspo.study.config import StudyConfig
+    from fspo.study.store import StudyStore
+
+__all__ = ["app", "demo", "export", "serve"]
+
+_HELP = """Run a blind human study: people label pairs, then choose between the answers of two arms.
+
+Examples:
+  fspo study demo
+
+  fspo study serve configs/study/paper.yaml
+"""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
+
+StudyFile = Annotated[Path, typer.Argument(help="YAML file that describes the study.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="FSPO_STORE",
+        help="Folder of the store, or URL of a Postgres database; by default the study's folder.",
+    ),
+]
+
+
+@add_verb(app, "serve")
+def serve(
+    file: StudyFile,
+    overrides: Overrides = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    store: Place = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Serve the pages of a study, until Ctrl-C. Run it again to continue.
+
+    The first call registers the design and the texts. Later calls refuse a file with another design.
+
+    Examples:
+      fspo study serve configs/study/paper.yaml --dry-run
+
+      fspo study serve configs/study/paper.yaml --set arms.personal.policy=runs/written/methods/fspo
+    """
+    config = _loaded(file, overrides)
+    _serve(config, host, port, store, dry_run=dry_run)
+
+
+@add_verb(app, "demo")
+def demo(
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", help="Folder of a policy, or name of a model; by default the built-in model."),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    dry_run: DryRun = False,
+) -> None:
+    """Serve a small study on one model: answers with your labels against answers without them.
+
+    Everything is in a temporary folder, which is removed at the end.
+
+    Examples:
+      fspo study demo
+
+      fspo study demo --policy runs/reviews-cpu/methods/fspo
+    """
+    _need_extra()
+    from fspo.modeling.builtin_model import BUILTIN_MODEL
+    from fspo.study.demo import demo_study
+
+    with TemporaryDirectory(prefix="fspo-study-") as folder:
+        _serve(demo_study(Path(folder), policy or BUILTIN_MODEL), host, port, None, dry_run=dry_run)
+
+
+@add_verb(app, "export")
+def export(
+    file: StudyFile,
+    folder: Annotated[Path, typer.Argument(help="New folder for the records.")],
+    overrides: Overrides = None,
+    store: Place = None,
+    dataset: Annotated[
+        bool, typer.Option("--dataset", help="Also write the labels and votes as a preference dataset, in `dataset/`.")
+    ] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Also write each table of records as Parquet.")] = False,
+) -> None:
+    """Write the records of a study: participants, items with their votes, and raw events, as JSONL.
+
+    The records hold no names and no ids of recruiting sites.
+
+    Examples:
+      fspo study export configs/study/paper.yaml exports/paper --dataset
+    """
+    from fspo.files import is_empty
+
+    config = _loaded(file, overrides)
+    if folder.exists() and not is_empty(folder):
+        raise ConfigError(f"{folder} is not empty; name another folder.")
+    from fspo.study.export import save_dataset, save_parquet
+
+    with _opened(config, store, must_exist=True) as people:
+        records = people.records(config.name)
+    records.save(folder)
+    if parquet:
+        save_parquet(records, folder)
+    if dataset:
+        save_dataset(records, folder / "dataset")
+    votes = sum(item.choice is not None for item in records.items)
+    people_there = len(records.participants)
+    console().print(f"Wrote {votes:,} votes of {people_there:,} participants to {folder}.", markup=False)
+
+
+def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_run: bool) -> None:
+    from fspo.modeling.quiet import quiet
+    from fspo.serving.listening import listen
+    from fspo.study.app import create_study_app
+    from fspo.study.arms import load_models, open_engines
+    from fspo.study.material import load_material
+    from fspo.study.registration import registration_of, save_registration
+
+    quiet()
+    material, models = load_material(config), load_models(config)
+    registration = registration_of(config, material)
+    out = console()
+    if dry_run:
+        _check_registered(config, store, registration)
+        out.print(
+            f"Would serve the study '{config.name}' on http://{host}:{port}/ for {config.participants} people: "
+            f"{config.labels.count} labels, then {config.comparisons.count} comparisons of {_pairs(config)}.",
+            markup=False,
+        )
+        return
+    with _opened(config, store) as people:
+        if people.register(config.name, registration):
+            path = save_registration(config.output, registration)
+            out.print(f"Registered the study in {path}; fingerprint {registration['fingerprint']}.", markup=False)
+
+        def announce(address: str) -> None:
+            out.print(f"Serving the study '{config.name}' on {address}; Ctrl-C ends.", markup=False)
+
+        app = create_study_app(config, material, people, open_engines(models))
+        listen(app, host, port, announce, path="/")
+
+
+def _pairs(config: StudyConfig) -> str:
+    return ", ".join(f"{first} and {second}" for first, second in config.pairs)
+
+
+def _check_registered(config: StudyConfig, store: str | None, registration: Mapping[str, Any]) -> None:
+    """What `StudyStore.register` checks, without making a store.
+
+    Raises:
+        ConfigError: the study was registered with another design.
+    """
+    from fspo.serving.connection import STORE_FILE
+
+    place = store or str(config.output)
+    if "://" in place or not (Path(expanded(place)) / STORE_FILE).exists():
+        return
+    with _opened(config, store) as people:
+        people.check_registered(config.name, registration)
+
+
+def _loaded(file: Path, overrides: list[str] | None) -> StudyConfig:
+    _need_extra()
+    from fspo.study.config import load_study
+
+    return load_study(file, overrides or ())
+
+
+def _need_extra() -> None:
+    try:
+        import markdown_it  # noqa: F401
+        import nh3  # noqa: F401
+        import sqlalchemy  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"A study needs the extra 'study' ({error.name} is missing): "
+            "pip install -e '.[study]' in the project's folder."
+        ) from None
+
+
+@contextmanager
+def _opened(config: StudyConfig, store: str | None, *, must_exist: bool = False) -> Iterator[StudyStore]:
+    from fspo.serving.connection import STORE_FILE
+    from fspo.study.store import StudyStore
+
+    place = store or str(config.output)
+    if must_exist and "://" not in place and not (Path(expanded(place)) / STORE_FILE).exists():
+        raise ConfigError(f"There is no store in {place}; name the study's with --store, or serve the study first.")
+    opened = StudyStore.open(place)
+    try:
+        yield opened
+    finally:
+        opened.close()

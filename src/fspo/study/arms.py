@@ -1,0 +1,73 @@
+"""The models that answer for the arms of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from fspo.errors import ConfigError, FspoError
+from fspo.llm.endpoint_config import EndpointConfig
+from fspo.paths import expanded
+from fspo.serving.engine import Engine
+from fspo.study.config import Arm, StudyConfig
+
+if TYPE_CHECKING:
+    from fspo.modeling.policy import Policy
+
+__all__ = ["ArmModel", "load_models", "open_engines"]
+
+ArmModel: TypeAlias = "Policy | EndpointConfig"
+
+
+def load_models(config: StudyConfig) -> Mapping[str, ArmModel]:
+    """The model of each arm, without its weights; arms on the same policy share it.
+
+    Raises:
+        ConfigError: an arm's policy or endpoint can't be used; names the arm.
+        ModelError: there is no such policy or model.
+    """
+    models: dict[str, ArmModel] = {}
+    shared: dict[str, ArmModel] = {}
+    for name, arm in config.arms.items():
+        key = arm.model_dump_json(exclude={"personalised"})
+        if key not in shared:
+            try:
+                shared[key] = _model(arm)
+            except FspoError as error:
+                raise type(error)(f"The arm '{name}': {error}") from error
+        models[name] = shared[key]
+    return models
+
+
+def open_engines(models: Mapping[str, ArmModel]) -> Mapping[str, Engine]:
+    """An engine for each arm; arms with the same model share one. A policy's weights are loaded at the first answer.
+
+    Raises:
+        ConfigError: a key or package of an endpoint is missing.
+    """
+    engines = {id(model): _engine(model) for model in models.values()}
+    return {name: engines[id(model)] for name, model in models.items()}
+
+
+def _model(arm: Arm) -> ArmModel:
+    if arm.endpoint is not None:
+        if arm.endpoint.lacks_key:
+            raise ConfigError(
+                f"the environment variable {arm.endpoint.key_variable} is not set; put the endpoint's key into it."
+            )
+        return arm.endpoint
+    from fspo.modeling.policy import Policy
+
+    place = expanded(str(arm.policy))
+    return Policy.load(Path(place) if Path(place).is_dir() else str(arm.policy), layout=arm.layout, dtype=arm.dtype)
+
+
+def _engine(model: ArmModel) -> Engine:
+    if isinstance(model, EndpointConfig):
+        from fspo.serving.engines.upstream import UpstreamEngine
+
+        return UpstreamEngine(model)
+    from fspo.serving.engines.local import LocalEngine
+
+    return LocalEngine(model)

@@ -1,0 +1,53 @@
+"""A small study on one model, to try the pages: with a participant's labels as shots, against without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fspo.study.config import StudyConfig
+
+__all__ = ["demo_study"]
+
+_CONSENT = """
+This is a demonstration on this computer. You label a few pairs of answers. Then a small language model answers
+new questions twice: once with your labels, once without. You choose between the two, and do not know which is which.
+
+Your choices are stored in a temporary folder, which is removed when the server ends.
+"""
+
+
+def demo_study(folder: Path, policy: str, *, labels: int = 4, comparisons: int = 4) -> StudyConfig:
+    """The demonstration.
+
+    Args:
+        folder: of the study.
+        policy: folder of a policy, or name of an untrained model, which sees labels as a conversation.
+        labels: pairs to label.
+        comparisons: comparisons of two answers.
+    """
+    layout = None if Path(policy).is_dir() else "conversation"
+    return StudyConfig.model_validate(
+        {
+            "name": "demo",
+            "output": folder,
+            "arms": {
+                "personal": {"policy": policy, "layout": layout},
+                "base": {"policy": policy, "layout": layout, "personalised": False},
+            },
+            "participants": 100,
+            "labels": {"source": {"domain": "elix-written"}, "count": labels},
+            "comparisons": {"count": comparisons, "attention": 1},
+            "matching": {"length": 2.0},
+            "answers": {"max_tokens": 80},
+            "attention": [
+                {
+                    "prompt": "This question checks that the page works. Which answer names a colour?",
+                    "right": "Blue is a colour, so this is the answer to choose here.",
+                    "wrong": "A table has four legs, so this is not the answer to choose here.",
+                }
+            ],
+            "about": [{"id": "field", "text": "What do you work on?"}],
+            "consent": {"version": "demo", "text": _CONSENT, "contact": "nobody, this is a demonstration"},
+            "languages": {"en": {}, "de": {}},
+        }
+    )

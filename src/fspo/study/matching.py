@@ -1,0 +1,64 @@
+"""How alike the two texts of an item are in what should not decide: format, length, number of points made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import product
+
+from fspo.preferences.markup import bare
+from fspo.study.config import Matching
+
+__all__ = ["alike", "as_shown", "closest", "points", "whole_sentences"]
+
+_POINT = re.compile(r"^\s*(?:[-*+•\u2013]|\(?\d{1,3}[.)])\s+\S", re.MULTILINE)
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]*_]*(?=\s|$)")
+_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+def as_shown(text: str, matching: Matching) -> str:
+    """The text in the form in which participants see it."""
+    if matching.format == "markdown":
+        return text.strip()
+    paragraphs = (bare(part) for part in _BREAK.split(text))
+    return "\n\n".join(part for part in paragraphs if part)
+
+
+def points(text: str) -> int:
+    """How many points a text makes: the items of its lists, or its paragraphs if it has fewer than two items."""
+    items = len(_POINT.findall(text))
+    return items if items > 1 else len([part for part in _BREAK.split(text) if part.strip()])
+
+
+def whole_sentences(text: str) -> str:
+    """The text without its unfinished last sentence, for an answer that reached its limit."""
+    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends else text
+
+
+def alike(first: str, second: str, matching: Matching) -> bool:
+    """Whether two texts, as a model or a person wrote them, may stand beside each other."""
+    if matching.viewpoints and points(first) != points(second):
+        return False
+    return matching.length is None or _ratio(first, second) <= matching.length
+
+
+def closest(firsts: Sequence[str], seconds: Sequence[str], matching: Matching) -> tuple[str, str]:
+    """One text of each side: the pair that is most alike, of equals the one written earliest.
+
+    Pairs that are `alike` come before all others, and then the one closest in length.
+    """
+    pairs = product(enumerate(firsts), enumerate(seconds))
+
+    def rank(pair: tuple[tuple[int, str], tuple[int, str]]) -> tuple[bool, float, int]:
+        (one, first), (other, second) = pair
+        return not alike(first, second, matching), _ratio(first, second), one + other
+
+    (_, first), (_, second) = min(pairs, key=rank)
+    return first, second
+
+
+def _ratio(first: str, second: str) -> float:
+    """How many times as many words the longer text has."""
+    shorter, longer = sorted((len(bare(first).split()), len(bare(second).split())))
+    return longer / shorter if shorter else float("inf") if longer else 1.0

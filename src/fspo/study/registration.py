@@ -1,0 +1,47 @@
+"""What is fixed before the first participant: the design and the texts, with a fingerprint of both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fspo.files import write_json
+from fspo.identity import digest
+from fspo.study.config import StudyConfig
+from fspo.study.material import Material
+
+__all__ = ["REGISTRATION_FILE", "registration_of", "save_registration"]
+
+REGISTRATION_FILE = "registration.json"
+
+
+def registration_of(config: StudyConfig, material: Material) -> dict[str, Any]:
+    """The registration of a study, ready for JSON.
+
+    Its `fingerprint` is the SHA-256 of the design and of all texts that items may be made of. Publish it before the
+    study begins, and anybody can check afterwards that neither has changed.
+    """
+    texts = digest(asdict(material), 64)
+    return {
+        "study": config.name,
+        "fingerprint": digest([config.fingerprint(), texts], 64),
+        "registered": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fspo": version("fspo"),
+        "texts": texts,
+        "design": config.design(),
+    }
+
+
+def save_registration(folder: Path, registration: dict[str, Any]) -> Path:
+    """Write the registration into the study's folder.
+
+    Raises:
+        StorageError: the file can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / REGISTRATION_FILE
+    write_json(path, registration)
+    return path

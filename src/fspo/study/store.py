@@ -1,0 +1,487 @@
+"""A study in the store of people: a participant is a user of the store, and a personal link holds one of their keys.
+
+So participants share what the store promises its users: every query is limited to its owner, and what is deleted is
+also erased from the files of the database.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from fspo.errors import ConfigError, FspoError
+from fspo.identity import digest
+from fspo.serving.schema import ErasureRow, EventRow, ParticipantRow, StudyItemRow, StudyRow
+from fspo.serving.store import Owner, Store
+from fspo.study.config import StudyConfig
+from fspo.study.drawing import DrawnItem
+from fspo.study.flow import STAGES, Visit, step_of
+from fspo.study.records import Choice, Event, Item, Participant, StudyRecords
+
+__all__ = [
+    "AlreadyTakesPart",
+    "NotAParticipant",
+    "Outcome",
+    "StudyFull",
+    "StudyStore",
+    "invitation_of",
+    "now",
+]
+
+Outcome = Literal["saved", "repeated", "already", "not next", "unknown"]
+"""What became of a click: saved; the same vote was there; another vote was there; not the next item; no such item."""
+_KIND = "study."
+_HOUR = 3_600_000
+"""Milliseconds."""
+_Pair = tuple[str, str]
+
+
+class AlreadyTakesPart(FspoError):
+    """The recruiting site's participant has begun the study before."""
+
+
+class StudyFull(FspoError):
+    """All places are taken."""
+
+
+class NotAParticipant(FspoError):
+    """The user does not take part in this study, or was deleted."""
+
+
+class StudyStore(Store):
+    """The store, with the studies in it."""
+
+    # The study itself
+
+    def register(self, study: str, registration: Mapping[str, Any]) -> bool:
+        """Record a study before its first participant; later calls check that it is still the same.
+
+        Args:
+            study: its name.
+            registration: of `registration_of`.
+
+        Returns:
+            Whether this call recorded it.
+
+        Raises:
+            ConfigError: a study of this name was registered with another design or other texts.
+        """
+        with self._administer(writes=True) as session:
+            row = session.get(StudyRow, study)
+            if row is None:
+                fingerprint = registration["fingerprint"]
+                whole = dict(registration)
+                session.add(StudyRow(name=study, fingerprint=fingerprint, registration=whole, created=now() // 1000))
+                return True
+        self.check_registered(study, registration)
+        return False
+
+    def check_registered(self, study: str, registration: Mapping[str, Any]) -> None:
+        """Check that a study is the one that was registered under its name, if there is one.
+
+        Raises:
+            ConfigError: it is another one; names what has changed.
+        """
+        before = self.registration(study)
+        if before is None or before["fingerprint"] == registration["fingerprint"]:
+            return
+        design = before["design"]
+        changed = [key for key, value in registration["design"].items() if design.get(key) != value]
+        what = ", ".join(changed) if changed else "the texts of its items"
+        raise ConfigError(
+            f"The study '{study}' has begun, and its file differs from its registration in: {what}. "
+            "Undo the change, or give the study another name."
+        )
+
+    def registration(self, study: str) -> dict[str, Any] | None:
+        """What was registered; None if the study has not begun."""
+        with self._administer() as session:
+            row = session.get(StudyRow, study)
+            return None if row is None else dict(row.registration)
+
+    def records(self, study: str) -> StudyRecords:
+        """Everything that the analysis of a study reads, in the order in which people gave consent."""
+        with self._administer() as session:
+            people = session.scalars(
+                select(ParticipantRow).where(ParticipantRow.study == study).order_by(ParticipantRow.number)
+            ).all()
+            ids = select(ParticipantRow.user_id).where(ParticipantRow.study == study)
+            items = session.scalars(select(StudyItemRow).where(StudyItemRow.user_id.in_(ids))).all()
+            events = session.scalars(
+                select(EventRow)
+                .where(EventRow.user_id.in_(ids), EventRow.kind.startswith(_KIND))
+                .order_by(EventRow.number)
+            ).all()
+        place = {row.user_id: number for number, row in enumerate(people)}
+        in_order = sorted(items, key=lambda row: (place[row.user_id], *_order(row)))
+        return StudyRecords(
+            [_participant(row) for row in people],
+            [_item(row) for row in in_order],
+            [_event_record(row) for row in events],
+        )
+
+    # Taking part
+
+    def enter(
+        self,
+        config: StudyConfig,
+        language: str,
+        site: Mapping[str, str],
+        invitation: str,
+        draw: Callable[[Mapping[_Pair, int]], Sequence[DrawnItem]],
+    ) -> str:
+        """Add a participant who has given consent, with all items, and return the key of their personal link.
+
+        Args:
+            config: the study.
+            language: of the pages.
+            site: what the recruiting site has passed; empty without one.
+            invitation: nobody takes part twice with the same one; see `invitation_of`.
+            draw: draws the items, given how many participants have each pair of arms.
+
+        Raises:
+            AlreadyTakesPart: somebody has begun with this invitation before.
+            StudyFull: all places are taken.
+        """
+        if self.is_full(config):
+            raise StudyFull("All places of the study are taken.")
+        if self.invited(invitation) is not None:
+            raise AlreadyTakesPart("This participant has begun the study already.")
+        account = self.add_user(f"study {config.name} {secrets.token_hex(8)}")
+        owner = Owner(account.id)
+        try:
+            key = self.add_key(owner).key
+            with self._administer(writes=True) as session:
+                _lock(session, config.name)
+                places = _places(session, config)
+                if len(places) >= config.participants:
+                    raise StudyFull("All places of the study are taken.")
+                self._add(session, owner, config, language, dict(site), invitation, draw(_arms(session, places)))
+        except IntegrityError:
+            self.withdraw(owner)
+            raise AlreadyTakesPart("This participant has begun the study already.") from None
+        except BaseException:
+            self.withdraw(owner)
+            raise
+        return key
+
+    def is_full(self, config: StudyConfig) -> bool:
+        """Whether all places are taken."""
+        with self._administer() as session:
+            return len(_places(session, config)) >= config.participants
+
+    def invited(self, invitation: str) -> tuple[Owner, dict[str, str]] | None:
+        """The participant with this invitation and what the site passed for them; see `invitation_of`."""
+        with self._administer() as session:
+            row = session.scalar(select(ParticipantRow).where(ParticipantRow.invitation == invitation))
+            return None if row is None else (Owner(row.user_id), dict(row.site))
+
+    def visit(self, owner: Owner, study: str) -> Visit:
+        """What is stored of a participant.
+
+        Raises:
+            NotAParticipant: the user does not take part in this study.
+        """
+        with self._read(owner) as session:
+            return _visit(session, study)
+
+    def answer_about(self, owner: Owner, config: StudyConfig, answers: Mapping[str, str]) -> bool:
+        """Save what a participant says about themselves; the first time counts.
+
+        Returns:
+            False where a quota is full: the study is over for them, and nothing of the answers is saved.
+        """
+        at = now()
+        with self._administer(writes=True) as session:
+            _lock(session, config.name)
+            row = session.scalars(select(ParticipantRow).where(ParticipantRow.user_id == owner.id)).one()
+            if row.about is not None or row.closed:
+                return not row.closed
+            others = [other for other in _places(session, config) if other.user_id != owner.id]
+            row.seen = at
+            if _over_quota(config, answers, others):
+                row.closed, row.about = "quota", {}
+                return False
+            row.about = dict(answers)
+            session.add(_event(owner, "answered", at, "", {"questions": sorted(answers)}))
+            return True
+
+    def show(self, owner: Owner, study: str, item: str) -> None:
+        """Note that an item is being sent to its participant."""
+        at = now()
+        with self._write(owner) as session:
+            visit = _visit(session, study)
+            row = _named(visit, item)
+            if row is not None:
+                row.shown = row.shown or at
+                visit.participant.seen = at
+                session.add(_event(owner, "shown", at, item))
+
+    def vote(self, owner: Owner, config: StudyConfig, item: str, choice: Choice) -> Outcome:
+        """Save a vote on the next item; a vote that is there stays, and every click is an event."""
+        at = now()
+        with self._write(owner) as session:
+            visit = _visit(session, config.name)
+            row = _named(visit, item)
+            if row is None:
+                return "unknown"
+            visit.participant.seen = at
+            if row.choice:
+                session.add(_event(owner, "repeated", at, item, {"choice": choice}))
+                return "repeated" if row.choice == choice else "already"
+            step = step_of(visit, config, at)
+            if step.item is None or step.item.id != item or step.kind == "waiting":
+                session.add(_event(owner, "repeated", at, item, {"choice": choice}))
+                return "not next"
+            row.choice, row.voted = choice, at
+            session.add(_event(owner, "voted", at, item, {"choice": choice}))
+        return "saved"
+
+    def undo(self, owner: Owner, config: StudyConfig, item: str) -> bool:
+        """Take the last vote back; False where this is not the last one, or answers were written with it."""
+        at = now()
+        with self._write(owner) as session:
+            visit = _visit(session, config.name)
+            row = step_of(visit, config, at).undo
+            if row is None or row.id != item:
+                return False
+            session.add(_event(owner, "undone", at, item, {"choice": row.choice}))
+            row.choice, row.voted, visit.participant.seen = "", 0, at
+        return True
+
+    def begin_answers(self, owner: Owner, config: StudyConfig) -> bool:
+        """Fix the labels: from now on answers are written with them. False if it is not time for that."""
+        return self._pass(owner, config, "between", "begun")
+
+    def finish(self, owner: Owner, config: StudyConfig) -> bool:
+        """End the study for a participant who has voted on everything; False where something is left."""
+        return self._pass(owner, config, "last", "finished")
+
+    def save_answers(self, owner: Owner, study: str, item: str, first: str, second: str, *, matched: bool) -> bool:
+        """Save both answers of a comparison; False where it is gone, or has answers."""
+        at = now()
+        with self._write(owner) as session:
+            row = _named(_visit(session, study), item)
+            if row is None or row.first:
+                return False
+            row.first, row.second, row.matched = first, second, matched
+            session.add(_event(owner, "written", at, item))
+        return True
+
+    def note(self, owner: Owner, kind: str, item: str = "", **detail: Any) -> None:
+        """Add an event; the detail holds no content."""
+        with self._write(owner) as session:
+            session.add(_event(owner, kind, now(), item, detail))
+
+    # One's own data
+
+    def own_data(self, owner: Owner, study: str) -> dict[str, Any]:
+        """Everything that is stored of a participant, without what tells the arms apart."""
+        visit = self.visit(owner, study)
+        row = visit.participant
+        with self._read(owner) as session:
+            events = session.scalars(select(EventRow).order_by(EventRow.number)).all()
+        hidden = {"first_arm", "second_arm", "participant", "right", "shots", "matched"}
+        return {
+            "participant": {**_participant(row).model_dump(), "site": dict(row.site)},
+            "items": [_item(item).model_dump(exclude=hidden) for item in visit.items],
+            "events": [_event_record(event).model_dump(exclude={"participant"}) for event in events],
+        }
+
+    def withdraw_votes(self, owner: Owner, study: str) -> bool:
+        """Delete everything of a participant but that they took part.
+
+        Returns:
+            Whether the files of the database hold nothing of it any more; see `Store.erased`.
+        """
+        at = now()
+        with self._write(owner) as session:
+            row = _visit(session, study).participant
+            for table in (StudyItemRow, EventRow):
+                session.execute(delete(table))
+            row.about, row.begun, row.withdrawn = {}, 0, row.withdrawn or at
+            session.add_all([_event(owner, "withdrawn", at), ErasureRow(created=at // 1000)])
+        return self._erase()
+
+    def _pass(self, owner: Owner, config: StudyConfig, kind: str, mark: str) -> bool:
+        at = now()
+        with self._write(owner) as session:
+            visit = _visit(session, config.name)
+            if step_of(visit, config, at).kind != kind:
+                return False
+            setattr(visit.participant, mark, at)
+            visit.participant.seen = at
+            session.add(_event(owner, mark, at))
+        return True
+
+    def _add(
+        self,
+        session: Session,
+        owner: Owner,
+        config: StudyConfig,
+        language: str,
+        site: dict[str, str],
+        invitation: str,
+        items: Sequence[DrawnItem],
+    ) -> None:
+        at = now()
+        participant = ParticipantRow(
+            user_id=owner.id,
+            created=at // 1000,
+            study=config.name,
+            language=language,
+            consent=config.consent.version,
+            consented=at,
+            seen=at,
+            about=None,
+            begun=0,
+            finished=0,
+            withdrawn=0,
+            closed="",
+            site=site,
+            invitation=invitation,
+        )
+        session.add_all([participant, _event(owner, "consented", at)])
+        positions: Counter[str] = Counter()
+        for item in items:
+            positions[item.stage] += 1
+            session.add(_row(owner, item, positions[item.stage], at))
+
+
+def invitation_of(study: str, participant: str) -> str:
+    """What the store finds a recruiting site's participant by."""
+    return digest([study, participant], 64)
+
+
+def _lock(session: Session, study: str) -> None:
+    """Wait for other changes of the study's places; SQLite has one writer anyway."""
+    session.scalar(select(StudyRow.name).where(StudyRow.name == study).with_for_update())
+
+
+def _places(session: Session, config: StudyConfig) -> list[ParticipantRow]:
+    """The participants who finished, and those who were here lately."""
+    late = now() - config.place_hours * _HOUR
+    rows = session.scalars(select(ParticipantRow).where(ParticipantRow.study == config.name))
+    return [row for row in rows if not row.withdrawn and not row.closed and (row.finished or row.seen >= late)]
+
+
+def _arms(session: Session, places: Sequence[ParticipantRow]) -> Counter[_Pair]:
+    """Pair of arms -> how many of the participants compare it."""
+    query = select(StudyItemRow.user_id, StudyItemRow.first_arm, StudyItemRow.second_arm).where(
+        StudyItemRow.first_arm != "", StudyItemRow.user_id.in_([row.user_id for row in places])
+    )
+    found = {(user, *pair) for user, *arms in session.execute(query) for pair in (arms, arms[::-1])}
+    return Counter((first, second) for _, first, second in found)
+
+
+def _over_quota(config: StudyConfig, answers: Mapping[str, str], others: Sequence[ParticipantRow]) -> bool:
+    for question in config.about:
+        most = question.quotas.get(answers.get(question.id, ""))
+        same = sum((row.about or {}).get(question.id) == answers.get(question.id) for row in others)
+        if most is not None and same >= most:
+            return True
+    return False
+
+
+def _visit(session: Session, study: str) -> Visit:
+    """What the owner of the session has in a study."""
+    row = session.scalar(select(ParticipantRow).where(ParticipantRow.study == study))
+    if row is None:
+        raise NotAParticipant("This link belongs to no participant of the study.")
+    return Visit(row, sorted(session.scalars(select(StudyItemRow)), key=_order))
+
+
+def _order(row: StudyItemRow) -> tuple[int, int]:
+    """The order in which a participant sees the items."""
+    return STAGES.index(row.stage), row.position
+
+
+def _named(visit: Visit, item: str) -> StudyItemRow | None:
+    return next((row for row in visit.items if row.id == item), None)
+
+
+def _row(owner: Owner, item: DrawnItem, position: int, at: int) -> StudyItemRow:
+    return StudyItemRow(
+        id=f"item_{secrets.token_hex(12)}",
+        user_id=owner.id,
+        created=at // 1000,
+        stage=item.stage,
+        position=position,
+        prompt=item.prompt,
+        topic=item.topic,
+        first=item.first,
+        second=item.second,
+        first_arm=item.first_arm,
+        second_arm=item.second_arm,
+        first_traits=dict(item.first_traits),
+        second_traits=dict(item.second_traits),
+        correct=item.correct or "",
+        shots=item.shots,
+        matched=True,
+        choice="",
+        shown=0,
+        voted=0,
+    )
+
+
+def _participant(row: ParticipantRow) -> Participant:
+    return Participant(
+        id=row.user_id,
+        study=row.study,
+        language=row.language,
+        consent=row.consent,
+        consented=row.consented,
+        finished=row.finished or None,
+        withdrawn=row.withdrawn or None,
+        closed="quota" if row.closed else "",
+        recruited=bool(row.site),
+        answers=row.about or {},
+    )
+
+
+def _item(row: StudyItemRow) -> Item:
+    return Item.model_validate(
+        {
+            "id": row.id,
+            "participant": row.user_id,
+            "stage": row.stage,
+            "position": row.position,
+            "prompt": row.prompt,
+            "topic": row.topic,
+            "first": row.first,
+            "second": row.second,
+            "first_arm": row.first_arm,
+            "second_arm": row.second_arm,
+            "first_traits": row.first_traits,
+            "second_traits": row.second_traits,
+            "right": row.correct or None,
+            "shots": row.shots,
+            "matched": row.matched,
+            "choice": row.choice or None,
+            "shown": row.shown or None,
+            "voted": row.voted or None,
+        }
+    )
+
+
+def _event(owner: Owner, kind: str, at: int, item: str = "", detail: Mapping[str, Any] | None = None) -> EventRow:
+    whole = {"at": at, "item": item, **(detail or {})}
+    return EventRow(user_id=owner.id, created=at // 1000, kind=_KIND + kind, detail=whole)
+
+
+def _event_record(row: EventRow) -> Event:
+    detail = dict(row.detail)
+    at, item = int(detail.pop("at", row.created * 1000)), str(detail.pop("item", ""))
+    return Event(participant=row.user_id, at=at, kind=row.kind.removeprefix(_KIND), item=item, detail=detail)
+
+
+def now() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000

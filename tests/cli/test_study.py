@@ -1,0 +1,113 @@
+"""`fspo study`: what is checked before anything is served, a study on a real model, and what an export holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from fspo.cli.main import app
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.study.arms import load_models, open_engines
+from fspo.study.config import load_study
+from fspo.study.records import StudyRecords
+from fspo.study.store import StudyStore
+from tests.study.site import ScriptedEngine, StudySite, write_texts
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments: str | Path, code: int = 0) -> str:
+    found = CliRunner().invoke(app, ["study", *map(str, arguments)])
+    assert found.exit_code == code, found.output
+    return " ".join(found.output.split())
+
+
+@pytest.fixture
+def study_file(tmp_path: Path, speaking_model_path: Path) -> Path:
+    model = str(speaking_model_path)
+    values: dict[str, Any] = {
+        "name": "small",
+        "output": str(tmp_path / "study"),
+        "arms": {
+            "personal": {"policy": model, "layout": "conversation"},
+            "base": {"policy": model, "layout": "conversation", "personalised": False},
+        },
+        "labels": {"source": {"file": str(write_texts(tmp_path))}, "count": 2},
+        "comparisons": {"count": 2},
+        "matching": {"length": None},
+        "answers": {"max_tokens": 8},
+        "consent": {"version": "1", "text": "Agree?", "contact": "ann@example.org"},
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("name", ["paper", "second"])
+def test_the_shipped_studies_pass_a_dry_run(name: str, speaking_model_path: Path, tmp_path: Path) -> None:
+    model = [f"--set=arms.{arm}.policy={speaking_model_path}" for arm in ("personal", "base")]
+    place = f"--set=output={tmp_path / 'study'}"
+    said = call("serve", ROOT / f"configs/study/{name}.yaml", "--dry-run", place, *model)
+    assert f"for {25 if name == 'paper' else 50} people: 9 labels, then 11 comparisons of personal and base" in said
+    assert not (tmp_path / "study").exists()
+    values = load_study(ROOT / f"configs/study/{name}.yaml")
+    assert {arm.policy for arm in values.arms.values()} == {"smollm2-135m"}  # needs no run before it
+
+
+def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: Path) -> None:
+    for change, named, code in (
+        ("comparisons.count=50", "10 prompts", 1),
+        ("arms.base.policy=nowhere/at/all", "The arm 'base'", 1),
+        ("labels.cuont=3", "labels.count", 2),
+        ("arms.base={endpoint: {base_url: 'http://127.0.0.1:1/v1', model: m, key_variable: NO_KEY_HERE}}", "NO_KEY", 2),
+    ):
+        assert named in call("serve", study_file, "--dry-run", f"--set={change}", code=code)
+    assert "There is no store" in call("export", study_file, tmp_path / "out", code=2)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_on_a_real_model_is_registered_served_and_exported(study_file: Path, tmp_path: Path) -> None:
+    config = load_study(study_file)
+    store = StudyStore.open(config.output)
+    site = StudySite(config, store, ScriptedEngine())  # registers it
+    engines = open_engines(load_models(config))
+    assert engines["personal"] is engines["base"]
+    with _running(site, engines):
+        site.person().finish(lambda _: "2")
+    store.close()
+    assert "small" in call("serve", study_file, "--dry-run")
+    for change, named in (("participants=26", "participants"), ("consent.version='2'", "consent")):
+        assert named in call("serve", study_file, "--dry-run", f"--set={change}", code=2)
+    write_texts(tmp_path, prompts=13)
+    assert "the texts of its items" in call("serve", study_file, "--dry-run", code=2)
+
+    out = tmp_path / "out"
+    assert "5 votes of 1 participants" in call("export", study_file, out, "--dataset", "--parquet")
+    records = StudyRecords.load(out)
+    assert [item.choice for item in records.items] == ["second"] * 5
+    assert all(item.first and item.second for item in records.items)
+    rows = pq.read_table(out / "items.parquet").to_pylist()
+    assert [row["id"] for row in rows] == [item.id for item in records.items]
+    assert json.loads(rows[1]["first_traits"])["tone"] in ("calm", "loud")
+    dataset = PreferenceDataset.load(out / "dataset")
+    different = [item for item in records.items if item.stage != "practice" and item.first != item.second]
+    assert len(dataset.preferences) == len(different) >= 2
+    assert "is not empty" in call("export", study_file, out, code=2)
+
+
+def _running(site: StudySite, engines: Any) -> Any:
+    from fspo.study.app import create_study_app
+
+    site.app = create_study_app(site.config, site.material, site.store, engines)
+    return site.running()
+
+
+def test_the_demo_checks_itself(speaking_model_path: Path) -> None:
+    said = call("demo", "--policy", speaking_model_path, "--dry-run")
+    assert "4 labels, then 4 comparisons of personal and base" in said

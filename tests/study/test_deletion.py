@@ -1,0 +1,124 @@
+"""Withdrawal and deletion: no byte of the content stays in the database, its files, or the engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fspo.study.store import StudyStore
+from tests.serving.conftest import new_database
+from tests.study.site import ScriptedEngine, StudySite, opened_site, owner_of
+
+SECRET = "velociraptor"
+ABOUT = [{"id": "work", "text": "What do you do?"}]
+CONTENT = (f"{SECRET}-answer", f"{SECRET}-work")
+
+
+def bytes_below(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def take_part(site: StudySite, number: str = "ann"):  # noqa: ANN201
+    person = site.person().begin(f"/?PROLIFIC_PID=pid-{number}&STUDY_ID=s&SESSION_ID=session-{number}")
+    person.submit("about", work=f"{SECRET}-work-{number}")
+    return person.finish()
+
+
+def site_with_content(folder: Path):  # noqa: ANN201
+    engine = ScriptedEngine(lambda request: f"{SECRET}-answer to {request.turns[-1].content}" + "x" * 5000)
+    return opened_site(folder, engine, about=ABOUT, recruiting={"required": False})
+
+
+def test_withdrawal_deletes_the_content_and_keeps_that_they_took_part(tmp_path: Path) -> None:
+    with site_with_content(tmp_path) as site:
+        person = take_part(site)
+        prompts = {row.prompt for row in site.store.records("small").items if row.prompt.startswith("Question")}
+        assert all(text.encode() in bytes_below(tmp_path / "store") for text in CONTENT)
+        person.get("/data")
+        person.submit("withdraw", sure="yes")
+        assert person.heading == "You have withdrawn"
+        assert "Another program" not in person.page
+        left = bytes_below(tmp_path / "store")
+        assert not any(text.encode() in left for text in (*CONTENT, *prompts))
+        records = site.store.records("small")
+        assert records.items == [] and [one.withdrawn is not None for one in records.participants] == [True]
+        assert [event.kind for event in records.events] == ["withdrawn"]
+        assert records.participants[0].answers == {}
+        assert site.engine.forgotten[-1] == records.participants[0].id
+        person.get()
+        assert person.heading == "You have withdrawn"
+        again = site.person()
+        again.get("/?PROLIFIC_PID=pid-ann&STUDY_ID=s&SESSION_ID=session-ann")
+        assert again.heading == "You have withdrawn"  # they are not asked twice
+        assert site.store.withdrawals() == []  # the user is still there
+
+
+def test_deletion_leaves_nothing_at_all(tmp_path: Path) -> None:
+    with site_with_content(tmp_path) as site:
+        person, other = take_part(site), take_part(site, "bob")
+        owner = owner_of(site, person)
+        person.get("/data")
+        person.submit("delete", sure="yes")
+        assert person.heading == "Everything is deleted" and "fspo_study" not in person.client.cookies
+        left = bytes_below(tmp_path / "store")
+        for text in ("velociraptor-work-ann", "pid-ann", "session-ann", owner.id):
+            assert text.encode() not in left, text
+        assert b"velociraptor-work-bob" in left and b"pid-bob" in left
+        assert [one.id for one in site.store.records("small").participants] == [owner_of(site, other).id]
+        other.get()
+        assert other.heading == "Thank you"
+
+
+def test_deletion_while_answers_are_written_leaves_nothing(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda _: f"{SECRET}-answer")
+    engine.seconds = 0.05
+    with opened_site(tmp_path, engine) as site:
+        for action in ("withdraw", "delete"):
+            person = site.person().begin().label()
+            person.submit("begin")
+            person.post(f"/{action}", sure="yes")
+            assert person.status == 200
+            person.get()
+            person.get()
+        assert site.store.records("small").items == []
+        assert SECRET.encode() not in bytes_below(tmp_path / "store")
+
+
+def test_a_click_by_mistake_deletes_nothing(tmp_path: Path) -> None:
+    with site_with_content(tmp_path) as site:
+        person = take_part(site)
+        for action in ("withdraw", "delete"):
+            person.get("/data")
+            person.submit(action)
+            assert person.status == 400 and "Nothing was deleted" in person.page
+        assert len(site.store.records("small").items) == 10
+
+
+def test_the_download_holds_everything_of_one_person_and_nothing_of_others(tmp_path: Path) -> None:
+    with site_with_content(tmp_path) as site:
+        person = take_part(site)
+        take_part(site, "bob")
+        own = person.client.get("/download").json()
+        assert own["participant"]["answers"] == {"work": "velociraptor-work-ann"}
+        assert own["participant"]["site"] == {"participant": "pid-ann", "study": "s", "session": "session-ann"}
+        assert len(own["items"]) == 10 and all(item["choice"] for item in own["items"])
+        assert "bob" not in json.dumps(own)
+        text = person.client.get("/download").headers["content-disposition"]
+        assert "attachment" in text
+
+
+def test_the_same_in_postgres(tmp_path: Path, postgres: str) -> None:
+    store = StudyStore.open(new_database(postgres))
+    from tests.study.site import study_config
+
+    engine = ScriptedEngine(lambda _: f"{SECRET}-answer")
+    with StudySite(study_config(tmp_path), store, engine).running() as site:
+        person = site.person().finish()
+        assert person.heading == "Thank you"
+        person.post("/withdraw", sure="yes")
+        assert "Another program" not in person.page and store.erased()
+        assert store.records("small").items == []
+        second = site.person().finish()
+        second.post("/delete", sure="yes")
+        assert second.heading == "Everything is deleted" and len(store.users()) == 1
+    store.close()

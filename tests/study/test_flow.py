@@ -1,0 +1,280 @@
+"""A whole study as people go through it, with forms alone: every vote once, in the right place, and kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fspo.study.records import Item, StudyRecords
+from fspo.study.store import StudyStore
+from tests.study.site import ARMS, Person, ScriptedEngine, StudySite, opened_site, owner_of
+
+
+@pytest.fixture
+def site(tmp_path: Path):  # noqa: ANN201
+    with opened_site(tmp_path) as opened:
+        yield opened
+
+
+def votes(records: StudyRecords, stage: str) -> list[Item]:
+    return [item for item in records.items if item.stage == stage and item.choice]
+
+
+def test_a_person_goes_from_consent_to_thanks(site: StudySite) -> None:
+    shown: list[tuple[str, str, str]] = []
+
+    def choose(person: Person) -> str:
+        shown.append((person.prompt, *person.texts))
+        return str(1 + len(shown) % 2)
+
+    person = site.person().finish(choose)
+    assert person.heading == "Thank you" and person.status == 200
+    records = site.store.records("small")
+    (participant,) = records.participants
+    assert participant.finished and participant.consent == "v1" and not participant.recruited
+    counts = Counter(item.stage for item in records.items if item.choice)
+    assert counts == {"practice": 1, "label": 4, "compare": 5}
+    # What was stored is what was shown, with the choice that was made.
+    assert [(item.prompt, item.first, item.second) for item in records.items] == shown
+    assert [item.choice for item in records.items] == ["second" if n % 2 else "first" for n in range(1, 11)]
+    assert all(item.shown and item.voted and item.shown <= item.voted for item in records.items)
+    kinds = Counter(event.kind for event in records.events)
+    assert kinds["voted"] == 10 and kinds["written"] == 4 and kinds["finished"] == 1
+    assert not {item.prompt for item in votes(records, "label")} & {item.prompt for item in votes(records, "compare")}
+
+
+def test_the_answers_follow_the_labels_of_their_participant(site: StudySite) -> None:
+    site.person().finish(lambda person: "1" if "calm" in person.texts[0] else "2")
+    site.person().finish(lambda person: "1" if "loud" in person.texts[0] else "2")
+    requests = {True: site.engine.requests[:8], False: site.engine.requests[8:]}
+    for calm, own in requests.items():
+        personal = [request for request in own if request.personalised]
+        assert len(personal) == 4 and len(own) == 8
+        for request in personal:
+            assert len(request.shots) == 3
+            assert all(("calm" in shot.chosen) == calm and ("loud" in shot.rejected) == calm for shot in request.shots)
+        assert all(request.shots == () for request in own if not request.personalised)
+    for item in votes(site.store.records("small"), "compare"):
+        assert item.arms == (frozenset() if item.attention else frozenset(ARMS))
+
+
+def test_each_arm_is_first_in_half_of_the_comparisons(site: StudySite) -> None:
+    for _ in range(3):
+        site.person().finish()
+    for one in site.store.records("small").participants:
+        own = [item for item in site.store.records("small").items if item.participant == one.id and item.arms]
+        assert Counter(item.first_arm for item in own) == dict.fromkeys(ARMS, 2)
+    # Somebody who always takes the first answer finds neither arm better.
+    scores = [item.score(ARMS[0]) for item in site.store.records("small").items if item.arms]
+    assert sum(filter(None, scores)) / len(scores) == 0.5
+
+
+def test_a_vote_counts_once_however_often_it_is_sent(site: StudySite) -> None:
+    person = site.person().begin()
+    form = person.hidden("vote")
+    item = form["item"]
+    for _ in range(3):
+        person.post("/vote", **form, choice="2")
+        assert person.status == 200 and person.hidden("vote")["item"] != item
+    person.post("/vote", **form, choice="1")  # the back button, or another tab
+    assert person.status == 409 and person.heading == "You have answered this question already"
+    (voted,) = [row for row in site.store.records("small").items if row.choice]
+    assert (voted.id, voted.choice) == (item, "second")
+    kinds = Counter(event.kind for event in site.store.records("small").events)
+    assert kinds["voted"] == 1 and kinds["repeated"] == 3
+
+
+def test_clicks_at_the_same_time_make_one_vote(site: StudySite) -> None:
+    person = site.person().begin()
+    form = person.hidden("vote")
+    key = person.key
+
+    def click(choice: str) -> None:
+        other = site.person()
+        other.client.cookies.set("fspo_study", key)
+        other.post("/vote", **form, choice=choice)
+
+    clicks = [threading.Thread(target=click, args=(choice,)) for choice in "1212"]
+    for each in clicks:
+        each.start()
+    for each in clicks:
+        each.join()
+    records = site.store.records("small")
+    (voted,) = [row for row in records.items if row.choice]
+    (event,) = [event for event in records.events if event.kind == "voted"]
+    assert voted.choice == event.detail["choice"]
+
+
+def test_a_double_click_on_the_consent_makes_one_participant(site: StudySite) -> None:
+    person = site.person()
+    person.get()
+    form = person.hidden("consent")
+    for _ in range(2):
+        person.post("/consent", **form, agree="yes")
+        assert person.status == 200 and person.heading == "Practice"
+    assert len(site.store.records("small").participants) == 1
+    assert len(site.store.users()) == 1
+
+
+def test_the_last_vote_can_be_changed_until_the_next(site: StudySite) -> None:
+    person = site.person().begin()
+    person.vote()  # practice
+    first, texts = person.hidden("vote")["item"], person.texts
+    person.vote("1")
+    second = person.hidden("vote")["item"]
+    person.submit("undo")
+    assert person.hidden("vote")["item"] == first and person.texts == texts
+    person.vote("2")
+    assert person.hidden("vote")["item"] == second
+    person.vote("1")
+    person.post("/undo", item=first)
+    assert person.status == 409 and person.heading == "This choice can't be changed any more"
+    choices = {row.id: row.choice for row in site.store.records("small").items}
+    assert (choices[first], choices[second]) == ("second", "first")
+
+
+def test_labels_are_fixed_once_answers_are_written_with_them(site: StudySite) -> None:
+    person = site.person().begin().label()
+    undo = person.hidden("undo")
+    person.submit("undo")
+    person.label(lambda _: "2")
+    person.wait()
+    person.post("/undo", **undo)
+    assert person.status == 409
+    person.get()
+    person.compare()
+    person.submit("undo")  # the last comparison, before the end
+    assert 'action="/vote"' in person.page
+    person.compare()
+    person.submit("finish")
+    person.post("/undo", **undo)
+    assert person.status == 409
+
+
+def test_the_study_continues_after_a_refresh_a_restart_and_on_another_device(tmp_path: Path) -> None:
+    with opened_site(tmp_path) as site:
+        person = site.person().begin()
+        person.vote()
+        person.vote()
+        here, key = (person.hidden("vote"), person.texts), person.key
+        person.get()
+        assert (person.hidden("vote"), person.texts) == here
+        assert f"/resume/{key}" in person.get("/data")
+    with opened_site(tmp_path) as site:  # another process would see the same files
+        other = site.person()
+        other.get(f"/resume/{key}")
+        assert other.status == 200 and (other.hidden("vote"), other.texts) == here
+        other.label().wait()
+        done = [row for row in site.store.records("small").items if row.stage == "compare" and row.first]
+    with opened_site(tmp_path) as site:
+        other = site.person()
+        other.get(f"/resume/{key}")
+        other.compare()
+        other.submit("finish")
+        assert other.heading == "Thank you"
+        after = {row.id: (row.first, row.second) for row in site.store.records("small").items}
+        assert all(after[row.id] == (row.first, row.second) for row in done)
+
+
+def test_a_study_that_was_interrupted_while_writing_continues_by_itself(tmp_path: Path) -> None:
+    slow = ScriptedEngine()
+    slow.seconds = 30
+    with opened_site(tmp_path, slow) as site:
+        person = site.person().begin().label()
+        person.submit("begin")
+        assert 'id="waiting"' in person.page
+        key = person.key
+    assert slow.closed
+    with opened_site(tmp_path) as site:
+        person = site.person()
+        person.get(f"/resume/{key}")
+        person.compare()
+        person.submit("finish")
+        assert person.heading == "Thank you"
+
+
+def test_an_outage_is_no_vote_and_the_person_tries_again_or_comes_back(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    engine.down = True
+    with opened_site(tmp_path, engine) as site:
+        person = site.person().begin().label().wait()
+        assert person.heading == "The answers could not be written" and "10.0.0.7" not in person.page
+        assert "10.0.0.7" not in str(site.store.records("small").events)
+        person.get()
+        assert person.heading == "The answers could not be written"
+        engine.down = False
+        person.submit("retry")
+        person.compare()
+        person.submit("finish")
+        records = site.store.records("small")
+    assert len(votes(records, "compare")) == 5
+    assert [event.kind for event in records.events].count("failed") == 1
+
+
+def test_an_empty_answer_is_asked_for_again_and_never_shown(tmp_path: Path) -> None:
+    replies = iter(["", "  ", "Words at last."] + ["Further words."] * 20)
+    with opened_site(tmp_path, ScriptedEngine(lambda _: next(replies)), attention=[], labels=labels(tmp_path)) as site:
+        site.person().finish()
+        assert all(row.first and row.second for row in site.store.records("small").items)
+    with opened_site(tmp_path / "other", ScriptedEngine(lambda _: " "), attention=[], labels=labels(tmp_path)) as site:
+        assert site.person().begin().label().wait().heading == "The answers could not be written"
+
+
+def labels(folder: Path) -> dict[str, object]:
+    return {"source": {"file": folder / "texts.jsonl"}, "count": 2}
+
+
+def test_progress_is_told_while_the_answers_are_written(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    engine.held = True
+    with opened_site(tmp_path, engine, attention=[]) as site:
+        person = site.person().begin().label()
+        person.submit("begin")
+        assert "0 of 4 answers are ready." in person.page
+        state = person.client.get("/state").json()
+        assert state["go"] is False and state["done"] == 0
+        engine.held = False
+        person.compare()
+        assert person.client.get("/state").json() == {"go": True}
+
+
+def test_ties_are_offered_only_where_they_are_allowed(site: StudySite) -> None:
+    person = site.person().begin()
+    assert 'value="0"' in person.page
+    person.vote("0")  # practice
+    assert 'value="0"' not in person.page
+    item = person.hidden("vote")
+    person.vote("0")
+    assert person.status == 400
+    person.get()
+    assert person.hidden("vote") == item
+    person.label().wait()
+    person.compare(lambda _: "0")
+    ties = [row for row in site.store.records("small").items if row.choice == "tie"]
+    assert Counter(row.stage for row in ties) == {"practice": 1, "compare": 5}
+
+
+def test_a_store_keeps_studies_apart(tmp_path: Path) -> None:
+    with opened_site(tmp_path) as site:
+        person = site.person().begin()
+        key, owner = person.key, owner_of(site, person)
+    with opened_site(tmp_path, name="other") as site:
+        person = site.person()
+        person.get(f"/resume/{key}")
+        assert person.status == 404
+        person.client.cookies.set("fspo_study", key)
+        assert 'action="/consent"' in person.get()
+        assert site.store.records("other").participants == []
+        assert [one.id for one in site.store.records("small").participants] == [owner.id]
+
+
+def test_records_are_the_same_after_another_opening(tmp_path: Path) -> None:
+    with opened_site(tmp_path) as site:
+        site.person().finish()
+        before = site.store.records("small")
+    store = StudyStore.open(tmp_path / "store")
+    assert store.records("small") == before
+    store.close()
