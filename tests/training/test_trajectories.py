@@ -16,7 +16,7 @@ from fspo.files import read_json, read_jsonl
 from fspo.modeling.policies import load_policy
 from fspo.training.checkpoints import newest_checkpoint
 from fspo.training.steps import StepBatch, StepCollator, Unit, split_passes
-from tests.training.trajectories import METHODS, TOLERANCE, Recorded, call, gap, launch, moved, weights_gap
+from tests.training.trajectories import METHODS, TOLERANCE, Recorded, call, gap, launch, moved, two_ranks, weights_gap
 
 WEIGHTS = 1e-4
 """A tenth of one step: AdamW makes steps of full size of the smallest gradients, rounding and all."""
@@ -66,9 +66,7 @@ def test_the_order_of_packing_does_not_matter(
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(recorded: Recorded) -> None:
     output = recorded.begin("ddp")
-    process = launch("ddp", "train", *recorded.arguments(output, "row_tokens=1"))
-    text, error = process.communicate(timeout=250)
-    assert process.returncode == 0, error
+    text = two_ranks("ddp", "train", *recorded.arguments(output, "row_tokens=1"))
     assert text.count("Training fspo: done") == 1  # one process speaks
     assert gap(recorded.output, output) < TOLERANCE
     assert weights_gap(recorded.output, output) < WEIGHTS
@@ -88,9 +86,7 @@ def test_two_processes_that_share_the_weights_give_the_losses_of_one_although_on
     assert checkpoint is not None
     assert read_json(checkpoint / "trainer_state.json")["global_step"] >= 4
     assert not (folder / "policy.json").exists()
-    process = launch("fsdp2", *arguments)
-    text, error = process.communicate(timeout=250)
-    assert process.returncode == 0, error
+    text = two_ranks("fsdp2", *arguments)
     assert "of 10 done before" in text
     assert gap(recorded.output, output) < TOLERANCE
     assert weights_gap(recorded.output, output) < WEIGHTS

@@ -7,17 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.files import read_jsonl
+from tests import preloaded
 
-__all__ = ["METHODS", "ROOT", "TOLERANCE", "Recorded", "call", "gap", "launch", "moved", "weights_gap"]
+__all__ = ["METHODS", "ROOT", "TOLERANCE", "Recorded", "call", "gap", "launch", "moved", "two_ranks", "weights_gap"]
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("ipo", "fspo")
@@ -94,6 +99,35 @@ def launch(kind: str, *arguments: object) -> subprocess.Popen[str]:
         env=environment,
         start_new_session=True,
     )
+
+
+def two_ranks(kind: str, *arguments: object) -> str:
+    """Run `fspo` as the two processes that accelerate would launch, which have the libraries already; their output."""
+    environment = _of_launcher(kind) | {"PYTHONPATH": str(ROOT / "src"), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    with ExitStack() as stack:
+        ranks = []
+        for rank in ("0", "1"):
+            out, err = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
+            own = environment | {"RANK": rank, "LOCAL_RANK": rank}
+            program = preloaded.start("fspo", *arguments, env=own, stdout=out, stderr=err)
+            stack.callback(program.kill)
+            ranks.append((program, out, err))
+        text = ""
+        for program, out, err in ranks:
+            code = program.wait(timeout=250)
+            out.seek(0), err.seek(0)
+            assert code == 0, err.read()
+            text += out.read()
+    return text
+
+
+def _of_launcher(kind: str) -> dict[str, str]:
+    """The environment that accelerate's launcher makes from a configuration, and the address of rank 0."""
+    configuration = str(ROOT / f"configs/accelerate/{kind}.yaml")
+    parsed = launch_command_parser().parse_args(["--config_file", configuration, "--main_process_port", "0", "fspo"])
+    settings, _, _ = _validate_launch_command(parsed)
+    environment: dict[str, str] = prepare_multi_gpu_env(settings)
+    return environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": settings.master_port}
 
 
 def gap(one: Path, other: Path, methods: Sequence[str] = METHODS) -> float:
