@@ -39,6 +39,14 @@ def keys_of(values: Any, above: str = "") -> Iterator[str]:
         yield from keys_of(entry, f"{above.removesuffix('.')}[].")
 
 
+@pytest.mark.parametrize("name", ["paper", "second"])
+def test_every_key_of_a_study_is_in_it(name: str) -> None:
+    found = set(keys_of(yaml.safe_load((ROOT / f"configs/study/{name}.yaml").read_text(encoding="utf-8"))))
+    named = {re.sub(r"^arms\.\w+", "arms.NAME", key) for key in found} - {"arms.NAME"}
+    assert {"matching.length", "consent.text", "attention[].right", "arms.NAME.policy"} <= named
+    assert named - setting_keys(study=True) == set()
+
+
 @pytest.mark.parametrize(
     "path",
     sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs").glob("gpu/*.yaml")]),

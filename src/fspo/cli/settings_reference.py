@@ -17,13 +17,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fspo.cli.reference import update_page
+from fspo.study.texts import PageTexts
 
 __all__ = ["main", "render", "setting_keys"]
 
 _HEADER = """\
 # Settings
 
-After reading this page you can look up every key of a run's YAML file: its values, its default and its meaning.
+After reading this page you can look up every key of the YAML files of a run and of a study: values, default, meaning.
 `make docs` generates this page from the types that check the file, and `make check` compares the two.
 
 - On the command line, `--set KEY=VALUE` takes the same keys: `--set training.fspo.steps=100`.
@@ -33,6 +34,7 @@ After reading this page you can look up every key of a run's YAML file: its valu
 - An unknown key is an error that names the nearest known one. `fspo env --config FILE` shows the resolved settings.
 - `NAME` in a key stands for a name of yours, and `[]` for each entry of a list. A key whose value is a section has a
   table of its own.
+- The tables at the end, "Study", are the keys of [a study's file](study.md).
 """
 
 _BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}", "min_length": None}
@@ -53,6 +55,8 @@ class _Section:
 
     key: str
     model: type[BaseModel]
+    study: bool = False
+    """Whether it is of a study's file, and not of a run's."""
 
     @property
     def anchor(self) -> str:
@@ -62,6 +66,8 @@ class _Section:
     @property
     def title(self) -> str:
         """Its heading."""
+        if self.study:
+            return f"Study: {self.key}" if self.key else "Study: the whole file"
         return self.key or "The whole file"
 
 
@@ -78,22 +84,25 @@ def render() -> str:
     return "\n".join([_HEADER, *tables])
 
 
-def setting_keys() -> frozenset[str]:
-    """Every key of the page in full, such as `synthesis.refinement.rounds`."""
-    return frozenset(_join(section.key, name) for section in _sections() for name, _ in _fields(section.model))
+def setting_keys(*, study: bool = False) -> frozenset[str]:
+    """Every key of a run's file, or of a study's, in full, such as `synthesis.refinement.rounds`."""
+    sections = (section for section in _sections() if section.study == study)
+    return frozenset(_join(section.key, name) for section in sections for name, _ in _fields(section.model))
 
 
 def _sections() -> Iterator[_Section]:
     from fspo.runs.config import RunConfig
+    from fspo.study.config import StudyConfig
 
-    waiting = [_Section("", RunConfig)]
+    waiting = [_Section("", RunConfig), _Section("", StudyConfig, study=True)]
     while waiting:
         section = waiting.pop(0)
         yield section
         below = [
-            _Section(_join(section.key, name + suffix), model)
+            _Section(_join(section.key, name + suffix), model, section.study)
             for name, field in _fields(section.model)
             for model, suffix in [*_models_in(_annotation(name, field))]
+            if model is not PageTexts
         ]
         waiting = [*below, *waiting]
 
@@ -134,7 +143,8 @@ def _table(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iter
         annotation = _annotation(name, field)
         value = _values(annotation, field.metadata)
         for model, _ in _models_in(annotation):
-            value = value.replace(model.__name__, f"[section](#{first[model].anchor})")
+            shown = f"[section](#{first[model].anchor})" if model in first else "texts by name"
+            value = value.replace(model.__name__, shown)
         yield f"| `{name}` | {_cell(value)} | {_default(field)} | {_cell(meaning)} |"
     yield ""
 
@@ -187,7 +197,14 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, BaseModel):
         return "its defaults"
+    if _holds_model(value):
+        return "built in"
     return "" if value == Path() else f"`{_cell(_shown(value))}`"
+
+
+def _holds_model(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    return any(isinstance(one, BaseModel) for one in inner)
 
 
 def _shown(value: Any) -> str:

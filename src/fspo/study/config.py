@@ -262,7 +262,7 @@ class StudyConfig(_Section):
     name: Name = Field(description="Small letters, digits, `-` and `_`; a store holds one study of each name.")
     title: Localised = Field(default="Which answer do you prefer?", description="Shown on every page.")
     output: Path = Field(
-        description="Folder of the study: its store, its registration, its exports. By default studies/NAME."
+        default=Path(), description="Folder of the study's store and registration; by default studies/NAME."
     )
     arms: dict[Name, Arm] = Field(min_length=2, description="Name of an arm -> how it answers.")
     pairs: tuple[tuple[str, str], ...] = Field(
