@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.study.arms import load_models, open_engines
+from fspo.study.arms import load_models, open_engines, weights_of_arms
 from fspo.study.config import load_study
 from fspo.study.records import StudyRecords
 from fspo.study.store import StudyStore
@@ -72,10 +72,12 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     assert not (tmp_path / "study").exists()
 
 
-def test_a_study_on_a_real_model_is_registered_served_and_exported(study_file: Path, tmp_path: Path) -> None:
+def test_a_study_on_a_real_model_is_registered_served_and_exported(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_study(study_file)
     store = StudyStore.open(config.output)
-    site = StudySite(config, store, ScriptedEngine())  # registers it
+    site = StudySite(config, store, ScriptedEngine(), weights=weights_of_arms(config))  # registers it
     engines = open_engines(load_models(config))
     assert engines["personal"] is engines["base"]
     with _running(site, engines):
@@ -86,6 +88,11 @@ def test_a_study_on_a_real_model_is_registered_served_and_exported(study_file: P
         assert named in call("serve", study_file, "--dry-run", f"--set={change}", code=2)
     write_texts(tmp_path, prompts=13)
     assert "the texts of its items" in call("serve", study_file, "--dry-run", code=2)
+    write_texts(tmp_path)
+    before = weights_of_arms(config)
+    assert set(before) == {"personal", "base"} and all(before.values())
+    monkeypatch.setattr("fspo.study.arms.weights_of_arms", lambda _: {**before, "base": "others"})
+    assert "the weights of the arm 'base'" in call("serve", study_file, "--dry-run", code=2)
 
     out = tmp_path / "out"
     assert "5 votes of 1 participants" in call("export", study_file, out, "--dataset", "--parquet")

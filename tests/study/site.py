@@ -108,10 +108,17 @@ def study_config(folder: Path, **changes: Any) -> StudyConfig:
 class StudySite:
     """A running study, in this process."""
 
-    def __init__(self, config: StudyConfig, store: StudyStore, engine: ScriptedEngine) -> None:
+    def __init__(
+        self,
+        config: StudyConfig,
+        store: StudyStore,
+        engine: ScriptedEngine,
+        *,
+        weights: dict[str, str | None] | None = None,
+    ) -> None:
         self.config, self.store, self.engine = config, store, engine
         self.material: Material = load_material(config)
-        store.register(config.name, registration_of(config, self.material))
+        store.register(config.name, registration_of(config, self.material, weights))
         self.app = create_study_app(config, self.material, store, dict.fromkeys(config.arms, engine))
         self.http: TestClient | None = None
 

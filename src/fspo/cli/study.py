@@ -133,13 +133,13 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
     from fspo.modeling.quiet import quiet
     from fspo.serving.listening import listen
     from fspo.study.app import create_study_app
-    from fspo.study.arms import load_models, open_engines
+    from fspo.study.arms import load_models, open_engines, weights_of_arms
     from fspo.study.material import load_material
     from fspo.study.registration import registration_of, save_registration
 
     quiet()
     material, models = load_material(config), load_models(config)
-    registration = registration_of(config, material)
+    registration = registration_of(config, material, weights_of_arms(config))
     out = console()
     if dry_run:
         _check_registered(config, store, registration)

@@ -15,7 +15,7 @@ from fspo.study.config import Arm, StudyConfig
 if TYPE_CHECKING:
     from fspo.modeling.policy import Policy
 
-__all__ = ["ArmModel", "load_models", "open_engines"]
+__all__ = ["ArmModel", "load_models", "open_engines", "weights_of_arms"]
 
 ArmModel: TypeAlias = "Policy | EndpointConfig"
 
@@ -48,6 +48,19 @@ def open_engines(models: Mapping[str, ArmModel]) -> Mapping[str, Engine]:
     """
     engines = {id(model): _engine(model) for model in models.values()}
     return {name: engines[id(model)] for name, model in models.items()}
+
+
+def weights_of_arms(config: StudyConfig) -> dict[str, str | None]:
+    """What identifies the weights of each arm; None for an endpoint, and for a model that is not on this machine yet.
+
+    Raises:
+        ModelError: a policy's record is not what training writes.
+        StorageError: a file can't be read.
+    """
+    from fspo.modeling.model_names import policy_in, weights_of
+
+    found = {arm.policy: weights_of(policy_in(arm.policy) or arm.policy) for arm in config.arms.values() if arm.policy}
+    return {name: found.get(arm.policy) if arm.policy else None for name, arm in config.arms.items()}
 
 
 def _model(arm: Arm) -> ArmModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,11 +19,18 @@ __all__ = ["REGISTRATION_FILE", "registration_of", "save_registration"]
 REGISTRATION_FILE = "registration.json"
 
 
-def registration_of(config: StudyConfig, material: Material) -> dict[str, Any]:
+def registration_of(
+    config: StudyConfig, material: Material, weights: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
     """The registration of a study, ready for JSON.
 
     Its `fingerprint` is the SHA-256 of the design and of all texts that items may be made of. Publish it before the
     study begins, and anybody can check afterwards that neither has changed.
+
+    Args:
+        config: the study.
+        material: its texts.
+        weights: arm -> what identifies its weights, or None.
     """
     texts = digest(asdict(material), 64)
     return {
@@ -31,6 +39,7 @@ def registration_of(config: StudyConfig, material: Material) -> dict[str, Any]:
         "registered": datetime.now(UTC).isoformat(timespec="seconds"),
         "fspo": version("fspo"),
         "texts": texts,
+        "weights": dict(weights or {}),
         "design": config.design(),
     }
 

@@ -71,7 +71,7 @@ class StudyStore(Store):
             Whether this call recorded it.
 
         Raises:
-            ConfigError: a study of this name was registered with another design or other texts.
+            ConfigError: a study of this name was registered with another design, other texts or other weights.
         """
         with self._administer(writes=True) as session:
             row = session.get(StudyRow, study)
@@ -90,15 +90,12 @@ class StudyStore(Store):
             ConfigError: it is another one; names what has changed.
         """
         before = self.registration(study)
-        if before is None or before["fingerprint"] == registration["fingerprint"]:
-            return
-        design = before["design"]
-        changed = [key for key, value in registration["design"].items() if design.get(key) != value]
-        what = ", ".join(changed) if changed else "the texts of its items"
-        raise ConfigError(
-            f"The study '{study}' has begun, and its file differs from its registration in: {what}. "
-            "Undo the change, or give the study another name."
-        )
+        changed = [] if before is None else _changes(before, registration)
+        if changed:
+            raise ConfigError(
+                f"The study '{study}' has begun, and differs from its registration in: {', '.join(changed)}. "
+                "Undo the change, or give the study another name."
+            )
 
     def registration(self, study: str) -> dict[str, Any] | None:
         """What was registered; None if the study has not begun."""
@@ -353,6 +350,17 @@ class StudyStore(Store):
         for item in items:
             positions[item.stage] += 1
             session.add(_row(owner, item, positions[item.stage], at))
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs in two registrations, in words."""
+    changed = [key for key, value in after["design"].items() if before["design"].get(key) != value]
+    if before["texts"] != after["texts"]:
+        changed.append("the texts of its items")
+    for arm, weights in after["weights"].items():
+        if weights is not None and before["weights"].get(arm, weights) not in (None, weights):
+            changed.append(f"the weights of the arm '{arm}'")
+    return changed
 
 
 def invitation_of(study: str, participant: str) -> str:

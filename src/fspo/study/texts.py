@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import string
 from functools import cache
 from importlib.resources import files
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 __all__ = ["LANGUAGES", "PageTexts"]
 
 
+_GAPS = {
+    "contact": {"contact"},
+    "progress": {"number", "count"},
+    "waiting_progress": {"done", "count"},
+}
+"""Text -> the names in braces that are filled in; the other texts are shown as they are."""
+
+
 class PageTexts(BaseModel):
-    """Every text that a participant reads, but for the study's own. Braces are filled in."""
+    """Every text that a participant reads, but for the study's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -121,6 +130,19 @@ class PageTexts(BaseModel):
     busy_note: str
     broken_heading: str
     broken_note: str
+
+    @model_validator(mode="after")
+    def _fillable(self) -> PageTexts:
+        for name, allowed in _GAPS.items():
+            try:
+                parts = string.Formatter().parse(getattr(self, name))
+                gaps = {gap for _, gap, _, _ in parts if gap is not None}
+            except ValueError:
+                raise ValueError(f"'{name}' has a single brace; write it as {{{{ or }}}}") from None
+            if gaps - allowed:
+                known = " and ".join(f"{{{gap}}}" for gap in sorted(allowed))
+                raise ValueError(f"'{name}' has {{{min(gaps - allowed)}}}, but only {known} can be filled in there")
+        return self
 
 
 @cache
