@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
@@ -22,26 +18,8 @@ from typer.testing import CliRunner
 from fspo.cli.main import app
 from fspo.serving.api import create_app
 from fspo.serving.store import Store
-from tests.preloaded import start
 from tests.serving.echo import EchoEngine, served
-
-
-@contextmanager
-def serving(folder: Path, *arguments: object, **environment: str) -> Iterator[tuple[Any, str]]:
-    """The program, and the address that it announces."""
-    said = folder / "said.txt"
-    with said.open("w") as stream:
-        command = ("serve", "--store", folder / "store", "--port", 0, *arguments)
-        program = start("fspo", *command, env={**os.environ, **environment}, stdout=stream, stderr=stream)
-    try:
-        while "; Ctrl-C ends." not in said.read_text():
-            assert program.poll() is None, said.read_text()
-            time.sleep(0.02)
-        address = next(word for word in said.read_text().split() if word.endswith("/v1;"))
-        yield program, address.removesuffix(";")
-    finally:
-        program.kill()
-        program.wait(30)
+from tests.serving.program import serving
 
 
 def client(folder: Path, address: str) -> openai.OpenAI:
