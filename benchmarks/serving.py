@@ -1,6 +1,8 @@
 """What the engine in this process gains: short waits for known users, many users in little memory, many at once.
 
-    python -m benchmarks.serving --out docs/results/serving     # about 20 minutes on two cores
+    python -m benchmarks.serving --out docs/results/serving                 # about 20 minutes on two cores
+    python -m benchmarks.serving --out docs/results/serving --parts crowd   # one part, in the place of an earlier one
+    python -m benchmarks.serving --short                                    # smaller numbers, about two minutes
 
 Three parts, with the built-in model and shots from the written domain `advice`:
 
@@ -14,7 +16,7 @@ Three parts, with the built-in model and shots from the written domain `advice`:
                transformers, which answers one request after the other with `generate` and reads the shots each time.
                `fresh_requests_per_second` is for users whom the engine does not know
 
-All answers are greedy. Seconds are of the wall clock.
+All answers are greedy. Seconds are of the wall clock. `failed` counts requests without an answer, over all parts.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import random
 import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fspo.files import write_json
+from benchmarks.training_step import device_name
+from fspo.files import read_json, write_json, write_text
 from fspo.modeling.policy import Policy
 from fspo.preferences.types import Preference
 from fspo.serving.engine import GenerationRequest, Turn
@@ -62,8 +64,10 @@ class Sizes:
 
 _AMPLE = 2**33
 """Bytes for the trunks of everybody."""
+SHORT = Sizes(shots=8, trials=2, users=24, room=6, budget_shots=1, checked=3, crowd=16, sequential=2, tokens=16)
+"""The same measurements with fewer people and shorter answers."""
 SMALL = Sizes(shots=2, trials=2, users=8, room=3, budget_shots=1, checked=2, crowd=4, sequential=2, tokens=4)
-"""Enough to see that it works."""
+"""Enough to see that it works, with a model of any speed."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,33 @@ def measure(model: str, sizes: Sizes, parts: Sequence[str] = ("warm", "budget", 
         model: a model's name or folder.
         sizes: how much is measured.
         parts: which parts.
+
+    Returns:
+        What was measured how (`model`, `sizes`, ...), the results of each part under `parts`, and all of them together
+        beside it.
     """
     policy = Policy.load(model, layout="conversation", shots=sizes.shots)
     people = _people(max(sizes.users, 2 * sizes.crowd + sizes.trials), sizes.shots)
-    results: dict[str, Any] = {"model": model, "shots": sizes.shots, "failed": 0}
-    for name in parts:
-        found = asyncio.run(_PARTS[name](policy, people, sizes))
-        results |= {**found, "failed": results["failed"] + found.get("failed", 0)}
-    return results | {"threads": torch.get_num_threads(), "machine": platform.processor() or platform.machine()}
+    how = {"model": model, "sizes": asdict(sizes), "threads": torch.get_num_threads(), "machine": device_name("cpu")}
+    return together(how, {name: asyncio.run(_PARTS[name](policy, people, sizes)) for name in parts})
+
+
+def together(how: dict[str, Any], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The results of all parts beside one another; `failed` is their sum."""
+    flat = {name: value for found in parts.values() for name, value in found.items()}
+    return {**how, **flat, "failed": sum(found.get("failed", 0) for found in parts.values()), "parts": parts}
+
+
+def with_earlier(results: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The results, and the parts of an earlier call that measured in the same way and are not measured again."""
+    if not file.is_file():
+        return results
+    how = ("model", "sizes", "threads", "machine")
+    earlier = read_json(file)
+    if any(earlier.get(name) != results[name] for name in how):
+        return results
+    parts = earlier["parts"] | results["parts"]
+    return together({name: results[name] for name in how}, {name: parts[name] for name in _PARTS if name in parts})
 
 
 def _people(count: int, shots: int) -> list[GenerationRequest]:
@@ -274,20 +297,72 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 _PARTS = {"warm": _warm, "budget": _budget, "crowd": _crowd}
 
 
+_PAGE = """\
+# Serving
+
+`python -m benchmarks.serving` on {machine}, {threads} threads, model `{model}`{short}. All numbers are in
+`serving.json`.
+"""
+_WARM = """
+## Waiting for a known user
+
+| | seconds to the first text |
+|---|---|
+| the engine reads {shots} shots ({trunk_tokens:,} tokens) | {cold_first_seconds:.3f} |
+| it has read them before | {warm_first_seconds:.3f} |
+
+A known user waits {warm_speedup:.1f} times shorter (medians of {trials} users). The answers are {same}.
+"""
+_BUDGET = """
+## {users} users in the memory of {budget_users}
+
+The budget is {budget_bytes:,} bytes, and at most {peak_bytes:,} were in use. Of {budget_requests} requests
+{hit_rate:.1%} found their user's shots in memory; a cache that drops the least recently used of {budget_users} users
+reaches {lru_hit_rate:.1%} on the same order. {answers_right} of {answers_checked} answers that were compared are those
+of the policy alone.
+"""
+_CROWD = """
+## {crowd} users at once
+
+| | requests per second | ratio |
+|---|---|---|
+| plain transformers, one after the other | {sequential_requests_per_second:.3f} | 1 |
+| the engine, users whom it does not know | {fresh_requests_per_second:.3f} | {fresh_throughput_ratio:.1f} |
+| the engine, known users | {requests_per_second:.3f} | {throughput_ratio:.1f} |
+
+An answer has at most {tokens} tokens. Of known users half have the first text after {first_seconds[p50]:.2f} s and the
+whole answer after {whole_seconds[p50]:.2f} s; 99% after {first_seconds[p99]:.2f} s and {whole_seconds[p99]:.2f} s.
+{sequential_same_answers} of {sequential_requests} answers are those of plain transformers.
+"""
+
+
+def _page(results: dict[str, Any]) -> str:
+    """The results in words, as Markdown."""
+    same = "the same" if results.get("same_answers") else "not all the same"
+    names = {**results["sizes"], **results, "same": same}
+    names["short"] = "" if results["sizes"] == asdict(Sizes()) else ", with smaller numbers than the benchmark's own"
+    texts = {"warm": _WARM, "budget": _BUDGET, "crowd": _CROWD}
+    whole = _PAGE + "".join(text for name, text in texts.items() if name in results["parts"])
+    return (whole + "\nRequests without an answer: {failed}.\n").format(**names)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--small", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--parts", nargs="+", choices=sorted(_PARTS), default=list(_PARTS))
+    parser.add_argument("--short", action="store_true", help="smaller numbers, about two minutes")
+    parser.add_argument("--small", action="store_true", help="the smallest numbers, to see that it works")
+    parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=list(_PARTS))
     parser.add_argument("--threads", type=int, help="threads of torch; by default its own choice")
-    parser.add_argument("--out", type=Path, help="folder for serving.json")
+    parser.add_argument("--out", type=Path, help="folder for serving.json and README.md")
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    results = measure(given.model, SMALL if given.small else Sizes(), given.parts)
+    results = measure(given.model, SMALL if given.small else SHORT if given.short else Sizes(), given.parts)
     if given.out:
+        results = with_earlier(results, given.out / "serving.json")
         write_json(given.out / "serving.json", results)
+        write_text(given.out / "README.md", _page(results))
     print(json.dumps(results))
 
 
