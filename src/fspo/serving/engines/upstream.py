@@ -2,7 +2,8 @@
 
 The shots go as the messages of the conversation layout, before the messages of the request, so that a server which
 keeps prefixes reads them once. `cache_salt` separates the users in a server's prefix cache (vLLM): it is an HMAC of the
-owner with a secret, so the server never learns who asks, and it changes when the owner is forgotten.
+owner with a random secret of this process, so the server never learns who asks. It changes when the owner is forgotten,
+and with a restart, so no salt from before a deletion comes back.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ class UpstreamEngine:
         base_model: str | None = None,
         renderer: EpisodeRenderer | None = None,
         most_shots: int = sys.maxsize,
-        secret: bytes | None = None,
         cache_salt: bool = True,
     ) -> None:
         """Nothing is sent.
@@ -90,7 +90,6 @@ class UpstreamEngine:
             renderer: of the policy, in the layout `conversation`: it says how many shots have room, and what a system
                 message becomes. Without it all shots are sent, and the server refuses what is too long.
             most_shots: how many shots are sent at most.
-            secret: key of the salts; by default a random one for this process.
             cache_salt: whether salts are sent; some providers refuse fields that they don't know.
 
         Raises:
@@ -104,7 +103,7 @@ class UpstreamEngine:
             )
         self._endpoint, self._base_model = endpoint, base_model or endpoint.model
         self._renderer, self._most_shots = renderer, most_shots
-        self._secret, self._salted = secret or secrets.token_bytes(32), cache_salt
+        self._secret, self._salted = secrets.token_bytes(32), cache_salt
         self._key = endpoint.key()
         self._forgotten: Counter[str] = Counter()
         self._session: aiohttp.ClientSession | None = None
