@@ -21,8 +21,11 @@ def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp
     arguments = ["serve", "--policy", str(speaking_model_path), "--store", str(tmp_path / "store"), "--dry-run"]
     assert "for 0 users" in CliRunner().invoke(app, arguments).output
     assert not (tmp_path / "store").exists()
-    Store.open(tmp_path / "store").close()
-    assert "for 0 users" in CliRunner().invoke(app, arguments).output
+    store = Store.open(tmp_path / "store")
+    store.add_user("ann")
+    store.close()
+    output = CliRunner().invoke(app, arguments).output
+    assert "for 1 users" in output and "change" not in output
     for change, code in ((["--rate", "often"], 2), (["--policy", str(tmp_path)], 1)):
         assert CliRunner().invoke(app, arguments + change).exit_code == code
 

@@ -10,8 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
+from fspo.errors import TrainingError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Turn
+from fspo.serving.ownership import pseudonym
 from fspo.serving.store import Store
 
 
@@ -40,9 +42,18 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
     fspo("users", "limit", "ann", "--rate", "7/minute")
     assert "ann: 2 preferences, at most 7/minute" in fspo("users", "list")
 
-    fspo("users", "collect", tmp_path / "data", "--policy", "people-1")
-    (row,) = PreferenceDataset.load(tmp_path / "data").preferences
-    assert (row.user, row.chosen) == (ann.id, "coffee")
+    data = tmp_path / "data"
+    assert "allow_training" in from_store(tmp_path, data, code=1) and not data.exists()
+    fspo("users", "consent", "ann")
+    from_store(tmp_path, data, "--dry-run")
+    assert not data.exists()
+    from_store(tmp_path, data)
+    (row,) = PreferenceDataset.load(data).preferences
+    assert (row.user, row.chosen) == (pseudonym(ann), "coffee")
+    assert "overwrite" in from_store(tmp_path, data, code=1)
+    store.record_training("people-1", [pseudonym(ann)])
+    assert "Train people-1 again" in fspo("users", "consent", "ann", "--withdraw")
+    store.record_training("people-1", [pseudonym(ann)])
 
     fspo("users", "export", "ann", tmp_path / "ann.zip")
     assert "coffee" in zipfile.ZipFile(tmp_path / "ann.zip").read("preferences.jsonl").decode()
@@ -52,6 +63,7 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
     fspo("keys", "revoke", "ann", listed.id)
     assert store.authenticate(key) is None
     assert "people-1" in fspo("users", "delete", "ann", "--yes")
+    assert f"Delete {data}" in fspo("users", "list")
     assert "Train people-1 again" in fspo("users", "list") and "ann:" not in fspo("users", "list")
     store.close()
 
@@ -63,10 +75,53 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
         (("users", "limit", "nobody", "--rate", "5/minute"), 1),
         (("keys", "add", "nobody"), 1),
         (("users", "delete", "nobody", "--yes"), 1),
-        (("users", "collect", "new-folder", "--policy", "p"), 2),
+        (("users", "consent", "nobody"), 1),
     ],
     ids=str,
 )
 def test_what_is_impossible_changes_nothing(fspo: Any, arguments: tuple[str, ...], code: int) -> None:
     fspo(*arguments, code=code)
-    assert fspo("users", "list") == "" and not Path("new-folder").exists()
+    assert fspo("users", "list") == ""
+
+
+def from_store(tmp_path: Path, out: Path, *options: str, code: int = 0) -> str:
+    found = CliRunner().invoke(app, ["data", "from-store", str(tmp_path / "store"), str(out), *options])
+    assert found.exit_code == code, found.output
+    return " ".join(found.output.split())
+
+
+def test_a_folder_without_a_store_is_refused_and_no_store_is_made(tmp_path: Path) -> None:
+    assert "no store" in from_store(tmp_path, tmp_path / "data", code=2)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_training_is_noted_in_the_store_before_it_begins(
+    fspo: Any, tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store")
+    for name in "abcdef":
+        store.add_user(name)
+        owner = store.user_named(name)
+        store.change_account(owner, allow_training=True)
+        for number in range(8):
+            store.add_preference(owner, (Turn("user", f"Question {number}?"),), f"{name} {number}", "other")
+    from_store(tmp_path, tmp_path / "data")
+
+    def killed(*_: Any, out: Path, **__: Any) -> Any:
+        raise TrainingError("The training was killed.")
+
+    monkeypatch.setattr("fspo.training.train.train_policy", killed)
+    settings = tmp_path / "run.yaml"
+    common = "{all: {steps: 1, shots: 1, queries: 1}}"
+    settings.write_text(
+        f"name: people\ndata: {tmp_path / 'data'}\nmodel: {tiny_model_path}\noutput: {tmp_path / 'run'}\n"
+        f"methods: [fspo]\ntraining: {common}\nevaluation: {{shots: 1, queries: 1}}\n"
+    )
+    found = CliRunner().invoke(app, ["run", str(settings)])
+    assert "killed" in found.output, found.output
+    store.withdraw(store.user_named("a"))
+    store.withdraw(store.user_named("b"))
+    store.withdraw(store.user_named("c"))
+    (policy,) = store.policies_to_train_again()
+    assert Path(policy).is_relative_to(tmp_path / "run" / "methods"), "of three users at least one was trained on"
+    store.close()

@@ -15,7 +15,8 @@ from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import GenerationRequest, Piece, Turn
 from fspo.serving.forgetting import Forgetter
-from fspo.serving.store import Owner, Store
+from fspo.serving.ownership import Owner
+from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine
 
 TURNS = (Turn("user", "A film?"),)
@@ -114,3 +115,20 @@ def test_answers_under_way_are_limited_for_a_user_and_for_all(sqlite_store: Stor
                 await left.pieces.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(crowd())
+
+
+def test_an_answer_reads_no_more_than_the_newest_preferences(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = person(sqlite_store)
+    for number in range(9):
+        sqlite_store.add_preference(owner, (PromptTurn("user", f"Question {number}?"),), f"Calm {number}.", "Loud.")
+    monkeypatch.setattr("fspo.serving.answering.READ", 4)
+
+    async def shown() -> list[str]:
+        engine = EchoEngine()
+        answer = await answerer(sqlite_store, engine).begin(owner, "fspo", TURNS, Sampling(500, 0.0, 1.0))
+        assert [piece async for piece in answer.pieces]
+        return [shot.chosen for shot in engine.requests[-1].shots]
+
+    assert asyncio.run(shown()) == [f"Calm {number}." for number in range(5, 9)]

@@ -21,7 +21,8 @@ import pytest
 from fspo.preferences.types import Turn
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.connection import StoreBusy
-from fspo.serving.store import Owner, Store
+from fspo.serving.ownership import Owner, pseudonym
+from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine, served
 
 
@@ -449,7 +450,7 @@ def test_conversations_are_saved_only_if_wanted_and_exported(site: Site) -> None
 
 
 def test_a_user_who_withdraws_is_gone(site: Site) -> None:
-    site.store.record_training("fspo-1", [site.ann])
+    site.store.record_training("fspo-1", [pseudonym(site.ann)])
     with site.http() as ann, site.http("bob") as bob:
         prefer(ann, "MARK OF ANN")
         prefer(bob)
@@ -551,3 +552,24 @@ def test_an_answer_says_whether_what_was_deleted_is_erased(site: Site) -> None:
         reader.close()
         assert gone["deleted"] is True and gone["erased"] is False
         assert ann.delete("/preferences").json()["erased"] is True
+
+
+def test_more_requests_than_the_server_takes_at_once_are_refused_at_once(sqlite_store: Store) -> None:
+    sqlite_store.add_user("ann")
+    key = sqlite_store.add_key(sqlite_store.user_named("ann")).key
+    headers = {"authorization": f"Bearer {key}"}
+    body = {"model": "base", "messages": ask("never end"), "stream": True}
+    with (
+        served(create_app(sqlite_store, EchoEngine(), ServerSettings(most_requests=1))) as url,
+        httpx2.Client(base_url=url, headers=headers, timeout=20) as http,
+    ):
+        with http.stream("POST", "/chat/completions", json=body) as endless:
+            lines = endless.iter_lines()
+            next(lines)
+            refused = http.get("/me")
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "server_full"
+            assert httpx2.get(url.removesuffix("/v1") + "/health").status_code == 200
+        until = time.monotonic() + 5
+        while http.get("/me").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.02)

@@ -14,8 +14,8 @@ from tests.serving.echo import EchoEngine, served
 PAGE = Path(__file__).parents[2] / "docs/serving.md"
 
 
-def test_the_example_with_openais_client_runs(sqlite_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+def test_the_examples_with_openais_client_run(sqlite_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
     sqlite_store.add_user("ann")
     key = sqlite_store.add_key(sqlite_store.user_named("ann")).key
     names = {"KEY": key}
@@ -23,7 +23,8 @@ def test_the_example_with_openais_client_runs(sqlite_store: Store, capsys: pytes
         exec(compile(code, PAGE.name, "exec"), names)  # the project's own page
     answer, shots = capsys.readouterr().out.splitlines()
     assert "Paterson. It is calm." in answer and "pref_" in shots
-    assert sqlite_store.preferences(sqlite_store.user_named("ann")) == []
+    (edited,) = sqlite_store.preferences(sqlite_store.user_named("ann"))
+    assert edited.origin == "edit" and edited.preference.prompt == "Recommend a song."
 
 
 def test_every_route_is_in_the_table(sqlite_store: Store) -> None:

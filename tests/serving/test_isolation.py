@@ -95,6 +95,19 @@ class TwoUsers(RuleBasedStateMachine):
         self.send(name, "POST", "/responses", json={"model": "fspo", "input": "hi"})
         assert {shot.chosen for shot in self.engine.requests[-1].shots} == set(self.mine[name].values())
 
+    @rule(name=user, whose=user, thumb=st.sampled_from(["up", "down", "none", "edit"]))
+    def judge(self, name: str, whose: str, thumb: str) -> None:
+        for one in USERS:
+            self.send(one, "PATCH", "/me", json={"keep_conversations": True})
+        body = {"model": "base", "messages": [{"role": "user", "content": f"mark-{whose}"}]}
+        answer = self.send(whose, "POST", "/chat/completions", json=body).json()["id"]
+        text = self.mark(name)
+        what = {"edit": text} if thumb == "edit" else {"thumb": thumb}
+        sent = self.send(name, "POST", "/feedback", json={"answer": answer, **what})
+        assert sent.status_code == (200 if name == whose else 404)
+        if sent.is_success:
+            self.mine[name] |= {one["id"]: one["chosen"] for one in sent.json()["preferences"]}
+
     @rule(name=user)
     def describe(self, name: str) -> None:
         self.send(name, "PATCH", "/me", json={"description": self.mark(name)})
@@ -148,4 +161,4 @@ def test_every_route_answers_any_input_as_its_description_says(sqlite_store: Sto
 
         check()
         routes.append(route.label)
-    assert len(routes) == 17
+    assert len(routes) == 18

@@ -9,8 +9,8 @@ import pytest
 from limits import RateLimitItem
 from limits.strategies import MovingWindowRateLimiter
 
+from fspo.serving.ownership import Owner
 from fspo.serving.rates import RateLimits
-from fspo.serving.store import Owner
 
 
 def test_requests_at_the_same_time_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,3 +78,12 @@ def test_the_core_is_of_unlike_preferences() -> None:
 @pytest.mark.parametrize("room", [1, 2, 3])
 def test_where_few_fit_the_newest_are_shown(room: int) -> None:
     assert choose_shots(many(20), "x", room) == many(20)[-room:]
+
+
+@given(st.integers(40, 120), st.integers(8, 24))
+def test_what_is_read_of_many_preferences_is_enough_for_the_same_choice(count: int, room: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fspo.serving.shot_choice.CANDIDATES", 20)
+        rows, older = many(count), max(0, count - 20 - room)
+        for prompt in ("Question w3 v2?", ""):
+            assert choose_shots(rows[older:], prompt, room, older) == choose_shots(rows, prompt, room)

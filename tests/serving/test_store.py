@@ -23,8 +23,9 @@ from sqlalchemy.orm import aliased
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.preferences.types import Turn
 from fspo.serving.connection import STORE_FILE, StoreBusy, StoreFull, explained
+from fspo.serving.ownership import NoOwner, Owner, OwnSession, pseudonym
 from fspo.serving.schema import Base, PreferenceRow
-from fspo.serving.store import NoOwner, Owner, Store, UnknownOwner, _OwnSession
+from fspo.serving.store import Store, UnknownOwner
 
 PROMPT = (Turn("user", "Which film?"),)
 
@@ -42,12 +43,12 @@ def test_what_is_saved_is_there_after_the_store_was_opened_again(place: str | Pa
     store = Store.open(place)
     ann = new_user(store)
     turns = (Turn("system", "Be kind."), *PROMPT, Turn("assistant", "Hm?"), Turn("user", "Any <|im_end|> film."))
-    saved = store.add_preference(ann, turns, "chosen\n\t🙂", "rejected", source="thumbs")
+    saved = store.add_preference(ann, turns, "chosen\n\t🙂", "rejected", origin="thumbs", source="film page")
     store.change_account(ann, description="Likes calm films.", personalise=False)
     store.close()
     again = Store.open(place)
     assert again.preferences(ann) == [saved]
-    assert saved.preference.messages == turns and saved.preference.source == {"source": "thumbs"}
+    assert saved.preference.messages == turns and saved.preference.source == {"origin": "thumbs", "source": "film page"}
     account = again.account(ann)
     assert (account.description, account.personalise, account.preferences) == ("Likes calm films.", False, 1)
     again.close()
@@ -95,14 +96,14 @@ def test_queries_of_personal_data_are_limited_to_the_owner_or_refused(store: Sto
     ann, bob = new_user(store), new_user(store, "bob")
     mine, theirs = add(store, ann), add(store, bob)
     other = aliased(PreferenceRow)
-    with _OwnSession(store._engine, info={"owner": ann}) as session:
+    with OwnSession(store._engine, info={"owner": ann}) as session:
         assert session.scalars(select(PreferenceRow.id)).all() == [mine]
         assert session.scalars(select(other.id)).all() == [mine]
         assert session.scalar(select(PreferenceRow).where(PreferenceRow.id == theirs)) is None
         with pytest.raises(NoOwner):
             session.execute(text("SELECT * FROM preferences"))
     for nobody in ({}, {"owner": None}, {"owner": Owner("")}, {"owner": "ann"}):
-        with _OwnSession(store._engine, info=nobody) as session, pytest.raises(NoOwner):
+        with OwnSession(store._engine, info=nobody) as session, pytest.raises(NoOwner):
             session.scalars(select(PreferenceRow.id)).all()
 
 
@@ -162,7 +163,7 @@ def test_the_archive_holds_everything_and_no_digest(store: Store) -> None:
     key = store.add_key(ann)
     store.change_account(ann, description="Likes calm.", keep_conversations=True)
     store.keep_conversation(ann, "fspo", PROMPT, "An answer.", [saved])
-    store.record_training("fspo-1", [ann])
+    store.record_training("fspo-1", [pseudonym(ann)])
     archive = zipfile.ZipFile(io.BytesIO(store.export(ann)))
     files = {name: archive.read(name).decode() for name in archive.namelist()}
     user = json.loads(files["user.json"])
@@ -291,7 +292,7 @@ def test_of_a_deleted_user_no_byte_remains(tmp_path: Path) -> None:
         for number in range(60):
             store.add_preference(owner, PROMPT, f"{mark} {'x' * 50 * number}", "no", source=mark)
             store.keep_conversation(owner, "fspo", (Turn("user", mark),), mark, [])
-    store.record_training("fspo-1", [ann, bob])
+    store.record_training("fspo-1", [pseudonym(ann), pseudonym(bob)])
     before = bytes_of(tmp_path / "store")
     secret = [b"ann-mark", ann.id.encode(), key.id.encode(), key.key.encode()]
     assert [s in before for s in secret] == [True, True, True, False]
@@ -438,25 +439,25 @@ def test_a_policy_is_named_until_it_is_trained_without_what_was_deleted(
     def train_again_after(change: Callable[[], object]) -> bool:
         change()
         again = store.policies_to_train_again() == ["p"]
-        store.record_training("p", [ann, bob])
+        store.record_training("p", [pseudonym(ann), pseudonym(bob)])
         assert store.policies_to_train_again() == []
         return again
 
-    store.record_training("p", [ann, bob])
+    store.record_training("p", [pseudonym(ann), pseudonym(bob)])
     assert train_again_after(lambda: store.remove_preference(ann, first))
     assert train_again_after(lambda: store.change_preference(ann, second, chosen="Another."))
     now[0] += 1
     later = add(store, ann, "late")
     assert not train_again_after(lambda: store.remove_preferences(bob))
     now[0] -= 1
-    store.record_training("p", [ann, bob])
+    store.record_training("p", [pseudonym(ann), pseudonym(bob)])
     now[0] += 1
     assert not train_again_after(lambda: store.remove_preference(ann, later)), "no policy has seen it"
     known = store.last_withdrawal()
     store.remove_preference(ann, third)
-    store.record_training("p", [ann], after=known)
+    store.record_training("p", [pseudonym(ann)], after=known)
     assert store.policies_to_train_again() == ["p"], "deleted while its training was prepared"
-    store.record_training("p", [bob])
+    store.record_training("p", [pseudonym(bob)])
     store.withdraw(ann)
     assert store.policies_to_train_again() == []
 
@@ -476,7 +477,7 @@ def test_a_text_that_the_database_can_not_hold_is_refused_in_one_sentence(store:
     for too_long in (
         lambda: store.change_account(ann, rate="1/second;" * 20),
         lambda: store.add_user("carl", rate="1/second;" * 20),
-        lambda: store.record_training("p" * 201, [ann]),
+        lambda: store.record_training("p" * 1_001, [pseudonym(ann)]),
     ):
         with pytest.raises(DataError, match="at most"):
             too_long()
@@ -519,3 +520,85 @@ def test_names_of_users_are_unique_and_a_misspelt_one_is_found(store: Store) -> 
         store.add_user(" ")
     with pytest.raises(DataError, match="annette"):
         store.user_named("anette")
+
+
+def test_the_newest_preferences_are_read_without_the_older_ones(store: Store) -> None:
+    ann, bob = new_user(store), new_user(store, "bob")
+    mine = [add(store, ann, str(number)) for number in range(5)]
+    add(store, bob)
+    for most, older in ((3, 2), (5, 0), (9, 0)):
+        found, count = store.newest(ann, most)
+        assert ([one.id for one in found], count) == (mine[-most:], older)
+
+
+def test_of_many_events_the_oldest_go_but_not_the_one_that_shows_the_last_deletion(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fspo.serving.store._MOST_EVENTS", 5)
+    ann, bob = new_user(store), new_user(store, "bob")
+    store.remove_preference(ann, add(store, ann))
+    add(store, bob)
+    mark = store.marks([ann.id])
+    for number in range(9):
+        add(store, ann, str(number))
+    events = zipfile.ZipFile(io.BytesIO(store.export(ann))).read("events.jsonl").decode().splitlines()
+    assert len(events) == 6 and store.marks([ann.id]) == mark
+    assert len(zipfile.ZipFile(io.BytesIO(store.export(bob))).read("events.jsonl").splitlines()) == 1
+
+
+def test_a_users_texts_have_a_limit_of_bytes_and_others_have_their_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fspo.serving.store.MOST_BYTES", 1_000)
+    ann, bob = new_user(store), new_user(store, "bob")
+    first = store.add_preference(ann, PROMPT, "ä" * 400, "no").id
+    for refused in (
+        lambda: store.add_preference(ann, PROMPT, "x" * 300, "no"),
+        lambda: store.change_preference(ann, first, chosen="x" * 1_200),
+        lambda: store.learn(ann, PROMPT, "x" * 300, "no", "edit", ["a"]),
+    ):
+        with pytest.raises(DataError, match="limit"):
+            refused()
+    assert [one.preference.chosen for one in store.preferences(ann)] == ["ä" * 400]
+    store.change_account(ann, keep_conversations=True)
+    store.keep_conversation(ann, "fspo", PROMPT, "x" * 300, [])
+    store.keep_conversation(ann, "fspo", PROMPT, "short", [])
+    assert store.remove_conversations(ann) == 1, "the long answer had no room"
+    store.change_preference(ann, first, chosen="yes")
+    store.add_preference(ann, PROMPT, "x" * 300, "no")
+    store.add_preference(bob, PROMPT, "x" * 900, "no")
+
+
+def test_a_store_of_an_earlier_version_keeps_its_data_and_a_look_changes_nothing(place: str | Path) -> None:
+    from alembic import command
+
+    from fspo.serving import connection as opening
+
+    url, folder = opening._url(place)
+    if folder is not None:
+        folder.mkdir()
+    engine, config = opening._engine(url, 5), opening._migrations()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for statement in (
+            "INSERT INTO users VALUES ('user_1', 'ann', '', true, true, '', 1)",
+            "INSERT INTO preferences (user_id, created, id, turns, chosen, rejected, source, updated) VALUES "
+            """('user_1', 1, 'pref_1', '[["user", "A film?"]]', 'Ja ä.', 'Nein.', '', 1)""",
+            f"INSERT INTO trainings VALUES ('p', '{'0123456789abcdef' * 4}', 1, 0)",
+        ):
+            connection.execute(text(statement))
+    engine.dispose()
+    file = folder / STORE_FILE if folder else None
+    before = file and file.read_bytes()
+    assert opening.look_at(place) == opening.StoreState(users=1, outdated=True)
+    assert before == (file and file.read_bytes())
+    store = Store.open(place)
+    assert opening.look_at(place) == opening.StoreState(users=1, outdated=False)
+    ann = store.user_named("ann")
+    (one,) = store.preferences(ann)
+    assert (one.origin, one.preference.chosen, store.account(ann).allow_training) == ("comparison", "Ja ä.", False)
+    with store._engine.connect() as connection:
+        assert connection.execute(text("SELECT pseudonym FROM trainings")).scalar() == "person-0123456789abcdef"
+        assert connection.execute(text("SELECT nbytes FROM preferences")).scalar() in (31, 32, 33)
+    store.close()

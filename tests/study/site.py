@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from fspo.errors import ModelError
 from fspo.preferences.types import Preference
 from fspo.serving.engine import GenerationRequest, Piece, Turn
-from fspo.serving.store import Owner
+from fspo.serving.ownership import Owner
 from fspo.study.app import create_study_app
 from fspo.study.config import StudyConfig
 from fspo.study.material import Material, load_material

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, Overrides, add_verb, configured, console, help_text
+from fspo.cli.store_options import opened
 from fspo.errors import ConfigError, DataError
 from fspo.paths import expanded, shown
 from fspo.preferences.card import imported_card
@@ -34,7 +35,7 @@ from fspo.runs.datasets import (
     size,
 )
 
-__all__ = ["app", "export", "import_", "show", "split", "validate"]
+__all__ = ["app", "export", "from_store", "import_", "show", "split", "validate"]
 
 _HELP = """Import, export, validate, show and split preference datasets.
 
@@ -168,6 +169,38 @@ def import_(
     says_something = file_format.is_published or imported.left_out or imported.notes
     card = imported_card(imported, file_format, source) if says_something else ""
     _write(imported.dataset, out, dry_run, card=card, spare=spare)
+
+
+@add_verb(app, "from-store")
+def from_store(
+    store: Annotated[str, typer.Argument(help="Folder of a server's store, or URL of its Postgres database.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the dataset to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing dataset, and its splits if the data differ.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Write the preferences of a server's users who allow training as a dataset.
+
+    Users have pseudonyms instead of names, and each preference says how it was made. Of preferences that contradict
+    each other the newest counts. The store notes that the dataset holds them, and `fspo train` notes which policies
+    are trained on it, so that a later deletion names both.
+
+    Examples:
+      fspo data from-store fspo-store data/people
+
+      fspo run --config my.yaml --set data=data/people
+    """
+    check_target(out, Format.PARQUET, overwrite=overwrite)
+    with opened(store, existing=True) as people:
+        from fspo.serving.connection import public_place
+        from fspo.serving.people_data import exports_in, people_dataset, record_export
+
+        dataset = people_dataset(people, public_place(store))
+        if not dry_run:
+            for held in exports_in(dataset):
+                record_export(people, held, out, policy=False)
+        _write(dataset, out, dry_run)
 
 
 @add_verb(app, "export")

@@ -11,6 +11,7 @@ from fspo.cli.confirmation import confirmation
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, Yes, configured, console
 from fspo.cli.output import print_plan, print_table
 from fspo.cli.progress import shown
+from fspo.cli.store_options import recording_people
 from fspo.runs import pipeline
 from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder
@@ -47,7 +48,7 @@ def run(
         return
     with opened(folder, folder.parts(), on_existing, confirmation(folder, yes=yes)), shown(out) as progress:
         pipeline.synth(folder, progress)
-        pipeline.train(folder, progress)
+        pipeline.train(folder, progress, record=recording_people(progress))
         pipeline.evaluate(folder, progress)
         path = pipeline.report(folder)
     print_table(folder, out)

@@ -12,7 +12,7 @@ import typer
 
 from fspo.cli.domain_questions import questions_of_domain
 from fspo.cli.options import DryRun, console
-from fspo.cli.store_options import opened
+from fspo.cli.store_options import look_at_store, opened
 from fspo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def serve(
     if demo:
         policy = policy or (_demo_policy() if endpoint is None else None)
         questions = questions or _DEMO_QUESTIONS
-    with _store(store, temporary=demo, dry_run=dry_run) as people:
+    with ExitStack() as held:
+        state = look_at_store(store or "fspo-store") if dry_run and (store or not demo) else None
+        people = None if dry_run else held.enter_context(_store(store, temporary=demo))
         from fspo.modeling.quiet import quiet
         from fspo.serving.api import ServerSettings, create_app
         from fspo.serving.listening import listen
@@ -125,9 +127,11 @@ def serve(
         loaded = _policy(policy, dtype, shots, needed=endpoint is None)
         bank = None if questions is None else questions_of_domain(questions)
         name = policy if endpoint is None else endpoint.name
-        if dry_run:
-            count = len(people.users())
+        if people is None:
+            count = 0 if state is None else state.users
             console().print(f"Would serve {name} on http://{host}:{port}/v1 for {count} users.", markup=False)
+            if state is not None and state.outdated:
+                console().print("Would change the store's tables to those of this version of fspo.", markup=False)
             return
         settings = ServerSettings(rate=rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096))
 
@@ -179,12 +183,12 @@ def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -
 
 
 @contextmanager
-def _store(place: str | None, *, temporary: bool, dry_run: bool) -> Iterator[Store]:
+def _store(place: str | None, *, temporary: bool) -> Iterator[Store]:
     """The store; without a place, one in a folder that is removed at the end if it is `temporary`."""
     with ExitStack() as held:
         if place is None and temporary:
             place = held.enter_context(TemporaryDirectory(prefix="fspo-demo-"))
-        yield held.enter_context(opened(place or "fspo-store", dry_run=dry_run))
+        yield held.enter_context(opened(place or "fspo-store"))
 
 
 def _demo_policy() -> str:

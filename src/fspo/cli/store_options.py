@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, FspoError
 from fspo.paths import expanded
+from fspo.printing import counted, one_line
+from fspo.runs import processes
 
 if TYPE_CHECKING:
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.progress import Progress
+    from fspo.serving.connection import StoreState
+    from fspo.serving.people_data import Export
     from fspo.serving.store import Store
 
-__all__ = ["StorePlace", "UserName", "opened"]
+__all__ = ["StorePlace", "UserName", "look_at_store", "opened", "recording_people"]
 
 StorePlace = Annotated[
     str,
@@ -29,22 +35,82 @@ StorePlace = Annotated[
 UserName = Annotated[str, typer.Argument(help="Name of the user.")]
 
 
+def recording_people(progress: Progress) -> Callable[[PreferenceDataset, Path], None]:
+    """What notes in a store that a policy (its folder) is trained on the preferences of its users.
+
+    Only the first process notes it. A store that can't be opened does not end the training: `progress` says what to do.
+    """
+
+    def record(dataset: PreferenceDataset, policy: Path) -> None:
+        if not processes.is_first() or not any("store" in row.source for row in dataset):
+            return
+        for export in _exports(dataset):
+            try:
+                _record(export, policy)
+            except FspoError as error:
+                progress.say(
+                    f"The store {one_line(export.store)} does not know that {policy} is trained on preferences of "
+                    f"{counted(len(export.people), 'users')}: {error} Then repeat the command."
+                )
+
+    return record
+
+
+def _record(export: Export, policy: Path) -> None:
+    from fspo.serving.connection import public_place
+    from fspo.serving.people_data import record_export
+
+    place = export.store
+    if "://" in place:  # data that somebody else has made must not decide which server gets a password
+        place = os.environ.get("FSPO_STORE", "")
+        if not place or public_place(place) != export.store:
+            raise ConfigError("Set FSPO_STORE to its URL.")
+    with opened(place, existing=True) as people:
+        record_export(people, export, policy, policy=True)
+
+
+def _exports(dataset: PreferenceDataset) -> list[Export]:
+    try:
+        from fspo.serving.people_data import exports_in
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from None
+    return list(exports_in(dataset))
+
+
+def _without_extra(error: ModuleNotFoundError) -> ConfigError:
+    what = f"The store needs the extra 'serve' ({error.name} is missing): "
+    return ConfigError(what + "pip install -e '.[serve]' in the project's folder.")
+
+
 @contextmanager
-def opened(place: str, *, dry_run: bool = False) -> Iterator[Store]:
-    """The store, open for as long as the context lasts. A dry run makes no store: a missing one is a temporary one.
+def opened(place: str, *, existing: bool = False) -> Iterator[Store]:
+    """The store, open for as long as the context lasts.
 
     Raises:
-        ConfigError: the extra 'serve' is not installed.
+        ConfigError: the extra 'serve' is not installed; or there is no store in the folder, and it must be `existing`.
     """
     try:
         from fspo.serving.connection import STORE_FILE
         from fspo.serving.store import Store
     except ModuleNotFoundError as error:
-        what = f"The store needs the extra 'serve' ({error.name} is missing): "
-        raise ConfigError(what + "pip install -e '.[serve]' in the project's folder.") from None
-    with ExitStack() as held:
-        if dry_run and "://" not in place and not (Path(expanded(place)) / STORE_FILE).exists():
-            place = held.enter_context(TemporaryDirectory(prefix="fspo-dry-run-"))
-        store = Store.open(place)
-        held.callback(store.close)
+        raise _without_extra(error) from None
+    if existing and "://" not in place and not (Path(expanded(place)) / STORE_FILE).exists():
+        raise ConfigError(f"{place} holds no store; name the folder that `fspo serve --store` names.")
+    store = Store.open(place)
+    try:
         yield store
+    finally:
+        store.close()
+
+
+def look_at_store(place: str) -> StoreState:
+    """What `fspo.serving.connection.look_at` finds; a dry run changes and makes no store.
+
+    Raises:
+        ConfigError: the extra 'serve' is not installed.
+    """
+    try:
+        from fspo.serving.connection import look_at
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from None
+    return look_at(place)

@@ -11,6 +11,7 @@ from fspo.cli.confirmation import confirmation
 from fspo.cli.options import ConfigFile, DryRun, OnExisting, OutputFolder, Overrides, Yes, configured, console
 from fspo.cli.output import print_plan
 from fspo.cli.progress import shown
+from fspo.cli.store_options import recording_people
 from fspo.runs import pipeline, processes
 from fspo.runs.existing import Existing
 from fspo.runs.folder import RunFolder, method_part
@@ -54,5 +55,5 @@ def train(
         opened(folder, parts, on_existing, confirmation(folder, yes=yes)),
         shown(out) as progress,
     ):
-        for path in pipeline.train(folder, progress, names):
+        for path in pipeline.train(folder, progress, names, recording_people(progress)):
             progress.say(f"Trained policy: {path}")

@@ -11,7 +11,7 @@ from fspo.cli.options import add_verb, console, help_text
 from fspo.cli.store_options import StorePlace, UserName, opened
 from fspo.errors import ConfigError
 
-__all__ = ["add", "app", "collect", "delete", "export", "limit", "list_"]
+__all__ = ["add", "app", "consent", "delete", "export", "limit", "list_"]
 
 _HELP = """Add, list, limit, export and delete the users of a server.
 
@@ -58,8 +58,11 @@ def list_(store: StorePlace = "fspo-store") -> None:
     with opened(store) as people:
         for account in people.users():
             paused = "" if account.personalise else ", paused"
+            paused += ", allows training" if account.allow_training else ""
             own = f", at most {account.rate}" if account.rate else ""
             out.print(f"{account.name}: {account.preferences:,} preferences{own}{paused}", markup=False)
+        for dataset in people.datasets_to_delete():
+            out.print(f"Delete {dataset}, and export again: it holds data that were deleted since.", markup=False)
         for policy in people.policies_to_train_again():
             out.print(f"Train {policy} again: the data of one of its users were deleted.", markup=False)
 
@@ -124,45 +127,34 @@ def delete(
     out.print(f"Deleted {user}: {removed}.", markup=False)
     if not done.erased:
         out.print("Another program reads the old content; it goes with the next deletion or start.", markup=False)
+    for dataset in done.datasets:
+        out.print(f"Delete {dataset}, and export again: it holds these preferences.", markup=False)
     for policy in done.policies:
         out.print(f"Train {policy} again: it has seen these preferences.", markup=False)
 
 
-@add_verb(app, "collect")
-def collect(
-    folder: Annotated[Path, typer.Argument(help="New folder for the dataset.")],
-    policy: Annotated[str, typer.Option("--policy", help="Name of the policy that will be trained on it.")],
+@add_verb(app, "consent")
+def consent(
+    user: UserName,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="The user no longer allows it.")] = False,
     store: StorePlace = "fspo-store",
 ) -> None:
-    """Write the preferences of all users who have not paused personalisation as a dataset for training.
+    """Note that a user allows training on their preferences and description, or no longer does.
 
-    The store notes whose preferences the policy will have seen, so that a later deletion says which policies should be
-    trained again.
+    Nobody allows it until they, or you for them, say so; `fspo data from-store` leaves out everybody else.
 
     Examples:
-      fspo users collect data/people --policy people-1
+      fspo users consent ann
+
+      fspo users consent ann --withdraw
     """
-    from fspo.files import is_empty
-
-    if folder.exists() and not is_empty(folder):
-        raise ConfigError(f"{folder} is not empty; name another folder.")
     with opened(store) as people:
-        from fspo.preferences.dataset import PreferenceDataset
-        from fspo.preferences.types import User
-        from fspo.serving.shot_choice import usable
-        from fspo.serving.store import Owner
-
-        known = people.last_withdrawal()
-        accounts = [account for account in people.users() if account.personalise and account.preferences]
-        if not accounts:
-            raise ConfigError("No user has preferences to train on.")
-        users = [User(account.id, account.description) for account in accounts]
-        owners = [Owner(account.id) for account in accounts]
-        rows = [stored.preference for owner in owners for stored in usable(people.preferences(owner), "")]
-        dataset = PreferenceDataset(users, rows, file="the store")  # its URL may hold a password
-        people.record_training(policy, owners, after=known)
-        dataset.save(folder)
-    console().print(f"Wrote {len(rows):,} preferences of {len(users):,} users to {folder}.", markup=False)
+        people.change_account(people.user_named(user), allow_training=not withdraw)
+        again = people.policies_to_train_again() if withdraw else []
+    out = console()
+    out.print(f"{user}: training is {'no longer ' if withdraw else ''}allowed.", markup=False)
+    for policy in again:
+        out.print(f"Train {policy} again without what is no longer allowed.", markup=False)
 
 
 def _check_rate(rate: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -85,8 +85,16 @@ def synth(folder: RunFolder, progress: Progress) -> Mapping[str, Any]:
     return manifest
 
 
-def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = None) -> list[Path]:
-    """Train the named methods (by default all that the run needs), each after the one it starts from."""
+def train(
+    folder: RunFolder,
+    progress: Progress,
+    names: Iterable[str] | None = None,
+    record: Callable[[PreferenceDataset, Path], None] | None = None,
+) -> list[Path]:
+    """Train the named methods (by default all that the run needs), each after the one it starts from.
+
+    `record` is called before each training, with what it is trained on and the policy's folder.
+    """
     from fspo.training.callbacks import FirstSteps
     from fspo.training.train import left_out_of, train_policy
 
@@ -113,6 +121,8 @@ def train(folder: RunFolder, progress: Progress, names: Iterable[str] | None = N
     for row in (each.row for each in trainings):
         out = folder.method(row.name)
         use_threads(folder, method_part(row.name), progress)
+        if record is not None:
+            record(dataset, out)
         policy = train_policy(
             folder.config.training[row.name],
             dataset,

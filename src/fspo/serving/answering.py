@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -18,8 +19,9 @@ from fspo.serving.admission import Admission
 from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
 from fspo.serving.forgetting import Forgetter
-from fspo.serving.shot_choice import choose_shots, usable
-from fspo.serving.store import Owner, Store, StoredPreference
+from fspo.serving.ownership import Owner
+from fspo.serving.shot_choice import READ, choose_shots, usable
+from fspo.serving.store import Store, StoredPreference
 
 __all__ = ["Answer", "Answerer", "Sampling"]
 
@@ -133,10 +135,11 @@ class Answerer:
         self, owner: Owner, turns: Sequence[Turn], max_tokens: int, description: str
     ) -> list[StoredPreference]:
         said = transcript([PromptTurn(turn.role, turn.content) for turn in turns])  # type: ignore[arg-type]
-        known = await run_sync(lambda: usable(self._store.preferences(owner), said))
+        newest, older = await run_sync(self._store.newest, owner, READ)
+        known = await run_sync(usable, newest, said)
         room = len(known)
         while True:
-            chosen = await run_sync(choose_shots, known, said, room)
+            chosen = await run_sync(choose_shots, known, said, room, older)
             if not chosen:
                 return []
             shown = [shot.preference for shot in chosen]
@@ -180,7 +183,8 @@ class Answerer:
         said = [PromptTurn(turn.role, turn.content) for turn in turns]  # type: ignore[arg-type]
         shots = [shot.id for shot in answer.shots]
         try:
-            await run_sync(self._store.keep_conversation, owner, answer.model, said, text, shots)
+            save = partial(self._store.keep_conversation, answer_id=answer.id)
+            await run_sync(save, owner, answer.model, said, text, shots)
         except FspoError as error:  # the answer is worth more than its record
             _LOG.warning("A conversation was not saved: %s", error)
         except Exception as error:  # its text may quote the answer

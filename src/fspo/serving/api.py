@@ -8,23 +8,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from fspo.errors import StorageError
+from fspo.errors import DataError, StorageError
 from fspo.serving.admission import Admission
 from fspo.serving.answering import Answer, Answerer, Sampling
 from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found
 from fspo.serving.bodies import (
     AccountChange,
     ChatBody,
+    FeedbackBody,
     PreferenceBody,
     PreferenceChange,
     ResponsesBody,
@@ -33,12 +36,14 @@ from fspo.serving.bodies import (
 )
 from fspo.serving.counters import CountingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
+from fspo.serving.feedback import Origin
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
+from fspo.serving.ownership import Owner
 from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
-from fspo.serving.store import Account, Owner, Store, StoredPreference
+from fspo.serving.store import Account, Learned, Store, StoredAnswer, StoredPreference
 
 __all__ = ["MODELS", "ServerSettings", "create_app"]
 
@@ -63,6 +68,8 @@ class ServerSettings:
     """How many answers a user may have under way."""
     most_answers_together: int = 256
     """How many answers all users may have under way; the engine answers some of them at once, the others wait."""
+    most_requests: int = 1_000
+    """Requests under way, of all users; the server refuses further ones at once."""
     most_bytes: int = 2**21
     """Of a request's body."""
     look_seconds: float = 1.0
@@ -79,6 +86,7 @@ class PreferenceView(BaseModel):
     prompt: list[dict[str, str]]
     chosen: str
     rejected: str
+    origin: Origin
     source: str
 
 
@@ -127,6 +135,19 @@ class ChangedPreference(PreferenceView):
     erased: bool = Field(description=_ERASED)
 
 
+class FeedbackView(BaseModel):
+    """What your feedback on an answer has changed."""
+
+    object: Literal["feedback"] = "feedback"
+    answer: str
+    preferences: list[PreferenceView] = Field(
+        description="What follows from it. A thumb gives a preference once another answer to the same request has the "
+        "opposite thumb."
+    )
+    removed: int = Field(description="Preferences of an earlier thumb that were deleted.")
+    erased: bool = Field(description=_ERASED)
+
+
 class Deleted(BaseModel):
     """What was deleted."""
 
@@ -146,6 +167,7 @@ class AccountView(BaseModel):
     description: str
     personalise: bool
     keep_conversations: bool
+    allow_training: bool
     rate: str
     created: int
     preferences: int
@@ -225,7 +247,7 @@ def _possible_id(text: str) -> str:
 
 
 Id = Annotated[str, AfterValidator(_possible_id), Field(json_schema_extra={"pattern": _ID})]
-PreferenceId = Annotated[Id, Path()]
+PreferenceId = Annotated[Id, PathParameter()]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorView, "description": what}
@@ -289,6 +311,7 @@ def create_app(
     app.include_router(page_router(settings.most_tokens, asks=questions is not None))
     add_error_handlers(app)
     app.add_middleware(_BodyLimit, most=settings.most_bytes)
+    app.add_middleware(_RequestLimit, most=settings.most_requests)
     app.add_middleware(CountingMiddleware, counters=counters)
     return app
 
@@ -474,6 +497,7 @@ def add_preference(body: PreferenceBody, parts: Parts, caller: Known) -> Prefere
         prompt_turns(body.prompt),
         body.chosen,
         body.rejected,
+        origin=body.origin,
         source=body.source,
         most=parts.settings.most_preferences,
     )
@@ -539,18 +563,20 @@ async def _deleted(parts: _Parts, what: str, count: int, one: str | None = None)
     return Deleted(id=one, object=what, count=count, erased=await run_sync(parts.store.erased))
 
 
-async def _changed(parts: _Parts, caller: Caller, change: Callable[[], _T]) -> _T:
+async def _changed(
+    parts: _Parts, caller: Caller, change: Callable[[], _T], took_back: Callable[[_T], object] = bool
+) -> _T:
     """Change the store, and drop what the engine has read before.
 
-    After an error of the store too, since it may come after the change. `change` returns something false where there
-    was nothing to change.
+    After an error of the store too, since it may come after the change. `took_back` says of the result whether
+    something was changed that the engine may have read.
     """
     try:
         result = await run_sync(change)
     except StorageError:
         await parts.forgetter.forget(caller.owner)
         raise
-    if result:
+    if took_back(result):
         await parts.forgetter.forget(caller.owner)
     return result
 
@@ -570,8 +596,48 @@ def _view(stored: StoredPreference) -> PreferenceView:
         prompt=[{"role": turn.role, "content": turn.text} for turn in one.messages],
         chosen=one.chosen,
         rejected=one.rejected,
+        origin=stored.origin,
         source=str(one.source.get("source", "")),
     )
+
+
+@_router.post("/feedback")
+async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> FeedbackView:
+    """Say what you think of a saved answer: a thumb, your own version, or that you used it instead of another one.
+
+    The server saves answers if `keep_conversations` of /v1/me is true.
+    """
+    owner, most = caller.owner, parts.settings.most_preferences
+
+    def learn() -> Learned:
+        answer = _answered(parts, owner, body.answer)
+        if body.thumb is not None:
+            learned = parts.store.set_thumb(owner, answer.id, body.thumb, most=most)
+            if learned is None:  # deleted just now
+                raise not_found("answer")
+            return learned
+        if body.edit is not None:
+            return parts.store.learn(owner, answer.turns, body.edit, answer.text, "edit", [answer.id], most=most)
+        other = _answered(parts, owner, str(body.instead_of))
+        if other.turns != answer.turns:
+            raise DataError("The two answers are to different requests, so they can't be compared.")
+        ids = [answer.id, other.id]
+        return parts.store.learn(owner, answer.turns, answer.text, other.text, "regeneration", ids, most=most)
+
+    learned = await _changed(parts, caller, learn, lambda found: found.removed)
+    return FeedbackView(
+        answer=body.answer,
+        preferences=[_view(stored) for stored in learned.preferences],
+        removed=learned.removed,
+        erased=await run_sync(parts.store.erased),
+    )
+
+
+def _answered(parts: _Parts, owner: Owner, answer: str) -> StoredAnswer:
+    found = parts.store.answer(owner, answer.removeprefix("chatcmpl-").removeprefix("resp_"))
+    if found is None:
+        raise not_found("answer")
+    return found
 
 
 @_router.get("/next-question")
@@ -602,7 +668,7 @@ def show_me(caller: Known) -> AccountView:
 
 @_router.patch("/me")
 async def change_me(body: AccountChange, parts: Parts, caller: Known) -> ChangedAccount:
-    """Edit your description, pause personalisation, or switch saved conversations on or off."""
+    """Edit your description, pause personalisation, allow training, or switch saved conversations on or off."""
     account = await _changed(
         parts,
         caller,
@@ -611,6 +677,7 @@ async def change_me(body: AccountChange, parts: Parts, caller: Known) -> Changed
             description=body.description,
             personalise=body.personalise,
             keep_conversations=body.keep_conversations,
+            allow_training=body.allow_training,
         ),
     )
     return ChangedAccount(**asdict(account), erased=await run_sync(parts.store.erased))
@@ -634,7 +701,32 @@ def export_me(parts: Parts, caller: Known) -> Response:
 async def delete_me(parts: Parts, caller: Known) -> WithdrawalView:
     """Delete everything of yours, with your keys. Policies that were trained on your preferences are listed."""
     done = await _changed(parts, caller, lambda: parts.store.withdraw(caller.owner))
-    return WithdrawalView(removed=done.removed, erased=done.erased, policies_to_train_again=list(done.policies))
+    return WithdrawalView(
+        removed=done.removed, erased=done.erased, policies_to_train_again=[Path(name).name for name in done.policies]
+    )
+
+
+class _RequestLimit:
+    """Refuses requests to the API while many are under way, before anything is read or looked up."""
+
+    def __init__(self, app: Any, most: int) -> None:
+        self._app, self._most = app, most
+        self._under_way = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        if self._under_way >= self._most:
+            headers = {"retry-after": "1"}
+            full = ApiError(503, "The server has too many requests; try again later.", "server_full", headers=headers)
+            await error_response(full)(scope, receive, send)
+            return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1
 
 
 class _BodyLimit:

@@ -12,12 +12,14 @@ from fspo.errors import DataError
 from fspo.preferences.types import Turn as PromptTurn
 from fspo.preferences.types import as_turns
 from fspo.serving.engine import Turn
+from fspo.serving.feedback import Origin, Thumb
 
 __all__ = [
     "MOST_CHARACTERS",
     "MOST_OF_DESCRIPTION",
     "AccountChange",
     "ChatBody",
+    "FeedbackBody",
     "Message",
     "PreferenceBody",
     "PreferenceChange",
@@ -196,8 +198,9 @@ class PreferenceBody(_Body):
     chosen: Text
     rejected: Text
     source: Annotated[str, Field(max_length=200), AfterValidator(_is_text)] = Field(
-        default="", description="Where the preference comes from; free text.", examples=["thumbs"]
+        default="", description="Where the preference comes from; free text.", examples=["film page"]
     )
+    origin: Origin = Field(default="comparison", description="How you made it, if your application saves answers.")
 
 
 class PreferenceChange(_Body):
@@ -209,6 +212,27 @@ class PreferenceChange(_Body):
     chosen: Text | None = None
     rejected: Text | None = None
     source: Annotated[str, Field(max_length=200), AfterValidator(_is_text)] | None = None
+
+
+class FeedbackBody(_NullIsDefault):
+    """What you think of an answer: exactly one of `thumb`, `edit` and `instead_of`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"answer": "chatcmpl-0123456789abcdef01234567", "thumb": "up"}]}
+    )
+
+    answer: Annotated[str, Field(max_length=64)] = Field(description="Id of the completion or response.")
+    thumb: Thumb | None = Field(default=None, description="`none` takes an earlier thumb back.")
+    edit: Text | None = Field(default=None, description="Your own version of the answer.")
+    instead_of: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="Id of an earlier answer to the same request: you asked again, and used `answer`."
+    )
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> FeedbackBody:
+        if sum(given is not None for given in (self.thumb, self.edit, self.instead_of)) != 1:
+            raise ValueError("needs exactly one of thumb, edit and instead_of")
+        return self
 
 
 class AccountChange(_Body):
@@ -224,6 +248,9 @@ class AccountChange(_Body):
     )
     keep_conversations: bool | None = Field(
         default=None, description="Whether the server saves your requests and answers."
+    )
+    allow_training: bool | None = Field(
+        default=None, description="Whether a policy may be trained on your preferences and description."
     )
 
 

@@ -8,8 +8,10 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
@@ -28,7 +30,17 @@ from fspo.keys import hidden
 from fspo.paths import expanded
 from fspo.serving.schema import Base, ErasureRow
 
-__all__ = ["STORE_FILE", "StoreBusy", "StoreFull", "connect", "erase_deleted", "explained"]
+__all__ = [
+    "STORE_FILE",
+    "StoreBusy",
+    "StoreFull",
+    "StoreState",
+    "connect",
+    "erase_deleted",
+    "explained",
+    "look_at",
+    "public_place",
+]
 
 STORE_FILE = "store.sqlite"
 _BUSY_SECONDS = 5.0
@@ -89,6 +101,57 @@ def connect(place: str | Path, *, busy_seconds: float = _BUSY_SECONDS) -> Engine
     return engine
 
 
+@dataclass(frozen=True)
+class StoreState:
+    """What a store is before anything is changed."""
+
+    users: int
+    outdated: bool
+    """Whether opening it changes its tables, because an earlier version of fspo made it."""
+
+
+def look_at(place: str | Path) -> StoreState:
+    """Count the users of a store, and change nothing: where there is no store, none is made.
+
+    Raises:
+        ConfigError: the URL is invalid, or needs a driver that is not installed.
+        StorageError: the database can't be read, or a newer version of fspo made it.
+    """
+    url, folder = _url(place)
+    if folder is not None:
+        if not (folder / STORE_FILE).exists():
+            return StoreState(0, False)
+        url = url.set(query={"mode": "ro", "uri": "true"}, database=f"file:{quote(str(folder / STORE_FILE))}")
+    with explained():
+        engine = _plain_engine(url, _BUSY_SECONDS)
+        try:
+            with engine.connect() as connection:
+                config = _migrations()
+                current = MigrationContext.configure(connection).get_current_revision()
+                if current is None:
+                    return StoreState(0, False)
+                _check_known(config, current, hidden(str(place)))
+                users = connection.execute(text("SELECT count(*) FROM users")).scalar_one()
+                head = ScriptDirectory.from_config(config).get_current_head()
+                return StoreState(users, current != head)
+        finally:
+            engine.dispose()
+
+
+def public_place(place: str | Path) -> str:
+    """The store's absolute folder, or its URL without a password, for a dataset that others may read.
+
+    Raises:
+        ConfigError: the URL is invalid.
+    """
+    url, folder = _url(place)
+    if folder is not None:
+        return str(folder)
+    query = {name: value for name, value in url.query.items() if name != "password"}
+    bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
+    return bare.render_as_string()
+
+
 def _url(place: str | Path) -> tuple[URL, Path | None]:
     """The URL, and the folder where the database is a file."""
     if "://" not in str(place):
@@ -125,12 +188,18 @@ def _make_private(file: Path) -> None:
 
 
 def _engine(url: URL, busy_seconds: float) -> Engine:
+    engine = _plain_engine(url, busy_seconds)
+    if url.drivername == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _plain_engine(url: URL, busy_seconds: float) -> Engine:
+    """An engine that sets nothing in the database."""
     try:
         if url.drivername == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": busy_seconds}, hide_parameters=True)
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-            return engine
+            return create_engine(url, connect_args={"timeout": busy_seconds}, hide_parameters=True)
         wait = f"-c lock_timeout={int(busy_seconds * 1000)}"
         return create_engine(
             url, pool_pre_ping=True, hide_parameters=True, connect_args={"options": wait, "connect_timeout": 10}
@@ -160,18 +229,28 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _migrate(connection: Connection, place: str) -> None:
+def _migrations() -> Config:
     config = Config()
     config.set_main_option("script_location", "fspo.serving:migrations")
     config.set_main_option("path_separator", "os")
+    return config
+
+
+def _migrate(connection: Connection, place: str) -> None:
+    config = _migrations()
     config.attributes["connection"] = connection
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})"))
     current = MigrationContext.configure(connection).get_current_revision()
-    if current == ScriptDirectory.from_config(config).get_current_head():
-        return
-    try:
+    if current is not None:
+        _check_known(config, current, place)
+    if current != ScriptDirectory.from_config(config).get_current_head():
         command.upgrade(config, "head")
+
+
+def _check_known(config: Config, revision: str, place: str) -> None:
+    try:
+        ScriptDirectory.from_config(config).get_revision(revision)
     except CommandError:
         raise StorageError(
             f"The store {place} was made by a newer version of fspo; use that version, or another store."

@@ -14,7 +14,8 @@ from anyio.to_thread import run_sync
 
 from fspo.errors import FspoError
 from fspo.serving.engine import Engine
-from fspo.serving.store import Owner, Store
+from fspo.serving.ownership import Owner
+from fspo.serving.store import Store
 
 __all__ = ["Forgetter"]
 

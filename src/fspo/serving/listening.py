@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import threading
@@ -16,6 +17,10 @@ from fspo.errors import ConfigError
 __all__ = ["listen"]
 
 _BACKLOG = 2048
+_CONNECTIONS = 4096
+"""Open at once; further ones are answered with status 503 and closed."""
+_OTHER_FILES = 256
+"""Files that the process has open beside connections."""
 _GRACE = 20
 """Seconds for answers under way, after the signal."""
 
@@ -33,14 +38,30 @@ def listen(app: Starlette, host: str, port: int, announce: Callable[[str], None]
     Raises:
         ConfigError: nothing can listen there.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE)
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=_allow_connections(),
     )
+    server = uvicorn.Server(settings)
     with _listening(host, port) as place, _ended_by_signals(server):
         name = f"[{host}]" if ":" in host else host
         announce(f"http://{name}:{place.getsockname()[1]}{path}")
         with suppress(KeyboardInterrupt):
             server.run(sockets=[place])
+
+
+def _allow_connections() -> int:
+    """How many connections may be open; the limit of files that this process may open is raised for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _CONNECTIONS + _OTHER_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    return _CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, soft - _OTHER_FILES))
 
 
 def _listening(host: str, port: int) -> socket.socket:

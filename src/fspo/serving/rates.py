@@ -13,7 +13,7 @@ from limits.strategies import MovingWindowRateLimiter
 from fspo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fspo.serving.store import Owner
+    from fspo.serving.ownership import Owner
 
 __all__ = ["RateLimits", "parse_rate"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
@@ -50,6 +50,7 @@ class UserRow(Base):
     description: Mapped[str] = mapped_column(Text)
     personalise: Mapped[bool]
     keep_conversations: Mapped[bool]
+    allow_training: Mapped[bool]
     rate: Mapped[str] = mapped_column(String(100))
     created: Mapped[int] = mapped_column(BigInteger)
 
@@ -79,13 +80,18 @@ class PreferenceRow(Personal):
     """A labelled preference."""
 
     __tablename__ = "preferences"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index("ix_preferences_nbytes", "user_id", "nbytes"), {"sqlite_autoincrement": True})
 
     id: Mapped[str] = mapped_column(_ID, unique=True)
     turns: Mapped[list[list[str]]] = mapped_column(JSON)
     chosen: Mapped[str] = mapped_column(Text)
     rejected: Mapped[str] = mapped_column(Text)
+    origin: Mapped[str] = mapped_column(String(32))
     source: Mapped[str] = mapped_column(Text)
+    answers: Mapped[list[str]] = mapped_column(JSON)
+    """Ids of the answers that it follows from; see `fspo.serving.feedback`."""
+    nbytes: Mapped[int] = mapped_column(BigInteger)
+    """Of all texts."""
     updated: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -93,13 +99,19 @@ class ConversationRow(Personal):
     """A request and its answer, of people who have switched that on."""
 
     __tablename__ = "conversations"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index("ix_conversations_nbytes", "user_id", "nbytes"), {"sqlite_autoincrement": True})
 
     id: Mapped[str] = mapped_column(_ID, unique=True)
     model: Mapped[str] = mapped_column(String(64))
     turns: Mapped[list[list[str]]] = mapped_column(JSON)
+    turns_digest: Mapped[str] = mapped_column(String(64))
+    """The same for the same turns; empty in rows of earlier versions."""
     answer: Mapped[str] = mapped_column(Text)
     shots: Mapped[list[str]] = mapped_column(JSON)
+    thumb: Mapped[str] = mapped_column(String(8))
+    """`up`, `down`, or empty."""
+    nbytes: Mapped[int] = mapped_column(BigInteger)
+    """Of all texts."""
 
 
 class EventRow(Personal):
@@ -198,11 +210,14 @@ class ErasureRow(Base):
 
 
 class TrainingRow(Base):
-    """A policy was trained on a person's preferences."""
+    """A policy was trained on a person's preferences, or a dataset holds them."""
 
     __tablename__ = "trainings"
 
-    policy: Mapped[str] = mapped_column(String(200), primary_key=True)
+    policy: Mapped[str] = mapped_column(String(1_000), primary_key=True)
+    """Its name, or the dataset's."""
+    kind: Mapped[str] = mapped_column(String(16))
+    """`policy` or `dataset`."""
     pseudonym: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
     created: Mapped[int] = mapped_column(BigInteger)
     withdrawal: Mapped[int] = mapped_column(BigInteger)

@@ -7,9 +7,9 @@ counts. `choose_shots` takes all where all have room. Otherwise the shots are, i
 2. the newest preferences, fewer than a block, oldest first;
 3. a block of those of the rest that are most like the prompt, oldest first.
 
-A preference is settled if it belongs to a full block, counted from the oldest. So the core stays the same while fewer
-than a block of preferences are added, and whatever the prompt is: an engine has read it already. A block is a quarter
-of the shots.
+A preference is settled if it belongs to a full block, counted from the user's oldest. So the core stays the same while
+fewer than a block of preferences are added, and whatever the prompt is: an engine has read it already. A block is a
+quarter of the shots.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from fspo.preferences.types import Preference
 from fspo.preferences.wording import wording
 from fspo.serving.store import StoredPreference
 
-__all__ = ["CANDIDATES", "choose_shots", "usable"]
+__all__ = ["CANDIDATES", "READ", "choose_shots", "usable"]
 
 CANDIDATES = 500
-"""The newest preferences, among which shots are chosen."""
+"""The newest settled preferences, among which shots are chosen."""
+READ = 1_000
+"""The newest preferences of a user, which are read for an answer: the candidates, and the newest of any model."""
 
 _WORD = re.compile(r"\w+")
 _RECENT = 0.5
@@ -48,20 +50,23 @@ def usable(preferences: Sequence[StoredPreference], prompt: str) -> list[StoredP
     return [stored for stored in kept if wording(stored.preference.prompt) != asked]
 
 
-def choose_shots(preferences: Sequence[StoredPreference], prompt: str, room: int) -> list[StoredPreference]:
+def choose_shots(
+    preferences: Sequence[StoredPreference], prompt: str, room: int, older: int = 0
+) -> list[StoredPreference]:
     """At most `room` of the preferences, in the order in which they are shown; see the module.
 
     Args:
         preferences: usable ones of one user, oldest first.
         prompt: the transcript of what is to be answered.
         room: how many shots have room.
+        older: how many older preferences the user has, which were not read.
     """
     if len(preferences) <= room:
         return list(preferences)
     block = room // 4
     if block == 0:
         return list(preferences[len(preferences) - room :])
-    settled = len(preferences) // block * block
+    settled = (older + len(preferences)) // block * block - older
     candidates = range(max(0, settled - CANDIDATES), settled)
     words = {place: _words(preferences[place].preference) for place in candidates}
     newest = range(settled, len(preferences))

@@ -1,6 +1,6 @@
 """The store of people: users, keys, preferences, and on request conversations.
 
-All queries of a person's data go through `_OwnSession`, which adds the owner to each of them, and refuses a query where
+All queries of a person's data go through `OwnSession`, which adds the owner to each of them, and refuses a query where
 there is no owner. An `Owner` comes from a key (`Store.authenticate`) or, on the command
 line of an administrator, from a user's name.
 """
@@ -22,15 +22,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from sqlalchemy import Engine, delete, event, func, select, text
+from sqlalchemy import Engine, delete, func, select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.orm import Session
 
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, Turn, as_turns
 from fspo.printing import nearest
 from fspo.serving.access import key_digest, new_key
 from fspo.serving.connection import connect, erase_deleted, explained
+from fspo.serving.feedback import JudgedAnswer, Origin, Thumb, thumb_pairs
+from fspo.serving.ownership import Owner, OwnSession, pseudonym
 from fspo.serving.schema import (
     ConversationRow,
     ErasureRow,
@@ -46,26 +48,30 @@ from fspo.serving.schema import (
 )
 
 __all__ = [
+    "MOST_BYTES",
     "Account",
+    "Learned",
     "NewKey",
-    "NoOwner",
-    "Owner",
     "PreferencePage",
     "Store",
+    "StoredAnswer",
     "StoredKey",
     "StoredPreference",
     "UnknownOwner",
     "Withdrawal",
-    "pseudonym",
 ]
 
 _TAKEN_BACK = ("preference.changed", "preference.deleted", "preferences.deleted", "account.changed")
 """Kinds of events after which earlier content must not be used."""
+MOST_BYTES = 2**26
+"""Of a user's preferences and conversations, in UTF-8."""
+_MOST_EVENTS = 10_000
+"""Of a user; the oldest ones go."""
 _AT_ONCE = 500
 """Users in one query."""
 _ID = re.compile(r"[a-z]+_[0-9a-f]{24}")
 """The form of `_new_id`. No other text goes into a query: Postgres has no NUL."""
-_LONGEST_RATE, _LONGEST_POLICY = 100, 200
+_LONGEST_RATE, _LONGEST_NAME = 100, 1_000
 """Characters."""
 _PERSONAL: tuple[type[Personal], ...] = (
     KeyRow,
@@ -78,19 +84,8 @@ _PERSONAL: tuple[type[Personal], ...] = (
 Row = TypeVar("Row", bound=Personal)
 
 
-class NoOwner(RuntimeError):
-    """A query of personal data without an owner: a mistake in the program, which reads nothing."""
-
-
 class UnknownOwner(DataError):
     """The user does not exist any more."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Whose data may be read. Only the store makes one."""
-
-    id: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,8 @@ class Account:
     personalise: bool
     """False: `fspo` answers as `base` does, until the user switches it on again."""
     keep_conversations: bool
+    allow_training: bool
+    """Whether a policy may be trained on the preferences and the description."""
     rate: str
     """Limit of requests, such as `60/minute`; empty: the server's."""
     created: int
@@ -117,8 +114,36 @@ class StoredPreference:
 
     id: str
     preference: Preference
+    """Its source has the `origin`, and `source` if it has free text."""
     created: int
     updated: int
+
+    @property
+    def origin(self) -> Origin:
+        """How the user made it."""
+        origin: Origin = self.preference.source["origin"]
+        return origin
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """An answer that was saved, because its user keeps conversations."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    """The request."""
+    text: str
+    thumb: Thumb
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What feedback on an answer has changed."""
+
+    preferences: tuple[StoredPreference, ...]
+    """The preferences that follow from it now, also those that were there before."""
+    removed: int
+    """Preferences that no longer follow from the thumbs, and were deleted."""
 
 
 @dataclass(frozen=True)
@@ -149,34 +174,8 @@ class Withdrawal:
     """Whether the files of the database hold nothing of it any more; False while another reader holds them."""
     policies: tuple[str, ...]
     """The policies that were trained on the preferences, and should be trained again without them."""
-
-
-def pseudonym(owner: Owner) -> str:
-    """What stands for a user in the records that outlive a deletion: it shows that a user was there, and not who."""
-    return hashlib.sha256(b"fspo user " + owner.id.encode()).hexdigest()
-
-
-class _OwnSession(Session):
-    """A session that sees the data of one owner."""
-
-
-@event.listens_for(_OwnSession, "do_orm_execute")
-def _only_of_the_owner(state: ORMExecuteState) -> None:
-    """Add the owner to each query of personal data.
-
-    Raises:
-        NoOwner: there is none, or the statement is text that can't be checked.
-    """
-    owner = state.session.info.get("owner")
-    if not isinstance(owner, Owner) or not owner.id:
-        raise NoOwner("Personal data were queried without an owner.")
-    if not state.is_orm_statement or not (state.is_select or state.is_delete):
-        raise NoOwner("Only a query of the tables can be limited to an owner.")
-    theirs = owner.id
-    state.statement = state.statement.options(
-        with_loader_criteria(Personal, lambda table: table.user_id == theirs, include_aliases=True),
-        with_loader_criteria(UserRow, UserRow.id == theirs, include_aliases=True),
-    )
+    datasets: tuple[str, ...]
+    """The folders of datasets that hold the preferences, and should be deleted."""
 
 
 class Store:
@@ -224,6 +223,7 @@ class Store:
             description=description,
             personalise=True,
             keep_conversations=False,
+            allow_training=False,
             rate=rate,
             created=_now(),
         )
@@ -276,9 +276,13 @@ class Store:
         description: str | None = None,
         personalise: bool | None = None,
         keep_conversations: bool | None = None,
+        allow_training: bool | None = None,
         rate: str | None = None,
     ) -> Account:
         """Change what is given, and return the result.
+
+        If `allow_training` becomes false, the policies that were trained on the user's preferences should be trained
+        again.
 
         Raises:
             UnknownOwner: the user was deleted.
@@ -287,6 +291,7 @@ class Store:
             "description": description,
             "personalise": personalise,
             "keep_conversations": keep_conversations,
+            "allow_training": allow_training,
             "rate": rate,
         }
         changes = {name: value for name, value in given.items() if value is not None}
@@ -295,6 +300,8 @@ class Store:
             row = session.scalars(select(UserRow)).one()
             if description is not None and description != row.description:
                 session.add(_to_erase())
+            if allow_training is False and row.allow_training:
+                _withdraw_from_training(session, owner, 0, 0)
             for name, value in changes.items():
                 setattr(row, name, value)
             session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
@@ -367,6 +374,14 @@ class Store:
         """All preferences of a user, oldest first."""
         return [_stored(row) for row in self._rows(owner, PreferenceRow)]
 
+    def newest(self, owner: Owner, most: int) -> tuple[list[StoredPreference], int]:
+        """The newest preferences of a user, at most `most`, oldest first; and how many older ones there are."""
+        with self._read(owner) as session:
+            rows = session.scalars(select(PreferenceRow).order_by(PreferenceRow.number.desc()).limit(most)).all()
+            full = len(rows) == most
+            count = (session.scalar(select(func.count(PreferenceRow.number))) or 0) if full else len(rows)
+        return [_stored(row) for row in reversed(rows)], count - len(rows)
+
     def page(self, owner: Owner, *, limit: int, after: str | None = None, newest_first: bool = False) -> PreferencePage:
         """Some preferences of a user.
 
@@ -398,7 +413,15 @@ class Store:
         return None if row is None else _stored(row)
 
     def add_preference(
-        self, owner: Owner, turns: Sequence[Turn], chosen: str, rejected: str, *, source: str = "", most: int = 10_000
+        self,
+        owner: Owner,
+        turns: Sequence[Turn],
+        chosen: str,
+        rejected: str,
+        *,
+        origin: Origin = "comparison",
+        source: str = "",
+        most: int = 10_000,
     ) -> StoredPreference:
         """Save a preference; it is on disk when this returns.
 
@@ -407,30 +430,17 @@ class Store:
             turns: the prompt.
             chosen: the response that they prefer.
             rejected: the other response.
-            source: where it comes from, such as `thumbs`; free text.
+            origin: how the user made it.
+            source: where it comes from; free text.
             most: how many preferences a user may have.
 
         Raises:
-            DataError: nothing is preferred, the prompt is no conversation, or the user has `most` preferences.
+            DataError: nothing is preferred, the prompt is no conversation, or the user has `most` preferences, or
+                no room for so much text.
             UnknownOwner: the user was deleted.
         """
-        _check(turns, chosen, rejected)
-        now = _now()
-        row = PreferenceRow(
-            id=_new_id("pref"),
-            user_id=owner.id,
-            created=now,
-            updated=now,
-            turns=_plain(turns),
-            chosen=chosen,
-            rejected=rejected,
-            source=source,
-        )
         with self._write(owner) as session:
-            if (session.scalar(select(func.count(PreferenceRow.number))) or 0) >= most:
-                raise DataError(f"You have {most:,} preferences, which is the limit; delete some first.")
-            session.add(row)
-            session.add(_event(owner, "preference.added", {"preference": row.id}))
+            row = _add_preference(session, owner, turns, chosen, rejected, origin, source=source, most=most)
         return _stored(row)
 
     def change_preference(
@@ -457,8 +467,10 @@ class Store:
             row.chosen = row.chosen if chosen is None else chosen
             row.rejected = row.rejected if rejected is None else rejected
             row.source = row.source if source is None else source
+            row.answers = []  # it is the user's own now
             _check(_turns(row.turns), row.chosen, row.rejected)
-            row.updated = _now()
+            row.updated, row.nbytes = _now(), _bytes_of(row.turns, row.chosen, row.rejected, row.source)
+            _check_room(session)
             session.add_all([_event(owner, "preference.changed", {"preference": preference}), _to_erase()])
         self._erase()
         return _stored(row)
@@ -494,9 +506,12 @@ class Store:
         answer: str,
         shots: Iterable[str],
         *,
+        answer_id: str | None = None,
         most: int = 10_000,
     ) -> None:
-        """Save a request and its answer, if the user has switched that on and has fewer than `most` saved.
+        """Save a request and its answer, if the user has switched that on and has fewer than `most`, and room for it.
+
+        `answer_id` names the answer: 24 hexadecimal digits; by default random ones.
 
         Raises:
             DataError: the database can't hold the text.
@@ -505,17 +520,21 @@ class Store:
         if not self.account(owner).keep_conversations:
             return  # without a transaction that writes
         row = ConversationRow(
-            id=_new_id("conv"),
+            id=_new_id("conv") if answer_id is None else f"conv_{answer_id}",
             user_id=owner.id,
             created=_now(),
             model=model,
             turns=_plain(turns),
+            turns_digest=_digest(turns),
             answer=answer,
             shots=list(shots),
+            thumb="",
+            nbytes=_bytes_of(_plain(turns), answer),
         )
         with self._write(owner) as session:
             wanted = session.scalars(select(UserRow)).one().keep_conversations  # it may have changed just now
-            if wanted and (session.scalar(select(func.count(ConversationRow.number))) or 0) < most:
+            few = (session.scalar(select(func.count(ConversationRow.number))) or 0) < most
+            if wanted and few and _stored_bytes(session) + row.nbytes <= MOST_BYTES:
                 session.add(row)
 
     def remove_conversations(self, owner: Owner) -> int:
@@ -526,6 +545,59 @@ class Store:
                 session.add_all([_event(owner, "conversations.deleted", {"count": count}), _to_erase()])
         self._erase()
         return count
+
+    # Learning from answers; the rules are in `fspo.serving.feedback`
+
+    def answer(self, owner: Owner, answer_id: str) -> StoredAnswer | None:
+        """A saved answer of the user; None where there is none with this id."""
+        with self._read(owner) as session:
+            row = _answer(session, answer_id)
+        return None if row is None else StoredAnswer(answer_id, _turns(row.turns), row.answer, _thumb(row))
+
+    def learn(
+        self,
+        owner: Owner,
+        turns: Sequence[Turn],
+        chosen: str,
+        rejected: str,
+        origin: Origin,
+        answers: Sequence[str],
+        *,
+        most: int = 10_000,
+    ) -> Learned:
+        """Save the preference that follows from feedback on answers, unless it is there already.
+
+        Arguments and errors as of `add_preference`; `answers` are the ids of the answers that it follows from.
+        """
+        with self._write(owner) as session:
+            row = _learn(session, owner, turns, chosen, rejected, origin, answers, most)
+        return Learned((_stored(row),), 0)
+
+    def set_thumb(self, owner: Owner, answer_id: str, thumb: Thumb, *, most: int = 10_000) -> Learned | None:
+        """Note what the user thinks of a saved answer, and bring the preferences of their thumbs up to date.
+
+        Returns:
+            What follows from the thumb now; None where the user has no saved answer with this id.
+
+        Raises:
+            DataError: the user has `most` preferences.
+        """
+        with self._write(owner) as session:
+            row = _answer(session, answer_id)
+            if row is None:
+                return None
+            removed = 0
+            if thumb != _thumb(row):
+                removed = _forget_thumb(session, owner, answer_id)
+                row.thumb = "" if thumb == "none" else thumb
+                session.add(_event(owner, "thumb.set", {"answer": answer_id, "thumb": thumb}))
+            rows = [
+                _learn(session, owner, _turns(row.turns), *pair.texts, "thumbs", pair.answers, most)
+                for pair in thumb_pairs(_judged(row), _judged_alike(session, row))
+            ]
+        if removed:
+            self._erase()
+        return Learned(tuple(map(_stored, rows)), removed)
 
     # Everything of one person
 
@@ -546,13 +618,14 @@ class Store:
                     "messages": _messages(row.turns),
                     "answer": row.answer,
                     "shots": row.shots,
+                    "thumb": _thumb(row),
                 }
                 for row in self._rows(owner, ConversationRow)
             ],
             "events": [{"created": row.created, "kind": row.kind, **row.detail} for row in self._rows(owner, EventRow)],
             "keys": [asdict(key) for key in self.keys(owner)],
         }
-        policies = self._policies_of(owner)
+        policies = [Path(name).name for name in self._trained_on(owner, "policy")]
         whole = io.BytesIO()
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("user.json", json.dumps({**account, "policies": policies}, ensure_ascii=False, indent=2))
@@ -567,7 +640,7 @@ class Store:
         Raises:
             UnknownOwner: they were deleted already.
         """
-        policies = self._policies_of(owner)
+        policies, datasets = (tuple(self._trained_on(owner, kind)) for kind in ("policy", "dataset"))
         removed = {}
         with self._write(owner) as session:
             for table in _PERSONAL:
@@ -575,7 +648,7 @@ class Store:
             session.execute(delete(UserRow))
             withdrawal = WithdrawalRow(pseudonym=pseudonym(owner), created=_now(), removed=removed)
             session.add_all([withdrawal, _to_erase()])
-        return Withdrawal(removed, self._erase(), tuple(policies))
+        return Withdrawal(removed, self._erase(), policies, datasets)
 
     def erased(self) -> bool:
         """Whether the files hold no deleted content; False after a deletion while another program reads it."""
@@ -593,31 +666,46 @@ class Store:
         with self._administer() as session:
             return session.scalar(select(func.max(WithdrawalRow.number))) or 0
 
-    def record_training(self, policy: str, owners: Iterable[Owner], *, after: int | None = None) -> None:
-        """Note that a policy is trained on the preferences of these users, in place of an earlier training of it.
+    def record_training(
+        self,
+        name: str,
+        people: Iterable[str],
+        *,
+        after: int | None = None,
+        kind: Literal["policy", "dataset"] = "policy",
+    ) -> None:
+        """Note that these users' preferences are in a policy or a dataset, in place of an earlier one of its name.
 
         Args:
-            policy: its name.
-            owners: the users.
+            name: of the policy or the dataset, such as its folder.
+            people: the users' pseudonyms; see `pseudonym`.
             after: `last_withdrawal` before the preferences were read; by default that of now.
+            kind: whether a policy is trained on the preferences, or a dataset holds them.
 
         Raises:
             DataError: the name is too long.
         """
-        _check_length("name of a policy", policy, _LONGEST_POLICY)
+        _check_length(f"name of a {kind}", name, _LONGEST_NAME)
         known = self.last_withdrawal() if after is None else after
         with self._administer(writes=True) as session:
-            session.execute(delete(TrainingRow).where(TrainingRow.policy == policy))
-            for owner in owners:
-                row = TrainingRow(policy=policy, pseudonym=pseudonym(owner), created=_now(), withdrawal=known)
-                session.merge(row)
+            session.execute(delete(TrainingRow).where(TrainingRow.policy == name))
+            for one in dict.fromkeys(people):
+                row = TrainingRow(policy=name, kind=kind, pseudonym=one, created=_now(), withdrawal=known)
+                session.add(row)
 
     def policies_to_train_again(self) -> list[str]:
-        """The policies that were trained on preferences that were deleted or changed since."""
+        """The policies trained on preferences that were deleted or changed since, or whose user no longer allows it."""
+        return self._outdated("policy")
+
+    def datasets_to_delete(self) -> list[str]:
+        """The datasets that hold preferences of which the same is true."""
+        return self._outdated("dataset")
+
+    def _outdated(self, kind: str) -> list[str]:
         query = (
             select(TrainingRow.policy)
             .join(WithdrawalRow, WithdrawalRow.pseudonym == TrainingRow.pseudonym)
-            .where(WithdrawalRow.number > TrainingRow.withdrawal)
+            .where(TrainingRow.kind == kind, WithdrawalRow.number > TrainingRow.withdrawal)
             .distinct()
             .order_by(TrainingRow.policy)
         )
@@ -630,8 +718,9 @@ class Store:
             rows = session.scalars(select(WithdrawalRow).order_by(WithdrawalRow.number))
             return [(row.created, dict(row.removed)) for row in rows]
 
-    def _policies_of(self, owner: Owner) -> list[str]:
-        query = select(TrainingRow.policy).where(TrainingRow.pseudonym == pseudonym(owner))
+    def _trained_on(self, owner: Owner, kind: str) -> list[str]:
+        mine = TrainingRow.pseudonym == pseudonym(owner)
+        query = select(TrainingRow.policy).where(mine, TrainingRow.kind == kind)
         with self._administer() as session:
             return list(session.scalars(query.order_by(TrainingRow.policy)))
 
@@ -643,7 +732,7 @@ class Store:
 
     @contextmanager
     def _read(self, owner: Owner) -> Iterator[Session]:
-        with explained(), _OwnSession(self._engine, expire_on_commit=False, info={"owner": owner}) as session:
+        with explained(), OwnSession(self._engine, expire_on_commit=False, info={"owner": owner}) as session:
             yield session
 
     @contextmanager
@@ -653,12 +742,13 @@ class Store:
         Raises:
             UnknownOwner: the user was deleted.
         """
-        own = _OwnSession(self._writing, expire_on_commit=False, info={"owner": owner})
+        own = OwnSession(self._writing, expire_on_commit=False, info={"owner": owner})
         with explained(), own as session, session.begin():
             # In Postgres this waits for a deletion of the user, and makes it wait.
             if session.scalar(select(UserRow.id).with_for_update()) is None:
                 raise _unknown()
             yield session
+            _drop_old_events(session)
 
     @contextmanager
     def _administer(self, *, writes: bool = False) -> Iterator[Session]:
@@ -681,6 +771,130 @@ def _one(session: Session, preference: str) -> PreferenceRow | None:
     if not _ID.fullmatch(preference):
         return None
     return session.scalar(select(PreferenceRow).where(PreferenceRow.id == preference))
+
+
+def _add_preference(
+    session: Session,
+    owner: Owner,
+    turns: Sequence[Turn],
+    chosen: str,
+    rejected: str,
+    origin: Origin,
+    *,
+    source: str = "",
+    answers: Sequence[str] = (),
+    most: int,
+) -> PreferenceRow:
+    _check(turns, chosen, rejected)
+    if (session.scalar(select(func.count(PreferenceRow.number))) or 0) >= most:
+        raise DataError(f"You have {most:,} preferences, which is the limit; delete some first.")
+    row = PreferenceRow(
+        id=_new_id("pref"),
+        user_id=owner.id,
+        created=_now(),
+        updated=_now(),
+        turns=_plain(turns),
+        chosen=chosen,
+        rejected=rejected,
+        origin=origin,
+        source=source,
+        answers=list(answers),
+        nbytes=_bytes_of(_plain(turns), chosen, rejected, source),
+    )
+    session.add_all([row, _event(owner, "preference.added", {"preference": row.id})])
+    _check_room(session)
+    return row
+
+
+def _check_room(session: Session) -> None:
+    """Refuse what makes the user's texts too large; the transaction then changes nothing."""
+    session.flush()
+    if _stored_bytes(session) > MOST_BYTES:
+        most = MOST_BYTES // 2**20
+        raise DataError(f"Your preferences and conversations have {most:,} MiB, which is the limit; delete some first.")
+
+
+def _stored_bytes(session: Session) -> int:
+    """Of the texts of the session's owner."""
+    return sum(session.scalar(select(func.sum(table.nbytes))) or 0 for table in (PreferenceRow, ConversationRow))
+
+
+def _bytes_of(*texts: object) -> int:
+    """How much there is of texts, and of lists of them, in UTF-8."""
+    nested = (
+        _bytes_of(*part) if isinstance(part, list) else len(str(part).encode("utf-8", "replace")) for part in texts
+    )
+    return sum(nested)
+
+
+def _learn(
+    session: Session,
+    owner: Owner,
+    turns: Sequence[Turn],
+    chosen: str,
+    rejected: str,
+    origin: Origin,
+    answers: Sequence[str],
+    most: int,
+) -> PreferenceRow:
+    """Add the preference, unless the newest one that follows from these answers says the same."""
+    query = select(PreferenceRow).where(PreferenceRow.origin == origin).order_by(PreferenceRow.number.desc())
+    for row in session.scalars(query):
+        if sorted(row.answers) == sorted(answers) and {row.chosen, row.rejected} == {chosen, rejected}:
+            if row.chosen == chosen:
+                return row
+            break
+    return _add_preference(session, owner, turns, chosen, rejected, origin, answers=answers, most=most)
+
+
+def _answer(session: Session, answer_id: str) -> ConversationRow | None:
+    one = f"conv_{answer_id}"
+    if not _ID.fullmatch(one):
+        return None
+    return session.scalar(select(ConversationRow).where(ConversationRow.id == one))
+
+
+def _judged_alike(session: Session, row: ConversationRow) -> list[JudgedAnswer]:
+    """The user's other answers to the same request that have a thumb, newest first."""
+    query = select(ConversationRow).where(
+        ConversationRow.turns_digest == row.turns_digest,
+        ConversationRow.thumb != "",
+        ConversationRow.number != row.number,
+    )
+    found = session.scalars(query.order_by(ConversationRow.number.desc()))
+    return [_judged(other) for other in found if other.turns == row.turns]
+
+
+def _judged(row: ConversationRow) -> JudgedAnswer:
+    return JudgedAnswer(row.id.removeprefix("conv_"), row.answer, _thumb(row))
+
+
+def _thumb(row: ConversationRow) -> Thumb:
+    return row.thumb or "none"  # type: ignore[return-value]
+
+
+def _forget_thumb(session: Session, owner: Owner, answer_id: str) -> int:
+    """Delete the preferences that follow from the answer's thumb, and return how many there were."""
+    rows = session.scalars(select(PreferenceRow).where(PreferenceRow.origin == "thumbs")).all()
+    gone = [row for row in rows if answer_id in row.answers]
+    for row in gone:
+        session.delete(row)
+        session.add(_event(owner, "preference.deleted", {"preference": row.id}))
+        _withdraw_from_training(session, owner, row.created, 1)
+    if gone:
+        session.add(_to_erase())
+        session.flush()
+    return len(gone)
+
+
+def _drop_old_events(session: Session) -> None:
+    """Delete the oldest events beyond `_MOST_EVENTS`, but not the one that `Store.marks` shows."""
+    session.flush()
+    newest_first = select(EventRow.number).order_by(EventRow.number.desc())
+    last = session.scalar(newest_first.offset(_MOST_EVENTS).limit(1))
+    if last is not None:
+        mark = session.scalar(newest_first.where(EventRow.kind.in_(_TAKEN_BACK)).limit(1))
+        session.execute(delete(EventRow).where(EventRow.number <= last, EventRow.number != (mark or 0)))
 
 
 def _delete_all(session: Session, table: type[Personal]) -> int:
@@ -719,12 +933,20 @@ def _to_erase() -> ErasureRow:
 
 def _account(row: UserRow, preferences: int) -> Account:
     return Account(
-        row.id, row.name, row.description, row.personalise, row.keep_conversations, row.rate, row.created, preferences
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        personalise=row.personalise,
+        keep_conversations=row.keep_conversations,
+        allow_training=row.allow_training,
+        rate=row.rate,
+        created=row.created,
+        preferences=preferences,
     )
 
 
 def _stored(row: PreferenceRow) -> StoredPreference:
-    source = {"source": row.source} if row.source else {}
+    source = {"origin": row.origin} | ({"source": row.source} if row.source else {})
     preference = Preference.after(row.user_id, _turns(row.turns), row.chosen, row.rejected, source=source)
     return StoredPreference(row.id, preference, row.created, row.updated)
 
@@ -741,6 +963,11 @@ def _exported(stored: StoredPreference) -> dict[str, Any]:
         "rejected": one.rejected,
         "source": dict(one.source),
     }
+
+
+def _digest(turns: Sequence[Turn]) -> str:
+    """What two requests with the same turns share."""
+    return hashlib.sha256(json.dumps(_plain(turns)).encode()).hexdigest()
 
 
 def _plain(turns: Sequence[Turn]) -> list[list[str]]:

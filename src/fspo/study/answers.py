@@ -17,8 +17,9 @@ from fspo.errors import FspoError, ModelError
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import is_blank
 from fspo.serving.engine import Engine, GenerationRequest, Turn
+from fspo.serving.ownership import Owner
 from fspo.serving.schema import StudyItemRow
-from fspo.serving.store import Owner, UnknownOwner
+from fspo.serving.store import UnknownOwner
 from fspo.study.config import StudyConfig
 from fspo.study.matching import alike, as_shown, closest, whole_sentences
 from fspo.study.store import NotAParticipant, StudyStore

@@ -22,7 +22,8 @@ from starlette.routing import Route
 
 from fspo.errors import DataError, FspoError, StorageError
 from fspo.serving.engine import Engine
-from fspo.serving.store import Owner, UnknownOwner
+from fspo.serving.ownership import Owner
+from fspo.serving.store import UnknownOwner
 from fspo.study.answers import AnswerWriter
 from fspo.study.config import StudyConfig
 from fspo.study.drawing import draw_items

@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 
 from fspo.errors import ConfigError, FspoError
 from fspo.identity import digest
+from fspo.serving.ownership import Owner
 from fspo.serving.schema import ErasureRow, EventRow, ParticipantRow, StudyItemRow, StudyRow
-from fspo.serving.store import Owner, Store
+from fspo.serving.store import Store
 from fspo.study.config import StudyConfig
 from fspo.study.drawing import DrawnItem
 from fspo.study.flow import STAGES, Visit, step_of
