@@ -15,14 +15,19 @@ import httpx2
 import numpy as np
 import pytest
 
+from fspo.modeling.loading import load_model
+from fspo.modeling.policies import save_policy
 from fspo.preferences.question import Question
 from fspo.preferences.types import as_turns
 from fspo.serving.api import ServerSettings, create_app
+from fspo.serving.ownership import Owner
 from fspo.serving.page import CONTENT_POLICY, written_pairs
 from fspo.serving.question_bank import QuestionBank
-from fspo.serving.store import Owner, Store
+from fspo.serving.store import Store
 from tests.browser import PATIENCE, violations
+from tests.modeling.test_policies import adapted
 from tests.serving.echo import EchoEngine, served
+from tests.serving.program import serving
 
 PHONE, LAPTOP = 390, 1366  # pixels
 MARKUP = "<img src=x onerror=\"document.title='hacked'\"><b>Bold</b>"
@@ -255,3 +260,36 @@ def test_the_page_is_accessible_at_every_size_by_day_and_by_night(
         if width == PHONE:
             page.get_by_role("button", name="Edit the preference").click()
             assert violations(page) == []
+
+
+def test_the_page_shows_a_policy_of_a_run_that_was_trained_in_conversations(
+    browser: Any, speaking_model_path: Path, tmp_path: Path
+) -> None:
+    base = str(speaking_model_path)
+    training = {"objective": "ipo", "shots": 4, "describe": "none"}
+    details = {"context": "shots", "layout": "conversation", "training": training}
+    policy = adapted(load_model(base, device="cpu"), 1)
+    save_policy(policy, tmp_path / "run/methods/fspo", base=base, method="fspo", details=details)
+
+    def text(page: Any, model: str) -> str:
+        page.wait_for_function(
+            "id => { const e = document.getElementById(id); return e.ariaBusy === 'false' && e.textContent.trim() }",
+            arg=f"{model}-answer",
+        )
+        return str(page.locator(f"#{model}-answer").text_content())
+
+    with serving(tmp_path, "--demo", "--policy", tmp_path / "run", "--max-tokens", 8) as (_, address):
+        key = (tmp_path / "said.txt").read_text().split("Bearer ")[1].split("'")[0]
+        site = Site.__new__(Site)
+        site.address, site.key = address.removesuffix("v1"), key
+        with visit(browser, site) as page:
+            sign_in(page, key)
+            plain = text(page, "base")
+            assert text(page, "fspo")
+            for number in (1, 2):
+                page.keyboard.press(str(number))
+                saved(page, f"you prefer answer {number}")
+                shown = "number => document.querySelectorAll('#shots li').length === number"
+                page.wait_for_function(shown, arg=number)
+            assert text(page, "fspo") and text(page, "base") == plain
+            assert page.locator("#known li").count() == 2
