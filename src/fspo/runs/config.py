@@ -22,7 +22,7 @@ from fspo.llm.ensemble import MemberConfig
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.modeling.layouts import LayoutName
 from fspo.paths import LocalPath, PlaceName
-from fspo.printing import suggestion
+from fspo.printing import nearest, suggestion
 from fspo.pydantic_errors import Key, first_fault
 from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
@@ -161,6 +161,7 @@ def configuration(values: Mapping[str, Any], name: str) -> RunConfig:
 
 
 def _validated(settings: Settings) -> RunConfig:
+    _check_sections(settings)
     try:
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:
@@ -172,6 +173,23 @@ def _validated(settings: Settings) -> RunConfig:
         raise ConfigError(f"{where}: the layout of the evaluation is that of the run; set layout at the top alone.")
     _check_training(config, settings)
     return config
+
+
+def _check_sections(settings: Settings) -> None:
+    """Check that what is below `training` are sections, so that a setting beside them is answered with its place."""
+    training = settings.values.get("training")
+    for name, given in training.items() if isinstance(training, dict) else ():
+        where, fields = settings.where(("training", str(name))), TrainingConfig.model_fields
+        if name in (EVERY, *METHODS):
+            if not isinstance(given, dict):
+                raise ConfigError(f"{where}: 'training.{name}' takes settings by name, such as training.{name}.steps.")
+            continue
+        setting = name if name in fields else nearest(str(name), fields)
+        if setting in fields and (name in fields or not isinstance(given, dict)):
+            raise ConfigError(
+                f"{where}: there is no method '{name}'; write training.{EVERY}.{setting} to set it for all methods, "
+                f"or training.METHOD.{setting} for one, such as training.fspo.{setting}."
+            )
 
 
 def _check_names(config: RunConfig, settings: Settings) -> None:
@@ -231,4 +249,14 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     where, new = settings.where(fault.key), RENAMED.get(fault.key[-1]) if fault.key[:-1] == ("synthesis",) else None
     if new is not None and fault.kind == "extra_forbidden":
         return ConfigError(f"{where}: '{'.'.join(fault.key)}' is gone; write {new}.")
+    sections: dict[str, type[BaseModel]] = {
+        f"training.{EVERY}": TrainingConfig,
+        "evaluation": EvaluationConfig,
+        "synthesis": SynthesisConfig,
+    }
+    if len(fault.key) == 1 and fault.kind == "extra_forbidden":
+        name = fault.key[0]
+        places = [f"{key}.{name}" for key, section in sections.items() if name in section.model_fields]
+        if places:
+            return ConfigError(f"{where}: '{name}' belongs in a section; write {' or '.join(places)}.")
     return ConfigError(f"{where}: {fault.sentence}")
