@@ -1,12 +1,27 @@
-"""Text for people: parts of sentences, and texts of others, whose control characters are shown and not obeyed."""
+"""Text for people: parts of sentences, and texts of others, whose control characters are shown and not obeyed.
+
+A sentence names an option by `option`: one sentence serves the command line and Python.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-__all__ = ["counted", "nearest", "one_line", "printable", "reason_of", "suggestion"]
+__all__ = [
+    "column_option",
+    "counted",
+    "nearest",
+    "on_command_line",
+    "one_line",
+    "option",
+    "printable",
+    "reason_of",
+    "suggestion",
+]
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but for tab and newline
@@ -14,6 +29,42 @@ _OBEYED = re.compile(
     "\u2028\u2029"  # line ends that not every reader takes for one
     "\ud800-\udfff]"  # halves of surrogate pairs, which no terminal can be sent
 )
+
+
+_command_line = False
+"""Whether sentences are for the person who typed a command, and not for one who called a Python function."""
+
+
+@contextmanager
+def on_command_line() -> Iterator[None]:
+    """Let sentences name the options of the command line in place of the arguments of Python, until it ends."""
+    global _command_line
+    before, _command_line = _command_line, True
+    try:
+        yield
+    finally:
+        _command_line = before
+
+
+def option(name: str, value: str = "", *, python: str = "") -> str:
+    """An option, with its value if it is given, as the reader writes it.
+
+    `option("on-existing", "overwrite")` is `--on-existing overwrite` on the command line, and in Python
+    `on_existing="overwrite"`, or what `python` says.
+    """
+    if _command_line:
+        return f"--{name} {value}" if value else f"--{name}"
+    if python:
+        return python
+    argument = name.replace("-", "_")
+    return f"{argument}={json.dumps(value, ensure_ascii=False)}" if value else argument
+
+
+def column_option(columns: Mapping[str, str]) -> str:
+    """How the reader gives the table's names of columns: fspo's name -> the table's."""
+    if _command_line:
+        return " ".join(f"--column {ours}={theirs}" for ours, theirs in columns.items())
+    return f"columns={json.dumps(dict(columns), ensure_ascii=False)}"
 
 
 def counted(count: int, what: str) -> str:

@@ -99,6 +99,19 @@ def test_columns_by_other_names(tmp_path: Path) -> None:
     assert "OURS=THEIRS" in result.stderr
 
 
+def test_missing_columns_are_told_as_the_file_calls_them_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("anotator,question,prefered,bad\nann,why?,so,thus\n")
+    said = fspo("import", path, tmp_path / "out").stderr
+    assert "own.csv, row 2, columns 'user', 'chosen', 'rejected': missing" in said
+    assert "columns: anotator, question, prefered, bad." in said
+    assert "--column user=anotator --column chosen=prefered --column rejected=NAME" in said
+    said = fspo("import", path, tmp_path / "out", "--column", "user=annotator", "--column", "rejected=worst").stderr
+    assert "columns 'annotator', 'worst': missing; did you mean 'anotator'?" in said
+    named = ["--column", "user=anotator", "--column", "chosen=prefered", "--column", "rejected=bad"]
+    assert fspo("import", path, tmp_path / "out", *named).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -355,7 +368,7 @@ def test_rows_that_are_no_objects_are_counted_with_the_others(tmp_path: Path, fi
     path.write_text("\n".join([*good, '{"user": 1.5}', "[1, 2]", "torn {", good[0], '{"user": "u0"}']) + "\n")
     result = fspo("validate", path, "--format", file_format)
     assert result.exit_code == 1
-    assert f"{path}, row {len(good) + 1}, column " in result.stderr
+    assert f"{path}, row {len(good) + 1}, columns 'prompt'" in result.stderr
     assert "(3 more rows with problems.)" in result.stderr
 
 
@@ -377,7 +390,7 @@ def test_a_dataset_of_a_hub_is_read_like_any_table(tmp_path: Path, monkeypatch: 
     assert fspo("import", "hub:somebody/else", tmp_path / "out").exit_code == 0
     assert len(PreferenceDataset.load(tmp_path / "out")) == 24
     file.write_text('{"user": "ann"}\n')
-    assert "hub:somebody/else, row 1, column 'prompt'" in fspo("validate", "hub:somebody/else").stderr
+    assert "hub:somebody/else, row 1, columns 'prompt'" in fspo("validate", "hub:somebody/else").stderr
 
 
 def test_a_table_is_recognised_and_what_was_done_with_it_is_said(tmp_path: Path) -> None:

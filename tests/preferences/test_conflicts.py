@@ -59,7 +59,7 @@ def test_how_the_newest_is_found_is_said() -> None:
         found = settle([row(**time), row(swapped=True, **time)], places(2), on_contradiction="newest")
         assert [said in note for note in found.notes] == [True]
     with pytest.raises(
-        DataError, match=r"t\.csv, row 3, column 'date': must say when .* not 'soon'; .*contradiction drop"
+        DataError, match=r"t\.csv, row 3, column 'date': must say when .* not 'soon'; .*contradiction=.drop."
     ):
         settle([row(date="2026-01-01"), row(swapped=True, date="soon")], places(2), on_contradiction="newest")
 
@@ -83,7 +83,7 @@ def test_all_of_them_are_listed_at_once(tmp_path: Path) -> None:
     said = str(caught.value)
     assert "12 rows with the user, prompt, pair and label of an earlier row" in said and "; and 2 more" in said
     assert f"{folder}/1.parquet, row 1 ({folder}/0.parquet, row 1)" in said
-    assert "--on-duplicate skip" in said and "--on-contradiction newest" in said
+    assert 'on_duplicate="skip"' in said and 'on_contradiction="newest"' in said
     kept = PreferenceDataset.from_file(folder, on_duplicate="skip", on_contradiction="newest")
     assert len(kept) == 12 and kept.preferences[-1].chosen == "thus"
 

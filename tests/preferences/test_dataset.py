@@ -160,7 +160,7 @@ def test_what_is_wrong_on_disk_is_said(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").unlink()
     pq.write_table(table.rename_columns(["user", "prompt", "chosen", "rejectd", "question", "source"]), path)
     with pytest.raises(
-        DataError, match=r"preferences\.parquet, row 1, column 'rejectd': unknown; did you mean 'rejected'"
+        DataError, match=r"preferences\.parquet, row 1, column 'rejected': missing; .* rename 'rejectd' to 'rejected'\?"
     ):
         PreferenceDataset.load(tmp_path)
     pq.write_table(pa.concat_tables([table, table.slice(3, 1)]), path)

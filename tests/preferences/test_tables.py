@@ -234,7 +234,7 @@ def test_columns_that_may_be_meant_are_named(tmp_path: Path) -> None:
     rows = [{"user": "ann", "instruction": "why?", "input": "x", "chosen": "so", "rejected": "thus"}]
     path = write_csv(tmp_path / "t.csv", rows)
     with pytest.raises(
-        DataError, match=r"may be 'instruction' or 'input' of the columns .*--column prompt=instruction"
+        DataError, match=r"may be 'instruction' or 'input' of the columns .*columns=\{\"prompt\": \"instruction\"\}"
     ):
         read_preferences(path)
     (row,) = read_preferences(path, Reading({"prompt": "instruction"})).dataset

@@ -8,7 +8,8 @@ import pytest
 
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import check_dataset, find_problems, parse_preference, parse_user
+from fspo.preferences.validation import TableColumns, check_dataset, find_problems, parse_preference, parse_user
+from fspo.printing import on_command_line
 
 GOOD: dict[str, Any] = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
 USERS = {"ann": User("ann"), "bob": User("bob")}
@@ -53,7 +54,7 @@ def test_numbers_as_ids_become_text() -> None:
     [
         (
             {**{k: v for k, v in GOOD.items() if k != "chosen"}, "chosn": "so"},
-            "'chosn': unknown; did you mean 'chosen'?",
+            "Did you mean to rename 'chosn' to 'chosen'?",
         ),
         ({**GOOD, "questoin": "q"}, "'questoin': unknown; did you mean 'question'?"),
         (
@@ -82,8 +83,25 @@ def test_a_bad_row_is_named_by_file_row_and_column(row: dict[str, Any], says: st
 def test_where_columns_can_be_named_the_option_is_told() -> None:
     row = {**GOOD, "question_id": "q"}
     assert refused(row).endswith("did you mean 'question'?")
-    with pytest.raises(DataError, match=r"'question'\? If so, .* import it with --column question=question_id\.$"):
-        parse_preference(row, file="f", number=1, columns_can_be_named=True)
+    table = TableColumns(tuple(row), {})
+    with pytest.raises(
+        DataError, match=r"'question'\? If so, .* import it with columns=\{\"question\": \"question_id\"\}"
+    ):
+        parse_preference(row, file="f", number=1, table=table)
+    with on_command_line(), pytest.raises(DataError, match=r"import it with --column question=question_id\.$"):
+        parse_preference(row, file="f", number=1, table=table)
+
+
+def test_all_missing_columns_are_named_at_once_as_the_table_calls_them() -> None:
+    row = {"user": "ann", "promt": "why?", "best": "so", "text": "thus"}
+    table = TableColumns(("annotator", "promt", "best", "text"), {"chosen": ("best_one",), "rejected": ()})
+    with on_command_line(), pytest.raises(DataError) as caught:
+        parse_preference(row, file="f.csv", number=2, table=table)
+    assert str(caught.value) == (
+        "f.csv, row 2, columns 'prompt', 'chosen', 'rejected': missing; the row has the columns: annotator, promt, "
+        "best, text. Name yours with --column prompt=promt --column chosen=best --column rejected=NAME."
+    )
+    assert "Did you mean to rename 'promt' to 'prompt'?" in refused(row)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_folder_that_notes_no_versions_by_part_goes_on(tmp_path: Path) -> None
     [
         (
             {"seed": 1},
-            r"data was made with synthesis\.seed = 0, and now synthesis\.seed = 1; choose --on-existing overwrite",
+            r"data was made with synthesis\.seed = 0, and now synthesis\.seed = 1; choose on_existing=\"overwrite\"",
         ),
         ({"model": "other"}, 'data was made with model = "smollm2-135m", and now model = "other"'),
         ({"training": {"fspo": {"steps": 3}}}, r"fspo was made with training\.fspo\.steps = 100"),
@@ -327,7 +327,7 @@ def test_a_configuration_of_something_else_is_left_alone(tmp_path: Path) -> None
     run = folder(tmp_path)
     run.path.mkdir()
     (run.path / "config.yaml").write_text("theme: dark\n")
-    with pytest.raises(ConfigError, match=r"no setting 'theme'.* is no run's folder; name another with --output"):
+    with pytest.raises(ConfigError, match=r"no setting 'theme'.* is no run's folder; name another folder with output"):
         make(run, DATA)
     assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
 

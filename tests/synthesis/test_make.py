@@ -312,7 +312,7 @@ def test_a_finished_dataset_of_another_origin_is_refused_and_stays(tmp_path: Pat
     before = digests(tmp_path)
     for config, weights, said in (
         (config_of(pairs=12), "old", r"holds a finished dataset that was made with synthesis\.pairs = 20; choose"),
-        (config_of(pairs=20), "new", "made by models with other weights; choose --on-existing overwrite"),
+        (config_of(pairs=20), "new", 'made by models with other weights; choose on_existing="overwrite"'),
     ):
         model = _Weighed(weights)
         with pytest.raises(ConfigError, match=said):

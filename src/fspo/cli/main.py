@@ -16,7 +16,7 @@ from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
 from fspo.files import is_full_disk
 from fspo.keys import hidden
-from fspo.printing import one_line
+from fspo.printing import on_command_line, one_line
 from fspo.runs import processes
 
 __all__ = ["app", "main"]
@@ -28,7 +28,7 @@ INTERRUPTED = 130
 
 
 class _Verbs(TyperGroup):
-    """Shows errors that a user can mend as one sentence, without a traceback."""
+    """Shows errors that a user can fix as one sentence, without a traceback."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the verb, of two words where there is one (`eval compare`); all but training run in one process."""
@@ -44,14 +44,15 @@ class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; exit 1 or 2 after a known error, 130 after Ctrl-C."""
         try:
-            return super().invoke(ctx)
+            with on_command_line():
+                return super().invoke(ctx)
         except FspoError as error:
             # All processes read the same configuration, and one complaint about it is enough.
             if processes.is_first() or not isinstance(error, ConfigError):
                 _complain(str(error) if processes.is_first() else f"(process {processes.number()}) {error}")
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            _complain("Interrupted; what was finished is kept. Run the same command again to go on.")
+            _complain("Interrupted; what was finished is kept. Run the same command again to continue.")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             raise

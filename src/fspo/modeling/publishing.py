@@ -19,7 +19,7 @@ from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fspo.modeling.model_names import is_hub_id
 from fspo.modeling.policies import PolicyCard, export_policy, read_card
 from fspo.modeling.quiet import quietly
-from fspo.printing import reason_of
+from fspo.printing import option, reason_of
 
 __all__ = ["goes_whole", "publish"]
 
@@ -78,7 +78,10 @@ def publish(folder: Path, repo: str, *, private: bool = True, whole: bool = Fals
         (staging / _CARD).write_text(_model_card(folder, card, whole=whole), encoding="utf-8")
         with _explained(repo), quietly():
             if not whole and not api.repo_exists(card.base):
-                raise ModelError(f"The base model {card.base} is not on the hub; upload it along with --whole.")
+                raise ModelError(
+                    f"The base model {card.base} is not on the hub; upload it too, with "
+                    f"{option('whole', python='whole=True')}."
+                )
             made = api.create_repo(repo, private=private, exist_ok=True)
             _check_ours(api.model_info(made.repo_id), staging)
             message = "Upload a policy of fspo"

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fspo.preferences.validation import Problem
+from fspo.preferences.validation import Problem, missing_columns
+from fspo.printing import column_option, nearest
 
 __all__ = ["NAMES", "TIME", "match_columns", "rename", "time_column"]
 
@@ -56,7 +57,7 @@ def match_columns(
         close = [name for name in free if _plain(name) == ours] or [name for name in free if _plain(name) in others]
         if len(close) > 1:
             which = " or ".join(f"'{name}'" for name in close)
-            what = f"may be {which} of the columns {', '.join(free)}; choose with --column {ours}={close[0]}."
+            what = f"may be {which} of the columns {', '.join(free)}; choose with {column_option({ours: close[0]})}."
             raise Problem(number, ours, what).error(file)
         if close:
             matched[ours] = close[0]
@@ -68,14 +69,16 @@ def rename(row: dict[str, Any], columns: Mapping[str, str] | None, file: str, nu
     """The row with fspo's names of columns.
 
     Raises:
-        DataError: a column is missing, or a name would be there twice.
+        DataError: columns are missing, or a name would be there twice.
     """
     if not columns:
         return row
-    for theirs in columns.values():
-        if theirs not in row:
-            there = ", ".join(row) or "none"
-            raise Problem(number, theirs, f"missing; the row has the columns: {there}.").error(file)
+    lacking = [theirs for theirs in columns.values() if theirs not in row]
+    if lacking:
+        free = [name for name in row if name not in columns.values()]
+        near = [name for theirs in lacking if (name := nearest(theirs, free))]
+        hint = f"did you mean {' and '.join(map(repr, near))}? T" if near else "t"
+        raise missing_columns(lacking, f"{hint}he row has the columns: {', '.join(row) or 'none'}.", file, number)
     kept = {name: value for name, value in row.items() if name not in columns.values()}
     for ours, theirs in columns.items():
         if ours in kept:

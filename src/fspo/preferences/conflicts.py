@@ -12,7 +12,7 @@ from fspo.errors import DataError
 from fspo.preferences.columns import time_column
 from fspo.preferences.types import Preference
 from fspo.preferences.validation import REPEAT, Problem
-from fspo.printing import counted
+from fspo.printing import counted, option
 
 __all__ = ["OnContradiction", "OnDuplicate", "Place", "Settled", "settle"]
 
@@ -131,12 +131,12 @@ def _refusal(groups: Sequence[list[int]], places: Sequence[Place], verb: Literal
     if verb == "repeat":
         return (
             f"{count} with the user, prompt, pair and label of an earlier row: {shown}{more}. Delete them, or add "
-            "--on-duplicate skip (leave them out) or --on-duplicate keep."
+            f"{option('on-duplicate', 'skip')} (leave them out) or {option('on-duplicate', 'keep')}."
         )
     return (
         f"{count} with the user, prompt and pair of an earlier row, and contradictory labels: {shown}{more}. Delete "
-        "one of each two, or add --on-contradiction newest (the newest row counts) or --on-contradiction drop (none "
-        "does)."
+        f"one of each two, or add {option('on-contradiction', 'newest')} (the newest row counts) or "
+        f"{option('on-contradiction', 'drop')} (none does)."
     )
 
 
@@ -170,6 +170,6 @@ def _seconds(row: Preference, column: str, place: Place) -> float:
     except (ValueError, OverflowError):
         what = (
             f"must say when this contradictory row was given, as 2026-01-31 12:00 or in seconds, not {value!r:.40}; "
-            "correct it, or add --on-contradiction drop."
+            f"correct it, or add {option('on-contradiction', 'drop')}."
         )
         raise Problem(place.row, column, what).error(place.file) from None

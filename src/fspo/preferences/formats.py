@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fspo.errors import DataError
 from fspo.files import to_json, writing
-from fspo.preferences.columns import match_columns, rename
+from fspo.preferences.columns import NAMES, match_columns, rename
 from fspo.preferences.conflicts import OnContradiction, OnDuplicate, Place, settle
 from fspo.preferences.dataset import (
     PreferenceDataset,
@@ -30,6 +30,7 @@ from fspo.preferences.validation import (
     TURNS,
     Faults,
     Problem,
+    TableColumns,
     parse_preference,
     parse_turn,
     parse_user,
@@ -37,7 +38,7 @@ from fspo.preferences.validation import (
     user_problem,
 )
 from fspo.preferences.wording import wording
-from fspo.printing import counted
+from fspo.printing import counted, option
 
 if TYPE_CHECKING:
     import datasets
@@ -366,7 +367,7 @@ class _Collector:
                 columns = match_columns(row, self.how.columns, file, number)
                 self._say(columns)
             with self.faults.row():
-                preference = self._preference(rename(row, columns, file, number), file, number)
+                preference = self._preference(rename(row, columns, file, number), tuple(row), file, number)
                 self.preferences.append(preference)
                 self.places.append(Place(file, number))
 
@@ -374,9 +375,10 @@ class _Collector:
         named = self.how.columns or {}
         matched = [f"{ours} from '{theirs}'" for ours, theirs in columns.items() if ours not in named]
         if matched:
-            self.notes[f"Columns: {', '.join(matched)}; other names can be given with --column."] = None
+            self.notes[f"Columns: {', '.join(matched)}; other names can be given with {option('column')}."] = None
 
-    def _preference(self, row: dict[str, Any], file: str, number: int) -> Preference:
+    def _preference(self, row: dict[str, Any], found: tuple[str, ...], file: str, number: int) -> Preference:
+        """The preference of a row; `found` are the row's columns by the table's names."""
         if self.how.user is not None and row.get("user") in (None, ""):
             row = {**row, "user": self.how.user}
         read = _with_hh_messages(row)
@@ -386,7 +388,8 @@ class _Collector:
         about = {}
         if self.known is None:
             about = {TRL_USER[name]: row.pop(name) for name in TRL_USER if name in row}
-        preference = parse_preference(row, file=file, number=number, columns_can_be_named=self.how.columns_can_be_named)
+        table = TableColumns(found, NAMES) if self.how.columns_can_be_named else None
+        preference = parse_preference(row, file=file, number=number, table=table)
         if self.known is None and preference.user.strip():
             self._meet(parse_user({"id": preference.user, **about}, file=file, number=number), file, number)
         users = self.users if self.known is None else self.known

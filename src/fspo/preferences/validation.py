@@ -13,7 +13,7 @@ from typing import Any, get_args
 from fspo.errors import DataError
 from fspo.preferences.types import Preference, Role, Turn, User, as_turns, transcript
 from fspo.preferences.wording import spellings, wording
-from fspo.printing import nearest
+from fspo.printing import column_option, nearest
 
 __all__ = [
     "PREFERENCE_COLUMNS",
@@ -22,10 +22,12 @@ __all__ = [
     "USER_COLUMNS",
     "Faults",
     "Problem",
+    "TableColumns",
     "check_dataset",
     "find_problems",
     "find_respelt",
     "json_value",
+    "missing_columns",
     "parse_preference",
     "parse_turn",
     "parse_turns",
@@ -56,9 +58,6 @@ REPEAT = "repeat"
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 
-_RENAME = " If so, rename it, or import it with --column {ours}={theirs}."
-"""What to do about a column of preferences by another name."""
-
 _COUNTED = 10_000
 """Faulty rows after which no more are looked for; each of them takes a while."""
 
@@ -82,18 +81,28 @@ class Problem:
         return DataError(f"{file}, row {self.row}, column '{self.column}': {self.what}")
 
 
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table that takes other names for them, as errors show them."""
+
+    found: tuple[str, ...]
+    """The columns of the row by the table's own names."""
+    names: Mapping[str, tuple[str, ...]]
+    """fspo's name of a column -> other names that people give it."""
+
+
 def parse_preference(
-    row: Mapping[str, Any], *, file: str, number: int, columns_can_be_named: bool = False
+    row: Mapping[str, Any], *, file: str, number: int, table: TableColumns | None = None
 ) -> Preference:
     """Make a preference of one row; columns of one's own are kept in its source, dates there as ISO text.
 
-    `columns_can_be_named`: whether the reader takes other names for columns, which an error then says.
+    `table`: the columns as the reader of the error knows them, if other names can be given to them.
 
     Raises:
-        DataError: a column is missing, misspelt, of the wrong type, or nothing that JSON can hold.
+        DataError: columns are missing, misspelt, of the wrong type, or nothing that JSON can hold.
     """
     turns, row = _prompt_turns(row, file, number)
-    extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, _RENAME if columns_can_be_named else "")
+    extra = _check_columns(row, PREFERENCE_COLUMNS, file, number, table)
     extra = {column: json_value(value, column, file, number) for column, value in extra.items()}
     source = json_value(_mapping(row, "source", file, number), "source", file, number)
     return Preference(
@@ -349,22 +358,42 @@ def _repetition(preference: Preference, seen: dict[tuple[str, str, str, str], in
 
 
 def _check_columns(
-    row: Mapping[str, Any], known: Mapping[str, bool], file: str, number: int, remedy: str = ""
+    row: Mapping[str, Any], known: Mapping[str, bool], file: str, number: int, table: TableColumns | None = None
 ) -> dict[str, Any]:
     """Refuse missing and misspelt columns, and return those that are the caller's own."""
     extra = {name: value for name, value in row.items() if name not in known}
+    missing = [column for column, required in known.items() if required and column not in row]
+    if missing:
+        there = ", ".join(row if table is None else table.found) or "none"
+        raise missing_columns(
+            missing, f"the row has the columns: {there}.{_remedy(missing, extra, table)}", file, number
+        )
     for column, required in known.items():
-        if column in row:
-            continue
-        close = nearest(column, extra, cutoff=0.6 if required else 0.8)
+        close = "" if required or column in row else nearest(column, extra, cutoff=0.8)
         if close:
-            what = f"unknown; did you mean '{column}'?{remedy.format(ours=column, theirs=close)}"
-            raise Problem(number, close, what).error(file)
-        if required:
-            there = ", ".join(row) or "none"
-            name = f" Name yours with --column {column}=NAME." if remedy else ""
-            raise Problem(number, column, f"missing; the row has the columns: {there}.{name}").error(file)
+            name = f" If so, rename it, or import it with {column_option({column: close})}." if table else ""
+            raise Problem(number, close, f"unknown; did you mean '{column}'?{name}").error(file)
     return extra
+
+
+def missing_columns(columns: Sequence[str], what: str, file: str, number: int) -> DataError:
+    """The error that names all columns that a row lacks; `what` is the rest of the sentence."""
+    named = ", ".join(f"'{column}'" for column in columns)
+    return DataError(f"{file}, row {number}, column{'s' if len(columns) > 1 else ''} {named}: missing; {what}")
+
+
+def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | None) -> str:
+    """What to do about missing columns: the nearest column of the table for each of them, where there is one."""
+    free = list(free)
+    meant: dict[str, str] = {}
+    for column in missing:
+        names = (column, *(table.names.get(column, ()) if table else ()))
+        meant[column] = next((close for name in names if (close := nearest(name, free))), "")
+        free = [name for name in free if name != meant[column]]
+    if table is not None:
+        return f" Name yours with {column_option({column: name or 'NAME' for column, name in meant.items()})}."
+    renamed = [f"'{name}' to '{column}'" for column, name in meant.items() if name]
+    return f" Did you mean to rename {' and '.join(renamed)}?" if renamed else ""
 
 
 def _text(row: Mapping[str, Any], column: str, file: str, number: int, *, identifier: bool = False) -> str:

@@ -22,6 +22,7 @@ from fspo.llm.cache_shards import absorb_shards
 from fspo.methods.table import METHODS, training_order
 from fspo.modeling.model_names import local_identity
 from fspo.paths import expanded
+from fspo.printing import option
 from fspo.runs import processes
 from fspo.runs.config import RunConfig, load_config, methods_of
 from fspo.runs.descriptions import DESCRIPTIONS_FILE
@@ -96,22 +97,20 @@ class RunFolder:
             ConfigError: the folder holds other things, or results that `policy` does not allow to go on from.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; name another folder with --output.")
+            raise ConfigError(f"{self.path} is a file; {_elsewhere()}.")
         chosen = set(parts)
         if policy is Existing.FAIL:
             for part in filter(self.begun, sorted(chosen)):
                 raise ConfigError(
-                    f"{self.path / part} holds results of an earlier call; name another folder with --output, or "
-                    "choose --on-existing resume or overwrite."
+                    f"{self.path / part} holds results of an earlier call; {_elsewhere()}, or "
+                    f"choose {option('on-existing', 'resume')} or {option('on-existing', 'overwrite')}."
                 )
         made = self._made()
         if not made:
             self._check_unclaimed()
         for part in filter(self.begun, self._checked(chosen)):
             if part not in made:
-                raise ConfigError(
-                    f"{self.path / part} was not made by a run that is known here; name another folder with --output."
-                )
+                raise ConfigError(f"{self.path / part} was not made by a run that is known here; {_elsewhere()}.")
             if policy is not Existing.OVERWRITE or part not in self._downstream(chosen):
                 self._check_part(part, made[part], chosen)
         if policy is Existing.OVERWRITE:
@@ -165,13 +164,13 @@ class RunFolder:
         if name not in (None, self.config.name):
             raise ConfigError(
                 f"{self.path} holds the run '{name}', and this is the run '{self.config.name}', so nothing is "
-                f"overwritten; name another folder with --output, or add --set name={name} if that run shall go."
+                f"overwritten; {_elsewhere()}, or give this run the name {name} if that one shall go."
             )
         then, now = _domain(made.get(DATA)), self.config.synthesis.domain
         if DATA in losing and self.config.data is None and then not in ("", now):
             raise ConfigError(
                 f"{self.data} was made on the domain {then}, and this run is on the domain {now}, so nothing is "
-                "overwritten; name another folder with --output."
+                f"overwritten; {_elsewhere()}."
             )
 
     def _noted_name(self) -> str | None:
@@ -201,17 +200,16 @@ class RunFolder:
             try:
                 load_config(own)
             except ConfigError as error:
-                raise ConfigError(f"{error} So {self.path} is no run's folder; name another with --output.") from error
+                raise ConfigError(f"{error} So {self.path} is no run's folder; {_elsewhere()}.") from error
         try:
             places = [self.path / name for name in (*_NOTES, *_RESULTS)] if by_hand else list(content(self.path))
             strange = [place for place in places if place.exists() and not _is_left(place) and not is_empty(place)]
         except OSError as error:
             reason = error.strerror or error
-            raise StorageError(f"{self.path} can't be read ({reason}); name another folder with --output.") from error
+            raise StorageError(f"{self.path} can't be read ({reason}); {_elsewhere()}.") from error
         if strange:
             raise ConfigError(
-                f"{strange[0]} was not made by a run that is known here; name another folder with --output, one that "
-                "is new or empty."
+                f"{strange[0]} was not made by a run that is known here; {_elsewhere()}, one that is new or empty."
             )
 
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
@@ -220,13 +218,13 @@ class RunFolder:
         found = same(_upgraded(settings, now), now, known=["weights"], usual=self._usual(part))
         if not found:
             remedy = (
-                "choose --on-existing overwrite to regenerate it"
+                f"choose {option('on-existing', 'overwrite')} to regenerate it"
                 if part in chosen
                 else f"run `fspo {_verb(part)} --on-existing overwrite` first"
             )
             raise ConfigError(
                 f"{self.path / part} was made with {found.then}, and now {found.now}; "
-                f"{remedy}, name another folder with --output, or change the setting back."
+                f"{remedy}, {_elsewhere()}, or change the setting back."
             )
 
     @contextmanager
@@ -410,6 +408,11 @@ _NOTED = ("versions", "threads")
 
 _DECIDE_NOTHING = HARMLESS | {"base_url"}
 """What earlier versions noted too."""
+
+
+def _elsewhere() -> str:
+    """What else can be done about a folder that is in use."""
+    return f"name another folder with {option('output')}"
 
 
 def _upgraded(then: Any, now: Any) -> Any:

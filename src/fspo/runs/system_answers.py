@@ -24,7 +24,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.formats import read_preferences, read_users
 from fspo.preferences.types import Preference, User
 from fspo.preferences.wording import wording
-from fspo.printing import counted, suggestion
+from fspo.printing import counted, option, suggestion
 from fspo.progress import Progress, Silent
 from fspo.pydantic_errors import first_fault
 from fspo.runs.data_judges import judge_of_data
@@ -144,7 +144,7 @@ def _named(name: str, prepared: _Prepared) -> str:
 
 def _check_folder(folder: Path) -> None:
     if (folder / "settings.json").exists() or (folder / "config.yaml").exists():
-        raise ConfigError(f"{folder} is the folder of a run; name another folder with --output.")
+        raise ConfigError(f"{folder} is the folder of a run; name another folder with {option('output')}.")
     check_unclaimed(folder, [_MARK], _WRITES)
 
 
@@ -184,8 +184,8 @@ def _prepared(
     if not jury:
         why = "the rows name no users" if given.anybody else why
         raise ConfigError(
-            f"Nobody can judge these answers ({why}); name a judge, such as --judge '{{endpoint: {{base_url: "
-            "\"http://127.0.0.1:8000/v1\", model: some-model}}', or the users' data with --data."
+            f"Nobody can judge these answers ({why}); name a judge with {option('judge')}, such as the model of an "
+            f"endpoint, or the users' data with {option('data')}."
         )
     return _Prepared(config, systems, judge, jury, tuple(notes))
 

@@ -11,6 +11,7 @@ from fspo.errors import ConfigError
 from fspo.files import read_json
 from fspo.identity import Sameness, same
 from fspo.llm.types import LanguageModel, models_digests
+from fspo.printing import option
 
 __all__ = ["Origin", "difference", "refuse_finished"]
 
@@ -74,6 +75,7 @@ def refuse_finished(out: Path, splits: Path, found: Sameness | None) -> None:
     """
     if splits.exists() and found is not None and not found:
         raise ConfigError(
-            f"{out} holds a finished dataset that was made {difference(found)}; choose --on-existing overwrite to "
-            "generate it again, name another folder with --output, or change that back."
+            f"{out} holds a finished dataset that was made {difference(found)}; choose "
+            f"{option('on-existing', 'overwrite')} to generate it again, name another folder with {option('output')}, "
+            "or change that back."
         )

@@ -210,7 +210,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[int]:
             if address is None:
                 raise ModelError(
                     f"No Ray cluster came up on this machine ({what}); it may be too busy: run the same command again, "
-                    "or without --executor ray."
+                    "or with the executor `local`."
                 ) from error
             raise ConfigError(
                 f"There is no Ray cluster at {address} ({what}); start one with `ray start --head`, or leave the "

@@ -23,7 +23,7 @@ from fspo.llm.types import Completion, LanguageModel, NamedModel, replies_of, ti
 from fspo.preferences.dataset import DATASET, write_dataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Split
-from fspo.printing import counted
+from fspo.printing import counted, option
 from fspo.progress import Progress, Silent
 from fspo.synthesis.card import dataset_card
 from fspo.synthesis.checks import Checks, SampledLabels
@@ -65,7 +65,7 @@ _ADVICE = {
     "inconsistent": "A judge that follows the order of the responses decides nothing: use another model.",
     "unclear": "Descriptions of users that tell more, or responses that differ more, can be decided.",
     "unreadable": 'The judge has to answer with {"preferred": "A"}, "B" or "unclear": look at the prompt judge, or use '
-    "another model. Once it is repaired, --on-existing overwrite asks again what could not be read and nothing else.",
+    "another model. Once it is repaired, %s asks again what could not be read and nothing else.",
     "reasoning": "The limit was used up by reasoning: raise synthesis.judge_max_tokens, or switch reasoning off "
     "(endpoint.extra_body).",
     "failed": "The endpoint failed on what it was shown: look at its log, or use another. The same command asks again.",
@@ -313,7 +313,11 @@ def _refuse(config: SynthesisConfig, decided: int, asked: int, order: OrderTally
         return
     reasons = order.undecided.most_common(3)
     worst = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-    advice = "Lower synthesis.margin." if config.by_traits else _ADVICE[reasons[0][0]]
+    advice = (
+        "Lower synthesis.margin."
+        if config.by_traits
+        else _ADVICE[reasons[0][0]].replace("%s", option("on-existing", "overwrite"))
+    )
     raise DataError(f"Only {decided} of {asked} pairs were decided; the others were left for: {worst}. {advice}")
 
 

@@ -12,6 +12,7 @@ from fspo.judging.verdicts import Comparison, Judgement, OrderTally, Preferred
 from fspo.llm.batching import ask_all, mark_unusable
 from fspo.llm.types import CompletionRequest, LanguageModel, Message
 from fspo.preferences.types import Split, User
+from fspo.printing import option
 from fspo.progress import Progress
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.disagreement import Matrix, disagreement_of, outside
@@ -26,10 +27,10 @@ __all__ = ["PORTRAIT_TOKENS", "SynthesizedUsers", "UserMaker", "varies"]
 
 PORTRAIT_TOKENS = 120
 
-_REMEDY = (
+_REMEDY = (  # filled in where it is said: how an option is named depends on the reader
     'It has to answer with {"preferred": "A"}, "B" or "unclear": fix the prompt judge in the domain\'s prompts.yaml, '
     "if there is one, or use another model. Its answers are kept: once it works, run the same command with "
-    "--on-existing overwrite, which asks again only what could not be read."
+    "%s, which asks again only what could not be read."
 )
 """What to do about a judge that can't be read."""
 
@@ -186,7 +187,7 @@ class UserMaker:
         with self._progress.task(name, total=len(users) * len(shared)) as task:
             judgements = self._judging(comparisons, task)
             if not self._judged:  # of the first users; a later one may be odd without the judge being so
-                judgements = readable(judgements, _REMEDY)
+                judgements = readable(judgements, _REMEDY % option("on-existing", "overwrite"))
             for place, judgement in enumerate(judgements):
                 found[users[place // len(shared)].id].append(judgement)
         return found

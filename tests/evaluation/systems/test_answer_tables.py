@@ -74,7 +74,7 @@ def test_a_missing_answer_is_none_and_an_empty_one_is_an_answer() -> None:
         ([{"user": "ann", "prompt": "Why?", "ours": "Because."}], "at least two systems.*only 'ours'"),
         ([*WIDE, {**WIDE[0], "user": ""}], "row 2, column 'user'"),
         ([*WIDE, {"user": "ann", "prompt": " ", "ours": "x", "theirs": "y"}], "row 2, column 'prompt'"),
-        ([WIDE[0] | {"length": 3}], "row 1, column 'length'.*--system"),
+        ([WIDE[0] | {"length": 3}], "row 1, column 'length'.*systems="),
         ([{"user": "ann", "prompt": "Why?"}], "row 1: there is no answer"),
     ],
 )

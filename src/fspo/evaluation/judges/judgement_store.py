@@ -17,6 +17,7 @@ from fspo.judging.by_topic import TopicJudge
 from fspo.judging.judge import Judge
 from fspo.judging.pairwise import readable
 from fspo.judging.verdicts import Comparison, Failure, Judgement, Preferred, Verdict
+from fspo.printing import option
 from fspo.progress import Progress, Silent
 from fspo.records import KeyedLog
 
@@ -24,10 +25,6 @@ __all__ = ["BatchJudge", "check_identity", "counts", "judge_digest", "judged", "
 
 _FEW = 8
 """Comparisons from which it is worth a word that all of them were ties."""
-_REMEDY = (
-    "It has to name one of the two: change its prompt, use another model, or leave it out; what was measured is kept. "
-    "Once it is repaired, --on-existing overwrite asks again what could not be read, and keeps its other answers."
-)
 
 
 @runtime_checkable
@@ -65,13 +62,22 @@ def judged(
     missing = {key: pair for key, pair in wanted.items() if key not in log}
     judgements = _asked(judge, [comparison for _, comparison in missing.values()])
     if all(judgement.failure == "unreadable" for judgement in known):
-        judgements = readable(judgements, _REMEDY, before=len(known), whole=False)
+        judgements = readable(judgements, _remedy(), before=len(known), whole=False)
     title = f"Judging answers, {name}" if name else "Judging answers"
     with (progress or Silent()).task(title, total=len(wanted), done=len(known)) as task:
         for (key, (item, _)), judgement in zip(missing.items(), judgements, strict=True):
             log.put(key, judgement, item=item)
             task.advance(1)
     return [log[key] for key in keys]
+
+
+def _remedy() -> str:
+    """What to do about a judge that can't be read."""
+    again = option("on-existing", "overwrite", python="an evaluation into another folder")
+    return (
+        "It has to name one of the two: change its prompt, use another model, or leave it out; what was measured is "
+        f"kept. Once it is repaired, {again} asks again what could not be read."
+    )
 
 
 def counts(judgements: Sequence[Judgement]) -> dict[str, int]:

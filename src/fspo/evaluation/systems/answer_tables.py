@@ -15,7 +15,7 @@ from fspo.preferences.formats import TRL_USER, numbered_rows
 from fspo.preferences.tables import find_tables, stem_of
 from fspo.preferences.types import User, transcript
 from fspo.preferences.validation import Faults, Problem, parse_turns, parse_user
-from fspo.printing import counted, nearest, suggestion
+from fspo.printing import column_option, counted, nearest, option, suggestion
 
 __all__ = ["SystemAnswers", "read_answers"]
 
@@ -247,7 +247,7 @@ class _Reader:
         if not names:
             what = (
                 "there is no answer: a row needs a column for each system, `answers` (an object), or `answer` and "
-                "`system`; another name can be given with --column answer=NAME."
+                f"`system`; give another name with {column_option({'answer': 'NAME'})}."
             )
             raise DataError(f"{file}, row {number}: {what}")
         return {name: _text(row[name], name, file, number) for name in names}
@@ -267,7 +267,8 @@ def _prompt(row: Mapping[str, Any], file: str, number: int) -> str:
 def _text(value: Any, column: str, file: str, number: int) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    what = f"must be the text of an answer, not {type(value).__name__}; name the systems with --system NAME."
+    naming = option("system", "NAME", python='systems=["NAME"]')
+    what = f"must be the text of an answer, not {type(value).__name__}; name the systems with {naming}."
     raise Problem(number, column, what).error(file)
 
 

@@ -38,6 +38,7 @@ from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import Judge, TextUtility
 from fspo.judging.trait_readers import ReaderJudge
 from fspo.preferences.types import User
+from fspo.printing import option
 from fspo.progress import Progress, Silent
 from fspo.records import write_record, write_records
 
@@ -76,7 +77,7 @@ class Systems:
             if not rows:
                 raise DataError(
                     f"'{system}' and the baseline '{self.baseline}' have no answer to the same prompt of the same "
-                    "user; check the prompts and the users of both, or name another baseline with --baseline."
+                    f"user; check the prompts and the users of both, or name another system as {option('baseline')}."
                 )
             found[system, _SAMPLING] = [
                 Answer(system, _SAMPLING, _item(user, prompt), user, prompt, own[user, prompt]) for user, prompt in rows
