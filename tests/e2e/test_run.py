@@ -154,7 +154,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(speaking_model_path: Pat
     output = tmp_path / "run"
     text = run("run", *tiny(speaking_model_path, output), "--dry-run").stdout
     assert "methods/fspo: to do" in text
-    assert "held_out:" in text
+    assert "held_out: 0.35" in text and "label_noise:" not in text  # no defaults
     assert not output.exists()
 
 

@@ -13,6 +13,7 @@ from fspo.preferences.types import Preference, User
 from fspo.runs.checks import check_episodes, check_instruments
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
+from fspo.runs.pipeline import own_data
 
 
 def dataset(prompts: list[str]) -> PreferenceDataset:
@@ -39,8 +40,47 @@ def test_weights_can_not_be_chosen_without_a_validation_part(tmp_path: Path) -> 
     settings = ["methods=[base,ipo]", "training.all.shots=0", "training.all.queries=1", "training.all.evaluate_every=5"]
     folder = RunFolder(load_config(None, [*settings, "training.ipo.keep_best=true"], tmp_path))
     splits = Splits({"train": {"ann", "bob"}}, {"train": {"q0", "q1"}})
-    with pytest.raises(DataError, match=r"training\.ipo: keep_best and patience go by the validation part"):
+    with pytest.raises(DataError, match=r"training\.ipo: keep_best and patience need a validation part"):
         check_episodes(folder, dataset(["a", "b"]), splits, evaluated=False)
+
+
+def own_run(tmp_path: Path, questions: int, *settings: str) -> RunFolder:
+    users = [User(f"u{number}") for number in range(10)]
+    rows = [
+        Preference(user.id, f"Question {number}?", f"good {number}", f"bad {number}")
+        for user in users
+        for number in range(questions)
+    ]
+    PreferenceDataset(users, rows).save(tmp_path / "mine")
+    config = ["methods=[few-shot,ipo]", "training.all.queries=4", "evaluation.shots=4", "evaluation.queries=2"]
+    return RunFolder(load_config(None, [f"data={tmp_path / 'mine'}", *config, *settings], tmp_path / "run"))
+
+
+def check_own(folder: RunFolder) -> None:
+    check_episodes(folder, *own_data(folder), evaluated=True)
+
+
+def test_what_to_change_about_a_test_part_that_the_run_draws_itself_is_told(tmp_path: Path) -> None:
+    folder = own_run(tmp_path, 20)
+    with pytest.raises(DataError) as caught:
+        check_own(folder)
+    said = str(caught.value)
+    assert f"{tmp_path / 'mine'}, which has no splits.json (2 of 10 users on 4 of 20 questions): User 'u" in said
+    assert "has 4 preferences on 4 unrelated questions" in said and "skip" not in said
+    assert said.endswith(f"`fspo data split {tmp_path / 'mine'} --test-questions 0.3`.")
+    dataset = PreferenceDataset.load(tmp_path / "mine")
+    dataset.split(test_questions=0.3).splits.save(tmp_path / "mine" / "splits.json")
+    check_own(folder)  # with what was proposed
+    dataset.split(test_questions=0.2).splits.save(tmp_path / "mine" / "splits.json")
+    with pytest.raises(DataError, match=r"^In the test part: User .* --test-questions 0\.3 --overwrite`\.$"):
+        check_own(folder)
+
+
+def test_short_users_are_left_out_only_where_others_are_left(tmp_path: Path) -> None:
+    folder = own_run(tmp_path, 5, "evaluation.shots=1", "evaluation.queries=1", "training.all.queries=9")
+    with pytest.raises(DataError, match=r"training part that the run draws .* Lower training\.ipo\.shots") as caught:
+        check_own(folder)
+    assert "skip_short_users" not in str(caught.value)
 
 
 def test_answers_that_only_an_earlier_version_reads_are_named(tmp_path: Path) -> None:

@@ -59,10 +59,22 @@ def test_a_dry_run_says_what_is_trained_why_and_how_long(run: list[str], tmp_pat
     assert "pref-ft is not among the run's methods, but fspo starts from it" in said
     assert re.search(r"Training takes about \d+ s \(pref-ft \d+ s, fspo \d+ s\), an estimate", said)
     assert not (tmp_path / "run").exists()
-    assert "pref-ft" not in fspo("run", *run, "--dry-run", "--set", "from_base=[fspo]").partition("model:")[0]
+    from_base = fspo("run", *run, "--dry-run", "--set", "from_base=[fspo]").partition("Settings that differ")[0]
+    assert "pref-ft" not in from_base
     short = fspo("run", *run, "--dry-run", "--set", "training.all.steps=1")
     assert short.count("(--set training.all.steps=1)") == 2
     assert ", over " not in short
+
+
+def test_a_dry_run_begins_with_its_answer_and_counts_the_evaluation(run: list[str], tmp_path: Path) -> None:
+    said = fspo("run", *run, "--dry-run")
+    assert said.startswith(f"Would make in {tmp_path / 'run'}:\n")
+    answer, _, settings = said.partition("Settings that differ from the defaults")
+    assert re.search(r"evaluation reads about [\d,]+ tokens and writes at most [\d,]+: at most about \d+ s", answer)
+    assert "methods:" in settings and "temperature" not in settings
+    assert len(said.splitlines()) < 50
+    none = fspo("eval", *run, "--dry-run", "--set", "methods=[base, few-shot]", "--set", "evaluation.answers=0")
+    assert "writes at most 0:" in none
 
 
 def test_a_training_says_it_too_and_what_is_left_after_an_interruption(
@@ -78,6 +90,18 @@ def test_a_training_says_it_too_and_what_is_left_after_an_interruption(
     assert re.search(r"^pref-ft +0 of 9 left +about 0 +about 0 s", plan, re.MULTILINE)
     again = fspo("train", *run, "--dry-run", "--on-existing", "overwrite")
     assert re.search(r"^pref-ft +9 +about", again, re.MULTILINE)
+
+
+def test_training_takes_over_data_of_ones_own(run: list[str], tmp_path: Path) -> None:
+    from fspo.errors import DataError
+
+    folder = RunFolder(load_config(tmp_path / "my.yaml", run[5::2], tmp_path / "run"))
+    with pytest.raises(DataError, match=rf"does not hold the data of {tmp_path / 'data'} yet; run `fspo run`"):
+        pipeline.dataset_of(folder)
+    assert "data: to do" in fspo("train", *run, "--method", "pref-ft", "--dry-run")
+    assert "Trained policy" in fspo("train", *run, "--method", "pref-ft", "--set", "training.all.steps=1")
+    assert pipeline.dataset_of(folder).fingerprint == pipeline.own_data(folder)[0].fingerprint
+    assert "data:" not in fspo("train", *run, "--set", "training.all.steps=1", "--dry-run").partition("\n\n")[0]
 
 
 def test_the_tokens_are_those_of_the_training(run: list[str], tmp_path: Path) -> None:

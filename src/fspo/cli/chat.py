@@ -127,7 +127,6 @@ class Chat:
             ConfigError: there is no such method.
             DataError: the method is not trained yet, or there is no such user.
         """
-        from fspo.errors import DataError
         from fspo.methods.table import method as method_named
         from fspo.modeling.policy import Policy
         from fspo.preferences.dataset import PreferenceDataset
@@ -135,7 +134,7 @@ class Chat:
 
         row = method_named(method)
         if not (folder.data / "splits.json").is_file():
-            raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
+            raise pipeline.no_data(folder)
         splits = pipeline.splits_of(folder)
         dataset = PreferenceDataset.load(folder.data)
         chosen = user if user is not None else min(splits.users["test"] or dataset.users)

@@ -78,8 +78,7 @@ def evaluate(
         out.print()
         out.print(comparison_table(comparison))
         return
-    # One's own data are taken over where that was not done before.
-    parts = [*([DATA] if settings.data is not None and not pipeline.has_data(folder) else []), EVALUATION]
+    parts = [*pipeline.data_to_take_over(folder), EVALUATION]
     if dry_run:
         print_plan(folder, parts, on_existing, out)
         return

@@ -45,7 +45,8 @@ def train(
     out = console()
     folder = RunFolder(settings)
     names = pipeline.trained_methods(folder, method)
-    parts = [method_part(name) for name in names]
+    own = pipeline.data_to_take_over(folder)
+    parts = [*own, *map(method_part, names)]
     if dry_run:
         if processes.is_first():
             print_plan(folder, parts, on_existing, out)
@@ -55,5 +56,10 @@ def train(
         opened(folder, parts, on_existing, confirmation(folder, yes=yes)),
         shown(out) as progress,
     ):
+        if own and processes.is_first():
+            with processes.leading():
+                pipeline.synth(folder, progress)
+        elif own:
+            processes.follow()
         for path in pipeline.train(folder, progress, names, recording_people(progress)):
             progress.say(f"Trained policy: {path}")

@@ -10,6 +10,7 @@ from typing import Literal
 from fspo.errors import DataError
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import TooFewPreferences
 from fspo.preferences.types import Preference
 
 __all__ = ["Fitted", "LongRow", "LongRows", "Room", "fitted", "long_rows"]
@@ -110,6 +111,8 @@ class Fitted:
             said = self.said(of, number)
             if not said:
                 raise
+            if isinstance(error, TooFewPreferences):
+                raise error.with_facts(*said) from error
             raise DataError(" ".join([str(error), *said])) from error
 
 

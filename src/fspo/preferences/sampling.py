@@ -13,7 +13,7 @@ from fspo.preferences.types import Episode, Preference
 from fspo.preferences.wording import wording
 from fspo.printing import counted
 
-__all__ = ["Balance", "EpisodeSampler", "ShortUser", "check_no_leak", "shots_beside"]
+__all__ = ["Balance", "EpisodeSampler", "ShortUser", "TooFewPreferences", "check_no_leak", "shots_beside"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,27 @@ class ShortUser:
     preferences: int
     unrelated: int
     """How many of the preferences share no question, prompt or response pair with one another."""
+
+
+class TooFewPreferences(DataError):
+    """Users have too few preferences for an episode.
+
+    Attributes:
+        facts: the sentence on who is short, without what can be done about it.
+        short: the users.
+        needed: how many preferences an episode needs.
+        everybody: whether nobody has enough.
+    """
+
+    def __init__(self, facts: str, short: tuple[ShortUser, ...], needed: int, *, everybody: bool) -> None:
+        """Say what can be done where nobody says it better."""
+        skip = "" if everybody else ", or skip short users"
+        super().__init__(f"{facts} Ask for fewer shots or queries, or give the users more preferences{skip}.")
+        self.facts, self.short, self.needed, self.everybody = facts, short, needed, everybody
+
+    def with_facts(self, *more: str) -> TooFewPreferences:
+        """The same error with more sentences of facts."""
+        return TooFewPreferences(" ".join([self.facts, *more]), self.short, self.needed, everybody=self.everybody)
 
 
 class EpisodeSampler:
@@ -191,15 +212,15 @@ class EpisodeSampler:
     def _short(self, user: str) -> ShortUser:
         return ShortUser(user, len(self.dataset.of_user(user)), len(self._groups[user]))
 
-    def _too_few(self, short: Sequence[ShortUser]) -> DataError:
+    def _too_few(self, short: Sequence[ShortUser]) -> TooFewPreferences:
         first, needed = short[0], self.shots + self.queries
-        others = f" {len(short) - 1} more users are short." if len(short) > 1 else ""
+        others = f"; {len(short) - 1:,} more are short" if len(short) > 1 else ""
         own = counted(first.preferences, "preferences")
-        return DataError(
+        facts = (
             f"User '{first.user}' has {own} on {first.unrelated} unrelated questions, and an episode of "
-            f"{self.shots} shots and {self.queries} queries needs {needed}, with no question in both; "
-            f"ask for fewer, give the user more, or skip short users.{others}"
+            f"{self.shots} shots and {self.queries} queries needs {needed}, with no question in both{others}."
         )
+        return TooFewPreferences(facts, tuple(short), needed, everybody=len(short) == len(self._groups))
 
 
 def check_no_leak(train: PreferenceDataset, test: PreferenceDataset, *, name: str = "test") -> None:

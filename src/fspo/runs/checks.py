@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +21,9 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.hub import HUB
-from fspo.preferences.sampling import EpisodeSampler, check_no_leak
-from fspo.preferences.types import Preference
+from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
+from fspo.preferences.splits import Splits
+from fspo.preferences.types import Preference, Split
 from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder, methods_of
 from fspo.runs.training_data import TrainingPart, merged, training_parts
@@ -30,6 +32,9 @@ from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import TrainingConfig
 
 __all__ = ["check_benchmark_data", "check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
+
+_MOST_HELD_OUT = 0.6
+"""Share of the questions that it makes sense to hold out."""
 
 
 def check_synthesis(config: RunConfig) -> None:
@@ -115,7 +120,7 @@ def _keys_not_set(asked: Iterable[EndpointConfig | None]) -> list[str]:
 
 
 def check_episodes(
-    folder: RunFolder, dataset: PreferenceDataset, splits: Any, *, evaluated: bool, model: str | Path | None = None
+    folder: RunFolder, dataset: PreferenceDataset, splits: Splits, *, evaluated: bool, model: str | Path | None = None
 ) -> list[str]:
     """Look for leaks and draw the episodes of training and evaluation once, to find faults before training.
 
@@ -140,10 +145,10 @@ def check_episodes(
         config = folder.config.training[row.name]
         if config.selects and not len(validation):
             raise DataError(
-                f"training.{row.name}: keep_best and patience go by the validation part, and there is none; make one "
+                f"training.{row.name}: keep_best and patience need a validation part, and there is none; make one "
                 "(synthesis.validation, or `fspo data split --validation`), or leave both out."
             )
-        _check_training(row, config, readings, parts)
+        _check_training(row, config, readings, parts, _drawn(folder, splits, "train"))
         if config.evaluate_every and len(validation):
             try:
                 _sampler(validation, row, config, skip=True)
@@ -161,28 +166,63 @@ def check_episodes(
     try:
         with read.explaining("the test part", number):
             build_trials(read.dataset, folder.config.evaluation.model_copy(update={"user_swap": False}))
+    except TooFewPreferences as error:
+        remedy = f"Lower evaluation.shots or evaluation.queries{_larger_test(folder, splits, error)}."
+        raise DataError(f"In the test part{_drawn(folder, splits, 'test')}: {error.facts} {remedy}") from error
     except DataError as error:
-        raise DataError(
-            f"In the test part: {error} For the evaluation set evaluation.shots or evaluation.queries."
-        ) from error
+        raise DataError(f"In the test part: {error}") from error
     return list(dict.fromkeys([*lines, *(reading.lines if reading else [])]))
 
 
+def _drawn(folder: RunFolder, splits: Splits, part: Split) -> str:
+    """How a part comes about that nobody has made; empty where the data are divided, or made by the run."""
+    source = folder.config.data
+    if source is None or (source / "splits.json").exists():
+        return ""
+    users, questions = (
+        f"{len(ids[part]):,} of {sum(map(len, ids.values())):,}" for ids in (splits.users, splits.questions)
+    )
+    return f" that the run draws from {source}, which has no splits.json ({users} users on {questions} questions)"
+
+
+def _larger_test(folder: RunFolder, splits: Splits, error: TooFewPreferences) -> str:
+    """The end of a sentence: the share of questions that is enough for these users, where more can be held out."""
+    if folder.config.data is None:
+        return ""
+    everything = sum(map(len, splits.questions.values()))
+    there = min(user.unrelated for user in error.short)
+    share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
+    if not there or share > _MOST_HELD_OUT:
+        return ""
+    again = "" if _drawn(folder, splits, "test") else " --overwrite"
+    return (
+        f", or hold out more questions: `fspo data split {folder.config.data} "
+        f"--test-questions {math.ceil(round(100 * share, 6)) / 100:g}{again}`"
+    )
+
+
 def _check_training(
-    row: Method, config: TrainingConfig, readings: Sequence[_Reading | None], parts: Sequence[TrainingPart]
+    row: Method,
+    config: TrainingConfig,
+    readings: Sequence[_Reading | None],
+    parts: Sequence[TrainingPart],
+    drawn: str,
 ) -> None:
-    """Check that each training part has enough for the episodes of a method."""
+    """Check that each training part has enough for the episodes of a method; `drawn` says how the first came about."""
     for reading, part in zip(readings, parts, strict=True):
         read = Fitted(part.train) if reading is None else reading.trained(part.train, row, config)
-        of = f" of {part.folder}" if part is not parts[0] else ""
+        of = f" of {part.folder}" if part is not parts[0] else drawn
         try:
             with read.explaining("the training part", None if reading is None else reading.number):
                 _sampler(read.dataset, row, config, skip=config.skip_short_users)
-        except DataError as error:
+        except TooFewPreferences as error:
+            skip = "" if error.everybody else f", or set training.{row.name}.skip_short_users to leave them out"
             raise DataError(
-                f"In the training part{of}: {error} For '{row.name}' set training.{row.name}.shots, .queries or "
-                ".skip_short_users."
+                f"In the training part{of}: {error.facts} Lower training.{row.name}.shots or "
+                f"training.{row.name}.queries{skip}."
             ) from error
+        except DataError as error:
+            raise DataError(f"In the training part{of}: {error}") from error
 
 
 def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *, skip: bool) -> EpisodeSampler:

@@ -117,6 +117,10 @@ class RunConfig(BaseModel):
         """All values, defaults included, ready for YAML and JSON."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def changed(self) -> dict[str, Any]:
+        """The values that differ from the defaults, ready for YAML."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
     def written(self) -> dict[str, Any]:
         """The values for a file that is read again: a section's seed that is the run's own stays the run's."""
         values = self.resolved()

@@ -18,7 +18,7 @@ from fspo.preferences.conflicts import OnContradiction, OnDuplicate
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.formats import TRL_USER, Reading, read_preferences, users_path_of
 from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_published
-from fspo.preferences.sampling import EpisodeSampler, check_no_leak
+from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
 from fspo.preferences.splits import SPLITS, Splits
 from fspo.preferences.tables import find_tables
 from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt
@@ -337,7 +337,10 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
     """
     path = folder / SPLITS_FILE
     if not path.is_file():
-        EpisodeSampler(dataset, shots=shots, queries=queries, seed=0)
+        try:
+            EpisodeSampler(dataset, shots=shots, queries=queries, seed=0)
+        except TooFewPreferences as error:
+            raise DataError(f"{error.facts} Lower --shots or --queries, or collect more.") from error
         return
     splits = Splits.load(path)
     for split in SPLITS:
@@ -348,8 +351,11 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
         users = [user for user in part.users if split == "train" or part.of_user(user)]
         try:
             EpisodeSampler(part, shots=shots, queries=queries, seed=0, users=users)
-        except DataError as error:
-            raise DataError(f"In the {'training' if split == 'train' else split} part: {error}") from error
+        except TooFewPreferences as error:
+            raise DataError(
+                f"In the {'training' if split == 'train' else split} part: {error.facts} Lower --shots or --queries, "
+                "or divide the data with other shares (`fspo data split --overwrite`)."
+            ) from error
 
 
 def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_length: int | None) -> None:

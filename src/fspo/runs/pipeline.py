@@ -19,6 +19,7 @@ from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits
+from fspo.printing import option
 from fspo.progress import Progress
 from fspo.records import read_record
 from fspo.runs import processes
@@ -43,12 +44,14 @@ from fspo.runs.writers import (
 from fspo.synthesis.synthesize import is_complete, synthesize
 
 __all__ = [
+    "data_to_take_over",
     "dataset_of",
     "details_of",
     "evaluate",
     "has_data",
     "judge_of",
     "need_results",
+    "no_data",
     "own_data",
     "policies_of",
     "policy_of",
@@ -231,7 +234,7 @@ def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> li
         if name not in order:
             why = "trains nothing" if name in METHODS else "does not exist"
             why = "is not among the run's methods" if name in METHODS and METHODS[name].trains else why
-            raise ConfigError(f"--method {name}: this method {why}; choose from {', '.join(order)}.")
+            raise ConfigError(f"{option('method', name)}: this method {why}; choose from {', '.join(order)}.")
     return [name for name in order if not names or name in names]
 
 
@@ -277,8 +280,21 @@ def dataset_of(folder: RunFolder) -> PreferenceDataset:
         DataError: it is not finished.
     """
     if not has_data(folder):
-        raise DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
+        raise no_data(folder)
     return PreferenceDataset.load(folder.data)
+
+
+def no_data(folder: RunFolder) -> DataError:
+    """The error where a run has no dataset yet."""
+    source = folder.config.data
+    if source is not None:
+        return DataError(f"{folder.data} does not hold the data of {source} yet; run `fspo run` or `fspo train` first.")
+    return DataError(f"{folder.data} holds no finished dataset; run `fspo synth` or `fspo run` first.")
+
+
+def data_to_take_over(folder: RunFolder) -> list[str]:
+    """The part `data`, if the run has data of its own and does not hold them yet."""
+    return [DATA] if folder.config.data is not None and not has_data(folder) else []
 
 
 def has_data(folder: RunFolder) -> bool:
@@ -318,7 +334,8 @@ def unchanged(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     if has_data(folder) and (dataset_of(folder).fingerprint, splits_of(folder)) != (dataset.fingerprint, splits):
         raise ConfigError(
             f"The data in {folder.config.data} have changed since {folder.data} was made from them; choose "
-            "--on-existing overwrite to generate everything again, or name another folder with --output."
+            f"{option('on-existing', 'overwrite')} to generate everything again, or name another folder with "
+            f"{option('output')}."
         )
     return dataset, splits
 

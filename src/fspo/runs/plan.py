@@ -8,19 +8,25 @@ import yaml
 
 from fspo.llm.budget import Budget
 from fspo.modeling.model_names import place_here
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.splits import Splits
 from fspo.runs import processes
 from fspo.runs.checks import warn_of_keys
 from fspo.runs.config import RunConfig
+from fspo.runs.data_judges import judge_of_data
 from fspo.runs.existing import Existing
-from fspo.runs.folder import DATA, RunFolder, method_part
+from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part
 from fspo.runs.preflight import check_inputs, data_at_hand, synthesizes
 from fspo.runs.training_data import merged, training_parts
 from fspo.runs.training_plan import measure, planned_trainings, remaining, table
-from fspo.runs.writers import template_lines, writer_lines
+from fspo.runs.writers import judges_by_language_model, template_lines, writer_lines
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.estimate import RequestEstimate, Stage, estimate
 
 __all__ = ["plan", "requests_table"]
+
+_Data = tuple[PreferenceDataset, Splits] | None
+"""The data that a verb begins with; None where they are still to be made."""
 
 _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "synthesis", "executor")
 """The settings that the run's dataset depends on, and no others."""
@@ -29,33 +35,62 @@ _OF_DATA = ("name", "seed", "output", "model", "data", "endpoint", "ensemble", "
 def plan(folder: RunFolder, parts: Sequence[str], policy: Existing) -> list[str]:
     """Check everything that can be checked without a side effect, and say what would be done, in paragraphs.
 
+    The first one is what would be made, and the last one holds the settings that differ from the defaults.
+
     Raises:
         FspoError: as `RunFolder.check` and `check_inputs`.
     """
     config = folder.config
     folder.check(parts, policy)
-    said = check_inputs(folder, parts, policy, dry=True)
+    said = [_parts(folder, parts, policy), *check_inputs(folder, parts, policy, dry=True)]
     if synthesizes(folder, parts, policy):
         said.append("\n".join([requests_table(config), *writer_lines(config)]))
         said += [*template_lines(config), *warn_of_keys(config)]
-    said += _trainings(folder, parts, policy)
+    found = data_at_hand(folder, parts, policy)
+    said += _trainings(folder, parts, found, again=policy is Existing.OVERWRITE)
+    said += _evaluation(folder, parts, found)
     goes_on = any(part != DATA for part in parts)  # to training or evaluation
-    settings = {name: value for name, value in config.resolved().items() if goes_on or name in _OF_DATA}
-    said.append(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120))
+    settings = {name: value for name, value in config.changed().items() if goes_on or name in _OF_DATA}
+    shown = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
+    return [*said, f"Settings that differ from the defaults (`fspo env --config FILE` prints all):\n\n{shown}"]
+
+
+def _parts(folder: RunFolder, parts: Sequence[str], policy: Existing) -> str:
+    """What would be made, and what would be removed for that."""
     again = "regenerated" if policy is Existing.OVERWRITE else "continued, or kept if it is finished"
     lines = [f"  {part}: {again if folder.begun(part) else 'to do'}" for part in parts]
     others = folder.made_from(parts) if policy is Existing.OVERWRITE else []
     lines += [f"  {name}: removed, since it was made from these" for name in others]
-    return [*said, "\n".join([f"Would make in {folder.path}:", *lines])]
+    return "\n".join([f"Would make in {folder.path}:", *lines])
 
 
-def _trainings(folder: RunFolder, parts: Sequence[str], policy: Existing) -> Iterator[str]:
+def _evaluation(folder: RunFolder, parts: Sequence[str], found: _Data) -> Iterator[str]:
+    """What the evaluation costs, where data and model are there."""
+    config, model = folder.config, place_here(folder.config.model)
+    if EVALUATION not in parts or found is None or model is None:
+        return
+    from fspo.modeling.quiet import quiet
+    from fspo.runs.evaluation_plan import planned_evaluation, sentence
+    from fspo.runs.threads import use_free_threads
+
+    dataset, splits = found
+    test = splits.part(dataset, "test")
+    texts = (text for row in dataset for text in (row.chosen, row.rejected))
+    judge, _ = judge_of_data((config.data or folder.data) / "judge.json", texts, test.users.values(), None)
+    judged = judge is not None or judges_by_language_model(config) or bool(config.evaluation.judges)
+    quiet()
+    use_free_threads(config)
+    planned = planned_evaluation(config, test, model, judged=judged)
+    if planned is not None:
+        yield sentence(planned)
+
+
+def _trainings(folder: RunFolder, parts: Sequence[str], found: _Data, *, again: bool) -> Iterator[str]:
     """The table of the trainings, with their tokens and time where data and model are there."""
     trained = [name for name in folder.config.training if method_part(name) in parts]
     if not trained:
         return
-    again = policy is Existing.OVERWRITE
-    found, model = data_at_hand(folder, parts, policy), place_here(folder.config.model)
+    model = place_here(folder.config.model)
     train = None if found is None else merged(training_parts(folder, *found))
     trainings = planned_trainings(folder, trained, train, model, again=again)
     seconds, why = measure(folder, trainings) if processes.count() == 1 else (None, "")

@@ -23,7 +23,7 @@ from fspo.training.config import TrainingConfig
 if TYPE_CHECKING:
     from fspo.training.steps import Unit
 
-__all__ = ["PlannedTraining", "measure", "planned_trainings", "remaining", "seconds_of_token", "table"]
+__all__ = ["PlannedTraining", "measure", "planned_trainings", "remaining", "seconds_of_token", "table", "too_large"]
 
 _SAMPLE = 8
 """Episodes that are rendered to count the tokens of a step."""
@@ -135,7 +135,8 @@ def measure(folder: RunFolder, trainings: Sequence[PlannedTraining]) -> tuple[fl
     largest = max((each for each in trainings if each.units), key=lambda each: each.work, default=None)
     if largest is None or not largest.work:
         return None, ""
-    why = _too_large(folder.config.model, largest)
+    tokens, copies = fmean(unit.tokens for unit in largest.units), 1 if largest.config.lora is not None else 4
+    why = too_large(folder.config.model, tokens, copies, "training takes")
     return (None, why) if why else (_seconds(folder, largest), "")
 
 
@@ -157,22 +158,27 @@ def _seconds(folder: RunFolder, training: PlannedTraining) -> float:
     return seconds / unit.tokens / _work_of_token(training.config)
 
 
-def _too_large(model: str, training: PlannedTraining) -> str:
-    """Why one episode can't be measured in some seconds; empty where it can."""
+def too_large(model: str, tokens: float, copies: int, what: str) -> str:
+    """Why one episode can't be measured in some seconds; empty where it can.
+
+    Args:
+        model: name of the model.
+        tokens: of the episode.
+        copies: of the weights in memory: 4 with gradients and the optimizer's state, else 1.
+        what: the beginning of a sentence on the memory.
+    """
     import torch
 
     weights = count_weights(model) or 0
-    copies = 1 if training.config.lora is not None else 4  # gradients and the optimiser's state
     gib = 4 * weights * copies / 2**30
     if torch.accelerator.is_available():
         free = torch.cuda.mem_get_info()[0] / 2**30 if torch.cuda.is_available() else float("inf")
     else:
         free = _free_memory() / 2**30
-        tokens = fmean(unit.tokens for unit in training.units)
         if weights * tokens > _MOST_WORK:
             return "No estimate of the time: on a processor one episode of this length takes minutes with this model."
     if gib > 0.7 * free:
-        return f"No estimate of the time: training takes about {gib:.0f} GiB, and {free:.0f} GiB are free."
+        return f"No estimate of the time: {what} about {gib:.0f} GiB, and {free:.0f} GiB are free."
     return ""
 
 

@@ -27,7 +27,7 @@ from fspo.records import KeyedLog
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from fspo.modeling.rendering import EpisodeRenderer
+    from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 
 __all__ = [
     "AROUND_DESCRIPTION",
@@ -37,6 +37,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "passes",
+    "render_pass",
     "scored_passes",
     "varied_passes",
 ]
@@ -270,6 +271,14 @@ def _conditions(context: Context, config: EvaluationConfig) -> tuple[Condition, 
     return tuple(wanted)
 
 
+def render_pass(renderer: EpisodeRenderer, shown: Pass, ladder_queries: int | None) -> TokenizedEpisode:
+    """What is scored in one pass, as tokens; below the full shot count the first `ladder_queries` queries alone."""
+    tokens = renderer.render(shown.episode, shots=shown.rungs)
+    full = min(max(shown.rungs), len(tokens.boundaries) - 1)
+    few = len(shown.numbers) if ladder_queries is None else ladder_queries
+    return replace(tokens, branches=tuple(b for b in tokens.branches if b.shots == full or b.query < few))
+
+
 def _one_pass(
     model: PreTrainedModel, renderer: EpisodeRenderer, trial: Trial, shown: Pass, ladder_queries: int | None
 ) -> list[Score]:
@@ -278,11 +287,8 @@ def _one_pass(
 
     from fspo.modeling.logprobs import branch_logprobs
 
-    tokens = renderer.render(shown.episode, shots=shown.rungs)
+    tokens = render_pass(renderer, shown, ladder_queries)
     left = len(tokens.boundaries) - 1
-    full = min(max(shown.rungs), left)
-    few = len(shown.numbers) if ladder_queries is None else ladder_queries
-    tokens = replace(tokens, branches=tuple(b for b in tokens.branches if b.shots == full or b.query < few))
     with torch.inference_mode():
         (result,) = branch_logprobs(model, [tokens])
     sums_B2, lengths_B2 = result.sums.tolist(), result.lengths.tolist()
