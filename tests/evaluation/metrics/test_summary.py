@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fspo.errors import StorageError
 from fspo.evaluation.artifacts import AGAIN, Estimates
-from fspo.evaluation.metrics.summary import single_context_reward, summary_table
+from fspo.evaluation.metrics.summary import best_values, single_context_reward, summary_table
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.files import read_json, write_json
 from fspo.records import read_record, write_record
@@ -41,6 +41,16 @@ def test_the_table_says_where_there_is_no_interval() -> None:
     with console.capture() as capture:
         console.print(summary_table({"fspo": {"reward_accuracy": record}}))
     assert "50.0 (no interval)" in capture.get()
+
+
+def test_only_values_that_stand_out_are_best() -> None:
+    def row(accuracy: float, flip: float, drop: float) -> dict[str, Estimate]:
+        values = {"reward_accuracy": accuracy, "label_flip_rate": flip, "user_swap_drop": drop}
+        return {name: Estimate(value, None, None, 3, 9) for name, value in values.items()}
+
+    metrics = {"base": row(0.5, 0.0, 0.0), "ipo": row(0.7, 0.0, -0.1), "fspo": row(0.7, 0.0, -0.2)}
+    assert best_values(metrics) == {"reward_accuracy": 0.7}
+    assert best_values({"base": row(0.5, 0.1, 0.1)}) == {}
 
 
 def test_figures_of_another_shape_are_refused_with_the_file(tmp_path: Path) -> None:

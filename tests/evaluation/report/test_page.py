@@ -26,7 +26,12 @@ from fspo.evaluation.report.leaderboard import answer_leaderboard, paired_with_l
 from fspo.evaluation.report.page import write_figures, write_report
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.samples import broken_answers, contrasting_samples, shown_answer, worst_losses, wrong_pairs
-from fspo.evaluation.report.training_section import TrainingCost, training_costs, unequal_training_note
+from fspo.evaluation.report.training_section import (
+    TrainingCost,
+    trained_for,
+    training_costs,
+    unequal_training_note,
+)
 from fspo.evaluation.statistics.comparing import compare
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.evaluation.statistics.ranking import Game
@@ -155,6 +160,23 @@ def test_how_long_methods_were_trained_is_said(run_folder: Path, page: str) -> N
     assert "tokens from 60,000 (pref-ft) to 120,000 (fspo)" in page
     assert "steps from" not in page
     assert unequal_training_note({"ipo": found["ipo"]}) == unequal_training_note({}) == ""
+
+
+def test_the_top_says_how_long_the_lead_was_trained(run_folder: Path, page: str) -> None:
+    top = page[: page.index("<main")]
+    assert "fspo was trained for 60 steps (120,000 tokens), after 60 steps (60,000 tokens) of pref-ft." in top
+    timed = {"ipo": TrainingCost(1, 900, None, None, "", seconds=83.0)}
+    assert trained_for(timed, "ipo") == "ipo was trained for 1 step (900 tokens, 1 min 23 s)."
+    assert trained_for(timed, "fspo") == ""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_training_of_one_step_has_no_curve_and_none_is_missing(tmp_path: Path) -> None:
+    copy = write_run_folder(tmp_path / "copy", light=True)
+    for path in copy.glob("methods/*/metrics.jsonl"):
+        path.write_text(path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    text = write_report(copy, copy / "report.html").read_text(encoding="utf-8")
+    assert "No training has two steps" in text and "Training curves are missing" not in text
 
 
 def test_what_the_checks_of_the_data_hold_is_shown(run_folder: Path, page: str) -> None:

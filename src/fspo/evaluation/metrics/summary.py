@@ -11,7 +11,7 @@ from fspo.evaluation.statistics.intervals import Estimate
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["MEASURES", "single_context_reward", "summary_table", "variants_note", "variants_of"]
+__all__ = ["MEASURES", "best_values", "single_context_reward", "summary_table", "variants_note", "variants_of"]
 
 MEASURES: Mapping[str, str] = {
     "reward_accuracy": "reward accuracy",
@@ -56,7 +56,7 @@ def summary_table(
     title: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> Table:
-    """The headline measures of every method, with 95% intervals, best values in bold; `details` name the variants."""
+    """The headline measures of every method, with 95% intervals; `details` name the variants."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -70,13 +70,23 @@ def summary_table(
     table.add_column("method")
     for measure in measures:
         table.add_column(MEASURES[measure], justify="right")
-    best = {measure: max(row[measure].value for row in metrics.values() if measure in row) for measure in measures}
+    best = best_values(metrics)
     for method, row in metrics.items():
-        table.add_row(escape(method), *(_cell(row.get(measure), best[measure]) for measure in measures))
+        table.add_row(escape(method), *(_cell(row.get(measure), best.get(measure)) for measure in measures))
     return table
 
 
-def _cell(estimate: Estimate | None, best: float) -> str:
+def best_values(metrics: Mapping[str, Mapping[str, Estimate]]) -> dict[str, float]:
+    """Headline measure -> its highest value, if that stands out: it is above 0, and not every method has it."""
+    found = {}
+    for measure in MEASURES:
+        values = {row[measure].value for row in metrics.values() if measure in row}
+        if len(values) > 1 and max(values) > 0:
+            found[measure] = max(values)
+    return found
+
+
+def _cell(estimate: Estimate | None, best: float | None) -> str:
     if estimate is None:
         return "[dim]-[/dim]"
     value = f"{estimate.value * 100:.1f}"

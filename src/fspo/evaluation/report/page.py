@@ -9,7 +9,7 @@ from typing import Any
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.config import BASE
 from fspo.evaluation.metrics.answer_metrics import QUALITY_MEASURES
-from fspo.evaluation.metrics.summary import MEASURES, single_context_reward, variants_note, variants_of
+from fspo.evaluation.metrics.summary import MEASURES, best_values, single_context_reward, variants_note, variants_of
 from fspo.evaluation.plots.drawing import Palette, standalone
 from fspo.evaluation.provenance import untraced_note
 from fspo.evaluation.report import metric_sections as sections
@@ -20,7 +20,12 @@ from fspo.evaluation.report.formatting import IN_UNITS, OPPONENT, environment
 from fspo.evaluation.report.leaderboard import accuracy_leaderboard, answer_leaderboard, paired_with_lead
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.evaluation.report.run_data import RunData, settings_of
-from fspo.evaluation.report.training_section import training_costs, training_plots, unequal_training_note
+from fspo.evaluation.report.training_section import (
+    trained_for,
+    training_costs,
+    training_plots,
+    unequal_training_note,
+)
 from fspo.files import write_text
 from fspo.methods.table import METHODS
 
@@ -107,12 +112,14 @@ def _view(run_dir: Path, benchmark: str = "") -> dict[str, Any]:
             "variants": variants_of(details, lead),
             "flipped_reward": single_context_reward(details, lead),
             "measures": MEASURES,
+            "best": best_values(metrics),
             "metrics": metrics,
             "observer": read.observer,
             "by_variant": _variants(metrics),
             "variants_note": variants_note(details),
             "methods": METHODS,
             "training_costs": trained,
+            "trained_for": "" if read.given else trained_for(trained, lead),
             "training": training_plots(run_dir, palette),
             "data": data_section(read.checks),
             "against": [row for row in against if _is_of(row.method, lead)],

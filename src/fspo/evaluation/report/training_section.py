@@ -14,8 +14,10 @@ from fspo.evaluation.provenance import json_beside
 from fspo.evaluation.report.plot_entry import PlotEntry
 from fspo.files import read_jsonl
 from fspo.methods.table import METHODS
+from fspo.printing import counted
+from fspo.progress import duration
 
-__all__ = ["TrainingCost", "training_costs", "training_plots", "unequal_training_note"]
+__all__ = ["TrainingCost", "trained_for", "training_costs", "training_plots", "unequal_training_note"]
 
 _UNEQUAL = 1.5
 _CURVES = (
@@ -67,6 +69,14 @@ class TrainingCost:
     """The method whose weights it started from; empty for the base model."""
     objective: str = ""
     """What was minimised; empty where the settings are gone."""
+    seconds: float | None = None
+    """Time of all steps; None where it was not recorded."""
+
+    @property
+    def said(self) -> str:
+        """Steps, tokens and time in words."""
+        time = "" if self.seconds is None else f", {duration(self.seconds)}"
+        return f"{counted(self.steps, 'steps')} ({self.tokens:,} tokens{time})"
 
 
 def training_costs(run_dir: Path) -> dict[str, TrainingCost]:
@@ -75,6 +85,19 @@ def training_costs(run_dir: Path) -> dict[str, TrainingCost]:
     order = list(METHODS)
     names = sorted(found, key=lambda name: (order.index(name) if name in METHODS else len(order), name))
     return {name: found[name] for name in names if found[name].steps}
+
+
+def trained_for(found: Mapping[str, TrainingCost], method: str) -> str:
+    """A sentence on how long a method was trained, with the trainings of its initial weights; empty if unknown."""
+    chain: list[str] = []
+    while method in found and method not in chain:
+        chain.append(method)
+        method = found[method].start
+    if not chain:
+        return ""
+    first, *before = chain
+    rest = "".join(f", after {found[name].said} of {name}" for name in before)
+    return f"{first} was trained for {found[first].said}{rest}."
 
 
 def unequal_training_note(found: Mapping[str, TrainingCost]) -> str:
@@ -95,9 +118,9 @@ def unequal_training_note(found: Mapping[str, TrainingCost]) -> str:
 
 def _training_cost(folder: Path) -> TrainingCost:
     # A resumed training may have written a step twice; the later line is the one that counted.
-    tokens = {
-        row["step"]: row["tokens"] for row in read_jsonl(folder / "metrics.jsonl") if row.keys() >= {"step", "tokens"}
-    }
+    steps = {row["step"]: row for row in read_jsonl(folder / "metrics.jsonl") if row.keys() >= {"step", "tokens"}}
+    tokens = {step: row["tokens"] for step, row in steps.items()}
+    seconds = [row["seconds"] for row in steps.values() if _is_number(row.get("seconds"))]
     config = json_beside(folder, "training.json").get("identity", {}).get("config", {})
     users, queries = config.get("users_per_step"), config.get("queries")
     episodes = len(tokens) * users if users else None
@@ -108,6 +131,7 @@ def _training_cost(folder: Path) -> TrainingCost:
         pairs=episodes * queries if episodes and queries else None,
         start=Path(json_beside(folder, "policy.json").get("starts_from") or "").name,
         objective=_objective(config),
+        seconds=sum(seconds) if len(seconds) == len(steps) else None,
     )
 
 
