@@ -255,6 +255,19 @@ def test_log_probs_that_are_not_numbers_end_the_evaluation_before_anything_is_ke
     assert not list(tmp_path.rglob("margins.jsonl"))
 
 
+def test_a_device_without_enough_memory_is_explained(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fspo.modeling import logprobs
+
+    def score(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(logprobs, "branch_logprobs", score)
+    with pytest.raises(ModelError, match=r"^The device is out of memory; lower evaluation\.answer_batch, .*max_length"):
+        run(NO_ANSWERS, tmp_path / "out", policies={"few-shot": None})
+
+
 def test_answers_are_drawn_and_judged_at_fewer_shots_too(run: Run, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"answer_ladder": (1,)})
     metrics = run(config, tmp_path, policies={"few-shot": None, "oracle": None})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspo.errors import ModelError
@@ -154,6 +154,25 @@ def test_policies_side_by_side_find_each_other_wherever_they_are_moved(
 def test_a_base_model_named_by_a_relative_path_stays_as_it_was_named(tiny_model_path: Path, tmp_path: Path) -> None:
     save_policy(adapted(load_model(tiny_model_path), 4), tmp_path / "p", base="../models/mine", method="ipo")
     assert read_card(tmp_path / "p").base == "../models/mine"
+
+
+def test_a_project_that_was_moved_loads_in_peft(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(tiny_model_path, old / "models" / "mine")
+    monkeypatch.chdir(old)
+    policy = adapted(load_model("models/mine"), 4)
+    save_policy(policy, Path("runs/p"), base="models/mine", method="ipo", readme="# A card")
+    assert (old / "runs" / "p" / "README.md").read_text() == "# A card"
+    monkeypatch.chdir(tmp_path)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    assert json.loads((new / "runs/p/adapter_config.json").read_text())["base_model_name_or_path"] == "models/mine"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft's own
+        loaded = AutoPeftModelForCausalLM.from_pretrained("runs/p").eval()
+    assert close(output(loaded), output(policy))
 
 
 def test_a_policy_stands_alone_once_its_start_is_gone(chain: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:

@@ -105,6 +105,16 @@ def test_it_is_the_training_of_the_command_line(trained: FSPOTrainer, tiny_model
     assert figures(policy) == figures(Path(trained.args.output_dir))
 
 
+def test_the_policy_has_a_card_that_names_no_folder(
+    trained: FSPOTrainer, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    trained.save_model(tmp_path / "copy")
+    for folder in (Path(trained.args.output_dir), tmp_path / "copy"):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert f"`{tiny_model_path.name}`" in text and str(tiny_model_path.parent) not in text
+        assert "Policy.load" in text and "AutoPeftModelForCausalLM" in text
+
+
 def test_it_says_how_training_went(trained: FSPOTrainer) -> None:
     output = trained.train()
     records = figures(Path(trained.args.output_dir))

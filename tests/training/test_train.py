@@ -51,6 +51,20 @@ def figures(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k not in clocks} for record in read_jsonl(out / METRICS_FILE)]
 
 
+def test_a_device_without_enough_memory_is_explained(
+    tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*arguments: Any, **more: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 24 GiB.")
+
+    monkeypatch.setattr(PolicyTrainer, "training_step", step)
+    said = r"^The device is out of memory \(Tried to allocate 2\.00 GiB\); set .*\.$"
+    with pytest.raises(TrainingError, match=said) as caught:
+        train_policy(tiny_settings(steps=1), small_dataset(), model=tiny_model_path, out=tmp_path / "out")
+    for setting in ("gradient_checkpointing", "row_tokens", "queries", "users_per_step", "max_length"):
+        assert setting in str(caught.value)
+
+
 def interrupted_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Let training be interrupted when it begins the step after `steps`."""
     original = PolicyTrainer.training_step

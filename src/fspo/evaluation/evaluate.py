@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, ModelError
 from fspo.evaluation.answering_stage import AnsweringStage
 from fspo.evaluation.artifacts import (
     FORMAT,
@@ -53,6 +53,7 @@ from fspo.judging.trait_readers import ReaderJudge
 from fspo.llm.pool import EndpointPool
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
+from fspo.modeling.memory import out_of_memory_explained
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress, Silent
 from fspo.records import write_record, write_records
@@ -64,10 +65,15 @@ T = TypeVar("T")
 OPTIONAL: tuple[type[OptionalMeasure], ...] = (Calibration, IdealObserver, CapabilityRegression)
 """What is measured besides; each is asked at every stage what it adds."""
 
+_MEMORY_ADVICE = (
+    "lower evaluation.answer_batch, evaluation.queries or evaluation.max_length, or set evaluation.dtype to bfloat16; "
+    "what was measured with the same settings is kept"
+)
 _COLD = (0, 1)
 """Shot counts of a user nothing, or next to nothing, is known of; always measured."""
 
 
+@out_of_memory_explained(ModelError, _MEMORY_ADVICE)
 def evaluate(
     config: EvaluationConfig,
     dataset: PreferenceDataset,

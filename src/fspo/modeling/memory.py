@@ -1,11 +1,16 @@
-"""How this process gets its memory from the system."""
+"""How this process gets its memory from the system, and what is said where a device has too little."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["keep_memory"]
+from fspo.errors import FspoError
+from fspo.printing import reason_of
+
+__all__ = ["keep_memory", "out_of_memory_explained"]
 
 # Names and numbers of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -27,3 +32,22 @@ def keep_memory() -> bool:
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20))
     return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+@contextmanager
+def out_of_memory_explained(kind: type[FspoError], advice: str) -> Iterator[None]:
+    """Raise an error of this kind where a device runs out of memory; a context or a decorator.
+
+    `advice` says what to change, as a clause.
+
+    Raises:
+        FspoError: of this kind, with the device's own words and the advice.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = reason_of(error).removeprefix("CUDA out of memory.").strip().split(". ")[0].rstrip(".")
+        said = f" ({reason})" if reason else ""
+        raise kind(f"The device is out of memory{said}; {advice}.") from error

@@ -97,6 +97,7 @@ def save_policy(
     home: Path | None = None,
     tokenizer: Any = None,
     weights: Mapping[str, torch.Tensor] | None = None,
+    readme: str | None = None,
 ) -> Path:
     """Write a policy whole or not at all, and return its folder.
 
@@ -105,7 +106,7 @@ def save_policy(
     of the model that training began with. `home` is where the caller will move the folder, if elsewhere: a `start`
     that lies beside it is recorded relative to it, so that a folder of policies can be moved. `tokenizer` is written
     too, where it is another one than the base model's. `weights` are the model's by name, where the model itself holds
-    but a part of them.
+    but a part of them. `readme` is the text of the model card.
 
     Raises:
         StorageError: the disk is full or the folder can't be written.
@@ -129,6 +130,8 @@ def save_policy(
         place = _place(base, (home or folder).resolve())
         card = PolicyCard(base, adapters, method, origin, dict(details or {}), place)
         write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
+        if readme is not None:
+            (staging / "README.md").write_text(readme, encoding="utf-8")
     return folder
 
 
@@ -209,11 +212,11 @@ def _built_on(base: str, start: Path | None) -> list[Path]:
 
 
 def _for_others(base: str) -> str:
-    """The name of a base model as other tools know it: they don't know the built-in one by its name."""
-    if base == builtin_model.BUILTIN_MODEL:
-        return str(builtin_model.folder())
-    folder = Path(expanded(base))
-    return str(folder.resolve()) if folder.is_dir() else base
+    """The name of a base model as other tools know it: they know neither the built-in one by its name, nor `~`.
+
+    A relative folder stays relative, so that a project can be moved as a whole.
+    """
+    return str(builtin_model.folder()) if base == builtin_model.BUILTIN_MODEL else str(expanded(base))
 
 
 def _written(start: Path, home: Path) -> str:

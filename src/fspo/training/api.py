@@ -20,6 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_jsonl
 from fspo.modeling.chat import ChatFormat
+from fspo.modeling.memory import out_of_memory_explained
 from fspo.modeling.policies import is_policy
 from fspo.modeling.policy import Policy, RewardAgainst, SamplingOptions, check_against
 from fspo.modeling.preparing import own_attention_afterwards, prepare_model
@@ -35,7 +36,7 @@ from fspo.training.references import reference_of
 from fspo.training.scoring import mean_figures
 from fspo.training.settings import FSPOConfig, unknown_argument
 from fspo.training.start import Start
-from fspo.training.train import Loop, Training
+from fspo.training.train import MEMORY_ADVICE, Loop, Training
 from fspo.training.trainer import METRICS_FILE
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class FSPOTrainer:
         loss = sum(record["loss"] for record in records) / max(1, len(records))
         return TrainOutput(len(records), loss, records[-1] if records else {})
 
+    @out_of_memory_explained(TrainingError, MEMORY_ADVICE)
     def evaluate(self, eval_dataset: Table | None = None) -> dict[str, float]:
         """Metrics on `args.evaluate_episodes` episodes of held-out people, such as `eval_margin_accuracy`.
 

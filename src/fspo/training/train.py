@@ -13,13 +13,14 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from fspo.errors import ConfigError, DataError, StorageError
+from fspo.errors import ConfigError, DataError, StorageError, TrainingError
 from fspo.files import check_unclaimed, full_disk_explained, read_json, storage_error, write_json
 from fspo.identity import same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
 from fspo.modeling.loading import context_length, fast_dtype
-from fspo.modeling.model_names import POLICY_FILE
+from fspo.modeling.memory import out_of_memory_explained
+from fspo.modeling.model_names import POLICY_FILE, is_hub_id
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Context, EpisodeRenderer
@@ -33,6 +34,7 @@ from fspo.training.arguments import check_trackers
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
+from fspo.training.policy_card import SEES, policy_card
 from fspo.training.precomputing import REFERENCE_FILE, precompute
 from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
@@ -43,6 +45,7 @@ from fspo.training.steps import EpisodeStream, Observer, StepBatch, StepCollator
 from fspo.training.trainer import CHECKPOINTS_FOLDER, LOGS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
 __all__ = [
+    "MEMORY_ADVICE",
     "TRAINING_FILE",
     "Loop",
     "Training",
@@ -52,6 +55,12 @@ __all__ = [
     "time_episode",
     "train_policy",
 ]
+
+MEMORY_ADVICE = (
+    "set gradient_checkpointing to true or lower row_tokens, after which the training continues from its last "
+    "checkpoint, or begin again with fewer queries, shots or users_per_step, or a smaller max_length"
+)
+"""What to do where a device has too little memory for a training."""
 
 _AROUND_DRAFT = 16
 """More tokens than the words around a description have."""
@@ -252,6 +261,7 @@ class Training:
         if (self.out / TRAINING_FILE).exists():
             self._recorded()
 
+    @out_of_memory_explained(TrainingError, MEMORY_ADVICE)
     def loop(self, *, finished: bool = False) -> Loop:
         """The policy as it is before the first step, or as a finished training left it, ready to be used.
 
@@ -314,6 +324,7 @@ class Training:
         return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
 
     @full_disk_explained()
+    @out_of_memory_explained(TrainingError, MEMORY_ADVICE)
     def run(self, loop: Loop, progress: Progress) -> None:
         """Train from the newest complete checkpoint on, and write the policy.
 
@@ -368,8 +379,21 @@ class Training:
                 home=home,
                 tokenizer=self.start.tokenizer,
                 weights=weights,
+                readme=self._card(),
             )
         return folder
+
+    def _card(self) -> str:
+        """The model card; no folder of this machine stands in it, since cards are published."""
+        base, start = str(self.start.name), self.start.policy
+        model = base if is_hub_id(base) or "/" not in base else Path(base).name
+        facts = [
+            f"{'Starts from the policy' if start else 'Base model'}: `{model}`, whose licence applies",
+            f"Sees of the user: {SEES[self.context]}",
+            f"Trained on: {counted(len(self.dataset), 'preferences')} of {counted(len(self.dataset.users), 'users')}",
+        ]
+        about = "A policy that adapts to a person from a few of their labelled preferences, trained with fspo."
+        return policy_card(self.method or "Personalised policy", about, facts, self.context, self.config)
 
     def _measuring(self, renderer: EpisodeRenderer) -> StepCollator:
         # The user's own description would contradict mirrored labels.

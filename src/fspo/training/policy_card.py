@@ -1,0 +1,92 @@
+"""The model card of a policy: what it is, how to use it with fspo and without, and how it was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import yaml
+
+from fspo.modeling.layouts import example_messages
+from fspo.modeling.rendering import Context
+from fspo.training.config import TrainingConfig
+
+__all__ = ["SEES", "policy_card"]
+
+SEES: Mapping[Context, str] = MappingProxyType(
+    {
+        "none": "nothing",
+        "shots": "labelled preferences",
+        "description": "a description",
+        "both": "labelled preferences and a description",
+    }
+)
+"""Context -> what the model sees of a user."""
+
+
+def policy_card(
+    title: str,
+    about: str,
+    facts: Sequence[str],
+    context: Context,
+    training: TrainingConfig,
+    results: Sequence[str] = ("Not evaluated yet.\n",),
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        title: heads the card.
+        about: what the policy is, in a sentence.
+        facts: what it was made from, one line each.
+        context: what the model sees of a user.
+        training: the settings.
+        results: lines of what was measured.
+    """
+    settings = training.model_dump(mode="json")
+    return "\n".join(
+        [
+            f"# {title}\n",
+            about + "\n",
+            *(f"- {fact}" for fact in facts),
+            "\n## How to use it\n",
+            *_usage(context, training),
+            "## Results\n",
+            *results,
+            "## What it is not for\n",
+            "It was made to study personalisation. It has its base model's faults and was not tested for safety. The "
+            "results do not apply to domains, languages or people other than those measured.\n",
+            "## Training settings\n",
+            f"```yaml\n{yaml.safe_dump(settings, sort_keys=False).rstrip()}\n```\n",
+        ]
+    )
+
+
+def _usage(context: Context, training: TrainingConfig) -> list[str]:
+    """The words around people's texts, and how to load the policy with fspo and without."""
+    shots, described = context in ("shots", "both"), context in ("description", "both")
+    messages = example_messages(training.layout, shots=shots, description=described)
+    many = f" It was trained with {training.shots} shots." if shots else ""
+    system = (
+        " A template without a system role takes the description and an empty line in front of the first question."
+        if described and training.layout == "conversation"
+        else ""
+    )
+    auto, package = ("AutoPeftModelForCausalLM", "peft") if training.lora else ("AutoModelForCausalLM", "transformers")
+    return [
+        "With fspo, `FOLDER` being the policy's folder, and `person` rows of a person's own preferences:\n",
+        "```python\nimport fspo\n\n"
+        'policy = fspo.Policy.load("FOLDER")\n'
+        'print(policy.generate(person, "PROMPT"))\n'
+        'print(policy.reward(person, "PROMPT", ["ONE ANSWER", "ANOTHER"]))\n```\n',
+        f"Without fspo, the model reads these turns (layout `{training.layout}`), by its tokenizer's chat template. "
+        f"`policy.messages` makes them, for any chat server too.{many}{system}\n",
+        f"```json\n{json.dumps(messages, indent=2)}\n```\n",
+        f"```python\nfrom {package} import {auto}\nfrom transformers import AutoTokenizer\n\n"
+        f'model = {auto}.from_pretrained("FOLDER")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("BASE MODEL")\n'
+        'options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}\n'
+        "inputs = tokenizer.apply_chat_template(messages, **options)\n"
+        'answer = model.generate(**inputs, max_new_tokens=128)[0, inputs["input_ids"].shape[1] :]\n'
+        "print(tokenizer.decode(answer, skip_special_tokens=True))\n```\n",
+    ]
