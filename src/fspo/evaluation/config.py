@@ -60,52 +60,53 @@ class Floors(Settings):
     """Minimum values of an answer. Below one of them it loses with every judge, or ties with another one below."""
 
     log_prob: float = -5.5
-    """Mean log-prob a token under the base model given the question alone, in nats. Under SmolLM2-135M
-    short reviews lie between -2 and -5, with emoji or bullet points too; shuffled words between -6.5 and -8."""
+    """Mean log-prob per token under the base model given the question alone, in nats. Under SmolLM2-135M, short reviews
+    have -2 to -5, even with emoji or bullet points, and shuffled words -6.5 to -8."""
     distinct: float = Field(default=0.5, ge=0, le=1)
-    """Share of the answer's word pairs that are different from each other."""
+    """Share of different word pairs in the answer."""
     closeness: float = Field(default=0.0, ge=0, le=1)
-    """Tf-idf cosine with the question; 0 asks for nothing, since a good short answer may share no word with it."""
+    """Tf-idf cosine with the question; 0 by default, since a good short answer may share no word with it."""
     words: int = Field(default=2, ge=0)
-    """Words in the answer; an empty one is no answer."""
+    """Words in the answer."""
 
 
 class RobustnessConfig(Settings):
-    """Further conditions for the full context, on a part of the users; each costs one more trunk per user."""
+    """More conditions for the full context, on a part of the users; each costs one more trunk per user."""
 
     users: int | None = Field(default=6, ge=0)
-    """At most this many of the evaluated users, the first episode of each; 0: no robustness measures, null: all."""
+    """Maximum number of the evaluated users, with their first episode; 0: no robustness measures, null: all users."""
     queries: int | None = Field(default=3, ge=1)
-    """At most this many queries of each episode; null: all of them."""
+    """Maximum number of queries of each episode; null: all."""
     wrong_labels: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], _IN_ORDER] = (0.1, 0.25)
-    """Shares of the shots whose label is swapped, at least one shot each."""
+    """Shares of the shots whose labels are swapped, at least one shot each."""
     other_topics: bool = True
-    """Shots from other topics than the queries, where the data name topics."""
+    """Use shots from other topics than the queries, if the data name topics."""
     orders: int = Field(default=2, ge=0)
-    """Other orders of the same shots."""
+    """Number of other orders of the same shots."""
     single_shots: bool = False
-    """Each shot's label swapped alone, to see whether one shot is read or all: one more trunk a user for each shot."""
+    """Swap each shot's label alone, to see whether the method reads one shot or all. Costs one more trunk per user for
+    each shot."""
 
 
 class JudgeConfig(Settings):
     """One more judge of the same answers; exactly one of endpoint, attributes and likes is set."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
-    """What it is called in the results."""
+    """Its name in the results."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that sees the user's description and compares in both orders."""
     attributes: tuple[str, ...] = ()
-    """Measured attributes: the judge uses the users' own weights of these alone."""
+    """Measured attributes: the judge uses the users' own weights for these alone."""
     likes: dict[str, float] = Field(default_factory=dict)
-    """The same weights of measured attributes for every user: `{length: 1}` prefers the longer answer."""
+    """Weights of measured attributes that are the same for every user: `{length: 1}` prefers the longer answer."""
     weighted: bool = False
-    """Whether to use the probability of an endpoint's answer, from log-probs, and not the answer alone."""
+    """Use the probability of an endpoint's answer (from log-probs) instead of the answer alone."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens of an endpoint's answer, reasoning included: by default 48, and 4 where it is `weighted`."""
+    """Maximum tokens of an endpoint's answer, including its reasoning; by default 48, or 4 if `weighted`."""
     prompt: str | None = None
     """A prompt for an endpoint that replaces the default, with {description}, {question}, {first} and {second}."""
     margin: float = Field(default=0.0, ge=0)
-    """Of a measured judge: utilities that differ by less are a tie; in standard deviations."""
+    """For a judge of attributes: utilities that differ by less than this are a tie, in standard deviations."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -149,17 +150,18 @@ class RewardModelConfig(Settings):
     """An external reward model, evaluated beside the methods; exactly one of model, endpoint and scorer is set."""
 
     name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$")
-    """What it is called in the table."""
+    """Its name in the results."""
     model: PlaceName | None = None
     """A sequence-classification model of transformers with one output: a local folder or a hub id."""
     endpoint: EndpointConfig | None = None
     """An OpenAI-compatible endpoint that sees the shots and rates the response."""
     scorer: str | None = None
-    """Your own code as `module:name`: a function of (shots, prompt, response) or a `RewardModel`."""
+    """Your own code as `module:name`, which Python must be able to import: a function of (shots, prompt, response), or
+    a `RewardModel`."""
     shots: bool = True
     """Whether it sees the user's shots; without them it is a baseline that knows no user."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens of an endpoint's rating, reasoning included: by default 12."""
+    """Maximum tokens of an endpoint's rating, including its reasoning; by default 12."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -173,22 +175,21 @@ class RewardModelConfig(Settings):
 
 
 class TaxConfig(Settings):
-    """A user costs `general + open + 2 * refusals` answers a method, and every set of weights the items once more."""
+    """A user costs `general + open + 2 * refusals` answers of each method; all weights score the items again."""
 
     users: int | None = Field(default=6, ge=1)
-    """At most this many of the evaluated users, with the shots of their first episode; null: all of them."""
+    """Maximum number of the evaluated users, with the shots of their first episode; null: all users."""
     general: int = Field(default=10, ge=0)
-    """General instructions for each user; users take turns, so that six of them have all sixty between them."""
+    """General instructions for each user. Users take turns: six of them cover all sixty."""
     refusals: int = Field(default=5, ge=0)
-    """Harmful requests for each user, in turn likewise; each is asked twice, the second time with itself in the
-    shots."""
+    """Harmful requests for each user, also in turns. Each is asked twice, the second time with itself in the shots."""
     open: int = Field(default=5, ge=0)
-    """Open instructions for each user, in turn likewise; asked only where there are judges of the answers."""
+    """Open instructions for each user, also in turns; only if there are judges of the answers."""
     judges: tuple[JudgeConfig, ...] = ()
-    """Endpoints that are asked whether the method or the base model answers an open instruction better, for anybody;
-    the first is the one of `tax_open`."""
+    """Endpoints that judge which answer to an open instruction is better for anybody, the method's or the base model's;
+    `tax_open` uses the first."""
     max_new_tokens: int = Field(default=64, ge=1)
-    """Most tokens of an answer, which is the most probable one (no sampling)."""
+    """Maximum length of an answer, in tokens. Answers are the most probable ones, without sampling."""
 
     @model_validator(mode="after")
     def _judges_of_anybody(self) -> Self:
@@ -211,88 +212,92 @@ _AFTERWARDS = frozenset({"floors", "long_rows", "observer_noise", "observer_prio
 
 
 class EvaluationConfig(Settings):
-    """Settings of `evaluate`. A user costs about `shots + queries * (2 + len(ladder))` pairs of tokens a method."""
+    """Settings of `evaluate`. Each method reads about `shots + queries * (2 + len(ladder))` pairs per user."""
 
     seed: int = 0
-    """Draws the episodes, the donors of swapped shots and the answers; by default the run's seed."""
+    """Seed of the episodes, the donors of swapped shots and the answers; by default the run's seed."""
     users: int | None = Field(default=None, ge=1)
-    """At most so many held-out users, drawn evenly from their groups; null: all of them."""
+    """Maximum number of held-out users, taken evenly from their groups; null: all."""
     shots: int = Field(default=8, ge=1)
-    """Shots of a full context, at which everything but the ladder is measured."""
+    """Number of shots in the full context. Everything but the ladder is measured there."""
     ladder: _Counts = (0, 1, 2, 4, 8)
-    """Shot counts at which accuracy is measured; those above `shots` are left out, `shots` itself is always in."""
+    """Numbers of shots at which accuracy is measured. `shots` is always included, and larger numbers are left out."""
     episodes: int = Field(default=1, ge=1)
-    """Episodes (draws of shots and queries) of each user."""
+    """Episodes of each user; each has its own shots and queries."""
     queries: int = Field(default=8, ge=1)
-    """Held-out preferences of each episode."""
+    """Held-out preferences in each episode."""
     ladder_queries: int | None = Field(default=None, ge=1)
-    """At shot counts below the full one, only so many queries of each episode; null: all. The curve is on these."""
+    """Use only this many queries of each episode below the full number of shots; null: all. The curve is measured on
+    these."""
     label_flip: bool = True
-    """Score the queries once more with the labels of the shots swapped; the antisymmetric reward needs it too."""
+    """Score the queries again with swapped labels of the shots; the antisymmetric reward needs this too."""
     user_swap: bool = True
-    """Score the queries once more given another user's shots."""
+    """Score the queries again with another user's shots."""
     antisymmetric_swap: bool = True
-    """Measure the user-swap drop of the antisymmetric reward too, which takes one more trunk; on where it is the
-    headline."""
+    """Also measure the user-swap drop of the antisymmetric reward, which takes one more trunk. Always on if this reward
+    is the headline."""
     antisymmetric_ladder: bool = False
-    """Measure the antisymmetric reward at every shot count, not only the full one; on where it is the headline."""
+    """Measure the antisymmetric reward at every number of shots, not only the full one. Always on if this reward is the
+    headline."""
     reduction: Reduction = "sum"
-    """Whether a response's log-prob is the sum over its tokens (the paper's) or their mean."""
+    """Log-prob of a response: `sum` over its tokens (as in the paper) or their `mean`."""
     headline_reward: Literal["reference", "antisymmetric"] = "reference"
-    """Which reward `reward_accuracy`, `reward_accuracy@k` and `user_swap_drop` are of."""
+    """The reward that `reward_accuracy`, `reward_accuracy@k` and `user_swap_drop` use."""
     headline_sampling: Sampling = "plain"
-    """Which sampling `win_rate` is of."""
+    """The sampling that `win_rate` uses."""
     answers: int = Field(default=4, ge=0)
-    """Held-out prompts answered for each user; 0 leaves the win rates out."""
+    """Held-out prompts to answer for each user; 0: no win rates."""
     samplings: tuple[Sampling, ...] = ("plain", "guided")
-    """How the answers are drawn."""
+    """How answers are sampled: `plain`, or `guided` away from the mirrored user."""
     answer_ladder: _Counts = ()
-    """Shot counts below the full one at which answers are drawn too, by the headline sampling, for the win rate by the
-    number of shots; each costs as much as the answers themselves."""
+    """Smaller numbers of shots at which answers are sampled too, by the headline sampling, for the win rate by number
+    of shots. Each costs as much as the answers themselves."""
     max_new_tokens: int = Field(default=48, ge=1)
-    """Most tokens of an answer."""
+    """Maximum length of an answer, in tokens."""
     temperature: float = Field(default=0.7, gt=0)
     """Temperature of the answers."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Sampling takes tokens from the smallest set of the most probable ones that has this probability."""
+    """Sample from the smallest set of most probable tokens with this total probability."""
     guidance: float = Field(default=2.0, ge=0)
     """Strength of mirror guidance: (1 + g) log p(.|S) - g log p(.|S')."""
     plausibility: float = Field(default=0.1, gt=0, le=1)
-    """Guided tokens are at least so probable under S, relative to the most probable one."""
+    """Minimum probability of a guided token under S, relative to the most probable one."""
     answer_batch: int = Field(default=16, ge=1)
-    """Answers drawn at once; part of what decides the draw, so change it only together with the seed."""
+    """Answers sampled at once. It affects the samples, so change it only together with the seed."""
     floors: Floors = Floors()
-    """An answer below any of these loses; if the base model's is too, they tie."""
+    """An answer below any of these loses; if the base model's answer is below one too, they tie."""
     description_tokens: int = Field(default=40, ge=1)
-    """Most tokens of a description that a method writes itself."""
+    """Maximum length of a description that a method writes itself, in tokens."""
     corruption: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.25, 0.5, 1.0)
-    """Shares of a description's words that are replaced by other descriptions' words, to see what hangs on it."""
+    """Shares of a description's words to replace with words of other descriptions, to see how much depends on it."""
     robustness: RobustnessConfig = RobustnessConfig()
-    """Wrong labels, other topics, other orders of the shots."""
+    """Wrong labels, other topics and other orders of the shots."""
     reward_models: tuple[RewardModelConfig, ...] = ()
-    """Reward models from elsewhere that are measured on the same items and stand in the same table."""
+    """External reward models, measured on the same items and shown in the same table."""
     judges: tuple[JudgeConfig, ...] = ()
-    """Further judges of the same answers, beside the one that labelled the data, which stays the headline."""
+    """More judges of the same answers. The judge that labelled the data stays the headline."""
     match: tuple[Matched, ...] = ()
-    """Judge the answers once more where these are alike on both sides: `format` stripped, `length` within a band."""
+    """Judge the answers again after making both sides alike: `format` is stripped, `length` must be within a band."""
     match_band: float = Field(default=1.25, ge=1)
-    """Under `match: [length]`, the longer answer has at most so many times the characters of the shorter."""
+    """With `match: [length]`: the longer answer may have this many times the characters of the shorter one."""
     tax: TaxConfig | None = None
-    """What personalisation costs on general instructions and refusals; null: not measured, {}: with the defaults."""
+    """What personalisation costs on general instructions and refusals; null: not measured, {}: measured with the
+    defaults."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
-    """The ideal observer's chance of a label against the user's own utilities."""
+    """The ideal observer's probability that a label contradicts the user's utilities."""
     observer_prior: Literal["auto", "family", "trained", "sampled"] = "auto"
-    """Whom the observer expects: axis and pair users (`family`), users like those of the training part (`trained`),
-    weights in any direction (`sampled`, 500 draws); `auto`: the family where it holds all users, else the trained."""
+    """Which users the observer expects. `family`: axis and pair users; `trained`: users like those of the training
+    part; `sampled`: weights in any direction (500 draws); `auto`: `family` if it contains all users, otherwise
+    `trained`."""
     layout: LayoutName = "labelled"
-    """How shots are shown; by default the run's `layout`, in which its policies are trained."""
+    """How shots are shown; it is the run's `layout`."""
     max_length: int | None = Field(default=None, ge=32)
-    """Longest context in tokens; older shots are dropped whole. Null: what the model takes."""
+    """Maximum context in tokens; the oldest shots are dropped first. Null: what the model can read."""
     long_rows: Literal["leave-out", "refuse"] = "leave-out"
-    """What is done with preferences that some method can't read within `max_length` without any shot, or whose prompt
-    leaves an answer no room: they are left out for all methods, which is said, or the evaluation is refused."""
+    """What to do with preferences that a method can't read within `max_length` even without shots, or whose prompt
+    leaves no room for an answer: leave them out for all methods and report them, or refuse to evaluate."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic and weights of the models that are evaluated."""
+    """Precision of the evaluated models."""
 
     def endpoints(self) -> list[EndpointConfig]:
         """The endpoints of all judges and reward models, in the order of the settings."""

@@ -34,17 +34,17 @@ class Reserved:
 
 
 class Budget(BaseModel):
-    """Limits of what an endpoint may cost, over all calls of a run together; none by default."""
+    """Limits of what an endpoint may cost, over all calls of a run together; by default none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tokens: int | None = Field(default=None, ge=1, description="Most tokens, prompts and answers together.")
-    dollars: float | None = Field(default=None, gt=0, description="Most dollars; needs both prices.")
+    tokens: int | None = Field(default=None, ge=1, description="Maximum tokens, prompts and answers together.")
+    dollars: float | None = Field(default=None, gt=0, description="Maximum dollars; needs both prices.")
     dollars_per_million_prompt_tokens: float | None = Field(
-        default=None, ge=0, description="Price of prompts, in dollars for a million tokens."
+        default=None, ge=0, description="Dollars for a million tokens of prompts."
     )
     dollars_per_million_answer_tokens: float | None = Field(
-        default=None, ge=0, description="Price of answers, in dollars for a million tokens."
+        default=None, ge=0, description="Dollars for a million tokens of answers."
     )
 
     def cost(self, prompt_tokens: float, tokens: float) -> float:

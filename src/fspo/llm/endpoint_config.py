@@ -20,35 +20,40 @@ __all__ = ["EndpointConfig", "need_client"]
 
 
 class EndpointConfig(BaseModel):
-    """Where an endpoint is and what is asked of it. The key is never part of it: it stays in the environment."""
+    """Where an endpoint is, and how to ask it. The key is not part of it: it stays in the environment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     base_url: str = Field(min_length=1, description="Address of the API, such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
     key_variable: str | None = Field(
-        None, description="Name of the environment variable that holds the key, if one is needed; no other is sent."
+        None,
+        description="Name of the environment variable that holds the key, if the endpoint needs one. No other "
+        "key is sent.",
     )
     requests_in_flight: int = Field(
-        32, ge=1, description="Most requests under way at once; fewer while the server can't keep up."
+        32, ge=1, description="Maximum requests at the same time; fewer while the server can't keep up."
     )
-    timeout: float = Field(120.0, gt=0, description="Seconds until a request counts as lost.")
+    timeout: float = Field(120.0, gt=0, description="Seconds to wait for an answer before a request counts as lost.")
     retries: int = Field(
         6,
         ge=0,
-        description="How often a request is sent again after an overload or a lost connection, after ever longer "
-        "pauses; an endpoint that can't be reached is given up when these are over (with 6, after half a minute).",
+        description="How often to send a request again after an overload or a lost connection, with growing "
+        "pauses. With 6, an endpoint that can't be reached is given up after half a minute.",
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further fields of every request, such as {chat_template_kwargs: {enable_thinking: false}}.",
+        description="More fields for every request, such as {chat_template_kwargs: {enable_thinking: false}}.",
     )
     parameters: dict[str, str | None] = Field(
         default_factory=dict,
-        description="Parameters that the server wants under another name, or not at all (null), such as {max_tokens: "
-        "max_completion_tokens, seed: null}; `system` is the role. What a server refuses is learned without it.",
+        description="Other names for parameters at this server, or null to leave one out, such as "
+        "{max_tokens: max_completion_tokens, seed: null}. `system` is the name of the role. fspo "
+        "itself learns to leave out what a server refuses.",
     )
-    budget: Budget = Field(default_factory=Budget, description="What the endpoint may cost, over all calls of a run.")
+    budget: Budget = Field(
+        default_factory=Budget, description="Limits of what the endpoint may cost, over all calls of a run."
+    )
 
     @property
     def name(self) -> str:

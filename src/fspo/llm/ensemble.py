@@ -40,7 +40,7 @@ _Piece = dict[int, dict[int, CompletionRequest]]
 
 
 class MemberConfig(BaseModel):
-    """One model of an ensemble, as it is configured: an endpoint, or a model on this machine."""
+    """One model of an ensemble: an endpoint, or a model on this machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -49,9 +49,9 @@ class MemberConfig(BaseModel):
     model: PlaceName | None = None
     """The built-in model's name, a local folder, or a hub id."""
     weight: float = Field(1.0, gt=0)
-    """How often it is asked, relative to the others."""
+    """How often this model is used, relative to the others."""
     temperature: float | None = Field(None, gt=0)
-    """Takes the place of `synthesis.temperature`."""
+    """Replaces `synthesis.temperature` for this model."""
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is written, ready for JSON."""

@@ -35,44 +35,46 @@ EVERY = "all"
 
 
 class RunConfig(BaseModel):
-    """Everything a run depends on; see `configs/` for complete files."""
+    """Everything that a run depends on; `configs/` has complete files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field("run", min_length=1, pattern=r"^[\w.-]+$")
-    """Names the report and, by default, the folder below `runs/`."""
+    """Name of the run, for the report and by default for the folder below `runs/`."""
     seed: int = Field(0, ge=0)
-    """Seed of every stage that has no seed of its own in the file."""
+    """Seed of all stages that have no seed of their own in the file."""
     output: LocalPath = Path()
     """Folder of the run; by default runs/NAME."""
     model: PlaceName = "smollm2-135m"
     """The built-in model's name, a local folder, or a hub id."""
     data: LocalPath | None = None
-    """Folder of your own dataset, in place of a synthetic one; see `fspo data import`."""
+    """Folder of your own dataset, which replaces the synthetic one; see `fspo data import`."""
     also_train: tuple[LocalPath, ...] = ()
-    """Folders of other divided datasets. The methods train on their training parts too; they are not evaluated."""
+    """Folders of more datasets that are split. The methods also train on their training parts; they are not
+    evaluated."""
     endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible endpoint that does everything in synthesis, in place of `model`."""
+    """An OpenAI-compatible endpoint that does all of synthesis in place of `model`."""
     ensemble: tuple[MemberConfig, ...] = ()
-    """Models that write the responses of synthesis, drawn by weight; by default the one that does everything else."""
+    """Models that write the responses of synthesis, chosen at random by weight; by default the model that does
+    everything else."""
     methods: tuple[str, ...] = USUAL
     """Methods to train and evaluate; docs/which-method.md lists them."""
     from_base: tuple[str, ...] = ()
-    """Methods trained from the base model, where the table has them start from another method's weights."""
+    """Methods to train from the base model that would otherwise start from another method's weights."""
     synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
-    """The synthetic data of the run; unused with `data`."""
+    """How the run's synthetic data are made; unused with `data`."""
     layout: LayoutName = "labelled"
     """How every method shows shots: `labelled`, in one message, or `conversation`, as turns with the liked answers."""
     threads: int | None = Field(None, ge=1)
-    """Threads of a model on this machine's processor; by default as many as cores are free when a part begins."""
+    """Processor threads of a model on this machine; by default the number of free cores when a part begins."""
     executor: ExecutorConfig = ExecutorConfig()
-    """What runs the labelling of synthesis: this process, or a Ray cluster. The data do not depend on it."""
+    """Where the labelling of synthesis runs: in this process, or on a Ray cluster. The data are the same."""
     given_training: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="training")
     """Settings of training: under `all` for every method, under a method's name for that method alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """What `fspo eval` measures, and how thoroughly."""
+    """What `fspo eval` measures."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
-    """For each benchmark, by its name: where its data are, and what this run changes in its protocol."""
+    """For each benchmark, by its name: where its data are, and changes to its protocol."""
 
     @model_validator(mode="before")
     @classmethod

@@ -41,27 +41,27 @@ RENAMED = {
 
 
 class Refinement(BaseModel):
-    """How descriptions are extended until they decide the pairs that they left open (FSPO, section 5)."""
+    """How descriptions are extended until they decide the pairs that were undecided (FSPO, section 5)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rounds: int = Field(default=3, ge=1)
-    """Most sentences added to one description; a round without an open pair is the last one."""
+    """Maximum sentences added to one description. It ends earlier if no pair is undecided."""
     pairs: int = Field(default=6, ge=1)
-    """Pairs put before the judge in each round."""
+    """Pairs that the judge sees in each round."""
 
 
 class Disagreement(BaseModel):
-    """Bounds of how often two users disagree on the pairs that both decide; a user outside is drawn again."""
+    """How often two users may disagree on pairs that both decide; a user outside is drawn again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     least: float = Field(default=0.02, ge=0, lt=1)
-    """Two users who disagree less are too similar: the later one is drawn again."""
+    """Two users who disagree less than this are too similar: the later one is drawn again."""
     most: float = Field(default=0.9, gt=0, le=1)
-    """A user who disagrees more than this with the others on average shares too little with them."""
+    """A user who disagrees more than this with the others, on average, is drawn again."""
     attempts: int = Field(default=2, ge=0)
-    """How often users are drawn again, at most. A user who is then still outside stays and is counted."""
+    """Maximum number of new draws. A user who still does not fit stays and is counted."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Disagreement:
@@ -76,17 +76,18 @@ class Restyling(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: int = Field(default=10, ge=2)
-    """Texts sampled for each question; half of them steered to praise, half to criticism."""
+    """Texts to sample for each question; half of them are steered to praise, half to criticism."""
     short_words: int = Field(default=12, ge=2)
-    """A short response has at most this many words (a personal opener not counted)."""
+    """Maximum words of a short response, without a personal opening."""
     long_words: int = Field(default=18, ge=3)
-    """A long response has at least this many words."""
+    """Minimum words of a long response."""
     max_words: int = Field(default=40, ge=4)
-    """Most words of a sampled text; whole sentences beyond that are cut off."""
+    """Maximum words of a sampled text; whole sentences are cut off at the end."""
     clear_sentiment: float = Field(default=0.2, ge=0, lt=1)
-    """A response counts as praise or criticism from this sentiment on; what lies between is not used."""
+    """Minimum sentiment (positive or negative) of a response that counts as praise or criticism. Responses in between
+    are not used."""
     same_text_pairs: bool = True
-    """Whether two responses made from one sampled text may be a pair (they differ in style only)."""
+    """Whether two responses made from one sampled text may form a pair; they differ in style only."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Restyling:
@@ -101,74 +102,78 @@ class SynthesisConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
-    """Draws questions, users, steering, styles and pairs; by default the run's seed."""
+    """Seed of questions, users, steering, styles and pairs; by default the run's seed."""
     domain: PlaceName = Field(default=_DEMO, min_length=1)
-    """A domain of the package, or the folder of your own; it says where responses come from."""
+    """Name of a built-in domain, or the folder of your own. The domain says where responses come from."""
     questions: int = Field(default=100, ge=3)
-    """Questions wanted; seeds first, then new ones written from them."""
+    """Number of questions: the domain's own first, then new ones written after them."""
     works: int | None = Field(default=None, ge=3)
-    """How many of the domain's works are asked about; by default all that the questions reach."""
+    """How many of the domain's works to ask about; by default as many as the questions reach."""
     augment: bool = True
-    """Whether a language model writes new questions where the seeds are too few."""
+    """Let a language model write new questions if the domain has too few."""
     augment_rounds: int = Field(default=4, ge=1)
-    """Rounds of requests for new questions, at most, until there are enough."""
+    """Maximum rounds of requests for new questions."""
     users: int | None = Field(default=None, ge=2)
-    """Users wanted: evenly from all the domain's combinations (by default all), or as many directions drawn."""
+    """Number of users: spread evenly over the domain's combinations (by default all of them), or this many random
+    directions."""
     attributes: tuple[str, ...] | None = None
-    """What users differ in, in a domain whose users have directions; by default what it lists."""
+    """The attributes that users differ in, if the domain's users are directions; by default those that it lists."""
     also_trained: int = Field(default=0, ge=0)
-    """How many of the users that the domain holds out are training users instead; 0 as in the paper."""
+    """How many of the users that the domain holds out are used for training instead; 0 as in the paper."""
     portraits: bool = False
-    """Whether a language model writes each description from the user's traits."""
+    """Let a language model write each description from the user's traits."""
     responses: int = Field(default=8, ge=2)
-    """Responses wanted to each question."""
+    """Responses to each question."""
     steering: Literal["none", "persona", "views"] = "persona"
-    """Responses without steering, as or for personas of the domain, or from viewpoints that a model lists first."""
+    """How responses are varied: `none`; `persona`, written as or for personas of the domain; `views`, from viewpoints
+    that a model lists first."""
     views: int = Field(default=4, ge=2)
-    """Viewpoints listed for each question."""
+    """Viewpoints to list for each question."""
     restyling: Restyling = Restyling()
-    """How sampled texts are changed by rule, in a domain whose responses are restyled."""
+    """How rules change sampled texts, in a domain with restyled responses."""
     max_tokens: int = Field(default=160, ge=8)
-    """Most tokens of a sampled text."""
+    """Maximum length of a sampled text, in tokens."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of responses, questions and views, where a member of an ensemble has none of its own."""
+    """Temperature of responses, questions and views. A member of an ensemble can have its own."""
     top_p: float = Field(default=0.95, gt=0, le=1)
-    """Sampling takes tokens from the smallest set of the most probable ones that has this probability."""
+    """Sample from the smallest set of most probable tokens with this total probability."""
     min_words: int = Field(default=4, ge=1)
     """Responses with fewer words are not used."""
     near_duplicate: float = Field(default=0.7, gt=0, le=1)
-    """Overlap of word runs (Jaccard) from which two questions, or two responses to one, are near-duplicates."""
+    """Two questions, or two responses to one question, are near-duplicates from this overlap (Jaccard) of word
+    sequences on."""
     judge: Literal["llm", "measured", "declared"] = "llm"
-    """What labels: a language model that reads the user's description; or, weighted by the user's traits, measured
-    attributes or the declared traits of written responses. The default depends on where responses come from."""
+    """Who labels the pairs. `llm`: a language model that reads the user's description. `measured`: measured attributes.
+    `declared`: the declared traits of written responses. The last two are weighted by the user's traits. The default
+    depends on where responses come from."""
     judge_max_tokens: int = Field(default=ANSWER_TOKENS, ge=1)
-    """Most tokens of the language model's answer when it judges; one that reasons first needs some thousands."""
+    """Maximum tokens of the language model's answer when it judges; a model that reasons first needs some thousands."""
     margin: float = Field(default=0.5, ge=0)
-    """For a judge that uses traits: utilities that differ by less are a tie. The unit is the standard deviation of a
-    measured attribute, and half the distance between the ends of a declared trait."""
+    """For a judge that uses traits: utilities that differ by less than this are a tie. The unit is the standard
+    deviation of a measured attribute, or half the distance between the ends of a declared trait."""
     label_noise: float = Field(default=0.0, ge=0, lt=0.5)
-    """Share of the training users' labels that are flipped."""
+    """Share of the training users' labels to flip."""
     pairs: int = Field(default=40, ge=1)
-    """Pairs judged for each user; undecided ones are saved separately."""
+    """Pairs to judge for each user; undecided ones are saved separately."""
     pairs_per_question: int | None = Field(default=None, ge=1)
-    """In place of `pairs`: pairs of each question in the user's part. A judge that uses traits gets other pairs in
-    place of those that it leaves undecided."""
+    """Replaces `pairs`: pairs of each question in the user's part. A judge that uses traits replaces pairs that it
+    leaves undecided by others."""
     shared_pairs: int = Field(default=16, ge=0)
-    """Pairs that all users see, for the matrix of disagreement; they are some of `pairs`."""
+    """How many of a user's `pairs` all users share, to measure disagreement."""
     refinement: Refinement | None = Refinement()
-    """null leaves descriptions unchanged. They are refined only if a language model judges."""
+    """How descriptions are extended; null leaves them unchanged. Only if a language model judges."""
     disagreement: Disagreement | None = Disagreement()
-    """null draws no user again."""
+    """How much users must disagree; null never draws a user again."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the questions, and of the users where the domain does not name them, that are for the test."""
+    """Share of the questions for the test, and of the users, if the domain does not name the held-out ones."""
     validation: float = Field(default=0.1, ge=0, lt=1)
-    """The same for validation; if the domain names the held-out users, the share of these that is for validation."""
+    """The same for validation. If the domain names the held-out users: the share of these for validation."""
     meaning: bool = True
-    """Whether the similarity of responses is measured by a sentence embedder too, fetched once as a package."""
+    """Measure the similarity of responses with a sentence embedder too; it is downloaded once."""
     batch: int = Field(default=1024, ge=1)
-    """Requests held at a time, at most; a model on this machine works on 48 of them at once, on a GPU on 96."""
+    """Maximum requests held at a time. A model on this machine works on 48 of them at once, on a GPU on 96."""
     shard: int = Field(default=64, ge=1)
-    """Users with labels in one file. After a kill, fspo makes an unfinished file again, from saved answers."""
+    """Labelled users in one file. After an interruption fspo makes an unfinished file again from saved answers."""
 
     @model_validator(mode="before")
     @classmethod
@@ -217,13 +222,14 @@ def usual_settings(config: SynthesisConfig) -> dict[str, Any]:
 
 
 class ExecutorConfig(BaseModel):
-    """What runs the labelling of synthesis. The data do not depend on it."""
+    """Where the labelling of synthesis runs. The data are the same."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["local", "ray"] = "local"
-    """This process, or the workers of a Ray cluster."""
+    """`local`: this process; `ray`: the workers of a Ray cluster."""
     address: str | None = Field(default=None, min_length=1)
-    """Of a Ray cluster, or `auto` for this machine's; by default RAY_ADDRESS, or a cluster for this run alone."""
+    """Address of a Ray cluster, or `auto` for the one of this machine; by default RAY_ADDRESS, or a cluster for this
+    run alone."""
     workers: int | None = Field(default=None, ge=1)
-    """Processes of the cluster; by default as many as it has processors."""
+    """Worker processes; by default one for each processor of the cluster."""

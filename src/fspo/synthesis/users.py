@@ -27,7 +27,7 @@ __all__ = ["PORTRAIT_TOKENS", "SynthesizedUsers", "UserMaker", "varies"]
 
 PORTRAIT_TOKENS = 120
 
-_REMEDY = (  # filled in where it is said: how an option is named depends on the reader
+_REMEDY = (  # %s is the option, which is named when the message is shown
     'It has to answer with {"preferred": "A"}, "B" or "unclear": fix the prompt judge in the domain\'s prompts.yaml, '
     "if there is one, or use another model. Its answers are kept: once it works, run the same command with "
     "%s, which asks again only what could not be read."

@@ -39,99 +39,111 @@ class LoraSettings(BaseModel):
 
     r: int = Field(default=16, ge=1, description="Rank of the adapters.")
     alpha: float = Field(default=32.0, gt=0, description="The adapters' output is scaled by alpha / r.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapters.")
     target_modules: list[str] | Literal["all-linear"] = Field(
         default="all-linear",
-        description="Names of the layers that get an adapter, such as q_proj; or all linear layers but the head.",
+        description="Names of the layers that get an adapter, such as q_proj, or `all-linear`: all linear "
+        "layers except the output layer.",
     )
     last_layers: int | None = Field(
         default=None,
         ge=1,
-        description="Only the uppermost so many layers get adapters, which also spares the way back below them.",
+        description="Put adapters on this many of the last layers only. The backward pass then stops below them.",
     )
 
 
 class TrainingConfig(BaseModel):
-    """How a policy is trained; every field has a default that suits a small model."""
+    """How a policy is trained; the defaults suit a small model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    objective: Objective = Field(default="ipo", description="What is minimised; see fspo.training.objectives.")
-    beta: float = Field(
-        default=0.01, gt=0, description="Scale of the reward, for the reduction chosen below; see the objectives."
+    objective: Objective = Field(
+        default="ipo", description="What is minimised; docs/training-api.md lists the objectives."
     )
+    beta: float = Field(default=0.01, gt=0, description="Scale of the reward; a good value depends on `reduction`.")
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=0.5,
-        description="dpo, robust-dpo, simpo: share of the labels that are taken for wrong.",
+        description="dpo, robust-dpo, simpo: share of the labels that are assumed to be wrong.",
     )
-    gamma: float = Field(default=0.5, ge=0, description="simpo: how far apart the rewards of both responses are to be.")
+    gamma: float = Field(
+        default=0.5, ge=0, description="simpo: the difference in reward that the chosen response should have."
+    )
     length_weight: float = Field(
         default=0.0,
         ge=0,
-        description="ipo, dpo, robust-dpo, hinge: reward per token that length is held to earn by itself (R-DPO).",
+        description="ipo, dpo, robust-dpo, hinge: reward per token that is put down to length alone (R-DPO).",
     )
     target: Annotated[float, Field(gt=0)] | Literal["observer"] = Field(
         default=2.0,
-        description="mirrored-contrast, squared: the effect of the labels aimed at, in nats; or `observer`, the "
-        "log-odds that an ideal observer gives the label after the same shots, for users whose traits are known.",
+        description="mirrored-contrast, squared: the effect of the labels to aim at, in nats. `observer`: the "
+        "log-odds that an ideal observer gives the label after the same shots; the users' traits "
+        "must be known.",
     )
     observer_scale: float = Field(
-        default=1.5, gt=0, description="target observer: nats of effect for each nat of the observer's log-odds."
+        default=1.5, gt=0, description="target observer: nats of effect for one nat of the observer's log-odds."
     )
     responses: int = Field(
         default=2,
         ge=2,
-        description="target observer: responses scored for each query, the labelled two and others to the same prompt; "
-        "every two of them are trained on.",
+        description="target observer: responses to score for each query. Above 2, other responses to the same "
+        "prompt join the labelled two, and every pair of them is trained on.",
     )
     contrast: Literal["squared", "logistic"] = Field(
-        default="squared", description="mirrored-contrast: how the effect is pulled up."
+        default="squared",
+        description="mirrored-contrast: how the effect is increased, by a squared or a logistic loss.",
     )
     scale: float = Field(
-        default=1.0, gt=0, description="mirrored-contrast, logistic: how soon an effect counts as large enough."
+        default=1.0,
+        gt=0,
+        description="mirrored-contrast, logistic: factor on the effect, per nat; a larger one asks for less.",
     )
     bias_weight: float = Field(
         default=0.0,
         ge=0,
-        description="mirrored-contrast: weight on the squared bias of the contents; above 0 a reference is needed.",
+        description="mirrored-contrast: weight of the squared bias of the contents. Above 0 it needs a reference.",
     )
     pref_ft_weight: float = Field(
         default=0.0,
         ge=0,
-        description="Weight of the chosen response's negative log-likelihood per token, added to the objective.",
+        description="Weight of an added loss: the negative log-likelihood per token of the chosen response.",
     )
     reduction: Literal["sum", "mean"] = Field(
         default="sum",
-        description="Log-probability of a response: sum over its tokens (the papers' way) or mean (TRL's for IPO).",
+        description="Log-probability of a response: `sum` over its tokens (as in the papers) or `mean` (as in "
+        "TRL's IPO).",
     )
     reference: Literal["shots", "none"] = Field(
         default="shots",
-        description="What the reference sees: the policy's shots (the paper's way), or the bare prompt (cheaper).",
+        description="What the reference model sees: `shots`, as the policy does (the paper), or `none`, the "
+        "bare prompt (cheaper).",
     )
 
     mirror: bool = Field(
-        default=False, description="Train on each episode and its mirror in one step; mirrored-contrast always does."
+        default=False, description="Train on each episode together with its mirror; mirrored-contrast always does."
     )
-    shots: int = Field(default=4, ge=0, description="N, labelled preferences in the context.")
-    queries: int = Field(default=4, ge=1, description="K, held-out preferences of the same user that are trained on.")
+    shots: int = Field(default=4, ge=0, description="N, the number of labelled preferences in the context.")
+    queries: int = Field(
+        default=4, ge=1, description="K, the number of other preferences of the same user to train on."
+    )
     ladder: list[Annotated[int, Field(ge=0)]] | None = Field(
         default=None,
-        description="Shot counts after which queries are attached; by default all queries come after all shots.",
+        description="Numbers of shots after which queries come. By default all queries come after all shots.",
     )
     rungs_per_query: Literal["all", "one"] = Field(
-        default="all", description="With a ladder: attach a query at every rung, or at one drawn at random."
+        default="all", description="With a ladder: put a query after every number of shots, or after one at random."
     )
     episodes: int | None = Field(
         default=None,
         ge=1,
-        description="Train on so many fixed episodes again and again, shuffled; by default every step draws new ones.",
+        description="Train on this many fixed episodes, shuffled, again and again. By default every step "
+        "draws new ones.",
     )
     precompute_reference: bool = Field(
         default=False,
-        description="Score the fixed episodes by the reference before the first step: no reference pass in any step, "
-        "and no frozen copy where all weights are trained.",
+        description="Score the fixed episodes with the reference once, before the first step. The steps then "
+        "need no reference pass and, if all weights are trained, no frozen copy of the model.",
     )
     skip_short_users: bool = Field(
         default=False, description="Leave out users with too few preferences instead of stopping."
@@ -139,94 +151,94 @@ class TrainingConfig(BaseModel):
 
     describe: Literal["none", "gold", "own"] = Field(
         default="none",
-        description="The description beside the shots: none; the user's own (gold), which the model also learns to "
-        "write by maximum likelihood; or one of the model's own drafts, among which it learns to prefer the one closer "
-        "in meaning to gold.",
+        description="The description beside the shots. `none`: there is none. `gold`: the user's own, which "
+        "the model also learns to write. `own`: one of the model's drafts; it learns to prefer "
+        "the draft that is closer in meaning to the user's own.",
     )
     description_weight: float = Field(
-        default=1.0, ge=0, description="describe: weight of the loss on descriptions beside that on responses."
+        default=1.0,
+        ge=0,
+        description="describe: weight of the loss on descriptions, relative to the loss on responses.",
     )
-    description_beta: float = Field(
-        default=0.1, gt=0, description="describe, own: IPO's beta for two drafts of a description."
-    )
-    description_tokens: int = Field(default=40, ge=1, description="describe, own: most tokens of a draft.")
-    drafts: int = Field(default=4, ge=2, description="describe, own: drafts of each user's description in a step.")
+    description_beta: float = Field(default=0.1, gt=0, description="describe own: beta of the IPO loss on two drafts.")
+    description_tokens: int = Field(default=40, ge=1, description="describe own: maximum length of a draft, in tokens.")
+    drafts: int = Field(default=4, ge=2, description="describe own: drafts of each user's description in a step.")
     closeness: Literal["sentences", "words"] = Field(
         default="sentences",
-        description="describe, own: closeness in meaning by a sentence embedder, or the share of common words.",
+        description="describe own: measure closeness by a sentence embedder, or by the share of common words.",
     )
 
-    users_per_step: int = Field(default=4, ge=1, description="Episodes, each of one user, in one optimiser step.")
-    steps: int = Field(default=100, ge=1, description="Optimiser steps.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate.")
+    users_per_step: int = Field(default=4, ge=1, description="Episodes in one optimizer step, each of one user.")
+    steps: int = Field(default=100, ge=1, description="Optimizer steps.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="cosine", description="Course of the learning rate after warm-up."
+        default="cosine", description="Schedule of the learning rate after the warm-up."
     )
     warmup: int = Field(
-        default=5, ge=0, description="Steps over which the learning rate rises from 0; fewer than `steps`."
+        default=5, ge=0, description="Steps in which the learning rate rises from 0; must be fewer than `steps`."
     )
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
-    max_grad_norm: float = Field(
-        default=1.0, ge=0, description="Gradients longer than this are shortened to it; 0 leaves them alone."
-    )
+    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay of AdamW.")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="Clip gradients to this norm; 0 does not clip.")
     lora: LoraSettings | None = Field(
-        default_factory=LoraSettings, description="Low-rank adapters, or null to train all weights."
+        default_factory=LoraSettings, description="Low-rank adapters; null trains all weights."
     )
 
     layout: LayoutName = Field(
         default="labelled",
-        description="How shots are shown: in one message with labels, or as a conversation of questions and liked "
-        "answers.",
+        description="How shots are shown: `labelled`, in one message with labels, or `conversation`, as turns "
+        "with the liked answers.",
     )
     max_length: int | None = Field(
         default=None,
         ge=1,
-        description="Most tokens a response may have before and in it; by default what the model can take.",
+        description="Maximum tokens of context and response together; by default what the model can read.",
     )
     long_rows: Literal["leave-out", "refuse"] = Field(
         default="leave-out",
-        description="What is done with preferences that are longer than max_length without any shot: leave them out of "
-        "the training and say so, or refuse to train.",
+        description="What to do with preferences that are longer than max_length even without shots: leave "
+        "them out and report them, or refuse to train.",
     )
     row_tokens: int = Field(
         default=4096,
         ge=1,
-        description="Tokens run through the model at once; a step with more takes several passes. Bounds memory.",
+        description="Maximum tokens in one forward pass; a step with more takes several passes. Lower it to "
+        "save memory.",
     )
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="Arithmetic of the forward pass; weights and optimiser stay in float32. `auto` is bfloat16 where "
-        "the device has instructions for it, and else float32.",
+        description="Precision of the forward pass; weights and optimizer stay in float32. `auto`: bfloat16 "
+        "if the device has instructions for it, otherwise float32.",
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="Recompute activations on the way back: less memory, more time."
+        default=False, description="Compute activations again in the backward pass: less memory, more time."
     )
-    seed: int = Field(default=0, ge=0, description="Decides episodes, new adapters and dropout.")
+    seed: int = Field(default=0, ge=0, description="Seed of episodes, new adapters and dropout.")
     save_every: int = Field(
-        default=25, ge=1, description="Steps between checkpoints, from which an interrupted training resumes."
+        default=25, ge=1, description="Steps between checkpoints. An interrupted training resumes from the newest one."
     )
     save_minutes: float = Field(
         default=5.0,
         ge=0,
-        description="Minutes between checkpoints, however few steps they hold; 0 for checkpoints by steps alone.",
+        description="Also save a checkpoint after this many minutes; 0: only after `save_every` steps.",
     )
     evaluate_every: int = Field(
-        default=0, ge=0, description="Steps between evaluations on the validation part, if there is one; 0 for none."
+        default=0,
+        ge=0,
+        description="Steps between evaluations on the validation part, if there is one; 0: no evaluation.",
     )
-    evaluate_episodes: int = Field(
-        default=16, ge=1, description="Episodes of each such evaluation, always the same ones."
-    )
+    evaluate_episodes: int = Field(default=16, ge=1, description="Episodes of each such evaluation, always the same.")
     keep_best: bool = Field(
         default=False,
-        description="Keep the weights with the best eval_margin_accuracy (of equals, eval_margin), not the last ones.",
+        description="Keep the weights with the best eval_margin_accuracy (if equal, eval_margin) instead of "
+        "the last ones.",
     )
     patience: int = Field(
-        default=0, ge=0, description="Evaluations without a better one before training stops early; 0 for never."
+        default=0, ge=0, description="Stop after this many evaluations without a better one; 0: never."
     )
     report_to: str | list[str] = Field(
         default=[],
-        description="Trackers of transformers that metrics also go to: tensorboard, wandb, trackio or another, as one "
-        "name or a list; none for no tracker.",
+        description="Trackers of transformers that also get the metrics: tensorboard, wandb, trackio or "
+        "another, as a name or a list.",
     )
 
     @property

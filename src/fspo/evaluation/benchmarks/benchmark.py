@@ -97,20 +97,21 @@ class Benchmark:
 
 
 class BenchmarkConfig(Settings):
-    """Settings of one benchmark. Whatever is set departs from the published protocol, and the comparison says so."""
+    """Settings of one benchmark. Every setting departs from the published protocol, and the comparison says so."""
 
     data: PlaceName | None = Field(default=None, min_length=1)
-    """A file or folder of the published rows, or hub:owner/name; null: the hub, for the own domains `fspo synth`."""
+    """A file or folder with the published rows, or hub:owner/name; null: the hub, or for fspo's own domains generated
+    data."""
     users: int | None = Field(default=None, ge=1)
-    """At most so many users; null: the protocol's."""
+    """Maximum number of users; null: as in the protocol."""
     shots: int | None = Field(default=None, ge=1)
-    """Shots of each user; null: the protocol's."""
+    """Shots of each user; null: as in the protocol."""
     queries: int | None = Field(default=None, ge=1)
-    """At most so many queries of each episode; null: the protocol's."""
+    """Maximum number of queries of each episode; null: as in the protocol."""
     episodes: int | None = Field(default=None, ge=1)
-    """Episodes of each user; null: the protocol's."""
+    """Episodes of each user; null: as in the protocol."""
     answers: int | None = Field(default=None, ge=0)
-    """Prompts answered for each user, for win rates; null: the protocol's."""
+    """Prompts to answer for each user, for win rates; null: as in the protocol."""
 
 
 def _read() -> Mapping[str, Benchmark]:
