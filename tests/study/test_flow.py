@@ -257,6 +257,39 @@ def test_ties_are_offered_only_where_they_are_allowed(site: StudySite) -> None:
     assert Counter(row.stage for row in ties) == {"practice": 1, "compare": 5}
 
 
+def test_participants_are_spread_over_the_pairs_of_arms(tmp_path: Path) -> None:
+    arms = {name: {"policy": "a-secret-model"} for name in ("one", "two", "three")}
+    with opened_site(tmp_path, arms=arms, assignment="between") as site:
+        for _ in range(4):
+            site.person().begin()
+        site.person().begin().post("/withdraw", sure="yes")
+        site.person().begin()
+        pairs = Counter((item.participant, item.arms) for item in site.store.records("small").items if item.arms)
+    assert set(pairs.values()) == {4} and len(pairs) == 5
+    assert sorted(Counter(arms for _, arms in pairs).values()) == [2, 3]
+
+
+def test_pages_are_in_the_language_of_their_participant(tmp_path: Path) -> None:
+    title = {"en": "Which one?", "de": "Welche?"}
+    with opened_site(tmp_path, languages={"en": {}, "de": {}}, title=title) as site:
+        for language, headers, address in (
+            ("en", {}, "/"),
+            ("de", {"accept-language": "fr, de-CH;q=0.9, en;q=0.5, x;q=y"}, "/"),
+            ("en", {"accept-language": "xx, *;q=0.1"}, "/?lang=ar"),
+            ("de", {"accept-language": "en"}, "/?lang=de"),
+        ):
+            person = site.person(**headers)
+            person.get(address)
+            assert f'<html lang="{language}"' in person.page and title[language] in person.page
+            assert ("English" in person.page) == (language == "de")  # the other language is offered by its own name
+            person.submit("consent", agree="yes")
+            assert f'<html lang="{language}"' in person.page
+            other = site.person(**{"accept-language": "en"})
+            other.get(f"/resume/{person.key}")
+            assert f'<html lang="{language}"' in other.page
+        assert [one.language for one in site.store.records("small").participants] == ["en", "de", "en", "de"]
+
+
 def test_a_store_keeps_studies_apart(tmp_path: Path) -> None:
     with opened_site(tmp_path) as site:
         person = site.person().begin()

@@ -57,10 +57,8 @@ def draw_items(
     labels = _labels(config, material, chance)
     shown = {wording(item.prompt) for item in labels}
     comparisons = _comparisons(config, material, chance, shown, participants or {})
-    for one in attention[: config.labels.attention]:
-        labels.insert(chance.randint(0, len(labels)), _attention(one, "label", chance))
-    for one in attention[config.labels.attention :]:
-        comparisons.insert(chance.randint(0, len(comparisons)), _attention(one, "compare", chance))
+    _scatter(attention[: config.labels.attention], labels, "label", chance)
+    _scatter(attention[config.labels.attention :], comparisons, "compare", chance)
     practice = [DrawnItem("practice", one.prompt, first=one.first, second=one.second) for one in config.practice]
     return [*practice, *labels, *comparisons]
 
@@ -148,6 +146,12 @@ def _spread(values: Sequence[T], count: int, chance: random.Random) -> list[T]:
     spread = [order[number % len(order)] for number in range(count)]
     chance.shuffle(spread)
     return spread
+
+
+def _scatter(attention: Sequence[AttentionItem], items: list[DrawnItem], stage: Stage, chance: random.Random) -> None:
+    """Put attention items among the others of a stage, none of them first."""
+    for one in attention:
+        items.insert(chance.randint(min(1, len(items)), len(items)), _attention(one, stage, chance))
 
 
 def _attention(item: AttentionItem, stage: Stage, chance: random.Random) -> DrawnItem:

@@ -93,7 +93,10 @@ class Pages:
         """
         text = as_html(said(self._config.consent.text, self._language), links=True)
         heading, status = self.texts.consent_heading, 400 if problem else 200
-        return self._page("consent", heading, status, problem=problem, consent=text, hidden=hidden, others=others)
+        names = {language: texts.language_name for language, texts in self._config.languages.items()}
+        return self._page(
+            "consent", heading, status, problem=problem, consent=text, hidden=hidden, others=others, names=names
+        )
 
     def about(self) -> Response:
         """The questions about the participant."""
@@ -129,9 +132,7 @@ class Pages:
 
     def ties(self, item: StudyItemRow) -> bool:
         """Whether the participant may say that neither answer is better."""
-        if item.stage == "label":
-            return self._config.labels.ties
-        return item.stage == "practice" or self._config.comparisons.ties
+        return self._config.labels.ties if item.stage == "label" else self._config.comparisons.ties
 
     def waiting(self, done: int, count: int) -> Response:
         """While the answers are being written."""

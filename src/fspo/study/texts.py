@@ -27,6 +27,8 @@ class PageTexts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     direction: Literal["ltr", "rtl"] = "ltr"
+    language_name: str
+    """As its speakers call it."""
     skip_link: str
     contact: str
     continue_button: str
