@@ -54,3 +54,14 @@ def test_the_likelihood_is_that_of_the_two_labelled_responses_only() -> None:
         scores = PassScores(logprobs([[-3.0, -5.0, other]]), logprobs([[-4.0, -4.5, other]]), targets_B=torch.zeros(3))
         found.append(figures(scores, config)["nll"])
     assert found == pytest.approx([(3.0 + 4.5) / 2 / 5] * 2)
+
+
+def test_the_direction_is_that_of_each_querys_pairs() -> None:
+    """Two queries with three pairs each: one follows the observer, the other does the opposite."""
+    config = TrainingConfig(
+        objective="mirrored-contrast", target="observer", observer_scale=1.0, responses=3, contrast="direction"
+    )
+    plain, mirrored = [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]
+    targets = torch.tensor([1.0, 2.0, 1.0] * 2, dtype=torch.float64)
+    scores = PassScores(logprobs(plain), logprobs(mirrored), targets_B=targets)
+    assert losses(scores, config).tolist() == pytest.approx([0, 2 * 2**0.5])

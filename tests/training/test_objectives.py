@@ -137,3 +137,13 @@ def test_logistic_contrast_is_the_equation(pairs: list[tuple[float, float]], sca
     for loss, (h, mirrored) in zip(losses.tolist(), pairs, strict=True):
         e, b = (h - mirrored) / 2, (h + mirrored) / 2
         assert loss == pytest.approx(math.log1p(math.exp(-scale * e)) + weight * b * b, rel=1e-9, abs=1e-12)
+
+
+def test_the_direction_of_the_effects_counts_and_not_their_size() -> None:
+    targets = torch.tensor([[1.0, 2.0, 1.0], [0.1, 0.2, 0.1], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    effects = torch.tensor([[2.0, -1.0, 0.0], [2.0, 4.0, 2.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    losses = objectives.mirrored_contrast_direction(effects, targets)
+    # At right angles the cosine is 0, and the first query's targets have a root mean square of sqrt(2).
+    assert losses.tolist() == pytest.approx([math.sqrt(2), 0, 0])
+    assert objectives.mirrored_contrast_direction(7 * effects, targets).tolist() == pytest.approx(losses.tolist())
+    assert objectives.mirrored_contrast_direction(-effects, targets)[1].item() == pytest.approx(2 * math.sqrt(0.02))

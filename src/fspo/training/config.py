@@ -90,9 +90,10 @@ class TrainingConfig(BaseModel):
         description="target observer: responses to score for each query. Above 2, other responses to the same "
         "prompt join the labelled two, and every pair of them is trained on.",
     )
-    contrast: Literal["squared", "logistic"] = Field(
+    contrast: Literal["squared", "logistic", "direction"] = Field(
         default="squared",
-        description="mirrored-contrast: how the effect is increased, by a squared or a logistic loss.",
+        description="mirrored-contrast: how the effect is increased, by a squared or a logistic loss. `direction`: the "
+        "effects of all pairs of a query follow the observer's log-odds, and their size is free; for target observer.",
     )
     scale: float = Field(
         default=1.0,
@@ -297,8 +298,10 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"label_smoothing: {self.objective} has none; choose {', '.join(sorted(_SMOOTHED))}, or set 0"
             )
-        if self.target == "observer" and (self.objective != "mirrored-contrast" or self.contrast != "squared"):
-            raise ValueError("target: only a squared mirrored-contrast can aim at the observer; set a number")
+        if self.target == "observer" and (self.objective != "mirrored-contrast" or self.contrast == "logistic"):
+            raise ValueError("target: only a squared mirrored-contrast or its direction can aim at the observer")
+        if self.contrast == "direction" and not (self.follows_observer and self.responses > 2 and not self.bias_weight):
+            raise ValueError("contrast: direction needs target: observer, responses above 2, and no bias_weight")
         if self.responses > 2 and not self.follows_observer:
             raise ValueError("responses: only the observer knows how others compare; set target: observer, or leave 2")
         if self.responses > 2 and self.precompute_reference:

@@ -128,8 +128,7 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
         return losses_B
     h_B, mirrored_B = _margins(scores, config)
     if config.objective == "mirrored-contrast":
-        contrast_B = _contrast(h_B, mirrored_B, scores.targets_B, config)
-        return losses_B + contrast_B.view(len(losses_B), -1).mean(dim=1)
+        return losses_B + _contrast(h_B, mirrored_B, scores.targets_B, config, queries=len(losses_B))
     h_B = _length_controlled(h_B, scores.plain, config)
     preference_B = _preference(h_B, config)
     if scores.mirrored is not None and mirrored_B is not None:
@@ -213,19 +212,27 @@ def _length_controlled(h_B: Tensor, logprobs: BranchLogprobs, config: TrainingCo
     return objectives.length_controlled(h_B, chosen_B, rejected_B, beta=config.beta, weight=config.length_weight)
 
 
-def _contrast(h_B: Tensor, mirrored_B: Tensor | None, odds_B: Tensor | None, config: TrainingConfig) -> Tensor:
+def _contrast(
+    h_B: Tensor, mirrored_B: Tensor | None, odds_B: Tensor | None, config: TrainingConfig, queries: int
+) -> Tensor:
     if mirrored_B is None:
         raise ValueError("The mirrored contrast needs the mirrored episodes' scores.")
-    if config.contrast == "logistic":
-        return objectives.mirrored_contrast_logistic(
-            h_B, mirrored_B, scale=config.scale, bias_weight=config.bias_weight
-        )
+    target: float | Tensor
     if config.target != "observer":
-        return objectives.mirrored_contrast(h_B, mirrored_B, target=config.target, bias_weight=config.bias_weight)
-    if odds_B is None:
+        target = config.target
+    elif odds_B is None:
         raise ValueError("The observer's log-odds are missing.")
-    target_B = config.observer_scale * odds_B
-    return objectives.mirrored_contrast(h_B, mirrored_B, target=target_B, bias_weight=config.bias_weight)
+    else:
+        target = config.observer_scale * odds_B
+    weight = config.bias_weight
+    if config.contrast == "direction" and isinstance(target, Tensor):
+        effects_B = objectives.effect(h_B, mirrored_B)
+        return objectives.mirrored_contrast_direction(effects_B.view(queries, -1), target.view(queries, -1))
+    if config.contrast == "logistic":
+        contrast_B = objectives.mirrored_contrast_logistic(h_B, mirrored_B, scale=config.scale, bias_weight=weight)
+    else:
+        contrast_B = objectives.mirrored_contrast(h_B, mirrored_B, target=target, bias_weight=weight)
+    return contrast_B.view(queries, -1).mean(dim=1)
 
 
 def _margins(scores: PassScores, config: TrainingConfig) -> tuple[Tensor, Tensor | None]:

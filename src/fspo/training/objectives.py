@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cosine_similarity, logsigmoid
 
 __all__ = [
     "Reduction",
@@ -22,6 +22,7 @@ __all__ = [
     "length_controlled",
     "margins",
     "mirrored_contrast",
+    "mirrored_contrast_direction",
     "mirrored_contrast_logistic",
     "pref_ft",
     "reduce_logprobs",
@@ -181,6 +182,20 @@ def mirrored_contrast_logistic(
     """
     effect_B, bias_B = effect(margins_B, mirrored_margins_B), bias(margins_B, mirrored_margins_B)
     return -logsigmoid(scale * effect_B) + bias_weight * bias_B**2
+
+
+def mirrored_contrast_direction(effects_QP: Tensor, targets_QP: Tensor) -> Tensor:
+    """Mirrored contrast on the direction of the effects alone, |c| (1 - cos(e, c)) / sqrt(P), shape [Q].
+
+    The size of the effects is free, so nothing is gained by shrinking all of them. A query counts by the size of its
+    targets: small ones mean that the shots say little. A design of this project.
+
+    Args:
+        effects_QP: effects of the P pairs of each query's responses, in nats.
+        targets_QP: c, the effects to aim at, such as an ideal observer's log-odds.
+    """
+    size_Q = targets_QP.norm(dim=1) / targets_QP.shape[1] ** 0.5
+    return size_Q * (1 - cosine_similarity(effects_QP, targets_QP, dim=1))
 
 
 def _smoothed(rewards_B: Tensor, label_smoothing: float) -> Tensor:
