@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,21 +13,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fspo.cli.options import DryRun, Overrides, add_verb, console, help_text
-from fspo.errors import ConfigError
+from fspo.errors import ConfigError, DataError
 from fspo.paths import expanded
 
 if TYPE_CHECKING:
     from fspo.study.config import StudyConfig
+    from fspo.study.records import StudyRecords
     from fspo.study.store import StudyStore
 
-__all__ = ["app", "demo", "export", "serve"]
+__all__ = ["app", "demo", "export", "plan", "report", "serve"]
 
 _HELP = """Run a blind human study: people label pairs, then choose between the answers of two arms.
 
 Examples:
   fspo study demo
 
+  fspo study plan configs/study/paper.yaml
+
   fspo study serve configs/study/paper.yaml
+
+  fspo study report configs/study/paper.yaml
 """
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
@@ -127,6 +134,145 @@ def export(
     votes = sum(item.choice is not None for item in records.items)
     people_there = len(records.participants)
     console().print(f"Wrote {votes:,} votes of {people_there:,} participants to {folder}.", markup=False)
+
+
+@add_verb(app, "report")
+def report(
+    file: StudyFile,
+    overrides: Overrides = None,
+    store: Place = None,
+    records: Annotated[
+        Path | None, typer.Option("--records", help="Read exported records from this folder, not the store.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder for the page and the JSON; by default the study's folder.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Print the results of a study, and write report.html, one self-contained page, and study.json.
+
+    It shows win rates with intervals clustered by participant and the paper's binomial test, with and without the
+    excluded participants; what the votes depend on; attention, biases, dropout and times. `exclusions` in the study's
+    file says who is excluded.
+
+    Examples:
+      fspo study report configs/study/paper.yaml
+
+      fspo study report configs/study/paper.yaml --records exports/paper --output reports/paper --open
+    """
+    config = _loaded(file, overrides)
+    from fspo.runs.made import check_file_target
+    from fspo.study.analysis.findings import analyse, save_findings
+    from fspo.study.analysis.page import is_page, write_page
+    from fspo.study.analysis.tables import diagnostics_table, effects_table, win_rate_table
+    from fspo.study.analysis.wording import excluded_said, headline, registration_note
+    from fspo.study.config import said
+
+    folder = output or config.output
+    page, numbers = folder / "report.html", folder / "study.json"
+    check_file_target(page, is_page)
+    check_file_target(numbers, _has_keys("study", "rules", "results"))
+    read, registration = _records(config, store, records)
+    questions = [question.id for question in config.about if question.options]
+    findings = analyse(read, config.exclusions, pairs=config.pairs, questions=questions)
+    out = console()
+    out.print(win_rate_table(findings))
+    out.print(effects_table(findings.results))
+    out.print(diagnostics_table(findings))
+    for rate in findings.results.win_rates:
+        out.print(headline(rate), markup=False)
+    out.print(excluded_said(findings), markup=False)
+    registered = registration_note(config, registration)
+    if registered:
+        out.print(registered, markup=False)
+    save_findings(findings, numbers)
+    write_page(findings, page, title=said(config.title, config.language), registered=registered)
+    out.print(f"JSON: {numbers}", markup=False)
+    out.print(f"Report: {page}", markup=False)
+    if open_page and not webbrowser.open(page.resolve().as_uri()):
+        out.print(f"There is no browser on this machine; open {page.resolve()} in one.", markup=False)
+
+
+@add_verb(app, "plan")
+def plan(
+    file: StudyFile,
+    overrides: Overrides = None,
+    win_rate: Annotated[
+        float, typer.Option("--win-rate", help="Smallest true win rate that the study should find.")
+    ] = 0.6,
+    spread: Annotated[
+        float, typer.Option("--spread", help="Standard deviation of participants' own win rates.")
+    ] = 0.15,
+    ties: Annotated[float, typer.Option("--ties", help="Share of ties.")] = 0.1,
+    lost: Annotated[float, typer.Option("--lost", help="Share of people who don't finish or are excluded.")] = 0.15,
+    power: Annotated[float, typer.Option("--power", help="Chance to find that win rate.")] = 0.8,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write it as JSON to this file.")] = None,
+) -> None:
+    """Say how many people a study needs for which win rate, before it begins.
+
+    The plan is for the test of the report: one-sided at 5%, clustered by participant. How much people differ has to be
+    assumed; use --spread from a pilot study, or a large one.
+
+    Examples:
+      fspo study plan configs/study/paper.yaml
+
+      fspo study plan configs/study/paper.yaml --win-rate 0.65 --spread 0.2 --power 0.9
+    """
+    config = _loaded(file, overrides)
+    from fspo.files import write_json
+    from fspo.runs.made import check_file_target
+    from fspo.study.analysis.tables import plan_tables
+    from fspo.study.power import Assumptions, plan_study
+
+    if json_file is not None:
+        check_file_target(json_file, _has_keys("study", "assumptions", "needed"))
+    found = plan_study(config, Assumptions(win_rate, spread, ties, lost, power))
+    out = console()
+    for table in plan_tables(found):
+        out.print(table)
+    if found.recommended is None:
+        out.print("No number of people that can be recruited finds this win rate; look for a larger one.")
+    else:
+        out.print(f"Recruit {found.recommended:,} people; the study's file has {found.planned:,}.", markup=False)
+    if json_file is not None:
+        write_json(json_file, found.to_json())
+        out.print(f"JSON: {json_file}", markup=False)
+
+
+def _has_keys(*keys: str) -> Callable[[bytes], bool]:
+    """Says of the content of a file whether it is a JSON object with these keys."""
+
+    def is_ours(content: bytes) -> bool:
+        try:
+            found = json.loads(content)
+        except ValueError:
+            return False
+        return isinstance(found, dict) and found.keys() >= set(keys)
+
+    return is_ours
+
+
+def _records(
+    config: StudyConfig, store: str | None, folder: Path | None
+) -> tuple[StudyRecords, Mapping[str, Any] | None]:
+    """The records of the study and its registration, from its store or from an export, which has none.
+
+    Raises:
+        ConfigError: both are named.
+        DataError: the folder has no records, or those of another study.
+    """
+    from fspo.study import records
+
+    if folder is None:
+        with _opened(config, store, must_exist=True) as people:
+            return people.records(config.name), people.registration(config.name)
+    if store is not None:
+        raise ConfigError("Name one of --store and --records.")
+    found = records.StudyRecords.load(folder)
+    others = sorted({one.study for one in found.participants} - {config.name})
+    if others:
+        raise DataError(f"{folder} has the records of the study '{others[0]}', not of '{config.name}'.")
+    return found, None
 
 
 def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_run: bool) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "AttentionItem",
     "Comparisons",
     "Consent",
+    "Exclusions",
     "Labels",
     "Localised",
     "Matching",
@@ -247,6 +248,28 @@ class Recruiting(_Section):
         return self
 
 
+class Exclusions(_Section):
+    """Whose votes the main analysis leaves out; the report shows the results of everybody beside it."""
+
+    unfinished: bool = Field(default=True, description="People who did not vote on everything.")
+    failed_attention: int | None = Field(
+        default=1, ge=1, description="People who fail at least so many attention items; null: nobody."
+    )
+    one_side: float | None = Field(
+        default=0.001,
+        gt=0,
+        lt=1,
+        description="People who choose one side so often that a fair coin does so with this probability or less: with "
+        "0.001, 11 of 11 or 19 of 22 votes; null: nobody. Sides are random, so taste has no side.",
+    )
+    words_per_minute: float | None = Field(
+        default=1000.0,
+        gt=0,
+        description="People whose median vote comes sooner than both texts can be read at this speed; null: nobody. "
+        "Adults read about 240 words a minute, and skim at most 700. Texts without spaces count as few words.",
+    )
+
+
 _PRACTICE = (
     PracticeItem(
         prompt="How do I boil an egg?",
@@ -282,6 +305,9 @@ class StudyConfig(_Section):
     answers: AnswerSettings = Field(default_factory=AnswerSettings, description="How the arms sample their answers.")
     attention: tuple[AttentionItem, ...] = Field(default=(), description="Items with a correct choice, to draw from.")
     practice: tuple[PracticeItem, ...] = Field(default=_PRACTICE, description="Items before the first stage.")
+    exclusions: Exclusions = Field(
+        default_factory=Exclusions, description="Whose votes the main analysis of the report leaves out."
+    )
     about: tuple[AboutQuestion, ...] = Field(default=(), description="Optional questions about the participant.")
     consent: Consent = Field(description="What a participant agrees to.")
     recruiting: Recruiting | None = Field(default=None, description="The site that sends participants, if any.")

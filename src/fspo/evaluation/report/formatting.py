@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from fspo.evaluation.statistics.intervals import Estimate
@@ -71,10 +71,13 @@ def join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def environment() -> Environment:
-    """What pages are made with: everything is text unless it says otherwise, and a name that is missing is an error."""
+def environment(*packages: str) -> Environment:
+    """What pages are made with: everything is text unless it says otherwise, and a name that is missing is an error.
+
+    `packages` have templates of their own, which may include those of the report.
+    """
     found = Environment(
-        loader=PackageLoader("fspo.evaluation.report"),
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "fspo.evaluation.report")]),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
