@@ -29,12 +29,13 @@ def test_the_reference_says_what_the_types_say(tmp_path: Path, capsys: pytest.Ca
 
 def keys_of(values: Any, above: str = "") -> Iterator[str]:
     """The keys of a file as the reference writes them."""
+    named = ("training", "benchmarks", "readers")
     for name, value in values.items() if isinstance(values, dict) else ():
-        key = "training.NAME" if above == "training" else "benchmarks.NAME" if above == "benchmarks" else above + name
-        if above not in ("training", "benchmarks"):
+        key = f"{above}.NAME" if above in named else above + name
+        if above not in named:
             yield key
         if not key.endswith(("likes", "extra_body", "parameters")):
-            yield from keys_of(value, key if key in ("training", "benchmarks") else f"{key}.")
+            yield from keys_of(value, key if key in named else f"{key}.")
     for entry in values if isinstance(values, list) else ():
         yield from keys_of(entry, f"{above.removesuffix('.')}[].")
 

@@ -138,11 +138,13 @@ def _refuse_found_code(settings: RunConfig, path: Path, overrides: list[str]) ->
     """Code is run if somebody has named it, or the file that names it; a folder of a run may be anybody's."""
     from fspo.errors import ConfigError
 
-    named = [override for override in overrides if override.strip().startswith("evaluation")]
-    for model in settings.evaluation.reward_models:
-        if model.scorer is not None and not any(model.scorer in override for override in named):
+    models = settings.evaluation.reward_models
+    code = [(str(model.scorer), f"reward model '{model.name}'") for model in models if model.scorer is not None]
+    code += [(row.place, f"reader '{row.name}'") for row in settings.readers.values() if row.own_code]
+    named = [override for override in overrides if override.strip().startswith(("evaluation", "readers"))]
+    for place, what in code:
+        if not any(place in override for override in named):
             raise ConfigError(
-                f"{path} names code to run, '{model.scorer}' (reward model '{model.name}'), and the folder of a run "
-                f"may be anybody's. Read it, and name the file itself if you trust it: --config {path}"
-                f" --output {settings.output}."
+                f"{path} names code to run, '{place}' ({what}), and the folder of a run may be anybody's. Read it, and "
+                f"name the file itself if you trust it: --config {path} --output {settings.output}."
             )

@@ -80,14 +80,21 @@ def render() -> str:
     first: dict[type[BaseModel], _Section] = {}
     for section in _sections():
         first.setdefault(section.model, section)
-    tables = [line for section in first.values() for line in (*_table(section, first), *_defaults_of_methods(section))]
+    tables = [
+        line
+        for section in first.values()
+        for line in (*_table(section, first), *_defaults_of_methods(section), *_settings_of_readers(section, first))
+    ]
     return "\n".join([_HEADER, *tables])
 
 
 def setting_keys(*, study: bool = False) -> frozenset[str]:
     """Every key of a run's file, or of a study's, in full, such as `synthesis.refinement.rounds`."""
     sections = (section for section in _sections() if section.study == study)
-    return frozenset(_join(section.key, name) for section in sections for name, _ in _fields(section.model))
+    found = {_join(section.key, name) for section in sections for name, _ in _fields(section.model)}
+    if not study:
+        found |= {f"readers.NAME.{name}" for kind in _readers().values() for name in ("reader", *kind.model_fields)}
+    return frozenset(found)
 
 
 def _sections() -> Iterator[_Section]:
@@ -108,10 +115,11 @@ def _sections() -> Iterator[_Section]:
 
 
 def _annotation(name: str, field: FieldInfo) -> Any:
-    """What a field holds; the settings of training are checked later than the rest, together with the methods'."""
+    """What a field holds; settings of training and readers are checked later than the rest, with those of methods."""
+    from fspo.methods.reader import ReaderSettings
     from fspo.training.config import TrainingConfig
 
-    return dict[str, TrainingConfig] if name == "training" else field.annotation
+    return {"training": dict[str, TrainingConfig], "readers": dict[str, ReaderSettings]}.get(name, field.annotation)
 
 
 def _models_in(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
@@ -135,6 +143,11 @@ def _table(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iter
     yield f"{_cell(about)}\n"
     yield "| key | value | default | meaning |"
     yield "|---|---|---|---|"
+    yield from _rows(section, first)
+    yield ""
+
+
+def _rows(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iterator[str]:
     documented = _attribute_docstrings(section.model)
     for (name, field), attribute in zip(_fields(section.model), section.model.model_fields, strict=True):
         meaning = field.description or documented.get(attribute)
@@ -146,7 +159,6 @@ def _table(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iter
             shown = f"[section](#{first[model].anchor})" if model in first else "texts by name"
             value = value.replace(model.__name__, shown)
         yield f"| `{name}` | {_cell(value)} | {_default(field)} | {_cell(meaning)} |"
-    yield ""
 
 
 def _defaults_of_methods(section: _Section) -> Iterator[str]:
@@ -163,6 +175,27 @@ def _defaults_of_methods(section: _Section) -> Iterator[str]:
             own = {"objective": row.objectives[-1], **row.defaults}
             yield f"| `{row.name}` | {', '.join(f'`{key}: {_shown(value)}`' for key, value in own.items())} |"
     yield ""
+
+
+def _readers() -> dict[str, type[BaseModel]]:
+    """Reader -> its settings."""
+    from fspo.methods.reader_table import READERS, reader_class
+
+    return {name: reader_class(name).Settings for name in READERS}
+
+
+def _settings_of_readers(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iterator[str]:
+    """The settings that a reader has besides those of all readers."""
+    from fspo.methods.reader import ReaderSettings
+
+    if section.model is not ReaderSettings:
+        return
+    yield "`reader` names the reader of a row that has a name of your own (docs/methods.md).\n"
+    shared = set(_rows(section, first))
+    for name, model in _readers().items():
+        own = [row for row in _rows(_Section(f"readers.{name}", model), first) if row not in shared]
+        if own:
+            yield from (f"### readers.{name}\n", "| key | value | default | meaning |", "|---|---|---|---|", *own, "")
 
 
 def _values(annotation: Any, metadata: Sequence[Any] = ()) -> str:

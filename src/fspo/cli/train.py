@@ -32,7 +32,7 @@ def train(
     yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train every method of a run that has its own weights, each after the method it starts from.
+    """Train every method of a run that has its own weights: readers first, each policy after what it starts from.
 
     Examples:
       fspo train --config configs/reviews-cpu.yaml
@@ -41,7 +41,7 @@ def train(
 
       accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/reviews-cpu.yaml
     """
-    settings = configured(file, config, overrides, output)
+    settings = configured(file, config, overrides, output, runs_code=True)
     out = console()
     folder = RunFolder(settings)
     names = pipeline.trained_methods(folder, method)
@@ -62,4 +62,5 @@ def train(
         elif own:
             processes.follow()
         for path in pipeline.train(folder, progress, names, recording_people(progress)):
-            progress.say(f"Trained policy: {path}")
+            kind = "policy" if (path / "policy.json").is_file() else "reader"
+            progress.say(f"Trained {kind}: {path}")

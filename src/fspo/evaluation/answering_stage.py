@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-from fspo.evaluation.config import Sampling
+from fspo.evaluation.config import BASE, Sampling
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
-from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey, asked_prompts
+from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey, asked_prompts, folder_name
 from fspo.evaluation.scoring.descriptions import Describer
-from fspo.evaluation.scoring.eval_episodes import Trial
+from fspo.evaluation.scoring.eval_episodes import Trial, texts_of
+from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
+from fspo.evaluation.scoring.reward_models.protocol import RewardRequest, blind
+from fspo.identity import digest
 from fspo.methods.table import METHODS
+from fspo.preferences.types import Preference
+from fspo.records import KeyedLog
 
 __all__ = ["AnsweringStage"]
 
@@ -28,6 +33,8 @@ class AnsweringStage:
     judged: bool = True
     """Whether anybody judges the answers; if not, a few are enough to be read."""
     answers: dict[AnswerKey, list[Answer]] = field(default_factory=dict)
+    _candidates: list[tuple[Answer, ...]] = field(default_factory=list)
+    """For each prompt, the answers that reward models choose from."""
 
     def answer(self, method: str, describer: Describer | None) -> None:
         """Let a method answer by every sampling, once; nothing where no answers are asked for."""
@@ -43,6 +50,36 @@ class AnsweringStage:
                 few = [trial.first(k) for trial in trials]
                 self._draw(method, f"{self.headline_sampling(method)}@{k}", few, describer)
 
+    def draw_candidates(self) -> None:
+        """Let the base model draw the answers that reward models choose from; nothing where none are asked for."""
+        evaluation, config = self.evaluation, self.evaluation.config
+        if not config.answers or not config.best_of:
+            return
+        base = evaluation.weights.loadable(evaluation.weights.source(BASE), "none")
+        drawn = []
+        for number in range(1, config.best_of + 1):
+            answerer = Answerer(base, config, f"candidate {number}", progress=evaluation.progress)
+            path = evaluation.out / BASE / f"candidates-{number}.jsonl"
+            drawn.append(answerer.answer(self._trials, "plain", path))
+        self._candidates = list(zip(*drawn, strict=True))
+
+    def choose(self, model: ExternalRewardModel) -> None:
+        """Let a reward model answer: its answer is the candidate with the highest reward given the user's shots."""
+        if not self._candidates:
+            return
+        shots = {trial.id: blind(trial.own.shots) for trial in self._trials}
+        log = KeyedLog(self.evaluation.out / folder_name(model.name) / "answers.jsonl", Answer)
+        wanted = {
+            digest([model.fingerprint, texts_of(shots[_trial_of(row)]), [asdict(one) for one in row]]): row
+            for row in self._candidates
+        }
+
+        def pick(rows: Sequence[tuple[Answer, ...]]) -> list[Answer]:
+            return [_best(model, shots[_trial_of(row)] if model.shots else (), row) for row in rows]
+
+        title = f"Answering, {model.name} best of {self.evaluation.config.best_of}"
+        self.answers[model.name, "plain"] = log.complete(wanted, pick, title=title, progress=self.evaluation.progress)
+
     def headline_sampling(self, method: str) -> Sampling:
         """The sampling that a method's win rate is of."""
         wanted = self.evaluation.config.headline_sampling
@@ -51,7 +88,8 @@ class AnsweringStage:
     @property
     def samplings(self) -> dict[str, Sampling]:
         """Method -> the sampling of its win rate."""
-        return {name: self.headline_sampling(name) for name in self.evaluation.methods if name != "base"}
+        names = dict.fromkeys((*self.evaluation.methods, *(name for name, _ in self.answers)))
+        return {name: self.headline_sampling(name) for name in names if name != BASE}
 
     def qualities(self) -> dict[AnswerKey, dict[str, Quality]]:
         """The judge-free measures of every answer, by item id; word rarities are counted over all prompts."""
@@ -84,3 +122,16 @@ class AnsweringStage:
         answerer = Answerer(model, evaluation.config, method, describer, evaluation.progress)
         path = evaluation.out / method / "answers.jsonl"
         self.answers[method, sampling] = answerer.answer(trials, sampling, path)
+
+
+def _trial_of(row: Sequence[Answer]) -> str:
+    """The id of the trial that answers to one prompt belong to."""
+    return row[0].item.rpartition("/")[0]
+
+
+def _best(model: ExternalRewardModel, shots: tuple[Preference, ...], candidates: Sequence[Answer]) -> Answer:
+    """The candidate with the highest reward; the first of equals, and one without a reward only if all are."""
+    scores = model.get().score([RewardRequest(shots, answer.prompt, answer.text) for answer in candidates])
+    values = [float(score) if isinstance(score, int | float) else float("-inf") for score in scores]
+    best = max(range(len(values)), key=lambda place: (values[place], -place))
+    return replace(candidates[best], method=model.name)

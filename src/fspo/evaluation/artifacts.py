@@ -202,6 +202,8 @@ class Details(Record):
     dropped_shots: Counts = Field(default_factory=dict)
     descriptions: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Method -> what its descriptions cost."""
+    costs: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Method -> seconds of its training, numbers that it learned, bytes that are stored of a user, and more."""
     observer_prior: str = ""
     """Which users the ideal observer expects."""
     untraced: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
+from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS
 from fspo.modeling.layouts import LayoutName
 from fspo.paths import PlaceName
@@ -169,7 +170,7 @@ class RewardModelConfig(Settings):
             raise ValueError(f"the reward model '{self.name}' needs exactly one of model, endpoint and scorer")
         if self.endpoint is None and self.max_tokens is not None:
             raise ValueError(f"the reward model '{self.name}' has no endpoint to keep to max_tokens; leave that out")
-        if self.name in METHODS or self.name.endswith("-reference"):
+        if self.name in METHODS or self.name in READERS or self.name.endswith("-reference"):
             raise ValueError(f"a reward model can't be called '{self.name}', which is taken; call it otherwise")
         return self
 
@@ -204,7 +205,7 @@ class TaxConfig(Settings):
         return self
 
 
-_ADDED = frozenset({"judges", "match", "match_band", "tax", "answer_ladder", "reward_models"})
+_ADDED = frozenset({"judges", "match", "match_band", "tax", "answer_ladder", "reward_models", "best_of"})
 """Settings that add to what was measured and change nothing of it."""
 
 _AFTERWARDS = frozenset({"floors", "long_rows", "observer_noise", "observer_prior"})
@@ -252,6 +253,9 @@ class EvaluationConfig(Settings):
     answer_ladder: _Counts = ()
     """Smaller numbers of shots at which answers are sampled too, by the headline sampling, for the win rate by number
     of shots. Each costs as much as the answers themselves."""
+    best_of: int = Field(default=0, ge=0)
+    """Readers and external reward models choose their answer from this many answers of the base model, by their reward
+    given the user's shots. All of them choose from the same ones. 0: they give no answers."""
     max_new_tokens: int = Field(default=48, ge=1)
     """Maximum length of an answer, in tokens."""
     temperature: float = Field(default=0.7, gt=0)

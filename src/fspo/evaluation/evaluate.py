@@ -31,7 +31,7 @@ from fspo.evaluation.judges.pairwise_matches import all_games
 from fspo.evaluation.judging_stage import JudgingStage
 from fspo.evaluation.metrics.answer_metrics import quality_metrics
 from fspo.evaluation.metrics.items import ITEMS_FILE, item_records
-from fspo.evaluation.metrics.records import counts, samples_of, setting, varied_setting
+from fspo.evaluation.metrics.records import bytes_of_user, counts, samples_of, setting, varied_setting
 from fspo.evaluation.metrics.reward_metrics import compute_reward_metrics
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table, compare_tables, estimates, missing_interval_note, per_user
@@ -88,6 +88,7 @@ def evaluate(
     trials: Sequence[Trial] | None = None,
     judges: Mapping[str, Judge] | None = None,
     endpoints: EndpointPool | None = None,
+    costs: Mapping[str, Mapping[str, float]] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, and the files it depends on, into `out` (docs/evaluation.md).
@@ -110,6 +111,7 @@ def evaluate(
         trials: the episodes, such as those of a benchmark; by default drawn from the dataset as `config` says.
         judges: name -> further judge of the same answers, beside the configured ones. One that is not fspo's own has an
             `identity`, as has such a `judge`.
+        costs: method -> what it took, such as `train_seconds` and `parameters`, for `details.json`.
         endpoints: opens the endpoints that `config` names; by default each has its answers and its budget in `out`.
         progress: shows the stages.
 
@@ -128,7 +130,8 @@ def evaluate(
         with closing(EndpointPool(out, config.endpoints(), say=shown.say)) as own:
             measured = evaluate(
                 config, dataset, policies, model=model, out=out, results=results, judge=judge, train=train,
-                reward_models=reward_models, trials=trials, judges=judges, endpoints=own, progress=progress,
+                reward_models=reward_models, trials=trials, judges=judges, endpoints=own, costs=costs,
+                progress=progress,
             )  # fmt: skip
             for line in own.spent():
                 shown.say(line)
@@ -160,7 +163,7 @@ def evaluate(
     found = stages.measure(external)
     results = out if results is None else results
     stages.write_items(results)
-    stages.write_records({"untraced": unknown, "too_long": too_long})
+    stages.write_records({"untraced": unknown, "too_long": too_long, "costs": _costs(evaluation, costs or {})})
     if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)
     write_record(results / "metrics.json", found, Estimates)
@@ -182,13 +185,18 @@ class _Stages:
     def measure(self, external: Sequence[ExternalRewardModel]) -> Estimates:
         """Let all methods and reward models be scored, answer and be judged; gives method -> measure -> estimate."""
         evaluation, scoring, answering, judging = self.evaluation, self.scoring, self.answering, self.judging
-        self._use_weights()
+        self._use_weights(external=bool(external))
         self.rewards = {name: scoring.rewards(name) for name in evaluation.methods}
         corrupted = {name: scoring.corrupted(name) for name in evaluation.methods}
-        qualities = answering.qualities()
         others = {name: _merged(one.estimates(name) for one in self.optional) for name in evaluation.methods}
+        if external:
+            evaluation.weights.let_go()
+        for model in external:
+            self.rewards[model.name] = scoring.external(model)
+            answering.choose(model)
+            model.let_go()
+        qualities = answering.qualities()
         evaluation.weights.let_go()
-        self.rewards |= {model.name: scoring.external(model) for model in external}
         for note in (*(note for one in self.optional for note in one.notes()), *_unread_notes(self.rewards)):
             evaluation.progress.say(note)
         judging.judge(answering.answers, qualities)
@@ -210,8 +218,8 @@ class _Stages:
             others.setdefault(name, {}).update(judging.length_controlled(key, headline=headline))
         return {name: estimates(table) | others.get(name, {}) for name, table in self.tables.items()}
 
-    def _use_weights(self) -> None:
-        """Everything that needs weights, one set of weights after the other."""
+    def _use_weights(self, *, external: bool) -> None:
+        """Everything that needs weights, one set after the other; `external`: whether reward models answer too."""
 
         def use(method: str) -> None:
             describer = self.scoring.describers.get(method)
@@ -226,6 +234,8 @@ class _Stages:
                 if weights.source(method) == source:
                     use(method)
         use("base")  # answers are compared with the base model's
+        if external:
+            self.answering.draw_candidates()
 
     def write_items(self, results: Path) -> None:
         """What was found item by item, user by user and between methods."""
@@ -343,6 +353,12 @@ def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
         for name, row in rewards.items()
         if row.own.unread
     ]
+
+
+def _costs(evaluation: Evaluation, given: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """What each method took; of a policy, what is stored of a user is the text that it is shown."""
+    shown = {name: {"bytes_per_user": bytes_of_user(evaluation.trials, METHODS[name])} for name in evaluation.methods}
+    return {name: {**shown.get(name, {}), **given.get(name, {})} for name in dict.fromkeys([*shown, *given])}
 
 
 def _kind(judge: Judge | None) -> str:

@@ -63,7 +63,6 @@ class ScoringStage:
         scores = external_scores(
             model, evaluation.trials, evaluation.probes, evaluation.config, path=path, progress=progress
         )
-        model.let_go()
         if model.not_kept:
             progress.say(model.not_kept)
         return self._rewards(scores, None, external=True)

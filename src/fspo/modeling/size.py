@@ -8,7 +8,7 @@ from pathlib import Path
 from fspo.modeling.builtin_model import BUILTIN_MODEL
 from fspo.modeling.model_names import place_here
 
-__all__ = ["count_weights"]
+__all__ = ["count_saved", "count_weights"]
 
 _BUILTIN_WEIGHTS = 134_515_008
 
@@ -23,6 +23,11 @@ def count_weights(name: str) -> int | None:
     folder = place_here(name, weights=True)
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
     return sum(map(_weights_in, files)) if files else None
+
+
+def count_saved(folder: Path) -> int:
+    """The numbers in the safetensors files of a folder, not below it; of a policy, those that its training changed."""
+    return sum(map(_weights_in, sorted(folder.glob("*.safetensors"))))
 
 
 def _weights_in(file: Path) -> int:

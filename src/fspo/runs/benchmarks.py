@@ -22,10 +22,13 @@ from fspo.printing import counted
 from fspo.progress import Progress
 from fspo.runs import pipeline
 from fspo.runs.checks import check_instruments, check_synthesis
+from fspo.runs.config import readers_of
+from fspo.runs.costs import training_costs
 from fspo.runs.datasets import Source, read_published
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder, benchmark_part, methods_of
 from fspo.runs.preflight import check_model, check_policies, check_services, services
+from fspo.runs.readers import fitted_readers
 from fspo.runs.threads import use_threads
 from fspo.runs.writers import endpoints_of, say_spent
 from fspo.synthesis.config import SynthesisConfig
@@ -62,7 +65,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     data = _obtain(folder, benchmark, settings, progress)
     config = protocol.evaluation(folder.config.evaluation)
     episodes = build_episodes(data.held_out, protocol, config, file=data.name)
-    able = _measurable(policies, episodes, config, data.name)
+    able = _measurable(folder, policies, episodes, config, data.name)
     left = ", ".join(name for name in policies if name not in able)
     unable = [f"Not measured, since users have no descriptions: {left}."] if left else []
     judged = config.answers or benchmark.synthesis
@@ -81,6 +84,8 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
             judge=judge,
             train=_seen(folder),
             trials=episodes.trials,
+            reward_models=fitted_readers(folder, data.held_out, progress),
+            costs=training_costs(folder),
             endpoints=endpoints,
             progress=progress,
         )
@@ -152,7 +157,7 @@ def _check_episodes(folder: RunFolder, data: _Data, protocol: Protocol, config: 
     """Check that some method can be measured on these data, and none was trained on them."""
     episodes = build_episodes(data.held_out, protocol, config, file=data.name)
     policies = pipeline.policies_of(folder)
-    _measurable(policies, episodes, config, data.name)
+    _measurable(folder, policies, episodes, config, data.name)
     seen = _seen(folder)
     if seen is not None:
         check_unseen(read_provenance(policies), seen, data.held_out)
@@ -258,23 +263,33 @@ def _how(benchmark: Benchmark) -> str:
 
 
 def _measurable(
-    policies: Mapping[str, Path | None], episodes: Episodes, config: EvaluationConfig, source: str
+    folder: RunFolder,
+    policies: Mapping[str, Path | None],
+    episodes: Episodes,
+    config: EvaluationConfig,
+    source: str,
 ) -> dict[str, Path | None]:
-    """The methods that can be measured: without descriptions of the users, none that sees only these."""
+    """The policies that can be measured: without descriptions of the users, none that sees only these.
+
+    Raises:
+        ConfigError: no method can be measured, or a reader does not take the benchmark's number of shots.
+    """
+    for row in readers_of(folder.config):
+        row.check_shots(config.shots)
     described = all(trial.own.description for trial in episodes.trials)
     able = {
         name: policy
         for name, policy in policies.items()
         if described or METHODS[name].describes or METHODS[name].context != "description"
     }
-    if not able and not config.reward_models:
+    if not able and not config.reward_models and not readers_of(folder.config):
         raise ConfigError(f"The users of {source} have no descriptions, and the run's methods see nothing else.")
     return able
 
 
 def _seen(folder: RunFolder) -> PreferenceDataset | None:
     """What the run's methods were trained on; None where they were not."""
-    if not any(row.trains for row in methods_of(folder.config)):
+    if not any(row.trains for row in methods_of(folder.config)) and not readers_of(folder.config):
         return None
     return pipeline.trained_on(folder)
 

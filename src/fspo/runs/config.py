@@ -19,6 +19,7 @@ from fspo.evaluation.benchmarks.benchmark import BENCHMARKS, BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
+from fspo.methods.reader_table import READERS, ReaderRow
 from fspo.methods.table import METHODS, USUAL, Method, training_order
 from fspo.modeling.layouts import LayoutName
 from fspo.paths import LocalPath, PlaceName
@@ -28,10 +29,10 @@ from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
 from fspo.training.config import TrainingConfig
 
-__all__ = ["EVERY", "RunConfig", "load_config", "methods_of"]
+__all__ = ["EVERY", "RunConfig", "load_config", "methods_of", "readers_of"]
 
 EVERY = "all"
-"""The key below `training` whose settings every trained method starts from."""
+"""The key below `training` and `readers` whose settings every trained method, or every reader, starts from."""
 
 
 class RunConfig(BaseModel):
@@ -71,6 +72,9 @@ class RunConfig(BaseModel):
     """Where the labelling of synthesis runs: in this process, or on a Ray cluster. The data are the same."""
     given_training: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="training")
     """Settings of training: under `all` for every method, under a method's name for that method alone."""
+    given_readers: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="readers")
+    """Settings of readers (docs/methods.md): under `all` for those that have them, under a method's name for that one
+    alone. A name of your own with `reader`, such as `{reader: np-btl, mirror: true}`, is one more method."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What `fspo eval` measures."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
@@ -105,6 +109,14 @@ class RunConfig(BaseModel):
         return MappingProxyType({row.name: self.training_of(row) for row in training_order(methods_of(self))})
 
     @cached_property
+    def readers(self) -> Mapping[str, ReaderRow]:
+        """Method -> reader with its settings, for every method of the run that is a reader."""
+        given = self.given_readers
+        shared = {"seed": self.seed, **given.get(EVERY, {})}
+        names = [name for name in self.methods if name not in METHODS]
+        return MappingProxyType({name: ReaderRow(name, given.get(name, {}), shared) for name in names})
+
+    @cached_property
     def written_in(self) -> Settings:
         """The file and the overrides that the values are from; no file if the configuration was made in Python."""
         return Settings("the defaults")
@@ -135,9 +147,14 @@ class RunConfig(BaseModel):
 
 
 def methods_of(config: RunConfig) -> tuple[Method, ...]:
-    """The methods of a run, as configured."""
-    rows = (METHODS[name] for name in config.methods)
+    """The methods of a run that a language model is, as configured; `readers_of` has the others."""
+    rows = (METHODS[name] for name in config.methods if name in METHODS)
     return tuple(row.from_base() if row.name in config.from_base else row for row in rows)
+
+
+def readers_of(config: RunConfig) -> tuple[ReaderRow, ...]:
+    """The methods of a run that are readers, as configured."""
+    return tuple(config.readers.values())
 
 
 def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
@@ -178,6 +195,7 @@ def _validated(settings: Settings) -> RunConfig:
         where = settings.where(("evaluation", "layout"))
         raise ConfigError(f"{where}: the layout of the evaluation is that of the run; set layout at the top alone.")
     _check_training(config, settings)
+    _check_readers(config, settings)
     return config
 
 
@@ -199,10 +217,15 @@ def _check_sections(settings: Settings) -> None:
 
 
 def _check_names(config: RunConfig, settings: Settings) -> None:
-    named: list[tuple[Key, str, list[str]]] = [(("methods",), name, list(METHODS)) for name in config.methods]
+    own = [name for name, given in config.given_readers.items() if "reader" in given]
+    rows = [*METHODS, *READERS, *own]
+    named: list[tuple[Key, str, list[str]]] = [(("methods",), name, rows) for name in config.methods]
+    named += [(("readers", name), name, [*READERS, *own, EVERY]) for name in config.given_readers]
     named += [(("from_base",), name, list(METHODS)) for name in config.from_base]
     named += [(("training", name), name, [*METHODS, EVERY]) for name in config.given_training]
     for key, name, known in named:
+        if key[0] == "training" and name in rows and name not in METHODS:
+            raise ConfigError(f"{settings.where(key)}: settings of readers, such as '{name}', stand below readers.")
         if name not in known:
             raise ConfigError(f"{settings.where(key)}: there is no method '{name}'{suggestion(name, known)}")
     for name in config.benchmarks:
@@ -212,7 +235,14 @@ def _check_names(config: RunConfig, settings: Settings) -> None:
     if len(set(config.methods)) < len(config.methods):
         raise ConfigError(f"{settings.where(('methods',))}: a method is named twice; name each once.")
     if not config.methods:
-        raise ConfigError(f"{settings.where(('methods',))}: no method is named; name some of {', '.join(METHODS)}.")
+        raise ConfigError(f"{settings.where(('methods',))}: no method is named; name some of {', '.join(rows)}.")
+    for name in own:
+        where, place = settings.where(("readers", name)), str(config.given_readers[name]["reader"])
+        if name in METHODS or name == EVERY:
+            raise ConfigError(f"{where}: '{name}' is taken, so a reader can't be called that; call it otherwise.")
+        if place not in READERS and ":" not in place:
+            hint = suggestion(place, READERS)
+            raise ConfigError(f"{where}: there is no reader '{place}'{hint} Your own is written as module:Class.")
 
 
 def _check_training(config: RunConfig, settings: Settings) -> None:
@@ -247,6 +277,35 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
                 f"{settings.where(('training', section))}: '{name}' shows the model no shots, so there are no labels "
                 "to mirror; set mirror, or a mirrored objective, for other methods only."
             )
+
+
+def _check_readers(config: RunConfig, settings: Settings) -> None:
+    """Check the settings of the run's readers, and that each takes as many shots as the evaluation shows.
+
+    Code of one's own is not imported here.
+    """
+    given = config.given_readers
+    rows = [row for row in readers_of(config) if not row.own_code]
+    for row in rows:
+        try:
+            _ = row.settings
+        except ConfigError as error:
+            problem = error.__cause__
+            if not isinstance(problem, ValidationError):
+                raise
+            key = first_fault(problem).key[:1]
+            section = row.name if key and key[0] in given.get(row.name, {}) else EVERY
+            raise _explain(problem, settings, row.kind.Settings, ("readers", section)) from error
+        try:
+            row.check_shots(config.evaluation.shots)
+        except ConfigError as error:
+            raise ConfigError(f"{settings.where(('evaluation', 'shots'))}: {error}") from error
+    if len(rows) == len(config.readers):
+        known = sorted({name for row in rows for name in row.kind.Settings.model_fields})
+        for name in given.get(EVERY, {}) if rows else ():
+            if name not in known:
+                where = settings.where(("readers", EVERY, name))
+                raise ConfigError(f"{where}: no reader of this run has a setting '{name}'{suggestion(name, known)}")
 
 
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:

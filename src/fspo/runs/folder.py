@@ -24,7 +24,7 @@ from fspo.modeling.model_names import local_identity
 from fspo.paths import expanded
 from fspo.printing import option
 from fspo.runs import processes
-from fspo.runs.config import RunConfig, load_config, methods_of
+from fspo.runs.config import RunConfig, load_config, methods_of, readers_of
 from fspo.runs.descriptions import DESCRIPTIONS_FILE
 from fspo.runs.existing import Existing
 from fspo.runs.made import RUN
@@ -77,13 +77,20 @@ class RunFolder:
         """Where the evaluation lies, or what was measured on a benchmark."""
         return self.path / benchmark_part(benchmark) if benchmark else self.evaluation
 
+    @property
+    def embeddings(self) -> Path:
+        """The folder of the embeddings of responses, which all readers share."""
+        return self.path / "embeddings"
+
     def report_on(self, benchmark: str = "") -> Path:
         """Where the report is, or that on a benchmark."""
         return self.measured(benchmark) / "report.html" if benchmark else self.report
 
     def parts(self) -> list[str]:
         """All parts of this run in the order they are made."""
-        return [DATA, *(method_part(row.name) for row in training_order(methods_of(self.config))), EVALUATION]
+        policies = training_order(methods_of(self.config))
+        methods = [*(row.name for row in readers_of(self.config)), *(row.name for row in policies)]
+        return [DATA, *map(method_part, methods), EVALUATION]
 
     def begun(self, part: str) -> bool:
         """Whether an earlier call has left something in this part."""
@@ -359,10 +366,12 @@ class RunFolder:
             evaluation = config.evaluation.identity()
             own = {name: settings.model_dump(mode="json")}
             return {**local_identity(config.model), "evaluation": evaluation, "benchmarks": own}
+        others = {"also_train": resolved["also_train"]} if config.also_train else {}
+        if (reader := config.readers.get(name)) is not None:
+            return {**local_identity(config.model), "readers": {name: reader.identity()}, **others}
         row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
         training = config.training_of(row).identity()
         start = {**local_identity(config.model), "from": row.starts_from or "base"}
-        others = {"also_train": resolved["also_train"]} if config.also_train else {}
         return {**start, "training": {name: training}, **others}
 
     def _usual(self, part: str) -> dict[str, Any]:
@@ -373,6 +382,8 @@ class RunFolder:
         name = part.rpartition("/")[2]
         if part.startswith(_BENCHMARKS):
             return {**evaluation, "benchmarks": {name: BenchmarkConfig().model_dump(mode="json")}}
+        if (reader := self.config.readers.get(name)) is not None:
+            return {"readers": {name: reader.usual()}}
         return evaluation if part == EVALUATION else {"training": {name: TrainingConfig().identity()}}
 
 

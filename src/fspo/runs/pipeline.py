@@ -16,6 +16,7 @@ from fspo.evaluation.report.page import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.judge import Judge
 from fspo.llm.pool import EndpointPool
+from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
 from fspo.preferences.splits import Splits
@@ -24,9 +25,11 @@ from fspo.progress import Progress
 from fspo.records import read_record
 from fspo.runs import processes
 from fspo.runs.checks import check_episodes, check_instruments, warn_of_keys
+from fspo.runs.costs import training_costs
 from fspo.runs.data_judges import judge_of_data
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.model_cards import model_card
+from fspo.runs.readers import fit_readers, fitted_readers
 from fspo.runs.threads import use_threads
 from fspo.runs.training_data import merged, observer_of, training_parts
 from fspo.runs.training_plan import planned_trainings, remaining, seconds_of_token, table
@@ -94,7 +97,7 @@ def train(
     names: Iterable[str] | None = None,
     record: Callable[[PreferenceDataset, Path], None] | None = None,
 ) -> list[Path]:
-    """Train the named methods (by default all that the run needs), each after the one it starts from.
+    """Train the named methods (by default all that the run needs): readers first, each policy after its start.
 
     `record` is called before each training, with what it is trained on and the policy's folder.
     """
@@ -107,7 +110,7 @@ def train(
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
     dataset = merged(parts)
     chosen = set(trained_methods(folder) if names is None else names)
-    follow = [name for name in chosen if folder.config.training[name].follows_observer]
+    follow = [name for name, each in folder.config.training.items() if name in chosen and each.follows_observer]
     observer = observer_of(parts, follow[0], folder.config.seed) if follow else None
     trainings = planned_trainings(folder, chosen, dataset, folder.config.model)
     if any(each.done < each.config.steps for each in trainings):
@@ -116,10 +119,12 @@ def train(
     made: list[Path] = []
 
     def tell_time(tokens_per_second: float, step: int) -> None:
-        now, *later = trainings[len(made) :]
+        now, *later = trainings[len(made) - fitted :]
         seconds = seconds_of_token(now.config, tokens_per_second)
         progress.say(remaining([replace(now, done=step), *later], seconds))
 
+    made += fit_readers(folder, dataset, chosen, progress, record)
+    fitted = len(made)
     first_steps = FirstSteps(tell_time)  # of the first training that is not finished; one callback for all
     for row in (each.row for each in trainings):
         out = folder.method(row.name)
@@ -163,6 +168,8 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
             results=folder.path,
             judge=judge_of(folder, dataset, test, endpoints, progress),
             train=trained_on(folder),
+            reward_models=fitted_readers(folder, test, progress),
+            costs=training_costs(folder),
             endpoints=endpoints,
             progress=progress,
         )
@@ -229,11 +236,12 @@ def trained_methods(folder: RunFolder, names: Iterable[str] | None = None) -> li
     Raises:
         ConfigError: a named method trains nothing or does not belong to the run.
     """
-    order = [row.name for row in training_order(methods_of(folder.config))]
+    order = [part.removeprefix(method_part("")) for part in folder.parts() if part.startswith(method_part(""))]
     for name in names or ():
         if name not in order:
             why = "trains nothing" if name in METHODS else "does not exist"
-            why = "is not among the run's methods" if name in METHODS and METHODS[name].trains else why
+            if name in READERS or (name in METHODS and METHODS[name].trains):
+                why = "is not among the run's methods"
             raise ConfigError(f"{option('method', name)}: this method {why}; choose from {', '.join(order)}.")
     return [name for name in order if not names or name in names]
 

@@ -21,10 +21,11 @@ from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.printing import nearest
 from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
-from fspo.runs.config import RunConfig
+from fspo.runs.config import RunConfig, readers_of
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
+from fspo.runs.readers import check_fitted
 from fspo.runs.training_data import other_parts
 from fspo.runs.writers import judges_by_language_model
 
@@ -181,6 +182,14 @@ def check_policies(folder: RunFolder, parts: Iterable[str], policy: Existing) ->
                 "the data that it was trained on."
             )
         policy_of(folder, name)
+    for row in readers_of(folder.config) if measures else ():
+        if method_part(row.name) not in made:
+            if method_part(row.name) in gone:
+                raise ConfigError(
+                    f"Generating the data in {folder.data} again removes the reader '{row.name}', which this command "
+                    "needs and does not fit, so nothing is overwritten; use `fspo run --on-existing overwrite`."
+                )
+            check_fitted(folder, row)
 
 
 def check_services(endpoints: Iterable[EndpointConfig], *, answers: bool) -> None:

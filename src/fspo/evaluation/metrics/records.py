@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,14 +14,26 @@ from fspo.evaluation.judges.win_rates import Answer, AnswerKey, JudgedAnswer
 from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.variations import Probe
 from fspo.judging.verdicts import Preferred
+from fspo.methods.table import Method
 from fspo.preferences.types import User
 
-__all__ = ["counts", "samples_of", "setting", "varied_setting"]
+__all__ = ["bytes_of_user", "counts", "samples_of", "setting", "varied_setting"]
 
 _OUTCOMES: Mapping[Preferred, str] = {"first": "win", "tie": "tie", "second": "loss"}
 """What a preference is for the method, whose answer is the first."""
 
 _SETTINGS = ("seed", "shots", "episodes", "reduction", "max_length", "headline_reward", "headline_sampling", "floors")
+
+
+def bytes_of_user(trials: Sequence[Trial], method: Method) -> float:
+    """Mean bytes of the text that a policy is shown of a user, in UTF-8: shots, a description of theirs, or nothing."""
+    found = []
+    for trial in trials:
+        texts = [part for shot in trial.own.shots for part in (shot.prompt, shot.chosen, shot.rejected)]
+        shown = texts if method.context in ("shots", "both") else []
+        shown = [*shown, trial.own.description] if method.context == "description" else shown
+        found.append(sum(len(text.encode()) for text in shown))
+    return statistics.fmean(found) if found else 0.0
 
 
 def counts(judged: Sequence[JudgedAnswer]) -> dict[str, int]:

@@ -1,0 +1,40 @@
+"""What the methods of a run took: seconds of training, numbers that were learned, bytes that are stored of a user."""
+
+from __future__ import annotations
+
+from fspo.errors import FspoError
+from fspo.files import read_json, read_jsonl
+from fspo.modeling.size import count_saved
+from fspo.runs.config import methods_of, readers_of
+from fspo.runs.folder import RunFolder
+
+__all__ = ["training_costs"]
+
+
+def training_costs(folder: RunFolder) -> dict[str, dict[str, float]]:
+    """Method -> `train_seconds`, `parameters`, and of readers `user_seconds` and `bytes_per_user` too.
+
+    Seconds are those of the machine, and of what else it did. They are without the embeddings of readers, which all
+    readers share, and without the training of the method that a policy starts from.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for row in methods_of(folder.config):
+        if row.trains:
+            place = folder.method(row.name)
+            steps = read_jsonl(place / "metrics.jsonl") if (place / "metrics.jsonl").is_file() else []
+            seconds = sum(float(step.get("seconds") or 0.0) for step in steps)
+            found[row.name] = {"train_seconds": seconds, "parameters": float(count_saved(place))}
+        else:
+            found[row.name] = {"train_seconds": 0.0, "parameters": 0.0}
+    for reader in readers_of(folder.config):
+        try:
+            record = read_json(folder.method(reader.name) / "reader.json")
+        except FspoError:
+            continue
+        found[reader.name] = {
+            "train_seconds": float(record["fit_seconds"]),
+            "parameters": float(record["parameters"]),
+            "user_seconds": float(record["user_seconds"]),
+            "bytes_per_user": float(record["bytes_per_user"]),
+        }
+    return found

@@ -1,0 +1,76 @@
+"""Reward models answer by the best of n answers of the base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fspo.evaluation.artifacts import read_details
+from fspo.evaluation.judges.win_rates import Answer
+from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
+from fspo.preferences.types import Preference
+from fspo.records import KeyedLog
+from tests.evaluation.running import CONFIG, runner
+
+BEST = CONFIG.model_copy(update={"best_of": 3, "max_new_tokens": 8})
+
+
+def longest(shots: tuple[Preference, ...], prompt: str, response: str) -> float:
+    return len(response)
+
+
+def shortest(shots: tuple[Preference, ...], prompt: str, response: str) -> float:
+    return -len(response)
+
+
+def undecided(shots: tuple[Preference, ...], prompt: str, response: str) -> float:
+    return 0.0
+
+
+MODELS = {"longest": longest, "shortest": shortest, "undecided": undecided}
+
+
+def answers(out: Path, name: str, file: str = "answers.jsonl") -> list[Answer]:
+    log = KeyedLog(out / name / file, Answer)
+    return list(log._results.values())
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("best-of")
+    run = runner(tiny_model_path, {"few-shot": None}, out)
+    return out, run(BEST, reward_models={name: FunctionRewardModel(each, name) for name, each in MODELS.items()})
+
+
+def test_a_reward_model_answers_by_its_favourite_candidate(measured: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = measured
+    drawn: dict[str, list[str]] = {}
+    for number in (1, 2, 3):
+        for answer in answers(out, "base", f"candidates-{number}.jsonl"):
+            drawn.setdefault(answer.item, []).append(answer.text)
+    assert all(len(texts) == 3 for texts in drawn.values())
+    assert any(len(set(texts)) > 1 for texts in drawn.values()), "candidates are drawn apart"
+    for name, pick in (("longest", max), ("shortest", min)):
+        assert {a.item: len(a.text) for a in answers(out, name)} == {
+            item: pick(map(len, texts)) for item, texts in drawn.items()
+        }
+    assert {a.item: a.text for a in answers(out, "undecided")} == {item: texts[0] for item, texts in drawn.items()}
+    assert all("win_rate" in metrics[name] for name in MODELS)
+    assert read_details(out)["samplings"].keys() == {"few-shot", *MODELS}
+
+
+def test_the_choice_is_kept(measured: tuple[Path, dict[str, Any]], tiny_model_path: Path) -> None:
+    out, metrics = measured
+    before = {name: (out / name / "answers.jsonl").read_bytes() for name in ("base", *MODELS)}
+    models = {name: FunctionRewardModel(each, name) for name, each in MODELS.items()}
+    assert runner(tiny_model_path, {"few-shot": None}, out)(BEST, reward_models=models) == metrics
+    assert {name: (out / name / "answers.jsonl").read_bytes() for name in before} == before
+
+
+def test_without_candidates_reward_models_give_no_answers(tiny_model_path: Path, tmp_path: Path) -> None:
+    models = {"longest": FunctionRewardModel(longest, "longest")}
+    metrics = runner(tiny_model_path, {"few-shot": None}, tmp_path)(CONFIG, reward_models=models)
+    assert "win_rate" not in metrics["longest"] and "win_rate" in metrics["few-shot"]
+    assert not (tmp_path / "base" / "candidates-1.jsonl").exists()
