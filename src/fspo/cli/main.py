@@ -108,6 +108,7 @@ _VERBS = {
         "fspo.cli.system_answers:answers",
         "Judge answers that you have already, without a run.",
     ),
+    "compare": ("fspo.cli.comparison:compare", "Train many methods, measure them on several domains, and rank them."),
     "report": (
         "fspo.cli.report:report",
         "Print the table of a run, and write its report.html, one page.",

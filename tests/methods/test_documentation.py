@@ -1,0 +1,39 @@
+"""The worked example of docs/methods.md, as it is printed there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fspo.methods.reader_table import READERS, ReaderRow
+from fspo.runs.config import configuration
+from tests.methods.reader_worlds import WIDTH, accuracy, camps, liking, new_users, training
+
+PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def test_the_example_is_a_reader_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert example.count("\n") < 100
+    (tmp_path / "kernel_reader.py").write_text(example)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    row = ReaderRow("kernel", {"reader": "kernel_reader:Kernel"}, {"components": WIDTH, "hidden": 3})
+    reader = row.kind(row.settings, WIDTH)
+    tastes = camps(8, liking(3.0), liking(-3.0))
+    diagnostics = reader.fit(training(tastes))
+    assert diagnostics["bandwidth"] in row.settings.model_dump()["bandwidths"]
+    assert accuracy(reader, new_users(tastes)) > 0.75
+    assert accuracy(reader, new_users(tastes), flipped=True) < 0.25
+
+
+def test_the_runs_on_the_page_are_complete() -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL):
+        config = configuration(yaml.safe_load(block), "docs/methods.md")
+        assert config.readers
+
+
+def test_the_page_lists_every_reader() -> None:
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE)) == sorted(READERS)

@@ -1,0 +1,56 @@
+"""The ranking of a run's methods on several domains, from its files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fspo.errors import DataError
+from fspo.files import read_json, write_json
+from fspo.runs.comparison import OBSERVER, standings_of, write_standings
+from fspo.runs.config import RunConfig
+from fspo.runs.folder import RunFolder
+from tests.evaluation.run_folder import write_run_folder
+
+
+def evaluated(tmp_path: Path) -> RunFolder:
+    """A run with one benchmark, where `ridge` is the best method on its own domain and `fspo` on the benchmark."""
+    config = {"output": tmp_path, "synthesis": {"domain": "advice"}, "benchmarks": {"elix-written": {}}}
+    write_run_folder(tmp_path, light=True)
+    other = tmp_path / "benchmarks" / "elix-written"
+    shutil.copytree(tmp_path / "evaluation", other)
+    metrics = read_json(tmp_path / "metrics.json")
+    for place, value in ((tmp_path, 0.9), (other, 0.6)):
+        accuracy = {"value": value, "low": value - 0.1, "high": 1.0, "users": 16, "items": 128}
+        write_json(place / "metrics.json", {**metrics, "ridge": {"reward_accuracy": accuracy}})
+    details = read_json(tmp_path / "evaluation" / "details.json")
+    costs = {"ridge": {"train_seconds": 2.5, "parameters": 1234.0, "bytes_per_user": 256.0}}
+    write_json(tmp_path / "evaluation" / "details.json", {**details, "costs": costs})
+    return RunFolder(RunConfig.model_validate(config))
+
+
+def test_methods_are_ranked_on_every_domain(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path)
+    found = standings_of(folder)
+    assert [one.domain for one in found] == ["advice", "elix-written"]
+    first, second = ({row.method: row.rank for row in one.standings} for one in found)
+    assert (first["ridge"], first["fspo"], first[OBSERVER]) == (1, 2, None)
+    assert (second["fspo"], second["ridge"]) == (1, 3)
+    out = write_standings(folder, found)
+    record = read_json(out / "metrics.json")
+    assert list(record["ranking"])[:2] == ["fspo", "ridge"]
+    assert record["ranking"]["ridge"] == pytest.approx(0.75)
+    assert record["domains"]["advice"]["ridge"]["costs"]["bytes_per_user"] == 256
+    assert record["domains"]["advice"]["ipo"]["behind"]["value"] == pytest.approx(0.23)
+    page = (out / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| 1 | `ridge` | 90.0%"))
+    assert row.endswith("| 2.5 s | 1,234 | 256 |")
+    assert "## Over all domains" in page and "Readers write no answers" in page
+
+
+def test_what_is_not_evaluated_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(RunConfig.model_validate({"output": tmp_path}))
+    with pytest.raises(DataError, match=r"has no metrics.json; run `fspo eval`"):
+        standings_of(folder)
