@@ -68,6 +68,10 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
         ("arms.base={endpoint: {base_url: 'http://127.0.0.1:1/v1', model: m, key_variable: NO_KEY_HERE}}", "NO_KEY", 2),
     ):
         assert named in call("serve", study_file, "--dry-run", f"--set={change}", code=code)
+    closed = "{endpoint: {base_url: 'http://127.0.0.1:1/v1', model: m, retries: 0}}"
+    arms = [f"--set=arms.{arm}={closed}" for arm in ("personal", "base")]
+    said = call("serve", study_file, "--port", "0", "--store", tmp_path / "other", *arms, code=1)
+    assert "The arm 'personal'" in said and "127.0.0.1:1" in said and "Registered" not in said
     assert "There is no store" in call("export", study_file, tmp_path / "out", code=2)
     assert not (tmp_path / "study").exists()
 
@@ -78,7 +82,7 @@ def test_a_study_on_a_real_model_is_registered_served_and_exported(
     config = load_study(study_file)
     store = StudyStore.open(config.output)
     site = StudySite(config, store, ScriptedEngine(), weights=weights_of_arms(config))  # registers it
-    engines = open_engines(load_models(config))
+    engines = open_engines(config, load_models(config))
     assert engines["personal"] is engines["base"]
     with _running(site, engines):
         site.person().finish(lambda _: "2")

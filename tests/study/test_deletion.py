@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
+from fspo.serving.store import Store
 from fspo.study.store import StudyStore
 from tests.serving.conftest import new_database
-from tests.study.site import ScriptedEngine, StudySite, opened_site, owner_of
+from tests.study.site import ARMS, ScriptedEngine, StudySite, opened_site, owner_of, study_config
 
 SECRET = "velociraptor"
 ABOUT = [{"id": "work", "text": "What do you do?"}]
@@ -107,10 +110,23 @@ def test_the_download_holds_everything_of_one_person_and_nothing_of_others(tmp_p
         assert "attachment" in text
 
 
-def test_the_same_in_postgres(tmp_path: Path, postgres: str) -> None:
-    store = StudyStore.open(new_database(postgres))
-    from tests.study.site import study_config
+def test_a_program_that_knows_nothing_of_studies_exports_and_deletes_participants_too(tmp_path: Path) -> None:
+    with site_with_content(tmp_path) as site:
+        owner = owner_of(site, take_part(site))
+    store = Store.open(tmp_path / "store")
+    with zipfile.ZipFile(io.BytesIO(store.export(owner))) as archive:
+        whole = b"".join(archive.read(name) for name in archive.namelist())
+    assert all(text.encode() in whole for text in (*CONTENT, "pid-ann", "Question"))
+    assert not any(arm.encode() in whole for arm in ARMS)
+    assert store.withdraw(owner).erased
+    left = bytes_below(tmp_path / "store")
+    assert not any(text.encode() in left for text in (*CONTENT, "pid-ann", owner.id))
+    store.close()
 
+
+def test_the_same_in_postgres(tmp_path: Path, postgres: str) -> None:
+    url = new_database(postgres)
+    store = StudyStore.open(url)
     engine = ScriptedEngine(lambda _: f"{SECRET}-answer")
     with StudySite(study_config(tmp_path), store, engine).running() as site:
         person = site.person().finish()
@@ -121,4 +137,6 @@ def test_the_same_in_postgres(tmp_path: Path, postgres: str) -> None:
         second = site.person().finish()
         second.post("/delete", sure="yes")
         assert second.heading == "Everything is deleted" and len(store.users()) == 1
+        folder = Path(url.partition("host=")[2]) / "data" / "base"
+        assert SECRET.encode() not in bytes_below(folder)
     store.close()

@@ -279,7 +279,7 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
     from fspo.modeling.quiet import quiet
     from fspo.serving.listening import listen
     from fspo.study.app import create_study_app
-    from fspo.study.arms import load_models, open_engines, weights_of_arms
+    from fspo.study.arms import check_endpoints, load_models, open_engines, weights_of_arms
     from fspo.study.material import load_material
     from fspo.study.registration import registration_of, save_registration
 
@@ -296,6 +296,8 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
         )
         return
     with _opened(config, store) as people:
+        if people.registration(config.name) is None:
+            check_endpoints(models)
         if people.register(config.name, registration):
             path = save_registration(config.output, registration)
             out.print(f"Registered the study in {path}; fingerprint {registration['fingerprint']}.", markup=False)
@@ -303,7 +305,7 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
         def announce(address: str) -> None:
             out.print(f"Serving the study '{config.name}' on {address}; Ctrl-C ends.", markup=False)
 
-        app = create_study_app(config, material, people, open_engines(models))
+        app = create_study_app(config, material, people, open_engines(config, models))
         listen(app, host, port, announce, path="/")
 
 

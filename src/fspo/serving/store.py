@@ -625,6 +625,8 @@ class Store:
             "events": [{"created": row.created, "kind": row.kind, **row.detail} for row in self._rows(owner, EventRow)],
             "keys": [asdict(key) for key in self.keys(owner)],
         }
+        studies = {table.__tablename__: self._rows(owner, table) for table in (ParticipantRow, StudyItemRow)}
+        lines |= {name: [_columns(row) for row in rows] for name, rows in studies.items() if rows}
         policies = [Path(name).name for name in self._trained_on(owner, "policy")]
         whole = io.BytesIO()
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -968,6 +970,12 @@ def _exported(stored: StoredPreference) -> dict[str, Any]:
 def _digest(turns: Sequence[Turn]) -> str:
     """What two requests with the same turns share."""
     return hashlib.sha256(json.dumps(_plain(turns)).encode()).hexdigest()
+
+
+def _columns(row: Personal) -> dict[str, Any]:
+    """A row of a study for the person themselves, without what tells the arms of a blind study apart."""
+    hidden = {"number", "user_id", "invitation", "first_arm", "second_arm", "correct", "shots", "matched"}
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns if column.key not in hidden}
 
 
 def _plain(turns: Sequence[Turn]) -> list[list[str]]:

@@ -15,7 +15,7 @@ from fspo.study.config import Arm, StudyConfig
 if TYPE_CHECKING:
     from fspo.modeling.policy import Policy
 
-__all__ = ["ArmModel", "load_models", "open_engines", "weights_of_arms"]
+__all__ = ["ArmModel", "check_endpoints", "load_models", "open_engines", "weights_of_arms"]
 
 ArmModel: TypeAlias = "Policy | EndpointConfig"
 
@@ -40,13 +40,31 @@ def load_models(config: StudyConfig) -> Mapping[str, ArmModel]:
     return models
 
 
-def open_engines(models: Mapping[str, ArmModel]) -> Mapping[str, Engine]:
+def check_endpoints(models: Mapping[str, ArmModel]) -> None:
+    """Ask the endpoint of each arm whether it can answer.
+
+    Raises:
+        ConfigError: an endpoint refuses the key or the model's name; names the arm.
+        ModelError: an endpoint can't be reached.
+    """
+    from fspo.llm.reach import check_endpoint
+
+    for name, model in models.items():
+        if isinstance(model, EndpointConfig):
+            try:
+                check_endpoint(model)
+            except FspoError as error:
+                raise type(error)(f"The arm '{name}': {error}") from error
+
+
+def open_engines(config: StudyConfig, models: Mapping[str, ArmModel]) -> Mapping[str, Engine]:
     """An engine for each arm; arms with the same model share one. A policy's weights are loaded at the first answer.
 
     Raises:
         ConfigError: a key or package of an endpoint is missing.
     """
-    engines = {id(model): _engine(model) for model in models.values()}
+    first = {id(model): name for name, model in reversed(list(models.items()))}
+    engines = {own: _engine(models[name], config.arms[name]) for own, name in first.items()}
     return {name: engines[id(model)] for name, model in models.items()}
 
 
@@ -76,11 +94,11 @@ def _model(arm: Arm) -> ArmModel:
     return Policy.load(Path(place) if Path(place).is_dir() else str(arm.policy), layout=arm.layout, dtype=arm.dtype)
 
 
-def _engine(model: ArmModel) -> Engine:
+def _engine(model: ArmModel, arm: Arm) -> Engine:
     if isinstance(model, EndpointConfig):
         from fspo.serving.engines.upstream import UpstreamEngine
 
-        return UpstreamEngine(model)
+        return UpstreamEngine(model, cache_salt=arm.cache_salt)
     from fspo.serving.engines.local import LocalEngine
 
     return LocalEngine(model)

@@ -86,6 +86,11 @@ class Arm(_Section):
         default=None, description="How a policy sees the labels; by default as in its training."
     )
     dtype: str = Field(default="float32", description="Of a policy's weights.")
+    cache_salt: bool = Field(
+        default=True,
+        description="Send an endpoint a salt that keeps participants apart in its cache (vLLM); false for servers that "
+        "refuse unknown fields.",
+    )
 
     @model_validator(mode="after")
     def _one_model(self) -> Arm:
@@ -402,6 +407,7 @@ class StudyConfig(_Section):
         for setting in ("together", "timeout"):
             del values["answers"][setting]
         for arm in values["arms"].values():
+            del arm["cache_salt"]
             if arm["endpoint"] is not None:
                 arm["endpoint"] = {"model": arm["endpoint"]["model"], "extra_body": arm["endpoint"]["extra_body"]}
         return values
