@@ -57,6 +57,11 @@ def test_unknown_method_names_the_nearest() -> None:
         method("fewshot")
 
 
+def test_a_reader_can_not_answer() -> None:
+    with pytest.raises(ConfigError, match=r"'ridge' scores responses and writes none.*evaluation.best_of"):
+        method("ridge")
+
+
 def test_a_method_comes_after_what_it_starts_from() -> None:
     everything = training_order(METHODS.values())
     assert [row.name for row in everything] == ["pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat"]

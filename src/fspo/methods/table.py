@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
+from fspo.methods.reader_table import READERS
 from fspo.pydantic_errors import first_fault
 from fspo.training.config import Objective, TrainingConfig
 
@@ -123,10 +124,15 @@ def method(name: str) -> Method:
     """The method of that name.
 
     Raises:
-        ConfigError: there is none; the nearest name is given.
+        ConfigError: there is none (the nearest name is given), or it is a reader.
     """
     if name in METHODS:
         return METHODS[name]
+    if name in READERS:
+        raise ConfigError(
+            f"The method '{name}' scores responses and writes none, so it can't answer; choose from "
+            f"{', '.join(METHODS)}, or let it choose among answers of the base model with evaluation.best_of."
+        )
     close = difflib.get_close_matches(name, METHODS, n=1)
     raise ConfigError(
         f"There is no method '{name}'; "

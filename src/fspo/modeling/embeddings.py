@@ -33,7 +33,7 @@ Pooling = Literal["mean", "last"]
 
 _TOGETHER = 16
 """Responses of similar length that go through a model at once."""
-_A_FILE = 1024
+_A_FILE = 256
 """Responses in one file of the store; an interrupted call loses at most so many."""
 
 
