@@ -70,11 +70,11 @@ def test_a_dry_run_begins_with_its_answer_and_counts_the_evaluation(run: list[st
     said = fspo("run", *run, "--dry-run")
     assert said.startswith(f"Would make in {tmp_path / 'run'}:\n")
     answer, _, settings = said.partition("Settings that differ from the defaults")
-    assert re.search(r"evaluation reads about [\d,]+ tokens and writes at most [\d,]+: at most about \d+ s", answer)
+    assert re.search(r"evaluation takes about \d+ s, .* reads about [\d,]+ tokens and writes at most [\d,]+\.", answer)
     assert "methods:" in settings and "temperature" not in settings
     assert len(said.splitlines()) < 50
     none = fspo("eval", *run, "--dry-run", "--set", "methods=[base, few-shot]", "--set", "evaluation.answers=0")
-    assert "writes at most 0:" in none
+    assert "writes at most 0." in none
 
 
 def test_a_training_says_it_too_and_what_is_left_after_an_interruption(

@@ -214,7 +214,7 @@ class EpisodeSampler:
 
     def _too_few(self, short: Sequence[ShortUser]) -> TooFewPreferences:
         first, needed = short[0], self.shots + self.queries
-        others = f"; {len(short) - 1:,} more are short" if len(short) > 1 else ""
+        others = f"; {len(short) - 1:,} more {'is' if len(short) == 2 else 'are'} short" if len(short) > 1 else ""
         own = counted(first.preferences, "preferences")
         facts = (
             f"User '{first.user}' has {own} on {first.unrelated} unrelated questions, and an episode of "

@@ -32,6 +32,8 @@ _SAMPLE = 4
 """Trials that are rendered to count the tokens of all."""
 _COLD = (0, 1)
 """Shot counts that every evaluation measures."""
+_SEEN = 2
+"""Shots in front of them; more change the time of a token little, and take long to read."""
 _SHORT = 8
 """Tokens that are written to measure the time of one."""
 
@@ -50,6 +52,8 @@ class PlannedEvaluation:
     """The largest pass of the sample."""
     trial: Trial
     renderer: EpisodeRenderer
+    batch: int
+    """Answers that are written side by side."""
 
     def seconds(self) -> float:
         """How long it takes on this machine, from one pass and a few answers of the base model.
@@ -65,8 +69,8 @@ class PlannedEvaluation:
         from fspo.modeling.logprobs import branch_logprobs
 
         config, model = self.config, load_model(self.model, dtype=self.config.dtype)
-        shots, asked = self.trial.own.shots, [query.messages for query in self.trial.own.queries]
-        batch = config.answer_batch
+        shots, asked = self.trial.own.shots[:_SEEN], [query.messages for query in self.trial.own.queries]
+        batch = self.batch
         prompts = [Prompt(asked[place % len(asked)], shots, seed=place) for place in range(batch)]
 
         def write(tokens: int) -> None:
@@ -112,8 +116,9 @@ def planned_evaluation(
     read += sum(counted.varied_tokens(context) for _, context in passes)
     prompts, written = counted.answers(rows)
     context = next((row.context for row in rows if row.context in ("shots", "both")), "none")
+    batch = max(1, min(wanted.answer_batch, len(asked_prompts(trials, wanted))))
     return PlannedEvaluation(
-        config.model, wanted, read + prompts, written, longest, counted.sample[0], counted.renderers[context]
+        config.model, wanted, read + prompts, written, longest, counted.sample[0], counted.renderers[context], batch
     )
 
 
@@ -124,8 +129,8 @@ def sentence(planned: PlannedEvaluation) -> str:
     if why:
         return f"The evaluation {work}. {why}"
     return (
-        f"The evaluation {work}: at most about {duration(planned.seconds())}, an estimate from a short measurement on "
-        "this machine, without judges on servers and optional measures."
+        f"The evaluation takes about {duration(planned.seconds())}, an estimate from a short measurement on this "
+        f"machine: it {work}. Judges on servers and optional measures are not included."
     )
 
 
