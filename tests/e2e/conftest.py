@@ -17,6 +17,12 @@ from tests.conftest import once
 
 ROOT = Path(__file__).parents[2]
 
+_UNDRAWN = """
+from fspo.cli.main import main
+from fspo.evaluation.report.plot_entry import PlotEntry
+PlotEntry.svg = PlotEntry.narrow = "<svg ></svg>"
+main()
+"""
 _READ_LATE = {"COLUMNS", "TERM"}
 """Variables that no library reads while it is imported."""
 _OF_A_HUB = {"HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN"}
@@ -41,13 +47,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(
-    *arguments: object, code: int = 0, stdin: str = "", new: bool = False, **variables: str
+    *arguments: object, code: int = 0, stdin: str = "", new: bool = False, undrawn: bool = False, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `fspo` and check its exit code; `new` for a process that imports its libraries itself."""
+    """Run `fspo` and check its exit code; `new` for a process that imports its libraries itself.
+
+    With `undrawn` the plots of a report are empty, since drawing takes most of its time.
+    """
     if new or not variables.keys() <= _READ_LATE | _OF_A_HUB:
         done = _new(arguments, stdin, variables)
     else:
-        done = preloaded.run("fspo", *arguments, stdin=stdin, **_forked(variables))
+        program = ["-c", _UNDRAWN] if undrawn else ["fspo"]
+        done = preloaded.run(*program, *arguments, stdin=stdin, **_forked(variables))
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     return done

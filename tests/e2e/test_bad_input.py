@@ -79,7 +79,7 @@ def own(tmp_path: Path, model: Path, **data: int) -> list[object]:
 
 def test_a_run_on_data_of_ones_own(tmp_path: Path, tiny_model_path: Path) -> None:
     arguments = own(tmp_path, tiny_model_path)
-    text = run("run", *arguments).stdout
+    text = run("run", *arguments, undrawn=True).stdout
     assert "win rates and the ideal observer are left out" in " ".join(text.split())
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert list(metrics) == ["base", "few-shot", "ipo", "fspo"]
@@ -95,7 +95,7 @@ def test_an_evaluation_takes_over_ones_own_data(tmp_path: Path, tiny_model_path:
     assert "data: to do" in run("eval", *arguments, "--dry-run").stdout
     run("eval", *arguments)
     assert "reward_accuracy" in json.loads((tmp_path / "run/metrics.json").read_text())["few-shot"]
-    run("run", *arguments)  # takes the folder for its own
+    run("run", *arguments, undrawn=True)  # takes the folder for its own
 
 
 def test_a_user_with_too_few_preferences(tmp_path: Path, tiny_model_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_context_too_short_for_all_shots_drops_whole_ones_and_says_so(finished
     run("eval", copy, *overwrite, "--set", "evaluation.max_length=260", "--set", "evaluation.answers=0")
     details = json.loads((copy / "evaluation/details.json").read_text())
     assert details["dropped_shots"]["few-shot"] > 0
-    run("report", copy)
+    run("report", copy, undrawn=True)
     assert "left out because the context was too long" in (copy / "report.html").read_text()
     before = (copy / "evaluation/details.json").read_bytes()
     error = said(run("eval", copy, *overwrite, "--set", "evaluation.max_length=40", code=1).stderr)

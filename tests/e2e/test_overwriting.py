@@ -64,22 +64,22 @@ def test_files_of_others_beside_the_stages_stay(copied: Path) -> None:
         (copied / name).parent.mkdir(parents=True, exist_ok=True)
         (copied / name).write_text("mine")
     run("eval", copied, *OVERWRITE, "--set", "evaluation.answers=0", "--set", "evaluation.users=3")
-    run("report", copied, "--figures", copied / "figures")
+    run("report", copied, "--figures", copied / "figures", undrawn=True)
     assert [(copied / name).read_text() for name in beside] == ["mine"] * len(beside)
 
 
 def test_plots_and_comparisons_replace_their_own_kind(finished: Path, copied: Path, tmp_path: Path) -> None:
     figures = tmp_path / "figures"
     run("report", copied, "--figures", figures)
-    run("report", copied, "--figures", figures)
+    run("report", copied, "--figures", figures, undrawn=True)
     plot = next(figures.glob("*.svg"))
     plot.write_text("<svg>mine</svg>")
     before = contents(figures)
-    assert "is not a plot of a report" in run("report", copied, "--figures", figures, code=2).stderr
+    assert "is not a plot of a report" in run("report", copied, "--figures", figures, code=2, undrawn=True).stderr
     assert contents(figures) == before
     plot.unlink()
     if plot.with_suffix(".csv").exists():
-        assert "belongs to no plot" in run("report", copied, "--figures", figures, code=2).stderr
+        assert "belongs to no plot" in run("report", copied, "--figures", figures, code=2, undrawn=True).stderr
 
     compared, page = tmp_path / "c.json", tmp_path / "c.html"
     for _ in range(2):

@@ -34,6 +34,7 @@ def run_cells(cells: list[str], changes: dict[str, str], names: dict[str, Any] |
 
 
 @pytest.mark.filterwarnings("ignore:::peft", "ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft's own
+@pytest.mark.usefixtures("undrawn")
 def test_the_tour_runs_up_to_the_making_of_data(
     speaking_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

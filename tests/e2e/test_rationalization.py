@@ -18,7 +18,8 @@ def test_a_run_with_descriptions_in_the_models_own_words(speaking_model_path: Pa
         "evaluation.answers=1",
         "evaluation.corruption=[1.0]",
     ]
-    run("run", *tiny(speaking_model_path, output), *(part for setting in settings for part in ("--set", setting)))
+    sets = [part for setting in settings for part in ("--set", setting)]
+    run("run", *tiny(speaking_model_path, output), *sets, undrawn=True)
     metrics = read_json(output / "metrics.json")
     assert {"reward_accuracy", "label_flip_rate", "corrupted_accuracy/0%", "corrupted_accuracy/100%"} <= set(
         metrics["fspo-rat"]

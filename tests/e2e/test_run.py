@@ -75,7 +75,7 @@ def test_killed_in_every_stage_and_run_again_it_reaches_the_same_figures(
         "evaluation/*/judgements.jsonl",
     ):
         _kill_at(output, sign, arguments)
-    done = run("run", *arguments)
+    done = run("run", *arguments, undrawn=True)
     assert "Report:" in done.stdout
     assert figures(output) == figures(finished)
 
@@ -103,7 +103,7 @@ def test_stages_one_by_one_give_what_the_run_gives(finished: Path, speaking_mode
     run("train", *arguments)
     assert "no metrics.json" in run("report", *arguments, code=1).stderr
     run("eval", *arguments)
-    assert "Report:" in run("report", *arguments).stdout
+    assert "Report:" in run("report", *arguments, undrawn=True).stdout
     assert figures(output) == figures(finished)
 
 
@@ -162,7 +162,7 @@ def test_a_finished_run_is_not_done_again(finished: Path, tmp_path: Path) -> Non
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("adapter_model.safetensors")}
-    text = run("run", copy).stdout
+    text = run("run", copy, undrawn=True).stdout
     assert "Sampling texts" not in text
     assert "Training" not in text
     assert before == {path: path.stat().st_mtime_ns for path in copy.rglob("adapter_model.safetensors")}
@@ -198,7 +198,7 @@ def test_moving_a_run_does_not_break_it(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("terminal", ["dumb", "xterm"])
 def test_progress_without_a_terminal_is_plain_lines(terminal: str, finished: Path) -> None:
-    text = run("report", finished, TERM=terminal, COLUMNS="200").stdout
+    text = run("report", finished, undrawn=True, TERM=terminal, COLUMNS="200").stdout
     assert "\x1b" not in text
     assert "fspo" in text
 

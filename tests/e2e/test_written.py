@@ -47,7 +47,7 @@ def test_a_written_domain_goes_from_its_configuration_to_the_report(
         settings += ("training.fspo.ladder=[1, 2]", "training.fspo.shots=2", "training.fspo.responses=3")
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
-    said = run(*arguments).stdout
+    said = run(*arguments, undrawn=True).stdout
     assert "Responses that come with the domain; pairs judged by the traits that they declare" in said
     assert not list((tmp_path / "run").glob("answers*"))
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

@@ -344,6 +344,7 @@ def test_no_shot_and_one_shot_are_measured_whatever_the_ladder(run: Run, tmp_pat
     assert {"reward_accuracy@0/likelihood", "reward_accuracy@1", "reward_accuracy@2"} <= metrics["few-shot"].keys()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_reward_model_from_elsewhere_stands_beside_the_methods(run: Run, tmp_path: Path) -> None:
     length = FunctionRewardModel(lambda shots, prompt, response: float(len(response)), "length")
     policies = {"base": None, "few-shot": None}

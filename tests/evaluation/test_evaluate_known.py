@@ -48,6 +48,7 @@ def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
         run(config, tmp_path / "out", policies={"fspo": moved})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_policies_that_nobody_can_trace_are_told_once(
     run: Run, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
