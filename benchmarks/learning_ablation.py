@@ -40,7 +40,8 @@ RECIPE = "recipe"
 TWELVE = "twelve users"
 UNTRAINED = "untrained"
 
-_PAIRS = ("training.fspo.responses=2", "training.fspo.queries=4")
+_SQUARED = ("training.fspo.contrast=squared", "training.fspo.observer_scale=2.5")
+_PAIRS = (*_SQUARED, "training.fspo.responses=2", "training.fspo.queries=8")
 ROWS: Mapping[str, tuple[str, ...]] = {
     RECIPE: (),
     "labelled layout": ("layout=labelled",),
@@ -56,7 +57,9 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     ),
     "attention only": ("training.fspo.lora.target_modules=[q_proj, k_proj, v_proj, o_proj]",),
     "all layers": ("training.fspo.lora.last_layers=null",),
-    "no bias weight": ("training.fspo.bias_weight=0",),
+    "squared": _SQUARED,
+    "bias weight": (*_SQUARED, "training.fspo.bias_weight=0.1"),
+    "no likelihood": ("training.fspo.pref_ft_weight=0",),
 }
 """Row -> what is set for it besides."""
 
