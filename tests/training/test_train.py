@@ -319,7 +319,7 @@ class FixedObserver:
 def test_the_effects_aimed_at_are_the_scaled_log_odds_of_the_observer(tiny_model_path: Path, tmp_path: Path) -> None:
     """Log-odds times the scale are the target: an observer of 2 nats aims where a constant of 2 x 1.5 does."""
     train = small_dataset(users=4)
-    contrast = tiny_settings().model_copy(update={"objective": "mirrored-contrast", "shots": 2})
+    contrast = tiny_settings(steps=4).model_copy(update={"objective": "mirrored-contrast", "shots": 2})
     follows = contrast.model_copy(update={"target": "observer", "observer_scale": 1.5})
     made = {
         name: train_policy(config, train, model=tiny_model_path, out=tmp_path / name, observer=observer)
@@ -342,7 +342,7 @@ def test_auto_is_the_dtype_that_the_device_is_fast_in(
     dtype: str, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fspo.training.train.fast_dtype", lambda: dtype)
-    settings, train = tiny_settings(), small_dataset(users=4)
+    settings, train = tiny_settings(steps=4), small_dataset(users=4)
     auto, named = (
         train_policy(settings.model_copy(update={"dtype": given}), train, model=tiny_model_path, out=tmp_path / given)
         for given in ("auto", dtype)
