@@ -39,6 +39,7 @@ from benchmarks.training_step import device_name
 from fspo.files import read_json, write_json, write_text
 from fspo.modeling.policy import Policy
 from fspo.preferences.types import Preference
+from fspo.printing import counted
 from fspo.serving.engine import GenerationRequest, Turn
 from fspo.serving.engines.local import LocalEngine
 from fspo.synthesis.domain import load_domain
@@ -300,8 +301,8 @@ _PARTS = {"warm": _warm, "budget": _budget, "crowd": _crowd}
 _PAGE = """\
 # Serving
 
-`python -m benchmarks.serving` on {machine}, {threads} threads, model `{model}`{short}. All numbers are in
-`serving.json`.
+`python -m benchmarks.serving` on {machine}, {cores}, model `{model}`{short}.
+All numbers are in [serving.json](serving.json).
 """
 _WARM = """
 ## Waiting for a known user
@@ -340,6 +341,7 @@ def _page(results: dict[str, Any]) -> str:
     """The results in words, as Markdown."""
     same = "the same" if results.get("same_answers") else "not all the same"
     names = {**results["sizes"], **results, "same": same}
+    names["cores"] = counted(results["threads"], "threads")
     names["short"] = "" if results["sizes"] == asdict(Sizes()) else ", with smaller numbers than the benchmark's own"
     texts = {"warm": _WARM, "budget": _BUDGET, "crowd": _CROWD}
     whole = _PAGE + "".join(text for name, text in texts.items() if name in results["parts"])

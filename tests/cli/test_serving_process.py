@@ -92,6 +92,7 @@ def test_another_server_answers_with_the_shots_and_gets_its_own_key(tmp_path: Pa
         (("--model", "m"), 2, "--upstream"),
         (("--upstream", "http://127.0.0.1:1/v1"), 2, "--model"),
         (("--upstream", "nowhere", "--model", "m"), 2, "http://"),
+        (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--guidance", "2"), 2, "--guidance"),
         (("--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--key-variable", "sk-" + "a1" * 20), 2, "variable"),
     ],
 )

@@ -85,6 +85,10 @@ def serve(
             "no --policy.",
         ),
     ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(min=0, help="Push answers away from those for the mirrored user; takes twice the work. 0: plain."),
+    ] = 0.0,
     memory: Annotated[float, typer.Option(min=0, help="GiB for what the model has read of the users' shots.")] = 1.0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     dry_run: DryRun = False,
@@ -111,6 +115,8 @@ def serve(
       fspo serve --upstream http://127.0.0.1:9000/v1 --model qwen3-8b --adapter fspo
     """
     endpoint = _endpoint(upstream, model, adapter, key_variable)
+    if endpoint is not None and guidance:
+        raise ConfigError("--guidance needs the model in this process; leave it out, or serve --policy alone.")
     if demo:
         policy = policy or (_demo_policy() if endpoint is None else None)
         questions = questions or _DEMO_QUESTIONS
@@ -140,7 +146,9 @@ def serve(
                 console().print(_demo_request(people, address), markup=False)
             console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
 
-        engine = _engine(loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt)
+        engine = _engine(
+            loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt, guidance=guidance
+        )
         listen(create_app(people, engine, settings, questions=bank), host, port, announce)
 
 
@@ -214,12 +222,13 @@ def _engine(
     *,
     shots: int | None,
     cache_salt: bool,
+    guidance: float,
 ) -> Engine:
     if endpoint is None:
         from fspo.serving.engines.local import LocalEngine
 
         assert policy is not None
-        return LocalEngine(policy, budget=budget)
+        return LocalEngine(policy, budget=budget, guidance=guidance)
     from fspo.serving.engines.upstream import UpstreamEngine
 
     if policy is None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fspo.errors import DataError, FspoError, ModelError
+from fspo.errors import ConfigError, DataError, FspoError, ModelError
 from fspo.modeling import continuous
 from fspo.modeling.chat import control_ids
 from fspo.modeling.loading import load_model
@@ -93,7 +93,7 @@ def ask_all(policy: Policy, requests: Sequence[GenerationRequest], **settings: A
     return run(policy, together, **settings)
 
 
-def expected(policy: Policy, request: GenerationRequest) -> str:
+def expected(policy: Policy, request: GenerationRequest, guidance: float = 0.0) -> str:
     one = policy if request.personalised else policy.base
     turns = tuple(Message(turn.role, turn.content) for turn in request.turns)  # type: ignore[arg-type]
     return one.generate(
@@ -103,6 +103,7 @@ def expected(policy: Policy, request: GenerationRequest) -> str:
         max_new_tokens=request.max_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
+        guidance=guidance if request.personalised else 0.0,
     )
 
 
@@ -137,6 +138,35 @@ def test_answers_are_those_of_the_policy_alone(policy: Policy, monkeypatch: pyte
         got = ask_all(policy, requests, batch_size=batch_size)
         assert [one.text for one in got] == answers
         assert all(one.finish == "stop" or one.completion == r.max_tokens for one, r in zip(got, requests, strict=True))
+
+
+def test_guided_answers_are_those_of_the_policy_alone_and_both_its_trunks_are_remembered(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "PIECE_TOKENS", 20)
+    requests = varied()
+    plain, answers = ([expected(policy, request, guidance) for request in requests] for guidance in (0.0, 2.0))
+    assert sum(one != other for one, other in zip(plain, answers, strict=True)) > 3
+
+    async def twice(engine: LocalEngine) -> tuple[list[str], list[Got]]:
+        first = await asyncio.gather(*(ask(engine, request) for request in requests))
+        again = [await ask(engine, request) for request in requests[-3:]]
+        trunks = engine.counts.trunk_bytes
+        await engine.forget("user3")
+        assert engine.counts.trunk_bytes < trunks
+        return [one.text for one in first], again
+
+    texts, again = run(policy, twice, batch_size=5, guidance=2.0)
+    assert texts == answers and [one.text for one in again] == answers[-3:]
+    assert again[-1].cached > 0
+    (alone,) = ask_all(policy, [ANN], guidance=2.0, budget=0)
+    assert alone.text == expected(policy, ANN, 2.0), "a budget that has room for nothing still answers"
+
+
+@pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf")])
+def test_guidance_that_is_no_number_of_its_range_is_refused(policy: Policy, guidance: float) -> None:
+    with pytest.raises(ConfigError, match="guidance"):
+        LocalEngine(policy, guidance=guidance)
 
 
 def test_a_cached_trunk_changes_no_answer(policy: Policy) -> None:

@@ -14,51 +14,39 @@ from fspo.modeling.answering import AnswerText, Enter
 from fspo.modeling.chat import TextReader
 from fspo.modeling.continuous import ContinuousDecoder, read_on
 from fspo.modeling.decoding import NOTHING, KeyValues
-from fspo.modeling.generation import draw, end_tokens, evaluating, noise
+from fspo.modeling.generation import Sampling, draw, end_tokens, evaluating, guided, noise
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
 from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.engines.stop_texts import StopTexts
 from fspo.serving.engines.trunk_cache import Trunk, TrunkCache
 
-__all__ = ["Job", "Lane"]
+__all__ = ["Job", "Lane", "Track"]
 
 PIECE_TOKENS = 512
 """Tokens that are read in one round, so that answers under way do not wait long for a new request."""
 
+_PLAUSIBILITY = Sampling().plausibility
 _LOG = logging.getLogger(__name__)
 _NO_NUMBERS = "The model's scores are not numbers; use float32 or bfloat16, or other weights."
 
 
 @dataclass(eq=False)
-class Job:
-    """One request under way."""
+class Track:
+    """What is read and decoded of a request: the shots, the prompt, and the answer; under guidance twice."""
 
-    request: GenerationRequest
-    deliver: Callable[[Piece | FspoError], None]
-    """Takes the pieces of the answer, or what went wrong; called in the engine's thread."""
-    seed: int
-    cancelled: bool = False
-    shown: RenderedPrompt | None = None
-    """What the model reads, once it is rendered."""
+    trunk_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
     trunk: Trunk | None = None
-    cached: int = 0
-    """Tokens of the trunk that were there before."""
     own: KeyValues = NOTHING
     """What was read of the prompt."""
-    token: int = 0
-    """The token sampled last."""
-    count: int = 0
-    """Tokens sampled."""
-    random: Tensor = field(default_factory=lambda: torch.empty(0))
-    text: AnswerText | None = None
-    stops: StopTexts = field(default_factory=lambda: StopTexts(()))
+    scores: Tensor | None = None
+    """[V]: the logits of the first token, once the prompt is read."""
 
     @property
     def unread(self) -> tuple[int, ...]:
         """The tokens of the prompt that remain to be read."""
-        assert self.shown is not None
-        return self.shown.prompt_ids[self.own.length :]
+        return self.prompt_ids[self.own.length :]
 
     @property
     def unread_tokens(self) -> int:
@@ -70,10 +58,36 @@ class Job:
         """The keys and values before the prompt."""
         return NOTHING if self.trunk is None else self.trunk.key_values
 
+
+@dataclass(eq=False)
+class Job:
+    """One request under way."""
+
+    request: GenerationRequest
+    deliver: Callable[[Piece | FspoError], None]
+    """Takes the pieces of the answer, or what went wrong; called in the engine's thread."""
+    seed: int
+    cancelled: bool = False
+    tracks: tuple[Track, ...] = ()
+    """What the model reads, once it is rendered; under guidance also with the mirrored shots."""
+    cached: int = 0
+    """Tokens of the trunk that were there before."""
+    token: int = 0
+    """The token sampled last."""
+    count: int = 0
+    """Tokens sampled."""
+    random: Tensor = field(default_factory=lambda: torch.empty(0))
+    text: AnswerText | None = None
+    stops: StopTexts = field(default_factory=lambda: StopTexts(()))
+
+    @property
+    def unread_tokens(self) -> int:
+        """Tokens of trunks and prompts that remain to be read."""
+        return sum(track.unread_tokens for track in self.tracks)
+
     def piece(self, text: str, finish: str | None) -> Piece:
         """A piece of the answer with the counts so far."""
-        assert self.shown is not None
-        prompt = len(self.shown.trunk_ids) + len(self.shown.prompt_ids)
+        prompt = len(self.tracks[0].trunk_ids) + len(self.tracks[0].prompt_ids)
         return Piece(text, finish, prompt, self.count, self.cached)  # type: ignore[arg-type]
 
 
@@ -91,6 +105,7 @@ class Lane:
         cache: TrunkCache,
         batch_size: int,
         times_forgotten: Callable[[str], int],
+        guidance: float = 0.0,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -101,9 +116,11 @@ class Lane:
             cache: keeps the trunks; the prompt of a request without shots is not kept.
             batch_size: how many requests are read and answered side by side.
             times_forgotten: of an owner; the trunk of a request with another number is not kept.
+            guidance: how far answers are pushed away from those for mirrored shots; see `fspo.modeling.generation`.
         """
         self._enter, self._render, self._cache, self._batch_size = enter, render, cache, batch_size
         self._times_forgotten = times_forgotten
+        self._guidance = guidance
         self._ends = end_tokens(renderer.tokenizer)
         self._reader = TextReader(renderer.tokenizer)
         self._waiting: list[Job] = []
@@ -111,7 +128,8 @@ class Lane:
         """The number of the last request of each owner that was let in, while there are requests."""
         self._reading: list[Job] = []
         self._running: list[Job] = []
-        """In the order of the decoder's rows."""
+        self._rows: list[Track] = []
+        """Those of the running requests, in the order of the decoder's rows."""
         self._decoder: ContinuousDecoder | None = None
         self._token_bytes = 0
 
@@ -171,7 +189,7 @@ class Lane:
         while self._waiting and unread < PIECE_TOKENS and len(self._reading) + len(self._running) < self._batch_size:
             job = min(self._waiting, key=lambda job: self._turns.get(job.request.owner, -1))
             try:
-                if job.shown is None:
+                if not job.tracks:
                     self._begin(job)
             except Exception as error:
                 self._waiting.remove(job)
@@ -188,20 +206,26 @@ class Lane:
         request, shown = job.request, self._render(job.request)
         assert self._decoder is not None
         prepare_model(self._decoder.base, len(shown.trunk_ids) + len(shown.prompt_ids) + request.max_tokens)
+        prompt = tuple(shown.prompt_ids)
         if shown.mirror_trunk_ids is None:  # no shots: nothing that comes again
-            shown = RenderedPrompt((), (*shown.trunk_ids, *shown.prompt_ids))
-        job.shown, job.text, job.stops = shown, AnswerText(self._reader), StopTexts(request.stop)
+            tracks = [Track((), (*shown.trunk_ids, *prompt))]
+        else:
+            trunks = [shown.trunk_ids, *([shown.mirror_trunk_ids] if self._guidance else [])]
+            tracks = [Track(tuple(ids), prompt) for ids in trunks]
+        job.text, job.stops = AnswerText(self._reader), StopTexts(request.stop)
         job.random = noise(job.seed, 0, 0, request.max_tokens)
+        job.tracks = tuple(tracks)
 
     def _take_trunk(self, job: Job) -> bool:
-        assert job.shown is not None
-        if not job.shown.trunk_ids:
+        if not job.tracks[0].trunk_ids:
             return True
         owner = job.request.owner
-        found = self._cache.acquire(owner, job.shown.trunk_ids, self._token_bytes)
+        found = self._cache.acquire(owner, [track.trunk_ids for track in job.tracks], self._token_bytes)
         if found is None:
             return False
-        job.trunk, job.cached = found
+        for track, (trunk, _) in zip(job.tracks, found, strict=True):
+            track.trunk = trunk
+        job.cached = found[0][1]
         if job.request.times_forgotten != self._times_forgotten(owner):
             self._cache.forget(owner)
         return True
@@ -210,9 +234,9 @@ class Lane:
         """Read the next piece of every new request, as far as the tokens of a round go."""
         room = PIECE_TOKENS
         trunks: dict[Trunk, int] = {}
-        prompts: dict[Job, int] = {}
-        for job in self._reading:
-            trunk = job.trunk
+        prompts: dict[Track, int] = {}
+        for track in (track for job in self._reading for track in job.tracks if track.unread_tokens):
+            trunk = track.trunk
             if trunk is not None and trunk.unread:
                 if trunk not in trunks:
                     # From fixed places on, so that what is kept does not depend on what else there was to read.
@@ -222,43 +246,60 @@ class Lane:
                         trunks[trunk] = count
                         room -= count
             elif room > 0:
-                prompts[job] = min(room, len(job.unread))
-                room -= prompts[job]
+                prompts[track] = min(room, len(track.unread))
+                room -= prompts[track]
         if not trunks and not prompts:
             return
         pieces = [(trunk.unread[:count], trunk.key_values) for trunk, count in trunks.items()]
-        pieces += [(job.unread[:count], job.before.followed_by(job.own)) for job, count in prompts.items()]
+        pieces += [(track.unread[:count], track.before.followed_by(track.own)) for track, count in prompts.items()]
         assert self._decoder is not None
         found, scores = read_on(self._decoder.base, pieces)
         for trunk, more in zip(trunks, found, strict=False):
             trunk.key_values = trunk.key_values.followed_by(more)
-        for job, more in zip(prompts, found[len(trunks) :], strict=True):
-            job.own = job.own.followed_by(more)
-        ready = [(job, row) for row, job in enumerate(prompts, start=len(trunks)) if not job.unread]
+        for row, track in enumerate(prompts, start=len(trunks)):
+            track.own = track.own.followed_by(found[row])
+            if not track.unread:
+                track.scores = scores[row]
+        ready = [job for job in self._reading if all(track.scores is not None for track in job.tracks)]
         if ready:
-            self._start([job for job, _ in ready], scores[[row for _, row in ready]])
+            self._start(ready)
 
-    def _start(self, jobs: Sequence[Job], scores: Tensor) -> None:
+    def _start(self, jobs: Sequence[Job]) -> None:
         """Sample the first token of answers whose prompts are read, and decode on from there."""
         assert self._decoder is not None
-        ended = self._sample(jobs, scores)
+        rows = [track for job in jobs for track in job.tracks]
+        ended = self._sample(jobs, self._mixed(jobs, rows, torch.stack([track.scores for track in rows])))  # type: ignore[misc]
         for job in jobs:
             self._reading.remove(job)
             if job in ended:
                 self._release(job)
-            else:
-                self._decoder.add(job.own, job.before)
-                job.own = NOTHING
-                self._running.append(job)
+                continue
+            self._running.append(job)
+            for track in job.tracks:
+                self._decoder.add(track.own, track.before)
+                track.own, track.scores = NOTHING, None
+                self._rows.append(track)
 
     def _write(self) -> None:
         """Write the next token of every answer."""
         if not self._running:
             return
         assert self._decoder is not None
+        tokens = {track: job.token for job in self._running for track in job.tracks}
         device = self._decoder.base.device
-        self._decoder.step(torch.tensor([job.token for job in self._running], device=device))
-        self._leave(self._sample(self._running, self._decoder.scores))
+        self._decoder.step(torch.tensor([tokens[track] for track in self._rows], device=device))
+        running = list(self._running)
+        self._leave(self._sample(running, self._mixed(running, self._rows, self._decoder.scores)))
+
+    def _mixed(self, jobs: Sequence[Job], rows: Sequence[Track], scores: Tensor) -> Tensor:
+        """[jobs, V]: of logits [rows, V] those of each request, under guidance mixed with its mirror's."""
+        place = {track: row for row, track in enumerate(rows)}
+        own = scores[[place[job.tracks[0]] for job in jobs]]
+        pairs = [(row, place[job.tracks[1]]) for row, job in enumerate(jobs) if len(job.tracks) > 1]
+        if pairs:
+            mine, mirrors = map(list, zip(*pairs, strict=True))
+            own[mine] = guided(own[mine], scores[mirrors], self._guidance, _PLAUSIBILITY)
+        return own
 
     def _sample(self, jobs: Sequence[Job], scores: Tensor) -> list[Job]:
         """Sample a token for each row of `scores`, deliver the text, and return those that ended."""
@@ -308,11 +349,13 @@ class Lane:
         """Forget requests, wherever they are."""
         for job in list(jobs):
             if job in self._running:
-                row = self._running.index(job)
-                if self._decoder is not None:
-                    self._decoder.remove(row)
-                self._running[row] = self._running[-1]
-                self._running.pop()
+                self._running.remove(job)
+                for track in job.tracks:
+                    row = self._rows.index(track)
+                    if self._decoder is not None:
+                        self._decoder.remove(row)
+                    self._rows[row] = self._rows[-1]
+                    self._rows.pop()
             elif job in self._reading:
                 self._reading.remove(job)
             elif job in self._waiting:
@@ -320,9 +363,10 @@ class Lane:
             self._release(job)
 
     def _release(self, job: Job) -> None:
-        if job.trunk is not None:
-            self._cache.release(job.trunk)
-            job.trunk = None
+        for track in job.tracks:
+            if track.trunk is not None:
+                self._cache.release(track.trunk)
+                track.trunk = None
 
 
 def _explained(error: Exception) -> FspoError:

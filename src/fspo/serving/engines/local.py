@@ -7,6 +7,7 @@ with the user's shots, and its base model without adapters and shots, over the s
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import threading
 from collections import Counter, deque
@@ -53,20 +54,26 @@ class LocalEngine:
     whether the shots were in memory or not, up to the rounding of sums.
     """
 
-    def __init__(self, policy: Policy, *, budget: int = 2**30, batch_size: int = 32) -> None:
+    def __init__(self, policy: Policy, *, budget: int = 2**30, batch_size: int = 32, guidance: float = 0.0) -> None:
         """The weights are loaded at the first request.
 
         Args:
             policy: answers personalised requests; its base model answers the others.
             budget: bytes for the keys and values of all users' shots.
             batch_size: requests answered side by side; further ones wait.
+            guidance: how far personalised answers are pushed away from those for the mirrored user, as in
+                `Policy.generate`; it doubles the work and the memory of these answers. 0 samples plainly.
 
         Raises:
-            ConfigError: a setting is out of its range.
+            ConfigError: a setting is out of its range, or there is guidance for a policy that describes people.
             ModelError: the policy is in training.
         """
         if budget < 0 or batch_size < 1:
             raise ConfigError("The budget must be at least 0 bytes, and the batch size at least 1.")
+        if not 0 <= guidance < math.inf:
+            raise ConfigError(f"guidance must be at least 0 and finite, but it is {guidance}.")
+        if guidance and policy.describes:
+            raise ConfigError("A policy that describes people is served without guidance; leave the guidance out.")
         if policy.weights is None:
             raise ModelError("This policy is in training; train it to the end, and load it with Policy.load.")
         self._policy = policy
@@ -76,7 +83,7 @@ class LocalEngine:
         self._descriptions = DescriptionCache(lambda shots: policy.describe(Person(shots)))
         self._forgotten: Counter[str] = Counter()
         common = (self._cache, batch_size, self.times_forgotten)
-        self._personal = Lane(weights.policy, policy.renderer, self._with_shots, *common)
+        self._personal = Lane(weights.policy, policy.renderer, self._with_shots, *common, guidance=guidance)
         self._base = Lane(weights.base, self._bare, self._without_shots, *common)
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()

@@ -1,4 +1,7 @@
-"""The keys and values of users' shots, kept between their requests within a budget of bytes."""
+"""The keys and values of users' shots, kept between their requests within a budget of bytes.
+
+For guidance there are two trunks of each user: the shots, and the shots with their labels swapped.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ class Trunk:
     """One user's shots as token ids, and what the model has read of them so far."""
 
     owner: str
+    place: int
+    """0, and 1 for the mirrored shots."""
     ids: tuple[int, ...]
     nbytes: int
     """Bytes once it is read."""
@@ -44,10 +49,10 @@ class CacheCounts:
 
 @dataclass
 class TrunkCache:
-    """Keeps one trunk of each user, the last used ones.
+    """Keeps the trunks of each user, the last used ones.
 
-    All trunks in memory count, also those that requests still use after their user was forgotten. Only a trunk that
-    is larger than the whole budget exceeds it: it is read when no other one is in use, and not kept.
+    All trunks in memory count, also those that requests still use after their user was forgotten. Only a request whose
+    trunks are larger than the whole budget exceeds it: they are read when no other one is in use, and not kept.
 
     Attributes:
         budget: bytes of all trunks together.
@@ -58,38 +63,54 @@ class TrunkCache:
     budget: int
     counts: CacheCounts = field(default_factory=CacheCounts)
     nbytes: int = 0
-    _kept: OrderedDict[str, Trunk] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[str, int], Trunk] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
-        """How many trunks are kept."""
-        return len(self._kept)
+        """Of how many users trunks are kept."""
+        return len({owner for owner, _ in self._kept})
 
-    def acquire(self, owner: str, ids: Sequence[int], token_bytes: int) -> tuple[Trunk, int] | None:
-        """The trunk of `ids`, which stays until it is released.
+    def acquire(self, owner: str, texts: Sequence[Sequence[int]], token_bytes: int) -> list[tuple[Trunk, int]] | None:
+        """The trunks of a request, which stay until they are released.
 
         Of another trunk of the same owner, the tokens that both begin with are taken over, and the rest is dropped.
 
+        Args:
+            owner: whose they are.
+            texts: token ids of the shots, and for guidance those of the mirrored shots.
+            token_bytes: of the keys and values of one token.
+
         Returns:
-            The trunk, and how many of its tokens were there before; None if it has no room until others are released.
+            Each trunk, and how many of its tokens were there before; None if they have no room until others are
+            released.
         """
-        known = self._kept.get(owner)
-        if known is not None and known.ids == tuple(ids):
-            self._kept.move_to_end(owner)
+        known = [self._kept.get((owner, place)) for place in range(len(texts))]
+        in_use = self.nbytes - sum(trunk.nbytes for trunk in self._kept.values() if not trunk.uses)
+        needed = sum(
+            0 if trunk is not None and trunk.ids == tuple(ids) and trunk.uses else len(ids) * token_bytes
+            for trunk, ids in zip(known, texts, strict=True)
+        )
+        if in_use and in_use + needed > self.budget:
+            return None
+        keep = needed <= self.budget
+        return [self._take(owner, place, tuple(ids), token_bytes, keep) for place, ids in enumerate(texts)]
+
+    def _take(self, owner: str, place: int, ids: tuple[int, ...], token_bytes: int, keep: bool) -> tuple[Trunk, int]:
+        key = owner, place
+        known = self._kept.get(key)
+        if known is not None and known.ids == ids:
+            self._kept.move_to_end(key)
             known.uses += 1
             self.counts.hits += 1
             return known, known.key_values.length
-        size = len(ids) * token_bytes
-        in_use = self.nbytes - sum(trunk.nbytes for trunk in self._kept.values() if not trunk.uses)
-        if in_use and in_use + size > self.budget:
-            return None
         shared = _common(known.ids[: known.key_values.length], ids) if known is not None else 0
         start = known.key_values.part(0, shared) if known is not None else NOTHING
         if known is not None:
             self._drop(known)
+        size = len(ids) * token_bytes
         self._make_room(size)
-        trunk = Trunk(owner, tuple(ids), size, start, uses=1, kept=size <= self.budget)
+        trunk = Trunk(owner, place, ids, size, start, uses=1, kept=keep)
         if trunk.kept:
-            self._kept[owner] = trunk
+            self._kept[key] = trunk
         self.nbytes += size
         self.counts.misses += 1
         self.counts.peak_bytes = max(self.counts.peak_bytes, self.nbytes)
@@ -105,9 +126,9 @@ class TrunkCache:
                 self._drop(trunk)
 
     def forget(self, owner: str) -> None:
-        """Drop the owner's trunk; a request that uses it ends with it."""
-        if owner in self._kept:
-            self._drop(self._kept[owner])
+        """Drop the owner's trunks; a request that uses them ends with them."""
+        for trunk in [trunk for (name, _), trunk in self._kept.items() if name == owner]:
+            self._drop(trunk)
 
     def clear(self) -> None:
         """Drop all trunks."""
@@ -123,7 +144,7 @@ class TrunkCache:
                 self.counts.evictions += 1
 
     def _drop(self, trunk: Trunk) -> None:
-        del self._kept[trunk.owner]
+        del self._kept[trunk.owner, trunk.place]
         trunk.kept = False
         if not trunk.uses:
             self.nbytes -= trunk.nbytes
