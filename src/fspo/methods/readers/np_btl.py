@@ -17,6 +17,8 @@ __all__ = ["NpBtl", "NpBtlSettings", "gaussian_kl"]
 class NpBtlSettings(EpisodicSettings):
     """Settings of NP-BTL."""
 
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """Of Adam; falls to 0 along a cosine. The shots are summed, so larger rates train badly."""
     hidden: int = Field(default=256, ge=8, multiple_of=8)
     """Width of the encodings of pairs, users and responses."""
     heads: int = Field(default=8, ge=1)
