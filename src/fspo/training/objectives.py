@@ -194,8 +194,9 @@ def mirrored_contrast_direction(effects_QP: Tensor, targets_QP: Tensor) -> Tenso
         effects_QP: effects of the P pairs of each query's responses, in nats.
         targets_QP: c, the effects to aim at, such as an ideal observer's log-odds.
     """
-    size_Q = targets_QP.norm(dim=1) / targets_QP.shape[1] ** 0.5
-    return size_Q * (1 - cosine_similarity(effects_QP, targets_QP, dim=1))
+    size_Q = targets_QP.square().mean(dim=1).sqrt()
+    cosine_Q: Tensor = cosine_similarity(effects_QP, targets_QP, dim=1)
+    return size_Q * (1 - cosine_Q)
 
 
 def _smoothed(rewards_B: Tensor, label_smoothing: float) -> Tensor:

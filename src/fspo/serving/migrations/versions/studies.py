@@ -63,7 +63,7 @@ def downgrade() -> None:
         op.drop_table(table)
 
 
-def _personal(table: str, columns: list[sa.Column], unique: list[str]) -> None:  # type: ignore[type-arg]
+def _personal(table: str, columns: list[sa.schema.SchemaItem], unique: list[str]) -> None:
     op.create_table(
         table,
         sa.Column("number", _NUMBER, autoincrement=True, nullable=False),
