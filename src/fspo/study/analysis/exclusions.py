@@ -61,11 +61,12 @@ def _reasons(one: Participant, items: Sequence[Item], rules: Exclusions) -> Iter
     if one.withdrawn is not None:
         yield "withdrawn"
         return
+    asked = [item for item in items if item.stage != "practice"]
+    votes = [item for item in asked if is_vote(item)]
     if one.closed:
         yield "quota"
-    elif one.finished is None and rules.unfinished:
+    elif rules.unfinished and one.finished is None and len(votes) < max(1, len(asked)):
         yield "unfinished"
-    votes = [item for item in items if item.stage != "practice" and is_vote(item)]
     failed = sum(item.attention and item.choice != item.right for item in votes)
     if rules.failed_attention is not None and failed >= rules.failed_attention:
         yield "attention"

@@ -28,7 +28,7 @@ __all__ = [
 REASONS_SAID: Mapping[Reason, str] = {
     "withdrawn": "withdrew",
     "quota": "their quota was full",
-    "unfinished": "did not finish",
+    "unfinished": "did not vote on everything",
     "attention": "failed attention items",
     "one side": "almost always chose one side",
     "too fast": "voted faster than people read",
