@@ -98,6 +98,11 @@ def test_pairs_differ_in_the_traits_that_were_asked_for(tmp_path: Path) -> None:
     labels["source"] = {"file": path, "differ_in": ["colour"]}
     with pytest.raises(DataError, match="colour"):
         drawn(tmp_path, labels=labels, attention=[])
+    labels["source"] = {"file": path, "differ_in": ["size", "mood"]}
+    rare = [{**row, "traits": {**row["traits"], "mood": row["text"]}} for row in rows[:4]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in (*rare, *rows[4:])))
+    with pytest.raises(DataError, match=r"1 prompt .* 'mood'.* 3"):
+        load_material(study_config(tmp_path, labels=labels, attention=[]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fspo.errors import DataError
 from fspo.preferences.wording import wording
 from fspo.study.config import AttentionItem, StudyConfig
 from fspo.study.matching import as_shown
-from fspo.study.material import LabelPair, Material, Prompt
+from fspo.study.material import LabelPair, Material, Prompt, wanted_traits
 from fspo.study.records import Choice, Stage
 
 __all__ = ["DrawnItem", "draw_items"]
@@ -64,8 +64,7 @@ def draw_items(
 
 
 def _labels(config: StudyConfig, material: Material, chance: random.Random) -> list[DrawnItem]:
-    traits = config.labels.source.differ_in
-    wanted = [traits[number % len(traits)] if traits else "" for number in range(config.labels.count)]
+    wanted = wanted_traits(config)
     chance.shuffle(wanted)
     left = chance.sample(material.labels, len(material.labels))
     drawn = []

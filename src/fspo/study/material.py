@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -14,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fspo.errors import ConfigError, DataError
 from fspo.preferences.wording import is_blank, wording
-from fspo.printing import nearest
+from fspo.printing import counted, nearest
 from fspo.pydantic_errors import first_fault
 from fspo.study.config import Matching, Source, StudyConfig
 from fspo.study.matching import alike
 
-__all__ = ["LabelPair", "Material", "Prompt", "WrittenText", "load_material"]
+__all__ = ["LabelPair", "Material", "Prompt", "WrittenText", "load_material", "wanted_traits"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,7 @@ def load_material(config: StudyConfig) -> Material:
         DataError: a file is missing or invalid, or has too few prompts.
     """
     labels = _prompts(config.labels.source, config.matching) if config.labels.count else ()
-    traits = config.labels.source.differ_in
     usable = tuple(prompt for prompt in labels if prompt.pairs)
-    for trait in traits:
-        if config.labels.count and not any(pair.differs_in(trait) for prompt in usable for pair in prompt.pairs):
-            raise DataError(f"{_name(config.labels.source)} has no pair of texts that differs in the trait '{trait}'.")
     other = config.comparisons.source
     comparisons = labels if other is None and labels else _prompts(other or config.labels.source, config.matching)
     material = Material(usable, comparisons)
@@ -90,6 +87,7 @@ def load_material(config: StudyConfig) -> Material:
 
 
 def _check(config: StudyConfig, material: Material) -> None:
+    _check_traits(config, material)
     needed, there = config.labels.count, len(material.labels)
     if there < needed:
         raise DataError(
@@ -104,6 +102,30 @@ def _check(config: StudyConfig, material: Material) -> None:
             f"{_name(config.comparisons.source or config.labels.source)} has {left:,} prompts beside those that a "
             f"participant labels, but {config.comparisons.count:,} are to be compared; add prompts, or ask for fewer."
         )
+
+
+def _check_traits(config: StudyConfig, material: Material) -> None:
+    """Check that a random draw finds a pair for each trait, whichever prompts the labels before it have taken."""
+    source = config.labels.source
+    wanted = Counter(wanted_traits(config))
+    prompts = {
+        trait: {prompt.text for prompt in material.labels if any(pair.differs_in(trait) for pair in prompt.pairs)}
+        for trait in wanted
+        if trait
+    }
+    for trait, mine in prompts.items():
+        taken = sum(min(wanted[other], len(theirs & mine)) for other, theirs in prompts.items() if other != trait)
+        if len(mine) < wanted[trait] + taken:
+            raise DataError(
+                f"{_name(source)} has {counted(len(mine), 'prompts')} with a pair of texts that differs in the trait "
+                f"'{trait}', but a participant may need {wanted[trait] + taken:,}; ask for fewer labels, or add texts."
+            )
+
+
+def wanted_traits(config: StudyConfig) -> list[str]:
+    """The trait in which the texts of each label differ, in no order; empty texts if any pair will do."""
+    traits = config.labels.source.differ_in or ("",)
+    return [traits[number % len(traits)] for number in range(config.labels.count)]
 
 
 def _prompts(source: Source, matching: Matching) -> tuple[Prompt, ...]:
