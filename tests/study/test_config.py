@@ -56,6 +56,8 @@ def test_the_shipped_studies_load(name: str) -> None:
         ({"arms": {"one": {"policy": "x"}, "two": {}}}, "arms.two"),
         ({"pairs": [["personal", "bass"]]}, "bass"),
         ({"pairs": [["base", "base"]]}, "base"),
+        ({"pairs": [["personal", "base"], ["base", "personal"]]}, "compared twice"),
+        ({"pairs": [["personal", "base"], ["personal", "base"]]}, "compared twice"),
         ({"labels": {"source": {}}}, "labels.source"),
         ({"labels": {"source": {"domain": "elix-written"}, "attention": 1}}, "attention"),
         ({"comparisons": {"shots": [3]}}, "comparisons.shots"),

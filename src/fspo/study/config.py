@@ -367,6 +367,9 @@ class StudyConfig(_Section):
                 raise ValueError(f"pairs: there is no arm '{unknown[0]}'; there are {', '.join(self.arms)}")
             if pair[0] == pair[1]:
                 raise ValueError(f"pairs: the arm '{pair[0]}' is compared with itself")
+        twice = [pair for pair in self.pairs if self.pairs.count(pair) > 1 or pair[::-1] in self.pairs]
+        if twice:
+            raise ValueError(f"pairs: the arms '{twice[0][0]}' and '{twice[0][1]}' are compared twice")
         if self.labels.attention + self.comparisons.attention > len(self.attention):
             raise ValueError(
                 f"labels and comparisons ask for {self.labels.attention + self.comparisons.attention} attention items, "
