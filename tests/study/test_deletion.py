@@ -7,6 +7,8 @@ import json
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from fspo.serving.store import Store
 from fspo.study.store import StudyStore
 from tests.serving.conftest import new_database
@@ -85,6 +87,29 @@ def test_deletion_while_answers_are_written_leaves_nothing(tmp_path: Path) -> No
             person.get()
         assert site.store.records("small").items == []
         assert SECRET.encode() not in bytes_below(tmp_path / "store")
+
+
+def test_a_tab_that_looks_during_a_deletion_leaves_nothing_in_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ScriptedEngine()
+    engine.held = True  # the answers don't end by themselves
+    with opened_site(tmp_path, engine) as site:
+        for action, name in (("withdraw", "withdraw_votes"), ("delete", "withdraw")):
+            person = site.person().begin().label()
+            person.submit("begin")
+            change = getattr(site.store, name)
+
+            def change_late(*args: object, change=change, person=person) -> object:  # noqa: ANN001
+                person.client.get("/")  # another tab
+                return change(*args)
+
+            monkeypatch.setattr(site.store, name, change_late)
+            owner = owner_of(site, person)
+            person.post(f"/{action}", sure="yes")
+            assert person.status == 200
+            begun = [request for request in engine.requests if request.owner == owner.id]
+            assert begun and all(request.times_forgotten < engine.times_forgotten(owner.id) for request in begun)
 
 
 def test_a_click_by_mistake_deletes_nothing(tmp_path: Path) -> None:

@@ -430,8 +430,10 @@ async def withdraw(study: _Study, request: Request) -> Response:
     visitor = await _sure(study, request)
     if isinstance(visitor, Response):
         return visitor
-    await study.writing().forget(visitor.owner)
-    erased = await run_sync(study.store.withdraw_votes, visitor.owner, study.config.name)
+    try:
+        erased = await run_sync(study.store.withdraw_votes, visitor.owner, study.config.name)
+    finally:  # after the deletion: until then another tab may start the answers again
+        await study.writing().forget(visitor.owner)
     recruited = bool(visitor.visit.participant.site)
     return study.pages(request, visitor).withdrawn(recruited=recruited, erased=erased)
 
@@ -441,8 +443,10 @@ async def delete(study: _Study, request: Request) -> Response:
     visitor = await _sure(study, request)
     if isinstance(visitor, Response):
         return visitor
-    await study.writing().forget(visitor.owner)
-    done = await run_sync(study.store.withdraw, visitor.owner)
+    try:
+        done = await run_sync(study.store.withdraw, visitor.owner)
+    finally:
+        await study.writing().forget(visitor.owner)
     return remember(study.pages(request).deleted(erased=done.erased), request, None)
 
 
