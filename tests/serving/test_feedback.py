@@ -115,6 +115,8 @@ def test_thumbs_become_a_preference_when_two_answers_to_one_request_have_opposit
     assert learned(loud, "up") == ([("A loud", "A long"), ("A loud", "A calm")], 0)
     edited = store.preferences(owner)[0]
     store.change_preference(owner, edited.id, chosen="My own.")
+    assert learned(loud, "up") == ([("A loud", "A calm")], 0), "the edited one does not come back beside itself"
+    assert len(store.preferences(owner)) == 2
     assert learned(loud, "none") == ([], 1), "what the user has edited is theirs"
     assert [one.preference.chosen for one in store.preferences(owner)] == ["My own."]
     assert store.preferences(other) == [] and store.set_thumb(other, calm, "up") is None

@@ -18,7 +18,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -586,18 +586,19 @@ class Store:
             row = _answer(session, answer_id)
             if row is None:
                 return None
+            pairs = thumb_pairs(replace(_judged(row), thumb=thumb), _judged_alike(session, row))
             removed = 0
-            if thumb != _thumb(row):
+            if thumb == _thumb(row):  # the user may have edited or deleted what followed: add nothing again
+                rows = [_learned(session, *pair.texts, "thumbs", pair.answers) for pair in pairs]
+            else:
                 removed = _forget_thumb(session, owner, answer_id)
                 row.thumb = "" if thumb == "none" else thumb
                 session.add(_event(owner, "thumb.set", {"answer": answer_id, "thumb": thumb}))
-            rows = [
-                _learn(session, owner, _turns(row.turns), *pair.texts, "thumbs", pair.answers, most)
-                for pair in thumb_pairs(_judged(row), _judged_alike(session, row))
-            ]
+                turns = _turns(row.turns)
+                rows = [_learn(session, owner, turns, *pair.texts, "thumbs", pair.answers, most) for pair in pairs]
         if removed:
             self._erase()
-        return Learned(tuple(map(_stored, rows)), removed)
+        return Learned(tuple(_stored(row) for row in rows if row is not None), removed)
 
     # Everything of one person
 
@@ -840,13 +841,19 @@ def _learn(
     most: int,
 ) -> PreferenceRow:
     """Add the preference, unless the newest one that follows from these answers says the same."""
+    known = _learned(session, chosen, rejected, origin, answers)
+    return known or _add_preference(session, owner, turns, chosen, rejected, origin, answers=answers, most=most)
+
+
+def _learned(
+    session: Session, chosen: str, rejected: str, origin: Origin, answers: Sequence[str]
+) -> PreferenceRow | None:
+    """The newest preference that follows from these answers and compares these texts, if it says the same."""
     query = select(PreferenceRow).where(PreferenceRow.origin == origin).order_by(PreferenceRow.number.desc())
     for row in session.scalars(query):
         if sorted(row.answers) == sorted(answers) and {row.chosen, row.rejected} == {chosen, rejected}:
-            if row.chosen == chosen:
-                return row
-            break
-    return _add_preference(session, owner, turns, chosen, rejected, origin, answers=answers, most=most)
+            return row if row.chosen == chosen else None
+    return None
 
 
 def _answer(session: Session, answer_id: str) -> ConversationRow | None:
