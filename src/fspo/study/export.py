@@ -26,16 +26,9 @@ def save_parquet(records: StudyRecords, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("participants", "items", "events"):
-        rows = [row.model_dump(mode="json") for row in getattr(records, name)]
-        plain = [
-            {
-                key: json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
-                for key, value in row.items()
-            }
-            for row in rows
-        ]
+        rows = [_plain(row.model_dump(mode="json")) for row in getattr(records, name)]
         with writing(folder / f"{name}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(plain), temporary)
+            pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
 def save_dataset(records: StudyRecords, folder: Path) -> int:
