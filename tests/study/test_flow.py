@@ -282,8 +282,9 @@ def test_pages_are_in_the_language_of_their_participant(tmp_path: Path) -> None:
             person.get(address)
             assert f'<html lang="{language}"' in person.page and title[language] in person.page
             assert ("English" in person.page) == (language == "de")  # the other language is offered by its own name
-            person.submit("consent", agree="yes")
-            assert f'<html lang="{language}"' in person.page
+            for agree in ("", "yes"):
+                person.submit("consent", agree=agree)
+                assert f'<html lang="{language}"' in person.page
             other = site.person(**{"accept-language": "en"})
             other.get(f"/resume/{person.key}")
             assert f'<html lang="{language}"' in other.page

@@ -69,9 +69,9 @@ class _Study:
         except NotAParticipant:
             return None
 
-    def pages(self, request: Request, visitor: _Visitor | None = None) -> Pages:
-        """The pages in the visitor's language."""
-        language = visitor.visit.participant.language if visitor else language_of(self.config, request)
+    def pages(self, request: Request, visitor: _Visitor | None = None, language: str = "") -> Pages:
+        """The pages in the visitor's language, or else in `language`, or else in that of the request."""
+        language = visitor.visit.participant.language if visitor else language or language_of(self.config, request)
         if language not in self.config.languages:
             language = self.config.language
         return Pages(self.config, language, _root(request), has_data=visitor is not None)
@@ -173,18 +173,19 @@ async def _welcome(study: _Study, request: Request, site: Mapping[str, str]) -> 
         return pages.problem("site", 403)
     if await run_sync(study.store.is_full, study.config):
         return pages.full(recruited=bool(site))
-    return _consent_page(study, request, site, ticket_of())
+    return _consent_page(study, request, language_of(study.config, request), site, ticket_of())
 
 
-def _consent_page(study: _Study, request: Request, site: Mapping[str, str], ticket: str, problem: str = "") -> Response:
-    language = language_of(study.config, request)
+def _consent_page(
+    study: _Study, request: Request, language: str, site: Mapping[str, str], ticket: str, problem: str = ""
+) -> Response:
     hidden = [("ticket", ticket), ("lang", language), *((f"site_{name}", value) for name, value in site.items())]
     others = [
         (other, str(request.url.include_query_params(lang=other)))
         for other in study.config.languages
         if other != language and not problem
     ]
-    return study.pages(request).consent(hidden, others, problem)
+    return study.pages(request, language=language).consent(hidden, others, problem)
 
 
 async def _current(study: _Study, request: Request, visitor: _Visitor, problem: str = "") -> Response:
@@ -248,13 +249,13 @@ async def consent(study: _Study, request: Request) -> Response:
     form = await read_form(request)
     site = _sent_site(study.config, form)
     ticket = ticket_of(form)
-    recruiting, pages = study.config.recruiting, study.pages(request)
+    language = form.get("lang", "")
+    language = language if language in study.config.languages else language_of(study.config, request)
+    recruiting, pages = study.config.recruiting, study.pages(request, language=language)
     if recruiting is not None and recruiting.required and not site:
         return pages.problem("site", 403)
     if form.get("agree") != "yes":
-        return _consent_page(study, request, site, ticket, pages.texts.consent_missing)
-    language = form.get("lang", "")
-    language = language if language in study.config.languages else language_of(study.config, request)
+        return _consent_page(study, request, language, site, ticket, pages.texts.consent_missing)
     invitation = invitation_of(study.config.name, site["participant"] if site else f"ticket {ticket}")
 
     def draw(participants: Mapping[tuple[str, str], int]) -> Any:
