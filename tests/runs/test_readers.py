@@ -172,6 +172,8 @@ def test_embeddings_of_another_model_are_not_used(tmp_path: Path, tiny_model_pat
             "line 2: there is no reader 'rigde'; did you mean 'ridge'",
         ),
         ("methods: [fspo]\nreaders: {fspo: {reader: ridge}}", "line 2: 'fspo' is taken"),
+        ("methods: [gpo]\nreaders: {gpo: {heads: 3}}", "line 2: 'readers.gpo.heads'.* must divide hidden"),
+        ("methods: [ridge]\nreaders: {ridge: {strengths: []}}", "line 2: 'readers.ridge.strengths'"),
         ("methods: [ridge]\nreaders: {lore: {rank: 0}}\ntraining: {ridge: {steps: 3}}", "settings of readers.*readers"),
         (
             "evaluation: {reward_models: [{name: ridge, scorer: 'a:b'}]}",

@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from torch import Tensor, nn
 
 from fspo.errors import DataError
@@ -25,6 +25,7 @@ from fspo.printing import counted
 __all__ = [
     "EpisodeBatch",
     "EpisodicSettings",
+    "Heads",
     "Pairs",
     "Reader",
     "ReaderSettings",
@@ -71,6 +72,17 @@ class EpisodicSettings(ReaderSettings):
     """Decoupled, as in AdamW."""
     mirror: bool = False
     """Whether half of the episodes have all their labels swapped, in shots and queries alike."""
+
+
+def _dividing(heads: int, info: ValidationInfo) -> int:
+    hidden = info.data.get("hidden", 0)
+    if hidden % heads:
+        raise ValueError(f"attention heads must divide hidden, which is {hidden}")
+    return heads
+
+
+Heads: TypeAlias = Annotated[int, Field(ge=1), AfterValidator(_dividing)]
+"""A number of attention heads, which divides the setting `hidden` above it."""
 
 
 @dataclass(frozen=True)

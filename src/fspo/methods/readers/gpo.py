@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import EpisodicSettings, Pairs, Reader, TrainingUsers, minimise
+from fspo.methods.reader import EpisodicSettings, Heads, Pairs, Reader, TrainingUsers, minimise
 
 __all__ = ["Gpo", "GpoSettings", "option_loss"]
 
@@ -22,7 +22,7 @@ class GpoSettings(EpisodicSettings):
     """Width of the points and of the feed-forward layers."""
     layers: int = Field(default=6, ge=1)
     """Transformer layers."""
-    heads: int = Field(default=4, ge=1)
+    heads: Heads = 4
     """Attention heads; they divide `hidden`."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of Adam; falls to 0 along a cosine."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fspo.methods.reader import EpisodicSettings, Pairs, Reader, TrainingUsers, bradley_terry, minimise
+from fspo.methods.reader import EpisodicSettings, Heads, Pairs, Reader, TrainingUsers, bradley_terry, minimise
 
 __all__ = ["NpBtl", "NpBtlSettings", "gaussian_kl"]
 
@@ -21,7 +21,7 @@ class NpBtlSettings(EpisodicSettings):
     """Of Adam; falls to 0 along a cosine. The shots are summed, so larger rates train badly."""
     hidden: int = Field(default=256, ge=8, multiple_of=8)
     """Width of the encodings of pairs, users and responses."""
-    heads: int = Field(default=8, ge=1)
+    heads: Heads = 8
     """Heads of the attention among the shots; they divide `hidden`."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Of the attention, in training."""

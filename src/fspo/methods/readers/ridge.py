@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ class RidgeSettings(ReaderSettings):
     """A Gaussian of the training users' weights, or one around 0 that is the same in all directions."""
     user_penalty: float = Field(default=1.0, gt=0)
     """Lambda of the training users' own fits, which the prior is estimated from."""
-    strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=1)
     """Factors of the prior's precision; episodes of the training users choose one."""
     shots: int = Field(default=8, ge=1)
     """Most shots of these episodes."""
