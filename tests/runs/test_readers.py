@@ -172,6 +172,12 @@ def test_embeddings_of_another_model_are_not_used(tmp_path: Path, tiny_model_pat
             "line 2: there is no reader 'rigde'; did you mean 'ridge'",
         ),
         ("methods: [fspo]\nreaders: {fspo: {reader: ridge}}", "line 2: 'fspo' is taken"),
+        ("methods: [..]\nreaders: {..: {reader: ridge}}", "line 2: '..' can't name a reader"),
+        (
+            "methods: [mine]\nreaders: {mine: {reader: ridge}}\n"
+            "evaluation: {reward_models: [{name: mine, scorer: 'a:b'}]}",
+            "line 2: 'mine' is taken",
+        ),
         ("methods: [gpo]\nreaders: {gpo: {heads: 3}}", "line 2: 'readers.gpo.heads'.* must divide hidden"),
         ("methods: [ridge]\nreaders: {ridge: {strengths: []}}", "line 2: 'readers.ridge.strengths'"),
         ("methods: [ridge]\nreaders: {lore: {rank: 0}}\ntraining: {ridge: {steps: 3}}", "settings of readers.*readers"),

@@ -6,6 +6,7 @@ Precedence, weakest first: the defaults, the file, `--set` in the order given, o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -238,8 +239,13 @@ def _check_names(config: RunConfig, settings: Settings) -> None:
         raise ConfigError(f"{settings.where(('methods',))}: no method is named; name some of {', '.join(rows)}.")
     for name in own:
         where, place = settings.where(("readers", name)), str(config.given_readers[name]["reader"])
-        if name in METHODS or name == EVERY:
+        if name in (*METHODS, EVERY, *(model.name for model in config.evaluation.reward_models)):
             raise ConfigError(f"{where}: '{name}' is taken, so a reader can't be called that; call it otherwise.")
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ConfigError(
+                f"{where}: '{name}' can't name a reader, since its folder is called that; use letters, digits, "
+                "dots and hyphens, with a letter or digit first."
+            )
         if place not in READERS and ":" not in place:
             hint = suggestion(place, READERS)
             raise ConfigError(f"{where}: there is no reader '{place}'{hint} Your own is written as module:Class.")
