@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from fspo.evaluation.artifacts import Details, Estimates
-from fspo.evaluation.report.formatting import amount, with_interval
+from fspo.evaluation.report.formatting import Unit, amount, with_interval
 from fspo.evaluation.statistics.intervals import Estimate
 from fspo.files import read_json, write_json, write_text
-from fspo.methods.reader_table import READERS
 from fspo.records import read_record
+from fspo.runs.config import RunConfig
 from fspo.runs.folder import RunFolder
 from fspo.runs.pipeline import details_of, need_results
 
@@ -23,6 +23,8 @@ OBSERVER = "ideal observer"
 """What the ceiling is called beside the methods."""
 
 _MEASURES = ("reward_accuracy", "label_flip_rate", "user_swap_drop", "win_rate", "shortfall")
+_UNITS: Mapping[str, Unit] = {"label_flip_rate": "%", "user_swap_drop": " points", "win_rate": "%"}
+"""The unit of each measure beside the accuracy; a drop is a difference."""
 _AGAIN = "delete it and run `fspo compare` again."
 
 
@@ -77,7 +79,8 @@ def standings_of(folder: RunFolder) -> list[DomainStandings]:
     """
     config = folder.config
     own = config.data.name if config.data is not None else Path(config.synthesis.domain).name
-    return [_of(folder, own), *(_of(folder, name, benchmark=name) for name in config.benchmarks)]
+    named = {name: f"{name} (benchmark)" if name == own else name for name in config.benchmarks}
+    return [_of(folder, own), *(_of(folder, title, benchmark=name) for name, title in named.items())]
 
 
 def _of(folder: RunFolder, domain: str, benchmark: str = "") -> DomainStandings:
@@ -143,11 +146,11 @@ def _page(folder: RunFolder, found: list[DomainStandings], overall: Mapping[str,
         lines += [f"{place}. `{name}` {amount(value)}" for place, (name, value) in enumerate(overall.items(), 1)]
         lines.append("")
     for one in found:
-        lines += _section(one, folder.config.evaluation.best_of)
+        lines += _section(one, folder.config)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(one: DomainStandings, best_of: int) -> list[str]:
+def _section(one: DomainStandings, config: RunConfig) -> list[str]:
     curve = [f"@{k}" for k in one.shots]
     heads = ["rank", "method", "reward accuracy", *curve, f"{one.lead} minus it", "label flip", "user swap", "win rate"]
     heads += ["training", "numbers", "bytes a user"]
@@ -157,13 +160,11 @@ def _section(one: DomainStandings, best_of: int) -> list[str]:
         points = [amount(own[f"reward_accuracy{k}"].value) if f"reward_accuracy{k}" in own else "" for k in curve]
         cells = [str(row.rank or ""), f"`{row.method}`", with_interval(own["reward_accuracy"]), *points]
         cells.append("" if row.behind is None else with_interval(row.behind, " points"))
-        cells += [
-            amount(own[name].value) if name in own else "" for name in ("label_flip_rate", "user_swap_drop", "win_rate")
-        ]
+        for name, unit in _UNITS.items():
+            cells.append(amount(own[name].value, unit) if name in own else "")
         lines.append(_row([*cells, *_costs(row.costs)]))
-    without = [row.method for row in one.standings if row.rank is not None and "win_rate" not in row.measures]
-    readers = [name for name in without if name in READERS]
-    if readers and not best_of:
+    without = {row.method for row in one.standings if "win_rate" not in row.measures}
+    if not without.isdisjoint(config.readers) and not config.evaluation.best_of:
         lines.append("\nReaders write no answers, so they have no win rate; set evaluation.best_of to let them choose.")
     return [*lines, ""]
 
