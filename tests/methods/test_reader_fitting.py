@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.methods.reader_fitting import fit_reader, load_reader
-from fspo.methods.reader_table import READERS, ReaderRow
+from fspo.methods.reader_table import READERS, ReaderRow, reader_class
 from fspo.modeling.embeddings import Embeddings, Response
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
@@ -76,6 +78,30 @@ def test_a_reader_is_fitted_once(tmp_path: Path) -> None:
     assert (tmp_path / "ridge" / "reader.safetensors").stat().st_mtime_ns == before
     fit_reader(row("ridge", user_penalty=3.0), dataset(), embeddings, tmp_path / "ridge")
     assert (tmp_path / "ridge" / "reader.safetensors").stat().st_mtime_ns > before
+
+
+def test_code_of_your_own_that_changed_is_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from fspo.methods.readers.mean_difference import MeanDifference\n"
+        "class Scaled(MeanDifference):\n"
+        "    title, description = 'Scaled', 'The mean difference, scaled.'\n"
+        "    def adapt(self, shots):\n"
+        "        return {} * super().adapt(shots)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own, embeddings = row("mine", reader="scaled_reader:Scaled"), Embeddings(Letters(), tmp_path / "e")
+    found: list[str] = []
+    for factor in (1, 20):
+        (tmp_path / "scaled_reader.py").write_text(source.format(factor))
+        monkeypatch.delitem(sys.modules, "scaled_reader", raising=False)
+        reader_class.cache_clear()
+        importlib.invalidate_caches()
+        if found:
+            with pytest.raises(ConfigError, match=r"'scaled_reader:Scaled' has changed .*; fit it again"):
+                load_reader(own, tmp_path / "mine", embeddings)
+        found.append(fit_reader(own, dataset(), embeddings, tmp_path / "mine").identity)
+        assert load_reader(own, tmp_path / "mine", embeddings).identity == found[-1]
+    assert found[0] != found[1]
 
 
 def test_the_same_seed_gives_the_same_reader(tmp_path: Path) -> None:

@@ -38,8 +38,10 @@ class ReaderRecord(Record):
     """One of the readers of fspo, or `module:Class`."""
     source: str
     """The paper."""
+    code: str = ""
+    """Identifies the code of a reader that is no part of fspo."""
     made_from: str
-    """Digest of settings, data and embedder."""
+    """Digest of settings, data, embedder and that code."""
     embedder: str
     """Identity of the embedder."""
     embedder_name: str
@@ -97,7 +99,9 @@ def fit_reader(row: ReaderRow, train: PreferenceDataset, embeddings: Embeddings,
         DataError: users have too few preferences for its episodes, or a response can't be embedded.
         StorageError: a file can't be read or written.
     """
-    made_from = digest([row.identity(), train.fingerprint, embeddings.embedder.identity, _FORMAT], 64)
+    code = row.code
+    parts = [row.identity(), train.fingerprint, embeddings.embedder.identity, _FORMAT]
+    made_from = digest([*parts, code] if code else parts, 64)
     found = read_record(out / READER_FILE, ReaderRecord, _AGAIN)
     if found is not None and found.made_from == made_from:
         return load_reader(row, out, embeddings)
@@ -117,6 +121,7 @@ def fit_reader(row: ReaderRow, train: PreferenceDataset, embeddings: Embeddings,
         format=_FORMAT,
         reader=row.place,
         source=row.kind.source,
+        code=code,
         made_from=made_from,
         embedder=embeddings.embedder.identity,
         embedder_name=embeddings.embedder.name,
@@ -130,6 +135,7 @@ def fit_reader(row: ReaderRow, train: PreferenceDataset, embeddings: Embeddings,
         bytes_per_user=user_bytes,
         diagnostics=diagnostics,
     )
+    (out / READER_FILE).unlink(missing_ok=True)  # it would speak of other weights
     _save(out, reader, space)
     write_text(out / "README.md", _card(row, record))
     write_record(out / READER_FILE, record)  # last: with it the reader is whole
@@ -141,7 +147,7 @@ def load_reader(row: ReaderRow, folder: Path, embeddings: Embeddings) -> FittedR
 
     Raises:
         DataError: there is none.
-        ConfigError: it was fitted on other embeddings.
+        ConfigError: it was fitted on other embeddings, or by other code.
         StorageError: a file is damaged.
     """
     record = read_record(folder / READER_FILE, ReaderRecord, _AGAIN)
@@ -152,6 +158,11 @@ def load_reader(row: ReaderRow, folder: Path, embeddings: Embeddings) -> FittedR
             f"The reader in {folder} was fitted on embeddings of {record.embedder_name}, and these are others, of "
             f"{embeddings.embedder.name}; fit it again with `fspo train --on-existing overwrite`, or set model, "
             "embedding, pooling and layer back."
+        )
+    if record.code != row.code:
+        raise ConfigError(
+            f"The code of the reader '{row.place}' has changed since it was fitted in {folder}; fit it again with "
+            "`fspo train`."
         )
     reader, space = row.kind(row.settings, record.width), FeatureSpace(record.embedding_width, record.width)
     _load(folder / _WEIGHTS, reader, space)

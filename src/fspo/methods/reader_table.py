@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
+from fspo.identity import Unidentified, callable_identity
 from fspo.methods import readers
 from fspo.printing import suggestion
 from fspo.pydantic_errors import first_fault
@@ -58,6 +59,18 @@ class ReaderRow:
             ConfigError: there is none.
         """
         return reader_class(self.place)
+
+    @property
+    def code(self) -> str:
+        """Identifies the code of a reader that is no part of fspo; empty for others, and where nothing tells it apart.
+
+        Raises:
+            ConfigError: it can't be imported.
+        """
+        try:
+            return callable_identity(self.kind) if self.own_code else ""
+        except Unidentified:
+            return ""
 
     @cached_property
     def settings(self) -> ReaderSettings:
