@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from fspo.cli.main import app
 from fspo.errors import ConfigError, DataError
 from fspo.evaluation.artifacts import read_details
 from fspo.files import read_json
@@ -193,6 +195,14 @@ def test_what_is_wrong_is_told_in_one_sentence(tmp_path: Path, text: str, messag
     with pytest.raises(ConfigError, match=message) as raised:
         load_config(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_benchmark_with_more_shots_than_a_reader_takes_is_refused_before_the_training(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("methods: [gpo]\nreaders: {gpo: {shots: 2}}\nevaluation: {shots: 2}\nbenchmarks: {prism: {}}")
+    asked = CliRunner().invoke(app, ["compare", str(path), "--dry-run"])
+    assert asked.exit_code == 2
+    assert "In the benchmark 'prism': 'gpo' takes at most 2 shots" in " ".join(asked.stderr.split())
 
 
 def test_code_of_your_own_is_not_imported_to_read_a_configuration(tmp_path: Path) -> None:

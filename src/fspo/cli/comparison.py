@@ -39,6 +39,8 @@ def compare(
     settings = configured(file, config, overrides, output, runs_code=True)
     out = console()
     folder = RunFolder(settings)
+    for name in settings.benchmarks:
+        benchmarks.check_shots(folder, name)
     if dry_run:
         print_plan(folder, folder.parts(), Existing.RESUME, out)
         return

@@ -33,7 +33,7 @@ from fspo.runs.threads import use_threads
 from fspo.runs.writers import endpoints_of, say_spent
 from fspo.synthesis.config import SynthesisConfig
 
-__all__ = ["benchmark_plan", "evaluate_benchmark", "opened", "parts_made"]
+__all__ = ["benchmark_plan", "check_shots", "evaluate_benchmark", "opened", "parts_made"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,15 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
     """Measure the run's methods and reward models on a benchmark, in `benchmarks/NAME` of the run's folder.
 
     Raises:
-        ConfigError: there is no such benchmark, or none of the run's methods can be measured on it.
+        ConfigError: there is no such benchmark, none of the run's methods can be measured on it, or a
+            reader does not take its number of shots.
         DataError: a method has not been trained yet; or the data are missing or wrong, or a user of theirs was trained
             on, naming them.
         StorageError: the hub can't be reached.
     """
     from fspo.evaluation.evaluate import evaluate
 
+    check_shots(folder, name)
     benchmark, settings, protocol = _followed(folder, name)
     policies = pipeline.policies_of(folder)
     data = _obtain(folder, benchmark, settings, progress)
@@ -111,6 +113,20 @@ def parts_made(folder: RunFolder, name: str) -> list[str]:
     return [*([DATA] if own and not pipeline.has_data(folder) else []), benchmark_part(name)]
 
 
+def check_shots(folder: RunFolder, name: str) -> None:
+    """Check that every reader of the run takes as many shots as a benchmark shows.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    _, _, protocol = _followed(folder, name)
+    for row in readers_of(folder.config):
+        try:
+            row.check_shots(protocol.evaluation(folder.config.evaluation).shots)
+        except ConfigError as error:
+            raise ConfigError(f"In the benchmark '{name}': {error}") from error
+
+
 @contextmanager
 def opened(folder: RunFolder, name: str, policy: Existing) -> Iterator[RunFolder]:
     """Hold a run's folder for measuring on a benchmark, once all that this needs is known to be there.
@@ -127,6 +143,7 @@ def _check_inputs(folder: RunFolder, name: str, policy: Existing, *, dry: bool) 
     """Check all that measuring on a benchmark needs, see `fspo.runs.preflight`, and say where its data come from."""
     benchmark, settings, protocol = _followed(folder, name)
     parts = parts_made(folder, name)
+    check_shots(folder, name)
     check_model(folder.config.model, fetch=not dry)
     check_policies(folder, parts, policy)
     evaluation = protocol.evaluation(folder.config.evaluation)
@@ -272,10 +289,8 @@ def _measurable(
     """The policies that can be measured: without descriptions of the users, none that sees only these.
 
     Raises:
-        ConfigError: no method can be measured, or a reader does not take the benchmark's number of shots.
+        ConfigError: no method can be measured.
     """
-    for row in readers_of(folder.config):
-        row.check_shots(config.shots)
     described = all(trial.own.description for trial in episodes.trials)
     able = {
         name: policy
