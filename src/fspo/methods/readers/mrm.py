@@ -19,6 +19,8 @@ _EPSILON = 1e-8
 class MrmSettings(EpisodicSettings):
     """Settings of MRM."""
 
+    shots: int = Field(default=8, ge=1)
+    """Shots of every episode."""
     heads: int = Field(default=2, ge=1)
     """Base rewards."""
     inner_steps: int = Field(default=1, ge=0)

@@ -43,9 +43,9 @@ class Pal(Reader):
     """Pluralistic alignment by prototypes, with ideal points (model A; arXiv 2406.08469).
 
     A response lies at f(x), and a user's ideal point at f(P softmax(w_u)), where the columns of P [d, K] are prototypes
-    and f(x) = A x + B relu(C x) is the shared projection. The reward is minus the squared distance. P, f and w_u are
-    fitted together on the training users; a new user gets w alone, fitted on the shots from w = 0. The paper's
-    projection has two layers with a residual connection; its widths here are ours.
+    and f(x) = A x + B relu(C x) is the shared projection. The reward is minus the squared distance, divided by the
+    dimensions of the space. P, f and w_u are fitted together on the training users; a new user gets w alone, fitted on
+    the shots from w = 0. The paper's projection has two layers with a residual connection; its widths here are ours.
     """
 
     title = "PAL"
@@ -129,5 +129,5 @@ class Pal(Reader):
 
 
 def _nearness(ideal: Tensor, places: Tensor) -> Tensor:
-    """[...]: minus the squared distance, over the dimensions of the space."""
+    """[...]: minus the squared distance, divided by the dimensions of the space."""
     return -(places - ideal).square().mean(-1)

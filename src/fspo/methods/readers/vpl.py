@@ -22,6 +22,8 @@ _MEASURED = 256
 class VplSettings(EpisodicSettings):
     """Settings of VPL."""
 
+    shots: int = Field(default=8, ge=1)
+    """Most shots of an episode; every step draws a number from 1 to this."""
     hidden: int = Field(default=512, ge=1)
     """Width of the layers."""
     latent: int = Field(default=512, ge=1)
