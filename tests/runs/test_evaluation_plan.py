@@ -41,3 +41,14 @@ def test_the_tokens_are_those_that_the_evaluation_reads_and_writes(
     assert planned.seconds() > 0
     judged = planned_evaluation(config, test, tiny_model_path, judged=True)
     assert judged is not None and judged.written > planned.written
+
+
+def test_the_answers_that_readers_choose_from_are_counted(tiny_model_path: Path, tmp_path: Path) -> None:
+    test, given = small_dataset(users=3, questions=8), [*SETTINGS, f"model={tiny_model_path}"]
+    alone, choosing = (
+        planned_evaluation(load_config(None, [*given, *more], tmp_path), test, tiny_model_path, judged=True)
+        for more in (["methods=[base]"], ["methods=[base,ridge]", "evaluation.best_of=3"])
+    )
+    assert alone is not None and choosing is not None
+    assert choosing.written == 4 * alone.written
+    assert choosing.read > alone.read

@@ -114,7 +114,7 @@ def planned_evaluation(
         return None
     read = sum(one.tokens for found in passes.values() for one in found) * counted.scale
     read += sum(counted.varied_tokens(context) for _, context in passes)
-    prompts, written = counted.answers(rows)
+    prompts, written = counted.answers(rows, len(config.readers) + len(wanted.reward_models))
     context = next((row.context for row in rows if row.context in ("shots", "both")), "none")
     batch = max(1, min(wanted.answer_batch, len(asked_prompts(trials, wanted))))
     return PlannedEvaluation(
@@ -168,12 +168,19 @@ class _Counted:
         parts = varied_passes(renderer, probes[0], self.config)
         return len(probes) * sum(one.tokens for one in _rendered(lambda part: render_pass(renderer, part, None), parts))
 
-    def answers(self, rows: Sequence[Method]) -> tuple[float, float]:
-        """Tokens that are read before all answers, and written as answers and descriptions."""
+    def answers(self, rows: Sequence[Method], choosing: int) -> tuple[float, float]:
+        """Tokens that are read before all answers, and written as answers and descriptions.
+
+        `choosing`: how many readers and reward models choose among answers of the base model.
+        """
         if not self.config.answers:
             return 0.0, 0.0
         read = written = 0.0
         asked = len(asked_prompts(self.trials, self.config))
+        if choosing and self.config.best_of:
+            read += self.config.best_of * self._prompt_tokens("none") * self.scale
+            read += choosing * asked * self.config.max_new_tokens
+            written += self.config.best_of * asked * self.config.max_new_tokens
         for row in rows:
             shown = row.context in ("shots", "both")
             samplings = (
