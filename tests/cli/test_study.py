@@ -74,6 +74,10 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     assert "The arm 'personal'" in said and "127.0.0.1:1" in said and "Registered" not in said
     assert "There is no store" in call("export", study_file, tmp_path / "out", code=2)
     assert not (tmp_path / "study").exists()
+    StudyStore.open(tmp_path / "study").close()
+    assert "no preferences" in call("export", study_file, tmp_path / "out", "--dataset", code=1)
+    assert not (tmp_path / "out").exists()
+    assert "0 votes" in call("export", study_file, tmp_path / "out", "--parquet")
 
 
 def test_a_study_on_a_real_model_is_registered_served_and_exported(

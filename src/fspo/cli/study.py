@@ -126,11 +126,11 @@ def export(
 
     with _opened(config, store, must_exist=True) as people:
         records = people.records(config.name)
+    if dataset:  # first: without a preference there is none, and then nothing is written
+        save_dataset(records, folder / "dataset")
     records.save(folder)
     if parquet:
         save_parquet(records, folder)
-    if dataset:
-        save_dataset(records, folder / "dataset")
     votes = sum(item.choice is not None for item in records.items)
     people_there = len(records.participants)
     console().print(f"Wrote {votes:,} votes of {people_there:,} participants to {folder}.", markup=False)
