@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from alembic import command
+from sqlalchemy import create_engine
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.serving import connection
 from fspo.study.arms import load_models, open_engines, weights_of_arms
 from fspo.study.config import load_study
 from fspo.study.records import StudyRecords
@@ -78,6 +81,18 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     assert "no preferences" in call("export", study_file, tmp_path / "out", "--dataset", code=1)
     assert not (tmp_path / "out").exists()
     assert "0 votes" in call("export", study_file, tmp_path / "out", "--parquet")
+
+
+def test_a_dry_run_leaves_a_store_of_an_earlier_version_as_it_is(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    file = tmp_path / "study" / connection.STORE_FILE
+    engine, config = create_engine(f"sqlite:///{file}"), connection._migrations()
+    with engine.begin() as config.attributes["connection"]:
+        command.upgrade(config, "studies")
+    engine.dispose()
+    before = file.read_bytes()
+    assert "Would change the store's tables" in call("serve", study_file, "--dry-run")
+    assert file.read_bytes() == before
 
 
 def test_a_study_on_a_real_model_is_registered_served_and_exported(

@@ -314,15 +314,18 @@ def _pairs(config: StudyConfig) -> str:
 
 
 def _check_registered(config: StudyConfig, store: str | None, registration: Mapping[str, Any]) -> None:
-    """What `StudyStore.register` checks, without making a store.
+    """What `StudyStore.register` checks, without making a store or changing the tables of an old one.
 
     Raises:
         ConfigError: the study was registered with another design.
     """
-    from fspo.serving.connection import STORE_FILE
+    from fspo.serving.connection import STORE_FILE, look_at
 
     place = store or str(config.output)
     if "://" in place or not (Path(expanded(place)) / STORE_FILE).exists():
+        return
+    if look_at(place).outdated:
+        console().print("Would change the store's tables to those of this version of fspo.", markup=False)
         return
     with _opened(config, store) as people:
         people.check_registered(config.name, registration)
