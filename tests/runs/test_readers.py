@@ -17,11 +17,12 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, User
 from fspo.progress import Silent
-from fspo.runs import pipeline
+from fspo.runs import pipeline, processes
 from fspo.runs.config import configuration, load_config
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part
 from fspo.runs.preflight import opened
+from fspo.runs.readers import fit_readers
 
 SMALL = {"steps": 20, "shots": 3, "queries": 2, "users_per_step": 8, "hidden": 16}
 EVALUATED = {
@@ -148,6 +149,18 @@ def test_one_reader_can_be_fitted_alone(tmp_path: Path, tiny_model_path: Path) -
         opened(folder, [EVALUATION], Existing.RESUME),
     ):
         pass
+
+
+def test_other_processes_wait_for_the_one_that_fits(
+    tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow() -> None:
+        raise ConfigError("waited")
+
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr(processes, "follow", follow)
+    with pytest.raises(ConfigError, match="waited"):
+        fit_readers(run(tmp_path, tiny_model_path), people(), ["ridge"], Silent())
 
 
 def test_embeddings_of_another_model_are_not_used(tmp_path: Path, tiny_model_path: Path) -> None:

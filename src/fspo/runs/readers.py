@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,15 +30,29 @@ def fit_readers(
 ) -> list[Path]:
     """Fit the named readers of the run; those that are there already stay. Returns their folders.
 
-    `record` is called before each fit, with what it is fitted on and the reader's folder.
+    Of several processes the first one fits, and the others wait for it. `record` is called before each fit, with what
+    it is fitted on and the reader's folder.
 
     Raises:
         ConfigError: a reader does not take the evaluation's number of shots, or its own code can't be imported.
         DataError: training users have too few preferences for a reader's episodes.
     """
     rows = [row for row in readers_of(folder.config) if row.name in names]
-    if not rows or not processes.is_first():
-        return [folder.method(row.name) for row in rows]
+    if rows and processes.is_first():
+        with processes.leading():
+            _fit(folder, train, rows, progress, record)
+    elif rows:
+        processes.follow()
+    return [folder.method(row.name) for row in rows]
+
+
+def _fit(
+    folder: RunFolder,
+    train: PreferenceDataset,
+    rows: Sequence[ReaderRow],
+    progress: Progress,
+    record: Callable[[PreferenceDataset, Path], None] | None,
+) -> None:
     from fspo.methods.reader_fitting import fit_reader
 
     for row in rows:
@@ -53,7 +67,6 @@ def fit_readers(
             except DataError as error:
                 raise DataError(f"In the training part, for the reader '{row.name}': {error}") from error
             task.advance(1, row.name)
-    return [folder.method(row.name) for row in rows]
 
 
 def fitted_readers(folder: RunFolder, dataset: PreferenceDataset, progress: Progress) -> dict[str, RewardModel]:
