@@ -9,6 +9,7 @@ from typing import Any
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from fspo.cli import serve
 from fspo.cli.main import app
 from fspo.modeling.policy import Policy
 from fspo.preferences.types import Turn
@@ -28,6 +29,11 @@ def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp
     assert "for 1 users" in output and "change" not in output
     for change, code in ((["--rate", "often"], 2), (["--policy", str(tmp_path)], 1)):
         assert CliRunner().invoke(app, arguments + change).exit_code == code
+
+
+def test_a_model_that_was_not_trained_is_shown_preferences_as_a_conversation(speaking_model_path: Path) -> None:
+    loaded = serve._policy(str(speaking_model_path), "float32", None, needed=True)
+    assert loaded is not None and loaded.renderer.layout == "conversation"
 
 
 def test_a_policy_in_memory_answers_with_the_shots_of_the_key(speaking_model_path: Path, tmp_path: Path) -> None:

@@ -185,9 +185,12 @@ def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -
         if needed:
             raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
         return None
+    from fspo.modeling.model_names import policy_in
     from fspo.modeling.policy import Policy
 
-    return Policy.load(Path(place) if Path(place).is_dir() else place, shots=shots, dtype=dtype)
+    path = Path(place) if Path(place).is_dir() else place
+    # A model that was not trained follows the turns of a conversation best.
+    return Policy.load(path, layout=None if policy_in(place) else "conversation", shots=shots, dtype=dtype)
 
 
 @contextmanager
