@@ -93,13 +93,13 @@ def test_where_columns_can_be_named_the_option_is_told() -> None:
 
 
 def test_all_missing_columns_are_named_at_once_as_the_table_calls_them() -> None:
-    row = {"user": "ann", "promt": "why?", "best": "so", "text": "thus"}
-    table = TableColumns(("annotator", "promt", "best", "text"), {"chosen": ("best_one",), "rejected": ()})
+    row = {"user": "ann", "promt": "why?", "bestone": "so", "loser": "thus"}
+    table = TableColumns(("annotator", "promt", "bestone", "loser"), {"chosen": ("best_one",), "rejected": ("user",)})
     with on_command_line(), pytest.raises(DataError) as caught:
         parse_preference(row, file="f.csv", number=2, table=table)
     assert str(caught.value) == (
         "f.csv, row 2, columns 'prompt', 'chosen', 'rejected': missing; the row has the columns: annotator, promt, "
-        "best, text. Name yours with --column prompt=promt --column chosen=best --column rejected=NAME."
+        "bestone, loser. Name yours with --column prompt=promt --column chosen=bestone --column rejected=NAME."
     )
     assert "Did you mean to rename 'promt' to 'prompt'?" in refused(row)
 

@@ -75,6 +75,7 @@ def test_bad_folders_are_refused_before_anything_is_trained(tmp_path: Path) -> N
             check_episodes(folder, pipeline.dataset_of(folder), pipeline.splits_of(folder), evaluated=True)
         return str(caught.value)
 
+    assert f"there is no folder {tmp_path / 'none'}; make it" in refused(tmp_path / "none")
     undivided = saved(tmp_path / "undivided", "other")
     (undivided / "splits.json").unlink()
     assert f"{undivided} has no splits.json" in refused(undivided)

@@ -388,7 +388,7 @@ def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | N
     meant: dict[str, str] = {}
     for column in missing:
         names = (column, *(table.names.get(column, ()) if table else ()))
-        meant[column] = next((close for name in names if (close := nearest(name, free))), "")
+        meant[column] = next((close for name in names if (close := nearest(name, free, cutoff=0.7))), "")
         free = [name for name in free if name != meant[column]]
     if table is not None:
         return f" Name yours with {column_option({column: name or 'NAME' for column, name in meant.items()})}."

@@ -50,6 +50,11 @@ def other_parts(config: RunConfig) -> list[TrainingPart]:
     """
     parts = []
     for place in config.also_train:
+        if not place.exists():
+            raise ConfigError(
+                f"also_train: there is no folder {place}; make it with `fspo synth` from the configuration of that "
+                "data, or correct the path."
+            )
         if not (place / "splits.json").is_file():
             raise ConfigError(
                 f"also_train: {place} has no splits.json, so its held-out part is unknown; split it with "

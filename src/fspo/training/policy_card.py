@@ -73,6 +73,7 @@ def _usage(context: Context, training: TrainingConfig) -> list[str]:
         else ""
     )
     auto, package = ("AutoPeftModelForCausalLM", "peft") if training.lora else ("AutoModelForCausalLM", "transformers")
+    base = 'model.peft_config["default"].base_model_name_or_path' if training.lora else '"BASE MODEL"'
     return [
         "With fspo, `FOLDER` being the policy's folder, and `person` rows of a person's own preferences:\n",
         "```python\nimport fspo\n\n"
@@ -84,7 +85,7 @@ def _usage(context: Context, training: TrainingConfig) -> list[str]:
         f"```json\n{json.dumps(messages, indent=2)}\n```\n",
         f"```python\nfrom {package} import {auto}\nfrom transformers import AutoTokenizer\n\n"
         f'model = {auto}.from_pretrained("FOLDER")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("BASE MODEL")\n'
+        f"tokenizer = AutoTokenizer.from_pretrained({base})\n"
         'options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}\n'
         "inputs = tokenizer.apply_chat_template(messages, **options)\n"
         'answer = model.generate(**inputs, max_new_tokens=128)[0, inputs["input_ids"].shape[1] :]\n'
