@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import yaml
@@ -12,7 +13,9 @@ from fspo.modeling.layouts import example_messages
 from fspo.modeling.rendering import Context
 from fspo.training.config import TrainingConfig
 
-__all__ = ["SEES", "policy_card"]
+__all__ = ["SEES", "may_be_replaced", "policy_card"]
+
+_LIMITS = "## What it is not for\n"
 
 SEES: Mapping[Context, str] = MappingProxyType(
     {
@@ -53,13 +56,18 @@ def policy_card(
             *_usage(context, training),
             "## Results\n",
             *results,
-            "## What it is not for\n",
+            _LIMITS,
             "It was made to study personalisation. It has its base model's faults and was not tested for safety. The "
             "results do not apply to domains, languages or people other than those measured.\n",
             "## Training settings\n",
             f"```yaml\n{yaml.safe_dump(settings, sort_keys=False).rstrip()}\n```\n",
         ]
     )
+
+
+def may_be_replaced(card: Path) -> bool:
+    """Whether there is no such file, or a card that `policy_card` wrote; somebody's own README stays."""
+    return not card.exists() or _LIMITS.encode() in card.read_bytes()
 
 
 def _usage(context: Context, training: TrainingConfig) -> list[str]:

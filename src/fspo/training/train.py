@@ -34,7 +34,7 @@ from fspo.training.arguments import check_trackers
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
-from fspo.training.policy_card import SEES, policy_card
+from fspo.training.policy_card import SEES, may_be_replaced, policy_card
 from fspo.training.precomputing import REFERENCE_FILE, precompute
 from fspo.training.processes import agreed, joined, whole_state
 from fspo.training.rationalization import Rationalizer, closeness_named
@@ -379,7 +379,7 @@ class Training:
                 home=home,
                 tokenizer=self.start.tokenizer,
                 weights=weights,
-                readme=self._card(),
+                readme=self._card() if may_be_replaced((home or folder) / "README.md") else None,
             )
         return folder
 
