@@ -45,7 +45,7 @@ def chained() -> Exception:
         (
             KeyboardInterrupt(),
             130,
-            "Error: Interrupted; what was finished is kept. Run the same command again to go on.\n",
+            "Error: Interrupted; what was finished is kept. Run the same command again to continue.\n",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "Error: The disk is full."),
         (chained(), 1, "Error: The disk is full."),

@@ -127,7 +127,7 @@ def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors == "Error: Interrupted; what was finished is kept. Run the same command again to go on.\n"
+    assert errors == "Error: Interrupted; what was finished is kept. Run the same command again to continue.\n"
     assert not (output / "data/splits.json").exists()
 
 

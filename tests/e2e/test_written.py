@@ -20,7 +20,10 @@ SMALL = (
     "training.pref-ft.steps=2",
     "training.ipo.steps=2",
     "training.fspo.steps=2",
-    "training.fspo.target=observer",
+    "training.fspo.shots=2",
+    "training.fspo.queries=2",
+    "training.fspo.ladder=[1, 2]",
+    "training.fspo.responses=3",
     "evaluation.users=3",
     "evaluation.shots=2",
     "evaluation.ladder=[0, 2]",
@@ -43,8 +46,6 @@ def test_a_written_domain_goes_from_its_configuration_to_the_report(
     several = name in ("advice", "written")
     also = saved(tmp_path / "other", "other") if several else ""  # users who weigh an unknown trait
     settings = (f"model={tiny_model_path}", f"also_train=[{also}]", *SMALL)
-    if name == "written":
-        settings += ("training.fspo.ladder=[1, 2]", "training.fspo.shots=2", "training.fspo.responses=3")
     sets = [word for setting in settings for word in ("--set", setting)]
     arguments = ["run", ROOT / f"configs/{name}.yaml", "--output", tmp_path / "run", *sets]
     said = run(*arguments, undrawn=True).stdout
