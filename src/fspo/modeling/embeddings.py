@@ -105,7 +105,7 @@ class HiddenStates:
         return before[max(0, len(before) - room) :], own
 
     def _pooled(self, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Tensor]:
-        """Padding stands on the right, where no token of a causal model attends to it."""
+        """Pad on the right, where no token of a causal model attends to the padding."""
         model = self.load()
         ids_BS = torch.zeros(len(rows), max(len(before) + len(own) for before, own in rows), dtype=torch.long)
         mask_BS = torch.zeros_like(ids_BS)

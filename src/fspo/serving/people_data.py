@@ -1,4 +1,4 @@
-"""The preferences of a store's users as a dataset for training, and the record of which policy was trained on them.
+"""The preferences of a store's users as a dataset, and the record of the policies that were trained on them.
 
 Every preference of such a dataset has in its source how it was made (`origin`), the `store`, and the number of the
 store's newest withdrawal when it was read (`withdrawal`). So a training recognises it, also as a part of other data,

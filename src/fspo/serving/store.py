@@ -701,7 +701,7 @@ class Store:
         return self._outdated("policy")
 
     def datasets_to_delete(self) -> list[str]:
-        """The datasets that hold preferences of which the same is true."""
+        """The datasets that hold such preferences: deleted or changed since, or of a user who no longer allows it."""
         return self._outdated("dataset")
 
     def _outdated(self, kind: str) -> list[str]:
