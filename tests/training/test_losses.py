@@ -56,6 +56,19 @@ def test_the_likelihood_is_that_of_the_two_labelled_responses_only() -> None:
     assert found == pytest.approx([(3.0 + 4.5) / 2 / 5] * 2)
 
 
+def test_the_direction_with_a_bias_weight_measures_the_bias_against_the_reference() -> None:
+    """A policy whose margins differ from the reference's by the observer's log-odds alone has no loss."""
+    odds, reference = torch.tensor([1.0, 3.0, 2.0]), torch.tensor([10.0, -20.0, -30.0])  # pairs 01, 02, 12
+    config = TrainingConfig(
+        objective="mirrored-contrast", target="observer", responses=3, contrast="direction", bias_weight=1.0
+    )
+    plain, mirrored = [[0.0, -11.0, 17.0]], [[0.0, -9.0, 23.0]]
+    against = {"targets_B": odds, "reference_B": reference, "reference_mirrored_B": reference}
+    assert losses(PassScores(logprobs(plain), logprobs(mirrored), **against), config).tolist() == pytest.approx([0.0])
+    biased = losses(PassScores(logprobs([[0.0, -16.0, 12.0]]), logprobs([[0.0, -14.0, 18.0]]), **against), config)
+    assert biased.item() > 0.1
+
+
 def test_the_direction_is_that_of_each_querys_pairs() -> None:
     """Two queries with three pairs each: one follows the observer, the other does the opposite."""
     config = TrainingConfig(

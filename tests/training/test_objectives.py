@@ -139,6 +139,19 @@ def test_logistic_contrast_is_the_equation(pairs: list[tuple[float, float]], sca
         assert loss == pytest.approx(math.log1p(math.exp(-scale * e)) + weight * b * b, rel=1e-9, abs=1e-12)
 
 
+def test_with_a_bias_weight_the_direction_is_that_of_both_margins() -> None:
+    """At weight 1: the cosine of (h, h') with (c, -c), margins under the shots and under their mirror."""
+    h, mirrored = torch.tensor([[3.0, 1.0, -2.0]]), torch.tensor([[-1.0, 2.0, 4.0]])
+    targets = torch.tensor([[2.0, 0.5, -1.5]])
+    effects, biases = objectives.effect(h, mirrored), objectives.bias(h, mirrored)
+    losses = objectives.mirrored_contrast_direction(effects, targets, biases, bias_weight=1.0)
+    rewards, aims = [3.0, 1.0, -2.0, -1.0, 2.0, 4.0], [2.0, 0.5, -1.5, -2.0, -0.5, 1.5]
+    cosine = sum(map(math.prod, zip(rewards, aims, strict=True))) / math.hypot(*rewards) / math.hypot(*aims)
+    assert losses.tolist() == pytest.approx([math.sqrt(6.5 / 3) * (1 - cosine)])
+    without = objectives.mirrored_contrast_direction(effects, targets, biases)
+    assert without.tolist() == objectives.mirrored_contrast_direction(effects, targets).tolist()
+
+
 def test_the_direction_of_the_effects_counts_and_not_their_size() -> None:
     targets = torch.tensor([[1.0, 2.0, 1.0], [0.1, 0.2, 0.1], [0.0, 0.0, 0.0]], dtype=torch.float64)
     effects = torch.tensor([[2.0, -1.0, 0.0], [2.0, 4.0, 2.0], [1.0, 1.0, 1.0]], dtype=torch.float64)

@@ -103,7 +103,8 @@ class TrainingConfig(BaseModel):
     bias_weight: float = Field(
         default=0.0,
         ge=0,
-        description="mirrored-contrast: weight of the squared bias of the contents. Above 0 it needs a reference.",
+        description="mirrored-contrast: weight of the squared bias of the contents; with contrast: direction, of its "
+        "length beside that of the effect. Above 0 it needs a reference.",
     )
     pref_ft_weight: float = Field(
         default=0.0,
@@ -300,8 +301,8 @@ class TrainingConfig(BaseModel):
             )
         if self.target == "observer" and (self.objective != "mirrored-contrast" or self.contrast == "logistic"):
             raise ValueError("target: only a squared mirrored-contrast or its direction can aim at the observer")
-        if self.contrast == "direction" and not (self.follows_observer and self.responses > 2 and not self.bias_weight):
-            raise ValueError("contrast: direction needs target: observer, responses above 2, and no bias_weight")
+        if self.contrast == "direction" and not (self.follows_observer and self.responses > 2):
+            raise ValueError("contrast: direction needs target: observer and responses above 2")
         if self.responses > 2 and not self.follows_observer:
             raise ValueError("responses: only the observer knows how others compare; set target: observer, or leave 2")
         if self.responses > 2 and self.precompute_reference:

@@ -226,8 +226,10 @@ def _contrast(
         target = config.observer_scale * odds_B
     weight = config.bias_weight
     if config.contrast == "direction" and isinstance(target, Tensor):
-        effects_B = objectives.effect(h_B, mirrored_B)
-        return objectives.mirrored_contrast_direction(effects_B.view(queries, -1), target.view(queries, -1))
+        effects_B, biases_B = objectives.effect(h_B, mirrored_B), objectives.bias(h_B, mirrored_B)
+        return objectives.mirrored_contrast_direction(
+            effects_B.view(queries, -1), target.view(queries, -1), biases_B.view(queries, -1), bias_weight=weight
+        )
     if config.contrast == "logistic":
         contrast_B = objectives.mirrored_contrast_logistic(h_B, mirrored_B, scale=config.scale, bias_weight=weight)
     else:

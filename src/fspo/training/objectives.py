@@ -184,17 +184,26 @@ def mirrored_contrast_logistic(
     return -logsigmoid(scale * effect_B) + bias_weight * bias_B**2
 
 
-def mirrored_contrast_direction(effects_QP: Tensor, targets_QP: Tensor) -> Tensor:
-    """Mirrored contrast on the direction of the effects alone, |c| (1 - cos(e, c)) / sqrt(P), shape [Q].
+def mirrored_contrast_direction(
+    effects_QP: Tensor, targets_QP: Tensor, biases_QP: Tensor | None = None, *, bias_weight: float = 0.0
+) -> Tensor:
+    """Mirrored contrast on the direction of the effects alone, |c| (1 - cos) / sqrt(P), shape [Q].
 
-    The size of the effects is free, so nothing is gained by shrinking all of them. A query counts by the size of its
-    targets: small ones mean that the shots say little. A design of this project.
+    cos = <e, c> / (|c| sqrt(|e|^2 + w |b|^2)). The size of the effects is free, so nothing is gained by shrinking all
+    of them. A query counts by the size of its targets: small ones mean that the shots say little. At w = 1 it is the
+    direction of the margins under the shots and under the mirrored shots, (e + b, b - e), against (c, -c), so that the
+    reward against the reference is trained too. A design of this project.
 
     Args:
-        effects_QP: effects of the P pairs of each query's responses, in nats.
+        effects_QP: e, effects of the P pairs of each query's responses, in nats.
         targets_QP: c, the effects to aim at, such as an ideal observer's log-odds.
+        biases_QP: b, biases of the same pairs, in nats.
+        bias_weight: w, at least 0.
     """
     size_Q = targets_QP.square().mean(dim=1).sqrt()
+    if biases_QP is not None and bias_weight:
+        effects_QP = torch.cat((effects_QP, bias_weight**0.5 * biases_QP), dim=1)
+        targets_QP = torch.cat((targets_QP, torch.zeros_like(biases_QP)), dim=1)
     cosine_Q: Tensor = cosine_similarity(effects_QP, targets_QP, dim=1)
     return size_Q * (1 - cosine_Q)
 
