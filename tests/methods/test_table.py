@@ -7,13 +7,18 @@ from dataclasses import replace
 import pytest
 
 from fspo.errors import ConfigError
+from fspo.methods.method import train_once
 from fspo.methods.table import METHODS, USUAL, Method, method, training_order
 from fspo.training.config import TrainingConfig
 
+USUAL_ROWS = [METHODS[name] for name in USUAL]
+
 
 def test_names_are_those_of_the_figures() -> None:
-    assert list(METHODS) == ["base", "few-shot", "pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat", "oracle"]
-    assert tuple(name for name, row in METHODS.items() if not row.describes) == USUAL
+    plain = [name for name, row in METHODS.items() if row.train is train_once]
+    assert plain == ["base", "few-shot", "pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat", "oracle"]
+    assert tuple(name for name in plain if not METHODS[name].describes) == USUAL
+    assert list(METHODS)[: len(plain)] == plain
     assert all(row.name == name and row.title and row.description for name, row in METHODS.items())
 
 
@@ -24,13 +29,13 @@ def test_rows_hold_together(row: Method) -> None:
         assert row.objectives[:-1] == start.objectives
         assert row.context == start.context
     if row.trains:
-        assert row.training() == TrainingConfig(objective=row.objectives[-1], **row.defaults)
+        assert row.training() == row.settings(objective=row.objectives[-1], **row.defaults)
         assert not (row.training().mirrors and row.context == "none")
         assert row.describes == (row.training().describe != "none") == (row.context == "both")
 
 
 def test_only_the_population_baseline_trains_without_a_user() -> None:
-    assert [row.name for row in METHODS.values() if row.trains and row.context == "none"] == ["ipo"]
+    assert [row.name for row in USUAL_ROWS if row.trains and row.context == "none"] == ["ipo"]
 
 
 def test_overrides_come_after_the_methods_own_settings() -> None:
@@ -64,7 +69,9 @@ def test_a_reader_can_not_answer() -> None:
 
 def test_a_method_comes_after_what_it_starts_from() -> None:
     everything = training_order(METHODS.values())
-    assert [row.name for row in everything] == ["pref-ft", "ipo", "fspo", "pref-ft-cot", "fspo-rat"]
+    names = [row.name for row in everything]
+    assert set(names) == {row.name for row in METHODS.values() if row.trains}
+    assert all(names.index(row.starts_from) < names.index(row.name) for row in everything if row.starts_from)
     assert [row.name for row in training_order([method("fspo")])] == ["pref-ft", "fspo"]
     assert [row.name for row in training_order([method("fspo").from_base()])] == ["fspo"]
     assert training_order([method("base")]) == ()
@@ -85,3 +92,13 @@ def test_from_base_keeps_only_the_last_objective() -> None:
 def test_rows_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         METHODS["fspo"].defaults["mirror"] = False  # type: ignore[index]
+
+
+def test_a_method_can_have_settings_of_its_own() -> None:
+    class Settings(TrainingConfig):
+        laps: int = 2
+
+    row = replace(method("fspo"), settings=Settings)
+    assert isinstance(row.training({"laps": 3}), Settings)
+    with pytest.raises(ConfigError, match="did you mean 'laps'"):
+        row.training({"lap": 3})

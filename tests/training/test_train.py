@@ -22,6 +22,7 @@ from fspo.errors import ConfigError, DataError, TrainingError
 from fspo.files import read_json, read_jsonl
 from fspo.modeling.policies import is_policy
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.sampling import EpisodeSampler
 from fspo.preferences.types import Episode, User
 from fspo.progress import Silent
 from fspo.training import checkpoints
@@ -359,3 +360,16 @@ def test_a_training_of_one_step_learns_although_the_warm_up_is_longer(tiny_model
     one = train_tiny(tiny_model_path, tmp_path / "one", objective="pref-ft", steps=1, warmup=5, lora=lora)
     assert [row["learning_rate"] > 0 for row in figures(one)] == [True]
     assert any(tensor.abs().sum() > 0 for name, tensor in weights(one).items() if "lora_B" in name)
+
+
+def test_given_episodes_are_trained_on_like_those_that_were_drawn(tiny_model_path: Path, tmp_path: Path) -> None:
+    data, settings = small_dataset(), tiny_settings(steps=4, episodes=3)
+    sampler = EpisodeSampler(data, shots=2, queries=2, seed=settings.seed)
+    given = [sampler.episode(number) for number in range(3)]
+    without = settings.model_copy(update={"episodes": None})
+    drawn = train_policy(settings, data, model=tiny_model_path, out=tmp_path / "drawn")
+    out = train_policy(without, data, model=tiny_model_path, out=tmp_path / "given", episodes=given)
+    assert same(weights(out), weights(drawn))
+    assert figures(out) == figures(drawn)
+    with pytest.raises(ConfigError, match="episodes"):
+        train_policy(without, data, model=tiny_model_path, out=out, episodes=[one.mirror() for one in given])

@@ -83,7 +83,11 @@ def render() -> str:
     tables = [
         line
         for section in first.values()
-        for line in (*_table(section, first), *_defaults_of_methods(section), *_settings_of_readers(section, first))
+        for line in (
+            *_table(section, first),
+            *_defaults_of_methods(section, first),
+            *_settings_of_readers(section, first),
+        )
     ]
     return "\n".join([_HEADER, *tables])
 
@@ -94,6 +98,7 @@ def setting_keys(*, study: bool = False) -> frozenset[str]:
     found = {_join(section.key, name) for section in sections for name, _ in _fields(section.model)}
     if not study:
         found |= {f"readers.NAME.{name}" for kind in _readers().values() for name in ("reader", *kind.model_fields)}
+        found |= {f"training.NAME.{name}" for kind in _own_settings() for name in kind.model_fields}
     return frozenset(found)
 
 
@@ -161,7 +166,7 @@ def _rows(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Itera
         yield f"| `{name}` | {_cell(value)} | {_default(field)} | {_cell(meaning)} |"
 
 
-def _defaults_of_methods(section: _Section) -> Iterator[str]:
+def _defaults_of_methods(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iterator[str]:
     from fspo.methods.table import METHODS
     from fspo.training.config import TrainingConfig
 
@@ -175,6 +180,26 @@ def _defaults_of_methods(section: _Section) -> Iterator[str]:
             own = {"objective": row.objectives[-1], **row.defaults}
             yield f"| `{row.name}` | {', '.join(f'`{key}: {_shown(value)}`' for key, value in own.items())} |"
     yield ""
+    shared = set(_rows(section, first))
+    for model, names in _own_settings().items():
+        rows = [row for row in _rows(_Section("training.NAME", model), first) if row not in shared]
+        yield f"{' and '.join(f'`{name}`' for name in names)} also {'has' if len(names) == 1 else 'have'}:\n"
+        yield "| key | value | default | meaning |"
+        yield "|---|---|---|---|"
+        yield from rows
+        yield ""
+
+
+def _own_settings() -> dict[type[BaseModel], list[str]]:
+    """Types of settings that only some methods have -> these methods."""
+    from fspo.methods.table import METHODS
+    from fspo.training.config import TrainingConfig
+
+    found: dict[type[BaseModel], list[str]] = {}
+    for row in METHODS.values():
+        if row.settings is not TrainingConfig:
+            found.setdefault(row.settings, []).append(row.name)
+    return found
 
 
 def _readers() -> dict[str, type[BaseModel]]:

@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from fspo.errors import ConfigError
+from fspo.methods import policies
+from fspo.methods.method import Method, MethodContext
 from fspo.methods.reader_table import READERS
-from fspo.pydantic_errors import first_fault
-from fspo.training.config import Objective, TrainingConfig
 
 __all__ = ["METHODS", "USUAL", "Method", "MethodContext", "method", "training_order"]
 
-MethodContext = Literal["none", "shots", "description", "both"]
 
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the table. A method without objectives of its own trains nothing."""
-
-    name: str
-    title: str
-    context: MethodContext
-    """What the model is told of the user, in training and afterwards."""
-    objectives: tuple[Objective, ...]
-    """What the weights were trained on, in order; the last one is this method's own training."""
-    starts_from: str | None
-    """The method whose weights training starts from; None for the base model."""
-    reward_reference: Literal["no-context", "start"]
-    """What the reward is measured against: the same weights without context, or the weights training started from."""
-    description: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of its training that differ from TrainingConfig's."""
-    describes: bool = False
-    """Whether the description in its context is one that it writes itself from the shots."""
-
-    def __post_init__(self) -> None:
-        """Freeze the settings too."""
-        object.__setattr__(self, "defaults", MappingProxyType(dict(self.defaults)))
-
-    @property
-    def trains(self) -> bool:
-        """Whether this method has weights of its own."""
-        return bool(self.objectives)
-
-    def from_base(self) -> Method:
-        """The method with only its last objective, started from the base model."""
-        return replace(self, starts_from=None, objectives=self.objectives[-1:])
-
-    def training(self, overrides: Mapping[str, Any] | None = None) -> TrainingConfig:
-        """The settings of this method's training: its own defaults, then `overrides`.
-
-        Raises:
-            ConfigError: the method trains nothing, or a setting is unknown or out of range.
-        """
-        if not self.trains:
-            raise ConfigError(
-                f"The method '{self.name}' trains nothing, so it takes no training settings; leave them out."
-            )
-        settings = {"objective": self.objectives[-1], **self.defaults, **(overrides or {})}
-        try:
-            return TrainingConfig.model_validate(settings)
-        except ValidationError as error:
-            problem = first_fault(error, TrainingConfig).sentence
-            raise ConfigError(f"Training of '{self.name}': {problem}") from error
+def _found() -> Iterator[Method]:
+    """The rows of the files in `fspo.methods.policies`, in the order of their names."""
+    for name in sorted(module.name for module in pkgutil.iter_modules(policies.__path__)):
+        yield from importlib.import_module(f"{policies.__name__}.{name}").ROWS
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -111,10 +62,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 "oracle", "Oracle description", "description", (), None, "no-context",
                 "The model as it is, told the user's true description.",
             ),
+            *_found(),
         )
     }
 )  # fmt: skip
-"""All methods by name, in the order of a report."""
+"""All methods by name, in the order of a report: plain ones first, then those with machinery of their own."""
 
 USUAL: tuple[str, ...] = ("base", "few-shot", "pref-ft", "ipo", "fspo", "oracle")
 """The methods of a run that names none."""

@@ -273,7 +273,7 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
             if key:
                 section = name if key[0] in given.get(name, {}) else EVERY
             if key or name in rows:  # a method that is not in the run needs no settings that hold together
-                raise _explain(problem, settings, TrainingConfig, ("training", section)) from error
+                raise _explain(problem, settings, row.settings, ("training", section)) from error
             continue
         if name in rows and training.layout != config.layout:
             where = settings.where(("training", section))

@@ -31,7 +31,7 @@ from fspo.runs.made import RUN
 from fspo.runs.versions import versions
 from fspo.runs.yaml_file import read_settings
 from fspo.synthesis.config import asks_models, usual_settings
-from fspo.training.config import HARMLESS, TrainingConfig
+from fspo.training.config import HARMLESS
 
 __all__ = ["DATA", "EVALUATION", "RunFolder", "benchmark_part", "method_part", "methods_of"]
 
@@ -384,7 +384,7 @@ class RunFolder:
             return {**evaluation, "benchmarks": {name: BenchmarkConfig().model_dump(mode="json")}}
         if (reader := self.config.readers.get(name)) is not None:
             return {"readers": {name: reader.usual()}}
-        return evaluation if part == EVALUATION else {"training": {name: TrainingConfig().identity()}}
+        return evaluation if part == EVALUATION else {"training": {name: METHODS[name].settings().identity()}}
 
 
 def _outdated(parts: Iterable[str]) -> tuple[str, ...]:

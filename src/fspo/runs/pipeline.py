@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fspo.evaluation.report.page import write_report
 from fspo.files import read_json, replace_folder, write_json, write_text
 from fspo.judging.judge import Judge
 from fspo.llm.pool import EndpointPool
+from fspo.methods.method import Job
 from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS, training_order
 from fspo.preferences.dataset import DATASET, PreferenceDataset
@@ -102,7 +104,7 @@ def train(
     `record` is called before each training, with what it is trained on and the policy's folder.
     """
     from fspo.training.callbacks import FirstSteps
-    from fspo.training.train import left_out_of, train_policy
+    from fspo.training.train import left_out_of
 
     whole, splits = dataset_of(folder), splits_of(folder)
     for line in check_episodes(folder, whole, splits, evaluated=names is None, model=folder.config.model):
@@ -113,7 +115,7 @@ def train(
     follow = [name for name, each in folder.config.training.items() if name in chosen and each.follows_observer]
     observer = observer_of(parts, follow[0], folder.config.seed) if follow else None
     trainings = planned_trainings(folder, chosen, dataset, folder.config.model)
-    if any(each.done < each.config.steps for each in trainings):
+    if any(each.done < each.config.total_steps for each in trainings):
         for line in table(trainings):
             progress.say(line)
     made: list[Path] = []
@@ -131,22 +133,30 @@ def train(
         use_threads(folder, method_part(row.name), progress)
         if record is not None:
             record(dataset, out)
-        policy = train_policy(
-            folder.config.training[row.name],
-            dataset,
-            model=folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from),
-            out=out,
-            context=row.context,
-            progress=progress,
-            validation=validation if len(validation) else None,
-            method=row.name,
-            observer=observer,
-            callbacks=[first_steps],
+        policy = row.train(
+            Job(
+                row,
+                folder.config.training[row.name],
+                dataset,
+                folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from),
+                out,
+                progress,
+                validation=validation if len(validation) else None,
+                observer=observer,
+                judge=partial(_measuring_judge, folder, whole),
+                callbacks=(first_steps,),
+            )
         )
         if processes.is_first():
             write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))
         made.append(policy)
     return made
+
+
+def _measuring_judge(folder: RunFolder, dataset: PreferenceDataset) -> Judge | None:
+    """The judge of these users' tastes that asks no model, if there is one."""
+    texts = (text for row in dataset for text in (row.chosen, row.rejected))
+    return judge_of_data(folder.data / "judge.json", texts, dataset.users.values(), folder.data)[0]
 
 
 def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class PlannedTraining:
     @property
     def work(self) -> float:
         """What the steps that are left cost, in tokens read."""
-        return (self.config.steps - self.done) * self.step_tokens * _work_of_token(self.config)
+        return (self.config.total_steps - self.done) * self.step_tokens * _work_of_token(self.config)
 
 
 def planned_trainings(
@@ -89,7 +89,7 @@ def planned_trainings(
             settings := config.training[row.name],
             _source(config, row.name, "steps"),
             _reason(config, row),
-            0 if again else _done(folder, row.name, settings.steps),
+            0 if again else _done(folder, row.name, settings.total_steps),
             _sample(settings, row, train, model) if counted and train is not None and model is not None else (),
         )
         for row in rows
@@ -100,8 +100,8 @@ def table(trainings: Sequence[PlannedTraining], seconds: float | None = None) ->
     """Lines on what is to be trained; `seconds` is what one token that is read takes on this machine."""
     rows = [("training", "steps", "tokens", *(["time"] if seconds is not None else []), "steps set by")]
     for each in trainings:
-        left = each.config.steps - each.done
-        steps = f"{each.config.steps:,}" if not each.done else f"{left:,} of {each.config.steps:,} left"
+        left = each.config.total_steps - each.done
+        steps = f"{left:,}" if not each.done else f"{left:,} of {each.config.total_steps:,} left"
         tokens = f"about {_rounded(left * each.step_tokens):,}" if each.units else "?"
         times = [f"about {duration(each.work * seconds)}"] if seconds is not None else []
         rows.append((each.row.name, steps, tokens, *times, each.source))

@@ -264,6 +264,11 @@ class TrainingConfig(BaseModel):
         return self.compares_pairs or self.describe == "own"
 
     @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.steps
+
+    @property
     def trackers(self) -> list[str]:
         """The names in `report_to`."""
         names = [self.report_to] if isinstance(self.report_to, str) else self.report_to

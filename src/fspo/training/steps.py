@@ -12,13 +12,15 @@ from torch.utils.data import Dataset
 from fspo.errors import DataError
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.sampling import ShortUser
 from fspo.preferences.types import Episode, Preference
 from fspo.training.config import TrainingConfig
 
 __all__ = [
     "Drafts",
     "EpisodeStream",
+    "Episodes",
+    "GivenEpisodes",
     "Margins",
     "Observer",
     "Share",
@@ -32,10 +34,38 @@ __all__ = [
 ]
 
 
+class Episodes(Protocol):
+    """Episodes by their numbers (`fspo.preferences.sampling.EpisodeSampler`)."""
+
+    @property
+    def seed(self) -> int:
+        """Of the order in which fixed episodes are shown."""
+
+    @property
+    def skipped(self) -> tuple[ShortUser, ...]:
+        """Users who are left out because they have too few preferences."""
+
+    def episode(self, i: int) -> Episode:
+        """The i-th episode, from 0."""
+
+
+@dataclass(frozen=True)
+class GivenEpisodes:
+    """Episodes that are given one by one."""
+
+    episodes: Sequence[Episode]
+    seed: int
+    skipped: tuple[ShortUser, ...] = ()
+
+    def episode(self, i: int) -> Episode:
+        """The i-th episode, from 0."""
+        return self.episodes[i]
+
+
 class EpisodeStream(Dataset[tuple[int, Episode]]):
     """The episodes of a whole training, numbered; any of them can be had at any time."""
 
-    def __init__(self, sampler: EpisodeSampler, length: int, *, fixed: int | None = None) -> None:
+    def __init__(self, sampler: Episodes, length: int, *, fixed: int | None = None) -> None:
         """Show the first `length` episodes of `sampler`; or the first `fixed` ones again and again, shuffled anew."""
         self._sampler, self._length, self._fixed = sampler, length, fixed
         self._lap: tuple[int, list[int]] = (-1, [])

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from fspo.errors import ConfigError, DataError, StorageError, TrainingError
 from fspo.files import check_unclaimed, full_disk_explained, read_json, storage_error, write_json
-from fspo.identity import same
+from fspo.identity import digest, same
 from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
 from fspo.modeling.loading import context_length, fast_dtype
@@ -27,6 +27,7 @@ from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import EpisodeSampler
+from fspo.preferences.types import Episode
 from fspo.printing import counted
 from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
@@ -41,7 +42,16 @@ from fspo.training.rationalization import Rationalizer, closeness_named
 from fspo.training.references import reference_of, untrained
 from fspo.training.selection import Course, forget_best, remove_all
 from fspo.training.start import Start
-from fspo.training.steps import EpisodeStream, Observer, StepBatch, StepCollator, Unit, known_responses
+from fspo.training.steps import (
+    Episodes,
+    EpisodeStream,
+    GivenEpisodes,
+    Observer,
+    StepBatch,
+    StepCollator,
+    Unit,
+    known_responses,
+)
 from fspo.training.trainer import CHECKPOINTS_FOLDER, LOGS_FOLDER, METRICS_FILE, PolicyTrainer, trim_metrics
 
 __all__ = [
@@ -88,6 +98,7 @@ def train_policy(
     method: str = "",
     observer: Observer | None = None,
     callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
+    episodes: Sequence[Episode] = (),
 ) -> Path:
     """Train a policy and write it to `out`, beside `training.json` and `metrics.jsonl`.
 
@@ -106,6 +117,8 @@ def train_policy(
         method: noted in the policy.
         observer: says which effects a `target: observer` aims at.
         callbacks: of transformers; called at every event of the loop.
+        episodes: train on these again and again, shuffled, and not on episodes drawn from `dataset`. The model must be
+            able to read their queries whole.
 
     Returns:
         `out`, which holds a `policy.json`.
@@ -119,7 +132,16 @@ def train_policy(
     """
     out = expanded(out)
     training = Training(
-        config, dataset, Start(expanded(model), out), out, context, validation, method, observer, tuple(callbacks)
+        config,
+        dataset,
+        Start(expanded(model), out),
+        out,
+        context,
+        validation,
+        method,
+        observer,
+        tuple(callbacks),
+        tuple(episodes),
     )
     if not training.is_finished():
         training.run(training.loop(), progress or Silent())
@@ -134,8 +156,8 @@ class Loop:
     renderer: EpisodeRenderer
     reference: Reference | None
     """Enters the model that training started from; None where all weights are trained and nothing needs it."""
-    sampler: EpisodeSampler
-    """Draws the episodes that are trained on."""
+    sampler: Episodes
+    """Has the episodes that are trained on."""
     read: Fitted
     """The dataset, and what of it the model can't read whole."""
 
@@ -164,7 +186,9 @@ class Training:
     observer: Observer | None = None
     callbacks: tuple[TrainerCallback | type[TrainerCallback], ...] = ()
     """Of transformers, as its Trainer takes them; they are no part of the identity."""
-    sampler: EpisodeSampler = field(init=False)
+    episodes: tuple[Episode, ...] = ()
+    """To be trained on in the place of episodes drawn from the dataset."""
+    sampler: Episodes = field(init=False)
     identity: dict[str, Any] = field(init=False)
     """What decides which weights come out, ready for JSON; taken before training changes a model in memory."""
 
@@ -184,7 +208,7 @@ class Training:
             raise ConfigError(
                 "target: there is no observer to follow; give FSPOTrainer one (observer), or set a number of nats."
             )
-        object.__setattr__(self, "sampler", self._sampler(self.dataset, self.config.skip_short_users))
+        object.__setattr__(self, "sampler", self._episodes(self.dataset))
         if self.config.selects and not self.validation:
             raise ConfigError(
                 "keep_best and patience go by evaluations on other people's preferences, and there are none; give a "
@@ -196,6 +220,7 @@ class Training:
             "dataset": self.dataset.fingerprint,
             **self.start.identity(),
             "context": self.context,
+            **({"episodes": digest([asdict(episode) for episode in self.episodes])} if self.episodes else {}),
             # Each pass draws its own dropout, so that with it the passes decide too.
             **({"row_tokens": self.config.row_tokens} if adapters is not None and adapters.lora_dropout else {}),
             **({"observer": self.observer.identity} if self.observer and self.config.follows_observer else {}),
@@ -243,7 +268,7 @@ class Training:
             {**identity.get("config", {}), **{name: value for name, value in identity.items() if name != "config"}}
             for identity in (found["identity"], self.identity)
         )
-        compared = same(then, now, known=["weights"], usual=TrainingConfig().identity())
+        compared = same(then, now, known=["weights"], usual=type(self.config)().identity())
         if not compared:
             raise ConfigError(
                 f"{self.out} holds a training with {compared.then}, and now {compared.now}; choose another output "
@@ -295,13 +320,13 @@ class Training:
         )
         read = fitted_for(self.config, self.dataset, renderer)
         with read.explaining("the training part"):
-            sampler = self._sampler(read.dataset, self.config.skip_short_users) if read.left_out else self.sampler
+            sampler = self._episodes(read.dataset) if read.left_out else self.sampler
         measured = self.validation if self.config.evaluate_every else None
         units = () if measured is None else self.units(measured, renderer)
         trainer = PolicyTrainer(
             policy,
             config=self.config,
-            stream=EpisodeStream(sampler, self.config.steps * self.config.users_per_step, fixed=self.config.episodes),
+            stream=EpisodeStream(sampler, self.config.steps * self.config.users_per_step, fixed=self._fixed),
             collator=self._collator(renderer, read.dataset),
             folder=self.out,
             reference=reference if self.config.needs_reference else None,
@@ -420,7 +445,7 @@ class Training:
         loop.trainer.remember(
             precompute(
                 unit=lambda number: collator.unit(number, loop.sampler.episode(number)),
-                count=self.config.episodes or 0,
+                count=self._fixed or 0,
                 part=f"train {self.dataset.fingerprint}",
                 **settings,
             ),
@@ -431,6 +456,17 @@ class Training:
                 **settings,
             ),
         )
+
+    @property
+    def _fixed(self) -> int | None:
+        """How many episodes there are; None: every step draws new ones."""
+        return len(self.episodes) or self.config.episodes
+
+    def _episodes(self, dataset: PreferenceDataset) -> Episodes:
+        """The episodes that are trained on."""
+        if self.episodes:
+            return GivenEpisodes(self.episodes, self.config.seed)
+        return self._sampler(dataset, self.config.skip_short_users)
 
     def _sampler(self, dataset: PreferenceDataset, skip_short_users: bool) -> EpisodeSampler:
         config = self.config

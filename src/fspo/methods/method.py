@@ -1,0 +1,122 @@
+"""A method as data: what goes into the context, which objectives the weights saw, and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from fspo.errors import ConfigError
+from fspo.pydantic_errors import first_fault
+from fspo.training.config import Objective, TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from fspo.judging.judge import Judge
+    from fspo.preferences.dataset import PreferenceDataset
+    from fspo.progress import Progress
+    from fspo.training.steps import Observer
+
+__all__ = ["Job", "Method", "MethodContext", "train_once"]
+
+MethodContext = Literal["none", "shots", "description", "both"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a method is trained on, and where its policy goes."""
+
+    method: Method
+    config: TrainingConfig
+    """An instance of the method's `settings`."""
+    dataset: PreferenceDataset
+    """The training part."""
+    model: str | Path
+    """Name of a model, or the folder of the policy that training starts from."""
+    out: Path
+    """Folder of the policy."""
+    progress: Progress
+    validation: PreferenceDataset | None = None
+    observer: Observer | None = None
+    judge: Callable[[], Judge | None] = lambda: None
+    """Gives the judge of these users' tastes, if there is one that measures texts."""
+    callbacks: tuple[TrainerCallback, ...] = ()
+    """Of transformers, for every training loop."""
+
+
+def train_once(job: Job) -> Path:
+    """Train one policy on episodes of the dataset; see `fspo.training.train.train_policy`."""
+    from fspo.training.train import train_policy
+
+    return train_policy(
+        job.config,
+        job.dataset,
+        model=job.model,
+        out=job.out,
+        context=job.method.context,
+        progress=job.progress,
+        validation=job.validation,
+        method=job.method.name,
+        observer=job.observer,
+        callbacks=job.callbacks,
+    )
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table. A method without objectives of its own trains nothing."""
+
+    name: str
+    title: str
+    context: MethodContext
+    """What the model is told of the user, in training and afterwards."""
+    objectives: tuple[Objective, ...]
+    """What the weights were trained on, in order; the last one is this method's own training."""
+    starts_from: str | None
+    """The method whose weights training starts from; None for the base model."""
+    reward_reference: Literal["no-context", "start"]
+    """What the reward is measured against: the same weights without context, or the weights training started from."""
+    description: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of its training that differ from the defaults of `settings`."""
+    describes: bool = False
+    """Whether the description in its context is one that it writes itself from the shots."""
+    settings: type[TrainingConfig] = TrainingConfig
+    """The type of its training's settings; a subclass adds settings of its own."""
+    train: Callable[[Job], Path] = train_once
+    """Trains it; the same call again continues, or returns at once when it is finished."""
+
+    def __post_init__(self) -> None:
+        """Freeze the settings too."""
+        object.__setattr__(self, "defaults", MappingProxyType(dict(self.defaults)))
+
+    @property
+    def trains(self) -> bool:
+        """Whether this method has weights of its own."""
+        return bool(self.objectives)
+
+    def from_base(self) -> Method:
+        """The method with only its last objective, started from the base model."""
+        return replace(self, starts_from=None, objectives=self.objectives[-1:])
+
+    def training(self, overrides: Mapping[str, Any] | None = None) -> TrainingConfig:
+        """The settings of this method's training: its own defaults, then `overrides`.
+
+        Raises:
+            ConfigError: the method trains nothing, or a setting is unknown or out of range.
+        """
+        if not self.trains:
+            raise ConfigError(
+                f"The method '{self.name}' trains nothing, so it takes no training settings; leave them out."
+            )
+        settings = {"objective": self.objectives[-1], **self.defaults, **(overrides or {})}
+        try:
+            return self.settings.model_validate(settings)
+        except ValidationError as error:
+            problem = first_fault(error, self.settings).sentence
+            raise ConfigError(f"Training of '{self.name}': {problem}") from error
