@@ -31,7 +31,7 @@ def person(store: Store, name: str = "ann") -> Owner:
 
 
 def answerer(store: Store, engine: EchoEngine, each: int = 8, together: int = 8) -> Answerer:
-    return Answerer(store, engine, ServerCounters(), Forgetter(store, engine), Admission(each, together))
+    return Answerer(store, engine, ServerCounters(), Forgetter(store, engine.forget), Admission(each, together))
 
 
 def test_shots_that_are_deleted_while_the_answer_begins_are_not_kept(sqlite_store: Store) -> None:

@@ -119,7 +119,8 @@ class StudySite:
         self.config, self.store, self.engine = config, store, engine
         self.material: Material = load_material(config)
         store.register(config.name, registration_of(config, self.material, weights))
-        self.app = create_study_app(config, self.material, store, dict.fromkeys(config.arms, engine))
+        engines = dict.fromkeys(config.arms, engine)
+        self.app = create_study_app(config, self.material, store, engines, look_seconds=0.02)
         self.http: TestClient | None = None
 
     @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,37 @@ def test_a_tab_that_looks_during_a_deletion_leaves_nothing_in_the_engine(
             assert person.status == 200
             begun = [request for request in engine.requests if request.owner == owner.id]
             assert begun and all(request.times_forgotten < engine.times_forgotten(owner.id) for request in begun)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["idle", "writing"])
+@pytest.mark.parametrize("action", ["withdraw", "delete"])
+def test_a_deletion_by_another_program_is_noticed(tmp_path: Path, action: str, held: bool) -> None:
+    engine = ScriptedEngine()
+    engine.held = held  # the answers are still being written
+    with opened_site(tmp_path, engine) as site:
+        person, other = (site.person().begin().label() for _ in range(2))
+        for one in (person, other):
+            one.submit("begin")
+        owner, stays = owner_of(site, person), owner_of(site, other)
+        wait_until(lambda: {owner.id, stays.id} <= {request.owner for request in engine.requests})
+        elsewhere = StudyStore.open(tmp_path / "store")
+        elsewhere.withdraw_votes(owner, "small") if action == "withdraw" else elsewhere.withdraw(owner)
+        wait_until(lambda: owner.id in engine.forgotten)
+        begun = [request for request in engine.requests if request.owner == owner.id]
+        engine.held = False
+        other.compare()
+        assert stays.id not in engine.forgotten
+        assert [request for request in engine.requests if request.owner == owner.id] == begun
+        assert all(request.times_forgotten < engine.times_forgotten(owner.id) for request in begun)
+        assert not any(item.participant == owner.id for item in elsewhere.records("small").items)
+        elsewhere.close()
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_click_by_mistake_deletes_nothing(tmp_path: Path) -> None:

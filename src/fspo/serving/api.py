@@ -283,7 +283,7 @@ def create_app(
         ConfigError: the limit of requests is invalid.
     """
     settings, counters = settings or ServerSettings(), ServerCounters()
-    forgetter = Forgetter(store, engine, seconds=settings.look_seconds)
+    forgetter = Forgetter(store, engine.forget, seconds=settings.look_seconds)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

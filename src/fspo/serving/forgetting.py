@@ -8,12 +8,12 @@ so what it read is dropped at the next look.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio.to_thread import run_sync
 
 from fspo.errors import FspoError
-from fspo.serving.engine import Engine
 from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
 
@@ -27,9 +27,15 @@ _LOG = logging.getLogger(__name__)
 class Forgetter:
     """Knows for whom the engine may keep something, and since which deletion."""
 
-    def __init__(self, store: Store, engine: Engine, *, seconds: float = 1.0) -> None:
-        """`seconds` pass between two looks at the store."""
-        self._store, self._engine, self._seconds = store, engine, seconds
+    def __init__(self, store: Store, forget: Callable[[str], Awaitable[None]], *, seconds: float = 1.0) -> None:
+        """Args as follows.
+
+        Args:
+            store: of the users.
+            forget: drops what is kept of the user with this id, such as `Engine.forget`.
+            seconds: pass between two looks at the store.
+        """
+        self._store, self._forget, self._seconds = store, forget, seconds
         self._marks: dict[str, int] = {}
 
     def mark(self, owner: Owner) -> int:
@@ -43,7 +49,7 @@ class Forgetter:
     async def forget(self, owner: Owner) -> None:
         """Drop all that the engine keeps of the owner."""
         self._marks.pop(owner.id, None)
-        await self._engine.forget(owner.id)
+        await self._forget(owner.id)
 
     async def look(self) -> None:
         """Drop what the engine keeps of each owner with a deletion that was not noted.
@@ -58,7 +64,7 @@ class Forgetter:
         for owner, mark in noted.items():
             if marks.get(owner, _GONE) != mark or mark == _GONE:
                 self._marks.pop(owner, None)
-                await self._engine.forget(owner)
+                await self._forget(owner)
 
     async def run(self) -> None:
         """Look again and again, until this is cancelled."""

@@ -61,7 +61,7 @@ __all__ = [
     "Withdrawal",
 ]
 
-_TAKEN_BACK = ("preference.changed", "preference.deleted", "preferences.deleted", "account.changed")
+_TAKEN_BACK = ("preference.changed", "preference.deleted", "preferences.deleted", "account.changed", "study.withdrawn")
 """Kinds of events after which earlier content must not be used."""
 MOST_BYTES = 2**26
 """Of a user's preferences and conversations, in UTF-8."""

@@ -17,6 +17,7 @@ from fspo.errors import FspoError, ModelError
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import is_blank
 from fspo.serving.engine import Engine, GenerationRequest, Turn
+from fspo.serving.forgetting import Forgetter
 from fspo.serving.ownership import Owner
 from fspo.serving.schema import StudyItemRow
 from fspo.serving.store import UnknownOwner
@@ -35,8 +36,18 @@ _LOG = logging.getLogger(__name__)
 class AnswerWriter:
     """Writes the answers of all participants of one study."""
 
-    def __init__(self, store: StudyStore, config: StudyConfig, engines: Mapping[str, Engine]) -> None:
-        """`engines` has one engine for each arm; arms may share one. Close the writer before the engines."""
+    def __init__(
+        self, store: StudyStore, config: StudyConfig, engines: Mapping[str, Engine], *, look_seconds: float = 1.0
+    ) -> None:
+        """Args as follows.
+
+        Args:
+            store: of the participants.
+            config: the study.
+            engines: one for each arm; arms may share one.
+            look_seconds: how soon `watch` notices what another program has deleted in the store.
+        """
+        self._forgetter = Forgetter(store, self._drop, seconds=look_seconds)
         self._store, self._config, self._engines = store, config, dict(engines)
         self._together = asyncio.Semaphore(config.answers.together)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -59,14 +70,21 @@ class AnswerWriter:
 
     async def forget(self, owner: Owner) -> None:
         """Stop writing for a participant, and drop what the engines keep of them."""
-        self._failed.discard(owner.id)
-        task = self._tasks.get(owner.id)
+        await self._forgetter.forget(owner)
+
+    async def watch(self) -> None:
+        """Forget participants whose data another program deletes, until this is cancelled."""
+        await self._forgetter.run()
+
+    async def _drop(self, owner: str) -> None:
+        self._failed.discard(owner)
+        task = self._tasks.get(owner)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         for engine in self._distinct():
             try:
-                await engine.forget(owner.id)
+                await engine.forget(owner)
             except FspoError as error:
                 _LOG.warning("An engine did not forget a participant (%s).", type(error).__name__)
 
@@ -84,16 +102,24 @@ class AnswerWriter:
 
     async def _write(self, owner: Owner) -> None:
         try:
-            visit = await run_sync(self._store.visit, owner, self._config.name)
-            for item in visit.stage("compare"):
-                if not item.first and item.first_arm:
-                    await self._write_item(owner, item, visit.shots(item.shots))
+            mark = await run_sync(self._forgetter.mark, owner)  # before the labels are read
+            self._forgetter.note(owner, mark)
+            try:
+                await self._write_items(owner)
+            finally:  # also what is read after a deletion is dropped
+                self._forgetter.note(owner, mark)
         except (NotAParticipant, UnknownOwner):
             return  # they withdrew meanwhile
         except (FspoError, TimeoutError) as error:
             await self._fail(owner, error)
         except Exception as error:  # its text may quote a participant
             await self._fail(owner, error)
+
+    async def _write_items(self, owner: Owner) -> None:
+        visit = await run_sync(self._store.visit, owner, self._config.name)
+        for item in visit.stage("compare"):
+            if not item.first and item.first_arm:
+                await self._write_item(owner, item, visit.shots(item.shots))
 
     async def _fail(self, owner: Owner, error: Exception) -> None:
         kind = type(error).__name__

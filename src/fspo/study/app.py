@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
 
+from anyio import create_task_group
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -87,7 +88,12 @@ class _Study:
 
 
 def create_study_app(
-    config: StudyConfig, material: Material, store: StudyStore, engines: Mapping[str, Engine]
+    config: StudyConfig,
+    material: Material,
+    store: StudyStore,
+    engines: Mapping[str, Engine],
+    *,
+    look_seconds: float = 1.0,
 ) -> Starlette:
     """The application; it closes the engines at its end, and leaves the store open. The study must be registered.
 
@@ -96,13 +102,17 @@ def create_study_app(
         material: its prompts and texts.
         store: of the participants.
         engines: one for each arm.
+        look_seconds: how soon the engines drop what another program has deleted in the store.
     """
     study = _Study(config, material, store)
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        study.writer = AnswerWriter(store, config, engines)
-        yield
+        study.writer = AnswerWriter(store, config, engines, look_seconds=look_seconds)
+        async with create_task_group() as group:
+            group.start_soon(study.writer.watch)
+            yield
+            group.cancel_scope.cancel()
         await study.writer.close()
 
     def route(path: str, handler: Handler, method: str = "GET") -> Route:
