@@ -23,6 +23,7 @@ from fspo.study.config import StudyConfig
 from fspo.study.material import Material, load_material
 from fspo.study.registration import registration_of
 from fspo.study.store import StudyStore
+from fspo.study.visitors import cookie_of
 
 ARMS = ("zebra-arm", "walrus-arm")
 CODES = {"finished": "DONE1", "full": "FULL1", "withdrawn": "GONE1"}
@@ -133,7 +134,7 @@ class StudySite:
         assert self.http is not None
         client = TestClient(self.app, raise_server_exceptions=False, headers=headers)
         client.portal = self.http.portal  # the same event loop, in which the answers are written
-        return Person(client)
+        return Person(client, cookie_of(self.config.name))
 
 
 @contextmanager
@@ -149,8 +150,8 @@ def opened_site(folder: Path, engine: ScriptedEngine | None = None, **changes: A
 class Person:
     """A participant who follows links and fills in forms."""
 
-    def __init__(self, client: TestClient) -> None:
-        self.client = client
+    def __init__(self, client: TestClient, cookie: str) -> None:
+        self.client, self.cookie = client, cookie
         self.page = ""
         self.status = 0
         self.received: list[tuple[str, bytes, str]] = []
@@ -190,7 +191,12 @@ class Person:
 
     @property
     def key(self) -> str:
-        return str(self.client.cookies["fspo_study"])
+        return str(self.client.cookies[self.cookie])
+
+    def use_key(self, key: str) -> Person:
+        """Open the study in a browser that remembers this key."""
+        self.client.cookies.set(self.cookie, key)
+        return self
 
     def begin(self, address: str = "/") -> Person:
         self.get(address)

@@ -103,7 +103,7 @@ def test_a_link_that_does_not_work_says_so(site: StudySite) -> None:
         other = site.person()
         other.get(f"/resume/{wrong}")
         kind(other, 404, "This link does not work")
-        assert "fspo_study" not in other.client.cookies
+        assert other.cookie not in other.client.cookies
     person.get("/data")
     person.post("/delete", sure="yes")
     other = site.person()
@@ -196,9 +196,9 @@ def test_the_recruiting_site_passes_people_in_and_gets_them_back(tmp_path: Path)
         guess = site.person()
         guess.get(INVITED.replace("x1", "x2"))
         kind(guess, 409, "You have begun this study already")
-        assert "fspo_study" not in guess.client.cookies
+        assert guess.cookie not in guess.client.cookies
         shared = site.person()
-        shared.client.cookies.set("fspo_study", person.key)
+        shared.use_key(person.key)
         shared.get(INVITED.replace("ann", "bob"))  # another person at the same computer
         assert 'action="/consent"' in shared.page
         stranger.get("/?PROLIFIC_PID=" + "x" * 300 + "&STUDY_ID=s&SESSION_ID=1")

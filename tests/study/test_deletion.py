@@ -66,7 +66,7 @@ def test_deletion_leaves_nothing_at_all(tmp_path: Path) -> None:
         owner = owner_of(site, person)
         person.get("/data")
         person.submit("delete", sure="yes")
-        assert person.heading == "Everything is deleted" and "fspo_study" not in person.client.cookies
+        assert person.heading == "Everything is deleted" and person.cookie not in person.client.cookies
         left = bytes_below(tmp_path / "store")
         for text in ("velociraptor-work-ann", "pid-ann", "session-ann", owner.id):
             assert text.encode() not in left, text

@@ -94,7 +94,7 @@ def test_clicks_at_the_same_time_make_one_vote(site: StudySite) -> None:
 
     def click(choice: str) -> None:
         other = site.person()
-        other.client.cookies.set("fspo_study", key)
+        other.use_key(key)
         other.post("/vote", **form, choice=choice)
 
     clicks = [threading.Thread(target=click, args=(choice,)) for choice in "1212"]
@@ -299,10 +299,22 @@ def test_a_store_keeps_studies_apart(tmp_path: Path) -> None:
         person = site.person()
         person.get(f"/resume/{key}")
         assert person.status == 404
-        person.client.cookies.set("fspo_study", key)
+        person.use_key(key)
         assert 'action="/consent"' in person.get()
         assert site.store.records("other").participants == []
         assert [one.id for one in site.store.records("small").participants] == [owner.id]
+
+
+def test_two_studies_on_one_host_remember_their_participants(tmp_path: Path) -> None:
+    with opened_site(tmp_path / "a") as first, opened_site(tmp_path / "b", name="other") as second:
+        one, other = first.person(), second.person()
+        here = one.begin().hidden("vote")
+        other.client.cookies.update(one.client.cookies)  # one browser; the ports of a host share its cookies
+        there = other.begin().hidden("vote")
+        one.client.cookies.update(other.client.cookies)
+        one.get()
+        assert one.hidden("vote") == here != there
+        assert "other" not in other.cookie
 
 
 def test_records_are_the_same_after_another_opening(tmp_path: Path) -> None:

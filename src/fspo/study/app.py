@@ -33,7 +33,7 @@ from fspo.study.material import Material
 from fspo.study.pages import LONGEST_ANSWER, Pages, redirect, static_file
 from fspo.study.records import Choice
 from fspo.study.store import AlreadyTakesPart, NotAParticipant, StudyFull, StudyStore, invitation_of, now
-from fspo.study.visitors import COOKIE, SITE_FIELDS, language_of, read_form, remember, site_of, ticket_of
+from fspo.study.visitors import SITE_FIELDS, cookie_of, language_of, read_form, remember, site_of, ticket_of
 
 __all__ = ["create_study_app"]
 
@@ -61,7 +61,7 @@ class _Study:
 
     async def visitor(self, request: Request) -> _Visitor | None:
         """The participant whose key the browser remembers; None if it remembers none that is valid."""
-        key = request.cookies.get(COOKIE, "")
+        key = request.cookies.get(cookie_of(self.config.name), "")
         owner = await run_sync(self.store.authenticate, key) if key else None
         if owner is None:
             return None
@@ -154,7 +154,7 @@ def _problem(study: _Study, request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return pages.problem(_STATUS_OF_PROBLEM.get(error.status_code, "invalid"), error.status_code)
     if isinstance(error, UnknownOwner | NotAParticipant):
-        return remember(pages.problem("no_link", 404), request, None)
+        return remember(pages.problem("no_link", 404), request, study.config.name, None)
     if isinstance(error, DataError):  # the database can't hold the text
         return pages.problem("invalid", 400)
     _LOG.error("A page could not be shown (%s).", type(error).__name__)
@@ -277,7 +277,7 @@ async def consent(study: _Study, request: Request) -> Response:
         return pages.full(recruited=bool(site))
     except AlreadyTakesPart:
         return await _known(study, request, invitation, site) or pages.problem("busy", 503)
-    return remember(redirect(_root(request) + "/"), request, key)
+    return remember(redirect(_root(request) + "/"), request, study.config.name, key)
 
 
 async def _known(study: _Study, request: Request, invitation: str, site: Mapping[str, str]) -> Response | None:
@@ -293,7 +293,7 @@ async def _known(study: _Study, request: Request, invitation: str, site: Mapping
         return study.pages(request).problem("taken", 409)
     key = await run_sync(study.store.add_key, owner)
     await run_sync(study.store.note, owner, "resumed")
-    return remember(redirect(_root(request) + "/"), request, key.key)
+    return remember(redirect(_root(request) + "/"), request, study.config.name, key.key)
 
 
 def _sent_site(config: StudyConfig, form: Mapping[str, str]) -> dict[str, str]:
@@ -409,7 +409,7 @@ async def resume(study: _Study, request: Request) -> Response:
     except NotAParticipant:
         return study.pages(request).problem("no_link", 404)
     await run_sync(study.store.note, owner, "resumed")
-    return remember(redirect(_root(request) + "/"), request, key)
+    return remember(redirect(_root(request) + "/"), request, study.config.name, key)
 
 
 async def data(study: _Study, request: Request) -> Response:
@@ -458,7 +458,7 @@ async def delete(study: _Study, request: Request) -> Response:
         done = await run_sync(study.store.withdraw, visitor.owner)
     finally:
         await study.writing().forget(visitor.owner)
-    return remember(study.pages(request).deleted(erased=done.erased), request, None)
+    return remember(study.pages(request).deleted(erased=done.erased), request, study.config.name, None)
 
 
 async def _sure(study: _Study, request: Request) -> _Visitor | Response:

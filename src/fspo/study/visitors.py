@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fspo.identity import digest
 from fspo.study.config import StudyConfig
 
-__all__ = ["COOKIE", "SITE_FIELDS", "language_of", "read_form", "remember", "site_of", "ticket_of"]
+__all__ = ["SITE_FIELDS", "cookie_of", "language_of", "read_form", "remember", "site_of", "ticket_of"]
 
-COOKIE = "fspo_study"
 SITE_FIELDS = ("participant", "study", "session")
 _TICKET = "ticket"
 _MOST_BYTES = 2**16
@@ -104,8 +104,16 @@ def _quality(text: str | None) -> float:
         return 0.0
 
 
-def remember(response: Response, request: Request, key: str | None) -> Response:
-    """The response, after which the browser remembers the key, or forgets it."""
+def cookie_of(study: str) -> str:
+    """The name of a study's cookie: its own, because browsers send the cookies of a host to all of its ports.
+
+    A study's name may say what is compared, so it is not readable here.
+    """
+    return f"fspo_study_{digest([study], 12)}"
+
+
+def remember(response: Response, request: Request, study: str, key: str | None) -> Response:
+    """The response, after which the browser remembers the key for this study, or forgets it."""
     settings = {
         "path": request.scope.get("root_path") or "/",
         "secure": request.url.scheme == "https",
@@ -113,7 +121,7 @@ def remember(response: Response, request: Request, key: str | None) -> Response:
         "samesite": "lax",
     }
     if key is None:
-        response.delete_cookie(COOKIE, **settings)  # type: ignore[arg-type]
+        response.delete_cookie(cookie_of(study), **settings)  # type: ignore[arg-type]
     else:
-        response.set_cookie(COOKIE, key, max_age=_YEAR, **settings)  # type: ignore[arg-type]
+        response.set_cookie(cookie_of(study), key, max_age=_YEAR, **settings)  # type: ignore[arg-type]
     return response
