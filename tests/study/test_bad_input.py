@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,15 +142,71 @@ def test_a_full_study_lets_only_its_participants_in(tmp_path: Path) -> None:
         assert first.heading == "Thank you"
 
 
-def test_a_place_is_free_again_when_somebody_stays_away_or_withdraws(tmp_path: Path) -> None:
-    with opened_site(tmp_path, participants=1, place_hours=1e-7) as site:
-        away = site.person().begin()
-        site.person().begin().finish()
+@pytest.fixture
+def hours_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the study's clock forward."""
+    ahead = 0
+
+    def move(hours: float) -> None:
+        nonlocal ahead
+        ahead += int(hours * 3_600_000)
+        for module in ("store", "app"):
+            monkeypatch.setattr(f"fspo.study.{module}.now", lambda: time.time_ns() // 1_000_000 + ahead)
+
+    return move
+
+
+def test_a_place_is_free_again_when_somebody_stays_away(tmp_path: Path, hours_later: Callable[[float], None]) -> None:
+    with opened_site(tmp_path, participants=2, place_hours=24) as site:
+        away, other = site.person().begin(), site.person().begin()
+        item = away.hidden("vote")
+        hours_later(25)
+        late = site.person().begin()
+        other.get()
+        assert other.heading == "Practice"  # one place was free, and is theirs again
+        for action in ("", "vote", "about", "begin", "retry", "finish"):
+            away.post(f"/{action}", **item, choice="1") if action else away.get()
+            kind(away, 403, "Your place is taken")
+        away.post("/undo", **item)
+        kind(away, 409, "This choice can't be changed any more")
+        assert not any(row.choice for row in site.store.records("small").items)
+        assert away.get("/data") and away.client.get("/download").json()["items"]
+        late.post("/withdraw", sure="yes")
         away.get()
-        away.vote()
-        assert away.status == 200  # they were let in, so they may go on
-        assert len(site.store.records("small").participants) == 2
-    with opened_site(tmp_path / "other", participants=1) as site:
+        assert away.hidden("vote") == item  # a place is free again
+        other.finish()
+        away.finish()
+        assert (other.heading, away.heading) == ("Thank you", "Thank you")
+        assert sum(one.finished is not None for one in site.store.records("small").participants) == 2
+
+
+def test_who_has_voted_on_everything_keeps_the_place(tmp_path: Path, hours_later: Callable[[float], None]) -> None:
+    with opened_site(tmp_path, participants=1, recruiting={**SITE, "required": False}) as site:
+        person = site.person().begin(INVITED).label().wait().compare()
+        hours_later(25)
+        late = site.person()
+        late.get()
+        kind(late, 403, "The study is full")
+        person.get()
+        person.submit("finish")
+        assert CODES["finished"] in person.page
+
+
+def test_a_place_of_a_quota_is_not_given_twice(tmp_path: Path, hours_later: Callable[[float], None]) -> None:
+    about = [{"id": "age", "text": "How old are you?", "options": ["young", "old"], "quotas": {"old": 1}}]
+    with opened_site(tmp_path, about=about) as site:
+        away, other = site.person().begin(), site.person().begin()
+        away.submit("about", age="old")
+        hours_later(25)
+        other.get()
+        other.submit("about", age="old")
+        assert other.heading == "Practice"
+        away.get()
+        kind(away, 403, "Your place is taken")
+
+
+def test_a_place_is_free_again_when_somebody_withdraws(tmp_path: Path) -> None:
+    with opened_site(tmp_path, participants=1) as site:
         leaving = site.person().begin()
         leaving.post("/withdraw", sure="yes")
         assert site.person().begin().heading == "Practice"

@@ -66,7 +66,11 @@ class _Study:
         if owner is None:
             return None
         try:
-            return _Visitor(owner, key, await run_sync(self.store.visit, owner, self.config.name))
+            visit = await run_sync(self.store.visit, owner, self.config.name)
+            lapsed = step_of(visit, self.config, now()).kind == "lapsed"
+            if lapsed and await run_sync(self.store.take_place_again, owner, self.config):
+                visit = await run_sync(self.store.visit, owner, self.config.name)
+            return _Visitor(owner, key, visit)
         except NotAParticipant:
             return None
 
@@ -216,6 +220,8 @@ async def _current(study: _Study, request: Request, visitor: _Visitor, problem: 
         return pages.thanks(recruited=recruited)
     if step.kind == "withdrawn":
         return pages.withdrawn(recruited=recruited)
+    if step.kind == "lapsed":
+        return pages.lapsed(recruited=recruited)
     return pages.full(recruited=recruited) if step.kind == "closed" else pages.problem("expired", 410)
 
 
@@ -337,6 +343,8 @@ async def vote(study: _Study, request: Request) -> Response:
     named = next((row for row in visitor.visit.items if row.id == item), None)
     if named is None:
         return pages.problem("no_item", 404)
+    if step.kind == "lapsed":
+        return await _current(study, request, visitor)
     if "choice" not in form and step.item is not None and step.item.id == item:
         return await _current(study, request, visitor, pages.texts.choose_missing)
     if choice is None or (choice == "tie" and not pages.ties(named)):

@@ -326,7 +326,8 @@ class StudyConfig(_Section):
     place_hours: float = Field(
         default=24.0,
         gt=0,
-        description="An unfinished participant keeps one of the places for so long after the last click.",
+        description="An unfinished participant keeps one of the places for so long after the last click, and later "
+        "continues only if one is free.",
     )
 
     @model_validator(mode="before")

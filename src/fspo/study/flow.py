@@ -10,15 +10,27 @@ from fspo.preferences.types import Preference
 from fspo.serving.schema import ParticipantRow, StudyItemRow
 from fspo.study.config import StudyConfig
 
-__all__ = ["STAGES", "Step", "StepKind", "Visit", "step_of"]
+__all__ = ["STAGES", "Step", "StepKind", "Visit", "has_lapsed", "step_of"]
 
 StepKind = Literal[
-    "withdrawn", "closed", "finished", "expired", "about", "practice", "label", "between", "waiting", "compare", "last"
+    "withdrawn",
+    "closed",
+    "finished",
+    "expired",
+    "lapsed",
+    "about",
+    "practice",
+    "label",
+    "between",
+    "waiting",
+    "compare",
+    "last",
 ]
 STAGES = ("practice", "label", "compare")
 """In the order in which a participant goes through them."""
-_DAY = 24 * 3_600_000
+_HOUR = 3_600_000
 """Milliseconds."""
+_DAY = 24 * _HOUR
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,10 @@ class Visit:
     def stage(self, stage: str) -> list[StudyItemRow]:
         """The items of one stage."""
         return [item for item in self.items if item.stage == stage]
+
+    def complete(self) -> bool:
+        """Whether there is a vote on every item."""
+        return all(item.choice for item in self.items)
 
     def written(self) -> tuple[int, int]:
         """How many comparisons have their answers, and how many there are."""
@@ -65,6 +81,11 @@ class Step:
     """The item whose vote may be taken back."""
 
 
+def has_lapsed(one: ParticipantRow, config: StudyConfig, now: int) -> bool:
+    """Whether somebody was away for so long that others may take their place, unless they have voted on everything."""
+    return now > one.seen + config.place_hours * _HOUR
+
+
 def step_of(visit: Visit, config: StudyConfig, now: int) -> Step:
     """Where the participant is at a time, in milliseconds since 1970."""
     one = visit.participant
@@ -76,6 +97,8 @@ def step_of(visit: Visit, config: StudyConfig, now: int) -> Step:
         return Step("finished")
     if now > one.consented + config.expires_days * _DAY:
         return Step("expired")
+    if has_lapsed(one, config, now) and not visit.complete():
+        return Step("lapsed")
     if one.about is None and config.about:
         return Step("about")
     undo = _undo(visit)

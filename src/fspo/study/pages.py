@@ -169,6 +169,10 @@ class Pages:
         """A quota is full, or all places are taken."""
         return self._end(self.texts.full_heading, [self.texts.full_note], "full", recruited=recruited, status=403)
 
+    def lapsed(self, *, recruited: bool) -> Response:
+        """The participant was away for long, and others have taken all places."""
+        return self._end(self.texts.lapsed_heading, [self.texts.lapsed_note], "full", recruited=recruited, status=403)
+
     def deleted(self, *, erased: bool) -> Response:
         """Everything of the participant is deleted."""
         t = self.texts

@@ -23,7 +23,7 @@ from fspo.serving.schema import ErasureRow, EventRow, ParticipantRow, StudyItemR
 from fspo.serving.store import Store
 from fspo.study.config import StudyConfig
 from fspo.study.drawing import DrawnItem
-from fspo.study.flow import STAGES, Visit, step_of
+from fspo.study.flow import STAGES, Visit, has_lapsed, step_of
 from fspo.study.records import Choice, Event, Item, Participant, StudyRecords
 
 __all__ = [
@@ -39,8 +39,6 @@ __all__ = [
 Outcome = Literal["saved", "repeated", "already", "not next", "unknown"]
 """What became of a click: saved; the same vote was there; another vote was there; not the next item; no such item."""
 _KIND = "study."
-_HOUR = 3_600_000
-"""Milliseconds."""
 _Pair = tuple[str, str]
 
 
@@ -190,15 +188,28 @@ class StudyStore(Store):
         with self._read(owner) as session:
             return _visit(session, study)
 
+    def take_place_again(self, owner: Owner, config: StudyConfig) -> bool:
+        """Let a participant whose place has lapsed continue; False where all places, or those of a quota, are taken."""
+        with self._administer(writes=True) as session:
+            _lock(session, config.name)
+            row = session.scalar(select(ParticipantRow).where(ParticipantRow.user_id == owner.id))
+            if row is None:
+                return False
+            others = [other for other in _places(session, config) if other.user_id != owner.id]
+            if len(others) >= config.participants or _over_quota(config, row.about or {}, others):
+                return False
+            row.seen = now()
+            return True
+
     def answer_about(self, owner: Owner, config: StudyConfig, answers: Mapping[str, str]) -> bool:
         """Save what a participant says about themselves; the first time counts.
 
         Returns:
             False where a quota is full: the study is over for them, and nothing of the answers is saved.
         """
-        at = now()
         with self._administer(writes=True) as session:
             _lock(session, config.name)
+            at = now()
             row = session.scalars(select(ParticipantRow).where(ParticipantRow.user_id == owner.id)).one()
             if row.about is not None or row.closed:
                 return not row.closed
@@ -213,9 +224,8 @@ class StudyStore(Store):
 
     def show(self, owner: Owner, study: str, item: str) -> None:
         """Note that an item is being sent to its participant."""
-        at = now()
         with self._write(owner) as session:
-            visit = _visit(session, study)
+            at, visit = now(), _visit(session, study)
             row = _named(visit, item)
             if row is not None:
                 row.shown = row.shown or at
@@ -224,13 +234,11 @@ class StudyStore(Store):
 
     def vote(self, owner: Owner, config: StudyConfig, item: str, choice: Choice) -> Outcome:
         """Save a vote on the next item; a vote that is there stays, and every click is an event."""
-        at = now()
         with self._write(owner) as session:
-            visit = _visit(session, config.name)
+            at, visit = now(), _visit(session, config.name)
             row = _named(visit, item)
             if row is None:
                 return "unknown"
-            visit.participant.seen = at
             if row.choice:
                 session.add(_event(owner, "repeated", at, item, {"choice": choice}))
                 return "repeated" if row.choice == choice else "already"
@@ -238,15 +246,14 @@ class StudyStore(Store):
             if step.item is None or step.item.id != item or step.kind == "waiting":
                 session.add(_event(owner, "repeated", at, item, {"choice": choice}))
                 return "not next"
-            row.choice, row.voted = choice, at
+            row.choice, row.voted, visit.participant.seen = choice, at, at
             session.add(_event(owner, "voted", at, item, {"choice": choice}))
         return "saved"
 
     def undo(self, owner: Owner, config: StudyConfig, item: str) -> bool:
         """Take the last vote back; False where this is not the last one, or answers were written with it."""
-        at = now()
         with self._write(owner) as session:
-            visit = _visit(session, config.name)
+            at, visit = now(), _visit(session, config.name)
             row = step_of(visit, config, at).undo
             if row is None or row.id != item:
                 return False
@@ -309,9 +316,8 @@ class StudyStore(Store):
         return self._erase()
 
     def _pass(self, owner: Owner, config: StudyConfig, kind: str, mark: str) -> bool:
-        at = now()
         with self._write(owner) as session:
-            visit = _visit(session, config.name)
+            at, visit = now(), _visit(session, config.name)
             if step_of(visit, config, at).kind != kind:
                 return False
             setattr(visit.participant, mark, at)
@@ -375,10 +381,12 @@ def _lock(session: Session, study: str) -> None:
 
 
 def _places(session: Session, config: StudyConfig) -> list[ParticipantRow]:
-    """The participants who finished, and those who were here lately."""
-    late = now() - config.place_hours * _HOUR
-    rows = session.scalars(select(ParticipantRow).where(ParticipantRow.study == config.name))
-    return [row for row in rows if not row.withdrawn and not row.closed and (row.finished or row.seen >= late)]
+    """The participants who have voted on everything, and those who were here lately."""
+    at = now()
+    rows = session.scalars(select(ParticipantRow).where(ParticipantRow.study == config.name)).all()
+    incomplete = set(session.scalars(select(StudyItemRow.user_id).where(StudyItemRow.choice == "").distinct()))
+    taking_part = [row for row in rows if not row.withdrawn and not row.closed]
+    return [row for row in taking_part if row.user_id not in incomplete or not has_lapsed(row, config, at)]
 
 
 def _arms(session: Session, places: Sequence[ParticipantRow]) -> Counter[_Pair]:

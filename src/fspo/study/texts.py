@@ -106,6 +106,8 @@ class PageTexts(BaseModel):
     to_study_link: str
     full_heading: str
     full_note: str
+    lapsed_heading: str
+    lapsed_note: str
     site_heading: str
     site_note: str
     taken_heading: str
