@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from sqlalchemy import create_engine
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
+from fspo.cli.store_options import recording_people
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.progress import Silent
 from fspo.serving import connection
+from fspo.serving.ownership import pseudonym
 from fspo.study.arms import load_models, open_engines, weights_of_arms
 from fspo.study.config import load_study
 from fspo.study.records import StudyRecords
 from fspo.study.store import StudyStore
-from tests.study.site import ScriptedEngine, StudySite, write_texts
+from tests.study.site import ScriptedEngine, StudySite, owner_of, write_texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +133,35 @@ def test_a_study_on_a_real_model_is_registered_served_and_exported(
     different = [item for item in records.items if item.stage != "practice" and item.first != item.second]
     assert len(dataset.preferences) == len(different) >= 2
     assert "is not empty" in call("export", study_file, out, code=2)
+
+
+def test_an_export_holds_who_takes_part_and_the_store_knows_it(study_file: Path, tmp_path: Path) -> None:
+    config, out, policy, numbers = load_study(study_file), tmp_path / "out", tmp_path / "policy", itertools.count()
+    store = StudyStore.open(config.output)
+    with StudySite(config, store, ScriptedEngine(lambda _: f"Answer {next(numbers)}.")).running() as site:
+        stays, leaves, left = (site.person().finish() for _ in range(3))
+        left.post("/withdraw", sure="yes")
+        call("export", study_file, out, "--dataset")
+        dataset = PreferenceDataset.load(out / "dataset")
+        names = [pseudonym(owner_of(site, person)) for person in (stays, leaves)]
+        assert list(dataset.users) == names
+        assert {row.user for row in dataset} == set(names)
+        assert {row.source["stage"] for row in dataset} == {"label", "compare"}
+        assert {(row.source["study"], row.source["consent"]) for row in dataset} == {("small", "1")}
+        recording_people(Silent())(dataset, policy)
+        assert store.policies_to_train_again() == store.datasets_to_delete() == []
+        gone = [item.first for item in store.records("small").items if item.participant == owner_of(site, leaves).id]
+        leaves.post("/withdraw", sure="yes")
+        assert (store.policies_to_train_again(), store.datasets_to_delete()) == ([str(policy)], [str(out)])
+        call("export", study_file, tmp_path / "again", "--dataset", "--parquet")
+        assert list(PreferenceDataset.load(tmp_path / "again" / "dataset").users) == names[:1]
+        again = "".join(path.read_text() for path in (tmp_path / "again").glob("*.jsonl"))
+        answers = [text for text in gone if text.startswith("Answer ")]
+        assert answers and not any(text in again for text in answers)
+        recording_people(Silent())(PreferenceDataset.load(tmp_path / "again" / "dataset"), policy)
+        assert (store.policies_to_train_again(), store.datasets_to_delete()) == ([], [str(out)])
+        assert set(store.withdraw(owner_of(site, stays)).datasets) == {str(out), str(tmp_path / "again")}
+    store.close()
 
 
 def _running(site: StudySite, engines: Any) -> Any:

@@ -112,7 +112,9 @@ def export(
 ) -> None:
     """Write the records of a study: participants, items with their votes, and raw events, as JSONL.
 
-    The records hold no names and no ids of recruiting sites.
+    The records hold no names and no ids of recruiting sites. The store notes that the folder holds them, and
+    `fspo train` notes which policies are trained on the dataset, so that `fspo users list` names both if somebody
+    withdraws later.
 
     Examples:
       fspo study export configs/study/paper.yaml exports/paper --dataset
@@ -122,12 +124,18 @@ def export(
     config = _loaded(file, overrides)
     if folder.exists() and not is_empty(folder):
         raise ConfigError(f"{folder} is not empty; name another folder.")
-    from fspo.study.export import save_dataset, save_parquet
+    from fspo.serving.connection import public_place
+    from fspo.serving.people_data import Export, record_export
+    from fspo.study.export import people_in, save_parquet, study_dataset
 
     with _opened(config, store, must_exist=True) as people:
+        known = people.last_withdrawal()  # before anything is read: who withdraws meanwhile is noted as later
         records = people.records(config.name)
-    if dataset:  # first: without a preference there is none, and then nothing is written
-        save_dataset(records, folder / "dataset")
+        held = Export(public_place(store or config.output), known, people_in(records))
+        preferences = study_dataset(records, held) if dataset else None
+        record_export(people, held, folder, policy=False)
+    if preferences is not None:
+        preferences.save(folder / "dataset")
     records.save(folder)
     if parquet:
         save_parquet(records, folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
@@ -34,6 +35,11 @@ class Export:
     people: tuple[str, ...]
     """The users' pseudonyms."""
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the source of each preference says of the store, so that `exports_in` finds it."""
+        return {_STORE: self.store, _WITHDRAWAL: self.withdrawal}
+
 
 def people_dataset(store: Store, place: str) -> PreferenceDataset:
     """The preferences of all users who allow training, with pseudonyms in place of their ids.
@@ -47,7 +53,8 @@ def people_dataset(store: Store, place: str) -> PreferenceDataset:
     Raises:
         DataError: nobody who allows training has preferences.
     """
-    known = store.last_withdrawal()  # before anything is read: what is deleted meanwhile counts as deleted later
+    # Before anything is read: what is deleted meanwhile counts as deleted later.
+    export = Export(place, store.last_withdrawal(), ())
     users: list[User] = []
     rows: list[Preference] = []
     for account in store.users():
@@ -58,7 +65,7 @@ def people_dataset(store: Store, place: str) -> PreferenceDataset:
         users.append(User(name, account.description))
         for stored in usable(store.preferences(owner), ""):
             one = stored.preference
-            source = {"origin": stored.origin, _STORE: place, _WITHDRAWAL: known}
+            source = {"origin": stored.origin, **export.source}
             rows.append(Preference.after(name, one.messages, one.chosen, one.rejected, source=source))
     if not rows:
         raise DataError(

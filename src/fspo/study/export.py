@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fspo.errors import DataError
 from fspo.files import writing
 from fspo.preferences.types import User
+from fspo.serving.ownership import Owner, pseudonym
+from fspo.serving.people_data import Export
 from fspo.study.records import StudyRecords
 
-__all__ = ["save_dataset", "save_parquet"]
+if TYPE_CHECKING:
+    from fspo.preferences.dataset import PreferenceDataset
+
+__all__ = ["people_in", "save_parquet", "study_dataset"]
 
 
 def save_parquet(records: StudyRecords, folder: Path) -> None:
@@ -31,24 +37,35 @@ def save_parquet(records: StudyRecords, folder: Path) -> None:
             pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
-def save_dataset(records: StudyRecords, folder: Path) -> int:
-    """Write the labels and votes as a preference dataset, and return how many preferences it has.
+def people_in(records: StudyRecords) -> tuple[str, ...]:
+    """The pseudonyms of the participants who have not withdrawn, for the store's note on who is in an export."""
+    return tuple(pseudonym(Owner(one.id)) for one in records.participants if one.withdrawn is None)
 
-    Ties, attention items and practice are left out.
+
+def study_dataset(records: StudyRecords, export: Export) -> PreferenceDataset:
+    """The labels and votes as a preference dataset.
+
+    Participants have pseudonyms. Each preference says its stage, which version of the consent its participant agreed
+    to, and which store it is from, so that a training on it is noted there. Ties, attention items and practice are left
+    out, and so is everybody who withdrew.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no preferences.
     """
     from fspo.preferences.dataset import PreferenceDataset
 
-    voted = [item.preference() for item in records.items if item.stage != "practice"]
-    preferences = [preference for preference in voted if preference is not None]
-    if not preferences:
+    users: list[User] = []
+    rows = []
+    for one in records.participants:
+        name = pseudonym(Owner(one.id))
+        source = {"origin": "study", "study": one.study, "consent": one.consent, **export.source}
+        own = [item.preference() for item in records.items if item.participant == one.id and item.stage != "practice"]
+        voted = [preference for preference in own if preference is not None and one.withdrawn is None]
+        users += [User(name)] if voted else []
+        rows += [replace(row, user=name, source={**row.source, **source}) for row in voted]
+    if not rows:
         raise DataError("The study has no preferences to export yet.")
-    people = {preference.user for preference in preferences}
-    users = [User(one.id) for one in records.participants if one.id in people]
-    PreferenceDataset(users, preferences, file="the study").save(folder)
-    return len(preferences)
+    return PreferenceDataset(users, rows, file="the study")
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

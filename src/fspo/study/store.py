@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from fspo.errors import ConfigError, FspoError
 from fspo.identity import digest
-from fspo.serving.ownership import Owner
-from fspo.serving.schema import ErasureRow, EventRow, ParticipantRow, StudyItemRow, StudyRow
+from fspo.serving.ownership import Owner, pseudonym
+from fspo.serving.schema import ErasureRow, EventRow, ParticipantRow, Personal, StudyItemRow, StudyRow, WithdrawalRow
 from fspo.serving.store import Store
 from fspo.study.config import StudyConfig
 from fspo.study.drawing import DrawnItem
@@ -303,16 +303,23 @@ class StudyStore(Store):
     def withdraw_votes(self, owner: Owner, study: str) -> bool:
         """Delete everything of a participant but that they took part.
 
+        The store records that it happened, as for users who delete everything, so that datasets with these votes, and
+        policies trained on them, are named as outdated.
+
         Returns:
             Whether the files of the database hold nothing of it any more; see `Store.erased`.
         """
         at = now()
         with self._write(owner) as session:
             row = _visit(session, study).participant
-            for table in (StudyItemRow, EventRow):
-                session.execute(delete(table))
+            tables: tuple[type[Personal], ...] = (StudyItemRow, EventRow)
+            removed = {
+                table.__tablename__: len(session.scalars(delete(table).returning(table.number)).all())
+                for table in tables
+            }
             row.about, row.begun, row.withdrawn = {}, 0, row.withdrawn or at
-            session.add_all([_event(owner, "withdrawn", at), ErasureRow(created=at // 1000)])
+            noted = WithdrawalRow(pseudonym=pseudonym(owner), created=at // 1000, removed=removed)
+            session.add_all([noted, _event(owner, "withdrawn", at), ErasureRow(created=at // 1000)])
         return self._erase()
 
     def _pass(self, owner: Owner, config: StudyConfig, kind: str, mark: str) -> bool:
