@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
-from fspo.errors import ModelError
+from fspo.errors import ConfigError, ModelError
 from fspo.modeling.loading import load_tokenizer
 from fspo.runs.api import synthesize
-from fspo.runs.config import RunConfig
+from fspo.runs.config import RunConfig, load_config
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, RunFolder
 from fspo.runs.preflight import check_inputs
@@ -407,3 +407,14 @@ def test_a_dry_run_misses_a_model_folder(there: Path, monkeypatch: pytest.Monkey
         assert "nowhere" in fspo("run", *line, "--set", f"model={name}", code=1)
     said = fspo("run", *line, "--set", "model=somebody/else")
     assert "somebody/else is not on this machine" in said
+
+
+def test_a_setting_of_training_without_effect_is_refused_before_anything_is_made(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    settings = [f"model={tiny_model_path}", "methods=[base,ipo]", "training.all.bias_weight=0.3"]
+    folder = RunFolder(load_config(None, settings, tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"training\.all\.bias_weight"):
+        check_inputs(folder, folder.parts(), Existing.RESUME, dry=True)
+    assert not folder.path.exists()
+    check_inputs(folder, [DATA], Existing.RESUME, dry=True)  # without training it is of no matter

@@ -400,6 +400,7 @@ def test_trls_names_are_known_or_explained(tmp_path: Path) -> None:
         ({"beta": -1}, "'beta': input should be greater than 0, not -1"),
         ({"lora": {"rank": 4}}, "lora.rank"),
         ({"shots": 0, "mirror": True}, "no labels to swap"),
+        ({"target": 6.0, "bias_weight": 0.3}, "bias_weight has no effect .* needs objective mirrored-contrast"),
     ],
 )
 def test_mistakes_in_the_settings_are_one_sentence(settings: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from fspo.runs.readers import fit_readers, fitted_readers
 from fspo.runs.threads import use_threads
 from fspo.runs.training_data import merged, observer_of, training_parts
 from fspo.runs.training_plan import planned_trainings, remaining, seconds_of_token, table
+from fspo.runs.unused_settings import check_unused_settings
 from fspo.runs.writers import (
     endpoints_of,
     executor_of,
@@ -108,6 +109,8 @@ def train(
 
     whole, splits = dataset_of(folder), splits_of(folder)
     for line in check_episodes(folder, whole, splits, evaluated=names is None, model=folder.config.model):
+        progress.say(line)
+    for line in check_unused_settings(folder.config, begun=True):
         progress.say(line)
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
     dataset = merged(parts)

@@ -27,6 +27,7 @@ from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_o
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
 from fspo.runs.readers import check_fitted
 from fspo.runs.training_data import other_parts
+from fspo.runs.unused_settings import check_unused_settings
 from fspo.runs.writers import judges_by_language_model
 
 __all__ = [
@@ -94,6 +95,10 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     for name in _models(config, synthesizes=making, goes_on=goes_on):
         lines += check_model(name, fetch=not dry)
     check_policies(folder, parts, policy)
+    trained = [method_part(name) for name in config.training if method_part(name) in parts]
+    if trained:
+        begun = policy is not Existing.OVERWRITE and any(map(folder.begun, trained))
+        lines += check_unused_settings(config, begun=begun)
     if EVALUATION in parts:
         lines += check_instruments(config.evaluation, folder.evaluation)
         for entry in config.evaluation.reward_models:

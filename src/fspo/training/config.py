@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -279,6 +281,15 @@ class TrainingConfig(BaseModel):
         """Whether evaluations during training choose the weights of the policy: `keep_best` or `patience`."""
         return self.keep_best or self.patience > 0
 
+    def without_effect(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of the named settings that other settings leave without effect: setting -> what it needs.
+
+        A setting with its default value is never among them.
+        """
+        fields = TrainingConfig.model_fields
+        changed = [name for name in names if name in _NEEDS and getattr(self, name) != fields[name].default]
+        return {name: _NEEDS[name][0] for name in changed if not _NEEDS[name][1](self)}
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned, ready for JSON."""
         # Each pass draws its own dropout, so that with it the passes decide too.
@@ -363,3 +374,38 @@ class TrainingConfig(BaseModel):
                 "start the ladder at 1, or train without the mirror"
             )
         return self
+
+
+_CONTRAST = "objective mirrored-contrast"
+
+_NEEDS: Mapping[str, tuple[str, Callable[[TrainingConfig], bool]]] = MappingProxyType(
+    {
+        "beta": (
+            "objective ipo, dpo, robust-dpo, hinge or simpo",
+            lambda config: config.objective not in ("pref-ft", "mirrored-contrast"),
+        ),
+        "gamma": ("objective simpo", lambda config: config.objective == "simpo"),
+        "target": (
+            f"{_CONTRAST} with contrast squared or direction",
+            lambda config: config.objective == "mirrored-contrast" and config.contrast != "logistic",
+        ),
+        "observer_scale": ("target observer", lambda config: config.follows_observer),
+        "contrast": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
+        "scale": (
+            f"{_CONTRAST} with contrast logistic",
+            lambda config: config.objective == "mirrored-contrast" and config.contrast == "logistic",
+        ),
+        "bias_weight": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
+        "pref_ft_weight": ("an objective other than pref-ft", lambda config: config.objective != "pref-ft"),
+        "reference": (
+            "objective ipo, dpo, robust-dpo or hinge, or mirrored-contrast with bias_weight",
+            lambda config: config.needs_reference,
+        ),
+        "description_weight": ("describe gold or own", lambda config: config.describe != "none"),
+        "description_beta": ("describe own", lambda config: config.describe == "own"),
+        "description_tokens": ("describe own", lambda config: config.describe == "own"),
+        "drafts": ("describe own", lambda config: config.describe == "own"),
+        "closeness": ("describe own", lambda config: config.describe == "own"),
+    }
+)
+"""Setting -> what it needs to have an effect, in words and as a check. All others always have one, or are refused."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -90,6 +90,14 @@ class FSPOConfig(TrainingConfig):
                 if values.setdefault(ours, value) != value:
                     raise ValueError(f"{theirs} is another name of {ours}, and they differ; give one of them")
         return values
+
+    @model_validator(mode="after")
+    def _each_has_an_effect(self) -> Self:
+        if self.objective == "pref-ft":  # it compares no pairs; a beta that a sweep has for all objectives may stay
+            return self
+        for name, needed in self.without_effect(sorted(self.model_fields_set)).items():
+            raise ValueError(f"{name} has no effect with these settings: it needs {needed}; set that, or leave it out")
+        return self
 
     def training(self, lora: LoraSettings | None) -> TrainingConfig:
         """The settings of the training itself, with these adapters."""

@@ -1,0 +1,77 @@
+"""Settings of training that have no effect: refused, or said in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fspo.errors import ConfigError
+from fspo.runs.config import RunConfig, load_config
+from fspo.runs.unused_settings import check_unused_settings
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RUNS = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("gpu/*.yaml")])
+MIRRORED = "  fspo: {objective: mirrored-contrast}\n"
+
+
+def config(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
+    path = tmp_path / "my.yaml"
+    path.write_text(f"methods: [base, ipo, fspo]\ntraining:\n{text}")
+    return load_config(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "line"),
+    [
+        ("  all: {bias_weight: 0.3}\n", "training.all.bias_weight", 3),
+        ("  all:\n    shots: 2\n    contrast: logistic\n", "training.all.contrast", 5),
+        (MIRRORED.replace("}", ", contrast: logistic, target: 6.0}"), "training.fspo.target", 3),
+        (f"  ipo: {{target: 6.0}}\n{MIRRORED}", "training.ipo.target", 3),
+        (f"{MIRRORED}  ipo: {{drafts: 8}}\n", "training.ipo.drafts", 4),
+        ("  fspo: {gamma: 1.0}\n  ipo: {scale: 2.0}\n", "training.fspo.gamma", 3),
+    ],
+)
+def test_a_setting_that_no_method_uses_is_refused_by_its_line(
+    tmp_path: Path, text: str, setting: str, line: int
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_unused_settings(config(tmp_path, text), begun=False)
+    assert f"my.yaml, line {line}: {setting} " in str(caught.value)
+
+
+def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path: Path) -> None:
+    text = f"  all: {{target: 6.0, bias_weight: 0.3}}\n{MIRRORED}"
+    lines = check_unused_settings(config(tmp_path, text), begun=False)
+    assert len(lines) == 2
+    assert all("line 3" in line and " ipo" in line and "pref-ft" not in line and "fspo" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  all: {beta: 0.1}\n",  # Pref-FT has no margins, which surprises nobody
+        "  all: {bias_weight: 0.0, contrast: squared}\n",  # the defaults
+        f"  all: {{shots: 2, layout: labelled}}\n{MIRRORED}  pref-ft-cot: {{drafts: 3}}\n",  # a method of no run
+    ],
+)
+def test_nothing_is_said_where_nothing_surprises(tmp_path: Path, text: str) -> None:
+    assert check_unused_settings(config(tmp_path, text), begun=False) == []
+
+
+def test_a_training_that_has_begun_is_not_refused_for_it(tmp_path: Path) -> None:
+    assert len(check_unused_settings(config(tmp_path, "  all: {bias_weight: 0.3}\n"), begun=True)) == 1
+
+
+def test_an_override_may_leave_settings_of_the_file_without_effect_but_not_itself(tmp_path: Path) -> None:
+    text = MIRRORED.replace("}", ", target: 6.0}")
+    (line,) = check_unused_settings(config(tmp_path, text, "training.fspo.objective=ipo"), begun=False)
+    assert "training.fspo.target" in line
+    with pytest.raises(ConfigError, match=r"--set training\.ipo\.target=5"):
+        check_unused_settings(config(tmp_path, MIRRORED, "training.ipo.target=5"), begun=False)
+    assert check_unused_settings(config(tmp_path, text, "methods=[base, few-shot]"), begun=False) == []
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_the_project_s_own_configurations_set_nothing_in_vain(path: Path) -> None:
+    assert check_unused_settings(load_config(path), begun=False) == []
