@@ -418,3 +418,14 @@ def test_a_setting_of_training_without_effect_is_refused_before_anything_is_made
         check_inputs(folder, folder.parts(), Existing.RESUME, dry=True)
     assert not folder.path.exists()
     check_inputs(folder, [DATA], Existing.RESUME, dry=True)  # without training it is of no matter
+
+
+def test_a_tracker_that_does_not_exist_is_named_by_its_line_before_anything_is_made(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(f"model: {tiny_model_path}\nmethods: [base, ipo]\ntraining:\n  all: {{report_to: tensorbord}}\n")
+    folder = RunFolder(load_config(path, output=tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"my\.yaml, line 4: training\.all\.report_to: .*'tensorboard'"):
+        check_inputs(folder, folder.parts(), Existing.RESUME)
+    assert not folder.path.exists()

@@ -128,6 +128,12 @@ class RunConfig(BaseModel):
         shared = {"seed": self.seed, "layout": self.layout}
         return row.training({**shared, **given.get(EVERY, {}), **given.get(row.name, {})})
 
+    def training_key(self, method: str, setting: str) -> Key:
+        """The key of the value that a method's training has for a setting; the method's own where there is none."""
+        given = self.given_training
+        sections = [section for section in (method, EVERY) if setting in given.get(section, {})]
+        return ("training", *(sections[:1] or [method]), setting)
+
     def resolved(self) -> dict[str, Any]:
         """All values, defaults included, ready for YAML and JSON."""
         return self.model_dump(mode="json", by_alias=True)

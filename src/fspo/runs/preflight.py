@@ -97,6 +97,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     check_policies(folder, parts, policy)
     trained = [method_part(name) for name in config.training if method_part(name) in parts]
     if trained:
+        _check_trackers(config)
         begun = policy is not Existing.OVERWRITE and any(map(folder.begun, trained))
         lines += check_unused_settings(config, begun=begun)
     if EVALUATION in parts:
@@ -145,6 +146,22 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
         need_chat_template(tokenizer)
         check_vocabulary(tokenizer, rows_of(place), name)
     return []
+
+
+def _check_trackers(config: RunConfig) -> None:
+    """Check that the trackers of all trainings are known and installed.
+
+    Raises:
+        ConfigError: naming the one that is not, and where it stands.
+    """
+    from fspo.training.arguments import check_trackers
+
+    for name, training in config.training.items():
+        try:
+            check_trackers(training)
+        except ConfigError as error:
+            key = config.training_key(name, "report_to")
+            raise ConfigError(f"{config.written_in.where(key)}: {'.'.join(key[:-1])}.{error}") from error
 
 
 def _to_be_fetched(name: str) -> str:

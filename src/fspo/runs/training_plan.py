@@ -76,11 +76,7 @@ def planned_trainings(
         model: the model, if it is on this machine; its tokenizer counts.
         again: whether what was done is to be removed first.
     """
-    from fspo.training.arguments import check_trackers
-
     config, chosen = folder.config, set(names)
-    for name in chosen & config.training.keys():
-        check_trackers(config.training[name])
     rows = [row for row in training_order(methods_of(config)) if row.name in chosen]
     counted = train is not None and model is not None
     return [
