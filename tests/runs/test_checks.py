@@ -72,7 +72,9 @@ def test_what_to_change_about_a_test_part_that_the_run_draws_itself_is_told(tmp_
     dataset.split(test_questions=0.3).splits.save(tmp_path / "mine" / "splits.json")
     check_own(folder)  # with what was proposed
     dataset.split(test_questions=0.2).splits.save(tmp_path / "mine" / "splits.json")
-    with pytest.raises(DataError, match=r"^In the test part: User .* --test-questions 0\.3 --overwrite`\.$"):
+    with pytest.raises(
+        DataError, match=r"^In the test part: User .* --test-questions 0\.3 --overwrite`\.$"
+    ):
         check_own(folder)
 
 
@@ -81,6 +83,16 @@ def test_short_users_are_left_out_only_where_others_are_left(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"training part that the run draws .* Lower training\.ipo\.shots") as caught:
         check_own(folder)
     assert "skip_short_users" not in str(caught.value)
+
+
+def test_settings_to_lower_are_named_in_the_section_that_has_them(tmp_path: Path) -> None:
+    few = ["evaluation.shots=1", "evaluation.queries=1"]
+    with pytest.raises(DataError, match=r"Lower training\.ipo\.shots or training\.all\.queries"):
+        check_own(own_run(tmp_path, 5, *few, "training.all.queries=9"))
+    with pytest.raises(DataError, match=r"Lower training\.all\.shots or training\.ipo\.queries"):
+        check_own(own_run(tmp_path, 5, *few, "training.ipo.queries=9", "training.all={shots: 2}"))
+
+
 
 
 def test_answers_that_only_an_earlier_version_reads_are_named(tmp_path: Path) -> None:

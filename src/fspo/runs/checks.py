@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -148,14 +149,15 @@ def check_episodes(
                 f"training.{row.name}: keep_best and patience need a validation part, and there is none; make one "
                 "(synthesis.validation, or `fspo data split --validation`), or leave both out."
             )
-        _check_training(row, config, readings, parts, _drawn(folder, splits, "train"))
+        named = partial(_named, folder.config, row.name)
+        _check_training(row, config, readings, parts, _drawn(folder, splits, "train"), named)
         if config.evaluate_every and len(validation):
             try:
                 _sampler(validation, row, config, skip=True)
             except DataError as error:
                 raise DataError(
-                    f"In the validation part: {error} Set training.{row.name}.evaluate_every to 0, or make that part "
-                    "larger (synthesis.validation)."
+                    f"In the validation part: {error} Set {named('evaluate_every')} to 0, or make that part larger "
+                    "(synthesis.validation)."
                 ) from error
     reading = readings[0]
     number = None if reading is None else reading.number
@@ -208,18 +210,21 @@ def _check_training(
     parts: Sequence[TrainingPart],
     drawn: str,
 ) -> None:
-    """Check that each training part has enough for the episodes of a method; `drawn` says how the first came about."""
+    """Check that each training part has enough for the episodes of a method.
+
+    `drawn` says how the first part came about, and `named` is what the run's file calls a setting of the training.
+    """
     for reading, part in zip(readings, parts, strict=True):
         read = Fitted(part.train) if reading is None else reading.trained(part.train, row, config)
         of = f" of {part.folder}" if part is not parts[0] else drawn
         try:
             with read.explaining("the training part", None if reading is None else reading.number):
                 _sampler(read.dataset, row, config, skip=config.skip_short_users)
+    named: Callable[[str], str],
         except TooFewPreferences as error:
-            skip = "" if error.everybody else f", or set training.{row.name}.skip_short_users to leave them out"
+            skip = "" if error.everybody else f", or set {named('skip_short_users')} to leave them out"
             raise DataError(
-                f"In the training part{of}: {error.facts} Lower training.{row.name}.shots or "
-                f"training.{row.name}.queries{skip}."
+                f"In the training part{of}: {error.facts} Lower {named('shots')} or {named('queries')}{skip}."
             ) from error
         except DataError as error:
             raise DataError(f"In the training part{of}: {error}") from error
@@ -232,6 +237,11 @@ def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *,
 
 class _Reading:
     """What a run's model can't read whole of a dataset, by the row in its file."""
+
+def _named(config: RunConfig, method: str, setting: str) -> str:
+    """The key of a setting of a method's training, in the section that has it."""
+    return ".".join(config.training_key(method, setting))
+
 
     def __init__(self, folder: RunFolder, data: Path, dataset: PreferenceDataset, model: str | Path) -> None:
         from fspo.modeling.loading import context_length, load_tokenizer
@@ -250,7 +260,8 @@ class _Reading:
         from fspo.training.train import fitted_for, max_length_of
 
         limit = max_length_of(config, self._context)
-        named = {"setting": f"training.{row.name}.long_rows", "file": self._file, "number": self.number}
+        named: dict[str, Any] = {"setting": _named(self._config, row.name, "long_rows")}
+        named |= {"file": self._file, "number": self.number}
         read = fitted_for(config, train, self._renderer(row.context, limit), **named)
         return self._left(read, "the training part")
 
