@@ -73,7 +73,7 @@ def test_what_to_change_about_a_test_part_that_the_run_draws_itself_is_told(tmp_
     check_own(folder)  # with what was proposed
     dataset.split(test_questions=0.2).splits.save(tmp_path / "mine" / "splits.json")
     with pytest.raises(
-        DataError, match=r"^In the test part: User .* --test-questions 0\.3 --overwrite`\.$"
+        DataError, match=r"^In the test part: User .* --test-questions 0\.3 --test-users 0\.2 --overwrite`\.$"
     ):
         check_own(folder)
 
@@ -92,6 +92,14 @@ def test_settings_to_lower_are_named_in_the_section_that_has_them(tmp_path: Path
     with pytest.raises(DataError, match=r"Lower training\.all\.shots or training\.ipo\.queries"):
         check_own(own_run(tmp_path, 5, *few, "training.ipo.queries=9", "training.all={shots: 2}"))
 
+
+def test_the_split_that_is_proposed_holds_out_as_many_users_as_now(tmp_path: Path) -> None:
+    folder = own_run(tmp_path, 20)
+    data = PreferenceDataset.load(tmp_path / "mine")
+    data.split(test_users=0.3, validation=0.1).splits.save(tmp_path / "mine" / "splits.json")
+    with pytest.raises(DataError) as caught:
+        check_own(folder)
+    assert str(caught.value).endswith(" --test-questions 0.3 --test-users 0.3 --validation 0.1 --overwrite`.")
 
 
 

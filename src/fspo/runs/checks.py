@@ -196,11 +196,19 @@ def _larger_test(folder: RunFolder, splits: Splits, error: TooFewPreferences) ->
     share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
     if not there or share > _MOST_HELD_OUT:
         return ""
-    again = "" if _drawn(folder, splits, "test") else " --overwrite"
+    others = "" if _drawn(folder, splits, "test") else f"{_other_shares(splits)} --overwrite"
     return (
         f", or hold out more questions: `fspo data split {folder.config.data} "
-        f"--test-questions {math.ceil(round(100 * share, 6)) / 100:g}{again}`"
+        f"--test-questions {math.ceil(round(100 * share, 6)) / 100:g}{others}`"
     )
+
+
+def _other_shares(splits: Splits) -> str:
+    """The options of `fspo data split` that hold out as many users as now, and as much for validation."""
+    counts = {part: len(ids) for part, ids in splits.users.items()}
+    everybody = max(sum(counts.values()), 1)
+    test, validation = (round(counts[part] / everybody, 3) for part in ("test", "validation"))
+    return f" --test-users {test:g}" + (f" --validation {validation:g}" if validation else "")
 
 
 def _check_training(
@@ -209,6 +217,7 @@ def _check_training(
     readings: Sequence[_Reading | None],
     parts: Sequence[TrainingPart],
     drawn: str,
+    named: Callable[[str], str],
 ) -> None:
     """Check that each training part has enough for the episodes of a method.
 
@@ -220,7 +229,6 @@ def _check_training(
         try:
             with read.explaining("the training part", None if reading is None else reading.number):
                 _sampler(read.dataset, row, config, skip=config.skip_short_users)
-    named: Callable[[str], str],
         except TooFewPreferences as error:
             skip = "" if error.everybody else f", or set {named('skip_short_users')} to leave them out"
             raise DataError(
@@ -230,6 +238,11 @@ def _check_training(
             raise DataError(f"In the training part{of}: {error}") from error
 
 
+def _named(config: RunConfig, method: str, setting: str) -> str:
+    """The key of a setting of a method's training, in the section that has it."""
+    return ".".join(config.training_key(method, setting))
+
+
 def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *, skip: bool) -> EpisodeSampler:
     shots = config.shots if row.context in ("shots", "both") else 0
     return EpisodeSampler(dataset, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=skip)
@@ -237,11 +250,6 @@ def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *,
 
 class _Reading:
     """What a run's model can't read whole of a dataset, by the row in its file."""
-
-def _named(config: RunConfig, method: str, setting: str) -> str:
-    """The key of a setting of a method's training, in the section that has it."""
-    return ".".join(config.training_key(method, setting))
-
 
     def __init__(self, folder: RunFolder, data: Path, dataset: PreferenceDataset, model: str | Path) -> None:
         from fspo.modeling.loading import context_length, load_tokenizer
