@@ -477,7 +477,7 @@ def test_the_dataset_of_a_configuration(tmp_path: Path, folder: Path) -> None:
     assert "24 preferences" in fspo("validate", "--config", path).output
     result = fspo("show", "--config", path, "--set", f"data={tmp_path / 'no'}")
     assert result.exit_code == 1
-    assert "is not a dataset" in result.stderr
+    assert f"no folder {tmp_path / 'no'}" in result.stderr and "fspo data import" in result.stderr
 
 
 def test_published_data_is_read_in_its_own_columns(tmp_path: Path) -> None:

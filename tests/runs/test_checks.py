@@ -102,6 +102,16 @@ def test_the_split_that_is_proposed_holds_out_as_many_users_as_now(tmp_path: Pat
     assert str(caught.value).endswith(" --test-questions 0.3 --test-users 0.3 --validation 0.1 --overwrite`.")
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_data_that_are_not_there_are_named_with_their_place_and_how_to_make_them(tmp_path: Path, is_file: bool) -> None:
+    source = tmp_path / "ratings.csv"
+    if is_file:
+        source.write_text("user,prompt,chosen,rejected\n")
+    (tmp_path / "my.yaml").write_text(f"name: mine\ndata: {source}\n")
+    with pytest.raises(DataError, match=rf"my\.yaml, line 2: data: .*{source}.*`fspo data import") as caught:
+        own_data(RunFolder(load_config(tmp_path / "my.yaml")))
+    assert ("is a file" if is_file else "no folder") in str(caught.value)
+
 
 def test_answers_that_only_an_earlier_version_reads_are_named(tmp_path: Path) -> None:
     folder = RunFolder(load_config(None, [], tmp_path))

@@ -297,7 +297,14 @@ class PreferenceDataset:
         for name in (_USERS, _PREFERENCES):
             if not (folder / name).is_file():
                 raise DataError(
-                    f"{folder} is not a dataset: it has no {name}. Make one with `fspo synth`, or import your own."
+        if not folder.is_dir():
+            what = (
+                f"{folder} is a file, and a dataset is a folder" if folder.exists() else f"There is no folder {folder}"
+            )
+            table = folder if folder.exists() else "TABLE"
+            raise DataError(f"{what}. `fspo data import {table} FOLDER` makes a dataset of a table.")
+                    f"{folder} is not a dataset: it has no {name}. Make one with `fspo synth`, or import your own with "
+                    "`fspo data import`."
                 )
         _check_manifest(folder)
         users_file, file = str(folder / _USERS), str(folder / _PREFERENCES)

@@ -310,5 +310,7 @@ def _reading(path: Path, name: str) -> Iterator[None]:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name} is a damaged gzip file ({error}); copy or compress it again.") from error
+    except FileNotFoundError as error:
+        raise StorageError(f"There is no file or folder {path}; correct the path.") from error
     except OSError as error:
         raise StorageError(f"{path} can't be read ({error.strerror or error}).") from error

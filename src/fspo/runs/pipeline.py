@@ -365,7 +365,12 @@ def own_data(folder: RunFolder) -> tuple[PreferenceDataset, Any]:
     """The dataset named by `data`, with its splits or new ones."""
     source = folder.config.data
     assert source is not None
-    dataset = PreferenceDataset.load(source)
+    try:
+        dataset = PreferenceDataset.load(source)
+    except DataError as error:
+        if source.is_dir():
+            raise
+        raise DataError(f"{folder.config.written_in.where(('data',))}: data: {error}") from error
     path = source / "splits.json"
     return dataset, Splits.load(path) if path.exists() else dataset.split(seed=folder.config.seed).splits
 
