@@ -457,7 +457,10 @@ def test_show_users_and_preferences(folder: Path) -> None:
     assert "... and 2 more" in text
     text = fspo("show", folder, "--user", "u1", "--limit", 1).output
     assert "rejected: 0 is not for user 1." in text
-    assert "did you mean 'u1'?" in fspo("show", folder, "--user", "u11").stderr
+    said = fspo("show", folder, "--user", "u11").stderr
+    assert "did you mean 'u1'?" in said and "4 users" in said
+    said = fspo("show", folder, "--user", "nobody").stderr
+    assert "4 users" in said and "'u0', 'u1', 'u2'" in said
 
 
 def test_split_holds_out_users_and_questions(folder: Path) -> None:

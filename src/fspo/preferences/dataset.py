@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -27,7 +28,7 @@ from fspo.preferences.validation import (
     user_problem,
 )
 from fspo.preferences.wording import wording
-from fspo.printing import nearest
+from fspo.printing import counted
 
 if TYPE_CHECKING:
     import datasets
@@ -56,6 +57,8 @@ FORMAT = 1
 
 _USERS, _PREFERENCES, _MANIFEST = "users.parquet", "preferences.parquet", "dataset.json"
 _ROWS_AT_ONCE = 16_384
+_SHOWN_NAMES = 3
+"""Users or questions that a sentence names, at most."""
 
 
 def _objection(folder: Path) -> str:
@@ -294,15 +297,15 @@ class PreferenceDataset:
             DataError: a file is missing, is not what `dataset.json` says, or a row is wrong.
         """
         folder = Path(expanded(folder))
-        for name in (_USERS, _PREFERENCES):
-            if not (folder / name).is_file():
-                raise DataError(
         if not folder.is_dir():
             what = (
                 f"{folder} is a file, and a dataset is a folder" if folder.exists() else f"There is no folder {folder}"
             )
             table = folder if folder.exists() else "TABLE"
             raise DataError(f"{what}. `fspo data import {table} FOLDER` makes a dataset of a table.")
+        for name in (_USERS, _PREFERENCES):
+            if not (folder / name).is_file():
+                raise DataError(
                     f"{folder} is not a dataset: it has no {name}. Make one with `fspo synth`, or import your own with "
                     "`fspo data import`."
                 )
@@ -528,9 +531,14 @@ def by_id(users: Iterable[User], *, file: str = "dataset", rows: Sequence[int] |
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> DataError:
-    """Say that there is no such user or question, and which one is close."""
-    close = nearest(name, known)
-    return DataError(f"The dataset has no {kind} '{name}'" + (f"; did you mean '{close}'?" if close else "."))
+    """Say that there is no such user or question, which ones are close, and how many there are."""
+    known = list(known)
+    close, count = get_close_matches(name, known, n=_SHOWN_NAMES), counted(len(known), f"{kind}s")
+    if close:
+        hint = f"did you mean {' or '.join(map(repr, close))}? It has {count}."
+    else:
+        hint = f"it has {count}{', such as ' if known else ''}{', '.join(map(repr, known[:_SHOWN_NAMES]))}."
+    return DataError(f"The dataset has no {kind} '{name}'; {hint}")
 
 
 def _check_known(kind: str, names: Collection[str] | None, known: Collection[str]) -> None:
