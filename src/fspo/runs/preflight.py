@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+_USUAL_FOLDERS = ("checkpoints", "ckpt", "data", "model", "models", "out", "output", "outputs", "policies", "runs")
+"""First parts of a name such as models/mine, by which a folder is more likely meant than a hub's model."""
+
+
 @contextmanager
 def opened(
     folder: RunFolder,
@@ -173,6 +177,11 @@ def _to_be_fetched(name: str) -> str:
     from fspo.modeling import hub
 
     there = True if name == builtin_model.BUILTIN_MODEL else hub.exists(name)
+    if there is None and name.partition("/")[0] in _USUAL_FOLDERS:
+        raise ModelError(
+            f"There is no model folder {name}, and the hub can't be asked whether it has a model of that name. "
+            f"{INSTEAD}"
+        )
     if there is False:
         close = nearest(name, [builtin_model.BUILTIN_MODEL])
         hint = f"Did you mean {close}?" if close else INSTEAD
