@@ -171,6 +171,13 @@ def test_a_later_override_for_all_methods_replaces_what_the_file_has_for_one(tmp
             r"line 3: 'synthesis\.attributes': there is no attribute 'sentimnt'; did you mean 'sentiment'\?$",
         ),
         ("synthesis: {attributes: [length, length]}\n", r"line 1: .*'length' is listed twice; list it once\.$"),
+        (
+            "evaluation:\n  learning_rate: 1\n",
+            r"line 2: .*'evaluation\.learning_rate'; write training\.all\.learning_rate\.",
+        ),
+        ("training: {all: {answers: 2}}\n", r"'training\.all\.answers'; write evaluation\.answers\."),
+        ("methods: [fspo]\ntraining: {fspo: {model: m}}\n", r"'training\.fspo\.model'; write model at the top\."),
+        ("evaluation: {tax: {steps: 2}}\n", r"'evaluation\.tax\.steps'; (did you mean|the known)"),
         ("zzz: 1\n", "there is no setting 'zzz'; the known ones are name, seed,"),
         ("modle: x\nseed: many\n", r"no setting 'modle' \(1 more after it\)"),
     ],

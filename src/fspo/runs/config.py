@@ -326,14 +326,29 @@ def _explain(error: ValidationError, settings: Settings, model: type[BaseModel],
     where, new = settings.where(fault.key), RENAMED.get(fault.key[-1]) if fault.key[:-1] == ("synthesis",) else None
     if new is not None and fault.kind == "extra_forbidden":
         return ConfigError(f"{where}: '{'.'.join(fault.key)}' is gone; write {new}.")
-    sections: dict[str, type[BaseModel]] = {
-        f"training.{EVERY}": TrainingConfig,
-        "evaluation": EvaluationConfig,
-        "synthesis": SynthesisConfig,
-    }
-    if len(fault.key) == 1 and fault.kind == "extra_forbidden":
-        name = fault.key[0]
-        places = [f"{key}.{name}" for key, section in sections.items() if name in section.model_fields]
-        if places:
-            return ConfigError(f"{where}: '{name}' belongs in a section; write {' or '.join(places)}.")
+    places = _other_places(fault.key) if fault.kind == "extra_forbidden" else []
+    if places:
+        unknown = (
+            f"there is no setting '{'.'.join(fault.key)}'"
+            if fault.key[1:]
+            else f"'{fault.key[0]}' belongs in a section"
+        )
+        return ConfigError(f"{where}: {unknown}; write {' or '.join(places)}.")
     return ConfigError(f"{where}: {fault.sentence}")
+
+
+def _other_places(key: Key) -> list[str]:
+    """Where there is a setting of the name that an unknown key ends with: in other sections, and at the top."""
+    above, name = key[:-1], key[-1]
+    sections: dict[Key, type[BaseModel]] = {
+        ("training", EVERY): TrainingConfig,
+        ("evaluation",): EvaluationConfig,
+        ("synthesis",): SynthesisConfig,
+    }
+    if above and len(above) != next((len(section) for section in sections if section[0] == above[0]), 0):
+        return []  # inside a list or a mapping of a section, where names mean other things
+    found = [(*section, name) for section, model in sections.items() if name in model.model_fields]
+    top = {field.alias or field_name for field_name, field in RunConfig.model_fields.items()}
+    return [".".join(place) for place in found if place[:1] != above[:1]] + (
+        [f"{name} at the top"] if above and name in top else []
+    )
