@@ -32,6 +32,8 @@ __all__ = [
     "help_text",
 ]
 
+_SHOWN_RUNS = 8
+"""Runs that a sentence names, at most."""
 Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
@@ -121,6 +123,8 @@ def configured(
     if argument is not None and config is not None:
         raise ConfigError(f"Two configurations are named, {argument} and {config}; name one.")
     path = argument or config
+    if path is not None:
+        _check_file_or_run(path)
     found = path.is_dir() if path is not None else output is not None
     if path is not None and found:
         path, output = path / "config.yaml", output or path
@@ -132,6 +136,21 @@ def configured(
     if runs_code and found:
         _refuse_found_code(settings, path, overrides or [])
     return settings
+
+
+def _check_file_or_run(place: Path) -> None:
+    """Check that a place is a file or the folder of a run; what ends as YAML files do is checked when it is read."""
+    from fspo.errors import ConfigError
+    from fspo.printing import suggestion
+
+    if place.is_file() or place.suffix in (".yaml", ".yml") or (place / "config.yaml").is_file():
+        return
+    what = (
+        f"{place} is not the folder of a run: it has no config.yaml" if place.is_dir() else f"There is no run {place}"
+    )
+    runs = [str(found.parent) for found in sorted(place.parent.glob("*/config.yaml"))][:_SHOWN_RUNS]
+    hint = suggestion(str(place), runs) if runs else "."
+    raise ConfigError(f"{what}{hint} Name a run's folder, or a YAML file from which `fspo run` makes one.")
 
 
 def _refuse_found_code(settings: RunConfig, path: Path, overrides: list[str]) -> None:
