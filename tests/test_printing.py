@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fspo.printing import counted, nearest, one_line, printable
+from fspo.printing import column_option, counted, nearest, on_command_line, one_line, printable
 from fspo.progress import PlainProgress
 
 
@@ -63,3 +63,12 @@ def test_one_of_a_kind_is_no_plural(count: int, what: str, said: str) -> None:
 def test_nearest_knows_when_nothing_is_near() -> None:
     assert nearest("rejcted", ["chosen", "rejected"]) == "rejected"
     assert nearest("zebra", ["chosen", "rejected"]) == ""
+
+
+def test_a_column_with_a_space_is_one_argument_of_a_shell() -> None:
+    import shlex
+
+    with on_command_line():
+        said = column_option({"user": "seat no", "chosen": "it's best", "prompt": "question"})
+    assert shlex.split(said)[1::2] == ["user=seat no", "chosen=it's best", "prompt=question"]
+    assert "--column prompt=question" in said

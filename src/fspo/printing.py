@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from shlex import quote
 
 __all__ = [
     "column_option",
@@ -63,7 +64,7 @@ def option(name: str, value: str = "", *, python: str = "") -> str:
 def column_option(columns: Mapping[str, str]) -> str:
     """How the reader gives the table's names of columns: fspo's name -> the table's."""
     if _command_line:
-        return " ".join(f"--column {ours}={theirs}" for ours, theirs in columns.items())
+        return " ".join(f"--column {quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
     return f"columns={json.dumps(dict(columns), ensure_ascii=False)}"
 
 

@@ -22,7 +22,7 @@ from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_n
 from fspo.preferences.splits import SPLITS, Splits
 from fspo.preferences.tables import find_tables
 from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt
-from fspo.printing import counted, nearest
+from fspo.printing import column_option, counted, nearest
 from fspo.runs.made import check_file_target
 
 __all__ = [
@@ -125,7 +125,7 @@ def columns_of(columns: Iterable[str] | None) -> dict[str, str] | None:
         if ours not in known:
             close = nearest(theirs if theirs in known else ours, known)
             hint = (
-                f"write --column {close}={ours if theirs == close else theirs}"
+                f"write {column_option({close: ours if theirs == close else theirs})}"
                 if close
                 else "see `fspo data import -h`"
             )
