@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from fspo.cli.domain_questions import questions_of_domain
 from fspo.errors import ConfigError
 from fspo.preferences.question import Question
-from fspo.preferences.types import Preference
+from fspo.preferences.types import Preference, as_turns
 from fspo.serving.api import create_app
 from fspo.serving.question_bank import QuestionBank, question_id
 from fspo.serving.store import Store
@@ -79,3 +79,21 @@ def test_a_user_answers_by_a_preference(sqlite_store: Store) -> None:
         assert none.status_code == 404 and none.json()["error"]["code"] == "no_question"
     with TestClient(create_app(sqlite_store, EchoEngine()), headers=headers) as http:
         assert http.get("/v1/next-question").json()["error"]["code"] == "no_question"
+
+
+def test_only_the_newest_preferences_are_read(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fspo.serving.api.READ", 2)
+    sqlite_store.add_user("ann")
+    owner = sqlite_store.user_named("ann")
+    headers = {"authorization": f"Bearer {sqlite_store.add_key(owner).key}"}
+
+    def prefer(prompt: str, chosen: str, rejected: str) -> None:
+        sqlite_store.add_preference(owner, as_turns(prompt), chosen, rejected)
+
+    with TestClient(create_app(sqlite_store, EchoEngine(), questions=BANK), headers=headers) as http:
+        first = http.get("/v1/next-question").json()
+        prefer(first["prompt"], first["second"], first["first"])
+        prefer("Any?", "Yes.", "No.")
+        assert http.get("/v1/next-question").json()["prompt"] != first["prompt"]
+        prefer("Any other?", "Yes.", "No.")
+        assert http.get("/v1/next-question").json() == first, "the old answer is not read any more"

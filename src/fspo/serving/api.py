@@ -43,6 +43,7 @@ from fspo.serving.ownership import Owner
 from fspo.serving.page import page_router
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.rates import RateLimits
+from fspo.serving.shot_choice import READ
 from fspo.serving.store import Account, Learned, Store, StoredAnswer, StoredPreference
 
 __all__ = ["MODELS", "ServerSettings", "create_app"]
@@ -649,8 +650,8 @@ def next_question(
     """The question whose answer tells most of what you like; `skip` names questions that you don't want to answer."""
     if parts.questions is None:
         raise ApiError(404, "This server asks no questions; start it with --questions DOMAIN.", "no_question")
-    known = [stored.preference for stored in parts.store.preferences(caller.owner)]
-    found = parts.questions.next(known, skip)
+    newest, _ = parts.store.newest(caller.owner, READ)
+    found = parts.questions.next([stored.preference for stored in newest], skip)
     if found is None:
         raise ApiError(404, "There is no question left.", "no_question")
     one = found.question

@@ -26,7 +26,8 @@ __all__ = ["CANDIDATES", "READ", "choose_shots", "usable"]
 CANDIDATES = 500
 """The newest settled preferences, among which shots are chosen."""
 READ = 1_000
-"""The newest preferences of a user, which are read for an answer: the candidates, and the newest of any model."""
+"""The newest preferences of a user, which are read for an answer or a question: the candidates, and the newest of any
+model."""
 
 _WORD = re.compile(r"\w+")
 _RECENT = 0.5
