@@ -1,53 +1,72 @@
-"""How soon a person is known, if the next question is the one that tells most, and if it is a random one.
+r"""How soon a person is known, if the next question is the one that tells most, and if it is a random one.
 
     python -m benchmarks.active_questions --out docs/results/active_questions     # a minute on one core
+    python -m benchmarks.active_questions --out docs/results/active_questions \
+        --policy smollm2-135m --domains elix-written                               # 15 minutes more
 
-In each written domain, simulated people with declared traits answer questions. The program knows other people of
-the domain and the chance that each of them prefers either response; it knows nothing else of the one who answers.
-After every answer it predicts what this person prefers in pairs of responses to held-out questions. `accuracy` is the
-share of right predictions after 0 to 10 answers, with 95% intervals (bootstrap over people), for questions chosen at
-random, by expected information gain and by variance. `gain` is the difference to random questions of the same people,
-and `answers_saved` says how many random answers are as good as five chosen ones.
+In each written domain, simulated people with declared traits answer up to ten questions. After every answer something
+predicts what this person prefers in pairs of responses to held-out questions. `accuracy` is the share of right
+predictions after 0 to 10 answers, with 95% intervals (bootstrap over people), `gain` is the difference to random
+questions of the same people, and `answers_saved` says how many random answers are as good as five chosen ones.
 
-With `--policy FOLDER`, the chances of what to ask come from the policy's own reward given preferences of the known
-people, and `policy_accuracy` is that of the policy's reward with the answers as shots. This takes hours on a CPU:
-choose few people with `--people`, `--known` and `--questions`.
+Without `--policy` the results stand under `users`: the predictions are those of other people of the domain, weighted by
+how well they explain the answers. These people also say what to ask, by expected information gain or by variance.
+
+With `--policy` they stand under `policy`. The predictions are those of the policy's own reward, with the answers as
+shots. Questions are chosen by
+
+    random             chance
+    information        expected information gain, over other people with shots of their own under the same reward
+    variance           variance, over the same people under the same reward
+    uncertainty        how unsure the reward is of the person's answer, given their answers so far
+    declared           expected information gain, over people with declared traits: what `fspo serve --questions` asks
+
+The reward is the pooled one of `Policy.reward`: the sum of the antisymmetric rewards under each shot alone. So the
+effect of each shot on each pair is measured once, for all people and strategies. The effects are saved in `--work`,
+so the same command resumes, and `--rows` ends a call early.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from fspo.files import write_json
+from fspo.files import read_json, write_json, write_text
+from fspo.identity import digest
 from fspo.judging.declared import DeclaredJudge
 from fspo.modeling.policy import Policy
 from fspo.preferences.question import Question
-from fspo.preferences.types import Person, Preference, User
-from fspo.serving.questions import Belief, Strategy, choose_question, declared_chances, policy_chances
+from fspo.preferences.types import Person, User
+from fspo.records import KeyedLog
+from fspo.serving.questions import Belief, Strategy, choose_question, declared_chances
 from fspo.synthesis.config import SynthesisConfig
 from fspo.synthesis.domain import Domain, load_domain
 from fspo.synthesis.user_slots import make_user, slots_of
 from fspo.synthesis.written import values_of
 
-__all__ = ["DOMAINS", "Sizes", "main", "measure"]
+__all__ = ["DOMAINS", "FEW", "Sizes", "main", "measure_policy", "measure_users"]
 
 DOMAINS = ("advice", "elix-written", "reviews-written")
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _NOISE = 0.05
 """The chance of an answer against the person's own utilities, in the simulation and in what the program expects."""
 _RESAMPLED = 2000
 Floats = NDArray[np.float64]
+Answers = Sequence[tuple[int, bool]]
+"""Numbers of questions, and whether the person prefers the second response."""
+Chooser = Callable[[Answers, Collection[int], int], int | None]
+"""From the answers so far, the questions that are not to be asked and a seed to the next question."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +79,21 @@ class Sizes:
     answers: int = 10
     questions: int = 120
     tested: int = 120
-    shots: int = 4
+    shots: int = 8
     """Preferences of each known person that the policy sees."""
+
+
+FEW = Sizes(questions=30, tested=24)
+"""What a policy reads on one core in 15 minutes."""
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """What one shot does."""
+
+    margins: list[float]
+    """For each pair, how much more the policy likes the first response after the shot with the first one chosen, in
+    nats; 0 for pairs on the shot's prompt."""
 
 
 @dataclass(frozen=True)
@@ -75,45 +107,140 @@ class _World:
     """What may be asked."""
     tested: Sequence[Question]
     """On other prompts."""
-    shown: Sequence[Question]
-    """On yet other prompts: the known people's preferences for the policy."""
 
 
-def measure(domain: str, sizes: Sizes, *, policy: Policy | None = None, seed: int = 0) -> dict[str, Any]:
-    """See the module.
-
-    Returns:
-        Figures of one domain: strategy -> one number for each count of answers.
-    """
+def measure_users(domain: str, sizes: Sizes, *, seed: int = 0) -> dict[str, Any]:
+    """The results without a policy; see the module."""
     world = _world(load_domain(domain), sizes, seed)
     chances_UQ = declared_chances(world.known, world.judge, world.asked, noise=_NOISE)
     tested_UQ = declared_chances(world.known, world.judge, world.tested, noise=_NOISE)
-    by_policy_UQ = None if policy is None else _by_policy(policy, world, sizes)
+    prior = Belief(np.hstack([chances_UQ, tested_UQ]))
+    choosers = {name: _by_belief(chances_UQ, name) for name in ("random", "information", "variance")}
+
+    def predict(answers: Answers) -> Floats:
+        return _after(prior, answers).expected[len(world.asked) :] - 0.5
+
+    return _results(world, domain, choosers, predict, sizes, seed)
+
+
+def measure_policy(domain: str, sizes: Sizes, policy: Policy, effects: KeyedLog[_Effects], name: str) -> dict[str, Any]:
+    """The results with a policy; see the module.
+
+    Args:
+        domain: the name of a written domain.
+        sizes: how much is simulated.
+        policy: ranks the responses.
+        effects: those that were measured already; the others are added.
+        name: tells the policy from others in `effects`.
+    """
+    world = _world(load_domain(domain), sizes, 0)
+    effects_QP = np.array([row.margins for row in effects.complete(_shots(world, name), _measuring(policy, world))])
+    count = len(world.asked)
+    known_UQ = np.array([_signs(world, user, sizes.shots) @ effects_QP[:, :count] for user in world.known])
+    chances_UQ = _NOISE + (1 - 2 * _NOISE) * np.asarray(expit(known_UQ), dtype=np.float64)
+    declared_UQ = declared_chances(world.known, world.judge, world.asked, noise=_NOISE)
+    choosers = {one: _by_belief(chances_UQ, one) for one in ("random", "information", "variance")}
+    choosers |= {"uncertainty": _least_sure(effects_QP), "declared": _by_belief(declared_UQ, "information")}
+    return {"shots": sizes.shots} | _results(
+        world, domain, choosers, lambda answers: _pooled(effects_QP, answers)[count:], sizes, 0
+    )
+
+
+def _shots(world: _World, name: str) -> dict[str, Question]:
+    """Each question as a shot, by a key of what its effects depend on."""
+    pairs = [[one.prompt, one.first, one.second] for one in (*world.asked, *world.tested)]
+    return {digest([name, pairs[place], pairs]): question for place, question in enumerate(world.asked)}
+
+
+def _measuring(policy: Policy, world: _World) -> Callable[[Sequence[Question]], list[_Effects]]:
+    """What measures the effects of shots on all pairs."""
+    pairs = [*world.asked, *world.tested]
+
+    def measure(shots: Sequence[Question]) -> list[_Effects]:
+        found = []
+        for shot in shots:
+            others = [place for place, pair in enumerate(pairs) if pair.prompt != shot.prompt]
+            margins = policy.margins(
+                Person((shot.answered("", second=False),)),
+                [pairs[place].answered("", second=False) for place in others],
+            )
+            row = np.zeros(len(pairs))
+            row[others] = margins
+            found.append(_Effects(row.tolist()))
+        return found
+
+    return measure
+
+
+def _pooled(effects_QP: Floats, answers: Answers) -> Floats:
+    """[P]: the pooled reward's margin of each pair after some answers; the opposite answer has the opposite effect."""
+    signs_Q = np.zeros(len(effects_QP))
+    for number, second in answers:
+        signs_Q[number] = -1 if second else 1
+    return np.asarray(signs_Q @ effects_QP)
+
+
+def _signs(world: _World, user: User, shots: int) -> Floats:
+    """[Q]: 1 or -1 where a known person prefers the first or the second response and that is a shot; else 0."""
+    signs_Q = np.sign([_gap(world.judge, user, question) for question in world.asked])
+    decided = [int(place) for place in np.flatnonzero(signs_Q)]
+    left = random.Random(f"{user.id}/shots").sample(decided, max(0, len(decided) - shots))
+    signs_Q[left] = 0
+    return np.asarray(signs_Q, dtype=np.float64)
+
+
+def _by_belief(chances_UQ: Floats, strategy: Strategy) -> Chooser:
+    prior = Belief(chances_UQ)
+    return lambda answers, closed, seed: choose_question(_after(prior, answers), closed, strategy, seed=seed)
+
+
+def _least_sure(effects_QP: Floats) -> Chooser:
+    """The question whose answer the policy's reward is least sure of."""
+
+    def choose(answers: Answers, closed: Collection[int], seed: int) -> int | None:
+        left = [number for number in range(len(effects_QP)) if number not in closed]
+        random.Random(f"{seed}/{len(closed)}").shuffle(left)
+        margins_P = np.abs(_pooled(effects_QP, answers))
+        return min(left, key=lambda number: round(float(margins_P[number]), 9), default=None)
+
+    return choose
+
+
+def _after(belief: Belief, answers: Answers) -> Belief:
+    for number, second in answers:
+        belief = belief.answered(number, second=second)
+    return belief
+
+
+def _results(
+    world: _World,
+    domain: str,
+    choosers: dict[str, Chooser],
+    predict: Callable[[Answers], Floats],
+    sizes: Sizes,
+    seed: int,
+) -> dict[str, Any]:
+    """The results of one domain: strategy -> one number for each count of answers.
+
+    `predict` has answers -> [K], above 0 where the person is expected to prefer the first response of a tested pair.
+    """
     right: dict[str, Floats] = {}
-    policy_right: dict[str, Floats] = {}
-    for strategy in STRATEGIES:
-        rows, policy_rows = [], []
+    for strategy, choose in choosers.items():
+        rows = []
         for place, person in enumerate(world.people):
-            asking = chances_UQ if by_policy_UQ is None else by_policy_UQ
-            answers = _answers(world, person, Belief(asking), strategy, sizes.answers, f"{seed}/{domain}/{place}")
-            rows.append(_predicted(world, person, Belief(np.hstack([chances_UQ, tested_UQ])), answers))
-            if policy is not None:
-                policy_rows.append(_ranked(policy, world, person, answers))
+            answers = _answers(world, person, choose, sizes.answers, f"{seed}/{domain}/{place}", strategy)
+            rows.append([_accuracy(world, person, predict(answers[:count])) for count in range(len(answers) + 1)])
         right[strategy] = np.array(rows)
-        if policy is not None:
-            policy_right[strategy] = np.array(policy_rows)
-    figures = {
+    chosen = [name for name in right if name != "random"]
+    return {
         "people": len(world.people),
         "known": len(world.known),
         "questions": len(world.asked),
         "tested_pairs": len(world.tested),
         "accuracy": {name: _with_intervals(rows) for name, rows in right.items()},
-        "gain": {name: _with_intervals(rows - right["random"]) for name, rows in right.items() if name != "random"},
-        "answers_saved": {name: _saved(rows, right["random"]) for name, rows in right.items() if name != "random"},
+        "gain": {name: _with_intervals(right[name] - right["random"]) for name in chosen},
+        "answers_saved": {name: _saved(right[name], right["random"]) for name in chosen},
     }
-    if policy is not None:
-        figures["policy_accuracy"] = {name: _with_intervals(rows) for name, rows in policy_right.items()}
-    return figures
 
 
 def _world(domain: Domain, sizes: Sizes, seed: int) -> _World:
@@ -130,10 +257,9 @@ def _world(domain: Domain, sizes: Sizes, seed: int) -> _World:
     prompts = sorted(texts)
     rng.shuffle(prompts)
     third = len(prompts) // 3
-    parts = [prompts[:third], prompts[third : 2 * third], prompts[2 * third :]]
-    asked, tested, shown = [_pairs(part, texts, rng) for part in parts]
+    asked, tested = [_pairs(part, texts, rng) for part in (prompts[:third], prompts[third : 2 * third])]
     split = sizes.known * len(users) // (sizes.known + sizes.people)
-    return _World(judge, users[:split], users[split:], asked[: sizes.questions], tested[: sizes.tested], shown)
+    return _World(judge, users[:split], users[split:], asked[: sizes.questions], tested[: sizes.tested])
 
 
 def _pairs(prompts: Sequence[str], texts: dict[str, list[str]], rng: random.Random) -> list[Question]:
@@ -159,68 +285,30 @@ def _prefers_second(judge: DeclaredJudge, person: User, question: Question, rng:
 
 
 def _answers(
-    world: _World, person: User, belief: Belief, strategy: Strategy, count: int, name: str
+    world: _World, person: User, choose: Chooser, count: int, name: str, strategy: str
 ) -> list[tuple[int, bool]]:
-    """The questions that are asked, and whether the person prefers the second response."""
+    """The person's answers to the questions that are chosen."""
     answers: list[tuple[int, bool]] = []
     prompts: set[str] = set()
     for _ in range(count):
         closed = {number for number, one in enumerate(world.asked) if one.prompt in prompts}
         seed = int(random.Random(f"{name}/{strategy}").random() * 2**31)
-        number = choose_question(belief, closed, strategy, seed=seed)
+        number = choose(answers, closed, seed)
         if number is None:
             break
         # The same person answers the same question alike under every strategy.
         second = _prefers_second(world.judge, person, world.asked[number], random.Random(f"{name}/{number}"))
         answers.append((number, second))
         prompts.add(world.asked[number].prompt)
-        belief = belief.answered(number, second=second)
     return answers
 
 
-def _predicted(world: _World, person: User, belief: Belief, answers: Sequence[tuple[int, bool]]) -> list[float]:
-    """The share of the tested pairs that is predicted right, after 0, 1, ... answers; the rest is undecided."""
-    gaps = np.array(
-        [world.judge.utility(person, one.first) - world.judge.utility(person, one.second) for one in world.tested]
-    )
-    decided = gaps != 0
-
-    def accuracy() -> float:
-        chances = belief.expected[len(world.asked) :][decided]
-        guesses = np.where(np.isclose(chances, 0.5), 0.5, chances > 0.5)
-        return float(np.abs(guesses - (gaps[decided] < 0)).mean())
-
-    found = [accuracy()]
-    for number, second in answers:
-        belief = belief.answered(number, second=second)
-        found.append(accuracy())
-    return found
-
-
-def _by_policy(policy: Policy, world: _World, sizes: Sizes) -> Floats:
-    """The chances by the policy's reward, given preferences of the known people."""
-    people = []
-    for place, user in enumerate(world.known):
-        rng = random.Random(f"{place}/shown")
-        shots: list[Preference] = []
-        for question in rng.sample(list(world.shown), len(world.shown)):
-            gap = _gap(world.judge, user, question)
-            if gap and len(shots) < sizes.shots and question.prompt not in {shot.prompt for shot in shots}:
-                shots.append(question.answered(user.id, second=gap < 0))
-        people.append(Person(tuple(shots)))
-    return policy_chances(policy, people, world.asked)
-
-
-def _ranked(policy: Policy, world: _World, person: User, answers: Sequence[tuple[int, bool]]) -> list[float]:
-    """The accuracy of the policy's reward on the tested pairs, with the first 1, 2, ... answers as shots."""
-    pairs = [(one, gap) for one in world.tested if (gap := _gap(world.judge, person, one))]
-    found = []
-    for count in range(1, len(answers) + 1):
-        shots = tuple(world.asked[number].answered(person.id, second=second) for number, second in answers[:count])
-        margins = policy.margins(Person(shots), [one.answered("", second=False) for one, _ in pairs])
-        signs = np.sign(margins) * np.sign([gap for _, gap in pairs])
-        found.append(float((signs / 2 + 0.5).mean()))
-    return found
+def _accuracy(world: _World, person: User, margins_K: Floats) -> float:
+    """The share of the tested pairs that is predicted right; those that leave the person undecided are left out."""
+    gaps_K = np.array([_gap(world.judge, person, one) for one in world.tested])
+    decided_K = gaps_K != 0
+    guesses_K = np.where(np.isclose(margins_K, 0), 0.0, np.sign(margins_K))
+    return float((guesses_K * np.sign(gaps_K))[decided_K].mean() / 2 + 0.5)
 
 
 def _with_intervals(rows: Floats) -> list[dict[str, float]]:
@@ -242,24 +330,78 @@ def _saved(rows: Floats, random_rows: Floats) -> int | None:
     return int(reached[0]) if len(reached) else None
 
 
+_TITLES = {"users": "predicted by other people with declared traits", "policy": "predicted by the policy's reward"}
+_MARKERS = {"random": "s", "information": "o", "variance": "^", "uncertainty": "v", "declared": "D"}
+
+
+def _plot(results: dict[str, dict[str, Any]]) -> str:
+    """Accuracy by number of answers as an SVG, an area for each domain and way to predict."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    shown = [(how, domain, found) for how, some in results.items() for domain, found in some.items()]
+    across = min(2, len(shown))
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(4.2 * across, 3.2 * down), layout="constrained")
+    cells = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for cell, (how, domain, found) in zip(cells, shown, strict=False):
+        for name, curve in found["accuracy"].items():
+            percent = [100 * point["value"] for point in curve]
+            low, high = ([100 * point[end] for point in curve] for end in ("low", "high"))
+            (line,) = cell.plot(percent, marker=_MARKERS[name], markersize=4, label=name)
+            cell.fill_between(range(len(curve)), low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        cell.axhline(50, color="grey", linewidth=0.8)
+        cell.set_title(f"{domain},\n{_TITLES[how]}", fontsize=10)
+        cell.set(xlabel="answers", ylabel="accuracy, held out (%)")
+        cell.legend(fontsize=8, loc="lower right")
+    for cell in cells[len(shown) :]:
+        cell.set_visible(False)
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": "active_questions"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate and print; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
-    parser.add_argument("--people", type=int, default=Sizes.people)
-    parser.add_argument("--known", type=int, default=Sizes.known)
-    parser.add_argument("--questions", type=int, default=Sizes.questions)
-    parser.add_argument("--tested", type=int, default=Sizes.tested)
-    parser.add_argument("--policy", help="folder of a policy whose reward chooses the questions too")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="folder for active_questions.json")
+    for name in ("people", "known", "questions", "tested"):
+        parser.add_argument(f"--{name}", type=int, help="in the place of the benchmark's own number")
+    parser.add_argument("--policy", help="a policy's folder, or a model's name or folder")
+    parser.add_argument("--dtype", default="bfloat16", help="of the policy's weights")
+    parser.add_argument("--work", type=Path, default=Path("runs/active_questions"), help="folder of measured effects")
+    parser.add_argument("--rows", type=int, help="measure so many shots' effects and end")
+    parser.add_argument("--out", type=Path, help="folder for metrics.json and accuracy-by-answers.svg")
     given = parser.parse_args(arguments)
-    sizes = Sizes(given.people, given.known, questions=given.questions, tested=given.tested)
-    policy = Policy.load(given.policy) if given.policy else None
-    results = {name: measure(name, sizes, policy=policy, seed=given.seed) for name in given.domains}
+    usual = FEW if given.policy else Sizes()
+    own = {name: getattr(given, name) or getattr(usual, name) for name in ("people", "known", "questions", "tested")}
+    sizes = replace(usual, **own)
+    if given.policy:
+        policy = Policy.load(given.policy, layout="conversation", dtype=given.dtype)
+        effects = KeyedLog(given.work / "effects.jsonl", _Effects)
+        name = f"{given.policy}/{given.dtype}"
+        if given.rows is not None:
+            for domain in given.domains:
+                _measure_some(policy, _world(load_domain(domain), sizes, 0), effects, name, given.rows)
+            return
+        found = {domain: measure_policy(domain, sizes, policy, effects, name) for domain in given.domains}
+        results = {"policy": found}
+    else:
+        results = {"users": {domain: measure_users(domain, sizes) for domain in given.domains}}
     if given.out:
-        write_json(given.out / "active_questions.json", results)
+        file = given.out / "metrics.json"
+        earlier = read_json(file) if file.is_file() else {}
+        results = {how: earlier.get(how, {}) | results.get(how, {}) for how in _TITLES if how in earlier | results}
+        write_json(file, results)
+        write_text(given.out / "accuracy-by-answers.svg", _plot(results))
     print(json.dumps(results))
+
+
+def _measure_some(policy: Policy, world: _World, effects: KeyedLog[_Effects], name: str, rows: int) -> None:
+    missing = {key: shot for key, shot in _shots(world, name).items() if key not in effects}
+    effects.complete(dict(list(missing.items())[:rows]), _measuring(policy, world))
+    print(f"{max(0, len(missing) - rows)} of {len(world.asked)} shots are left to measure.")
 
 
 if __name__ == "__main__":

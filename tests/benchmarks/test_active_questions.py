@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from benchmarks.active_questions import Sizes, measure
-from fspo.modeling.policy import Policy
+import numpy as np
+import pytest
+
+from benchmarks.active_questions import Sizes, main, measure_users
 
 SMALL = Sizes(people=25, known=40, answers=4, questions=40, tested=30)
 
 
 def test_chosen_questions_tell_more_than_random_ones() -> None:
-    found = measure("reviews-written", SMALL)
+    found = measure_users("reviews-written", SMALL)
     curves = found["accuracy"]
     assert all(len(curve) == 5 for curve in curves.values())
     for curve in curves.values():
@@ -19,8 +22,26 @@ def test_chosen_questions_tell_more_than_random_ones() -> None:
     assert found["gain"]["information"][0]["value"] == 0
 
 
-def test_a_policy_can_choose(tiny_model_path: Path) -> None:
-    policy = Policy.load(tiny_model_path, device="cpu")
-    small = Sizes(people=2, known=10, answers=2, questions=3, tested=2, shots=1)
-    found = measure("advice", small, policy=policy)
-    assert {len(curve) for curve in found["policy_accuracy"].values()} == {2}
+def test_a_policy_is_measured_in_pieces(
+    tiny_model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    sizes = ["--people", "3", "--known", "5", "--questions", "3", "--tested", "6"]
+    policy = ["--policy", str(tiny_model_path), "--dtype", "float32", "--work", str(work)]
+
+    def run(*more: str) -> str:
+        main([*sizes, "--domains", "elix-written", *more])
+        return capsys.readouterr().out
+
+    assert run(*policy, "--rows", "2").startswith("1 of 3")
+    first = (work / "effects.jsonl").read_text()
+    users = json.loads(run("--out", str(out)))
+    both = json.loads(run(*policy, "--out", str(out)))
+    assert both == json.loads((out / "metrics.json").read_text()) and both["users"] == users["users"]
+    assert "<svg" in (out / "accuracy-by-answers.svg").read_text()
+    rows = [json.loads(line) for line in (work / "effects.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 and (work / "effects.jsonl").read_text().startswith(first)
+    assert all(np.count_nonzero(row["margins"]) == 8 for row in rows), "all pairs but those on the shot's own prompt"
+    found = both["policy"]["elix-written"]
+    assert set(found["accuracy"]) == {"random", "information", "variance", "uncertainty", "declared"}
+    assert all(curve[0]["value"] == 0.5 and len(curve) == 4 for curve in found["accuracy"].values())
