@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,7 +264,9 @@ def test_the_recruiting_site_passes_people_in_and_gets_them_back(tmp_path: Path)
         kind(stranger, 400, "The page could not be read")
 
 
-def test_a_store_that_is_busy_or_broken_is_a_kind_page(site: StudySite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_busy_or_broken_is_a_kind_page(
+    site: StudySite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     person = site.person().begin()
     errors = [(StoreBusy("Locked: /secret/place"), 503, "The study is busy")]
     errors += [(StorageError("Broken: /secret/place"), 503, "The study is busy")]
@@ -279,6 +282,9 @@ def test_a_store_that_is_busy_or_broken_is_a_kind_page(site: StudySite, monkeypa
             person.vote()
             kind(person, status, heading)
             assert "secret" not in person.page
+            assert f"{type(error).__name__} at " in caplog.messages[-1]
+            assert re.search(r"study/test_bad_input\.py:\d+ fail", caplog.messages[-1])
+    assert "secret" not in caplog.text
     person.get()
     person.vote()
     assert person.status == 200 and sum(bool(row.choice) for row in site.store.records("small").items) == 1

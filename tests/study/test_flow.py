@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fspo.serving.engine import GenerationRequest
 from fspo.study.records import Item, StudyRecords
 from fspo.study.store import StudyStore
 from tests.study.site import ARMS, Person, ScriptedEngine, StudySite, opened_site, owner_of
@@ -212,6 +213,24 @@ def test_an_outage_is_no_vote_and_the_person_tries_again_or_comes_back(tmp_path:
         records = site.store.records("small")
     assert len(votes(records, "compare")) == 5
     assert [event.kind for event in records.events].count("failed") == 1
+
+
+def test_the_log_says_where_an_engine_failed_and_quotes_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(request: GenerationRequest) -> str:
+        try:
+            return {}[request.turns[0].content]
+        except KeyError as error:
+            raise ValueError(f"Not this: {request.turns[0].content}") from error
+
+    with opened_site(tmp_path, ScriptedEngine(fail)) as site:
+        person = site.person().begin().label().wait()
+        assert person.heading == "The answers could not be written"
+        assert "ValueError" in str(site.store.records("small").events)
+    (said,) = [message for message in caplog.messages if "could not be written" in message]
+    assert said.count("study/test_flow.py:") == 2 and "ValueError at" in said and "KeyError at" in said
+    assert not any(text in caplog.text for text in ("Question", "calm", "loud", "Not this"))
 
 
 def test_an_empty_answer_is_asked_for_again_and_never_shown(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from fspo.errors import FspoError
+from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
 
@@ -74,3 +75,5 @@ class Forgetter:
                 await self.look()
             except FspoError as error:
                 _LOG.warning("The server could not look for deletions: %s", error)
+            except Exception as error:  # an end of the looks would keep what people delete later
+                _LOG.error("The server could not look for deletions (%s).", outlined(error))

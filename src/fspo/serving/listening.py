@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from fspo.errors import ConfigError
+from fspo.serving.logged_errors import hide_values
 
 __all__ = ["listen"]
 
@@ -45,6 +46,7 @@ def listen(app: Starlette, host: str, port: int, announce: Callable[[str], None]
         timeout_graceful_shutdown=_GRACE,
         limit_concurrency=_allow_connections(),
     )
+    hide_values()
     server = uvicorn.Server(settings)
     with _listening(host, port) as place, _ended_by_signals(server):
         name = f"[{host}]" if ":" in host else host

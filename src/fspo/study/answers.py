@@ -18,6 +18,7 @@ from fspo.preferences.types import Preference
 from fspo.preferences.wording import is_blank
 from fspo.serving.engine import Engine, GenerationRequest, Turn
 from fspo.serving.forgetting import Forgetter
+from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.schema import StudyItemRow
 from fspo.serving.store import UnknownOwner
@@ -110,9 +111,7 @@ class AnswerWriter:
                 self._forgetter.note(owner, mark)
         except (NotAParticipant, UnknownOwner):
             return  # they withdrew meanwhile
-        except (FspoError, TimeoutError) as error:
-            await self._fail(owner, error)
-        except Exception as error:  # its text may quote a participant
+        except Exception as error:  # of the engine or the store; its text may quote a participant
             await self._fail(owner, error)
 
     async def _write_items(self, owner: Owner) -> None:
@@ -123,7 +122,7 @@ class AnswerWriter:
 
     async def _fail(self, owner: Owner, error: Exception) -> None:
         kind = type(error).__name__
-        _LOG.error("The answers for a participant could not be written (%s).", kind)
+        _LOG.error("The answers for a participant could not be written (%s).", outlined(error))
         self._failed.add(owner.id)
         try:
             await run_sync(lambda: self._store.note(owner, "failed", error=kind))

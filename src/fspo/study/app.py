@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from fspo.errors import DataError, FspoError, StorageError
 from fspo.serving.engine import Engine
+from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.store import UnknownOwner
 from fspo.study.answers import AnswerWriter
@@ -161,7 +162,7 @@ def _problem(study: _Study, request: Request, error: Exception) -> Response:
         return remember(pages.problem("no_link", 404), request, study.config.name, None)
     if isinstance(error, DataError):  # the database can't hold the text
         return pages.problem("invalid", 400)
-    _LOG.error("A page could not be shown (%s).", type(error).__name__)
+    _LOG.error("A page could not be shown (%s).", outlined(error))
     return pages.problem("busy", 503) if isinstance(error, StorageError) else pages.problem("broken", 500)
 
 

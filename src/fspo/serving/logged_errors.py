@@ -1,0 +1,67 @@
+"""Exceptions in the log of a server: their types and where they were raised, and none of their values.
+
+The text of an exception may quote what people wrote, and so may the traceback that Python prints.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from traceback import walk_tb
+
+__all__ = ["hide_values", "outlined"]
+
+_LOGGERS = ("uvicorn.error", "asyncio")
+"""They log what nobody has caught."""
+_PARTS = 3
+"""Of a file's path: enough to find it, without the folders of this machine."""
+
+
+def outlined(error: BaseException) -> str:
+    """The types of an exception and of its causes, each with the files and lines that it came through."""
+    return "; after ".join(_outline(one) for one in _with_causes(error))
+
+
+def hide_values() -> None:
+    """Let the server's loggers write `outlined` in place of tracebacks, from now on."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_FILTER)
+
+
+class _WithoutValues(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite a record that has an exception."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            first = record.getMessage().strip().partition("\n")[0]  # further lines of asyncio show the exception
+            record.msg, record.args = f"{first}: {outlined(error)}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+_FILTER = _WithoutValues()
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        cause = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        grouped = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        waiting += [*([cause] if cause is not None else []), *grouped]
+
+
+def _outline(error: BaseException) -> str:
+    frames = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__)]
+    places = [f"{_short(code.co_filename)}:{line} {code.co_name}" for code, line in frames]
+    return f"{type(error).__name__} at {' > '.join(places)}" if places else type(error).__name__
+
+
+def _short(file: str) -> str:
+    return "/".join(Path(file).parts[-_PARTS:])
