@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fspo.serving.connection import STORE_FILE, StoreBusy
 from fspo.serving.engine import GenerationRequest
 from fspo.study.records import Item, StudyRecords
 from fspo.study.store import StudyStore
@@ -213,6 +216,38 @@ def test_an_outage_is_no_vote_and_the_person_tries_again_or_comes_back(tmp_path:
         records = site.store.records("small")
     assert len(votes(records, "compare")) == 5
     assert [event.kind for event in records.events].count("failed") == 1
+
+
+def test_a_vote_waits_for_the_transaction_of_another_program(tmp_path: Path) -> None:
+    with opened_site(tmp_path) as site:
+        person = site.person().begin()
+        item = person.hidden("vote")["item"]
+        other = sqlite3.connect(tmp_path / "store" / STORE_FILE, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.5, other.execute, ["COMMIT"])
+        timer.start()
+        person.vote("2")
+        timer.join()
+        other.close()
+        assert person.status == 200
+        assert [row.choice for row in site.store.records("small").items if row.id == item] == ["second"]
+
+
+def test_a_busy_store_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fspo.study.answers._BUSY_PAUSES", (0.01, 0.01))
+    with opened_site(tmp_path) as site:
+        save, busy = site.store.save_answers, iter([True, True] + [False] * 9)
+
+        def save_late(*args: Any, **settings: Any) -> bool:
+            if next(busy):
+                raise StoreBusy("Locked.")
+            return save(*args, **settings)
+
+        monkeypatch.setattr(site.store, "save_answers", save_late)
+        site.person().finish()
+        records = site.store.records("small")
+        assert records.participants[0].finished and len(site.engine.requests) == 8
+        assert "failed" not in {event.kind for event in records.events}
 
 
 def test_the_log_says_where_an_engine_failed_and_quotes_nobody(

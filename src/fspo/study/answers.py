@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from anyio.to_thread import run_sync
@@ -16,6 +16,7 @@ from anyio.to_thread import run_sync
 from fspo.errors import FspoError, ModelError
 from fspo.preferences.types import Preference
 from fspo.preferences.wording import is_blank
+from fspo.serving.connection import StoreBusy
 from fspo.serving.engine import Engine, GenerationRequest, Turn
 from fspo.serving.forgetting import Forgetter
 from fspo.serving.logged_errors import outlined
@@ -31,6 +32,8 @@ __all__ = ["AnswerWriter", "Writing"]
 Writing = Literal["idle", "running", "failed"]
 _TRIES = 3
 """Requests for one answer until an empty one counts as a failure."""
+_BUSY_PAUSES = (0.25, 1.0, 4.0)
+"""Seconds between the tries to save answers, beside those that a transaction waits for another one."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -142,7 +145,21 @@ class AnswerWriter:
         first, second = closest(firsts, seconds, matching)
         matched = alike(first, second, matching)
         shown = as_shown(first, matching), as_shown(second, matching)
-        await run_sync(lambda: self._store.save_answers(owner, self._config.name, item.id, *shown, matched=matched))
+        await self._save(lambda: self._store.save_answers(owner, self._config.name, item.id, *shown, matched=matched))
+
+    async def _save(self, save: Callable[[], bool]) -> None:
+        """Save answers, also where the store is busy for a while: they took longer to write than that.
+
+        Raises:
+            StoreBusy: it stays busy.
+        """
+        for pause in _BUSY_PAUSES:
+            try:
+                await run_sync(save)
+                return
+            except StoreBusy:
+                await asyncio.sleep(pause)
+        await run_sync(save)
 
     async def _both(self, owner: Owner, item: StudyItemRow, shots: tuple[Preference, ...]) -> tuple[str, str]:
         first = asyncio.ensure_future(self._answer(owner, item.first_arm, item.prompt, shots))
