@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fspo.modeling.builtin_model import BUILTIN_MODEL
+from fspo.study.app import create_study_app
+from fspo.study.arms import load_models, open_engines, weights_of_arms
+from fspo.study.demo import demo_study
+from fspo.study.material import load_material
 from fspo.study.pages import CONTENT_POLICY
+from fspo.study.registration import registration_of
 from fspo.study.store import StudyStore
 from fspo.study.texts import LANGUAGES
 from tests.browser import PATIENCE, violations
@@ -71,13 +79,13 @@ def test_the_whole_study_by_keyboard_is_accessible_on_every_page(browser: Any, t
         visit(browser, address, viewport={"width": PHONE, "height": 800}, color_scheme="dark") as page,
     ):
         check(page)
-        press(page, "Tab", until="agree")
+        tab_to(page, "input[name=agree]")
         page.keyboard.press("Space")
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         page.get_by_role("heading", name="About you").wait_for()
         check(page)
-        press(page, "Tab", until="work")
+        tab_to(page, "input[name=work]")
         page.keyboard.type("baker 12 u")
         page.keyboard.press("Enter")
         expected = []
@@ -119,13 +127,69 @@ def test_the_whole_study_by_keyboard_is_accessible_on_every_page(browser: Any, t
     assert len(seen) == 10 and not {name: found for name, found in seen.items() if found}
 
 
-def press(page: Any, key: str, *, until: str) -> None:
-    """Press a key until the field of that name has the focus."""
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until the element has the focus."""
     for _ in range(20):
-        page.keyboard.press(key)
-        if page.evaluate("document.activeElement.name") == until:
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
             return
-    raise AssertionError(f"{until} can't be reached by {key}")
+    raise AssertionError(f"{selector} can't be reached by Tab")
+
+
+@pytest.mark.builtin_model
+@pytest.mark.slow
+def test_the_demo_on_the_builtin_model_by_keyboard_leaves_nothing(browser: Any, tmp_path: Path) -> None:
+    """Smaller than `fspo study demo`, so that it takes seconds: fewer labels and comparisons, shorter answers."""
+    whole = demo_study(tmp_path / "study", BUILTIN_MODEL, labels=2, comparisons=1)
+    config = whole.model_copy(update={"answers": whole.answers.model_copy(update={"max_tokens": 12})})
+    material, store = load_material(config), StudyStore.open(str(config.output))
+    store.register(config.name, registration_of(config, material, weights_of_arms(config)))
+    engines = open_engines(config, load_models(config))
+    engine: Any = engines["personal"]
+    with (
+        served(create_study_app(config, material, store, engines)) as url,
+        visit(browser, url.removesuffix("v1"), viewport={"width": LAPTOP, "height": 900}) as page,
+    ):
+        tab_to(page, "input[name=agree]")
+        page.keyboard.press("Space")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="About you").wait_for()
+        tab_to(page, "input[name=field]")
+        page.keyboard.type("velociraptors")
+        page.keyboard.press("Enter")
+        for number in range(5):  # practice, two labels, a comparison and an attention item
+            page.locator(".choices").wait_for()
+            item = page.locator("#vote input[name=item]").get_attribute("value")
+            page.keyboard.press("1")
+            page.keyboard.press("Enter")
+            page.wait_for_function("id => document.querySelector('#vote input[name=item]')?.value !== id", arg=item)
+            if number == 2:
+                page.get_by_role("heading", name="Part 1 is complete").wait_for()
+                page.keyboard.press("Enter")
+        page.get_by_role("heading", name="That was the last question").wait_for()
+        records = store.records("demo")
+        assert [item.choice for item in records.items] == ["first"] * 5
+        (compared,) = [item for item in records.items if item.arms]
+        assert compared.first and compared.second and compared.first != compared.second
+        assert engine.counts.trunks == 1  # the labels, as the model has read them
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Thank you").wait_for()
+        assert engine.counts.trunks == 0
+        content = ["velociraptors", compared.first[:30], compared.second[:30]]
+        stored = b"".join(path.read_bytes() for path in config.output.iterdir())
+        assert all(text.encode() in stored for text in content)
+        tab_to(page, "a[href='/data']")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Your data").wait_for()
+        tab_to(page, "form[action='/delete'] input[name=sure]")
+        page.keyboard.press("Space")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Everything is deleted").wait_for()
+        stored = b"".join(path.read_bytes() for path in config.output.iterdir())
+        assert not any(text.encode() in stored for text in content)
+    store.close()
 
 
 def test_the_whole_study_without_scripts(browser: Any, tmp_path: Path) -> None:
