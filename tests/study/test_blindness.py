@@ -52,6 +52,8 @@ def test_pages_differ_only_by_the_answers(tmp_path: Path) -> None:
                     pages[left].add(plain)
                     names = re.sub(r"content-length: \d+", "", person.received[-1][0])
                     headers[left].add(names)
+                    assert f"content-length: {len(person.received[-1][1])}" in person.received[-1][0]
+                    assert "content-encoding" not in names  # compressed sizes would depend on more than the texts
                 person.vote() if 'action="/vote"' in person.page else person.get()
     assert pages[True] == pages[False] and len(pages[True]) == 1
     assert headers[True] == headers[False] and len(headers[True]) == 1
