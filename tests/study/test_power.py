@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fspo.errors import ConfigError
+from fspo.study.analysis.tables import attention_said
 from fspo.study.analysis.win_rates import p_above_half
 from fspo.study.config import StudyConfig, load_study
 from fspo.study.power import Assumptions, participants_needed, plan_study, power_of
@@ -124,6 +125,24 @@ def test_a_plan_follows_the_design() -> None:
 def test_impossible_assumptions_are_refused(values: dict[str, float], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         plan_study(planned_study(), Assumptions(**values))
+
+
+@pytest.mark.parametrize("name", ["paper", "second"])
+def test_the_papers_designs_find_most_careless_people(name: str) -> None:
+    plan = plan_study(load_study(Path(f"configs/study/{name}.yaml")), Assumptions())
+    assert (plan.attention.items, plan.attention.careless) == (4, 1 - 0.5**4)
+    assert plan.attention.attentive == pytest.approx(1 - 0.99**4)
+
+
+@pytest.mark.parametrize(("most", "careless"), [(1, 0.875), (2, 0.5), (3, 0.125), (4, 0), (None, 0)])
+def test_attention_items_are_planned_by_the_rule(most: int | None, careless: float) -> None:
+    items = [{"prompt": f"Check {n}.", "right": "blue", "wrong": "table"} for n in range(3)]
+    changes = {"labels": {"source": {"domain": "elix-written"}, "attention": 1}, "comparisons": {"attention": 2}}
+    config = planned_study(attention=items, exclusions={"failed_attention": most}, **changes)
+    found = plan_study(config, Assumptions()).attention
+    assert found.items == 3 and found.careless == pytest.approx(careless)
+    assert (found.attentive < found.careless) or careless == 0
+    assert found.careless or "No rule" in attention_said(plan_study(config, Assumptions()))
 
 
 @pytest.mark.parametrize("name", ["paper", "second"])

@@ -229,7 +229,7 @@ def plan(
     config = _loaded(file, overrides)
     from fspo.files import write_json
     from fspo.runs.made import check_file_target
-    from fspo.study.analysis.tables import plan_tables
+    from fspo.study.analysis.tables import attention_said, plan_tables
     from fspo.study.power import Assumptions, plan_study
 
     if json_file is not None:
@@ -242,6 +242,7 @@ def plan(
         out.print("No number of people that can be recruited finds this win rate; look for a larger one.")
     else:
         out.print(f"Recruit {found.recommended:,} people; the study's file has {found.planned:,}.", markup=False)
+    out.print(attention_said(found), markup=False)
     if json_file is not None:
         write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)

@@ -18,19 +18,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
-from scipy.special import nctdtr, stdtrit
+from scipy.special import bdtr, nctdtr, stdtrit
 
 from fspo.errors import ConfigError
 from fspo.evaluation.statistics.intervals import MINIMUM_USERS
 from fspo.evaluation.statistics.power import Variation
 from fspo.study.config import StudyConfig
 
-__all__ = ["WIN_RATES", "Assumptions", "StudyPlan", "participants_needed", "plan_study", "power_of"]
+__all__ = ["WIN_RATES", "Assumptions", "AttentionPlan", "StudyPlan", "participants_needed", "plan_study", "power_of"]
 
 WIN_RATES = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 """True win rates that a plan shows."""
 _ALPHA = 0.05
 _MOST = 100_000
+_SLIP = 0.01
+"""Share of attention items that attentive people fail by mistake; assumed."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,18 @@ class Assumptions:
 
 
 @dataclass(frozen=True)
+class AttentionPlan:
+    """Whom the rule on attention items (`exclusions.failed_attention`) excludes."""
+
+    items: int
+    """Attention items of each participant."""
+    careless: float
+    """Chance to exclude somebody who chooses at random between the two texts."""
+    attentive: float
+    """Chance to exclude somebody who fails one item in a hundred by mistake."""
+
+
+@dataclass(frozen=True)
 class StudyPlan:
     """How many people the study needs."""
 
@@ -83,6 +97,7 @@ class StudyPlan:
     """Comparisons of each participant -> people to recruit for the win rate of the assumptions."""
     recommended: int | None
     """People to recruit for the win rate of the assumptions."""
+    attention: AttentionPlan
 
     def to_json(self) -> dict[str, Any]:
         """The whole, ready for JSON."""
@@ -167,7 +182,20 @@ def plan_study(config: StudyConfig, given: Assumptions) -> StudyPlan:
         needed={f"{rate:g}": to_recruit(rate, count) for rate in rates},
         by_comparisons={each: to_recruit(given.win_rate, each) for each in _near(count, _least(config))},
         recommended=to_recruit(given.win_rate, count),
+        attention=_attention(config),
     )
+
+
+def _attention(config: StudyConfig) -> AttentionPlan:
+    items = config.labels.attention + config.comparisons.attention
+    most = config.exclusions.failed_attention
+
+    def excluded(failing: float) -> float:
+        if most is None or most > items:
+            return 0.0
+        return 1 - float(bdtr(most - 1, items, failing))
+
+    return AttentionPlan(items, excluded(0.5), excluded(_SLIP))
 
 
 def _per_pair(config: StudyConfig, count: int) -> float:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fspo.study.power import StudyPlan
 
-__all__ = ["diagnostics_table", "effects_table", "plan_tables", "win_rate_table"]
+__all__ = ["attention_said", "diagnostics_table", "effects_table", "plan_tables", "win_rate_table"]
 
 _DASH = "\N{EN DASH}"
 
@@ -84,6 +84,17 @@ def plan_tables(plan: StudyPlan) -> list[Table]:
     for comparisons, count in plan.by_comparisons.items():
         other.add_row(f"{comparisons:,}", _count(count))
     return [table, other]
+
+
+def attention_said(plan: StudyPlan) -> str:
+    """Whom the attention items exclude, in a sentence."""
+    found = plan.attention
+    if not found.careless:
+        return "No rule on attention items excludes anybody; people who choose at random pull win rates towards 50%."
+    return (
+        f"{found.items:,} attention items for each participant exclude {found.careless:.0%} of people who choose at "
+        f"random, and {found.attentive:.0%} of attentive people who fail one item in a hundred."
+    )
 
 
 def _table(title: str, caption: str) -> Table:
