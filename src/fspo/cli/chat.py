@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, configured, console
+from fspo.errors import ConfigError
 from fspo.identity import digest
 from fspo.preferences.sampling import shots_beside
 from fspo.runs.descriptions import DESCRIPTIONS_FILE, DescriptionBook
@@ -133,6 +134,11 @@ class Chat:
         from fspo.runs import pipeline
 
         row = method_named(method)
+        if row.adaptation is not None:
+            raise ConfigError(
+                f"'{method}' changes the policy for each user, which `fspo chat` can't do yet; `fspo eval` measures it "
+                "and shows its answers."
+            )
         if not (folder.data / "splits.json").is_file():
             raise pipeline.no_data(folder)
         splits = pipeline.splits_of(folder)

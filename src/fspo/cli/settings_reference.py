@@ -87,6 +87,7 @@ def render() -> str:
             *_table(section, first),
             *_defaults_of_methods(section, first),
             *_settings_of_readers(section, first),
+            *_settings_of_adaptations(section, first),
         )
     ]
     return "\n".join([_HEADER, *tables])
@@ -98,6 +99,7 @@ def setting_keys(*, study: bool = False) -> frozenset[str]:
     found = {_join(section.key, name) for section in sections for name, _ in _fields(section.model)}
     if not study:
         found |= {f"readers.NAME.{name}" for kind in _readers().values() for name in ("reader", *kind.model_fields)}
+        found |= {f"adaptations.NAME.{name}" for kind in _adaptations().values() for name in kind.model_fields}
         found |= {f"training.NAME.{name}" for kind in _own_settings() for name in kind.model_fields}
     return frozenset(found)
 
@@ -120,11 +122,17 @@ def _sections() -> Iterator[_Section]:
 
 
 def _annotation(name: str, field: FieldInfo) -> Any:
-    """What a field holds; settings of training and readers are checked later than the rest, with those of methods."""
+    """What a field holds; settings of methods are checked later than the rest."""
+    from fspo.methods.adaptation import AdaptationSettings
     from fspo.methods.reader import ReaderSettings
     from fspo.training.config import TrainingConfig
 
-    return {"training": dict[str, TrainingConfig], "readers": dict[str, ReaderSettings]}.get(name, field.annotation)
+    checked_later: dict[str, Any] = {
+        "training": dict[str, TrainingConfig],
+        "readers": dict[str, ReaderSettings],
+        "adaptations": dict[str, AdaptationSettings],
+    }
+    return checked_later.get(name, field.annotation)
 
 
 def _models_in(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
@@ -216,11 +224,33 @@ def _settings_of_readers(section: _Section, first: Mapping[type[BaseModel], _Sec
     if section.model is not ReaderSettings:
         return
     yield "`reader` names the reader of a row that has a name of your own (docs/methods.md).\n"
+    yield from _beside_shared(section, "readers", _readers(), first)
+
+
+def _adaptations() -> dict[str, type[BaseModel]]:
+    """Method with an adaptation -> its settings."""
+    from fspo.methods.table import ADAPTATIONS
+
+    return {name: kind.Settings for name, kind in ADAPTATIONS.items()}
+
+
+def _settings_of_adaptations(section: _Section, first: Mapping[type[BaseModel], _Section]) -> Iterator[str]:
+    """The settings that an adaptation has besides those of all adaptations."""
+    from fspo.methods.adaptation import AdaptationSettings
+
+    if section.model is AdaptationSettings:
+        yield from _beside_shared(section, "adaptations", _adaptations(), first)
+
+
+def _beside_shared(
+    section: _Section, key: str, models: Mapping[str, type[BaseModel]], first: Mapping[type[BaseModel], _Section]
+) -> Iterator[str]:
+    """A table for each of the models below a key, of what it has besides the shared settings of the section."""
     shared = set(_rows(section, first))
-    for name, model in _readers().items():
-        own = [row for row in _rows(_Section(f"readers.{name}", model), first) if row not in shared]
+    for name, model in models.items():
+        own = [row for row in _rows(_Section(f"{key}.{name}", model), first) if row not in shared]
         if own:
-            yield from (f"### readers.{name}\n", "| key | value | default | meaning |", "|---|---|---|---|", *own, "")
+            yield from (f"### {key}.{name}\n", "| key | value | default | meaning |", "|---|---|---|---|", *own, "")
 
 
 def _values(annotation: Any, metadata: Sequence[Any] = ()) -> str:

@@ -41,11 +41,11 @@ class AnsweringStage:
         config, trials = self.evaluation.config, self._trials
         if not config.answers or any(name == method for name, _ in self.answers):
             return
-        guided = METHODS[method].context in ("shots", "both")
+        row = METHODS[method]
         for sampling in config.samplings if method != "base" else ("plain",):
-            if guided or sampling == "plain":
+            if row.guides or sampling == "plain":
                 self._draw(method, sampling, trials, describer)
-        for k in config.answer_ladder if guided else ():
+        for k in config.answer_ladder if row.reads_shots else ():
             if k < config.shots:
                 few = [trial.first(k) for trial in trials]
                 self._draw(method, f"{self.headline_sampling(method)}@{k}", few, describer)
@@ -117,9 +117,8 @@ class AnsweringStage:
         return [trial for trial in trials if trial.user in users]
 
     def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
-        evaluation, weights = self.evaluation, self.evaluation.weights
-        model = weights.loadable(weights.source(method), METHODS[method].context)
-        answerer = Answerer(model, evaluation.config, method, describer, evaluation.progress)
+        evaluation = self.evaluation
+        answerer = Answerer(evaluation.weights.of(method), evaluation.config, method, describer, evaluation.progress)
         path = evaluation.out / method / "answers.jsonl"
         self.answers[method, sampling] = answerer.answer(trials, sampling, path)
 

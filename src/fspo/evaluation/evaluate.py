@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -51,6 +52,7 @@ from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import Judge, TextUtility
 from fspo.judging.trait_readers import ReaderJudge
 from fspo.llm.pool import EndpointPool
+from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
 from fspo.modeling.memory import out_of_memory_explained
@@ -89,6 +91,7 @@ def evaluate(
     judges: Mapping[str, Judge] | None = None,
     endpoints: EndpointPool | None = None,
     costs: Mapping[str, Mapping[str, float]] | None = None,
+    adaptations: Mapping[str, AdaptationRow] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Measure every method and write `metrics.json`, and the files it depends on, into `out` (docs/evaluation.md).
@@ -112,6 +115,7 @@ def evaluate(
         judges: name -> further judge of the same answers, beside the configured ones. One that is not fspo's own has an
             `identity`, as has such a `judge`.
         costs: method -> what it took, such as `train_seconds` and `parameters`, for `details.json`.
+        adaptations: method -> settings, of methods that adapt the policy to each user; by default the usual ones.
         endpoints: opens the endpoints that `config` names; by default each has its answers and its budget in `out`.
         progress: shows the stages.
 
@@ -131,12 +135,19 @@ def evaluate(
             measured = evaluate(
                 config, dataset, policies, model=model, out=out, results=results, judge=judge, train=train,
                 reward_models=reward_models, trials=trials, judges=judges, endpoints=own, costs=costs,
-                progress=progress,
+                adaptations=adaptations, progress=progress,
             )  # fmt: skip
             for line in own.spent():
                 shown.say(line)
             return measured
-    weights = Weights(model, policies, dtype=config.dtype, max_length=config.max_length, layout=config.layout)
+    weights = Weights(
+        model,
+        policies,
+        dtype=config.dtype,
+        max_length=config.max_length,
+        layout=config.layout,
+        adaptations=adaptations,
+    )
     provenance = read_provenance(policies)
     if train is not None:
         check_unseen(base_provenance(model) | provenance, train, dataset)
@@ -163,7 +174,7 @@ def evaluate(
     found = stages.measure(external)
     results = out if results is None else results
     stages.write_items(results)
-    stages.write_records({"untraced": unknown, "too_long": too_long, "costs": _costs(evaluation, costs or {})})
+    stages.write_records({"untraced": unknown, "too_long": too_long, "costs": _costs(stages.scoring, costs or {})})
     if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)
     write_record(results / "metrics.json", found, Estimates)
@@ -355,9 +366,14 @@ def _unread_notes(rewards: Mapping[str, Rewards]) -> list[str]:
     ]
 
 
-def _costs(evaluation: Evaluation, given: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """What each method took; of a policy, what is stored of a user is the text that it is shown."""
+def _costs(scoring: ScoringStage, given: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """What each method took; of a policy, what is stored of a user is the text that it is shown, and its state."""
+    evaluation = scoring.evaluation
     shown = {name: {"bytes_per_user": bytes_of_user(evaluation.trials, METHODS[name])} for name in evaluation.methods}
+    for name, users in scoring.user_costs.items():
+        shown[name]["bytes_per_user"] += statistics.fmean(user.bytes for user in users)
+        shown[name]["numbers_per_user"] = statistics.fmean(user.numbers for user in users)
+        shown[name]["user_seconds"] = statistics.median(user.seconds for user in users)
     return {name: {**shown.get(name, {}), **given.get(name, {})} for name in dict.fromkeys([*shown, *given])}
 
 

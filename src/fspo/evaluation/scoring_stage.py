@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fspo.evaluation.config import percent
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
 from fspo.evaluation.scoring.descriptions import Describer, corrupt_trials, describe_all
+from fspo.evaluation.scoring.eval_episodes import Trial
 from fspo.evaluation.scoring.logprob_scores import Scorer, Scores, scored_passes, varied_passes
 from fspo.evaluation.scoring.reward_models.loading import ExternalRewardModel
 from fspo.evaluation.scoring.reward_models.scoring import external_scores
-from fspo.evaluation.scoring.weights import Source
-from fspo.methods.table import METHODS, MethodContext
+from fspo.evaluation.scoring.weights import LoadableModel, Source
+from fspo.methods.table import ADAPTATIONS, METHODS, MethodContext
+from fspo.records import KeyedLog
 
-__all__ = ["ScoringStage", "View"]
+__all__ = ["ScoringStage", "UserCost", "View"]
 
 View = tuple[MethodContext, str]
-"""A context, and the method that writes the description in it; empty for the users' own."""
+"""A context, and the method whose own code makes something of the shots: writes the description, or changes the
+policy; empty for what users give themselves."""
+_UNWRITTEN: Mapping[MethodContext, MethodContext] = {"description": "none", "both": "shots"}
+"""Contexts without the text that an adaptation writes."""
+_TIMED = 4
+"""Users whose adaptation is timed."""
+
+
+@dataclass(frozen=True)
+class UserCost:
+    """What the adaptation to one user takes."""
+
+    seconds: float
+    numbers: int
+    bytes: int
+    """What is stored, besides the shots that stand in the context."""
 
 
 @dataclass
@@ -29,6 +47,8 @@ class ScoringStage:
     evaluation: Evaluation
     describers: dict[str, Describer] = field(default_factory=dict)
     """Method -> its descriptions, of methods that write some."""
+    user_costs: dict[str, list[UserCost]] = field(default_factory=dict)
+    """Method -> what it takes to adapt to some users, of methods with an adaptation."""
     _scores: dict[tuple[Source, View], Scores] = field(default_factory=dict)
 
     def wanted(self, methods: Sequence[str]) -> dict[Source, dict[View, str]]:
@@ -53,8 +73,10 @@ class ScoringStage:
 
     def rewards(self, name: str) -> Rewards:
         """A method's scores and its reference's."""
-        own, reference = (self._scores[side] for side in self._sides(name))
-        return self._rewards(own, None if reference is own else reference)
+        sides = self._sides(name)
+        own, reference = (self._scores[side] for side in sides)
+        found = self._rewards(own, None if reference is own else reference)
+        return replace(found, other_weights=sides[0][0] != sides[1][0])
 
     def external(self, model: ExternalRewardModel) -> Rewards:
         """The scores of a reward model, which is its own reference."""
@@ -95,9 +117,9 @@ class ScoringStage:
     def _sides(self, name: str) -> tuple[tuple[Source, View], tuple[Source, View]]:
         """A method's weights and what they are shown, and the same of what its implicit reward is measured against."""
         weights, row = self.evaluation.weights, METHODS[name]
-        own = weights.source(name), (row.context, name if row.describes else "")
-        if row.reward_reference == "start" and row.trains:
-            return own, (weights.start(name), own[1])
+        own = weights.source(name), (row.context, name if row.describes or row.adaptation else "")
+        if row.reward_reference == "start" and own[0] is not None:
+            return own, (weights.start(name), (_UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
         return own, (own[0], ("none", ""))
 
     def _describe(self, name: str) -> Describer:
@@ -130,9 +152,26 @@ class ScoringStage:
             describer = describer and describer.with_corruption(corruption, trials)
             trials = corrupt_trials(trials, corruption) if context == "description" else trials
         label = f"{name}, {corruption:.0%} corrupted" if corruption else name
-        model, folder = evaluation.weights.loadable(source, context), evaluation.out / name
+        adapts, folder = writer in ADAPTATIONS, evaluation.out / name
+        model = evaluation.weights.of(writer) if adapts else evaluation.weights.loadable(source, context)
+        if adapts:
+            self.user_costs[writer] = self._user_costs(model, writer)
         scorer = Scorer(model, config, label, describer, evaluation.progress)
         scores = scorer.score(trials, folder / "margins.jsonl")
         if corruption or context not in ("shots", "both") or not evaluation.probes:
             return scores
         return scores.joined(scorer.vary(evaluation.probes, folder / "variations.jsonl"))
+
+    def _user_costs(self, model: LoadableModel, name: str) -> list[UserCost]:
+        """What it takes to adapt to the first users; their states are used again in the scores."""
+
+        def measure(trials: Sequence[Trial]) -> Iterator[UserCost]:
+            assert model.adaptation is not None
+            for trial in trials:
+                adaptation, started = model.adaptation(), time.monotonic()
+                state = adaptation.state(trial.own.shots)
+                yield UserCost(seconds=time.monotonic() - started, numbers=state.numbers, bytes=state.bytes)
+
+        wanted = {f"{trial.key}/{model.key}": trial for trial in self.evaluation.trials[:_TIMED]}
+        log = KeyedLog(self.evaluation.out / name / "users.jsonl", UserCost)
+        return log.complete(wanted, measure, title=f"Adapting {name}", progress=self.evaluation.progress)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from fspo.judging.judge import Judge
+    from fspo.methods.adaptation import Adaptation
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.progress import Progress
     from fspo.training.steps import Observer
@@ -58,7 +59,7 @@ def train_once(job: Job) -> Path:
         job.dataset,
         model=job.model,
         out=job.out,
-        context=job.method.context,
+        context=job.method.shown,
         progress=job.progress,
         validation=job.validation,
         method=job.method.name,
@@ -90,6 +91,8 @@ class Method:
     """The type of its training's settings; a subclass adds settings of its own."""
     train: Callable[[Job], Path] = train_once
     """Trains it; the same call again continues, or returns at once when it is finished."""
+    adaptation: type[Adaptation] | None = None
+    """Lets the shots change the policy by code of its own; the context is then what it learns from."""
 
     def __post_init__(self) -> None:
         """Freeze the settings too."""
@@ -99,6 +102,31 @@ class Method:
     def trains(self) -> bool:
         """Whether this method has weights of its own."""
         return bool(self.objectives)
+
+    @property
+    def shown(self) -> MethodContext:
+        """What of the user stands in the context."""
+        return self.context if self.adaptation is None else self.adaptation.in_context
+
+    @property
+    def reads_shots(self) -> bool:
+        """Whether the shots matter: they stand in the context, or change the policy."""
+        return self.context in ("shots", "both")
+
+    @property
+    def writes(self) -> bool:
+        """Whether a text about the user in its context is written from the shots, and is not the user's own."""
+        return self.describes or (self.adaptation is not None and self.shown in ("description", "both"))
+
+    @property
+    def guides(self) -> bool:
+        """Whether answers can be pushed away from the mirrored user's: by the same weights in another context."""
+        return self.reads_shots and self.adaptation is None
+
+    @property
+    def policy(self) -> str | None:
+        """The method whose trained policy it uses, its own first; None for the base model."""
+        return self.name if self.trains else self.starts_from
 
     def from_base(self) -> Method:
         """The method with only its last objective, started from the base model."""

@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 from fspo.errors import ConfigError
 from fspo.methods import policies
+from fspo.methods.adaptation import Adaptation
 from fspo.methods.method import Method, MethodContext
 from fspo.methods.reader_table import READERS
 
-__all__ = ["METHODS", "USUAL", "Method", "MethodContext", "method", "training_order"]
+__all__ = ["ADAPTATIONS", "METHODS", "USUAL", "Method", "MethodContext", "method", "training_order"]
 
 
 def _found() -> Iterator[Method]:
@@ -67,6 +68,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )  # fmt: skip
 """All methods by name, in the order of a report: plain ones first, then those with machinery of their own."""
+
+ADAPTATIONS: Mapping[str, type[Adaptation]] = MappingProxyType(
+    {name: row.adaptation for name, row in METHODS.items() if row.adaptation is not None}
+)
+"""The methods whose policy the shots change by code of their own."""
 
 USUAL: tuple[str, ...] = ("base", "few-shot", "pref-ft", "ipo", "fspo", "oracle")
 """The methods of a run that names none."""

@@ -267,6 +267,11 @@ def _method_of(policy: Policy) -> str:
     for row in METHODS.values():
         learned = row.objectives[-1] if row.objectives else None
         alike = learned == objective or (None not in (learned, objective) and "pref-ft" not in (learned, objective))
-        if row.context == policy.renderer.context and row.describes == policy.describes and alike:
+        if (
+            row.adaptation is None
+            and row.context == policy.renderer.context
+            and row.describes == policy.describes
+            and alike
+        ):
             return row.name
     return "few-shot" if card is None else "fspo"

@@ -88,6 +88,7 @@ def evaluate_benchmark(folder: RunFolder, name: str, progress: Progress) -> Comp
             trials=episodes.trials,
             reward_models=fitted_readers(folder, data.held_out, progress),
             costs=training_costs(folder),
+            adaptations=folder.config.adaptations,
             endpoints=endpoints,
             progress=progress,
         )

@@ -244,7 +244,7 @@ def _named(config: RunConfig, method: str, setting: str) -> str:
 
 
 def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *, skip: bool) -> EpisodeSampler:
-    shots = config.shots if row.context in ("shots", "both") else 0
+    shots = config.shots if row.shown in ("shots", "both") else 0
     return EpisodeSampler(dataset, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=skip)
 
 
@@ -270,7 +270,7 @@ class _Reading:
         limit = max_length_of(config, self._context)
         named: dict[str, Any] = {"setting": _named(self._config, row.name, "long_rows")}
         named |= {"file": self._file, "number": self.number}
-        read = fitted_for(config, train, self._renderer(row.context, limit), **named)
+        read = fitted_for(config, train, self._renderer(row.shown, limit), **named)
         return self._left(read, "the training part")
 
     def evaluated(self, test: PreferenceDataset) -> Fitted:

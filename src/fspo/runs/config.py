@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +21,9 @@ from fspo.evaluation.benchmarks.benchmark import BENCHMARKS, BenchmarkConfig
 from fspo.evaluation.config import EvaluationConfig
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
+from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.reader_table import READERS, ReaderRow
-from fspo.methods.table import METHODS, USUAL, Method, training_order
+from fspo.methods.table import ADAPTATIONS, METHODS, USUAL, Method, training_order
 from fspo.modeling.layouts import LayoutName
 from fspo.paths import LocalPath, PlaceName
 from fspo.printing import nearest, suggestion
@@ -76,6 +78,9 @@ class RunConfig(BaseModel):
     given_readers: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="readers")
     """Settings of readers (docs/methods.md): under `all` for those that have them, under a method's name for that one
     alone. A name of your own with `reader`, such as `{reader: np-btl, mirror: true}`, is one more method."""
+    given_adaptations: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="adaptations")
+    """Settings of policies that adapt to each user by code of their own (docs/methods.md): under `all` for those that
+    have them, under a method's name for that one alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What `fspo eval` measures."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default_factory=dict)
@@ -118,6 +123,16 @@ class RunConfig(BaseModel):
         return MappingProxyType({name: ReaderRow(name, given.get(name, {}), shared) for name in names})
 
     @cached_property
+    def adaptations(self) -> Mapping[str, AdaptationRow]:
+        """Method -> its settings, for every method of the run that adapts to each user by code of its own."""
+        given = self.given_adaptations
+        shared = {"seed": self.seed, **given.get(EVERY, {})}
+        kinds = {name: ADAPTATIONS[name] for name in self.methods if name in ADAPTATIONS}
+        return MappingProxyType(
+            {name: AdaptationRow(name, kind, given.get(name, {}), shared) for name, kind in kinds.items()}
+        )
+
+    @cached_property
     def written_in(self) -> Settings:
         """The file and the overrides that the values are from; no file if the configuration was made in Python."""
         return Settings("the defaults")
@@ -155,7 +170,9 @@ class RunConfig(BaseModel):
 
 def methods_of(config: RunConfig) -> tuple[Method, ...]:
     """The methods of a run that a language model is, as configured; `readers_of` has the others."""
-    rows = (METHODS[name] for name in config.methods if name in METHODS)
+    rows = [METHODS[name] for name in config.methods if name in METHODS]
+    starts = {name: row.settings.start for name, row in config.adaptations.items()}
+    rows = [replace(row, starts_from=starts[row.name]) if starts.get(row.name) else row for row in rows]
     return tuple(row.from_base() if row.name in config.from_base else row for row in rows)
 
 
@@ -201,6 +218,7 @@ def _validated(settings: Settings) -> RunConfig:
     if config.evaluation.layout != config.layout:
         where = settings.where(("evaluation", "layout"))
         raise ConfigError(f"{where}: the layout of the evaluation is that of the run; set layout at the top alone.")
+    _check_adaptations(config, settings)
     _check_training(config, settings)
     _check_readers(config, settings)
     return config
@@ -228,6 +246,7 @@ def _check_names(config: RunConfig, settings: Settings) -> None:
     rows = [*METHODS, *READERS, *own]
     named: list[tuple[Key, str, list[str]]] = [(("methods",), name, rows) for name in config.methods]
     named += [(("readers", name), name, [*READERS, *own, EVERY]) for name in config.given_readers]
+    named += [(("adaptations", name), name, [*ADAPTATIONS, EVERY]) for name in config.given_adaptations]
     named += [(("from_base",), name, list(METHODS)) for name in config.from_base]
     named += [(("training", name), name, [*METHODS, EVERY]) for name in config.given_training]
     for key, name, known in named:
@@ -284,7 +303,7 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
         if name in rows and training.layout != config.layout:
             where = settings.where(("training", section))
             raise ConfigError(f"{where}: '{name}' must be trained in the run's layout; set layout at the top alone.")
-        if training.mirrors and name in rows and row.context not in ("shots", "both"):
+        if training.mirrors and name in rows and row.shown not in ("shots", "both"):
             raise ConfigError(
                 f"{settings.where(('training', section))}: '{name}' shows the model no shots, so there are no labels "
                 "to mirror; set mirror, or a mirrored objective, for other methods only."
@@ -318,6 +337,38 @@ def _check_readers(config: RunConfig, settings: Settings) -> None:
             if name not in known:
                 where = settings.where(("readers", EVERY, name))
                 raise ConfigError(f"{where}: no reader of this run has a setting '{name}'{suggestion(name, known)}")
+
+
+def _check_adaptations(config: RunConfig, settings: Settings) -> None:
+    """Check the settings of the run's adaptations, and that each takes as many shots as the evaluation shows."""
+    given = config.given_adaptations
+    for row in config.adaptations.values():
+        try:
+            start = row.settings.start
+        except ConfigError as error:
+            problem = error.__cause__
+            if not isinstance(problem, ValidationError):
+                raise
+            key = first_fault(problem).key[:1]
+            section = row.name if key and key[0] in given.get(row.name, {}) else EVERY
+            raise _explain(problem, settings, row.kind.Settings, ("adaptations", section)) from error
+        section = row.name if "start" in given.get(row.name, {}) else EVERY
+        where = settings.where(("adaptations", section, "start"))
+        if start is not None and (start not in METHODS or start in ADAPTATIONS or not METHODS[start].trains):
+            able = [name for name in METHODS if name not in ADAPTATIONS and METHODS[name].trains]
+            raise ConfigError(
+                f"{where}: '{row.name}' can't start from '{start}', which is no method with a policy of its own; "
+                f"choose {', '.join(able)}, or null for the base model."
+            )
+        try:
+            row.check_shots(config.evaluation.shots)
+        except ConfigError as error:
+            raise ConfigError(f"{settings.where(('evaluation', 'shots'))}: {error}") from error
+    known = sorted({name for row in config.adaptations.values() for name in row.kind.Settings.model_fields})
+    for name in given.get(EVERY, {}) if config.adaptations else ():
+        if name not in known:
+            where = settings.where(("adaptations", EVERY, name))
+            raise ConfigError(f"{where}: no method of this run has a setting '{name}'{suggestion(name, known)}")
 
 
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:

@@ -182,13 +182,15 @@ class _Counted:
             read += choosing * asked * self.config.max_new_tokens
             written += self.config.best_of * asked * self.config.max_new_tokens
         for row in rows:
-            shown = row.context in ("shots", "both")
+            shown = row.reads_shots
             samplings = (
-                [one for one in self.config.samplings if one == "plain" or shown] if row.name != BASE else ["plain"]
+                [one for one in self.config.samplings if one == "plain" or row.guides]
+                if row.name != BASE
+                else ["plain"]
             )
             streams = sum(2 if one == "guided" else 1 for one in samplings)
             streams += len([k for k in self.config.answer_ladder if k < self.config.shots]) if shown else 0
-            read += streams * self._prompt_tokens(row.context) * self.scale
+            read += streams * self._prompt_tokens(row.shown) * self.scale
             # The base model reads every answer once more, to measure how fluent it is.
             read += len(samplings) * asked * self.config.max_new_tokens
             written += streams * asked * self.config.max_new_tokens
@@ -233,10 +235,10 @@ def _views(rows: Sequence[Method]) -> set[tuple[str, str]]:
     """
     found: set[tuple[str, str]] = set()
     for row in rows:
-        own = row.name if row.trains else ""
-        found.add((own, row.context))
+        own = row.policy or ""
+        found.add((own, row.shown))
         start = row.trains and row.reward_reference == "start"
-        found.add((row.starts_from or "", row.context) if start else (own, "none"))
+        found.add((row.starts_from or "", row.shown) if start else (own, "none"))
     return found
 
 

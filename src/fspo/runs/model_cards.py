@@ -47,7 +47,7 @@ def model_card(
     facts = [
         f"Base model: `{model}`, whose licence applies",
         f"Starts from: {start}",
-        f"Sees of the user: {SEES[row.context]}",
+        f"Sees of the user: {SEES[row.shown]}",
         f"Trained on: {data}; held-out users and questions never occur in training",
         f"Left out of the training part: {counted(left_out, 'preferences')}, too long for the model"
         if left_out
@@ -56,7 +56,7 @@ def model_card(
     ]
     results = _figures(metrics.get(row.name, {}), variants)
     return policy_card(
-        f"{row.title} ({config.name})", row.description, list(filter(None, facts)), row.context, training, results
+        f"{row.title} ({config.name})", row.description, list(filter(None, facts)), row.shown, training, results
     )
 
 

@@ -183,6 +183,7 @@ def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:
             train=trained_on(folder),
             reward_models=fitted_readers(folder, test, progress),
             costs=training_costs(folder),
+            adaptations=folder.config.adaptations,
             endpoints=endpoints,
             progress=progress,
         )
@@ -265,7 +266,7 @@ def policies_of(folder: RunFolder) -> dict[str, Path | None]:
     Raises:
         DataError: a method has not been trained yet.
     """
-    return {row.name: policy_of(folder, row.name) if row.trains else None for row in methods_of(folder.config)}
+    return {row.name: policy_of(folder, row.policy) if row.policy else None for row in methods_of(folder.config)}
 
 
 def trained_on(folder: RunFolder) -> PreferenceDataset:

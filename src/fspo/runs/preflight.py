@@ -202,7 +202,7 @@ def check_policies(folder: RunFolder, parts: Iterable[str], policy: Existing) ->
     made, rows = set(parts), training_order(methods_of(folder.config))
     starts = [row.starts_from for row in rows if method_part(row.name) in made and row.starts_from]
     measures = any(part != DATA and not part.startswith(method_part("")) for part in made)
-    measured = [row.name for row in methods_of(folder.config) if row.trains and measures]
+    measured = [row.policy for row in methods_of(folder.config) if row.policy and measures]
     for name in dict.fromkeys([*starts, *measured]):
         if method_part(name) in made:
             continue

@@ -226,9 +226,9 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
     from fspo.training.train import max_length_of
 
     limit = max_length_of(config, context_length(model))
-    renderer = EpisodeRenderer(load_tokenizer(model), context=row.context, max_length=limit, layout=config.layout)
+    renderer = EpisodeRenderer(load_tokenizer(model), context=row.shown, max_length=limit, layout=config.layout)
     collator = StepCollator(renderer, _counted(config), known=known_responses(train, config))
-    shots = config.shots if row.context in ("shots", "both") else 0
+    shots = config.shots if row.shown in ("shots", "both") else 0
     found: list[Unit] = []
     try:
         sampler = EpisodeSampler(train, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)

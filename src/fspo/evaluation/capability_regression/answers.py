@@ -128,10 +128,9 @@ def _personal(variant: Variant, item: TaxItem, person: Episode, shots: tuple[Pre
 
 
 def _generate(model: LoadableModel, asked: Sequence[TaxRequest], max_new_tokens: int) -> list[str]:
-    from fspo.modeling.answering import Prompt, answer
+    from fspo.modeling.answering import Prompt
     from fspo.modeling.generation import Sampling
 
     prompts = [Prompt(one.prompt, one.shots, one.description) for one in asked]  # bare ones have neither of the two
     sampling = Sampling(max_new_tokens, temperature=0.0)
-    replies = answer(model.load(), model.renderer, prompts, sampling, batch_size=len(prompts))
-    return [reply.text for reply in replies]
+    return [reply.text for reply in model.answer(prompts, sampling)]

@@ -70,7 +70,7 @@ class CapabilityRegression(OptionalMeasure):
         if source is None and method != _BASE:
             asked = [one for one in asked if one.variant != "bare"]  # the base model's own
         self._answers[method] = draw_tax_answers(
-            weights.loadable(source, context),
+            weights.of(method),
             asked,
             max_new_tokens=tax.max_new_tokens,
             batch=self.evaluation.config.answer_batch,

@@ -185,7 +185,7 @@ class Answerer:
         return log.complete(wanted, generate, batch=config.answer_batch, title=title, progress=self.progress)
 
     def _generate(self, batch: Sequence[_Asked], sampling: str, guidance: float) -> list[Answer]:
-        from fspo.modeling.answering import Prompt, answer
+        from fspo.modeling.answering import Prompt
         from fspo.modeling.generation import Sampling
 
         prompts, model, config = [], self.model, self.config
@@ -197,7 +197,7 @@ class Answerer:
             seed = int(_digest(salt, item), 16) % 2**31
             prompts.append(Prompt(query.messages, shots, described, mirrored, seed=seed))
         settings = Sampling(config.max_new_tokens, config.temperature, config.top_p, guidance, config.plausibility)
-        replies = answer(model.load(), model.renderer, prompts, settings, seed=config.seed, batch_size=len(batch))
+        replies = model.answer(prompts, settings, seed=config.seed)
         return [
             Answer(
                 self.method, sampling, item, trial.user, query.prompt, reply.text, reply.dropped_shots, reply.finished

@@ -30,8 +30,8 @@ def bytes_of_user(trials: Sequence[Trial], method: Method) -> float:
     found = []
     for trial in trials:
         texts = [part for shot in trial.own.shots for part in (shot.prompt, shot.chosen, shot.rejected)]
-        shown = texts if method.context in ("shots", "both") else []
-        shown = [*shown, trial.own.description] if method.context == "description" else shown
+        shown = texts if method.shown in ("shots", "both") else []
+        shown = [*shown, trial.own.description] if method.shown == "description" and not method.writes else shown
         found.append(sum(len(text.encode()) for text in shown))
     return statistics.fmean(found) if found else 0.0
 

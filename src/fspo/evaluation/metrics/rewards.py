@@ -26,6 +26,8 @@ class Rewards:
     config: EvaluationConfig
     external: bool = False
     """Whether the scores are a reward model's own, and no log-probs."""
+    other_weights: bool = False
+    """Whether the reference has weights of its own."""
     _margins: dict[tuple[RewardVariant, int, Condition], dict[Item, float]] = field(default_factory=dict, repr=False)
 
     @property
@@ -63,7 +65,8 @@ class Rewards:
         """
         if k > 0 or not self.sees_labels:
             return False
-        itself = self.reference is not None and self.reference.context == "none" and self.own.bare_at_none
+        bare = self.reference is not None and self.reference.context == "none" and self.own.bare_at_none
+        itself = bare and not self.other_weights
         return variant == "antisymmetric" or (variant == "reference" and itself)
 
     def margins(self, variant: RewardVariant, k: int, condition: Condition = "own") -> dict[Item, float]:

@@ -196,7 +196,7 @@ def _in_brackets(family: str, variant: str, reward: str) -> str:
 def _sees_shots(name: str, measures: Mapping[str, Estimate], details: Mapping[str, Any]) -> bool:
     """Whether shots are in the method's context: by the table, or for others by what was measured of them."""
     if name in METHODS:
-        return METHODS[name].context in ("shots", "both")
+        return METHODS[name].reads_shots
     return "label_flip_rate" in measures or "antisymmetric" in details.get("rewards", {}).get(name, ())
 
 

@@ -117,7 +117,7 @@ def check_same(first: LoadedRun, other: LoadedRun, measure: str, methods: Sequen
 def _told(methods: Sequence[str]) -> list[str]:
     """The methods that see the users' own descriptions."""
     rows = {name: METHODS[name] for name in methods if name in METHODS}
-    return [name for name, row in rows.items() if row.context in ("description", "both") and not row.describes]
+    return [name for name, row in rows.items() if row.shown in ("description", "both") and not row.writes]
 
 
 def _said(judge: Mapping[str, str] | None) -> str:

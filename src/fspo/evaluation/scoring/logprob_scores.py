@@ -153,16 +153,17 @@ class Scorer:
         Raises:
             ModelError: a log-prob is not a finite number.
         """
-        config, renderer, described = self.config, self.model.renderer, self.describer is not None
+        config, renderer, described = self.config, self.model.renderer, self._writes
+        context = self.model.context
         depth = (config.rungs, config.ladder_queries, config.mirrored_ladder, config.max_length)
-        key = self._key(f"{renderer.context}/{depth}/{_conditions(renderer.context, config)}")
+        key = self._key(f"{context}/{depth}/{_conditions(context, config)}")
 
         def plan(trial: Trial) -> tuple[Trial, list[Pass], int]:
-            return trial, *scored_passes(renderer, trial, config, described=described)
+            return trial, *scored_passes(renderer, trial, config, described=described, context=context)
 
         scored = self._complete({f"{trial.key}/{key}": trial for trial in trials}, plan, path, "Scoring")
         rows, dropped = (row for one in scored for row in one.rows), sum(one.dropped_shots for one in scored)
-        return Scores(renderer.context, rows, dropped_shots=dropped, described=described)
+        return Scores(context, rows, dropped_shots=dropped, described=described)
 
     def vary(self, probes: Sequence[Probe], path: Path) -> list[Score]:
         """Score every probe at the full shot count under its variations; `path` is `variations.jsonl`.
@@ -170,14 +171,19 @@ class Scorer:
         Raises:
             ModelError: a log-prob is not a finite number.
         """
-        config, renderer, described = self.config, self.model.renderer, self.describer is not None
-        key = self._key(f"{renderer.context}/{config.shots}/{config.max_length}")
+        config, renderer, described = self.config, self.model.renderer, self._writes
+        key = self._key(f"{self.model.context}/{config.shots}/{config.max_length}")
 
         def plan(probe: Probe) -> tuple[Trial, list[Pass], int]:
             return probe.trial, varied_passes(renderer, probe, config, described=described), 0
 
         wanted = {f"{probe.key(config)}/{key}": probe for probe in probes}
         return [row for one in self._complete(wanted, plan, path, "Varying the shots,") for row in one.rows]
+
+    @property
+    def _writes(self) -> bool:
+        """Whether a description stands in the context that is not the user's own."""
+        return self.describer is not None or self.model.describes
 
     def _key(self, settings: str) -> str:
         return f"{self.model.key}/{settings}" + (self.describer.key if self.describer else "")
@@ -200,12 +206,16 @@ class Scorer:
         parts, few = [shown], self.config.ladder_queries
         if self.describer is not None:
             # A description follows from the shots that are shown, so every shot count has a trunk of its own.
-            parts = [
-                replace(part, episode=replace(part.episode, description=self.describer(part.episode.shots)))
-                for part in shown.by_rung(few)
-            ]
+            parts = [_told(part, self.describer(part.episode.shots)) for part in shown.by_rung(few)]
+        elif self.model.adaptation is not None:
+            parts = shown.by_rung(few)  # and a policy of its own
         for part in parts:
-            for row in _one_pass(self.model.load(), self.model.renderer, trial, part, few):
+            with self.model.for_user(part.episode.shots) as user:
+                if user is None:
+                    rows = _one_pass(self.model.load(), self.model.renderer, trial, part, few)
+                else:
+                    rows = _one_pass(user.model, user.renderer, trial, _told(part, user.text), few)
+            for row in rows:
                 if not (math.isfinite(row.chosen) and math.isfinite(row.rejected)):
                     raise ModelError(
                         f"The log-probs of {self.name} are not numbers in {self.config.dtype} (user {trial.user!r}, "
@@ -215,17 +225,28 @@ class Scorer:
                 yield row
 
 
+def _told(shown: Pass, description: str) -> Pass:
+    """The pass with a description in the place of the user's own."""
+    return replace(shown, episode=replace(shown.episode, description=description))
+
+
 def scored_passes(
-    renderer: EpisodeRenderer, trial: Trial, config: EvaluationConfig, *, described: bool = False
+    renderer: EpisodeRenderer,
+    trial: Trial,
+    config: EvaluationConfig,
+    *,
+    described: bool = False,
+    context: Context | None = None,
 ) -> tuple[list[Pass], int]:
     """What a trial is scored under, without the shots there is no room for, and how many these are.
 
     Where a description is still to be written (`described`), there is room for it in the place of the user's own.
+    `context` is what the policy gets from the user, where that is not only what the renderer shows.
     """
     trim = _trimming(renderer, config, described)
     own, dropped = trim(trial.own)
     swapped, more = (None, 0) if trial.swapped is None else trim(trial.swapped)
-    return passes(renderer.context, own, swapped, config), max(dropped, more)
+    return passes(context or renderer.context, own, swapped, config), max(dropped, more)
 
 
 def varied_passes(

@@ -24,7 +24,7 @@ def rooms_of(
     answer = config.max_new_tokens if config.answers else 0
     drafted = config.description_tokens + AROUND_DESCRIPTION
     # What a reward is measured against is shown no more than the method itself.
-    shown = {(METHODS[name].context, METHODS[name].describes) for name in methods}
+    shown = {(METHODS[name].shown, METHODS[name].writes) for name in methods}
     shown |= {("none", False)} if config.answers else set()
     return [Room(renderer(context), answer, drafted if describes else 0) for context, describes in sorted(shown)]
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
-from fspo.methods.table import method
+from fspo.methods.adaptation import AdaptationRow
+from fspo.methods.table import ADAPTATIONS, METHODS, method
 from fspo.modeling.layouts import LayoutName
 from fspo.modeling.model_names import weights_of
 from fspo.modeling.rendering import Context, EpisodeRenderer
+from fspo.preferences.types import Preference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from fspo.methods.adaptation import Adaptation, UserView
+    from fspo.modeling.answering import Prompt, Reply
+    from fspo.modeling.generation import Sampling
 
 __all__ = ["LoadableModel", "Source", "Weights"]
 
@@ -33,6 +40,49 @@ class LoadableModel:
     renderer: EpisodeRenderer
     fingerprint: str
     """Distinguishes these weights from others."""
+    adaptation: Callable[[], Adaptation] | None = None
+    """Gives what changes the weights for each user; None where they are the same for all."""
+
+    @property
+    def context(self) -> Context:
+        """What the model gets from the user, in its context or by an adaptation."""
+        return self.renderer.context if self.adaptation is None else "shots"
+
+    @property
+    def describes(self) -> bool:
+        """Whether an adaptation puts a text of its own into the context."""
+        return self.adaptation is not None and self.renderer.context in ("description", "both")
+
+    @contextmanager
+    def for_user(self, shots: Sequence[Preference]) -> Iterator[UserView | None]:
+        """Enter what an adaptation makes of the shots of a user; None where there is no adaptation."""
+        if self.adaptation is None:
+            yield None
+            return
+        with self.adaptation().for_user(shots) as view:
+            yield view
+
+    def answer(self, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int = 0) -> list[Reply]:
+        """A reply to every prompt, in order, all sampled side by side; with an adaptation those of each user.
+
+        Raises:
+            DataError: a prompt alone is too long.
+            ModelError: the architecture can't decode over shared trunks.
+        """
+        from fspo.modeling.answering import answer
+
+        if self.adaptation is None:
+            return answer(self.load(), self.renderer, prompts, sampling, seed=seed, batch_size=len(prompts))
+        found: dict[int, Reply] = {}
+        users: dict[tuple[Preference, ...], list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            users.setdefault(tuple(prompt.shots), []).append(place)
+        for shots, places in users.items():
+            with self.adaptation().for_user(shots) as view:
+                asked = [replace(prompts[place], description=view.text, mirror_description=None) for place in places]
+                replies = answer(view.model, view.renderer, asked, sampling, seed=seed, batch_size=len(asked))
+            found.update(zip(places, replies, strict=True))
+        return [found[place] for place in range(len(prompts))]
 
     @property
     def key(self) -> str:
@@ -51,8 +101,9 @@ class Weights:
         dtype: str,
         max_length: int | None,
         layout: LayoutName = "labelled",
+        adaptations: Mapping[str, AdaptationRow] | None = None,
     ) -> None:
-        """Take stock; nothing is loaded yet.
+        """Take stock; nothing is loaded yet. `adaptations` are the settings of methods that have them, by name.
 
         Raises:
             ConfigError: a method is unknown, or one that trains has no policy.
@@ -66,7 +117,11 @@ class Weights:
         self.model = model
         self._policies = dict(policies)
         self._dtype, self._max_length, self._layout = dtype, max_length, layout
+        rows = {name: AdaptationRow(name, ADAPTATIONS[name]) for name in policies if name in ADAPTATIONS}
+        self._adaptations = {name: (adaptations or {}).get(name, row) for name, row in rows.items()}
         self._loaded: tuple[Source, Any] | None = None
+        self._adapting: dict[str, Adaptation] = {}
+        """Of the weights that are loaded."""
 
     def source(self, name: str) -> Source:
         """A method's own weights."""
@@ -119,10 +174,26 @@ class Weights:
         """The weights of `source`, shown what `context` says."""
         return LoadableModel(lambda: self.load(source), self.renderer(context), self.fingerprint(source))
 
+    def of(self, name: str) -> LoadableModel:
+        """A method's own weights, shown what the method says, and changed for each user where it has an adaptation."""
+        source, row = self.source(name), METHODS[name]
+        plain = self.loadable(source, row.shown)
+        if row.adaptation is None:
+            return plain
+        known = digest([plain.fingerprint, self._adaptations[name].identity()])
+        return replace(plain, fingerprint=known, adaptation=lambda: self._adaptation(name, plain.renderer))
+
+    def _adaptation(self, name: str, renderer: EpisodeRenderer) -> Adaptation:
+        source, row = self.source(name), self._adaptations[name]
+        model = self.load(source)
+        if name not in self._adapting:
+            self._adapting[name] = row.kind(row.settings, model, renderer, source)
+        return self._adapting[name]
+
     def load(self, source: Source) -> Any:
         """The weights in evaluation mode; those loaded before are let go."""
         if self._loaded is None or self._loaded[0] != source:
-            self._loaded = None
+            self.let_go()
             self._loaded = (source, self._read(source).eval())
         return self._loaded[1]
 
@@ -136,7 +207,7 @@ class Weights:
 
     def let_go(self) -> None:
         """Forget the weights that are loaded, so that another model has room."""
-        self._loaded = None
+        self._loaded, self._adapting = None, {}
 
     @cached_property
     def _longest(self) -> int:

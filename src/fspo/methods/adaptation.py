@@ -1,0 +1,186 @@
+"""Adaptations: how a user's shots change a policy, beside what stands in its context.
+
+An adaptation is a class that a row of the table of methods names, in a file of `fspo.methods.policies`. It turns the
+shots of a user into a small state (`adapt`) and enters the policy that this user gets (`using`): weights with soft
+tokens, adapters or hooks, or a text in the context. Scores and answers are drawn inside, so that an adaptation is
+measured like any other policy. These files are imported with the table: they import torch only inside functions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fspo.errors import ConfigError
+from fspo.pydantic_errors import first_fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from fspo.modeling.rendering import Context, EpisodeRenderer
+    from fspo.preferences.types import Preference
+
+__all__ = ["Adaptation", "AdaptationRow", "AdaptationSettings", "UserState", "UserView"]
+
+_REMEMBERED = 64
+"""States of users that stay in memory."""
+
+
+class AdaptationSettings(BaseModel):
+    """Settings of every adaptation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    start: str | None = None
+    """The method whose policy it changes, such as fspo, if it trains none of its own; null: the base model."""
+    seed: int = Field(default=0, ge=0)
+    """Draws what is random for a user, such as the start of adapters; by default the run's seed."""
+
+
+@dataclass(frozen=True)
+class UserState:
+    """What is stored of a user. Without anything, the policy is that of a user of whom nothing is known."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    text: str = ""
+    """Stands in the context in the place of a description."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def bytes(self) -> int:
+        """Its size, with the text in UTF-8."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values()) + len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class UserView:
+    """The policy of one user, for as long as it is entered."""
+
+    model: PreTrainedModel
+    renderer: EpisodeRenderer
+    """Renders what this user's policy reads."""
+    text: str
+    """Stands in the place of the user's description."""
+
+
+class Adaptation(ABC):
+    """A policy that a user's shots change. One object serves one model in memory and all users."""
+
+    Settings: ClassVar[type[AdaptationSettings]] = AdaptationSettings
+    """Its settings in a run's YAML."""
+    in_context: ClassVar[Context] = "none"
+    """What the model reads of the user: nothing, the shots, the text of the state (`description`), or both."""
+    least_shots: ClassVar[int] = 1
+    """With fewer shots the state is that of an unknown user."""
+
+    def __init__(self, settings: Any, model: PreTrainedModel, renderer: EpisodeRenderer, folder: Path | None) -> None:
+        """Get ready; the model is as before whenever no user is entered.
+
+        Args:
+            settings: an instance of `Settings`.
+            model: the weights that it changes, in evaluation mode.
+            renderer: renders with `in_context`.
+            folder: the policy's folder, with what training left there; None for the base model.
+        """
+        model.requires_grad_(False)  # only what belongs to a user learns
+        self.settings, self.model, self.renderer, self.folder = settings, model, renderer, folder
+        self._states: dict[tuple[tuple[str, str, str], ...], UserState] = {}
+
+    @classmethod
+    def most_shots(cls, settings: Any) -> int | None:
+        """Most shots that it takes with these settings; None: any number."""
+        return None
+
+    @abstractmethod
+    def adapt(self, shots: Sequence[Preference]) -> UserState:
+        """What is stored of a user who gave these shots, at least `least_shots`, oldest first.
+
+        Gradients are on or off as the caller has them; turn them on where they are needed.
+        """
+
+    def unknown(self) -> UserState:
+        """The state of a user of whom nothing is known."""
+        return UserState()
+
+    @contextmanager
+    def using(self, state: UserState) -> Iterator[EpisodeRenderer]:
+        """Change the model for a user, and give the renderer of what this user's policy reads; undo it afterwards."""
+        yield self.renderer
+
+    def state(self, shots: Sequence[Preference]) -> UserState:
+        """The state of a user who gave these shots, maybe none; the last ones are remembered."""
+        key = tuple((shot.prompt, shot.chosen, shot.rejected) for shot in shots)
+        if key not in self._states:
+            if len(self._states) >= _REMEMBERED:
+                del self._states[next(iter(self._states))]
+            self._states[key] = self.unknown() if len(shots) < self.least_shots else self.adapt(shots)
+        return self._states[key]
+
+    @contextmanager
+    def for_user(self, shots: Sequence[Preference]) -> Iterator[UserView]:
+        """Enter the policy of a user who gave these shots, maybe none."""
+        state = self.state(shots)
+        with self.using(state) as renderer:
+            yield UserView(self.model, renderer, state.text)
+
+
+@dataclass(frozen=True)
+class AdaptationRow:
+    """An adaptation with its settings in a run."""
+
+    name: str
+    """The method."""
+    kind: type[Adaptation]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Its own settings."""
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of all adaptations; each holds for those that have it."""
+
+    @cached_property
+    def settings(self) -> AdaptationSettings:
+        """All of its settings.
+
+        Raises:
+            ConfigError: one is unknown or wrong.
+        """
+        kind = self.kind.Settings
+        known = {key: value for key, value in self.shared.items() if key in kind.model_fields}
+        try:
+            return kind.model_validate({**known, **self.given})
+        except ValidationError as error:
+            raise ConfigError(f"The method '{self.name}': {first_fault(error, kind).sentence}") from error
+
+    def check_shots(self, shots: int) -> None:
+        """Check that it takes so many shots.
+
+        Raises:
+            ConfigError: it takes fewer, or needs more.
+        """
+        most, least = self.kind.most_shots(self.settings), self.kind.least_shots
+        if most is not None and shots > most:
+            raise ConfigError(
+                f"'{self.name}' takes at most {most} shots, and the evaluation shows {shots}; raise its limit in "
+                f"adaptations.{self.name}, or show fewer."
+            )
+        if shots < least:
+            raise ConfigError(
+                f"'{self.name}' needs at least {least} shots, and the evaluation shows {shots}; show more, or leave it "
+                "out of the methods."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a user's policy besides weights and shots, ready for JSON."""
+        return {"adaptation": self.name, **self.settings.model_dump(mode="json")}
