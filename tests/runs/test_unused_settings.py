@@ -40,6 +40,12 @@ def test_a_setting_that_no_method_uses_is_refused_by_its_line(
     assert f"my.yaml, line {line}: {setting} " in str(caught.value)
 
 
+def test_all_settings_without_effect_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_unused_settings(config(tmp_path, "  all: {target: 6.0, bias_weight: 0.3}\n"), begun=False)
+    assert "training.all.target" in str(caught.value) and "training.all.bias_weight" in str(caught.value)
+
+
 def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path: Path) -> None:
     text = f"  all: {{target: 6.0, bias_weight: 0.3}}\n{MIRRORED}"
     lines = check_unused_settings(config(tmp_path, text), begun=False)

@@ -9,7 +9,7 @@ __all__ = ["check_unused_settings"]
 
 
 def check_unused_settings(config: RunConfig, *, begun: bool) -> list[str]:
-    """Refuse a setting that has no effect on any method that it is for, and return a line for each that has some.
+    """Refuse settings without effect on every method they are for, and return lines on those that some methods use.
 
     Pref-FT compares no pairs, so no line says that it does not use a setting of preference objectives.
 
@@ -19,27 +19,31 @@ def check_unused_settings(config: RunConfig, *, begun: bool) -> list[str]:
             setting of the file that the command line leaves without effect is not refused either.
 
     Raises:
-        ConfigError: naming the first such setting, where it stands, and what it needs.
+        ConfigError: naming the settings, where the first one stands, and what it needs.
     """
     lines: list[str] = []
-    faults: list[str] = []
+    faults: dict[str, str] = {}
     for section, given in config.given_training.items():
         for setting in given:
             meant = _meant(config, section, setting)
             lacking = {name: need for name in meant if (need := _lacks(config, name, setting))}
-            if not lacking:
+            used = len(lacking) < len(meant)
+            named = [name for name in lacking if not used or config.training[name].objective != "pref-ft"]
+            if not named:
                 continue
-            where, need = config.written_in.where(("training", section, setting)), next(iter(lacking.values()))
-            what = f"{where}: training.{section}.{setting} has no effect on"
-            if len(lacking) == len(meant):
-                sentence = f"{what} {' and '.join(lacking)}, since it needs {need}; set that too, or leave it out."
-                refused = not begun and not _left_by_override(config, section, setting)
-                (faults if refused else lines).append(sentence)
-            elif compared := [name for name in lacking if config.training[name].objective != "pref-ft"]:
-                lines.append(f"{what} {' and '.join(compared)}, since it needs {need}.")
+            key, need = ("training", section, setting), lacking[named[0]]
+            where, name = config.written_in.where(key), ".".join(key)
+            what = f"{where}: {name} has no effect on {', '.join(named)}, since it needs {need}"
+            if used:
+                lines.append(f"{what}.")
+            elif begun or _left_by_override(config, section, setting):
+                lines.append(f"{what}; set that too, or leave {setting} out.")
+            else:
+                faults[name] = f"{what}; set that too, or leave {setting} out."
     if faults:
-        more = f" {len(faults) - 1} more settings have no effect." if len(faults) > 1 else ""
-        raise ConfigError(faults[0] + more)
+        first, *others = faults
+        more = f" {' and '.join(others)} {'has' if len(others) == 1 else 'have'} none either." if others else ""
+        raise ConfigError(faults[first] + more)
     return lines
 
 
