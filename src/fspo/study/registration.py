@@ -14,7 +14,7 @@ from fspo.identity import digest
 from fspo.study.config import StudyConfig
 from fspo.study.material import Material
 
-__all__ = ["REGISTRATION_FILE", "registration_of", "save_registration"]
+__all__ = ["REGISTRATION_FILE", "changed_settings", "registration_of", "save_registration"]
 
 REGISTRATION_FILE = "registration.json"
 
@@ -42,6 +42,19 @@ def registration_of(
         "weights": dict(weights or {}),
         "design": config.design(),
     }
+
+
+def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The settings in which a design differs from a registered one.
+
+    A text of the pages that the registered design lacks, because it came with a later version of fspo, is no change.
+    """
+    known = before.get("languages", {})
+    languages = {
+        language: {name: text for name, text in texts.items() if name in known.get(language, texts)}
+        for language, texts in after["languages"].items()
+    }
+    return [key for key, value in {**after, "languages": languages}.items() if before.get(key) != value]
 
 
 def save_registration(folder: Path, registration: dict[str, Any]) -> Path:

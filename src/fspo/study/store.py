@@ -25,6 +25,7 @@ from fspo.study.config import StudyConfig
 from fspo.study.drawing import DrawnItem
 from fspo.study.flow import STAGES, Visit, has_lapsed, step_of
 from fspo.study.records import Choice, Event, Item, Participant, StudyRecords
+from fspo.study.registration import changed_settings
 
 __all__ = [
     "AlreadyTakesPart",
@@ -368,7 +369,7 @@ class StudyStore(Store):
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs in two registrations, in words."""
-    changed = [key for key, value in after["design"].items() if before["design"].get(key) != value]
+    changed = changed_settings(before["design"], after["design"])
     if before["texts"] != after["texts"]:
         changed.append("the texts of its items")
     for arm, weights in after["weights"].items():

@@ -12,6 +12,7 @@ from fspo.study.analysis.exclusions import Reason
 from fspo.study.analysis.findings import StudyFindings
 from fspo.study.analysis.win_rates import WinRate
 from fspo.study.config import StudyConfig
+from fspo.study.registration import changed_settings
 
 __all__ = [
     "BIASES",
@@ -82,8 +83,7 @@ def registration_note(config: StudyConfig, registration: Mapping[str, Any] | Non
     """Whether the study's file is as it was registered; empty where no registration is known."""
     if registration is None:
         return ""
-    before = registration["design"]
-    changed = [key for key, value in config.design().items() if before.get(key) != value]
+    changed = changed_settings(registration["design"], config.design())
     if changed:
         return f"The study's file differs from its registration in: {', '.join(changed)}. Say so when you publish."
     return f"The design and the rules are as registered; fingerprint {registration['fingerprint']}."
