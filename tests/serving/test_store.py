@@ -387,6 +387,32 @@ def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(sqlite_store: St
     assert sqlite_store.preferences(ann)[0].id == saved
 
 
+def test_writers_that_wait_for_their_turn_keep_no_reader_waiting(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", busy_seconds=20)
+    ann = new_user(store)
+    writers = [threading.Thread(target=add, args=(store, ann)) for _ in range(20)]  # more than there are connections
+    with store._write(ann):
+        for writer in writers:
+            writer.start()
+        start = time.monotonic()
+        assert store.preferences(ann) == []
+        assert time.monotonic() - start < 10
+    for writer in writers:
+        writer.join()
+    assert len(store.preferences(ann)) == 20
+    store.close()
+
+
+def test_a_writer_gives_up_when_another_thread_writes_for_long(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", busy_seconds=0.05)
+    ann = new_user(store)
+    with store._write(ann), pytest.raises(StoreBusy):
+        add(store, ann)
+    add(store, ann)
+    assert len(store.preferences(ann)) == 1
+    store.close()
+
+
 def test_many_writers_lose_no_acknowledged_preference(store: Store) -> None:
     ann = new_user(store)
     saved: list[str] = []

@@ -17,7 +17,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -30,7 +30,7 @@ from fspo.errors import DataError
 from fspo.preferences.types import Preference, Turn, as_turns
 from fspo.printing import nearest
 from fspo.serving.access import key_digest, new_key
-from fspo.serving.connection import connect, erase_deleted, explained
+from fspo.serving.connection import StoreBusy, connect, erase_deleted, explained
 from fspo.serving.feedback import JudgedAnswer, Origin, Thumb, thumb_pairs
 from fspo.serving.ownership import Owner, OwnSession, pseudonym
 from fspo.serving.schema import (
@@ -181,9 +181,10 @@ class Withdrawal:
 class Store:
     """The data of all people, in SQLite or Postgres. Its methods may be called from any thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, busy_seconds: float = 5.0) -> None:
         """See `open`."""
         self._engine = engine
+        self._turn = _Turn(busy_seconds) if engine.dialect.name == "sqlite" else nullcontext()
         self._writing = engine.execution_options(writes=True)
         self._erasing = threading.Lock()
         self._erase()  # what a deletion before a crash has left
@@ -191,7 +192,7 @@ class Store:
     @classmethod
     def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Self:
         """Open the store, and make it where there is none; arguments and errors as of `connect`."""
-        return cls(connect(place, busy_seconds=busy_seconds))
+        return cls(connect(place, busy_seconds=busy_seconds), busy_seconds=busy_seconds)
 
     def close(self) -> None:
         """Close all connections."""
@@ -746,7 +747,7 @@ class Store:
             UnknownOwner: the user was deleted.
         """
         own = OwnSession(self._writing, expire_on_commit=False, info={"owner": owner})
-        with explained(), own as session, session.begin():
+        with self._turn, explained(), own as session, session.begin():
             # In Postgres this waits for a deletion of the user, and makes it wait.
             if session.scalar(select(UserRow.id).with_for_update()) is None:
                 raise _unknown()
@@ -756,9 +757,34 @@ class Store:
     @contextmanager
     def _administer(self, *, writes: bool = False) -> Iterator[Session]:
         """A session for what belongs to no one person: names, keys by their digests, withdrawals, trainings."""
-        bind = self._writing if writes else self._engine
-        with explained(), Session(bind, expire_on_commit=False) as session, session.begin():
+        bind, turn = (self._writing, self._turn) if writes else (self._engine, nullcontext())
+        with turn, explained(), Session(bind, expire_on_commit=False) as session, session.begin():
             yield session
+
+
+class _Turn(AbstractContextManager[None]):
+    """Lets one thread of this process write at a time.
+
+    SQLite has one writer. Without a turn the other threads try again and again, which takes time from the one that
+    writes, and some of them find the database locked each time until they give up.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` is how long a thread waits."""
+        self._lock, self._seconds = threading.Lock(), seconds
+
+    def __enter__(self) -> None:
+        """Wait.
+
+        Raises:
+            StoreBusy: it takes too long.
+        """
+        if not self._lock.acquire(timeout=self._seconds):
+            raise StoreBusy("The store is busy; nothing was changed. Try again.")
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next one write."""
+        self._lock.release()
 
 
 @dataclass(frozen=True)
