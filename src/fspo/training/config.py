@@ -380,10 +380,6 @@ _CONTRAST = "objective mirrored-contrast"
 
 _NEEDS: Mapping[str, tuple[str, Callable[[TrainingConfig], bool]]] = MappingProxyType(
     {
-        "beta": (
-            "objective ipo, dpo, robust-dpo, hinge or simpo",
-            lambda config: config.objective not in ("pref-ft", "mirrored-contrast"),
-        ),
         "gamma": ("objective simpo", lambda config: config.objective == "simpo"),
         "target": (
             f"{_CONTRAST} with contrast squared or direction",
@@ -397,15 +393,14 @@ _NEEDS: Mapping[str, tuple[str, Callable[[TrainingConfig], bool]]] = MappingProx
         ),
         "bias_weight": (_CONTRAST, lambda config: config.objective == "mirrored-contrast"),
         "pref_ft_weight": ("an objective other than pref-ft", lambda config: config.objective != "pref-ft"),
-        "reference": (
-            "objective ipo, dpo, robust-dpo or hinge, or mirrored-contrast with bias_weight",
-            lambda config: config.needs_reference,
-        ),
         "description_weight": ("describe gold or own", lambda config: config.describe != "none"),
         "description_beta": ("describe own", lambda config: config.describe == "own"),
-        "description_tokens": ("describe own", lambda config: config.describe == "own"),
+        "description_tokens": ("describe gold or own", lambda config: config.describe != "none"),
         "drafts": ("describe own", lambda config: config.describe == "own"),
         "closeness": ("describe own", lambda config: config.describe == "own"),
     }
 )
-"""Setting -> what it needs to have an effect, in words and as a check. All others always have one, or are refused."""
+"""Setting -> what it needs to have an effect, in words and as a check.
+
+All others always have one, or are refused: `beta` and `reference` also decide the reward that a policy gives.
+"""

@@ -93,8 +93,6 @@ class FSPOConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _each_has_an_effect(self) -> Self:
-        if self.objective == "pref-ft":  # it compares no pairs; a beta that a sweep has for all objectives may stay
-            return self
         for name, needed in self.without_effect(sorted(self.model_fields_set)).items():
             raise ValueError(f"{name} has no effect with these settings: it needs {needed}; set that, or leave it out")
         return self
