@@ -107,6 +107,19 @@ def test_a_folder_that_notes_no_versions_by_part_goes_on(tmp_path: Path) -> None
     assert made[EVALUATION]["versions"]["python"]
 
 
+def test_a_setting_without_effect_may_come_and_go_and_no_other(tmp_path: Path) -> None:
+    idle = {"all": {"target": 6.0, "bias_weight": 0.3}, "fspo": {"objective": "mirrored-contrast"}}
+    moved = {"fspo": {"objective": "mirrored-contrast", "target": 6.0, "bias_weight": 0.3}}
+    parts = (method_part("ipo"), method_part("fspo"))
+    make(folder(tmp_path, training=idle), *parts)
+    make(folder(tmp_path, training=moved), *parts)
+    make(folder(tmp_path, training=idle), *parts)
+    with pytest.raises(ConfigError, match=r"fspo was made with training\.fspo\.target = 6\.0"):
+        make(folder(tmp_path, training={"fspo": {**moved["fspo"], "target": 3.0}}), *parts)
+    with pytest.raises(ConfigError, match=r"ipo was made with training\.ipo\.beta = 0\.01"):
+        make(folder(tmp_path, training={**moved, "ipo": {"beta": 0.1}}), *parts)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -170,6 +170,7 @@ def test_another_training_in_the_folder_is_not_overwritten(finished: Path, tiny_
         train_tiny(tiny_model_path, finished, steps=17, beta=0.5)
     with pytest.raises(ConfigError, match="with dataset = "):
         train_policy(tiny_settings(), small_dataset(users=5), model=tiny_model_path, out=finished)
+    assert train_tiny(tiny_model_path, finished, gamma=0.9) == finished  # mirrored-contrast has no use for it
 
 
 @pytest.mark.parametrize("lora", [{"r": 4}, None])

@@ -19,6 +19,7 @@ from fspo.identity import same
 from fspo.keys import hidden_setting
 from fspo.llm.cache import RequestCache
 from fspo.llm.cache_shards import absorb_shards
+from fspo.methods.method import Method
 from fspo.methods.table import METHODS, training_order
 from fspo.modeling.model_names import local_identity
 from fspo.paths import expanded
@@ -222,7 +223,8 @@ class RunFolder:
     def _check_part(self, part: str, then: Mapping[str, Any], chosen: set[str]) -> None:
         now = self._settings(part)
         settings = {name: value for name, value in then.items() if name not in _NOTED}
-        found = same(_upgraded(settings, now), now, known=["weights"], usual=self._usual(part))
+        then, now = (self._without_idle(each, part) for each in (_upgraded(settings, now), now))
+        found = same(then, now, known=["weights"], usual=self._usual(part))
         if not found:
             remedy = (
                 f"choose {option('on-existing', 'overwrite')} to regenerate it"
@@ -369,10 +371,24 @@ class RunFolder:
         others = {"also_train": resolved["also_train"]} if config.also_train else {}
         if (reader := config.readers.get(name)) is not None:
             return {**local_identity(config.model), "readers": {name: reader.identity()}, **others}
-        row = next((row for row in training_order(methods_of(config)) if row.name == name), METHODS[name])
+        row = self._row(name)
         training = config.training_of(row).identity()
         start = {**local_identity(config.model), "from": row.starts_from or "base"}
         return {**start, "training": {name: training}, **others}
+
+    def _row(self, name: str) -> Method:
+        """A method that trains, as this run configures it."""
+        return next((row for row in training_order(methods_of(self.config)) if row.name == name), METHODS[name])
+
+    def _without_idle(self, settings: dict[str, Any], part: str) -> dict[str, Any]:
+        """The settings of a part without those of its training that change nothing."""
+        name = part.rpartition("/")[2]
+        training = settings.get("training")
+        if not isinstance(training, dict) or not isinstance(training.get(name), dict):
+            return settings
+        idle = self.config.training_of(self._row(name)).idle
+        decisive = {setting: value for setting, value in training[name].items() if setting not in idle}
+        return {**settings, "training": {name: decisive}}
 
     def _usual(self, part: str) -> dict[str, Any]:
         """The defaults of the settings that a part depends on."""

@@ -15,8 +15,8 @@ def check_unused_settings(config: RunConfig, *, begun: bool) -> list[str]:
 
     Args:
         config: the settings.
-        begun: whether a training has begun with them. It can't continue without a setting, so none is refused. A
-            setting of the file that the command line leaves without effect is not refused either.
+        begun: whether a training has begun with them; then none is refused. Neither is a setting of the file that the
+            command line leaves without effect.
 
     Raises:
         ConfigError: naming the settings, where the first one stands, and what it needs.

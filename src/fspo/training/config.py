@@ -287,8 +287,13 @@ class TrainingConfig(BaseModel):
         A setting with its default value is never among them.
         """
         fields = TrainingConfig.model_fields
-        changed = [name for name in names if name in _NEEDS and getattr(self, name) != fields[name].default]
-        return {name: _NEEDS[name][0] for name in changed if not _NEEDS[name][1](self)}
+        idle = [name for name in names if name in self.idle and getattr(self, name) != fields[name].default]
+        return {name: _NEEDS[name][0] for name in idle}
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The settings that change nothing with these others, whatever their values."""
+        return frozenset(name for name, (_, has_effect) in _NEEDS.items() if not has_effect(self))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is learned, ready for JSON."""

@@ -265,7 +265,10 @@ class Training:
         if not isinstance(found, dict) or "identity" not in found:
             raise StorageError(f"{path} is not the record of a training; delete {self.out} and run the command again.")
         then, now = (
-            {**identity.get("config", {}), **{name: value for name, value in identity.items() if name != "config"}}
+            {
+                **{name: value for name, value in identity.get("config", {}).items() if name not in self.config.idle},
+                **{name: value for name, value in identity.items() if name != "config"},
+            }
             for identity in (found["identity"], self.identity)
         )
         compared = same(then, now, known=["weights"], usual=type(self.config)().identity())
