@@ -6,8 +6,9 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fspo.modeling.policies import save_policy
 from fspo.preferences.question import Question
 from fspo.preferences.types import as_turns
 from fspo.serving.api import ServerSettings, create_app
+from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.ownership import Owner
 from fspo.serving.page import CONTENT_POLICY, written_pairs
 from fspo.serving.question_bank import QuestionBank
@@ -94,6 +96,13 @@ def answered(page: Any, model: str = "fspo") -> dict[str, Any]:
     )
     echo: dict[str, Any] = json.loads(page.locator(f"#{model}-answer").text_content())
     return echo
+
+
+def ratable(page: Any) -> None:
+    """Wait until the answer is whole and may be rated."""
+    page.wait_for_function(
+        "() => { const e = document.getElementById('thumb-up'); return e.offsetParent && !e.disabled }"
+    )
 
 
 def saved(page: Any, text: str) -> None:
@@ -174,6 +183,62 @@ def test_the_servers_own_questions_are_asked_until_none_is_left(browser: Any, si
     assert [one.preference.chosen for one in site.store.preferences(site.owner)] == ["Yes 0.", "No 2."]
 
 
+class _Varied(EchoEngine):
+    """Every answer is another one."""
+
+    async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
+        async for piece in super().stream(replace(request, description=f"answer {len(self.requests) + 1}")):
+            yield piece
+
+
+def test_answers_are_rated_written_again_and_edited_by_keyboard(browser: Any, site: Site) -> None:
+    def kept() -> list[tuple[str, str]]:
+        return [(one.origin, one.preference.chosen) for one in site.store.preferences(site.owner)]
+
+    with served(create_app(site.store, _Varied(), ServerSettings(rate="100000/minute"))) as url:
+        varied = Site(site.store, url.removesuffix("v1"))
+        varied.key = site.key
+        with visit(browser, varied) as page:
+            sign_in(page, site.key)
+            answered(page)
+            good, bad = (page.get_by_role("button", name=name, exact=True) for name in ("Good", "Bad"))
+            assert good.is_hidden() and page.get_by_text("To rate answers").is_visible()
+            page.get_by_label("Keep my conversations").check()
+            ratable(page)
+            bad.press("Enter")
+            saved(page, "rate another answer")
+            assert (bad.get_attribute("aria-pressed"), good.get_attribute("aria-pressed")) == ("true", "false")
+            first = page.locator("#fspo-answer").text_content()
+            assert kept() == [] and page.get_by_role("button", name="Better than").is_hidden()
+
+            page.get_by_role("button", name="Another answer").press("Enter")
+            ratable(page)
+            page.get_by_role("button", name="Better than the one before").press("Enter")
+            saved(page, "1 preference in all")
+            second = str(page.locator("#fspo-answer").text_content())
+            assert first != second and kept() == [("regeneration", second)]
+            assert second in str(page.locator("#known li").text_content())
+            page.get_by_role("button", name="Another answer").press("Enter")
+            ratable(page)
+            good.press("Space")
+            saved(page, "2 preferences in all")
+            third = str(page.locator("#fspo-answer").text_content())
+            assert kept() == [("regeneration", second), ("thumbs", third)]
+            good.press("Space")
+            saved(page, "taken back")
+            assert good.get_attribute("aria-pressed") == "false" and kept() == [("regeneration", second)]
+
+            page.get_by_role("button", name="Write it better").press("Enter")
+            assert page.get_by_label("Your version").input_value() == third
+            page.get_by_label("Your version").fill(MARKUP)
+            page.get_by_role("button", name="Save your version").press("Enter")
+            saved(page, "2 preferences in all")
+            assert kept()[-1] == ("edit", MARKUP) and page.locator("dialog[open]").count() == 0
+            page.get_by_label("Keep my conversations").uncheck()
+            page.get_by_text("To rate answers").wait_for()
+            assert page.locator("#judging").is_hidden()
+
+
 def test_what_is_known_is_listed_edited_exported_and_deleted(browser: Any, site: Site, tmp_path: Path) -> None:
     oldest = site.prefer("Question 0?", "Chosen 0.")
     for number in range(1, 22):
@@ -247,18 +312,24 @@ def test_the_page_is_accessible_at_every_size_by_day_and_by_night(
     browser: Any, site: Site, width: int, scheme: str
 ) -> None:
     site.prefer("Recommend a film.", "Paterson. It is calm. " + "long" * 40)
+    site.store.change_account(site.owner, keep_conversations=True)
     with visit(browser, site, width, scheme) as page:
         if width == PHONE:
             assert violations(page) == []
         sign_in(page, site.key)
         answered(page)
         answered(page, "base")
+        page.get_by_role("button", name="Bad", exact=True).click()
+        saved(page, "rate another answer")
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         light = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         assert (min(light) > 200) == (scheme == "light")
         if width == PHONE:
             page.get_by_role("button", name="Edit the preference").click()
+            assert violations(page) == []
+            page.get_by_role("button", name="Cancel").click()
+            page.get_by_role("button", name="Write it better").click()
             assert violations(page) == []
 
 

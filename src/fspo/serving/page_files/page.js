@@ -15,6 +15,7 @@ let known = []; // the listed preferences, newest first
 let total = 0;
 let used = []; // ids of the preferences that the answer was given
 let last = { prompt: "", text: "", count: 0 };
+let judged = null; // the whole answer on the page, which the person may rate: { id, prompt, text, thumb, before }
 let session = 0; // answers of an earlier session are dropped
 
 function element(name, text = "", kind = "") {
@@ -113,9 +114,10 @@ function signOut() {
   }
   [pairs, pair, skipped, known, total, used] = [[], null, [], [], 0, []];
   last = { prompt: "", text: "", count: 0 };
+  judged = rewritten = null;
   for (const id of ["known", "shots", "earlier", "question", "name", "count", "why"]) $(id).replaceChildren();
   $("shots-fold").hidden = $("earlier-fold").hidden = true;
-  $("description").value = $("edit-prompt").value = $("edit-chosen").value = $("edit-rejected").value = "";
+  $("description").value = $("edit-prompt").value = $("edit-chosen").value = $("edit-rejected").value = $("rewritten").value = "";
   for (const one of [1, 2]) $(`choose-${one}`).lastElementChild.textContent = "";
   document.querySelectorAll("dialog[open]").forEach((one) => one.close());
   $("account").hidden = $("signed-in").hidden = true;
@@ -200,8 +202,8 @@ async function* chunks(answered) {
   }
 }
 
-// The most probable answer each time: what changes comes from the preferences alone.
-async function answer(model) {
+// The most probable answer each time: what changes comes from the preferences alone. Another answer is a random one.
+async function answer(model, another = false) {
   writing[model]?.abort();
   const ending = (writing[model] = new AbortController());
   const place = $(`${model}-answer`);
@@ -209,20 +211,26 @@ async function answer(model) {
   if (!prompt) return;
   place.setAttribute("aria-busy", "true");
   let text = "";
+  let id = null;
+  const before = another && judged?.prompt === prompt ? judged.id : null;
+  if (model === "fspo") showJudging(null);
   try {
     const answered = await request("POST", "chat/completions", {
-      model, stream: true, temperature: 0, max_tokens: Number(document.body.dataset.maxTokens),
+      model, stream: true, temperature: another ? 1 : 0, max_tokens: Number(document.body.dataset.maxTokens),
       messages: [{ role: "user", content: prompt }], fspo: { shots: true },
     }, ending.signal);
     for await (const chunk of chunks(answered)) {
       if (chunk.error) throw new Refused(502, chunk.error.message);
       if (ending.signal.aborted) return;
       if (chunk.fspo && model === "fspo") showShots(chunk.fspo.shots);
+      id = chunk.id;
       text += chunk.choices[0]?.delta?.content ?? "";
       place.textContent = text;
     }
     place.textContent = text || "(The answer is empty.)";
-    if (model === "fspo") remember(prompt, text);
+    if (model !== "fspo") return;
+    remember(prompt, text);
+    if (text) showJudging({ id, prompt, text, thumb: "none", before });
   } catch (error) {
     if (ending.signal.aborted) return;
     if (error.status === 401) signOut();
@@ -261,6 +269,59 @@ function remember(prompt, text) {
   }
   $("earlier-fold").hidden = !$("earlier").childElementCount;
   last = { prompt, text, count: used.length };
+}
+
+// Rating the answer. The server compares answers to one prompt, so it needs to have saved them.
+
+function showJudging(answered) {
+  judged = answered;
+  const may = $("keep_conversations").checked;
+  $("judging").hidden = !may;
+  $("judging-off").hidden = may;
+  for (const thumb of ["up", "down"]) {
+    $(`thumb-${thumb}`).setAttribute("aria-pressed", String(judged?.thumb === thumb));
+    $(`thumb-${thumb}`).disabled = !judged;
+  }
+  $("rewrite").disabled = !judged;
+  $("better").hidden = !judged?.before;
+}
+
+async function judge(one, given) {
+  const found = await json("POST", "feedback", { answer: one.id, ...given });
+  if (given.thumb && one === judged) showJudging(Object.assign(one, given));
+  const made = found.preferences.length;
+  if (made || found.removed) {
+    total = (await json("GET", "me")).preferences;
+    await list();
+  }
+  if (made) say(`Saved. ${counted(made)} ${made === 1 ? "follows" : "follow"} from it; ${counted(total)} in all.`);
+  else if (given.thumb === "none") say("Your rating is taken back.");
+  else say("Saved. A preference follows when you rate another answer to this prompt the opposite way.");
+}
+
+function rate(thumb) {
+  return doing("judge", () => judge(judged, { thumb: judged.thumb === thumb ? "none" : thumb }));
+}
+
+let rewritten = null;
+function openRewriting() {
+  rewritten = judged;
+  $("rewriting-problem").textContent = "";
+  $("rewritten").value = judged.text;
+  $("rewriting").showModal();
+}
+
+function saveRewritten() {
+  return doing("judge", async () => {
+    try {
+      await judge(rewritten, { edit: $("rewritten").value });
+    } catch (error) {
+      if (error.status === 401) throw error;
+      $("rewriting-problem").textContent = error.message; // what was written stays in the open dialog
+      return;
+    }
+    $("rewriting").close();
+  });
 }
 
 // What is known
@@ -342,7 +403,9 @@ function change(field, value) {
   return doing("account", async () => {
     await request("PATCH", "me", { [field]: value });
     say("Saved.");
-    if (field !== "keep_conversations") answer("fspo");
+    // An answer that was not saved can't be rated; the next one can.
+    if (field !== "keep_conversations" || value) answer("fspo");
+    else showJudging(judged);
   });
 }
 
@@ -396,6 +459,7 @@ onSubmit("sign-in", () => doing("enter", async () => {
 onSubmit("ask", () => { complain(""); answerBoth(); });
 onSubmit("about", () => change("description", $("description").value));
 onSubmit("edit-form", saveEdit);
+onSubmit("rewriting-form", saveRewritten);
 onClick("sign-out", () => { signOut(); complain(""); });
 onClick("choose-1", () => choose(1));
 onClick("choose-2", () => choose(2));
@@ -403,6 +467,12 @@ onClick("skip", skip);
 onClick("more", () => doing("known", () => list(known.at(-1).id)));
 onClick("export", download);
 onClick("cancel", () => $("edit").close());
+onClick("thumb-up", () => rate("up"));
+onClick("thumb-down", () => rate("down"));
+onClick("again", () => { complain(""); answer("fspo", true); });
+onClick("better", () => doing("judge", () => judge(judged, { instead_of: judged.before })));
+onClick("rewrite", openRewriting);
+onClick("cancel-rewriting", () => $("rewriting").close());
 onClick("swap", () => {
   [$("edit-chosen").value, $("edit-rejected").value] = [$("edit-rejected").value, $("edit-chosen").value];
 });
