@@ -2,7 +2,7 @@ r"""How soon a person is known, if the next question is the one that tells most,
 
     python -m benchmarks.active_questions --out docs/results/active_questions     # a minute on one core
     python -m benchmarks.active_questions --out docs/results/active_questions \
-        --policy smollm2-135m --domains elix-written                               # 15 minutes more
+        --policy smollm2-135m --domains elix-written                               # five minutes more
 
 In each written domain, simulated people with declared traits answer up to ten questions. After every answer something
 predicts what this person prefers in pairs of responses to held-out questions. `accuracy` is the share of right
@@ -34,7 +34,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -83,17 +83,16 @@ class Sizes:
     """Preferences of each known person that the policy sees."""
 
 
-FEW = Sizes(questions=30, tested=24)
-"""What a policy reads on one core in 15 minutes."""
+FEW = Sizes(questions=20, tested=12)
+"""What a policy reads on one core in five minutes."""
 
 
 @dataclass(frozen=True)
-class _Effects:
-    """What one shot does."""
+class _Effect:
+    """What one shot does to one pair."""
 
-    margins: list[float]
-    """For each pair, how much more the policy likes the first response after the shot with the first one chosen, in
-    nats; 0 for pairs on the shot's prompt."""
+    margin: float
+    """How much more the policy likes the first response after the shot with the first one chosen, in nats."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def measure_users(domain: str, sizes: Sizes, *, seed: int = 0) -> dict[str, Any]
     return _results(world, domain, choosers, predict, sizes, seed)
 
 
-def measure_policy(domain: str, sizes: Sizes, policy: Policy, effects: KeyedLog[_Effects], name: str) -> dict[str, Any]:
+def measure_policy(domain: str, sizes: Sizes, policy: Policy, effects: KeyedLog[_Effect], name: str) -> dict[str, Any]:
     """The results with a policy; see the module.
 
     Args:
@@ -134,7 +133,7 @@ def measure_policy(domain: str, sizes: Sizes, policy: Policy, effects: KeyedLog[
         name: tells the policy from others in `effects`.
     """
     world = _world(load_domain(domain), sizes, 0)
-    effects_QP = np.array([row.margins for row in effects.complete(_shots(world, name), _measuring(policy, world))])
+    effects_QP = np.array([_row(policy, world, shot, effects, name) for shot in world.asked])
     count = len(world.asked)
     known_UQ = np.array([_signs(world, user, sizes.shots) @ effects_QP[:, :count] for user in world.known])
     chances_UQ = _NOISE + (1 - 2 * _NOISE) * np.asarray(expit(known_UQ), dtype=np.float64)
@@ -146,30 +145,22 @@ def measure_policy(domain: str, sizes: Sizes, policy: Policy, effects: KeyedLog[
     )
 
 
-def _shots(world: _World, name: str) -> dict[str, Question]:
-    """Each question as a shot, by a key of what its effects depend on."""
-    pairs = [[one.prompt, one.first, one.second] for one in (*world.asked, *world.tested)]
-    return {digest([name, pairs[place], pairs]): question for place, question in enumerate(world.asked)}
+def _row(policy: Policy, world: _World, shot: Question, effects: KeyedLog[_Effect], name: str) -> list[float]:
+    """[P]: the shot's effects on all pairs, 0 for those on its own prompt; what is missing is measured."""
+    pairs = _keys(world, shot, name)
+    missing = {key: pair.answered("", second=False) for key, pair in pairs.items() if key not in effects}
+    if missing:
+        margins = policy.margins(Person((shot.answered("", second=False),)), list(missing.values()))
+        for key, margin in zip(missing, margins, strict=True):
+            effects.put(key, _Effect(margin))
+    found = {pair: effects[key].margin for key, pair in pairs.items()}
+    return [found.get(pair, 0.0) for pair in (*world.asked, *world.tested)]
 
 
-def _measuring(policy: Policy, world: _World) -> Callable[[Sequence[Question]], list[_Effects]]:
-    """What measures the effects of shots on all pairs."""
-    pairs = [*world.asked, *world.tested]
-
-    def measure(shots: Sequence[Question]) -> list[_Effects]:
-        found = []
-        for shot in shots:
-            others = [place for place, pair in enumerate(pairs) if pair.prompt != shot.prompt]
-            margins = policy.margins(
-                Person((shot.answered("", second=False),)),
-                [pairs[place].answered("", second=False) for place in others],
-            )
-            row = np.zeros(len(pairs))
-            row[others] = margins
-            found.append(_Effects(row.tolist()))
-        return found
-
-    return measure
+def _keys(world: _World, shot: Question, name: str) -> dict[str, Question]:
+    """The pairs on other prompts, by a key of what the shot's effect on them depends on."""
+    others = (pair for pair in (*world.asked, *world.tested) if pair.prompt != shot.prompt)
+    return {digest([name, *map(asdict, (shot, pair))]): pair for pair in others}
 
 
 def _pooled(effects_QP: Floats, answers: Answers) -> Floats:
@@ -379,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = replace(usual, **own)
     if given.policy:
         policy = Policy.load(given.policy, layout="conversation", dtype=given.dtype)
-        effects = KeyedLog(given.work / "effects.jsonl", _Effects)
+        effects = KeyedLog(given.work / "effects.jsonl", _Effect)
         name = f"{given.policy}/{given.dtype}"
         if given.rows is not None:
             for domain in given.domains:
@@ -398,10 +389,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(results))
 
 
-def _measure_some(policy: Policy, world: _World, effects: KeyedLog[_Effects], name: str, rows: int) -> None:
-    missing = {key: shot for key, shot in _shots(world, name).items() if key not in effects}
-    effects.complete(dict(list(missing.items())[:rows]), _measuring(policy, world))
-    print(f"{max(0, len(missing) - rows)} of {len(world.asked)} shots are left to measure.")
+def _measure_some(policy: Policy, world: _World, effects: KeyedLog[_Effect], name: str, rows: int) -> None:
+    missing = [shot for shot in world.asked if any(key not in effects for key in _keys(world, shot, name))]
+    for shot in missing[:rows]:
+        _row(policy, world, shot, effects, name)
+    print(f"{len(missing[rows:])} of {len(world.asked)} shots are left to measure.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.active_questions import Sizes, main, measure_users
@@ -39,9 +38,8 @@ def test_a_policy_is_measured_in_pieces(
     both = json.loads(run(*policy, "--out", str(out)))
     assert both == json.loads((out / "metrics.json").read_text()) and both["users"] == users["users"]
     assert "<svg" in (out / "accuracy-by-answers.svg").read_text()
-    rows = [json.loads(line) for line in (work / "effects.jsonl").read_text().splitlines()]
-    assert len(rows) == 3 and (work / "effects.jsonl").read_text().startswith(first)
-    assert all(np.count_nonzero(row["margins"]) == 8 for row in rows), "all pairs but those on the shot's own prompt"
+    rows = (work / "effects.jsonl").read_text().splitlines()
+    assert len(rows) == 3 * 8 and (work / "effects.jsonl").read_text().startswith(first)
     found = both["policy"]["elix-written"]
     assert set(found["accuracy"]) == {"random", "information", "variance", "uncertainty", "declared"}
     assert all(curve[0]["value"] == 0.5 and len(curve) == 4 for curve in found["accuracy"].values())
