@@ -1,6 +1,6 @@
 """What the engine in this process gains: short waits for known users, many users in little memory, many at once.
 
-    python -m benchmarks.serving --out docs/results/serving                 # about 20 minutes on two cores
+    python -m benchmarks.serving --out docs/results/serving                 # about ten minutes on one core
     python -m benchmarks.serving --out docs/results/serving --parts crowd   # one part, in the place of an earlier one
     python -m benchmarks.serving --short                                    # smaller numbers, about two minutes
 
@@ -9,9 +9,9 @@ Three parts, with the built-in model and shots from the written domain `advice`:
     warm       time to the first piece of an answer after 8 shots, if the engine knows the user (`warm`) and if not
                (`cold`); `warm_speedup` is the ratio of the medians
     budget     200 users ask once each, and then 200 times more, some of them far more often than others; the budget
-               has room for 50 of their trunks. `hit_rate` is over all requests, and `lru_hit_rate` what any cache of 50
-               that drops the least recently used would reach on the same order. Answers to a sample of the users are
-               compared with those of `Policy`
+               is ten times the bytes of five users' trunks, so it has room for about 50. `hit_rate` is over all
+               requests, and `lru_hit_rate` what any cache of 50 users that drops the least recently used would reach
+               on the same order. Answers to a sample of the users are compared with those of `Policy`
     crowd      50 users ask at the same moment, each with 8 shots that the engine has read before; against plain
                transformers, which answers one request after the other with `generate` and reads the shots each time.
                `fresh_requests_per_second` is for users whom the engine does not know
@@ -55,11 +55,11 @@ class Sizes:
     trials: int = 5
     users: int = 200
     room: int = 50
-    budget_shots: int = 2
-    checked: int = 20
+    budget_shots: int = 1
+    checked: int = 10
     crowd: int = 50
-    sequential: int = 8
-    tokens: int = 48
+    sequential: int = 5
+    tokens: int = 32
     batch_size: int = 50
 
 
@@ -165,9 +165,10 @@ async def _warm(policy: Policy, people: Sequence[GenerationRequest], sizes: Size
 async def _budget(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
     users = [replace(one, shots=one.shots[: sizes.budget_shots], max_tokens=4) for one in people[: sizes.users]]
     engine = LocalEngine(policy, budget=_AMPLE)
-    for one in users[: sizes.room]:
+    sample = users[: max(1, sizes.room // 10)]
+    for one in sample:
         await _ask(engine, one)
-    budget = engine.counts.trunk_bytes  # that many trunks
+    budget = engine.counts.trunk_bytes * sizes.room // len(sample)  # that many trunks of usual length
     await engine.close()
     engine = LocalEngine(policy, budget=budget, batch_size=8)
     order = _visits(users, random.Random(0))
