@@ -269,7 +269,7 @@ def test_a_device_without_enough_memory_is_explained(run: Run, tmp_path: Path, m
 
 
 def test_answers_are_drawn_and_judged_at_fewer_shots_too(run: Run, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"answer_ladder": (1,)})
+    config = CONFIG.model_copy(update={"answer_ladder": (1,), "layout": "labelled"})
     metrics = run(config, tmp_path, policies={"few-shot": None, "oracle": None})
     row = metrics["few-shot"]
     headline = f"win_rate/{CONFIG.headline_sampling}"

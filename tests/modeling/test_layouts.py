@@ -197,9 +197,9 @@ def test_an_unknown_layout_is_refused(tokenizer: Any) -> None:
 
 
 def test_layouts_have_identities_of_their_own(tokenizer: Any) -> None:
-    labelled = EpisodeRenderer(tokenizer).identity
-    assert EpisodeRenderer(tokenizer, layout="conversation").identity != labelled
-    assert EpisodeRenderer(tokenizer).identity == labelled
+    conversation = EpisodeRenderer(tokenizer).identity
+    assert EpisodeRenderer(tokenizer, layout="labelled").identity != conversation
+    assert EpisodeRenderer(tokenizer).identity == conversation
 
 
 TURNS = (

@@ -32,7 +32,15 @@ from tests.training.train_tiny import train_tiny
 ANN = tuple(Preference("ann", f"Review film {n}.", f"Good {n}!", f"It was bad, number {n}.") for n in range(4))
 BEN = tuple(replace(shot, user="ben").swap() for shot in ANN)
 QUESTION = ("Review the series.", ["It was good!", "It was bad and slow.", "No."])
-TRAINING = {"objective": "ipo", "beta": 0.5, "shots": 3, "reduction": "sum", "reference": "shots", "describe": "none"}
+TRAINING = {
+    "layout": "conversation",
+    "objective": "ipo",
+    "beta": 0.5,
+    "shots": 3,
+    "reduction": "sum",
+    "reference": "shots",
+    "describe": "none",
+}
 
 
 @pytest.fixture(scope="module")

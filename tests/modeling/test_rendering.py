@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from fspo.modeling.loading import load_tokenizer
 from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.types import Episode, Preference
 from tests.modeling.test_chat import hostile_texts
+
+labelled = partial(EpisodeRenderer, layout="labelled")
+"""These tests are about the paper's layout; tests/modeling/test_layouts.py is about both."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def preferences() -> st.SearchStrategy[Preference]:
 def test_control_tokens_come_from_the_template_only(
     tokenizer: Any, shots: list[Preference], queries: list[Preference], description: str
 ) -> None:
-    renderer = EpisodeRenderer(tokenizer, context="both")
+    renderer = labelled(tokenizer, context="both")
     rendered = renderer.render(Episode("ann", tuple(shots), tuple(queries), description))
     control, form = control_ids(tokenizer), renderer.format
     head = len(form.before_user)
@@ -61,7 +65,7 @@ def test_a_ladder_holds_what_each_number_of_shots_alone_renders(
 ) -> None:
     whole = episode(shots, queries)
     counts = data.draw(st.lists(st.integers(0, shots), min_size=1, unique=True))
-    renderer = EpisodeRenderer(tokenizer)
+    renderer = labelled(tokenizer)
     ladder = renderer.render(whole, shots=counts)
     assert len(ladder.boundaries) == shots + 1
     assert ladder.boundaries[-1] == len(ladder.trunk_ids)
@@ -75,8 +79,8 @@ def test_a_ladder_holds_what_each_number_of_shots_alone_renders(
 
 
 def test_no_shots_leave_the_bare_query(tokenizer: Any) -> None:
-    without = EpisodeRenderer(tokenizer, context="none").render(episode())
-    ladder = EpisodeRenderer(tokenizer).render(episode(), shots=[0])
+    without = labelled(tokenizer, context="none").render(episode())
+    ladder = labelled(tokenizer).render(episode(), shots=[0])
     assert without.branches == ladder.branches
     assert without.trunk_ids == ladder.trunk_ids[: ladder.boundaries[0]]
     text = tokenizer.decode([*without.trunk_ids, *without.branches[0].prompt_ids])
@@ -91,8 +95,8 @@ def test_the_words_around_shots_and_queries(tokenizer: Any) -> None:
         query="Q {prompt}",
         description="D {description} ",
     )
-    rendered = EpisodeRenderer(tokenizer, context="both", template=template).render(episode(2, 1))
-    form = EpisodeRenderer(tokenizer).format
+    rendered = labelled(tokenizer, context="both", template=template).render(episode(2, 1))
+    form = labelled(tokenizer).format
     assert tokenizer.decode(rendered.trunk_ids[len(form.before_user) :]) == (
         "D I like short answers. Intro. [Review film 0.|Good 0!|It was bad, number 0.]"
         "[Review film 1.|Good 1!|It was bad, number 1.]"
@@ -106,7 +110,7 @@ def test_the_words_around_shots_and_queries(tokenizer: Any) -> None:
 
 def test_braces_in_a_users_text_are_text(tokenizer: Any) -> None:
     shot = Preference("ann", "{chosen} {0} {", "{rejected}", "}")
-    asked = EpisodeRenderer(tokenizer, template=ShotTemplate(introduction="")).render_prompt([shot], "x")
+    asked = labelled(tokenizer, template=ShotTemplate(introduction="")).render_prompt([shot], "x")
     assert tokenizer.decode(asked.trunk_ids).endswith("Question: {chosen} {0} {\nLiked: {rejected}\nDisliked: }\n\n")
 
 
@@ -114,7 +118,7 @@ def test_braces_in_a_users_text_are_text(tokenizer: Any) -> None:
     ("none", False, False), ("shots", True, False), ("description", False, True), ("both", True, True),
 ])  # fmt: skip
 def test_the_context_says_what_is_told(tokenizer: Any, context: Any, shown: bool, described: bool) -> None:
-    rendered = EpisodeRenderer(tokenizer, context=context).render(episode(), shots=[0, 3])
+    rendered = labelled(tokenizer, context=context).render(episode(), shots=[0, 3])
     text = tokenizer.decode(rendered.trunk_ids)
     assert ("Review film 0." in text, "short answers" in text) == (shown, described)
     assert len(rendered.branches) == (4 if shown else 2)
@@ -127,9 +131,9 @@ def lengths(rendered: TokenizedEpisode) -> list[int]:
 @given(st.integers(0, 500))
 def test_too_long_an_episode_loses_whole_shots_oldest_first(tokenizer: Any, limit: int) -> None:
     whole = episode(5, 2)
-    full = EpisodeRenderer(tokenizer).render(whole)
-    shortest = max(lengths(EpisodeRenderer(tokenizer).render(whole.first_shots(0))))
-    renderer = EpisodeRenderer(tokenizer, max_length=limit)
+    full = labelled(tokenizer).render(whole)
+    shortest = max(lengths(labelled(tokenizer).render(whole.first_shots(0))))
+    renderer = labelled(tokenizer, max_length=limit)
     if limit < shortest:
         with pytest.raises(DataError, match="user 'ann'"):
             renderer.render(whole)
@@ -142,13 +146,13 @@ def test_too_long_an_episode_loses_whole_shots_oldest_first(tokenizer: Any, limi
     assert max(lengths(rendered)) == rendered.longest <= limit
     assert rendered.dropped_shots == 0 or max(lengths(full)) > limit
     left = Episode("ann", whole.shots[rendered.dropped_shots :], whole.queries)
-    assert rendered.trunk_ids == EpisodeRenderer(tokenizer).render(left).trunk_ids
+    assert rendered.trunk_ids == labelled(tokenizer).render(left).trunk_ids
 
 
 def test_a_ladder_over_dropped_shots_counts_those_that_are_left(tokenizer: Any) -> None:
     whole = episode(5, 1)
-    limit = max(lengths(EpisodeRenderer(tokenizer).render(whole.first_shots(3)))) + 1
-    rendered = EpisodeRenderer(tokenizer, max_length=limit).render(whole, shots=[0, 1, 5])
+    limit = max(lengths(labelled(tokenizer).render(whole.first_shots(3)))) + 1
+    rendered = labelled(tokenizer, max_length=limit).render(whole, shots=[0, 1, 5])
     kept = 5 - rendered.dropped_shots
     assert 0 < kept < 5
     assert [branch.shots for branch in rendered.branches] == [0, 1, kept]
@@ -157,7 +161,7 @@ def test_a_ladder_over_dropped_shots_counts_those_that_are_left(tokenizer: Any) 
 def test_a_prompt_to_answer_is_rendered_as_a_query_is(tokenizer: Any) -> None:
     whole = episode(3, 1)
     for context in ("none", "shots", "description", "both"):
-        renderer = EpisodeRenderer(tokenizer, context=context)  # type: ignore[arg-type]
+        renderer = labelled(tokenizer, context=context)  # type: ignore[arg-type]
         rendered = renderer.render(whole)
         asked = renderer.render_prompt(whole.shots, whole.queries[0].prompt, whole.description)
         assert (asked.trunk_ids, asked.prompt_ids) == (rendered.trunk_ids, rendered.branches[0].prompt_ids)
@@ -167,10 +171,10 @@ def test_a_prompt_to_answer_is_rendered_as_a_query_is(tokenizer: Any) -> None:
 
 def test_a_prompt_leaves_room_for_its_answer_and_says_what_that_cost(tokenizer: Any) -> None:
     shots = episode(4).shots
-    unlimited = EpisodeRenderer(tokenizer)
+    unlimited = labelled(tokenizer)
     whole = unlimited.render_prompt(shots, "Hello")
     limit = len(whole.trunk_ids) + len(whole.prompt_ids) + 10
-    renderer = EpisodeRenderer(tokenizer, max_length=limit)
+    renderer = labelled(tokenizer, max_length=limit)
     assert renderer.render_prompt(shots, "Hello", reserve=10) == whole
     shorter = renderer.render_prompt(shots, "Hello", reserve=11)
     assert shorter == replace(unlimited.render_prompt(shots[1:], "Hello"), dropped_shots=1)
@@ -184,7 +188,7 @@ def test_a_prompt_leaves_room_for_its_answer_and_says_what_that_cost(tokenizer: 
 
 @given(st.integers(60, 400))
 def test_an_episode_and_its_mirror_show_the_same_shots(tokenizer: Any, limit: int) -> None:
-    renderer = EpisodeRenderer(tokenizer, max_length=limit)
+    renderer = labelled(tokenizer, max_length=limit)
     # The first shot is a token longer one way than the other.
     lopsided = Preference("ann", "Review film 9.", "a b" * 9, "Good!")
     whole = replace(episode(4, 1), shots=(lopsided, *episode(4, 1).shots))
@@ -196,19 +200,19 @@ def test_an_episode_and_its_mirror_show_the_same_shots(tokenizer: Any, limit: in
     assert renderer.render(trimmed).dropped_shots == renderer.render(trimmed.flip_shots()).dropped_shots == 0
     asked = renderer.render_prompt(whole.shots, "Hello")
     left = len(whole.shots) - asked.dropped_shots
-    mirror = EpisodeRenderer(tokenizer).render_prompt([s.swap() for s in whole.shots[asked.dropped_shots :]], "Hello")
+    mirror = labelled(tokenizer).render_prompt([s.swap() for s in whole.shots[asked.dropped_shots :]], "Hello")
     assert asked.mirror_trunk_ids == (mirror.trunk_ids if left else None)
 
 
 def test_mirrored_shots_cost_the_same_room(tokenizer: Any) -> None:
-    renderer = EpisodeRenderer(tokenizer)
+    renderer = labelled(tokenizer)
     assert renderer.render(episode()).tokens == renderer.render(episode().mirror()).tokens
 
 
 def test_room_that_is_kept_free_costs_shots_and_no_query(tokenizer: Any) -> None:
     whole = episode(3, 1)
-    shortest = max(lengths(EpisodeRenderer(tokenizer).render(whole.first_shots(0))))
-    renderer = EpisodeRenderer(tokenizer, max_length=EpisodeRenderer(tokenizer).render(whole).longest)
+    shortest = max(lengths(labelled(tokenizer).render(whole.first_shots(0))))
+    renderer = labelled(tokenizer, max_length=labelled(tokenizer).render(whole).longest)
     assert renderer.trim(whole) == (whole, 0)
     kept, dropped = renderer.trim(whole, reserve=9)
     assert (len(kept.shots), dropped) == (2, 1)
@@ -222,7 +226,7 @@ def test_room_that_is_kept_free_costs_shots_and_no_query(tokenizer: Any) -> None
 def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the_limit(
     builtin_model_path: Path,
 ) -> None:
-    renderer = EpisodeRenderer(load_tokenizer(builtin_model_path))
+    renderer = labelled(load_tokenizer(builtin_model_path))
     introduction, shot = ShotTemplate().introduction, ShotTemplate().render_shot(preference(0), first=False)
     apart = len(renderer.render_response(introduction)) + len(renderer.render_response(shot)) - 1
     assert len(renderer.render_response(introduction + shot)) > apart, "this tokenizer shows nothing"
@@ -238,13 +242,13 @@ def test_where_the_introduction_changes_how_a_shot_is_split_nothing_overruns_the
 
 
 def test_other_words_around_shots_make_another_identity(tokenizer: Any) -> None:
-    usual = EpisodeRenderer(tokenizer)
-    same = EpisodeRenderer(tokenizer)
+    usual = labelled(tokenizer)
+    same = labelled(tokenizer)
     others = [
-        EpisodeRenderer(tokenizer, template=replace(ShotTemplate(), **{name: text}))
+        labelled(tokenizer, template=replace(ShotTemplate(), **{name: text}))
         for name, text in (("introduction", "Look:\n"), ("query", "Question: {prompt}"), ("describe", "Who am I?"))
     ]
-    others += [EpisodeRenderer(tokenizer, context="both"), EpisodeRenderer(tokenizer, max_length=900)]
+    others += [labelled(tokenizer, context="both"), labelled(tokenizer, max_length=900)]
 
     assert usual.identity == same.identity
     assert len({usual.identity, *(other.identity for other in others)}) == 1 + len(others)
@@ -252,7 +256,7 @@ def test_other_words_around_shots_make_another_identity(tokenizer: Any) -> None:
 
 @given(st.integers(60, 400), st.sampled_from(["", "Someone who likes short answers."]))
 def test_twins_are_what_each_alone_would_be_with_the_same_shots(tokenizer: Any, limit: int, description: str) -> None:
-    renderer = EpisodeRenderer(tokenizer, context="both", max_length=limit)
+    renderer = labelled(tokenizer, context="both", max_length=limit)
     lopsided = Preference("ann", "Review film 9.", "a b" * 9, "Good!")
     whole = replace(episode(4, 2), shots=(lopsided, *episode(4, 1).shots), description="Likes films.")
     try:

@@ -22,7 +22,12 @@ def test_every_config_of_the_project_loads_and_is_named_after_its_file(path: Pat
     config = load_config(path)
     assert config.name == path.stem
     assert config.output == Path("runs") / path.stem
-    left_out = {"reviews-rat": {"ipo"}, "compare": {"pref-ft"}, "compare-readers": set(USUAL) - {"few-shot"}}
+    left_out = {
+        "reviews-rat": {"ipo"},
+        "written": {"pref-ft", "ipo"},
+        "compare": {"pref-ft"},
+        "compare-readers": set(USUAL) - {"few-shot"},
+    }
     assert set(USUAL) - set(config.methods) == left_out.get(path.stem, set())
     for row in methods_of(config):
         if row.trains:
@@ -219,18 +224,16 @@ def test_reward_models_are_configured_and_their_faults_told(tmp_path: Path) -> N
 def test_the_layout_of_the_run_is_that_of_training_and_evaluation(tmp_path: Path) -> None:
     import yaml
 
-    config = load_config(written(tmp_path, "layout: conversation\n"))
-    assert config.evaluation.layout == "conversation"
-    assert {training.layout for training in config.training.values()} == {"conversation"}
-    again = load_config(written(tmp_path, yaml.safe_dump(config.written())), ["layout=labelled"])
-    assert again.evaluation.layout == "labelled"
+    config = load_config(written(tmp_path, "layout: labelled\n"))
+    assert config.evaluation.layout == "labelled"
+    assert {training.layout for training in config.training.values()} == {"labelled"}
+    again = load_config(written(tmp_path, yaml.safe_dump(config.written())), ["layout=conversation"])
+    assert again.evaluation.layout == "conversation"
     with pytest.raises(ConfigError, match=r"layout.*table"):
         load_config(written(tmp_path, "layout: table\n"))
 
 
-@pytest.mark.parametrize(
-    "text", ["training:\n  fspo: {layout: conversation}\n", "evaluation: {layout: conversation}\n"]
-)
+@pytest.mark.parametrize("text", ["training:\n  fspo: {layout: labelled}\n", "evaluation: {layout: labelled}\n"])
 def test_no_stage_has_another_layout_than_its_run(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="set layout at the top"):
         load_config(written(tmp_path, text))

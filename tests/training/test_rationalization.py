@@ -37,8 +37,8 @@ def config(**changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({**OWN, **changes})
 
 
-def collator(model: Path, settings: TrainingConfig) -> StepCollator:
-    return StepCollator(EpisodeRenderer(load_tokenizer(model), context="both"), settings)
+def collator(model: Path, settings: TrainingConfig, **how: Any) -> StepCollator:
+    return StepCollator(EpisodeRenderer(load_tokenizer(model), context="both", **how), settings)
 
 
 def waiting(made: StepCollator, count: int = 2) -> StepBatch:
@@ -157,7 +157,7 @@ def test_a_sharded_model_drafts_nothing(tiny_model_path: Path, tmp_path: Path, m
 
 def test_gold_is_learned_by_likelihood_and_shown(tiny_model_path: Path) -> None:
     settings = config(objective="pref-ft", describe="gold")
-    made = collator(tiny_model_path, settings)
+    made = collator(tiny_model_path, settings, layout="labelled")
     tokenizer, model = load_tokenizer(tiny_model_path), load_model(tiny_model_path)
     units = list(waiting(made).units)
     for unit in units:

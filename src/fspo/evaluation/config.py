@@ -11,7 +11,7 @@ from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS
-from fspo.modeling.layouts import LayoutName
+from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.paths import PlaceName
 
 __all__ = [
@@ -293,7 +293,7 @@ class EvaluationConfig(Settings):
     """Which users the observer expects. `family`: axis and pair users; `trained`: users like those of the training
     part; `sampled`: weights in any direction (500 draws); `auto`: `family` if it contains all users, otherwise
     `trained`."""
-    layout: LayoutName = "labelled"
+    layout: LayoutName = DEFAULT_LAYOUT
     """How shots are shown; it is the run's `layout`."""
     max_length: int | None = Field(default=None, ge=32)
     """Maximum context in tokens; the oldest shots are dropped first. Null: what the model can read."""

@@ -16,6 +16,7 @@ from fspo.modeling.chat import ChatFormat, Frame, TurnEncoder, takes_system
 from fspo.preferences.types import Preference, Turn, transcript
 
 __all__ = [
+    "DEFAULT_LAYOUT",
     "LAYOUTS",
     "ConversationLayout",
     "LabelledLayout",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 LayoutName = Literal["labelled", "conversation"]
+
+DEFAULT_LAYOUT: LayoutName = "conversation"
+"""Small models follow the labels of a conversation better, trained or not (docs/results/written)."""
 LAYOUTS: tuple[str, ...] = get_args(LayoutName)
 
 DESCRIBE = "Say in one sentence what I like and what I dislike."

@@ -14,7 +14,7 @@ from fspo.errors import ConfigError, DataError, ModelError
 from fspo.modeling.answering import Enter, Prompt, Reply, answer, stream_answer
 from fspo.modeling.descriptions import write_descriptions
 from fspo.modeling.generation import Sampling
-from fspo.modeling.layouts import LayoutName, Message
+from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName, Message
 from fspo.modeling.loading import load_configuration, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import policy_in
@@ -138,7 +138,7 @@ class Policy:
                 fspo, or else its only one), or of a transformers model; the built-in model's name, or a hub id.
             context: what the model sees of the person; by default what the policy was trained with, and all there is
                 where the model was not trained.
-            layout: how shots are shown; by default as in training, and `labelled` where the model was not trained.
+            layout: how shots are shown; by default as in training, and `conversation` where the model was not trained.
             shots: how many preferences are shown at most; by default as many as in training, or all.
             max_length: most tokens that are read at once, with the answer; by default as many as in training, or as the
                 model can read.
@@ -154,7 +154,8 @@ class Policy:
         details: Mapping[str, Any] = weights.card.details if weights.card else {"context": "both"}
         training: dict[str, Any] = details.get("training") or {}
         longest = training.get("max_length") if max_length is None else max_length
-        renderer = _renderer(weights.name, longest, layout or training.get("layout", "labelled"))
+        layout = layout or (training.get("layout", "labelled") if training else DEFAULT_LAYOUT)
+        renderer = _renderer(weights.name, longest, layout)
 
         def base() -> Policy:
             return cls(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fspo.errors import DataError
 from fspo.identity import digest
 from fspo.modeling.chat import ChatFormat, TurnEncoder, control_ids, takes_system
-from fspo.modeling.layouts import LabelledLayout, LayoutName, Message, ShotTemplate, layout_named
+from fspo.modeling.layouts import DEFAULT_LAYOUT, LabelledLayout, LayoutName, Message, ShotTemplate, layout_named
 from fspo.preferences.types import Episode, Preference, Turn, as_turns
 
 __all__ = ["Branch", "Context", "EpisodeRenderer", "RenderedPrompt", "TokenizedEpisode"]
@@ -87,7 +87,7 @@ class EpisodeRenderer:
     """What the model is told of the user."""
     max_length: int | None = None
     """Tokens the model may read at once, prompt and response included; None: no limit."""
-    layout: LayoutName = "labelled"
+    layout: LayoutName = DEFAULT_LAYOUT
     """How shots and queries are laid out."""
     template: ShotTemplate | None = None
     """Other words of the labelled layout."""

@@ -24,7 +24,7 @@ from fspo.llm.ensemble import MemberConfig
 from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.reader_table import READERS, ReaderRow
 from fspo.methods.table import ADAPTATIONS, METHODS, USUAL, Method, training_order
-from fspo.modeling.layouts import LayoutName
+from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.paths import LocalPath, PlaceName
 from fspo.printing import nearest, suggestion
 from fspo.pydantic_errors import Key, first_fault
@@ -67,7 +67,7 @@ class RunConfig(BaseModel):
     """Methods to train from the base model that would otherwise start from another method's weights."""
     synthesis: SynthesisConfig = Field(default_factory=SynthesisConfig)
     """How the run's synthetic data are made; unused with `data`."""
-    layout: LayoutName = "labelled"
+    layout: LayoutName = DEFAULT_LAYOUT
     """How every method shows shots: `labelled`, in one message, or `conversation`, as turns with the liked answers."""
     threads: int | None = Field(None, ge=1)
     """Processor threads of a model on this machine; by default the number of free cores when a part begins."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fspo.modeling.layouts import LayoutName
+from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 
 __all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig"]
 
@@ -188,7 +188,7 @@ class TrainingConfig(BaseModel):
     )
 
     layout: LayoutName = Field(
-        default="labelled",
+        default=DEFAULT_LAYOUT,
         description="How shots are shown: `labelled`, in one message with labels, or `conversation`, as turns "
         "with the liked answers.",
     )

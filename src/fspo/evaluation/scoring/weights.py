@@ -13,7 +13,7 @@ from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
 from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.table import ADAPTATIONS, METHODS, method
-from fspo.modeling.layouts import LayoutName
+from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.modeling.model_names import weights_of
 from fspo.modeling.rendering import Context, EpisodeRenderer
 from fspo.preferences.types import Preference
@@ -100,7 +100,7 @@ class Weights:
         *,
         dtype: str,
         max_length: int | None,
-        layout: LayoutName = "labelled",
+        layout: LayoutName = DEFAULT_LAYOUT,
         adaptations: Mapping[str, AdaptationRow] | None = None,
     ) -> None:
         """Take stock; nothing is loaded yet. `adaptations` are the settings of methods that have them, by name.
