@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 WORKERS ?= 4
 # Where it is set, each worker would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE
-CONFIG ?= configs/reviews-cpu.yaml
+CONFIG ?= configs/demo.yaml
 BENCHMARKS ?= episode_step step_profile training_step
 
 .PHONY: help install demo test check format docs bench clean
@@ -23,7 +23,7 @@ help: ## List the targets
 
 install: $(VENV)/.installed ## Create .venv and install fspo into it
 
-demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, training, evaluation, report (under 30 minutes on 2 cores)
+demo: $(VENV)/.installed ## Run the whole loop on the built-in model: data, training, evaluation, report (under 20 minutes on 2 cores)
 	$(BIN)/fspo model pull smollm2-135m
 	$(BIN)/fspo run --config $(CONFIG)
 

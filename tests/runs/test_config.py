@@ -24,6 +24,7 @@ def test_every_config_of_the_project_loads_and_is_named_after_its_file(path: Pat
     assert config.output == Path("runs") / path.stem
     left_out = {
         "reviews-rat": {"ipo"},
+        "demo": {"pref-ft"},
         "written": {"pref-ft", "ipo"},
         "compare": {"pref-ft"},
         "compare-readers": set(USUAL) - {"few-shot"},

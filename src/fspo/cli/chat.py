@@ -68,11 +68,11 @@ def chat(
     and the method speaks for you. With --user or --prompt, or without an answer, it speaks for a user of the dataset.
 
     Examples:
-      fspo chat --config configs/reviews-cpu.yaml
+      fspo chat --config configs/demo.yaml
 
-      fspo chat runs/reviews-cpu --user high-sentiment-low-length --prompt "Write a short review of the film Alien."
+      fspo chat runs/demo --user elix-written-0001 --prompt "Why is the sky blue?"
 
-      fspo chat runs/reviews-cpu --method few-shot --guidance 2
+      fspo chat runs/demo --method few-shot --guidance 2
     """
     settings = configured(file, config, overrides, output)
     from fspo.modeling.quiet import quiet

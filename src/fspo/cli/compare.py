@@ -49,11 +49,11 @@ def compare(
     differs. A method with identical items in all runs appears once.
 
     Examples:
-      fspo eval compare runs/reviews-cpu runs/longer
+      fspo eval compare runs/demo runs/longer
 
-      fspo eval compare runs/reviews-cpu runs/longer --method fspo --measure win_rate --html compared.html
+      fspo eval compare runs/demo runs/longer --method fspo --measure win_rate --html compared.html
 
-      fspo eval compare runs/reviews-cpu runs/longer --benchmark prism
+      fspo eval compare runs/demo runs/longer --benchmark prism
     """
     for path, is_ours in ((json_file, _is_json), (html_file, _is_page)):
         if path is not None:

@@ -223,7 +223,7 @@ def export(
 
       fspo data export ratings.parquet data/ratings --format trl --conversational
 
-      fspo data export reviews.jsonl --config configs/reviews-cpu.yaml
+      fspo data export demo.jsonl --config configs/demo.yaml
     """
     check_options(file_format, conversational=conversational)
     if folder is None and config is None:
@@ -320,7 +320,7 @@ def show(
     Examples:
       fspo data show data/ratings
 
-      fspo data show --config configs/reviews-cpu.yaml --user high-sentiment --limit 3
+      fspo data show --config configs/demo.yaml --user elix-written-0001 --limit 3
     """
     dataset = _load(folder, config, overrides)
     out = console()

@@ -30,7 +30,7 @@ def env(
 
       fspo env --json
 
-      fspo env --config configs/reviews-cpu.yaml --set seed=1
+      fspo env --config configs/demo.yaml --set seed=1
     """
     facts = describe()
     if config is not None or overrides:

@@ -55,13 +55,13 @@ def evaluate(
     """Measure reward accuracy, sensitivity to the labels, and win rates, and write metrics.json.
 
     Examples:
-      fspo eval --config configs/reviews-cpu.yaml
+      fspo eval --config configs/demo.yaml
 
-      fspo eval runs/reviews-cpu --set evaluation.answers=8 --on-existing overwrite
+      fspo eval runs/demo --set evaluation.answers=8 --on-existing overwrite
 
-      fspo eval runs/reviews-cpu --benchmark reward-bench-prism --data prism.parquet
+      fspo eval runs/demo --benchmark reward-bench-prism --data prism.parquet
 
-      fspo eval runs/reviews-cpu --benchmark elix-easy
+      fspo eval runs/demo --benchmark elix-easy
     """
     if data is not None and benchmark is None:
         raise ConfigError("--data names the rows of a benchmark; name the benchmark with --benchmark.")

@@ -80,9 +80,9 @@ _HELP = """Few-shot preference optimization: language models that adapt to a per
 One YAML file describes a run, and every command reads it. Run an interrupted command again to resume it.
 
 Examples:
-  fspo run --config configs/reviews-cpu.yaml
+  fspo run --config configs/demo.yaml
 
-  fspo chat runs/reviews-cpu
+  fspo chat runs/demo
 
   fspo data import ratings.jsonl data/ratings
 """

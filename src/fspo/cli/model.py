@@ -63,7 +63,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
       fspo model pull Qwen/Qwen3-0.6B
 
-      fspo model pull --config configs/reviews-cpu.yaml
+      fspo model pull --config configs/demo.yaml
     """
     from fspo.modeling import loading
     from fspo.modeling.vocabulary import check_vocabulary, rows_of
@@ -147,9 +147,9 @@ def export(
     The policy's own folder is an adapter that peft reads directly.
 
     Examples:
-      fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo
+      fspo model export runs/demo/methods/fspo models/my-fspo
 
-      fspo model export runs/reviews-cpu/methods/fspo models/reviews-fspo --dtype bfloat16 --overwrite
+      fspo model export runs/demo/methods/fspo models/my-fspo --dtype bfloat16 --overwrite
     """
     from fspo.modeling.policies import check_export, export_policy, read_card
 
@@ -185,9 +185,9 @@ def push(
     an earlier upload are replaced or deleted. The token comes from HF_TOKEN, the hub's address from HF_ENDPOINT.
 
     Examples:
-      fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo
+      fspo model push runs/demo/methods/fspo me/my-fspo
 
-      fspo model push runs/reviews-cpu/methods/fspo me/reviews-fspo --whole --dtype bfloat16 --public
+      fspo model push runs/demo/methods/fspo me/my-fspo --whole --dtype bfloat16 --public
     """
     from fspo.modeling.publishing import goes_whole, publish
 

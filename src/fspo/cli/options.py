@@ -131,7 +131,7 @@ def configured(
     elif path is None and output is not None:
         path = output / "config.yaml"
     if path is None:
-        raise ConfigError("No configuration is named; add --config, such as --config configs/reviews-cpu.yaml.")
+        raise ConfigError("No configuration is named; add --config, such as --config configs/demo.yaml.")
     settings = load_config(path, overrides or (), output)
     if runs_code and found:
         _refuse_found_code(settings, path, overrides or [])

@@ -33,13 +33,13 @@ def report(
     """Print the table of a run, and write its report.html, one self-contained page.
 
     Examples:
-      fspo report --config configs/reviews-cpu.yaml
+      fspo report --config configs/demo.yaml
 
-      fspo report runs/reviews-cpu --open
+      fspo report runs/demo --open
 
-      fspo report runs/reviews-cpu --figures figures
+      fspo report runs/demo --figures figures
 
-      fspo report runs/reviews-cpu --benchmark prism
+      fspo report runs/demo --benchmark prism
     """
     settings = configured(file, config, overrides, output)
     out = console()

@@ -34,11 +34,11 @@ def run(
     You can interrupt it at any moment. The same command then resumes and ends with the same results.
 
     Examples:
-      fspo run configs/reviews-cpu.yaml
+      fspo run configs/demo.yaml
 
-      fspo run --config configs/reviews-cpu.yaml --set training.fspo.steps=100 --output runs/longer
+      fspo run --config configs/demo.yaml --set training.fspo.steps=100 --output runs/longer
 
-      fspo run configs/reviews-cpu.yaml --dry-run
+      fspo run configs/demo.yaml --dry-run
     """
     settings = configured(file, config, overrides, output, runs_code=True)
     out = console()

@@ -25,7 +25,7 @@ __all__ = ["serve"]
 
 _UPSTREAM_SHOTS = 16
 """Where nothing here knows how many have room at the other server."""
-_DEMO_POLICY = Path("runs/reviews-cpu/methods/fspo")
+_DEMO_POLICY = Path("runs/demo/methods/fspo")
 """Where `make demo` puts it."""
 _DEMO_USER = "demo"
 _DEMO_QUESTIONS = "elix-written"
@@ -106,7 +106,7 @@ def serve(
     Examples:
       fspo serve --demo
 
-      fspo serve --policy runs/reviews-cpu/methods/fspo
+      fspo serve --policy runs/demo/methods/fspo
 
       fspo serve --policy smollm2-135m --store postgresql://fspo@localhost/fspo --port 8080
 
@@ -185,12 +185,10 @@ def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -
         if needed:
             raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
         return None
-    from fspo.modeling.model_names import policy_in
     from fspo.modeling.policy import Policy
 
     path = Path(place) if Path(place).is_dir() else place
-    # A model that was not trained follows the turns of a conversation best.
-    return Policy.load(path, layout=None if policy_in(place) else "conversation", shots=shots, dtype=dtype)
+    return Policy.load(path, shots=shots, dtype=dtype)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def demo(
     Examples:
       fspo study demo
 
-      fspo study demo --policy runs/reviews-cpu/methods/fspo
+      fspo study demo --policy runs/demo/methods/fspo
     """
     _need_extra()
     from fspo.modeling.builtin_model import BUILTIN_MODEL

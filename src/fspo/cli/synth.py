@@ -62,9 +62,9 @@ def synth(
     """Generate the dataset of a run: questions, responses, users, labels, splits and checks.
 
     Examples:
-      fspo synth --config configs/reviews-cpu.yaml
+      fspo synth --config configs/demo.yaml
 
-      fspo synth --config configs/reviews-cpu.yaml --set seed=1 --on-existing overwrite
+      fspo synth --config configs/demo.yaml --set seed=1 --on-existing overwrite
 
       fspo synth --domain ./my-domain --set synthesis.judge=measured --output runs/mine
 

@@ -35,11 +35,11 @@ def train(
     """Train every method of a run that has its own weights: readers first, each policy after what it starts from.
 
     Examples:
-      fspo train --config configs/reviews-cpu.yaml
+      fspo train --config configs/demo.yaml
 
-      fspo train --config configs/reviews-cpu.yaml --method fspo --set training.fspo.steps=200 --on-existing overwrite
+      fspo train --config configs/demo.yaml --method fspo --set training.fspo.steps=200 --on-existing overwrite
 
-      accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/reviews-cpu.yaml
+      accelerate launch --config_file configs/accelerate/ddp.yaml -m fspo train --config configs/demo.yaml
     """
     settings = configured(file, config, overrides, output, runs_code=True)
     out = console()
