@@ -61,6 +61,8 @@ _CODE = "SIMULATED-END"
 _CHECKS = {
     "Which answer names a colour?": ("Blue is a colour, so choose this answer.", "A table is no colour."),
     "Which answer names an animal?": ("A horse is an animal, so choose this answer.", "A bridge is no animal."),
+    "Which answer names a month?": ("May is a month, so choose this answer.", "A spoon is no month."),
+    "Which answer names a fruit?": ("An apple is a fruit, so choose this answer.", "A window is no fruit."),
 }
 """Prompt -> the right text and the wrong one."""
 _BUTTONS: Mapping[Choice, str] = {"first": "1", "second": "2", "tie": "0"}
@@ -84,8 +86,8 @@ def simulated_config(folder: Path, *, labels: int = 9, comparisons: int = 11, pa
                 "base": {"policy": "simulated", "personalised": False},
             },
             "participants": participants,
-            "labels": {"source": {"domain": "elix-written"}, "count": labels, "attention": 1},
-            "comparisons": {"count": comparisons, "attention": 1},
+            "labels": {"source": {"domain": "elix-written"}, "count": labels, "attention": 2},
+            "comparisons": {"count": comparisons, "attention": 2},
             "matching": {"length": 2.0},
             "answers": {"together": 20},
             "attention": [

@@ -13,7 +13,7 @@ def test_every_vote_counts_once_although_the_server_is_killed(tmp_path: Path) ->
     found = run(config, kinds, kills=1, seed=0, pause=(0.1, 0.2), leaving=0.0)
     assert (found["lost"], found["doubled"], found["wrong"]) == (0, 0, 0)
     assert found["participants"] == found["finished"] == 8
-    assert found["votes"] == 8 * (1 + 3 + 3)
+    assert found["votes"] == 8 * (1 + 4 + 4)
     assert found["kills"] == 1 and found["repeated_votes"] > 0
     assert found["always_left"] == 0.5
     assert 0 < found["truth"] < 1 and found["win_rate"]["items"] <= 8 * 2
