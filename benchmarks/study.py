@@ -216,10 +216,17 @@ class SimulatedClient:
     async def take_part(self) -> None:
         """Go through the study, until the end or until the participant leaves."""
         try:
-            while not self.finished and (self.rater.votes is None or len(self.choices) < self.rater.votes):
+            while not self.finished and not self._leaves():
                 await self._step()
         finally:
             await self._http.aclose()
+
+    def _leaves(self) -> bool:
+        """Whether the participant leaves: not while the page still asks for a choice, as after a lost or undone one."""
+        if self.rater.votes is None or len(self.choices) < self.rater.votes:
+            return False
+        asked = self._page.forms.get("vote", {}).get("item")
+        return bool(self._page.forms or self._page.waiting) and asked not in self.choices
 
     async def _step(self) -> None:
         forms = self._page.forms
