@@ -33,6 +33,7 @@ from fspo.files import cache_folder, read_json, write_json
 from fspo.keys import holds_secret
 
 __all__ = [
+    "WORKING",
     "Sameness",
     "Unidentified",
     "callable_identity",
@@ -148,7 +149,8 @@ def _without_credentials(value: Any) -> Any:
 _READ = (".json", ".safetensors", ".jinja", ".model", ".txt")
 """Ends of the files that bear on what a model says: weights, configurations, chat templates and tokenizers."""
 _NOTES = frozenset({"training.json"})
-_WORKING = "checkpoints"
+WORKING = frozenset({"checkpoints", "rounds"})
+"""Folders of a training inside that of its policy, which are no part of the policy."""
 _WORTH = 1 << 20
 """Bytes of a file below which reading it is quicker than looking up its digest."""
 _SETTLED = 2_000_000_000
@@ -170,7 +172,7 @@ def _listed(folder: Path, ends: Sequence[str]) -> list[list[str]]:
     found = []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        passed = inside.name in _NOTES or any(part == _WORKING or part.startswith(".") for part in inside.parts)
+        passed = inside.name in _NOTES or any(part in WORKING or part.startswith(".") for part in inside.parts)
         if path.suffix in ends and not passed and path.is_file():
             found.append([inside.as_posix(), file_digest(path)])
     return found

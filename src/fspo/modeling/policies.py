@@ -11,8 +11,9 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from transformers import PreTrainedModel
 from fspo.errors import FspoError, ModelError
 from fspo.files import check_replaceable, full_disk_explained, replace_folder, write_json
 from fspo.modeling import builtin_model
-from fspo.modeling.folders import MODEL, POLICY
+from fspo.modeling.folders import ADAPTERS, MODEL, POLICY, TOKENIZER_FILES
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.merging import ADAPTER_CONFIG, ADAPTER_WEIGHTS, join_adapters
 from fspo.modeling.model_names import POLICY_FILE, policy_record
@@ -37,6 +38,7 @@ __all__ = [
     "check_export",
     "export_policy",
     "is_policy",
+    "join_policies",
     "load_policy",
     "read_card",
     "save_policy",
@@ -45,6 +47,10 @@ __all__ = [
 _FORMAT = 1
 _TIED = "Model (has|with) `tie_word_embeddings=True`"
 """Begins peft's warnings of adapters on one of two layers with the same weight."""
+
+
+_PARTS = ("adapter_*", ADAPTERS, *MODEL.needs, "model*.safetensors.index.json", "generation_config.json")
+"""What a policy's folder holds of the model, without its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,48 @@ def save_policy(
         if readme is not None:
             (staging / "README.md").write_text(readme, encoding="utf-8")
     return folder
+
+
+@full_disk_explained()
+def join_policies(chain: Sequence[Path], folder: Path, *, start: Path | None = None, home: Path | None = None) -> Path:
+    """Write the last of several policies, each trained on from the one before, as one training from `start`.
+
+    The adapters of the chain become one. Adapters that don't add up (DoRA, embeddings) stay a chain, and the policy
+    then starts from the one before. `start` and `home` are as for `save_policy`. There is no model card.
+
+    Raises:
+        ModelError: a policy is missing.
+        StorageError: the disk is full or the folder can't be written.
+    """
+    last, below = read_card(chain[-1]), read_card(start) if start is not None else PolicyCard("")
+    home = (home or folder).resolve()
+    with replace_folder(folder, POLICY) as staging:
+        for path in sorted(chain[-1].iterdir()):
+            if _is_weights_or_tokenizer(path.name):
+                (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staging / path.name)
+        older, newer = last.adapters[: len(below.adapters)], last.adapters[len(below.adapters) :]
+        origin = None if start is None else _written(start.resolve(), home)
+        adapters, base = last.adapters, _for_others(last.base)
+        if len(newer) > 1:
+            joined = staging / ".joined"
+            joined.mkdir()
+            if join_adapters([staging / name for name in newer], joined, base=base):
+                for name in newer:
+                    shutil.rmtree(staging / name)
+                adapters = (*older, newer[0])
+                joined.rename(staging / newer[0])
+            else:
+                shutil.rmtree(joined)
+                origin = _written(chain[-2].resolve(), home)
+        place = _place(last.base, home)
+        card = replace(last, adapters=adapters, starts_from=origin, place=place)
+        write_json(staging / POLICY_FILE, {"format": _FORMAT, **asdict(card)})
+    return folder
+
+
+def _is_weights_or_tokenizer(name: str) -> bool:
+    """Whether a file or folder of a policy's folder is a part of the model."""
+    return any(fnmatch(name, pattern.partition("/")[0]) for pattern in (*_PARTS, *TOKENIZER_FILES))
 
 
 def load_policy(

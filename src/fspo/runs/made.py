@@ -49,6 +49,7 @@ _METHOD = (
     *(f"{place}/{depth}" for place in (".policy", _TEMPORARY) for depth in ("*", "*/*")),
     *(f"logs/{'/'.join('*' * depth)}" for depth in range(1, 8)),
 )
+_ROUND = (*_METHOD, "*.jsonl")
 _EVALUATION = (
     "calibration.json",
     "comparisons.json",
@@ -96,6 +97,8 @@ RUN = FolderKind(
         f"embeddings/{_TEMPORARY}",
         *(f"data/{name}" for name in _DATA),
         *(f"methods/*/{name}" for name in _METHOD),
+        "methods/*/rounds.jsonl",
+        *(f"methods/*/rounds/{place}/{name}" for place in ("*", "*/*") for name in _ROUND),
         *(f"evaluation/{name}" for name in _EVALUATION),
         *(f"benchmarks/*/{name}" for name in _BENCHMARK),
     ),

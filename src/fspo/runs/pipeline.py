@@ -126,7 +126,8 @@ def train(
     def tell_time(tokens_per_second: float, step: int) -> None:
         now, *later = trainings[len(made) - fitted :]
         seconds = seconds_of_token(now.config, tokens_per_second)
-        progress.say(remaining([replace(now, done=step), *later], seconds))
+        done = max(step, now.done)  # a training in rounds counts the steps of each round from 0
+        progress.say(remaining([replace(now, done=done), *later], seconds))
 
     made += fit_readers(folder, dataset, chosen, progress, record)
     fitted = len(made)

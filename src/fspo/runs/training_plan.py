@@ -85,7 +85,7 @@ def planned_trainings(
             settings := config.training[row.name],
             _source(config, row.name, "steps"),
             _reason(config, row),
-            0 if again else _done(folder, row.name, settings.total_steps),
+            0 if again else _done(folder, row.name, settings),
             _sample(settings, row, train, model) if counted and train is not None and model is not None else (),
         )
         for row in rows
@@ -242,20 +242,42 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
     return tuple(found)
 
 
-def _done(folder: RunFolder, name: str, steps: int) -> int:
+def _done(folder: RunFolder, name: str, config: TrainingConfig) -> int:
     """Steps that an earlier call has done, as far as the next one can continue from them."""
+    from fspo.methods.rounds import ROUNDS_FOLDER
+    from fspo.training.train import TRAINING_FILE
+
+    place, steps = folder.method(name), config.total_steps
+    if _is_finished(place):
+        return steps
+    inside = [record.parent for record in sorted((place / ROUNDS_FOLDER).rglob(TRAINING_FILE))]
+    return min(steps, sum(map(_done_in, [place, *inside])))
+
+
+def _is_finished(place: Path) -> bool:
+    """Whether the record of a training says so."""
+    from fspo.training.train import TRAINING_FILE
+
+    try:
+        return bool(read_json(place / TRAINING_FILE)["finished"])
+    except (FspoError, KeyError, TypeError):
+        return False
+
+
+def _done_in(place: Path) -> int:
+    """Steps of one training loop."""
     from fspo.training.checkpoints import newest_checkpoint
     from fspo.training.train import TRAINING_FILE
     from fspo.training.trainer import CHECKPOINTS_FOLDER
 
-    place = folder.method(name)
+    if _is_finished(place):
+        return int(read_json(place / TRAINING_FILE)["identity"]["config"]["steps"])
     try:
-        if read_json(place / TRAINING_FILE)["finished"]:
-            return steps
-    except (FspoError, KeyError, TypeError):
+        read_json(place / TRAINING_FILE)
+    except FspoError:  # checkpoints without a record are nobody's
         return 0
     newest = newest_checkpoint(place / CHECKPOINTS_FOLDER)
-    return 0 if newest is None else min(steps, int(newest.name.rpartition("-")[2]))
+    return 0 if newest is None else int(newest.name.rpartition("-")[2])
 
 
 def _source(config: RunConfig, method: str, setting: str) -> str:

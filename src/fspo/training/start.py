@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from fspo.errors import ModelError
 from fspo.files import replace_folder
-from fspo.identity import file_digest
+from fspo.identity import WORKING, file_digest
 from fspo.modeling.builtin_model import BUILTIN_MODEL
 from fspo.modeling.folders import MODEL
 from fspo.modeling.loading import load_model, load_tokenizer
@@ -25,7 +25,6 @@ from fspo.modeling.quiet import quietly
 from fspo.modeling.vocabulary import check_vocabulary, rows_of
 from fspo.paths import expanded
 from fspo.training.processes import joined, loading_device
-from fspo.training.trainer import CHECKPOINTS_FOLDER
 
 __all__ = ["Start"]
 
@@ -146,7 +145,7 @@ class Start:
         # The weights alone, and digested as ever, so that trainings of earlier versions go on.
         digest = hashlib.sha256()
         for path in sorted(folder.rglob("*.safetensors")):
-            if CHECKPOINTS_FOLDER not in path.relative_to(folder).parts:
+            if WORKING.isdisjoint(path.relative_to(folder).parts):
                 digest.update(bytes.fromhex(file_digest(path)))
         return f"weights sha256:{digest.hexdigest()}"
 

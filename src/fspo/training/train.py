@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,9 +59,11 @@ __all__ = [
     "TRAINING_FILE",
     "Loop",
     "Training",
+    "check_record",
     "fitted_for",
     "left_out_of",
     "max_length_of",
+    "move_policy",
     "time_episode",
     "train_policy",
 ]
@@ -260,24 +262,7 @@ class Training:
 
     def _recorded(self) -> bool:
         """Whether the training on record, which must be this one, is finished."""
-        path = self.out / TRAINING_FILE
-        found = read_json(path)
-        if not isinstance(found, dict) or "identity" not in found:
-            raise StorageError(f"{path} is not the record of a training; delete {self.out} and run the command again.")
-        then, now = (
-            {
-                **{name: value for name, value in identity.get("config", {}).items() if name not in self.config.idle},
-                **{name: value for name, value in identity.items() if name != "config"},
-            }
-            for identity in (found["identity"], self.identity)
-        )
-        compared = same(then, now, known=["weights"], usual=type(self.config)().identity())
-        if not compared:
-            raise ConfigError(
-                f"{self.out} holds a training with {compared.then}, and now {compared.now}; choose another output "
-                "folder, or delete this one to train again."
-            )
-        return bool(found["finished"])
+        return check_record(self.out, self.identity, self.config)
 
     def _know_weights(self) -> None:
         """Note which weights of a hub's model were loaded; only now are they sure to be on this machine.
@@ -516,14 +501,55 @@ class Training:
         staged = self.save(policy, out / ".policy", home=out)
         if not joined().is_main_process:
             return
-        try:
-            for part in sorted(staged.iterdir(), key=lambda path: path.name == POLICY_FILE):
-                if (out / part.name).is_dir():
-                    shutil.rmtree(out / part.name)
-                part.rename(out / part.name)
-            staged.rmdir()
-        except OSError as error:
-            raise storage_error(out, error) from error
+        move_policy(staged, out)
+
+
+def check_record(out: Path, identity: Mapping[str, Any], config: TrainingConfig) -> bool:
+    """Whether the training on record in `out` is finished.
+
+    Args:
+        out: folder of the policy, with `training.json`.
+        identity: of the training that it must be.
+        config: the settings of that training.
+
+    Raises:
+        ConfigError: it is another training.
+        StorageError: the record is damaged.
+    """
+    path = out / TRAINING_FILE
+    found = read_json(path)
+    if not isinstance(found, dict) or "identity" not in found:
+        raise StorageError(f"{path} is not the record of a training; delete {out} and run the command again.")
+    then, now = (
+        {
+            **{name: value for name, value in each.get("config", {}).items() if name not in config.idle},
+            **{name: value for name, value in each.items() if name != "config"},
+        }
+        for each in (found["identity"], identity)
+    )
+    compared = same(then, now, known=["weights"], usual=type(config)().identity())
+    if not compared:
+        raise ConfigError(
+            f"{out} holds a training with {compared.then}, and now {compared.now}; choose another output folder, or "
+            "delete this one to train again."
+        )
+    return bool(found["finished"])
+
+
+def move_policy(staged: Path, out: Path) -> None:
+    """Move a policy into `out`, beside what is there; `policy.json` comes last.
+
+    Raises:
+        StorageError: the folder can't be written.
+    """
+    try:
+        for part in sorted(staged.iterdir(), key=lambda path: path.name == POLICY_FILE):
+            if (out / part.name).is_dir():
+                shutil.rmtree(out / part.name)
+            part.rename(out / part.name)
+        staged.rmdir()
+    except OSError as error:
+        raise storage_error(out, error) from error
 
 
 def time_episode(config: TrainingConfig, model: str | Path, unit: Unit, folder: Path) -> float:

@@ -25,6 +25,8 @@ _CURVES = (
     ("margin_accuracy", "share of training queries ranked right"),
     ("direction_accuracy", "share of training queries moved the right way by the labels"),
     ("eval_margin_accuracy", "share of validation queries ranked right (by the training's own margin)"),
+    ("win_over_start", "win rate of each round's answers over those of its start"),
+    ("answer_words", "words of each round's answers"),
     ("eval_direction_accuracy", "share of validation queries moved the right way by the labels"),
 )
 

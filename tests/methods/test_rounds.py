@@ -1,0 +1,205 @@
+"""Training in rounds: what is on disk, interrupted and continued, measured, and published as one policy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fspo.errors import ConfigError, TrainingError
+from fspo.files import read_json, read_jsonl
+from fspo.methods import rounds
+from fspo.methods.rounds import Pairs, Round, play
+from fspo.methods.table import METHODS
+from fspo.modeling.loading import load_model, load_tokenizer
+from fspo.modeling.policies import load_policy, read_card
+from fspo.preferences.types import Episode, Preference
+from fspo.training.trainer import PolicyTrainer
+from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, job_of
+
+SMALL: dict[str, Any] = {"steps": 3, "users_per_step": 2, "lora": {"r": 2}, "answer_batch": 4, "probes": 3}
+
+
+def against_no(one: Round) -> Pairs:
+    """A round without answers: every query against a fixed text."""
+    return Pairs.of(
+        replace(episode, queries=tuple(replace(query, rejected="No.") for query in episode.queries))
+        for episode in one.draw()
+    )
+
+
+def contents(out: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The weights, the figures of the rounds, and the metrics without the time they took."""
+    weights = {
+        f"{path.relative_to(out)} {name}": tensor
+        for path in sorted(out.rglob("*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+    clocks = {"seconds", "tokens_per_second"}
+    metrics = [{k: v for k, v in row.items() if k not in clocks} for row in read_jsonl(out / "metrics.jsonl")]
+    return weights, read_jsonl(out / "rounds.jsonl"), metrics
+
+
+def assert_same(one: Path, other: Path) -> None:
+    (weights, *records), (others, *more) = contents(one), contents(other)
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert records == more
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    job = job_of("spin", tiny_model_path, tmp_path_factory.mktemp("rounds") / "spin", judge=LikesYes, **SMALL)
+    return job.method.train(job)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, place: str, at: int) -> None:
+    """Interrupt the call number `at` of a function, from 1."""
+    owner: Any = PolicyTrainer if place == "training_step" else rounds
+    original, calls = getattr(owner, place), iter(range(1, 1000))
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(owner, place, call)
+
+
+@pytest.mark.parametrize(
+    ("place", "at"), [("answer", 3), ("training_step", 2), ("answer", 6), ("training_step", 5), ("join_policies", 1)]
+)
+def test_interrupted_and_continued_it_reaches_the_same_weights(
+    finished: Path, tiny_model_path: Path, tmp_path: Path, place: str, at: int
+) -> None:
+    job = job_of("spin", tiny_model_path, tmp_path / "spin", judge=LikesYes, **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, place, at)
+        with pytest.raises(KeyboardInterrupt):
+            job.method.train(job)
+    assert not (job.out / "policy.json").exists()
+    assert_same(job.method.train(job), finished)
+
+
+def test_a_finished_training_is_not_repeated_and_another_is_refused(
+    finished: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, "answer", 1)
+    job = job_of("spin", tiny_model_path, finished, **SMALL)
+    assert job.method.train(job) == finished
+    other = job_of("spin", tiny_model_path, finished, **{**SMALL, "rounds": 3})
+    with pytest.raises(ConfigError, match="rounds = 2, and now rounds = 3"):
+        other.method.train(other)
+
+
+def test_the_policy_is_that_of_the_last_round_as_one_training_from_the_start(
+    finished: Path, tiny_model_path: Path
+) -> None:
+    card, last = read_card(finished), read_card(finished / "rounds" / "2")
+    assert (card.starts_from, card.adapters, card.method) == (None, ("adapter-0",), "spin")
+    assert len(last.adapters) == 2
+    ids = torch.tensor([load_tokenizer(tiny_model_path).encode("Is book 1 good?")])
+    switchable: Any = load_policy(finished, adapters="switchable")
+    with torch.no_grad():
+        whole, chained = (load_policy(folder)(input_ids=ids).logits for folder in (finished, finished / "rounds" / "2"))
+        base = load_model(tiny_model_path)(input_ids=ids).logits
+        with switchable.disable_adapter():
+            start = switchable(input_ids=ids).logits
+    torch.testing.assert_close(whole, chained, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(start, base, atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(whole, base, atol=1e-3)
+    weights = load_file(finished / "adapter-0" / "adapter_model.safetensors")
+    assert {tensor.shape[0] for name, tensor in weights.items() if "lora_A" in name} == {4}  # two of rank 2
+
+
+def test_every_round_starts_where_its_reference_is(finished: Path) -> None:
+    rows = read_jsonl(finished / "metrics.jsonl")
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    # h is 0 there, and -log sigmoid(0) is log 2; the first step of the warm-up changes nothing yet.
+    assert losses[1] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[4] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_what_is_measured_after_each_round(finished: Path) -> None:
+    start, first, second = read_jsonl(finished / "rounds.jsonl")
+    for number, row in enumerate((start, first, second)):
+        texts = [line["text"] for line in read_jsonl(finished / "rounds" / str(number) / "probes.jsonl")]
+        assert (row["round"], row["probes"]) == (number, len(texts)) == (number, 3)
+        assert row["answer_words"] == pytest.approx(sum(len(text.split()) for text in texts) / 3)
+    assert start["win_over_start"] == 0.5
+    assert (start["pairs"], first["pairs"], second["pairs"]) == (0, 12, 12)
+    assert all(row["chosen_words"] == start["chosen_words"] for row in (first, second))
+
+
+def test_probes_are_questions_of_the_validation_part(tiny_model_path: Path, tmp_path: Path) -> None:
+    validation, said = agreeing(2, 4), Said()
+    job = job_of("spin", tiny_model_path, tmp_path / "out", validation=validation, progress=said, **SMALL)
+    out = play(replace(job, judge=LikesYes), against_no)
+    # All of their chosen responses say yes, and a random model's answers don't.
+    assert read_jsonl(out / "rounds.jsonl")[0]["win_over_chosen"] == 0
+    assert any("0.0% wins over the chosen responses" in line for line in said.lines)
+
+
+def test_answers_are_given_the_shots_of_the_episode(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(rounds, "answer", lambda model, renderer, prompts, *rest, **more: seen.extend(prompts) or [])
+
+    def look(one: Round) -> Pairs:
+        episodes = one.draw()
+        with pytest.raises(ValueError, match="shorter"):
+            one.answers({"0": rounds.Prompt("?", episodes[0].shots)})
+        assert seen[-1].shots == episodes[0].shots
+        assert len(seen[-1].shots) == 2
+        assert {shot.user for shot in seen[-1].shots} == {episodes[0].user}
+        return Pairs(())
+
+    job = job_of("spin", tiny_model_path, tmp_path / "out", **{**SMALL, "probes": 0})
+    with pytest.raises(TrainingError, match="nothing to learn"):
+        play(job, look)
+
+
+def test_pairs_that_teach_nothing_are_counted_and_left_out() -> None:
+    queries = [Preference("ann", "?", chosen, rejected) for chosen, rejected in (("a", "b"), ("a", "a "), ("a", " "))]
+    found = Pairs.of([Episode("ann", (), tuple(queries)), Episode("ann", (), tuple(queries[1:]))])
+    assert (found.count, found.same, found.empty) == (1, 2, 2)
+    assert [episode.queries for episode in found.episodes] == [(queries[0],)]
+
+
+def test_it_ends_where_nothing_is_left_to_learn(tiny_model_path: Path, tmp_path: Path) -> None:
+    def once(one: Round) -> Pairs:
+        return against_no(one) if one.number == 1 else Pairs((), same=4)
+
+    said = Said()
+    job = job_of("spin", tiny_model_path, tmp_path / "out", progress=said, **SMALL)
+    out = play(job, once)
+    assert any("ends after round 1" in line for line in said.lines)
+    assert read_json(out / "training.json")["finished"] is True
+    ones, others = (load_file(folder / "adapter_model.safetensors") for folder in (out, out / "rounds" / "1"))
+    assert all(torch.equal(ones[name], others[name]) for name in ones)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mirror": True}, "'spin': mirror: a model's own answers tell nothing of swapped labels"),
+        ({"ladder": [1, 2]}, "ladder: answers are written after all shots"),
+        ({"rounds": 0}, "'rounds'"),
+        ({"temperature": -1}, "'temperature'"),
+    ],
+)
+def test_settings_that_rounds_have_no_use_for_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        METHODS["spin"].training(settings)
+
+
+def test_it_counts_the_steps_of_all_rounds() -> None:
+    assert METHODS["spin"].training({"rounds": 3, "steps": 20}).total_steps == 60
+    assert METHODS["fspo"].training({"steps": 20}).total_steps == 20
