@@ -16,6 +16,7 @@ from fspo.files import read_json, read_jsonl
 from fspo.methods import rounds
 from fspo.methods.rounds import Pairs, Round, play
 from fspo.methods.table import METHODS
+from fspo.modeling.answering import Prompt
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.policies import load_policy, read_card
 from fspo.preferences.types import Episode, Preference
@@ -71,9 +72,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, place: str, at: int) -> None:
     monkeypatch.setattr(owner, place, call)
 
 
-@pytest.mark.parametrize(
-    ("place", "at"), [("answer", 3), ("training_step", 2), ("answer", 6), ("training_step", 5), ("join_policies", 1)]
-)
+@pytest.mark.parametrize(("place", "at"), [("answer", 3), ("training_step", 5), ("join_policies", 1)])
 def test_interrupted_and_continued_it_reaches_the_same_weights(
     finished: Path, tiny_model_path: Path, tmp_path: Path, place: str, at: int
 ) -> None:
@@ -155,7 +154,7 @@ def test_answers_are_given_the_shots_of_the_episode(
     def look(one: Round) -> Pairs:
         episodes = one.draw()
         with pytest.raises(ValueError, match="shorter"):
-            one.answers({"0": rounds.Prompt("?", episodes[0].shots)})
+            one.answers({"0": Prompt("?", episodes[0].shots)})
         assert seen[-1].shots == episodes[0].shots
         assert len(seen[-1].shots) == 2
         assert {shot.user for shot in seen[-1].shots} == {episodes[0].user}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,3 +80,14 @@ def test_the_direction_is_that_of_each_querys_pairs() -> None:
     targets = torch.tensor([1.0, 2.0, 1.0] * 2, dtype=torch.float64)
     scores = PassScores(logprobs(plain), logprobs(mirrored), targets_B=targets)
     assert losses(scores, config).tolist() == pytest.approx([0, 2 * 2**0.5])
+
+
+@pytest.mark.parametrize("objective", ["dpo", "simpo"])
+def test_a_label_that_may_be_wrong_is_smoothed_alone(objective: str) -> None:
+    """Against the formula written out by hand: -(1 - s) log sigmoid(r) - s log sigmoid(-r)."""
+    config = TrainingConfig(objective=objective, beta=0.5, gamma=0.0, label_smoothing=0.1)
+    scores = PassScores(logprobs([[-3.0, -5.0], [-3.0, -5.0]]), noise_B=torch.tensor([0.1, 0.4], dtype=torch.float64))
+    reward = 0.5 * 2.0 / (5 if objective == "simpo" else 1)
+    right, wrong = -math.log(1 / (1 + math.exp(-reward))), -math.log(1 / (1 + math.exp(reward)))
+    assert losses(scores, config).tolist() == pytest.approx([0.9 * right + 0.1 * wrong, 0.6 * right + 0.4 * wrong])
+    assert losses(replace(scores, noise_B=None), config).tolist() == pytest.approx([0.9 * right + 0.1 * wrong] * 2)

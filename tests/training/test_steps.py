@@ -237,3 +237,14 @@ def test_the_observer_sees_only_the_shots_that_have_room(tokenizer: Any) -> None
     unit = teacher.unit(*stream()[0])
     assert unit.plain.dropped_shots > 0
     assert seen == [3 - unit.plain.dropped_shots]
+
+
+def test_labels_say_how_probably_they_are_wrong(tokenizer: Any) -> None:
+    number, episode = stream()[0]
+    first, second = episode.queries
+    doubtful = replace(episode, queries=(first, second.with_noise(0.2)))
+    one = collator(tokenizer, objective="dpo", ladder=[1, 3])
+    assert one.unit(number, episode).noise is None
+    unit = one.unit(number, doubtful)
+    assert unit.noise == tuple(0.2 * branch.query for branch in unit.plain.branches)
+    assert len(unit.noise) == 4

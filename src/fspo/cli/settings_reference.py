@@ -191,7 +191,10 @@ def _defaults_of_methods(section: _Section, first: Mapping[type[BaseModel], _Sec
     shared = set(_rows(section, first))
     for model, names in _own_settings().items():
         rows = [row for row in _rows(_Section("training.NAME", model), first) if row not in shared]
-        yield f"{' and '.join(f'`{name}`' for name in names)} also {'has' if len(names) == 1 else 'have'}:\n"
+        if not rows:
+            continue
+        shared |= set(rows)
+        yield f"{', '.join(f'`{name}`' for name in names)} also {'has' if len(names) == 1 else 'have'}:\n"
         yield "| key | value | default | meaning |"
         yield "|---|---|---|---|"
         yield from rows
@@ -199,15 +202,16 @@ def _defaults_of_methods(section: _Section, first: Mapping[type[BaseModel], _Sec
 
 
 def _own_settings() -> dict[type[BaseModel], list[str]]:
-    """Types of settings that only some methods have -> these methods."""
+    """Types of settings that only some methods have -> these methods; a type comes before those that inherit it."""
     from fspo.methods.table import METHODS
     from fspo.training.config import TrainingConfig
 
     found: dict[type[BaseModel], list[str]] = {}
     for row in METHODS.values():
-        if row.settings is not TrainingConfig:
-            found.setdefault(row.settings, []).append(row.name)
-    return found
+        for kind in row.settings.__mro__:
+            if issubclass(kind, TrainingConfig) and kind is not TrainingConfig:
+                found.setdefault(kind, []).append(row.name)
+    return dict(sorted(found.items(), key=lambda entry: len(entry[0].__mro__)))
 
 
 def _readers() -> dict[str, type[BaseModel]]:

@@ -95,7 +95,7 @@ class RoundFigures:
     empty: int = 0
     """Pairs that were left out because a response is empty."""
     right_labels: float | None = None
-    """Share of the round's labels that the judge of the data agrees with; a tie counts a half."""
+    """Share of the round's labels that the judge of the data agrees with, of those that are no tie to it."""
     probes: int = 0
     """Questions that were answered."""
     answer_words: float | None = None
@@ -273,13 +273,14 @@ def play(job: Job, make: Callable[[Round], Pairs]) -> Path:
         job.progress.say(line)
     log = KeyedLog(job.out / FIGURES_FILE, RoundFigures)
     policies: list[Path] = []
-    _measure(setup, log, 0, job.model, Pairs(()))
     for number in range(1, setup.config.rounds + 1):
         one = Round(number, (job.model, *policies), job.out / ROUNDS_FOLDER / str(number), job, setup)
         pairs = make(one)
         if not pairs.count:
             _nothing_left(one, pairs)
             break
+        if number == 1:  # after the data have turned out to be enough
+            _measure(setup, log, 0, job.model, Pairs(()))
         policies.append(_train(one, pairs))
         _measure(setup, log, number, policies[-1], pairs)
     _publish(setup, policies, log)
@@ -529,7 +530,9 @@ class _Setup:
     def right_labels(self, pairs: Pairs) -> float | None:
         """How often the judge agrees with the labels; None where nobody judges."""
         queries = [query for episode in pairs.episodes for query in episode.queries]
-        return self._wins(queries, [query.chosen for query in queries], [query.rejected for query in queries])
+        scores = self._scores(queries, [query.chosen for query in queries], [query.rejected for query in queries])
+        decided = [score for score in scores if score != SCORES["tie"]]
+        return fmean(decided) if decided else None
 
     @cached_property
     def _judge(self) -> Judge | None:
@@ -537,15 +540,19 @@ class _Setup:
 
     def _wins(self, queries: Sequence[Preference], texts: Sequence[str], others: Sequence[str]) -> float | None:
         """The share of wins; None where nobody judges."""
+        scores = self._scores(queries, texts, others)
+        return fmean(scores) if scores else None
+
+    def _scores(self, queries: Sequence[Preference], texts: Sequence[str], others: Sequence[str]) -> list[float]:
+        """1, 0.5 or 0 for each query that the judge can judge."""
         judge = self._judge
         people = {**self.job.dataset.users, **(self.job.validation.users if self.job.validation else {})}
-        scores = [
+        return [
             SCORES[judge.compare(people[query.user], query.prompt, text, other)]
             for query, text, other in zip(queries, texts, others, strict=True)
             if judge is not None
             and (not isinstance(judge, JudgeOfSome) or judge.has_weights(people[query.user], query.prompt))
         ]
-        return fmean(scores) if scores else None
 
 
 def _load(model: str | Path, dtype: str) -> Any:

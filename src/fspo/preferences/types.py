@@ -170,6 +170,19 @@ class Preference:
         """The two responses, whichever was chosen."""
         return frozenset((self.chosen, self.rejected))
 
+    @property
+    def label_noise(self) -> float:
+        """How probably the label is wrong, as its source says under `label_noise`; 0 where it says nothing.
+
+        The objectives that can assume labels to be wrong use it: dpo, robust-dpo and simpo.
+        """
+        said = self.source.get("label_noise", 0.0)
+        return float(said) if isinstance(said, int | float) else 0.0
+
+    def with_noise(self, noise: float) -> Preference:
+        """The same preference, with a label that is wrong with this probability."""
+        return replace(self, source={**self.source, "label_noise": noise})
+
     def swap(self) -> Preference:
         """The same contents with the opposite label."""
         return replace(self, chosen=self.rejected, rejected=self.chosen)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 
-__all__ = ["HARMLESS", "LoraSettings", "Objective", "TrainingConfig"]
+__all__ = ["HARMLESS", "SMOOTHED", "LoraSettings", "Objective", "TrainingConfig"]
 
 HARMLESS = frozenset(
     {
@@ -31,7 +31,8 @@ Objective = Literal["pref-ft", "ipo", "dpo", "robust-dpo", "hinge", "simpo", "mi
 
 
 _AGAINST_REFERENCE = frozenset({"ipo", "dpo", "robust-dpo", "hinge"})
-_SMOOTHED = frozenset({"dpo", "robust-dpo", "simpo"})
+SMOOTHED = frozenset({"dpo", "robust-dpo", "simpo"})
+"""Objectives that can assume labels to be wrong."""
 
 
 class LoraSettings(BaseModel):
@@ -316,9 +317,9 @@ class TrainingConfig(BaseModel):
     def _fitting(self) -> Self:
         if self.objective == "simpo" and self.reduction != "mean":
             raise ValueError("reduction: simpo is defined on means per token; set mean, or leave it out")
-        if self.label_smoothing and self.objective not in _SMOOTHED:
+        if self.label_smoothing and self.objective not in SMOOTHED:
             raise ValueError(
-                f"label_smoothing: {self.objective} has none; choose {', '.join(sorted(_SMOOTHED))}, or set 0"
+                f"label_smoothing: {self.objective} has none; choose {', '.join(sorted(SMOOTHED))}, or set 0"
             )
         if self.target == "observer" and (self.objective != "mirrored-contrast" or self.contrast == "logistic"):
             raise ValueError("target: only a squared mirrored-contrast or its direction can aim at the observer")

@@ -56,6 +56,8 @@ class PassScores:
     """The reference's margins between drafts."""
     targets_B: Tensor | None = None
     """The observer's log-odds of each pair's first response, where the objective aims at them."""
+    noise_B: Tensor | None = None
+    """How probably each pair's label is wrong, where labels say so."""
 
 
 def score(
@@ -81,7 +83,8 @@ def score(
             reference_mirrored_B = plain.sums.new_tensor([margin for one in known for margin in one.mirrored or ()])
     odds = [value for unit in units for query in unit.targets or () for value in query]
     targets_B = plain.sums.new_tensor(odds) if odds else None
-    return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D, targets_B)
+    noise_B = _noise(units, config, plain.sums)
+    return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D, targets_B, noise_B)
 
 
 def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) -> Margins:
@@ -130,11 +133,11 @@ def losses(scores: PassScores, config: TrainingConfig) -> Tensor:
     if config.objective == "mirrored-contrast":
         return losses_B + _contrast(h_B, mirrored_B, scores.targets_B, config, queries=len(losses_B))
     h_B = _length_controlled(h_B, scores.plain, config)
-    preference_B = _preference(h_B, config)
+    preference_B = _preference(h_B, config, scores.noise_B)
     if scores.mirrored is not None and mirrored_B is not None:
         # Under the mirrored shots the rejected response is the preferred one.
         mirrored_B = _length_controlled(mirrored_B, scores.mirrored, config)
-        preference_B = (preference_B + _preference(-mirrored_B, config)) / 2
+        preference_B = (preference_B + _preference(-mirrored_B, config, scores.noise_B)) / 2
     return losses_B + preference_B
 
 
@@ -191,18 +194,27 @@ def _likelihood(scores: PassScores) -> Tensor:
     return (nll_B + objectives.pref_ft(scores.mirrored.means[:, second])) / 2
 
 
-def _preference(h_B: Tensor, config: TrainingConfig) -> Tensor:
+def _noise(units: Sequence[Unit], config: TrainingConfig, like: Tensor) -> Tensor | None:
+    """How probably each label is wrong: what the label itself says, or else the settings; None if no label does."""
+    if all(unit.noise is None for unit in units):
+        return None
+    own = [value for unit in units for value in unit.noise or (0.0,) * unit.pairs]
+    return like.new_tensor([value or config.label_smoothing for value in own])
+
+
+def _preference(h_B: Tensor, config: TrainingConfig, noise_B: Tensor | None = None) -> Tensor:
+    smoothing = config.label_smoothing if noise_B is None else noise_B
     match config.objective:
         case "ipo":
             return objectives.ipo(h_B, config.beta)
         case "robust-dpo":
-            return objectives.robust_dpo(h_B, config.beta, config.label_smoothing)
+            return objectives.robust_dpo(h_B, config.beta, smoothing)
         case "hinge":
             return objectives.hinge(h_B, config.beta)
         case "simpo":
-            return objectives.simpo(h_B, config.beta, config.gamma, config.label_smoothing)
+            return objectives.simpo(h_B, config.beta, config.gamma, smoothing)
         case _:
-            return objectives.dpo(h_B, config.beta, config.label_smoothing)
+            return objectives.dpo(h_B, config.beta, smoothing)
 
 
 def _length_controlled(h_B: Tensor, logprobs: BranchLogprobs, config: TrainingConfig) -> Tensor:

@@ -76,17 +76,17 @@ def ipo(margins_B: Tensor, beta: float) -> Tensor:
     return (margins_B - 1.0 / (2.0 * beta)) ** 2
 
 
-def dpo(margins_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+def dpo(margins_B: Tensor, beta: float, label_smoothing: float | Tensor = 0.0) -> Tensor:
     """Direct preference optimisation, -log sigmoid(beta h), shape [B] (arXiv 2305.18290, equation 7).
 
-    With a share s of labels taken for wrong it is conservative DPO, -(1 - s) log sigmoid(beta h) - s log sigmoid(-beta
-    h) (Mitchell 2023, "A note on DPO with noisy preferences and relationship to IPO"): it rests at a margin of
-    log((1 - s)/s) / beta, where plain DPO pulls for ever.
+    With a share s of labels taken for wrong (one number, or shape [B]) it is conservative DPO, -(1 - s) log
+    sigmoid(beta h) - s log sigmoid(-beta h) (Mitchell 2023, "A note on DPO with noisy preferences and relationship to
+    IPO"): it rests at a margin of log((1 - s)/s) / beta, where plain DPO pulls for ever.
     """
     return _smoothed(beta * margins_B, label_smoothing)
 
 
-def robust_dpo(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor:
+def robust_dpo(margins_B: Tensor, beta: float, label_smoothing: float | Tensor) -> Tensor:
     """Provably robust DPO, (-(1 - s) log sigmoid(beta h) + s log sigmoid(-beta h)) / (1 - 2s), shape [B].
 
     If each label was flipped with probability s < 1/2, its expectation is DPO's loss on the true labels (arXiv
@@ -105,14 +105,14 @@ def hinge(margins_B: Tensor, beta: float) -> Tensor:
     return torch.relu(1.0 - beta * margins_B)
 
 
-def simpo(margins_B: Tensor, beta: float, gamma: float, label_smoothing: float = 0.0) -> Tensor:
+def simpo(margins_B: Tensor, beta: float, gamma: float, label_smoothing: float | Tensor = 0.0) -> Tensor:
     """Simple preference optimisation, -log sigmoid(beta m - gamma), shape [B] (arXiv 2405.14734, equation 6).
 
     Args:
         margins_B: m, margins of mean log-probabilities per token, without a reference.
         beta: scale of the reward.
         gamma: how far apart the rewards of both responses are to be.
-        label_smoothing: share of labels taken for wrong, as in `dpo`.
+        label_smoothing: share of labels taken for wrong, as in `dpo`; one number, or one for each query.
     """
     return _smoothed(beta * margins_B - gamma, label_smoothing)
 
@@ -208,5 +208,5 @@ def mirrored_contrast_direction(
     return size_Q * (1 - cosine_Q)
 
 
-def _smoothed(rewards_B: Tensor, label_smoothing: float) -> Tensor:
+def _smoothed(rewards_B: Tensor, label_smoothing: float | Tensor) -> Tensor:
     return -(1 - label_smoothing) * logsigmoid(rewards_B) - label_smoothing * logsigmoid(-rewards_B)

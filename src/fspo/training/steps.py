@@ -125,6 +125,8 @@ class Unit:
     """What the reference says of the pairs, where it was asked before training."""
     targets: tuple[tuple[float, ...], ...] | None = None
     """For each branch, the observer's log-odds of every two of its responses after the shots it is attached to."""
+    noise: tuple[float, ...] | None = None
+    """For each branch, how probably its label is wrong, where a label of the unit says so; 0: not known."""
 
     @property
     def policy(self) -> tuple[TokenizedEpisode, ...]:
@@ -241,7 +243,9 @@ class StepCollator:
         described, known = self._described(episode, drafts), self.margins[index] if self.margins else None
         targets = self._targets(episode, plain, responses) if config.follows_observer else None
         waits = episode if waiting else None
-        return Unit(index, episode.user, plain, mirrored, reference, waits, described, known, targets)
+        own = tuple(episode.queries[branch.query].label_noise for branch in plain.branches)
+        noise = own if any(own) else None
+        return Unit(index, episode.user, plain, mirrored, reference, waits, described, known, targets, noise)
 
     def _responses(self, index: int, episode: Episode) -> list[tuple[str, ...]]:
         """For each query its labelled responses, and others to the same prompt drawn at random."""
