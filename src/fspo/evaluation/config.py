@@ -17,6 +17,7 @@ from fspo.paths import PlaceName
 __all__ = [
     "BASE",
     "HEADLINE",
+    "ConversationConfig",
     "EvaluationConfig",
     "Floors",
     "JudgeConfig",
@@ -205,7 +206,20 @@ class TaxConfig(Settings):
         return self
 
 
-_ADDED = frozenset({"judges", "match", "match_band", "tax", "answer_ladder", "reward_models", "best_of"})
+class ConversationConfig(Settings):
+    """Conversations with scripted users, whose preferences become known turn by turn; `turns` answers for each user."""
+
+    turns: int = Field(default=10, ge=2)
+    """Questions that each user asks."""
+    users: int | None = Field(default=12, ge=1)
+    """Maximum number of the evaluated users; null: all users with so many questions."""
+    responses: int = Field(default=8, ge=1)
+    """Maximum number of responses in the data that an answer is compared with."""
+
+
+_ADDED = frozenset(
+    {"conversations", "judges", "match", "match_band", "tax", "answer_ladder", "reward_models", "best_of"}
+)
 """Settings that add to what was measured and change nothing of it."""
 
 _AFTERWARDS = frozenset({"floors", "long_rows", "observer_noise", "observer_prior"})
@@ -286,6 +300,9 @@ class EvaluationConfig(Settings):
     """With `match: [length]`: the longer answer may have this many times the characters of the shorter one."""
     tax: TaxConfig | None = None
     """What personalisation costs on general instructions and refusals; null: not measured, {}: measured with the
+    defaults."""
+    conversations: ConversationConfig | None = None
+    """How answers come to fit a user in a conversation, turn by turn; null: not measured, {}: measured with the
     defaults."""
     observer_noise: float = Field(default=0.02, gt=0, lt=0.5)
     """The ideal observer's probability that a label contradicts the user's utilities."""

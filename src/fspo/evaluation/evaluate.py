@@ -25,6 +25,7 @@ from fspo.evaluation.calibration import Calibration
 from fspo.evaluation.capability_regression.stage import CapabilityRegression
 from fspo.evaluation.config import HEADLINE, EvaluationConfig
 from fspo.evaluation.context import Evaluation, OptionalMeasure
+from fspo.evaluation.conversations import Conversations
 from fspo.evaluation.ideal_observer import IdealObserver
 from fspo.evaluation.judges.judgement_store import check_identity, judge_digest
 from fspo.evaluation.judges.judges import answer_judge, jury_of
@@ -64,7 +65,7 @@ __all__ = ["evaluate"]
 
 T = TypeVar("T")
 
-OPTIONAL: tuple[type[OptionalMeasure], ...] = (Calibration, IdealObserver, CapabilityRegression)
+OPTIONAL: tuple[type[OptionalMeasure], ...] = (Calibration, IdealObserver, CapabilityRegression, Conversations)
 """What is measured besides; each is asked at every stage what it adds."""
 
 _MEMORY_ADVICE = (

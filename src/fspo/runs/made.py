@@ -63,6 +63,7 @@ _EVALUATION = (
     "items.jsonl",
     "samples.jsonl",
     "*/answers.jsonl",
+    "*/conversations.jsonl",
     "*/candidates-*.jsonl",
     "*/descriptions.jsonl",
     "*/judgements*.jsonl",

@@ -1,0 +1,128 @@
+"""Conversations with a scripted user, who lets their taste be known turn by turn (after ALOE, arXiv 2410.03642).
+
+In turn k the user asks the k-th of their questions and gets an answer. Then they say which response they would rather
+have had: the better of the answer and of the response to this question that they like in the data. That is one labelled
+preference more, which the model may see from turn k + 1 on. So a policy gathers its shots from the conversation itself.
+
+ALOE's user is a language model with a persona, whose answers reveal it little by little, and a judge says from 1 to 5
+how well an answer fits the persona. Here the user is a script over the responses of the data, and the level is computed
+from comparisons with these by the judge of the data, so that it needs no network and contradicts itself nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fspo.judging.judge import Judge
+from fspo.judging.verdicts import SCORES
+from fspo.preferences.types import Preference, User
+
+__all__ = [
+    "HIGHEST",
+    "LOWEST",
+    "Conversation",
+    "Slope",
+    "alignment_level",
+    "alignment_slope",
+    "hold",
+    "normalised",
+    "revealed",
+]
+
+LOWEST, HIGHEST = 1.0, 5.0
+"""Least and greatest alignment level."""
+
+
+@dataclass
+class Conversation:
+    """A user, the questions that they will ask, and what was said so far."""
+
+    user: User
+    questions: tuple[Preference, ...]
+    """One for each turn, with the response to it that the user likes and one that they don't."""
+    answers: list[str] = field(default_factory=list)
+    shots: list[Preference] = field(default_factory=list)
+    """What the user has let be known, the oldest first."""
+
+
+def revealed(judge: Judge | None, user: User, question: Preference, answer: str) -> Preference:
+    """The preference that a user lets be known after an answer.
+
+    If they like the answer better than their own response in the data, it is the answer over the other response;
+    otherwise it is their own response over the answer. An answer without text, or equal to one of the two, teaches
+    nothing beside the data's own preference. Without a judge nobody likes an answer better.
+    """
+    text = answer.strip()
+    if not text or text in (question.chosen.strip(), question.rejected.strip()):
+        return question
+    if judge is not None and judge.compare(user, question.prompt, answer, question.chosen) == "first":
+        return replace(question, chosen=answer)
+    return replace(question, rejected=answer)
+
+
+def hold(
+    conversations: Sequence[Conversation],
+    turns: int,
+    answer: Callable[[int, Sequence[Conversation]], Sequence[str]],
+    judge: Judge | None,
+) -> None:
+    """Hold all conversations, turn by turn, and add to each what is said.
+
+    `answer` gives for a turn, from 1, the answer to each conversation's next question.
+    """
+    for turn in range(1, turns + 1):
+        for one, text in zip(conversations, answer(turn, conversations), strict=True):
+            one.answers.append(text)
+            one.shots.append(revealed(judge, one.user, one.questions[turn - 1], text))
+
+
+def alignment_level(judge: Judge, user: User, prompt: str, answer: str, others: Iterable[str]) -> float:
+    """AL, from 1 to 5: where an answer stands among other responses to the prompt, by the user's taste.
+
+    1 + 4 x the share of the others that the user likes less; a tie counts a half. An empty answer has 1.
+
+    Raises:
+        ValueError: there is no other response.
+    """
+    if not answer.strip():
+        return LOWEST
+    scores = [SCORES[judge.compare(user, prompt, answer, other)] for other in others]
+    if not scores:
+        raise ValueError("An alignment level needs other responses to compare with.")
+    return LOWEST + (HIGHEST - LOWEST) * math.fsum(scores) / len(scores)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The least-squares line through levels by turn."""
+
+    slope: float
+    """Levels for each turn."""
+    r2: float
+    """Share of the variance of the levels that the line explains; 0 where they don't vary."""
+
+
+def alignment_slope(levels: Sequence[float]) -> Slope:
+    """The line through AL(1), AL(2), ...: b = sum (k - k') (AL(k) - AL') / sum (k - k')^2, with means k' and AL'.
+
+    Raises:
+        ValueError: there are fewer than two turns.
+    """
+    count = len(levels)
+    if count < 2:
+        raise ValueError("A slope needs two turns or more.")
+    middle, mean = (count + 1) / 2, math.fsum(levels) / count
+    turns = [k - middle for k in range(1, count + 1)]
+    around = [level - mean for level in levels]
+    across = math.fsum(turn * level for turn, level in zip(turns, around, strict=True))
+    of_turns, of_levels = math.fsum(turn**2 for turn in turns), math.fsum(level**2 for level in around)
+    slope = across / of_turns
+    return Slope(slope, slope * across / of_levels if of_levels > 0 else 0.0)
+
+
+def normalised(levels: Sequence[float]) -> list[float]:
+    """The levels as shares of the way from the least to the greatest of them; all 0 where they are equal."""
+    least, greatest = min(levels), max(levels)
+    return [(level - least) / (greatest - least) if greatest > least else 0.0 for level in levels]

@@ -1,0 +1,93 @@
+"""Conversations with a scripted user, and the metrics of alignment by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fspo.methods.conversations import (
+    Conversation,
+    alignment_level,
+    alignment_slope,
+    hold,
+    normalised,
+    revealed,
+)
+from fspo.preferences.types import Preference, User
+from tests.methods.policies.round_worlds import LikesYes
+
+ANN = User("ann")
+QUESTION = Preference("ann", "Is it good?", "Yes, 1!", "No, not 1.")
+
+
+def test_a_user_says_what_they_would_rather_have_had() -> None:
+    judge = LikesYes()
+    assert revealed(judge, ANN, QUESTION, "No, 2.") == Preference("ann", "Is it good?", "Yes, 1!", "No, 2.")
+    # A tie is no reason to like the answer better.
+    assert revealed(judge, ANN, QUESTION, "Yes, 2!").chosen == "Yes, 1!"
+    bad = Preference("ann", "Is it good?", "No, not 1.", "Never.")
+    assert revealed(judge, ANN, bad, "Yes, 2!") == Preference("ann", "Is it good?", "Yes, 2!", "Never.")
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "Yes, 1!", "No, not 1. "])
+def test_an_answer_that_teaches_nothing_reveals_the_data(answer: str) -> None:
+    assert revealed(LikesYes(), ANN, QUESTION, answer) == QUESTION
+
+
+def test_without_a_judge_no_answer_is_liked_better() -> None:
+    assert revealed(None, ANN, QUESTION, "Yes, 2!") == Preference("ann", "Is it good?", "Yes, 1!", "Yes, 2!")
+
+
+def test_what_is_said_is_seen_from_the_next_turn_on() -> None:
+    questions = tuple(Preference("ann", f"Is {n} good?", f"Yes, {n}!", f"No, not {n}.") for n in range(3))
+    seen: list[int] = []
+
+    def answer(turn: int, conversations: Sequence[Conversation]) -> list[str]:
+        (one,) = conversations
+        seen.append(len(one.shots))
+        assert [shot.prompt for shot in one.shots] == [question.prompt for question in questions[: turn - 1]]
+        return [f"Perhaps, {turn}."]
+
+    one = Conversation(ANN, questions)
+    hold([one], 3, answer, LikesYes())
+    assert seen == [0, 1, 2]
+    assert one.answers == ["Perhaps, 1.", "Perhaps, 2.", "Perhaps, 3."]
+    assert [shot.rejected for shot in one.shots] == one.answers
+
+
+def test_levels_go_from_one_to_five() -> None:
+    judge, others = LikesYes(), ["No, 1.", "Yes, 1!", "Never.", "Yes!"]
+    # Better than two, as good as two: 1 + 4 (1 + 1 + 1/2 + 1/2) / 4.
+    assert alignment_level(judge, ANN, "?", "Yes, 2!", others) == pytest.approx(4.0)
+    assert alignment_level(judge, ANN, "?", "Hm.", others) == pytest.approx(2.0)
+    assert alignment_level(judge, ANN, "?", "Yes.", ["No.", "Hm."]) == 5.0
+    assert alignment_level(judge, ANN, "?", "No.", ["Yes."]) == alignment_level(judge, ANN, "?", " ", ["Yes."]) == 1.0
+    with pytest.raises(ValueError, match="other responses"):
+        alignment_level(judge, ANN, "?", "No.", [])
+
+
+def test_the_slope_written_out_by_hand() -> None:
+    """Means 2 and 3: b = (-1)(-1) + 0 + (1)(1) over 2, and the normalised levels are 0, 1/2, 1."""
+    line = alignment_slope([2.0, 3.0, 4.0])
+    assert (line.slope, line.r2) == pytest.approx((1.0, 1.0))
+    assert normalised([2.0, 3.0, 4.0]) == [0.0, 0.5, 1.0]
+    assert alignment_slope(normalised([2.0, 3.0, 4.0])).slope == pytest.approx(0.5)
+
+
+def test_levels_that_do_not_move_have_no_slope() -> None:
+    line = alignment_slope([3.0] * 10)
+    assert (line.slope, line.r2) == (0.0, 0.0)
+    assert normalised([3.0] * 10) == [0.0] * 10
+    with pytest.raises(ValueError, match="two turns"):
+        alignment_slope([3.0])
+
+
+@given(st.lists(st.floats(1, 5), min_size=2, max_size=12))
+def test_the_slope_is_that_of_least_squares(levels: list[float]) -> None:
+    expected = np.polyfit(np.arange(1, len(levels) + 1), levels, 1)[0]
+    assert alignment_slope(levels).slope == pytest.approx(expected, abs=1e-9)
+    assert -1e-9 <= alignment_slope(levels).r2 <= 1 + 1e-9
