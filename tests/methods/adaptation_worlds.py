@@ -12,6 +12,7 @@ from fspo.methods.adaptation import Adaptation, AdaptationRow, UserView
 from fspo.methods.table import ADAPTATIONS
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
+from fspo.modeling.policies import load_policy
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Episode, Preference
 
@@ -19,10 +20,10 @@ __all__ = ["accuracy", "adapting", "liking_marks", "margins"]
 
 
 def adapting(model: Path, name: str, folder: Path | None = None, **settings: Any) -> Adaptation:
-    """An adaptation with these settings over the model."""
+    """An adaptation with these settings over the model, or over the policy in a folder."""
     row = AdaptationRow(name, ADAPTATIONS[name], settings)
     renderer = EpisodeRenderer(load_tokenizer(model), context=row.kind.in_context, layout="conversation")
-    weights: Any = load_model(model)
+    weights: Any = load_model(model) if folder is None else load_policy(folder, adapters="switchable")
     return row.kind(row.settings, weights.eval(), renderer, folder)
 
 

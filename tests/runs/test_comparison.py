@@ -35,7 +35,7 @@ def evaluated(tmp_path: Path) -> RunFolder:
         accuracy = {"value": value, "low": value - 0.1, "high": 1.0, "users": 16, "items": 128}
         write_json(place / "metrics.json", {**metrics, "mine": {"reward_accuracy": accuracy}})
     details = read_json(tmp_path / "evaluation" / "details.json")
-    costs = {"mine": {"train_seconds": 2.5, "parameters": 1234.0, "bytes_per_user": 256.0}}
+    costs = {"mine": {"train_seconds": 2.5, "parameters": 1234.0, "bytes_per_user": 256.0, "user_seconds": 0.004}}
     write_json(tmp_path / "evaluation" / "details.json", {**details, "costs": costs})
     return RunFolder(RunConfig.model_validate(config))
 
@@ -55,7 +55,7 @@ def test_methods_are_ranked_on_every_domain(tmp_path: Path) -> None:
     assert record["domains"]["advice"]["ipo"]["behind"]["value"] == pytest.approx(0.23)
     page = (out / "README.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith("| 1 | `mine` | 90.0%"))
-    assert row.endswith("| 2.5 s | 1,234 | 256 |")
+    assert row.endswith("| 2.5 s | 1,234 | 256 | 0.004 s |")
     fspo = next(line for line in page.splitlines() if "| `fspo` |" in line)
     assert "| 65.0% | 27.0 points | 72.0% |" in fspo, "label flip, user swap and win rate"
     assert "## Over all domains" in page and "Readers write no answers" in page

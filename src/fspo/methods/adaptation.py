@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fspo.errors import ConfigError
+from fspo.printing import counted
 from fspo.pydantic_errors import first_fault
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class Adaptation(ABC):
     """Its settings in a run's YAML."""
     in_context: ClassVar[Context] = "none"
     """What the model reads of the user: nothing, the shots, the text of the state (`description`), or both."""
+    keeps_adapters: ClassVar[bool] = False
+    """Whether its own policy is loaded with the newest adapters unmerged, so that `model.disable_adapter()` gives the
+    model that training started from."""
     least_shots: ClassVar[int] = 1
     """With fewer shots the state is that of an unknown user."""
 
@@ -177,8 +181,8 @@ class AdaptationRow:
             )
         if shots < least:
             raise ConfigError(
-                f"'{self.name}' needs at least {least} shots, and the evaluation shows {shots}; show more, or leave it "
-                "out of the methods."
+                f"'{self.name}' needs at least {counted(least, 'shots')}, and the evaluation shows {shots}; show more, "
+                "or leave it out of the methods."
             )
 
     def identity(self) -> dict[str, Any]:

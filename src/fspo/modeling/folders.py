@@ -29,6 +29,6 @@ ADAPTERS = "adapter-[0-9]*"
 POLICY = FolderKind(
     "a saved policy",
     needs=("policy.json",),
-    may=("adapter_*", f"{ADAPTERS}/adapter_*", f"{ADAPTERS}/README.md", *MODEL.needs, *_BESIDE),
+    may=("adapter_*", f"{ADAPTERS}/adapter_*", f"{ADAPTERS}/README.md", "companion.*", *MODEL.needs, *_BESIDE),
 )
 """What `save_policy` writes; a folder where a policy was trained holds records of the training too."""

@@ -36,6 +36,7 @@ __all__ = [
     "PolicyCard",
     "check_adapter",
     "check_export",
+    "check_whole",
     "export_policy",
     "is_policy",
     "join_policies",
@@ -243,9 +244,23 @@ def check_export(folder: Path, out: Path) -> None:
 
     Raises:
         ConfigError: `out` holds something else than an exported model, or what the policy is built on.
-        ModelError: there is no policy.
+        ModelError: there is no policy, or it is not whole without weights of its method.
     """
+    check_whole(folder)
     check_replaceable(out, MODEL, spare=_needed_by(folder))
+
+
+def check_whole(folder: Path) -> None:
+    """Check that a policy is all in its model.
+
+    Raises:
+        ModelError: its method has weights beside the model, such as soft tokens of each user.
+    """
+    if read_card(folder).details.get("companion"):
+        raise ModelError(
+            f"The policy in {folder} has weights of its method beside the model, for each user, which only `fspo eval` "
+            "can use yet; choose another policy."
+        )
 
 
 def _needed_by(folder: Path) -> list[Path]:

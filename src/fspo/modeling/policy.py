@@ -18,7 +18,7 @@ from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName, Message
 from fspo.modeling.loading import load_configuration, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import policy_in
-from fspo.modeling.policies import export_policy
+from fspo.modeling.policies import check_whole, export_policy
 from fspo.modeling.rendering import Branch, Context, EpisodeRenderer, TokenizedEpisode
 from fspo.modeling.sharing import PolicyWeights
 from fspo.modeling.vocabulary import check_vocabulary
@@ -152,6 +152,8 @@ class Policy:
         """
         weights = PolicyWeights(policy_in(path) or path, dtype, device)
         details: Mapping[str, Any] = weights.card.details if weights.card else {"context": "both"}
+        if weights.card:
+            check_whole(Path(weights.name))
         training: dict[str, Any] = details.get("training") or {}
         longest = training.get("max_length") if max_length is None else max_length
         layout = layout or (training.get("layout", "labelled") if training else DEFAULT_LAYOUT)

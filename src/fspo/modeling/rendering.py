@@ -91,6 +91,8 @@ class EpisodeRenderer:
     """How shots and queries are laid out."""
     template: ShotTemplate | None = None
     """Other words of the labelled layout."""
+    prefix: tuple[int, ...] = ()
+    """Ids in front of everything, such as virtual tokens."""
 
     def __post_init__(self) -> None:
         """Read the chat format and the control tokens once."""
@@ -168,7 +170,7 @@ class EpisodeRenderer:
             for query, texts in zip(first.queries, compared, strict=True)
         ]
         longest = max((len(prompt) + max(map(len, answers)) for prompt, answers in queries), default=0)
-        prefixes = [self._start(twin.description) for twin in twins]
+        prefixes = [(*self.prefix, *self._start(twin.description)) for twin in twins]
         fitting = [
             self._fit(prefix, self._visible(twin.shots), longest, described)
             for prefix, twin in zip(prefixes, twins, strict=True)
@@ -206,7 +208,11 @@ class EpisodeRenderer:
         """What comes before a prompt without shots, and the prompt."""
         described = bool(self._described(description))
         own = None if described else self._layout.opening_prompt(prompt)
-        return own or (self._start(description), self._layout.prompt(prompt, after_shots=False, described=described))
+        start, shown = own or (
+            self._start(description),
+            self._layout.prompt(prompt, after_shots=False, described=described),
+        )
+        return (*self.prefix, *start), shown
 
     @property
     def overhead(self) -> int:
@@ -267,7 +273,10 @@ class EpisodeRenderer:
         shots, turns, described = self._visible(shots), as_turns(prompt), bool(self._described(description))
         prompt_ids = self._layout.prompt(turns, after_shots=bool(shots), described=described)
         mirrored = description if mirror_description is None else mirror_description
-        twins = ((self._start(description), shots), (self._start(mirrored), [shot.swap() for shot in shots]))
+        twins = (
+            ((*self.prefix, *self._start(description)), shots),
+            ((*self.prefix, *self._start(mirrored)), [shot.swap() for shot in shots]),
+        )
         kept = min(len(self._fit(prefix, side, len(prompt_ids) + reserve, described)) for prefix, side in twins)
         dropped = len(shots) - kept
         if not kept:
@@ -320,6 +329,11 @@ class EpisodeRenderer:
     def with_context(self, context: Context) -> EpisodeRenderer:
         """The same renderer for a model that sees other things of the user."""
         return self._with(context=context)
+
+    def with_prefix(self, ids: tuple[int, ...]) -> EpisodeRenderer:
+        """The same renderer with ids in front of everything, and as many tokens more in `max_length`."""
+        more = len(ids) - len(self.prefix)
+        return self._with(prefix=ids, max_length=None if self.max_length is None else self.max_length + more)
 
     def _with(self, **changes: Any) -> EpisodeRenderer:
         """The same renderer with other settings; the chat format is not read again."""

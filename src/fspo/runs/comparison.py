@@ -153,7 +153,7 @@ def _page(folder: RunFolder, found: list[DomainStandings], overall: Mapping[str,
 def _section(one: DomainStandings, config: RunConfig) -> list[str]:
     curve = [f"@{k}" for k in one.shots]
     heads = ["rank", "method", "reward accuracy", *curve, f"{one.lead} minus it", "label flip", "user swap", "win rate"]
-    heads += ["training", "numbers", "bytes a user"]
+    heads += ["training", "numbers", "bytes a user", "adapting to a user"]
     lines = [f"## {one.domain}\n", f"{one.users} users, {one.pairs} pairs.\n", _row(heads), _row(["---"] * len(heads))]
     for row in one.standings:
         own = row.measures
@@ -170,11 +170,13 @@ def _section(one: DomainStandings, config: RunConfig) -> list[str]:
 
 
 def _costs(costs: Mapping[str, float]) -> list[str]:
-    seconds, numbers, user = (costs.get(name) for name in ("train_seconds", "parameters", "bytes_per_user"))
+    names = ("train_seconds", "parameters", "bytes_per_user", "user_seconds")
+    seconds, numbers, user, adapting = (costs.get(name) for name in names)
     return [
         "" if seconds is None else f"{seconds:,.0f} s" if seconds >= 10 or not seconds else f"{seconds:.1f} s",
         "" if numbers is None else f"{numbers:,.0f}",
         "" if user is None else f"{user:,.0f}",
+        "" if adapting is None else f"{adapting:.2g} s",
     ]
 
 

@@ -130,7 +130,7 @@ def sentence(planned: PlannedEvaluation) -> str:
         return f"The evaluation {work}. {why}"
     return (
         f"The evaluation takes about {duration(planned.seconds())}, an estimate from a short measurement on this "
-        f"machine: it {work}. Judges on servers and optional measures are not included."
+        f"machine: it {work}. Judges on servers, optional measures and adapting to users are not included."
     )
 
 

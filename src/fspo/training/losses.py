@@ -8,7 +8,7 @@ side by side and the labelled one first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from fspo.modeling.logprobs import BranchLogprobs, branch_logprobs
 from fspo.modeling.rendering import TokenizedEpisode
 from fspo.training import objectives
+from fspo.training.companion import Companion
 from fspo.training.config import TrainingConfig
 from fspo.training.steps import Margins, StepBatch, Unit
 
@@ -58,14 +59,21 @@ class PassScores:
     """The observer's log-odds of each pair's first response, where the objective aims at them."""
     noise_B: Tensor | None = None
     """How probably each pair's label is wrong, where labels say so."""
+    weights_Q: Tensor | None = None
+    """How much the pairs of each query count; None: all as much."""
 
 
 def score(
-    model: torch.nn.Module, units: Sequence[Unit], config: TrainingConfig, reference: Reference | None = None
+    model: torch.nn.Module,
+    units: Sequence[Unit],
+    config: TrainingConfig,
+    reference: Reference | None = None,
+    companion: Companion | None = None,
 ) -> PassScores:
     """Score the pairs of `units` in one pass of the policy and, where a reference is given, one of the reference.
 
-    Margins of the reference that the units bring along are taken as they are.
+    Margins of the reference that the units bring along are taken as they are. A companion takes part in the pass of the
+    policy alone.
     """
     episodes = [episode for unit in units for episode in unit.policy]
     drafts = [unit.described for unit in units if unit.described is not None]
@@ -74,7 +82,8 @@ def score(
     if reference is not None and len(known) < len(units):
         with torch.no_grad(), reference() as frozen:
             reference_B, reference_mirrored_B, reference_D = _reference_margins(frozen, units, episodes, drafts, config)
-    scored = branch_logprobs(model, [*episodes, *drafts])
+    with companion.enter(model, units) if companion is not None else nullcontext():
+        scored = branch_logprobs(model, [*episodes, *drafts])
     plain, mirrored = _twins(scored[: len(episodes)], units)
     described = _joined(scored[len(episodes) :]) if drafts else None
     if known and len(known) == len(units):
@@ -84,7 +93,19 @@ def score(
     odds = [value for unit in units for query in unit.targets or () for value in query]
     targets_B = plain.sums.new_tensor(odds) if odds else None
     noise_B = _noise(units, config, plain.sums)
-    return PassScores(plain, mirrored, reference_B, reference_mirrored_B, described, reference_D, targets_B, noise_B)
+    weights = [unit.weight for unit in units for _ in range(unit.pairs)]
+    weights_Q = plain.sums.new_tensor(weights) if any(weight != 1.0 for weight in weights) else None
+    return PassScores(
+        plain,
+        mirrored,
+        reference_B,
+        reference_mirrored_B,
+        described,
+        reference_D,
+        targets_B,
+        noise_B=noise_B,
+        weights_Q=weights_Q,
+    )
 
 
 def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) -> Margins:
@@ -97,12 +118,14 @@ def reference_margins(reference: Reference, unit: Unit, config: TrainingConfig) 
 def total_loss(scores: PassScores, config: TrainingConfig) -> Tensor:
     """The mean loss of the pairs, and that of the descriptions with its weight."""
     described = 0 if scores.described is None else len(scores.described.sums)
-    return partial_loss(scores, config, pairs=len(scores.plain.sums), descriptions=described)
+    pairs = len(scores.plain.sums) if scores.weights_Q is None else float(scores.weights_Q.sum())
+    return partial_loss(scores, config, pairs=pairs, descriptions=described)
 
 
-def partial_loss(scores: PassScores, config: TrainingConfig, *, pairs: int, descriptions: int) -> Tensor:
+def partial_loss(scores: PassScores, config: TrainingConfig, *, pairs: float, descriptions: int) -> Tensor:
     """A pass's part of the loss of a step with so many pairs and descriptions; the parts of a step add up to it."""
-    loss = losses(scores, config).sum() / pairs
+    losses_Q = losses(scores, config)
+    loss = (losses_Q if scores.weights_Q is None else losses_Q * scores.weights_Q).sum() / pairs
     if scores.described is None:
         return loss
     return loss + config.description_weight * description_losses(scores, config).sum() / descriptions

@@ -14,6 +14,7 @@ from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.sampling import ShortUser
 from fspo.preferences.types import Episode, Preference
+from fspo.training.companion import Companion
 from fspo.training.config import TrainingConfig
 
 __all__ = [
@@ -127,6 +128,8 @@ class Unit:
     """For each branch, the observer's log-odds of every two of its responses after the shots it is attached to."""
     noise: tuple[float, ...] | None = None
     """For each branch, how probably its label is wrong, where a label of the unit says so; 0: not known."""
+    weight: float = 1.0
+    """How much its pairs count."""
 
     @property
     def policy(self) -> tuple[TokenizedEpisode, ...]:
@@ -169,9 +172,9 @@ class StepBatch:
         return (unit for group in self.passes for unit in group)
 
     @property
-    def pairs(self) -> int:
-        """Pairs of the whole step."""
-        return sum(unit.pairs for unit in self.units)
+    def pairs(self) -> float:
+        """Pairs of the whole step, each as much as it counts."""
+        return sum(unit.pairs * unit.weight for unit in self.units)
 
     @property
     def descriptions(self) -> int:
@@ -209,11 +212,19 @@ class StepCollator:
     """Says which effects are aimed at, where the objective follows it."""
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """All responses to each prompt, for trainings that score more than the labelled two."""
+    companion: Companion | None = None
+    """Says what is scored of an episode, where weights of a method's own are trained too."""
 
     def __call__(self, episodes: Iterable[tuple[int, Episode]]) -> dict[str, Any]:
         """Render numbered episodes; the batch is a mapping because transformers expects one."""
-        units = [self.unit(index, episode) for index, episode in episodes]
+        units = [unit for index, episode in episodes for unit in self.units(index, episode)]
         return {"step": StepBatch(split_passes(units, self.config.row_tokens))}
+
+    def units(self, index: int, episode: Episode) -> Sequence[Unit]:
+        """What is scored of one episode: a unit, or what a companion makes of it."""
+        if self.companion is None:
+            return [self.unit(index, episode)]
+        return self.companion.units(replace(self, companion=None), index, episode)
 
     def unit(self, index: int, episode: Episode, drafts: Drafts | None = None) -> Unit:
         """Render one episode, its mirror if the settings ask for it, and the reference's view of it.

@@ -33,6 +33,7 @@ from fspo.progress import Progress, Silent
 from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.arguments import check_trackers
 from fspo.training.checkpoints import newest_checkpoint, read_record
+from fspo.training.companion import COMPANION, Companion, attach, save_companion
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import Reference
 from fspo.training.policy_card import SEES, may_be_replaced, policy_card
@@ -83,6 +84,7 @@ TRAINING_FILE = "training.json"
 _WRITES = (
     *(POLICY_FILE, "adapter_*", ADAPTERS, *MODEL.needs, "model*.safetensors.index.json", "generation_config.json"),
     *(pattern for pattern in TOKENIZER_FILES if "/" not in pattern),
+    f"{COMPANION}.*",
     *("additional_chat_templates", CHECKPOINTS_FOLDER, LOGS_FOLDER, METRICS_FILE, REFERENCE_FILE),
 )
 """What a training writes into its folder, after `training.json`."""
@@ -101,6 +103,7 @@ def train_policy(
     observer: Observer | None = None,
     callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
     episodes: Sequence[Episode] = (),
+    companion: Companion | None = None,
 ) -> Path:
     """Train a policy and write it to `out`, beside `training.json` and `metrics.jsonl`.
 
@@ -121,6 +124,7 @@ def train_policy(
         callbacks: of transformers; called at every event of the loop.
         episodes: train on these again and again, shuffled, and not on episodes drawn from `dataset`. The model must be
             able to read their queries whole.
+        companion: weights of a method's own, trained beside the adapters.
 
     Returns:
         `out`, which holds a `policy.json`.
@@ -144,6 +148,7 @@ def train_policy(
         observer,
         tuple(callbacks),
         tuple(episodes),
+        companion,
     )
     if not training.is_finished():
         training.run(training.loop(), progress or Silent())
@@ -190,6 +195,8 @@ class Training:
     """Of transformers, as its Trainer takes them; they are no part of the identity."""
     episodes: tuple[Episode, ...] = ()
     """To be trained on in the place of episodes drawn from the dataset."""
+    companion: Companion | None = None
+    """Weights of a method's own, trained beside the adapters."""
     sampler: Episodes = field(init=False)
     identity: dict[str, Any] = field(init=False)
     """What decides which weights come out, ready for JSON; taken before training changes a model in memory."""
@@ -222,6 +229,7 @@ class Training:
             "dataset": self.dataset.fingerprint,
             **self.start.identity(),
             "context": self.context,
+            **({"companion": dict(self.companion.identity())} if self.companion else {}),
             **({"episodes": digest([asdict(episode) for episode in self.episodes])} if self.episodes else {}),
             # Each pass draws its own dropout, so that with it the passes decide too.
             **({"row_tokens": self.config.row_tokens} if adapters is not None and adapters.lora_dropout else {}),
@@ -299,6 +307,8 @@ class Training:
             self._know_weights()
             prepare_model(model)  # while it is whole: sharded, it could not be tried
             policy = prepare_weights(model, lora, seed=self.config.seed)
+            if self.companion is not None:
+                attach(self.companion, policy, self.config.seed)
             if lora is None and self.config.needs_reference and not self.config.precompute_reference:
                 frozen = frozen_copy(policy)
         reference = reference_of(policy, frozen) if lora or frozen is not None else None
@@ -320,6 +330,7 @@ class Training:
             reference=reference if self.config.needs_reference else None,
             validation=units,
             rationalizer=self._rationalizer(renderer, units),
+            companion=self.companion,
             callbacks=self.callbacks,
         )
         return Loop(trainer, renderer, reference, sampler, read)
@@ -334,7 +345,8 @@ class Training:
         with read.explaining("the validation part"):
             sampler = self._sampler(read.dataset, skip_short_users=True)
         collator = self._measuring(renderer)
-        return [collator.unit(index, sampler.episode(index)) for index in range(self.config.evaluate_episodes)]
+        episodes = ((index, sampler.episode(index)) for index in range(self.config.evaluate_episodes))
+        return [unit for index, episode in episodes for unit in collator.units(index, episode)]
 
     @full_disk_explained()
     @out_of_memory_explained(TrainingError, MEMORY_ADVICE)
@@ -381,6 +393,8 @@ class Training:
             StorageError: the disk is full.
         """
         weights = whole_state(policy)
+        details = {"context": self.context, "layout": self.config.layout, "training": self.identity["config"]}
+        details |= {COMPANION: True} if self.companion is not None else {}
         if joined().is_main_process:
             save_policy(
                 policy,
@@ -388,12 +402,14 @@ class Training:
                 base=str(self.start.name),
                 method=self.method,
                 start=self.start.policy,
-                details={"context": self.context, "layout": self.config.layout, "training": self.identity["config"]},
+                details=details,
                 home=home,
                 tokenizer=self.start.tokenizer,
                 weights=weights,
                 readme=self._card() if may_be_replaced((home or folder) / "README.md") else None,
             )
+            if self.companion is not None:
+                save_companion(self.companion, policy, folder)
         return folder
 
     def _card(self) -> str:
@@ -412,11 +428,11 @@ class Training:
         # The user's own description would contradict mirrored labels.
         mirror = self.shown and self.config.shots > 0 and self.config.describe != "gold"
         measured = self.config.model_copy(update={"mirror": mirror, "ladder": None, "responses": 2})
-        return StepCollator(renderer, measured, both_sides=True, observer=self.observer)
+        return StepCollator(renderer, measured, both_sides=True, observer=self.observer, companion=self.companion)
 
     def _collator(self, renderer: EpisodeRenderer, dataset: PreferenceDataset | None = None) -> StepCollator:
         known = known_responses(dataset or self.dataset, self.config)
-        return StepCollator(renderer, self.config, observer=self.observer, known=known)
+        return StepCollator(renderer, self.config, observer=self.observer, known=known, companion=self.companion)
 
     def _rationalizer(self, renderer: EpisodeRenderer, validation: Sequence[Unit]) -> Rationalizer | None:
         if self.config.describe != "own":

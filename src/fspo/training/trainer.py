@@ -24,6 +24,7 @@ from fspo.progress import Task
 from fspo.training import checkpoints, processes
 from fspo.training.arguments import arguments
 from fspo.training.callbacks import SaveByTime
+from fspo.training.companion import Companion
 from fspo.training.config import TrainingConfig
 from fspo.training.losses import (
     PassScores,
@@ -73,6 +74,7 @@ class PolicyTrainer(Trainer):
         reference: Reference | None = None,
         validation: Sequence[Unit] = (),
         rationalizer: Rationalizer | None = None,
+        companion: Companion | None = None,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
     ) -> None:
         """Prepare a training of `config.steps` steps whose checkpoints and metrics live in `folder`.
@@ -85,6 +87,7 @@ class PolicyTrainer(Trainer):
             folder: gets `metrics.jsonl` and `checkpoints/`.
             reference: enters the reference model, where the objective needs one.
             validation: units scored every `config.evaluate_every` steps, rendered with both sides and the mirror.
+            companion: weights of a method's own, which are a part of the model.
             rationalizer: lets the policy draft the descriptions of every step, where the settings ask for it.
             callbacks: as transformers' Trainer takes them.
 
@@ -99,6 +102,7 @@ class PolicyTrainer(Trainer):
         sleep_while_busy()
         self.course = Course()
         self._reference, self.validation, self._rationalizer = reference, validation, rationalizer
+        self._companion = companion
         self._figures: dict[str, float] = {}
         self._batch = StepBatch(())
         self._started = time.monotonic()
@@ -115,6 +119,11 @@ class PolicyTrainer(Trainer):
             raise ConfigError(
                 "A model whose weights are sharded over processes can't draft descriptions; launch with "
                 "configs/accelerate/ddp.yaml, or set describe to gold or none."
+            )
+        if self.is_fsdp_enabled and companion is not None:
+            raise ConfigError(
+                "A model whose weights are sharded over processes can't train a method's own weights beside it; launch "
+                "with configs/accelerate/ddp.yaml."
             )
         if self.is_fsdp_enabled and config.precompute_reference and config.needs_reference:
             raise ConfigError(
@@ -259,7 +268,7 @@ class PolicyTrainer(Trainer):
 
     def _scores(self, policy: torch.nn.Module, units: Sequence[Unit]) -> PassScores:
         with self.accelerator.autocast():
-            return score(policy, units, self._config, self._reference)
+            return score(policy, units, self._config, self._reference, self._companion)
 
     def _share(self, batch: StepBatch) -> Share:
         if self.accelerator.num_processes == 1:

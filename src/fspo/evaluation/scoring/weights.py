@@ -226,4 +226,5 @@ class Weights:
             return load_model(self.model, dtype=self._dtype)
         from fspo.modeling.policies import load_policy
 
-        return load_policy(source, dtype=self._dtype)
+        keeps = any(ADAPTATIONS[name].keeps_adapters for name in self._adaptations if self.source(name) == source)
+        return load_policy(source, adapters="switchable" if keeps else "merged", dtype=self._dtype)
