@@ -29,7 +29,7 @@ def test_the_reference_says_what_the_types_say(tmp_path: Path, capsys: pytest.Ca
 
 def keys_of(values: Any, above: str = "") -> Iterator[str]:
     """The keys of a file as the reference writes them."""
-    named = ("training", "benchmarks", "readers")
+    named = ("training", "benchmarks", "readers", "adaptations")
     for name, value in values.items() if isinstance(values, dict) else ():
         key = f"{above}.NAME" if above in named else above + name
         if above not in named:
