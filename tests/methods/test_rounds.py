@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fspo.errors import ConfigError, TrainingError
-from fspo.files import read_json, read_jsonl
+from fspo.files import check_no_others, read_json, read_jsonl
 from fspo.methods import rounds
 from fspo.methods.rounds import Pairs, Round, play
 from fspo.methods.table import METHODS
@@ -20,6 +20,7 @@ from fspo.modeling.answering import Prompt
 from fspo.modeling.loading import load_model, load_tokenizer
 from fspo.modeling.policies import load_policy, read_card
 from fspo.preferences.types import Episode, Preference
+from fspo.runs.made import RUN
 from fspo.training.trainer import PolicyTrainer
 from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, job_of
 
@@ -55,7 +56,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    job = job_of("spin", tiny_model_path, tmp_path_factory.mktemp("rounds") / "spin", judge=LikesYes, **SMALL)
+    job = job_of("spin", tiny_model_path, tmp_path_factory.mktemp("run") / "methods" / "spin", judge=LikesYes, **SMALL)
     return job.method.train(job)
 
 
@@ -114,6 +115,10 @@ def test_the_policy_is_that_of_the_last_round_as_one_training_from_the_start(
     assert not torch.allclose(whole, base, atol=1e-3)
     weights = load_file(finished / "adapter-0" / "adapter_model.safetensors")
     assert {tensor.shape[0] for name, tensor in weights.items() if "lora_A" in name} == {4}  # two of rank 2
+
+
+def test_all_files_are_those_of_a_run(finished: Path) -> None:
+    check_no_others(finished.parents[1], RUN, below="methods/spin")
 
 
 def test_every_round_starts_where_its_reference_is(finished: Path) -> None:

@@ -105,3 +105,17 @@ def test_a_prompt_of_one_message_is_text_however_it_is_given() -> None:
         Preference(
             "ann", "why?", "so", "thus", turns=(Turn("user", "how?"), Turn("assistant", "so"), Turn("user", "?"))
         )
+
+
+def test_a_label_says_how_probably_it_is_wrong() -> None:
+    row = preference(1)
+    assert row.label_noise == dataclasses.replace(row, source={"label_noise": None}).label_noise == 0.0
+    assert row.with_noise(0.2).label_noise == row.with_noise(0.2).swap().label_noise == 0.2
+    assert row.with_noise(0.2).source == {"model": "m", "label_noise": 0.2}
+
+
+@pytest.mark.parametrize("noise", [0.5, -0.1, "0.1", True, float("nan")])
+def test_a_label_can_not_be_wrong_more_often_than_right(noise: Any) -> None:
+    row = dataclasses.replace(preference(1), source={"label_noise": noise})
+    with pytest.raises(DataError, match="user 'u' on 'prompt 1' has label_noise"):
+        _ = row.label_noise

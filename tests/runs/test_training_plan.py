@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.main import app
-from fspo.files import read_jsonl
+from fspo.files import read_jsonl, write_json
 from fspo.preferences.splits import Splits
 from fspo.runs import pipeline, training_plan
 from fspo.runs.config import load_config
 from fspo.runs.folder import RunFolder
-from fspo.runs.training_plan import planned_trainings, table
+from fspo.runs.training_plan import planned_trainings, remaining, table
 from tests.training.helpers import small_dataset
 
 FILE = """
@@ -135,3 +137,18 @@ def test_a_dry_run_refuses_a_tracker_that_there_is_not(run: list[str]) -> None:
     done = CliRunner().invoke(app, ["run", *run, "--dry-run", "--set", "training.all.report_to=mlflow2"])
     assert done.exit_code == 2
     assert "did you mean 'mlflow'?" in done.output
+
+
+def test_a_training_in_rounds_counts_the_steps_of_all_rounds(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("methods: [synpo]\ntraining: {synpo: {rounds: 2, steps: 9, improver_steps: 5}}\n")
+    folder = RunFolder(load_config(tmp_path / "my.yaml", (), tmp_path / "run"))
+    [plan] = planned_trainings(folder, ["synpo"], None, None)
+    assert (plan.config.total_steps, plan.done) == (40 + 2 * (5 + 9), 0)
+    for place, steps in (("0/generator", 40), ("1/improver", 5), ("1", 9)):
+        record = {"identity": {"config": {"steps": steps}}, "finished": place != "1"}
+        write_json(folder.method("synpo") / "rounds" / place / "training.json", record)
+    [plan] = planned_trainings(folder, ["synpo"], None, None)
+    assert plan.done == 45
+    assert remaining([replace(plan, units=())], 1.0).endswith("on this machine.")
+    unit: Any = SimpleNamespace(tokens=10)
+    assert "answers that methods write in between are not included" in remaining([replace(plan, units=(unit,))], 1.0)

@@ -374,3 +374,14 @@ def test_given_episodes_are_trained_on_like_those_that_were_drawn(tiny_model_pat
     assert figures(out) == figures(drawn)
     with pytest.raises(ConfigError, match="episodes"):
         train_policy(without, data, model=tiny_model_path, out=out, episodes=[one.mirror() for one in given])
+
+
+def test_a_label_that_is_wrong_more_often_than_right_is_named_before_training(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    people = small_dataset()
+    rows = [replace(row, source={"label_noise": 0.7}) if number == 9 else row for number, row in enumerate(people)]
+    data = PreferenceDataset(people.users.values(), rows)
+    with pytest.raises(DataError, match=r"has label_noise 0\.7"):
+        train_policy(tiny_settings(objective="dpo", bias_weight=0), data, model=tiny_model_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

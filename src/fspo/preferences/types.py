@@ -175,9 +175,19 @@ class Preference:
         """How probably the label is wrong, as its source says under `label_noise`; 0 where it says nothing.
 
         The objectives that can assume labels to be wrong use it: dpo, robust-dpo and simpo.
+
+        Raises:
+            DataError: the source says something else than a probability below a half.
         """
-        said = self.source.get("label_noise", 0.0)
-        return float(said) if isinstance(said, int | float) else 0.0
+        said = self.source.get("label_noise")
+        if said is None:
+            return 0.0
+        if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < 0.5:
+            raise DataError(
+                f"A preference of user '{self.user}' on {self.prompt[:60]!r} has label_noise {said!r}; write how "
+                "probably its label is wrong, from 0 to below 0.5, or leave it out."
+            )
+        return float(said)
 
     def with_noise(self, noise: float) -> Preference:
         """The same preference, with a label that is wrong with this probability."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fspo.errors import DataError, FspoError
 from fspo.files import read_json
+from fspo.methods.round_settings import RoundSettings
 from fspo.methods.table import Method, training_order
 from fspo.modeling.size import count_weights
 from fspo.preferences.dataset import PreferenceDataset
@@ -117,7 +118,12 @@ def remaining(trainings: Sequence[PlannedTraining], seconds: float) -> str:
     parts = [f"{each.row.name} {duration(each.work * seconds)}" for each in trainings if each.work]
     total = duration(sum(each.work for each in trainings) * seconds)
     named = f" ({', '.join(parts)})" if len(parts) > 1 else ""
-    return f"Training takes about {total}{named}, an estimate from a short measurement on this machine."
+    answers = " The answers that methods write in between are not included." if any(map(_writes, trainings)) else ""
+    return f"Training takes about {total}{named}, an estimate from a short measurement on this machine.{answers}"
+
+
+def _writes(training: PlannedTraining) -> bool:
+    return isinstance(training.config, RoundSettings) and training.work > 0
 
 
 def measure(folder: RunFolder, trainings: Sequence[PlannedTraining]) -> tuple[float | None, str]:

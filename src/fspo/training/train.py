@@ -34,7 +34,7 @@ from fspo.training.adapters import frozen_copy, prepare_weights
 from fspo.training.arguments import check_trackers
 from fspo.training.checkpoints import newest_checkpoint, read_record
 from fspo.training.companion import COMPANION, Companion, attach, save_companion
-from fspo.training.config import TrainingConfig
+from fspo.training.config import SMOOTHED, TrainingConfig
 from fspo.training.losses import Reference
 from fspo.training.policy_card import SEES, may_be_replaced, policy_card
 from fspo.training.precomputing import REFERENCE_FILE, precompute
@@ -213,6 +213,8 @@ class Training:
             )
         if self.config.describe != "none":
             self._check_descriptions()
+        for row in self.dataset if self.config.objective in SMOOTHED else ():
+            _ = row.label_noise  # raises where it is no probability
         if self.config.follows_observer and self.observer is None:
             raise ConfigError(
                 "target: there is no observer to follow; give FSPOTrainer one (observer), or set a number of nats."

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from fspo.errors import DataError
-from fspo.files import read_json, read_jsonl
+from fspo.files import check_no_others, read_json, read_jsonl
 from fspo.methods.policies.synpo import improving, keywords_of, writing
 from fspo.methods.table import METHODS
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, Turn, User, transcript
+from fspo.runs.made import RUN
 from tests.methods.policies.round_worlds import LikesYes, agreeing, job_of, taste
 
 FAST: dict[str, Any] = {
@@ -26,8 +27,9 @@ FAST: dict[str, Any] = {
 
 
 def test_the_improver_teaches_the_policy(both: Path, tmp_path: Path) -> None:
-    job = job_of("synpo", both, tmp_path / "out", agreeing(), judge=LikesYes, **FAST)
+    job = job_of("synpo", both, tmp_path / "methods" / "synpo", agreeing(), judge=LikesYes, **FAST)
     out = job.method.train(job)
+    check_no_others(tmp_path, RUN, below="methods/synpo")
     assert read_jsonl(out / "rounds.jsonl")[1]["right_labels"] > 0.6
     assert taste(out)[0] > 0.1
     trained = {path.parent.relative_to(out / "rounds").as_posix() for path in out.glob("rounds/**/policy.json")}
