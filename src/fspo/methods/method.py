@@ -48,6 +48,8 @@ class Job:
     """Gives the judge of these users' tastes, if there is one that measures texts."""
     callbacks: tuple[TrainerCallback, ...] = ()
     """Of transformers, for every training loop."""
+    embeddings: Path | None = None
+    """Folder of the vectors of responses that all methods of a run share."""
 
 
 def train_once(job: Job) -> Path:
@@ -93,6 +95,8 @@ class Method:
     """Trains it; the same call again continues, or returns at once when it is finished."""
     adaptation: type[Adaptation] | None = None
     """Lets the shots change the policy by code of its own; the context is then what it learns from."""
+    trains_on_shots: bool = False
+    """Whether an adaptation needs shots in its training too, though none are shown."""
 
     def __post_init__(self) -> None:
         """Freeze the settings too."""
@@ -112,6 +116,11 @@ class Method:
     def reads_shots(self) -> bool:
         """Whether the shots matter: they stand in the context, or change the policy."""
         return self.context in ("shots", "both")
+
+    @property
+    def draws_shots(self) -> bool:
+        """Whether episodes of its training have shots."""
+        return self.trains_on_shots or self.shown in ("shots", "both")
 
     @property
     def writes(self) -> bool:

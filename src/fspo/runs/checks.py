@@ -244,7 +244,7 @@ def _named(config: RunConfig, method: str, setting: str) -> str:
 
 
 def _sampler(dataset: PreferenceDataset, row: Method, config: TrainingConfig, *, skip: bool) -> EpisodeSampler:
-    shots = config.shots if row.shown in ("shots", "both") else 0
+    shots = config.shots if row.draws_shots else 0
     return EpisodeSampler(dataset, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=skip)
 
 

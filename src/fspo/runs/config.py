@@ -303,7 +303,7 @@ def _check_training(config: RunConfig, settings: Settings) -> None:
         if name in rows and training.layout != config.layout:
             where = settings.where(("training", section))
             raise ConfigError(f"{where}: '{name}' must be trained in the run's layout; set layout at the top alone.")
-        if training.mirrors and name in rows and row.shown not in ("shots", "both"):
+        if training.mirrors and name in rows and not row.draws_shots:
             raise ConfigError(
                 f"{settings.where(('training', section))}: '{name}' shows the model no shots, so there are no labels "
                 "to mirror; set mirror, or a mirrored objective, for other methods only."

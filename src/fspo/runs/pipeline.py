@@ -149,6 +149,7 @@ def train(
                 observer=observer,
                 judge=partial(_measuring_judge, folder, whole),
                 callbacks=(first_steps,),
+                embeddings=folder.embeddings,
             )
         )
         if processes.is_first():

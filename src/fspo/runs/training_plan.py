@@ -234,7 +234,7 @@ def _sample(config: TrainingConfig, row: Method, train: PreferenceDataset, model
     limit = max_length_of(config, context_length(model))
     renderer = EpisodeRenderer(load_tokenizer(model), context=row.shown, max_length=limit, layout=config.layout)
     collator = StepCollator(renderer, _counted(config), known=known_responses(train, config))
-    shots = config.shots if row.shown in ("shots", "both") else 0
+    shots = config.shots if row.draws_shots else 0
     found: list[Unit] = []
     try:
         sampler = EpisodeSampler(train, shots=shots, queries=config.queries, seed=config.seed, skip_short_users=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fspo.errors import ModelError, StorageError
 from fspo.files import read_json, write_json
@@ -30,6 +30,9 @@ COMPANION = "companion"
 
 class Companion(ABC):
     """Weights of a method's own."""
+
+    reads_shots: ClassVar[bool] = False
+    """Whether it makes something of the shots, which are then drawn, and have labels to mirror, without being shown."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

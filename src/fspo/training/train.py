@@ -255,8 +255,8 @@ class Training:
 
     @property
     def shown(self) -> bool:
-        """Whether the model is shown shots."""
-        return self.context in ("shots", "both")
+        """Whether the shots matter: the model is shown them, or its companion reads them."""
+        return self.context in ("shots", "both") or (self.companion is not None and self.companion.reads_shots)
 
     def is_finished(self) -> bool:
         """Whether `out` holds the policy that this training makes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fspo.methods.reader import EpisodicSettings, Heads, Pairs, Reader, TrainingUsers, bradley_terry, minimise
 
-__all__ = ["NpBtl", "NpBtlSettings", "gaussian_kl"]
+__all__ = ["NpBtl", "NpBtlSettings", "PairEncoder", "encode_pairs", "gaussian_kl"]
 
 
 class NpBtlSettings(EpisodicSettings):
@@ -90,11 +90,7 @@ class NpBtl(Reader):
 
     def encode(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         """[B, h] from B users' pairs [B, k, d]: z, or mean and log-variance of a Gaussian side by side."""
-        pairs = self.pair(torch.cat([chosen, rejected], dim=-1))
-        if pairs.shape[1]:
-            pairs, _ = self.attention(pairs, pairs, pairs, need_weights=False)
-        found: Tensor = self.latent(pairs.sum(1))
-        return found
+        return encode_pairs(self, chosen, rejected)
 
     def decode(self, users: Tensor, responses: Tensor) -> Tensor:
         """[B, C]: rewards of responses [B, C, d] for users [B, h]."""
@@ -111,6 +107,23 @@ class NpBtl(Reader):
     def rewards(self, user: Tensor, candidates: Tensor) -> Tensor:
         """[C]."""
         return self.decode(user[None], candidates[None])[0]
+
+
+class PairEncoder(Protocol):
+    """The weights of a neural process over pairs."""
+
+    pair: nn.Linear
+    attention: nn.MultiheadAttention
+    latent: nn.Sequential
+
+
+def encode_pairs(encoder: PairEncoder, chosen: Tensor, rejected: Tensor) -> Tensor:
+    """[B, h] from pairs [B, k, d]: each pair [x_chosen; x_rejected] -> linear -> attention among them; sum -> MLP."""
+    pairs = encoder.pair(torch.cat([chosen, rejected], dim=-1))
+    if pairs.shape[1]:
+        pairs, _ = encoder.attention(pairs, pairs, pairs, need_weights=False)
+    found: Tensor = encoder.latent(pairs.sum(1))
+    return found
 
 
 def gaussian_kl(first: Tensor, second: Tensor) -> Tensor:
