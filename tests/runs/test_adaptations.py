@@ -22,22 +22,25 @@ pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. at
 
 SHORT = {"steps": 2, "users_per_step": 2, "queries": 2, "warmup": 0, "lora": {"r": 2, "alpha": 4}}
 
+NEURAL = {"shots": 2, "hidden": 8, "heads": 2, "components": 4, "mirror": True}
+
 
 def test_they_stand_beside_the_other_methods(tmp_path: Path, tiny_model_path: Path) -> None:
     values: dict[str, Any] = {
-        "methods": ["few-shot", "ipo", "p-rlhf", "ttt", "asls"],
+        "methods": ["few-shot", "ipo", "np-dpo", "p-rlhf", "summary", "steering", "ttt", "asls"],
         "readers": {},
-        "training": {"all": SHORT, "ipo": {"shots": 0}, "p-rlhf": {"tokens": 2}},
+        "training": {"all": SHORT, "ipo": {"shots": 0}, "p-rlhf": {"tokens": 2}, "np-dpo": NEURAL},
         "adaptations": {"p-rlhf": {"fit_steps": 1}, "ttt": {"start": "ipo", "steps": 1}, "asls": {"steps": 1}},
-        "evaluation": {**EVALUATED, "robustness": {"users": 0}, "users": 2},
+        "evaluation": {**EVALUATED, "robustness": {"users": 0}, "users": 2, "description_tokens": 4},
     }
     folder = run(tmp_path, tiny_model_path, **values)
     metrics = all_parts(folder)
     assert list(metrics) == values["methods"]
-    for name in ("p-rlhf", "ttt", "asls"):
+    for name in ("np-dpo", "p-rlhf", "summary", "steering", "ttt", "asls"):
         assert {"reward_accuracy@1", "label_flip_rate", "user_swap_drop"} <= metrics[name].keys()
     costs = read_details(folder.evaluation)["costs"]
     assert costs["p-rlhf"]["bytes_per_user"] == 4 * 2 * 32 and costs["p-rlhf"]["parameters"] > 2 * 32
+    assert costs["np-dpo"]["bytes_per_user"] == 4 * 8 and costs["steering"]["bytes_per_user"] == 4 * 32
     assert costs["ttt"]["train_seconds"] == 0 and costs["ttt"]["user_seconds"] > 0
     page = pipeline.report(folder).read_text(encoding="utf-8")
     assert "p-rlhf" in page and "asls" in page
@@ -60,6 +63,10 @@ def test_they_stand_beside_the_other_methods(tmp_path: Path, tiny_model_path: Pa
         ("adaptations: {ttt: {start: p-rlhf}}", "line 2.*'ttt' can't start from 'p-rlhf'"),
         ("adaptations: {tt: {steps: 3}}", "line 2: there is no method 'tt'; did you mean 'ttt'"),
         ("adaptations: {all: {rak: 3}}", "line 2: no method of this run has a setting 'rak'.*rank"),
+        ("adaptations: {steering: {layer: 0}}", "line 2.*adaptations.steering.layer.*greater than or equal to 1"),
+        ("adaptations: {summary: {message: hello}}", r"line 2.*adaptations.summary.message.*write \{summary\} once"),
+        ("training: {np-dpo: {heads: 3}}", "line 2.*heads: 3 do not divide hidden, which is 64"),
+        ("training: {p-rlhf: {mirror: true}}", "line 2.*no labels to swap"),
         ("training: {ttt: {steps: 3}}", "line 2: the method 'ttt' trains nothing"),
         (
             "training: {p-rlhf: {token: 3}}",
@@ -69,7 +76,7 @@ def test_they_stand_beside_the_other_methods(tmp_path: Path, tiny_model_path: Pa
 )
 def test_wrong_settings_are_refused_with_their_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text(f"methods: [base, ttt, p-rlhf]\n{text}\n")
+    path.write_text(f"methods: [base, ttt, p-rlhf, np-dpo, steering, summary]\n{text}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
 

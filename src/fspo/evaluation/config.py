@@ -285,7 +285,7 @@ class EvaluationConfig(Settings):
     floors: Floors = Floors()
     """An answer below any of these loses; if the base model's answer is below one too, they tie."""
     description_tokens: int = Field(default=40, ge=1)
-    """Maximum length of a description that a method writes itself, in tokens."""
+    """Maximum length of a description or a summary that a method writes itself, in tokens."""
     corruption: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.25, 0.5, 1.0)
     """Shares of a description's words to replace with words of other descriptions, to see how much depends on it."""
     robustness: RobustnessConfig = RobustnessConfig()

@@ -57,7 +57,7 @@ class ScoringStage:
         Methods that describe users have done so afterwards.
         """
         for name in methods:
-            if METHODS[name].describes:
+            if METHODS[name].writes_ahead:
                 self.describers[name] = self._describe(name)
         wanted: dict[Source, dict[View, str]] = {}
         for name in methods:
@@ -95,7 +95,7 @@ class ScoringStage:
         Measured where a method of the run describes users itself, and for users' own descriptions beside it; by the
         antisymmetric reward where that is the headline, else by that of a single context. At 0% it is the accuracy.
         """
-        described = METHODS[name].describes or METHODS[name].context == "description"
+        described = name in self.describers or METHODS[name].context == "description"
         if not (described and self.describers):
             return {}
         config, variant = self.evaluation.config, self.rewards(name).headline
@@ -125,11 +125,14 @@ class ScoringStage:
     def _describe(self, name: str) -> Describer:
         """Let a method write all the descriptions that it is scored or asked with."""
         evaluation, config, weights = self.evaluation, self.evaluation.config, self.evaluation.weights
-        model = weights.loadable(weights.source(name), "both")
+        model = weights.of(name)
         few = [trial.first(k) for trial in evaluation.trials for k in config.answer_ladder if config.answers]
         shots = [own.shots for trial in (*evaluation.trials, *few) for own in (trial.own, trial.own.flip_shots())]
         shown = [
-            *(scored_passes(model.renderer, trial, config, described=True)[0] for trial in evaluation.trials),
+            *(
+                scored_passes(model.renderer, trial, config, described=True, context=model.context)[0]
+                for trial in evaluation.trials
+            ),
             *(varied_passes(model.renderer, probe, config, described=True) for probe in evaluation.probes),
         ]
         shots += [one.episode.first_shots(k).shots for passes in shown for one in passes for k in one.rungs]
@@ -154,7 +157,10 @@ class ScoringStage:
         label = f"{name}, {corruption:.0%} corrupted" if corruption else name
         adapts, folder = writer in ADAPTATIONS, evaluation.out / name
         model = evaluation.weights.of(writer) if adapts else evaluation.weights.loadable(source, context)
-        if adapts:
+        if adapts and describer is not None:
+            found = [describer.of(trial.own.shots) for trial in trials]
+            self.user_costs[writer] = [UserCost(row.seconds, 0, len(row.text.encode())) for row in found]
+        elif adapts:
             self.user_costs[writer] = self._user_costs(model, writer)
         scorer = Scorer(model, config, label, describer, evaluation.progress)
         scores = scorer.score(trials, folder / "margins.jsonl")

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from fspo.modeling.descriptions import Description
     from fspo.modeling.rendering import Context, EpisodeRenderer
     from fspo.preferences.types import Preference
 
-__all__ = ["Adaptation", "AdaptationRow", "AdaptationSettings", "UserState", "UserView"]
+__all__ = ["Adaptation", "AdaptationRow", "AdaptationSettings", "TextAdaptation", "UserState", "UserView"]
 
 _REMEMBERED = 64
 """States of users that stay in memory."""
@@ -139,6 +140,23 @@ class Adaptation(ABC):
         state = self.state(shots)
         with self.using(state) as renderer:
             yield UserView(self.model, renderer, state.text)
+
+
+class TextAdaptation(Adaptation):
+    """A policy that reads a text about the user, which it has written from the shots; the weights stay as they are.
+
+    The texts of many users are written side by side and kept, and the report shows them.
+    """
+
+    in_context: ClassVar[Context] = "description"
+
+    @abstractmethod
+    def write(self, users: Sequence[Sequence[Preference]], *, tokens: int = 40) -> list[Description]:
+        """A text of at most so many tokens for each user, from shots of which there is at least one."""
+
+    def adapt(self, shots: Sequence[Preference]) -> UserState:
+        """The text alone."""
+        return UserState(text=self.write([shots])[0].text)
 
 
 @dataclass(frozen=True)

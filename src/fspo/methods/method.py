@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from fspo.errors import ConfigError
+from fspo.methods.adaptation import Adaptation, TextAdaptation
 from fspo.pydantic_errors import first_fault
 from fspo.training.config import Objective, TrainingConfig
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from fspo.judging.judge import Judge
-    from fspo.methods.adaptation import Adaptation
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.progress import Progress
     from fspo.training.steps import Observer
@@ -128,9 +128,14 @@ class Method:
         return self.describes or (self.adaptation is not None and self.shown in ("description", "both"))
 
     @property
+    def writes_ahead(self) -> bool:
+        """Whether this text is written before users are scored, many at once, by weights that are the same for all."""
+        return self.describes or (self.adaptation is not None and issubclass(self.adaptation, TextAdaptation))
+
+    @property
     def guides(self) -> bool:
         """Whether answers can be pushed away from the mirrored user's: by the same weights in another context."""
-        return self.reads_shots and self.adaptation is None
+        return self.reads_shots and (self.adaptation is None or self.writes_ahead)
 
     @property
     def policy(self) -> str | None:

@@ -31,6 +31,7 @@ def write_descriptions(
     renderer: EpisodeRenderer,
     shots: Sequence[Sequence[Preference]],
     *,
+    question: str = "",
     seeds: Sequence[int] | None = None,
     max_new_tokens: int = 48,
     temperature: float = 0.0,
@@ -38,13 +39,17 @@ def write_descriptions(
 ) -> list[Description]:
     """A description of each user by their shots; without shots there is none.
 
-    `seeds` say which draw each is, where `temperature` is above 0; 0 takes the most probable tokens. Of
-    `max_new_tokens`, what was begun beyond the last whole sentence is dropped.
+    `question` asks for it; by default it is the layout's. `seeds` say which draw each is, where `temperature` is above
+    0; 0 takes the most probable tokens. Of `max_new_tokens`, what was begun beyond the last whole sentence is dropped.
 
     Raises:
         ModelError: the architecture can't decode over shared trunks.
     """
-    asked = {i: renderer.render_describing(own, reserve=max_new_tokens) for i, own in enumerate(shots) if own}
+    asked = {
+        i: renderer.render_describing(own, question=question, reserve=max_new_tokens)
+        for i, own in enumerate(shots)
+        if own
+    }
     requests = [replace(one, seed=None if seeds is None else seeds[i]) for i, one in asked.items()]
     sampling = Sampling(max_new_tokens, temperature, end_ids=end_tokens(renderer.tokenizer))
     answers = generate_ids(model, requests, sampling, batch_size=batch_size)

@@ -70,7 +70,9 @@ class RenderedPrompt:
     """What all prompts of one user share."""
     prompt_ids: tuple[int, ...]
     mirror_trunk_ids: tuple[int, ...] | None = None
-    """The trunk with the labels of the same shots swapped, needed for guidance; None where no shots are shown."""
+    """The trunk with the labels of the same shots swapped, or with the mirror's description; needed for guidance.
+
+    None where neither is shown."""
     seed: int | None = None
     """Which draw the answer is. With it, an answer does not depend on what else is asked; without, its place in the
     list counts."""
@@ -283,7 +285,9 @@ class EpisodeRenderer:
             bare = [self._bare(turns, told) for told in (description, mirrored)]
             longest = max(sum(map(len, parts)) for parts in bare) + reserve
             self._check_room(longest, f"The prompt {turns[-1].text[:60]!r} and the room for its answer")
-            return RenderedPrompt(*bare[0], dropped_shots=dropped)
+            (start, asked), (mirror_start, mirror_asked) = bare
+            opposed = start != mirror_start and asked == mirror_asked  # else the mirror is not another trunk alone
+            return RenderedPrompt(start, asked, mirror_start if opposed else None, dropped_shots=dropped)
         trunk, mirror = (
             (*prefix, *(i for part in self._shot_parts(side[dropped:], described) for i in part))
             for prefix, side in twins
@@ -308,13 +312,15 @@ class EpisodeRenderer:
         dropped = self.render_prompt(shots, prompt, description, reserve=reserve).dropped_shots
         return self._layout.messages(self._visible(shots)[dropped:], as_turns(prompt), self._described(description))
 
-    def render_describing(self, shots: Sequence[Preference], *, reserve: int = 0) -> RenderedPrompt:
+    def render_describing(self, shots: Sequence[Preference], *, question: str = "", reserve: int = 0) -> RenderedPrompt:
         """What is read before a description of the user is written, leaving `reserve` tokens for it.
+
+        `question` asks for it; by default it is the layout's.
 
         Raises:
             DataError: the question alone is too long.
         """
-        return self._describing.render_prompt(shots, self._layout.describe, reserve=reserve)
+        return self._describing.render_prompt(shots, question or self._layout.describe, reserve=reserve)
 
     def render_descriptions(self, user: str, shots: Sequence[Preference], better: str, worse: str) -> TokenizedEpisode:
         """Two descriptions of the user who gave the shots, to be scored as the responses of one query."""

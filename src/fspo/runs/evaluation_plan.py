@@ -194,7 +194,7 @@ class _Counted:
             # The base model reads every answer once more, to measure how fluent it is.
             read += len(samplings) * asked * self.config.max_new_tokens
             written += streams * asked * self.config.max_new_tokens
-            written += 2 * len(self.trials) * self.config.description_tokens * row.describes
+            written += 2 * len(self.trials) * self.config.description_tokens * row.writes
         return read, written
 
     def _prompt_tokens(self, context: str) -> int:

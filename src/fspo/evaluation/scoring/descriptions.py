@@ -125,8 +125,12 @@ def describe_all(
 def _write(model: LoadableModel, batch: Sequence[Sequence[Preference]], max_new_tokens: int) -> list[Described]:
     from fspo.modeling.descriptions import write_descriptions
 
+    writer = model.writer() if model.writer is not None else None
     started = time.monotonic()
-    rows = write_descriptions(model.load(), model.renderer, batch, max_new_tokens=max_new_tokens)
+    if writer is not None:
+        rows = writer.write(batch, tokens=max_new_tokens)
+    else:
+        rows = write_descriptions(model.load(), model.renderer, batch, max_new_tokens=max_new_tokens)
     seconds = (time.monotonic() - started) / len(batch)
     return [Described(row.text, row.tokens, row.read, seconds) for row in rows]
 

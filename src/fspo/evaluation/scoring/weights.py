@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fspo.errors import ConfigError, DataError
 from fspo.identity import digest
-from fspo.methods.adaptation import AdaptationRow
+from fspo.methods.adaptation import AdaptationRow, TextAdaptation
 from fspo.methods.table import ADAPTATIONS, METHODS, method
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.modeling.model_names import weights_of
@@ -42,11 +42,13 @@ class LoadableModel:
     """Distinguishes these weights from others."""
     adaptation: Callable[[], Adaptation] | None = None
     """Gives what changes the weights for each user; None where they are the same for all."""
+    writer: Callable[[], TextAdaptation] | None = None
+    """Writes the text about a user that the model is shown; None: it is the user's own, or the model writes it."""
 
     @property
     def context(self) -> Context:
         """What the model gets from the user, in its context or by an adaptation."""
-        return self.renderer.context if self.adaptation is None else "shots"
+        return self.renderer.context if self.adaptation is None and self.writer is None else "shots"
 
     @property
     def describes(self) -> bool:
@@ -181,9 +183,11 @@ class Weights:
         if row.adaptation is None:
             return plain
         known = digest([plain.fingerprint, self._adaptations[name].identity()])
+        if issubclass(row.adaptation, TextAdaptation):
+            return replace(plain, fingerprint=known, writer=lambda: self._adaptation(name, plain.renderer))
         return replace(plain, fingerprint=known, adaptation=lambda: self._adaptation(name, plain.renderer))
 
-    def _adaptation(self, name: str, renderer: EpisodeRenderer) -> Adaptation:
+    def _adaptation(self, name: str, renderer: EpisodeRenderer) -> Any:
         source, row = self.source(name), self._adaptations[name]
         model = self.load(source)
         if name not in self._adapting:
