@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from fspo.judging.by_topic import TopicJudge, load_judge
+from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Silent
@@ -64,3 +68,15 @@ def test_without_a_judge_one_is_fitted_to_what_can_be_measured(tmp_path: Path) -
     pipeline.synth(folder, Silent())
     found = pipeline.judge_of(folder, DATASET, DATASET, endpoints_of(folder, Silent()), Silent())
     assert isinstance(found, AttributeJudge) and set(found.scales) == {"length", "exclamation"}
+
+
+def test_a_policy_s_own_answers_are_judged_by_readers_of_traits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge of declared traits knows the texts of the data alone."""
+    readers: Any = AttributeJudge({"length": (10.0, 2.0)})
+    declared = DeclaredJudge({"tone": ("dry", "warm")}, {"Yes.": {"tone": "dry"}}, answers=readers)
+    dataset = small_dataset("own")
+    for judge, expected in ((declared, readers), (readers, readers), (None, None)):
+        monkeypatch.setattr(pipeline, "judge_of_data", lambda *_, judge=judge: (judge, ""))
+        assert pipeline._measuring_judge(folder_of(tmp_path, dataset), dataset) is expected

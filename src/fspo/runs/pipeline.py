@@ -159,9 +159,11 @@ def train(
 
 
 def _measuring_judge(folder: RunFolder, dataset: PreferenceDataset) -> Judge | None:
-    """The judge of these users' tastes that asks no model, if there is one."""
+    """The judge of answers to these users that asks no model, if there is one."""
+    from fspo.evaluation.judges.judges import answer_judge
+
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
-    return judge_of_data(folder.data / "judge.json", texts, dataset.users.values(), folder.data)[0]
+    return answer_judge(judge_of_data(folder.data / "judge.json", texts, dataset.users.values(), folder.data)[0])
 
 
 def evaluate(folder: RunFolder, progress: Progress) -> dict[str, Any]:

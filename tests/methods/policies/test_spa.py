@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from safetensors.torch import load_file
 
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_jsonl
+from fspo.judging.verdicts import MIRRORED
+from fspo.methods import rounds
 from fspo.methods.policies.spa import divided, least_confident
 from fspo.methods.table import METHODS
+from fspo.modeling.answering import Prompt, Reply
 from fspo.preferences.dataset import PreferenceDataset
-from tests.methods.policies.round_worlds import LikesYes, agreeing, camps, job_of, taste
+from fspo.preferences.types import User
+from tests.methods.policies.round_worlds import LikesYes, agreeing, answers, camps, job_of, taste
 
 FEW: dict[str, Any] = {"seeds": 4, "shots": 1, "queries": 3, "steps": 10, "probes": 0}
 
@@ -26,13 +31,33 @@ def swapped(data: PreferenceDataset, seeds: int, *, rest: bool) -> PreferenceDat
     return PreferenceDataset(data.users.values(), rows)
 
 
-def test_few_labels_spread(both: Path, tmp_path: Path) -> None:
+class LikesByQuestion:
+    """Likes yes to questions with odd numbers, and no to the others."""
+
+    def compare(self, user: User, prompt: str, first: str, second: str) -> Any:
+        preferred = LikesYes().compare(user, prompt, first, second)
+        return preferred if int(prompt.split()[2]) % 2 else MIRRORED[preferred]
+
+
+def says_yes_then_no(model: Any, renderer: Any, prompts: Sequence[Prompt], *rest: Any, **more: Any) -> list[Reply]:
+    """Two answers to each question that differ."""
+    return [Reply(answers(9)[place % 2]) for place, _ in enumerate(prompts)]
+
+
+def test_few_labels_spread_by_the_implicit_reward(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "answer", says_yes_then_no)
     job = job_of("spa", both, tmp_path / "out", agreeing(), judge=LikesYes, **FEW)
     out = job.method.train(job)
     _, first, second = read_jsonl(out / "rounds.jsonl")
-    assert first["right_labels"] == 1.0
+    assert (first["right_labels"], second["pairs"]) == (1.0, 120)
     assert second["right_labels"] > 0.7
-    assert taste(out)[0] > 0.2
+    own, start = (
+        [margin for row in read_jsonl(out / "rounds" / "2" / f"margins-{place}.jsonl") for margin in row["margins"]]
+        for place in (1, 0)
+    )
+    rewards = [one - other for one, other in zip(own, start, strict=True)]
+    assert second["right_labels"] == pytest.approx(sum(reward >= 0 for reward in rewards) / len(rewards))
+    assert taste(out)[0] > 0.1
 
 
 def test_no_other_label_is_read(both: Path, tmp_path: Path) -> None:
@@ -44,26 +69,16 @@ def test_no_other_label_is_read(both: Path, tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_labels_that_say_nothing_spread_nothing(both: Path, tmp_path: Path) -> None:
-    # Every user likes one thing of half of the questions and the opposite of the others.
+def test_labels_that_say_nothing_spread_nothing(both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "answer", says_yes_then_no)
+    # Nothing in a question says what its user likes of it.
     rows = [row if int(row.prompt.split()[2]) % 2 else row.swap() for row in agreeing()]
     data = PreferenceDataset(agreeing().users.values(), rows)
-    job = job_of("spa", both, tmp_path / "out", data, judge=LikesYes, **FEW)
-    out = job.method.train(job)
-    assert 0.25 < read_jsonl(out / "rounds.jsonl")[-1]["right_labels"] < 0.75
-
-
-def test_labels_are_signs_of_the_implicit_reward(both: Path, tmp_path: Path) -> None:
-    job = job_of("spa", both, tmp_path / "out", agreeing(), **{**FEW, "steps": 3, "noisy_share": 0.25})
-    out = job.method.train(job)
-    own, start = (
-        [margin for row in read_jsonl(out / "rounds" / "2" / f"margins-{place}.jsonl") for margin in row["margins"]]
-        for place in (1, 0)
-    )
-    texts = [row["text"] for row in read_jsonl(out / "rounds" / "2" / "answers.jsonl")]
-    pairs = [pair for pair in zip(texts[::2], texts[1::2], strict=True) if pair[0] != pair[1] and all(pair)]
-    assert len(pairs) == len(own) == len(start)
-    assert len({one > other for one, other in zip(own, start, strict=True)}) == 2
+    job = job_of("spa", both, tmp_path / "out", data, judge=LikesByQuestion, **FEW)
+    found = read_jsonl(job.method.train(job) / "rounds.jsonl")
+    assert found[1]["right_labels"] == 1.0
+    # No better than a coin. Often worse: where more of the few questions are odd, fewer of the others are.
+    assert found[2]["right_labels"] < 0.6
 
 
 def test_the_least_confident_labels() -> None:
@@ -76,7 +91,9 @@ def test_each_user_has_so_many_labelled_questions() -> None:
     for user in camps().users:
         own, others = ({row.question_key for row in part.of_user(user)} for part in (labelled, rest))
         assert (len(own), len(others), own & others) == (3, 5, set())
-    assert divided(camps(), 3, 7)[0].fingerprint == labelled.fingerprint != divided(camps(), 3, 8)[0].fingerprint
+    # The same in every process, whatever the order of its sets.
+    drawn = [{int(row.prompt.split()[2]) for row in labelled.of_user(user)} for user in ("u0", "u1")]
+    assert drawn == [{4, 5, 6}, {0, 5, 7}]
 
 
 def test_bad_settings_and_data_are_named(both: Path, tmp_path: Path) -> None:

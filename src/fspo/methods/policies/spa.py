@@ -81,7 +81,7 @@ def divided(dataset: PreferenceDataset, seeds: int, seed: int) -> tuple[Preferen
     for user in dataset.users:
         own = dataset.of_user(user)
         rng = random.Random(f"{seed} seeds {user}")
-        questions = sorted({row.question_key for row in own}, key=lambda _: rng.random())
+        questions = sorted(dict.fromkeys(row.question_key for row in own), key=lambda _: rng.random())
         known = set(questions[:seeds])
         for row in own:
             (labelled if row.question_key in known else rest).append(row)
