@@ -25,7 +25,7 @@ def test_every_config_of_the_project_loads_and_is_named_after_its_file(path: Pat
     left_out = {
         "reviews-rat": {"ipo"},
         "demo": {"pref-ft"},
-        "written": {"pref-ft", "ipo"},
+        "written": {"pref-ft", "ipo", "oracle"},
         "compare": {"pref-ft"},
         "compare-readers": set(USUAL) - {"few-shot"},
     }

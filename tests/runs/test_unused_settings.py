@@ -58,7 +58,7 @@ def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path
     [
         "  all: {pref_ft_weight: 0.1, beta: 0.1}\n",  # Pref-FT does not use the first, which surprises nobody
         "  all: {bias_weight: 0.0, contrast: squared}\n",  # the defaults
-        f"  all: {{shots: 2, layout: labelled}}\n{MIRRORED}  pref-ft-cot: {{drafts: 3}}\n",  # a method of no run
+        f"  all: {{shots: 2, layout: conversation}}\n{MIRRORED}  pref-ft-cot: {{drafts: 3}}\n",  # a method of no run
     ],
 )
 def test_nothing_is_said_where_nothing_surprises(tmp_path: Path, text: str) -> None:
