@@ -101,7 +101,7 @@ def test_the_generic_user_reads_no_labels(two_camps: Path) -> None:
 
 def test_a_new_user_is_a_mixture_of_clusters(tiny_model_path: Path, tmp_path: Path) -> None:
     policy = trained(tiny_model_path, tmp_path / "clusters", camps(1, 1, -1, -1), users="clusters", clusters=2)
-    hard: dict[str, Any] = {"fit_steps": 30, "learning_rate": 0.3}
+    hard: dict[str, Any] = {"fit_steps": 15, "learning_rate": 0.5}
     clusters = soft(policy, **hard)
     assert clusters.state(SHOTS).numbers == 2
     assert accuracy(clusters, SHOTS, QUERIES) == 1.0

@@ -27,11 +27,18 @@ NEURAL = {"shots": 2, "hidden": 8, "heads": 2, "components": 4, "mirror": True}
 
 def test_they_stand_beside_the_other_methods(tmp_path: Path, tiny_model_path: Path) -> None:
     values: dict[str, Any] = {
-        "methods": ["few-shot", "ipo", "np-dpo", "p-rlhf", "summary", "steering", "ttt", "asls"],
+        "methods": ["ipo", "np-dpo", "p-rlhf", "summary", "steering", "ttt", "asls"],
         "readers": {},
         "training": {"all": SHORT, "ipo": {"shots": 0}, "p-rlhf": {"tokens": 2}, "np-dpo": NEURAL},
         "adaptations": {"p-rlhf": {"fit_steps": 1}, "ttt": {"start": "ipo", "steps": 1}, "asls": {"steps": 1}},
-        "evaluation": {**EVALUATED, "robustness": {"users": 0}, "users": 2, "description_tokens": 4},
+        "evaluation": {
+            **EVALUATED,
+            "robustness": {"users": 0},
+            "users": 2,
+            "shots": 2,
+            "queries": 2,
+            "description_tokens": 4,
+        },
     }
     folder = run(tmp_path, tiny_model_path, **values)
     metrics = all_parts(folder)
