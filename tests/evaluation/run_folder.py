@@ -102,6 +102,8 @@ def _measures(name: str, value: float) -> dict[str, Any]:
 def _more_measures(name: str, value: float) -> dict[str, Any]:
     """What is measured of rewards besides accuracy, and what personalisation costs."""
     row = {"regret": _estimate(1.1 - value), "regret_share": _estimate(1 - value)}
+    row |= {f"alignment@{turn}": _estimate(2.0 + value * turn / 3) for turn in (1, 2, 3)}
+    row |= {"alignment_slope": _estimate(value / 3), "alignment_slope_normalised": _estimate(0.5)}
     for suffix in ("", "/fitted"):
         row |= {f"calibration_error{suffix}": _estimate(0.1), f"brier{suffix}": _estimate(0.25)}
         row |= {f"overconfidence{suffix}": _estimate(-0.05)}

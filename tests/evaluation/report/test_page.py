@@ -217,7 +217,13 @@ def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
 def test_plots_are_files_of_their_own(run_folder: Path, tmp_path: Path) -> None:
     written = write_figures(run_folder, tmp_path / "figures")
     names = {path.name for path in written}
-    assert {"ranking-answers.svg", "accuracy-by-shots.svg", "win-rates.svg", "training-loss.svg"} <= names
+    assert {
+        "ranking-answers.svg",
+        "accuracy-by-shots.svg",
+        "win-rates.svg",
+        "training-loss.svg",
+        "alignment-by-turn.svg",
+    } <= names
     assert all(path.with_suffix(".csv").exists() for path in written)
     for path in written:
         ElementTree.fromstring(path.read_text(encoding="utf-8"))

@@ -44,6 +44,7 @@ __all__ = [
     "heatmap",
     "histograms",
     "interval_plot",
+    "levels_by_turn",
     "panels",
     "reliability",
     "training_curves",
@@ -75,6 +76,37 @@ def accuracy_by_shots(
 ) -> str:
     """Reward accuracy over the number of shots, with intervals, beside the ideal observer's where there is one."""
     figure, axes = new_figure(3.4, width=NARROW if narrow else WIDTH)
+    ends = _lines(axes, methods, palette)
+    if observer:
+        axes.plot(
+            [k for k, _ in observer], [e.value for _, e in observer], color=INK, linestyle=(0, (4, 3)), linewidth=1.2
+        )
+        ends.append((observer[-1][1].value, OBSERVER, INK))
+    axes.axhline(0.5, **DOTTED)
+    ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
+    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
+    axes.set_xlabel("shots in context")
+    axes.set_ylabel("reward accuracy")
+    percent_axis(axes)
+    label_ends(axes, ends)
+    return svg_of(figure, title, _describe_points(methods, observer), narrow=narrow)
+
+
+def levels_by_turn(methods: Mapping[str, Points], *, title: str, palette: Palette = PLAIN, narrow: bool = False) -> str:
+    """Alignment levels from 1 to 5 over the turns of a conversation, with intervals."""
+    figure, axes = new_figure(3.4, width=NARROW if narrow else WIDTH)
+    ends = _lines(axes, methods, palette)
+    ticks = sorted({k for points in methods.values() for k, _ in points})
+    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
+    axes.set_xlabel("turn")
+    axes.set_ylabel("alignment level")
+    label_ends(axes, ends)
+    told = (f"{name}: " + ", ".join(f"{e.value:.2f} at {k:g}" for k, e in points) for name, points in methods.items())
+    return svg_of(figure, title, "; ".join(told), narrow=narrow)
+
+
+def _lines(axes: Axes, methods: Mapping[str, Points], palette: Palette) -> list[tuple[float, str, str]]:
+    """Draw a line with intervals for each method; returns where each ends, its name and its colour."""
     ends = []
     count = len(methods)
     for place, (name, points) in enumerate(methods.items()):
@@ -92,19 +124,7 @@ def accuracy_by_shots(
             capsize=0,
         )
         ends.append((points[-1][1].value, name, colour))
-    if observer:
-        axes.plot(
-            [k for k, _ in observer], [e.value for _, e in observer], color=INK, linestyle=(0, (4, 3)), linewidth=1.2
-        )
-        ends.append((observer[-1][1].value, OBSERVER, INK))
-    axes.axhline(0.5, **DOTTED)
-    ticks = sorted({k for points in (*methods.values(), observer) for k, _ in points})
-    axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
-    axes.set_xlabel("shots in context")
-    axes.set_ylabel("reward accuracy")
-    percent_axis(axes)
-    label_ends(axes, ends)
-    return svg_of(figure, title, _describe_points(methods, observer), narrow=narrow)
+    return ends
 
 
 def interval_plot(

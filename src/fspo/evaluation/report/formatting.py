@@ -23,8 +23,13 @@ __all__ = [
     "with_interval",
 ]
 
-IN_UNITS = frozenset({"answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"})
-"""Measures in units of the users' utility or in nats, which are no shares."""
+IN_UNITS = frozenset(
+    {
+        *("answer_utility", "answer_regret", "regret", "general_fluency", "tax_fluency"),
+        *("alignment_slope", "alignment_slope_normalised", "alignment_fit"),
+    }
+)
+"""Measures in units of the users' utility, in nats or in levels, which are no shares."""
 
 OPPONENT = "the base model"
 """Whose answers the methods' answers are judged against, unless an evaluation names another."""

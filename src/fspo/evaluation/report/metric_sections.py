@@ -15,6 +15,7 @@ from fspo.evaluation.report.plot_entry import PlotEntry, estimate_rows
 from fspo.evaluation.statistics.intervals import Estimate
 
 __all__ = [
+    "alignment_section",
     "by_shots_section",
     "calibration_section",
     "per_user_section",
@@ -62,6 +63,24 @@ def by_shots_section(metrics: Metrics, observer: Row, palette: Palette) -> dict[
         "ks": sorted({k for row in table.values() for k in row}),
         "untold": [name for name, row in table.items() if 0 not in row] if any(0 in r for r in table.values()) else [],
         "pairs": sorted({estimate.items for row in table.values() for estimate in row.values()}),
+    }
+
+
+def alignment_section(metrics: Metrics, palette: Palette) -> dict[str, Any]:
+    """Alignment levels by turn of a conversation, and their slopes; empty where no conversations were held."""
+    lines = {name: points for name, row in metrics.items() if (points := _at(row, "alignment@"))}
+    if not lines:
+        return {}
+    title = "Alignment level by turn of a conversation"
+    numbers = estimate_rows(
+        ({"method": name, "turn": int(k)}, estimate) for name, points in lines.items() for k, estimate in points
+    )
+    draw = partial(charts.levels_by_turn, lines, palette=palette)
+    return {
+        "plot": PlotEntry("alignment-by-turn", title, draw, numbers, "levels from 1 to 5"),
+        "methods": list(lines),
+        "columns": {m: _label(m) for m in _all(metrics) if m.startswith("alignment_")},
+        "turns": max(int(points[-1][0]) for points in lines.values()),
     }
 
 
@@ -204,7 +223,11 @@ def per_user_section(records: PerUser, lead: str, palette: Palette) -> dict[str,
 
 
 def _at_shots(row: Row) -> list[tuple[float, Estimate]]:
-    prefix = "reward_accuracy@"
+    return _at(row, "reward_accuracy@")
+
+
+def _at(row: Row, prefix: str) -> list[tuple[float, Estimate]]:
+    """What a measure is at each number behind its name, in their order."""
     found = ((name.removeprefix(prefix), estimate) for name, estimate in row.items() if name.startswith(prefix))
     return sorted((float(k), estimate) for k, estimate in found if "/" not in k)
 

@@ -31,7 +31,18 @@ from fspo.methods.table import METHODS
 
 __all__ = ["write_figures", "write_report"]
 
-_PLOTTED = ("answers_rank", "accuracy_rank", "curve", "sensitivity", "calibration", "regret", "wins", "tax", "per_user")
+_PLOTTED = (
+    "answers_rank",
+    "accuracy_rank",
+    "curve",
+    "sensitivity",
+    "calibration",
+    "regret",
+    "wins",
+    "alignment",
+    "tax",
+    "per_user",
+)
 """The sections that have a plot, in the order of the page."""
 
 
@@ -153,6 +164,7 @@ def _figures(read: RunData, lead: str, palette: Palette) -> dict[str, Any]:
         "calibration": sections.calibration_section(read.calibration, palette),
         "regret": sections.regret_section(metrics, observer, palette),
         "wins": sections.win_rates_section(metrics, read.judges, palette, _opponent(read)),
+        "alignment": sections.alignment_section(metrics, palette),
         "tax": sections.tax_section(metrics, palette),
         "per_user": sections.per_user_section(read.per_user, lead, palette),
     }
