@@ -18,7 +18,7 @@ from fspo.evaluation.metrics.items import Items
 from fspo.evaluation.report.page import write_report
 from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
 from fspo.evaluation.statistics.ranking import Game
-from fspo.files import read_json, read_jsonl
+from fspo.files import read_json, read_jsonl, write_json
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.records import read_records
 from tests.evaluation.helpers import small_dataset
@@ -149,6 +149,26 @@ def test_the_reference_of_fspo_is_the_policy_it_started_from(
     assert alone["fspo"]["reward_accuracy"] == both["fspo"]["reward_accuracy"]
     assert (tmp_path / "alone" / "fspo-reference" / "margins.jsonl").exists()
     assert not (out / "fspo-reference").exists()
+
+
+def test_a_reference_that_saw_no_shots_in_training_sees_none_in_the_evaluation(
+    run: Run, policies: dict[str, Path | None], tmp_path: Path
+) -> None:
+    trained = tmp_path / "fspo"
+    shutil.copytree(str(policies["ipo"]), trained)
+    card = read_json(trained / "policy.json")
+    write_json(trained / "policy.json", card | {"details": {"training": {"reference": "none"}}})
+    own, shown = ({"base": None, "fspo": folder} for folder in (trained, policies["ipo"]))
+    margins = {}
+    for name, wanted in (("none", own), ("shots", shown)):
+        run(NO_ANSWERS, tmp_path / name, policies=wanted)
+        folder = tmp_path / name
+        margins[name] = [row for line in read_jsonl(folder / "fspo" / "margins.jsonl") for row in line["rows"]]
+        # The base model without shots is scored already, so it needs no folder of its own.
+        assert (folder / "fspo-reference").exists() == (name == "shots")
+    assert margins["none"] == margins["shots"]
+    found = [read_json(tmp_path / name / "metrics.json")["fspo"]["brier"]["value"] for name in margins]
+    assert found[0] != found[1]
 
 
 def test_a_leak_is_refused_by_name(run: Run) -> None:

@@ -119,6 +119,8 @@ class ScoringStage:
         weights, row = self.evaluation.weights, METHODS[name]
         own = weights.source(name), (row.context, name if row.describes or row.adaptation else "")
         if row.reward_reference == "start" and own[0] is not None:
+            if weights.reads_no_shots(name):
+                return own, (weights.start(name), ("none", ""))
             return own, (weights.start(name), (_UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
         return own, (own[0], ("none", ""))
 

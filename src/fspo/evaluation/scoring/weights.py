@@ -151,6 +151,14 @@ class Weights:
             "against that one, so train again or put it back."
         )
 
+    def reads_no_shots(self, name: str) -> bool:
+        """Whether the weights a method's reward is measured against see the bare prompt, as they did in its training."""
+        from fspo.modeling.policies import read_card
+
+        source = self.source(name)
+        training = {} if source is None else read_card(source).details.get("training") or {}
+        return bool(training.get("reference") == "none")
+
     @cached_property
     def tokenizer(self) -> Any:
         """The base model's tokenizer."""
