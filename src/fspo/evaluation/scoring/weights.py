@@ -152,7 +152,7 @@ class Weights:
         )
 
     def reads_no_shots(self, name: str) -> bool:
-        """Whether the weights a method's reward is measured against see the bare prompt, as they did in its training."""
+        """Whether what a method's reward is measured against sees the bare prompt, as it did in the training."""
         from fspo.modeling.policies import read_card
 
         source = self.source(name)
