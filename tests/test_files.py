@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,25 @@ def test_a_full_disk_is_one_clear_sentence_and_keeps_the_old_file(
     assert names(tmp_path) == ["text.txt"]
 
 
+def test_a_pipe_gets_the_content_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        with ThreadPoolExecutor(1) as readers:
+            read = readers.submit(pipe.read_text)
+            write_text(path, "new")
+            assert read.result(10) == "new"
+        assert pipe.is_fifo()
+    assert names(tmp_path) == ["link", "pipe"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_really_full_device_is_told_as_such() -> None:
     with pytest.raises(StorageError, match="The disk is full"):
         append_jsonl(Path("/dev/full"), {"a": 1})
+    with pytest.raises(StorageError, match="The disk is full"):
+        write_text(Path("/dev/full"), "new")
 
 
 @pytest.mark.parametrize(

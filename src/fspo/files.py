@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fspo.errors import ConfigError, StorageError
@@ -34,6 +35,7 @@ __all__ = [
     "full_disk_explained",
     "is_empty",
     "is_full_disk",
+    "is_special",
     "locked",
     "log_lines",
     "read_bytes",
@@ -66,12 +68,17 @@ _SAID_OF_FULL_DISK = (
 def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it is fsynced and renamed over `path`.
 
-    Where the block raises, `path` stays as it was. A symbolic link is followed, and stays.
+    Where the block raises, `path` stays as it was. A symbolic link is followed, and stays. A device, a pipe or a
+    socket stays too, and gets the content.
 
     Raises:
         StorageError: the disk is full or the folder can't be written. An `OSError` of the block that concerns another
             file is not changed.
     """
+    if is_special(path):
+        with _sending(path) as temporary:
+            yield temporary
+        return
     path = _followed(path)
     temporary = _sibling(path)
     with _explained(path, temporary):
@@ -538,6 +545,21 @@ def _finite(value: Any) -> Any:
 
 def _unreadable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path} could not be read ({error.strerror or error}). Check the path and its permissions.")
+
+
+def is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder: a device, a pipe or a socket."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def _sending(path: Path) -> Iterator[Path]:
+    """Yield a temporary file, whose content a device, a pipe or a socket gets on success."""
+    with TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        yield temporary
+        with _explained(path, temporary), temporary.open("rb") as content, path.open("wb") as target:
+            shutil.copyfileobj(content, target)
 
 
 def _followed(path: Path) -> Path:

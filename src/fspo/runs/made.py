@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fspo.errors import ConfigError, StorageError
-from fspo.files import FolderKind, check_no_part
+from fspo.files import FolderKind, check_no_part, is_special
 from fspo.modeling.folders import MODEL, POLICY
 from fspo.preferences.dataset import DATASET
 
@@ -111,7 +111,7 @@ def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None
     """Check that a file that a user names may be written.
 
     `is_ours` says of the content of a file that is there whether fspo wrote it for the same purpose; without it any
-    file is replaced that is no part of something.
+    file is replaced that is no part of something. A device or a pipe is not replaced: it gets the content.
 
     Raises:
         ConfigError: it is a folder, a part of a run, a dataset, a policy or a model, or somebody else's file.
@@ -120,7 +120,7 @@ def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None
     check_no_part(path, (RUN, DATASET, POLICY, MODEL))
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file.")
-    if is_ours is None or not path.exists():
+    if is_ours is None or not path.exists() or is_special(path):  # reading a pipe would wait for its writer
         return
     try:
         content = path.read_bytes()
