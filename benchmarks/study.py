@@ -134,14 +134,15 @@ class WrittenEngine:
 
 def serve(config: StudyConfig, port: int) -> None:
     """Serve the study until the process is killed."""
-    from fspo.serving.listening import listen
+    from fspo.serving.listening import bound, listen
 
     material = load_material(config)
     store = StudyStore.open(str(config.output))
     store.register(config.name, registration_of(config, material))
     engine = WrittenEngine(SimulatedArms(TextTraits(config, material)), seed=time.time_ns())
     app = create_study_app(config, material, store, dict.fromkeys(config.arms, engine))
-    listen(app, "127.0.0.1", port, lambda _: None, path="/")
+    with bound("127.0.0.1", port) as place:
+        listen(app, place, lambda _: None, path="/")
 
 
 # Participants

@@ -15,11 +15,20 @@ from fspo.modeling.policy import Policy
 from fspo.preferences.types import Turn
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.engines.local import LocalEngine
+from fspo.serving.listening import bound
 from fspo.serving.store import Store
 
 
 def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp_path: Path) -> None:
-    arguments = ["serve", "--policy", str(speaking_model_path), "--store", str(tmp_path / "store"), "--dry-run"]
+    arguments = [
+        "serve",
+        "--policy",
+        str(speaking_model_path),
+        "--store",
+        str(tmp_path / "store"),
+        "--dry-run",
+        "--port=0",
+    ]
     assert "for 0 users" in CliRunner().invoke(app, arguments).output
     assert not (tmp_path / "store").exists()
     store = Store.open(tmp_path / "store")
@@ -29,6 +38,17 @@ def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp
     assert "for 1 users" in output and "change" not in output
     for change, code in ((["--rate", "often"], 2), (["--policy", str(tmp_path)], 1)):
         assert CliRunner().invoke(app, arguments + change).exit_code == code
+
+
+def test_a_port_in_use_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    arguments = ["serve", "--policy", str(tmp_path / "no-policy"), "--store", str(tmp_path / "store")]
+    with bound("127.0.0.1", 0) as other:
+        other.listen()
+        port = str(other.getsockname()[1])
+        for more in ([], ["--dry-run"]):
+            found = CliRunner().invoke(app, [*arguments, "--port", port, *more])
+            assert (found.exit_code, found.output.count(port)) == (2, 1)
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_model_that_was_not_trained_is_shown_preferences_as_a_conversation(speaking_model_path: Path) -> None:

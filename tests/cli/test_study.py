@@ -19,6 +19,7 @@ from fspo.cli.store_options import recording_people
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Silent
 from fspo.serving import connection
+from fspo.serving.listening import bound
 from fspo.serving.ownership import pseudonym
 from fspo.study.arms import load_models, open_engines, weights_of_arms
 from fspo.study.config import load_study
@@ -30,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(*arguments: str | Path, code: int = 0) -> str:
-    found = CliRunner().invoke(app, ["study", *map(str, arguments)])
+    port = ["--port", "0"] if arguments[0] in ("serve", "demo") and "--port" not in arguments else []
+    found = CliRunner().invoke(app, ["study", *map(str, arguments), *port])
     assert found.exit_code == code, found.output
     return " ".join(found.output.split())
 
@@ -85,6 +87,16 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     assert "no preferences" in call("export", study_file, tmp_path / "out", "--dataset", code=1)
     assert not (tmp_path / "out").exists()
     assert "0 votes" in call("export", study_file, tmp_path / "out", "--parquet")
+
+
+def test_a_port_in_use_is_named_before_anything_is_made(study_file: Path, tmp_path: Path) -> None:
+    with bound("127.0.0.1", 0) as other:
+        other.listen()
+        port = other.getsockname()[1]
+        for more in ([], ["--dry-run"], ["--set=arms.base.policy=nowhere/at/all"]):
+            said = call("serve", study_file, "--port", port, *more, code=2)
+            assert said.count(str(port)) == said.count("127.0.0.1") == 1
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_dry_run_leaves_a_store_of_an_earlier_version_as_it_is(study_file: Path, tmp_path: Path) -> None:

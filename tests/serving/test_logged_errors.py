@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from fspo.serving.listening import listen
+from fspo.serving.listening import bound, listen
 from fspo.serving.logged_errors import hide_values, outlined
 
 SECRET = "velociraptor"
@@ -46,7 +46,8 @@ def listening(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         ready.set()
 
     monkeypatch.setattr(uvicorn, "Server", Known)
-    thread = threading.Thread(target=lambda: listen(app, "127.0.0.1", 0, announce, path="/"))
+    place = bound("127.0.0.1", 0)
+    thread = threading.Thread(target=lambda: listen(app, place, announce, path="/"))
     thread.start()
     try:
         assert ready.wait(20)
@@ -54,6 +55,7 @@ def listening(app: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     finally:
         servers[0].should_exit = True
         thread.join()
+        place.close()
 
 
 def test_an_error_of_a_request_is_logged_without_its_values(

@@ -121,11 +121,13 @@ def serve(
         policy = policy or (_demo_policy() if endpoint is None else None)
         questions = questions or _DEMO_QUESTIONS
     with ExitStack() as held:
+        from fspo.serving.listening import bound, listen
+
+        place = held.enter_context(bound(host, port))
         state = look_at_store(store or "fspo-store") if dry_run and (store or not demo) else None
         people = None if dry_run else held.enter_context(_store(store, temporary=demo))
         from fspo.modeling.quiet import quiet
         from fspo.serving.api import ServerSettings, create_app
-        from fspo.serving.listening import listen
         from fspo.serving.rates import parse_rate
 
         quiet()
@@ -149,7 +151,7 @@ def serve(
         engine = _engine(
             loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt, guidance=guidance
         )
-        listen(create_app(people, engine, settings, questions=bank), host, port, announce)
+        listen(create_app(people, engine, settings, questions=bank), place, announce)
 
 
 def _endpoint(

@@ -61,7 +61,8 @@ def serve(
 ) -> None:
     """Serve the pages of a study, until Ctrl-C. Run it again to continue.
 
-    The first call registers the design and the texts. Later calls refuse a file with another design.
+    The first call registers the design and the texts. Once somebody has taken part, a file with another design is
+    refused.
 
     Examples:
       fspo study serve configs/study/paper.yaml --dry-run
@@ -286,36 +287,47 @@ def _records(
 
 def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_run: bool) -> None:
     from fspo.modeling.quiet import quiet
-    from fspo.serving.listening import listen
+    from fspo.serving.listening import bound, listen
     from fspo.study.app import create_study_app
     from fspo.study.arms import check_endpoints, load_models, open_engines, weights_of_arms
     from fspo.study.material import load_material
-    from fspo.study.registration import registration_of, save_registration
+    from fspo.study.registration import registration_of
 
-    quiet()
-    material, models = load_material(config), load_models(config)
-    registration = registration_of(config, material, weights_of_arms(config))
-    out = console()
-    if dry_run:
-        _check_registered(config, store, registration)
-        out.print(
-            f"Would serve the study '{config.name}' on http://{host}:{port}/ for {config.participants} people: "
-            f"{config.labels.count} labels, then {config.comparisons.count} comparisons of {_pairs(config)}.",
-            markup=False,
+    with bound(host, port) as place:
+        quiet()
+        material, models = load_material(config), load_models(config)
+        registration = registration_of(config, material, weights_of_arms(config))
+        out = console()
+        if dry_run:
+            _check_registered(config, store, registration)
+            out.print(
+                f"Would serve the study '{config.name}' on http://{host}:{port}/ for {config.participants} people: "
+                f"{config.labels.count} labels, then {config.comparisons.count} comparisons of {_pairs(config)}.",
+                markup=False,
+            )
+            return
+        with _opened(config, store) as people:
+            if people.check_registered(config.name, registration):
+                check_endpoints(models)
+            app = create_study_app(config, material, people, open_engines(config, models))
+            _register(config, people, registration)
+
+            def announce(address: str) -> None:
+                out.print(f"Serving the study '{config.name}' on {address}; Ctrl-C ends.", markup=False)
+
+            listen(app, place, announce, path="/")
+
+
+def _register(config: StudyConfig, people: StudyStore, registration: dict[str, Any]) -> None:
+    from fspo.study.registration import save_registration
+
+    before = people.registration(config.name)
+    if people.register(config.name, registration):
+        path = save_registration(config.output, registration)
+        again = "" if before is None else " again, because it has changed and nobody has taken part"
+        console().print(
+            f"Registered the study{again} in {path}; fingerprint {registration['fingerprint']}.", markup=False
         )
-        return
-    with _opened(config, store) as people:
-        if people.registration(config.name) is None:
-            check_endpoints(models)
-        if people.register(config.name, registration):
-            path = save_registration(config.output, registration)
-            out.print(f"Registered the study in {path}; fingerprint {registration['fingerprint']}.", markup=False)
-
-        def announce(address: str) -> None:
-            out.print(f"Serving the study '{config.name}' on {address}; Ctrl-C ends.", markup=False)
-
-        app = create_study_app(config, material, people, open_engines(config, models))
-        listen(app, host, port, announce, path="/")
 
 
 def _pairs(config: StudyConfig) -> str:

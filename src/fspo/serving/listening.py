@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import signal
 import socket
@@ -15,7 +17,7 @@ from starlette.applications import Starlette
 from fspo.errors import ConfigError
 from fspo.serving.logged_errors import hide_values
 
-__all__ = ["listen"]
+__all__ = ["bound", "listen"]
 
 _BACKLOG = 2048
 _CONNECTIONS = 4096
@@ -26,18 +28,39 @@ _GRACE = 20
 """Seconds for answers under way, after the signal."""
 
 
-def listen(app: Starlette, host: str, port: int, announce: Callable[[str], None], *, path: str = "/v1") -> None:
+def bound(host: str, port: int) -> socket.socket:
+    """Take a port for `listen`, before anything is loaded or stored; the caller closes it.
+
+    Args:
+        host: name or address to listen on.
+        port: 0 takes a free one.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if place.family == socket.AF_INET6:
+            place.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        place.bind((host, port))
+    except OSError as error:
+        place.close()
+        raise _refusal(host, port, error) from error
+    return place
+
+
+def listen(app: Starlette, place: socket.socket, announce: Callable[[str], None], *, path: str = "/v1") -> None:
     """Serve the application until SIGINT or SIGTERM, which let the requests under way finish.
 
     Args:
         app: what answers.
-        host: name or address to listen on.
-        port: 0 takes a free one.
+        place: of `bound`.
         announce: is called with the address, such as http://127.0.0.1:8000/v1, once connections are taken.
         path: the end of that address.
 
     Raises:
-        ConfigError: nothing can listen there.
+        ConfigError: another program listens there since `bound`.
     """
     settings = uvicorn.Config(
         app,
@@ -48,9 +71,14 @@ def listen(app: Starlette, host: str, port: int, announce: Callable[[str], None]
     )
     hide_values()
     server = uvicorn.Server(settings)
-    with _listening(host, port) as place, _ended_by_signals(server):
+    with _ended_by_signals(server):
+        host, port, *_ = place.getsockname()
+        try:
+            place.listen(_BACKLOG)
+        except OSError as error:
+            raise _refusal(host, port, error) from error
         name = f"[{host}]" if ":" in host else host
-        announce(f"http://{name}:{place.getsockname()[1]}{path}")
+        announce(f"http://{name}:{port}{path}")
         with suppress(KeyboardInterrupt):
             server.run(sockets=[place])
 
@@ -66,15 +94,11 @@ def _allow_connections() -> int:
     return _CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, soft - _OTHER_FILES))
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigError(
-            f"The server can't listen on port {port} of {host} ({error.strerror or error}); "
-            "choose another --port or --host."
-        ) from error
+def _refusal(host: str, port: int, error: OSError) -> ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(f"Another program listens on port {port} of {host}; choose another --port, or 0 for any.")
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return ConfigError(f"The server can't listen on port {port} of {host} ({reason}); choose another --port or --host.")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -63,6 +63,8 @@ class StudyStore(Store):
     def register(self, study: str, registration: Mapping[str, Any]) -> bool:
         """Record a study before its first participant; later calls check that it is still the same.
 
+        A study that has changed is recorded again as long as nobody has taken part.
+
         Args:
             study: its name.
             registration: of `registration_of`.
@@ -71,31 +73,28 @@ class StudyStore(Store):
             Whether this call recorded it.
 
         Raises:
-            ConfigError: a study of this name was registered with another design, other texts or other weights.
+            ConfigError: somebody takes part in a study of this name with another design, other texts or other weights.
         """
         with self._administer(writes=True) as session:
+            _lock(session, study)
             row = session.get(StudyRow, study)
             if row is None:
-                fingerprint = registration["fingerprint"]
-                whole = dict(registration)
-                session.add(StudyRow(name=study, fingerprint=fingerprint, registration=whole, created=now() // 1000))
-                return True
-        self.check_registered(study, registration)
-        return False
+                row = StudyRow(name=study, fingerprint="", registration={}, created=now() // 1000)
+                session.add(row)
+            elif not _is_changed(session, row, registration):
+                return False
+            row.fingerprint, row.registration = registration["fingerprint"], dict(registration)
+        return True
 
-    def check_registered(self, study: str, registration: Mapping[str, Any]) -> None:
-        """Check that a study is the one that was registered under its name, if there is one.
+    def check_registered(self, study: str, registration: Mapping[str, Any]) -> bool:
+        """Whether `register` would record a study; it records nothing.
 
         Raises:
-            ConfigError: it is another one; names what has changed.
+            ConfigError: as of `register`.
         """
-        before = self.registration(study)
-        changed = [] if before is None else _changes(before, registration)
-        if changed:
-            raise ConfigError(
-                f"The study '{study}' has begun, and differs from its registration in: {', '.join(changed)}. "
-                "Undo the change, or give the study another name."
-            )
+        with self._administer() as session:
+            row = session.get(StudyRow, study)
+            return row is None or _is_changed(session, row, registration)
 
     def registration(self, study: str) -> dict[str, Any] | None:
         """What was registered; None if the study has not begun."""
@@ -365,6 +364,21 @@ class StudyStore(Store):
         for item in items:
             positions[item.stage] += 1
             session.add(_row(owner, item, positions[item.stage], at))
+
+
+def _is_changed(session: Session, row: StudyRow, registration: Mapping[str, Any]) -> bool:
+    """Whether a registered study has changed.
+
+    Raises:
+        ConfigError: it has, and somebody takes part; names what has changed.
+    """
+    changed = _changes(row.registration, registration)
+    if changed and session.scalar(select(exists().where(ParticipantRow.study == row.name))):
+        raise ConfigError(
+            f"The study '{row.name}' has begun, and differs from its registration in: {', '.join(changed)}. "
+            "Undo the change, or give the study another name."
+        )
+    return bool(changed)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
