@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,12 @@ def test_pairs_differ_in_the_traits_that_were_asked_for(tmp_path: Path) -> None:
         ({"labels": {"source": {"file": "/nowhere/texts.jsonl"}}}, DataError, "/nowhere/texts.jsonl"),
         ({"comparisons": {"count": 10}}, DataError, "9 prompts"),
         ({"labels": {"source": {"domain": "elix-written"}, "count": 100}}, DataError, "64 prompts"),
-        ({"labels": {"source": {"domain": "elix-written", "topics": ["phisics"]}}}, ConfigError, "physics"),
+        ({"labels": {"source": {"domain": "elix-written", "topics": ["phisics"]}}}, ConfigError, "mean 'physics'"),
+        (
+            {"labels": {"source": {"domain": "elix-written", "topics": ["fod"]}}},
+            ConfigError,
+            "there are art and music, .*physics",
+        ),
     ],
 )
 def test_material_that_does_not_suffice_is_named(
@@ -120,6 +126,15 @@ def test_material_that_does_not_suffice_is_named(
 ) -> None:
     with pytest.raises(error, match=named):
         drawn(tmp_path, attention=[], **changes)
+
+
+def test_a_relative_file_that_is_missing_is_named_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=re.escape(f"texts.jsonl with the study's texts in {tmp_path / 'here'};")):
+        drawn(tmp_path, labels={"source": {"file": "texts.jsonl"}, "count": 1}, attention=[])
 
 
 @pytest.mark.parametrize(

@@ -134,13 +134,12 @@ def _prompts(source: Source, matching: Matching) -> tuple[Prompt, ...]:
         _, texts = found.setdefault(wording(row.question), (row, []))
         if row.text is not None and not is_blank(row.text):
             texts.append(WrittenText(row.text.strip(), {name: str(value) for name, value in row.traits.items()}))
-    topics = {row.topic for row, _ in found.values()}
+    topics = sorted({row.topic for row, _ in found.values()} - {""})
     for topic in source.topics:
         if topic not in topics:
             close = nearest(topic, topics)
-            raise ConfigError(
-                f"{_name(source)} has no topic '{topic}'" + (f"; did you mean '{close}'?" if close else ".")
-            )
+            hint = f"; did you mean '{close}'?" if close else f"; there are {', '.join(topics) or 'none'}."
+            raise ConfigError(f"{_name(source)} has no topic '{topic}'{hint}")
     return tuple(
         Prompt(row.question, row.topic, tuple(_pairs(texts, source, matching)))
         for row, texts in found.values()
@@ -163,7 +162,12 @@ def _rows(source: Source) -> list[_Row]:
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {file} with the study's texts.") from error
+        raise DataError(
+            f"There is no file {source.file} with the study's texts in {Path.cwd()}; a relative 'file' starts at the "
+            "folder in which the command runs."
+            if source.file and not source.file.is_absolute()
+            else f"There is no file {file} with the study's texts."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} can't be read as text ({error}).") from error
     return [_row(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
