@@ -121,6 +121,7 @@ def test_an_expired_link_still_downloads_and_deletes(tmp_path: Path) -> None:
         person.submit("consent", agree="yes")
         person.get()
         kind(person, 410, "Your link has expired")
+        assert re.findall(r'<a href="([^"]*)"', person.page.partition("<h1>")[2]) == ["/data"]  # nothing to continue
         assert person.client.get("/download").json()["participant"]["consent"] == "v1"
         person.get("/data")
         person.post("/delete", sure="yes")

@@ -223,7 +223,7 @@ async def _current(study: _Study, request: Request, visitor: _Visitor, problem: 
         return pages.withdrawn(recruited=recruited)
     if step.kind == "lapsed":
         return pages.lapsed(recruited=recruited)
-    return pages.full(recruited=recruited) if step.kind == "closed" else pages.problem("expired", 410)
+    return pages.full(recruited=recruited) if step.kind == "closed" else pages.expired()
 
 
 def _waiting(study: _Study, pages: Pages, visitor: _Visitor) -> Response:

@@ -173,6 +173,10 @@ class Pages:
         """The participant was away for long, and others have taken all places."""
         return self._end(self.texts.lapsed_heading, [self.texts.lapsed_note], "full", recruited=recruited, status=403)
 
+    def expired(self) -> Response:
+        """The time to answer is over."""
+        return self.message(self.texts.expired_heading, [self.texts.expired_note], status=410)
+
     def deleted(self, *, erased: bool) -> Response:
         """Everything of the participant is deleted."""
         t = self.texts
