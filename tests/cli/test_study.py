@@ -63,7 +63,9 @@ def test_the_shipped_studies_pass_a_dry_run(name: str, speaking_model_path: Path
     model = [f"--set=arms.{arm}.policy={speaking_model_path}" for arm in ("personal", "base")]
     place = f"--set=output={tmp_path / 'study'}"
     said = call("serve", ROOT / f"configs/study/{name}.yaml", "--dry-run", place, *model)
-    assert f"for {25 if name == 'paper' else 50} people: 9 labels, then 11 comparisons of personal and base" in said
+    assert (
+        f"for {25 if name == 'paper' else 50} participants: 9 labels, then 11 comparisons of personal and base" in said
+    )
     assert not (tmp_path / "study").exists()
     values = load_study(ROOT / f"configs/study/{name}.yaml")
     assert {arm.policy for arm in values.arms.values()} == {"smollm2-135m"}  # needs no run before it
@@ -86,7 +88,7 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     StudyStore.open(tmp_path / "study").close()
     assert "no preferences" in call("export", study_file, tmp_path / "out", "--dataset", code=1)
     assert not (tmp_path / "out").exists()
-    assert "0 votes" in call("export", study_file, tmp_path / "out", "--parquet")
+    assert "0 labels and 0 comparisons of 0 participants" in call("export", study_file, tmp_path / "out", "--parquet")
 
 
 def test_a_port_in_use_is_named_before_anything_is_made(study_file: Path, tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_a_study_on_a_real_model_is_registered_served_and_exported(
     assert "the weights of the arm 'base'" in call("serve", study_file, "--dry-run", code=2)
 
     out = tmp_path / "out"
-    assert "5 votes of 1 participants" in call("export", study_file, out, "--dataset", "--parquet")
+    assert "2 labels and 2 comparisons of 1 participant to" in call("export", study_file, out, "--dataset", "--parquet")
     records = StudyRecords.load(out)
     assert [item.choice for item in records.items] == ["second"] * 5
     assert all(item.first and item.second for item in records.items)
@@ -165,7 +167,8 @@ def test_an_export_holds_who_takes_part_and_the_store_knows_it(study_file: Path,
         gone = [item.first for item in store.records("small").items if item.participant == owner_of(site, leaves).id]
         leaves.post("/withdraw", sure="yes")
         assert (store.policies_to_train_again(), store.datasets_to_delete()) == ([str(policy)], [str(out)])
-        call("export", study_file, tmp_path / "again", "--dataset", "--parquet")
+        said = call("export", study_file, tmp_path / "again", "--dataset", "--parquet")
+        assert "2 labels and 2 comparisons of 1 participant (2 more withdrew) to" in said
         assert list(PreferenceDataset.load(tmp_path / "again" / "dataset").users) == names[:1]
         again = "".join(path.read_text() for path in (tmp_path / "again").glob("*.jsonl"))
         answers = [text for text in gone if text.startswith("Answer ")]

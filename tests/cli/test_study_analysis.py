@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.study import app
-from tests.study.made_records import attentive, person, study
+from fspo.study.analysis.wording import NO_RESULT
+from tests.study.made_records import attentive, item, person, study
 
 PAPER = "configs/study/paper.yaml"
 
@@ -38,6 +39,12 @@ def test_the_report_is_printed_and_written_twice_over(tmp_path: Path) -> None:
     assert f"{value * 100:.1f}" in printed and f"{value * 100:.1f}" in (out / "report.html").read_text()
 
 
+def test_an_empty_main_analysis_is_said(tmp_path: Path) -> None:
+    study([person("p1", study="paper", finished=None)], [item("p1", 1), item("p1", 2, choice=None)]).save(tmp_path)
+    printed = _run("report", PAPER, "--records", tmp_path, "--output", tmp_path / "out")
+    assert NO_RESULT in printed and NO_RESULT in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_another_studys_records_and_files_are_refused(tmp_path: Path) -> None:
     from fspo.errors import ConfigError, DataError
 
@@ -53,8 +60,14 @@ def test_another_studys_records_and_files_are_refused(tmp_path: Path) -> None:
 def test_the_plan_recommends_a_number(tmp_path: Path) -> None:
     printed = _run("plan", PAPER, "--win-rate", "0.65", "--json", tmp_path / "plan.json")
     saved = json.loads((tmp_path / "plan.json").read_text())
-    assert f"Recruit {saved['recommended']} people; the study's file has 25." in printed
+    assert (
+        f"has 25 participants, which is enough for a chance of 80% to find a win rate of 65%: {saved['recommended']} "
+        in (" ".join(printed.split()))
+    )
     assert saved["needed"]["0.65"] == saved["recommended"] < saved["needed"]["0.6"]
+    changes = ("--set", "participants=1", "--set", "comparisons.count=1", "--set", "comparisons.attention=0")
+    printed = " ".join(_run("plan", PAPER, *changes).split())
+    assert "only 1 participant." in printed and "1 comparison of a pair" in printed and "1 people" not in printed
 
 
 def test_rules_that_differ_from_the_registration_are_named(tmp_path: Path) -> None:

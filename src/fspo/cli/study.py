@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fspo.cli.options import DryRun, Overrides, add_verb, console, help_text
+from fspo.cli.options import DryRun, add_verb, console, help_text
 from fspo.errors import ConfigError, DataError
 from fspo.paths import expanded
+from fspo.printing import counted
 
 if TYPE_CHECKING:
     from fspo.study.config import StudyConfig
@@ -38,6 +40,12 @@ Examples:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 
 StudyFile = Annotated[Path, typer.Argument(help="YAML file that describes the study.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Override one setting, such as participants=30. Can be repeated."
+    ),
+]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 Place = Annotated[
@@ -140,9 +148,16 @@ def export(
     records.save(folder)
     if parquet:
         save_parquet(records, folder)
-    votes = sum(item.choice is not None for item in records.items)
-    people_there = len(records.participants)
-    console().print(f"Wrote {votes:,} votes of {people_there:,} participants to {folder}.", markup=False)
+    console().print(f"Wrote {_exported(records)} to {folder}.", markup=False)
+
+
+def _exported(records: StudyRecords) -> str:
+    """What an export holds that counts: no practice, no attention items, and nobody who withdrew."""
+    voted = Counter(item.stage for item in records.items if item.choice is not None and not item.attention)
+    withdrawn = sum(one.withdrawn is not None for one in records.participants)
+    people = counted(len(records.participants) - withdrawn, "participants")
+    others = f" ({withdrawn:,} more withdrew)" if withdrawn else ""
+    return f"{counted(voted['label'], 'labels')} and {counted(voted['compare'], 'comparisons')} of {people}{others}"
 
 
 @add_verb(app, "report")
@@ -174,7 +189,7 @@ def report(
     from fspo.study.analysis.findings import analyse, save_findings
     from fspo.study.analysis.page import is_page, write_page
     from fspo.study.analysis.tables import diagnostics_table, effects_table, win_rate_table
-    from fspo.study.analysis.wording import excluded_said, headline, registration_note
+    from fspo.study.analysis.wording import excluded_said, headlines, registration_note
     from fspo.study.config import said
 
     folder = output or config.output
@@ -188,8 +203,8 @@ def report(
     out.print(win_rate_table(findings))
     out.print(effects_table(findings.results))
     out.print(diagnostics_table(findings))
-    for rate in findings.results.win_rates:
-        out.print(headline(rate), markup=False)
+    for sentence in headlines(findings.results):
+        out.print(sentence, markup=False)
     out.print(excluded_said(findings), markup=False)
     registered = registration_note(config, registration)
     if registered:
@@ -230,7 +245,7 @@ def plan(
     config = _loaded(file, overrides)
     from fspo.files import write_json
     from fspo.runs.made import check_file_target
-    from fspo.study.analysis.tables import attention_said, plan_tables
+    from fspo.study.analysis.tables import attention_said, people_needed, plan_tables
     from fspo.study.power import Assumptions, plan_study
 
     if json_file is not None:
@@ -239,11 +254,8 @@ def plan(
     out = console()
     for table in plan_tables(found):
         out.print(table)
-    if found.recommended is None:
-        out.print("No number of people that can be recruited finds this win rate; look for a larger one.")
-    else:
-        out.print(f"Recruit {found.recommended:,} people; the study's file has {found.planned:,}.", markup=False)
-    out.print(attention_said(found), markup=False)
+    for sentence in (people_needed(found), attention_said(found)):
+        out.print(sentence, markup=False)
     if json_file is not None:
         write_json(json_file, found.to_json())
         out.print(f"JSON: {json_file}", markup=False)
@@ -300,9 +312,11 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
         out = console()
         if dry_run:
             _check_registered(config, store, registration)
+            places = counted(config.participants, "participants")
+            items = counted(config.labels.count, "labels"), counted(config.comparisons.count, "comparisons")
             out.print(
-                f"Would serve the study '{config.name}' on http://{host}:{port}/ for {config.participants} people: "
-                f"{config.labels.count} labels, then {config.comparisons.count} comparisons of {_pairs(config)}.",
+                f"Would serve the study '{config.name}' on http://{host}:{port}/ for {places}: {items[0]}, then "
+                f"{items[1]} of {_pairs(config)}.",
                 markup=False,
             )
             return

@@ -234,7 +234,8 @@ class Recruiting(_Section):
         description="Where a finished participant goes; {code} stands for the code. By default only the code is shown.",
     )
     codes: dict[Literal["finished", "full", "withdrawn"], Text] = Field(
-        default_factory=dict, description="Completion codes: of finished participants, full quotas and withdrawals."
+        default_factory=dict,
+        description="Completion codes: `finished`; `full` where a quota or all places are taken; `withdrawn`.",
     )
 
     @field_validator("completion_url")

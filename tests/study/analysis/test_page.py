@@ -13,7 +13,7 @@ from rich.console import Console
 from fspo.study.analysis.findings import StudyFindings, analyse
 from fspo.study.analysis.page import write_page
 from fspo.study.analysis.tables import diagnostics_table, effects_table, plan_tables, win_rate_table
-from fspo.study.analysis.wording import headline
+from fspo.study.analysis.wording import NO_RESULT, headline
 from fspo.study.power import Assumptions, plan_study
 from tests.study.made_records import PAIR, attention, attentive, item, person, study
 from tests.study.test_power import planned_study
@@ -44,7 +44,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
 
 def test_a_study_without_votes_has_a_page(tmp_path: Path) -> None:
     found = analyse(study([person("a", finished=None)], [item("a", 1, choice=None)]))
-    assert "No comparison has a vote" in write_page(found, tmp_path / "report.html").read_text()
+    assert NO_RESULT in write_page(found, tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

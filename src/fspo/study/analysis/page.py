@@ -19,7 +19,7 @@ from fspo.study.analysis.wording import (
     REASONS_SAID,
     bias_name,
     excluded_said,
-    headline,
+    headlines,
 )
 
 __all__ = ["is_page", "write_page"]
@@ -43,7 +43,7 @@ def write_page(findings: StudyFindings, out: Path, *, title: str = "", registere
         "findings": findings,
         "title": title or findings.study,
         "registered": registered,
-        "headlines": [headline(rate) for rate in results.win_rates],
+        "headlines": headlines(results),
         "excluded": excluded_said(findings),
         "reasons": {REASONS_SAID[reason]: count for reason, count in findings.reasons.items()},
         "biases": [(bias_name(bias), bias.estimate) for bias in results.biases],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fspo.evaluation.report.formatting import number
 from fspo.evaluation.statistics.intervals import Estimate
+from fspo.printing import counted
 from fspo.study.analysis.findings import Results, StudyFindings
 from fspo.study.analysis.wording import BINOMIAL_NOTE, bias_name
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from fspo.study.power import StudyPlan
 
-__all__ = ["attention_said", "diagnostics_table", "effects_table", "plan_tables", "win_rate_table"]
+__all__ = ["attention_said", "diagnostics_table", "effects_table", "people_needed", "plan_tables", "win_rate_table"]
 
 _DASH = "\N{EN DASH}"
 
@@ -68,7 +69,7 @@ def diagnostics_table(findings: StudyFindings) -> Table:
 
 def plan_tables(plan: StudyPlan) -> list[Table]:
     """How many people for which difference, and for how many comparisons."""
-    given, each = plan.assumptions, f"{plan.comparisons:g} comparisons of a pair for each participant"
+    given, each = plan.assumptions, f"{_comparisons(plan.comparisons)} of a pair for each participant"
     table = _table(
         f"People to recruit for {plan.study}",
         f"One-sided test at 5%, clustered by participant; a chance of {given.power:.0%} to find the true win rate. "
@@ -76,7 +77,7 @@ def plan_tables(plan: StudyPlan) -> list[Table]:
         f"{given.lost:.0%} of the people lost; {each}."
         + (f" {plan.pairs} pairs of arms, so each is tested at 5% / {plan.pairs}." if plan.pairs > 1 else ""),
     )
-    _columns(table, "true win rate", "people to recruit", f"chance with {plan.planned:,} people")
+    _columns(table, "true win rate", "people to recruit", f"chance with {counted(plan.planned, 'participants')}")
     for rate, count in plan.needed.items():
         table.add_row(f"{float(rate):.0%}", _count(count), f"{plan.planned_power[rate]:.0%}")
     other = _table(f"For a win rate of {given.win_rate:.0%}", "")
@@ -84,6 +85,17 @@ def plan_tables(plan: StudyPlan) -> list[Table]:
     for comparisons, count in plan.by_comparisons.items():
         other.add_row(f"{comparisons:,}", _count(count))
     return [table, other]
+
+
+def people_needed(plan: StudyPlan) -> str:
+    """Whether the study as it is suffices, in a sentence."""
+    given, planned = plan.assumptions, counted(plan.planned, "participants")
+    wanted = f"a chance of {given.power:.0%} to find a win rate of {given.win_rate:.0%}"
+    if plan.recommended is None:
+        return "No number of people that can be recruited finds this win rate; look for a larger one."
+    if plan.recommended <= plan.planned:
+        return f"The study's file has {planned}, which is enough for {wanted}: {plan.recommended:,} would do."
+    return f"Recruit {plan.recommended:,} people for {wanted}; the study's file has only {planned}."
 
 
 def attention_said(plan: StudyPlan) -> str:
@@ -121,6 +133,10 @@ def _estimate(estimate: Estimate) -> str:
 
 def _chance(p: float | None) -> str:
     return _DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _comparisons(count: float) -> str:
+    return "1 comparison" if count == 1 else f"{count:g} comparisons"
 
 
 def _count(count: int | None) -> str:

@@ -9,7 +9,7 @@ from fspo.evaluation.report.formatting import with_interval
 from fspo.printing import counted
 from fspo.study.analysis.effects import Bias
 from fspo.study.analysis.exclusions import Reason
-from fspo.study.analysis.findings import StudyFindings
+from fspo.study.analysis.findings import Results, StudyFindings
 from fspo.study.analysis.win_rates import WinRate
 from fspo.study.config import StudyConfig
 from fspo.study.registration import changed_settings
@@ -17,11 +17,13 @@ from fspo.study.registration import changed_settings
 __all__ = [
     "BIASES",
     "BINOMIAL_NOTE",
+    "NO_RESULT",
     "NO_VOTES_NOTE",
     "REASONS_SAID",
     "bias_name",
     "excluded_said",
     "headline",
+    "headlines",
     "p_said",
     "registration_note",
 ]
@@ -44,6 +46,9 @@ BINOMIAL_NOTE = (
 NO_VOTES_NOTE = "An answer that could not be written, or an item without a choice, is no vote for either arm."
 
 
+NO_RESULT = "The main analysis is empty: no comparison has a vote that counts."
+
+
 def headline(rate: WinRate) -> str:
     """The result of one pair in a sentence."""
     shares = f"People preferred '{rate.first}' to '{rate.second}' in {with_interval(rate.estimate)} of the comparisons"
@@ -58,6 +63,11 @@ def headline(rate: WinRate) -> str:
     else:
         told = "This is not distinguishable from chance"
     return f"{shares} ({counts}). {told} (p {p_said(rate.adjusted)}, one-sided, clustered by participant)."
+
+
+def headlines(results: Results) -> list[str]:
+    """The results of all pairs in sentences, or one that says that there are none."""
+    return [headline(rate) for rate in results.win_rates] or [NO_RESULT]
 
 
 def bias_name(bias: Bias) -> str:
