@@ -61,7 +61,7 @@ def first_fault(error: ValidationError, model: Any = None, above: Key = (), *, n
         return Fault(key, kind, f"the {noun} '{path}' is missing{more}.")
     message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
     subject = f"'{path}': " if path else ""
-    told = f"{subject}{message[:1].lower()}{message[1:]}{_shown(problem['input'], key)}{more}"
+    told = f"{subject}{message[:1].lower()}{message[1:]}{_shown(problem['input'], key)}{_remedy(problem)}{more}"
     return Fault(key, kind, told if told.endswith("?") else f"{told}.")
 
 
@@ -69,6 +69,12 @@ def _shown(given: Any, key: Key) -> str:
     short = isinstance(given, str | int | float | bool | None) and len(repr(given)) < _SHOWN
     secret = not _ADDRESSED.isdisjoint(key) or bool(secret_in([given]))
     return f", not {given!r}" if short and not secret else ""
+
+
+def _remedy(problem: Mapping[str, Any]) -> str:
+    """How to write a text that YAML reads as a number."""
+    is_text = problem["type"] == "string_type" and isinstance(problem["input"], int | float)
+    return "; write it in quotes" if is_text else ""
 
 
 def _is_union_tag(part: object) -> bool:

@@ -50,6 +50,8 @@ def test_another_studys_records_and_files_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="'other'"):
         _run("report", PAPER, "--records", _export(tmp_path / "other", "other"), "--output", tmp_path / "out")
+    with pytest.raises(DataError, match=r"There is no folder .*nowhere"):
+        _run("report", PAPER, "--records", tmp_path / "nowhere", "--output", tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "study.json").write_text("[1]")
     with pytest.raises(ConfigError, match="not replaced"):

@@ -15,6 +15,8 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Turn
 from fspo.serving.ownership import pseudonym
 from fspo.serving.store import Store
+from fspo.study.store import StudyStore
+from tests.study.site import study_config
 
 
 @pytest.fixture
@@ -125,3 +127,10 @@ def test_a_training_is_noted_in_the_store_before_it_begins(
     (policy,) = store.policies_to_train_again()
     assert Path(policy).is_relative_to(tmp_path / "run" / "methods"), "of three users at least one was trained on"
     store.close()
+
+
+def test_a_participant_of_a_study_is_listed_as_such(fspo: Any, tmp_path: Path) -> None:
+    store = StudyStore.open(tmp_path / "store")
+    store.enter(study_config(tmp_path), "en", {}, "one", lambda _: [])
+    store.close()
+    assert "participant of the study 'small'" in fspo("users", "list")

@@ -17,3 +17,11 @@ def test_a_pipe_may_be_written_and_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("somebody's own")
     with pytest.raises(ConfigError, match="is not replaced"):
         check_file_target(tmp_path / "file", lambda _: False)
+
+
+def test_nothing_is_written_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    for path in (tmp_path / "file" / "report.html", tmp_path / "file" / "deep" / "report.html"):
+        with pytest.raises(ConfigError, match="file is a file, so"):
+            check_file_target(path)
+    check_file_target(tmp_path / "new" / "report.html")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from fspo.errors import ConfigError
+from fspo.runs.config import load_config
 from fspo.study.config import StudyConfig, load_study, said
 from fspo.study.material import load_material
 from fspo.study.texts import LANGUAGES
@@ -52,7 +53,7 @@ def test_the_shipped_studies_load(name: str) -> None:
     ("changes", "named"),
     [
         ({"pair": []}, "pair"),
-        ({"arms": {"one": {"policy": "x"}}}, "arms"),
+        ({"arms": {"one": {"policy": "x"}}}, "at least two arms"),
         ({"arms": {"one": {"policy": "x"}, "two": {}}}, "arms.two"),
         ({"pairs": [["personal", "bass"]]}, "bass"),
         ({"pairs": [["base", "base"]]}, "base"),
@@ -62,7 +63,7 @@ def test_the_shipped_studies_load(name: str) -> None:
         ({"labels": {"source": {"domain": "elix-written"}, "attention": 1}}, "attention"),
         ({"comparisons": {"shots": [3]}}, "comparisons.shots"),
         ({"languages": {"en": {}, "de": {}}, "title": {"en": "Hello"}}, "de"),
-        ({"languages": {"fr": {}}}, "languages.fr"),
+        ({"languages": {"fr": {}}}, "the built-in languages are de, en, and"),
         ({"languages": {"en": {"beginn_button": "Go"}}}, "beginn_button"),
         ({"languages": {"<b>": {}}}, "<b>"),
         ({"languages": {"en": {"progress": "{number} of {total}"}}}, "{total}"),
@@ -74,6 +75,7 @@ def test_the_shipped_studies_load(name: str) -> None:
         ({"about": [{"id": "age", "text": "Age?", "options": ["old"], "quotas": {"young": 1}}]}, "young"),
         ({"about": [{"id": "a", "text": "?"}, {"id": "a", "text": "?"}]}, "same id"),
         ({"consent": {"version": "1", "text": "  ", "contact": "x"}}, "consent.text"),
+        ({"consent": {"version": 1, "text": "Agree?", "contact": "x"}}, "not 1; write it in quotes"),
         ({"name": "../x"}, "name"),
     ],
 )
@@ -82,6 +84,11 @@ def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, changes: dict[s
         load_study(written(tmp_path, **changes))
     sentence = str(caught.value)
     assert named in sentence and "study.yaml" in sentence and "\n" not in sentence
+
+
+def test_the_verbs_of_runs_refuse_a_study() -> None:
+    with pytest.raises(ConfigError, match=r"describes a study, .* `fspo study report"):
+        load_config(ROOT / "configs/study/paper.yaml")
 
 
 def test_texts_are_changed_one_by_one_in_any_language(tmp_path: Path) -> None:

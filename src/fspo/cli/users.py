@@ -10,6 +10,7 @@ import typer
 from fspo.cli.options import add_verb, console, help_text
 from fspo.cli.store_options import StorePlace, UserName, opened
 from fspo.errors import ConfigError
+from fspo.printing import counted
 
 __all__ = ["add", "app", "consent", "delete", "export", "limit", "list_"]
 
@@ -56,11 +57,15 @@ def list_(store: StorePlace = "fspo-store") -> None:
     """
     out = console()
     with opened(store) as people:
+        studies = people.participants()
         for account in people.users():
             paused = "" if account.personalise else ", paused"
             paused += ", allows training" if account.allow_training else ""
             own = f", at most {account.rate}" if account.rate else ""
-            out.print(f"{account.name}: {account.preferences:,} preferences{own}{paused}", markup=False)
+            held = counted(account.preferences, "preferences")
+            if account.id in studies:
+                held = f"participant of the study '{studies[account.id]}'"
+            out.print(f"{account.name}: {held}{own}{paused}", markup=False)
         for dataset in people.datasets_to_delete():
             out.print(f"Delete {dataset}, and export again: it holds data that were deleted since.", markup=False)
         for policy in people.policies_to_train_again():

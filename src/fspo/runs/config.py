@@ -181,6 +181,10 @@ def readers_of(config: RunConfig) -> tuple[ReaderRow, ...]:
     return tuple(config.readers.values())
 
 
+_STUDY_KEYS = frozenset({"arms", "consent"})
+"""Settings that only a study's file has."""
+
+
 def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path | None = None) -> RunConfig:
     """Read the configuration of a run.
 
@@ -192,6 +196,8 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
             of the wrong type; says in which line or override.
     """
     settings = read_settings(path) if path is not None else Settings("the defaults")
+    if settings.values.keys() >= _STUDY_KEYS:
+        raise ConfigError(f"{path} describes a study, not a run; use `fspo study`, such as `fspo study report {path}`.")
     settings.override(overrides, every=("training", EVERY))
     if output is not None:
         settings.values["output"] = str(output)

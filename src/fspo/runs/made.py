@@ -114,10 +114,13 @@ def check_file_target(path: Path, is_ours: Callable[[bytes], bool] | None = None
     file is replaced that is no part of something. A device or a pipe is not replaced: it gets the content.
 
     Raises:
-        ConfigError: it is a folder, a part of a run, a dataset, a policy or a model, or somebody else's file.
+        ConfigError: it is a folder, below a file, somebody else's file, or a part of a run, dataset, policy or model.
         StorageError: the file that is there can't be read.
     """
     check_no_part(path, (RUN, DATASET, POLICY, MODEL))
+    for above in path.parents:
+        if above.exists() and not above.is_dir():
+            raise ConfigError(f"{above} is a file, so {path.name} can't be written into it; name a folder.")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file.")
     if is_ours is None or not path.exists() or is_special(path):  # reading a pipe would wait for its writer

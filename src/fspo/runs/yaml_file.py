@@ -150,6 +150,8 @@ def read_settings(path: Path) -> Settings:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"There is no configuration file {path}{_similar(path)}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name a YAML file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {path} can't be read ({error}).") from error
     settings = Settings(str(path))

@@ -242,6 +242,12 @@ class Store:
         with self._administer() as session:
             return [_account(row, count or 0) for row, count in session.execute(query)]
 
+    def participants(self) -> dict[str, str]:
+        """User -> the study that they take part in; for administrators."""
+        with self._administer() as session:
+            found = session.execute(select(ParticipantRow.user_id, ParticipantRow.study))
+            return {user: study for user, study in found}
+
     def user_named(self, name: str) -> Owner:
         """The user of that name; for administrators.
 

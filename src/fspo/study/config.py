@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from fspo.errors import ConfigError
 from fspo.identity import digest
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.preferences.wording import is_blank
+from fspo.printing import counted
 from fspo.pydantic_errors import first_fault
 from fspo.runs.yaml_file import read_settings
 from fspo.study.texts import LANGUAGES, PageTexts
@@ -293,7 +295,7 @@ class StudyConfig(_Section):
     output: Path = Field(
         default=Path(), description="Folder of the study's store and registration; by default studies/NAME."
     )
-    arms: dict[Name, Arm] = Field(min_length=2, description="Name of an arm -> how it answers.")
+    arms: dict[Name, Arm] = Field(description="Name of an arm -> how it answers.")
     pairs: tuple[tuple[str, str], ...] = Field(
         default=(), description="Arms that are compared; by default the first arm with each other one."
     )
@@ -343,6 +345,13 @@ class StudyConfig(_Section):
             first, *others = arms
             values["pairs"] = [[first, other] for other in others]
         return values
+
+    @field_validator("arms")
+    @classmethod
+    def _several(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
+        if len(arms) < 2:
+            raise ValueError("name at least two arms, since a study compares the answers of two")
+        return arms
 
     @field_validator("languages", mode="before")
     @classmethod
@@ -428,6 +437,15 @@ def _page_texts(language: str, given: Any) -> Any:
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"'{language}' must be a mapping of texts, such as {{}}")
     known = LANGUAGES.get(language.partition("-")[0])
+    missing = [
+        name for name, info in PageTexts.model_fields.items() if info.is_required() and name not in (given or {})
+    ]
+    if known is None and missing:
+        example = files("fspo.study").joinpath("languages", "en.yaml")
+        raise ValueError(
+            f"'{language}' lacks {counted(len(missing), 'texts')}, such as '{missing[0]}'; the built-in languages are "
+            f"{', '.join(LANGUAGES)}, and {example} has all texts to translate"
+        )
     return {**(known.model_dump() if known else {}), **(given or {})}
 
 

@@ -155,6 +155,8 @@ class StudyRecords:
             DataError: a file is missing.
             StorageError: a file is damaged; names the line.
         """
+        if not folder.is_dir():
+            raise DataError(f"There is no folder {folder} with exported records; `fspo study export` makes one.")
         return cls(
             _read(folder, "participants", Participant), _read(folder, "items", Item), _read(folder, "events", Event)
         )
