@@ -573,3 +573,11 @@ def test_more_requests_than_the_server_takes_at_once_are_refused_at_once(sqlite_
         while http.get("/me").status_code != 200:
             assert time.monotonic() < until
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("kind", "body"), [("text/plain", b'{"prompt": "p"}'), ("application/json", b"[1]")])
+def test_a_body_that_is_no_object_is_answered_with_the_header_that_it_needs(site: Site, kind: str, body: bytes) -> None:
+    with site.http() as http:
+        answer = http.post("/preferences", content=body, headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_json" and "application/json" in answer.json()["error"]["message"]

@@ -32,7 +32,7 @@ _DEMO_QUESTIONS = "elix-written"
 _REQUEST = """Key of the user 'demo': {key}
 
 curl {address}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
-  -d '{{"model": "fspo", "messages": [{{"role": "user", "content": "Recommend a film."}}]}}'
+  -d '{{"model": "fspo", "messages": [{{"role": "user", "content": "Recommend a book."}}]}}'
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def add(
     with opened(store) as people:
         _check_rate(rate)
         people.add_user(name, description=description, rate=rate)
-    console().print(f"Added {name}. Make a key with: fspo keys add {name}", markup=False)
+    console().print(f"Added {name}. Make a key with: fspo keys add {shlex.quote(name)}", markup=False)
 
 
 @add_verb(app, "list")

@@ -126,7 +126,10 @@ def add_error_handlers(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
             error.status_code, "invalid_request"
         )
-        message = {404: "There is no such address.", 405: "This address does not have that method."}
+        message = {
+            404: "There is no such address; those of this API begin with /v1.",
+            405: "This address does not have that method.",
+        }
         text = message.get(error.status_code, str(error.detail))
         return error_response(ApiError(error.status_code, text, code, headers=error.headers))
 
@@ -143,6 +146,9 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if kind == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", "invalid_json")
     param = ".".join(_place(fault)) or None
+    if param is None and kind in ("model_attributes_type", "dict_type"):
+        text = "The body is not a JSON object; send one, with the header Content-Type: application/json."
+        return ApiError(400, text, "invalid_json")
     if param == "model" and kind != "missing":
         return ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param=param)
     code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(kind, "invalid_value")
