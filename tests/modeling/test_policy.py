@@ -262,6 +262,9 @@ def test_queries_with_their_own_system_messages_are_scored_as_whole_sequences(po
                 assert sums.tolist() == pytest.approx([float(value) for value in naive], abs=1e-3)
 
 
+MESSAGES = [{"role": turn.role, "content": turn.text} for turn in TURNS]
+
+
 @pytest.mark.parametrize("layout", ["labelled", "conversation"])
 def test_conversations_are_answered_like_prompts(runs: Path, layout: Any) -> None:
     policy = Policy.load(runs / "several" / "methods" / "fspo", layout=layout, device="cpu")
@@ -271,7 +274,11 @@ def test_conversations_are_answered_like_prompts(runs: Path, layout: Any) -> Non
         assert isinstance(alone, str)
         assert policy.generate(person, [TURNS, "Review film 1."], **settings)[0] == alone
         assert "".join(policy.stream(person, TURNS, **settings)) == alone
-    assert len(policy.reward(ANN, TURNS, ["Good!", "Bad!"], against="mirror")) == 2
+        assert policy.generate(person, [*MESSAGES], **settings) == alone
+        assert policy.generate(person, [MESSAGES, "Review film 1."], **settings)[0] == alone
+    rewards = policy.reward(ANN, TURNS, ["Good!", "Bad!"], against="mirror")
+    assert policy.reward(ANN, MESSAGES, ["Good!", "Bad!"], against="mirror") == rewards
+    assert policy.messages(ANN, MESSAGES) == policy.messages(ANN, TURNS)
     with pytest.raises(DataError, match="user's first and last; this one has: user, assistant"):
         policy.generate(ANN, TURNS[1:3])
 

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 
 from fspo.errors import DataError
-from fspo.preferences.types import Preference, User
-from fspo.preferences.validation import TableColumns, check_dataset, find_problems, parse_preference, parse_user
+from fspo.preferences.types import Preference, Turn, User
+from fspo.preferences.validation import (
+    TableColumns,
+    check_dataset,
+    find_problems,
+    parse_preference,
+    parse_user,
+    prompt_of,
+)
 from fspo.printing import on_command_line
 
 GOOD: dict[str, Any] = {"user": "ann", "prompt": "why?", "chosen": "so", "rejected": "thus"}
@@ -120,6 +127,21 @@ def test_a_bad_user_is_named_too(row: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match="users, row 2, column") as caught:
         parse_user(row, file="users", number=2)
     assert says in str(caught.value)
+
+
+def test_a_prompt_is_text_turns_or_messages() -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": " "},
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+    ]
+    assert prompt_of("Hi") == "Hi"
+    assert prompt_of(messages) == prompt_of([Turn("user", "Hi")]) == (Turn("user", "Hi"),)
+    wrong: list[Any] = [messages[1], ["Hi"], [{"role": "robot", "content": "Hi"}], [{"role": "user"}], 3, None]
+    for given in wrong:
+        with pytest.raises(DataError, match=r'^A prompt is text, or a list, which must hold messages \{"role"'):
+            prompt_of(given)
+    with pytest.raises(DataError, match="first and last; this one has: user, assistant"):
+        prompt_of([*messages, {"role": "assistant", "content": "Hello"}])
 
 
 def test_traits_may_be_json_text() -> None:

@@ -17,7 +17,7 @@ from fspo.modeling.generation import (
     sampled_ids,
 )
 from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
-from fspo.preferences.types import Preference, PromptLike
+from fspo.preferences.types import Preference, Turn
 
 __all__ = ["AnswerText", "Enter", "Prompt", "Reply", "answer", "stream_answer"]
 
@@ -31,7 +31,7 @@ Enter = Callable[[], AbstractContextManager[torch.nn.Module]]
 class Prompt:
     """A prompt, and what the model sees of the person who asks."""
 
-    text: PromptLike
+    text: str | tuple[Turn, ...]
     shots: Sequence[Preference] = ()
     description: str = ""
     mirror_description: str | None = None

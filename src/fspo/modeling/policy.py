@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, get_args, overload
 
 import torch
 
@@ -26,6 +26,7 @@ from fspo.paths import expanded
 from fspo.preferences.formats import person_of
 from fspo.preferences.sampling import shots_beside
 from fspo.preferences.types import Episode, Person, Preference, PromptLike, Turn, as_turns, transcript
+from fspo.preferences.validation import prompt_of
 from fspo.preferences.wording import wording
 from fspo.printing import nearest
 
@@ -194,7 +195,8 @@ class Policy:
 
         Args:
             person: see the class.
-            prompt: the prompt of the responses; a preference of the person on this same prompt is not shown.
+            prompt: the prompt of the responses, a text or a conversation as for `generate`; a preference of the person
+                on this same prompt is not shown.
             responses: the texts to compare.
             against: `reference` is the implicit reward of the paper, beta (log pi(y | S, x) - log pi_ref(y | S, x))
                 (FSPO, arXiv 2502.19312), where pi_ref are the weights that training started from; without such a
@@ -222,10 +224,10 @@ class Policy:
             return self._antisymmetric([replace(shown, shots=(shot,)) for shot in shown.shots], texts, reserve)
         if against == "mirror":
             return self._antisymmetric([shown], texts, reserve)
-        seen = self.renderer.render_prompt(shown.shots, prompt, shown.description, reserve=reserve)
+        seen = self.renderer.render_prompt(shown.shots, shown.text, shown.description, reserve=reserve)
         own = _one_branch(seen.trunk_ids, seen.prompt_ids, texts)
         if self._bare_reference:
-            bare = self.renderer.render_prompt((), prompt, reserve=reserve)
+            bare = self.renderer.render_prompt((), shown.text, reserve=reserve)
             other = _one_branch(bare.trunk_ids, bare.prompt_ids, texts)
         else:
             other = own
@@ -314,8 +316,8 @@ class Policy:
 
         Args:
             person: see the class.
-            prompts: one prompt (the user's message, or a tuple of the turns of a conversation), or a list of them; a
-                repeated prompt gets a different answer each time.
+            prompts: one prompt (the user's message, or a conversation: its turns, or its messages {"role", "content"}),
+                or a list of prompts; a repeated prompt gets a different answer each time.
             seed: the same seed gives the same answers, whatever else the same call contains.
             description: replaces the person's own description, or the one that the policy writes.
             **sampling: see `SamplingOptions`.
@@ -394,7 +396,7 @@ class Policy:
 
         Args:
             person: see the class.
-            prompt: what is answered, a text or the turns of a conversation.
+            prompt: what is answered, as for `generate`.
             description: in the place of the person's own, or of the one that the policy writes.
             reserve: tokens kept free for the answer; the oldest shots without room are left out.
 
@@ -402,7 +404,7 @@ class Policy:
             DataError: the person is not given as above, or the prompt is too long.
         """
         shown = self.shown(person_of(person), prompt, description, mirrored=False)
-        return self.renderer.messages(shown.shots, prompt, shown.description, reserve=reserve)
+        return self.renderer.messages(shown.shots, shown.text, shown.description, reserve=reserve)
 
     def save_pretrained(self, folder: str | Path, *, dtype: str = "float32") -> Path:
         """Write the policy as a whole model, adapters merged, with its tokenizer: a plain folder of transformers.
@@ -456,11 +458,12 @@ class Policy:
         self, person: Person, prompt: PromptLike, description: str | None = None, *, mirrored: bool = False
     ) -> Prompt:
         """A prompt with what the policy sees of the person; what stands for the mirror only where `mirrored`."""
-        shots, mirror = shots_beside(transcript(as_turns(prompt)), person.shots, self.shots), None
+        text = prompt_of(prompt)
+        shots, mirror = shots_beside(transcript(as_turns(text)), person.shots, self.shots), None
         if self.describes:
             description = self._description(shots) if description is None else description
             mirror = self._description(tuple(shot.swap() for shot in shots)) if mirrored else ""
-        return Prompt(prompt, shots, person.description if description is None else description, mirror)
+        return Prompt(text, shots, person.description if description is None else description, mirror)
 
     def _description(self, shots: tuple[Preference, ...]) -> str:
         if shots not in self._written:
@@ -495,8 +498,8 @@ def _one_prompt(prompts: PromptLike | list[PromptLike] | list[str] | tuple[str, 
     """The one prompt that is given; None where several are."""
     if isinstance(prompts, str):
         return prompts
-    turns = tuple(turn for turn in prompts if isinstance(turn, Turn))
-    return turns if isinstance(prompts, tuple) and turns and len(turns) == len(prompts) else None
+    messages = bool(prompts) and all(isinstance(part, Turn | Mapping) for part in prompts)
+    return cast("PromptLike", prompts) if messages or isinstance(prompts, Mapping) else None
 
 
 def _one_branch(

@@ -62,8 +62,8 @@ class Turn:
     text: str
 
 
-PromptLike: TypeAlias = str | tuple[Turn, ...]
-"""The user's message, or the turns of a conversation."""
+PromptLike: TypeAlias = str | Sequence[Turn] | Sequence[Mapping[str, Any]]
+"""The user's message, or a conversation: its turns, or messages {"role", "content"} as in the rows of a dataset."""
 
 
 def transcript(turns: Sequence[Turn]) -> str:

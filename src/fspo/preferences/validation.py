@@ -11,7 +11,7 @@ from datetime import date, time
 from typing import Any, get_args
 
 from fspo.errors import DataError
-from fspo.preferences.types import Preference, Role, Turn, User, as_turns, transcript
+from fspo.preferences.types import Preference, PromptLike, Role, Turn, User, as_turns, transcript
 from fspo.preferences.wording import spellings, wording
 from fspo.printing import column_option, nearest
 
@@ -32,6 +32,7 @@ __all__ = [
     "parse_turn",
     "parse_turns",
     "parse_user",
+    "prompt_of",
     "row_problem",
     "user_problem",
 ]
@@ -57,6 +58,7 @@ REPEAT = "repeat"
 """Key in the source of a preference that repeats an earlier one on purpose: which repetition it is, from 2."""
 
 _ROLES: tuple[Role, ...] = get_args(Role)
+_MESSAGES = 'must hold messages {"role": "system", "user" or "assistant", "content": text}.'
 
 _COUNTED = 10_000
 """Faulty rows after which no more are looked for; each of them takes a while."""
@@ -146,10 +148,8 @@ def parse_turns(value: Any, column: str, file: str, number: int) -> tuple[Turn, 
     if not isinstance(value, list):
         raise Problem(number, column, f"must be a list of messages, not {type(value).__name__}.").error(file)
     turns = [parse_turn(message, column, file, number) for message in value]
-    if turns and turns[0].role == "system" and not turns[0].text.strip():
-        turns = turns[1:]
     try:
-        return as_turns(turns)
+        return as_turns(_without_empty_system(turns))
     except DataError as error:
         raise Problem(number, column, f"no prompt: {error}").error(file) from None
 
@@ -160,15 +160,40 @@ def parse_turn(message: Any, column: str, file: str, number: int) -> Turn:
     Raises:
         DataError: naming file, row and column: it is no such message.
     """
+    turn = _turn_of(message)
+    if turn is None:
+        raise Problem(number, column, _MESSAGES).error(file)
+    return turn
+
+
+def prompt_of(given: PromptLike) -> str | tuple[Turn, ...]:
+    """A prompt from any form in which prompts are given; an empty system message is left out.
+
+    Raises:
+        DataError: it is neither text nor messages, or the messages are no prompt (see `as_turns`).
+    """
+    if isinstance(given, str):
+        return given
+    parts: Sequence[object] = given if isinstance(given, list | tuple) else [given]
+    turns = [part if isinstance(part, Turn) else _turn_of(part) for part in parts]
+    whole = [turn for turn in turns if turn is not None]
+    if len(whole) < len(turns) or parts is not given:
+        raise DataError(f"A prompt is text, or a list, which {_MESSAGES}")
+    return as_turns(_without_empty_system(whole))
+
+
+def _without_empty_system(turns: Sequence[Turn]) -> Sequence[Turn]:
+    return turns[1:] if turns and turns[0].role == "system" and not turns[0].text.strip() else turns
+
+
+def _turn_of(message: object) -> Turn | None:
+    """One message {"role", "content"} as a turn; None if it is no such message."""
     found: Mapping[str, Any] = message if isinstance(message, Mapping) else {}
     role, content = found.get("role"), found.get("content")
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     named = next((known for known in _ROLES if known == role), None)
-    if named is None or not isinstance(content, str):
-        what = 'must hold messages {"role": "system", "user" or "assistant", "content": text}.'
-        raise Problem(number, column, what).error(file)
-    return Turn(named, content)
+    return Turn(named, content) if named is not None and isinstance(content, str) else None
 
 
 def parse_user(row: Mapping[str, Any], *, file: str, number: int) -> User:
