@@ -18,8 +18,9 @@ from fspo import files
 from fspo.cli.main import app
 from fspo.errors import DataError
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.formats import from_table
 from fspo.preferences.splits import Splits
-from fspo.runs.datasets import Source, read_published
+from fspo.runs.datasets import Source, few_held_out, read_published
 from tests.preferences.test_published import ROLEPLAY, prism
 
 
@@ -199,6 +200,24 @@ def test_import_and_split_count_questions_alike(tmp_path: Path) -> None:
     assert "on 6 questions" in fspo("import", source, tmp_path / "out").output
     found = fspo("split", tmp_path / "out").output
     assert sum(int(count) for count in re.findall(r"(\d+) questions?", found)) == 6
+
+
+def test_a_split_says_which_share_holds_out_enough_users_for_intervals(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert fspo("import", jsonl(tmp_path / "ratings.jsonl", rows(users=12)), folder).exit_code == 0
+    said = fspo("split", folder, "--dry-run").output
+    assert "Only 2 of 12 users are held out, and intervals need at least 3" in said and "--test-users 0.25." in said
+    assert "Only" not in fspo("split", folder, "--test-users", "0.25").output
+    assert len(Splits.load(folder / "splits.json").users["test"]) == 3
+
+
+@pytest.mark.parametrize("total", range(6, 40))
+def test_the_share_that_is_suggested_holds_out_three_users(total: int) -> None:
+    people = from_table(rows(users=total, questions=4), file="rows")
+    few = people.split(test_users=0.01, validation=0.05).splits
+    share = float(re.findall(r"--test-users ([0-9.]+)\.$", few_held_out(few))[0])
+    enough = people.split(test_users=share).splits
+    assert len(enough.users["test"]) >= 3 and few_held_out(enough) == ""
 
 
 def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:

@@ -28,6 +28,7 @@ from fspo.runs.datasets import (
     check_options,
     check_splits_of,
     check_target,
+    few_held_out,
     loses_splits,
     notes_on,
     put,
@@ -375,6 +376,8 @@ def split(
     if not dry_run:
         splits.save(path)
     console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
+    if few := few_held_out(splits):
+        console().print(few, markup=False)
 
 
 def _load(folder: Path | None, config: Path | None, overrides: list[str] | None) -> PreferenceDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -36,6 +37,7 @@ __all__ = [
     "check_splits_of",
     "check_target",
     "columns_of",
+    "few_held_out",
     "loses_splits",
     "notes_on",
     "put",
@@ -312,6 +314,27 @@ def notes_on(dataset: PreferenceDataset, source: str | Path) -> list[str]:
         return notes
     numbers = [number for table in find_tables(source) for number, _ in table.rows()]  # blank lines count
     return find_respelt(dataset.preferences, numbers) if len(numbers) == len(dataset) else notes
+
+
+def few_held_out(splits: Splits) -> str:
+    """That too few users are held out for intervals, and the share that is enough; empty if there are enough or none.
+
+    Args:
+        splits: how the users are divided.
+    """
+    from fspo.evaluation.statistics.intervals import MINIMUM_USERS
+
+    total, held_out = sum(map(len, splits.users.values())), len(splits.users["test"])
+    if not 0 < held_out < MINIMUM_USERS:
+        return ""
+    said = f"Only {held_out} of {counted(total, 'users')} {'is' if held_out == 1 else 'are'} held out"
+    if total < 2 * MINIMUM_USERS:
+        return f"{said}, and intervals need at least {MINIMUM_USERS}: collect preferences of more users."
+    share = math.ceil(100 * MINIMUM_USERS / total) / 100
+    return (
+        f"{said}, and intervals need at least {MINIMUM_USERS}: `fspo data split` holds out enough with --test-users "
+        f"{share:g}."
+    )
 
 
 def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:

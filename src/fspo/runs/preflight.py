@@ -19,9 +19,10 @@ from fspo.modeling.chat import need_chat_template
 from fspo.modeling.model_names import INSTEAD, locate, place_here
 from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.printing import nearest
+from fspo.printing import counted, nearest
 from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig, readers_of
+from fspo.runs.datasets import few_held_out
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
 from fspo.runs.pipeline import dataset_of, has_data, own_data, policy_of, splits_of, unchanged
@@ -284,7 +285,13 @@ def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dr
     found = data_at_hand(folder, parts, policy)
     if found is not None and DATA in parts and folder.config.data is not None:
         dataset, splits = found
-        yield f"Data: {len(dataset):,} preferences, {len(splits.part(dataset, 'test')):,} held out."
+        held_out = splits.part(dataset, "test")
+        yield (
+            f"Data: {counted(len(dataset), 'preferences')} of {counted(len(dataset.users), 'users')}; held out: "
+            f"{counted(len(held_out), 'preferences')} of {counted(len(splits.users['test']), 'users')}."
+        )
+        if few := few_held_out(splits):
+            yield few
     if found is not None and goes_on:
         model = place_here(folder.config.model)
         yield from check_episodes(folder, *found, evaluated=EVALUATION in parts, model=model)
