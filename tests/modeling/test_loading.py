@@ -91,9 +91,15 @@ def test_an_unreachable_hub_is_one_sentence_that_names_the_builtin_model(
             raise ConnectionError("no route")
 
     monkeypatch.setattr(hub, "HfApi", NoNetwork)
-    with pytest.raises(ModelError, match=r"hub can't be reached.*smollm2-135m") as caught:
-        load("nobody/no-such-model")
-    assert "\n" not in str(caught.value)
+    for name, says in (
+        ("nobody/no-such-model", r"^The model nobody/no-such-model could not.*hub can't be reached.*smollm2-135m"),
+        ("runs/nope", r"^There is no model folder runs/nope, and .*hub can't be reached"),
+        ("smollm2-135", r"Did you mean smollm2-135m\?$"),
+    ):
+        with pytest.raises(ModelError, match=says) as caught:
+            load(name)
+        assert "\n" not in str(caught.value)
+        assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, load_configuration, weights_of])

@@ -405,6 +405,8 @@ def test_a_dry_run_misses_a_model_folder(there: Path, monkeypatch: pytest.Monkey
     line = ["--config", there / "run.yaml", "--output", there / "new", "--dry-run"]
     for name in ("./nowhere", "set/nowhere", str(there / "nowhere")):
         assert "nowhere" in fspo("run", *line, "--set", f"model={name}", code=1)
+    close = fspo("run", *line, "--set", "model=smollm2-135", code=1)
+    assert "no model smollm2-135 here" in close and "Did you mean smollm2-135m?" in close
     said = fspo("run", *line, "--set", "model=somebody/else")
     assert "somebody/else is not on this machine" in said
 

@@ -13,7 +13,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.files import is_empty, read_json
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import takes_system
-from fspo.modeling.model_names import layers, locate, place_here, policy_in
+from fspo.modeling.model_names import INSTEAD, layers, locate, means_folder, place_here, policy_in
 from fspo.modeling.quiet import quiet
 from fspo.paths import expanded
 
@@ -102,6 +102,8 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     if name != builtin_model.BUILTIN_MODEL:
         locate(name)
     folder = place_here(name)
+    if folder is None and means_folder(name):
+        raise ModelError(f"There is no model folder {name}. {INSTEAD}")
     if folder is None:
         raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
     if not (folder / "config.json").is_file():

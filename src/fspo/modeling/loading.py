@@ -21,8 +21,9 @@ from transformers import (
 
 from fspo.errors import ConfigError, ModelError
 from fspo.modeling import hub
-from fspo.modeling.model_names import INSTEAD, POLICY_FILE, layers, locate
+from fspo.modeling.model_names import INSTEAD, POLICY_FILE, instead_of, layers, locate, means_folder
 from fspo.modeling.quiet import quietly
+from fspo.paths import expanded
 from fspo.printing import reason_of
 
 __all__ = [
@@ -218,5 +219,11 @@ def _explained(name: str | Path) -> Iterator[None]:
             f"fetch the model again. {INSTEAD}"
         ) from error
     except (OSError, ValueError, ImportError) as error:
-        what = "could not be loaded" if Path(name).is_dir() else "could not be fetched from the hub"
-        raise ModelError(f"The model {name} {what} ({reason_of(error)}). {INSTEAD}") from error
+        if Path(expanded(name)).is_dir():
+            raise ModelError(f"The model {name} could not be loaded ({reason_of(error)}). {INSTEAD}") from error
+        if means_folder(name):
+            what = f"There is no model folder {name}, and it could not be fetched from the hub"
+        else:
+            what = f"The model {name} could not be fetched from the hub"
+        # Without the errors of the HTTP library below: they say no more, in many lines.
+        raise ModelError(f"{what} ({reason_of(error)}). {instead_of(name)}") from None

@@ -12,15 +12,18 @@ from fspo.files import read_json
 from fspo.identity import weights_identity
 from fspo.modeling import builtin_model
 from fspo.paths import expanded
+from fspo.printing import nearest
 
 __all__ = [
     "INSTEAD",
     "MAIN_METHOD",
     "POLICY_FILE",
+    "instead_of",
     "is_hub_id",
     "layers",
     "local_identity",
     "locate",
+    "means_folder",
     "place_here",
     "policy_in",
     "policy_record",
@@ -31,6 +34,8 @@ POLICY_FILE = "policy.json"
 MAIN_METHOD = "fspo"
 """The method whose policy the folder of a run stands for."""
 INSTEAD = f"Name a folder with a transformers model, a hub id, or the built-in model {builtin_model.BUILTIN_MODEL}."
+_USUAL_FOLDERS = ("checkpoints", "ckpt", "data", "model", "models", "out", "output", "outputs", "policies", "runs")
+"""First parts of a name such as models/mine, by which a folder is more likely meant than a hub's model."""
 _ADAPTER = re.compile(r"adapter-[0-9]{1,9}")
 
 
@@ -56,6 +61,18 @@ def is_hub_id(name: str) -> bool:
     """Whether `name` names a model on a hub by its form: not the built-in one, and no folder's path."""
     path = name.startswith((".", "/", "~")) or name.count("/") != 1
     return name != builtin_model.BUILTIN_MODEL and not path and not Path(name).exists()
+
+
+def means_folder(name: str | Path) -> bool:
+    """Whether a name of no model, such as runs/mine, more likely means a folder that is missing than a hub's model."""
+    first, slash, _ = str(name).partition("/")
+    return bool(slash) and (first in _USUAL_FOLDERS or Path(expanded(name)).parent.is_dir())
+
+
+def instead_of(name: str | Path) -> str:
+    """What to name in the place of a model that can't be found: the built-in one if that is close, or any."""
+    close = nearest(str(name), [builtin_model.BUILTIN_MODEL])
+    return f"Did you mean {close}?" if close else INSTEAD
 
 
 def place_here(name: str | Path, *, weights: bool = False) -> Path | None:

@@ -81,6 +81,8 @@ def read_card(folder: Path) -> PolicyCard:
     Raises:
         ModelError: there is no policy, it is of another format, or it names what a policy does not name.
     """
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}; name a folder that training wrote.")
     try:
         record = policy_record(folder)
         if record.pop("format") != _FORMAT:

@@ -16,10 +16,10 @@ from fspo.llm.reach import check_endpoint
 from fspo.methods.table import training_order
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
-from fspo.modeling.model_names import INSTEAD, locate, place_here
+from fspo.modeling.model_names import INSTEAD, instead_of, locate, means_folder, place_here
 from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
-from fspo.printing import counted, nearest
+from fspo.printing import counted
 from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
 from fspo.runs.config import RunConfig, readers_of
 from fspo.runs.datasets import few_held_out
@@ -41,10 +41,6 @@ __all__ = [
     "services",
     "synthesizes",
 ]
-
-
-_USUAL_FOLDERS = ("checkpoints", "ckpt", "data", "model", "models", "out", "output", "outputs", "policies", "runs")
-"""First parts of a name such as models/mine, by which a folder is more likely meant than a hub's model."""
 
 
 @contextmanager
@@ -178,15 +174,17 @@ def _to_be_fetched(name: str) -> str:
     from fspo.modeling import hub
 
     there = True if name == builtin_model.BUILTIN_MODEL else hub.exists(name)
-    if there is None and name.partition("/")[0] in _USUAL_FOLDERS:
+    if there is None and means_folder(name):
         raise ModelError(
             f"There is no model folder {name}, and the hub can't be asked whether it has a model of that name. "
             f"{INSTEAD}"
         )
     if there is False:
-        close = nearest(name, [builtin_model.BUILTIN_MODEL])
-        hint = f"Did you mean {close}?" if close else INSTEAD
-        raise ModelError(f"There is no model {name}, neither here nor on the hub for this HF_TOKEN. {hint}")
+        raise ModelError(f"There is no model {name}, neither here nor on the hub for this HF_TOKEN. {instead_of(name)}")
+    if there is None and instead_of(name) != INSTEAD:
+        raise ModelError(
+            f"There is no model {name} here, and the hub can't be asked whether it has one. {instead_of(name)}"
+        )
     unknown = " The hub can't be reached now, so it is not known whether the model exists." if there is None else ""
     return f"The model {name} is not on this machine; the command fetches it.{unknown}"
 
