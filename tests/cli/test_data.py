@@ -388,7 +388,9 @@ def test_rows_that_are_no_objects_are_counted_with_the_others(tmp_path: Path, fi
     result = fspo("validate", path, "--format", file_format)
     assert result.exit_code == 1
     assert f"{path}, row {len(good) + 1}, columns 'prompt'" in result.stderr
-    assert "(3 more rows with problems.)" in result.stderr
+    n = len(good) + 2
+    assert "(3 more rows with problems: " in result.stderr
+    assert all(f"row {row}" in result.stderr for row in (n, n + 1, n + 3))
 
 
 def test_an_option_for_a_model_needs_one(source: Path) -> None:

@@ -397,9 +397,13 @@ def test_rows_that_can_not_be_read_are_counted_with_all_others(tmp_path: Path) -
             read(path)
         assert "row 2, column 'rejected': the same text as chosen" in str(caught.value)
         # Rows 4 and 5 have a column misspelt; that row 3 repeats row 1 is no fault of the row alone.
-        assert str(caught.value).endswith(" (2 more rows with problems.)")
+        assert str(caught.value).endswith(
+            " (2 more rows with problems: row 4, column 'prompt'; row 5, column 'prompt'.)"
+        )
     path.write_text(path.read_text() + "{broken\n")
-    with pytest.raises(DataError, match=r"row 2, .* \(3 more rows with problems\.\)$"):
+    with pytest.raises(
+        DataError, match=r"row 2, .* \(3 more rows with problems: row 4, column 'prompt'; row 5, .*; row 6.*\.\)$"
+    ):
         read_jsonl(path)
 
 
@@ -407,5 +411,7 @@ def test_very_many_faults_are_not_all_looked_for(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("fspo.preferences.validation._COUNTED", 20)
     path = lines(tmp_path / "views.jsonl", *[MISSPELT] * 50)
     for read in (read_jsonl, read_trl):
-        with pytest.raises(DataError, match=r"row 1, .* \(at least 20 more rows with problems\.\)$"):
+        with pytest.raises(
+            DataError, match=r"row 1, .* \(at least 20 more rows with problems: row 2, .*; row 10, .*; and 11 more\.\)$"
+        ):
             read(path)

@@ -178,7 +178,10 @@ def test_the_same_pair_may_be_judged_by_another_user_and_for_another_prompt() ->
 
 def test_the_first_problem_is_told_and_the_others_are_counted() -> None:
     rows = [Preference("ann", "p", "a", "b"), *(Preference("ann", "p", "", "b") for _ in range(3))]
-    with pytest.raises(DataError, match=r"^data, row 2, column 'chosen': empty.* \(2 more rows with problems\.\)$"):
+    with pytest.raises(
+        DataError,
+        match=r"^data, row 2, column 'chosen': empty.* \(2 more rows with problems: row 3, .*; row 4, .*\.\)$",
+    ):
         check_dataset(USERS, rows, file="data")
 
 

@@ -66,6 +66,9 @@ _COUNTED = 10_000
 _SHOWN = 5
 """Rows that a sentence names at most."""
 
+_LISTED = 10
+"""Invalid rows that an error names at most."""
+
 _DEPTH = 100
 """Objects and lists inside one another that a value may hold."""
 
@@ -257,13 +260,13 @@ def check_dataset(
     """Check that every row can be used.
 
     Raises:
-        DataError: naming file, row and column of the first row that can't, and how many more there are.
+        DataError: naming file, row and column of the first row that can't, where the next ones are, and how many more
+            there are.
     """
-    problems = find_problems(users, preferences, rows)
-    first = next(problems, None)
-    if first is None:
-        return
-    raise _with_more(first.error(file), sum(1 for _ in problems))
+    faults = Faults(count_all=True)
+    for problem in find_problems(users, preferences, rows):
+        faults.add(problem.error(file))
+    faults.tell()
 
 
 def find_respelt(preferences: Sequence[Preference], rows: Sequence[int] | None = None) -> list[str]:
@@ -302,12 +305,13 @@ def find_respelt(preferences: Sequence[Preference], rows: Sequence[int] | None =
 
 
 class Faults:
-    """The errors of rows while they are read: the first is told, and how many other rows have any."""
+    """The errors of rows while they are read: the first is told, where the next ones are, and how many there are."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, *, count_all: bool = False) -> None:
+        """Begin with none; `count_all` goes on however many there are."""
         self._first: DataError | None = None
-        self._more = 0
+        self._places: list[str] = []
+        self._more, self._at_most = 0, None if count_all else _COUNTED
 
     @contextmanager
     def row(self) -> Iterator[None]:
@@ -319,32 +323,45 @@ class Faults:
         try:
             yield
         except DataError as error:
-            if self._first is None:
-                self._first = error
-            elif self._more < _COUNTED:
-                self._more += 1
-            if self._more == _COUNTED:
-                raise _with_more(self._first, self._more) from error
+            self.add(error)
+            if self._more == self._at_most:
+                self.tell()
+
+    def add(self, error: DataError) -> None:
+        """Keep the error of one row."""
+        if self._first is None:
+            self._first = error
+            return
+        if self._more == self._at_most:  # what `row` has raised, in a `row` around it
+            return
+        self._more += 1
+        if self._more < _LISTED:
+            file = _place(self._first).rpartition(", row ")[0]
+            self._places.append(_place(error).removeprefix(f"{file}, "))
 
     def __bool__(self) -> bool:
         """Whether there are any."""
         return self._first is not None
 
     def tell(self) -> None:
-        """Raise the first, if there are any, with the number of the others.
+        """Raise the first, if there are any, with the places of the next ones and the number of all others.
 
         Raises:
             DataError: the first that was kept.
         """
-        if self._first is not None:
-            raise _with_more(self._first, self._more)
+        if self._first is None:
+            return
+        if not self._more:
+            raise self._first
+        count = f"at least {self._more:,}" if self._more == self._at_most else f"{self._more:,}"
+        more = self._more - len(self._places)
+        listed = "; ".join([*self._places, *([f"and {more:,} more"] if more else [])])
+        raise DataError(f"{self._first} ({count} more row{'s' if self._more > 1 else ''} with problems: {listed}.)")
 
 
-def _with_more(error: DataError, more: int) -> DataError:
-    if not more:
-        return error
-    count = f"at least {more:,}" if more == _COUNTED else f"{more:,}"
-    return DataError(f"{error} ({count} more row{'s' if more > 1 else ''} with problems.)")
+def _place(error: DataError) -> str:
+    """Where an error of a row is: its file, row and column."""
+    return str(error).partition(": ")[0]
 
 
 def row_problem(preference: Preference, users: Mapping[str, User], number: int, known: Iterable[str]) -> Problem | None:
