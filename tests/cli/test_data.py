@@ -211,6 +211,19 @@ def test_a_split_says_which_share_holds_out_enough_users_for_intervals(tmp_path:
     assert len(Splits.load(folder / "splits.json").users["test"]) == 3
 
 
+def test_a_test_part_that_is_too_small_is_enlarged_by_the_command_that_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert fspo("import", jsonl(tmp_path / "r.jsonl", rows(users=12, questions=20)), folder).exit_code == 0
+    assert fspo("split", folder, "--test-users", 0.167).exit_code == 0
+    validate = ("validate", folder, "--shots", 4, "--queries", 2)
+    said = fspo(*validate).stderr
+    assert "on 4 unrelated questions" in said and "one more user has too few" in said
+    command = re.findall(r"`fspo data (split .*)`", said)[0].split()
+    assert command[-5:] == ["--test-questions", "0.3", "--test-users", "0.2", "--overwrite"]
+    assert fspo(*command).exit_code == 0 and fspo(*validate).exit_code == 0
+    assert len(Splits.load(folder / "splits.json").users["test"]) == 2
+
+
 @pytest.mark.parametrize("total", range(6, 40))
 def test_the_share_that_is_suggested_holds_out_three_users(total: int) -> None:
     people = from_table(rows(users=total, questions=4), file="rows")

@@ -214,7 +214,8 @@ class EpisodeSampler:
 
     def _too_few(self, short: Sequence[ShortUser]) -> TooFewPreferences:
         first, needed = short[0], self.shots + self.queries
-        others = f"; {len(short) - 1:,} more {'is' if len(short) == 2 else 'are'} short" if len(short) > 1 else ""
+        more = f"{len(short) - 1:,} more users have" if len(short) > 2 else "one more user has"
+        others = f"; {more} too few" if len(short) > 1 else ""
         own = counted(first.preferences, "preferences")
         facts = (
             f"User '{first.user}' has {own} on {first.unrelated} unrelated questions, and an episode of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -26,6 +25,7 @@ from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_n
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, Split
 from fspo.runs.config import RunConfig
+from fspo.runs.datasets import larger_test
 from fspo.runs.folder import RunFolder, methods_of
 from fspo.runs.training_data import TrainingPart, merged, training_parts
 from fspo.synthesis.domain import load_domain
@@ -33,9 +33,6 @@ from fspo.synthesis.synthesize import check_plan
 from fspo.training.config import TrainingConfig
 
 __all__ = ["check_benchmark_data", "check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
-
-_MOST_HELD_OUT = 0.6
-"""Share of the questions that it makes sense to hold out."""
 
 
 def check_synthesis(config: RunConfig) -> None:
@@ -189,26 +186,9 @@ def _drawn(folder: RunFolder, splits: Splits, part: Split) -> str:
 
 def _larger_test(folder: RunFolder, splits: Splits, error: TooFewPreferences) -> str:
     """The end of a sentence: the share of questions that is enough for these users, where more can be held out."""
-    if folder.config.data is None:
-        return ""
-    everything = sum(map(len, splits.questions.values()))
-    there = min(user.unrelated for user in error.short)
-    share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
-    if not there or share > _MOST_HELD_OUT:
-        return ""
-    others = "" if _drawn(folder, splits, "test") else f"{_other_shares(splits)} --overwrite"
-    return (
-        f", or hold out more questions: `fspo data split {folder.config.data} "
-        f"--test-questions {math.ceil(round(100 * share, 6)) / 100:g}{others}`"
-    )
-
-
-def _other_shares(splits: Splits) -> str:
-    """The options of `fspo data split` that hold out as many users as now, and as much for validation."""
-    counts = {part: len(ids) for part, ids in splits.users.items()}
-    everybody = max(sum(counts.values()), 1)
-    test, validation = (round(counts[part] / everybody, 3) for part in ("test", "validation"))
-    return f" --test-users {test:g}" + (f" --validation {validation:g}" if validation else "")
+    source = folder.config.data
+    command = "" if source is None else larger_test(source, splits, error)
+    return f", or hold out more questions: `{command}`" if command else ""
 
 
 def _check_training(

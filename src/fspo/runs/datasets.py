@@ -38,6 +38,7 @@ __all__ = [
     "check_target",
     "columns_of",
     "few_held_out",
+    "larger_test",
     "loses_splits",
     "notes_on",
     "put",
@@ -48,6 +49,8 @@ __all__ = [
 
 
 SPLITS_FILE = "splits.json"
+_MOST_HELD_OUT = 0.6
+"""Share of the questions that it makes sense to hold out."""
 
 
 class Format(StrEnum):
@@ -375,10 +378,49 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
         try:
             EpisodeSampler(part, shots=shots, queries=queries, seed=0, users=users)
         except TooFewPreferences as error:
+            command = larger_test(folder, splits, error) if split == "test" else ""
+            remedy = (
+                f"hold out more questions: `{command}`"
+                if command
+                else ("divide the data with other shares (`fspo data split --overwrite`)")
+            )
             raise DataError(
                 f"In the {'training' if split == 'train' else split} part: {error.facts} Lower --shots or --queries, "
-                "or divide the data with other shares (`fspo data split --overwrite`)."
+                f"or {remedy}."
             ) from error
+
+
+def larger_test(folder: Path, splits: Splits, error: TooFewPreferences) -> str:
+    """The command that holds out enough questions for the users of the test part; empty where none does.
+
+    Args:
+        folder: the dataset; if it has a `splits.json`, the command holds out as many users as that.
+        splits: how the dataset is divided now.
+        error: who has too few in the test part.
+    """
+    everything = sum(map(len, splits.questions.values()))
+    there = min(user.unrelated for user in error.short)
+    share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
+    if not there or share > _MOST_HELD_OUT:
+        return ""
+    others = f"{_other_shares(splits)} --overwrite" if (folder / SPLITS_FILE).exists() else ""
+    return f"fspo data split {folder} --test-questions {math.ceil(round(100 * share, 6)) / 100:g}{others}"
+
+
+def _other_shares(splits: Splits) -> str:
+    """The options of `fspo data split` that hold out as many users as now, and as much for validation."""
+    counts = {part: len(ids) for part, ids in splits.users.items()}
+    everybody = max(sum(counts.values()), 1)
+    if not counts["validation"]:
+        return f" --test-users {_short_share(counts['test'], everybody):g}"
+    test, validation = (round(counts[part] / everybody, 3) for part in ("test", "validation"))
+    return f" --test-users {test:g} --validation {validation:g}"
+
+
+def _short_share(count: int, total: int) -> float:
+    """The share with the fewest digits that, of so many in total, gives this count."""
+    shares = (round(count / total, digits) for digits in (1, 2, 3))
+    return next((share for share in shares if share and abs(share * total - count) < 0.49), count / total)
 
 
 def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_length: int | None) -> None:
