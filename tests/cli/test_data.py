@@ -224,6 +224,19 @@ def test_a_test_part_that_is_too_small_is_enlarged_by_the_command_that_is_named(
     assert len(Splits.load(folder / "splits.json").users["test"]) == 2
 
 
+@pytest.mark.parametrize("option", ["--test-users", "--test-questions", "--validation"])
+@pytest.mark.parametrize("share", ["20", "-1", "nan"])
+def test_a_share_is_from_0_to_1(tmp_path: Path, option: str, share: str) -> None:
+    result = fspo("split", tmp_path, option, share)
+    assert result.exit_code == 2 and "not a share between 0 and 1, such as 0.2" in result.stderr
+
+
+def test_a_misspelled_verb_gets_a_suggestion() -> None:
+    result = CliRunner().invoke(app, ["runn"])
+    assert result.exit_code == 2 and "No such command 'runn'. Did you mean 'run'?" in result.stderr
+    assert "Did you mean" not in CliRunner().invoke(app, ["xyzzy"]).stderr
+
+
 @pytest.mark.parametrize("total", range(6, 40))
 def test_the_share_that_is_suggested_holds_out_three_users(total: int) -> None:
     people = from_table(rows(users=total, questions=4), file="rows")

@@ -338,14 +338,20 @@ def show(
         out.print(f"prompt:   {row.prompt}\nchosen:   {row.chosen}\nrejected: {row.rejected}\n", markup=False)
 
 
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{value:g} is not a share between 0 and 1, such as 0.2.")
+    return value
+
+
 @add_verb(app, "split")
 def split(
     folder: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
-    test_users: Annotated[float, typer.Option(min=0, max=1, help="Share of the users held out for testing.")] = 0.2,
+    test_users: Annotated[float, typer.Option(callback=_share, help="Share of the users held out for testing.")] = 0.2,
     test_questions: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the questions held out for testing.")
+        float, typer.Option(callback=_share, help="Share of the questions held out for testing.")
     ] = 0.2,
-    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of both for validation.")] = 0.0,
+    validation: Annotated[float, typer.Option(callback=_share, help="Share of both for validation.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same splits.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing splits.")] = False,
     dry_run: DryRun = False,

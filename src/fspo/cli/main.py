@@ -16,7 +16,7 @@ from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
 from fspo.files import is_full_disk
 from fspo.keys import hidden
-from fspo.printing import on_command_line, one_line
+from fspo.printing import nearest, on_command_line, one_line
 from fspo.runs import processes
 
 __all__ = ["app", "main"]
@@ -36,6 +36,10 @@ class _Verbs(TyperGroup):
             args = [both, *args[2:]]
         elif args[0] == "eval" and _is_table(args[1:]):
             args = ["eval answers", *args[1:]]
+        if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            close = nearest(args[0], self.list_commands(ctx))
+            hint = f" Did you mean '{close}'?" if close else ""
+            ctx.fail(f"No such command '{one_line(args[0])}'.{hint}")
         name, command, rest = super().resolve_command(ctx, args)
         if name != "train":
             processes.refuse_several(str(name))
