@@ -129,7 +129,7 @@ def test_a_folder_without_a_model_is_not_to_be_pulled(tmp_path: Path, monkeypatc
         ("./empty", "holds no model"),
         ("empty", "holds no model"),
         ("./nowhere", "does not exist"),
-        ("./policy", "built on: smollm2-135m"),
+        ("./policy", "built on: `fspo model show smollm2-135m`"),
     ):
         result = CliRunner().invoke(app, ["model", "show", name])
         assert result.exit_code == 1

@@ -107,7 +107,9 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     if folder is None:
         raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{name} is a trained policy; show the model that it is built on: {layers(name)[-1]}.")
+        raise ModelError(
+            f"{name} is a trained policy; show the model that it is built on: `fspo model show {layers(name)[-1]}`."
+        )
     quiet()
     facts: dict[str, Any] = {"model": name, "folder": str(folder)}
     architecture = read_json(folder / "config.json")

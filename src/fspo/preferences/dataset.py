@@ -597,7 +597,9 @@ def iterate_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, row
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DataError(f"{path} can't be read as Parquet ({error}).") from error
+        raise DataError(
+            f"{path} can't be read as Parquet ({error}). It may be damaged: make or fetch it again."
+        ) from error
 
 
 def iterate_arrow(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -620,7 +622,9 @@ def iterate_arrow(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, row
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DataError(f"{path} can't be read as Arrow ({error}).") from error
+        raise DataError(
+            f"{path} can't be read as Arrow ({error}). It may be damaged: make or fetch it again."
+        ) from error
 
 
 def _rows_of(batch: Any, file: str, before: int) -> list[dict[str, Any]]:

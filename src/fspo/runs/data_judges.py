@@ -36,7 +36,7 @@ def judge_of_data(
     users = list(users)
     names = list(dict.fromkeys(name.partition(OWN)[0] for user in users for name in user.traits))
     if not all(user.traits for user in users):
-        return None, "some users have no traits"
+        return None, "some users have no traits" if any(user.traits for user in users) else "no user has traits"
     if path is not None and path.exists():
         judge = load_judge(path)
         if not judge.knows(names):

@@ -165,7 +165,7 @@ def test_ties_alone_leave_as_much_doubt_as_there_are_few_users(bounds: tuple[flo
 def test_where_all_are_alike_and_nothing_is_bounded_there_is_no_interval() -> None:
     alike = clustered_mean([7.0] * 10, list("abcdefghij"), bounds=None)
     assert (alike.value, alike.low, alike.high) == (7.0, None, None)
-    assert "all are alike" in alike.note
+    assert "all values are equal" in alike.note
     assert Estimate(**alike.to_json()).note == "no interval"
 
 
@@ -246,7 +246,7 @@ def test_where_one_side_is_alike_and_nothing_is_bounded_the_other_gives_the_inte
     assert (estimate.low, estimate.high, estimate.users) == (by_item.low, by_item.high, 4)
     alike = crossed_mean(dict.fromkeys(drawn, 1.5), None)
     assert alike is not None and alike.low is None
-    assert "all are alike" in alike.note
+    assert "all values are equal" in alike.note
 
 
 def test_no_variation_is_no_certainty() -> None:

@@ -74,12 +74,18 @@ def missing_interval_note(found: Iterable[tuple[str, Estimate]]) -> str:
     lacking: dict[str, dict[str, None]] = defaultdict(dict)
     for measure, estimate in found:
         if estimate.note and estimate.lacking != _ABSOLUTE:
-            lacking[estimate.note][measure] = None
+            lacking[estimate.note][_in_words(measure)] = None
     notes = []
     for note, measures in sorted(lacking.items()):
         named, more = ", ".join(list(measures)[:_MOST_NAMED]), len(measures) - _MOST_NAMED
         notes.append(f"{note} ({named}{f' and {more} more' if more > 0 else ''})")
     return f"Some figures have {'; '.join(notes)}." if notes else ""
+
+
+def _in_words(measure: str) -> str:
+    """A measure of `metrics.json` for people: `label_flip_rate/correct` is `label flip rate (correct)`."""
+    name, _, variant = measure.replace("_", " ").partition("/")
+    return f"{name} ({variant})" if variant else name
 
 
 def compare_tables(

@@ -56,7 +56,7 @@ _CONFIDENCE = 0.95
 _SHARE: Bounds = (0.0, 1.0)
 _NOTHING = 1e-18
 _ALIKE = 1e-12
-_NO_SPREAD = "all are alike, and nothing bounds what others may be"
+_NO_SPREAD = "all values are equal, so their spread is unknown"
 _LEAST_DEGREES = 2.0
 
 
