@@ -27,12 +27,18 @@ def print_plan(folder: RunFolder, parts: Sequence[str], policy: Existing, consol
 
 
 def print_table(folder: RunFolder, console: Console, benchmark: str = "") -> None:
-    """Print the headline measures of every method, or those on a benchmark.
+    """Print the headline measures of every method, or those on a benchmark, and how long each was trained.
 
     Raises:
         DataError: the run has not been evaluated.
     """
+    from fspo.evaluation.report.training_section import training_costs
+
     console.print()
     title = f"{folder.config.name} on {benchmark}" if benchmark else folder.config.name
     metrics, details = need_results(folder, benchmark), details_of(folder, benchmark)
     console.print(summary_table(metrics, title=title, details=details))
+    costs = training_costs(folder.path)
+    trained = [f"{name} for {costs[name].said}" for name in metrics if name in costs]
+    if trained:
+        console.print(f"Trained: {'; '.join(trained)}.", markup=False)
