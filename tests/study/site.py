@@ -38,6 +38,8 @@ class ScriptedEngine:
         self.forgotten: list[str] = []
         self.down = self.held = False
         self.seconds = 0.0
+        self.room = 1000
+        """Shots that a prompt has room for."""
         self.closed = False
 
     async def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
@@ -54,7 +56,7 @@ class ScriptedEngine:
     async def fits(
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
     ) -> int:
-        return len(shots)
+        return min(len(shots), self.room)
 
     def times_forgotten(self, owner: str) -> int:
         return self.forgotten.count(owner)

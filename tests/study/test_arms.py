@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fspo.errors import ConfigError
+from fspo.modeling.policy import Policy
 from fspo.study.app import create_study_app
-from fspo.study.arms import load_models, open_engines, weights_of_arms
+from fspo.study.arms import check_shots, load_models, open_engines, weights_of_arms
 from fspo.study.store import StudyStore
 from tests.serving.engines.streaming_server import StreamingServer, chunk, streaming_server
 from tests.study.site import ScriptedEngine, StudySite, study_config
@@ -61,3 +65,21 @@ def test_a_study_with_arms_on_a_server(tmp_path: Path) -> None:
     compared = [item for item in store.records("small").items if item.arms]
     assert {item.first for item in compared} == {"An answer from elsewhere."}
     store.close()
+
+
+def test_a_policy_that_reads_fewer_labels_than_the_study_asks_for_is_refused(
+    tmp_path: Path, tiny_model_path: Path
+) -> None:
+    config = study_config(tmp_path)
+    personal, base = config.arms
+
+    def check(reads: int, *shots: int) -> None:
+        policy = Policy.load(tiny_model_path, shots=reads)
+        asked_for = config.comparisons.model_copy(update={"shots": shots})
+        check_shots(config.model_copy(update={"comparisons": asked_for}), {personal: policy, base: policy})
+
+    for reads, shots in ((3, ()), (2, (1, 2)), (0, ())):  # none at all: a policy that is not for the single person
+        check(reads, *shots)
+    for reads, shots in ((2, ()), (2, (1, 3))):
+        with pytest.raises(ConfigError, match=rf"'{personal}'.*{reads} shots.*{max(shots or (3,))} labels"):
+            check(reads, *shots)

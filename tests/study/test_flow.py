@@ -65,6 +65,26 @@ def test_the_answers_follow_the_labels_of_their_participant(site: StudySite) -> 
         assert item.arms == (frozenset() if item.attention else frozenset(ARMS))
 
 
+def test_the_record_has_the_number_of_labels_that_were_read(tmp_path: Path) -> None:
+    labels = {"source": {"file": tmp_path / "texts.jsonl"}, "count": 3, "attention": 1, "ties": True}
+    with opened_site(tmp_path, labels=labels) as site:
+        tied = site.person().begin()
+        tied.vote()  # practice
+        while 'action="/vote"' in tied.page:
+            tied.vote("1" if tied.prompt.startswith("Check") else "0")
+        tied.finish()
+        site.person().finish()
+        site.engine.room = 2  # the prompt of a policy has no room for the third label
+        site.person().finish()
+        numbers = [{item.shots for item in own} for own in _compared_by_participant(site)]
+    assert numbers == [{0}, {3}, {2}]
+
+
+def _compared_by_participant(site: StudySite) -> list[list[Item]]:
+    records = site.store.records("small")
+    return [[row for row in records.items if row.participant == one.id and row.arms] for one in records.participants]
+
+
 def test_each_arm_is_first_in_half_of_the_comparisons(site: StudySite) -> None:
     for _ in range(3):
         site.person().finish()

@@ -75,7 +75,7 @@ def serve(
     Examples:
       fspo study serve configs/study/paper.yaml --dry-run
 
-      fspo study serve configs/study/paper.yaml --set arms.personal.policy=runs/written/methods/fspo
+      fspo study serve configs/study/paper.yaml --set arms.personal.policy=my-policy --set comparisons.shots=[8]
     """
     config = _loaded(file, overrides)
     _serve(config, host, port, store, dry_run=dry_run)
@@ -301,7 +301,7 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
     from fspo.modeling.quiet import quiet
     from fspo.serving.listening import bound, listen
     from fspo.study.app import create_study_app
-    from fspo.study.arms import check_endpoints, load_models, open_engines, weights_of_arms
+    from fspo.study.arms import check_endpoints, check_shots, load_models, open_engines, weights_of_arms
     from fspo.study.material import load_material
     from fspo.study.registration import registration_of
 
@@ -311,7 +311,8 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
         registration = registration_of(config, material, weights_of_arms(config))
         out = console()
         if dry_run:
-            _check_registered(config, store, registration)
+            if _check_registered(config, store, registration):
+                check_shots(config, models)
             places = counted(config.participants, "participants")
             items = counted(config.labels.count, "labels"), counted(config.comparisons.count, "comparisons")
             out.print(
@@ -322,6 +323,7 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
             return
         with _opened(config, store) as people:
             if people.check_registered(config.name, registration):
+                check_shots(config, models)
                 check_endpoints(models)
             app = create_study_app(config, material, people, open_engines(config, models))
             _register(config, people, registration)
@@ -348,8 +350,11 @@ def _pairs(config: StudyConfig) -> str:
     return ", ".join(f"{first} and {second}" for first, second in config.pairs)
 
 
-def _check_registered(config: StudyConfig, store: str | None, registration: Mapping[str, Any]) -> None:
+def _check_registered(config: StudyConfig, store: str | None, registration: Mapping[str, Any]) -> bool:
     """What `StudyStore.register` checks, without making a store or changing the tables of an old one.
+
+    Returns:
+        Whether it would record the study.
 
     Raises:
         ConfigError: the study was registered with another design.
@@ -358,12 +363,12 @@ def _check_registered(config: StudyConfig, store: str | None, registration: Mapp
 
     place = store or str(config.output)
     if "://" in place or not (Path(expanded(place)) / STORE_FILE).exists():
-        return
+        return True
     if look_at(place).outdated:
         console().print("Would change the store's tables to those of this version of fspo.", markup=False)
-        return
+        return True
     with _opened(config, store) as people:
-        people.check_registered(config.name, registration)
+        return people.check_registered(config.name, registration)
 
 
 def _loaded(file: Path, overrides: list[str] | None) -> StudyConfig:

@@ -121,7 +121,8 @@ class AnswerWriter:
         visit = await run_sync(self._store.visit, owner, self._config.name)
         for item in visit.stage("compare"):
             if not item.first and item.first_arm:
-                await self._write_item(owner, item, visit.shots(item.shots))
+                shots = visit.shots(item.shots)
+                await self._write_item(owner, item, shots, await self._most_read(item, shots))
 
     async def _fail(self, owner: Owner, error: Exception) -> None:
         kind = type(error).__name__
@@ -132,7 +133,21 @@ class AnswerWriter:
         except FspoError:
             _LOG.warning("The failure was not recorded (%s).", kind)
 
-    async def _write_item(self, owner: Owner, item: StudyItemRow, shots: tuple[Preference, ...]) -> None:
+    async def _most_read(self, item: StudyItemRow, shots: tuple[Preference, ...]) -> int:
+        """How many of the labels have room in the prompt of the arm that reads most of them."""
+        turns, tokens = (Turn("user", item.prompt),), self._config.answers.max_tokens
+        read = [
+            await self._engines[arm].fits(shots, turns, tokens)
+            for arm in (item.first_arm, item.second_arm)
+            if self._config.arms[arm].personalised
+        ]
+        if read and max(read) < len(shots):
+            _LOG.warning("An answer is written with %d of %d labels; no more have room.", max(read), len(shots))
+        return max(read, default=len(shots))
+
+    async def _write_item(
+        self, owner: Owner, item: StudyItemRow, shots: tuple[Preference, ...], most_read: int
+    ) -> None:
         matching = self._config.matching
         firsts: list[str] = []
         seconds: list[str] = []
@@ -145,7 +160,10 @@ class AnswerWriter:
         first, second = closest(firsts, seconds, matching)
         matched = alike(first, second, matching)
         shown = as_shown(first, matching), as_shown(second, matching)
-        await self._save(lambda: self._store.save_answers(owner, self._config.name, item.id, *shown, matched=matched))
+        name = self._config.name
+        await self._save(
+            lambda: self._store.save_answers(owner, name, item.id, *shown, matched=matched, shots=most_read)
+        )
 
     async def _save(self, save: Callable[[], bool]) -> None:
         """Save answers, also where the store is busy for a while: they took longer to write than that.

@@ -15,7 +15,7 @@ from fspo.study.config import Arm, StudyConfig
 if TYPE_CHECKING:
     from fspo.modeling.policy import Policy
 
-__all__ = ["ArmModel", "check_endpoints", "load_models", "open_engines", "weights_of_arms"]
+__all__ = ["ArmModel", "check_endpoints", "check_shots", "load_models", "open_engines", "weights_of_arms"]
 
 ArmModel: TypeAlias = "Policy | EndpointConfig"
 
@@ -55,6 +55,25 @@ def check_endpoints(models: Mapping[str, ArmModel]) -> None:
                 check_endpoint(model)
             except FspoError as error:
                 raise type(error)(f"The arm '{name}': {error}") from error
+
+
+def check_shots(config: StudyConfig, models: Mapping[str, ArmModel]) -> None:
+    """Check that each personalised policy reads as many labels as its answers are to be written with.
+
+    A policy shows at most as many shots as it was trained with; with more it would not be the trained policy. A policy
+    that reads none at all, such as one of IPO, may be an arm too.
+
+    Raises:
+        ConfigError: a policy reads fewer; names the arm.
+    """
+    most = max(config.comparisons.shots or (config.labels.count,))
+    for name, model in models.items():
+        reads = most if isinstance(model, EndpointConfig) else model.shots
+        if config.arms[name].personalised and 0 < reads < most:
+            raise ConfigError(
+                f"The arm '{name}': its policy was trained with {reads} shots and reads no more, but answers are to be "
+                f"written with {most} labels. Set comparisons.shots to [{reads}], or to smaller numbers."
+            )
 
 
 def open_engines(config: StudyConfig, models: Mapping[str, ArmModel]) -> Mapping[str, Engine]:

@@ -71,7 +71,8 @@ class Item(Record):
     right: Choice | None = None
     """Attention items: the correct choice; None for all others."""
     shots: int = 0
-    """Stage `compare`: how many labels the answers were written with, k."""
+    """Stage `compare`: how many labels the answers were written with, k. Ties, and labels without room in the prompt,
+    do not count; of two personalised arms, the one that read more counts. Before the answers are written: the plan."""
     matched: bool = True
     """Whether the two texts are as alike in length and form as the study asks for."""
     choice: Choice | None = None

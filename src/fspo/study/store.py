@@ -269,14 +269,20 @@ class StudyStore(Store):
         """End the study for a participant who has voted on everything; False where something is left."""
         return self._pass(owner, config, "last", "finished")
 
-    def save_answers(self, owner: Owner, study: str, item: str, first: str, second: str, *, matched: bool) -> bool:
-        """Save both answers of a comparison; False where it is gone, or has answers."""
+    def save_answers(
+        self, owner: Owner, study: str, item: str, first: str, second: str, *, matched: bool, shots: int
+    ) -> bool:
+        """Save both answers of a comparison, and how many labels they were written with.
+
+        Returns:
+            False where the comparison is gone, or has answers.
+        """
         at = now()
         with self._write(owner) as session:
             row = _named(_visit(session, study), item)
             if row is None or row.first:
                 return False
-            row.first, row.second, row.matched = first, second, matched
+            row.first, row.second, row.matched, row.shots = first, second, matched, shots
             session.add(_event(owner, "written", at, item))
         return True
 
