@@ -253,6 +253,6 @@ class Person:
 
 
 def owner_of(site: StudySite, person: Person) -> Owner:
-    found = site.store.authenticate(person.key)
+    found = site.store.participant(person.key)
     assert found is not None
     return found

@@ -12,6 +12,7 @@ import pytest
 
 from fspo.errors import StorageError
 from fspo.serving.connection import StoreBusy
+from fspo.study.store import NotAParticipant, StudyStore
 from tests.study.site import CODES, Person, ScriptedEngine, StudySite, opened_site, owner_of
 
 SITE = {"codes": CODES, "completion_url": "https://recruiting.example.org/done?cc={code}"}
@@ -144,6 +145,40 @@ def test_a_full_study_lets_only_its_participants_in(tmp_path: Path) -> None:
         assert first.heading == "Thank you"
 
 
+@pytest.mark.parametrize("address", ["/", INVITED])
+def test_a_double_click_for_the_last_place_is_one_participant(tmp_path: Path, address: str) -> None:
+    recruiting = {**SITE, "required": False}
+    with opened_site(tmp_path, participants=1, recruiting=recruiting) as site:
+        first, again = site.person(), site.person()
+        first.get(address)
+        form = first.hidden("consent")
+        for click in (first, again):  # the second one is sent before the browser has the cookie of the first
+            click.post("/consent", **form, agree="yes")
+            kind(click, 200, "Practice")
+        assert len(site.store.users()) == 1
+
+
+def test_a_refused_consent_leaves_nothing_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened_site(tmp_path, participants=1) as site:
+        late = site.person()
+        late.get()
+        first = site.person().begin()
+        late.submit("consent", agree="yes")
+        kind(late, 403, "The study is full")
+        first.post("/delete", sure="yes")
+        before = site.store.withdrawals()
+
+        def broken(*_: object) -> None:
+            raise OSError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(StudyStore, "_add", broken)
+            late.get()
+            late.submit("consent", agree="yes")
+            kind(late, 500, "Something went wrong")
+        assert site.store.users() == [] and site.store.withdrawals() == before and len(before) == 1
+
+
 @pytest.fixture
 def hours_later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Moves the study's clock forward."""
@@ -189,9 +224,35 @@ def test_who_has_voted_on_everything_keeps_the_place(tmp_path: Path, hours_later
         late = site.person()
         late.get()
         kind(late, 403, "The study is full")
+        hours_later(31 * 24)  # the link has expired, but nothing is left to answer
         person.get()
         person.submit("finish")
         assert CODES["finished"] in person.page
+        assert site.store.records("small").participants[0].finished
+
+
+def test_only_continuing_takes_a_lapsed_place_again(tmp_path: Path, hours_later: Callable[[float], None]) -> None:
+    with opened_site(tmp_path, participants=1) as site:
+        away = site.person().begin()
+        owner, item = owner_of(site, away), away.hidden("vote")["item"]
+        hours_later(25)
+        away.get("/data")
+        away.get("/download")
+        away.post("/withdraw")  # without the tick
+        late = site.person().begin()
+        assert late.heading == "Practice"
+        site.store.show(owner, site.config, item)  # a page that was on its way when the place lapsed
+        away.get()
+        kind(away, 403, "Your place is taken")
+
+
+def test_answers_of_somebody_who_was_deleted_meanwhile_are_refused(tmp_path: Path) -> None:
+    with opened_site(tmp_path, about=[{"id": "work", "text": "What do you do?"}]) as site:
+        person = site.person().begin()
+        owner = owner_of(site, person)
+        site.store.withdraw(owner)
+        with pytest.raises(NotAParticipant):
+            site.store.answer_about(owner, site.config, {"work": "baker"})
 
 
 def test_a_place_of_a_quota_is_not_given_twice(tmp_path: Path, hours_later: Callable[[float], None]) -> None:

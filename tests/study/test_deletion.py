@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+from fspo.serving.api import create_app
+from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
 from fspo.study.store import StudyStore
 from tests.serving.conftest import new_database
@@ -181,6 +184,21 @@ def test_a_program_that_knows_nothing_of_studies_exports_and_deletes_participant
     left = bytes_below(tmp_path / "store")
     assert not any(text.encode() in left for text in (*CONTENT, "pid-ann", owner.id))
     store.close()
+
+
+def test_a_personal_link_is_no_key_of_the_server(tmp_path: Path) -> None:
+    with opened_site(tmp_path) as site:
+        person = site.person().begin().label()
+        user = site.store.add_key(Owner(site.store.add_user("ann").id)).key
+        with TestClient(create_app(site.store, ScriptedEngine())) as server:
+
+            def status(key: str) -> int:
+                return server.get("/v1/me", headers={"authorization": f"Bearer {key}"}).status_code
+
+            assert (status(person.key), status(user)) == (401, 200)
+        stranger = site.person()
+        stranger.get(f"/resume/{user}")
+        assert (stranger.status, stranger.heading) == (404, "This link does not work")
 
 
 def test_the_same_in_postgres(tmp_path: Path, postgres: str) -> None:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from sqlalchemy import Engine, delete, func, select, text
+from sqlalchemy import ColumnElement, Engine, delete, func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -59,6 +59,8 @@ __all__ = [
     "StoredPreference",
     "UnknownOwner",
     "Withdrawal",
+    "add_key",
+    "user_row",
 ]
 
 _TAKEN_BACK = ("preference.changed", "preference.deleted", "preferences.deleted", "account.changed", "study.withdrawn")
@@ -218,16 +220,7 @@ class Store:
         if not name.strip() or len(name) > 200 or not name.isprintable():
             raise DataError("A user's name has between 1 and 200 characters, on one line.")
         _check_length("limit of requests", rate, _LONGEST_RATE)
-        row = UserRow(
-            id=_new_id("user"),
-            name=name,
-            description=description,
-            personalise=True,
-            keep_conversations=False,
-            allow_training=False,
-            rate=rate,
-            created=_now(),
-        )
+        row = user_row(name, description=description, rate=rate)
         try:
             with self._administer(writes=True) as session:
                 session.add(row)
@@ -324,12 +317,8 @@ class Store:
         Raises:
             UnknownOwner: the user was deleted.
         """
-        key = new_key()
-        row = KeyRow(id=_new_id("key"), user_id=owner.id, created=_now(), digest=key_digest(key), ending=key[-4:])
         with self._write(owner) as session:
-            session.add(row)
-            session.add(_event(owner, "key.added", {"key": row.id}))
-        return NewKey(row.id, key)
+            return add_key(session, owner)
 
     def keys(self, owner: Owner) -> list[StoredKey]:
         """The keys of a user, oldest first."""
@@ -351,10 +340,13 @@ class Store:
             session.add(_event(owner, "key.revoked", {"key": key}))
 
     def authenticate(self, key: str) -> Owner | None:
-        """The owner of this key; None if it belongs to no user."""
+        """The owner of this key; None if it belongs to no user, or opens a study and nothing else."""
+        return self._owner_of(key, KeyRow.user_id.not_in(select(ParticipantRow.user_id)))
+
+    def _owner_of(self, key: str, whose: ColumnElement[bool]) -> Owner | None:
         digest = key_digest(key)
         with self._administer() as session:
-            row = session.scalar(select(KeyRow).where(KeyRow.digest == digest))
+            row = session.scalar(select(KeyRow).where(KeyRow.digest == digest, whose))
             return Owner(row.user_id) if row is not None and hmac.compare_digest(row.digest, digest) else None
 
     def marks(self, owners: Sequence[str]) -> dict[str, int]:
@@ -1031,6 +1023,28 @@ def _messages(plain: Sequence[Sequence[str]]) -> list[dict[str, str]]:
 
 def _unknown() -> UnknownOwner:
     return UnknownOwner("This user does not exist any more.")
+
+
+def user_row(name: str, *, description: str = "", rate: str = "") -> UserRow:
+    """A new user, for a transaction."""
+    return UserRow(
+        id=_new_id("user"),
+        name=name,
+        description=description,
+        personalise=True,
+        keep_conversations=False,
+        allow_training=False,
+        rate=rate,
+        created=_now(),
+    )
+
+
+def add_key(session: Session, owner: Owner) -> NewKey:
+    """Add a key to a transaction."""
+    key = new_key()
+    row = KeyRow(id=_new_id("key"), user_id=owner.id, created=_now(), digest=key_digest(key), ending=key[-4:])
+    session.add_all([row, _event(owner, "key.added", {"key": row.id})])
+    return NewKey(row.id, key)
 
 
 def _new_id(kind: Literal["user", "key", "pref", "conv"]) -> str:

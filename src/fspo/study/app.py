@@ -60,15 +60,18 @@ class _Study:
         self.config, self.material, self.store = config, material, store
         self.writer: AnswerWriter | None = None
 
-    async def visitor(self, request: Request) -> _Visitor | None:
-        """The participant whose key the browser remembers; None if it remembers none that is valid."""
+    async def visitor(self, request: Request, *, continues: bool = False) -> _Visitor | None:
+        """The participant whose key the browser remembers; None if it remembers none that is valid.
+
+        `continues`: the request goes on with the study, so a place that has lapsed is taken again if one is free.
+        """
         key = request.cookies.get(cookie_of(self.config.name), "")
-        owner = await run_sync(self.store.authenticate, key) if key else None
+        owner = await run_sync(self.store.participant, key) if key else None
         if owner is None:
             return None
         try:
             visit = await run_sync(self.store.visit, owner, self.config.name)
-            lapsed = step_of(visit, self.config, now()).kind == "lapsed"
+            lapsed = continues and step_of(visit, self.config, now()).kind == "lapsed"
             if lapsed and await run_sync(self.store.take_place_again, owner, self.config):
                 visit = await run_sync(self.store.visit, owner, self.config.name)
             return _Visitor(owner, key, visit)
@@ -171,7 +174,7 @@ def _problem(study: _Study, request: Request, error: Exception) -> Response:
 
 async def show(study: _Study, request: Request) -> Response:
     """The page on which the participant is; the consent for everybody else."""
-    visitor = await study.visitor(request)
+    visitor = await study.visitor(request, continues=True)
     site = site_of(study.config, request.query_params)
     if visitor is not None and (not site or site["participant"] == visitor.visit.participant.site.get("participant")):
         return redirect(_root(request) + "/") if site else await _current(study, request, visitor)
@@ -209,7 +212,7 @@ async def _current(study: _Study, request: Request, visitor: _Visitor, problem: 
     if step.kind == "waiting":
         return _waiting(study, pages, visitor)
     if step.item is not None:
-        await run_sync(study.store.show, visitor.owner, study.config.name, step.item.id)
+        await run_sync(study.store.show, visitor.owner, study.config, step.item.id)
         return pages.item(step, problem)
     if step.kind == "about":
         return pages.about()
@@ -314,7 +317,7 @@ def _sent_site(config: StudyConfig, form: Mapping[str, str]) -> dict[str, str]:
 async def about(study: _Study, request: Request) -> Response:
     """Save what a participant says about themselves."""
     form = await read_form(request)
-    visitor = await study.visitor(request)
+    visitor = await study.visitor(request, continues=True)
     if visitor is None:
         return study.pages(request).problem("no_consent", 403)
     if study.step(visitor).kind == "about":
@@ -336,7 +339,7 @@ def _answers(config: StudyConfig, form: Mapping[str, str]) -> dict[str, str]:
 async def vote(study: _Study, request: Request) -> Response:
     """Save a vote."""
     form = await read_form(request)
-    visitor = await study.visitor(request)
+    visitor = await study.visitor(request, continues=True)
     if visitor is None:
         return study.pages(request).problem("no_consent", 403)
     pages, step, item = study.pages(request, visitor), study.step(visitor), form.get("item", "")
@@ -379,7 +382,7 @@ async def finish(study: _Study, request: Request) -> Response:
 
 async def _next(study: _Study, request: Request, change: Callable[[Owner, StudyConfig], bool]) -> Response:
     await read_form(request)
-    visitor = await study.visitor(request)
+    visitor = await study.visitor(request, continues=True)
     if visitor is None:
         return study.pages(request).problem("no_consent", 403)
     await run_sync(change, visitor.owner, study.config)
@@ -396,7 +399,7 @@ async def _next(study: _Study, request: Request, change: Callable[[Owner, StudyC
 async def retry(study: _Study, request: Request) -> Response:
     """Try again to write the answers."""
     await read_form(request)
-    visitor = await study.visitor(request)
+    visitor = await study.visitor(request, continues=True)
     if visitor is None:
         return study.pages(request).problem("no_consent", 403)
     if study.step(visitor).kind == "waiting":
@@ -410,7 +413,7 @@ async def retry(study: _Study, request: Request) -> Response:
 async def resume(study: _Study, request: Request) -> Response:
     """Open the study by a personal link."""
     key = request.path_params["key"]
-    owner = await run_sync(study.store.authenticate, key)
+    owner = await run_sync(study.store.participant, key)
     if owner is None:
         return study.pages(request).problem("no_link", 404)
     try:

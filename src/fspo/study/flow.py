@@ -95,10 +95,11 @@ def step_of(visit: Visit, config: StudyConfig, now: int) -> Step:
         return Step("closed")
     if one.finished:
         return Step("finished")
-    if now > one.consented + config.expires_days * _DAY:
-        return Step("expired")
-    if has_lapsed(one, config, now) and not visit.complete():
-        return Step("lapsed")
+    if not visit.complete():  # with all votes they only have to end the study
+        if now > one.consented + config.expires_days * _DAY:
+            return Step("expired")
+        if has_lapsed(one, config, now):
+            return Step("lapsed")
     if one.about is None and config.about:
         return Step("about")
     undo = _undo(visit)

@@ -19,8 +19,17 @@ from sqlalchemy.orm import Session
 from fspo.errors import ConfigError, FspoError
 from fspo.identity import digest
 from fspo.serving.ownership import Owner, pseudonym
-from fspo.serving.schema import ErasureRow, EventRow, ParticipantRow, Personal, StudyItemRow, StudyRow, WithdrawalRow
-from fspo.serving.store import Store
+from fspo.serving.schema import (
+    ErasureRow,
+    EventRow,
+    KeyRow,
+    ParticipantRow,
+    Personal,
+    StudyItemRow,
+    StudyRow,
+    WithdrawalRow,
+)
+from fspo.serving.store import Store, add_key, user_row
 from fspo.study.config import StudyConfig
 from fspo.study.drawing import DrawnItem
 from fspo.study.flow import STAGES, Visit, has_lapsed, step_of
@@ -146,27 +155,28 @@ class StudyStore(Store):
             AlreadyTakesPart: somebody has begun with this invitation before.
             StudyFull: all places are taken.
         """
-        if self.is_full(config):
-            raise StudyFull("All places of the study are taken.")
-        if self.invited(invitation) is not None:
-            raise AlreadyTakesPart("This participant has begun the study already.")
-        account = self.add_user(f"study {config.name} {secrets.token_hex(8)}")
-        owner = Owner(account.id)
+        user = user_row(f"study {config.name} {secrets.token_hex(8)}")
+        owner = Owner(user.id)
         try:
-            key = self.add_key(owner).key
             with self._administer(writes=True) as session:
                 _lock(session, config.name)
+                # First: a second click for the last place finds the study full.
+                if _invited(session, invitation) is not None:
+                    raise AlreadyTakesPart("This participant has begun the study already.")
                 places = _places(session, config)
                 if len(places) >= config.participants:
                     raise StudyFull("All places of the study are taken.")
+                session.add(user)
+                session.flush()  # before the rows that name it
+                key = add_key(session, owner).key
                 self._add(session, owner, config, language, dict(site), invitation, draw(_arms(session, places)))
-        except IntegrityError:
-            self.withdraw(owner)
+        except IntegrityError:  # another study's server has used the invitation just now
             raise AlreadyTakesPart("This participant has begun the study already.") from None
-        except BaseException:
-            self.withdraw(owner)
-            raise
         return key
+
+    def participant(self, key: str) -> Owner | None:
+        """The owner of a personal link's key; None if it belongs to nobody who takes part in a study."""
+        return self._owner_of(key, KeyRow.user_id.in_(select(ParticipantRow.user_id)))
 
     def is_full(self, config: StudyConfig) -> bool:
         """Whether all places are taken."""
@@ -176,7 +186,7 @@ class StudyStore(Store):
     def invited(self, invitation: str) -> tuple[Owner, dict[str, str]] | None:
         """The participant with this invitation and what the site passed for them; see `invitation_of`."""
         with self._administer() as session:
-            row = session.scalar(select(ParticipantRow).where(ParticipantRow.invitation == invitation))
+            row = _invited(session, invitation)
             return None if row is None else (Owner(row.user_id), dict(row.site))
 
     def visit(self, owner: Owner, study: str) -> Visit:
@@ -206,11 +216,16 @@ class StudyStore(Store):
 
         Returns:
             False where a quota is full: the study is over for them, and nothing of the answers is saved.
+
+        Raises:
+            NotAParticipant: they were deleted.
         """
         with self._administer(writes=True) as session:
             _lock(session, config.name)
             at = now()
-            row = session.scalars(select(ParticipantRow).where(ParticipantRow.user_id == owner.id)).one()
+            row = session.scalar(select(ParticipantRow).where(ParticipantRow.user_id == owner.id))
+            if row is None:
+                raise NotAParticipant("This participant does not exist any more.")
             if row.about is not None or row.closed:
                 return not row.closed
             others = [other for other in _places(session, config) if other.user_id != owner.id]
@@ -222,12 +237,12 @@ class StudyStore(Store):
             session.add(_event(owner, "answered", at, "", {"questions": sorted(answers)}))
             return True
 
-    def show(self, owner: Owner, study: str, item: str) -> None:
-        """Note that an item is being sent to its participant."""
+    def show(self, owner: Owner, config: StudyConfig, item: str) -> None:
+        """Note that an item is being sent to its participant, unless their place has lapsed meanwhile."""
         with self._write(owner) as session:
-            at, visit = now(), _visit(session, study)
+            at, visit = now(), _visit(session, config.name)
             row = _named(visit, item)
-            if row is not None:
+            if row is not None and not has_lapsed(visit.participant, config, at):
                 row.shown = row.shown or at
                 visit.participant.seen = at
                 session.add(_event(owner, "shown", at, item))
@@ -401,6 +416,10 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def invitation_of(study: str, participant: str) -> str:
     """What the store finds a recruiting site's participant by."""
     return digest([study, participant], 64)
+
+
+def _invited(session: Session, invitation: str) -> ParticipantRow | None:
+    return session.scalar(select(ParticipantRow).where(ParticipantRow.invitation == invitation))
 
 
 def _lock(session: Session, study: str) -> None:
