@@ -6,8 +6,8 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx2
@@ -72,6 +72,23 @@ def test_an_error_of_a_request_is_logged_without_its_values(
     assert "Exception in ASGI application: ValueError at " in said and "; after KeyError at " in said
     assert said.count("serving/test_logged_errors.py:") == 3
     assert SECRET not in said and "sent" not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_error_at_the_end_of_an_application_is_logged_without_its_values(
+    grouped: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        yield
+        raise ExceptionGroup(SECRET, [OSError(f"{SECRET}\n  more {SECRET}")]) if grouped else ValueError(SECRET)
+
+    with listening(Starlette(lifespan=life), monkeypatch):
+        pass
+    said = capsys.readouterr().err
+    kind = "ExceptionGroup" if grouped else "ValueError"
+    assert f"Exception in the application: {kind} at " in said and "serving/test_logged_errors.py:" in said
+    assert SECRET not in said and "Traceback" not in said
 
 
 def test_an_error_of_a_lost_task_is_logged_without_its_values(caplog: pytest.LogCaptureFixture) -> None:

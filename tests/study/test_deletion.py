@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import time
 import zipfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from fspo.serving import connection
 from fspo.serving.api import create_app
 from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
@@ -147,6 +149,24 @@ def wait_until(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("action", ["withdraw", "delete"])
+def test_what_another_program_was_reading_is_erased_when_that_has_ended(
+    tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_ERASING_TRIES", 1)
+    with site_with_content(tmp_path) as site:
+        person = take_part(site)
+        reader = sqlite3.connect(tmp_path / "store" / connection.STORE_FILE, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM study_items").fetchone()
+        person.post(f"/{action}", sure="yes")
+        assert "Another program" in person.page and "Nothing about you" not in person.page
+        reader.execute("COMMIT")
+        reader.close()
+        wait_until(site.store.erased)
+        assert SECRET.encode() not in bytes_below(tmp_path / "store")
 
 
 def test_a_click_by_mistake_deletes_nothing(tmp_path: Path) -> None:

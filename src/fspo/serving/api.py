@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -37,7 +38,7 @@ from fspo.serving.bodies import (
 from fspo.serving.counters import CountingMiddleware, ServerCounters
 from fspo.serving.engine import Engine, Piece
 from fspo.serving.feedback import Origin
-from fspo.serving.forgetting import Forgetter
+from fspo.serving.forgetting import Forgetter, keep_erasing
 from fspo.serving.openai_forms import chat_completion, chat_events, response, response_events
 from fspo.serving.ownership import Owner
 from fspo.serving.page import page_router
@@ -75,6 +76,8 @@ class ServerSettings:
     """Of a request's body."""
     look_seconds: float = 1.0
     """How soon the engine drops what another program has deleted in the store."""
+    erase_seconds: float = 30.0
+    """How soon the server tries again to erase what another program was reading."""
 
 
 class PreferenceView(BaseModel):
@@ -127,7 +130,9 @@ class QuestionView(BaseModel):
     gain: float = Field(description="How much your answer is expected to tell of what you like, in bits: 0 to 1.")
 
 
-_ERASED = "False while another program on the store still reads what was deleted; a later deletion or start erases it."
+_ERASED = (
+    "False while another program on the store still reads what was deleted; the server erases it once that has ended."
+)
 
 
 class ChangedPreference(PreferenceView):
@@ -290,6 +295,7 @@ def create_app(
     async def life(_: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as group:
             group.start_soon(forgetter.run)
+            group.start_soon(partial(keep_erasing, store, seconds=settings.erase_seconds))
             yield
             group.cancel_scope.cancel()
         await engine.close()

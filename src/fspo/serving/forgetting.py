@@ -18,7 +18,7 @@ from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.store import Store
 
-__all__ = ["Forgetter"]
+__all__ = ["Forgetter", "keep_erasing"]
 
 _GONE = -1
 """Mark of a user who does not exist."""
@@ -48,24 +48,37 @@ class Forgetter:
         self._marks[owner.id] = min(mark, self._marks.get(owner.id, mark))
 
     async def forget(self, owner: Owner) -> None:
-        """Drop all that the engine keeps of the owner."""
-        self._marks.pop(owner.id, None)
-        await self._forget(owner.id)
+        """Drop all that the engine keeps of the owner. Where that fails, the next look tries again."""
+        await self._drop(owner.id)
 
     async def look(self) -> None:
         """Drop what the engine keeps of each owner with a deletion that was not noted.
 
         Raises:
-            FspoError: the store or the engine does not answer.
+            FspoError: the store or the engine does not answer. The next look tries again.
         """
+        problem: Exception | None = None
         noted = dict(self._marks)
         if not noted:
             return
         marks = await run_sync(self._store.marks, list(noted))
         for owner, mark in noted.items():
             if marks.get(owner, _GONE) != mark or mark == _GONE:
-                self._marks.pop(owner, None)
-                await self._forget(owner)
+                try:
+                    await self._drop(owner)
+                except Exception as error:  # the others are dropped all the same
+                    problem = error
+        if problem is not None:
+            raise problem
+
+    async def _drop(self, owner: str) -> None:
+        mark = self._marks.pop(owner, None)
+        try:
+            await self._forget(owner)
+        except BaseException:
+            if mark is not None:  # something may still be there
+                self.note(Owner(owner), mark)
+            raise
 
     async def run(self) -> None:
         """Look again and again, until this is cancelled."""
@@ -77,3 +90,20 @@ class Forgetter:
                 _LOG.warning("The server could not look for deletions: %s", error)
             except Exception as error:  # an end of the looks would keep what people delete later
                 _LOG.error("The server could not look for deletions (%s).", outlined(error))
+
+
+async def keep_erasing(store: Store, *, seconds: float) -> None:
+    """Erase again and again what a deletion could not erase at once, until this is cancelled.
+
+    Args:
+        store: of the users.
+        seconds: pass between two tries. A try does nothing where nothing is left.
+    """
+    while True:
+        await anyio.sleep(seconds)
+        try:
+            await run_sync(store.erase)
+        except FspoError as error:
+            _LOG.warning("The server could not erase what was deleted: %s", error)
+        except Exception as error:
+            _LOG.error("The server could not erase what was deleted (%s).", outlined(error))

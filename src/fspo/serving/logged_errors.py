@@ -6,7 +6,9 @@ The text of an exception may quote what people wrote, and so may the traceback t
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from traceback import walk_tb
 
@@ -14,6 +16,11 @@ __all__ = ["hide_values", "outlined"]
 
 _LOGGERS = ("uvicorn.error", "asyncio")
 """They log what nobody has caught."""
+_TRACEBACK = re.compile(r"\s*(\+ Exception Group )?Traceback \(most recent call last\)")
+_MARGIN = re.compile(r" *[|+] ?")
+"""Of the lines of a group of exceptions."""
+_PLACE = re.compile(r'  File "([^"]+)", line (\d+), in (\S+)')
+_KIND = re.compile(r"[\w.]+")
 _PARTS = 3
 """Of a file's path: enough to find it, without the folders of this machine."""
 
@@ -31,16 +38,27 @@ def hide_values() -> None:
 
 class _WithoutValues(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite a record that has an exception."""
+        """Rewrite a record that has an exception, or whose text is a traceback."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             first = record.getMessage().strip().partition("\n")[0]  # further lines of asyncio show the exception
             record.msg, record.args = f"{first}: {outlined(error)}", ()
             record.exc_info = record.exc_text = None
+        elif _TRACEBACK.match(text := record.getMessage()):  # of the start or the end of an application
+            record.msg, record.args = _outlined_text(text), ()
         return True
 
 
 _FILTER = _WithoutValues()
+
+
+def _outlined_text(traceback: str) -> str:
+    """The first exception of a printed traceback in the form of `outlined`."""
+    lines = [_MARGIN.sub("", line) for line in traceback.splitlines()[1:]]
+    first = list(takewhile(lambda line: line.startswith(" "), lines))
+    places = [f"{_short(found[1])}:{found[2]} {found[3]}" for line in first if (found := _PLACE.match(line))]
+    kind = _KIND.match(lines[len(first)]) if len(first) < len(lines) else None
+    return f"Exception in the application: {kind[0] if kind else 'error'} at {' > '.join(places)}"
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

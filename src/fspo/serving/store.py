@@ -657,6 +657,10 @@ class Store:
         with self._administer() as session:
             return session.scalar(select(ErasureRow.number).limit(1)) is None
 
+    def erase(self) -> bool:
+        """Erase what an earlier deletion has left in the files, and return whether nothing is left; see `erased`."""
+        return self.erased() or self._erase()
+
     def _erase(self) -> bool:
         with self._erasing:  # one thread erases what all have deleted
             return erase_deleted(self._engine)

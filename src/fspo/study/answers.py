@@ -74,7 +74,10 @@ class AnswerWriter:
 
     async def forget(self, owner: Owner) -> None:
         """Stop writing for a participant, and drop what the engines keep of them."""
-        await self._forgetter.forget(owner)
+        try:
+            await self._forgetter.forget(owner)
+        except FspoError as error:  # `watch` tries again
+            _LOG.warning("An engine did not forget a participant (%s).", type(error).__name__)
 
     async def watch(self) -> None:
         """Forget participants whose data another program deletes, until this is cancelled."""
@@ -86,11 +89,14 @@ class AnswerWriter:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        problem: FspoError | None = None
         for engine in self._distinct():
             try:
                 await engine.forget(owner)
             except FspoError as error:
-                _LOG.warning("An engine did not forget a participant (%s).", type(error).__name__)
+                problem = error
+        if problem is not None:
+            raise problem
 
     async def close(self) -> None:
         """Stop writing, and close the engines."""

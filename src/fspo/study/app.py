@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import SystemRandom
 from typing import Any
 
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from fspo.errors import DataError, FspoError, StorageError
 from fspo.serving.engine import Engine
+from fspo.serving.forgetting import keep_erasing
 from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.store import UnknownOwner
@@ -102,6 +104,7 @@ def create_study_app(
     engines: Mapping[str, Engine],
     *,
     look_seconds: float = 1.0,
+    erase_seconds: float = 30.0,
 ) -> Starlette:
     """The application; it closes the engines at its end, and leaves the store open. The study must be registered.
 
@@ -111,6 +114,7 @@ def create_study_app(
         store: of the participants.
         engines: one for each arm.
         look_seconds: how soon the engines drop what another program has deleted in the store.
+        erase_seconds: how soon the server tries again to erase what another program was reading.
     """
     study = _Study(config, material, store)
 
@@ -119,6 +123,7 @@ def create_study_app(
         study.writer = AnswerWriter(store, config, engines, look_seconds=look_seconds)
         async with create_task_group() as group:
             group.start_soon(study.writer.watch)
+            group.start_soon(partial(keep_erasing, store, seconds=erase_seconds))
             yield
             group.cancel_scope.cancel()
         await study.writer.close()

@@ -180,7 +180,7 @@ class Pages:
     def deleted(self, *, erased: bool) -> Response:
         """Everything of the participant is deleted."""
         t = self.texts
-        return self.message(t.deleted_heading, [t.deleted_note] + ([] if erased else [t.not_erased_note]))
+        return self.message(t.deleted_heading, [t.deleted_note if erased else t.not_erased_note])
 
     def data(self, personal_link: str, *, withdrawn: bool, problem: str = "") -> Response:
         """The participant's own data."""

@@ -499,3 +499,19 @@ def test_the_built_in_model_answers_alike_in_a_crowd(builtin_model_path: Path) -
     *cold, warm = run(policy, crowd)
     assert [got.text for got in cold] == [expected(policy, request) for request in requests]
     assert warm.text == cold[0].text
+
+
+def test_an_error_of_the_thread_ends_the_answers_and_is_logged_without_its_values(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: lane.Lane) -> None:
+        raise RuntimeError("velociraptor")
+
+    async def work(engine: LocalEngine) -> None:
+        for _ in range(2):
+            with pytest.raises(ModelError, match="closed"):
+                await asyncio.wait_for(ask(engine, REQUEST), 20)
+
+    monkeypatch.setattr(lane.Lane, "work", broken)
+    run(policy, work)
+    assert "The engine broke (RuntimeError at " in caplog.text and "velociraptor" not in caplog.text

@@ -7,6 +7,7 @@ with the user's shots, and its base model without adapters and shots, over the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 import threading
@@ -26,10 +27,12 @@ from fspo.serving.engines.description_cache import DescriptionCache
 from fspo.serving.engines.lane import Job, Lane
 from fspo.serving.engines.requests import as_prompt, check_length, check_request, within_reach
 from fspo.serving.engines.trunk_cache import CacheCounts, TrunkCache
+from fspo.serving.logged_errors import outlined
 
 __all__ = ["EngineCounts", "LocalEngine"]
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 _LOOK = 1.0
 """Seconds between two looks whether the program has ended."""
@@ -213,6 +216,20 @@ class LocalEngine:
 
     def _work(self) -> None:
         """The engine's thread, which ends with the program's main thread at the latest."""
+        try:
+            self._work_in_rounds()
+        except Exception as error:  # its text may quote a person, and Python would print it
+            _LOG.error("The engine broke (%s).", outlined(error))
+        with self._wake:
+            self._closed = True
+            calls = list(self._calls)
+        for call in calls:  # nobody waits for them in vain
+            call()
+        for lane in (self._personal, self._base):
+            lane.fail(ModelError("The engine was closed before the answer was finished."))
+        self._cache.clear()
+
+    def _work_in_rounds(self) -> None:
         while True:
             with self._wake:
                 busy = bool(len(self._personal) or len(self._base))
@@ -227,9 +244,6 @@ class LocalEngine:
                 break
             self._personal.work()
             self._base.work()
-        for lane in (self._personal, self._base):
-            lane.fail(ModelError("The engine was closed before the answer was finished."))
-        self._cache.clear()
 
 
 def _as_conversation(renderer: EpisodeRenderer) -> EpisodeRenderer:
