@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from fspo.cli.main import app
 from fspo.cli.store_options import recording_people
+from fspo.errors import StorageError
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Silent
 from fspo.serving import connection
@@ -164,7 +165,7 @@ def test_an_export_holds_who_takes_part_and_the_store_knows_it(study_file: Path,
         assert {(row.source["study"], row.source["consent"]) for row in dataset} == {("small", "1")}
         recording_people(Silent())(dataset, policy)
         assert store.policies_to_train_again() == store.datasets_to_delete() == []
-        gone = [item.first for item in store.records("small").items if item.participant == owner_of(site, leaves).id]
+        gone = [item.first for item in store.records("small").items if item.participant == names[1]]
         leaves.post("/withdraw", sure="yes")
         assert (store.policies_to_train_again(), store.datasets_to_delete()) == ([str(policy)], [str(out)])
         said = call("export", study_file, tmp_path / "again", "--dataset", "--parquet")
@@ -177,6 +178,61 @@ def test_an_export_holds_who_takes_part_and_the_store_knows_it(study_file: Path,
         assert (store.policies_to_train_again(), store.datasets_to_delete()) == ([], [str(out)])
         assert set(store.withdraw(owner_of(site, stays)).datasets) == {str(out), str(tmp_path / "again")}
     store.close()
+
+
+def test_an_export_and_a_report_are_outdated_when_somebody_who_withdrew_deletes_everything(
+    study_file: Path, tmp_path: Path
+) -> None:
+    config, out = load_study(study_file), tmp_path / "out"
+    store = StudyStore.open(config.output)
+    with StudySite(config, store, ScriptedEngine()).running() as site:
+        left, stays = (site.person().begin() for _ in range(2))
+        owners = [owner_of(site, person) for person in (left, stays)]
+        left.post("/withdraw", sure="yes")
+        call("export", study_file, out)
+        call("report", study_file)
+        written = [out / "participants.jsonl", out / "events.jsonl", config.output / "study.json"]
+        written.append(config.output / "report.html")
+        texts = [path.read_text() for path in written]
+        assert not any(owner.id in text for owner in owners for text in texts)
+        assert pseudonym(owners[0]) in texts[0]
+        assert store.datasets_to_delete() == []
+        left.post("/delete", sure="yes")
+        assert store.datasets_to_delete() == sorted(str(path) for path in (out, *written[2:]))
+        call("report", study_file)
+        assert store.datasets_to_delete() == [str(out)]
+    store.close()
+
+
+def test_an_export_that_breaks_off_can_be_repeated(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    StudyStore.open(load_study(study_file).output).close()
+
+    def broken(*_: object) -> None:
+        raise StorageError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fspo.study.export.save_parquet", broken)
+        assert "The disk is full" in call("export", study_file, out, "--parquet", code=1)
+    assert not out.exists()
+    assert "0 labels" in call("export", study_file, out, "--parquet")
+
+
+def test_the_registration_is_written_where_an_earlier_call_could_not(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fspo.serving.listening.listen", lambda *_, **__: None)
+    monkeypatch.setattr("fspo.study.arms.open_engines", lambda *_: {})
+    file = load_study(study_file).output / "registration.json"
+    said = call("serve", study_file, "--port", "0")
+    before = json.loads(file.read_text())
+    assert before["fingerprint"] in said
+    assert "Registered" not in call("serve", study_file, "--port", "0")
+    file.unlink()  # as if the first call was killed before it wrote the file
+    assert before["fingerprint"] in call("serve", study_file, "--port", "0")
+    assert json.loads(file.read_text()) == before
 
 
 def _running(site: StudySite, engines: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fspo.cli.study import app
+from fspo.errors import ConfigError, DataError
 from fspo.study.analysis.wording import NO_RESULT
 from tests.study.made_records import attentive, item, person, study
 
@@ -45,9 +46,18 @@ def test_an_empty_main_analysis_is_said(tmp_path: Path) -> None:
     assert NO_RESULT in printed and NO_RESULT in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_another_studys_records_and_files_are_refused(tmp_path: Path) -> None:
-    from fspo.errors import ConfigError, DataError
+def test_named_records_are_read_although_the_environment_names_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSPO_STORE", str(tmp_path / "store"))
+    records = _export(tmp_path / "export")
+    _run("report", PAPER, "--records", records, "--output", tmp_path / "out")
+    with pytest.raises(ConfigError, match="one of --store and --records"):
+        _run("report", PAPER, "--records", records, "--store", tmp_path / "other", "--output", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").is_file()
 
+
+def test_another_studys_records_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'other'"):
         _run("report", PAPER, "--records", _export(tmp_path / "other", "other"), "--output", tmp_path / "out")
     with pytest.raises(DataError, match=r"There is no folder .*nowhere"):

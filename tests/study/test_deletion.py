@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from fspo.serving import connection
 from fspo.serving.api import create_app
-from fspo.serving.ownership import Owner
+from fspo.serving.ownership import Owner, pseudonym
 from fspo.serving.store import Store
 from fspo.study.store import StudyStore
 from tests.serving.conftest import new_database
@@ -56,7 +56,7 @@ def test_withdrawal_deletes_the_content_and_keeps_that_they_took_part(tmp_path: 
         assert records.items == [] and [one.withdrawn is not None for one in records.participants] == [True]
         assert [event.kind for event in records.events] == ["withdrawn"]
         assert records.participants[0].answers == {}
-        assert site.engine.forgotten[-1] == records.participants[0].id
+        assert pseudonym(Owner(site.engine.forgotten[-1])) == records.participants[0].id
         person.get()
         assert person.heading == "You have withdrawn"
         again = site.person()
@@ -77,7 +77,7 @@ def test_deletion_leaves_nothing_at_all(tmp_path: Path) -> None:
         for text in ("velociraptor-work-ann", "pid-ann", "session-ann", owner.id):
             assert text.encode() not in left, text
         assert b"velociraptor-work-bob" in left and b"pid-bob" in left
-        assert [one.id for one in site.store.records("small").participants] == [owner_of(site, other).id]
+        assert [one.id for one in site.store.records("small").participants] == [pseudonym(owner_of(site, other))]
         other.get()
         assert other.heading == "Thank you"
 
@@ -140,7 +140,7 @@ def test_a_deletion_by_another_program_is_noticed(tmp_path: Path, action: str, h
         assert stays.id not in engine.forgotten
         assert [request for request in engine.requests if request.owner == owner.id] == begun
         assert all(request.times_forgotten < engine.times_forgotten(owner.id) for request in begun)
-        assert not any(item.participant == owner.id for item in elsewhere.records("small").items)
+        assert not any(item.participant == pseudonym(owner) for item in elsewhere.records("small").items)
         elsewhere.close()
 
 
@@ -162,7 +162,7 @@ def test_what_another_program_was_reading_is_erased_when_that_has_ended(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM study_items").fetchone()
         person.post(f"/{action}", sure="yes")
-        assert "Another program" in person.page and "Nothing about you" not in person.page
+        assert "Another program" in person.page and "not stored here any more" not in person.page
         reader.execute("COMMIT")
         reader.close()
         wait_until(site.store.erased)

@@ -12,6 +12,7 @@ import pytest
 
 from fspo.serving.connection import STORE_FILE, StoreBusy
 from fspo.serving.engine import GenerationRequest
+from fspo.serving.ownership import pseudonym
 from fspo.study.records import Item, StudyRecords
 from fspo.study.store import StudyStore
 from tests.study.site import ARMS, Person, ScriptedEngine, StudySite, opened_site, owner_of
@@ -376,7 +377,7 @@ def test_a_store_keeps_studies_apart(tmp_path: Path) -> None:
         person.use_key(key)
         assert 'action="/consent"' in person.get()
         assert site.store.records("other").participants == []
-        assert [one.id for one in site.store.records("small").participants] == [owner.id]
+        assert [one.id for one in site.store.records("small").participants] == [pseudonym(owner)]
 
 
 def test_two_studies_on_one_host_remember_their_participants(tmp_path: Path) -> None:

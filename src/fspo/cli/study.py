@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,14 +129,14 @@ def export(
     Examples:
       fspo study export configs/study/paper.yaml exports/paper --dataset
     """
-    from fspo.files import is_empty
+    from fspo.files import is_empty, replace_folder
 
     config = _loaded(file, overrides)
     if folder.exists() and not is_empty(folder):
         raise ConfigError(f"{folder} is not empty; name another folder.")
     from fspo.serving.connection import public_place
     from fspo.serving.people_data import Export, record_export
-    from fspo.study.export import people_in, save_parquet, study_dataset
+    from fspo.study.export import EXPORT, people_in, save_parquet, study_dataset
 
     with _opened(config, store, must_exist=True) as people:
         known = people.last_withdrawal()  # before anything is read: who withdraws meanwhile is noted as later
@@ -143,11 +144,12 @@ def export(
         held = Export(public_place(store or config.output), known, people_in(records))
         preferences = study_dataset(records, held) if dataset else None
         record_export(people, held, folder, policy=False)
-    if preferences is not None:
-        preferences.save(folder / "dataset")
-    records.save(folder)
-    if parquet:
-        save_parquet(records, folder)
+    with replace_folder(folder, EXPORT) as new:  # an export that is interrupted leaves nothing, and can be repeated
+        if preferences is not None:
+            preferences.save(new / "dataset")
+        records.save(new)
+        if parquet:
+            save_parquet(records, new)
     console().print(f"Wrote {_exported(records)} to {folder}.", markup=False)
 
 
@@ -166,7 +168,11 @@ def report(
     overrides: Overrides = None,
     store: Place = None,
     records: Annotated[
-        Path | None, typer.Option("--records", help="Read exported records from this folder, not the store.")
+        Path | None,
+        typer.Option(
+            "--records",
+            help="Read exported records from this folder, and no store, whatever FSPO_STORE is.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder for the page and the JSON; by default the study's folder.")
@@ -196,7 +202,7 @@ def report(
     page, numbers = folder / "report.html", folder / "study.json"
     check_file_target(page, is_page)
     check_file_target(numbers, _has_keys("study", "rules", "results"))
-    read, registration = _records(config, store, records)
+    read, registration = _records(config, store, records, (page, numbers))
     questions = [question.id for question in config.about if question.options]
     findings = analyse(read, config.exclusions, pairs=config.pairs, questions=questions)
     out = console()
@@ -275,9 +281,11 @@ def _has_keys(*keys: str) -> Callable[[bytes], bool]:
 
 
 def _records(
-    config: StudyConfig, store: str | None, folder: Path | None
+    config: StudyConfig, store: str | None, folder: Path | None, reports: Iterable[Path]
 ) -> tuple[StudyRecords, Mapping[str, Any] | None]:
     """The records of the study and its registration, from its store or from an export, which has none.
+
+    The store notes who is in the reports that are made of its records, as in an export.
 
     Raises:
         ConfigError: both are named.
@@ -286,15 +294,30 @@ def _records(
     from fspo.study import records
 
     if folder is None:
-        with _opened(config, store, must_exist=True) as people:
-            return people.records(config.name), people.registration(config.name)
-    if store is not None:
+        return _stored_records(config, store, reports)
+    if store not in (None, os.environ.get("FSPO_STORE")):
         raise ConfigError("Name one of --store and --records.")
     found = records.StudyRecords.load(folder)
     others = sorted({one.study for one in found.participants} - {config.name})
     if others:
         raise DataError(f"{folder} has the records of the study '{others[0]}', not of '{config.name}'.")
     return found, None
+
+
+def _stored_records(
+    config: StudyConfig, store: str | None, reports: Iterable[Path]
+) -> tuple[StudyRecords, Mapping[str, Any] | None]:
+    from fspo.serving.connection import public_place
+    from fspo.serving.people_data import Export, record_export
+    from fspo.study.export import people_in
+
+    with _opened(config, store, must_exist=True) as people:
+        known = people.last_withdrawal()  # before anything is read, as for an export
+        found = people.records(config.name)
+        held = Export(public_place(store or config.output), known, people_in(found))
+        for report_ in reports:
+            record_export(people, held, report_, policy=False)
+        return found, people.registration(config.name)
 
 
 def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_run: bool) -> None:
@@ -335,14 +358,16 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
 
 
 def _register(config: StudyConfig, people: StudyStore, registration: dict[str, Any]) -> None:
-    from fspo.study.registration import save_registration
+    from fspo.study.registration import REGISTRATION_FILE, save_registration
 
     before = people.registration(config.name)
-    if people.register(config.name, registration):
-        path = save_registration(config.output, registration)
-        again = "" if before is None else " again, because it has changed and nobody has taken part"
+    recorded = people.register(config.name, registration)
+    if recorded or not (config.output / REGISTRATION_FILE).exists():  # also after an interrupted first call
+        registered = people.registration(config.name) or registration
+        path = save_registration(config.output, registered)
+        again = " again, because it has changed and nobody has taken part" if recorded and before is not None else ""
         console().print(
-            f"Registered the study{again} in {path}; fingerprint {registration['fingerprint']}.", markup=False
+            f"Registered the study{again} in {path}; fingerprint {registered['fingerprint']}.", markup=False
         )
 
 

@@ -68,7 +68,7 @@ def list_(store: StorePlace = "fspo-store") -> None:
                 held = f"participant of the study '{studies[account.id]}'"
             out.print(f"{account.name}: {held}{own}{paused}", markup=False)
         for dataset in people.datasets_to_delete():
-            out.print(f"Delete {dataset}, and export again: it holds data that were deleted since.", markup=False)
+            out.print(f"Delete {dataset}, or write it again: it holds data that were deleted since.", markup=False)
         for policy in people.policies_to_train_again():
             out.print(f"Train {policy} again: the data of one of its users were deleted.", markup=False)
 
@@ -134,7 +134,7 @@ def delete(
     if not done.erased:
         out.print("Another program reads the old content; it goes with the next deletion or start.", markup=False)
     for dataset in done.datasets:
-        out.print(f"Delete {dataset}, and export again: it holds these preferences.", markup=False)
+        out.print(f"Delete {dataset}, or write it again: it holds data of this user.", markup=False)
     for policy in done.policies:
         out.print(f"Train {policy} again: it has seen these preferences.", markup=False)
 

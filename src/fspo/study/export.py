@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fspo.errors import DataError
-from fspo.files import writing
+from fspo.files import FolderKind, writing
 from fspo.preferences.types import User
-from fspo.serving.ownership import Owner, pseudonym
 from fspo.serving.people_data import Export
 from fspo.study.records import StudyRecords
 
 if TYPE_CHECKING:
     from fspo.preferences.dataset import PreferenceDataset
 
-__all__ = ["people_in", "save_parquet", "study_dataset"]
+__all__ = ["EXPORT", "people_in", "save_parquet", "study_dataset"]
+
+
+EXPORT = FolderKind(
+    "an export of a study",
+    needs=("participants.jsonl", "items.jsonl", "events.jsonl"),
+    may=("participants.parquet", "items.parquet", "events.parquet", "dataset/*"),
+)
 
 
 def save_parquet(records: StudyRecords, folder: Path) -> None:
@@ -38,8 +44,11 @@ def save_parquet(records: StudyRecords, folder: Path) -> None:
 
 
 def people_in(records: StudyRecords) -> tuple[str, ...]:
-    """The pseudonyms of the participants who have not withdrawn, for the store's note on who is in an export."""
-    return tuple(pseudonym(Owner(one.id)) for one in records.participants if one.withdrawn is None)
+    """The pseudonyms of all participants, for the store's note on who is in an export or a report.
+
+    Also of those who withdrew: the records say that they took part, until they delete everything.
+    """
+    return tuple(one.id for one in records.participants)
 
 
 def study_dataset(records: StudyRecords, export: Export) -> PreferenceDataset:
@@ -57,12 +66,11 @@ def study_dataset(records: StudyRecords, export: Export) -> PreferenceDataset:
     users: list[User] = []
     rows = []
     for one in records.participants:
-        name = pseudonym(Owner(one.id))
         source = {"origin": "study", "study": one.study, "consent": one.consent, **export.source}
         own = [item.preference() for item in records.items if item.participant == one.id and item.stage != "practice"]
         voted = [preference for preference in own if preference is not None and one.withdrawn is None]
-        users += [User(name)] if voted else []
-        rows += [replace(row, user=name, source={**row.source, **source}) for row in voted]
+        users += [User(one.id)] if voted else []
+        rows += [replace(row, user=one.id, source={**row.source, **source}) for row in voted]
     if not rows:
         raise DataError("The study has no preferences to export yet.")
     return PreferenceDataset(users, rows, file="the study")

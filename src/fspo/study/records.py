@@ -4,8 +4,8 @@ A participant sees items in three stages: `practice`, `label` (pairs whose label
 answers of two arms). An item is one row, and holds the vote that counts; every earlier click is an event. Texts and
 arms stand as they were shown: `first` was on the left, or above on a phone. Times are milliseconds since 1970, UTC.
 
-The records hold no name, no key and none of the recruiting site's ids. A participant who withdrew keeps a
-`Participant` without items, so that the report can count them.
+The records hold no name, no key and none of the recruiting site's ids, and call participants by pseudonyms. A
+participant who withdrew keeps a `Participant` without items, so that the report can count them.
 """
 
 from __future__ import annotations

@@ -495,9 +495,14 @@ def _row(owner: Owner, item: DrawnItem, position: int, at: int) -> StudyItemRow:
     )
 
 
+def _in_records(row: Personal) -> str:
+    """What a participant is called in records, reports and datasets: never the id that leads to them in the store."""
+    return pseudonym(Owner(row.user_id))
+
+
 def _participant(row: ParticipantRow) -> Participant:
     return Participant(
-        id=row.user_id,
+        id=_in_records(row),
         study=row.study,
         language=row.language,
         consent=row.consent,
@@ -514,7 +519,7 @@ def _item(row: StudyItemRow) -> Item:
     return Item.model_validate(
         {
             "id": row.id,
-            "participant": row.user_id,
+            "participant": _in_records(row),
             "stage": row.stage,
             "position": row.position,
             "prompt": row.prompt,
@@ -543,7 +548,7 @@ def _event(owner: Owner, kind: str, at: int, item: str = "", detail: Mapping[str
 def _event_record(row: EventRow) -> Event:
     detail = dict(row.detail)
     at, item = int(detail.pop("at", row.created * 1000)), str(detail.pop("item", ""))
-    return Event(participant=row.user_id, at=at, kind=row.kind.removeprefix(_KIND), item=item, detail=detail)
+    return Event(participant=_in_records(row), at=at, kind=row.kind.removeprefix(_KIND), item=item, detail=detail)
 
 
 def now() -> int:
