@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,32 @@ def test_the_pair_that_is_most_alike_is_taken() -> None:
 def test_texts_are_shown_in_the_form_of_the_study() -> None:
     text = "# Title\n\n- **one**\n- two\n\nEnd."
     assert as_shown(text, Matching(format="markdown")) == text
-    assert as_shown(text, Matching(format="paragraphs")) == "Title\n\none two\n\nEnd."
+    assert as_shown(text, Matching(format="paragraphs")) == "Title\n\none\n\ntwo\n\nEnd."
+
+
+@pytest.mark.parametrize("form", ["markdown", "paragraphs"])
+def test_texts_that_match_make_as_many_points_where_they_are_shown(form: str) -> None:
+    matching = Matching.model_validate({"format": form, "length": None, "viewpoints": True})
+    texts = [
+        "A plan:\n1. Walk.\n2. Sleep.\n3. Eat.",
+        "Walk first.\n\nThen sleep.\n\nThen eat.",
+        "One.\n\nTwo.\n\nThree.\n\nFour.",
+        "- Walk.\n- Sleep.\n- Eat.",
+        "Walk, sleep and eat.",
+    ]
+    pairs = [pair for pair in combinations(texts, 2) if alike(*pair, matching)]
+    assert (texts[1], texts[3]) in pairs
+    for pair in pairs:
+        one, other = (points(as_shown(text, matching)) for text in pair)
+        assert one == other, pair
+
+
+def test_a_pair_to_label_differs_where_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "same.jsonl"
+    texts = ("**Walk** a lot.", "Walk a lot.", "***")
+    path.write_text("".join(json.dumps({"question": "Q?", "text": text}) + "\n" for text in texts))
+    with pytest.raises(DataError, match="0 prompts"):
+        drawn(tmp_path, labels={"source": {"file": path}, "count": 1}, matching={"length": None}, attention=[])
 
 
 @pytest.mark.parametrize(
@@ -179,6 +205,12 @@ def test_texts_are_shown_in_the_form_of_the_study() -> None:
         ("Version 1.5 of it", "Version 1.5 of it"),
         ("أين هو؟ هنا", "أين هو؟"),
         ("Done.", "Done."),
+        ("Tips:\n\n1. Walk.\n2. Sleep well\n3. Eat more and", "Tips:\n\n1. Walk.\n2. Sleep well"),
+        ("Tips:\n\n1. **Walk** every day.\n\n2. Sleep for", "Tips:\n\n1. **Walk** every day."),
+        ("Tips.\n\n**1.** Walk and", "Tips."),
+        ("Tips.\n(1) Walk:\n   - in the", "Tips."),
+        ("1. Walk\n2.", "1. Walk"),
+        ("- Walk - a lot\n- Sleep for", "- Walk - a lot"),
     ],
 )
 def test_an_answer_that_reached_its_limit_ends_with_a_sentence(text: str, whole: str) -> None:

@@ -11,13 +11,16 @@ from fspo.study.config import Matching
 
 __all__ = ["alike", "as_shown", "closest", "points", "whole_sentences"]
 
-_POINT = re.compile(r"^\s*(?:[-*+•\u2013]|\(?\d{1,3}[.)])\s+\S", re.MULTILINE)
+_LIST_MARK = r"[^\S\n]*(?:[-*+•\u2013]|\(?\d{1,3}[.)])(?=\s|\Z)"
+_POINT = re.compile(rf"^{_LIST_MARK}\s+\S", re.MULTILINE)
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]*_]*(?=\s|$)")
-_BREAK = re.compile(r"\n[^\S\n]*\n\s*")
+_ONLY_MARK = re.compile(r"^[^\S\n]*(?:[-+•\u2013#>]\s*)*[*_]*\(?(?:\d{1,3}|[A-Za-z])[.)][*_]*\Z", re.MULTILINE)
+_BREAK = re.compile(rf"\n[^\S\n]*\n\s*|\n(?={_LIST_MARK})")
+"""Where a paragraph or an item of a list ends and another one begins."""
 
 
 def as_shown(text: str, matching: Matching) -> str:
-    """The text in the form in which participants see it."""
+    """The text in the form in which participants see it; with `paragraphs` each item of a list is one."""
     if matching.format == "markdown":
         return text.strip()
     paragraphs = (bare(part) for part in _BREAK.split(text))
@@ -31,14 +34,25 @@ def points(text: str) -> int:
 
 
 def whole_sentences(text: str) -> str:
-    """The text without its unfinished last sentence, for an answer that reached its limit."""
-    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
-    return text[: ends[-1]] if ends else text
+    """The text without its unfinished last sentence or list item, for an answer that reached its limit.
+
+    A text without the end of a sentence or of an item stays as it is.
+    """
+    ends = [found.end() for found in _SENTENCE_END.finditer(text) if not _ONLY_MARK.search(text, 0, found.end())]
+    return text[: max([*ends, *_item_ends(text)], default=len(text))]
+
+
+def _item_ends(text: str) -> list[int]:
+    """Where the items of a list end that something follows; an item that ends with a colon goes on."""
+    breaks = list(_BREAK.finditer(text))
+    begins = [0, *(found.end() for found in breaks)]
+    blocks = [(found.start(), text[begin : found.start()]) for begin, found in zip(begins, breaks, strict=False)]
+    return [end for end, block in blocks if _POINT.match(block) and not block.rstrip().endswith(":")]
 
 
 def alike(first: str, second: str, matching: Matching) -> bool:
-    """Whether two texts, as a model or a person wrote them, may stand beside each other."""
-    if matching.viewpoints and points(first) != points(second):
+    """Whether two texts, as a model or a person wrote them, may be shown beside each other."""
+    if matching.viewpoints and points(as_shown(first, matching)) != points(as_shown(second, matching)):
         return False
     return matching.length is None or _ratio(first, second) <= matching.length
 

@@ -18,7 +18,7 @@ from fspo.preferences.wording import is_blank, wording
 from fspo.printing import counted, nearest
 from fspo.pydantic_errors import first_fault
 from fspo.study.config import Matching, Source, StudyConfig
-from fspo.study.matching import alike
+from fspo.study.matching import alike, as_shown
 
 __all__ = ["LabelPair", "Material", "Prompt", "WrittenText", "load_material", "wanted_traits"]
 
@@ -148,7 +148,12 @@ def _prompts(source: Source, matching: Matching) -> tuple[Prompt, ...]:
 
 
 def _pairs(texts: Sequence[WrittenText], source: Source, matching: Matching) -> list[LabelPair]:
-    pairs = (LabelPair(one, other) for one, other in combinations(texts, 2) if one.text != other.text)
+    shown = [(as_shown(text.text, matching), text) for text in texts]
+    pairs = [
+        LabelPair(one, other)
+        for (seen, one), (other_seen, other) in combinations(shown, 2)
+        if seen and other_seen and seen != other_seen
+    ]
     return [
         pair
         for pair in pairs
