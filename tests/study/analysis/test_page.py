@@ -53,6 +53,7 @@ def test_a_study_without_votes_has_a_page(tmp_path: Path) -> None:
 def test_the_headline_says_what_the_test_says(rate: float, sentence: str) -> None:
     (found,) = _findings(rate).results.win_rates
     assert sentence in headline(found)
+    assert ("(p " in headline(found)) == (rate >= 0.5)  # p is one-sided, against more than one half
 
 
 def test_two_people_have_a_headline_without_a_p_value() -> None:

@@ -57,12 +57,13 @@ def headline(rate: WinRate) -> str:
     if rate.adjusted is None:
         return f"{shares} ({counts}). {rate.estimate.note.capitalize()}."
     if rate.adjusted < 0.05:
-        told = "This is more than chance"
+        finding = "This is more than chance"
     elif rate.estimate.high is not None and rate.estimate.high < 0.5:
-        told = "This is less than chance"
+        # p is the chance of a higher win rate, so it says nothing here.
+        return f"{shares} ({counts}). This is less than chance: the whole interval is below 50%."
     else:
-        told = "This is not distinguishable from chance"
-    return f"{shares} ({counts}). {told} (p {p_said(rate.adjusted)}, one-sided, clustered by participant)."
+        finding = "This is not distinguishable from chance"
+    return f"{shares} ({counts}). {finding} (p {p_said(rate.adjusted)}, one-sided, clustered by participant)."
 
 
 def headlines(results: Results) -> list[str]:
