@@ -21,7 +21,7 @@ from fspo.preferences.wording import is_blank
 from fspo.printing import counted
 from fspo.pydantic_errors import first_fault
 from fspo.runs.yaml_file import read_settings
-from fspo.study.texts import LANGUAGES, PageTexts
+from fspo.study.texts import LANGUAGES, PageTexts, built_in
 
 __all__ = [
     "AboutQuestion",
@@ -414,9 +414,14 @@ class StudyConfig(_Section):
     def design(self) -> dict[str, Any]:
         """The values that must stay as they are once the study has begun.
 
-        The folder, addresses of servers, and limits that no participant sees may change.
+        The folder, addresses of servers, and limits that no participant sees may change. So may the texts that come
+        with fspo, which a later version may improve: of the pages only the study's own texts are in the design.
         """
         values = self.resolved()
+        values["language"] = self.language
+        for language, texts in values["languages"].items():
+            others = built_in(language)
+            values["languages"][language] = {name: one for name, one in texts.items() if one != others.get(name)}
         del values["output"]
         for setting in ("together", "timeout"):
             del values["answers"][setting]
@@ -436,17 +441,17 @@ def _page_texts(language: str, given: Any) -> Any:
         return given
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"'{language}' must be a mapping of texts, such as {{}}")
-    known = LANGUAGES.get(language.partition("-")[0])
+    known = built_in(language)
     missing = [
         name for name, info in PageTexts.model_fields.items() if info.is_required() and name not in (given or {})
     ]
-    if known is None and missing:
+    if not known and missing:
         example = files("fspo.study").joinpath("languages", "en.yaml")
         raise ValueError(
             f"'{language}' lacks {counted(len(missing), 'texts')}, such as '{missing[0]}'; the built-in languages are "
             f"{', '.join(LANGUAGES)}, and {example} has all texts to translate"
         )
-    return {**(known.model_dump() if known else {}), **(given or {})}
+    return {**known, **(given or {})}
 
 
 def load_study(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:

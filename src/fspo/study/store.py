@@ -74,6 +74,9 @@ class StudyStore(Store):
 
         A study that has changed is recorded again as long as nobody has taken part.
 
+        Weights that were not known at first, such as those of a model that was not on this machine yet, are recorded
+        by the first call that knows them.
+
         Args:
             study: its name.
             registration: of `registration_of`.
@@ -91,6 +94,8 @@ class StudyStore(Store):
                 row = StudyRow(name=study, fingerprint="", registration={}, created=now() // 1000)
                 session.add(row)
             elif not _is_changed(session, row, registration):
+                known = {arm: weights for arm, weights in row.registration["weights"].items() if weights is not None}
+                row.registration = {**row.registration, "weights": {**registration["weights"], **known}}
                 return False
             row.fingerprint, row.registration = registration["fingerprint"], dict(registration)
         return True

@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-__all__ = ["LANGUAGES", "PageTexts"]
+__all__ = ["LANGUAGES", "PageTexts", "built_in"]
 
 
 _GAPS = {
@@ -161,3 +161,9 @@ def _texts() -> dict[str, PageTexts]:
 
 LANGUAGES = _texts()
 """Language -> its texts."""
+
+
+def built_in(language: str) -> dict[str, str]:
+    """The texts that come with fspo for a language tag, by name; empty for a language without any."""
+    known = LANGUAGES.get(language.partition("-")[0])
+    return known.model_dump() if known else {}
