@@ -71,11 +71,38 @@ def test_items_of_others_and_later_items_are_refused(site: StudySite) -> None:
 def test_a_choice_that_is_none_is_refused(site: StudySite, choice: str) -> None:
     person = site.person().begin()
     person.vote(choice)
-    kind(person, 400, "The page could not be read")
+    kind(person, 400, "What you sent could not be read")
     person.get()
     person.submit("vote")  # without any
     assert person.status == 400 and "Choose an answer first" in person.page and 'action="/vote"' in person.page
     assert not any(row.choice for row in site.store.records("small").items)
+
+
+ABOUT = [{"id": "work", "text": "What do you do?"}, {"id": "age", "text": "Age?", "options": ["<40", "40+"]}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["\u6771\u4eac\u3000\u5927\u5b66", "\u0645\u06cc\u200c\u062e\u0648", "New\u00a0York", "\U0001f469\u200d\U0001f52c"],
+)
+def test_answers_about_oneself_may_be_in_any_writing_system(tmp_path: Path, answer: str) -> None:
+    with opened_site(tmp_path, about=ABOUT) as site:
+        person = site.person().begin()
+        person.submit("about", work=answer)
+        assert person.heading == "Practice"
+        assert site.store.records("small").participants[0].answers == {"work": answer}
+
+
+@pytest.mark.parametrize("answer", ["a\x1b[2Jb", "b" * 201])
+def test_an_answer_that_is_no_text_is_asked_for_again(tmp_path: Path, answer: str) -> None:
+    with opened_site(tmp_path, about=ABOUT) as site:
+        person = site.person().begin()
+        person.submit("about", work=answer, age="<40")
+        assert person.status == 400 and person.heading == "About you" and "type it again" in person.page
+        assert 'value="&lt;40" checked' in person.page and 'value="" checked' not in person.page
+        person.submit("about", work="baker", age="<40")
+        assert person.heading == "Practice"
+        assert site.store.records("small").participants[0].answers == {"work": "baker", "age": "<40"}
 
 
 def test_a_form_of_another_site_or_of_another_kind_is_refused(site: StudySite) -> None:
@@ -90,7 +117,7 @@ def test_a_form_of_another_site_or_of_another_kind_is_refused(site: StudySite) -
     ):
         sent = {"data": {**form, "choice": "1"}} if content is None else {"content": content}
         person._read(person.client.post("/vote", headers=headers, **sent))
-        kind(person, status, "The page could not be read")
+        kind(person, status, "What you sent could not be read")
     person.get("/nowhere")
     kind(person, 404, "There is no such page")
     person.get("/vote")
@@ -297,7 +324,7 @@ def test_quotas_by_answer_end_the_study_kindly(tmp_path: Path) -> None:
         assert site.store.records("small").participants[0].answers["age"] == "old"
         forger = site.person().begin("/?PROLIFIC_PID=9&STUDY_ID=s&SESSION_ID=9")
         forger.post("/about", age="ancient")
-        kind(forger, 400, "The page could not be read")
+        kind(forger, 400, "What you sent could not be read")
 
 
 def test_the_recruiting_site_passes_people_in_and_gets_them_back(tmp_path: Path) -> None:
@@ -323,7 +350,7 @@ def test_the_recruiting_site_passes_people_in_and_gets_them_back(tmp_path: Path)
         shared.get(INVITED.replace("ann", "bob"))  # another person at the same computer
         assert 'action="/consent"' in shared.page
         stranger.get("/?PROLIFIC_PID=" + "x" * 300 + "&STUDY_ID=s&SESSION_ID=1")
-        kind(stranger, 400, "The page could not be read")
+        kind(stranger, 400, "What you sent could not be read")
 
 
 def test_a_store_that_is_busy_or_broken_is_a_kind_page(

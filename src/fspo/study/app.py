@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import SystemRandom
 from typing import Any
+from unicodedata import category
 
 from anyio import create_task_group
 from anyio.to_thread import run_sync
@@ -327,18 +328,28 @@ async def about(study: _Study, request: Request) -> Response:
         return study.pages(request).problem("no_consent", 403)
     if study.step(visitor).kind == "about":
         answers = _answers(study.config, form)
+        if not all(map(_is_storable, answers.values())):
+            pages = study.pages(request, visitor)
+            return pages.about(answers, pages.texts.about_invalid)
         await run_sync(study.store.answer_about, visitor.owner, study.config, answers)
     return redirect(_root(request) + "/")
 
 
 def _answers(config: StudyConfig, form: Mapping[str, str]) -> dict[str, str]:
+    """What a participant says about themselves, without the questions they left out.
+
+    Raises:
+        HTTPException: a choice is none of the options.
+    """
     answers = {question.id: form.get(question.id, "").strip() for question in config.about}
-    for question in config.about:
-        answer = answers[question.id]
-        known = not question.options or not answer or answer in question.options
-        if not known or len(answer) > LONGEST_ANSWER or not answer.isprintable():
-            raise HTTPException(400)
+    if any(question.options and answers[question.id] not in ("", *question.options) for question in config.about):
+        raise HTTPException(400)
     return {name: answer for name, answer in answers.items() if answer}
+
+
+def _is_storable(answer: str) -> bool:
+    """Whether every database can hold an answer, and it is not too long. All writing systems are welcome."""
+    return len(answer) <= LONGEST_ANSWER and not any(category(character) == "Cc" for character in answer)
 
 
 async def vote(study: _Study, request: Request) -> Response:

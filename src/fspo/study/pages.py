@@ -98,12 +98,18 @@ class Pages:
             "consent", heading, status, problem=problem, consent=text, hidden=hidden, others=others, names=names
         )
 
-    def about(self) -> Response:
-        """The questions about the participant."""
+    def about(self, given: Mapping[str, str] | None = None, problem: str = "") -> Response:
+        """The questions about the participant.
+
+        Args:
+            given: id of a question -> its answer in the form that was sent.
+            problem: what was wrong with the form.
+        """
         questions = [
             {"id": one.id, "text": said(one.text, self._language), "options": one.options} for one in self._config.about
         ]
-        return self._page("about", self.texts.about_heading, questions=questions, longest=LONGEST_ANSWER)
+        values: dict[str, Any] = {"questions": questions, "longest": LONGEST_ANSWER, "given": given or {}}
+        return self._page("about", self.texts.about_heading, 400 if problem else 200, problem=problem, **values)
 
     def item(self, step: Step, problem: str = "") -> Response:
         """An item to vote on."""

@@ -41,6 +41,7 @@ class PageTexts(BaseModel):
     about_heading: str
     about_note: str
     about_skip: str
+    about_invalid: str
     # The three stages
     practice_heading: str
     practice_note: str
