@@ -51,7 +51,7 @@ def test_withdrawal_deletes_the_content_and_keeps_that_they_took_part(tmp_path: 
         assert person.heading == "You have withdrawn"
         assert "Another program" not in person.page
         left = bytes_below(tmp_path / "store")
-        assert not any(text.encode() in left for text in (*CONTENT, *prompts))
+        assert not any(text.encode() in left for text in (*CONTENT, *prompts, "pid-ann", "session-ann"))
         records = site.store.records("small")
         assert records.items == [] and [one.withdrawn is not None for one in records.participants] == [True]
         assert [event.kind for event in records.events] == ["withdrawn"]
@@ -62,6 +62,16 @@ def test_withdrawal_deletes_the_content_and_keeps_that_they_took_part(tmp_path: 
         again = site.person()
         again.get("/?PROLIFIC_PID=pid-ann&STUDY_ID=s&SESSION_ID=session-ann")
         assert again.heading == "You have withdrawn"  # they are not asked twice
+        person.get("/?PROLIFIC_PID=pid-ann&STUDY_ID=s&SESSION_ID=session-ann")
+        assert person.heading == "You have withdrawn"
+        forger = site.person()
+        forger.get("/?PROLIFIC_PID=pid-ann&STUDY_ID=s&SESSION_ID=other")
+        assert forger.heading == "You have begun this study already"
+        assert [event.kind for event in site.store.records("small").events] == ["withdrawn"]
+        kept = again.client.get("/download").json()["participant"]
+        assert {name for name, value in kept.items() if value} == {
+            *("id", "consent", "consented", "finished", "withdrawn", "recruited", "site")
+        }
         ((_, removed),) = site.store.withdrawals()
         assert removed["study_items"] == 10
 

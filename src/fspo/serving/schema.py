@@ -157,7 +157,7 @@ class ParticipantRow(Personal):
     closed: Mapped[str] = mapped_column(String(16))
     """Why the study ended early for them; empty if it did not."""
     site: Mapped[dict[str, str]] = mapped_column(JSON)
-    """The parameters of the recruiting site."""
+    """The parameters of the recruiting site; after a withdrawal only a digest of them."""
     invitation: Mapped[str | None] = mapped_column(_ID, unique=True)
     """Digest of the study and the site's id of the participant, so that nobody takes part twice."""
 

@@ -36,7 +36,7 @@ from fspo.study.flow import Step, Visit, step_of
 from fspo.study.material import Material
 from fspo.study.pages import LONGEST_ANSWER, Pages, redirect, static_file
 from fspo.study.records import Choice
-from fspo.study.store import AlreadyTakesPart, NotAParticipant, StudyFull, StudyStore, invitation_of, now
+from fspo.study.store import AlreadyTakesPart, NotAParticipant, StudyFull, StudyStore, invitation_of, now, site_digest
 from fspo.study.visitors import SITE_FIELDS, cookie_of, language_of, read_form, remember, site_of, ticket_of
 
 __all__ = ["create_study_app"]
@@ -83,7 +83,8 @@ class _Study:
 
     def pages(self, request: Request, visitor: _Visitor | None = None, language: str = "") -> Pages:
         """The pages in the visitor's language, or else in `language`, or else in that of the request."""
-        language = visitor.visit.participant.language if visitor else language or language_of(self.config, request)
+        known = visitor.visit.participant.language if visitor else language  # empty after a withdrawal
+        language = known or language_of(self.config, request)
         if language not in self.config.languages:
             language = self.config.language
         return Pages(self.config, language, _root(request), has_data=visitor is not None)
@@ -182,7 +183,7 @@ async def show(study: _Study, request: Request) -> Response:
     """The page on which the participant is; the consent for everybody else."""
     visitor = await study.visitor(request, continues=True)
     site = site_of(study.config, request.query_params)
-    if visitor is not None and (not site or site["participant"] == visitor.visit.participant.site.get("participant")):
+    if visitor is not None and (not site or visitor.visit.participant.invitation == _invitation(study, site)):
         return redirect(_root(request) + "/") if site else await _current(study, request, visitor)
     return await _welcome(study, request, site)
 
@@ -190,7 +191,7 @@ async def show(study: _Study, request: Request) -> Response:
 async def _welcome(study: _Study, request: Request, site: Mapping[str, str]) -> Response:
     pages, recruiting = study.pages(request), study.config.recruiting
     if site:
-        known = await _known(study, request, invitation_of(study.config.name, site["participant"]), site)
+        known = await _known(study, request, _invitation(study, site), site)
         if known is not None:
             return known
     elif recruiting is not None and recruiting.required:
@@ -198,6 +199,10 @@ async def _welcome(study: _Study, request: Request, site: Mapping[str, str]) -> 
     if await run_sync(study.store.is_full, study.config):
         return pages.full(recruited=bool(site))
     return _consent_page(study, request, language_of(study.config, request), site, ticket_of())
+
+
+def _invitation(study: _Study, site: Mapping[str, str]) -> str:
+    return invitation_of(study.config.name, site["participant"])
 
 
 def _consent_page(
@@ -305,7 +310,7 @@ async def _known(study: _Study, request: Request, invitation: str, site: Mapping
     if found is None:
         return None
     owner, before = found
-    if before != dict(site):
+    if before not in (dict(site), site_digest(site)):
         return study.pages(request).problem("taken", 409)
     key = await run_sync(study.store.add_key, owner)
     await run_sync(study.store.note, owner, "resumed")

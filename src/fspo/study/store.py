@@ -44,6 +44,7 @@ __all__ = [
     "StudyStore",
     "invitation_of",
     "now",
+    "site_digest",
 ]
 
 Outcome = Literal["saved", "repeated", "already", "not next", "unknown"]
@@ -307,8 +308,10 @@ class StudyStore(Store):
         return True
 
     def note(self, owner: Owner, kind: str, item: str = "", **detail: Any) -> None:
-        """Add an event; the detail holds no content."""
+        """Add an event, unless the participant has withdrawn; the detail holds no content."""
         with self._write(owner) as session:
+            if session.scalar(select(ParticipantRow.withdrawn)):
+                return
             session.add(_event(owner, kind, now(), item, detail))
 
     # One's own data
@@ -329,6 +332,9 @@ class StudyStore(Store):
     def withdraw_votes(self, owner: Owner, study: str) -> bool:
         """Delete everything of a participant but that they took part.
 
+        What stays: when they agreed to which text, finished and withdrew, their keys, and digests of what the
+        recruiting site has passed, so that they are recognised and not invited again.
+
         The store records that it happened, as for users who delete everything, so that datasets with these votes, and
         policies trained on them, are named as outdated.
 
@@ -343,7 +349,9 @@ class StudyStore(Store):
                 table.__tablename__: len(session.scalars(delete(table).returning(table.number)).all())
                 for table in tables
             }
-            row.about, row.begun, row.withdrawn = {}, 0, row.withdrawn or at
+            row.about, row.begun, row.seen, row.language = {}, 0, 0, ""
+            row.site = site_digest(row.site)
+            row.withdrawn = row.withdrawn or at
             noted = WithdrawalRow(pseudonym=pseudonym(owner), created=at // 1000, removed=removed)
             session.add_all([noted, _event(owner, "withdrawn", at), ErasureRow(created=at // 1000)])
         return self._erase()
@@ -425,6 +433,11 @@ def invitation_of(study: str, participant: str) -> str:
 
 def _invited(session: Session, invitation: str) -> ParticipantRow | None:
     return session.scalar(select(ParticipantRow).where(ParticipantRow.invitation == invitation))
+
+
+def site_digest(site: Mapping[str, str]) -> dict[str, str]:
+    """What the store keeps of a recruiting site's parameters after a withdrawal; empty without any."""
+    return {"digest": digest(dict(site), 64)} if site.keys() - {"digest"} else dict(site)
 
 
 def _lock(session: Session, study: str) -> None:
