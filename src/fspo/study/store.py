@@ -254,7 +254,7 @@ class StudyStore(Store):
                 session.add(_event(owner, "shown", at, item))
 
     def vote(self, owner: Owner, config: StudyConfig, item: str, choice: Choice) -> Outcome:
-        """Save a vote on the next item; a vote that is there stays, and every click is an event."""
+        """Save a vote on the next item; a vote that is there stays, and another one for the item is an event."""
         with self._write(owner) as session:
             at, visit = now(), _visit(session, config.name)
             row = _named(visit, item)
@@ -272,12 +272,18 @@ class StudyStore(Store):
         return "saved"
 
     def undo(self, owner: Owner, config: StudyConfig, item: str) -> bool:
-        """Take the last vote back; False where this is not the last one, or answers were written with it."""
+        """Take the last vote back.
+
+        Returns:
+            Whether the item is the next one to vote on now; False where its vote is not the last one, or answers were
+            written with it.
+        """
         with self._write(owner) as session:
             at, visit = now(), _visit(session, config.name)
-            row = step_of(visit, config, at).undo
+            step = step_of(visit, config, at)
+            row = step.undo
             if row is None or row.id != item:
-                return False
+                return step.item is not None and step.item.id == item  # the first of two clicks has taken it back
             session.add(_event(owner, "undone", at, item, {"choice": row.choice}))
             row.choice, row.voted, visit.participant.seen = "", 0, at
         return True
@@ -317,14 +323,14 @@ class StudyStore(Store):
     # One's own data
 
     def own_data(self, owner: Owner, study: str) -> dict[str, Any]:
-        """Everything that is stored of a participant, without what tells the arms apart."""
+        """Everything that is stored of a participant, without what tells the arms apart, as the study's name may."""
         visit = self.visit(owner, study)
         row = visit.participant
         with self._read(owner) as session:
             events = session.scalars(select(EventRow).order_by(EventRow.number)).all()
         hidden = {"first_arm", "second_arm", "participant", "right", "shots", "matched"}
         return {
-            "participant": {**_participant(row).model_dump(), "site": dict(row.site)},
+            "participant": {**_participant(row).model_dump(exclude={"study"}), "site": dict(row.site)},
             "items": [_item(item).model_dump(exclude=hidden) for item in visit.items],
             "events": [_event_record(event).model_dump(exclude={"participant"}) for event in events],
         }
