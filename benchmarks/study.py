@@ -263,8 +263,11 @@ class SimulatedClient:
             return
         await self._send("vote", **fields)
         if habit < 0.15:
+            others = [one for one in self.choices if one != item]  # the vote on this item may be lost
+            if not others:
+                return
             self.repeats += 1
-            old = self._chance.choice(list(self.choices))
+            old = self._chance.choice(others)
             await self._post("vote", {"item": old, "choice": self._chance.choice("120")})
             await self._look()
         elif habit < 0.2 and self._page.forms.get("undo", {}).get("item") == item:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from benchmarks.study import coverage, run, simulated_config
+import pytest
+
+from benchmarks.study import SimulatedClient, coverage, run, simulated_config
+from fspo.study.material import load_material
+from fspo.study.simulated import Rater, TextTraits
+from tests.study.site import opened_site
 
 
 def test_every_vote_counts_once_although_the_server_is_killed(tmp_path: Path) -> None:
@@ -17,6 +26,35 @@ def test_every_vote_counts_once_although_the_server_is_killed(tmp_path: Path) ->
     assert found["kills"] == 1 and found["repeated_votes"] > 0
     assert found["always_left"] == 0.5
     assert 0 < found["truth"] < 1 and found["win_rate"]["items"] <= 8 * 2
+
+
+class _Habit(random.Random):
+    """Somebody who always sends an old form after a vote, with the other choice."""
+
+    def random(self) -> float:
+        return 0.12
+
+    def choice(self, seq: Any) -> Any:
+        return "2" if seq == "120" else seq[0]
+
+
+def test_an_old_form_is_not_the_one_whose_vote_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = []
+    with opened_site(tmp_path) as site:
+        person = site.person().begin()
+
+        async def request(_: SimulatedClient, method: str, path: str, **sent: Mapping[str, str]) -> Any:
+            if path == "/vote" and not lost:
+                lost.append(path)
+                return None
+            return person.client.request(method, path, data=sent.get("data"))
+
+        monkeypatch.setattr(SimulatedClient, "_request", request)
+        texts = TextTraits(site.config, load_material(site.config))
+        client = SimulatedClient("ann", Rater("always-left", votes=2), texts, "http://study", _Habit())
+        asyncio.run(client.take_part())
+        kept = {row.id: row.choice for row in site.store.records("small").items if row.choice}
+        assert lost and kept == client.choices and set(kept.values()) == {"first"}
 
 
 def test_coverage_is_measured_against_the_truth_of_many_studies(tmp_path: Path) -> None:
