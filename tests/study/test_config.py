@@ -47,6 +47,7 @@ def test_the_shipped_studies_load(name: str) -> None:
     config = load_study(ROOT / f"configs/study/{name}.yaml")
     assert config.name == name and config.participants == {"paper": 25, "second": 50}[name]
     assert (config.labels.count, config.comparisons.count) == (9, 11)
+    assert {arm.layout for arm in config.arms.values()} == {None}  # a policy put in their place keeps its own
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,13 @@ def demo_study(folder: Path, policy: str, *, labels: int = 4, comparisons: int =
         labels: pairs to label.
         comparisons: comparisons of two answers.
     """
-    layout = None if Path(policy).is_dir() else "conversation"
     return StudyConfig.model_validate(
         {
             "name": "demo",
             "output": folder,
             "arms": {
-                "personal": {"policy": policy, "layout": layout},
-                "base": {"policy": policy, "layout": layout, "personalised": False},
+                "personal": {"policy": policy},
+                "base": {"policy": policy, "personalised": False},
             },
             "participants": 100,
             "labels": {"source": {"domain": "elix-written"}, "count": labels},
