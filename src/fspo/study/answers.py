@@ -58,7 +58,7 @@ class AnswerWriter:
         self._failed: set[str] = set()
 
     def state(self, owner: Owner) -> Writing:
-        """How the answers of a participant are coming on."""
+        """How far the answers of a participant are."""
         if owner.id in self._tasks:
             return "running"
         return "failed" if owner.id in self._failed else "idle"
@@ -221,7 +221,7 @@ class AnswerWriter:
                 text = await _whole(engine, request)
             if not is_blank(as_shown(text, self._config.matching)):
                 return text
-        raise ModelError("The model's answers are empty.")
+        raise ModelError(f"The answers of the arm '{arm}' are empty.")
 
 
 async def _whole(engine: Engine, request: GenerationRequest) -> str:

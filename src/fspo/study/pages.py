@@ -176,7 +176,7 @@ class Pages:
         return self._end(self.texts.full_heading, [self.texts.full_note], "full", recruited=recruited, status=403)
 
     def lapsed(self, *, recruited: bool) -> Response:
-        """The participant was away for long, and others have taken all places."""
+        """The participant was away for a long time, and others have taken all places."""
         return self._end(self.texts.lapsed_heading, [self.texts.lapsed_note], "full", recruited=recruited, status=403)
 
     def expired(self) -> Response:

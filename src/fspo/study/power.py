@@ -5,8 +5,8 @@ is `spread`, a parameter that has to be assumed. With n participants and m compa
 which count as half, a vote has the variance v = p (1 - p) - ties / 4 and the mean over all votes the variance
 (spread^2 + (v - spread^2) / m) / n. So more comparisons help only down to spread^2 / n; then only more people do.
 
-The test is that of `p_above_half`: its error is that of a score test, sqrt(4 p (1 - p)) times smaller or larger than
-the plain one. Its power comes from the noncentral t distribution with n - 1 degrees of freedom.
+The test is that of `p_above_half`: its error is that of a score test, 1 / sqrt(4 p (1 - p)) times that of the plain
+one, so never smaller. Its power comes from the noncentral t distribution with n - 1 degrees of freedom.
 `tests/study/test_power.py` compares it with simulated studies.
 """
 

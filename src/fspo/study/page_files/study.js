@@ -53,7 +53,7 @@ async function look() {
     waiting.querySelector("progress").value = state.done;
     waiting.querySelector("[role=status]").textContent = state.text;
   } catch {
-    // The server may be starting again; the next look tells.
+    // The server may be starting again; the next look will show.
   }
   setTimeout(look, 1500);
 }
