@@ -557,9 +557,10 @@ def _sending(path: Path) -> Iterator[Path]:
     """Yield a temporary file, whose content a device, a pipe or a socket gets on success."""
     with TemporaryDirectory() as folder:
         temporary = Path(folder) / "content"
-        yield temporary
-        with _explained(path, temporary), temporary.open("rb") as content, path.open("wb") as target:
-            shutil.copyfileobj(content, target)
+        with _explained(path, temporary):
+            yield temporary
+            with temporary.open("rb") as content, path.open("wb") as target:
+                shutil.copyfileobj(content, target)
 
 
 def _followed(path: Path) -> Path:

@@ -81,6 +81,9 @@ def test_a_deletion_names_the_datasets_and_policies_that_have_seen_the_preferenc
     assert sqlite_store.datasets_to_delete() == [str(tmp_path / "data")]
     recording_people(lines)(people_dataset(sqlite_store, place), policy)
     assert sqlite_store.policies_to_train_again() == []
+    sqlite_store.change_account(bob, description="Somebody else now.")
+    assert sqlite_store.policies_to_train_again() == [str(policy)], "an old description counts"
+    recording_people(lines)(people_dataset(sqlite_store, place), policy)
     sqlite_store.change_account(bob, allow_training=False)
     assert sqlite_store.policies_to_train_again() == [str(policy)], "consent that is withdrawn counts"
     done = sqlite_store.withdraw(ann)

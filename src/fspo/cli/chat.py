@@ -152,7 +152,7 @@ class Chat:
             shots=shots,
             dtype=settings.dtype,
             max_length=settings.max_length,
-            layout=settings.layout,
+            layout=None if row.trains else settings.layout,  # a policy sees shots as in its training
         )
         return cls(dataset, chosen, method, policy, sampling, seed, DescriptionBook(folder.path / DESCRIPTIONS_FILE))
 

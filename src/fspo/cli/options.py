@@ -141,15 +141,21 @@ def configured(
 def _check_file_or_run(place: Path) -> None:
     """Check that a place is a file or the folder of a run; what ends as YAML files do is checked when it is read."""
     from fspo.errors import ConfigError
-    from fspo.printing import suggestion
+    from fspo.files import is_special
+    from fspo.printing import nearest
 
-    if place.is_file() or place.suffix in (".yaml", ".yml") or (place / "config.yaml").is_file():
+    if place.is_file() or is_special(place) or place.suffix in (".yaml", ".yml") or (place / "config.yaml").is_file():
         return
     what = (
         f"{place} is not the folder of a run: it has no config.yaml" if place.is_dir() else f"There is no run {place}"
     )
-    runs = [str(found.parent) for found in sorted(place.parent.glob("*/config.yaml"))][:_SHOWN_RUNS]
-    hint = suggestion(str(place), runs) if runs else "."
+    files = {found.stem: str(found) for found in sorted(place.parent.glob("*.y*ml"))}
+    runs = {found.parent.name: str(found.parent) for found in sorted(place.parent.glob("*/config.yaml"))}
+    close = nearest(place.name, {**files, **runs})
+    if close:
+        hint = f"; did you mean '{({**files, **runs})[close]}'?"
+    else:
+        hint = f"; runs there: {', '.join(list(runs.values())[:_SHOWN_RUNS])}." if runs else "."
     raise ConfigError(f"{what}{hint} Name a run's folder, or a YAML file from which `fspo run` makes one.")
 
 

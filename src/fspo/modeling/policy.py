@@ -498,7 +498,7 @@ def _one_prompt(prompts: PromptLike | list[PromptLike] | list[str] | tuple[str, 
     """The one prompt that is given; None where several are."""
     if isinstance(prompts, str):
         return prompts
-    messages = bool(prompts) and all(isinstance(part, Turn | Mapping) for part in prompts)
+    messages = isinstance(prompts, list | tuple) and all(isinstance(part, Turn | Mapping) for part in prompts or "?")
     return cast("PromptLike", prompts) if messages or isinstance(prompts, Mapping) else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -180,6 +181,9 @@ class Preference:
             DataError: the source says something else than a probability below a half.
         """
         said = self.source.get("label_noise")
+        if isinstance(said, str):  # a cell of a CSV file
+            with suppress(ValueError):
+                said = float(said) if said.strip() else None
         if said is None:
             return 0.0
         if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < 0.5:

@@ -143,6 +143,14 @@ def evaluate(
     folders = {name: policy.weights.folder if policy.weights else None for name, policy in policies.items()}
     if policies:
         folders |= {name: None for name in baselines if name not in folders}
+    layouts = {policy.renderer.layout: name for name, policy in policies.items()}
+    if len(layouts) > 1:
+        raise ConfigError(
+            f"The policies show shots in different layouts ({', '.join(f'{b}: {a}' for a, b in layouts.items())}); "
+            "evaluate them one by one, with the same dataset and settings, and compare the results by fspo.compare."
+        )
+    if layouts:
+        settings.setdefault("layout", next(iter(layouts)))
     measure(
         _settings(settings),
         from_table(dataset, file="dataset"),

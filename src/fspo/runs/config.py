@@ -172,7 +172,9 @@ def methods_of(config: RunConfig) -> tuple[Method, ...]:
     """The methods of a run that a language model is, as configured; `readers_of` has the others."""
     rows = [METHODS[name] for name in config.methods if name in METHODS]
     starts = {name: row.settings.start for name, row in config.adaptations.items()}
-    rows = [replace(row, starts_from=starts[row.name]) if starts.get(row.name) else row for row in rows]
+    rows = [
+        replace(row, starts_from=starts[row.name]) if starts.get(row.name) and not row.trains else row for row in rows
+    ]
     return tuple(row.from_base() if row.name in config.from_base else row for row in rows)
 
 

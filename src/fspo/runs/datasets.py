@@ -436,7 +436,7 @@ def check_lengths(source: Path, dataset: PreferenceDataset, model: str, max_leng
     tokenizer = load_tokenizer(model)
     check_vocabulary(tokenizer, rows_of(model), model)
     limit = max_length or context_length(model)
-    found = long_rows(dataset, [Room(EpisodeRenderer(tokenizer, context="both", max_length=limit))])
+    found = long_rows(dataset, [Room(EpisodeRenderer(tokenizer, context="both", max_length=limit, layout="labelled"))])
     if found:
         more = f" {len(found) - 1:,} more rows are too long." if len(found) > 1 else ""
         raise DataError(

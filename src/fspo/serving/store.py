@@ -298,9 +298,10 @@ class Store:
         _check_length("limit of requests", rate or "", _LONGEST_RATE)
         with self._write(owner) as session:
             row = session.scalars(select(UserRow)).one()
-            if description is not None and description != row.description:
+            described = description is not None and description != row.description
+            if described:
                 session.add(_to_erase())
-            if allow_training is False and row.allow_training:
+            if (described and row.description) or (allow_training is False and row.allow_training):
                 _withdraw_from_training(session, owner, 0, 0)
             for name, value in changes.items():
                 setattr(row, name, value)

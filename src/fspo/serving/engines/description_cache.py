@@ -36,6 +36,10 @@ class DescriptionCache:
                 self._kept.popitem(last=False)
         return text
 
+    def clear(self) -> None:
+        """Drop all descriptions."""
+        self._kept.clear()
+
     def forget(self, owner: str) -> None:
         """Drop the owner's description."""
         self._kept.pop(owner, None)

@@ -158,7 +158,9 @@ class LocalEngine:
             self._cache.forget(owner)
             self._descriptions.forget(owner)
 
-        await self._called(forget)
+        if not self._closed:  # its end drops everything
+            with suppress(ModelError):
+                await self._called(forget)
 
     async def close(self) -> None:
         """See `Engine`."""
@@ -225,9 +227,12 @@ class LocalEngine:
             calls = list(self._calls)
         for call in calls:  # nobody waits for them in vain
             call()
-        for lane in (self._personal, self._base):
-            lane.fail(ModelError("The engine was closed before the answer was finished."))
-        self._cache.clear()
+        try:
+            for lane in (self._personal, self._base):
+                lane.fail(ModelError("The engine was closed before the answer was finished."))
+        finally:
+            self._cache.clear()
+            self._descriptions.clear()
 
     def _work_in_rounds(self) -> None:
         while True:

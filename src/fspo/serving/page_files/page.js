@@ -71,12 +71,13 @@ const json = async (...given) => (await request(...given)).json();
 const busy = new Set();
 async function doing(name, work) {
   if (busy.has(name)) return;
+  const mine = session;
   busy.add(name);
   complain("");
   try {
     await work();
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError" || (name !== "enter" && mine !== session)) return;
     if (error.status === 401) signOut();
     complain(error.message);
     if (!(error instanceof Refused)) throw error;
@@ -101,6 +102,7 @@ async function enter() {
   $("account").hidden = $("signed-in").hidden = false;
   await list();
   await nextPair();
+  if (mine !== session) return;
   $("pair-title").focus();
   answerBoth();
 }
@@ -171,7 +173,9 @@ function choose(number) {
   return doing("choose", async () => {
     if (!pair) return;
     const [chosen, rejected] = number === 1 ? [pair.first, pair.second] : [pair.second, pair.first];
+    const mine = session;
     const saved = await json("POST", "preferences", { prompt: pair.prompt, chosen, rejected, source: "page" });
+    if (mine !== session) return; // another person signed in meanwhile
     pair = null;
     if (!known.some((one) => one.id === saved.id)) total += 1;
     known = [saved, ...known.filter((one) => one.id !== saved.id)];
@@ -382,6 +386,7 @@ function saveEdit() {
   return doing("known", async () => {
     const change = { chosen: $("edit-chosen").value, rejected: $("edit-rejected").value };
     if (edited.prompt.length === 1) change.prompt = $("edit-prompt").value;
+    const mine = session;
     let saved;
     try {
       saved = await json("PATCH", `preferences/${edited.id}`, change);
@@ -390,6 +395,7 @@ function saveEdit() {
       $("edit-problem").textContent = error.message; // what was written stays in the open dialog
       return;
     }
+    if (mine !== session) return;
     $("edit").close();
     known = known.map((one) => (one.id === saved.id ? saved : one));
     showKnown();
@@ -430,7 +436,9 @@ function confirmFirst(title, text, act) {
 }
 
 async function deletePreferences() {
+  const mine = session;
   const { count } = await json("DELETE", "preferences");
+  if (mine !== session) return;
   [known, total] = [[], 0];
   showKnown();
   say(`${counted(count)} deleted.`);
@@ -443,7 +451,7 @@ async function deleteAll() {
   signOut();
   const trained = done.policies_to_train_again;
   say(["Everything of yours is deleted, and your keys with it.",
-    done.erased ? "" : "The server's files are cleaned at its next start.",
+    done.erased ? "" : "The server erases the rest of its files within about a minute.",
     trained.length ? `These policies were trained on your preferences: ${trained.join(", ")}.` : ""].join(" "));
 }
 
