@@ -4,8 +4,8 @@
     python -m benchmarks.evaluation_everywhere --small --domains elix-easy         # some minutes
     python -m benchmarks.evaluation_everywhere --estimate                          # says how long, and stops
 
-Of each domain the data are made, all methods trained, and all measured on held-out users and questions, in a run's
-folder below `--work`; the same command goes on from there. Then the reports lie under `--out`, a page with all
+Of each domain the data are made, the paper's methods trained, and all measured on held-out users and questions, in a
+run's folder below `--work`; the same command goes on from there. Then the reports lie under `--out`, a page with all
 domains side by side in front of them. What the runs have in common is in `benchmarks/evaluation_everywhere.yaml`.
 
 The estimate counts tokens and divides them by rates that were seen on two cores; a machine with other work takes

@@ -136,7 +136,7 @@ def test_a_context_too_short_for_all_shots_drops_whole_ones_and_says_so(finished
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     overwrite = ["--on-existing", "overwrite"]
-    run("eval", copy, *overwrite, "--set", "evaluation.max_length=260", "--set", "evaluation.answers=0")
+    run("eval", copy, *overwrite, "--set", "evaluation.max_length=120", "--set", "evaluation.answers=0")
     details = json.loads((copy / "evaluation/details.json").read_text())
     assert details["dropped_shots"]["few-shot"] > 0
     run("report", copy, undrawn=True)

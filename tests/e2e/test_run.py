@@ -176,7 +176,7 @@ def test_chat_answers_beside_base(finished: Path) -> None:
     assert "[base]" in text
     assert run("chat", finished, *asked).stdout == text
     assert (
-        "no room for the oldest shots: 2" in run("chat", finished, *asked, "--set", "evaluation.max_length=120").stdout
+        "no room for the oldest shots: 1" in run("chat", finished, *asked, "--set", "evaluation.max_length=120").stdout
     )
     said = run(
         "chat", finished, "--method", "few-shot", "--max-tokens", "4", stdin="/users\n/user nobody\n/shots\nHi\n/quit\n"

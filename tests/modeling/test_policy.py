@@ -319,7 +319,8 @@ def test_messages_hold_a_description_that_the_policy_writes(runs: Path) -> None:
     policy = Policy.load(runs / "one", layout="conversation", device="cpu")
     system, *_ = policy.messages(ANN, QUESTION[0])
     assert system == {"role": "system", "content": policy.describe(ANN)}
-    [only] = Policy.load(runs / "one", device="cpu").messages(None, QUESTION[0], description="I like it short.")
+    labelled = Policy.load(runs / "one", layout="labelled", device="cpu")
+    [only] = labelled.messages(None, QUESTION[0], description="I like it short.")
     assert only["content"] == f"About me: I like it short.\n\n{QUESTION[0]}"
 
 

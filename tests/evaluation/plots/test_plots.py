@@ -6,14 +6,16 @@ import re
 
 from fspo.evaluation.plots import charts, drawing
 from fspo.evaluation.statistics.intervals import Estimate
-from fspo.methods.table import METHODS
+from fspo.methods.table import METHODS, USUAL
 
 ESTIMATE = Estimate(0.5, 0.4, 0.6, 9, 90)
 
 
 def test_methods_of_the_table_are_told_apart_by_colour_and_by_mark() -> None:
     for of in (drawing.PLAIN.colour, drawing.PLAIN.marker):
-        assert len({of(name) for name in METHODS}) == len(METHODS)
+        assert len({of(name) for name in USUAL}) == len(USUAL)
+    palette = drawing.Palette.of(METHODS)
+    assert len({(palette.colour(name), palette.marker(name)) for name in METHODS}) == len(METHODS)
 
 
 def test_other_methods_keep_their_colour_and_mark_whatever_else_is_drawn() -> None:
@@ -28,7 +30,7 @@ def test_other_methods_keep_their_colour_and_mark_whatever_else_is_drawn() -> No
     series = [set(re.findall(r"--series-\d+", svg)) for svg in (one, two)]
     assert len(series[0]) == 1
     assert series[0] < series[1]
-    assert {colour for colour, _ in looks.values()}.isdisjoint(map(palette.colour, METHODS))
+    assert {colour for colour, _ in looks.values()}.isdisjoint(map(palette.colour, USUAL))
 
 
 def test_no_line_runs_through_a_name() -> None:
