@@ -114,7 +114,12 @@ def test_a_label_says_how_probably_it_is_wrong() -> None:
     assert row.with_noise(0.2).source == {"model": "m", "label_noise": 0.2}
 
 
-@pytest.mark.parametrize("noise", [0.5, -0.1, "0.1", True, float("nan")])
+def test_a_cell_of_a_csv_says_how_probably_a_label_is_wrong() -> None:
+    for cell, noise in (("0.1", 0.1), (" ", 0.0)):
+        assert dataclasses.replace(preference(1), source={"label_noise": cell}).label_noise == noise
+
+
+@pytest.mark.parametrize("noise", [0.5, -0.1, "0.7", "little", True, float("nan")])
 def test_a_label_can_not_be_wrong_more_often_than_right(noise: Any) -> None:
     row = dataclasses.replace(preference(1), source={"label_noise": noise})
     with pytest.raises(DataError, match="user 'u' on 'prompt 1' has label_noise"):
