@@ -152,7 +152,7 @@ class TextAdaptation(Adaptation):
 
     @abstractmethod
     def write(self, users: Sequence[Sequence[Preference]], *, tokens: int = 40) -> list[Description]:
-        """A text of at most so many tokens for each user, from shots of which there is at least one."""
+        """A text of at most so many tokens for each user; every user has at least one shot."""
 
     def adapt(self, shots: Sequence[Preference]) -> UserState:
         """The text alone."""

@@ -77,7 +77,7 @@ class Method:
     name: str
     title: str
     context: MethodContext
-    """What the model is told of the user, in training and afterwards."""
+    """What the model sees of the user, in training and afterwards."""
     objectives: tuple[Objective, ...]
     """What the weights were trained on, in order; the last one is this method's own training."""
     starts_from: str | None

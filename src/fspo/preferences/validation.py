@@ -305,7 +305,7 @@ def find_respelt(preferences: Sequence[Preference], rows: Sequence[int] | None =
 
 
 class Faults:
-    """The errors of rows while they are read: the first is told, where the next ones are, and how many there are."""
+    """The errors of rows that are read: the first one's sentence, the places of the next ones, and their number."""
 
     def __init__(self, *, count_all: bool = False) -> None:
         """Begin with none; `count_all` goes on however many there are."""

@@ -280,7 +280,7 @@ def _done_in(place: Path) -> int:
         return int(read_json(place / TRAINING_FILE)["identity"]["config"]["steps"])
     try:
         read_json(place / TRAINING_FILE)
-    except FspoError:  # checkpoints without a record are nobody's
+    except FspoError:  # checkpoints without a record belong to no training
         return 0
     newest = newest_checkpoint(place / CHECKPOINTS_FOLDER)
     return 0 if newest is None else int(newest.name.rpartition("-")[2])

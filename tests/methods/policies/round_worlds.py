@@ -1,4 +1,4 @@
-"""Worlds of which the structure is known, for methods that train in rounds on a tiny model that says two things."""
+"""Worlds with a known structure, for methods that train in rounds on a tiny model that says two things."""
 
 from __future__ import annotations
 
