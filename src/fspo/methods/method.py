@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fspo.judging.judge import Judge
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.progress import Progress
+    from fspo.training.companion import Companion
     from fspo.training.steps import Observer
 
 __all__ = ["Job", "Method", "MethodContext", "train_once"]
@@ -52,8 +53,8 @@ class Job:
     """Folder of the vectors of responses that all methods of a run share."""
 
 
-def train_once(job: Job) -> Path:
-    """Train one policy on episodes of the dataset; see `fspo.training.train.train_policy`."""
+def train_once(job: Job, companion: Companion | None = None) -> Path:
+    """Train one policy on episodes of the dataset, with a method's own weights; see `train_policy`."""
     from fspo.training.train import train_policy
 
     return train_policy(
@@ -67,6 +68,7 @@ def train_once(job: Job) -> Path:
         method=job.method.name,
         observer=job.observer,
         callbacks=job.callbacks,
+        companion=companion,
     )
 
 

@@ -329,12 +329,7 @@ def _check_readers(config: RunConfig, settings: Settings) -> None:
         try:
             _ = row.settings
         except ConfigError as error:
-            problem = error.__cause__
-            if not isinstance(problem, ValidationError):
-                raise
-            key = first_fault(problem).key[:1]
-            section = row.name if key and key[0] in given.get(row.name, {}) else EVERY
-            raise _explain(problem, settings, row.kind.Settings, ("readers", section)) from error
+            raise _of_row(error, settings, row, "readers", given) from error
         try:
             row.check_shots(config.evaluation.shots)
         except ConfigError as error:
@@ -354,12 +349,7 @@ def _check_adaptations(config: RunConfig, settings: Settings) -> None:
         try:
             start = row.settings.start
         except ConfigError as error:
-            problem = error.__cause__
-            if not isinstance(problem, ValidationError):
-                raise
-            key = first_fault(problem).key[:1]
-            section = row.name if key and key[0] in given.get(row.name, {}) else EVERY
-            raise _explain(problem, settings, row.kind.Settings, ("adaptations", section)) from error
+            raise _of_row(error, settings, row, "adaptations", given) from error
         section = row.name if "start" in given.get(row.name, {}) else EVERY
         where = settings.where(("adaptations", section, "start"))
         if start is not None and (start not in METHODS or start in ADAPTATIONS or not METHODS[start].trains):
@@ -377,6 +367,18 @@ def _check_adaptations(config: RunConfig, settings: Settings) -> None:
         if name not in known:
             where = settings.where(("adaptations", EVERY, name))
             raise ConfigError(f"{where}: no method of this run has a setting '{name}'{suggestion(name, known)}")
+
+
+def _of_row(
+    error: ConfigError, settings: Settings, row: ReaderRow | AdaptationRow, part: str, given: Mapping[str, Any]
+) -> ConfigError:
+    """The sentence on a row's first invalid setting, with the section where it was written."""
+    problem = error.__cause__
+    if not isinstance(problem, ValidationError):
+        return error
+    key = first_fault(problem).key[:1]
+    section = row.name if key and key[0] in given.get(row.name, {}) else EVERY
+    return _explain(problem, settings, row.kind.Settings, (part, section))
 
 
 def _explain(error: ValidationError, settings: Settings, model: type[BaseModel], above: Key = ()) -> ConfigError:

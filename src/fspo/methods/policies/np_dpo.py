@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from fspo.methods.adaptation import Adaptation, AdaptationSettings, UserState
-from fspo.methods.method import Job, Method
+from fspo.methods.method import Job, Method, train_once
 from fspo.training.companion import COMPANION, Companion, load_companion
 from fspo.training.config import TrainingConfig
 
@@ -218,7 +218,6 @@ def _train(job: Job) -> Path:
         FspoError: see `fspo.training.train.train_policy`.
     """
     from fspo.modeling.embeddings import Embeddings
-    from fspo.training.train import train_policy
 
     config = job.config
     assert isinstance(config, NpDpoSettings)
@@ -232,19 +231,7 @@ def _train(job: Job) -> Path:
             held[0].add((row.prompt, text) for part in parts for row in part for text in (row.chosen, row.rejected))
         return held[0].of(responses)
 
-    return train_policy(
-        config,
-        job.dataset,
-        model=job.model,
-        out=job.out,
-        context="none",
-        progress=job.progress,
-        validation=job.validation,
-        method=job.method.name,
-        observer=job.observer,
-        callbacks=job.callbacks,
-        companion=ShotProcess(config, job.dataset, embed),
-    )
+    return train_once(job, ShotProcess(config, job.dataset, embed))
 
 
 ROWS = (

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from fspo.methods.adaptation import Adaptation, AdaptationSettings, UserState
-from fspo.methods.method import Job, Method
+from fspo.methods.method import Job, Method, train_once
 from fspo.preferences.types import Episode, Preference
 from fspo.training.companion import COMPANION, Companion
 from fspo.training.config import TrainingConfig
@@ -177,22 +177,9 @@ def train(job: Job) -> Path:
     Raises:
         FspoError: see `fspo.training.train.train_policy`.
     """
-    from fspo.training.train import train_policy
-
     config = job.config
     assert isinstance(config, SoftTokensTraining)
-    return train_policy(
-        config,
-        job.dataset,
-        model=job.model,
-        out=job.out,
-        context="none",
-        progress=job.progress,
-        validation=job.validation,
-        method=job.method.name,
-        callbacks=job.callbacks,
-        companion=UserTokens(config, sorted({row.user for row in job.dataset})),
-    )
+    return train_once(job, UserTokens(config, sorted({row.user for row in job.dataset})))
 
 
 class SoftTokens(Adaptation):
