@@ -10,10 +10,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from shlex import quote
+from shlex import join, quote
 
 __all__ = [
     "column_option",
+    "command",
     "counted",
     "nearest",
     "on_command_line",
@@ -66,6 +67,11 @@ def column_option(columns: Mapping[str, str]) -> str:
     if _command_line:
         return " ".join(f"--column {quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
     return f"columns={json.dumps(dict(columns), ensure_ascii=False)}"
+
+
+def command(*words: object) -> str:
+    """A command that the reader can paste into a shell: a word with blanks, such as a folder, is in quotes."""
+    return join(map(str, words))
 
 
 def counted(count: int, what: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shlex
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -206,19 +207,33 @@ def test_a_split_says_which_share_holds_out_enough_users_for_intervals(tmp_path:
     folder = tmp_path / "out"
     assert fspo("import", jsonl(tmp_path / "ratings.jsonl", rows(users=12)), folder).exit_code == 0
     said = fspo("split", folder, "--dry-run").output
-    assert "Only 2 of 12 users are held out, and intervals need at least 3" in said and "--test-users 0.25." in said
-    assert "Only" not in fspo("split", folder, "--test-users", "0.25").output
-    assert len(Splits.load(folder / "splits.json").users["test"]) == 3
+    assert "Only 2 of 12 users are held out, and intervals need at least 3" in said
+    assert proposed(said) == ["split", str(folder), "--test-users", "0.25"]
+    assert fspo("split", folder, "--test-users", "0.167", "--test-questions", "0.4").exit_code == 0
+    again = fspo("split", folder, "--test-users", "0.167", "--test-questions", "0.4", "--overwrite").output
+    assert "Only" not in fspo(*proposed(again)).output
+    splits = Splits.load(folder / "splits.json")
+    assert len(splits.users["test"]) == 3 and len(splits.questions["test"]) == 2  # as many questions as before
+
+
+def test_a_table_with_a_blank_in_its_name_is_in_quotes_in_the_command_that_imports_it(tmp_path: Path) -> None:
+    table = jsonl(tmp_path / "my ratings.jsonl", rows())
+    assert proposed(fspo("split", table).stderr) == ["import", str(table), "FOLDER"]
+
+
+def proposed(said: str) -> list[str]:
+    """The words of the command of `fspo data` that a sentence proposes, as a shell reads them."""
+    return shlex.split(re.findall(r"`fspo data ([^`]*)`", said)[0])
 
 
 def test_a_test_part_that_is_too_small_is_enlarged_by_the_command_that_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
+    folder = tmp_path / "my ratings"
     assert fspo("import", jsonl(tmp_path / "r.jsonl", rows(users=12, questions=20)), folder).exit_code == 0
     assert fspo("split", folder, "--test-users", 0.167).exit_code == 0
     validate = ("validate", folder, "--shots", 4, "--queries", 2)
     said = fspo(*validate).stderr
     assert "on 4 unrelated questions" in said and "one more user has too few" in said
-    command = re.findall(r"`fspo data (split .*)`", said)[0].split()
+    command = proposed(said)
     assert command[-5:] == ["--test-questions", "0.3", "--test-users", "0.2", "--overwrite"]
     assert fspo(*command).exit_code == 0 and fspo(*validate).exit_code == 0
     assert len(Splits.load(folder / "splits.json").users["test"]) == 2
@@ -241,9 +256,9 @@ def test_a_misspelled_verb_gets_a_suggestion() -> None:
 def test_the_share_that_is_suggested_holds_out_three_users(total: int) -> None:
     people = from_table(rows(users=total, questions=4), file="rows")
     few = people.split(test_users=0.01, validation=0.05).splits
-    share = float(re.findall(r"--test-users ([0-9.]+)\.$", few_held_out(few))[0])
+    share = float(proposed(few_held_out(Path("ratings"), few))[-1])
     enough = people.split(test_users=share).splits
-    assert len(enough.users["test"]) >= 3 and few_held_out(enough) == ""
+    assert len(enough.users["test"]) >= 3 and few_held_out(Path("ratings"), enough) == ""
 
 
 def test_existing_data_is_kept_unless_told_otherwise(tmp_path: Path, folder: Path, source: Path) -> None:

@@ -382,7 +382,7 @@ def split(
     if not dry_run:
         splits.save(path)
     console().print(f"{'Would write' if dry_run else 'Written to'} {path}: {sizes}.", markup=False)
-    if few := few_held_out(splits):
+    if few := few_held_out(folder, splits):
         console().print(few, markup=False)
 
 

@@ -16,6 +16,7 @@ from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import INSTEAD, layers, locate, means_folder, place_here, policy_in
 from fspo.modeling.quiet import quiet
 from fspo.paths import expanded
+from fspo.printing import command
 
 __all__ = ["app", "export", "list_", "pull", "push", "show"]
 
@@ -105,11 +106,11 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     if folder is None and means_folder(name):
         raise ModelError(f"There is no model folder {name}. {INSTEAD}")
     if folder is None:
-        raise ModelError(f"{name} is not on this machine; run `fspo model pull {name}`, or name a folder with a model.")
+        obtain = command("fspo", "model", "pull", name)
+        raise ModelError(f"{name} is not on this machine; run `{obtain}`, or name a folder with a model.")
     if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{name} is a trained policy; show the model that it is built on: `fspo model show {layers(name)[-1]}`."
-        )
+        below = command("fspo", "model", "show", layers(name)[-1])
+        raise ModelError(f"{name} is a trained policy; show the model that it is built on: `{below}`.")
     quiet()
     facts: dict[str, Any] = {"model": name, "folder": str(folder)}
     architecture = read_json(folder / "config.json")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fspo.paths import expanded
+from fspo.printing import command
 from fspo.runs.existing import Existing
 
 if TYPE_CHECKING:
@@ -171,5 +172,5 @@ def _refuse_found_code(settings: RunConfig, path: Path, overrides: list[str]) ->
         if not any(place in override for override in named):
             raise ConfigError(
                 f"{path} names code to run, '{place}' ({what}), and the folder of a run may be anybody's. Read it, and "
-                f"name the file itself if you trust it: --config {path} --output {settings.output}."
+                f"name the file itself if you trust it: {command('--config', path, '--output', settings.output)}."
             )

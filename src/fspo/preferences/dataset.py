@@ -28,7 +28,7 @@ from fspo.preferences.validation import (
     user_problem,
 )
 from fspo.preferences.wording import wording
-from fspo.printing import counted
+from fspo.printing import command, counted
 
 if TYPE_CHECKING:
     import datasets
@@ -301,8 +301,8 @@ class PreferenceDataset:
             what = (
                 f"{folder} is a file, and a dataset is a folder" if folder.exists() else f"There is no folder {folder}"
             )
-            table = folder if folder.exists() else "TABLE"
-            raise DataError(f"{what}. `fspo data import {table} FOLDER` makes a dataset of a table.")
+            proposed = command("fspo", "data", "import", folder if folder.exists() else "TABLE", "FOLDER")
+            raise DataError(f"{what}. `{proposed}` makes a dataset of a table.")
         for name in (_USERS, _PREFERENCES):
             if not (folder / name).is_file():
                 raise DataError(

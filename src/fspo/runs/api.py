@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fspo.errors import ConfigError
 from fspo.files import full_disk_explained
 from fspo.paths import expanded
+from fspo.printing import command
 from fspo.progress import PlainProgress, Progress
 from fspo.runs.config import RunConfig, configuration
 
@@ -130,9 +131,8 @@ def evaluate(
 
     folder = Path(expanded(output))
     if (folder / "settings.json").exists() or (folder / "config.yaml").exists():
-        raise ConfigError(
-            f"{folder} is the folder of a run, which `fspo eval {folder}` evaluates; name another folder."
-        )
+        proposed = command("fspo", "eval", folder)
+        raise ConfigError(f"{folder} is the folder of a run, which `{proposed}` evaluates; name another folder.")
     policies, reward_models = _sorted_out(models)
     bases = {policy.weights.base_name: name for name, policy in policies.items() if policy.weights is not None}
     if len(bases) > 1:

@@ -26,7 +26,7 @@ from fspo.methods.reader_table import READERS, ReaderRow
 from fspo.methods.table import ADAPTATIONS, METHODS, USUAL, Method, training_order
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.paths import LocalPath, PlaceName
-from fspo.printing import nearest, suggestion
+from fspo.printing import command, nearest, suggestion
 from fspo.pydantic_errors import Key, first_fault
 from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
@@ -199,7 +199,8 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), output: Path |
     """
     settings = read_settings(path) if path is not None else Settings("the defaults")
     if settings.values.keys() >= _STUDY_KEYS:
-        raise ConfigError(f"{path} describes a study, not a run; use `fspo study`, such as `fspo study report {path}`.")
+        proposed = command("fspo", "study", "report", path)
+        raise ConfigError(f"{path} describes a study, not a run; use `fspo study`, such as `{proposed}`.")
     settings.override(overrides, every=("training", EVERY))
     if output is not None:
         settings.values["output"] = str(output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,8 +22,9 @@ from fspo.preferences.published import PUBLISHED, Drawn, Imported, from_publishe
 from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
 from fspo.preferences.splits import SPLITS, Splits
 from fspo.preferences.tables import find_tables
+from fspo.preferences.types import Split
 from fspo.preferences.validation import PREFERENCE_COLUMNS, find_respelt
-from fspo.printing import column_option, counted, nearest
+from fspo.printing import column_option, command, counted, nearest
 from fspo.runs.made import check_file_target
 
 __all__ = [
@@ -319,11 +320,14 @@ def notes_on(dataset: PreferenceDataset, source: str | Path) -> list[str]:
     return find_respelt(dataset.preferences, numbers) if len(numbers) == len(dataset) else notes
 
 
-def few_held_out(splits: Splits) -> str:
-    """That too few users are held out for intervals, and the share that is enough; empty if there are enough or none.
+def few_held_out(folder: Path, splits: Splits) -> str:
+    """That too few users are held out for intervals, and the command that holds out enough.
+
+    Empty if there are enough, or none.
 
     Args:
-        splits: how the users are divided.
+        folder: the dataset.
+        splits: how it is divided.
     """
     from fspo.evaluation.statistics.intervals import MINIMUM_USERS
 
@@ -334,10 +338,8 @@ def few_held_out(splits: Splits) -> str:
     if total < 2 * MINIMUM_USERS:
         return f"{said}, and intervals need at least {MINIMUM_USERS}: collect preferences of more users."
     share = math.ceil(100 * MINIMUM_USERS / total) / 100
-    return (
-        f"{said}, and intervals need at least {MINIMUM_USERS}: `fspo data split` holds out enough with --test-users "
-        f"{share:g}."
-    )
+    proposed = _split_command(folder, splits, {"test-users": share})
+    return f"{said}, and intervals need at least {MINIMUM_USERS}: `{proposed}` holds out enough."
 
 
 def check_splits_of(folder: Path, dataset: PreferenceDataset) -> None:
@@ -378,10 +380,10 @@ def check_episodes_of(folder: Path, dataset: PreferenceDataset, shots: int, quer
         try:
             EpisodeSampler(part, shots=shots, queries=queries, seed=0, users=users)
         except TooFewPreferences as error:
-            command = larger_test(folder, splits, error) if split == "test" else ""
+            proposed = larger_test(folder, splits, error) if split == "test" else ""
             remedy = (
-                f"hold out more questions: `{command}`"
-                if command
+                f"hold out more questions: `{proposed}`"
+                if proposed
                 else ("divide the data with other shares (`fspo data split --overwrite`)")
             )
             raise DataError(
@@ -403,18 +405,29 @@ def larger_test(folder: Path, splits: Splits, error: TooFewPreferences) -> str:
     share = len(splits.questions["test"]) / max(everything, 1) * error.needed / max(there, 1)
     if not there or share > _MOST_HELD_OUT:
         return ""
-    others = f"{_other_shares(splits)} --overwrite" if (folder / SPLITS_FILE).exists() else ""
-    return f"fspo data split {folder} --test-questions {math.ceil(round(100 * share, 6)) / 100:g}{others}"
+    return _split_command(folder, splits, {"test-questions": math.ceil(round(100 * share, 6)) / 100})
 
 
-def _other_shares(splits: Splits) -> str:
-    """The options of `fspo data split` that hold out as many users as now, and as much for validation."""
-    counts = {part: len(ids) for part, ids in splits.users.items()}
-    everybody = max(sum(counts.values()), 1)
-    if not counts["validation"]:
-        return f" --test-users {_short_share(counts['test'], everybody):g}"
-    test, validation = (round(counts[part] / everybody, 3) for part in ("test", "validation"))
-    return f" --test-users {test:g} --validation {validation:g}"
+def _split_command(folder: Path, splits: Splits, shares: Mapping[str, float]) -> str:
+    """The command that divides a dataset by these shares, and otherwise as now if it has a `splits.json`."""
+    divided = (folder / SPLITS_FILE).exists()
+    options = {**shares, **{name: share for name, share in _shares(splits).items() if divided and name not in shares}}
+    words = [word for name, share in options.items() for word in (f"--{name}", f"{share:g}")]
+    return command("fspo", "data", "split", folder, *words, *(["--overwrite"] if divided else []))
+
+
+def _shares(splits: Splits) -> dict[str, float]:
+    """The options of `fspo data split` that hold out as many users and questions as now."""
+    held_out = {"test-users": splits.users, "test-questions": splits.questions}
+    found = {name: _share_of("test", ids, splits) for name, ids in held_out.items()}
+    return found | ({"validation": _share_of("validation", splits.users, splits)} if splits.users["validation"] else {})
+
+
+def _share_of(part: Split, ids: Mapping[Split, Collection[str]], splits: Splits) -> float:
+    """The share of users or questions in a part."""
+    count, total = len(ids[part]), max(sum(map(len, ids.values())), 1)
+    # Shares with few digits can't be added: two of them may leave out a user that both round up to.
+    return round(count / total, 3) if splits.users["validation"] else _short_share(count, total)
 
 
 def _short_share(count: int, total: int) -> float:

@@ -288,7 +288,7 @@ def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dr
             f"Data: {counted(len(dataset), 'preferences')} of {counted(len(dataset.users), 'users')}; held out: "
             f"{counted(len(held_out), 'preferences')} of {counted(len(splits.users['test']), 'users')}."
         )
-        if few := few_held_out(splits):
+        if few := few_held_out(folder.config.data, splits):
             yield few
     if found is not None and goes_on:
         model = place_here(folder.config.model)

@@ -13,6 +13,7 @@ from fspo.evaluation.metrics.items import ITEMS_FILE, Items
 from fspo.evaluation.report.run_data import settings_of
 from fspo.files import read_bytes
 from fspo.methods.table import METHODS
+from fspo.printing import command
 
 __all__ = ["LoadedRun", "check_same"]
 
@@ -67,7 +68,7 @@ class LoadedRun:
         folder = run / "benchmarks" / benchmark if benchmark else run / "evaluation"
         if not (folder / "details.json").is_file():
             on = f" on {benchmark}" if benchmark else ""
-            again = f"fspo eval {run}{f' --benchmark {benchmark}' if benchmark else ''}"
+            again = command("fspo", "eval", run, *(["--benchmark", benchmark] if benchmark else []))
             raise DataError(f"{run} holds no finished evaluation{on}; run `{again}` first.")
         details, items = read_details(folder), Items.read(folder)
         if not items.records:
