@@ -21,6 +21,11 @@ def config(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
     return load_config(path, overrides)
 
 
+def said_of(config: RunConfig, *, begun: bool = False) -> list[str]:
+    """What is said where all methods of the run are trained."""
+    return check_unused_settings(config, config.training, begun=begun)
+
+
 @pytest.mark.parametrize(
     ("text", "setting", "line"),
     [
@@ -36,19 +41,19 @@ def test_a_setting_that_no_method_uses_is_refused_by_its_line(
     tmp_path: Path, text: str, setting: str, line: int
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_unused_settings(config(tmp_path, text), begun=False)
+        said_of(config(tmp_path, text))
     assert f"my.yaml, line {line}: {setting} " in str(caught.value)
 
 
 def test_all_settings_without_effect_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_unused_settings(config(tmp_path, "  all: {target: 6.0, bias_weight: 0.3}\n"), begun=False)
+        said_of(config(tmp_path, "  all: {target: 6.0, bias_weight: 0.3}\n"))
     assert "training.all.target" in str(caught.value) and "training.all.bias_weight" in str(caught.value)
 
 
 def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path: Path) -> None:
     text = f"  all: {{target: 6.0, bias_weight: 0.3}}\n{MIRRORED}"
-    lines = check_unused_settings(config(tmp_path, text), begun=False)
+    lines = said_of(config(tmp_path, text))
     assert len(lines) == 2
     assert all("line 3" in line and " ipo" in line and "pref-ft" not in line and "fspo" not in line for line in lines)
 
@@ -62,22 +67,34 @@ def test_what_some_methods_use_is_said_of_the_others_that_compare_pairs(tmp_path
     ],
 )
 def test_nothing_is_said_where_nothing_surprises(tmp_path: Path, text: str) -> None:
-    assert check_unused_settings(config(tmp_path, text), begun=False) == []
+    assert said_of(config(tmp_path, text)) == []
 
 
 def test_a_training_that_has_begun_is_not_refused_for_it(tmp_path: Path) -> None:
-    assert len(check_unused_settings(config(tmp_path, "  all: {bias_weight: 0.3}\n"), begun=True)) == 1
+    assert len(said_of(config(tmp_path, "  all: {bias_weight: 0.3}\n"), begun=True)) == 1
 
 
 def test_an_override_may_leave_settings_of_the_file_without_effect_but_not_itself(tmp_path: Path) -> None:
     text = MIRRORED.replace("}", ", target: 6.0}")
-    (line,) = check_unused_settings(config(tmp_path, text, "training.fspo.objective=ipo"), begun=False)
+    (line,) = said_of(config(tmp_path, text, "training.fspo.objective=ipo"))
     assert "training.fspo.target" in line
     with pytest.raises(ConfigError, match=r"--set training\.ipo\.target=5"):
-        check_unused_settings(config(tmp_path, MIRRORED, "training.ipo.target=5"), begun=False)
-    assert check_unused_settings(config(tmp_path, text, "methods=[base, few-shot]"), begun=False) == []
+        said_of(config(tmp_path, MIRRORED, "training.ipo.target=5"))
+    assert said_of(config(tmp_path, text, "methods=[base, few-shot]")) == []
+
+
+def test_only_settings_of_methods_that_are_trained_now_are_looked_at(tmp_path: Path) -> None:
+    found = config(tmp_path, "  ipo: {target: 6.0}\n  all: {bias_weight: 0.3}\n" + MIRRORED)
+    assert check_unused_settings(found, ["fspo"], begun=False) == []
+    (line,) = check_unused_settings(found, ["pref-ft", "ipo"], begun=True)[1:]
+    assert "training.all.bias_weight has no effect on ipo" in line
+    with pytest.raises(ConfigError, match=r"training\.ipo\.target"):
+        check_unused_settings(found, ["ipo"], begun=False)
+    unused = config(tmp_path, "  all: {bias_weight: 0.3}\n")
+    with pytest.raises(ConfigError, match=r"training\.all\.bias_weight"):
+        check_unused_settings(unused, ["fspo"], begun=False)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_project_s_own_configurations_set_nothing_in_vain(path: Path) -> None:
-    assert check_unused_settings(load_config(path), begun=False) == []
+    assert said_of(load_config(path)) == []

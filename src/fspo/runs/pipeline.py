@@ -110,11 +110,11 @@ def train(
     whole, splits = dataset_of(folder), splits_of(folder)
     for line in check_episodes(folder, whole, splits, evaluated=names is None, model=folder.config.model):
         progress.say(line)
-    for line in check_unused_settings(folder.config, begun=True):
+    chosen = set(trained_methods(folder) if names is None else names)
+    for line in check_unused_settings(folder.config, chosen, begun=True):
         progress.say(line)
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")
     dataset = merged(parts)
-    chosen = set(trained_methods(folder) if names is None else names)
     follow = [name for name, each in folder.config.training.items() if name in chosen and each.follows_observer]
     observer = observer_of(parts, follow[0], folder.config.seed) if follow else None
     trainings = planned_trainings(folder, chosen, dataset, folder.config.model)

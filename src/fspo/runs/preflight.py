@@ -96,11 +96,11 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     for name in _models(config, synthesizes=making, goes_on=goes_on):
         lines += check_model(name, fetch=not dry)
     check_policies(folder, parts, policy)
-    trained = [method_part(name) for name in config.training if method_part(name) in parts]
+    trained = [name for name in config.training if method_part(name) in parts]
     if trained:
         _check_trackers(config)
-        begun = policy is not Existing.OVERWRITE and any(map(folder.begun, trained))
-        lines += check_unused_settings(config, begun=begun)
+        begun = policy is not Existing.OVERWRITE and any(folder.begun(method_part(name)) for name in trained)
+        lines += check_unused_settings(config, trained, begun=begun)
     if EVALUATION in parts:
         lines += check_instruments(config.evaluation, folder.evaluation)
         for entry in config.evaluation.reward_models:

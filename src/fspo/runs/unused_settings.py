@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fspo.errors import ConfigError
 from fspo.runs.config import EVERY, RunConfig
 
 __all__ = ["check_unused_settings"]
 
 
-def check_unused_settings(config: RunConfig, *, begun: bool) -> list[str]:
+def check_unused_settings(config: RunConfig, trained: Collection[str], *, begun: bool) -> list[str]:
     """Refuse settings without effect on every method they are for, and return lines on those that some methods use.
+
+    A setting that is only for methods that are not trained now is not looked at.
 
     Pref-FT compares no pairs, so no line says that it does not use a setting of preference objectives.
 
     Args:
         config: the settings.
+        trained: the methods that are trained now.
         begun: whether a training has begun with them; then none is refused. Neither is a setting of the file that the
             command line leaves without effect.
 
@@ -28,7 +33,11 @@ def check_unused_settings(config: RunConfig, *, begun: bool) -> list[str]:
             meant = _meant(config, section, setting)
             lacking = {name: need for name in meant if (need := _lacks(config, name, setting))}
             used = len(lacking) < len(meant)
-            named = [name for name in lacking if not used or config.training[name].objective != "pref-ft"]
+            named = [
+                name
+                for name in lacking
+                if name in trained and (not used or config.training[name].objective != "pref-ft")
+            ]
             if not named:
                 continue
             key, need = ("training", section, setting), lacking[named[0]]
