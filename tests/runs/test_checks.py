@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,20 @@ def test_what_to_change_about_a_test_part_that_the_run_draws_itself_is_told(tmp_
         DataError, match=r"^In the test part: User .* --test-questions 0\.3 --test-users 0\.2 --overwrite`\.$"
     ):
         check_own(folder)
+
+
+def test_a_label_noise_that_is_no_probability_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    few = ["evaluation.shots=1", "evaluation.queries=1"]
+    folder = own_run(tmp_path, 20, *few, "training.ipo.objective=dpo")
+    data, splits = own_data(folder)
+    trained = next(iter(splits.part(data, "train")))
+    place = next(number for number, row in enumerate(data) if row == trained)
+    rows = [replace(row, source={"label_noise": 0.7}) if number == place else row for number, row in enumerate(data)]
+    wrong = PreferenceDataset(data.users.values(), rows)
+    with pytest.raises(DataError, match=rf"preferences\.parquet, row {place + 1}: .* has label_noise 0\.7"):
+        check_episodes(folder, wrong, splits, evaluated=True)
+    unread = own_run(tmp_path, 20, *few)  # IPO takes no such probability
+    check_episodes(unread, wrong, splits, evaluated=True)
 
 
 def test_short_users_are_left_out_only_where_others_are_left(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from fspo.runs.folder import RunFolder, methods_of
 from fspo.runs.training_data import TrainingPart, merged, training_parts
 from fspo.synthesis.domain import load_domain
 from fspo.synthesis.synthesize import check_plan
-from fspo.training.config import TrainingConfig
+from fspo.training.config import SMOOTHED, TrainingConfig
 
 __all__ = ["check_benchmark_data", "check_episodes", "check_instruments", "check_synthesis", "warn_of_keys"]
 
@@ -199,13 +199,15 @@ def _check_training(
     drawn: str,
     named: Callable[[str], str],
 ) -> None:
-    """Check that each training part has enough for the episodes of a method.
+    """Check that each training part has enough for the episodes of a method, and labels that its objective can read.
 
     `drawn` says how the first part came about, and `named` is what the run's file calls a setting of the training.
     """
     for reading, part in zip(readings, parts, strict=True):
         read = Fitted(part.train) if reading is None else reading.trained(part.train, row, config)
         of = f" of {part.folder}" if part is not parts[0] else drawn
+        if config.objective in SMOOTHED:
+            _check_labels(part)
         try:
             with read.explaining("the training part", None if reading is None else reading.number):
                 _sampler(read.dataset, row, config, skip=config.skip_short_users)
@@ -216,6 +218,20 @@ def _check_training(
             ) from error
         except DataError as error:
             raise DataError(f"In the training part{of}: {error}") from error
+
+
+def _check_labels(part: TrainingPart) -> None:
+    """Check that every preference says with a probability, or not at all, how likely its label is wrong.
+
+    Raises:
+        DataError: naming the first row that does not.
+    """
+    numbers = {id(row): number for number, row in enumerate(part.whole, 1)}
+    for row in part.train:
+        try:
+            _ = row.label_noise
+        except DataError as error:
+            raise DataError(f"{part.folder / 'preferences.parquet'}, row {numbers[id(row)]}: {error}") from error
 
 
 def _named(config: RunConfig, method: str, setting: str) -> str:
