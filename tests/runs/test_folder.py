@@ -173,6 +173,40 @@ def test_a_part_from_before_there_was_a_setting_goes_on(
         make(folder(tmp_path, **{**settings, inner: section}), part)
 
 
+@pytest.mark.parametrize("part", [EVALUATION, benchmark_part("personalllm"), method_part("fspo")])
+def test_a_part_from_before_there_were_layouts_had_labelled_shots(tmp_path: Path, part: str) -> None:
+    run = folder(tmp_path, layout="labelled", evaluation={"layout": "labelled"})
+    make(run, DATA, method_part("fspo"), EVALUATION, part)
+    path = run.path / "settings.json"
+    noted = json.loads(path.read_text())
+    for of_part in (EVALUATION, part):
+        section = noted[of_part].get("evaluation") or noted[of_part]["training"]["fspo"]
+        section.pop("layout", None)
+    path.write_text(json.dumps(noted))
+    make(run, part)
+    path.write_text(json.dumps(noted))
+    with pytest.raises(ConfigError, match=r'layout = "labelled", and now .*layout = "conversation"'):
+        make(folder(tmp_path), part)
+
+
+@pytest.mark.parametrize("part", [EVALUATION, benchmark_part("personalllm")])
+def test_other_settings_of_an_adaptation_are_refused_by_name(tmp_path: Path, part: str) -> None:
+    def run(methods: list[str], **settings: object) -> RunFolder:
+        return folder(tmp_path, methods=["base", *methods], adaptations=settings, seed=3)
+
+    make(run(["ttt"]), part)
+    make(run(["ttt", "asls"], asls={"steps": 7}), part)  # a method may join
+    make(run(["ttt", "asls"], all={"seed": 3}, asls={"steps": 7}), part)
+    with pytest.raises(ConfigError, match=r"was made with adaptations\.asls\.steps = 7, and now adapt.*steps = 8;"):
+        make(run(["ttt", "asls"], asls={"steps": 8}), part)
+    make(run(["ttt"]), part)  # and leave
+    path = tmp_path / "run" / "settings.json"
+    noted = json.loads(path.read_text())
+    del noted[part]["adaptations"]  # as earlier versions noted it
+    path.write_text(json.dumps(noted))
+    make(run(["ttt"], ttt={"steps": 9}), part)
+
+
 def test_settings_that_decide_nothing_may_change(tmp_path: Path) -> None:
     def run(rows: int, retries: int) -> RunFolder:
         endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retries": retries}

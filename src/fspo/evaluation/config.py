@@ -11,7 +11,7 @@ from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
 from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS
-from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
+from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
 from fspo.paths import PlaceName
 
 __all__ = [
@@ -341,6 +341,11 @@ class EvaluationConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is measured, ready for JSON."""
         return self.model_dump(mode="json", exclude=set(_ADDED | _AFTERWARDS))
+
+    @classmethod
+    def usual(cls) -> dict[str, Any]:
+        """What the settings were of an evaluation that does not have them on record, in the form of `identity`."""
+        return {**cls().identity(), "layout": EARLIER_LAYOUT}
 
     def with_rungs(self, rungs: Iterable[int]) -> EvaluationConfig:
         """The same with these shot counts in the ladder too."""

@@ -17,6 +17,7 @@ from fspo.preferences.types import Preference, Turn, transcript
 
 __all__ = [
     "DEFAULT_LAYOUT",
+    "EARLIER_LAYOUT",
     "LAYOUTS",
     "ConversationLayout",
     "LabelledLayout",
@@ -33,6 +34,8 @@ LayoutName = Literal["labelled", "conversation"]
 
 DEFAULT_LAYOUT: LayoutName = "conversation"
 """Small models follow the labels of a conversation better, trained or not (docs/results/written)."""
+EARLIER_LAYOUT: LayoutName = "labelled"
+"""The layout of policies and results that do not say theirs: versions before the choice had no other."""
 LAYOUTS: tuple[str, ...] = get_args(LayoutName)
 
 DESCRIBE = "Say in one sentence what I like and what I dislike."

@@ -14,7 +14,7 @@ from fspo.errors import ConfigError, DataError, ModelError
 from fspo.modeling.answering import Enter, Prompt, Reply, answer, stream_answer
 from fspo.modeling.descriptions import write_descriptions
 from fspo.modeling.generation import Sampling
-from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName, Message
+from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName, Message
 from fspo.modeling.loading import load_configuration, load_tokenizer
 from fspo.modeling.logprobs import branch_logprobs
 from fspo.modeling.model_names import policy_in
@@ -157,7 +157,7 @@ class Policy:
             check_whole(Path(weights.name))
         training: dict[str, Any] = details.get("training") or {}
         longest = training.get("max_length") if max_length is None else max_length
-        layout = layout or (training.get("layout", "labelled") if training else DEFAULT_LAYOUT)
+        layout = layout or (training.get("layout", EARLIER_LAYOUT) if training else DEFAULT_LAYOUT)
         renderer = _renderer(weights.name, longest, layout)
 
         def base() -> Policy:

@@ -224,6 +224,7 @@ class RunFolder:
         now = self._settings(part)
         settings = {name: value for name, value in then.items() if name not in _NOTED}
         then, now = (self._without_idle(each, part) for each in (_upgraded(settings, now), now))
+        then, now = _of_common_adaptations(then, now)
         found = same(then, now, known=["weights"], usual=self._usual(part))
         if not found:
             remedy = (
@@ -360,14 +361,13 @@ class RunFolder:
             if config.endpoint is not None and not any(member.model for member in config.ensemble):
                 synthesis.pop("batch", None)  # how many are asked ahead; a local model's batches decide its rounding
             return {**writer, "synthesis": synthesis, **({"ensemble": ensemble} if ensemble else {})}
-        if part == EVALUATION:
-            return {**local_identity(config.model), "evaluation": config.evaluation.identity()}
         name = part.rpartition("/")[2]
-        if part.startswith(_BENCHMARKS):
-            settings = config.benchmarks.get(name, BenchmarkConfig())
-            evaluation = config.evaluation.identity()
-            own = {name: settings.model_dump(mode="json")}
-            return {**local_identity(config.model), "evaluation": evaluation, "benchmarks": own}
+        if part == EVALUATION or part.startswith(_BENCHMARKS):
+            adaptations = {name: row.identity() for name, row in config.adaptations.items()}
+            measured = {"evaluation": config.evaluation.identity(), "adaptations": adaptations}
+            own = config.benchmarks.get(name, BenchmarkConfig()).model_dump(mode="json")
+            benchmarks = {} if part == EVALUATION else {"benchmarks": {name: own}}
+            return {**local_identity(config.model), **measured, **benchmarks}
         others = {"also_train": resolved["also_train"]} if config.also_train else {}
         if (reader := config.readers.get(name)) is not None:
             return {**local_identity(config.model), "readers": {name: reader.identity()}, **others}
@@ -394,13 +394,16 @@ class RunFolder:
         """The defaults of the settings that a part depends on."""
         if part == DATA:
             return {"synthesis": usual_settings(self.config.synthesis)}
-        evaluation = {"evaluation": EvaluationConfig().identity()}
+        adaptations = {
+            name: row.kind.Settings().model_dump(mode="json") for name, row in self.config.adaptations.items()
+        }
+        evaluation = {"evaluation": EvaluationConfig.usual(), "adaptations": adaptations}
         name = part.rpartition("/")[2]
         if part.startswith(_BENCHMARKS):
             return {**evaluation, "benchmarks": {name: BenchmarkConfig().model_dump(mode="json")}}
         if (reader := self.config.readers.get(name)) is not None:
             return {"readers": {name: reader.usual()}}
-        return evaluation if part == EVALUATION else {"training": {name: METHODS[name].settings().identity()}}
+        return evaluation if part == EVALUATION else {"training": {name: METHODS[name].settings.usual()}}
 
 
 def _outdated(parts: Iterable[str]) -> tuple[str, ...]:
@@ -451,6 +454,16 @@ def _upgraded(then: Any, now: Any) -> Any:
     if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         return [_upgraded(one, other) for one, other in zip(then, now, strict=True)]
     return then
+
+
+def _of_common_adaptations(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The settings of a part, without adaptations that only one side has: methods may join and leave an evaluation.
+
+    Earlier versions noted none.
+    """
+    common = then.get("adaptations", {}).keys() & now.get("adaptations", {}).keys()
+    for side in (then, now):
+        yield {**side, "adaptations": {name: side["adaptations"][name] for name in sorted(common)}}
 
 
 def _verb(part: str) -> str:

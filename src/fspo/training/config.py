@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
+from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
 
 __all__ = ["HARMLESS", "SMOOTHED", "LoraSettings", "Objective", "TrainingConfig"]
 
@@ -304,6 +304,11 @@ class TrainingConfig(BaseModel):
             decisive |= {"evaluate_every", "evaluate_episodes"}
         unused = set() if self.follows_observer else {"observer_scale", "responses"}
         return self.model_dump(mode="json", exclude=set(HARMLESS - decisive) | unused)
+
+    @classmethod
+    def usual(cls) -> dict[str, Any]:
+        """What the settings were of a training that does not have them on record, in the form of `identity`."""
+        return {**cls().identity(), "layout": EARLIER_LAYOUT}
 
     @model_validator(mode="before")
     @classmethod
