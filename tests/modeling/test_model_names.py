@@ -53,11 +53,14 @@ def test_a_run_with_several_policies_and_none_of_fspo_lists_them(tmp_path: Path,
     assert result.exit_code == 1 and "ipo, pref-ft" in result.stderr
 
 
-@pytest.mark.parametrize("line", [["show"], ["export", "out"], ["push", "me/mine"]])
-def test_a_missing_folder_is_named_as_one(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", [["show"], ["pull"], ["pull", "--dry-run"], ["export", "out"], ["push", "me/mine"]])
+def test_a_missing_folder_is_named_as_one_and_no_hub_is_asked(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["model", line[0], "runs/nope", *line[1:]])
     assert result.exit_code == 1 and "There is no model folder runs/nope" in result.stderr
+    assert "hub can't be" not in result.stderr
 
 
 def test_a_run_without_a_policy_leaves_it_to_the_verb_to_say_so(tmp_path: Path, tiny_model_path: Path) -> None:

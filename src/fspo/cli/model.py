@@ -71,6 +71,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
     out = console()
     name = _chosen(name, config, overrides)
+    _check_folder(name)
     if dry_run:
         out.print(f"Would obtain {name}.", markup=False)
         return
@@ -102,9 +103,8 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     name = _chosen(name, config, overrides)
     if name != builtin_model.BUILTIN_MODEL:
         locate(name)
+    _check_folder(name)
     folder = place_here(name)
-    if folder is None and means_folder(name):
-        raise ModelError(f"There is no model folder {name}. {INSTEAD}")
     if folder is None:
         obtain = command("fspo", "model", "pull", name)
         raise ModelError(f"{name} is not on this machine; run `{obtain}`, or name a folder with a model.")
@@ -206,6 +206,16 @@ def push(
     quiet()
     out.print(f"Uploading {policy} as {what} ...", markup=False)
     out.print(f"The policy is at {publish(policy, repo, private=not public, whole=whole, dtype=dtype)}.", markup=False)
+
+
+def _check_folder(name: str) -> None:
+    """Check that the folder is there, if the name means one.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if means_folder(name) and place_here(name) is None:
+        raise ModelError(f"There is no model folder {name}. {INSTEAD}")
 
 
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:
