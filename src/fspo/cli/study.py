@@ -195,7 +195,7 @@ def report(
     from fspo.study.analysis.findings import analyse, save_findings
     from fspo.study.analysis.page import is_page, write_page
     from fspo.study.analysis.tables import diagnostics_table, effects_table, win_rate_table
-    from fspo.study.analysis.wording import excluded_said, headlines, registration_note
+    from fspo.study.analysis.wording import excluded_text, headlines, registration_note
     from fspo.study.config import said
 
     folder = output or config.output
@@ -211,7 +211,7 @@ def report(
     out.print(diagnostics_table(findings))
     for sentence in headlines(findings.results):
         out.print(sentence, markup=False)
-    out.print(excluded_said(findings), markup=False)
+    out.print(excluded_text(findings), markup=False)
     registered = registration_note(config, registration)
     if registered:
         out.print(registered, markup=False)

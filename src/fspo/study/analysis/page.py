@@ -16,9 +16,9 @@ from fspo.study.analysis.findings import Results, StudyFindings
 from fspo.study.analysis.wording import (
     BINOMIAL_NOTE,
     NO_VOTES_NOTE,
-    REASONS_SAID,
+    REASON_TEXTS,
     bias_name,
-    excluded_said,
+    excluded_text,
     headlines,
 )
 
@@ -44,8 +44,8 @@ def write_page(findings: StudyFindings, out: Path, *, title: str = "", registere
         "title": title or findings.study,
         "registered": registered,
         "headlines": headlines(results),
-        "excluded": excluded_said(findings),
-        "reasons": {REASONS_SAID[reason]: count for reason, count in findings.reasons.items()},
+        "excluded": excluded_text(findings),
+        "reasons": {REASON_TEXTS[reason]: count for reason, count in findings.reasons.items()},
         "biases": [(bias_name(bias), bias.estimate) for bias in results.biases],
         "rates": _rates_plot(findings, palette),
         "people": _people_plot(results, palette),

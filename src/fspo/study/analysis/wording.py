@@ -19,16 +19,16 @@ __all__ = [
     "BINOMIAL_NOTE",
     "NO_RESULT",
     "NO_VOTES_NOTE",
-    "REASONS_SAID",
+    "REASON_TEXTS",
     "bias_name",
-    "excluded_said",
+    "excluded_text",
     "headline",
     "headlines",
-    "p_said",
+    "p_text",
     "registration_note",
 ]
 
-REASONS_SAID: Mapping[Reason, str] = {
+REASON_TEXTS: Mapping[Reason, str] = {
     "withdrawn": "withdrew",
     "quota": "their quota was full",
     "unfinished": "did not vote on everything",
@@ -63,7 +63,7 @@ def headline(rate: WinRate) -> str:
         return f"{shares} ({counts}). This is less than chance: the whole interval is below 50%."
     else:
         finding = "This is not distinguishable from chance"
-    return f"{shares} ({counts}). {finding} (p {p_said(rate.adjusted)}, one-sided, clustered by participant)."
+    return f"{shares} ({counts}). {finding} (p {p_text(rate.adjusted)}, one-sided, clustered by participant)."
 
 
 def headlines(results: Results) -> list[str]:
@@ -77,16 +77,16 @@ def bias_name(bias: Bias) -> str:
     return f"{where}: chose {BIASES[bias.kind]}"
 
 
-def p_said(p: float) -> str:
+def p_text(p: float) -> str:
     """A p value with its sign, not more exact than it is."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def excluded_said(findings: StudyFindings) -> str:
+def excluded_text(findings: StudyFindings) -> str:
     """How many people are left out of the main analysis, and why."""
     if not findings.excluded:
         return f"Nobody of {findings.participants:,} is excluded."
-    why = ", ".join(f"{REASONS_SAID[reason]}: {count:,}" for reason, count in findings.reasons.items())
+    why = ", ".join(f"{REASON_TEXTS[reason]}: {count:,}" for reason, count in findings.reasons.items())
     return f"{len(findings.excluded):,} of {findings.participants:,} people are excluded ({why})."
 
 
