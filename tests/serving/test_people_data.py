@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fspo.progress import Progress
 from fspo.serving.connection import public_place
 from fspo.serving.ownership import Owner, pseudonym
 from fspo.serving.people_data import exports_in, people_dataset, record_export
-from fspo.serving.store import Store
+from fspo.serving.store import Store, StoredPreference
 
 
 def person(store: Store, name: str, *, consents: bool = True) -> Owner:
@@ -89,6 +90,44 @@ def test_a_deletion_names_the_datasets_and_policies_that_have_seen_the_preferenc
     done = sqlite_store.withdraw(ann)
     assert (done.policies, done.datasets) == ((str(policy),), (str(tmp_path / "data"),))
     assert not any(b"ann" in path.read_bytes() for path in (tmp_path / "store").iterdir())
+
+
+def test_what_is_deleted_during_the_reading_marks_the_dataset_and_what_is_added_is_left_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = person(store, "ann"), person(store, "bob")
+    first = store.preferences(ann)[0].id
+    monkeypatch.setattr("fspo.serving.store._now", lambda: int(time.time()) + 60)  # all that follows happens later
+    read = store.preferences
+
+    def changing(owner: Owner) -> list[StoredPreference]:
+        store.add_preference(owner, (Turn("user", "Late?"),), "late", "other")
+        found = read(owner)
+        if owner == ann:
+            store.remove_preference(ann, first)
+        return found
+
+    monkeypatch.setattr(store, "preferences", changing)
+    dataset = people_dataset(store, "here", tmp_path / "data")
+    assert store.datasets_to_delete() == [str(tmp_path / "data")], "also if the command ends here"
+    for export in exports_in(dataset):
+        record_export(store, export, tmp_path / "data", policy=False)
+    assert {row.user for row in dataset} == {pseudonym(ann), pseudonym(bob)}
+    assert not any(row.chosen == "late" for row in dataset)
+    assert store.datasets_to_delete() == [str(tmp_path / "data")]
+
+
+def test_the_notes_of_a_dataset_stay_until_another_one_is_in_its_place(store: Store, tmp_path: Path) -> None:
+    ann, _ = person(store, "ann"), person(store, "bob")
+    for export in exports_in(people_dataset(store, "here", tmp_path)):
+        record_export(store, export, tmp_path, policy=False)
+    store.change_account(ann, allow_training=False)
+    people_dataset(store, "here")
+    again = people_dataset(store, "here", tmp_path)  # its files are not written yet
+    assert store.datasets_to_delete() == [str(tmp_path)]
+    for export in exports_in(again):
+        record_export(store, export, tmp_path, policy=False)
+    assert store.datasets_to_delete() == []
 
 
 def test_a_store_that_is_gone_or_that_only_the_data_names_is_said_and_ends_no_training(

@@ -197,11 +197,11 @@ def from_store(
         from fspo.serving.connection import public_place
         from fspo.serving.people_data import exports_in, people_dataset, record_export
 
-        dataset = people_dataset(people, public_place(store))
+        dataset = people_dataset(people, public_place(store), None if dry_run else out)
+        _write(dataset, out, dry_run)
         if not dry_run:
             for held in exports_in(dataset):
                 record_export(people, held, out, policy=False)
-        _write(dataset, out, dry_run)
 
 
 @add_verb(app, "export")

@@ -7,7 +7,9 @@ and the store learns which policies have seen whose preferences.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Preference, User
 from fspo.serving.ownership import PSEUDONYM, Owner, pseudonym
 from fspo.serving.shot_choice import usable
-from fspo.serving.store import Store
+from fspo.serving.store import Store, StoredPreference, UnknownOwner
 
 __all__ = ["Export", "exports_in", "people_dataset", "record_export"]
 
@@ -41,38 +43,52 @@ class Export:
         return {_STORE: self.store, _WITHDRAWAL: self.withdrawal}
 
 
-def people_dataset(store: Store, place: str) -> PreferenceDataset:
+def people_dataset(store: Store, place: str, folder: Path | None = None) -> PreferenceDataset:
     """The preferences of all users who allow training, with pseudonyms in place of their ids.
 
-    Of contradictory and repeated preferences of a user the newest counts. A description comes with its user.
+    Of contradictory and repeated preferences of a user the newest counts. A description comes with its user. What a
+    user adds during the reading is left out.
 
     Args:
         store: the store.
         place: what the dataset says of where it is from; see `fspo.serving.connection.public_place`.
+        folder: where the dataset will be written. The store notes it before anything is read, so that a deletion
+            during the reading names it; call `record_export` when the dataset is written. None: it notes nothing.
 
     Raises:
-        DataError: nobody who allows training has preferences.
+        DataError: nobody who allows training has preferences, or the folder's name is too long.
     """
-    # Before anything is read: what is deleted meanwhile counts as deleted later.
-    export = Export(place, store.last_withdrawal(), ())
+    began = int(time.time())
+    owners = [Owner(one.id) for one in store.users() if one.allow_training and one.preferences]
+    known = store.last_withdrawal() if folder is None else store.record_reading(_name(folder), owners)
+    export = Export(place, known, ())
     users: list[User] = []
     rows: list[Preference] = []
-    for account in store.users():
-        if not (account.allow_training and account.preferences):
-            continue
-        owner = Owner(account.id)
+    for owner in owners:
         name = pseudonym(owner)
-        users.append(User(name, account.description))
-        for stored in usable(store.preferences(owner), ""):
-            one = stored.preference
-            source = {"origin": stored.origin, **export.source}
-            rows.append(Preference.after(name, one.messages, one.chosen, one.rejected, source=source))
+        with suppress(UnknownOwner):  # deleted just now
+            account = store.account(owner)
+            read = [stored for stored in store.preferences(owner) if stored.created <= began]
+            if account.allow_training and read:
+                users.append(User(name, account.description))
+                rows += [_exported(stored, name, export) for stored in usable(read, "")]
     if not rows:
         raise DataError(
             "No user of this store who allows training has preferences. Users allow it themselves (`allow_training` of "
             "/v1/me), or `fspo users consent NAME` notes that they do."
         )
     return PreferenceDataset(users, rows, file="the store")
+
+
+def _exported(stored: StoredPreference, name: str, export: Export) -> Preference:
+    one = stored.preference
+    source = {"origin": stored.origin, **export.source}
+    return Preference.after(name, one.messages, one.chosen, one.rejected, source=source)
+
+
+def _name(folder: Path) -> str:
+    """What the store calls a policy or a dataset."""
+    return str(folder.absolute())
 
 
 def exports_in(rows: Iterable[Preference]) -> Iterator[Export]:
@@ -100,6 +116,4 @@ def record_export(store: Store, export: Export, folder: Path, *, policy: bool) -
     Raises:
         DataError: the folder's name is too long.
     """
-    store.record_training(
-        str(folder.absolute()), export.people, after=export.withdrawal, kind="policy" if policy else "dataset"
-    )
+    store.record_training(_name(folder), export.people, after=export.withdrawal, kind="policy" if policy else "dataset")

@@ -696,9 +696,37 @@ class Store:
         known = self.last_withdrawal() if after is None else after
         with self._administer(writes=True) as session:
             session.execute(delete(TrainingRow).where(TrainingRow.policy == name))
-            for one in dict.fromkeys(people):
-                row = TrainingRow(policy=name, kind=kind, pseudonym=one, created=_now(), withdrawal=known)
-                session.add(row)
+            _note_training(session, name, kind, people, known)
+
+    def record_reading(self, name: str, owners: Sequence[Owner]) -> int:
+        """Note that a dataset will hold these users' preferences, before they are read.
+
+        So a deletion during the reading names the dataset. Notes of an earlier dataset of this name stay until
+        `record_training`, since its files are still there.
+
+        Args:
+            name: of the dataset, such as its folder.
+            owners: the users.
+
+        Returns:
+            `last_withdrawal` before the preferences can be read.
+
+        Raises:
+            DataError: the name is too long.
+        """
+        _check_length("name of a dataset", name, _LONGEST_NAME)
+        with self._administer(writes=True) as session:
+            _wait_for_writers(session, owners)
+            known = session.scalar(select(func.max(WithdrawalRow.number))) or 0
+            earlier = {
+                row.pseudonym: row for row in session.scalars(select(TrainingRow).where(TrainingRow.policy == name))
+            }
+            people = [pseudonym(owner) for owner in owners]
+            for one in people:
+                if one in earlier:
+                    earlier[one].created = _now()  # with the number of its own withdrawal: the old files count too
+            _note_training(session, name, "dataset", (one for one in people if one not in earlier), known)
+        return known
 
     def policies_to_train_again(self) -> list[str]:
         """The policies trained on preferences that were deleted or changed since, or whose user no longer allows it."""
@@ -945,6 +973,22 @@ def _withdraw_from_training(session: Session, owner: Owner, oldest: int, count: 
     trained = select(TrainingRow.policy).where(TrainingRow.pseudonym == pseudonym(owner), TrainingRow.created >= oldest)
     if session.scalar(trained.limit(1)) is not None:
         session.add(WithdrawalRow(pseudonym=pseudonym(owner), created=_now(), removed={"preferences": count}))
+
+
+def _note_training(session: Session, name: str, kind: str, people: Iterable[str], known: int) -> None:
+    for one in dict.fromkeys(people):
+        session.add(TrainingRow(policy=name, kind=kind, pseudonym=one, created=_now(), withdrawal=known))
+
+
+def _wait_for_writers(session: Session, owners: Sequence[Owner]) -> None:
+    """Wait for transactions on these users, and let new ones wait for this one; see `Store._write`.
+
+    In SQLite a transaction that writes is alone anyway.
+    """
+    ids = sorted(owner.id for owner in owners)  # two calls at once lock in one order
+    for start in range(0, len(ids), _AT_ONCE):
+        some = UserRow.id.in_(ids[start : start + _AT_ONCE])
+        session.execute(select(UserRow.id).where(some).order_by(UserRow.id).with_for_update())
 
 
 def _check_length(what: str, value: str, longest: int) -> None:
