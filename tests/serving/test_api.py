@@ -18,6 +18,7 @@ import httpx2
 import openai
 import pytest
 
+from fspo.errors import StorageError
 from fspo.preferences.types import Turn
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.connection import StoreBusy
@@ -529,6 +530,30 @@ def test_the_engine_forgets_although_the_store_fails_after_a_deletion(
     with site.http() as ann:
         assert ann.delete(f"/preferences/{one}").status_code == 503
     assert site.engine.times_forgotten(site.ann.id) and not site.engine.times_forgotten(site.bob.id)
+
+
+@pytest.mark.parametrize("error", [StorageError("The store can't be used: disk I/O error."), KeyError("private")], ids=repr)
+def test_the_log_says_why_a_request_failed_and_quotes_nobody(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def breaks(*_: object, **__: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(site.store, "page", breaks)
+    with site.http() as ann:
+        assert ann.get("/preferences").status_code >= 500
+    if isinstance(error, StorageError):
+        assert "disk I/O error" in caplog.text
+    else:
+        assert re.search(r"KeyError at .*serving/api\.py:\d+ list_preferences > \S*test_api\.py:\d+ breaks", caplog.text)
+    assert "private" not in caplog.text and "starlette" not in caplog.text
+
+
+def test_the_log_says_where_an_answer_broke_off(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    with site.http() as ann:
+        ann.post("/chat/completions", json={"model": "fspo", "messages": ask("break later"), "stream": True})
+    assert re.search(r"broke off: ModelError at .*serving/echo\.py:\d+ stream", caplog.text)
+    assert "10.0.0.7" not in caplog.text
 
 
 def test_an_answer_says_whether_what_was_deleted_is_erased(site: Site) -> None:

@@ -19,6 +19,7 @@ from fspo.serving.admission import Admission
 from fspo.serving.counters import ServerCounters
 from fspo.serving.engine import Engine, GenerationRequest, Piece, Turn
 from fspo.serving.forgetting import Forgetter
+from fspo.serving.logged_errors import outlined
 from fspo.serving.ownership import Owner
 from fspo.serving.shot_choice import READ, choose_shots, usable
 from fspo.serving.store import Store, StoredPreference
@@ -188,4 +189,4 @@ class Answerer:
         except FspoError as error:  # the answer is worth more than its record
             _LOG.warning("A conversation was not saved: %s", error)
         except Exception as error:  # its text may quote the answer
-            _LOG.error("A conversation was not saved (%s).", type(error).__name__)
+            _LOG.error("A conversation was not saved (%s).", outlined(error))

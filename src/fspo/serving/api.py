@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from fspo.errors import DataError, StorageError
 from fspo.serving.admission import Admission
 from fspo.serving.answering import Answer, Answerer, Sampling
-from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found
+from fspo.serving.api_errors import ApiError, ErrorView, add_error_handlers, error_response, not_found, why
 from fspo.serving.bodies import (
     AccountChange,
     ChatBody,
@@ -490,7 +490,7 @@ async def _unless_gone(request: Request, work: Callable[[], Awaitable[Response]]
 
 
 def _log_fault(error: BaseException) -> None:
-    _LOG.error("An answer broke off (%s).", type(error).__name__)
+    _LOG.error("An answer broke off: %s", why(error))
 
 
 # Preferences

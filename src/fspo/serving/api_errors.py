@@ -16,9 +16,19 @@ from fspo.errors import DataError, FspoError, ModelError, StorageError
 from fspo.files import to_json
 from fspo.serving.admission import ServerFull, TooManyAnswers
 from fspo.serving.connection import StoreBusy, StoreFull
+from fspo.serving.logged_errors import outlined
 from fspo.serving.store import UnknownOwner
 
-__all__ = ["ApiError", "ErrorView", "add_error_handlers", "api_error", "error_body", "error_response", "not_found"]
+__all__ = [
+    "ApiError",
+    "ErrorView",
+    "add_error_handlers",
+    "api_error",
+    "error_body",
+    "error_response",
+    "not_found",
+    "why",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,13 +118,18 @@ def api_error(error: BaseException) -> ApiError:
     return ApiError(500, "The server made a mistake; its log says which.", "server_error")
 
 
+def why(error: BaseException) -> str:
+    """The reason for an error, for the log: the sentence about the store, or where any other exception was raised."""
+    return str(error) if isinstance(error, StorageError) else f"{outlined(error)}."
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error of the application OpenAI's form."""
 
     async def known(_: Request, error: Exception) -> Response:
         shown = api_error(error)
         if shown.status >= 500:
-            _LOG.error("A request failed with status %d (%s).", shown.status, type(error).__name__)
+            _LOG.error("A request failed with status %d: %s", shown.status, why(error))
         return error_response(shown)
 
     async def invalid(_: Request, error: Exception) -> Response:

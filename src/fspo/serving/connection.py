@@ -28,6 +28,7 @@ from fspo.errors import ConfigError, DataError, StorageError
 from fspo.files import is_full_disk, locked, storage_error
 from fspo.keys import hidden
 from fspo.paths import expanded
+from fspo.serving.logged_errors import outlined
 from fspo.serving.schema import Base, ErasureRow
 
 __all__ = [
@@ -270,7 +271,7 @@ def erase_deleted(engine: Engine) -> bool:
     try:
         return _erase_sqlite(engine) if engine.dialect.name == "sqlite" else _erase_postgres(engine)
     except (SQLAlchemyError, sqlite3.Error) as error:
-        _LOG.warning("Deleted content could not be erased yet (%s).", type(error).__name__)
+        _LOG.warning("Deleted content could not be erased yet (%s).", outlined(error))
         return False
 
 

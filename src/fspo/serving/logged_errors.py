@@ -1,4 +1,4 @@
-"""Exceptions in the log of a server: their types and where they were raised, and none of their values.
+"""Exceptions in the log of a server: their types and lines of code, and none of their values.
 
 The text of an exception may quote what people wrote, and so may the traceback that Python prints.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from traceback import walk_tb
@@ -21,12 +22,15 @@ _MARGIN = re.compile(r" *[|+] ?")
 """Of the lines of a group of exceptions."""
 _PLACE = re.compile(r'  File "([^"]+)", line (\d+), in (\S+)')
 _KIND = re.compile(r"[\w.]+")
+_OWN = str(Path(__file__).parents[1])
+"""The folder of fspo, which may be among the installed packages."""
+_OTHERS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 _PARTS = 3
 """Of a file's path: enough to find it, without the folders of this machine."""
 
 
 def outlined(error: BaseException) -> str:
-    """The types of an exception and of its causes, each with the files and lines that it came through."""
+    """The types of an exception and of its causes, each with the lines of fspo that it came through, and its own."""
     return "; after ".join(_outline(one) for one in _with_causes(error))
 
 
@@ -56,9 +60,9 @@ def _outlined_text(traceback: str) -> str:
     """The first exception of a printed traceback in the form of `outlined`."""
     lines = [_MARGIN.sub("", line) for line in traceback.splitlines()[1:]]
     first = list(takewhile(lambda line: line.startswith(" "), lines))
-    places = [f"{_short(found[1])}:{found[2]} {found[3]}" for line in first if (found := _PLACE.match(line))]
+    found = [place.groups() for line in first if (place := _PLACE.match(line))]
     kind = _KIND.match(lines[len(first)]) if len(first) < len(lines) else None
-    return f"Exception in the application: {kind[0] if kind else 'error'} at {' > '.join(places)}"
+    return f"Exception in the application: {kind[0] if kind else 'error'} at {_places(found)}"
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
@@ -77,8 +81,18 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 def _outline(error: BaseException) -> str:
     frames = [(frame.f_code, line) for frame, line in walk_tb(error.__traceback__)]
-    places = [f"{_short(code.co_filename)}:{line} {code.co_name}" for code, line in frames]
-    return f"{type(error).__name__} at {' > '.join(places)}" if places else type(error).__name__
+    found = [(code.co_filename, str(line), code.co_name) for code, line in frames]
+    return f"{type(error).__name__} at {_places(found)}" if found else type(error).__name__
+
+
+def _places(frames: Sequence[Sequence[str]]) -> str:
+    """Files, lines and functions without those of other packages, but with the last one, which raised the exception."""
+    shown = [*(frame for frame in frames[:-1] if _is_own(frame[0])), *frames[-1:]]
+    return " > ".join(f"{_short(file)}:{line} {name}" for file, line, name in shown)
+
+
+def _is_own(file: str) -> bool:
+    return file.startswith(_OWN) or not file.startswith(_OTHERS)
 
 
 def _short(file: str) -> str:

@@ -20,6 +20,7 @@ from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
 from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.engines.stop_texts import StopTexts
 from fspo.serving.engines.trunk_cache import Trunk, TrunkCache
+from fspo.serving.logged_errors import outlined
 
 __all__ = ["Job", "Lane", "Track"]
 
@@ -373,5 +374,5 @@ def _explained(error: Exception) -> FspoError:
     """The error for those who asked. The text of an unknown one is neither shown nor logged: it may quote a request."""
     if isinstance(error, FspoError):
         return error
-    _LOG.error("The model failed while it answered (%s).", type(error).__name__)
+    _LOG.error("The model failed while it answered (%s).", outlined(error))
     return ModelError("The model failed while it answered; ask again, or lower the batch size or the cache's budget.")
