@@ -532,7 +532,37 @@ def test_the_engine_forgets_although_the_store_fails_after_a_deletion(
     assert site.engine.times_forgotten(site.ann.id) and not site.engine.times_forgotten(site.bob.id)
 
 
-@pytest.mark.parametrize("error", [StorageError("The store can't be used: disk I/O error."), KeyError("private")], ids=repr)
+def test_a_change_that_is_made_is_not_answered_with_an_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (site.store.add_preference(site.ann, (Turn("user", "Which?"),), word, "loud").id for word in "xy")
+
+    def breaks(*_: object) -> Any:
+        raise StoreBusy("The store is busy.")
+
+    async def fails(_: str) -> None:
+        raise RuntimeError("The engine is broken.")
+
+    monkeypatch.setattr(site.store, "erased", breaks)
+    monkeypatch.setattr(site.engine, "forget", fails)
+    changes = [
+        ("PATCH", f"/preferences/{one}", {"chosen": "calm"}),
+        ("PATCH", "/me", {"description": "Likes calm.", "keep_conversations": True}),
+        ("DELETE", f"/preferences/{one}", None),
+        ("DELETE", "/me/conversations", None),
+        ("DELETE", "/preferences", None),
+    ]
+    with site.http() as ann:
+        for method, path, body in changes:
+            sent = ann.request(method, path, json=body)
+            assert (sent.status_code, sent.json()["erased"]) == (200, False), path
+        answer = site.client().chat.completions.create(model="fspo", messages=ask()).id
+        fed = ann.post("/feedback", json={"answer": answer, "edit": "My own."})
+        assert fed.status_code == 200 and len(fed.json()["preferences"]) == 1
+    assert site.store.preference(site.ann, two) is None
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("The store can't be used: disk I/O error."), KeyError("private")], ids=repr
+)
 def test_the_log_says_why_a_request_failed_and_quotes_nobody(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
@@ -545,7 +575,9 @@ def test_the_log_says_why_a_request_failed_and_quotes_nobody(
     if isinstance(error, StorageError):
         assert "disk I/O error" in caplog.text
     else:
-        assert re.search(r"KeyError at .*serving/api\.py:\d+ list_preferences > \S*test_api\.py:\d+ breaks", caplog.text)
+        assert re.search(
+            r"KeyError at .*serving/api\.py:\d+ list_preferences > \S*test_api\.py:\d+ breaks", caplog.text
+        )
     assert "private" not in caplog.text and "starlette" not in caplog.text
 
 

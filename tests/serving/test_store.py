@@ -25,7 +25,7 @@ from fspo.preferences.types import Turn
 from fspo.serving.connection import STORE_FILE, StoreBusy, StoreFull, explained
 from fspo.serving.ownership import NoOwner, Owner, OwnSession, pseudonym
 from fspo.serving.schema import Base, PreferenceRow
-from fspo.serving.store import Store, UnknownOwner
+from fspo.serving.store import Account, Store, UnknownOwner
 
 PROMPT = (Turn("user", "Which film?"),)
 
@@ -128,6 +128,18 @@ def test_preferences_can_be_changed_and_deleted(store: Store) -> None:
         store.change_preference(ann, first, chosen="Not a calm one. ")
     assert store.remove_preference(ann, second) and not store.remove_preference(ann, second)
     assert [one.id for one in store.preferences(ann)] == [first]
+
+
+def test_a_change_of_an_account_reads_nothing_after_it_is_saved(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = new_user(store)
+    add(store, ann, "calm")
+
+    def breaks(_: Owner) -> Account:
+        raise StoreBusy("The store is busy.")
+
+    monkeypatch.setattr(store, "account", breaks)
+    changed = store.change_account(ann, personalise=False, description="Likes calm.")
+    assert (changed.personalise, changed.description, changed.preferences) == (False, "Likes calm.", 1)
 
 
 def test_what_holds_no_preference_is_refused(store: Store) -> None:

@@ -548,7 +548,7 @@ async def change_preference(
         ),
     )
     view = _view(_found(stored))
-    return ChangedPreference(**view.model_dump(), erased=await run_sync(parts.store.erased))
+    return ChangedPreference(**view.model_dump(), erased=await _erased(parts))
 
 
 @_router.delete("/preferences/{preference}")
@@ -567,7 +567,19 @@ async def delete_preferences(parts: Parts, caller: Known) -> Deleted:
 
 
 async def _deleted(parts: _Parts, what: str, count: int, one: str | None = None) -> Deleted:
-    return Deleted(id=one, object=what, count=count, erased=await run_sync(parts.store.erased))
+    return Deleted(id=one, object=what, count=count, erased=await _erased(parts))
+
+
+async def _erased(parts: _Parts) -> bool:
+    """Whether deleted content is erased; False if the store can't say.
+
+    The change is saved at this point, so this raises no error of the store.
+    """
+    try:
+        return await run_sync(parts.store.erased)
+    except StorageError as error:
+        _LOG.warning("It is not known whether deleted content is erased: %s", error)
+        return False
 
 
 async def _changed(
@@ -581,11 +593,18 @@ async def _changed(
     try:
         result = await run_sync(change)
     except StorageError:
-        await parts.forgetter.forget(caller.owner)
+        await _forget(parts, caller)
         raise
     if took_back(result):
-        await parts.forgetter.forget(caller.owner)
+        await _forget(parts, caller)
     return result
+
+
+async def _forget(parts: _Parts, caller: Caller) -> None:
+    try:
+        await parts.forgetter.forget(caller.owner)
+    except Exception as error:  # the store has changed, and the forgetter tries again
+        _LOG.error("What the model has read of a user could not be dropped; the server tries again: %s", why(error))
 
 
 def _found(stored: StoredPreference | None) -> StoredPreference:
@@ -636,7 +655,7 @@ async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> Feed
         answer=body.answer,
         preferences=[_view(stored) for stored in learned.preferences],
         removed=learned.removed,
-        erased=await run_sync(parts.store.erased),
+        erased=await _erased(parts),
     )
 
 
@@ -687,7 +706,7 @@ async def change_me(body: AccountChange, parts: Parts, caller: Known) -> Changed
             allow_training=body.allow_training,
         ),
     )
-    return ChangedAccount(**asdict(account), erased=await run_sync(parts.store.erased))
+    return ChangedAccount(**asdict(account), erased=await _erased(parts))
 
 
 @_router.delete("/me/conversations")

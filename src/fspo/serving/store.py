@@ -306,9 +306,10 @@ class Store:
             for name, value in changes.items():
                 setattr(row, name, value)
             session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
+            account = _account(row, session.scalar(select(func.count(PreferenceRow.number))) or 0)
         if description is not None:
             self._erase()
-        return self.account(owner)
+        return account
 
     # Keys
 

@@ -432,7 +432,7 @@ def test_extreme_sampling_is_greedy_and_ends_no_other_answer(policy: Policy, tem
 
 
 def test_sampling_that_fails_ends_only_the_answers_with_its_settings(
-    policy: Policy, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = lane.draw
 
@@ -450,6 +450,8 @@ def test_sampling_that_fails_ends_only_the_answers_with_its_settings(
 
     monkeypatch.setattr(lane, "draw", broken)
     run(policy, both)
+    assert "RuntimeError at " in caplog.text and "engines/lane.py:" in caplog.text
+    assert "out of bounds" not in caplog.text
 
 
 def test_a_model_that_fails_ends_the_requests_with_one_sentence(folder: Path, tmp_path: Path) -> None:
