@@ -17,6 +17,7 @@ from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.engines.local import LocalEngine
 from fspo.serving.listening import bound
 from fspo.serving.store import Store
+from tests.fake_endpoint import fake_endpoint, stats
 
 
 def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp_path: Path) -> None:
@@ -29,15 +30,51 @@ def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp
         "--dry-run",
         "--port=0",
     ]
-    assert "for 0 users" in CliRunner().invoke(app, arguments).output
+    output = CliRunner().invoke(app, arguments).output
+    assert "for 0 users" in output and "create a store" in output
     assert not (tmp_path / "store").exists()
     store = Store.open(tmp_path / "store")
     store.add_user("ann")
     store.close()
     output = CliRunner().invoke(app, arguments).output
-    assert "for 1 users" in output and "change" not in output
-    for change, code in ((["--rate", "often"], 2), (["--policy", str(tmp_path)], 1)):
-        assert CliRunner().invoke(app, arguments + change).exit_code == code
+    assert "for 1 user." in output and "create" not in output and "change" not in output
+    file = tmp_path / "file"
+    file.write_text("not a store")
+    wrong = [
+        (["--rate", "often"], 2),
+        (["--policy", str(tmp_path)], 1),
+        (["--guidance", "nan"], 2),
+        (["--guidance", "inf"], 2),
+        (["--memory", "nan"], 2),
+        (["--memory", "inf"], 2),
+        (["--memory", "1e300"], 2),
+        (["--store", str(file / "store")], 1),
+    ]
+    for change, code in wrong:
+        found = CliRunner().invoke(app, arguments + change)
+        assert found.exit_code == code and "Error" in found.output, change
+    (tmp_path / "store" / "store.sqlite").write_bytes(b"damaged " * 1000)
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+
+
+def test_a_dry_run_asks_the_other_server_for_both_models_and_makes_no_store(tmp_path: Path) -> None:
+    def dry_run(address: str, *more: str) -> Any:
+        store = ["--store", str(tmp_path / "store"), "--port=0"]
+        found = CliRunner().invoke(app, ["serve", "--dry-run", "--upstream", address, "--model", "m", *store, *more])
+        assert not (tmp_path / "store").exists()
+        return found
+
+    with fake_endpoint() as address:
+        found = dry_run(address, "--adapter", "another")
+        assert found.exit_code == 0 and "another and m" in found.output, found.output
+        assert stats(address)["came"] == 0, "the list of models says it"
+    found = dry_run(address)
+    assert found.exit_code == 1 and address.removesuffix("/v1") in found.output and "reached" in found.output
+
+
+def test_a_wrong_limit_of_requests_is_named_before_a_store_is_made(tmp_path: Path) -> None:
+    arguments = ["serve", "--policy", "none", "--store", str(tmp_path / "store"), "--port=0", "--rate", "often"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2 and not (tmp_path / "store").exists()
 
 
 def test_a_port_in_use_is_named_before_anything_is_made(tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
     assert (row.user, row.chosen) == (pseudonym(ann), "coffee")
     assert "overwrite" in from_store(tmp_path, data, code=1)
     store.record_training("people-1", [pseudonym(ann)])
-    assert "Train people-1 again" in fspo("users", "consent", "ann", "--withdraw")
+    store.record_training("people-2", [pseudonym(store.user_named("bob"))])
+    withdrawn = fspo("users", "consent", "ann", "--withdraw")
+    assert "Train people-1 again" in withdrawn and f"Delete {data}" in withdrawn and "people-2" not in withdrawn
     store.record_training("people-1", [pseudonym(ann)])
 
     fspo("users", "export", "ann", tmp_path / "ann.zip")
@@ -70,20 +72,45 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
     store.close()
 
 
+WRONG = [
+    (("users", "add", "ann", "--rate", "often"), 2),
+    (("users", "add", "ann", "--description", "x" * 2_001), 1),
+    (("users", "add", "ann", "--description", "a\x07b"), 1),
+    (("users", "limit", "nobody", "--rate", "5/minute"), 1),
+    (("keys", "add", "nobody"), 1),
+    (("users", "delete", "nobody", "--yes"), 1),
+    (("users", "consent", "nobody"), 1),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code"), WRONG, ids=lambda value: str(value)[:40])
+def test_what_is_impossible_changes_nothing(fspo: Any, arguments: tuple[str, ...], code: int) -> None:
+    fspo("users", "add", "bob")
+    fspo(*arguments, code=code)
+    assert fspo("users", "list") == "bob: 0 preferences\n"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code"),
+    "arguments",
     [
-        (("users", "add", "ann", "--rate", "often"), 2),
-        (("users", "limit", "nobody", "--rate", "5/minute"), 1),
-        (("keys", "add", "nobody"), 1),
-        (("users", "delete", "nobody", "--yes"), 1),
-        (("users", "consent", "nobody"), 1),
+        ("users", "list"),
+        ("users", "limit", "ann", "--rate", "5/minute"),
+        ("users", "export", "ann", "ann.zip"),
+        ("users", "delete", "ann", "--yes"),
+        ("users", "consent", "ann"),
+        ("keys", "add", "ann"),
+        ("keys", "list", "ann"),
+        ("keys", "revoke", "ann", "key_0"),
+        ("users", "add", "ann", "--rate", "often"),
     ],
     ids=str,
 )
-def test_what_is_impossible_changes_nothing(fspo: Any, arguments: tuple[str, ...], code: int) -> None:
-    fspo(*arguments, code=code)
-    assert fspo("users", "list") == ""
+def test_where_there_is_no_store_only_a_new_user_makes_one(
+    fspo: Any, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    said = fspo(*arguments, code=2)
+    assert ("holds no store" in said) != ("often" in said)
+    assert not (tmp_path / "store").exists()
 
 
 def from_store(tmp_path: Path, out: Path, *options: str, code: int = 0) -> str:

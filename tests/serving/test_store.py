@@ -500,6 +500,24 @@ def test_a_policy_is_named_until_it_is_trained_without_what_was_deleted(
     assert store.policies_to_train_again() == []
 
 
+def test_a_note_of_a_reading_waits_for_changes_under_way(store: Store) -> None:
+    ann = new_user(store)
+    add(store, ann)
+    noted = threading.Event()
+
+    def note() -> None:
+        store.record_reading("data", [ann])
+        noted.set()
+
+    thread = threading.Thread(target=note)
+    with store._write(ann) as session:
+        session.delete(session.scalars(select(PreferenceRow)).one())
+        thread.start()
+        assert not noted.wait(0.2)
+    thread.join(20)
+    assert noted.is_set() and store.preferences(ann) == []
+
+
 def test_a_text_that_the_database_can_not_hold_is_refused_in_one_sentence(store: Store, place: str | Path) -> None:
     ann = new_user(store)
     for bad in ("\x00", "pref_\x00", "none"):
@@ -629,10 +647,11 @@ def test_a_store_of_an_earlier_version_keeps_its_data_and_a_look_changes_nothing
     engine.dispose()
     file = folder / STORE_FILE if folder else None
     before = file and file.read_bytes()
-    assert opening.look_at(place) == opening.StoreState(users=1, outdated=True)
+    assert opening.look_at(place) == opening.StoreState(users=1, outdated=True, version="0003")
     assert before == (file and file.read_bytes())
     store = Store.open(place)
-    assert opening.look_at(place) == opening.StoreState(users=1, outdated=False)
+    now = opening.look_at(place)
+    assert (now.users, now.outdated) == (1, False) and now.version > "0003"
     ann = store.user_named("ann")
     (one,) = store.preferences(ann)
     assert (one.origin, one.preference.chosen, store.account(ann).allow_training) == ("comparison", "Ja ä.", False)

@@ -31,7 +31,7 @@ def add(user: UserName, store: StorePlace = "fspo-store") -> None:
     Examples:
       fspo keys add ann
     """
-    with opened(store) as people:
+    with opened(store, existing=True) as people:
         print(people.add_key(people.user_named(user)).key)
 
 
@@ -45,7 +45,7 @@ def list_(user: UserName, store: StorePlace = "fspo-store") -> None:
     from datetime import UTC, datetime
 
     out = console()
-    with opened(store) as people:
+    with opened(store, existing=True) as people:
         for key in people.keys(people.user_named(user)):
             made = datetime.fromtimestamp(key.created, UTC).date()
             out.print(f"{key.id}  ...{key.ending}  {made}", markup=False)
@@ -62,6 +62,6 @@ def revoke(
     Examples:
       fspo keys revoke ann key_0123456789abcdef01234567
     """
-    with opened(store) as people:
+    with opened(store, existing=True) as people:
         people.revoke_key(people.user_named(user), key)
     console().print(f"Revoked {key}.", markup=False)

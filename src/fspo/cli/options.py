@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from fspo.errors import ConfigError
 from fspo.paths import expanded
 from fspo.printing import command
 from fspo.runs.existing import Existing
@@ -71,12 +73,23 @@ def add_verb(app: typer.Typer, name: str) -> Callable[[Verb], Verb]:
     def register(verb: Verb) -> Verb:
         @wraps(verb)
         def expanding(**given: Any) -> None:
-            verb(**{argument: _expanded(value) for argument, value in given.items()})
+            verb(**{argument: _expanded(_finite(argument, value)) for argument, value in given.items()})
 
         app.command(name, help=help_text(verb.__doc__ or ""))(expanding)
         return verb
 
     return register
+
+
+def _finite(argument: str, value: Any) -> Any:
+    """The value; click's ranges let `nan` pass, and some of them `inf`.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"--{argument.replace('_', '-')} must be a finite number, but it is {value}.")
+    return value
 
 
 def _expanded(value: Any) -> Any:
@@ -118,7 +131,6 @@ def configured(
         ConfigError: none is named, two are, it does not hold together, or the folder of a run names code, which may be
             somebody else's, and no file was named.
     """
-    from fspo.errors import ConfigError
     from fspo.runs.config import load_config
 
     if argument is not None and config is not None:
@@ -141,7 +153,6 @@ def configured(
 
 def _check_file_or_run(place: Path) -> None:
     """Check that a place is a file or the folder of a run; what ends as YAML files do is checked when it is read."""
-    from fspo.errors import ConfigError
     from fspo.files import is_special
     from fspo.printing import nearest
 
@@ -162,8 +173,6 @@ def _check_file_or_run(place: Path) -> None:
 
 def _refuse_found_code(settings: RunConfig, path: Path, overrides: list[str]) -> None:
     """Code is run if somebody has named it, or the file that names it; a folder of a run may be anybody's."""
-    from fspo.errors import ConfigError
-
     models = settings.evaluation.reward_models
     code = [(str(model.scorer), f"reward model '{model.name}'") for model in models if model.scorer is not None]
     code += [(row.place, f"reader '{row.name}'") for row in settings.readers.values() if row.own_code]

@@ -14,10 +14,13 @@ from fspo.cli.domain_questions import questions_of_domain
 from fspo.cli.options import DryRun, console
 from fspo.cli.store_options import look_at_store, opened
 from fspo.errors import ConfigError
+from fspo.keys import hidden
+from fspo.printing import counted
 
 if TYPE_CHECKING:
     from fspo.llm.endpoint_config import EndpointConfig
     from fspo.modeling.policy import Policy
+    from fspo.serving.connection import StoreState
     from fspo.serving.engine import Engine
     from fspo.serving.store import Store
 
@@ -89,7 +92,9 @@ def serve(
         float,
         typer.Option(min=0, help="Push answers away from those for the mirrored user; takes twice the work. 0: plain."),
     ] = 0.0,
-    memory: Annotated[float, typer.Option(min=0, help="GiB for what the model has read of the users' shots.")] = 1.0,
+    memory: Annotated[
+        float, typer.Option(min=0, max=2**20, help="GiB for what the model has read of the users' shots.")
+    ] = 1.0,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     dry_run: DryRun = False,
 ) -> None:
@@ -102,6 +107,8 @@ def serve(
     policy too, and its tokenizer says how many preferences have room.
 
     With --questions the server asks its users what they prefer (`GET /v1/next-question`).
+
+    With --dry-run it checks the policy, the store, and that --upstream answers and knows the models.
 
     Examples:
       fspo serve --demo
@@ -122,24 +129,26 @@ def serve(
         questions = questions or _DEMO_QUESTIONS
     with ExitStack() as held:
         from fspo.serving.listening import bound, listen
-
-        place = held.enter_context(bound(host, port))
-        state = look_at_store(store or "fspo-store") if dry_run and (store or not demo) else None
-        people = None if dry_run else held.enter_context(_store(store, temporary=demo))
-        from fspo.modeling.quiet import quiet
-        from fspo.serving.api import ServerSettings, create_app
         from fspo.serving.rates import parse_rate
 
-        quiet()
+        place = held.enter_context(bound(host, port))
         parse_rate(rate)
+        kept = store or (None if demo else "fspo-store")
+        state = look_at_store(kept) if dry_run and kept is not None else None
+        people = None if dry_run else held.enter_context(_store(kept))
+        from fspo.modeling.quiet import quiet
+        from fspo.serving.api import ServerSettings, create_app
+
+        quiet()
         loaded = _policy(policy, dtype, shots, needed=endpoint is None)
         bank = None if questions is None else questions_of_domain(questions)
         name = policy if endpoint is None else endpoint.name
         if people is None:
-            count = 0 if state is None else state.users
-            console().print(f"Would serve {name} on http://{host}:{port}/v1 for {count} users.", markup=False)
-            if state is not None and state.outdated:
-                console().print("Would change the store's tables to those of this version of fspo.", markup=False)
+            _check_engine(
+                loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt, guidance=guidance
+            )
+            for line in _plan(f"{name} on http://{host}:{port}/v1", endpoint, model, kept, state):
+                console().print(line, markup=False)
             return
         settings = ServerSettings(rate=rate, max_tokens=max_tokens, most_tokens=max(max_tokens, 4096))
 
@@ -194,12 +203,10 @@ def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -
 
 
 @contextmanager
-def _store(place: str | None, *, temporary: bool) -> Iterator[Store]:
-    """The store; without a place, one in a folder that is removed at the end if it is `temporary`."""
+def _store(place: str | None) -> Iterator[Store]:
+    """The store; without a place, one in a folder that is removed at the end."""
     with ExitStack() as held:
-        if place is None and temporary:
-            place = held.enter_context(TemporaryDirectory(prefix="fspo-demo-"))
-        yield held.enter_context(opened(place or "fspo-store"))
+        yield held.enter_context(opened(place or held.enter_context(TemporaryDirectory(prefix="fspo-demo-"))))
 
 
 def _demo_policy() -> str:
@@ -215,6 +222,60 @@ def _demo_request(people: Store, address: str) -> str:
         people.add_user(_DEMO_USER)
     key = people.add_key(people.user_named(_DEMO_USER)).key
     return _REQUEST.format(key=key, address=address)
+
+
+def _plan(
+    what: str, endpoint: EndpointConfig | None, model: str | None, place: str | None, state: StoreState | None
+) -> Iterator[str]:
+    """What a dry run says: what would be served from where, and what would become of the store."""
+    users = 0 if state is None else state.users
+    yield f"Would serve {what} for {counted(users, 'users')}."
+    if endpoint is not None:
+        yield f"{endpoint.base_url} answers, and takes the models {' and '.join(_models_of(endpoint, model))}."
+    if state is None or place is None:
+        yield "Would create a store in a temporary folder, and remove it at the end."
+    elif not state.version:
+        yield f"Would create a store in {hidden(place)}."
+    elif state.outdated:
+        yield (
+            f"Would change the tables of the store {hidden(place)} from version {state.version} to that of this fspo."
+        )
+    else:
+        yield f"The store {hidden(place)} can be used as it is; its tables have version {state.version}."
+
+
+def _models_of(endpoint: EndpointConfig, model: str | None) -> list[str]:
+    """The names at the other server: what answers for `fspo`, and what answers for `base`."""
+    return list(dict.fromkeys((endpoint.model, model or endpoint.model)))
+
+
+def _check_engine(
+    policy: Policy | None,
+    endpoint: EndpointConfig | None,
+    model: str | None,
+    budget: int,
+    *,
+    shots: int | None,
+    cache_salt: bool,
+    guidance: float,
+) -> None:
+    """Check what the engine needs, without loading weights.
+
+    Raises:
+        ConfigError: a setting is invalid, or the other server refuses the key or the name of a model.
+        ModelError: the other server can't be reached.
+    """
+    if endpoint is None:
+        from fspo.serving.engines.local import check_settings
+
+        assert policy is not None
+        check_settings(policy, budget=budget, guidance=guidance)
+        return
+    from fspo.llm.reach import check_endpoint
+
+    _engine(policy, endpoint, model, budget, shots=shots, cache_salt=cache_salt, guidance=guidance)
+    for name in _models_of(endpoint, model):
+        check_endpoint(endpoint.model_copy(update={"model": name, "retries": 0}))
 
 
 def _engine(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fspo.errors import ConfigError, FspoError
-from fspo.paths import expanded
+from fspo.keys import hidden
 from fspo.printing import counted, one_line
 from fspo.runs import processes
 
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from fspo.serving.people_data import Export
     from fspo.serving.store import Store
 
-__all__ = ["StorePlace", "UserName", "look_at_store", "opened", "recording_people"]
+__all__ = ["NewStorePlace", "StorePlace", "UserName", "look_at_store", "opened", "recording_people"]
 
 StorePlace = Annotated[
+    str, typer.Option("--store", envvar="FSPO_STORE", help="Folder of the store, or URL of a Postgres database.")
+]
+NewStorePlace = Annotated[
     str,
     typer.Option(
         "--store",
         envvar="FSPO_STORE",
-        help="Folder of the store, made if missing, or URL of a Postgres database.",
+        help="Folder of the store, created if it is missing, or URL of a Postgres database.",
     ),
 ]
 UserName = Annotated[str, typer.Argument(help="Name of the user.")]
@@ -86,16 +89,22 @@ def _without_extra(error: ModuleNotFoundError) -> ConfigError:
 def opened(place: str, *, existing: bool = False) -> Iterator[Store]:
     """The store, open for as long as the context lasts.
 
+    Args:
+        place: its folder, or its URL.
+        existing: whether the store must be there; if not, it is created where it is missing.
+
     Raises:
-        ConfigError: the extra 'serve' is not installed; or there is no store in the folder, and it must be `existing`.
+        ConfigError: the extra 'serve' is not installed; or the store must be there, and is not.
     """
     try:
-        from fspo.serving.connection import STORE_FILE
+        from fspo.serving.connection import look_at
         from fspo.serving.store import Store
     except ModuleNotFoundError as error:
         raise _without_extra(error) from None
-    if existing and "://" not in place and not (Path(expanded(place)) / STORE_FILE).exists():
-        raise ConfigError(f"{place} holds no store; name the folder that `fspo serve --store` names.")
+    if existing and not look_at(place).version:
+        raise ConfigError(
+            f"{hidden(place)} holds no store; name your server's, or create one with `fspo serve` or `fspo users add`."
+        )
     store = Store.open(place)
     try:
         yield store
@@ -104,13 +113,15 @@ def opened(place: str, *, existing: bool = False) -> Iterator[Store]:
 
 
 def look_at_store(place: str) -> StoreState:
-    """What `fspo.serving.connection.look_at` finds; a dry run changes and makes no store.
+    """What there is of a store, for a dry run: it changes and creates none.
 
     Raises:
-        ConfigError: the extra 'serve' is not installed.
+        ConfigError: the extra 'serve' is not installed, or the URL is invalid.
+        StorageError: the store can't be read, written or created.
     """
     try:
-        from fspo.serving.connection import look_at
+        from fspo.serving.connection import check_place, look_at
     except ModuleNotFoundError as error:
         raise _without_extra(error) from None
+    check_place(place)
     return look_at(place)

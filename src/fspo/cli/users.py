@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fspo.cli.options import add_verb, console, help_text
-from fspo.cli.store_options import StorePlace, UserName, opened
+from fspo.cli.store_options import NewStorePlace, StorePlace, UserName, opened
 from fspo.errors import ConfigError
 from fspo.printing import counted
 
@@ -23,6 +24,7 @@ Examples:
   fspo users list
 """
 
+_CHANGED = "some of its users' data were deleted or changed since, or may no longer be used"
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 Rate = Annotated[
     str, typer.Option("--rate", help="Limit of requests, such as 60/minute or '5/second;1000/day'; '': the server's.")
@@ -34,7 +36,7 @@ def add(
     name: Annotated[str, typer.Argument(help="A name that no other user has.")],
     description: Annotated[str, typer.Option(help="Describes the user to the policy; the user may edit it.")] = "",
     rate: Rate = "",
-    store: StorePlace = "fspo-store",
+    store: NewStorePlace = "fspo-store",
 ) -> None:
     """Add a user. `fspo keys add` then makes a key.
 
@@ -43,21 +45,21 @@ def add(
 
       fspo users add bob --rate 10/minute
     """
+    _check_rate(rate)
     with opened(store) as people:
-        _check_rate(rate)
         people.add_user(name, description=description, rate=rate)
     console().print(f"Added {name}. Make a key with: fspo keys add {shlex.quote(name)}", markup=False)
 
 
 @add_verb(app, "list")
 def list_(store: StorePlace = "fspo-store") -> None:
-    """List the users, and which policies should be trained again since somebody's data were deleted.
+    """List the users, and name the datasets and policies with data that were deleted or changed since.
 
     Examples:
       fspo users list
     """
     out = console()
-    with opened(store) as people:
+    with opened(store, existing=True) as people:
         studies = people.participants()
         for account in people.users():
             paused = "" if account.personalise else ", paused"
@@ -68,9 +70,9 @@ def list_(store: StorePlace = "fspo-store") -> None:
                 held = f"participant of the study '{studies[account.id]}'"
             out.print(f"{account.name}: {held}{own}{paused}", markup=False)
         for dataset in people.datasets_to_delete():
-            out.print(f"Delete {dataset}, or write it again: it holds data that were deleted since.", markup=False)
+            out.print(f"Delete {dataset}, or export it again: {_CHANGED}.", markup=False)
         for policy in people.policies_to_train_again():
-            out.print(f"Train {policy} again: the data of one of its users were deleted.", markup=False)
+            out.print(f"Train {policy} again: {_CHANGED}.", markup=False)
 
 
 @add_verb(app, "limit")
@@ -80,8 +82,8 @@ def limit(user: UserName, rate: Rate, store: StorePlace = "fspo-store") -> None:
     Examples:
       fspo users limit ann --rate 10/minute
     """
-    with opened(store) as people:
-        _check_rate(rate)
+    _check_rate(rate)
+    with opened(store, existing=True) as people:
         people.change_account(people.user_named(user), rate=rate)
     console().print(f"{user}: {rate or 'the limit of the server'}.", markup=False)
 
@@ -101,7 +103,7 @@ def export(
 
     if file.exists():
         raise ConfigError(f"{file} exists already; name another file.")
-    with opened(store) as people:
+    with opened(store, existing=True) as people:
         whole = people.export(people.user_named(user))
     with writing(file) as temporary:
         temporary.touch(mode=0o600)
@@ -124,7 +126,7 @@ def delete(
       fspo users delete ann --yes
     """
     out = console()
-    with opened(store) as people:
+    with opened(store, existing=True) as people:
         owner = people.user_named(user)
         if not yes and not typer.confirm(f"Delete everything of {user}?"):
             raise ConfigError("Nothing was deleted.")
@@ -132,11 +134,12 @@ def delete(
     removed = ", ".join(f"{count:,} {table}" for table, count in done.removed.items())
     out.print(f"Deleted {user}: {removed}.", markup=False)
     if not done.erased:
-        out.print("Another program reads the old content; it goes with the next deletion or start.", markup=False)
-    for dataset in done.datasets:
-        out.print(f"Delete {dataset}, or write it again: it holds data of this user.", markup=False)
-    for policy in done.policies:
-        out.print(f"Train {policy} again: it has seen these preferences.", markup=False)
+        out.print(
+            "Another program still reads the old content; a server on this store erases it from the files, and so does "
+            "the next command on it.",
+            markup=False,
+        )
+    _say_outdated(done.datasets, done.policies)
 
 
 @add_verb(app, "consent")
@@ -147,20 +150,30 @@ def consent(
 ) -> None:
     """Note that a user allows training on their preferences and description, or no longer does.
 
-    Nobody allows it until they, or you for them, say so; `fspo data from-store` leaves out everybody else.
+    Nobody allows it until they, or you for them, say so; `fspo data from-store` leaves out everybody else. A
+    withdrawal names the datasets and policies that have the user's data.
 
     Examples:
       fspo users consent ann
 
       fspo users consent ann --withdraw
     """
-    with opened(store) as people:
-        people.change_account(people.user_named(user), allow_training=not withdraw)
-        again = people.policies_to_train_again() if withdraw else []
+    with opened(store, existing=True) as people:
+        owner = people.user_named(user)
+        people.change_account(owner, allow_training=not withdraw)
+        datasets, policies = (people.trained_on(owner, kind) for kind in ("dataset", "policy"))
+    console().print(f"{user}: training is {'no longer ' if withdraw else ''}allowed.", markup=False)
+    if withdraw:
+        _say_outdated(datasets, policies)
+
+
+def _say_outdated(datasets: Iterable[str], policies: Iterable[str]) -> None:
+    """Name what has the data of a user who no longer allows it."""
     out = console()
-    out.print(f"{user}: training is {'no longer ' if withdraw else ''}allowed.", markup=False)
-    for policy in again:
-        out.print(f"Train {policy} again without what is no longer allowed.", markup=False)
+    for dataset in datasets:
+        out.print(f"Delete {dataset}, or export it again: it has data of this user.", markup=False)
+    for policy in policies:
+        out.print(f"Train {policy} again: it was trained on data of this user.", markup=False)
 
 
 def _check_rate(rate: str) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "StoreBusy",
     "StoreFull",
     "StoreState",
+    "check_place",
     "connect",
     "erase_deleted",
     "explained",
@@ -109,10 +110,12 @@ class StoreState:
     users: int
     outdated: bool
     """Whether opening it changes its tables, because an earlier version of fspo made it."""
+    version: str = ""
+    """Of its tables; empty: there is no store."""
 
 
 def look_at(place: str | Path) -> StoreState:
-    """Count the users of a store, and change nothing: where there is no store, none is made.
+    """Count the users of a store, and change and create nothing.
 
     Raises:
         ConfigError: the URL is invalid, or needs a driver that is not installed.
@@ -134,9 +137,27 @@ def look_at(place: str | Path) -> StoreState:
                 _check_known(config, current, hidden(str(place)))
                 users = connection.execute(text("SELECT count(*) FROM users")).scalar_one()
                 head = ScriptDirectory.from_config(config).get_current_head()
-                return StoreState(users, current != head)
+                return StoreState(users, current != head, current)
         finally:
             engine.dispose()
+
+
+def check_place(place: str | Path) -> None:
+    """Check that a store in a folder can be written or created there, without doing so.
+
+    Raises:
+        ConfigError: the URL is invalid.
+        StorageError: the folder or the file can't be written.
+    """
+    _, folder = _url(place)
+    if folder is None:
+        return
+    found = next(path for path in (folder, *folder.parents) if path.exists())
+    if not found.is_dir():
+        raise StorageError(f"The store's folder {folder} can't be created, since {found} is a file; name another one.")
+    for path in (found, folder / STORE_FILE):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise StorageError(f"The store can't be written, since {path} is read-only; correct its permissions.")
 
 
 def public_place(place: str | Path) -> str:
@@ -176,7 +197,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StorageError(
-            f"The store's folder {folder} can't be made ({error.strerror or error}); name another one."
+            f"The store's folder {folder} can't be created ({error.strerror or error}); name another one."
         ) from error
 
 
@@ -254,7 +275,7 @@ def _check_known(config: Config, revision: str, place: str) -> None:
         ScriptDirectory.from_config(config).get_revision(revision)
     except CommandError:
         raise StorageError(
-            f"The store {place} was made by a newer version of fspo; use that version, or another store."
+            f"The store {place} was created by a newer version of fspo; use that version, or another store."
         ) from None
 
 

@@ -46,6 +46,7 @@ from fspo.serving.schema import (
     UserRow,
     WithdrawalRow,
 )
+from fspo.serving.texts import check_description
 
 __all__ = [
     "MOST_BYTES",
@@ -193,7 +194,7 @@ class Store:
 
     @classmethod
     def open(cls, place: str | Path, *, busy_seconds: float = 5.0) -> Self:
-        """Open the store, and make it where there is none; arguments and errors as of `connect`."""
+        """Open the store, and create it if it is missing; arguments and errors as of `connect`."""
         return cls(connect(place, busy_seconds=busy_seconds), busy_seconds=busy_seconds)
 
     def close(self) -> None:
@@ -215,11 +216,12 @@ class Store:
         """Add a user.
 
         Raises:
-            DataError: the name is taken or empty.
+            DataError: the name is taken or empty, or a text is too long or has a control character.
         """
         if not name.strip() or len(name) > 200 or not name.isprintable():
             raise DataError("A user's name has between 1 and 200 characters, on one line.")
         _check_length("limit of requests", rate, _LONGEST_RATE)
+        check_description(description)
         row = user_row(name, description=description, rate=rate)
         try:
             with self._administer(writes=True) as session:
@@ -279,12 +281,13 @@ class Store:
         allow_training: bool | None = None,
         rate: str | None = None,
     ) -> Account:
-        """Change what is given, and return the result.
+        """Change what is given, and return the result. What is as before is no change.
 
         If `allow_training` becomes false, the policies that were trained on the user's preferences should be trained
         again.
 
         Raises:
+            DataError: a text is too long or has a control character.
             UnknownOwner: the user was deleted.
         """
         given = {
@@ -294,20 +297,21 @@ class Store:
             "allow_training": allow_training,
             "rate": rate,
         }
-        changes = {name: value for name, value in given.items() if value is not None}
         _check_length("limit of requests", rate or "", _LONGEST_RATE)
+        check_description(description or "")
         with self._write(owner) as session:
             row = session.scalars(select(UserRow)).one()
-            described = description is not None and description != row.description
-            if described:
+            changes = {name: value for name, value in given.items() if value not in (None, getattr(row, name))}
+            if "description" in changes:
                 session.add(_to_erase())
-            if (described and row.description) or (allow_training is False and row.allow_training):
+            if ("description" in changes and row.description) or (row.allow_training and "allow_training" in changes):
                 _withdraw_from_training(session, owner, 0, 0)
             for name, value in changes.items():
                 setattr(row, name, value)
-            session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
+            if changes:
+                session.add(_event(owner, "account.changed", {"settings": sorted(changes)}))
             account = _account(row, session.scalar(select(func.count(PreferenceRow.number))) or 0)
-        if description is not None:
+        if "description" in changes:
             self._erase()
         return account
 
@@ -454,7 +458,7 @@ class Store:
         rejected: str | None = None,
         source: str | None = None,
     ) -> StoredPreference | None:
-        """Change what is given; None where the user has no preference with this id.
+        """Change what is given; None where the user has no preference with this id. What is as before is no change.
 
         Raises:
             DataError: nothing would be preferred, or the prompt is no conversation.
@@ -463,11 +467,13 @@ class Store:
             row = _one(session, preference)
             if row is None:
                 return None
+            given = {"turns": turns and _plain(turns), "chosen": chosen, "rejected": rejected, "source": source}
+            changes = {name: value for name, value in given.items() if value not in (None, getattr(row, name))}
+            if not changes:
+                return _stored(row)
             _withdraw_from_training(session, owner, row.created, 1)
-            row.turns = row.turns if turns is None else _plain(turns)
-            row.chosen = row.chosen if chosen is None else chosen
-            row.rejected = row.rejected if rejected is None else rejected
-            row.source = row.source if source is None else source
+            for name, value in changes.items():
+                setattr(row, name, value)
             row.answers = []  # it is the user's own now
             _check(_turns(row.turns), row.chosen, row.rejected)
             row.updated, row.nbytes = _now(), _bytes_of(row.turns, row.chosen, row.rejected, row.source)
@@ -629,7 +635,7 @@ class Store:
         }
         studies = {table.__tablename__: self._rows(owner, table) for table in (ParticipantRow, StudyItemRow)}
         lines |= {name: [_columns(row) for row in rows] for name, rows in studies.items() if rows}
-        policies = [Path(name).name for name in self._trained_on(owner, "policy")]
+        policies = [Path(name).name for name in self.trained_on(owner, "policy")]
         whole = io.BytesIO()
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("user.json", json.dumps({**account, "policies": policies}, ensure_ascii=False, indent=2))
@@ -644,7 +650,7 @@ class Store:
         Raises:
             UnknownOwner: they were deleted already.
         """
-        policies, datasets = (tuple(self._trained_on(owner, kind)) for kind in ("policy", "dataset"))
+        policies, datasets = (tuple(self.trained_on(owner, kind)) for kind in ("policy", "dataset"))
         removed = {}
         with self._write(owner) as session:
             for table in _PERSONAL:
@@ -754,7 +760,8 @@ class Store:
             rows = session.scalars(select(WithdrawalRow).order_by(WithdrawalRow.number))
             return [(row.created, dict(row.removed)) for row in rows]
 
-    def _trained_on(self, owner: Owner, kind: str) -> list[str]:
+    def trained_on(self, owner: Owner, kind: str) -> list[str]:
+        """The names of what has the user's preferences: policies (`policy`), or datasets (`dataset`)."""
         mine = TrainingRow.pseudonym == pseudonym(owner)
         query = select(TrainingRow.policy).where(mine, TrainingRow.kind == kind)
         with self._administer() as session:

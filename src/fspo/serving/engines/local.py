@@ -29,11 +29,13 @@ from fspo.serving.engines.requests import as_prompt, check_length, check_request
 from fspo.serving.engines.trunk_cache import CacheCounts, TrunkCache
 from fspo.serving.logged_errors import outlined
 
-__all__ = ["EngineCounts", "LocalEngine"]
+__all__ = ["EngineCounts", "LocalEngine", "check_settings"]
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
+_BATCH_SIZE = 32
+"""Requests that are answered side by side, by default."""
 _LOOK = 1.0
 """Seconds between two looks whether the program has ended."""
 
@@ -50,6 +52,23 @@ class EngineCounts:
     cache: CacheCounts
 
 
+def check_settings(policy: Policy, *, budget: int, guidance: float, batch_size: int = _BATCH_SIZE) -> None:
+    """Check what a `LocalEngine` is made of.
+
+    Raises:
+        ConfigError: a setting is out of its range, or there is guidance for a policy that describes people.
+        ModelError: the policy is in training.
+    """
+    if budget < 0 or batch_size < 1:
+        raise ConfigError("The budget must be at least 0 bytes, and the batch size at least 1.")
+    if not 0 <= guidance < math.inf:
+        raise ConfigError(f"guidance must be at least 0 and finite, but it is {guidance}.")
+    if guidance and policy.describes:
+        raise ConfigError("A policy that describes people is served without guidance; leave the guidance out.")
+    if policy.weights is None:
+        raise ModelError("This policy is in training; train it to the end, and load it with Policy.load.")
+
+
 class LocalEngine:
     """Answers with a policy that is in the memory of this process. See `Engine`.
 
@@ -57,7 +76,9 @@ class LocalEngine:
     whether the shots were in memory or not, up to the rounding of sums.
     """
 
-    def __init__(self, policy: Policy, *, budget: int = 2**30, batch_size: int = 32, guidance: float = 0.0) -> None:
+    def __init__(
+        self, policy: Policy, *, budget: int = 2**30, batch_size: int = _BATCH_SIZE, guidance: float = 0.0
+    ) -> None:
         """The weights are loaded at the first request.
 
         Args:
@@ -68,17 +89,10 @@ class LocalEngine:
                 `Policy.generate`; it doubles the work and the memory of these answers. 0 samples plainly.
 
         Raises:
-            ConfigError: a setting is out of its range, or there is guidance for a policy that describes people.
-            ModelError: the policy is in training.
+            ConfigError, ModelError: see `check_settings`.
         """
-        if budget < 0 or batch_size < 1:
-            raise ConfigError("The budget must be at least 0 bytes, and the batch size at least 1.")
-        if not 0 <= guidance < math.inf:
-            raise ConfigError(f"guidance must be at least 0 and finite, but it is {guidance}.")
-        if guidance and policy.describes:
-            raise ConfigError("A policy that describes people is served without guidance; leave the guidance out.")
-        if policy.weights is None:
-            raise ModelError("This policy is in training; train it to the end, and load it with Policy.load.")
+        check_settings(policy, budget=budget, batch_size=batch_size, guidance=guidance)
+        assert policy.weights is not None
         self._policy = policy
         self._cache = TrunkCache(budget)
         self._bare = _as_conversation(policy.renderer)

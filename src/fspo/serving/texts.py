@@ -1,0 +1,35 @@
+"""Which texts the store accepts from people: how long they may be, and of which characters."""
+
+from __future__ import annotations
+
+import re
+
+from fspo.errors import DataError
+
+__all__ = ["MOST_CHARACTERS", "MOST_OF_DESCRIPTION", "check_description", "fault_of"]
+
+MOST_CHARACTERS = 32_000
+"""Of one text."""
+MOST_OF_DESCRIPTION = 2_000
+"""Characters of a description; it takes room from the preferences."""
+_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def fault_of(text: str) -> str:
+    """The end of a sentence on a text with a control character; empty if there is none."""
+    found = _BINARY.search(text)
+    return "" if found is None else f"has the control character U+{ord(found[0]):04X}; remove it"
+
+
+def check_description(description: str) -> None:
+    """Check how a user is described.
+
+    Raises:
+        DataError: the description is too long, or has a control character.
+    """
+    if len(description) > MOST_OF_DESCRIPTION:
+        raise DataError(
+            f"A description has at most {MOST_OF_DESCRIPTION:,} characters; this one has {len(description):,}."
+        )
+    if fault := fault_of(description):
+        raise DataError(f"The description {fault}.")
