@@ -258,8 +258,33 @@ def test_a_bad_request_is_an_error_in_openais_form(site: Site, change: dict[str,
         ("chat/completions", {"messages": ask()}, "model", "missing_required_parameter", "missing"),
         ("chat/completions", {"model": None, "messages": ask()}, "model", "missing_required_parameter", "missing"),
         ("chat/completions", {"model": "fspo", "messages": ask(), "stop": list("abcde")}, "stop", "invalid_value", "4"),
-        ("chat/completions", {"model": "fspo", "messages": ask(), "stop": ["a", 7]}, "stop.1", "invalid_value", "str"),
-        ("responses", {"model": "fspo", "input": []}, "input", "invalid_value", "1 item"),
+        ("chat/completions", {"model": "fspo", "messages": ask(), "stop": ["a", 7]}, "stop.1", "invalid_value", "text"),
+        ("chat/completions", {"model": "fspo", "messages": ask(), "top_p": 2}, "top_p", "invalid_value", "at most 1."),
+        ("chat/completions", {"model": "fspo", "messages": ask(), "n": 2}, "n", "invalid_value", "must be 1."),
+        (
+            "chat/completions",
+            {"model": "fspo", "messages": [{"role": "wizard", "content": "x"}]},
+            "messages.0.role",
+            "invalid_value",
+            "'assistant'",
+        ),
+        (
+            "chat/completions",
+            {"model": "fspo", "messages": ask(), "logprobs": True},
+            "logprobs",
+            "invalid_value",
+            "false.",
+        ),
+        (
+            "chat/completions",
+            {"model": "fspo", "messages": ask(), "tools": []},
+            "tools",
+            "unknown_parameter",
+            "leave it out",
+        ),
+        ("responses", {"model": "fspo", "input": []}, "input", "invalid_value", "at least one"),
+        ("responses", {"model": "fspo", "input": "x" * 32_001}, "input", "invalid_value", "32,000 characters"),
+        ("responses", {"model": "fspo", "input": "a\x07"}, "input", "invalid_value", "U+0007"),
         (
             "responses",
             {"model": "fspo", "input": "x", "max_output_tokens": 1001},
@@ -267,7 +292,7 @@ def test_a_bad_request_is_an_error_in_openais_form(site: Site, change: dict[str,
             "invalid_value",
             "1,000",
         ),
-        ("responses", {"model": "fspo", "input": 7, "stream_options": 9}, "input", "invalid_value", "string"),
+        ("responses", {"model": "fspo", "input": 7, "stream_options": 9}, "input", "invalid_value", "text"),
     ],
 )
 def test_an_error_names_the_field_and_what_is_wrong(
@@ -277,6 +302,24 @@ def test_an_error_names_the_field_and_what_is_wrong(
         sent = ann.post(f"/{path}", json=body)
     error = sent.json()["error"]
     assert (sent.status_code, error["param"], error["code"]) == (400, param, code) and word in error["message"]
+    assert not re.search(r"input should|valid (string|integer|list)|permitted|items? after", error["message"], re.I)
+
+
+def test_a_change_without_a_difference_is_no_edit(site: Site) -> None:
+    one = site.store.add_preference(site.ann, (Turn("user", "Which?"),), "calm", "loud").id
+    site.store.change_account(site.ann, description="Likes calm.")
+    site.store.record_training("fspo-1", [pseudonym(site.ann)])
+    before = site.store.preference(site.ann, one), site.store.marks([site.ann.id])
+    with site.http() as ann:
+        for path in (f"/preferences/{one}", "/me"):
+            for body in ({}, {"chosen": None} if path != "/me" else {"description": None}):
+                refused = ann.patch(path, json=body)
+                assert refused.status_code == 400 and "at least one of" in refused.json()["error"]["message"]
+        same = {"prompt": "Which?", "chosen": "calm", "rejected": "loud", "source": ""}
+        assert ann.patch(f"/preferences/{one}", json=same).json()["chosen"] == "calm"
+        assert ann.patch("/me", json={"description": "Likes calm.", "personalise": True}).status_code == 200
+    assert before == (site.store.preference(site.ann, one), site.store.marks([site.ann.id]))
+    assert site.store.policies_to_train_again() == []
 
 
 def test_answers_of_both_apis_can_be_sent_back(site: Site) -> None:

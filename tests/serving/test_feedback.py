@@ -148,11 +148,15 @@ def test_nobody_gives_feedback_on_an_answer_that_is_not_their_own_or_was_not_sav
     bob.send("PATCH", "/me", keep_conversations=False)
     unsaved = bob.ask("Which film?")
     nothing = ann.send("POST", "/feedback", answer="chatcmpl-" + "0" * 24, thumb="up")
-    assert nothing.status_code == 404
+    assert nothing.status_code == 404 and nothing.json()["error"]["param"] == "answer"
+    off = bob.send("POST", "/feedback", answer=unsaved, thumb="up")
+    assert off.status_code == 404 and "keep_conversations" in off.json()["error"]["message"]
+    assert "keep_conversations" not in nothing.text
     for answer in (theirs, unsaved, "conv_x", theirs.removeprefix("chatcmpl-")):
         sent = ann.send("POST", "/feedback", answer=answer, thumb="up")
         assert (sent.status_code, sent.content) == (404, nothing.content)
-    assert ann.send("POST", "/feedback", answer=mine, instead_of=theirs).content == nothing.content
+    other = ann.send("POST", "/feedback", answer=mine, instead_of=theirs)
+    assert other.json()["error"] == nothing.json()["error"] | {"param": "instead_of"}
     for wrong in ({}, {"thumb": "up", "edit": "x"}, {"thumb": "sideways"}, {"edit": "a\x00"}, {"edit": " "}):
         assert ann.send("POST", "/feedback", answer=mine, **wrong).status_code == 400
     assert ann.known() == bob.known() == []

@@ -127,12 +127,12 @@ class QuestionView(BaseModel):
     prompt: str
     first: str
     second: str
-    gain: float = Field(description="How much your answer is expected to tell of what you like, in bits: 0 to 1.")
+    gain: float = Field(
+        description="How much information your answer is expected to give about what you like, in bits: 0 to 1."
+    )
 
 
-_ERASED = (
-    "False while another program on the store still reads what was deleted; the server erases it once that has ended."
-)
+_ERASED = "False while another program still reads what was deleted; the server erases it from its files afterwards."
 
 
 class ChangedPreference(PreferenceView):
@@ -264,7 +264,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         405: "The address does not have this method.",
         413: "The body is too large.",
         429: "Too many requests, or too many answers under way.",
-        500: "The server made a mistake.",
+        500: "The server has an internal error.",
         502: "The model does not answer.",
         503: "The store is busy, or the server has too many answers under way.",
         507: "The disk is full.",
@@ -636,15 +636,15 @@ async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> Feed
     owner, most = caller.owner, parts.settings.most_preferences
 
     def learn() -> Learned:
-        answer = _answered(parts, owner, body.answer)
+        answer = _answered(parts, caller, body.answer, "answer")
         if body.thumb is not None:
             learned = parts.store.set_thumb(owner, answer.id, body.thumb, most=most)
             if learned is None:  # deleted just now
-                raise not_found("answer")
+                raise _not_saved(caller, "answer")
             return learned
         if body.edit is not None:
             return parts.store.learn(owner, answer.turns, body.edit, answer.text, "edit", [answer.id], most=most)
-        other = _answered(parts, owner, str(body.instead_of))
+        other = _answered(parts, caller, str(body.instead_of), "instead_of")
         if other.turns != answer.turns:
             raise DataError("The two answers are to different requests, so they can't be compared.")
         ids = [answer.id, other.id]
@@ -659,11 +659,21 @@ async def give_feedback(body: FeedbackBody, parts: Parts, caller: Known) -> Feed
     )
 
 
-def _answered(parts: _Parts, owner: Owner, answer: str) -> StoredAnswer:
-    found = parts.store.answer(owner, answer.removeprefix("chatcmpl-").removeprefix("resp_"))
+def _answered(parts: _Parts, caller: Caller, answer: str, param: str) -> StoredAnswer:
+    found = parts.store.answer(caller.owner, answer.removeprefix("chatcmpl-").removeprefix("resp_"))
     if found is None:
-        raise not_found("answer")
+        raise _not_saved(caller, param)
     return found
+
+
+def _not_saved(caller: Caller, param: str) -> ApiError:
+    """The error for an answer that the user has not saved; nobody learns whether somebody else has."""
+    message = (
+        "You have no saved answer with this id; send the id of a completion or response of yours that was saved."
+        if caller.account.keep_conversations
+        else 'Your answers are not saved; switch that on with PATCH /v1/me {"keep_conversations": true}, and ask again.'
+    )
+    return ApiError(404, message, "not_found", param=param)
 
 
 @_router.get("/next-question")
@@ -672,7 +682,7 @@ def next_question(
     caller: Known,
     skip: Annotated[list[Annotated[str, Field(max_length=64)]], Query(max_length=100)] = [],  # noqa: B006
 ) -> QuestionView:
-    """The question whose answer tells most of what you like; `skip` names questions that you don't want to answer."""
+    """The question whose answer says most about what you like; `skip` lists questions that you don't want to answer."""
     if parts.questions is None:
         raise ApiError(404, "This server asks no questions; start it with --questions DOMAIN.", "no_question")
     newest, _ = parts.store.newest(caller.owner, READ)
@@ -718,7 +728,7 @@ async def delete_conversations(parts: Parts, caller: Known) -> Deleted:
 
 @_router.get("/me/export", response_class=Response, responses={200: {"content": {"application/zip": {}}}})
 def export_me(parts: Parts, caller: Known) -> Response:
-    """Everything that the server holds of you, as one ZIP archive."""
+    """Everything that the server stores about you, as one ZIP archive."""
     headers = {"content-disposition": 'attachment; filename="fspo-export.zip"', "cache-control": "no-store"}
     return Response(parts.store.export(caller.owner), media_type="application/zip", headers=headers)
 

@@ -115,7 +115,7 @@ def api_error(error: BaseException) -> ApiError:
         return ApiError(503, "The store can't be used; the server's log says why.", "store_unavailable")
     if isinstance(error, ModelError):
         return ApiError(502, "The model can't answer now; try again later.", "model_unavailable")
-    return ApiError(500, "The server made a mistake; its log says which.", "server_error")
+    return ApiError(500, "The server has an internal error; its log says where.", "server_error")
 
 
 def why(error: BaseException) -> str:
@@ -142,8 +142,8 @@ def add_error_handlers(app: FastAPI) -> None:
             error.status_code, "invalid_request"
         )
         message = {
-            404: "There is no such address; those of this API begin with /v1.",
-            405: "This address does not have that method.",
+            404: "There is no such address; those of this API begin with /v1, and /v1/openapi.json lists them.",
+            405: "This address does not have this method; /v1/openapi.json lists all addresses and methods.",
         }
         text = message.get(error.status_code, str(error.detail))
         return error_response(ApiError(error.status_code, text, code, headers=error.headers))
@@ -167,11 +167,47 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if param == "model" and kind != "missing":
         return ApiError(404, "There is no such model; use fspo or base.", "model_not_found", param=param)
     code = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}.get(kind, "invalid_value")
-    what = {
-        "extra_forbidden": "this server does not know it; leave it out",
-        "missing": "it is missing",
-    }.get(kind, str(fault["msg"]).removeprefix("Value error, "))
-    return ApiError(400, f"Invalid {param or 'body'}: {what}.", code, param=param)
+    return ApiError(400, _sentence(param, kind, fault), code, param=param)
+
+
+_RULES = {
+    "missing": "is missing; add it",
+    "extra_forbidden": "is unknown to this server; leave it out",
+    "string_type": "must be a text",
+    "string_unicode": "has a character that is not Unicode; remove it",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "none_required": "must be null or left out",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be above {gt}",
+    "less_than": "must be below {lt}",
+    "string_too_long": "has more than {max_length:,} characters; shorten it",
+    "too_long": "has more than {max_length:,} entries; leave some out",
+    "too_short": "is empty; it needs at least one entry",
+}
+"""Pydantic's word for what is wrong -> the end of a sentence; pydantic names a limit `ge`, `max_length`, ..."""
+_IN_JSON = {"True": "true", "False": "false", "None": "null"}
+
+
+def _sentence(param: str | None, kind: str, fault: Mapping[str, Any]) -> str:
+    limits = fault.get("ctx", {})
+    if kind == "value_error":  # of a check of our own
+        rule = str(fault["msg"]).removeprefix("Value error, ")
+    elif kind == "literal_error":
+        rule = f"must be {_IN_JSON.get(limits['expected'], limits['expected'])}"
+    else:
+        rule = _RULES.get(kind, "has a value that this server can't use").format(**limits)
+    return f"{'The body' if param is None else repr(param)} {rule}."
 
 
 def _clearest(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -13,10 +12,9 @@ from fspo.preferences.types import Turn as PromptTurn
 from fspo.preferences.types import as_turns
 from fspo.serving.engine import Turn
 from fspo.serving.feedback import Origin, Thumb
+from fspo.serving.texts import MOST_CHARACTERS, MOST_OF_DESCRIPTION, fault_of
 
 __all__ = [
-    "MOST_CHARACTERS",
-    "MOST_OF_DESCRIPTION",
     "AccountChange",
     "ChatBody",
     "FeedbackBody",
@@ -28,18 +26,12 @@ __all__ = [
     "request_turns",
 ]
 
-MOST_CHARACTERS = 32_000
-"""Of one text."""
-MOST_OF_DESCRIPTION = 2_000
-"""Characters of a description; it takes room from the preferences."""
 _MOST_MESSAGES = 500
-_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def _is_text(value: str) -> str:
-    found = _BINARY.search(value)
-    if found is not None:
-        raise ValueError(f"holds the character U+{ord(found[0]):04X}, which is no text; leave it out")
+    if fault := fault_of(value):
+        raise ValueError(fault)
     return value
 
 
@@ -203,7 +195,18 @@ class PreferenceBody(_Body):
     origin: Origin = Field(default="comparison", description="How you made it, if your application saves answers.")
 
 
-class PreferenceChange(_Body):
+class _Change(_Body):
+    """A change of something; a null changes nothing."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if all(value is None for _, value in self):
+            *names, last = type(self).model_fields
+            raise ValueError(f"changes nothing; send at least one of {', '.join(names)} and {last}")
+        return self
+
+
+class PreferenceChange(_Change):
     """What to change of a preference."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"chosen": "Try Paterson, it is calm."}]})
@@ -235,7 +238,7 @@ class FeedbackBody(_NullIsDefault):
         return self
 
 
-class AccountChange(_Body):
+class AccountChange(_Change):
     """What to change of your account."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"description": "Likes calm films."}]})
@@ -268,10 +271,10 @@ def prompt_turns(prompt: str | Sequence[Message]) -> tuple[PromptTurn, ...]:
 def request_turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
     """Messages as an optional system message, and then messages of user and assistant in turns.
 
-    Messages of one role behind one another are one message, with a blank line between them; empty ones are left out.
+    Successive messages of one role become one message, with a blank line between them; empty ones are left out.
 
     Raises:
-        DataError: a system message stands behind others, or the last message is not the user's.
+        DataError: a system message comes after others, or the first or the last message is not the user's.
     """
     joined: list[Turn] = []
     for message in messages:
@@ -284,9 +287,9 @@ def request_turns(messages: Sequence[Message]) -> tuple[Turn, ...]:
             joined.append(Turn(role, text))
     said = joined[1:] if joined and joined[0].role == "system" else joined
     if any(turn.role == "system" for turn in said):
-        raise DataError("System messages stand before all others; move them to the beginning.")
+        raise DataError("System messages come before all others; move them to the beginning.")
     if not said or said[0].role != "user" or said[-1].role != "user":
-        raise DataError("A conversation begins and ends with a message of the user that is not empty.")
+        raise DataError("The first message and the last one, after a system message, must be the user's and not empty.")
     return tuple(joined)
 
 
