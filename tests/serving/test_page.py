@@ -228,7 +228,7 @@ def test_answers_are_rated_written_again_and_edited_by_keyboard(browser: Any, si
             saved(page, "taken back")
             assert good.get_attribute("aria-pressed") == "false" and kept() == [("regeneration", second)]
 
-            page.get_by_role("button", name="Write it better").press("Enter")
+            page.get_by_role("button", name="Write a better one").press("Enter")
             assert page.get_by_label("Your version").input_value() == third
             page.get_by_label("Your version").fill(MARKUP)
             page.get_by_role("button", name="Save your version").press("Enter")
@@ -280,6 +280,47 @@ def test_what_is_known_is_listed_edited_exported_and_deleted(browser: Any, site:
         assert "Chosen" not in page.locator("body").text_content()
 
 
+_HOLDING = """method => {
+  const real = window.fetch;
+  window.fetch = async (address, settings) => {
+    const answer = await real(address, settings);
+    if (settings?.method === method && !address.includes("chat"))
+      await new Promise(done => { window.release = done; });
+    return answer;
+  };
+}"""
+"""Answers to requests of one method arrive when the page's `release` is called."""
+
+
+@pytest.mark.parametrize("action", ["Delete the preference on", "Bad", "Delete everything"])
+def test_an_answer_for_one_person_does_not_change_the_page_of_the_next(browser: Any, site: Site, action: str) -> None:
+    for name, prompts in (("ben", "BC"), ("ann", "A")):
+        if name == "ben":
+            site.store.add_user(name)
+        owner = site.store.user_named(name)
+        site.store.change_account(owner, keep_conversations=True)
+        for prompt in prompts:
+            site.store.add_preference(owner, as_turns(f"{prompt}?"), "calm", "loud")
+    key = site.store.add_key(site.store.user_named("ben")).key
+    with visit(browser, site) as page:
+        sign_in(page, site.key)
+        ratable(page)
+        page.evaluate(_HOLDING, "POST" if action == "Bad" else "DELETE")
+        page.get_by_role("button", name=action, exact=action == "Bad").click()
+        if action == "Delete everything":
+            page.get_by_role("button", name="Delete", exact=True).click()
+        page.wait_for_function("() => window.release")
+        page.get_by_role("button", name="Sign out").click()
+        sign_in(page, key)
+        ratable(page)
+        page.evaluate("() => window.release()")
+        page.evaluate("() => new Promise(done => setTimeout(done, 50))")
+        assert page.locator("#name").text_content() == "ben" and page.locator("#signed-in").is_visible()
+        assert page.locator("#known li").count() == 2 and "2 preferences" in str(page.locator("#count").text_content())
+        assert page.get_by_role("status").text_content() == ""
+        assert page.locator("#thumb-down").get_attribute("aria-pressed") == "false"
+
+
 def test_texts_stay_texts(browser: Any, site: Site) -> None:
     site.prefer(MARKUP, MARKUP, f"{MARKUP} too")
     site.store.change_account(site.owner, description=MARKUP)
@@ -329,7 +370,7 @@ def test_the_page_is_accessible_at_every_size_by_day_and_by_night(
             page.get_by_role("button", name="Edit the preference").click()
             assert violations(page) == []
             page.get_by_role("button", name="Cancel").click()
-            page.get_by_role("button", name="Write it better").click()
+            page.get_by_role("button", name="Write a better one").click()
             assert violations(page) == []
 
 

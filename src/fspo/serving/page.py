@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from fspo.serving.api_errors import not_found
+from fspo.serving.texts import MOST_OF_DESCRIPTION
 
 __all__ = ["CONTENT_POLICY", "WrittenPair", "page_router", "written_pairs"]
 
@@ -60,7 +61,9 @@ def page_router(most_tokens: int, *, asks: bool) -> APIRouter:
     environment = Environment(
         loader=PackageLoader("fspo.serving", "page_files"), autoescape=True, undefined=StrictUndefined
     )
-    page = environment.get_template("page.html.j2").render(max_tokens=min(_LONGEST_ANSWER, most_tokens), asks=asks)
+    page = environment.get_template("page.html.j2").render(
+        max_tokens=min(_LONGEST_ANSWER, most_tokens), asks=asks, most_of_description=MOST_OF_DESCRIPTION
+    )
 
     @router.get("/")
     def show_page() -> Response:

@@ -16,7 +16,7 @@ let total = 0;
 let used = []; // ids of the preferences that the answer was given
 let last = { prompt: "", text: "", count: 0 };
 let judged = null; // the whole answer on the page, which the person may rate: { id, prompt, text, thumb, before }
-let session = 0; // answers of an earlier session are dropped
+let session = 0; // begins with each sign-in and ends with the sign-out; see `ours`
 
 function element(name, text = "", kind = "") {
   const made = document.createElement(name);
@@ -37,6 +37,17 @@ const counted = (count) => `${count} ${count === 1 ? "preference" : "preferences
 
 // Requests
 
+// What the promise gives. If the session has ended meanwhile, it is an AbortError, which ends the action without a
+// word: what arrives for one person must not change the page of the next one.
+async function ours(promise) {
+  const mine = session;
+  try {
+    return await promise;
+  } finally {
+    if (mine !== session) throw new DOMException("The session has ended.", "AbortError"); // also in place of an error
+  }
+}
+
 class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -51,47 +62,52 @@ async function request(method, path, body, signal) {
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(`v1/${path}`, {
+    answer = await ours(fetch(`v1/${path}`, {
       method, headers, signal, cache: "no-store", body: body === undefined ? undefined : JSON.stringify(body),
-    });
+    }));
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "The server can't be reached. Check that it runs, then try again.");
   }
   if (!answer.ok) {
-    const found = await answer.json().catch(() => null);
+    const found = await ours(answer.json().catch(() => null));
     throw new Refused(answer.status, found?.error?.message ?? `The server answered with status ${answer.status}.`);
   }
   return answer;
 }
 
-const json = async (...given) => (await request(...given)).json();
+const json = async (...given) => ours((await request(...given)).json());
 
 // Does the work once at a time for each name; an error is shown, and a key that is not valid any more signs out.
-const busy = new Set();
+let busy = new Set(); // of this session
 async function doing(name, work) {
   if (busy.has(name)) return;
-  const mine = session;
-  busy.add(name);
+  const under = busy;
+  under.add(name);
   complain("");
   try {
     await work();
   } catch (error) {
-    if (error.name === "AbortError" || (name !== "enter" && mine !== session)) return;
+    if (error.name === "AbortError") return;
     if (error.status === 401) signOut();
     complain(error.message);
     if (!(error instanceof Refused)) throw error;
   } finally {
-    busy.delete(name);
+    under.delete(name);
   }
+}
+
+// Shows in an open dialog why something was refused, so that what was written there stays.
+function showIn(place, error) {
+  if (!(error instanceof Refused) || error.status === 401) throw error;
+  $(place).textContent = error.message;
 }
 
 // Signing in and out
 
 async function enter() {
-  const mine = ++session;
+  session += 1;
   const account = await json("GET", "me");
-  if (mine !== session) return;
   $("key").value = "";
   $("name").textContent = account.name;
   $("description").value = account.description;
@@ -102,13 +118,13 @@ async function enter() {
   $("account").hidden = $("signed-in").hidden = false;
   await list();
   await nextPair();
-  if (mine !== session) return;
   $("pair-title").focus();
   answerBoth();
 }
 
 function signOut() {
   session += 1;
+  busy = new Set();
   sessionStorage.removeItem(KEY);
   for (const model of ["fspo", "base"]) {
     writing[model]?.abort();
@@ -131,17 +147,14 @@ function signOut() {
 // Pairs to answer
 
 async function nextPair() {
-  const mine = session;
-  const found = document.body.dataset.asks === "yes" ? await askedPair() : await writtenPair();
-  if (mine !== session) return;
-  pair = found;
+  pair = document.body.dataset.asks === "yes" ? await askedPair() : await writtenPair();
   $("question").textContent = pair?.prompt ?? "There is no question left.";
   $("choose-1").lastElementChild.textContent = pair?.first ?? "";
   $("choose-2").lastElementChild.textContent = pair?.second ?? "";
   $("choices").hidden = $("choosing").hidden = !pair;
 }
 
-// The server's own question, whose answer tells most; null when none is left.
+// The server's own question, whose answer says most about the person; null when none is left.
 async function askedPair() {
   try {
     return await json("GET", `next-question?${skipped.map((id) => `skip=${encodeURIComponent(id)}`).join("&")}`);
@@ -155,7 +168,7 @@ async function writtenPair() {
   const answered = new Set(known.map((one) => one.prompt.at(-1).content));
   let found;
   do {
-    if (!pairs.length) pairs = await (await fetch("page/pairs", { cache: "no-store" })).json();
+    if (!pairs.length) pairs = await ours((await ours(fetch("page/pairs", { cache: "no-store" }))).json());
     found = pairs.pop();
   } while (answered.has(found.prompt) && pairs.length);
   return found;
@@ -173,9 +186,7 @@ function choose(number) {
   return doing("choose", async () => {
     if (!pair) return;
     const [chosen, rejected] = number === 1 ? [pair.first, pair.second] : [pair.second, pair.first];
-    const mine = session;
     const saved = await json("POST", "preferences", { prompt: pair.prompt, chosen, rejected, source: "page" });
-    if (mine !== session) return; // another person signed in meanwhile
     pair = null;
     if (!known.some((one) => one.id === saved.id)) total += 1;
     known = [saved, ...known.filter((one) => one.id !== saved.id)];
@@ -238,7 +249,7 @@ async function answer(model, another = false) {
   } catch (error) {
     if (ending.signal.aborted) return;
     if (error.status === 401) signOut();
-    complain(error instanceof Refused ? error.message : "The answer broke off. Try again.");
+    complain(error instanceof Refused ? error.message : "The answer was interrupted. Try again.");
   } finally {
     if (writing[model] === ending) place.setAttribute("aria-busy", "false");
   }
@@ -320,8 +331,7 @@ function saveRewritten() {
     try {
       await judge(rewritten, { edit: $("rewritten").value });
     } catch (error) {
-      if (error.status === 401) throw error;
-      $("rewriting-problem").textContent = error.message; // what was written stays in the open dialog
+      showIn("rewriting-problem", error);
       return;
     }
     $("rewriting").close();
@@ -331,9 +341,7 @@ function saveRewritten() {
 // What is known
 
 async function list(after) {
-  const mine = session;
   const page = await json("GET", `preferences?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
-  if (mine !== session) return;
   known = after ? [...known, ...page.data] : page.data;
   showKnown();
 }
@@ -386,16 +394,13 @@ function saveEdit() {
   return doing("known", async () => {
     const change = { chosen: $("edit-chosen").value, rejected: $("edit-rejected").value };
     if (edited.prompt.length === 1) change.prompt = $("edit-prompt").value;
-    const mine = session;
     let saved;
     try {
       saved = await json("PATCH", `preferences/${edited.id}`, change);
     } catch (error) {
-      if (error.status === 401) throw error;
-      $("edit-problem").textContent = error.message; // what was written stays in the open dialog
+      showIn("edit-problem", error);
       return;
     }
-    if (mine !== session) return;
     $("edit").close();
     known = known.map((one) => (one.id === saved.id ? saved : one));
     showKnown();
@@ -418,11 +423,11 @@ function change(field, value) {
 function download() {
   return doing("export", async () => {
     const link = element("a");
-    link.href = URL.createObjectURL(await (await request("GET", "me/export")).blob());
+    link.href = URL.createObjectURL(await ours((await request("GET", "me/export")).blob()));
     link.download = "fspo-export.zip";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say("The download has begun.");
+    say("The download has started.");
   });
 }
 
@@ -436,9 +441,7 @@ function confirmFirst(title, text, act) {
 }
 
 async function deletePreferences() {
-  const mine = session;
   const { count } = await json("DELETE", "preferences");
-  if (mine !== session) return;
   [known, total] = [[], 0];
   showKnown();
   say(`${counted(count)} deleted.`);
