@@ -46,6 +46,7 @@ from scipy.special import expit
 from fspo.files import read_json, write_json, write_text
 from fspo.identity import digest
 from fspo.judging.declared import DeclaredJudge
+from fspo.modeling.model_names import policy_in, weights_of
 from fspo.modeling.policy import Policy
 from fspo.preferences.question import Question
 from fspo.preferences.types import Person, User
@@ -371,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.policy:
         policy = Policy.load(given.policy, layout="conversation", dtype=given.dtype)
         effects = KeyedLog(given.work / "effects.jsonl", _Effect)
-        name = f"{given.policy}/{given.dtype}"
+        name = f"{_identity(given.policy)}/{given.dtype}"
         if given.rows is not None:
             for domain in given.domains:
                 _measure_some(policy, _world(load_domain(domain), sizes, 0), effects, name, given.rows)
@@ -387,6 +388,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(file, results)
         write_text(given.out / "accuracy-by-answers.svg", _plot(results))
     print(json.dumps(results))
+
+
+def _identity(policy: str) -> str:
+    """What tells a policy from others, also from one that was in the same folder before.
+
+    Raises:
+        ModelError: there is no such policy or model.
+        StorageError: a file can't be read.
+    """
+    return weights_of(policy_in(policy) or policy) or policy
 
 
 def _measure_some(policy: Policy, world: _World, effects: KeyedLog[_Effect], name: str, rows: int) -> None:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.serving --out docs/results/serving                 # about ten minutes on one core
     python -m benchmarks.serving --out docs/results/serving --parts crowd   # one part, in the place of an earlier one
+    python -m benchmarks.serving --out docs/results/serving --render        # the page of saved results, in a second
     python -m benchmarks.serving --short                                    # smaller numbers, about two minutes
 
 Three parts, with the built-in model and shots from the written domain `advice`:
@@ -16,7 +17,8 @@ Three parts, with the built-in model and shots from the written domain `advice`:
                transformers, which answers one request after the other with `generate` and reads the shots each time.
                `fresh_requests_per_second` is for users whom the engine does not know
 
-All answers are greedy. Seconds are of the wall clock. `failed` counts requests without an answer, over all parts.
+All answers are greedy. Seconds are of the wall clock. The weights are loaded before anything is timed. `failed` counts
+requests without an answer, over all parts and rounds.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import asyncio
 import json
 import random
 import statistics
+import textwrap
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -63,6 +66,8 @@ class Sizes:
     batch_size: int = 50
 
 
+_BUDGET_TOKENS = 4
+"""Of an answer in the part `budget`."""
 _AMPLE = 2**33
 """Bytes for the trunks of everybody."""
 SHORT = Sizes(shots=8, trials=2, users=24, room=6, budget_shots=1, checked=3, crowd=16, sequential=2, tokens=16)
@@ -82,13 +87,16 @@ class _Timed:
     tokens: int
 
 
-def measure(model: str, sizes: Sizes, parts: Sequence[str] = ("warm", "budget", "crowd")) -> dict[str, Any]:
+def measure(
+    model: str, sizes: Sizes, parts: Sequence[str] = ("warm", "budget", "crowd"), note: str = ""
+) -> dict[str, Any]:
     """See the module.
 
     Args:
         model: a model's name or folder.
         sizes: how much is measured.
         parts: which parts.
+        note: a sentence on the machine, for the page.
 
     Returns:
         What was measured how (`model`, `sizes`, ...), the results of each part under `parts`, and all of them together
@@ -97,6 +105,7 @@ def measure(model: str, sizes: Sizes, parts: Sequence[str] = ("warm", "budget", 
     policy = Policy.load(model, layout="conversation", shots=sizes.shots)
     people = _people(max(sizes.users, 2 * sizes.crowd + sizes.trials), sizes.shots)
     how = {"model": model, "sizes": asdict(sizes), "threads": torch.get_num_threads(), "machine": device_name("cpu")}
+    how["note"] = note
     return together(how, {name: asyncio.run(_PARTS[name](policy, people, sizes)) for name in parts})
 
 
@@ -110,10 +119,11 @@ def with_earlier(results: dict[str, Any], file: Path) -> dict[str, Any]:
     """The results, and the parts of an earlier call that measured in the same way and are not measured again."""
     if not file.is_file():
         return results
-    how = ("model", "sizes", "threads", "machine")
+    how = ("model", "sizes", "threads", "machine", "note")
     earlier = read_json(file)
-    if any(earlier.get(name) != results[name] for name in how):
+    if any(earlier.get(name) != results[name] for name in how[:-1]):
         return results
+    results = results | {"note": results["note"] or earlier.get("note", "")}
     parts = earlier["parts"] | results["parts"]
     return together({name: results[name] for name in how}, {name: parts[name] for name in _PARTS if name in parts})
 
@@ -143,11 +153,15 @@ async def _ask(engine: LocalEngine, request: GenerationRequest) -> _Timed:
     return _Timed(text, first, time.perf_counter() - began, piece.cached_tokens, piece.completion_tokens)
 
 
+async def _load_weights(engine: LocalEngine, people: Sequence[GenerationRequest]) -> None:
+    await _ask(engine, replace(people[0], owner="nobody", shots=()))
+
+
 async def _warm(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
     engine = LocalEngine(policy, budget=_AMPLE)
     cold: list[_Timed] = []
     warm: list[_Timed] = []
-    await _ask(engine, replace(people[0], owner="nobody", shots=()))  # loads the weights
+    await _load_weights(engine, people)
     for person in people[: sizes.trials]:
         cold.append(await _ask(engine, person))
         warm.append(await _ask(engine, person))
@@ -163,7 +177,9 @@ async def _warm(policy: Policy, people: Sequence[GenerationRequest], sizes: Size
 
 
 async def _budget(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
-    users = [replace(one, shots=one.shots[: sizes.budget_shots], max_tokens=4) for one in people[: sizes.users]]
+    users = [
+        replace(one, shots=one.shots[: sizes.budget_shots], max_tokens=_BUDGET_TOKENS) for one in people[: sizes.users]
+    ]
     engine = LocalEngine(policy, budget=_AMPLE)
     sample = users[: max(1, sizes.room // 10)]
     for one in sample:
@@ -226,12 +242,15 @@ def _alone(policy: Policy, request: GenerationRequest) -> str:
 async def _crowd(policy: Policy, people: Sequence[GenerationRequest], sizes: Sizes) -> dict[str, Any]:
     crowd = [replace(one, max_tokens=sizes.tokens) for one in people[: sizes.crowd]]
     engine = LocalEngine(policy, budget=_AMPLE, batch_size=sizes.batch_size)
+    await _load_weights(engine, people)
     rates: dict[str, float] = {}
+    failed: dict[str, int] = {}
     answers: list[_Timed | BaseException] = []
     for name in ("fresh", "known"):
         began = time.perf_counter()
         answers = await asyncio.gather(*(_ask(engine, one) for one in crowd), return_exceptions=True)
         rates[name] = len(crowd) / (time.perf_counter() - began)
+        failed[name] = sum(isinstance(one, BaseException) for one in answers)
     await engine.close()
     done = [one for one in answers if isinstance(one, _Timed)]
     sample = crowd[: sizes.sequential]
@@ -250,7 +269,8 @@ async def _crowd(policy: Policy, people: Sequence[GenerationRequest], sizes: Siz
         "whole_seconds": _percentiles([one.whole for one in done]),
         "sequential_requests": len(sample),
         "sequential_same_answers": same,
-        "failed": len(answers) - len(done),
+        "fresh_failed": failed["fresh"],
+        "failed": sum(failed.values()),
     }
 
 
@@ -336,6 +356,22 @@ An answer has at most {tokens} tokens. Of known users half have the first text a
 whole answer after {whole_seconds[p50]:.2f} s; 99% after {first_seconds[p99]:.2f} s and {whole_seconds[p99]:.2f} s.
 {sequential_same_answers} of {sequential_requests} answers are those of plain transformers.
 """
+_END = """
+Requests without an answer: {failed}.
+
+## Limits
+
+"""
+_RATIOS = "Each ratio is of rounds in one run, one after the other."
+_LIMITS = {
+    "warm": "- The answers that are compared for a known user have one token.\n",
+    "budget": "- Each of the {users} users has {each_shots}, and an answer at most {budget_tokens} tokens, to keep the "
+    "part short.\n",
+    "crowd": "- For users whom the engine does not know, reading their shots is nearly all of the work, so they gain "
+    "little.\n",
+}
+_UNCOUNTED = "- Requests without an answer were not counted in the round of users whom the engine does not know.\n"
+"""Of results that were saved before that round was counted."""
 
 
 def _page(results: dict[str, Any]) -> str:
@@ -344,9 +380,18 @@ def _page(results: dict[str, Any]) -> str:
     names = {**results["sizes"], **results, "same": same}
     names["cores"] = counted(results["threads"], "threads")
     names["short"] = "" if results["sizes"] == asdict(Sizes()) else ", with smaller numbers than the benchmark's own"
+    names["each_shots"] = counted(results["sizes"]["budget_shots"], "shots")
+    names["budget_tokens"] = _BUDGET_TOKENS
     texts = {"warm": _WARM, "budget": _BUDGET, "crowd": _CROWD}
-    whole = _PAGE + "".join(text for name, text in texts.items() if name in results["parts"])
-    return (whole + "\nRequests without an answer: {failed}.\n").format(**names)
+    parts = [name for name in texts if name in results["parts"]]
+    whole = _PAGE + "".join(texts[name] for name in parts) + _END
+    limits = "".join(_LIMITS[name] for name in parts)
+    if "crowd" in parts and "fresh_failed" not in results:
+        limits += _UNCOUNTED
+    first = textwrap.fill(
+        " ".join(filter(None, ("-", results["note"], _RATIOS))), 120, subsequent_indent="  ", break_on_hyphens=False
+    )
+    return f"{whole.format(**names)}{first}\n{limits.format(**names)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -358,15 +403,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=list(_PARTS))
     parser.add_argument("--threads", type=int, help="threads of torch; by default its own choice")
     parser.add_argument("--out", type=Path, help="folder for serving.json and README.md")
+    parser.add_argument("--note", default="", help="a sentence on the machine, such as what else it did, for the page")
+    parser.add_argument("--render", action="store_true", help="measure nothing: write the page of the results in --out")
     given = parser.parse_args(arguments)
+    if given.render:
+        if given.out is None:
+            parser.error("--render needs --out")
+        results = read_json(given.out / "serving.json")
+        results["note"] = given.note or results.get("note", "")
+        _save(results, given.out)
+        return
     if given.threads:
         torch.set_num_threads(given.threads)
-    results = measure(given.model, SMALL if given.small else SHORT if given.short else Sizes(), given.parts)
+    results = measure(given.model, SMALL if given.small else SHORT if given.short else Sizes(), given.parts, given.note)
     if given.out:
         results = with_earlier(results, given.out / "serving.json")
-        write_json(given.out / "serving.json", results)
-        write_text(given.out / "README.md", _page(results))
+        _save(results, given.out)
     print(json.dumps(results))
+
+
+def _save(results: dict[str, Any], folder: Path) -> None:
+    write_json(folder / "serving.json", results)
+    write_text(folder / "README.md", _page(results))
 
 
 if __name__ == "__main__":

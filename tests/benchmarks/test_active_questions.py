@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_a_policy_is_measured_in_pieces(
 
     assert run(*policy, "--rows", "2").startswith("1 of 3")
     first = (work / "effects.jsonl").read_text()
+    other = shutil.copytree(tiny_model_path, tmp_path / "other")
+    there = ["--policy", str(other), *policy[2:]]
+    assert run(*there, "--rows", "0").startswith("1 of 3"), "the same model in another folder"
+    with (other / "config.json").open("a") as file:
+        file.write("\n")
+    assert run(*there, "--rows", "0").startswith("3 of 3"), "another model in that folder"
     users = json.loads(run("--out", str(out)))
     both = json.loads(run(*policy, "--out", str(out)))
     assert both == json.loads((out / "metrics.json").read_text()) and both["users"] == users["users"]
