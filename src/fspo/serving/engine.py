@@ -37,7 +37,7 @@ class GenerationRequest:
     stop: tuple[str, ...]
     """The answer ends before the first of these texts."""
     seed: int | None
-    """The same seed gives the same answer, whatever else is asked; None: a random one."""
+    """The same seed gives the same answer, whatever other requests there are; None: a random seed."""
     personalised: bool
     """Whether the policy answers with the shots, or the base model without them."""
     description: str = ""

@@ -23,7 +23,7 @@ class NextQuestion:
     id: str
     question: Question
     gain: float
-    """How much the answer is expected to tell, in bits: 0 to 1."""
+    """How much information the answer is expected to give, in bits: 0 to 1."""
 
 
 def question_id(question: Question) -> str:
@@ -46,7 +46,7 @@ class QuestionBank:
         """
         self._belief = Belief(chances)
         if chances.shape[1] != len(questions):
-            raise ConfigError(f"There are {len(questions):,} questions, but chances of {chances.shape[1]:,}.")
+            raise ConfigError(f"There are {len(questions):,} questions, but chances for {chances.shape[1]:,}.")
         self._questions = tuple(questions)
         self._ids = [question_id(question) for question in questions]
         self._numbers = {_key(one.prompt, one.first, one.second): place for place, one in enumerate(questions)}

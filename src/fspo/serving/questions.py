@@ -1,4 +1,4 @@
-"""Which question to ask a person next: the one whose answer tells most of what they like.
+"""Which question to ask a person next: the one whose answer says most about what they like.
 
 A question shows two responses to a prompt, and the person names the better one. We don't know the person, but some
 plausible users, and of each the chance that they prefer the first response. The answers so far say how likely the
@@ -60,7 +60,7 @@ class Belief:
         """
         if chances.ndim != 2 or not chances.size or not ((chances >= 0) & (chances <= 1)).all():
             raise ConfigError(
-                "A belief needs plausible users and questions, with a chance from 0 to 1 for each of both."
+                "A belief needs at least one plausible user and one question, with a chance from 0 to 1 for each pair."
             )
         self.chances = np.clip(chances, _SUREST, 1 - _SUREST)
         self.weights = np.full(len(chances), 1 / len(chances)) if weights is None else weights / weights.sum()

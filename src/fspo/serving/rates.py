@@ -30,7 +30,7 @@ def parse_rate(rate: str) -> list[RateLimitItem]:
         return parse_many(rate)
     except ValueError:
         raise ConfigError(
-            f"'{rate}' is no limit of requests; write, for example, 60/minute or 5/second;1000/day."
+            f"'{rate}' is not a limit of requests; write, for example, 60/minute or 5/second;1000/day."
         ) from None
 
 

@@ -1,1 +1,1 @@
-"""Engines: a model in this process, or a server that is asked."""
+"""Engines: a model in this process, or a server elsewhere."""

@@ -371,7 +371,7 @@ class Lane:
 
 
 def _explained(error: Exception) -> FspoError:
-    """The error for those who asked. The text of an unknown one is neither shown nor logged: it may quote a request."""
+    """The error for the person who waits. The text of an unknown one is not shown or logged: it may quote a request."""
     if isinstance(error, FspoError):
         return error
     _LOG.error("The model failed while it answered (%s).", outlined(error))
