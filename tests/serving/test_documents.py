@@ -1,4 +1,4 @@
-"""The example of the serving page runs against a server."""
+"""The examples of the serving page and of the README run against a server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,30 @@ from fspo.serving.api import create_app
 from fspo.serving.store import Store
 from tests.serving.echo import EchoEngine, served
 
-PAGE = Path(__file__).parents[2] / "docs/serving.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/serving.md"
+
+
+def examples(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_example_of_the_readme_runs_as_printed(
+    sqlite_store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = (code for code in examples(ROOT / "README.md") if "openai" in code)
+    sqlite_store.add_user("ann")
+    ann = sqlite_store.user_named("ann")
+    monkeypatch.setenv("OPENAI_API_KEY", sqlite_store.add_key(ann).key)
+    with served(create_app(sqlite_store, EchoEngine())) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        exec(compile(code, "README.md", "exec"), {})  # the project's own page
+    (one,) = sqlite_store.preferences(ann)
+    assert one.preference.chosen == "Paterson. It is calm." and one.preference.chosen in capsys.readouterr().out
 
 
 def test_the_examples_with_openais_client_run(sqlite_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    code = "\n".join(examples(PAGE))
     sqlite_store.add_user("ann")
     key = sqlite_store.add_key(sqlite_store.user_named("ann")).key
     names = {"KEY": key}

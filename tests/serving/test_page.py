@@ -391,7 +391,9 @@ def test_the_page_shows_a_policy_of_a_run_that_was_trained_in_conversations(
         return str(page.locator(f"#{model}-answer").text_content())
 
     with serving(tmp_path, "--demo", "--policy", tmp_path / "run", "--max-tokens", 8) as (_, address):
-        key = (tmp_path / "said.txt").read_text().split("Bearer ")[1].split("'")[0]
+        said = (tmp_path / "said.txt").read_text()
+        key = said.split("Bearer ")[1].split("'")[0]
+        assert f"export OPENAI_BASE_URL={address} OPENAI_API_KEY={key}\n" in said
         site = Site.__new__(Site)
         site.address, site.key = address.removesuffix("v1"), key
         with visit(browser, site) as page:

@@ -36,6 +36,8 @@ _REQUEST = """Key of the user 'demo': {key}
 
 curl {address}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
   -d '{{"model": "fspo", "messages": [{{"role": "user", "content": "Recommend a book."}}]}}'
+
+For OpenAI's client: export OPENAI_BASE_URL={address} OPENAI_API_KEY={key}
 """
 
 
