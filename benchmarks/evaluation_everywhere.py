@@ -276,7 +276,7 @@ def _page(command: str, record: Mapping[str, Any]) -> str:
         f"{record['model']}, with the short trainings of `benchmarks/evaluation_everywhere.yaml`: this shows the "
         "measures, not what the methods can reach. Users have weights for measured attributes, which also judge. "
         "Percent, with 95% intervals clustered by user; none below three users. [evaluation.md](../../evaluation.md) "
-        "defines each measure. All results are in `figures.json` and in each domain's folder. The command also writes "
+        "defines each measure. All results are in each domain's `metrics.json`. The command also writes "
         "each domain's page, `report.html`, which the repository does not hold.",
     ]
     lines += _said_of_flips(record)
@@ -347,9 +347,18 @@ def measure(configs: Mapping[str, RunConfig], progress: Progress, out: Path | No
         }
         if out is not None:
             _published(config, out / domain)
-            write_json(out / "figures.json", record)
+            write_json(out / "figures.json", _without_metrics(record))
             write_text(out / "README.md", _page(command, record))
     return record
+
+
+def _without_metrics(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without what `metrics.json` of each domain has."""
+    domains = {
+        domain: {name: value for name, value in found.items() if name != "metrics"}
+        for domain, found in record["domains"].items()
+    }
+    return {**record, "domains": domains}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
