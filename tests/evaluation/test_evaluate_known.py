@@ -22,6 +22,16 @@ from tests.evaluation.running import NO_ANSWERS, Run, runner
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
 
 
+class Listening(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 @pytest.fixture
 def run(tiny_model_path: Path, policies: dict[str, Path | None], tmp_path: Path) -> Run:
     return runner(tiny_model_path, policies, tmp_path / "evaluation")
@@ -52,31 +62,38 @@ def test_the_shot_count_of_training_is_measured_and_those_beyond_it_compared(
 def test_policies_that_nobody_can_trace_are_told_once(
     run: Run, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
-    said: list[str] = []
-
-    class Listening(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    shown = Listening()
     chosen = {"base": None, "ipo": policies["ipo"]}
-    run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=Listening())
-    assert sum("could not be checked: ipo." in text for text in said) == 1
+    run(NO_ANSWERS, tmp_path / "evaluation", policies=chosen, progress=shown)
+    assert sum("could not be checked: ipo." in text for text in shown.said) == 1
     assert read_json(tmp_path / "evaluation" / "details.json")["untraced"] == ["ipo"]
     page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "have seen the users and questions that they are evaluated on" in page
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_policy_that_was_trained_in_another_layout_is_named_also_in_the_report(
+    run: Run, tmp_path: Path, policies: dict[str, Path | None]
+) -> None:
+    assert policies["ipo"] is not None
+    moved = shutil.copytree(policies["ipo"].parent, tmp_path / "methods") / "ipo"
+    record = read_json(moved / "policy.json")
+    record["details"] = {"context": "shots", "training": {"shots": 2}}  # of a version that had one layout, labelled
+    (moved / "policy.json").write_text(json.dumps(record))
+    shown = Listening()
+    run(NO_ANSWERS, tmp_path / "evaluation", policies={"base": None, "ipo": moved}, progress=shown)
+    (note,) = [text for text in shown.said if "layout" in text]
+    assert f"{moved} was trained with shots in the layout 'labelled'" in note
+    page = write_report(tmp_path, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "was trained with shots in the layout" in page
+
+
 def test_too_few_users_for_an_interval_are_told(run: Run, tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Listening(Silent):
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    shown = Listening()
     config = NO_ANSWERS.model_copy(update={"users": 2})
-    metrics = run(config, tmp_path, policies={"few-shot": None}, progress=Listening())
+    metrics = run(config, tmp_path, policies={"few-shot": None}, progress=shown)
     assert all(record["low"] is record["high"] is None for record in metrics["few-shot"].values())
-    assert any("2 users, at least 3 are needed" in text for text in said)
+    assert any("2 users, at least 3 are needed" in text for text in shown.said)
 
 
 def test_a_judge_of_utilities_is_noted_where_nothing_is_answered(run: Run, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fspo.errors import ConfigError
+from fspo.files import write_json
 from fspo.modeling.policy import Policy
 from fspo.study.app import create_study_app
-from fspo.study.arms import check_shots, load_models, open_engines, weights_of_arms
+from fspo.study.arms import check_shots, layout_notes, load_models, open_engines, weights_of_arms
 from fspo.study.store import StudyStore
 from tests.serving.engines.streaming_server import StreamingServer, chunk, streaming_server
 from tests.study.site import ScriptedEngine, StudySite, study_config
@@ -65,6 +66,21 @@ def test_a_study_with_arms_on_a_server(tmp_path: Path) -> None:
     compared = [item for item in store.records("small").items if item.arms]
     assert {item.first for item in compared} == {"An answer from elsewhere."}
     store.close()
+
+
+def test_an_arm_in_another_layout_than_its_policy_was_trained_in_is_named(tmp_path: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    details = {"context": "shots", "training": {"layout": "conversation"}}
+    write_json(policy / "policy.json", {"base": "m", "adapters": [], "details": details})
+
+    def notes(**arm: Any) -> list[str]:
+        arms = {"own": {"policy": str(policy), **arm}, "base": {"policy": str(policy), "personalised": False}}
+        return layout_notes(study_config(tmp_path, arms=arms))
+
+    assert notes() == notes(layout="conversation") == []
+    (note,) = notes(layout="labelled")
+    assert "The arm 'own': " in note and "trained with shots in the layout 'conversation'" in note
 
 
 def test_a_policy_that_reads_fewer_labels_than_the_study_asks_for_is_refused(

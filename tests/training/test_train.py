@@ -187,6 +187,21 @@ def test_a_policy_is_trained_on_from_another(
     assert figures(plain)[0]["nll"] != pytest.approx(start["nll"], rel=1e-3)
 
 
+def test_a_training_in_another_layout_than_the_policy_that_it_starts_from_says_so(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    def said(start: Path, name: str, layout: str) -> list[str]:
+        lines = Lines()
+        settings = tiny_settings(steps=1, warmup=0, layout=layout)
+        train_policy(settings, small_dataset(), model=start, out=tmp_path / name, progress=lines)
+        return [line for line in lines.lines if "layout" in line]
+
+    assert said(tiny_model_path, "first", "labelled") == []
+    assert said(tmp_path / "first", "second", "labelled") == []
+    (line,) = said(tmp_path / "first", "third", "conversation")
+    assert "first was trained with shots in the layout 'labelled'" in line
+
+
 def test_validation_is_measured_and_not_trained_on(tiny_model_path: Path, tmp_path: Path) -> None:
     config = tiny_settings(steps=4, evaluate_every=2, evaluate_episodes=3)
     people = small_dataset(users=6)

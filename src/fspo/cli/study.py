@@ -324,7 +324,7 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
     from fspo.modeling.quiet import quiet
     from fspo.serving.listening import bound, listen
     from fspo.study.app import create_study_app
-    from fspo.study.arms import check_endpoints, check_shots, load_models, open_engines, weights_of_arms
+    from fspo.study.arms import check_endpoints, check_shots, layout_notes, load_models, open_engines, weights_of_arms
     from fspo.study.material import load_material
     from fspo.study.registration import registration_of
 
@@ -333,6 +333,8 @@ def _serve(config: StudyConfig, host: str, port: int, store: str | None, *, dry_
         material, models = load_material(config), load_models(config)
         registration = registration_of(config, material, weights_of_arms(config))
         out = console()
+        for note in layout_notes(config):
+            out.print(note, markup=False)
         if dry_run:
             if _check_registered(config, store, registration):
                 check_shots(config, models)

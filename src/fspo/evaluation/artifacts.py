@@ -210,6 +210,8 @@ class Details(Record):
     """Methods whose training data are unknown."""
     too_long: int = 0
     """Preferences left out because some method can't read them."""
+    layouts: tuple[str, ...] = ()
+    """Sentences on policies that were trained with shots in another layout."""
 
 
 class ItemRecord(Record):

@@ -57,6 +57,7 @@ from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.table import METHODS
 from fspo.modeling.fitting import fitted
 from fspo.modeling.memory import out_of_memory_explained
+from fspo.modeling.model_names import layout_note
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.progress import Progress, Silent
 from fspo.records import write_record, write_records
@@ -155,6 +156,10 @@ def evaluate(
     unknown = untraced(base_provenance(model) | provenance, checked=train is not None)
     if unknown:
         shown.say(untraced_note(unknown))
+    places: dict[str | Path, None] = dict.fromkeys([model, *filter(None, policies.values())])
+    layouts = list(filter(None, (layout_note(place, config.layout) for place in places)))
+    for line in layouts:
+        shown.say(line)
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
     people = dataset.users.values()
     jury = jury_of(config, answer_judge(judge), judges or {}, texts, people, endpoints, shown)
@@ -175,7 +180,9 @@ def evaluate(
     found = stages.measure(external)
     results = out if results is None else results
     stages.write_items(results)
-    stages.write_records({"untraced": unknown, "too_long": too_long, "costs": _costs(stages.scoring, costs or {})})
+    stages.write_records(
+        {"untraced": unknown, "too_long": too_long, "layouts": layouts, "costs": _costs(stages.scoring, costs or {})}
+    )
     if note := missing_interval_note(entry for row in found.values() for entry in row.items()):
         shown.say(note)
     write_record(results / "metrics.json", found, Estimates)

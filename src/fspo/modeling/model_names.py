@@ -11,6 +11,7 @@ from fspo.errors import ModelError
 from fspo.files import read_json
 from fspo.identity import weights_identity
 from fspo.modeling import builtin_model
+from fspo.modeling.layouts import EARLIER_LAYOUT, LayoutName
 from fspo.paths import expanded
 from fspo.printing import nearest
 
@@ -21,6 +22,7 @@ __all__ = [
     "instead_of",
     "is_hub_id",
     "layers",
+    "layout_note",
     "local_identity",
     "locate",
     "means_folder",
@@ -163,6 +165,27 @@ def policy_record(folder: Path) -> dict[str, Any]:
         beside = (folder / record["place"]).resolve()
         record |= {"base": str(beside)} if beside.is_dir() else {}
     return record
+
+
+def layout_note(place: str | Path, layout: LayoutName) -> str:
+    """A sentence on a policy that was trained with shots in another layout; empty for any other policy or model.
+
+    Args:
+        place: the policy's folder, or the name of a model.
+        layout: how shots are shown now.
+    """
+    path = Path(expanded(place)) / POLICY_FILE
+    record = read_json(path) if path.is_file() else {}
+    details = (record.get("details") or {}) if isinstance(record, dict) else {}
+    if not details.get("training") or details.get("context") == "none":  # it has seen no shots
+        return ""
+    trained = details["training"].get("layout", EARLIER_LAYOUT)
+    if trained == layout:
+        return ""
+    return (
+        f"The policy {place} was trained with shots in the layout '{trained}', and here they are in the layout "
+        f"'{layout}'; set layout to {trained}, unless you compare layouts."
+    )
 
 
 def _wrong_in(record: object) -> str:

@@ -16,7 +16,7 @@ from fspo.llm.reach import check_endpoint
 from fspo.methods.table import training_order
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
-from fspo.modeling.model_names import INSTEAD, instead_of, locate, means_folder, place_here
+from fspo.modeling.model_names import INSTEAD, instead_of, layout_note, locate, means_folder, place_here
 from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.printing import counted
@@ -95,6 +95,8 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
         check_synthesis(config)
     for name in _models(config, synthesizes=making, goes_on=goes_on):
         lines += check_model(name, fetch=not dry)
+    if goes_on and (note := layout_note(config.model, config.layout)):
+        lines.append(note)
     check_policies(folder, parts, policy)
     trained = [name for name in config.training if method_part(name) in parts]
     if trained:

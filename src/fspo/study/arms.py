@@ -15,7 +15,15 @@ from fspo.study.config import Arm, StudyConfig
 if TYPE_CHECKING:
     from fspo.modeling.policy import Policy
 
-__all__ = ["ArmModel", "check_endpoints", "check_shots", "load_models", "open_engines", "weights_of_arms"]
+__all__ = [
+    "ArmModel",
+    "check_endpoints",
+    "check_shots",
+    "layout_notes",
+    "load_models",
+    "open_engines",
+    "weights_of_arms",
+]
 
 ArmModel: TypeAlias = "Policy | EndpointConfig"
 
@@ -74,6 +82,15 @@ def check_shots(config: StudyConfig, models: Mapping[str, ArmModel]) -> None:
                 f"The arm '{name}': its policy was trained with {reads} shots and reads no more, but answers are to be "
                 f"written with {most} labels. Set comparisons.shots to [{reads}], or to smaller numbers."
             )
+
+
+def layout_notes(config: StudyConfig) -> list[str]:
+    """A sentence on each arm whose policy was trained with shots in another layout than the arm's."""
+    from fspo.modeling.model_names import layout_note, policy_in
+
+    arms = [(name, str(arm.policy), arm.layout) for name, arm in config.arms.items() if arm.personalised]
+    notes = {name: layout_note(policy_in(place) or place, layout) for name, place, layout in arms if layout}
+    return [f"The arm '{name}': {note}" for name, note in notes.items() if note]
 
 
 def open_engines(config: StudyConfig, models: Mapping[str, ArmModel]) -> Mapping[str, Engine]:

@@ -20,7 +20,7 @@ from fspo.modeling.fitting import Fitted, Room, fitted
 from fspo.modeling.folders import ADAPTERS, MODEL, TOKENIZER_FILES
 from fspo.modeling.loading import context_length, fast_dtype
 from fspo.modeling.memory import out_of_memory_explained
-from fspo.modeling.model_names import POLICY_FILE, is_hub_id
+from fspo.modeling.model_names import POLICY_FILE, is_hub_id, layout_note
 from fspo.modeling.policies import is_policy, load_policy, save_policy
 from fspo.modeling.preparing import prepare_model
 from fspo.modeling.rendering import Context, EpisodeRenderer
@@ -367,6 +367,8 @@ class Training:
             progress = Silent()
         if self.config.dtype == "bfloat16":
             progress.say("The model computes in bfloat16; its weights stay in float32.")
+        if self.start.policy is not None and (note := layout_note(self.start.policy, self.config.layout)):
+            progress.say(note)
         for line in loop.read.said("the training part"):
             progress.say(line)
         if loop.sampler.skipped:
