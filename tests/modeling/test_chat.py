@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from fspo.errors import DataError, ModelError
-from fspo.modeling.chat import ChatFormat, TextEncoder, apply_template, control_ids
+from fspo.modeling.chat import ChatFormat, TextEncoder, apply_template, control_ids, template_ids
 from fspo.modeling.loading import load_tokenizer
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>")
@@ -126,3 +126,14 @@ def test_the_builtin_models_texts_are_safe_too(builtin_model_path: Path) -> None
         ids = encoder.encode(f"a {content} b")
         assert control_ids(tokenizer).isdisjoint(ids)
         assert tokenizer.decode(ids) == f"a {content} b"
+
+
+def test_a_template_or_token_that_is_changed_is_read_again(tiny_model_path: Path) -> None:
+    tokenizer: Any = load_tokenizer(tiny_model_path)
+    before, template = template_ids(tokenizer), tokenizer.chat_template
+    assert before and template_ids(tokenizer) == before
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    assert template_ids(tokenizer) == frozenset()
+    tokenizer.chat_template = template + "[END]"
+    tokenizer.add_tokens(["[END]"])
+    assert template_ids(tokenizer) == before | {tokenizer.convert_tokens_to_ids("[END]")}

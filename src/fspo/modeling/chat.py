@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
@@ -66,14 +67,26 @@ def control_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(tags | set(tokenizer.all_special_ids)) | template_ids(tokenizer)
 
 
+_template_ids: WeakKeyDictionary[Any, tuple[object, frozenset[int]]] = WeakKeyDictionary()
+"""Tokenizer -> what its template ids depend on, and they: to read them takes as long as to read a long conversation."""
+
+
 def template_ids(tokenizer: Any) -> frozenset[int]:
     """The ids of the added tokens that the chat template writes around texts; white space is no such token."""
     added = {i: str(token.content) for i, token in tokenizer.added_tokens_decoder.items() if _is_mark(token.content)}
     if not added or not getattr(tokenizer, "chat_template", None):
         return frozenset()
+    source = str(tokenizer.get_chat_template())
+    state = source, added, getattr(tokenizer, "special_tokens_map", None)
+    known = _template_ids.get(tokenizer)
+    if known is None or known[0] != state:
+        known = _template_ids[tokenizer] = state, _written_ids(tokenizer, source, added)
+    return known[1]
+
+
+def _written_ids(tokenizer: Any, source: str, added: Mapping[int, str]) -> frozenset[int]:
     # Most are named in the template, also in parts that are not shown here, such as those for tools; a word in it may
     # be a variable's name. Some templates put a token together from the name of the role.
-    source = str(tokenizer.get_chat_template())
     named = {index for index, content in added.items() if content in source and not content.isidentifier()}
     shown = {index for text in _shown(tokenizer) for index in tokenizer.encode(text, add_special_tokens=False)}
     return frozenset(named | (shown & added.keys()))

@@ -112,7 +112,7 @@ class EpisodeRenderer:
             Preference("user", f"Question {name}?", f"Answer {name}.", f"No answer {name}.") for name in "abc"
         )
         shots, told = (first, second), "Someone who likes short answers."
-        wide = replace(self, max_length=None)
+        wide = self._with(max_length=None)
         shown = [
             asdict(wide.render(Episode("user", shots, (query,), description=told), shots=(0, 2))),
             asdict(wide.render_prompt(shots, query.prompt, told)),

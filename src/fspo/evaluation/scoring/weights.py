@@ -122,6 +122,7 @@ class Weights:
         rows = {name: AdaptationRow(name, ADAPTATIONS[name]) for name in policies if name in ADAPTATIONS}
         self._adaptations = {name: (adaptations or {}).get(name, row) for name, row in rows.items()}
         self._loaded: tuple[Source, Any] | None = None
+        self._renderers: dict[str, EpisodeRenderer] = {}
         self._adapting: dict[str, Adaptation] = {}
         """Of the weights that are loaded."""
 
@@ -167,7 +168,12 @@ class Weights:
         return load_tokenizer(self.model)
 
     def renderer(self, context: Any) -> EpisodeRenderer:
-        """Renders episodes for the base model and every policy."""
+        """Renders episodes for the base model and every policy; it is made once for each context."""
+        if context not in self._renderers:
+            self._renderers[context] = self._new_renderer(context)
+        return self._renderers[context]
+
+    def _new_renderer(self, context: Any) -> EpisodeRenderer:
         longest = self._longest
         if self._max_length is None:
             self._max_length = longest
