@@ -1,7 +1,7 @@
 """What of the recipe for written domains helps: one thing is changed in each row, at equal tokens of training.
 
-    python -m benchmarks.learning_ablation --out docs/results/learning_ablation            # a night on 2 cores
-    python -m benchmarks.learning_ablation --tokens 100000 --rows recipe,pairs             # about an hour
+    python -m benchmarks.learning_ablation --out docs/results/learning_ablation            # some hours on 2 cores
+    python -m benchmarks.learning_ablation --tokens 30000 --rows recipe,pairs
 
 Every row trains `fspo` on the same data and is measured on the same held-out users and questions; `few-shot` is the
 model without training. A row's number of steps is what its tokens allow. The rows are runs below `--work`, and the same
@@ -40,7 +40,7 @@ RECIPE = "recipe"
 TWELVE = "twelve users"
 UNTRAINED = "untrained"
 
-_SQUARED = ("training.fspo.contrast=squared", "training.fspo.observer_scale=2.5")
+_SQUARED = ("training.fspo.contrast=squared", "training.fspo.observer_scale=2.5", "training.fspo.bias_weight=0.1")
 _PAIRS = (*_SQUARED, "training.fspo.responses=2", "training.fspo.queries=8")
 ROWS: Mapping[str, tuple[str, ...]] = {
     RECIPE: (),
@@ -52,13 +52,14 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         *_PAIRS,
         "training.fspo.target=2.0",
         "training.fspo.objective=ipo",
+        "training.fspo.reference=shots",
         "training.fspo.mirror=true",
         "training.fspo.beta=0.0833",
     ),
     "attention only": ("training.fspo.lora.target_modules=[q_proj, k_proj, v_proj, o_proj]",),
     "all layers": ("training.fspo.lora.last_layers=null",),
     "squared": _SQUARED,
-    "bias weight": (*_SQUARED, "training.fspo.bias_weight=0.1"),
+    "no bias weight": ("training.fspo.bias_weight=0",),
     "no likelihood": ("training.fspo.pref_ft_weight=0",),
 }
 """Row -> what is set for it besides."""
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="benchmarks.learning_ablation", description=about)
     parser.add_argument("--rows", default=",".join(ROWS), help="some of them, with commas between")
-    parser.add_argument("--tokens", type=int, default=600_000, help="tokens of each training")
+    parser.add_argument("--tokens", type=int, default=80_000, help="tokens of each training")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all rows")
     parser.add_argument("--work", type=Path, default=Path("runs/learning_ablation"), help="where the runs are")
     parser.add_argument("--out", type=Path, help="folder for learning_ablation.json and README.md")
