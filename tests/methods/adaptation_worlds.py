@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from fspo.modeling.policies import load_policy
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Episode, Preference
 
-__all__ = ["accuracy", "adapting", "liking_marks", "margins"]
+__all__ = ["accuracy", "adapting", "counted_tokens", "liking_marks", "margins"]
 
 
 def adapting(model: Path, name: str, folder: Path | None = None, **settings: Any) -> Adaptation:
@@ -58,3 +60,19 @@ def accuracy(adaptation: Adaptation, shots: Sequence[Preference], queries: Seque
         for own, other in zip(margins(adaptation, shots, queries), margins(adaptation, mirrored, queries), strict=True)
     ]
     return sum(margin > 0 for margin in gained) / len(gained)
+
+
+@contextmanager
+def counted_tokens() -> Iterator[Counter[str]]:
+    """Counts the tokens that any model reads: `read` without a gradient, `learned` with one."""
+    found: Counter[str] = Counter()
+
+    def count(module: torch.nn.Module, inputs: Any) -> None:
+        if isinstance(module, torch.nn.Embedding):
+            found["learned" if torch.is_grad_enabled() else "read"] += inputs[0].numel()
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        yield found
+    finally:
+        handle.remove()

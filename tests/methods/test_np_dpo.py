@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from fspo.files import read_jsonl
-from fspo.methods.adaptation import Adaptation
+from fspo.methods.adaptation import Adaptation, AdaptationWork
 from fspo.methods.features import FeatureSpace
 from fspo.methods.method import Job
 from fspo.methods.neural_process import Film, NeuralProcess, blocks_of
@@ -27,6 +27,7 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import Episode, Preference, User
 from fspo.progress import Silent
+from tests.methods.adaptation_worlds import counted_tokens
 from tests.methods.text_worlds import Taste, accuracy, likes, rewards, users
 
 SMALL: dict[str, Any] = {
@@ -97,6 +98,17 @@ def test_the_shots_decide_what_the_policy_likes(learned: Adaptation) -> None:
     new = users(BOTH * 4, shots=4, queries=4, seed=1)
     assert accuracy(learned, new) > 0.9
     assert accuracy(learned, new, flipped=True) < 0.1
+
+
+def test_the_work_of_an_encoding_is_one_pass_over_the_responses(learned: Adaptation) -> None:
+    (new,) = users(BOTH[:1], shots=4, queries=0, seed=3)
+    with counted_tokens() as found:
+        learned.state(new.shots)
+    work = NpDpo.work(learned.settings, learned.renderer, new.shots)
+    assert work.learned == found["learned"] == 0
+    assert 0.8 * found["read"] < work.read <= found["read"]  # what is read has padding
+    sentences: Any = METHODS["np-dpo"].training({**SMALL, "embedding": "sentence"})
+    assert NpDpo.work(learned.settings, learned.renderer, new.shots, training=sentences) == AdaptationWork()
 
 
 def test_where_all_like_the_same_only_the_mirror_makes_the_labels_matter(tiny_model_path: Path, tmp_path: Path) -> None:

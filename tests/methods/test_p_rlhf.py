@@ -26,7 +26,7 @@ from fspo.training.companion import attach, load_companion
 from fspo.training.losses import partial_loss, score
 from fspo.training.references import reference_of
 from fspo.training.steps import StepCollator
-from tests.methods.adaptation_worlds import accuracy, adapting, liking_marks, margins
+from tests.methods.adaptation_worlds import accuracy, adapting, counted_tokens, liking_marks, margins
 
 # peft finds what is left of a merged adapter.
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a .peft_config. attribute")
@@ -91,6 +91,16 @@ def test_a_new_user_is_fitted_on_the_shots(two_camps: Path) -> None:
     state = soft(two_camps, **FIT).state(SHOTS)
     assert state.numbers == 4 * 32
     assert state.bytes == 4 * state.numbers
+
+
+def test_the_work_of_a_fit_is_the_tokens_of_its_steps(two_camps: Path) -> None:
+    found = soft(two_camps, fit_steps=3)
+    with counted_tokens() as read:
+        found.state(SHOTS)
+    work = found.work(found.settings, found.renderer, SHOTS, training=method("p-rlhf").training(SETTINGS))
+    assert read["learned"] == work.learned
+    assert read["read"] == work.read
+    assert soft(two_camps, fit_steps=0).work(soft(two_camps, fit_steps=0).settings, found.renderer, SHOTS).learned == 0
 
 
 def test_the_generic_user_reads_no_labels(two_camps: Path) -> None:

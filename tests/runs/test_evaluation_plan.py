@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,17 @@ import pytest
 
 from fspo.evaluation.evaluate import evaluate
 from fspo.files import read_jsonl
+from fspo.methods import adaptation
+from fspo.methods.policies.asls import ContinualAdapters
+from fspo.methods.policies.steering import Steering
+from fspo.methods.policies.summary import Summary
+from fspo.methods.policies.ttt import TestTimeTraining
 from fspo.modeling import logprobs
 from fspo.modeling.rendering import TokenizedEpisode
 from fspo.runs.config import load_config
-from fspo.runs.evaluation_plan import planned_evaluation
+from fspo.runs.evaluation_plan import planned_evaluation, sentence
+from tests.evaluation.helpers import CountingJudge
+from tests.methods.adaptation_worlds import counted_tokens
 from tests.training.helpers import small_dataset
 
 SETTINGS = ["methods=[base,few-shot]", "evaluation.shots=2", "evaluation.queries=2", "evaluation.answers=2"]
@@ -52,3 +61,57 @@ def test_the_answers_that_readers_choose_from_are_counted(tiny_model_path: Path,
     assert alone is not None and choosing is not None
     assert choosing.written == 4 * alone.written
     assert choosing.read > alone.read
+
+
+def test_the_adaptations_are_those_that_the_evaluation_makes(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "_REMEMBERED", 4)  # so that some are made again
+    methods = ["ttt", "asls", "steering", "summary"]
+    more = ["methods=[ttt,asls,steering,summary]", "evaluation.max_new_tokens=2", "evaluation.description_tokens=3"]
+    more += [
+        "evaluation.answer_ladder=[1]",
+        "evaluation.robustness.users=1",
+        "adaptations.ttt.steps=1",
+        "adaptations.asls.steps=1",
+    ]
+    config = load_config(None, [*SETTINGS, *more, f"model={tiny_model_path}"], tmp_path)
+    test = small_dataset(users=2, questions=6)
+    made: Counter[str] = Counter()
+    for kind in (TestTimeTraining, ContinualAdapters, Steering):
+        monkeypatch.setattr(kind, "adapt", _counting(kind.adapt, made, kind.__name__))
+    monkeypatch.setattr(Summary, "write", _counting(Summary.write, made, "Summary"))
+    with counted_tokens() as read:
+        evaluate(
+            config.evaluation, test, dict.fromkeys(methods), model=config.model, out=tmp_path / "out",
+            judge=CountingJudge(), adaptations=config.adaptations,
+        )  # fmt: skip
+    planned = planned_evaluation(config, test, tiny_model_path, judged=True)
+    assert planned is not None
+    found = {one.method: one.count for one in planned.adaptations}
+    assert found == {
+        "ttt": made["TestTimeTraining"],
+        "asls": made["ContinualAdapters"],
+        "steering": made["Steering"],
+        "summary": made["Summary"],
+    }
+    assert planned.learned == pytest.approx(read["learned"], rel=0.02)
+    assert planned.read == pytest.approx(read["read"], rel=0.35)
+    assert "ttt" in sentence(planned) and planned.seconds() > 0
+
+
+def _counting(work: Any, made: Counter[str], name: str) -> Any:
+    def count(self: Any, users: Any, **given: Any) -> Any:
+        made[name] += len(users) if name == "Summary" else 1
+        return work(self, users, **given)
+
+    return count
+
+
+def test_an_adaptation_of_unknown_work_is_named(tiny_model_path: Path, tmp_path: Path) -> None:
+    config = load_config(None, [*SETTINGS, "methods=[steering]", f"model={tiny_model_path}"], tmp_path)
+    planned = planned_evaluation(config, small_dataset(users=3, questions=8), tiny_model_path, judged=True)
+    assert planned is not None
+    (steering,) = planned.adaptations
+    assert "nor is" not in sentence(planned)
+    assert "nor is how steering adapts" in sentence(replace(planned, adaptations=(replace(steering, work=None),)))

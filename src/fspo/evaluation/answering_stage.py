@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from fspo.evaluation.config import BASE, Sampling
+from fspo.evaluation.config import BASE, EvaluationConfig, Sampling
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.judges.answer_quality import Closeness, Quality, measure_quality
 from fspo.evaluation.judges.win_rates import Answer, Answerer, AnswerKey, asked_prompts, folder_name
@@ -19,7 +19,7 @@ from fspo.methods.table import METHODS
 from fspo.preferences.types import Preference
 from fspo.records import KeyedLog
 
-__all__ = ["AnsweringStage"]
+__all__ = ["AnsweringStage", "answered_trials"]
 
 _READ_USERS = 8
 """Users whose prompts are answered where nobody judges the answers."""
@@ -107,20 +107,23 @@ class AnsweringStage:
 
     @property
     def _trials(self) -> Sequence[Trial]:
-        """Whose prompts are answered; without a judge, users whose prompt is asked of most others too."""
-        trials = self.evaluation.trials
-        if self.judged:
-            return trials
-        prompts = {trial.user: query.prompt for trial, _, query in asked_prompts(trials, self.evaluation.config)}
-        often = Counter(prompts.values())
-        users = sorted(prompts, key=lambda user: (-often[prompts[user]], prompts[user], user))[:_READ_USERS]
-        return [trial for trial in trials if trial.user in users]
+        return answered_trials(self.evaluation.trials, self.evaluation.config, judged=self.judged)
 
     def _draw(self, method: str, sampling: str, trials: Sequence[Trial], describer: Describer | None) -> None:
         evaluation = self.evaluation
         answerer = Answerer(evaluation.weights.of(method), evaluation.config, method, describer, evaluation.progress)
         path = evaluation.out / method / "answers.jsonl"
         self.answers[method, sampling] = answerer.answer(trials, sampling, path)
+
+
+def answered_trials(trials: Sequence[Trial], config: EvaluationConfig, *, judged: bool) -> Sequence[Trial]:
+    """Whose prompts are answered; without a judge, users whose prompt most others have too."""
+    if judged:
+        return trials
+    prompts = {trial.user: query.prompt for trial, _, query in asked_prompts(trials, config)}
+    often = Counter(prompts.values())
+    users = sorted(prompts, key=lambda user: (-often[prompts[user]], prompts[user], user))[:_READ_USERS]
+    return [trial for trial in trials if trial.user in users]
 
 
 def _trial_of(row: Sequence[Answer]) -> str:

@@ -19,14 +19,14 @@ from fspo.evaluation.scoring.weights import LoadableModel, Source
 from fspo.methods.table import ADAPTATIONS, METHODS, MethodContext
 from fspo.records import KeyedLog
 
-__all__ = ["ScoringStage", "UserCost", "View"]
+__all__ = ["TIMED", "UNWRITTEN", "ScoringStage", "UserCost", "View"]
 
 View = tuple[MethodContext, str]
 """A context, and the method whose own code makes something of the shots: writes the description, or changes the
 policy; empty for what users give themselves."""
-_UNWRITTEN: Mapping[MethodContext, MethodContext] = {"description": "none", "both": "shots"}
+UNWRITTEN: Mapping[MethodContext, MethodContext] = {"description": "none", "both": "shots"}
 """Contexts without the text that an adaptation writes."""
-_TIMED = 4
+TIMED = 4
 """Users whose adaptation is timed."""
 
 
@@ -121,7 +121,7 @@ class ScoringStage:
         if row.reward_reference == "start" and own[0] is not None:
             if weights.reads_no_shots(name):
                 return own, (weights.start(name), ("none", ""))
-            return own, (weights.start(name), (_UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
+            return own, (weights.start(name), (UNWRITTEN.get(row.shown, row.shown), "") if row.adaptation else own[1])
         return own, (own[0], ("none", ""))
 
     def _describe(self, name: str) -> Describer:
@@ -180,6 +180,6 @@ class ScoringStage:
                 state = adaptation.state(trial.own.shots)
                 yield UserCost(seconds=time.monotonic() - started, numbers=state.numbers, bytes=state.bytes)
 
-        wanted = {f"{trial.key}/{model.key}": trial for trial in self.evaluation.trials[:_TIMED]}
+        wanted = {f"{trial.key}/{model.key}": trial for trial in self.evaluation.trials[:TIMED]}
         log = KeyedLog(self.evaluation.out / name / "users.jsonl", UserCost)
         return log.complete(wanted, measure, title=f"Adapting {name}", progress=self.evaluation.progress)

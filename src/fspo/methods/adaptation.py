@@ -9,11 +9,11 @@ measured like any other policy. These files are imported with the table: they im
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,8 +30,20 @@ if TYPE_CHECKING:
     from fspo.modeling.descriptions import Description
     from fspo.modeling.rendering import Context, EpisodeRenderer
     from fspo.preferences.types import Preference
+    from fspo.training.config import TrainingConfig
 
-__all__ = ["Adaptation", "AdaptationRow", "AdaptationSettings", "TextAdaptation", "UserState", "UserView"]
+__all__ = [
+    "Adaptation",
+    "AdaptationRow",
+    "AdaptationSettings",
+    "AdaptationWork",
+    "LastStates",
+    "TextAdaptation",
+    "UserState",
+    "UserView",
+]
+
+T = TypeVar("T")
 
 _REMEMBERED = 64
 """States of users that stay in memory."""
@@ -78,6 +90,40 @@ class UserView:
     """Stands in the place of the user's description."""
 
 
+@dataclass(frozen=True)
+class AdaptationWork:
+    """Tokens that an adaptation to one user takes."""
+
+    read: float = 0.0
+    """Pass through the model without a gradient."""
+    learned: float = 0.0
+    """Pass through the model forward and backward, each step of training counted."""
+
+    def __add__(self, other: AdaptationWork) -> AdaptationWork:
+        return AdaptationWork(self.read + other.read, self.learned + other.learned)
+
+    def times(self, factor: float) -> AdaptationWork:
+        """The work of so many such adaptations."""
+        return AdaptationWork(factor * self.read, factor * self.learned)
+
+
+class LastStates(Generic[T]):
+    """What was made of sets of shots; the last 64 stay in memory."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[tuple[str, str, str], ...], T] = {}
+
+    def get(self, shots: Sequence[Preference], make: Callable[[Sequence[Preference]], T]) -> T:
+        """What belongs to these shots; `make` makes it where it is not in memory."""
+        key = tuple((shot.prompt, shot.chosen, shot.rejected) for shot in shots)
+        if key not in self._of:
+            made = make(shots)
+            while len(self._of) >= _REMEMBERED:
+                del self._of[next(iter(self._of))]
+            self._of[key] = made
+        return self._of[key]
+
+
 class Adaptation(ABC):
     """A policy that a user's shots change. One object serves one model in memory and all users."""
 
@@ -90,6 +136,8 @@ class Adaptation(ABC):
     model that training started from."""
     least_shots: ClassVar[int] = 1
     """With fewer shots the state is that of an unknown user."""
+    continues: ClassVar[bool] = False
+    """Whether `adapt` starts from the state of all shots but the last."""
 
     def __init__(self, settings: Any, model: PreTrainedModel, renderer: EpisodeRenderer, folder: Path | None) -> None:
         """Get ready; the model is as before whenever no user is entered.
@@ -102,11 +150,30 @@ class Adaptation(ABC):
         """
         model.requires_grad_(False)  # only what belongs to a user learns
         self.settings, self.model, self.renderer, self.folder = settings, model, renderer, folder
-        self._states: dict[tuple[tuple[str, str, str], ...], UserState] = {}
+        self._states = LastStates[UserState]()
 
     @classmethod
     def most_shots(cls, settings: Any) -> int | None:
         """Most shots that it takes with these settings; None: any number."""
+        return None
+
+    @classmethod
+    def work(
+        cls,
+        settings: Any,
+        renderer: EpisodeRenderer,
+        shots: Sequence[Preference],
+        *,
+        training: TrainingConfig | None = None,
+    ) -> AdaptationWork | None:
+        """The tokens of one `adapt`, so that an evaluation can be estimated; None: unknown.
+
+        Args:
+            settings: an instance of `Settings`.
+            renderer: renders with `in_context`.
+            shots: at least `least_shots`.
+            training: the settings of its training, if it trains a policy.
+        """
         return None
 
     @abstractmethod
@@ -126,13 +193,8 @@ class Adaptation(ABC):
         yield self.renderer
 
     def state(self, shots: Sequence[Preference]) -> UserState:
-        """The state of a user who gave these shots, maybe none; the last ones are remembered."""
-        key = tuple((shot.prompt, shot.chosen, shot.rejected) for shot in shots)
-        if key not in self._states:
-            if len(self._states) >= _REMEMBERED:
-                del self._states[next(iter(self._states))]
-            self._states[key] = self.unknown() if len(shots) < self.least_shots else self.adapt(shots)
-        return self._states[key]
+        """The state of a user who gave these shots, maybe none; the last ones stay in memory."""
+        return self._states.get(shots, lambda own: self.unknown() if len(own) < self.least_shots else self.adapt(own))
 
     @contextmanager
     def for_user(self, shots: Sequence[Preference]) -> Iterator[UserView]:

@@ -23,7 +23,16 @@ from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.types import Episode, Preference
 from fspo.progress import Progress, Silent
 
-__all__ = ["Embedder", "Embeddings", "HiddenStates", "Pooling", "Response", "SentenceVectors", "embedder_of"]
+__all__ = [
+    "Embedder",
+    "Embeddings",
+    "HiddenStates",
+    "Pooling",
+    "Response",
+    "SentenceVectors",
+    "embedder_of",
+    "read_tokens",
+]
 
 Response: TypeAlias = tuple[str, str]
 """A prompt and a response to it."""
@@ -181,6 +190,18 @@ def embedder_of(
     renderer = EpisodeRenderer(load_tokenizer(model), context="none", layout="conversation")
     load = _once(lambda: load_model(model))
     return HiddenStates(model, load, renderer, weights, pooling, layer, context_length(model))
+
+
+def read_tokens(renderer: EpisodeRenderer, preferences: Iterable[Preference]) -> int:
+    """How many tokens a model reads to embed both responses of each, each after its prompt alone."""
+    shown = (
+        renderer.render(Episode("", (), (Preference("", row.prompt, row.chosen, row.rejected),))) for row in preferences
+    )
+    return sum(
+        2 * (branch.boundary + len(branch.prompt_ids)) + sum(map(len, branch.responses))
+        for one in shown
+        for branch in one.branches
+    )
 
 
 def _once(load: Callable[[], Any]) -> Callable[[], Any]:

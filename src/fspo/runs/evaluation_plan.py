@@ -5,22 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fspo.errors import DataError
+from fspo.evaluation.answering_stage import answered_trials
 from fspo.evaluation.config import BASE, EvaluationConfig
 from fspo.evaluation.judges.win_rates import asked_prompts
-from fspo.evaluation.scoring.eval_episodes import Trial, build_trials
+from fspo.evaluation.scoring.eval_episodes import Pass, Trial, build_trials
 from fspo.evaluation.scoring.logprob_scores import render_pass, scored_passes, varied_passes
-from fspo.evaluation.scoring.variations import build_probes
-from fspo.methods.table import Method
+from fspo.evaluation.scoring.variations import Probe, build_probes
+from fspo.evaluation.scoring_stage import UNWRITTEN
+from fspo.methods.adaptation import AdaptationWork
+from fspo.methods.table import METHODS, Method, MethodContext
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import Episode, Preference
 from fspo.progress import duration
+from fspo.runs.adaptation_plan import PlannedAdaptation, ShownShots
 from fspo.runs.config import RunConfig, methods_of
 from fspo.runs.training_plan import too_large
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
     from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
 
 __all__ = ["PlannedEvaluation", "planned_evaluation", "sentence"]
@@ -45,7 +54,9 @@ class PlannedEvaluation:
     model: str
     config: EvaluationConfig
     read: float
-    """Tokens that are scored, or read before an answer."""
+    """Tokens that are scored, or read before an answer or while a policy adapts to a user."""
+    learned: float
+    """Tokens that policies learn from while they adapt to users."""
     written: float
     """Tokens of answers and descriptions, at most: answers may end earlier. Guided answers count twice."""
     longest: TokenizedEpisode
@@ -54,9 +65,11 @@ class PlannedEvaluation:
     renderer: EpisodeRenderer
     batch: int
     """Answers that are written side by side."""
+    adaptations: tuple[PlannedAdaptation, ...] = ()
+    """Of methods that make something of a user's shots."""
 
     def seconds(self) -> float:
-        """How long it takes on this machine, from one pass and a few answers of the base model.
+        """How long it takes on this machine, from one pass, a step on shots and a few answers of the base model.
 
         Raises:
             ModelError: the model can't be loaded, or can't be scored by trunk and branches.
@@ -80,6 +93,11 @@ class PlannedEvaluation:
         def score() -> None:
             branch_logprobs(model, [self.longest])
 
+        learned = 0.0
+        if self.learned:
+            learn, tokens = _step(model, self.renderer.with_context("none"), self.trial.own.shots)
+            learn()
+            learned = _timed(learn) / tokens
         with torch.inference_mode():
             score()  # the first pass also pays for what is made once
             read, written = _timed(score) / self.longest.tokens, 0.0
@@ -87,7 +105,7 @@ class PlannedEvaluation:
                 write(1)
                 first = _timed(lambda: write(1))
                 written = max(0.0, _timed(lambda: write(1 + _SHORT)) - first) / _SHORT / batch
-        return self.read * read + self.written * written
+        return self.read * read + self.learned * learned + self.written * written
 
 
 def planned_evaluation(
@@ -107,30 +125,41 @@ def planned_evaluation(
     if not judged:
         wanted = wanted.for_reading()
     trials = build_trials(test, wanted)
-    counted = _Counted(wanted, _renderers(wanted, model), test, trials)
-    passes = {view: counted.passes(view[1]) for view in _views(rows)}
+    counted = _Counted(wanted, _renderers(wanted, model), test, trials, judged)
+    passes = {view: counted.passes(view) for view in _views(rows)}
     longest = max((one for found in passes.values() for one in found), key=lambda one: one.tokens, default=None)
     if longest is None:
         return None
     read = sum(one.tokens for found in passes.values() for one in found) * counted.scale
-    read += sum(counted.varied_tokens(context) for _, context in passes)
+    read += sum(counted.varied_tokens(view) for view in passes)
     prompts, written = counted.answers(rows, len(config.readers) + len(wanted.reward_models))
+    adaptations = tuple(counted.adaptation(config, row) for row in rows if row.adaptation or row.writes_ahead)
+    work = sum((one.work for one in adaptations if one.work), AdaptationWork())
+    written += sum(wanted.description_tokens * one.count for one in adaptations if METHODS[one.method].writes_ahead)
     context = next((row.context for row in rows if row.context in ("shots", "both")), "none")
     batch = max(1, min(wanted.answer_batch, len(asked_prompts(trials, wanted))))
     return PlannedEvaluation(
-        config.model, wanted, read + prompts, written, longest, counted.sample[0], counted.renderers[context], batch
-    )
+        config.model, wanted, read + prompts + work.read, work.learned, written, longest, counted.sample[0],
+        counted.renderers[context], batch, adaptations,
+    )  # fmt: skip
 
 
 def sentence(planned: PlannedEvaluation) -> str:
     """What the evaluation reads and writes, and about how long that takes here."""
     work = f"reads about {_rounded(planned.read):,} tokens and writes at most {_rounded(planned.written):,}"
+    if planned.learned:
+        work += f", and learns from {_rounded(planned.learned):,} to adapt to users"
+    times = ", ".join(f"{one.method} {one.count:,} times" for one in planned.adaptations)
+    often = f" Methods adapt to sets of shots: {times}." if times else ""
     why = too_large(planned.model, planned.longest.tokens, 1, "evaluation takes")
     if why:
-        return f"The evaluation {work}. {why}"
+        return f"The evaluation {work}. {why}{often}"
+    unknown = ", ".join(one.method for one in planned.adaptations if one.work is None)
     return (
         f"The evaluation takes about {duration(planned.seconds())}, an estimate from a short measurement on this "
-        f"machine: it {work}. Judges on servers, optional measures and adapting to users are not included."
+        f"machine: it {work}. Judges on servers and optional measures are not included"
+        + (f", nor is how {unknown} adapts." if unknown else ".")
+        + often
     )
 
 
@@ -142,6 +171,7 @@ class _Counted:
     renderers: Mapping[str, EpisodeRenderer]
     test: PreferenceDataset
     trials: Sequence[Trial]
+    judged: bool
 
     @property
     def sample(self) -> Sequence[Trial]:
@@ -153,30 +183,78 @@ class _Counted:
         """Trials for each one of the sample."""
         return len(self.trials) / len(self.sample)
 
-    def passes(self, context: str) -> list[TokenizedEpisode]:
-        """What is scored in this context on the trials of the sample."""
-        renderer, few = self.renderers[context], self.config.ladder_queries
-        shown = (part for trial in self.sample for part in scored_passes(renderer, trial, self.config)[0])
-        return list(_rendered(lambda part: render_pass(renderer, part, few), shown))
+    @cached_property
+    def probes(self) -> list[Probe]:
+        """The trials that are measured under variations of their shots."""
+        return build_probes(self.test, self.trials, self.config)
 
-    def varied_tokens(self, context: str) -> float:
-        """Tokens of the robustness measures in this context."""
-        probes = build_probes(self.test, self.trials, self.config) if context in ("shots", "both") else []
-        if not probes:
+    @cached_property
+    def answered(self) -> Sequence[Trial]:
+        """The trials whose prompts are answered."""
+        return answered_trials(self.trials, self.config, judged=self.judged)
+
+    @cached_property
+    def shown(self) -> ShownShots:
+        """The shots that the methods see which make something of them."""
+        return ShownShots(self.config, self.trials, self.answered, self.probes)
+
+    def passes(self, view: _View) -> list[TokenizedEpisode]:
+        """What is scored under this view on the trials of the sample."""
+        renderer = self.renderers[view.shown]
+        found = (
+            scored_passes(renderer, trial, self.config, described=view.writes, context=view.context)[0]
+            for trial in self.sample
+        )
+        return self._rendered(view, (part for parts in found for part in parts), self.config.ladder_queries)
+
+    def varied_tokens(self, view: _View) -> float:
+        """Tokens of the robustness measures under this view."""
+        if view.context not in ("shots", "both") or not self.probes:
             return 0.0
-        renderer = self.renderers[context]
-        parts = varied_passes(renderer, probes[0], self.config)
-        return len(probes) * sum(one.tokens for one in _rendered(lambda part: render_pass(renderer, part, None), parts))
+        parts = varied_passes(self.renderers[view.shown], self.probes[0], self.config, described=view.writes)
+        return len(self.probes) * sum(one.tokens for one in self._rendered(view, iter(parts), None))
+
+    @property
+    def _text(self) -> str:
+        """In the place of a text that is not written yet, as long as it can be."""
+        return " a" * self.config.description_tokens
+
+    def _rendered(self, view: _View, parts: Iterator[Pass], few: int | None) -> list[TokenizedEpisode]:
+        """Passes as tokens; where a method makes something of the shots, every number of shots has one of its own."""
+        renderer = self.renderers[view.shown]
+        if view.maker:
+            parts = (one for part in parts for one in part.by_rung(few))
+        if view.writes:
+            parts = (
+                replace(part, episode=replace(part.episode, description=self._text if part.episode.shots else ""))
+                for part in parts
+            )
+        return list(_rendered(lambda part: render_pass(renderer, part, few), parts))
+
+    def adaptation(self, config: RunConfig, row: Method) -> PlannedAdaptation:
+        """How often a method makes something of a user's shots, and what that takes."""
+        given, training = config.adaptations.get(row.name), config.training.get(row.name)
+        kind = row.adaptation
+        sets = self.shown.described() if kind is None or row.writes_ahead else self.shown.adapted(kind)
+        renderer = self.renderers[row.shown]
+
+        def work_of(shots: tuple[Preference, ...]) -> AdaptationWork | None:
+            if kind is not None and given is not None:
+                return kind.work(given.settings, renderer, shots, training=training)
+            asked = renderer.render_describing(shots, reserve=self.config.description_tokens)
+            return AdaptationWork(len(asked.trunk_ids) + len(asked.prompt_ids))
+
+        return PlannedAdaptation(row.name, sets, self.shown.work(sets, self.sample, work_of))
 
     def answers(self, rows: Sequence[Method], choosing: int) -> tuple[float, float]:
-        """Tokens that are read before all answers, and written as answers and descriptions.
+        """Tokens that are read before all answers, and written as answers.
 
         `choosing`: how many readers and reward models choose among answers of the base model.
         """
         if not self.config.answers:
             return 0.0, 0.0
         read = written = 0.0
-        asked = len(asked_prompts(self.trials, self.config))
+        asked = len(asked_prompts(self.answered, self.config))
         if choosing and self.config.best_of:
             read += self.config.best_of * self._prompt_tokens("none") * self.scale
             read += choosing * asked * self.config.max_new_tokens
@@ -194,7 +272,6 @@ class _Counted:
             # The base model reads every answer once more, to measure how fluent it is.
             read += len(samplings) * asked * self.config.max_new_tokens
             written += streams * asked * self.config.max_new_tokens
-            written += 2 * len(self.trials) * self.config.description_tokens * row.writes
         return read, written
 
     def _prompt_tokens(self, context: str) -> int:
@@ -228,18 +305,63 @@ def _renderers(config: EvaluationConfig, model: str | Path) -> dict[str, Episode
     }
 
 
-def _views(rows: Sequence[Method]) -> set[tuple[str, str]]:
-    """The weights by their method, and what they are shown: of methods, and of what their rewards are measured against.
+@dataclass(frozen=True)
+class _View:
+    """Some weights, and what they are shown."""
+
+    weights: str
+    """The method that trained them; empty for the base model."""
+    shown: MethodContext
+    """What stands in the context."""
+    context: MethodContext
+    """What they get from the user, in the context or by an adaptation."""
+    maker: str = ""
+    """The method that makes something of the shots, so that every number of shots is scored alone."""
+    writes: bool = False
+    """Whether a text that the method has written stands in the context."""
+
+
+def _views(rows: Sequence[Method]) -> set[_View]:
+    """The weights and what they are shown: of methods, and of what their rewards are measured against.
 
     See `fspo.evaluation.scoring_stage.ScoringStage.wanted`.
     """
-    found: set[tuple[str, str]] = set()
+    found: set[_View] = set()
     for row in rows:
-        own = row.policy or ""
-        found.add((own, row.shown))
-        start = row.trains and row.reward_reference == "start"
-        found.add((row.starts_from or "", row.shown) if start else (own, "none"))
+        own, made = row.policy or "", row.describes or row.adaptation is not None
+        gets = row.context if row.adaptation is not None else row.shown
+        view = _View(own, row.shown, gets, row.name if made else "", row.writes)
+        found.add(view)
+        bare = _View(own, "none", "none")
+        if row.reward_reference == "start" and own:
+            start = (row if row.trains else METHODS[own]).starts_from or ""
+            if row.adaptation is None:
+                found.add(replace(view, weights=start))
+            else:
+                shown = UNWRITTEN.get(row.shown, row.shown)
+                found.add(_View(start, shown, shown))
+        else:
+            found.add(bare)
     return found
+
+
+def _step(
+    model: PreTrainedModel, renderer: EpisodeRenderer, shots: Sequence[Preference]
+) -> tuple[Callable[[], object], int]:
+    """A step of small weights on the shots, as of a policy that adapts to a user, and the tokens that it reads."""
+    import torch
+
+    from fspo.methods.user_weights import LowRank, pair_margins, take_steps
+
+    model.requires_grad_(False)
+    shown, places = renderer.render(Episode("", (), tuple(shots))), LowRank(model, rank=1, alpha=1.0)
+    start = places.start(torch.Generator())
+
+    def loss(weights: Mapping[str, Tensor], _: int) -> Tensor:
+        with places.on(weights):
+            return pair_margins(model, [shown]).mean()
+
+    return lambda: take_steps(start, loss, steps=1, rate=1e-3), shown.tokens
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Method
 from fspo.preferences.types import Episode, Preference
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from fspo.modeling.rendering import EpisodeRenderer
+    from fspo.modeling.rendering import EpisodeRenderer, TokenizedEpisode
+    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "ContinualAdapters", "ContinualAdaptersSettings"]
 
@@ -63,6 +64,7 @@ class ContinualAdapters(Adaptation):
     """Adapters of each user, tuned on one interaction after the other."""
 
     Settings = ContinualAdaptersSettings
+    continues: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -89,8 +91,21 @@ class ContinualAdapters(Adaptation):
 
         settings, before = self.settings, self.state(shots[:-1]).tensors
         weights = before or self.places.start(torch.Generator().manual_seed(settings.seed))
-        loss = self.loss(shots[-1 - settings.replay :])
+        loss = self.loss(_learned_from(settings, shots))
         return UserState(take_steps(weights, loss, steps=settings.steps, rate=settings.learning_rate))
+
+    @classmethod
+    def work(
+        cls,
+        settings: ContinualAdaptersSettings,
+        renderer: EpisodeRenderer,
+        shots: Sequence[Preference],
+        *,
+        training: TrainingConfig | None = None,
+    ) -> AdaptationWork:
+        """Every step reads the last interaction and those replayed; the shared policy reads them once."""
+        tokens = _shown(renderer, _learned_from(settings, shots)).tokens
+        return AdaptationWork(tokens, settings.steps * tokens)
 
     def loss(self, interactions: Sequence[Preference]) -> Callable[[Mapping[str, Tensor], int], Tensor]:
         """The mean loss of interactions as a function of the user's weights."""
@@ -100,7 +115,7 @@ class ContinualAdapters(Adaptation):
         from fspo.training import objectives
 
         model, settings = self.model, self.settings
-        shown = self.renderer.render(Episode("", (), tuple(interactions)))
+        shown = _shown(self.renderer, interactions)
         with torch.no_grad():
             (shared,) = branch_logprobs(model, [shown])
 
@@ -119,6 +134,15 @@ class ContinualAdapters(Adaptation):
         """Lay the user's adapters over the model."""
         with self.places.on(state.tensors):
             yield self.renderer
+
+
+def _learned_from(settings: ContinualAdaptersSettings, shots: Sequence[Preference]) -> Sequence[Preference]:
+    """The last interaction, and those that are seen again with it."""
+    return shots[-1 - settings.replay :]
+
+
+def _shown(renderer: EpisodeRenderer, interactions: Sequence[Preference]) -> TokenizedEpisode:
+    return renderer.render(Episode("", (), tuple(interactions)))
 
 
 ROWS = (

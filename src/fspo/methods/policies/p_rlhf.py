@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Job, Method, train_once
 from fspo.preferences.types import Episode, Preference
 from fspo.training.companion import COMPANION, Companion
@@ -217,6 +217,22 @@ class SoftTokens(Adaptation):
         return UserState(
             take_steps(self.start(), self.loss(shots), steps=self.settings.fit_steps, rate=self.settings.learning_rate)
         )
+
+    @classmethod
+    def work(
+        cls,
+        settings: SoftTokensSettings,
+        renderer: EpisodeRenderer,
+        shots: Sequence[Preference],
+        *,
+        training: TrainingConfig | None = None,
+    ) -> AdaptationWork:
+        """Every step reads all pairs after the soft tokens; the reference reads them once without."""
+        if not settings.fit_steps:
+            return AdaptationWork()
+        tokens = renderer.render(Episode("", (), tuple(shots))).tokens
+        soft = training.tokens if isinstance(training, SoftTokensTraining) else 0
+        return AdaptationWork(tokens, settings.fit_steps * (tokens + soft))
 
     def start(self) -> dict[str, Tensor]:
         """Zeros: those of a training user before the first step."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from fspo.errors import ConfigError
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Method
 from fspo.preferences.types import Preference
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fspo.modeling.rendering import Context, EpisodeRenderer
+    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "Steering", "SteeringSettings", "added_to", "block_after", "steering_vector"]
 
@@ -82,6 +83,20 @@ class Steering(Adaptation):
         states = torch.stack([found[place] for place in range(len(responses))]).view(len(shots), 2, -1)
         scaled = self.settings.length == "states"
         return UserState({"vector": steering_vector(states[:, 0], states[:, 1], scaled=scaled)})
+
+    @classmethod
+    def work(
+        cls,
+        settings: SteeringSettings,
+        renderer: EpisodeRenderer,
+        shots: Sequence[Preference],
+        *,
+        training: TrainingConfig | None = None,
+    ) -> AdaptationWork:
+        """The model reads every response once."""
+        from fspo.modeling.embeddings import read_tokens
+
+        return AdaptationWork(read_tokens(renderer, shots))
 
     @contextmanager
     def using(self, state: UserState) -> Iterator[EpisodeRenderer]:

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from fspo.methods.adaptation import AdaptationSettings, TextAdaptation
+from fspo.methods.adaptation import AdaptationSettings, AdaptationWork, TextAdaptation
 from fspo.methods.method import Method
 from fspo.modeling.layouts import LayoutName
 
 if TYPE_CHECKING:
     from fspo.modeling.descriptions import Description
+    from fspo.modeling.rendering import EpisodeRenderer
     from fspo.preferences.types import Preference
+    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "Summary", "SummarySettings"]
 
@@ -55,15 +57,34 @@ class Summary(TextAdaptation):
 
     Settings = SummarySettings
 
+    @classmethod
+    def work(
+        cls,
+        settings: SummarySettings,
+        renderer: EpisodeRenderer,
+        shots: Sequence[Preference],
+        *,
+        training: TrainingConfig | None = None,
+    ) -> AdaptationWork:
+        """The shots and the question are read once."""
+        asked = _reader(settings, renderer).render_describing(shots, question=settings.question)
+        return AdaptationWork(len(asked.trunk_ids) + len(asked.prompt_ids))
+
     def write(self, users: Sequence[Sequence[Preference]], *, tokens: int = 40) -> list[Description]:
         """The summaries, each of at most so many tokens and the words around it."""
         from fspo.modeling.descriptions import write_descriptions
-        from fspo.modeling.rendering import EpisodeRenderer
 
-        settings, own = self.settings, self.renderer
-        renderer = EpisodeRenderer(own.tokenizer, max_length=own.max_length, layout=settings.shots)
+        settings = self.settings
+        renderer = _reader(settings, self.renderer)
         rows = write_descriptions(self.model, renderer, users, question=settings.question, max_new_tokens=tokens)
         return [replace(row, text=settings.message.replace(_PLACE, row.text) if row.text else "") for row in rows]
+
+
+def _reader(settings: SummarySettings, own: EpisodeRenderer) -> EpisodeRenderer:
+    """Renders what the writer of the summary reads."""
+    from fspo.modeling.rendering import EpisodeRenderer
+
+    return EpisodeRenderer(own.tokenizer, max_length=own.max_length, layout=settings.shots)
 
 
 ROWS = (

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from fspo.methods.adaptation import Adaptation, AdaptationSettings, UserState
+from fspo.methods.adaptation import Adaptation, AdaptationSettings, AdaptationWork, UserState
 from fspo.methods.method import Method
 from fspo.preferences.types import Episode, Preference
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from fspo.methods.user_weights import UserWeights
     from fspo.modeling.rendering import Context, EpisodeRenderer, TokenizedEpisode
+    from fspo.training.config import TrainingConfig
 
 __all__ = ["ROWS", "TestTimeTraining", "TestTimeTrainingSettings"]
 
@@ -115,6 +116,21 @@ class TestTimeTraining(Adaptation):
             return UserState()
         return UserState(take_steps(start, self.loss(shots), steps=settings.steps, rate=settings.learning_rate))
 
+    @classmethod
+    def work(
+        cls,
+        settings: TestTimeTrainingSettings,
+        renderer: EpisodeRenderer,
+        shots: Sequence[Preference],
+        *,
+        training: TrainingConfig | None = None,
+    ) -> AdaptationWork:
+        """Every step reads all pairs; the shared policy reads them once."""
+        if not settings.steps:
+            return AdaptationWork()
+        tokens = sum(one.tokens for one in _learned_from(settings, renderer, shots))
+        return AdaptationWork(tokens, settings.steps * tokens)
+
     @contextmanager
     def using(self, state: UserState) -> Iterator[EpisodeRenderer]:
         """Lay the user's weights over the model."""
@@ -127,9 +143,7 @@ class TestTimeTraining(Adaptation):
 
         from fspo.methods.user_weights import pair_margins
 
-        shown = self.episodes(shots)
-        if self.settings.mirror:
-            shown += self.episodes([shot.swap() for shot in shots])
+        shown = _learned_from(self.settings, self.renderer, shots)
         with torch.no_grad():
             before = pair_margins(self.model, shown)
 
@@ -143,19 +157,7 @@ class TestTimeTraining(Adaptation):
 
     def episodes(self, shots: Sequence[Preference]) -> list[TokenizedEpisode]:
         """The pairs that are learned from, each after the shots before it, all others, or none."""
-        own = tuple(shots)
-        if self.settings.episodes == "leave-one-out":
-            return [
-                self.renderer.render(Episode("", own[:place] + own[place + 1 :], (shot,)))
-                for place, shot in enumerate(own)
-            ]
-        if self.settings.episodes == "bare":
-            return [self.renderer.render(Episode("", (), own))]
-        whole = self.renderer.render(Episode("", own[:-1], own), shots=range(len(own)))
-        # The oldest shots may have no room; what came before them then stands without context.
-        kept = {query: max(0, query - whole.dropped_shots) for query in range(len(own))}
-        branches = tuple(branch for branch in whole.branches if branch.shots == kept[branch.query])
-        return [replace(whole, branches=branches)]
+        return _pairs(self.settings, self.renderer, shots)
 
     def _losses(self, margins: Tensor) -> Tensor:
         from fspo.training import objectives
@@ -163,6 +165,30 @@ class TestTimeTraining(Adaptation):
         if self.settings.objective == "ipo":
             return objectives.ipo(margins, self.settings.beta)
         return objectives.dpo(margins, self.settings.beta)
+
+
+def _learned_from(
+    settings: TestTimeTrainingSettings, renderer: EpisodeRenderer, shots: Sequence[Preference]
+) -> list[TokenizedEpisode]:
+    """All pairs that are learned from, those under the mirrored shots too."""
+    shown = _pairs(settings, renderer, shots)
+    return shown + (_pairs(settings, renderer, [shot.swap() for shot in shots]) if settings.mirror else [])
+
+
+def _pairs(
+    settings: TestTimeTrainingSettings, renderer: EpisodeRenderer, shots: Sequence[Preference]
+) -> list[TokenizedEpisode]:
+    """The pair of each shot, after the shots before it, all others, or none."""
+    own = tuple(shots)
+    if settings.episodes == "leave-one-out":
+        return [renderer.render(Episode("", own[:place] + own[place + 1 :], (shot,))) for place, shot in enumerate(own)]
+    if settings.episodes == "bare":
+        return [renderer.render(Episode("", (), own))]
+    whole = renderer.render(Episode("", own[:-1], own), shots=range(len(own)))
+    # The oldest shots may have no room; what came before them then stands without context.
+    kept = {query: max(0, query - whole.dropped_shots) for query in range(len(own))}
+    branches = tuple(branch for branch in whole.branches if branch.shots == kept[branch.query])
+    return [replace(whole, branches=branches)]
 
 
 ROWS = (
