@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fspo.evaluation.scoring.reward_models.protocol import RewardModel
+    from fspo.methods.adapted_policy import AdaptedPolicy
     from fspo.modeling.policy import Policy
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.preferences.splits import SplitDataset
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fspo.training.settings import FSPOConfig
 
 __all__ = [
+    "AdaptedPolicy",
     "FSPOConfig",
     "FSPOTrainer",
     "LoraSettings",
@@ -40,6 +42,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptedPolicy": "fspo.methods.adapted_policy",
     "FSPOConfig": "fspo.training.settings",
     "FSPOTrainer": "fspo.training.api",
     "LoraSettings": "fspo.training.config",

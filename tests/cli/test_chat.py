@@ -13,6 +13,7 @@ from fspo.cli.terminal import PrintableConsole
 from fspo.errors import ConfigError, DataError
 from fspo.files import read_json
 from fspo.judging.declared import DeclaredJudge
+from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
 from fspo.modeling.policy import Policy
@@ -66,6 +67,22 @@ def test_the_same_seed_gives_the_same_talk_and_a_prompt_asked_again_another_answ
     assert first == second
     one, other = first.split("> What about it?")[1:]
     assert one != other
+
+
+def test_a_method_that_adapts_answers_each_user_by_their_own_policy(folder: RunFolder) -> None:
+    chat = talk(folder, "ttt", "mine-length-more", temperature=0.0)
+    assert "ttt, for mine-length-more" in said(chat, "What about it?")
+    assert said(chat, "/shots").count("chosen:") == 2
+    assert isinstance(chat.policy, AdaptedPolicy)
+    learned = chat.policy.adaptation.state(chat.person.shots[:2])
+    said(chat, "/user mine-length-less")
+    assert chat.policy.adaptation.state(chat.person.shots[:2]) is not learned
+    plain = talk(folder, "base", "mine-length-more", temperature=0.0)
+    assert chat.answers("Hm?")[1].text == plain.answers("Hm?")[1].text  # the base is as it was
+    with pytest.raises(ConfigError, match="'ttt' changes the policy for each user"):
+        talk(folder, "ttt", guidance=1.0)
+    with pytest.raises(DataError, match="holds no trained policy yet"):
+        talk(folder, "p-rlhf")
 
 
 def test_commands_change_the_user_and_show_the_shots(folder: RunFolder) -> None:

@@ -12,10 +12,13 @@ from transformers import TrainerCallback
 
 from fspo.errors import ConfigError
 from fspo.files import read_jsonl
+from fspo.methods.adapted_policy import AdaptedPolicy
 from fspo.methods.method import Job
 from fspo.methods.policies.p_rlhf import UserTokens, user_table
 from fspo.methods.table import method
 from fspo.modeling.loading import load_model, load_tokenizer
+from fspo.modeling.policies import read_card
+from fspo.modeling.policy import Policy
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.modeling.virtual_tokens import virtual_tokens
 from fspo.preferences.dataset import PreferenceDataset
@@ -93,8 +96,23 @@ def test_a_new_user_is_fitted_on_the_shots(two_camps: Path) -> None:
     assert state.bytes == 4 * state.numbers
 
 
+def test_the_policy_of_a_folder_answers_and_ranks(two_camps: Path) -> None:
+    policy = AdaptedPolicy.adapt(two_camps, settings=FIT)
+    assert policy.row.name == "p-rlhf"
+    query = QUERIES[0]
+    for shots, sign in ((SHOTS, 1), ([shot.swap() for shot in SHOTS], -1)):
+        chosen, rejected = policy.reward(shots, query.prompt, [query.chosen, query.rejected])
+        assert sign * (chosen - rejected) > 0
+    assert policy.reward(None, query.prompt, [query.chosen])[0] != 0  # the generic user is no longer the base model
+    how: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0.0}
+    policy.generate(SHOTS, query.prompt, **how)
+    base = Policy.load(read_card(two_camps).base)
+    assert policy.base.generate(None, query.prompt, **how) == base.generate(None, query.prompt, **how)
+
+
 def test_the_work_of_a_fit_is_the_tokens_of_its_steps(two_camps: Path) -> None:
     found = soft(two_camps, fit_steps=3)
+    found.state(SHOTS[:2])  # which pays for what a model does once
     with counted_tokens() as read:
         found.state(SHOTS)
     work = found.work(found.settings, found.renderer, SHOTS, training=method("p-rlhf").training(SETTINGS))

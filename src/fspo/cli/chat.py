@@ -15,11 +15,13 @@ from fspo.cli.options import ConfigFile, DryRun, OutputFolder, Overrides, config
 from fspo.errors import ConfigError
 from fspo.identity import digest
 from fspo.preferences.sampling import shots_beside
+from fspo.printing import option
 from fspo.runs.descriptions import DESCRIPTIONS_FILE, DescriptionBook
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fspo.methods.method import Method
     from fspo.modeling.answering import Reply
     from fspo.modeling.policy import Policy, SamplingOptions
     from fspo.preferences.dataset import PreferenceDataset
@@ -125,35 +127,26 @@ class Chat:
         """A conversation on what lies in a run's folder.
 
         Raises:
-            ConfigError: there is no such method.
+            ConfigError: there is no such method, or it adapts to each user and is to be guided.
             DataError: the method is not trained yet, or there is no such user.
         """
         from fspo.methods.table import method as method_named
-        from fspo.modeling.policy import Policy
         from fspo.preferences.dataset import PreferenceDataset
         from fspo.runs import pipeline
 
         row = method_named(method)
-        if row.adaptation is not None:
-            raise ConfigError(
-                f"'{method}' changes the policy for each user, which `fspo chat` can't do yet; `fspo eval` measures it "
-                "and shows its answers."
-            )
         if not (folder.data / "splits.json").is_file():
             raise pipeline.no_data(folder)
         splits = pipeline.splits_of(folder)
         dataset = PreferenceDataset.load(folder.data)
         chosen = user if user is not None else min(splits.users["test"] or dataset.users)
         dataset.of_user(chosen)
-        settings = folder.config.evaluation
-        policy = Policy.load(
-            pipeline.policy_of(folder, method) if row.trains else folder.config.model,
-            context=row.context,
-            shots=shots,
-            dtype=settings.dtype,
-            max_length=settings.max_length,
-            layout=None if row.trains else settings.layout,  # a policy sees shots as in its training
-        )
+        policy = _policy_of(folder, row, shots)
+        if sampling.get("guidance") and row.adaptation is not None:
+            raise ConfigError(
+                f"{option('guidance')}: '{method}' changes the policy for each user, and guidance would need those of "
+                "two users at once; leave the option out."
+            )
         return cls(dataset, chosen, method, policy, sampling, seed, DescriptionBook(folder.path / DESCRIPTIONS_FILE))
 
     @property
@@ -175,7 +168,7 @@ class Chat:
 
         path = folder.data / "judge.json"
         count = min(count, self.policy.shots)
-        if not count or self.policy.renderer.context not in ("shots", "both") or not path.is_file():
+        if not count or not self.policy.reads_shots or not path.is_file():
             return []
         judge = load_judge(path)
         if not isinstance(judge, DeclaredJudge):
@@ -285,6 +278,40 @@ class Chat:
                 self.show(line.strip(), out)
         except FspoError as error:
             out.print(str(error), markup=False)
+
+
+def _policy_of(folder: RunFolder, row: Method, shots: int) -> Policy:
+    """The policy of a method in a run; its weights are read at the first answer.
+
+    Raises:
+        DataError: it is not trained yet.
+    """
+    from fspo.methods.adaptation import AdaptationRow
+    from fspo.methods.adapted_policy import AdaptedPolicy
+    from fspo.modeling.policy import Policy
+    from fspo.runs import pipeline
+
+    config = folder.config
+    settings = config.evaluation
+    if row.adaptation is not None:
+        adapted = config.adaptations.get(row.name) or AdaptationRow(row.name, row.adaptation)
+        start = row.name if row.trains else adapted.settings.start
+        return AdaptedPolicy(
+            pipeline.policy_of(folder, start) if start else config.model,
+            adapted,
+            shots=shots,
+            layout=settings.layout,
+            max_length=settings.max_length,
+            dtype=settings.dtype,
+        )
+    return Policy.load(
+        pipeline.policy_of(folder, row.name) if row.trains else config.model,
+        context=row.context,
+        shots=shots,
+        dtype=settings.dtype,
+        max_length=settings.max_length,
+        layout=None if row.trains else settings.layout,  # a policy sees shots as in its training
+    )
 
 
 def _only_method(folder: RunFolder) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fspo.errors import ConfigError
+from fspo.modeling.user_views import UserView
 from fspo.printing import counted
 from fspo.pydantic_errors import first_fault
 
@@ -77,17 +78,6 @@ class UserState:
     def bytes(self) -> int:
         """Its size, with the text in UTF-8."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values()) + len(self.text.encode())
-
-
-@dataclass(frozen=True)
-class UserView:
-    """The policy of one user, for as long as it is entered."""
-
-    model: PreTrainedModel
-    renderer: EpisodeRenderer
-    """Renders what this user's policy reads."""
-    text: str
-    """Stands in the place of the user's description."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from fspo.modeling.generation import (
     sampled_ids,
 )
 from fspo.modeling.rendering import EpisodeRenderer, RenderedPrompt
+from fspo.modeling.user_views import PerUser
 from fspo.preferences.types import Preference, Turn
 
-__all__ = ["AnswerText", "Enter", "Prompt", "Reply", "answer", "stream_answer"]
+__all__ = ["AnswerText", "Enter", "Prompt", "Reply", "answer", "answer_per_user", "stream_answer"]
 
 _LONGEST_TAG = len("<reasoning>")
 
@@ -74,6 +75,26 @@ def answer(
     return [
         Reply(text, found.finished, one.dropped_shots) for text, found, one in zip(texts, answers, shown, strict=True)
     ]
+
+
+def answer_per_user(
+    per_user: PerUser, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int = 0, batch_size: int = 64
+) -> list[Reply]:
+    """The same where every user has a policy of their own, which sees what it makes of the prompt's shots.
+
+    Raises:
+        DataError, ModelError: as `answer`.
+    """
+    found: dict[int, Reply] = {}
+    users: dict[tuple[Preference, ...], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        users.setdefault(tuple(prompt.shots), []).append(place)
+    for shots, places in users.items():
+        with per_user.for_user(shots) as view:
+            asked = [replace(prompts[place], description=view.text, mirror_description=None) for place in places]
+            replies = answer(view.model, view.renderer, asked, sampling, seed=seed, batch_size=batch_size)
+        found.update(zip(places, replies, strict=True))
+    return [found[place] for place in range(len(prompts))]
 
 
 def stream_answer(

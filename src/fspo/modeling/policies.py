@@ -260,8 +260,8 @@ def check_whole(folder: Path) -> None:
     """
     if read_card(folder).details.get("companion"):
         raise ModelError(
-            f"The policy in {folder} has weights of its method beside the model, for each user, which only `fspo eval` "
-            "can use yet; choose another policy."
+            f"The policy in {folder} has weights of its method beside the model, for each user. `fspo eval` and `fspo "
+            "chat` can use it, and `fspo.AdaptedPolicy.adapt` in Python; choose another policy for this."
         )
 
 

@@ -33,7 +33,7 @@ from fspo.printing import nearest
 if TYPE_CHECKING:
     from fspo.preferences.formats import PersonLike
 
-__all__ = ["Policy", "RewardAgainst", "SamplingOptions", "check_against"]
+__all__ = ["NO_LABELS", "Policy", "RewardAgainst", "SamplingOptions", "check_against", "renderer_of", "sampling_of"]
 
 RewardAgainst = Literal["reference", "mirror", "pooled"]
 _ALL = sys.maxsize
@@ -41,7 +41,7 @@ _PAIRS = 32
 """Pairs of responses that are compared in one pass."""
 _DESCRIPTIONS = 256
 """Descriptions that a policy remembers."""
-_NO_LABELS = "There are no labels to swap: no preference is shown; give some, or measure by the reference."
+NO_LABELS = "There are no labels to swap: no preference is shown; give some, or measure by the reference."
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -158,7 +158,7 @@ class Policy:
         training: dict[str, Any] = details.get("training") or {}
         longest = training.get("max_length") if max_length is None else max_length
         layout = layout or (training.get("layout", EARLIER_LAYOUT) if training else DEFAULT_LAYOUT)
-        renderer = _renderer(weights.name, longest, layout)
+        renderer = renderer_of(weights.name, longest, layout)
 
         def base() -> Policy:
             return cls(
@@ -174,6 +174,11 @@ class Policy:
             shots=training.get("shots", _ALL) if shots is None else shots,
             weights=weights,
         )
+
+    @property
+    def reads_shots(self) -> bool:
+        """Whether a person's preferences matter."""
+        return self.renderer.context in ("shots", "both")
 
     @property
     def base(self) -> Policy:
@@ -219,20 +224,13 @@ class Policy:
             raise DataError("A reward is of responses that are texts; give at least one, and none that is empty.")
         texts = tuple(map(self.renderer.render_response, responses))
         shown = self.shown(person_of(person), prompt, description, mirrored=against != "reference")
-        reserve = max(map(len, texts))
         if against == "pooled":
-            return self._antisymmetric([replace(shown, shots=(shot,)) for shot in shown.shots], texts, reserve)
+            return self._antisymmetric([replace(shown, shots=(shot,)) for shot in shown.shots], texts)
         if against == "mirror":
-            return self._antisymmetric([shown], texts, reserve)
-        seen = self.renderer.render_prompt(shown.shots, shown.text, shown.description, reserve=reserve)
-        own = _one_branch(seen.trunk_ids, seen.prompt_ids, texts)
-        if self._bare_reference:
-            bare = self.renderer.render_prompt((), shown.text, reserve=reserve)
-            other = _one_branch(bare.trunk_ids, bare.prompt_ids, texts)
-        else:
-            other = own
-        (reference,) = self._logps(self._reference or self._model, [other])
-        return (self._beta * (self._logps(self._model, [own])[0] - reference)).tolist()
+            return self._antisymmetric([shown], texts)
+        other = Prompt(shown.text) if self._bare_reference else shown
+        reference = self._seen(self._reference or self._model, other, texts)
+        return (self._beta * (self._for_person(shown, texts) - reference)).tolist()
 
     def margins(self, person: PersonLike, pairs: Sequence[Preference]) -> list[float]:
         """How much more the person would like the chosen response of each pair than the rejected one, in nats.
@@ -257,15 +255,32 @@ class Policy:
             episode = Episode("", tuple(shown.shots), some, shown.description)
             twins = self.renderer.render_twins(episode, shown.mirror_description)
             if not twins[0].boundaries[1:]:
-                raise DataError(_NO_LABELS)
+                raise DataError(NO_LABELS)
             with torch.no_grad(), self._model() as model:
                 own, mirrored = (one.means if self._by_mean else one.sums for one in branch_logprobs(model, twins))
             rewards = self._beta * (own - mirrored) / 2
             found += (rewards[:, 0] - rewards[:, 1]).tolist()
         return found
 
-    def _antisymmetric(self, shown: Sequence[Prompt], texts: tuple[tuple[int, ...], ...], reserve: int) -> list[float]:
+    def _for_person(self, shown: Prompt, texts: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+        """[R]: log-probabilities of texts under the policy, for the person of the prompt."""
+        return self._seen(self._model, shown, texts)
+
+    def _seen(
+        self,
+        enter: Enter,
+        shown: Prompt,
+        texts: tuple[tuple[int, ...], ...],
+        renderer: EpisodeRenderer | None = None,
+    ) -> torch.Tensor:
+        """[R]: log-probabilities of texts under a model that sees what the prompt says of the person."""
+        reserve = max(map(len, texts))
+        seen = (renderer or self.renderer).render_prompt(shown.shots, shown.text, shown.description, reserve=reserve)
+        return self._logps(enter, [_one_branch(seen.trunk_ids, seen.prompt_ids, texts)])[0]
+
+    def _antisymmetric(self, shown: Sequence[Prompt], texts: tuple[tuple[int, ...], ...]) -> list[float]:
         """The sum over contexts of beta (log pi(y | S, x) - log pi(y | S', x)) / 2 for each text."""
+        reserve = max(map(len, texts))
         total = torch.zeros(len(texts), dtype=torch.float64)
         for one in shown:
             seen = self.renderer.render_prompt(
@@ -274,11 +289,11 @@ class Policy:
             trunks = (seen.trunk_ids, seen.mirror_trunk_ids)
             twins = [_one_branch(trunk, seen.prompt_ids, texts) for trunk in trunks if trunk is not None]
             if len(twins) < 2:
-                raise DataError(_NO_LABELS)
+                raise DataError(NO_LABELS)
             own, mirrored = self._logps(self._model, twins)
             total += (self._beta * (own - mirrored) / 2).double().cpu()
         if not shown:
-            raise DataError(_NO_LABELS)
+            raise DataError(NO_LABELS)
         return total.tolist()
 
     @overload
@@ -359,7 +374,7 @@ class Policy:
         Returns:
             A reply to each request, in order, which also says whether it is finished and which shots had no room.
         """
-        settings = _sampling(sampling)
+        settings = sampling_of(sampling)
         prompts = self._numbered(
             self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
             for person, prompt in requests
@@ -380,7 +395,7 @@ class Policy:
 
         Arguments and errors as of `generate`. Other policies over the same base may be used in between.
         """
-        settings = _sampling(sampling)
+        settings = sampling_of(sampling)
         shown = self.shown(person_of(person), prompt, description, mirrored=settings.guidance > 0)
         (numbered,) = self._numbered([shown])
         return stream_answer(self._model, self.renderer, numbered, settings, seed=seed)
@@ -509,7 +524,12 @@ def _one_branch(
     return TokenizedEpisode(tuple(trunk), (len(trunk),), (branch,))
 
 
-def _sampling(options: SamplingOptions) -> Sampling:
+def sampling_of(options: SamplingOptions) -> Sampling:
+    """The options as settings.
+
+    Raises:
+        ConfigError: one is unknown or out of its range.
+    """
     settings: dict[str, Any] = {"temperature": 0.7, **options}
     known = SamplingOptions.__annotations__
     for name in settings.keys() - known.keys():
@@ -519,7 +539,7 @@ def _sampling(options: SamplingOptions) -> Sampling:
     return Sampling(**settings)
 
 
-def _renderer(name: str | Path, max_length: int | None, layout: LayoutName) -> EpisodeRenderer:
+def renderer_of(name: str | Path, max_length: int | None, layout: LayoutName) -> EpisodeRenderer:
     """Renders for a model by its name, after a check that it can read all that its tokenizer makes."""
     tokenizer = load_tokenizer(name)
     config = load_configuration(name).get_text_config()

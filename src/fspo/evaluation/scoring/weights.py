@@ -71,20 +71,12 @@ class LoadableModel:
             DataError: a prompt alone is too long.
             ModelError: the architecture can't decode over shared trunks.
         """
-        from fspo.modeling.answering import answer
+        from fspo.modeling.answering import answer, answer_per_user
 
-        if self.adaptation is None:
-            return answer(self.load(), self.renderer, prompts, sampling, seed=seed, batch_size=len(prompts))
-        found: dict[int, Reply] = {}
-        users: dict[tuple[Preference, ...], list[int]] = {}
-        for place, prompt in enumerate(prompts):
-            users.setdefault(tuple(prompt.shots), []).append(place)
-        for shots, places in users.items():
-            with self.adaptation().for_user(shots) as view:
-                asked = [replace(prompts[place], description=view.text, mirror_description=None) for place in places]
-                replies = answer(view.model, view.renderer, asked, sampling, seed=seed, batch_size=len(asked))
-            found.update(zip(places, replies, strict=True))
-        return [found[place] for place in range(len(prompts))]
+        together = max(1, len(prompts))
+        if self.adaptation is not None:
+            return answer_per_user(self.adaptation(), prompts, sampling, seed=seed, batch_size=together)
+        return answer(self.load(), self.renderer, prompts, sampling, seed=seed, batch_size=together)
 
     @property
     def key(self) -> str:
