@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from fspo.errors import DataError
 from fspo.evaluation.config import EvaluationConfig
 from fspo.evaluation.evaluate import evaluate
 from fspo.evaluation.scoring.weights import Weights
-from fspo.files import read_jsonl
+from fspo.files import read_json, read_jsonl
+from fspo.preferences.dataset import PreferenceDataset
+from fspo.preferences.types import User
 from tests.evaluation.helpers import CountingJudge, small_dataset
+from tests.fake_endpoint import fake_endpoint, stats
+from tests.methods.policies.round_worlds import Said
 
 CONFIG = EvaluationConfig.model_validate(
     {
@@ -28,9 +33,21 @@ CONFIG = EvaluationConfig.model_validate(
 )
 
 
-def run(model: Path, out: Path, config: EvaluationConfig = CONFIG) -> dict[str, Any]:
-    methods: dict[str, Path | None] = {"base": None, "few-shot": None}
-    return evaluate(config, small_dataset("test"), methods, model=str(model), out=out, judge=CountingJudge())
+def run(
+    model: Path,
+    out: Path,
+    config: EvaluationConfig = CONFIG,
+    methods: Sequence[str] = ("base", "few-shot"),
+    **more: Any,
+) -> dict[str, Any]:
+    given: dict[str, Any] = {"judge": CountingJudge(), **more}
+    return evaluate(config, small_dataset("test"), dict.fromkeys(methods), model=str(model), out=out, **given)
+
+
+def played(address: str) -> EvaluationConfig:
+    """Users that the model at an endpoint plays."""
+    settings = {"turns": 3, "users": 4, "endpoint": {"base_url": address, "model": "m", "retries": 1}}
+    return EvaluationConfig.model_validate({**CONFIG.model_dump(), "conversations": settings})
 
 
 def test_every_method_holds_the_same_conversations(
@@ -57,3 +74,50 @@ def test_more_turns_than_questions_are_refused(tiny_model_path: Path, tmp_path: 
     longer = CONFIG.model_copy(update={"conversations": CONFIG.conversations.model_copy(update={"turns": 13})})
     with pytest.raises(DataError, match="no evaluated user has 13 questions to ask"):
         run(tiny_model_path, tmp_path, longer)
+
+
+def test_a_language_model_plays_the_users(tiny_model_path: Path, tmp_path: Path) -> None:
+    with fake_endpoint() as address:
+        methods, said = ["base", "oracle", "summary", "steering"], Said()
+        found = run(tiny_model_path, tmp_path, played(address), methods, judge=None, progress=said)
+        came = stats(address)["came"]
+        assert run(tiny_model_path, tmp_path, played(address), methods, judge=None) == found
+        assert stats(address)["came"] == came  # every reply is kept
+    for name in ("base", "oracle"):
+        assert all(1 <= found[name][f"alignment@{turn}"]["value"] <= 5 for turn in (1, 2, 3))
+        assert found[name]["alignment@1"]["users"] == 4
+        rows = read_jsonl(tmp_path / name / "played-users.jsonl")
+        assert len(rows) == 12 and all(row["message"].startswith("Tell me: ") for row in rows if row["turn"] == 1)
+        assert all(row["message"].startswith("I like the ") for row in rows if row["turn"] > 1)
+        spoken = read_jsonl(tmp_path / name / "conversations.jsonl")
+        assert [row["prompt"].count("Assistant: ") for row in spoken] == [0] * 4 + [1] * 4 + [2] * 4
+        assert [row["shots"] for row in spoken] == [0] * 12
+    assert "alignment_slope" in found["base"] and "alignment_slope" not in found["summary"]
+    assert any("not measured for summary, steering" in line for line in said.lines)
+    assert read_json(tmp_path / "conversations.json")["base"] | {"wording": ""} == {
+        "messages": 12, "unusable": {}, "answers": 12, "unread": {}, "wording": "",
+    }  # fmt: skip
+
+
+def test_bad_replies_are_counted_and_stop_nothing(tiny_model_path: Path, tmp_path: Path) -> None:
+    said = Said()
+    with fake_endpoint(replies={"always-only-reasoning": 0.4, "always-content_filter": 0.2}) as address:
+        found = run(tiny_model_path, tmp_path, played(address), ["base"], progress=said)
+    rows, record = read_jsonl(tmp_path / "base" / "played-users.jsonl"), read_json(tmp_path / "conversations.json")
+    failed = [row for row in rows if row["failure"]]
+    assert 0 < len(failed) < 12 and sum(record["base"]["unusable"].values()) == len(failed)
+    asked = {row.prompt for row in small_dataset("test")}
+    assert all(row["message"] in asked for row in failed)
+    rated = [row["level"] for row in rows if row["level"] is not None]
+    assert 0 < len(rated) < 12 and sum(record["base"]["unread"].values()) == 12 - len(rated)
+    assert sum(found["base"].get(f"alignment@{turn}", {"users": 0})["users"] for turn in (1, 2, 3)) == len(rated)
+    assert any(line.startswith("Conversations of base:") for line in said.lines)
+
+
+def test_users_without_descriptions_cannot_be_played(tiny_model_path: Path, tmp_path: Path) -> None:
+    data = small_dataset("test")
+    bare = PreferenceDataset([User(user.id, traits=user.traits) for user in data.users.values()], data)
+    with pytest.raises(DataError, match=r"plays users by their descriptions, and user '.*' has none"):
+        evaluate(
+            played("http://127.0.0.1:9/v1"), bare, {"base": None}, model=str(tiny_model_path), out=tmp_path, judge=None
+        )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fspo.methods.conversations import (
     Conversation,
+    ScriptedUsers,
     alignment_level,
     alignment_slope,
     hold,
@@ -53,7 +54,7 @@ def test_what_is_said_is_seen_from_the_next_turn_on() -> None:
         return [f"Perhaps, {turn}."]
 
     one = Conversation(ANN, questions)
-    hold([one], 3, answer, LikesYes())
+    hold([one], 3, answer, ScriptedUsers(LikesYes()))
     assert seen == [0, 1, 2]
     assert one.answers == ["Perhaps, 1.", "Perhaps, 2.", "Perhaps, 3."]
     assert [shot.rejected for shot in one.shots] == one.answers
@@ -76,6 +77,14 @@ def test_the_slope_written_out_by_hand() -> None:
     assert (line.slope, line.r2) == pytest.approx((1.0, 1.0))
     assert normalised([2.0, 3.0, 4.0]) == [0.0, 0.5, 1.0]
     assert alignment_slope(normalised([2.0, 3.0, 4.0])).slope == pytest.approx(0.5)
+
+
+def test_a_turn_without_a_level_is_left_out() -> None:
+    line = alignment_slope([1.0, None, 2.0, 3.0])
+    expected = np.polyfit([1, 3, 4], [1, 2, 3], 1)[0]
+    assert line.slope == pytest.approx(expected)
+    with pytest.raises(ValueError, match="two turns"):
+        alignment_slope([3.0, None])
 
 
 def test_levels_that_do_not_move_have_no_slope() -> None:

@@ -54,7 +54,7 @@ def test_the_example_is_a_reader_that_learns(tmp_path: Path, monkeypatch: pytest
 def test_the_runs_on_the_page_are_complete() -> None:
     for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL):
         config = configuration(yaml.safe_load(block), "docs/methods.md")
-        assert config.readers or config.adaptations
+        assert config.readers or config.adaptations or config.training
 
 
 def test_the_page_lists_every_method_with_machinery_of_its_own() -> None:

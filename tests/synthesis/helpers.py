@@ -76,6 +76,12 @@ class ScriptedModel:
             texts = texts_of(said)
             choice = self.judge(texts.get("description", ""), texts["first"], texts["second"], rng)
             return self._said(f'{{"preferred": "{choice}"}}')
+        if "Write the person's next message" in said:
+            texts = texts_of(said)
+            reaction = "" if texts["conversation"] == "Nothing yet." else f"I like the {self._words(rng, 1)}. "
+            return self._said(f"{reaction}Tell me: {texts['question']}")
+        if "how well the answer fits this person" in said:
+            return self._said(f'{{"level": {min(5, 1 + len(texts_of(said)["answer"]) // 4)}}}')
         if "Write one more sentence" in said:
             return self._said(f"Adores the {self._words(rng, 2)}.")
         if "short portrait" in said:

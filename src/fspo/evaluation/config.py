@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from fspo.errors import ConfigError
 from fspo.llm.endpoint_config import EndpointConfig
+from fspo.methods.played_users import MESSAGE_TOKENS
 from fspo.methods.reader_table import READERS
 from fspo.methods.table import METHODS
 from fspo.modeling.layouts import DEFAULT_LAYOUT, EARLIER_LAYOUT, LayoutName
@@ -207,14 +208,19 @@ class TaxConfig(Settings):
 
 
 class ConversationConfig(Settings):
-    """Conversations with scripted users, whose preferences become known turn by turn; `turns` answers for each user."""
+    """Conversations with simulated users, whose taste becomes known turn by turn; `turns` answers for each user."""
 
     turns: int = Field(default=10, ge=2)
     """Questions that each user asks."""
     users: int | None = Field(default=12, ge=1)
     """Maximum number of the evaluated users; null: all users with so many questions."""
     responses: int = Field(default=8, ge=1)
-    """Maximum number of responses in the data that an answer is compared with."""
+    """Scripted users: maximum number of responses in the data that an answer is compared with."""
+    endpoint: EndpointConfig | None = None
+    """An OpenAI-compatible endpoint whose model plays the users by their descriptions and rates the answers; null:
+    scripted users."""
+    message_tokens: int = Field(default=MESSAGE_TOKENS, ge=1)
+    """endpoint: maximum tokens of a user's message or a rating, reasoning included."""
 
 
 _ADDED = frozenset(
@@ -321,9 +327,10 @@ class EvaluationConfig(Settings):
     """Precision of the evaluated models."""
 
     def endpoints(self) -> list[EndpointConfig]:
-        """The endpoints of all judges and reward models, in the order of the settings."""
+        """The endpoints of judges, reward models and played users; new kinds last, since the order names files."""
         judges = (*self.judges, *(self.tax.judges if self.tax else ()))
         found = [*(judge.endpoint for judge in judges), *(model.endpoint for model in self.reward_models)]
+        found += [] if self.conversations is None else [self.conversations.endpoint]
         return [endpoint for endpoint in found if endpoint is not None]
 
     @model_validator(mode="after")

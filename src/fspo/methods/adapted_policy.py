@@ -204,7 +204,8 @@ class AdaptedPolicy(Policy):
     def _loaded(self) -> Any:
         """The weights, without anything of a person."""
         if self._card is None:
-            return load_model(self._place, dtype=self._dtype, device=self._device).eval()
+            model: Any = load_model(self._place, dtype=self._dtype, device=self._device)
+            return model.eval()
         adapters: Any = "switchable" if self.row.kind.keeps_adapters else "merged"
         return load_policy(Path(self._place), adapters=adapters, dtype=self._dtype, device=self._device)
 

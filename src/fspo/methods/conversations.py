@@ -1,11 +1,12 @@
-"""Conversations with a scripted user, who lets their taste be known turn by turn (after ALOE, arXiv 2410.03642).
+"""Conversations with a user who lets their taste be known turn by turn (after ALOE, arXiv 2410.03642).
 
-In turn k the user asks the k-th of their questions and gets an answer. Then they say which response they would rather
-have had: the better of the answer and of the response to this question that they like in the data. That is one labelled
-preference more, which the model may see from turn k + 1 on. So a policy gathers its shots from the conversation itself.
+A user is scripted, or a language model plays the user (`fspo.methods.played_users`). In turn k a scripted user asks the
+k-th of their questions and gets an answer. Then they say which response they would rather have had: the better of the
+answer and of the response to this question that they like in the data. That is one labelled preference more, which the
+model may see from turn k + 1 on. So a policy gathers its shots from the conversation itself.
 
 ALOE's user is a language model with a persona, whose answers reveal it little by little, and a judge says from 1 to 5
-how well an answer fits the persona. Here the user is a script over the responses of the data, and the level is computed
+how well an answer fits the persona. The script works over the responses of the data instead, and the level is computed
 from comparisons with these by the judge of the data, so that it needs no network and contradicts itself nowhere.
 """
 
@@ -14,21 +15,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
+from fspo.errors import DataError
 from fspo.judging.judge import Judge
 from fspo.judging.verdicts import SCORES
-from fspo.preferences.types import Preference, User
+from fspo.preferences.types import Preference, Turn, User
+
+if TYPE_CHECKING:
+    from fspo.modeling.rendering import EpisodeRenderer
 
 __all__ = [
     "HIGHEST",
     "LOWEST",
     "Conversation",
+    "ScriptedUsers",
+    "SimulatedUsers",
     "Slope",
     "alignment_level",
     "alignment_slope",
     "hold",
     "normalised",
     "revealed",
+    "with_room",
 ]
 
 LOWEST, HIGHEST = 1.0, 5.0
@@ -44,7 +53,36 @@ class Conversation:
     """One for each turn, with the response to it that the user likes and one that they don't."""
     answers: list[str] = field(default_factory=list)
     shots: list[Preference] = field(default_factory=list)
-    """What the user has let be known, the oldest first."""
+    """What a scripted user has let be known, the oldest first."""
+    prompt: tuple[Turn, ...] = ()
+    """What is answered next: the user's message, after what a played user and the assistant have said before."""
+
+
+class SimulatedUsers(Protocol):
+    """The users' side of conversations."""
+
+    def ask(self, turn: int, conversations: Sequence[Conversation]) -> None:
+        """Set the prompt of each conversation for a turn, counted from 1."""
+
+    def hear(self, turn: int, conversations: Sequence[Conversation]) -> None:
+        """Take in the last answers of this turn."""
+
+
+@dataclass(frozen=True)
+class ScriptedUsers:
+    """Users who ask the questions of the data, and say by a judge which response they would rather have had."""
+
+    judge: Judge | None
+
+    def ask(self, turn: int, conversations: Sequence[Conversation]) -> None:
+        """Ask the next question, whatever was said before."""
+        for one in conversations:
+            one.prompt = one.questions[turn - 1].messages
+
+    def hear(self, turn: int, conversations: Sequence[Conversation]) -> None:
+        """Let a preference be known."""
+        for one in conversations:
+            one.shots.append(revealed(self.judge, one.user, one.questions[turn - 1], one.answers[-1]))
 
 
 def revealed(judge: Judge | None, user: User, question: Preference, answer: str) -> Preference:
@@ -66,16 +104,35 @@ def hold(
     conversations: Sequence[Conversation],
     turns: int,
     answer: Callable[[int, Sequence[Conversation]], Sequence[str]],
-    judge: Judge | None,
+    users: SimulatedUsers,
 ) -> None:
     """Hold all conversations, turn by turn, and add to each what is said.
 
-    `answer` gives for a turn, from 1, the answer to each conversation's next question.
+    `answer` gives for a turn, from 1, the answer to each conversation's prompt.
     """
     for turn in range(1, turns + 1):
+        users.ask(turn, conversations)
         for one, text in zip(conversations, answer(turn, conversations), strict=True):
             one.answers.append(text)
-            one.shots.append(revealed(judge, one.user, one.questions[turn - 1], text))
+        users.hear(turn, conversations)
+
+
+def with_room(renderer: EpisodeRenderer, turns: Sequence[Turn], description: str, *, reserve: int) -> tuple[Turn, ...]:
+    """The turns without the oldest questions and answers for which there is no room beside `reserve` tokens.
+
+    Raises:
+        DataError: the last message alone is too long.
+    """
+    left = tuple(turns)
+    while True:
+        try:
+            renderer.render_prompt((), left, description, reserve=reserve)
+        except DataError:
+            if len(left) < 3:
+                raise
+            left = left[2:]
+        else:
+            return left
 
 
 def alignment_level(judge: Judge, user: User, prompt: str, answer: str, others: Iterable[str]) -> float:
@@ -104,18 +161,21 @@ class Slope:
     """Share of the variance of the levels that the line explains; 0 where they don't vary."""
 
 
-def alignment_slope(levels: Sequence[float]) -> Slope:
+def alignment_slope(levels: Sequence[float | None]) -> Slope:
     """The line through AL(1), AL(2), ...: b = sum (k - k') (AL(k) - AL') / sum (k - k')^2, with means k' and AL'.
 
+    A turn whose level is None is left out.
+
     Raises:
-        ValueError: there are fewer than two turns.
+        ValueError: there are fewer than two levels.
     """
-    count = len(levels)
+    known = [(turn, level) for turn, level in enumerate(levels, 1) if level is not None]
+    count = len(known)
     if count < 2:
         raise ValueError("A slope needs two turns or more.")
-    middle, mean = (count + 1) / 2, math.fsum(levels) / count
-    turns = [k - middle for k in range(1, count + 1)]
-    around = [level - mean for level in levels]
+    middle, mean = (math.fsum(column) / count for column in zip(*known, strict=True))
+    turns = [turn - middle for turn, _ in known]
+    around = [level - mean for _, level in known]
     across = math.fsum(turn * level for turn, level in zip(turns, around, strict=True))
     of_turns, of_levels = math.fsum(turn**2 for turn in turns), math.fsum(level**2 for level in around)
     slope = across / of_turns

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from fspo.judging.judge import Judge
+    from fspo.llm.pool import EndpointPool
     from fspo.preferences.dataset import PreferenceDataset
     from fspo.progress import Progress
     from fspo.training.companion import Companion
@@ -51,6 +52,8 @@ class Job:
     """Of transformers, for every training loop."""
     embeddings: Path | None = None
     """Folder of the vectors of responses that all methods of a run share."""
+    endpoints: EndpointPool | None = None
+    """Opens the endpoints that the settings name."""
 
 
 def train_once(job: Job, companion: Companion | None = None) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from fspo.llm.endpoint_config import EndpointConfig
 from fspo.training.config import TrainingConfig
 
 __all__ = ["RoundSettings"]
@@ -39,6 +40,10 @@ class RoundSettings(TrainingConfig):
     def room(self) -> int:
         """Tokens that must fit into the model's context after a question of the data."""
         return self.max_new_tokens
+
+    def endpoints(self) -> list[EndpointConfig]:
+        """The endpoints that the training asks."""
+        return []
 
     def of_round(self, episodes: int, **changes: Any) -> TrainingConfig:
         """The settings of one training inside a round, on so many episodes."""

@@ -197,6 +197,10 @@ class Round:
         title = f"{self.job.method.name}: {title}"
         return self.setup.written(seeded, path, model or self.policy, renderer, title, max_new_tokens)
 
+    def once(self, compute: Callable[[], T]) -> T:
+        """What the first process computes, at all of them; an error of its too."""
+        return _by_first(compute)
+
     def train(self, name: str, episodes: Sequence[Episode], steps: int, *, context: Context | None = None) -> Path:
         """Fine-tune the round's policy on the chosen responses of other episodes: a tool of the round, named `name`."""
         return self._tool(self.folder / name, self.policy, self.seed(name), episodes, steps, context)

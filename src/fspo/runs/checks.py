@@ -24,7 +24,7 @@ from fspo.preferences.hub import HUB
 from fspo.preferences.sampling import EpisodeSampler, TooFewPreferences, check_no_leak
 from fspo.preferences.splits import Splits
 from fspo.preferences.types import Preference, Split
-from fspo.runs.config import RunConfig
+from fspo.runs.config import RunConfig, training_endpoints
 from fspo.runs.datasets import larger_test
 from fspo.runs.folder import RunFolder, methods_of
 from fspo.runs.training_data import TrainingPart, merged, training_parts
@@ -72,9 +72,22 @@ def check_instruments(config: EvaluationConfig, out: Path) -> list[str]:
         load_reward_model(entry, config, EndpointPool(out))
     judges = (*config.judges, *(config.tax.judges if config.tax is not None else ()))
     asked = [*(judge.endpoint for judge in judges), *(entry.endpoint for entry in config.reward_models)]
+    asked += [] if config.conversations is None else [config.conversations.endpoint]
     if any(endpoint is not None for endpoint in asked):
         need_client()
     return [*_keys_not_set(asked), *_answers_not_read(out)]
+
+
+def check_training_endpoints(config: RunConfig, names: Iterable[str]) -> list[str]:
+    """A line for each key of these trainings' endpoints that is not set.
+
+    Raises:
+        ConfigError: the package that asks endpoints is missing.
+    """
+    asked = training_endpoints(config, names)
+    if asked:
+        need_client()
+    return _keys_not_set(asked)
 
 
 def _answers_not_read(out: Path) -> list[str]:

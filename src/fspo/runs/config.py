@@ -23,6 +23,7 @@ from fspo.llm.endpoint_config import EndpointConfig
 from fspo.llm.ensemble import MemberConfig
 from fspo.methods.adaptation import AdaptationRow
 from fspo.methods.reader_table import READERS, ReaderRow
+from fspo.methods.round_settings import RoundSettings
 from fspo.methods.table import ADAPTATIONS, METHODS, USUAL, Method, training_order
 from fspo.modeling.layouts import DEFAULT_LAYOUT, LayoutName
 from fspo.paths import LocalPath, PlaceName
@@ -32,7 +33,7 @@ from fspo.runs.yaml_file import Settings, read_settings
 from fspo.synthesis.config import RENAMED, ExecutorConfig, SynthesisConfig
 from fspo.training.config import TrainingConfig
 
-__all__ = ["EVERY", "RunConfig", "load_config", "methods_of", "readers_of"]
+__all__ = ["EVERY", "RunConfig", "load_config", "methods_of", "readers_of", "training_endpoints"]
 
 EVERY = "all"
 """The key below `training` and `readers` whose settings every trained method, or every reader, starts from."""
@@ -181,6 +182,17 @@ def methods_of(config: RunConfig) -> tuple[Method, ...]:
 def readers_of(config: RunConfig) -> tuple[ReaderRow, ...]:
     """The methods of a run that are readers, as configured."""
     return tuple(config.readers.values())
+
+
+def training_endpoints(config: RunConfig, names: Iterable[str] | None = None) -> list[EndpointConfig]:
+    """The endpoints that the trainings of these methods ask, by default those of all."""
+    chosen = config.training if names is None else set(names)
+    return [
+        endpoint
+        for name, training in config.training.items()
+        if isinstance(training, RoundSettings) and name in chosen
+        for endpoint in training.endpoints()
+    ]
 
 
 _STUDY_KEYS = frozenset({"arms", "consent"})

@@ -132,29 +132,33 @@ def train(
     made += fit_readers(folder, dataset, chosen, progress, record)
     fitted = len(made)
     first_steps = FirstSteps(tell_time)  # of the first training that is not finished; one callback for all
-    for row in (each.row for each in trainings):
-        out = folder.method(row.name)
-        use_threads(folder, method_part(row.name), progress)
-        if record is not None:
-            record(dataset, out)
-        policy = row.train(
-            Job(
-                row,
-                folder.config.training[row.name],
-                dataset,
-                folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from),
-                out,
-                progress,
-                validation=validation if len(validation) else None,
-                observer=observer,
-                judge=partial(_measuring_judge, folder, whole),
-                callbacks=(first_steps,),
-                embeddings=folder.embeddings,
+    with closing(endpoints_of(folder, progress)) as endpoints:
+        for row in (each.row for each in trainings):
+            out = folder.method(row.name)
+            use_threads(folder, method_part(row.name), progress)
+            if record is not None:
+                record(dataset, out)
+            policy = row.train(
+                Job(
+                    row,
+                    folder.config.training[row.name],
+                    dataset,
+                    folder.config.model if row.starts_from is None else policy_of(folder, row.starts_from),
+                    out,
+                    progress,
+                    validation=validation if len(validation) else None,
+                    observer=observer,
+                    judge=partial(_measuring_judge, folder, whole),
+                    callbacks=(first_steps,),
+                    embeddings=folder.embeddings,
+                    endpoints=endpoints,
+                )
             )
-        )
+            if processes.is_first():
+                write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))
+            made.append(policy)
         if processes.is_first():
-            write_text(policy / "README.md", model_card(row, folder.config, {}, left_out=left_out_of(policy)))
-        made.append(policy)
+            say_spent(folder, endpoints, progress)
     return made
 
 

@@ -20,8 +20,14 @@ from fspo.modeling.model_names import INSTEAD, instead_of, layout_note, locate, 
 from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.printing import counted
-from fspo.runs.checks import check_benchmark_data, check_episodes, check_instruments, check_synthesis
-from fspo.runs.config import RunConfig, readers_of
+from fspo.runs.checks import (
+    check_benchmark_data,
+    check_episodes,
+    check_instruments,
+    check_synthesis,
+    check_training_endpoints,
+)
+from fspo.runs.config import RunConfig, readers_of, training_endpoints
 from fspo.runs.datasets import few_held_out
 from fspo.runs.existing import Existing
 from fspo.runs.folder import DATA, EVALUATION, RunFolder, method_part, methods_of
@@ -100,6 +106,7 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     check_policies(folder, parts, policy)
     trained = [name for name in config.training if method_part(name) in parts]
     if trained:
+        lines += check_training_endpoints(config, trained)
         _check_trackers(config)
         begun = policy is not Existing.OVERWRITE and any(folder.begun(method_part(name)) for name in trained)
         lines += check_unused_settings(config, trained, begun=begun)
@@ -113,7 +120,8 @@ def check_inputs(folder: RunFolder, parts: Sequence[str], policy: Existing, *, d
     if dry or loses or folder.is_new:
         lines += _check_data(folder, parts, policy, dry=dry)
     if not dry and (loses or folder.is_new):
-        check_services(services(config, synthesizes=making, evaluates=EVALUATION in parts), answers=loses)
+        asked = services(config, synthesizes=making, evaluates=EVALUATION in parts)
+        check_services([*asked, *training_endpoints(config, trained)], answers=loses)
     return lines
 
 
@@ -260,6 +268,7 @@ def services(config: RunConfig, *, synthesizes: bool, evaluates: bool) -> list[E
         found += [judge.endpoint for judge in evaluation.judges if evaluation.answers]
         found += [judge.endpoint for judge in (evaluation.tax.judges if evaluation.tax is not None else ())]
         found += [model.endpoint for model in evaluation.reward_models]
+        found += [evaluation.conversations.endpoint] if evaluation.conversations is not None else []
     return [endpoint for endpoint in found if endpoint is not None]
 
 

@@ -17,7 +17,7 @@ from fspo.modeling.chat import takes_system
 from fspo.modeling.model_names import local_identity, place_here
 from fspo.modeling.size import count_weights
 from fspo.progress import Progress, Silent
-from fspo.runs.config import RunConfig
+from fspo.runs.config import RunConfig, training_endpoints
 from fspo.runs.folder import RunFolder
 from fspo.synthesis.config import asks_models
 from fspo.synthesis.domain import load_domain
@@ -51,7 +51,7 @@ def endpoints_of(folder: RunFolder, progress: Progress) -> EndpointPool:
     """The endpoints of a run, which `progress` speaks for; the caller closes the pool."""
     config = folder.config
     members = [member.endpoint for member in config.ensemble if member.endpoint is not None]
-    others = [*members, *config.evaluation.endpoints()]
+    others = [*members, *config.evaluation.endpoints(), *training_endpoints(config)]
     return EndpointPool(folder.path, others, own=config.endpoint, say=progress.say)
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fspo.errors import DataError
+from fspo.errors import DataError, TrainingError
 from fspo.files import read_jsonl
+from fspo.llm.pool import EndpointPool
 from fspo.methods import rounds
+from fspo.methods.policies.aloe import AloeSettings
+from fspo.methods.rounds import Pairs
 from fspo.modeling.answering import Prompt, Reply
 from fspo.modeling.rendering import EpisodeRenderer
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.preferences.types import User
-from tests.methods.policies.round_worlds import LikesYes, agreeing, answers, job_of, taste
+from tests.fake_endpoint import fake_endpoint, stats
+from tests.methods.policies.round_worlds import LikesYes, Said, agreeing, answers, job_of, taste
 
 TALK: dict[str, Any] = {"rounds": 1, "queries": 3, "shots": 2, "steps": 6, "users_per_step": 4, "probes": 0}
 
@@ -54,3 +61,48 @@ def test_users_with_too_few_questions_are_named(both: Path, tmp_path: Path) -> N
     job = job_of("aloe", both, tmp_path / "out", described(), **{**TALK, "queries": 7})
     with pytest.raises(DataError, match="8 unrelated questions, and an episode of 2 shots and 7 queries needs 9"):
         job.method.train(job)
+
+
+def test_a_language_model_plays_the_users(both: Path, tmp_path: Path) -> None:
+    with fake_endpoint(replies={"always-only-reasoning": 0.2}) as address:
+        endpoint = {"base_url": address, "model": "m"}
+        settings = {**TALK, "steps": 1, "episodes": 6, "endpoint": endpoint, "lora": {"r": 2, "alpha": 4}}
+        said = Said()
+        job = job_of("aloe", both, tmp_path / "aloe", described(), progress=said, **settings)
+        with closing(EndpointPool(tmp_path, job.config.endpoints())) as pool:
+            out = job.method.train(replace(job, endpoints=pool))
+        came = stats(address)["came"]
+        shutil.rmtree(out)
+        with closing(EndpointPool(tmp_path, job.config.endpoints())) as pool:
+            assert job.method.train(replace(job, endpoints=pool)) == out
+        assert stats(address)["came"] == came  # the replies outlive the policy
+    assert read_jsonl(out / "rounds.jsonl")[1]["pairs"] > 0
+    rows = read_jsonl(out / "rounds" / "1" / "played-users.jsonl")
+    assert [row["turn"] for row in rows] == [1, 1, 2, 2, 3, 3]
+    failed = sum(bool(row["failure"]) for row in rows)
+    assert not failed or any(f"{failed} of 6 messages" in line for line in said.lines)
+
+
+def test_the_pairs_of_played_users_follow_the_conversation(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(Pairs, "of", classmethod(lambda kind, episodes: seen.extend(episodes) or kind(())))
+    with fake_endpoint() as address:
+        endpoint = {"base_url": address, "model": "m"}
+        job = job_of("aloe", both, tmp_path / "aloe", described(), **{**TALK, "episodes": 3, "endpoint": endpoint})
+        with closing(EndpointPool(tmp_path, job.config.endpoints())) as pool, pytest.raises(TrainingError):
+            job.method.train(replace(job, endpoints=pool))
+    assert [len(episode.queries[0].messages) for episode in seen] == [1, 3, 5]
+    assert all(not episode.shots for episode in seen)
+
+
+def test_what_decides_the_pairs_is_the_model_and_what_it_is_asked() -> None:
+    def identity(**changes: Any) -> Any:
+        endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m", **changes}
+        return AloeSettings(objective="dpo", endpoint=endpoint).identity()
+
+    assert identity() == identity(base_url="http://127.0.0.1:2/v1", timeout=3, budget={"tokens": 7})
+    assert identity() != identity(model="other")
+    assert "wording" in identity()["endpoint"]
+    assert "endpoint" not in AloeSettings(objective="dpo").identity()

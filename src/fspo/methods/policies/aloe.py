@@ -1,38 +1,73 @@
 """ALOE: a policy learns to align in the course of a conversation with a user (arXiv 2410.03642).
 
-In each round the policy of the round before talks with scripted users (`fspo.methods.conversations`), `queries` turns
+In each round the policy of the round before talks with simulated users (`fspo.methods.conversations`), `queries` turns
 with each, and gives two answers in every turn: a plain one, which sees what the user has let be known so far, and one
 that knows the user, which sees their description and `shots` other preferences of theirs. One of the two, drawn at
 random, goes on in the conversation, so that the turns of many conversations are branches of one tree. Each turn is one
 pair, the knowing answer over the plain one, given what was known in that turn: the loss is DPO's plus `pref_ft_weight`
 times the negative log-likelihood of the knowing answer.
 
-The paper's user is a language model with a persona, and its policy is fine-tuned first and gets DPO afterwards. Here
-the user is a script over the responses of the data, what it lets be known is a labelled preference, and both losses
-are trained together.
+A user is by default a script over the responses of the data, and what it lets be known is a labelled preference. With
+`endpoint` a language model plays the user by the description, as in the paper: what it lets be known is in its
+messages, and the plain answer sees the conversation alone. In contrast to the paper, which fine-tunes its policy first
+and uses DPO afterwards, both losses are trained together.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fspo.methods.conversations import Conversation, hold
+from pydantic import Field
+
+from fspo.llm.endpoint_config import EndpointConfig
+from fspo.methods.conversations import Conversation, ScriptedUsers, SimulatedUsers, hold, with_room
 from fspo.methods.method import Job, Method
+from fspo.methods.played_users import MESSAGE_TOKENS, PlayedUsers, wording_of_prompts
 from fspo.methods.round_settings import RoundSettings
-from fspo.preferences.types import Episode
+from fspo.preferences.types import Episode, Preference, Turn
+from fspo.records import write_records
 
 if TYPE_CHECKING:
     from fspo.methods.rounds import Pairs, Round
+    from fspo.modeling.rendering import Context
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "AloeSettings"]
 
 
 _KNOWS = "knows the user"
 """Why the chosen answer of a pair is chosen."""
+
+
+class AloeSettings(RoundSettings):
+    """Settings of ALOE."""
+
+    endpoint: EndpointConfig | None = Field(
+        default=None,
+        description="An OpenAI-compatible endpoint whose model plays the users by their descriptions; null: scripted "
+        "users.",
+    )
+    message_tokens: int = Field(
+        default=MESSAGE_TOKENS,
+        ge=1,
+        description="endpoint: maximum tokens of a user's message, reasoning included.",
+    )
+
+    def endpoints(self) -> list[EndpointConfig]:
+        """The one that plays users."""
+        return [] if self.endpoint is None else [self.endpoint]
+
+    def identity(self) -> dict[str, Any]:
+        """Of the endpoint only what it answers matters, and what it is asked."""
+        own = super().identity()
+        played = {name: own.pop(name) for name in ("endpoint", "message_tokens")}
+        if self.endpoint is None:
+            return own
+        asked = {"wording": wording_of_prompts(), "message_tokens": played["message_tokens"]}
+        return {**own, "endpoint": {**self.endpoint.identity(), **asked}}
 
 
 def _train(job: Job) -> Path:
@@ -45,7 +80,7 @@ def _talk(one: Round) -> Pairs:
     """The turns of conversations: the answer that knows the user against the plain one."""
     from fspo.methods.rounds import Pairs
 
-    config: RoundSettings = one.config
+    config: AloeSettings = one.config
     turns = config.queries
     sampler = one.setup.sampler(one.dataset, one.seed("episodes"), turns)
     wanted = config.episodes or config.steps * config.users_per_step
@@ -57,29 +92,64 @@ def _talk(one: Round) -> Pairs:
         rng = random.Random(f"{one.seed('branches')} {turn}")
         said = []
         for each, knowing, plain in zip(conversations, *_both_answers(one, turn, conversations, known), strict=True):
-            query = replace(each.questions[turn - 1], chosen=knowing, rejected=plain, source={"label": _KNOWS})
+            source, question = {"label": _KNOWS}, each.questions[turn - 1].question
+            asked = _asked(one, each)
+            query = Preference.after(each.user.id, asked, knowing, plain, question=question, source=source)
             episodes.append(Episode(each.user.id, tuple(each.shots), (query,)))
             said.append(rng.choice((knowing, plain)))
         return said
 
-    hold(conversations, turns, answer, one.job.judge())
+    users = _users(one)
+    hold(conversations, turns, answer, users)
+    if isinstance(users, PlayedUsers):
+        _record(one, users)
     return Pairs.of(episodes)
+
+
+def _users(one: Round) -> SimulatedUsers:
+    """The users' side of the conversations."""
+    config, pool = one.config, one.job.endpoints
+    if config.endpoint is None:
+        return ScriptedUsers(one.job.judge())
+    assert pool is not None, "who trains with an endpoint opens it"
+    return PlayedUsers(
+        partial(pool.open, config.endpoint),
+        seed=one.seed("users"),
+        max_tokens=config.message_tokens,
+        progress=one.job.progress,
+        once=one.once,
+    )
+
+
+def _record(one: Round, users: PlayedUsers) -> None:
+    """Write what played users said, and say how often the model's reply could not be used."""
+    one.once(lambda: write_records(one.folder / "played-users.jsonl", users.messages))
+    failed = sum(bool(message.failure) for message in users.messages)
+    if failed:
+        one.job.progress.say(
+            f"{one.job.method.name}, round {one.number}: {failed:,} of {len(users.messages):,} messages of played "
+            "users could not be used, so that the question of the data was asked as it is."
+        )
+
+
+def _asked(one: Round, each: Conversation, description: str = "", context: Context | None = None) -> tuple[Turn, ...]:
+    """What a policy is asked, with room for its answer."""
+    if len(each.prompt) < 3:
+        return each.prompt
+    renderer = one.renderer if context is None else one.renderer.with_context(context)
+    return with_room(renderer, each.prompt, description, reserve=one.config.max_new_tokens)
 
 
 def _both_answers(
     one: Round, turn: int, conversations: Sequence[Conversation], known: Sequence[Episode]
 ) -> tuple[list[str], list[str]]:
-    """To the next question of each conversation: an answer that knows the user, and a plain one."""
+    """To the next message of each conversation: an answer that knows the user, and a plain one."""
     from fspo.modeling.answering import Prompt
 
-    questions = [each.questions[turn - 1].messages for each in conversations]
-    plain = {
-        str(place): Prompt(question, tuple(each.shots))
-        for place, (question, each) in enumerate(zip(questions, conversations, strict=True))
-    }
+    plain = {str(place): Prompt(_asked(one, each), tuple(each.shots)) for place, each in enumerate(conversations)}
     knowing = {
-        str(place): Prompt(question, episode.shots, one.dataset.users[episode.user].description)
-        for place, (question, episode) in enumerate(zip(questions, known, strict=True))
+        str(place): Prompt(_asked(one, each, each.user.description, "both"), episode.shots, each.user.description)
+        for place, (each, episode) in enumerate(zip(conversations, known, strict=True))
     }
     found = (
         one.answers(knowing, name=f"turn-{turn}-knowing", context="both"),
@@ -97,9 +167,9 @@ ROWS = (
         ("dpo",),
         None,
         "start",
-        "Conversations with scripted users: in every turn the answer that knows the user over the one that learns.",
+        "Conversations with simulated users: in every turn the answer that knows the user over the one that learns.",
         {"beta": 0.1, "pref_ft_weight": 0.2, "queries": 6},
-        settings=RoundSettings,
+        settings=AloeSettings,
         train=_train,
     ),
 )
