@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 from fspo.preferences.dataset import PreferenceDataset
+from tests import preloaded
 from tests.e2e.conftest import environment, run
 from tests.e2e.hub import hub
 from tests.preferences.test_published import BENCH
@@ -18,10 +18,7 @@ def lines(*rows: dict[str, object]) -> bytes:
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment(**variables), check=False, timeout=300
-    )
+    return preloaded.run("-c", code, env=environment(**variables), hub=True)
 
 
 def test_a_published_dataset_becomes_one_of_fspo(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def fetch(name: str, part: str = "") -> list[Path]:
     if not owner or not dataset:
         raise ConfigError(f"'{name}' names no dataset of a hub; write it as {HUB}owner/name.")
     try:
-        files = [inside] if inside else sorted(HfApi().list_repo_files(repo, repo_type="dataset"))
+        files = [inside] if inside else _files_of(repo)
         wanted = _tables(files)
         if not wanted:
             there = ", ".join(files[:5]) or "nothing"
@@ -60,6 +60,13 @@ def fetch(name: str, part: str = "") -> list[Path]:
         raise StorageError(
             f"The hub can't be reached ({reason_of(error)}); fetch {repo} where it can, and import its files from here."
         ) from error
+
+
+def _files_of(repo: str) -> list[str]:
+    """The files of a dataset. The hub is first asked once and briefly; a listing would try for half a minute."""
+    api = HfApi()
+    api.dataset_info(repo, timeout=10)
+    return sorted(api.list_repo_files(repo, repo_type="dataset"))
 
 
 def _tables(files: Sequence[str]) -> list[str]:
