@@ -123,33 +123,32 @@ def make(folder: Path, config: SynthesisConfig, kills: int, rng: random.Random, 
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.synthesis_scale", "--work", folder, *arguments])
         began = time.perf_counter()
         try:
-            ended = _watch(process, folder, made, moments)
+            code = _watch(process, folder, made, moments)
         except BaseException:
             process.kill()
             process.wait()
             raise
-        process.returncode = os.waitstatus_to_exitcode(ended[1])
         made.seconds += time.perf_counter() - began
-        if process.returncode not in (0, -signal.SIGKILL):
-            raise SystemExit(f"The work in {folder} failed with code {process.returncode}.")
+        if code not in (0, -signal.SIGKILL):
+            raise SystemExit(f"The work in {folder} failed with code {code}.")
         _count(made)
     return made
 
 
-def _watch(process: subprocess.Popen[bytes], folder: Path, made: Made, moments: list[int]) -> Any:
-    """Wait for the process, and kill it when so many requests are sent; returns what `os.waitpid` says of it.
+def _watch(process: subprocess.Popen[bytes], folder: Path, made: Made, moments: list[int]) -> int:
+    """Wait for the process, and kill it when so many requests are sent; returns its exit code.
 
     A moment that the last process ran past comes as soon as this one has sent something.
     """
-    while (ended := os.waitpid(process.pid, os.WNOHANG))[0] == 0:
+    while (code := process.poll()) is None:
         made.peak_memory_gb = max(made.peak_memory_gb, _peak_memory_gb(process.pid))
         if moments and _sent(folder) >= max(moments[0], made.sent + 1):
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             made.kills += 1
             del moments[0]
-            return os.waitpid(process.pid, 0)
+            return process.wait()
         time.sleep(0.005)
-    return ended
+    return code
 
 
 def _peak_memory_gb(pid: int) -> float:

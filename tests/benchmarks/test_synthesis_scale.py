@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,11 +18,17 @@ from fspo.judging.verdicts import Comparison
 from fspo.judging.weighted import letter_prompt
 from fspo.llm.types import CompletionRequest, Message
 from fspo.preferences.types import User
+from tests import preloaded
 
 
 @pytest.mark.slow
-def test_a_killed_run_makes_the_same_and_asks_nothing_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_run_makes_the_same_and_asks_nothing_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
+    # In processes that have the libraries already: importing them would be most of the time.
+    begun = SimpleNamespace(Popen=lambda command: preloaded.start(*command[2:], env=os.environ))
+    monkeypatch.setattr(synthesis_scale, "subprocess", begun)
     synthesis_scale.main(["--preferences", "900", "--compare", "600", "--kills", "2", "--out", str(out)])
     figures = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert figures == read_json(out / "synthesis_scale.json")

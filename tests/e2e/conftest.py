@@ -17,11 +17,13 @@ from tests.conftest import once
 
 ROOT = Path(__file__).parents[2]
 
-_UNDRAWN = """
+_MAIN = """
 from fspo.cli.main import main
+main()
+"""
+_UNDRAWN = """
 from fspo.evaluation.report.plot_entry import PlotEntry
 PlotEntry.svg = PlotEntry.narrow = "<svg ></svg>"
-main()
 """
 _READ_LATE = {"COLUMNS", "TERM"}
 """Variables that no library reads while it is imported."""
@@ -42,21 +44,27 @@ def command(*arguments: object) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """As a user's, with the sources of this checkout and without a hub."""
-    path = os.pathsep.join([*filter(None, [more.pop("PYTHONPATH", "")]), str(ROOT / "src")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
 
 
 def run(
-    *arguments: object, code: int = 0, stdin: str = "", new: bool = False, undrawn: bool = False, **variables: str
+    *arguments: object,
+    code: int = 0,
+    stdin: str = "",
+    new: bool = False,
+    undrawn: bool = False,
+    first: str = "",
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `fspo` and check its exit code; `new` for a process that imports its libraries itself.
 
-    With `undrawn` the plots of a report are empty, since drawing takes most of its time.
+    With `undrawn` the plots of a report are empty, since drawing takes most of its time. `first` is code that runs
+    before the command, in its process.
     """
     if new or not variables.keys() <= _READ_LATE | _OF_A_HUB:
         done = _new(arguments, stdin, variables)
     else:
-        program = ["-c", _UNDRAWN] if undrawn else ["fspo"]
+        program = _program(_UNDRAWN + first if undrawn else first)
         done = preloaded.run(*program, *arguments, stdin=stdin, **_forked(variables))
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
@@ -81,15 +89,22 @@ def _forked(variables: dict[str, str]) -> Forked:
     return {"env": environment(**variables), "cwd": ROOT, "hub": bool(variables.keys() & _OF_A_HUB)}
 
 
+def _program(first: str) -> list[str]:
+    """What is run for a command, after this code."""
+    return ["-c", first + _MAIN] if first else ["fspo"]
+
+
 def start(
     *arguments: object,
     stdin: IO[str] | None = None,
     stdout: IO[str] | None = None,
     stderr: IO[str] | None = None,
+    first: str = "",
     **variables: str,
 ) -> preloaded.Program | subprocess.Popen[bytes]:
-    """Start `fspo` in a process that has the libraries already."""
-    return preloaded.start("fspo", *arguments, stdin=stdin, stdout=stdout, stderr=stderr, **_forked(variables))
+    """Start `fspo` in a process that has the libraries already; `first` is code that runs before the command."""
+    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    return preloaded.start(*_program(first), *arguments, **streams, **_forked(variables))
 
 
 def tiny(model: Path, output: Path, *more: str) -> Sequence[object]:

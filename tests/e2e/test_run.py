@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, command, environment, run, start, tiny
+from tests.e2e.conftest import command, environment, run, start, tiny
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -109,33 +109,25 @@ def test_stages_one_by_one_give_what_the_run_gives(finished: Path, speaking_mode
 
 def test_ctrl_c_exits_with_130_and_keeps_what_was_finished(speaking_model_path: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    process = subprocess.Popen(
-        command(
-            "synth", *tiny(speaking_model_path, output), "--set", "synthesis.questions=60", "--set", "synthesis.batch=4"
-        ),
-        env=environment(),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while not list(output.glob("answers-*.sqlite")):
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert errors == "Error: Interrupted; what was finished is kept. Run the same command again to continue.\n"
+    arguments = tiny(speaking_model_path, output, "--set", "synthesis.questions=60", "--set", "synthesis.batch=4")
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    heeding = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    with (tmp_path / "errors").open("w+") as errors:
+        process = start("synth", *arguments, stderr=errors, first=heeding)
+        while not list(output.glob("answers-*.sqlite")):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        errors.seek(0)
+        said = errors.read()
+    assert said == "Error: Interrupted; what was finished is kept. Run the same command again to continue.\n"
     assert not (output / "data/splits.json").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_after_it(speaking_model_path: Path, tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    full.mkdir()
     # The system refuses every write after the first few, as on a full disk.
-    (full / "sitecustomize.py").write_text(
+    full = (
         "import errno, os\nreal, calls = os.fsync, []\n"
         "def fsync(handle):\n"
         "    calls.append(handle)\n"
@@ -144,7 +136,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_after_it(speaking_model
         "os.fsync = fsync\n"
     )
     arguments = tiny(speaking_model_path, tmp_path / "run")
-    error = run("synth", *arguments, code=1, PYTHONPATH=str(full)).stderr
+    error = run("synth", *arguments, code=1, first=full).stderr
     assert error.startswith("Error: The disk is full")
     assert error.count("\n") == 1
     assert "preferences of" in run("synth", *arguments).stdout

@@ -41,7 +41,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_with_faults_and_kills_the_data_are_the_same_and_nothing_is_asked_twice(tmp_path: Path) -> None:
     domain = str(write_domain(tmp_path / "mine"))
     with fake_endpoint() as address:
-        done = run(*arguments(address, tmp_path / "quiet", domain=domain), new=True)
+        done = run(*arguments(address, tmp_path / "quiet", domain=domain))
         assert "6 users are in" in done.stdout
         assert stats(address)["again"] == 0
     faults = {"429": 0.02, "500": 0.015, "malformed": 0.01, "truncated": 0.01, "disconnect": 0.01, "hang": 0.002}
