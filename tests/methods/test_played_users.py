@@ -76,6 +76,18 @@ def test_a_message_that_cannot_be_used_is_replaced_and_counted(reply: Completion
     assert model.unusable == [model.asked[1]]
 
 
+def test_the_same_call_says_the_same_again_where_a_request_had_failed(tmp_path: Path) -> None:
+    def first_prompts(model: Model) -> list[str]:
+        one, users = Conversation(User("ann", "Likes cats."), QUESTIONS), PlayedUsers(lambda: model, folder=tmp_path)
+        hold([one], 2, lambda turn, _: [f"Answer {turn}."], users)
+        return [turn.text for turn in one.prompt[::2]]
+
+    assert first_prompts(Model(lambda _: said("", "failed"))) == [QUESTIONS[0].prompt, QUESTIONS[1].prompt]
+    recovered = Model(lambda _: said("Well?"))
+    assert first_prompts(recovered) == [QUESTIONS[0].prompt, QUESTIONS[1].prompt]
+    assert not recovered.asked
+
+
 def test_an_answer_without_text_is_a_pause() -> None:
     one, users = (
         Conversation(User("ann", "Likes cats."), QUESTIONS),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fspo.errors import DataError
@@ -26,6 +27,7 @@ from fspo.llm.types import Completion, CompletionRequest, LanguageModel, Message
 from fspo.methods.conversations import HIGHEST, LOWEST, Conversation
 from fspo.preferences.types import Turn, transcript
 from fspo.progress import Progress, Silent
+from fspo.records import KeyedLog
 from fspo.synthesis.domain_files import read_yaml
 from fspo.synthesis.templates import Template
 
@@ -81,6 +83,8 @@ class PlayedUsers:
         temperature: of messages; ratings have 0.
         progress: shows how far they are.
         once: computes something once for all processes.
+        folder: keeps the messages of each turn, so that the same call says the same again, even where a request had
+            failed and would not fail now; None: they are not kept.
         messages: what was said, turn after turn.
     """
 
@@ -90,6 +94,7 @@ class PlayedUsers:
     temperature: float = 0.7
     progress: Progress = field(default_factory=Silent)
     once: Callable[[Callable[[], Any]], Any] = _at_once
+    folder: Path | None = None
     messages: list[SpokenMessage] = field(default_factory=list)
 
     def ask(self, turn: int, conversations: Sequence[Conversation]) -> None:
@@ -99,7 +104,7 @@ class PlayedUsers:
             DataError: a user has no description.
             ModelError: the model failed; see its `complete`.
         """
-        said = self.once(lambda: self._messages(turn, conversations))
+        said = self.once(lambda: self._kept_messages(turn, conversations))
         self.messages += said
         for one, message in zip(conversations, said, strict=True):
             one.prompt = (*_said(one), Turn("user", message.text))
@@ -136,6 +141,13 @@ class PlayedUsers:
                 mark_unusable(model, request)
             found.append(Rating(user.id, turn, level, reply.missing or ("" if level is not None else "unreadable")))
         return found
+
+    def _kept_messages(self, turn: int, conversations: Sequence[Conversation]) -> list[SpokenMessage]:
+        if self.folder is None:
+            return self._messages(turn, conversations)
+        log = KeyedLog(self.folder / f"turn-{turn}-messages.jsonl", SpokenMessage)
+        wanted = {str(place): one for place, one in enumerate(conversations)}
+        return log.complete(wanted, lambda some: self._messages(turn, some), batch=len(wanted))
 
     def _messages(self, turn: int, conversations: Sequence[Conversation]) -> list[SpokenMessage]:
         requests = [self._next_message(turn, one) for one in conversations]

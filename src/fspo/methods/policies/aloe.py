@@ -29,7 +29,6 @@ from fspo.methods.method import Job, Method
 from fspo.methods.played_users import MESSAGE_TOKENS, PlayedUsers, wording_of_prompts
 from fspo.methods.round_settings import RoundSettings
 from fspo.preferences.types import Episode, Preference, Turn
-from fspo.records import write_records
 
 if TYPE_CHECKING:
     from fspo.methods.rounds import Pairs, Round
@@ -102,7 +101,7 @@ def _talk(one: Round) -> Pairs:
     users = _users(one)
     hold(conversations, turns, answer, users)
     if isinstance(users, PlayedUsers):
-        _record(one, users)
+        _count(one, users)
     return Pairs.of(episodes)
 
 
@@ -118,12 +117,12 @@ def _users(one: Round) -> SimulatedUsers:
         max_tokens=config.message_tokens,
         progress=one.job.progress,
         once=one.once,
+        folder=one.folder,
     )
 
 
-def _record(one: Round, users: PlayedUsers) -> None:
-    """Write what played users said, and say how often the model's reply could not be used."""
-    one.once(lambda: write_records(one.folder / "played-users.jsonl", users.messages))
+def _count(one: Round, users: PlayedUsers) -> None:
+    """Say how often the reply of the model that plays users could not be used."""
     failed = sum(bool(message.failure) for message in users.messages)
     if failed:
         one.job.progress.say(
