@@ -114,6 +114,18 @@ def builtin_model_path() -> Path:
     return Path(builtin_model.obtain())
 
 
+@pytest.fixture(scope="session")
+def reported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with its report, whose plots are drawn once; not to be changed."""
+    from fspo.evaluation.report.page import write_report
+    from tests.evaluation.run_folder import write_run_folder
+
+    def make(folder: Path) -> None:
+        write_report(write_run_folder(folder), folder / "report.html")
+
+    return once(tmp_path_factory, "reported-run", make)
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots are not drawn, which takes most of the time: for tests of what a page says in words."""

@@ -15,20 +15,20 @@ from fspo.evaluation.run_comparison.compare_runs import compare_runs
 from fspo.evaluation.run_comparison.page import write_comparison
 from fspo.files import read_json, write_json
 from tests.browser import AXE_SCRIPT, PATIENCE, unfold, violations
-from tests.evaluation.run_folder import write_kept, write_run_folder
+from tests.evaluation.run_folder import write_kept
 
 PHONE, LAPTOP, PAPER = 390, 1366, 680  # pixels; PAPER is A4 without the margins of the page
 TALLEST = {PHONE: 8080, LAPTOP: 6306}  # pixels, a third of what the page took when nothing was folded
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run_folder(tmp_path_factory.mktemp("browser") / "run")
+def run_folder(reported_run: Path) -> Path:
+    return reported_run
 
 
 @pytest.fixture(scope="module")
-def report(run_folder: Path) -> Path:
-    return write_report(run_folder, run_folder / "report.html")
+def report(reported_run: Path) -> Path:
+    return reported_run / "report.html"
 
 
 def opened(browser: Any, path: Path, width: int, scheme: str = "light", **more: Any) -> Any:

@@ -125,7 +125,7 @@ def writer_on(block: str) -> TopicalModel:
 @pytest.mark.slow
 def test_what_the_page_prints_runs_on_the_builtin_model(builtin_model_path: Path) -> None:
     (line,) = [line for line in LINES if line.endswith("synth my-run.yaml")]
-    short = ("--set", "synthesis.max_tokens=24", "--set", "synthesis.responses=3")  # a fifth of what is printed
+    short = ("--set", "synthesis.max_tokens=16", "--set", "synthesis.responses=3")  # a seventh of what is printed
     assert "16 users are in" in fspo(line, *short)
     paste(WITH_TOPICS)
     assert "6 users are in" in fspo(line, *short, "--on-existing", "overwrite")

@@ -1,4 +1,4 @@
-"""Training killed with -9 twelve times, half of them while a checkpoint is being written."""
+"""Training killed with -9 eight times, half of them while a checkpoint is being written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests import preloaded
 from tests.training.test_train import figures, same, weights
 from tests.training.train_tiny import train_tiny
 
-KILLS = 12
-SETTINGS = {"steps": 48, "save_every": 1, "queries": 1}
+KILLS = 8
+SETTINGS = {"steps": 40, "save_every": 1, "queries": 1}
 
 
 def lines(out: Path) -> int:

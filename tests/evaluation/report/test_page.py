@@ -42,13 +42,13 @@ from tests.evaluation.run_folder import write_run_folder
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run_folder(tmp_path_factory.mktemp("run"))
+def run_folder(reported_run: Path) -> Path:
+    return reported_run
 
 
 @pytest.fixture(scope="module")
 def page(run_folder: Path) -> str:
-    return unlabelled(write_report(run_folder, run_folder / "report.html"))
+    return unlabelled(run_folder / "report.html")
 
 
 class Balance(HTMLParser):
