@@ -27,10 +27,10 @@ print(kept, fetched, faults())
 """
 
 
-def measured(**environment: str) -> list[str]:
+def measured(program: str = PROGRAM, **environment: str) -> list[str]:
     # In a process of its own: it can't be undone.
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={"PYTHONPATH": str(Path(fspo.__file__).parents[1]), "OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
@@ -52,3 +52,31 @@ def test_kept_memory_is_not_fetched_again() -> None:
         pytest.skip("another C library or allocator")
     assert int(before) > 1000
     assert int(after) < 100
+
+
+# Every second block stays, so the heap can't simply end earlier.
+PIECES = """
+import torch
+from fspo.modeling.memory import give_back_memory, keep_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+
+keep_memory()
+blocks = [torch.ones(2**20) for _ in range(40)]
+start = resident()
+del blocks[::2]
+spared = give_back_memory(above=1.0)
+before = resident()
+print(spared, give_back_memory(above=0.0), start - before, before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident memory is read from /proc")
+def test_freed_memory_goes_back_to_the_system_above_a_share() -> None:
+    spared, given, unasked, freed = measured(PIECES)
+    if given != "True":
+        pytest.skip("another C library")
+    assert spared == "False"
+    assert int(unasked) < 1000
+    assert int(freed) > 15 * 1024  # 20 blocks of 4 MiB, in pages of 4 KiB

@@ -6,11 +6,12 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fspo.errors import FspoError
 from fspo.printing import reason_of
 
-__all__ = ["keep_memory", "out_of_memory_explained"]
+__all__ = ["give_back_memory", "keep_memory", "out_of_memory_explained"]
 
 # Names and numbers of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -32,6 +33,25 @@ def keep_memory() -> bool:
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 * 2**20))
     return all([mallopt(name, value) == 1 for name, value in settings])
+
+
+def give_back_memory(above: float = 0.25) -> bool:
+    """Give freed memory back to the system if this process has more than a share of the machine's; whether it did.
+
+    Kept memory falls into pieces as tensors of many sizes come and go, so a training would take more of it with every
+    step. Elsewhere than on Linux with glibc nothing happens.
+
+    Args:
+        above: share of the machine's memory, from 0 to 1, that the process may keep.
+    """
+    try:
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        if resident <= above * os.sysconf("SC_PHYS_PAGES"):
+            return False
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

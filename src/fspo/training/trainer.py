@@ -18,7 +18,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from fspo.errors import ConfigError, StorageError, TrainingError
 from fspo.files import append_jsonl, read_jsonl, write_text
-from fspo.modeling.memory import keep_memory
+from fspo.modeling.memory import give_back_memory, keep_memory
 from fspo.modeling.threads import sleep_while_busy
 from fspo.progress import Task
 from fspo.training import checkpoints, processes
@@ -182,6 +182,7 @@ class PolicyTrainer(Trainer):
         if not math.isfinite(total):
             found = [unit for part in processes.collected(broken) for unit in part]
             raise self._not_finite("loss", found or list(batch.units))
+        give_back_memory()
         return torch.tensor(total, device=self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
