@@ -97,7 +97,7 @@ def test_another_server_answers_with_the_shots_and_gets_its_own_key(tmp_path: Pa
     ],
 )
 def test_impossible_options_are_refused(arguments: tuple[str, ...], code: int, word: str, tmp_path: Path) -> None:
-    found = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *arguments])
+    found = CliRunner().invoke(app, ["serve", "--port", "0", "--store", str(tmp_path / "store"), *arguments])
     assert found.exit_code == code and word in found.output and "a1a1" not in found.output
 
 
@@ -105,7 +105,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         arguments = ["--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--port", str(port)]
-        found = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *arguments])
+        found = CliRunner().invoke(app, ["serve", "--port", "0", "--store", str(tmp_path / "store"), *arguments])
     assert found.exit_code == 2 and str(port) in found.output
 
 
@@ -114,7 +114,7 @@ def test_the_request_of_the_demo_can_be_pasted(tmp_path: Path, speaking_model_pa
     options = ("--demo", "--policy", speaking_model_path, "--max-tokens", 4)
     with serving(tmp_path, *options) as (_, address):
         said = (tmp_path / "said.txt").read_text()
-        request = said[said.index("curl ") : said.index("Serving ")]
+        request = said[said.index("curl ") :].split("\n\n")[0]
         answer = json.loads(subprocess.run(["sh", "-c", request], capture_output=True, check=True).stdout)
         assert answer["usage"]["completion_tokens"] > 0 and address in request
         key = request.split("Bearer ")[1].split("'")[0]

@@ -81,7 +81,7 @@ def test_the_policy_trained_in_python_answers_without_fspo(
     speaking_model_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ratings(Path("ratings.csv"), 20)
-    train, answer = PYTHON
+    train, answer, _ = PYTHON
     for printed, quick in (("smollm2-135m", str(speaking_model_path)), ("max_steps=200", "max_steps=1")):
         assert train.count(printed) == 1
         train = train.replace(printed, quick)
