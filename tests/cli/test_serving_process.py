@@ -89,6 +89,7 @@ def test_another_server_answers_with_the_shots_and_gets_its_own_key(tmp_path: Pa
     ("arguments", "code", "word"),
     [
         ((), 2, "--policy"),
+        (("--policy", "m", "--dtype", "banana"), 2, "banana"),
         (("--model", "m"), 2, "--upstream"),
         (("--upstream", "http://127.0.0.1:1/v1"), 2, "--model"),
         (("--upstream", "nowhere", "--model", "m"), 2, "http://"),
@@ -101,11 +102,16 @@ def test_impossible_options_are_refused(arguments: tuple[str, ...], code: int, w
     assert found.exit_code == code and word in found.output and "a1a1" not in found.output
 
 
+def test_nothing_is_created_where_nothing_is_named_to_serve(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["serve", "--port", "0", "--store", str(tmp_path / "store")]).exit_code == 2
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         arguments = ["--upstream", "http://127.0.0.1:1/v1", "--model", "m", "--port", str(port)]
-        found = CliRunner().invoke(app, ["serve", "--port", "0", "--store", str(tmp_path / "store"), *arguments])
+        found = CliRunner().invoke(app, ["serve", "--store", str(tmp_path / "store"), *arguments])
     assert found.exit_code == 2 and str(port) in found.output
 
 

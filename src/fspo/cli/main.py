@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fspo import __version__
+from fspo.cli.extras import extra_of
 from fspo.cli.options import add_verb, help_text
 from fspo.errors import ConfigError, FspoError
 from fspo.files import is_full_disk
@@ -58,6 +59,14 @@ class _Verbs(TyperGroup):
         except KeyboardInterrupt:
             _complain("Interrupted; what was finished is kept. Run the same command again to continue.")
             raise typer.Exit(INTERRUPTED) from None
+        except ModuleNotFoundError as error:
+            if (extra := extra_of(error.name or "", str(ctx.invoked_subcommand))) is None:
+                raise
+            _complain(
+                f"This needs the extra '{extra}' ({error.name} is missing): pip install -e '.[{extra}]' in the "
+                "project's folder."
+            )
+            raise typer.Exit(ConfigError.exit_code) from None
         except BrokenPipeError:
             raise
         except Exception as error:

@@ -129,6 +129,8 @@ def serve(
     if demo:
         policy = policy or (_demo_policy() if endpoint is None else None)
         questions = questions or _DEMO_QUESTIONS
+    if policy is None and endpoint is None:
+        raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
     with ExitStack() as held:
         from fspo.serving.listening import bound, listen
         from fspo.serving.rates import parse_rate
@@ -142,7 +144,7 @@ def serve(
         from fspo.serving.api import ServerSettings, create_app
 
         quiet()
-        loaded = _policy(policy, dtype, shots, needed=endpoint is None)
+        loaded = _policy(policy, dtype, shots)
         bank = None if questions is None else questions_of_domain(questions)
         name = policy if endpoint is None else endpoint.name
         if people is None:
@@ -193,10 +195,8 @@ def _endpoint(
         raise ConfigError(f"The upstream server: {first_fault(error, EndpointConfig).sentence}.") from None
 
 
-def _policy(place: str | None, dtype: str, shots: int | None, *, needed: bool) -> Policy | None:
+def _policy(place: str | None, dtype: str, shots: int | None) -> Policy | None:
     if place is None:
-        if needed:
-            raise ConfigError("Name what to serve: --policy FOLDER, or --upstream URL with --model NAME.")
         return None
     from fspo.modeling.policy import Policy
 

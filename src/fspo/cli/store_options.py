@@ -73,16 +73,9 @@ def _record(export: Export, policy: Path) -> None:
 
 
 def _exports(dataset: PreferenceDataset) -> list[Export]:
-    try:
-        from fspo.serving.people_data import exports_in
-    except ModuleNotFoundError as error:
-        raise _without_extra(error) from None
+    from fspo.serving.people_data import exports_in
+
     return list(exports_in(dataset))
-
-
-def _without_extra(error: ModuleNotFoundError) -> ConfigError:
-    what = f"The store needs the extra 'serve' ({error.name} is missing): "
-    return ConfigError(what + "pip install -e '.[serve]' in the project's folder.")
 
 
 @contextmanager
@@ -94,13 +87,11 @@ def opened(place: str, *, existing: bool = False) -> Iterator[Store]:
         existing: whether the store must be there; if not, it is created where it is missing.
 
     Raises:
-        ConfigError: the extra 'serve' is not installed; or the store must be there, and is not.
+        ConfigError: the store must be there, and is not.
     """
-    try:
-        from fspo.serving.connection import look_at
-        from fspo.serving.store import Store
-    except ModuleNotFoundError as error:
-        raise _without_extra(error) from None
+    from fspo.serving.connection import look_at
+    from fspo.serving.store import Store
+
     if existing and not look_at(place).version:
         raise ConfigError(
             f"{hidden(place)} holds no store; name your server's, or create one with `fspo serve` or `fspo users add`."
@@ -116,12 +107,10 @@ def look_at_store(place: str) -> StoreState:
     """What there is of a store, for a dry run: it changes and creates none.
 
     Raises:
-        ConfigError: the extra 'serve' is not installed, or the URL is invalid.
+        ConfigError: the URL is invalid.
         StorageError: the store can't be read, written or created.
     """
-    try:
-        from fspo.serving.connection import check_place, look_at
-    except ModuleNotFoundError as error:
-        raise _without_extra(error) from None
+    from fspo.serving.connection import check_place, look_at
+
     check_place(place)
     return look_at(place)

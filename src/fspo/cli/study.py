@@ -101,7 +101,6 @@ def demo(
 
       fspo study demo --policy runs/demo/methods/fspo
     """
-    _need_extra()
     from fspo.modeling.builtin_model import BUILTIN_MODEL
     from fspo.study.demo import demo_study
 
@@ -399,22 +398,9 @@ def _check_registered(config: StudyConfig, store: str | None, registration: Mapp
 
 
 def _loaded(file: Path, overrides: list[str] | None) -> StudyConfig:
-    _need_extra()
     from fspo.study.config import load_study
 
     return load_study(file, overrides or ())
-
-
-def _need_extra() -> None:
-    try:
-        import markdown_it  # noqa: F401
-        import nh3  # noqa: F401
-        import sqlalchemy  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"A study needs the extra 'study' ({error.name} is missing): "
-            "pip install -e '.[study]' in the project's folder."
-        ) from None
 
 
 @contextmanager

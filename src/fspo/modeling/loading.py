@@ -27,6 +27,7 @@ from fspo.paths import expanded
 from fspo.printing import reason_of
 
 __all__ = [
+    "check_dtype",
     "check_loadable",
     "context_length",
     "default_device",
@@ -86,6 +87,16 @@ def load_reward_model(
     return model
 
 
+def check_dtype(dtype: str) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+
+
 def _loaded(
     kind: Any, name: str | Path, dtype: str, device: str | torch.device | None
 ) -> tuple[PreTrainedModel, list[str]]:
@@ -93,8 +104,7 @@ def _loaded(
 
     It has its own name, not that of the folder in a hub's cache: policies record what they are built on.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {dtype!r}.")
+    check_dtype(dtype)
     place = locate(name)
     _refuse_pickles(Path(place))
     with quietly(), _explained(name):

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import torch
 from peft import PeftModel
 
-from fspo.modeling.loading import default_device, load_model
+from fspo.modeling.loading import check_dtype, default_device, load_model
 from fspo.modeling.merging import ADAPTER_WEIGHTS
 from fspo.modeling.model_names import place_here, weights_of
 from fspo.modeling.policies import PolicyCard, check_adapter, is_policy, load_policy, read_card
@@ -100,11 +100,17 @@ class PolicyWeights:
 
     `name` is the folder of a policy, or the name of a model that was not trained; `device` is by default CUDA where
     there is one.
+
+    Raises:
+        ConfigError: the dtype is unknown.
     """
 
     name: str | Path
     dtype: str = "float32"
     device: str | torch.device | None = None
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
 
     @cached_property
     def card(self) -> PolicyCard | None:
