@@ -103,6 +103,8 @@ def simulated_config(folder: Path, *, labels: int = 9, comparisons: int = 11, pa
 class WrittenEngine:
     """Answers with written texts: those that fit the labels where these are given, else any."""
 
+    reads_description = True
+
     def __init__(self, arms: SimulatedArms, seed: int) -> None:
         """`seed` draws the texts."""
         self._arms, self._chance = arms, random.Random(seed)

@@ -20,6 +20,8 @@ from fspo.serving.engine import GenerationRequest, Piece, Turn
 class EchoEngine:
     """Answers with JSON that says what the request held, a few characters at a time."""
 
+    reads_description = True
+
     def __init__(self, room: int = 10_000) -> None:
         """`room` is how many characters of shots fit."""
         self.room = room

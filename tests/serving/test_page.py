@@ -15,6 +15,8 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from fspo.modeling.loading import load_model
 from fspo.modeling.policies import save_policy
@@ -23,7 +25,7 @@ from fspo.preferences.types import as_turns
 from fspo.serving.api import ServerSettings, create_app
 from fspo.serving.engine import GenerationRequest, Piece
 from fspo.serving.ownership import Owner
-from fspo.serving.page import CONTENT_POLICY, written_pairs
+from fspo.serving.page import CONTENT_POLICY, page_router, written_pairs
 from fspo.serving.question_bank import QuestionBank
 from fspo.serving.store import Store
 from tests.browser import PATIENCE, violations
@@ -33,6 +35,15 @@ from tests.serving.program import serving
 
 PHONE, LAPTOP = 390, 1366  # pixels
 MARKUP = "<img src=x onerror=\"document.title='hacked'\"><b>Bold</b>"
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_page_says_whether_descriptions_are_read(reads: bool) -> None:
+    app = FastAPI()
+    app.include_router(page_router(100, asks=False, reads_description=reads))
+    page = TestClient(app).get("/").text
+    assert ("the model reads it" in page) == reads
+    assert ("does not read it" in page) != reads
 
 
 class Site:

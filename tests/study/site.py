@@ -32,6 +32,8 @@ CODES = {"finished": "DONE1", "full": "FULL1", "withdrawn": "GONE1"}
 class ScriptedEngine:
     """Answers with a text of the script, in a few pieces."""
 
+    reads_description = True
+
     def __init__(self, script: Callable[[GenerationRequest], str] | None = None) -> None:
         self.script = script or (lambda request: f"An answer to: {request.turns[-1].content}")
         self.requests: list[GenerationRequest] = []

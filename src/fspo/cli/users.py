@@ -34,7 +34,9 @@ Rate = Annotated[
 @add_verb(app, "add")
 def add(
     name: Annotated[str, typer.Argument(help="A name that no other user has.")],
-    description: Annotated[str, typer.Option(help="Describes the user to the policy; the user may edit it.")] = "",
+    description: Annotated[
+        str, typer.Option(help="Describes the user to a policy that reads descriptions; the user may edit it.")
+    ] = "",
     rate: Rate = "",
     store: NewStorePlace = "fspo-store",
 ) -> None:

@@ -375,9 +375,14 @@ class EpisodeRenderer:
     def _start(self, description: str) -> tuple[int, ...]:
         return self._layout.start(self._described(description))
 
+    @property
+    def reads_description(self) -> bool:
+        """Whether a description of the person is shown."""
+        return self.context in ("description", "both")
+
     def _described(self, description: str) -> str:
         """What is shown of a description."""
-        return description if self.context in ("description", "both") else ""
+        return description if self.reads_description else ""
 
     def _visible(self, shots: Sequence[Preference]) -> Sequence[Preference]:
         return shots if self.context in ("shots", "both") else ()

@@ -315,7 +315,9 @@ def create_app(
     app.state.parts = _Parts(store, answerer, forgetter, questions, settings, RateLimits(settings.rate), counters)
     app.include_router(_open)
     app.include_router(_router)
-    app.include_router(page_router(settings.most_tokens, asks=questions is not None))
+    app.include_router(
+        page_router(settings.most_tokens, asks=questions is not None, reads_description=engine.reads_description)
+    )
     add_error_handlers(app)
     app.add_middleware(_BodyLimit, most=settings.most_bytes)
     app.add_middleware(_RequestLimit, most=settings.most_requests)

@@ -64,6 +64,10 @@ class Piece:
 class Engine(Protocol):
     """Answers requests, many at once."""
 
+    @property
+    def reads_description(self) -> bool:
+        """Whether the model reads the description that a user has written; a policy trained on shots alone does not."""
+
     def stream(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         """The answer as it is written; the last piece has a `finish`. Closing the iterator cancels the request.
 

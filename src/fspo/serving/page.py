@@ -50,19 +50,23 @@ class WrittenPair(BaseModel):
     second: str
 
 
-def page_router(most_tokens: int, *, asks: bool) -> APIRouter:
+def page_router(most_tokens: int, *, asks: bool, reads_description: bool) -> APIRouter:
     """The routes of the page; none needs a key, and none shows anything of a user.
 
     Args:
         most_tokens: the longest answer that the server gives, in tokens.
         asks: whether the server has questions of its own; the page shows random written pairs if not.
+        reads_description: whether the model reads what users write about themselves.
     """
     router = APIRouter(include_in_schema=False)
     environment = Environment(
         loader=PackageLoader("fspo.serving", "page_files"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("page.html.j2").render(
-        max_tokens=min(_LONGEST_ANSWER, most_tokens), asks=asks, most_of_description=MOST_OF_DESCRIPTION
+        max_tokens=min(_LONGEST_ANSWER, most_tokens),
+        asks=asks,
+        reads_description=reads_description,
+        most_of_description=MOST_OF_DESCRIPTION,
     )
 
     @router.get("/")

@@ -267,6 +267,17 @@ def test_a_description_that_the_policy_writes_is_forgotten_too(folder: Path) -> 
     assert not other._written, "the policy itself keeps nothing"
 
 
+@pytest.mark.parametrize("context", ["shots", "both"])
+def test_an_engine_says_whether_descriptions_are_read(tiny_model_path: Path, context: Any) -> None:
+    policy = Policy.load(tiny_model_path, context=context, device="cpu")
+    bare, described = ask_all(policy, [REQUEST, replace(REQUEST, owner="ben", description="Likes short answers.")])
+    assert run(policy, _reads) == (described.prompt != bare.prompt) == (context == "both")
+
+
+async def _reads(engine: LocalEngine) -> bool:
+    return engine.reads_description
+
+
 def test_a_closed_stream_is_cancelled_and_others_go_on(policy: Policy) -> None:
     endless = replace(ANN, max_tokens=3000, temperature=3.0, seed=5)
 

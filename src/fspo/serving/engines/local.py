@@ -143,6 +143,11 @@ class LocalEngine:
         finally:
             job.cancelled = True
 
+    @property
+    def reads_description(self) -> bool:
+        """See `Engine`."""
+        return self._policy.renderer.reads_description
+
     async def fits(
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
     ) -> int:

@@ -135,6 +135,11 @@ class UpstreamEngine:
             raise self._cut(answer)
         yield answer.piece("", answer.finish)
 
+    @property
+    def reads_description(self) -> bool:
+        """See `Engine`; it is sent as the system message."""
+        return True
+
     async def fits(
         self, shots: Sequence[Preference], turns: Sequence[Turn], max_tokens: int, description: str = ""
     ) -> int:
