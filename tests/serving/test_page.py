@@ -174,6 +174,21 @@ def test_a_pair_is_answered_by_keyboard_and_the_answer_follows(browser: Any, sit
         assert site.store.preferences(site.owner) == []
 
 
+def test_a_person_reads_why_no_preference_was_used(browser: Any, site: Site) -> None:
+    with visit(browser, site) as page:
+        sign_in(page, site.key)
+        answered(page)
+        why, prompt = page.locator("#why"), page.locator("#prompt").input_value()
+        assert "no preferences yet" in str(why.text_content())
+        site.prefer(f" {prompt.upper()}", "A calm one.")
+        page.reload()
+        assert answered(page)["chosen"] == []
+        assert "all of them are about this question" in str(why.text_content())
+        site.prefer("Another question?", "A calm one.")
+        page.reload()
+        assert answered(page)["chosen"] == ["A calm one."] and "saw 1 preference" in str(why.text_content())
+
+
 def test_the_servers_own_questions_are_asked_until_none_is_left(browser: Any, site: Site) -> None:
     questions = [Question(f"Question {number}?", f"Yes {number}.", f"No {number}.") for number in range(3)]
     bank = QuestionBank(questions, np.array([[0.9, 0.7, 0.6], [0.1, 0.3, 0.4]]))

@@ -260,12 +260,21 @@ function answerBoth() {
   answer("base");
 }
 
+// Why the model saw no preferences. The server leaves out those on the prompt itself, and those without room.
+function whyNone() {
+  if (!$("personalise").checked) return "Personalisation is paused.";
+  if (!total) return "You have no preferences yet. Choose an answer above.";
+  const wording = (text) => text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ").trim();
+  const asked = wording($("prompt").value);
+  const same = known.every((one) => one.prompt.length === 1 && wording(one.prompt[0].content) === asked);
+  return known.length === total && same
+    ? "None of your preferences was used: all of them are about this question."
+    : "None of your preferences was used: they are about this question, or there is no room for them.";
+}
+
 function showShots(shots) {
   used = shots.map((shot) => shot.id);
-  const paused = !$("personalise").checked;
-  $("why").textContent = shots.length
-    ? `The model saw ${counted(shots.length)} of yours.`
-    : paused ? "Personalisation is paused." : "The model saw no preferences of yours. Choose an answer above.";
+  $("why").textContent = shots.length ? `The model saw ${counted(shots.length)} of yours.` : whyNone();
   $("shots").replaceChildren(...shots.map((shot) => {
     const row = element("li");
     row.append(element("p", shot.prompt, "prompt"), element("p", `You prefer: ${shot.chosen}`),
