@@ -60,8 +60,10 @@ def test_shots_without_room_are_counted_and_a_prompt_without_room_is_refused(
     narrow = EpisodeRenderer(load_tokenizer(speaking_model_path), max_length=90)
     (reply,) = answer(model, narrow, [Prompt("What of it?", SHOTS)], Sampling(20))
     assert 0 < reply.dropped_shots <= 3
-    with pytest.raises(DataError, match="raise the maximal length"):
+    with pytest.raises(DataError, match="shorten the prompt to 70 tokens, or ask for a shorter answer"):
         answer(model, narrow, [Prompt("What of it? " * 20)], Sampling(20))
+    with pytest.raises(DataError, match=r"90 for the answer; ask for a shorter answer\."):
+        answer(model, narrow, [Prompt("What of it?")], Sampling(90))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])

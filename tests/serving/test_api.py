@@ -231,6 +231,8 @@ BAD_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "x" * 40_000}]}, "messages.0.content"),
     ({"temperature": "hot"}, "temperature"),
     ({"temperature": 9}, "temperature"),
+    ({"temperature": float("nan")}, "temperature"),
+    ({"top_p": float("nan")}, "top_p"),
     ({"n": 2}, "n"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 1001}, "max_tokens"),
@@ -260,6 +262,13 @@ def test_a_bad_request_is_an_error_in_openais_form(site: Site, change: dict[str,
         ("chat/completions", {"model": "fspo", "messages": ask(), "stop": list("abcde")}, "stop", "invalid_value", "4"),
         ("chat/completions", {"model": "fspo", "messages": ask(), "stop": ["a", 7]}, "stop.1", "invalid_value", "text"),
         ("chat/completions", {"model": "fspo", "messages": ask(), "top_p": 2}, "top_p", "invalid_value", "at most 1."),
+        (
+            "chat/completions",
+            {"model": "fspo", "messages": ask(), "temperature": float("nan")},
+            "temperature",
+            "invalid_value",
+            "a number from 0 to 2",
+        ),
         ("chat/completions", {"model": "fspo", "messages": ask(), "n": 2}, "n", "invalid_value", "must be 1."),
         (
             "chat/completions",
@@ -299,7 +308,7 @@ def test_an_error_names_the_field_and_what_is_wrong(
     site: Site, path: str, body: dict[str, Any], param: str, code: str, word: str
 ) -> None:
     with site.http() as ann:
-        sent = ann.post(f"/{path}", json=body)
+        sent = ann.post(f"/{path}", content=json.dumps(body), headers={"content-type": "application/json"})
     error = sent.json()["error"]
     assert (sent.status_code, error["param"], error["code"]) == (400, param, code) and word in error["message"]
     assert not re.search(r"input should|valid (string|integer|list)|permitted|items? after", error["message"], re.I)

@@ -283,8 +283,8 @@ class EpisodeRenderer:
         dropped = len(shots) - kept
         if not kept:
             bare = [self._bare(turns, told) for told in (description, mirrored)]
-            longest = max(sum(map(len, parts)) for parts in bare) + reserve
-            self._check_room(longest, f"The prompt {turns[-1].text[:60]!r} and the room for its answer")
+            longest = max(sum(map(len, parts)) for parts in bare)
+            self._check_prompt_room(turns[-1].text, longest, reserve)
             (start, asked), (mirror_start, mirror_asked) = bare
             opposed = start != mirror_start and asked == mirror_asked  # else the mirror is not another trunk alone
             return RenderedPrompt(start, asked, mirror_start if opposed else None, dropped_shots=dropped)
@@ -405,6 +405,20 @@ class EpisodeRenderer:
                 oldest = shots[len(shots) - len(parts)]
                 parts[0] = self._layout.shot(oldest, first=True, described=described)
         return parts
+
+    def _check_prompt_room(self, prompt: str, tokens: int, reserve: int) -> None:
+        """Check that a prompt of `tokens` tokens has room beside `reserve` tokens for the answer."""
+        if self.max_length is None or tokens + reserve <= self.max_length:
+            return
+        room = self.max_length - reserve
+        share = f", with {reserve:,} for the answer" if reserve else ""
+        remedies = [f"shorten the prompt to {room:,} tokens"] * (room > 0) + ["ask for a shorter answer"] * (
+            reserve > 0
+        )
+        raise DataError(
+            f"The prompt {prompt[:60]!r} has {tokens:,} tokens, and the limit is {self.max_length:,}{share}; "
+            f"{', or '.join(remedies)}."
+        )
 
     def _check_room(self, tokens: int, what: str) -> None:
         if self.max_length is not None and tokens > self.max_length:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -110,10 +110,33 @@ class TextOptions(_Body):
     verbosity: str | None = Field(default=None, description="Ignored.")
 
 
+def _number(fits: Callable[[float], bool], wanted: str) -> AfterValidator:
+    """A check of a number that names the whole range; NaN is in none."""
+
+    def check(value: float) -> float:
+        if not fits(value):
+            raise ValueError(f"must be a number {wanted}")
+        return value
+
+    return AfterValidator(check)
+
+
+Temperature = Annotated[
+    float,
+    _number(lambda value: 0 <= value <= 2, "from 0 to 2.0"),
+    Field(json_schema_extra={"minimum": 0, "maximum": 2}),
+]
+TopP = Annotated[
+    float,
+    _number(lambda value: 0 < value <= 1, "above 0 and at most 1.0"),
+    Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": 1}),
+]
+
+
 class _Sampled(_NullIsDefault):
     model: Model = Field(description="`fspo` answers with your preferences, `base` without.", examples=["fspo"])
-    temperature: float = Field(default=0.7, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    temperature: Temperature = 0.7
+    top_p: TopP = 1.0
     stream: bool | None = False
     fspo: FspoOptions = FspoOptions()
     user: str | None = Field(default=None, description="Ignored: the key says who you are.")
