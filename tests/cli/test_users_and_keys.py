@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,13 @@ def test_a_user_from_the_first_key_to_the_deletion(fspo: Any, tmp_path: Path) ->
 
     fspo("keys", "revoke", "ann", listed.id)
     assert store.authenticate(key) is None
-    assert "people-1" in fspo("users", "delete", "ann", "--yes")
+    deleted = fspo("users", "delete", "ann", "--yes")
+    assert "people-1" in deleted and "2 preferences" in deleted
+    assert "study" not in deleted and "_" not in deleted.splitlines()[0] and " 0 " not in deleted
     assert f"Delete {data}" in fspo("users", "list")
     assert "Train people-1 again" in fspo("users", "list") and "ann:" not in fspo("users", "list")
+    shutil.rmtree(data)
+    assert f"Delete {data}" not in fspo("users", "list") and f"{data} is no longer" in fspo("users", "list")
     store.close()
 
 

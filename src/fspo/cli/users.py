@@ -25,6 +25,16 @@ Examples:
 """
 
 _CHANGED = "some of its users' data were deleted or changed since, or may no longer be used"
+_HAS_DATA, _TRAINED_ON = "it has data of this user", "it was trained on data of this user"
+_TABLES = {
+    "keys": "keys",
+    "preferences": "preferences",
+    "conversations": "conversations",
+    "events": "events",
+    "study_participants": "participations in a study",
+    "study_items": "comparisons of a study",
+}
+"""A table of the store -> what a deletion calls its rows."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text(_HELP))
 Rate = Annotated[
     str, typer.Option("--rate", help="Limit of requests, such as 60/minute or '5/second;1000/day'; '': the server's.")
@@ -71,10 +81,7 @@ def list_(store: StorePlace = "fspo-store") -> None:
             if account.id in studies:
                 held = f"participant of the study '{studies[account.id]}'"
             out.print(f"{account.name}: {held}{own}{paused}", markup=False)
-        for dataset in people.datasets_to_delete():
-            out.print(f"Delete {dataset}, or export it again: {_CHANGED}.", markup=False)
-        for policy in people.policies_to_train_again():
-            out.print(f"Train {policy} again: {_CHANGED}.", markup=False)
+        _say_outdated(people.datasets_to_delete(), people.policies_to_train_again(), _CHANGED, _CHANGED)
 
 
 @add_verb(app, "limit")
@@ -133,15 +140,15 @@ def delete(
         if not yes and not typer.confirm(f"Delete everything of {user}?"):
             raise ConfigError("Nothing was deleted.")
         done = people.withdraw(owner)
-    removed = ", ".join(f"{count:,} {table}" for table, count in done.removed.items())
-    out.print(f"Deleted {user}: {removed}.", markup=False)
+    held = [counted(done.removed[table], words) for table, words in _TABLES.items() if done.removed.get(table)]
+    out.print(f"Deleted {user}{' with ' if held else ''}{', '.join(held)}.", markup=False)
     if not done.erased:
         out.print(
             "Another program still reads the old content; a server on this store erases it from the files, and so does "
             "the next command on it.",
             markup=False,
         )
-    _say_outdated(done.datasets, done.policies)
+    _say_outdated(done.datasets, done.policies, _HAS_DATA, _TRAINED_ON)
 
 
 @add_verb(app, "consent")
@@ -166,16 +173,17 @@ def consent(
         datasets, policies = (people.trained_on(owner, kind) for kind in ("dataset", "policy"))
     console().print(f"{user}: training is {'no longer ' if withdraw else ''}allowed.", markup=False)
     if withdraw:
-        _say_outdated(datasets, policies)
+        _say_outdated(datasets, policies, _HAS_DATA, _TRAINED_ON)
 
 
-def _say_outdated(datasets: Iterable[str], policies: Iterable[str]) -> None:
-    """Name what has the data of a user who no longer allows it."""
-    out = console()
-    for dataset in datasets:
-        out.print(f"Delete {dataset}, or export it again: it has data of this user.", markup=False)
-    for policy in policies:
-        out.print(f"Train {policy} again: it was trained on data of this user.", markup=False)
+def _say_outdated(datasets: Iterable[str], policies: Iterable[str], dataset_reason: str, policy_reason: str) -> None:
+    """Name the datasets and policies with data that may no longer be used, and say which are gone from this machine."""
+    todo = [(name, f"Delete {name}, or export it again", dataset_reason) for name in datasets]
+    todo += [(name, f"Train {name} again", policy_reason) for name in policies]
+    for name, advice, reason in todo:
+        gone = Path(name).is_absolute() and not Path(name).exists()
+        told = f"{name} is no longer on this machine; delete any copy of it" if gone else advice
+        console().print(f"{told}: {reason}.", markup=False)
 
 
 def _check_rate(rate: str) -> None:
