@@ -70,6 +70,12 @@ def test_a_dry_run_asks_the_other_server_for_both_models_and_makes_no_store(tmp_
         assert stats(address)["came"] == 0, "the list of models says it"
     found = dry_run(address)
     assert found.exit_code == 1 and address.removesuffix("/v1") in found.output and "reached" in found.output
+    assert "kept" not in found.output, "a server has nothing to keep"
+    found = dry_run("127.0.0.1:9")
+    assert found.exit_code == 2 and "http://" in found.output and ".." not in found.output
+    with fake_endpoint(faults={"401": 1.0}) as address:
+        found = dry_run(address, "--adapter", "not-listed")
+    assert found.exit_code == 2 and "--key-variable" in found.output
 
 
 def test_a_wrong_limit_of_requests_is_named_before_a_store_is_made(tmp_path: Path) -> None:

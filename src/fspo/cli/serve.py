@@ -192,7 +192,7 @@ def _endpoint(
             {"base_url": upstream, "model": adapter or model, "key_variable": key_variable}
         )
     except ValidationError as error:
-        raise ConfigError(f"The upstream server: {first_fault(error, EndpointConfig).sentence}.") from None
+        raise ConfigError(f"The upstream server: {first_fault(error, EndpointConfig).sentence}") from None
 
 
 def _policy(place: str | None, dtype: str, shots: int | None) -> Policy | None:
@@ -230,7 +230,7 @@ def _plan(
     what: str, endpoint: EndpointConfig | None, model: str | None, place: str | None, state: StoreState | None
 ) -> Iterator[str]:
     """What a dry run says: what would be served from where, and what would become of the store."""
-    users = 0 if state is None else state.users
+    users = 1 if place is None else 0 if state is None else state.users  # without a store's name it is the demo's user
     yield f"Would serve {what} for {counted(users, 'users')}."
     if endpoint is not None:
         yield f"{endpoint.base_url} answers, and takes the models {' and '.join(_models_of(endpoint, model))}."
@@ -274,10 +274,12 @@ def _check_engine(
         check_settings(policy, budget=budget, guidance=guidance)
         return
     from fspo.llm.reach import check_endpoint
+    from fspo.llm.transport import WebTransport
 
     _engine(policy, endpoint, model, budget, shots=shots, cache_salt=cache_salt, guidance=guidance)
     for name in _models_of(endpoint, model):
-        check_endpoint(endpoint.model_copy(update={"model": name, "retries": 0}))
+        config = endpoint.model_copy(update={"model": name, "retries": 0})
+        check_endpoint(config, transport=WebTransport(config, keeps=False, key_setting="--key-variable"))
 
 
 def _engine(

@@ -10,7 +10,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from fspo.llm.budget import Budget
 from fspo.llm.endpoint import Endpoint
 from fspo.llm.endpoint_config import EndpointConfig
-from fspo.llm.transport import Failure, Refusal
+from fspo.llm.transport import Failure, Refusal, Transport
 from fspo.llm.types import CompletionRequest, Message
 
 __all__ = ["check_endpoint"]
@@ -23,13 +23,13 @@ _LONGEST = 1 << 24
 """Bytes of that list that are read."""
 
 
-def check_endpoint(config: EndpointConfig, *, answers: bool = True) -> None:
+def check_endpoint(config: EndpointConfig, *, answers: bool = True, transport: Transport | None = None) -> None:
     """Check that an endpoint can be reached and takes the key.
 
     Its list of models costs nothing, and says so. If it says less, the endpoint gets one short request, outside of its
     budget. A server that refuses or fails on this one request passes: others may succeed.
 
-    If `answers`, it must know the model too.
+    If `answers`, it must know the model too. `transport` is the way to the server, by default HTTP.
 
     Raises:
         ConfigError: the package aiohttp is missing, or the endpoint refuses the key or the model's name.
@@ -38,7 +38,7 @@ def check_endpoint(config: EndpointConfig, *, answers: bool = True) -> None:
     listed = _listed(config)
     if listed is not None and (config.model in listed or not answers):
         return
-    endpoint = Endpoint(config.model_copy(update={"budget": Budget()}))
+    endpoint = Endpoint(config.model_copy(update={"budget": Budget()}), transport=transport)
     try:
         endpoint.complete([CompletionRequest((Message("user", "Answer with one word."),), max_tokens=_TOKENS)])
     except (Refusal, Failure):

@@ -111,15 +111,21 @@ class WebTransport:
     The only thing that goes from the environment to the server is the key that the settings name.
     """
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(self, config: EndpointConfig, *, keeps: bool = True, key_setting: str = "key_variable") -> None:
         """Nothing is sent.
+
+        Args:
+            config: where the server is.
+            keeps: whether the command keeps its answers, so that its errors may say so.
+            key_setting: what the user calls the setting that names the variable with the key.
 
         Raises:
             ConfigError: the package aiohttp is missing, the key can't be sent, or the proxy is of an unknown kind.
         """
         need_client()
         self._config = config
-        self._key = config.key()
+        self._key, self._key_setting = config.key(), key_setting
+        self._again = "run the same command again" + (": what was finished is kept" if keeps else "")
         self._address = f"{config.base_url.rstrip('/')}/chat/completions"
         variable, self._proxy = _proxy_for(config.base_url)
         self._where = f"{config.base_url} (by the proxy in {variable})" if variable else config.base_url
@@ -212,10 +218,7 @@ class WebTransport:
         return failure
 
     def _away(self) -> ModelError:
-        return ModelError(
-            f"{self._where} can't be reached; start the server, or {self._remedy}, then run the same command again: "
-            "what was finished is kept."
-        )
+        return ModelError(f"{self._where} can't be reached; start the server, or {self._remedy}, then {self._again}.")
 
     def _refusal(self, said: str) -> Refusal:
         return Refusal(
@@ -230,7 +233,7 @@ class WebTransport:
         remedy = (
             f"{variable} is not set in the environment; set it"
             if variable
-            else "name the variable that holds it: key_variable"
+            else f"name the variable that holds it: {self._key_setting}"
         )
         return ConfigError(f"{address} refuses requests without a key; {remedy}.")
 
@@ -238,7 +241,7 @@ class WebTransport:
         code = f"{status}: " if status else ""
         return ModelError(
             f"{self._config.base_url} has no quota or credit left for this key ({code}{told(body, self._key)}); raise "
-            "it, then run the same command again: what was finished is kept."
+            f"it, then {self._again}."
         )
 
     def _garbled(self, said: object = None) -> Retry:
@@ -253,9 +256,7 @@ class WebTransport:
         )
 
     def _failure(self, why: str) -> Failure:
-        return Failure(
-            f"{self._where} failed on a request ({why}); run the same command again: what was finished is kept."
-        )
+        return Failure(f"{self._where} failed on a request ({why}); {self._again}.")
 
 
 def _value_of(said: bytes) -> Any:
