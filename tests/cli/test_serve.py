@@ -95,7 +95,7 @@ def test_a_port_in_use_is_named_before_anything_is_made(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_not_trained_is_shown_preferences_as_a_conversation(speaking_model_path: Path) -> None:
-    loaded = serve._policy(str(speaking_model_path), "float32", None, needed=True)
+    loaded = serve._policy(str(speaking_model_path), "float32", None)
     assert loaded is not None and loaded.renderer.layout == "conversation"
 
 
