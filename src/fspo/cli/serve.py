@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -147,10 +148,9 @@ def serve(
         loaded = _policy(policy, dtype, shots)
         bank = None if questions is None else questions_of_domain(questions)
         name = policy if endpoint is None else endpoint.name
+        options = _EngineOptions(loaded, endpoint, model, int(memory * 2**30), shots, cache_salt, guidance)
         if people is None:
-            _check_engine(
-                loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt, guidance=guidance
-            )
+            options.check()
             for line in _plan(f"{name} on http://{host}:{port}/v1", endpoint, model, kept, state):
                 console().print(line, markup=False)
             return
@@ -161,10 +161,7 @@ def serve(
                 console().print(_demo_request(people, address), markup=False)
             console().print(f"Serving {name} on {address}; Ctrl-C ends.", markup=False)
 
-        engine = _engine(
-            loaded, endpoint, model, int(memory * 2**30), shots=shots, cache_salt=cache_salt, guidance=guidance
-        )
-        listen(create_app(people, engine, settings, questions=bank), place, announce)
+        listen(create_app(people, options.engine(), settings, questions=bank), place, announce)
 
 
 def _endpoint(
@@ -251,57 +248,52 @@ def _models_of(endpoint: EndpointConfig, model: str | None) -> list[str]:
     return list(dict.fromkeys((endpoint.model, model or endpoint.model)))
 
 
-def _check_engine(
-    policy: Policy | None,
-    endpoint: EndpointConfig | None,
-    model: str | None,
-    budget: int,
-    *,
-    shots: int | None,
-    cache_salt: bool,
-    guidance: float,
-) -> None:
-    """Check what the engine needs, without loading weights.
+@dataclass(frozen=True)
+class _EngineOptions:
+    """What the options say of the engine."""
 
-    Raises:
-        ConfigError: a setting is invalid, or the other server refuses the key or the name of a model.
-        ModelError: the other server can't be reached.
-    """
-    if endpoint is None:
-        from fspo.serving.engines.local import check_settings
+    policy: Policy | None
+    endpoint: EndpointConfig | None
+    model: str | None
+    budget: int
+    shots: int | None
+    cache_salt: bool
+    guidance: float
 
-        assert policy is not None
-        check_settings(policy, budget=budget, guidance=guidance)
-        return
-    from fspo.llm.reach import check_endpoint
-    from fspo.llm.transport import WebTransport
+    def check(self) -> None:
+        """Check what the engine needs, without loading weights.
 
-    _engine(policy, endpoint, model, budget, shots=shots, cache_salt=cache_salt, guidance=guidance)
-    for name in _models_of(endpoint, model):
-        config = endpoint.model_copy(update={"model": name, "retries": 0})
-        check_endpoint(config, transport=WebTransport(config, keeps=False, key_setting="--key-variable"))
+        Raises:
+            ConfigError: a setting is invalid, or the other server refuses the key or the name of a model.
+            ModelError: the other server can't be reached.
+        """
+        if self.endpoint is None:
+            from fspo.serving.engines.local import check_settings
 
+            assert self.policy is not None
+            check_settings(self.policy, budget=self.budget, guidance=self.guidance)
+            return
+        from fspo.llm.reach import check_endpoint
+        from fspo.llm.transport import WebTransport
 
-def _engine(
-    policy: Policy | None,
-    endpoint: EndpointConfig | None,
-    model: str | None,
-    budget: int,
-    *,
-    shots: int | None,
-    cache_salt: bool,
-    guidance: float,
-) -> Engine:
-    if endpoint is None:
-        from fspo.serving.engines.local import LocalEngine
+        self.engine()
+        for name in _models_of(self.endpoint, self.model):
+            config = self.endpoint.model_copy(update={"model": name, "retries": 0})
+            check_endpoint(config, transport=WebTransport(config, keeps=False, key_setting="--key-variable"))
 
-        assert policy is not None
-        return LocalEngine(policy, budget=budget, guidance=guidance)
-    from fspo.serving.engines.upstream import UpstreamEngine
+    def engine(self) -> Engine:
+        """The engine, in this process or at the other server."""
+        if self.endpoint is None:
+            from fspo.serving.engines.local import LocalEngine
 
-    if policy is None:
-        most = _UPSTREAM_SHOTS if shots is None else shots
-        return UpstreamEngine(endpoint, base_model=model, most_shots=most, cache_salt=cache_salt)
-    return UpstreamEngine(
-        endpoint, base_model=model, renderer=policy.renderer, most_shots=policy.shots, cache_salt=cache_salt
-    )
+            assert self.policy is not None
+            return LocalEngine(self.policy, budget=self.budget, guidance=self.guidance)
+        from fspo.serving.engines.upstream import UpstreamEngine
+
+        if self.policy is None:
+            renderer, most = None, _UPSTREAM_SHOTS if self.shots is None else self.shots
+        else:
+            renderer, most = self.policy.renderer, self.policy.shots
+        return UpstreamEngine(
+            self.endpoint, base_model=self.model, renderer=renderer, most_shots=most, cache_salt=self.cache_salt
+        )

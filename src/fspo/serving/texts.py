@@ -1,4 +1,4 @@
-"""Which texts the store accepts from people: how long they may be, and of which characters."""
+"""The limits on texts from people: their length and their characters."""
 
 from __future__ import annotations
 
