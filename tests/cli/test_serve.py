@@ -49,6 +49,7 @@ def test_a_dry_run_loads_the_policy_and_the_store(speaking_model_path: Path, tmp
         (["--memory", "inf"], 2),
         (["--memory", "1e300"], 2),
         (["--store", str(file / "store")], 1),
+        (["--store", "/proc/nope"], 1),
     ]
     for change, code in wrong:
         found = CliRunner().invoke(app, arguments + change)

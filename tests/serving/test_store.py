@@ -22,10 +22,11 @@ from sqlalchemy.orm import aliased
 
 from fspo.errors import ConfigError, DataError, StorageError
 from fspo.preferences.types import Turn
-from fspo.serving.connection import STORE_FILE, StoreBusy, StoreFull, explained
+from fspo.serving.connection import STORE_FILE, StoreBusy, StoreFull, check_place, explained, look_at
 from fspo.serving.ownership import NoOwner, Owner, OwnSession, pseudonym
 from fspo.serving.schema import Base, PreferenceRow
 from fspo.serving.store import Account, Store, UnknownOwner
+from tests.serving.conftest import new_database
 
 PROMPT = (Turn("user", "Which film?"),)
 
@@ -659,3 +660,30 @@ def test_a_store_of_an_earlier_version_keeps_its_data_and_a_look_changes_nothing
         assert connection.execute(text("SELECT pseudonym FROM trainings")).scalar() == "person-0123456789abcdef"
         assert connection.execute(text("SELECT nbytes FROM preferences")).scalar() in (31, 32, 33)
     store.close()
+
+
+def test_a_check_of_a_place_leaves_nothing_behind(place: str | Path, tmp_path: Path) -> None:
+    check_place(place if "://" in str(place) else tmp_path / "new" / "store")
+    assert not look_at(place).version and list(tmp_path.iterdir()) == []
+    Store.open(place).close()
+    before = sorted(tmp_path.rglob("*"))
+    check_place(place)
+    assert before == sorted(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("folder", ["/proc/nope", "x" * 300])
+def test_a_folder_that_can_not_be_created_is_no_place_for_a_store(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="can't be created"):
+        check_place(tmp_path / "new" / folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_without_the_right_to_create_tables_is_no_place_for_a_store(postgres: str) -> None:
+    import psycopg
+
+    url = new_database(postgres)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        connection.execute("CREATE ROLE guest LOGIN")
+    with pytest.raises(StorageError, match="permission denied"):
+        check_place(url.replace("fspo@", "guest@"))

@@ -384,10 +384,12 @@ def _check_registered(config: StudyConfig, store: str | None, registration: Mapp
 
     Raises:
         ConfigError: the study was registered with another design.
+        StorageError: the store can't be written or created.
     """
-    from fspo.serving.connection import STORE_FILE, look_at
+    from fspo.serving.connection import STORE_FILE, check_place, look_at
 
     place = store or str(config.output)
+    check_place(place)
     if "://" in place or not (Path(expanded(place)) / STORE_FILE).exists():
         return True
     if look_at(place).outdated:

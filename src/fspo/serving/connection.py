@@ -7,9 +7,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import quote
 
@@ -126,38 +128,54 @@ def look_at(place: str | Path) -> StoreState:
         if not (folder / STORE_FILE).exists():
             return StoreState(0, False)
         url = url.set(query={"mode": "ro", "uri": "true"}, database=f"file:{quote(str(folder / STORE_FILE))}")
-    with explained():
-        engine = _plain_engine(url, _BUSY_SECONDS)
-        try:
-            with engine.connect() as connection:
-                config = _migrations()
-                current = MigrationContext.configure(connection).get_current_revision()
-                if current is None:
-                    return StoreState(0, False)
-                _check_known(config, current, hidden(str(place)))
-                users = connection.execute(text("SELECT count(*) FROM users")).scalar_one()
-                head = ScriptDirectory.from_config(config).get_current_head()
-                return StoreState(users, current != head, current)
-        finally:
-            engine.dispose()
+    with _connected(url) as connection:
+        config = _migrations()
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is None:
+            return StoreState(0, False)
+        _check_known(config, current, hidden(str(place)))
+        users = connection.execute(text("SELECT count(*) FROM users")).scalar_one()
+        head = ScriptDirectory.from_config(config).get_current_head()
+        return StoreState(users, current != head, current)
 
 
 def check_place(place: str | Path) -> None:
-    """Check that a store in a folder can be written or created there, without doing so.
+    """Check that a store can be written or created there, and leave nothing behind.
 
     Raises:
         ConfigError: the URL is invalid.
-        StorageError: the folder or the file can't be written.
+        StorageError: the folder, the file or the database can't be written.
     """
-    _, folder = _url(place)
+    url, folder = _url(place)
     if folder is None:
-        return
-    found = next(path for path in (folder, *folder.parents) if path.exists())
-    if not found.is_dir():
-        raise StorageError(f"The store's folder {folder} can't be created, since {found} is a file; name another one.")
-    for path in (found, folder / STORE_FILE):
-        if path.exists() and not os.access(path, os.W_OK):
-            raise StorageError(f"The store can't be written, since {path} is read-only; correct its permissions.")
+        _check_database(url)
+    else:
+        _check_folder(folder)
+
+
+def _check_database(url: URL) -> None:
+    with _connected(url) as connection:
+        if MigrationContext.configure(connection).get_current_revision() is None:
+            connection.execute(text("CREATE TABLE fspo_trial (number INTEGER)"))
+            connection.rollback()
+
+
+def _check_folder(folder: Path) -> None:
+    """Create what is missing, and remove it again: permissions alone don't say whether root, say, can write there."""
+    missing = list(takewhile(lambda path: not os.path.lexists(path), (folder, *folder.parents)))
+    file = folder / STORE_FILE
+    try:
+        _make_folder(folder)
+        try:
+            TemporaryFile(dir=folder).close()
+            if file.exists():
+                file.open("r+b").close()
+        except OSError as error:
+            raise storage_error(file, error) from error
+    finally:
+        for path in missing:
+            with suppress(OSError):  # it was not created, or another program uses it already
+                path.rmdir()
 
 
 def public_place(place: str | Path) -> str:
@@ -215,6 +233,18 @@ def _engine(url: URL, busy_seconds: float) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Connection]:
+    """A connection that sets nothing in the database."""
+    with explained():
+        engine = _plain_engine(url, _BUSY_SECONDS)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
 
 
 def _plain_engine(url: URL, busy_seconds: float) -> Engine:
