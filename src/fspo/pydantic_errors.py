@@ -40,7 +40,14 @@ class Fault:
     sentence: str
 
 
-def first_fault(error: ValidationError, model: Any = None, above: Key = (), *, noun: str = "setting") -> Fault:
+def first_fault(
+    error: ValidationError,
+    model: Any = None,
+    above: Key = (),
+    *,
+    noun: str = "setting",
+    names: Mapping[str, str] = types.MappingProxyType({}),
+) -> Fault:
     """The first thing wrong, or else the first unknown key: it is the likelier cause of what is missing.
 
     Args:
@@ -48,12 +55,14 @@ def first_fault(error: ValidationError, model: Any = None, above: Key = (), *, n
         model: the type that was validated, whose keys are suggested in place of an unknown one.
         above: the key of the value that was validated.
         noun: what the sentence calls a key.
+        names: the reader's own names for some keys, such as those of options.
     """
     problems = error.errors(include_url=False)
     problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     location = [part for part in problem["loc"] if not _is_union_tag(part)]
     key, kind = (*above, *map(str, location)), problem["type"]
-    path, more = ".".join(key), f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
+    path = ".".join(names.get(part, part) for part in key)
+    more = f" ({len(problems) - 1} more after it)" if len(problems) > 1 else ""
     if kind == "extra_forbidden":
         hint = suggestion(key[-1], _keys_at(model, location[:-1]), key[:-1])
         return Fault(key, kind, f"there is no {noun} '{path}'{more}{hint}")

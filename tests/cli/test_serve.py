@@ -74,6 +74,10 @@ def test_a_dry_run_asks_the_other_server_for_both_models_and_makes_no_store(tmp_
     assert "kept" not in found.output, "a server has nothing to keep"
     found = dry_run("127.0.0.1:9")
     assert found.exit_code == 2 and "http://" in found.output and ".." not in found.output
+    for wrong in (("http://me:secret@127.0.0.1:9/v1",), (address, "--key-variable", "not a name")):
+        found = dry_run(*wrong)
+        assert found.exit_code == 2 and "--key-variable" in found.output, found.output
+        assert "key_variable" not in found.output and "base_url" not in found.output and "secret" not in found.output
     with fake_endpoint(faults={"401": 1.0}) as address:
         found = dry_run(address, "--adapter", "not-listed")
     assert found.exit_code == 2 and "--key-variable" in found.output

@@ -29,6 +29,7 @@ __all__ = ["serve"]
 
 _UPSTREAM_SHOTS = 16
 """Where nothing here knows how many have room at the other server."""
+_KEY_OPTION = "--key-variable"
 _DEMO_POLICY = Path("runs/demo/methods/fspo")
 """Where `make demo` puts it."""
 _DEMO_USER = "demo"
@@ -57,7 +58,7 @@ def serve(
     ] = None,
     key_variable: Annotated[
         str | None,
-        typer.Option("--key-variable", help="Environment variable that holds the key of --upstream, if it needs one."),
+        typer.Option(_KEY_OPTION, help="Environment variable that holds the key of --upstream, if it needs one."),
     ] = None,
     cache_salt: Annotated[
         bool, typer.Option(help="Send --upstream a salt that keeps users apart in its cache, as vLLM can.")
@@ -173,7 +174,7 @@ def _endpoint(
         ConfigError: an option is missing, or invalid.
     """
     if upstream is None:
-        for option, given in (("--model", model), ("--adapter", adapter), ("--key-variable", key_variable)):
+        for option, given in (("--model", model), ("--adapter", adapter), (_KEY_OPTION, key_variable)):
             if given is not None:
                 raise ConfigError(f"{option} belongs to --upstream; add --upstream URL, or leave {option} out.")
         return None
@@ -186,10 +187,12 @@ def _endpoint(
 
     try:
         return EndpointConfig.model_validate(
-            {"base_url": upstream, "model": adapter or model, "key_variable": key_variable}
+            {"base_url": upstream, "model": adapter or model, "key_variable": key_variable},
+            context={"key_setting": _KEY_OPTION},
         )
     except ValidationError as error:
-        raise ConfigError(f"The upstream server: {first_fault(error, EndpointConfig).sentence}") from None
+        names = {"base_url": "--upstream", "model": "--adapter" if adapter else "--model", "key_variable": _KEY_OPTION}
+        raise ConfigError(first_fault(error, EndpointConfig, names=names).sentence) from None
 
 
 def _policy(place: str | None, dtype: str, shots: int | None) -> Policy | None:
@@ -279,7 +282,7 @@ class _EngineOptions:
         self.engine()
         for name in _models_of(self.endpoint, self.model):
             config = self.endpoint.model_copy(update={"model": name, "retries": 0})
-            check_endpoint(config, transport=WebTransport(config, keeps=False, key_setting="--key-variable"))
+            check_endpoint(config, transport=WebTransport(config, keeps=False, key_setting=_KEY_OPTION))
 
     def engine(self) -> Engine:
         """The engine, in this process or at the other server."""

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from fspo.errors import ConfigError
 from fspo.identity import endpoint_identity
@@ -91,7 +91,7 @@ class EndpointConfig(BaseModel):
 
     @field_validator("base_url")
     @classmethod
-    def _without_a_key(cls, base_url: str) -> str:
+    def _without_a_key(cls, base_url: str, info: ValidationInfo) -> str:
         if re.search(r"\s", base_url) or not base_url.isprintable():
             raise ValueError("the address must not hold a space or a line break")
         parts = urlsplit(base_url)
@@ -101,8 +101,7 @@ class EndpointConfig(BaseModel):
         found = "a user or a password" if "@" in parts.netloc else "a query" if parts.query or parts.fragment else ""
         if found:
             raise ValueError(
-                f"the address holds {found}, which would be written into the run's files; leave it out, put the key "
-                "into an environment variable and name that as key_variable"
+                f"the address holds {found}, which would be written into files and logs; {_key_advice(info)}"
             )
         return base_url
 
@@ -129,14 +128,19 @@ class EndpointConfig(BaseModel):
 
     @field_validator("extra_body")
     @classmethod
-    def _no_secrets(cls, body: dict[str, Any]) -> dict[str, Any]:
+    def _no_secrets(cls, body: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         place = secret_in(body)
         if place:
             raise ValueError(
-                f"'{place}' looks like a secret, which would be written into the run's files; leave it out, put the "
-                "key into an environment variable and name that as key_variable"
+                f"'{place}' looks like a secret, which would be written into files and logs; {_key_advice(info)}"
             )
         return body
+
+
+def _key_advice(info: ValidationInfo) -> str:
+    """Where a key belongs. The context of a validation may have the reader's name for the setting: `key_setting`."""
+    setting = (info.context or {}).get("key_setting", "key_variable")
+    return f"leave it out, put the key into an environment variable and name that as {setting}"
 
 
 def _check_port(parts: SplitResult) -> None:
