@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fspo.evaluation.config import EvaluationConfig
 from fspo.judging.by_topic import TopicJudge, load_judge
 from fspo.judging.declared import DeclaredJudge
 from fspo.judging.judge import AttributeJudge
@@ -61,6 +62,10 @@ def test_weights_of_topics_that_nobody_knows_are_told_before_anything_is_measure
     pipeline.synth(folder, Heard())
     assert pipeline.judge_of(folder, dataset, dataset, endpoints_of(folder, Silent()), Heard()) is None
     assert "depend on topics, as 'length@topic 1' does, and" in said[-1]
+    assert said[-1].endswith("The report shows a few answers.")
+    without = folder.config.model_copy(update={"evaluation": EvaluationConfig(answers=0)})
+    pipeline.judge_of(RunFolder(without), dataset, dataset, endpoints_of(folder, Silent()), Heard())
+    assert "The report" not in said[-1]
 
 
 def test_without_a_judge_one_is_fitted_to_what_can_be_measured(tmp_path: Path) -> None:

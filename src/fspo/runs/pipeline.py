@@ -400,8 +400,6 @@ def judge_of(
     texts = (text for row in dataset for text in (row.chosen, row.rejected))
     judge, why = judge_of_data(path, texts, test.users.values(), folder.data)
     if why and not folder.config.evaluation.judges:  # else the first of these takes the place
-        progress.say(
-            f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out. "
-            "The report shows a few answers."
-        )
+        said = f"Nobody can judge answers for these users ({why}), so win rates and the ideal observer are left out."
+        progress.say(said + (" The report shows a few answers." if folder.config.evaluation.answers else ""))
     return judge
