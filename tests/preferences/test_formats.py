@@ -396,13 +396,14 @@ def test_rows_that_can_not_be_read_are_counted_with_all_others(tmp_path: Path) -
         with pytest.raises(DataError) as caught:
             read(path)
         assert "row 2, column 'rejected': the same text as chosen" in str(caught.value)
-        # Rows 4 and 5 have a column misspelt; that row 3 repeats row 1 is no fault of the row alone.
-        assert str(caught.value).endswith(
-            " (2 more rows with problems: row 4, column 'prompt'; row 5, column 'prompt'.)"
+        # Rows 4 and 5 have a column misspelt. Row 3 repeats row 1.
+        assert " (2 more rows with problems: row 4, column 'prompt'; row 5, column 'prompt'.) 1 row with" in str(
+            caught.value
         )
+        assert "row 3 (row 1)" in str(caught.value)
     path.write_text(path.read_text() + "{broken\n")
     with pytest.raises(
-        DataError, match=r"row 2, .* \(3 more rows with problems: row 4, column 'prompt'; row 5, .*; row 6.*\.\)$"
+        DataError, match=r"row 2, .* \(3 more rows with problems: row 4, column 'prompt'; row 5, .*; row 6.*\.\) 1 row"
     ):
         read_jsonl(path)
 

@@ -417,8 +417,8 @@ def _collected(
     with faults.row():
         for file, rows in tables:
             found.read(file, rows)
-    faults.tell()
-    settled = settle(found.preferences, found.places, how.on_duplicate, how.on_contradiction)
+    with faults.told_with():
+        settled = settle(found.preferences, found.places, how.on_duplicate, how.on_contradiction)
     people = users if users is not None else _in_use(found.users, settled.preferences)
     dataset = PreferenceDataset(people, settled.preferences)
     return Imported(dataset, settled.left_out, settled.first, (*found.notes, *settled.notes))

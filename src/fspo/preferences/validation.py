@@ -343,20 +343,38 @@ class Faults:
         """Whether there are any."""
         return self._first is not None
 
-    def tell(self) -> None:
+    @contextmanager
+    def told_with(self) -> Iterator[None]:
+        """Check rows together; an error of that is raised after those of single rows, in one message.
+
+        Raises:
+            DataError: any of them.
+        """
+        try:
+            yield
+        except DataError as error:
+            self.tell(also=f" {error}")
+            raise
+        self.tell()
+
+    def tell(self, also: str = "") -> None:
         """Raise the first, if there are any, with the places of the next ones and the number of all others.
+
+        Args:
+            also: the end of the message.
 
         Raises:
             DataError: the first that was kept.
         """
         if self._first is None:
             return
-        if not self._more:
-            raise self._first
-        count = f"at least {self._more:,}" if self._more == self._at_most else f"{self._more:,}"
-        more = self._more - len(self._places)
-        listed = "; ".join([*self._places, *([f"and {more:,} more"] if more else [])])
-        raise DataError(f"{self._first} ({count} more row{'s' if self._more > 1 else ''} with problems: {listed}.)")
+        others = ""
+        if self._more:
+            count = f"at least {self._more:,}" if self._more == self._at_most else f"{self._more:,}"
+            more = self._more - len(self._places)
+            listed = "; ".join([*self._places, *([f"and {more:,} more"] if more else [])])
+            others = f" ({count} more row{'s' if self._more > 1 else ''} with problems: {listed}.)"
+        raise DataError(f"{self._first}{others}{also}") from self._first
 
 
 def _place(error: DataError) -> str:
