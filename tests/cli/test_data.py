@@ -110,7 +110,10 @@ def test_missing_columns_are_told_as_the_file_calls_them_with_the_nearest(tmp_pa
     assert "--column user=anotator --column chosen=prefered --column rejected=NAME" in said
     said = fspo("import", path, tmp_path / "out", "--column", "user=annotator", "--column", "rejected=worst").stderr
     assert "columns 'annotator', 'worst': missing; did you mean 'anotator'?" in said
+    path.write_text(path.read_text() + "bob,why?,so,thus\n" * 150)
+    assert "more row" not in fspo("validate", path).stderr  # one problem of the file
     named = ["--column", "user=anotator", "--column", "chosen=prefered", "--column", "rejected=bad"]
+    path.write_text(path.read_text().partition("bob")[0])
     assert fspo("import", path, tmp_path / "out", *named).exit_code == 0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -36,3 +37,32 @@ def test_the_commands_of_the_page_on_data_run(tmp_path: Path, monkeypatch: pytes
     for command in [*commands, "data import turns.jsonl turns"]:
         result = CliRunner().invoke(app, shlex.split(command, comments=True))
         assert result.exit_code == 0, (command, result.output)
+
+
+def test_the_page_on_data_quotes_errors_as_the_program_says_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tables = (
+        {"ratings.csv": "user,promt,chosen,rejected\nann,Why?,So.,Thus.\nben,Why?,So.,Thus.\n"},
+        {"ratings.csv": "user,instruction,input,chosen,rejected\nann,Why?,,So.,Thus.\n"},
+        {"views.jsonl": _rows(("ann", "So."), ("ann", "Thus."))},
+        {
+            "views.jsonl": _rows(("anne", "So."), ("ann", "So."), ("ann", ""), ("x", "So.")),
+            "views.users.jsonl": json.dumps({"id": "ann"}),
+        },
+    )
+    said = []
+    for files in tables:
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        said.append(CliRunner().invoke(app, ["data", "validate", next(iter(files))]).stderr.removeprefix("Error: "))
+    quoted = PAGE.read_text("utf-8").partition("## Invalid data\n")[2].split("```")[1]
+    assert quoted == "text\n" + "".join(said)
+
+
+def _rows(*rows: tuple[str, str]) -> str:
+    return "".join(
+        json.dumps({"user": user, "prompt": f"Why {n}?", "chosen": chosen, "rejected": "Thus."}) + "\n"
+        for n, (user, chosen) in enumerate(rows)
+    )

@@ -106,7 +106,8 @@ def test_all_missing_columns_are_named_at_once_as_the_table_calls_them() -> None
         parse_preference(row, file="f.csv", number=2, table=table)
     assert str(caught.value) == (
         "f.csv, row 2, columns 'prompt', 'chosen', 'rejected': missing; the row has the columns: annotator, promt, "
-        "bestone, loser. Name yours with --column prompt=promt --column chosen=bestone --column rejected=NAME."
+        "bestone, loser. Rename 'promt' to 'prompt' and 'bestone' to 'chosen', or name yours with --column "
+        "prompt=promt --column chosen=bestone --column rejected=NAME."
     )
     assert "Did you mean to rename 'promt' to 'prompt'?" in refused(row)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fspo.preferences.validation import Problem, missing_columns
+from fspo.preferences.validation import ColumnsError, Problem, missing_columns
 from fspo.printing import column_option, nearest
 
 __all__ = ["NAMES", "TIME", "match_columns", "rename", "time_column"]
@@ -82,10 +82,10 @@ def rename(row: dict[str, Any], columns: Mapping[str, str] | None, file: str, nu
     kept = {name: value for name, value in row.items() if name not in columns.values()}
     for ours, theirs in columns.items():
         if ours in kept:
-            what = (
-                f"the row has '{theirs}' too, and only one of them can be '{ours}'; rename the other, or leave it out."
+            raise ColumnsError(
+                f"{file}, row {number}, column '{ours}': the row has '{theirs}' too, and only one of them can be "
+                f"'{ours}'; rename the other, or leave it out."
             )
-            raise Problem(number, ours, what).error(file)
     return kept | {ours: row[theirs] for ours, theirs in columns.items()}
 
 

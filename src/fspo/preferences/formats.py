@@ -363,10 +363,11 @@ class _Collector:
     def read(self, file: str, rows: _Rows) -> None:
         columns: Mapping[str, str] | None = None
         for number, row in rows:
+            first = columns is None
             if columns is None:
                 columns = match_columns(row, self.how.columns, file, number)
                 self._say(columns)
-            with self.faults.row():
+            with self.faults.row(first=first):
                 preference = self._preference(rename(row, columns, file, number), tuple(row), file, number)
                 self.preferences.append(preference)
                 self.places.append(Place(file, number))

@@ -20,6 +20,7 @@ __all__ = [
     "REPEAT",
     "TURNS",
     "USER_COLUMNS",
+    "ColumnsError",
     "Faults",
     "Problem",
     "TableColumns",
@@ -84,6 +85,10 @@ class Problem:
     def error(self, file: str) -> DataError:
         """The problem as an error that names the file."""
         return DataError(f"{file}, row {self.row}, column '{self.column}': {self.what}")
+
+
+class ColumnsError(DataError):
+    """Columns are missing or misspelt: in the first row of a table, this is a problem of the whole table."""
 
 
 @dataclass(frozen=True)
@@ -314,15 +319,20 @@ class Faults:
         self._more, self._at_most = 0, None if count_all else _COUNTED
 
     @contextmanager
-    def row(self) -> Iterator[None]:
+    def row(self, *, first: bool = False) -> Iterator[None]:
         """Read one row, or go through all of them; an error that ends it is kept.
 
+        `first`: whether it is the first row of a table. Wrong columns there end the reading of the table.
+
         Raises:
+            ColumnsError: the columns of the first row are wrong.
             DataError: the first that was kept, once there are very many.
         """
         try:
             yield
         except DataError as error:
+            if first and isinstance(error, ColumnsError):
+                raise
             self.add(error)
             if self._more == self._at_most:
                 self.tell()
@@ -432,14 +442,14 @@ def _check_columns(
         close = "" if required or column in row else nearest(column, extra, cutoff=0.8)
         if close:
             name = f" If so, rename it, or import it with {column_option({column: close})}." if table else ""
-            raise Problem(number, close, f"unknown; did you mean '{column}'?{name}").error(file)
+            raise ColumnsError(f"{file}, row {number}, column '{close}': unknown; did you mean '{column}'?{name}")
     return extra
 
 
-def missing_columns(columns: Sequence[str], what: str, file: str, number: int) -> DataError:
+def missing_columns(columns: Sequence[str], what: str, file: str, number: int) -> ColumnsError:
     """The error that names all columns that a row lacks; `what` is the rest of the sentence."""
     named = ", ".join(f"'{column}'" for column in columns)
-    return DataError(f"{file}, row {number}, column{'s' if len(columns) > 1 else ''} {named}: missing; {what}")
+    return ColumnsError(f"{file}, row {number}, column{'s' if len(columns) > 1 else ''} {named}: missing; {what}")
 
 
 def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | None) -> str:
@@ -450,10 +460,11 @@ def _remedy(missing: Sequence[str], free: Iterable[str], table: TableColumns | N
         names = (column, *(table.names.get(column, ()) if table else ()))
         meant[column] = next((close for name in names if (close := nearest(name, free, cutoff=0.7))), "")
         free = [name for name in free if name != meant[column]]
-    if table is not None:
-        return f" Name yours with {column_option({column: name or 'NAME' for column, name in meant.items()})}."
-    renamed = [f"'{name}' to '{column}'" for column, name in meant.items() if name]
-    return f" Did you mean to rename {' and '.join(renamed)}?" if renamed else ""
+    renamed = " and ".join(f"'{name}' to '{column}'" for column, name in meant.items() if name)
+    if table is None:
+        return f" Did you mean to rename {renamed}?" if renamed else ""
+    named = column_option({column: name or "NAME" for column, name in meant.items()})
+    return f" Rename {renamed}, or name yours with {named}." if renamed else f" Name yours with {named}."
 
 
 def _text(row: Mapping[str, Any], column: str, file: str, number: int, *, identifier: bool = False) -> str:
