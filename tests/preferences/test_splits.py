@@ -43,7 +43,7 @@ def test_questions_that_share_a_prompt_stay_together(dataset: PreferenceDataset,
     prompts = len({row.prompt for row in dataset})
     users = {"train": list(dataset.users)}
     if prompts < 2:
-        with pytest.raises(DataError, match="can't be divided into 2 splits"):
+        with pytest.raises(DataError, match="the parts train, test need at least one each"):
             make_splits(dataset, seed=seed, users=users, question_fractions={"train": 1, "test": 1})
         return
     splits = make_splits(dataset, seed=seed, users=users, question_fractions={"train": 1, "test": 1})
@@ -97,8 +97,10 @@ def test_impossible_wishes_are_refused(how: dict[str, Any], says: str) -> None:
 
 
 def test_too_few_users_for_the_splits_are_counted() -> None:
-    with pytest.raises(DataError, match="2 users can't be divided into 3 splits"):
+    with pytest.raises(DataError, match=r"has 2 users, .* at least 3 users, or leave out .* \(validation=0\)"):
         make_splits(grid(users=2), seed=0)
+    with pytest.raises(DataError, match=r"has 1 user, .* train, test need .* of at least 2 users\.$"):
+        grid(users=1).split()
 
 
 def test_a_leak_can_not_be_made() -> None:

@@ -17,7 +17,7 @@ from fspo.paths import expanded
 from fspo.preferences.dataset import PreferenceDataset, unknown
 from fspo.preferences.types import Split
 from fspo.preferences.wording import wording
-from fspo.printing import counted, nearest
+from fspo.printing import counted, nearest, option
 
 __all__ = ["DEFAULT_FRACTIONS", "SPLITS", "SplitDataset", "Splits", "held_out_shares", "make_splits"]
 
@@ -237,7 +237,14 @@ def _apportion(total: int, fractions: Mapping[Split, float], kind: str) -> dict[
     if not wanted:
         raise DataError(f"The shares of {kind} must not all be zero.")
     if total < len(wanted):
-        raise DataError(f"{total} {kind} can't be divided into {len(wanted)} splits; each needs at least one.")
+        parts, least = ", ".join(split for split, _ in wanted), f"at least {len(wanted)} {kind}"
+        fewer = ""
+        if fractions.get("validation", 0) > 0 and total == len(wanted) - 1:
+            fewer = f", or leave out the validation part ({option('validation', '0', python='validation=0')})"
+        raise DataError(
+            f"The dataset has {counted(total, kind)}, and the parts {parts} need at least one each. Collect "
+            f"preferences {'of' if kind == 'users' else 'on'} {least}{fewer}."
+        )
     whole = sum(fraction for _, fraction in wanted)
     exact = {split: total * fraction / whole for split, fraction in wanted}
     counts = {split: max(1, int(share)) for split, share in exact.items()}
