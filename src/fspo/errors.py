@@ -12,7 +12,10 @@ class FspoError(Exception):
 
 
 class ConfigError(FspoError):
-    """A configuration or an argument is missing, misspelt or contradictory."""
+    """A configuration or an argument is missing, misspelt or contradictory.
+
+    Other errors say that what it names (data, a model, a store, a file) is missing.
+    """
 
     exit_code = 2
 

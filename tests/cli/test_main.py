@@ -4,6 +4,7 @@ import errno
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,11 +70,32 @@ def test_a_fault_of_the_program_keeps_its_traceback(failing: typer.Typer) -> Non
     assert isinstance(result.exception, ValueError)
 
 
-@pytest.mark.parametrize("arguments", [["no-such-verb"], ["run", "--no-such-option"], ["run"], ["env", "--set", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["no-such-verb"], ["run", "--no-such-option"], ["run"], ["env", "--set", "x"], ["run", "nope.yaml"]]
+)
 def test_a_wrong_command_exits_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "Error" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "validate", "nope.csv"],
+        ["data", "show", "nope"],
+        ["run", "tiny.yaml", "--set", "data=nope"],
+        ["run", "tiny.yaml", "--set", "model=./nope"],
+        ["users", "list", "--store", "nope"],
+    ],
+)
+def test_what_a_command_names_and_is_missing_exits_with_1(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text("name: tiny\n")
+    result = CliRunner().invoke(app, [*arguments, *(["--dry-run"] if arguments[0] == "run" else [])])
+    assert result.exit_code == 1 and "nope" in result.stderr
 
 
 @pytest.mark.parametrize("group", [[], ["data"], ["model"]])

@@ -84,7 +84,7 @@ def test_mistakes_are_named_before_anything_is_made(study_file: Path, tmp_path: 
     arms = [f"--set=arms.{arm}={closed}" for arm in ("personal", "base")]
     said = call("serve", study_file, "--port", "0", "--store", tmp_path / "other", *arms, code=1)
     assert "The arm 'personal'" in said and "127.0.0.1:1" in said and "Registered" not in said
-    assert "There is no store" in call("export", study_file, tmp_path / "out", code=2)
+    assert "There is no store" in call("export", study_file, tmp_path / "out", code=1)
     assert not (tmp_path / "study").exists()
     StudyStore.open(tmp_path / "study").close()
     assert "no preferences" in call("export", study_file, tmp_path / "out", "--dataset", code=1)

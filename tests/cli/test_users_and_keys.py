@@ -113,7 +113,7 @@ def test_what_is_impossible_changes_nothing(fspo: Any, arguments: tuple[str, ...
 def test_where_there_is_no_store_only_a_new_user_makes_one(
     fspo: Any, arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    said = fspo(*arguments, code=2)
+    said = fspo(*arguments, code=2 if "often" in arguments else 1)
     assert ("holds no store" in said) != ("often" in said)
     assert not (tmp_path / "store").exists()
 
@@ -125,7 +125,7 @@ def from_store(tmp_path: Path, out: Path, *options: str, code: int = 0) -> str:
 
 
 def test_a_folder_without_a_store_is_refused_and_no_store_is_made(tmp_path: Path) -> None:
-    assert "no store" in from_store(tmp_path, tmp_path / "data", code=2)
+    assert "no store" in from_store(tmp_path, tmp_path / "data", code=1)
     assert not (tmp_path / "store").exists()
 
 

@@ -14,8 +14,13 @@ __all__ = ["main", "render", "update_page"]
 _HEADER = """\
 # Command reference
 
-`make docs` generates this page from the commands' help, and `make check` compares the two. Every command exits with 0
-on success, 1 after a failure, 2 if the command or the configuration is invalid, and 130 after Ctrl-C.
+`make docs` generates this page from the commands' help, and `make check` compares the two. Every command exits with
+
+- 0 on success,
+- 1 after a failure, also if data, a model, a store or another file that the command or the configuration names is
+  missing or damaged,
+- 2 if the command or the configuration is invalid, or there is no such configuration,
+- 130 after Ctrl-C.
 """
 
 

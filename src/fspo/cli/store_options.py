@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fspo.errors import ConfigError, FspoError
+from fspo.errors import ConfigError, FspoError, StorageError
 from fspo.keys import hidden
 from fspo.printing import counted, one_line
 from fspo.runs import processes
@@ -87,13 +87,13 @@ def opened(place: str, *, existing: bool = False) -> Iterator[Store]:
         existing: whether the store must be there; if not, it is created where it is missing.
 
     Raises:
-        ConfigError: the store must be there, and is not.
+        StorageError: the store must be there, and is not.
     """
     from fspo.serving.connection import look_at
     from fspo.serving.store import Store
 
     if existing and not look_at(place).version:
-        raise ConfigError(
+        raise StorageError(
             f"{hidden(place)} holds no store; name your server's, or create one with `fspo serve` or `fspo users add`."
         )
     store = Store.open(place)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fspo.cli.options import DryRun, add_verb, console, help_text
-from fspo.errors import ConfigError, DataError
+from fspo.errors import ConfigError, DataError, StorageError
 from fspo.paths import expanded
 from fspo.printing import counted
 
@@ -412,7 +412,7 @@ def _opened(config: StudyConfig, store: str | None, *, must_exist: bool = False)
 
     place = store or str(config.output)
     if must_exist and "://" not in place and not (Path(expanded(place)) / STORE_FILE).exists():
-        raise ConfigError(f"There is no store in {place}; name the study's with --store, or serve the study first.")
+        raise StorageError(f"There is no store in {place}; name the study's with --store, or serve the study first.")
     opened = StudyStore.open(place)
     try:
         yield opened
