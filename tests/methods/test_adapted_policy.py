@@ -23,6 +23,10 @@ def ttt(tiny_model_path: Path) -> AdaptedPolicy:
     return AdaptedPolicy.adapt(tiny_model_path, "ttt", STEPS)
 
 
+def test_it_says_which_method_adapts_it(ttt: AdaptedPolicy, tiny_model_path: Path) -> None:
+    assert repr(ttt) == f"AdaptedPolicy(model='{tiny_model_path}', method='ttt', layout='conversation')"
+
+
 def test_a_reward_is_that_of_the_person_against_the_weights_alone(ttt: AdaptedPolicy, tiny_model_path: Path) -> None:
     (own,) = margins(adapting(tiny_model_path, "ttt", **STEPS), SHOTS, [QUERY])
     (bare,) = margins(adapting(tiny_model_path, "asls"), (), [QUERY])

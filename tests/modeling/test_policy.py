@@ -121,6 +121,15 @@ def test_the_reference_may_see_the_bare_prompt(runs: Path, speaking_model_path: 
     assert few_shot.reward(ANN, *QUESTION) == pytest.approx((own - bare).tolist(), abs=1e-3)
 
 
+def test_a_policy_says_what_it_is(policy: Policy, runs: Path, speaking_model_path: Path) -> None:
+    folder = runs / "several" / "methods" / "fspo"
+    said = repr(policy)
+    for part in (f"model='{speaking_model_path}'", f"folder='{folder}'", "method='fspo'", "layout="):
+        assert part in said
+    assert repr(policy.base) == f"Policy(model='{speaking_model_path}', layout='{policy.base.renderer.layout}')"
+    assert " at 0x" not in repr(Policy(policy.weights.policy, policy.renderer) if policy.weights else None)
+
+
 def test_people_come_in_many_forms(policy: Policy) -> None:
     expected = policy.reward(ANN, *QUESTION)
     rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in ANN]

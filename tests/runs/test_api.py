@@ -188,3 +188,4 @@ def test_tables_come_in_and_go_out(tmp_path: Path) -> None:
     parts.save(tmp_path / "parts")
     assert fspo.SplitDataset.load(tmp_path / "parts") == parts
     assert parts.test.users.keys().isdisjoint(parts.train.users)
+    assert f"train={parts.train!r}" in repr(parts) and "frozenset" not in repr(parts)

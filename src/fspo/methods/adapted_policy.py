@@ -120,6 +120,10 @@ class AdaptedPolicy(Policy):
         return cls(found, AdaptationRow(name, ADAPTATIONS[name], dict(settings or {})), **more)
 
     @property
+    def _method(self) -> dict[str, str]:
+        return {"method": self.row.name}
+
+    @property
     def reads_shots(self) -> bool:
         """A person's preferences always matter."""
         return True

@@ -175,6 +175,20 @@ class Policy:
             weights=weights,
         )
 
+    def __repr__(self) -> str:
+        """The model, the folder, the method and the layout; no weights are read."""
+        weights = self.weights
+        about: dict[str, str] = {"layout": self.renderer.layout}
+        if weights is not None:
+            folder = {"folder": str(weights.folder)} if weights.folder else {}
+            about = {"model": weights.base_name, **folder, **self._method, **about}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in about.items())})"
+
+    @property
+    def _method(self) -> dict[str, str]:
+        """The method, if there is one, for people."""
+        return {"method": self.weights.card.method} if self.weights and self.weights.card else {}
+
     @property
     def reads_shots(self) -> bool:
         """Whether a person's preferences matter."""

@@ -112,6 +112,10 @@ class SplitDataset:
     whole: PreferenceDataset
     splits: Splits
 
+    def __repr__(self) -> str:
+        """The size of each part, not the contents."""
+        return f"SplitDataset({', '.join(f'{split}={self.splits.part(self.whole, split)!r}' for split in SPLITS)})"
+
     @property
     def train(self) -> PreferenceDataset:
         """What to train on."""
