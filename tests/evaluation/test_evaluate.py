@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fspo.evaluation.scoring.reward_models.protocol import FunctionRewardModel
 from fspo.evaluation.statistics.ranking import Game
 from fspo.files import read_json, read_jsonl, write_json
 from fspo.preferences.dataset import PreferenceDataset
+from fspo.progress import Silent, Task
 from fspo.records import read_records
 from tests.evaluation.helpers import small_dataset
 from tests.evaluation.report.rendering import caveats
@@ -145,7 +147,16 @@ def test_the_reference_of_fspo_is_the_policy_it_started_from(
     run: Run, out: Path, policies: dict[str, Path | None], tmp_path: Path
 ) -> None:
     both = read_json(out / "metrics.json")
-    alone = run(out=tmp_path / "alone", policies={"fspo": policies["fspo"]})
+    tasks: list[str] = []
+
+    class Heard(Silent):
+        def task(self, name: str, total: float, done: float = 0.0) -> AbstractContextManager[Task]:
+            tasks.append(name)
+            return super().task(name, total, done)
+
+    alone = run(out=tmp_path / "alone", policies={"fspo": policies["fspo"]}, progress=Heard())
+    assert "Scoring fspo's reference (the model that its reward is measured against)" in tasks
+    assert not any("fspo-reference" in task for task in tasks)
     assert alone["fspo"]["reward_accuracy"] == both["fspo"]["reward_accuracy"]
     assert (tmp_path / "alone" / "fspo-reference" / "margins.jsonl").exists()
     assert not (out / "fspo-reference").exists()

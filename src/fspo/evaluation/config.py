@@ -18,6 +18,7 @@ from fspo.paths import PlaceName
 __all__ = [
     "BASE",
     "HEADLINE",
+    "REFERENCE",
     "ConversationConfig",
     "EvaluationConfig",
     "Floors",
@@ -43,6 +44,9 @@ Reduction = Literal["sum", "mean"]
 
 BASE = "base"
 """The untrained model that knows no user, which methods' answers are compared with."""
+
+REFERENCE = "-reference"
+"""Follows a method's name in the folder of the scores of the model that the method's reward is measured against."""
 
 HEADLINE = "headline"
 """What the judge of `win_rate` is called beside others."""
@@ -172,7 +176,7 @@ class RewardModelConfig(Settings):
             raise ValueError(f"the reward model '{self.name}' needs exactly one of model, endpoint and scorer")
         if self.endpoint is None and self.max_tokens is not None:
             raise ValueError(f"the reward model '{self.name}' has no endpoint to keep to max_tokens; leave that out")
-        if self.name in METHODS or self.name in READERS or self.name.endswith("-reference"):
+        if self.name in METHODS or self.name in READERS or self.name.endswith(REFERENCE):
             raise ValueError(f"a reward model can't be called '{self.name}', which is taken; call it otherwise")
         return self
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fspo.evaluation.config import percent
+from fspo.evaluation.config import REFERENCE, percent
 from fspo.evaluation.context import Evaluation
 from fspo.evaluation.metrics.rewards import Rewards
 from fspo.evaluation.metrics.table import Table
@@ -63,7 +63,7 @@ class ScoringStage:
         for name in methods:
             (source, view), (reference, seen) = self._sides(name)
             wanted.setdefault(source, {})[view] = name
-            wanted.setdefault(reference, {}).setdefault(seen, f"{name}-reference")
+            wanted.setdefault(reference, {}).setdefault(seen, f"{name}{REFERENCE}")
         return wanted
 
     def score(self, source: Source, views: dict[View, str]) -> None:
@@ -156,7 +156,9 @@ class ScoringStage:
             config = config.model_copy(update={"ladder": (), "label_flip": mirrored, "user_swap": False})
             describer = describer and describer.with_corruption(corruption, trials)
             trials = corrupt_trials(trials, corruption) if context == "description" else trials
-        label = f"{name}, {corruption:.0%} corrupted" if corruption else name
+        method = name.removesuffix(REFERENCE)
+        label = name if method == name else f"{method}'s reference (the model that its reward is measured against)"
+        label += f", {corruption:.0%} corrupted" if corruption else ""
         adapts, folder = writer in ADAPTATIONS, evaluation.out / name
         model = evaluation.weights.of(writer) if adapts else evaluation.weights.loadable(source, context)
         if adapts and describer is not None:

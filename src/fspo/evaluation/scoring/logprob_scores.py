@@ -178,7 +178,7 @@ class Scorer:
             return probe.trial, varied_passes(renderer, probe, config, described=described), 0
 
         wanted = {f"{probe.key(config)}/{key}": probe for probe in probes}
-        return [row for one in self._complete(wanted, plan, path, "Varying the shots,") for row in one.rows]
+        return [row for one in self._complete(wanted, plan, path, "Varying the shots for") for row in one.rows]
 
     @property
     def _writes(self) -> bool:
