@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,8 @@ def test_a_dry_run_says_what_is_trained_why_and_how_long(run: list[str], tmp_pat
     assert "pref-ft is not among the run's methods, but fspo starts from it" in said
     assert re.search(r"Training takes about \d+ s \(pref-ft \d+ s, fspo \d+ s\), an estimate", said)
     assert not (tmp_path / "run").exists()
-    from_base = fspo("run", *run, "--dry-run", "--set", "from_base=[fspo]").partition("Settings that differ")[0]
+    (proposed,) = re.findall("`(--set .*?)`", said)
+    from_base = fspo("run", *run, "--dry-run", *shlex.split(proposed)).partition("Settings that differ")[0]
     assert "pref-ft" not in from_base
     short = fspo("run", *run, "--dry-run", "--set", "training.all.steps=1")
     assert short.count("(--set training.all.steps=1)") == 2

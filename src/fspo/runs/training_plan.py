@@ -305,9 +305,11 @@ def _reason(config: RunConfig, row: Method) -> str:
         return ""
     needing = [other.name for other in methods_of(config) if other.starts_from == row.name]
     needing = needing or [other.name for other in training_order(methods_of(config)) if other.starts_from == row.name]
+    verb = "starts" if len(needing) == 1 else "start"
+    skipping = f"[{','.join(dict.fromkeys([*config.from_base, *needing]))}]"
     return (
-        f"is not among the run's methods, but {' and '.join(needing)} starts from it; with `from_base: "
-        f"[{', '.join(needing)}]` it is not trained."
+        f"is not among the run's methods, but {' and '.join(needing)} {verb} from it. To skip it, write `from_base: "
+        f"{skipping}` at the top level of the configuration, beside `methods`, or add `--set 'from_base={skipping}'`."
     )
 
 
