@@ -104,6 +104,14 @@ def test_short_users_are_left_out_only_where_others_are_left(tmp_path: Path) -> 
     assert "skip_short_users" not in str(caught.value)
 
 
+def test_methods_that_are_not_trained_now_need_no_episodes(tmp_path: Path) -> None:
+    few = ["evaluation.shots=1", "evaluation.queries=1"]
+    folder = own_run(tmp_path, 20, *few, "methods=[ipo,fspo]", "from_base=[fspo]", "training.ipo.queries=99")
+    assert check_episodes(folder, *own_data(folder), trained=["fspo"], evaluated=False) == []
+    with pytest.raises(DataError, match=r"or training\.ipo\.queries"):
+        check_episodes(folder, *own_data(folder), trained=["ipo"], evaluated=False)
+
+
 def test_settings_to_lower_are_named_in_the_section_that_has_them(tmp_path: Path) -> None:
     few = ["evaluation.shots=1", "evaluation.queries=1"]
     with pytest.raises(DataError, match=r"Lower training\.ipo\.shots or training\.all\.queries"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,16 +131,28 @@ def _keys_not_set(asked: Iterable[EndpointConfig | None]) -> list[str]:
 
 
 def check_episodes(
-    folder: RunFolder, dataset: PreferenceDataset, splits: Splits, *, evaluated: bool, model: str | Path | None = None
+    folder: RunFolder,
+    dataset: PreferenceDataset,
+    splits: Splits,
+    *,
+    trained: Collection[str] | None = None,
+    evaluated: bool,
+    model: str | Path | None = None,
 ) -> list[str]:
     """Look for leaks and draw the episodes of training and evaluation once, to find faults before training.
 
     Where nothing is evaluated now, there need not be anything held out.
 
-    `evaluated`: whether the held-out part is needed. The tokenizer of `model` counts what it can't read whole; None
-    passes over that.
+    Args:
+        folder: the run.
+        dataset: its data.
+        splits: how they are divided.
+        trained: the methods to train; by default all that the run needs.
+        evaluated: whether the held-out part is needed.
+        model: its tokenizer counts what it can't read whole; None passes over that.
 
-    Returns a line for each part that preferences are left out of, because they are too long.
+    Returns:
+        a line for each part that preferences are left out of, because they are too long.
 
     Raises:
         DataError: naming the user, and the settings to change; or what is in two parts; or a row that is too long.
@@ -152,7 +164,8 @@ def check_episodes(
     for part, held_out in (("validation", validation), ("test", test)):
         check_no_leak(train, held_out, name=part)
     readings = [None if model is None else _Reading(folder, part.folder, part.whole, model) for part in parts]
-    for row in training_order(methods_of(folder.config)):
+    rows = training_order(methods_of(folder.config))
+    for row in rows if trained is None else [row for row in rows if row.name in trained]:
         config = folder.config.training[row.name]
         if config.selects and not len(validation):
             raise DataError(

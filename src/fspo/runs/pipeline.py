@@ -108,9 +108,10 @@ def train(
     from fspo.training.train import left_out_of
 
     whole, splits = dataset_of(folder), splits_of(folder)
-    for line in check_episodes(folder, whole, splits, evaluated=names is None, model=folder.config.model):
-        progress.say(line)
     chosen = set(trained_methods(folder) if names is None else names)
+    checked: dict[str, Any] = {"trained": chosen, "evaluated": names is None, "model": folder.config.model}
+    for line in check_episodes(folder, whole, splits, **checked):
+        progress.say(line)
     for line in check_unused_settings(folder.config, chosen, begun=True):
         progress.say(line)
     parts, validation = training_parts(folder, whole, splits), splits.part(whole, "validation")

@@ -303,4 +303,5 @@ def _check_data(folder: RunFolder, parts: Sequence[str], policy: Existing, *, dr
             yield few
     if found is not None and goes_on:
         model = place_here(folder.config.model)
-        yield from check_episodes(folder, *found, evaluated=EVALUATION in parts, model=model)
+        trained = [name for name in folder.config.training if method_part(name) in parts]
+        yield from check_episodes(folder, *found, trained=trained, evaluated=EVALUATION in parts, model=model)
