@@ -182,13 +182,12 @@ def test_a_model_that_is_nowhere_is_missed_without_fetching_anything(served: Hub
     assert not list(tmp_path.glob("cache/*"))
 
 
-def test_a_name_that_looks_like_a_folder_is_no_hub_id_where_the_hub_is_away(
-    served: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    for name in ("models/nope", "runs/nope"):
-        with pytest.raises(ModelError, match=f"There is no model folder {name}"):
-            check_model(name)
+@pytest.mark.parametrize("name", ["models/nope", "runs/nope"])
+@pytest.mark.parametrize("fetch", [False, True])
+def test_a_name_that_looks_like_a_folder_is_answered_without_a_hub(served: Hub, name: str, fetch: bool) -> None:
+    with pytest.raises(ModelError, match=f"There is no model folder {name}"):
+        check_model(name, fetch=fetch)
+    assert not served.asked
 
 
 def test_a_hub_that_is_away_misses_no_model(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

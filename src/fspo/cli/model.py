@@ -13,7 +13,7 @@ from fspo.errors import ConfigError, ModelError
 from fspo.files import is_empty, read_json
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import takes_system
-from fspo.modeling.model_names import INSTEAD, layers, locate, means_folder, place_here, policy_in
+from fspo.modeling.model_names import check_folder, layers, locate, place_here, policy_in
 from fspo.modeling.quiet import quiet
 from fspo.paths import expanded
 from fspo.printing import command
@@ -71,7 +71,7 @@ def pull(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
 
     out = console()
     name = _chosen(name, config, overrides)
-    _check_folder(name)
+    check_folder(name)
     if dry_run:
         out.print(f"Would obtain {name}.", markup=False)
         return
@@ -103,7 +103,7 @@ def show(name: Name = None, config: ConfigFile = None, overrides: Overrides = No
     name = _chosen(name, config, overrides)
     if name != builtin_model.BUILTIN_MODEL:
         locate(name)
-    _check_folder(name)
+    check_folder(name)
     folder = place_here(name)
     if folder is None:
         obtain = command("fspo", "model", "pull", name)
@@ -206,16 +206,6 @@ def push(
     quiet()
     out.print(f"Uploading {policy} as {what} ...", markup=False)
     out.print(f"The policy is at {publish(policy, repo, private=not public, whole=whole, dtype=dtype)}.", markup=False)
-
-
-def _check_folder(name: str) -> None:
-    """Check that the folder is there, if the name means one.
-
-    Raises:
-        ModelError: it is not.
-    """
-    if means_folder(name) and place_here(name) is None:
-        raise ModelError(f"There is no model folder {name}. {INSTEAD}")
 
 
 def _chosen(name: str | None, config: Path | None, overrides: list[str] | None) -> str:

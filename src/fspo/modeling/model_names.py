@@ -19,6 +19,7 @@ __all__ = [
     "INSTEAD",
     "MAIN_METHOD",
     "POLICY_FILE",
+    "check_folder",
     "instead_of",
     "is_hub_id",
     "layers",
@@ -69,6 +70,16 @@ def means_folder(name: str | Path) -> bool:
     """Whether a name of no model, such as runs/mine, more likely means a folder that is missing than a hub's model."""
     first, slash, _ = str(name).partition("/")
     return bool(slash) and (first in _USUAL_FOLDERS or Path(expanded(name)).parent.is_dir())
+
+
+def check_folder(name: str | Path) -> None:
+    """Check that a folder is there, if the name means one; no hub is asked.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if means_folder(name) and place_here(name) is None:
+        raise ModelError(f"There is no model folder {name}. {INSTEAD}")
 
 
 def instead_of(name: str | Path) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from fspo.errors import ConfigError, ModelError
@@ -16,7 +15,7 @@ from fspo.llm.reach import check_endpoint
 from fspo.methods.table import training_order
 from fspo.modeling import builtin_model
 from fspo.modeling.chat import need_chat_template
-from fspo.modeling.model_names import INSTEAD, instead_of, layout_note, locate, means_folder, place_here
+from fspo.modeling.model_names import INSTEAD, check_folder, instead_of, layout_note, locate, place_here
 from fspo.modeling.quiet import quiet
 from fspo.preferences.dataset import PreferenceDataset
 from fspo.printing import counted
@@ -143,13 +142,12 @@ def check_model(name: str, *, fetch: bool = False, rewards: bool = False) -> lis
 
     if fetch or name != builtin_model.BUILTIN_MODEL:
         locate(name)
+    check_folder(name)
     quiet()
     if fetch:
         pull(name, newest=False)
     place = place_here(name)
     if place is None:
-        if name != builtin_model.BUILTIN_MODEL and "/" in name and Path(name).parent.is_dir():
-            raise ModelError(f"There is no model folder {name}. {INSTEAD}")
         return [_to_be_fetched(name)]
     check_loadable(place, rewards=rewards)
     tokenizer = load_tokenizer(place)
@@ -184,11 +182,6 @@ def _to_be_fetched(name: str) -> str:
     from fspo.modeling import hub
 
     there = True if name == builtin_model.BUILTIN_MODEL else hub.exists(name)
-    if there is None and means_folder(name):
-        raise ModelError(
-            f"There is no model folder {name}, and the hub can't be asked whether it has a model of that name. "
-            f"{INSTEAD}"
-        )
     if there is False:
         raise ModelError(f"There is no model {name}, neither here nor on the hub for this HF_TOKEN. {instead_of(name)}")
     if there is None and instead_of(name) != INSTEAD:
